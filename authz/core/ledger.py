@@ -1,0 +1,130 @@
+"""What a decision asks of the ledger, and every answer it may get.
+
+Law: one query, one answer, one round trip. The ledger answers in this order: revoked; step-up
+missing or too old; over a limit; and only then charges, all limits or none.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from authz.core.limits import Quota, Take
+from authz.core.principal import Client, Person
+from authz.core.second_factor import StepUpNeed
+
+
+class Unavailable(Exception):
+    """Say that a dependency did not answer in time: a fault of ours, never a verdict.
+
+    Attributes:
+        dependency: the name of a bounded set, for metrics: `redis`, `issuer`.
+    """
+
+    def __init__(self, dependency: str, detail: str = "") -> None:
+        """Keep whose fault it is and the words for the log."""
+        super().__init__(dependency, detail)
+        self.dependency = dependency
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpKey:
+    """Name a step-up record: one client's step-up helps no other client, person or server.
+
+    Attributes:
+        person: who stepped up.
+        grant: the front door's grant id; for clients of `login: direct` their client id.
+        server: the server's name.
+    """
+
+    person: Person
+    grant: str
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Ask the ledger about one decision.
+
+    Attributes:
+        token_id, person, client, issued_at: what a revocation may name. A revocation denies
+            a token by its id, or all tokens of a person, of a client or of everybody, either
+            for good or those issued at or before a moment.
+        step_up_key, step_up: the record to look for and what it must prove; None together
+            where no step-up is needed.
+        takes: the limits to charge, all or none.
+    """
+
+    token_id: str
+    person: Person | None
+    client: Client
+    issued_at: int
+    step_up_key: StepUpKey | None
+    step_up: StepUpNeed | None
+    takes: tuple[Take, ...]
+
+
+class Mode(Enum):
+    """Tell who counted: Redis, the in-process twin while Redis is away, or nobody."""
+
+    REDIS = "redis"
+    LOCAL = "local"
+    UNLIMITED = "unlimited"
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Answer that the token, its person, its client or everything of its age is revoked."""
+
+    what: str  # one of: token, person, client, everything
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpMissing:
+    """Answer that no step-up record proves what is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpTooOld:
+    """Answer that there is a step-up record with the method, but its log-in is too old."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverLimit:
+    """Answer that a limit is exhausted; nothing was charged.
+
+    Attributes:
+        quotas: one for every take, in order, as they stand.
+        retry_after: seconds until a request like this one can pass, rounded up, at least 1.
+    """
+
+    quotas: tuple[Quota, ...]
+    retry_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Answer that all passed and every take was charged.
+
+    Attributes:
+        quotas: one for every take, in order, after the charge.
+        mode: who counted.
+    """
+
+    quotas: tuple[Quota, ...]
+    mode: Mode
+
+
+LedgerAnswer = Revoked | StepUpMissing | StepUpTooOld | OverLimit | Taken
+
+
+class Ledger(Protocol):
+    """Answer queries: Redis, or its in-process twin."""
+
+    async def take(self, query: Query) -> LedgerAnswer:
+        """Answer one query, atomically.
+
+        Raises:
+            Unavailable: where no answer can be had and the declared mode gives none.
+        """
+        ...

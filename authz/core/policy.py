@@ -1,0 +1,116 @@
+"""The rules, as frozen values: which server asks for what.
+
+Law: every rule that matches applies. A tool's rule adds to its server's and takes nothing away;
+an unknown server has no policy, an unnamed tool (where tools are named) has no permission.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from authz.core.limits import Limit
+from authz.core.second_factor import Method, SecondFactor
+
+MODERN = "2026-07-28"
+LEGACY = ("2025-03-26", "2025-06-18", "2025-11-25")
+VERSIONS = frozenset({MODERN, *LEGACY})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Ask for scopes (all), groups (one of), a second factor, and count limits.
+
+    Attributes:
+        scopes: every one of them must be granted.
+        groups: the person must be in one of them; None where anybody may.
+        second_factor: None where none is asked.
+        limits: charged together, all or none.
+    """
+
+    scopes: frozenset[str] = frozenset()
+    groups: frozenset[str] | None = None
+    second_factor: SecondFactor | None = None
+    limits: tuple[Limit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRule:
+    """Apply a rule to the tools whose name matches a pattern (exact, or with `*` and `?`)."""
+
+    pattern: str
+    rule: Rule
+
+    def matches(self, tool: str) -> bool:
+        """Tell whether the tool is one of these; case matters."""
+        return fnmatchcase(tool, self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Hold one MCP server's rules.
+
+    Attributes:
+        name: as in authz.yaml and in Envoy's context_extensions.
+        resource: its canonical URL (RFC 8707, RFC 9728): the audience of its tokens.
+        metadata_url: where its RFC 9728 document is.
+        rule: what every request to it must satisfy.
+        tools: rules by tool; empty where tools are not named.
+        machines: client ids that may come without a person.
+        versions: the MCP protocol versions that it accepts.
+    """
+
+    name: str
+    resource: str
+    metadata_url: str
+    rule: Rule = field(default_factory=Rule)
+    tools: tuple[ToolRule, ...] = ()
+    machines: frozenset[str] = frozenset()
+    versions: frozenset[str] = VERSIONS
+
+    def tool_rules(self, tool: str) -> tuple[ToolRule, ...]:
+        """Return every rule whose pattern matches: all of them apply."""
+        return tuple(rule for rule in self.tools if rule.matches(tool))
+
+    @property
+    def accepts_legacy(self) -> bool:
+        """Tell whether the protocol of sessions (before 2026-07-28) is accepted."""
+        return not self.versions.isdisjoint(LEGACY)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownClient:
+    """Hold what the operator declares of a client.
+
+    Attributes:
+        client_id: as the issuer signs it.
+        scopes: what it may use at most, whatever the token says; None where undeclared.
+        machine: whether it may come without a person at all.
+        assurance: what the issuer guarantees of the log-ins of its people; Method.NONE as a rule.
+    """
+
+    client_id: str
+    scopes: frozenset[str] | None = None
+    machine: bool = False
+    assurance: Method = Method.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Hold all that decisions are made of.
+
+    Attributes:
+        issuer: the issuer that clients and assurances belong to, as in `iss`.
+        origins: the web origins that may call (the Origin header, verbatim).
+        servers: by name.
+        clients: by client id; where any is named, others are refused.
+        limits: charged on every request, whatever the server.
+        max_body: the longest body in bytes.
+    """
+
+    issuer: str
+    origins: frozenset[str] = frozenset()
+    servers: Mapping[str, Server] = field(default_factory=lambda: MappingProxyType({}))
+    clients: Mapping[str, KnownClient] = field(default_factory=lambda: MappingProxyType({}))
+    limits: tuple[Limit, ...] = ()
+    max_body: int = 1 << 20

@@ -1,0 +1,66 @@
+"""Who asks: what a verified access token says.
+
+Law: a principal exists only after its token was verified; it says nothing about what it may do.
+A person is (issuer, subject), a client is (issuer, client_id): neither half means anything alone.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Person(NamedTuple):
+    """Name a person: the subject is unique within its issuer only."""
+
+    issuer: str
+    subject: str
+
+
+class Client(NamedTuple):
+    """Name a client: the id is unique within its issuer only."""
+
+    issuer: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Hold the verified claims of one access token (RFC 9068, section 2.2).
+
+    Attributes:
+        issuer: the `iss` claim, equal to the configured issuer.
+        subject: the `sub` claim; None for a token without a person (client_credentials).
+        client_id: the signed `client_id` claim.
+        scopes: the granted scopes (`scp` list or `scope` string).
+        audience: the `aud` claim, verbatim; compared per request, never here.
+        groups: the `groups` claim; empty where the token has none.
+        amr: the `amr` claim; None where the token does not say (Authelia never does).
+        auth_time: the `auth_time` claim, seconds since the epoch; None where it does not say.
+        issued_at: the `iat` claim, seconds since the epoch.
+        expires_at: the `exp` claim, seconds since the epoch.
+        token_id: what a revocation of this one token names: hex SHA-256 of the signed part of a
+            JWT (not of its signature: ECDSA signatures can be altered and stay valid).
+        key_id: the `kid` of the key that signed it; empty where a key without kid did.
+    """
+
+    issuer: str
+    subject: str | None
+    client_id: str
+    scopes: frozenset[str]
+    audience: tuple[str, ...]
+    groups: frozenset[str]
+    amr: frozenset[str] | None
+    auth_time: int | None
+    issued_at: int
+    expires_at: int
+    token_id: str
+    key_id: str = ""
+
+    @property
+    def person(self) -> Person | None:
+        """Return the person, or None for a client that acts for itself."""
+        return None if self.subject is None else Person(self.issuer, self.subject)
+
+    @property
+    def client(self) -> Client:
+        """Return the client that the token was issued to."""
+        return Client(self.issuer, self.client_id)

@@ -1,0 +1,1 @@
+"""What is counted and remembered across requests: revocations, step-ups and limits."""

@@ -1,0 +1,1 @@
+"""The running service: the check, its transport, health, reload and drain."""

@@ -1,0 +1,1 @@
+"""What is told of decisions: metrics for Prometheus and one log line each."""
