@@ -1,0 +1,200 @@
+"""From the claims of a verified access token to a principal (RFC 9068, section 2.2).
+
+Law: a claim has the one type that the RFC gives it, or the token is refused; nothing is converted,
+trimmed or guessed. What a claim does not say is absent, and absence grants nothing.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeGuard
+
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import Refused
+
+_MAX_TEXT: Final = 256
+_MAX_AUDIENCE: Final = 1024
+_MAX_AUDIENCES: Final = 32
+_MAX_VALUES: Final = 256  # of scopes, groups or methods: what is cached stays small
+_MAX_INTEGER: Final = 1 << 53  # beyond it JSON numbers are not exact everywhere (RFC 8259, 6)
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}\Z")  # RFC 6749, section 3.3
+
+Claims = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """State what the claims of every token must keep to.
+
+    Attributes:
+        issuer: what `iss` must be, character by character.
+        leeway: seconds that the issuer's clock may be ahead of ours (`iat` and `nbf`; `exp` has
+            none, so that nothing outlives what the issuer said).
+        max_lifetime: the longest time in seconds between `iat` and `exp`.
+    """
+
+    issuer: str
+    leeway: int
+    max_lifetime: int
+
+
+class _Times(NamedTuple):
+    issued_at: int
+    expires_at: int
+    auth_time: int | None
+
+
+def check_issuer(claims: Claims, issuer: str) -> None:
+    """Refuse a token of another issuer (RFC 9068, section 4): equal as strings, nothing less.
+
+    Raises:
+        Refused: TOKEN_INVALID.
+    """
+    if claims.get("iss") != issuer:
+        raise Refused(Reason.TOKEN_INVALID, "iss is not the configured issuer")
+
+
+def read_principal(
+    claims: Claims, rules: ClaimRules, now: float, *, token_id: str, key_id: str
+) -> Principal:
+    """Return who asks. Call it with claims whose signature was verified, never before.
+
+    Raises:
+        Refused: TOKEN_INVALID where a claim is missing or not as it must be; for a token with
+            nothing else wrong TOKEN_EXPIRED, or AUDIENCE_MISMATCH where it is for nobody.
+    """
+    check_issuer(claims, rules.issuer)
+    times = _times(claims, rules, now)
+    client_id = _client_id(claims)
+    principal = Principal(
+        issuer=rules.issuer,
+        subject=_subject(claims, client_id),
+        client_id=client_id,
+        scopes=_scopes(claims),
+        audience=_audience(claims),
+        groups=_texts(claims, "groups") or frozenset(),
+        amr=_texts(claims, "amr"),
+        auth_time=times.auth_time,
+        issued_at=times.issued_at,
+        expires_at=times.expires_at,
+        token_id=token_id,
+        key_id=key_id,
+    )
+    if times.expires_at <= now:
+        raise Refused(Reason.TOKEN_EXPIRED)
+    if not principal.audience:
+        # Authelia's answer to a client that named no resource: a good log-in, made for no server.
+        raise Refused(Reason.AUDIENCE_MISMATCH, "the token has an empty audience")
+    return principal
+
+
+def _invalid(detail: str) -> Refused:
+    return Refused(Reason.TOKEN_INVALID, detail)
+
+
+def _times(claims: Claims, rules: ClaimRules, now: float) -> _Times:
+    issued_at = _integer(claims, "iat")
+    expires_at = _integer(claims, "exp")
+    if not 0 < expires_at - issued_at <= rules.max_lifetime:
+        raise _invalid("exp is not within the maximum lifetime after iat")
+    not_before = _integer(claims, "nbf") if "nbf" in claims else issued_at
+    if max(issued_at, not_before) > now + rules.leeway:
+        raise _invalid("iat or nbf is in the future")
+    auth_time = _integer(claims, "auth_time") if "auth_time" in claims else None
+    return _Times(issued_at, expires_at, auth_time)
+
+
+def _integer(claims: Claims, name: str) -> int:
+    value = claims.get(name)
+    # bool is an int in Python: `true` would be the first second of 1970.
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_INTEGER:
+        raise _invalid(f"{name} is not a number of seconds")
+    return value
+
+
+def _is_text(value: object, longest: int = _MAX_TEXT) -> TypeGuard[str]:
+    """Tell whether a value is text that can be shown, logged and put into a header safely.
+
+    Printable leaves out controls, lone surrogates, line and paragraph separators and direction
+    marks. Blanks around it would be lost in a header, and then two people have one name.
+    """
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= longest
+        and value.isprintable()
+        and value == value.strip()
+    )
+
+
+def _client_id(claims: Claims) -> str:
+    value = claims.get("client_id")
+    # RFC 6749, appendix A.1: visible ASCII and blanks, so no look-alike letters.
+    if not _is_text(value) or not value.isascii():
+        raise _invalid("client_id is missing or malformed")
+    return value
+
+
+def _subject(claims: Claims, client_id: str) -> str | None:
+    """Return the person; None where the client acts for itself.
+
+    Authelia leaves `sub` out then. RFC 9068, section 2.2 has issuers name the client in it: that
+    must not become a person either, or a client's declared second factor would vouch for it.
+    """
+    if "sub" not in claims:
+        return None
+    value = claims["sub"]
+    if not _is_text(value):
+        raise _invalid("sub is malformed")
+    return None if value == client_id else value
+
+
+def _audience(claims: Claims) -> tuple[str, ...]:
+    value = claims.get("aud")
+    entries = [value] if isinstance(value, str) else value  # RFC 7519, section 4.1.3
+    if not isinstance(entries, list) or len(entries) > _MAX_AUDIENCES:
+        raise _invalid("aud is not a list of strings")
+    if not all(_is_text(entry, _MAX_AUDIENCE) for entry in entries):
+        raise _invalid("an entry of aud is malformed")
+    return tuple(entries)
+
+
+def _scopes(claims: Claims) -> frozenset[str]:
+    """Return the scopes of `scp` (a list: Authelia) or `scope` (a string: RFC 9068)."""
+    listed = _list(claims, "scp")
+    if "scope" not in claims:
+        return _scope_set(listed or [])
+    text = claims["scope"]
+    if not isinstance(text, str):
+        raise _invalid("scope is not a string")
+    spelled = _scope_set(text.split(" ") if text else [])
+    if listed is not None and _scope_set(listed) != spelled:
+        raise _invalid("scp and scope disagree")
+    return spelled
+
+
+def _scope_set(values: Sequence[object]) -> frozenset[str]:
+    scopes = [value for value in values if isinstance(value, str) and _SCOPE.match(value)]
+    if len(scopes) != len(values) or len(values) > _MAX_VALUES:
+        raise _invalid("a scope is malformed, or there are too many")
+    return frozenset(scopes)
+
+
+def _texts(claims: Claims, name: str) -> frozenset[str] | None:
+    values = _list(claims, name)
+    if values is None:
+        return None
+    texts = [value for value in values if _is_text(value)]
+    if len(texts) != len(values):
+        raise _invalid(f"an entry of {name} is malformed")
+    return frozenset(texts)
+
+
+def _list(claims: Claims, name: str) -> list[object] | None:
+    # Go writes a list that was never made as null: absent, as with an empty one.
+    value = claims.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > _MAX_VALUES:
+        raise _invalid(f"{name} is not a short list")
+    return value

@@ -1,0 +1,138 @@
+"""Reading a compact JWS strictly, before any library sees it.
+
+Law: one token has one spelling and one meaning. What is not three canonical base64url segments
+around two strict JSON objects, with a header that names an allowed algorithm and has nothing that
+steers the verifier, is refused here: before a signature is checked, a key is looked for or
+anything is sent anywhere.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.core.strict_json import StrictJsonError, loads
+from authz.tokens import base64url
+
+MAX_TOKEN: Final = 8192  # characters; checked before anything is decoded
+
+_JWT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+# RFC 6750, section 2.1, b64token without padding. Fewer than two dots: nothing that could be a
+# JWS, a JWE or a cut one may pass for opaque, since opaque tokens are sent to the issuer.
+_OPAQUE: Final = re.compile(r"(?!eyJ)[A-Za-z0-9_~+/-]+(?:\.[A-Za-z0-9_~+/-]+)?\Z")
+_AUTHELIA: Final = "authelia_"
+_AUTHELIA_ACCESS: Final = "authelia_at_"
+
+# RFC 9068, section 4 names both spellings; media types have no letter case (RFC 2045, section 5.1).
+_ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
+_OTHER_TOKEN_TYPES: Final = frozenset({"jwt", "application/jwt"})
+# Each of them changes how the rest is read, or says where to find a key (RFC 7515, section 4.1;
+# RFC 7516; RFC 7797). None has a meaning here, so none may be there and be ignored.
+_STEERING: Final = frozenset({"crit", "b64", "zip", "jwk", "jku", "x5u", "x5c", "enc"})
+_KEY_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """Hold what a well-formed token says, while nobody has checked who says so.
+
+    Attributes:
+        algorithm: the header's `alg`, one of the allowed ones.
+        key_id: the header's `kid`; None where it has none.
+        signed: the signing input, header and payload as they were sent.
+        claims: the payload.
+    """
+
+    algorithm: str
+    key_id: str | None
+    signed: bytes
+    claims: Mapping[str, object]
+
+
+def is_key_id(value: object) -> bool:
+    """Tell whether a value may be a `kid`: 1 to 128 visible ASCII characters."""
+    return isinstance(value, str) and _KEY_ID.match(value) is not None
+
+
+def is_opaque(token: str) -> bool:
+    """Tell an opaque access token from a JWT by its shape; nothing is decoded.
+
+    Raises:
+        Refused: TOKEN_WRONG_KIND for what Authelia marks as something else (refresh tokens,
+            codes), TOKEN_INVALID for what is neither shape or longer than 8 KiB.
+    """
+    if len(token) > MAX_TOKEN:
+        raise Refused(Reason.TOKEN_INVALID, "longer than 8 KiB")
+    if token.startswith(_AUTHELIA) and not token.startswith(_AUTHELIA_ACCESS):
+        raise Refused(Reason.TOKEN_WRONG_KIND, "Authelia marks it as no access token")
+    if _OPAQUE.match(token) is not None:
+        return True
+    if _JWT.match(token) is None:
+        raise Refused(Reason.TOKEN_INVALID, "neither a compact JWS nor an opaque token")
+    return False
+
+
+def read_jws(token: str, algorithms: frozenset[str]) -> Unverified:
+    """Read a compact JWS (RFC 7515, section 7.1) that must be an access token (RFC 9068).
+
+    Raises:
+        Refused: TOKEN_WRONG_KIND for an ID token, TOKEN_INVALID for all else.
+    """
+    if len(token) > MAX_TOKEN or _JWT.match(token) is None:
+        raise Refused(Reason.TOKEN_INVALID, "not three base64url segments")
+    signed, _, signature = token.rpartition(".")
+    first, _, second = signed.partition(".")
+    header = _json_object(_octets(first))
+    algorithm = _algorithm(header, algorithms)
+    _check_type(header)
+    key_id = _key_id(header)
+    _octets(signature)
+    return Unverified(algorithm, key_id, signed.encode("ascii"), _json_object(_octets(second)))
+
+
+def _octets(segment: str) -> bytes:
+    try:
+        return base64url.decode(segment)
+    except ValueError as error:
+        raise Refused(Reason.TOKEN_INVALID, "a segment is not canonical base64url") from error
+
+
+def _json_object(data: bytes) -> Mapping[str, object]:
+    try:
+        document = loads(data)
+    except StrictJsonError as error:
+        raise Refused(Reason.TOKEN_INVALID, "a segment is not strict JSON") from error
+    if not isinstance(document, dict):
+        raise Refused(Reason.TOKEN_INVALID, "a segment is not a JSON object")
+    return document
+
+
+def _algorithm(header: Mapping[str, object], allowed: frozenset[str]) -> str:
+    if not _STEERING.isdisjoint(header):
+        raise Refused(Reason.TOKEN_INVALID, "the header steers the verifier")
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in allowed:
+        raise Refused(Reason.TOKEN_INVALID, "alg is not allowed")
+    return algorithm
+
+
+def _check_type(header: Mapping[str, object]) -> None:
+    kind = header.get("typ")
+    if not isinstance(kind, str) or not kind.isascii():
+        raise Refused(Reason.TOKEN_INVALID, "typ is not at+jwt")
+    if kind.lower() in _ACCESS_TOKEN_TYPES:
+        return
+    if kind.lower() in _OTHER_TOKEN_TYPES:
+        raise Refused(Reason.TOKEN_WRONG_KIND, "typ is JWT, as of an ID token")
+    raise Refused(Reason.TOKEN_INVALID, "typ is not at+jwt")
+
+
+def _key_id(header: Mapping[str, object]) -> str | None:
+    if "kid" not in header:
+        return None
+    key_id = header["kid"]
+    if not isinstance(key_id, str) or not is_key_id(key_id):
+        raise Refused(Reason.TOKEN_INVALID, "kid is malformed")
+    return key_id
