@@ -3,14 +3,24 @@
 Law: in no period of a limit's window, wherever it begins, is more than its quota admitted; what
 is refused is not charged. The window slides in SLOTS steps: a charge is forgotten when the last
 moment of its slot is a whole window ago, so a quota comes back at most 1/SLOTS of a window late.
+
+A clock that steps back makes all that was counted count as of now: nothing is forgotten early,
+and nothing is held longer than a window and a slot. A clock that jumps ahead forgets what a
+window of that length forgets; nobody can tell it from time that passed.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
+from authz.core.principal import Principal
+
 SLOTS: Final = 10
+# A count is stored in 32 bits, and times in milliseconds stay exact in the doubles of Redis' Lua.
+MAX_UNITS: Final = 2**32 - 1
 
 
 class Per(Enum):
@@ -43,6 +53,25 @@ class Limit:
     cost: int = 1
     place: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that no bucket can count.
+
+        Raises:
+            ValueError: where they are no integers, or not 1 <= cost <= quota <= MAX_UNITS and
+                1 <= window <= MAX_UNITS.
+        """
+        numbers = (self.cost, self.quota, self.window)
+        # NaN and true are what a careless reader of a configuration lets through.
+        if any(type(number) is not int for number in numbers):
+            raise ValueError("cost, quota and window are integers")
+        if not (1 <= self.cost <= self.quota <= MAX_UNITS and 1 <= self.window <= MAX_UNITS):
+            raise ValueError("cost, quota or window out of range")
+
+    @property
+    def slot(self) -> int:
+        """Return how long a slot is, in milliseconds: exactly a tenth of the window."""
+        return self.window * (1000 // SLOTS)
+
 
 @dataclass(frozen=True, slots=True)
 class Take:
@@ -70,3 +99,208 @@ class Quota:
     limit: Limit
     remaining: int
     reset: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Hold what one bucket has counted.
+
+    Attributes:
+        slot: the newest slot: milliseconds since the epoch, divided by the slot's length.
+        counts: the units charged in that slot and in each of the SLOTS before it, newest first.
+    """
+
+    slot: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Sum the takes of one query on one bucket.
+
+    Attributes:
+        bucket: the bucket.
+        limit: its limit.
+        cost: the units of all its takes together.
+    """
+
+    bucket: str
+    limit: Limit
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Tell what became of a set of takes.
+
+    Attributes:
+        quotas: one for every take, in order: after the charge, or as they stand where refused.
+        retry_after: 0 where all were charged; else the seconds, rounded up, after which the same
+            takes pass if nothing else happens. Takes that no empty bucket could hold (several on
+            one bucket, together over its quota) never pass; they are told a window and a slot.
+    """
+
+    quotas: tuple[Quota, ...]
+    retry_after: int
+
+
+def charges(takes: Sequence[Take]) -> tuple[Charge, ...]:
+    """Return one charge for every bucket: two takes on one bucket are charged their sum.
+
+    Raises:
+        ValueError: where takes name one bucket and disagree on its quota or window.
+    """
+    found: dict[str, Charge] = {}
+    for each in takes:
+        limit, cost = each.limit, each.limit.cost
+        seen = found.get(each.bucket)
+        if seen is not None:
+            if (seen.limit.quota, seen.limit.window) != (limit.quota, limit.window):
+                raise ValueError("two limits in one bucket")
+            cost += seen.cost
+        found[each.bucket] = Charge(each.bucket, limit, cost)
+    return tuple(found.values())
+
+
+def advance(state: State | None, limit: Limit, now: int) -> State:
+    """Return the state as it stands now: old slots forgotten, none counted twice.
+
+    Args:
+        state: what is stored; None for a bucket that nobody has charged.
+        limit: the bucket's limit.
+        now: milliseconds since the epoch.
+    """
+    current = now // limit.slot
+    if state is None:
+        return State(current, (0,) * (SLOTS + 1))
+    late = current - state.slot
+    if late < 0:  # the clock stepped back: all of it counts as of now
+        return State(current, (min(sum(state.counts), limit.quota), *(0,) * SLOTS))
+    if late > SLOTS:
+        return State(current, (0,) * (SLOTS + 1))
+    return State(current, (0,) * late + state.counts[: SLOTS + 1 - late])
+
+
+def standing(state: State, limit: Limit, now: int) -> Quota:
+    """Return the quota of an advanced state."""
+    remaining = max(0, limit.quota - sum(state.counts))
+    oldest = next((age for age in range(SLOTS, -1, -1) if state.counts[age]), None)
+    reset = 0 if oldest is None else _seconds(_back(state, limit, oldest) - now)
+    return Quota(limit, remaining, reset)
+
+
+def wait(state: State, charge: Charge, now: int) -> int:
+    """Return the milliseconds until an advanced state has room for a charge; 0 where it has."""
+    excess = sum(state.counts) + charge.cost - charge.limit.quota
+    if excess <= 0:
+        return 0
+    for age in range(SLOTS, -1, -1):
+        excess -= state.counts[age]
+        if excess <= 0:
+            return _back(state, charge.limit, age) - now
+    return (SLOTS + 1) * charge.limit.slot
+
+
+def take(
+    states: Mapping[str, State], takes: Sequence[Take], now: int
+) -> tuple[Mapping[str, State], Outcome]:
+    """Charge all the takes or none, and say how every limit stands.
+
+    Args:
+        states: what is stored, by bucket.
+        takes: what to charge.
+        now: milliseconds since the epoch.
+
+    Returns:
+        The states to store and the outcome. A refused set of takes stores nothing, but for
+        buckets that were ahead of a clock which stepped back: they begin to age again.
+    """
+    wanted = charges(takes)
+    current = {each.bucket: advance(states.get(each.bucket), each.limit, now) for each in wanted}
+    delay = max((wait(current[each.bucket], each, now) for each in wanted), default=0)
+    if delay:
+        changed = {
+            bucket: state
+            for bucket, state in current.items()
+            if bucket in states and states[bucket].slot > state.slot
+        }
+    else:
+        changed = {each.bucket: _add(current[each.bucket], each.cost) for each in wanted}
+    return changed, outcome({**current, **changed}, takes, delay, now)
+
+
+def outcome(states: Mapping[str, State], takes: Sequence[Take], delay: int, now: int) -> Outcome:
+    """Return the outcome of takes whose advanced states and delay (milliseconds) are known."""
+    quotas = tuple(standing(states[each.bucket], each.limit, now) for each in takes)
+    return Outcome(quotas, _seconds(delay))
+
+
+def bucket_id(limit: Limit, principal: Principal | None, address: str) -> str:
+    """Return the digest that names whose requests a limit counts.
+
+    Two limits share a bucket only where place, per, quota and window are the same. A token
+    without a person counts as its client, never as a person of the same text.
+
+    Args:
+        limit: the limit.
+        principal: who asks; None before authentication, for limits per address only.
+        address: the client's address, as Envoy trusts it.
+
+    Raises:
+        ValueError: for a limit per client or user without a principal.
+    """
+    scope = (limit.place, limit.per.value, str(limit.quota), str(limit.window))
+    return digest(*scope, *_whose(limit.per, principal, address))
+
+
+def _whose(per: Per, principal: Principal | None, address: str) -> tuple[str, ...]:
+    if per is Per.ADDRESS:
+        return (network(address),)
+    if principal is None:
+        raise ValueError("a limit per client or user needs a principal")
+    client = ("client", *principal.client)
+    user = client if principal.person is None else ("person", *principal.person)
+    return {Per.CLIENT: client, Per.USER: user, Per.CLIENT_USER: (*client, *user)}[per]
+
+
+def network(address: str) -> str:
+    """Return what addresses are counted by: IPv4 as is, IPv6 by /64, all others together.
+
+    One household or machine has a /64 at least, so single IPv6 addresses cost nothing.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(parsed, IPv6Address):
+        # RFC 4291, section 2.5.5.2: how a dual-stack listener shows an IPv4 peer.
+        mapped = parsed.ipv4_mapped
+        return f"{parsed.packed[:8].hex()}/64" if mapped is None else str(mapped)
+    return str(parsed)
+
+
+def digest(*parts: str) -> str:
+    """Return a hex digest of a list of texts that no other list has.
+
+    Every part is preceded by its length, so no delimiter can be smuggled in; lone surrogates
+    are kept apart too.
+    """
+    state = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        state.update(len(data).to_bytes(8, "big"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def _add(state: State, cost: int) -> State:
+    return State(state.slot, (state.counts[0] + cost, *state.counts[1:]))
+
+
+def _back(state: State, limit: Limit, age: int) -> int:
+    """Return the moment when the units of a slot come back, milliseconds since the epoch."""
+    return (state.slot - age + SLOTS + 1) * limit.slot
+
+
+def _seconds(milliseconds: int) -> int:
+    return -(-milliseconds // 1000)

@@ -1,0 +1,158 @@
+"""Bucket names: whose requests are counted together, and that nobody chooses whose."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.core.limits import Limit, Per, bucket_id, digest, network
+from authz.core.principal import Principal
+
+ISSUER = "https://auth.example.com"
+
+
+def principal(
+    client: str = "claude", subject: str | None = "ada", issuer: str = ISSUER, token: str = "1"
+) -> Principal:
+    return Principal(
+        issuer=issuer,
+        subject=subject,
+        client_id=client,
+        scopes=frozenset(),
+        audience=(),
+        groups=frozenset(),
+        amr=None,
+        auth_time=None,
+        issued_at=int(token),
+        expires_at=int(token) + 300,
+        token_id=token,
+    )
+
+
+def limit(per: Per, quota: int = 60, window: int = 60, place: str = "notes") -> Limit:
+    return Limit("test", per, quota, window, place=place)
+
+
+def bucket(per: Per, who: Principal | None, address: str = "192.0.2.1") -> str:
+    return bucket_id(limit(per), who, address)
+
+
+@pytest.mark.parametrize("per", [Per.CLIENT, Per.USER, Per.CLIENT_USER])
+@pytest.mark.attack("same-bucket-for-new-tokens")
+def test_a_new_token_is_the_same_bucket(per: Per) -> None:
+    """A new session, a new token or a refreshed token counts on."""
+    assert bucket(per, principal(token="1")) == bucket(per, principal(token="2"), "198.51.100.7")
+
+
+@pytest.mark.parametrize(
+    ("per", "same", "other"),
+    [
+        pytest.param(Per.CLIENT, principal(subject="bob"), principal("zed"), id="client"),
+        pytest.param(Per.USER, principal("zed"), principal(subject="bob"), id="user"),
+        pytest.param(Per.CLIENT_USER, principal(), principal("zed"), id="both-client"),
+        pytest.param(Per.CLIENT_USER, principal(), principal(subject="bob"), id="both-user"),
+    ],
+)
+def test_what_a_limit_is_per(per: Per, same: Principal, other: Principal) -> None:
+    """A limit counts together what it is per, and nothing else."""
+    assert bucket(per, principal()) == bucket(per, same)
+    assert bucket(per, principal()) != bucket(per, other)
+
+
+@pytest.mark.parametrize("per", [Per.CLIENT, Per.USER, Per.CLIENT_USER])
+def test_another_issuer_is_another_bucket(per: Per) -> None:
+    """The same client id or subject at another issuer is somebody else."""
+    assert bucket(per, principal()) != bucket(per, principal(issuer="https://other.example"))
+
+
+def test_without_a_person_the_client_counts() -> None:
+    """A machine's limit per user counts its client, never a person of the same text."""
+    machine = principal("backup", subject=None)
+
+    assert bucket(Per.USER, machine) != bucket(Per.USER, principal("zed", subject="backup"))
+    assert bucket(Per.USER, machine) != bucket(Per.USER, principal("nightly", subject=None))
+    assert bucket(Per.CLIENT_USER, machine) != bucket(
+        Per.CLIENT_USER, principal("backup", subject="backup")
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(limit(Per.USER, quota=61), id="quota"),
+        pytest.param(limit(Per.USER, window=61), id="window"),
+        pytest.param(limit(Per.USER, place="files"), id="place"),
+        pytest.param(limit(Per.CLIENT), id="per"),
+    ],
+)
+def test_another_limit_is_another_bucket(other: Limit) -> None:
+    """Two places, quotas, windows or kinds of limit never share a bucket."""
+    assert bucket_id(other, principal(), "") != bucket_id(limit(Per.USER), principal(), "")
+
+
+hostile = st.one_of(
+    st.text(max_size=4),
+    st.text(alphabet=':{}*|,/\n\r\x00 a1"', max_size=6),
+    st.sampled_from(["x" * 10_000, "x" * 10_001, "\ud800", "\udc80", "client", "person"]),
+)
+
+
+@given(one=st.lists(hostile, max_size=5), two=st.lists(hostile, max_size=5))
+@pytest.mark.attack("hostile-ids")
+def test_two_lists_of_texts_never_share_a_digest(one: list[str], two: list[str]) -> None:
+    """No delimiter, newline, length or surrogate makes two names one."""
+    assert (digest(*one) == digest(*two)) == (one == two)
+    assert len(digest(*one)) == 32
+    assert set(digest(*one)) <= set("0123456789abcdef")
+
+
+@given(
+    clients=st.tuples(hostile, hostile),
+    subjects=st.tuples(st.none() | hostile, st.none() | hostile),
+)
+@pytest.mark.attack("hostile-ids")
+def test_hostile_ids_share_no_bucket(
+    clients: tuple[str, str], subjects: tuple[str | None, str | None]
+) -> None:
+    """Whatever a client id or subject is spelled like, it moves no charge to somebody else."""
+    first, second = (principal(c, s) for c, s in zip(clients, subjects, strict=True))
+
+    same = bucket(Per.CLIENT_USER, first) == bucket(Per.CLIENT_USER, second)
+    assert same == ((first.client_id, first.subject) == (second.client_id, second.subject))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        pytest.param("192.0.2.1", "192.0.2.1", id="ipv4"),
+        pytest.param("2001:db8:1:2::1", "20010db800010002/64", id="ipv6"),
+        pytest.param("2001:0DB8:0001:0002:ffff::9", "20010db800010002/64", id="ipv6-same-64"),
+        pytest.param("2001:db8:1:3::1", "20010db800010003/64", id="ipv6-next-64"),
+        pytest.param("::ffff:192.0.2.1", "192.0.2.1", id="ipv4-mapped"),
+        pytest.param("::ffff:c000:201", "192.0.2.1", id="ipv4-mapped-hex"),
+        pytest.param("fe80::1%eth0", "fe80000000000000/64", id="scope-id"),
+        pytest.param("", "unknown", id="empty"),
+        pytest.param("192.0.2.1:443", "unknown", id="with-port"),
+        pytest.param("192.0.2.01", "unknown", id="leading-zero"),
+        pytest.param("unix:/tmp/x", "unknown", id="pipe"),
+        pytest.param("x" * 10_000, "unknown", id="long"),
+        pytest.param("\ud800", "unknown", id="surrogate"),
+    ],
+)
+@pytest.mark.attack("ipv6-rotation")
+def test_what_an_address_is_counted_by(address: str, expected: str) -> None:
+    """IPv6 addresses of one /64 count together; what is no address shares one bucket."""
+    assert network(address) == expected
+    assert bucket(Per.ADDRESS, None, address) == bucket(Per.ADDRESS, principal(), address)
+
+
+@given(st.text())
+def test_any_text_is_counted_by_something(text: str) -> None:
+    """No address that a proxy passes on crashes the count."""
+    assert network(text)
+
+
+@pytest.mark.parametrize("per", [Per.CLIENT, Per.USER, Per.CLIENT_USER])
+def test_before_authentication_only_addresses_are_counted(per: Per) -> None:
+    """A limit per client or user without a principal is a slip of ours, not a shared bucket."""
+    with pytest.raises(ValueError, match="needs a principal"):
+        bucket(per, None)
