@@ -1,0 +1,12 @@
+"""Generated protobuf stubs (`python tools/protos.py`), and the pool that they live in.
+
+Law: nothing of ours is in protobuf's default pool. There each message name has one owner in a
+process, and grpcio-health-checking, googleapis-common-protos and every package of Envoy's own
+stubs register the same names: whichever is imported last would fail.
+"""
+
+from google.protobuf import timestamp_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+
+POOL = DescriptorPool()
+POOL.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
