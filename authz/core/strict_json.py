@@ -1,0 +1,126 @@
+"""One JSON document, read strictly: RFC 8259 without the freedoms that let parsers differ.
+
+Law: bytes in, one value out or StrictJsonError; never another error and never a guess. Nothing
+recurses before the nesting is known, and the work is linear in the length.
+"""
+
+import json
+import re
+from collections.abc import Collection
+from math import isinf
+from typing import Final
+
+MAX_DEPTH: Final = 64
+# The longest integer that a double can hold. Python's own limit (4,300 digits) is a setting of
+# the process, and reading digits takes quadratic time.
+_MAX_NUMBER: Final = 309
+_BLANK: Final = " \t\n\r"  # RFC 8259, section 2; str.strip() alone would take Unicode's, too
+# `(` for what opens, `)` for what closes.
+_BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_VISIBLE: Final = re.compile("[!-~]*")
+
+
+class StrictJsonError(ValueError):
+    """Say in fixed words why bytes are not one strict JSON document; callers translate it."""
+
+
+def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> object:
+    """Read one JSON document (RFC 8259; UTF-8 without BOM, RFC 7493, sections 2.1 to 2.3).
+
+    No member occurs twice in an object, no key holds a lone surrogate, no number is NaN, infinite
+    or longer than 309 characters. How long `data` may be is the caller's business.
+
+    Args:
+        data: the bytes of the document, blanks around it allowed.
+        max_depth: how many objects and arrays may be nested.
+
+    Raises:
+        StrictJsonError: for everything else.
+    """
+    if data.count(b"[") + data.count(b"{") > max_depth and _deeper(data, max_depth):
+        raise StrictJsonError("nested too deeply")
+    try:
+        text = data.decode().strip(_BLANK)
+        # A lone surrogate can only be written as an escape: its bytes are no UTF-8.
+        value, end = (_ESCAPED if "\\u" in text else _PLAIN).raw_decode(text)
+    except StrictJsonError:
+        raise
+    except UnicodeDecodeError:
+        raise StrictJsonError("not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise StrictJsonError("not JSON") from None
+    if end != len(text):
+        raise StrictJsonError("more than one document")
+    return value
+
+
+def unmistakable(keys: Collection[str]) -> bool:
+    """Tell whether no parser could take one of the keys for another, or for one that decides.
+
+    True where all are visible ASCII and differ by more than their case. Parsers in use match
+    members without regard to case or by Unicode folding (a long s for `s`, full-width letters)
+    and cut them at NUL; where nothing but ASCII is let in, no folding needs to be imitated.
+    """
+    return _VISIBLE.fullmatch("".join(keys)) is not None and (
+        len({key.lower() for key in keys}) == len(keys)
+    )
+
+
+def has_surrogate(text: str) -> bool:
+    """Tell whether a string holds a lone surrogate, which no encoder can write."""
+    return not text.isascii() and _SURROGATE.search(text) is not None
+
+
+def _deeper(data: bytes, max_depth: int) -> bool:
+    """Tell whether brackets outside strings nest deeper, before a parser recurses into them."""
+    # Without escaped backslashes, then without escaped quotes, the quotes that are left begin and
+    # end strings, and every second piece is outside. A backslash out there misleads nobody: it
+    # is no JSON, so a parser stops at it. A regular expression is slower and easily quadratic.
+    pieces = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
+    depth = 0
+    for opened in b"".join(pieces).translate(_BRACKETS, delete=_NO_BRACKETS).split(b")"):
+        depth += len(opened)
+        if depth > max_depth:
+            return True
+        depth -= 1
+    return False
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise StrictJsonError("a member occurs twice")
+    return members
+
+
+def _members_of_escaped(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = _members(pairs)
+    if has_surrogate("".join(members)):
+        raise StrictJsonError("a lone surrogate in a key")
+    return members
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_NUMBER:
+        raise StrictJsonError("a number too long")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if len(text) > _MAX_NUMBER or isinf(number := float(text)):
+        raise StrictJsonError("a number too long or too large")
+    return number
+
+
+def _constant(_: str) -> object:
+    raise StrictJsonError("NaN or Infinity")
+
+
+_PLAIN, _ESCAPED = (
+    json.JSONDecoder(
+        object_pairs_hook=hook, parse_int=_integer, parse_float=_number, parse_constant=_constant
+    )
+    for hook in (_members, _members_of_escaped)
+)

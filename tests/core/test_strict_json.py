@@ -1,0 +1,205 @@
+"""Strict JSON: one document and one reading of it, or an error in fixed words."""
+
+import json
+import sys
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from authz.core import strict_json
+from authz.core.strict_json import MAX_DEPTH, StrictJsonError, has_surrogate, loads, unmistakable
+
+SCALARS = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text() | st.just(0.5)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+# Text that a scan for brackets must not be misled by.
+TRICKY = st.text(alphabet='[]{}"\\:,u0 \n', max_size=30)
+NESTED = st.recursive(
+    TRICKY,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TRICKY, inner, max_size=3),
+)
+
+
+def depth(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(depth, value), default=0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b'{"a":NaN}', id="nan"),
+        pytest.param(b"[Infinity]", id="infinity"),
+        pytest.param(b"[-Infinity]", id="minus-infinity"),
+        pytest.param(b'{"a":1}x', id="trailing-bytes"),
+        pytest.param(b'{"a":1}\x00', id="trailing-nul"),
+        pytest.param(b'{"a":1}\xc2\xa0', id="trailing-unicode-blank"),
+        pytest.param(b'{"a":1}\x0b', id="trailing-vertical-tab"),
+        pytest.param(b'{"a":1}{"a":1}', id="two-documents"),
+        pytest.param(b'{"a":1}\n{"a":1}', id="two-lines"),
+        pytest.param(b'\xef\xbb\xbf{"a":1}', id="bom"),
+        pytest.param('{"a":1}'.encode("utf-16"), id="utf-16"),
+        pytest.param('{"a":1}'.encode("utf-16-le"), id="utf-16-without-bom"),
+        pytest.param('{"a":1}'.encode("utf-32-be"), id="utf-32"),
+        pytest.param(b'{"a":"\xff"}', id="not-utf-8"),
+        pytest.param(b'{"a":"\xc0\xaf"}', id="overlong-utf-8"),
+        pytest.param(b'{"a":"\xed\xa0\x80"}', id="surrogate-in-utf-8"),
+        pytest.param(b'{"\\ud800":1}', id="lone-surrogate-in-a-key"),
+        pytest.param(b'{"a":[{"x\\udfff":1}]}', id="lone-surrogate-in-a-deep-key"),
+        pytest.param(b'{"a":1,"a":1}', id="member-twice"),
+        pytest.param(b'{"a":1,"\\u0061":2}', id="member-twice-escaped"),
+        pytest.param(b'{"x":[{"y":{"a":1,"b":2,"a":3}}]}', id="member-twice-deep"),
+        pytest.param(b"1" * 5_000, id="5000-digits"),
+        pytest.param(b"[-" + b"9" * 400 + b"]", id="400-digits"),
+        pytest.param(b"0." + b"1" * 5_000, id="5000-decimals"),
+        pytest.param(b"[1e999]", id="too-large-for-a-double"),
+        pytest.param(b"[01]", id="leading-zero"),
+        pytest.param(b"[+1]", id="plus"),
+        pytest.param(b"[1.]", id="no-decimals"),
+        pytest.param(b"[0x10]", id="hexadecimal"),
+        pytest.param("[\u0661]".encode(), id="arabic-digit"),
+        pytest.param(b"['a']", id="single-quotes"),
+        pytest.param(b"[1,]", id="trailing-comma"),
+        pytest.param(b"{a:1}", id="bare-key"),
+        pytest.param(b'["\t"]', id="control-in-a-string"),
+        pytest.param(b'["\\x41"]', id="unknown-escape"),
+        pytest.param(b'["a', id="unterminated"),
+        pytest.param(b"/**/1", id="comment"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b" \n", id="blank"),
+        pytest.param(b"[" * 100_000, id="100000-deep"),
+        pytest.param(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, id="100000-objects-deep"),
+    ],
+)
+def test_refuses(data: bytes) -> None:
+    """What is not one document of strict JSON is an error, in words without the document."""
+    with pytest.raises(StrictJsonError) as caught:
+        loads(data)
+
+    assert str(caught.value) in {
+        "nested too deeply", "not UTF-8", "not JSON", "more than one document",
+        "a member occurs twice", "a lone surrogate in a key", "a number too long",
+        "a number too long or too large", "NaN or Infinity",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b' \t\r\n{"a":[1,-2.5e3,null]} \n', {"a": [1, -2500.0, None]}, id="blanks"),
+        pytest.param(b'{"a":1,"A":2}', {"a": 1, "A": 2}, id="case-is-the-callers-business"),
+        pytest.param(b'["\\ud83d\\ude00"]', ["\U0001f600"], id="a-surrogate-pair"),
+        pytest.param(b'["\\ud83d"]', ["\ud83d"], id="a-lone-surrogate-in-a-value"),
+        pytest.param(b'{"a\\u0062":1}', {"ab": 1}, id="an-escaped-key"),
+        pytest.param(b"1" + b"0" * 308, 10**308, id="309-digits"),
+        pytest.param(b'"' + b"[" * 1_000 + b'"', "[" * 1_000, id="brackets-in-a-string"),
+        pytest.param(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, None, id="as-deep-as-allowed"),
+    ],
+)  # fmt: skip
+def test_reads(data: bytes, expected: object) -> None:
+    """Strict is not narrow: all that RFC 8259 and RFC 7493 agree on is read."""
+    value = loads(data)
+
+    assert value == (json.loads(data) if expected is None else expected)
+
+
+@given(VALUES)
+def test_reads_what_the_stdlib_reads(value: object) -> None:
+    """A document without twins and extremes means the same here as in the standard library."""
+    for ascii_only in (True, False):
+        data = json.dumps(value, ensure_ascii=ascii_only).encode()
+
+        assert loads(data) == value
+
+
+@given(NESTED, st.integers(0, 6))
+@example(["\\"], 0)
+@example(['\\"[[[['], 1)
+@example([{"[": ['\\\\"']}], 2)
+def test_depth_is_exact(value: object, allowed: int) -> None:
+    """A document is too deep where its objects and arrays nest deeper, whatever its strings say."""
+    data = json.dumps(value).encode()
+
+    if depth(value) <= allowed:
+        assert loads(data, max_depth=allowed) == value
+    else:
+        with pytest.raises(StrictJsonError, match="nested too deeply"):
+            loads(data, max_depth=allowed)
+
+
+@given(st.binary() | st.text(alphabet='[]{}"\\:,u0-1eENa \n\x00', max_size=60).map(str.encode))
+def test_any_bytes(data: bytes) -> None:
+    """Whatever the bytes, there is a value or a StrictJsonError, and the value is the stdlib's."""
+    try:
+        value = loads(data)
+    except StrictJsonError:
+        return
+
+    assert value == json.loads(data)
+
+
+def test_depth_is_known_before_a_parser_recurses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No parser is started on a document that nests too deeply: not even its stack is touched."""
+    monkeypatch.setattr(strict_json, "_PLAIN", None)
+    monkeypatch.setattr(strict_json, "_ESCAPED", None)
+
+    for opened in (b"[", b'{"a":', b'[{"\\"":', b"[" + b'"\\\\",['):
+        with pytest.raises(StrictJsonError, match="nested too deeply"):
+            loads(opened * 100_000)
+
+
+def test_a_generous_depth_is_no_recursion_error() -> None:
+    """Where a caller allows more than Python can nest, that is no RecursionError either."""
+    with pytest.raises(StrictJsonError):
+        loads(b"[" * 100_000, max_depth=1_000_000)
+
+
+def test_digits_are_bounded_without_python() -> None:
+    """The bound on digits is ours: a process that lifted Python's own is as safe."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        with pytest.raises(StrictJsonError, match="too long"):
+            loads(b"1" * 1_000_000)
+    finally:
+        sys.set_int_max_str_digits(before)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(("name", "Name"), id="case"),
+        pytest.param(("uri", "URI"), id="upper"),
+        pytest.param(("params", "param\u017f"), id="long-s"),
+        pytest.param(("tas\u212aId",), id="kelvin-sign-alone"),
+        pytest.param(("name", "ｎａｍｅ"), id="full-width"),  # noqa: RUF001 - the attack
+        pytest.param(("name", "n\u00ad" + "ame"), id="soft-hyphen"),
+        pytest.param(("name", "na\u200dme"), id="zero-width-joiner"),
+        pytest.param(("name", "name\x00"), id="nul"),
+        pytest.param(("name", "name "), id="blank"),
+        pytest.param(("name\n",), id="newline"),
+        pytest.param(("name", "n\u0430me"), id="cyrillic"),
+    ],
+)
+def test_keys_that_are_alike(keys: tuple[str, ...]) -> None:
+    """Keys that some parser could take for another are found, in whatever way they are alike."""
+    assert not unmistakable(keys)
+
+
+def test_keys_that_are_not_alike() -> None:
+    """Keys of MCP and JOSE pass."""
+    assert unmistakable(())
+    assert unmistakable(("name", "arguments", "_meta", "io.modelcontextprotocol/clientInfo"))
+
+
+def test_surrogates() -> None:
+    """A lone surrogate is found, a character beyond the basic plane is none."""
+    assert has_surrogate("a\ud800")
+    assert not has_surrogate("a\U0001f600é")
