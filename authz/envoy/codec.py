@@ -1,0 +1,222 @@
+"""Translate between Envoy's ext_authz messages and the values of the core.
+
+Law: `decode` returns an HttpRequest or raises Refused, for any bytes. Only `encode_allow` writes
+the status OK. What HTTP cannot carry in one header raises ValueError and is never sent.
+
+The trap: for Envoy an empty CheckResponse, or one without a status, is an Allow (seen on 1.39.3).
+So an edge that has no answer sends `FALLBACK_DENY`, never nothing.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final, cast
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+from google.protobuf.message import DecodeError
+
+from authz.core.answer import HttpAnswer, Upstream
+from authz.core.reason import Reason
+from authz.core.request import HttpRequest, Refused
+from authz.envoy.pb import external_auth_pb2 as wire
+from authz.envoy.pb.core_pb2 import HeaderValueOption
+from authz.envoy.pb.health_pb2 import HealthCheckResponse
+from authz.envoy.pb.http_status_pb2 import StatusCode
+
+# Full service names; a method's path on the wire is `/<service>/<method>`.
+AUTHORIZATION: Final = "envoy.service.auth.v3.Authorization"
+HEALTH: Final = "grpc.health.v1.Health"
+
+# Envoy accepts 100 (max_headers_count) and adds its own and the pseudo headers.
+MAX_HEADERS: Final = 128
+# RFC 9113, section 8.3.1 and RFC 8441: in the other fields of the message, so dropped here.
+_PSEUDO: Final = (":method", ":scheme", ":authority", ":path", ":protocol")
+_PARTIAL_BODY: Final = "x-envoy-auth-partial-body"
+# RFC 9110, section 5.6.2: token; without "_", which many upstreams read as "-", so that
+# `x_authz_subject` would be ours to them.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+\Z")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
+
+# google.rpc.Code by HTTP status. A denial is never OK, even where its HTTP status is 200.
+_OK: Final = 0
+_PERMISSION_DENIED: Final = 7
+_CODES: Final = {400: 3, 401: 16, 405: 3, 413: 3, 415: 3, 429: 8, 503: 14}
+_OVERWRITE: Final = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def decode(raw: bytes) -> HttpRequest:
+    """Read one serialized envoy.service.auth.v3.CheckRequest.
+
+    Raises:
+        Refused: MALFORMED_REQUEST for what is no such message or no request of HTTP,
+            BODY_TOO_LARGE where Envoy sent a part of the body.
+    """
+    try:
+        attributes = wire.CheckRequest.FromString(raw).attributes
+    except DecodeError as error:
+        # Envoy copies some bytes of the client unread; not being UTF-8, they end here.
+        raise Refused(Reason.MALFORMED_REQUEST, "not a CheckRequest") from error
+    http = attributes.request.http
+    path = http.path
+    _check_target(http.method, path)
+    if http.query or http.fragment:
+        raise Refused(Reason.MALFORMED_REQUEST, "a query or fragment outside the path")
+    headers = _headers(http)
+    if headers.get(_PARTIAL_BODY, "false") != "false":
+        raise Refused(Reason.BODY_TOO_LARGE, "Envoy sent a part of the body")
+    return HttpRequest(
+        method=http.method,
+        path=path,
+        headers=headers,
+        body=http.raw_body,
+        context=dict(attributes.context_extensions.items()),
+        address=attributes.source.address.socket_address.address,
+        request_id=_request_id(headers.get("x-request-id", ""), http.id),
+    )
+
+
+def _check_target(method: str, path: str) -> None:
+    """Refuse a method or path that no request line has (RFC 9112, section 3)."""
+    # Without attributes.request.http both are empty.
+    if not method or not path:
+        raise Refused(Reason.MALFORMED_REQUEST, "no method or no path")
+    line = method + path
+    if not line.isascii() or not line.isprintable():
+        raise Refused(Reason.MALFORMED_REQUEST, "the path is not printable ASCII")
+
+
+def _headers(http: wire.AttributeContext.HttpRequest) -> dict[str, str]:
+    """Return lower-case name to value, without the pseudo headers."""
+    raw, plain = http.header_map.headers, http.headers
+    if raw and plain:
+        raise Refused(Reason.MALFORMED_REQUEST, "both headers and header_map")
+    if len(raw) > MAX_HEADERS or len(plain) > MAX_HEADERS:
+        raise Refused(Reason.MALFORMED_REQUEST, "too many headers")
+    headers = {name: value.encode().decode("latin-1") for name, value in plain.items()}
+    for header in raw:
+        name = header.key
+        value = (header.raw_value or header.value.encode()).decode("latin-1")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    for pseudo in _PSEUDO:
+        headers.pop(pseudo, None)
+    # All names in one look, which costs less than one look each; and before lower(), which makes
+    # the Kelvin sign a k: one more way to spell `cookie`.
+    names = "".join(headers)
+    if headers and ("" in headers or _TOKEN.match(names) is None):
+        raise Refused(Reason.MALFORMED_REQUEST, "a header name that HTTP does not know")
+    return headers if names == names.lower() else _lowered(headers)
+
+
+def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Lower the names, which Envoy has done already, and join what falls together."""
+    lowered: dict[str, str] = {}
+    for sent, value in headers.items():
+        name = sent.lower()
+        lowered[name] = f"{lowered[name]},{value}" if name in lowered else value
+    return lowered
+
+
+def _request_id(sent: str, stream: str) -> str:
+    """Return Envoy's x-request-id, or the stream's number where that is missing or odd.
+
+    It is repeated in answers and logs, and a route may let clients choose it.
+    """
+    for candidate in (sent, stream):
+        if _REQUEST_ID.match(candidate) is not None:
+            return candidate
+    return ""
+
+
+def encode_deny(answer: HttpAnswer) -> bytes:
+    """Return a serialized CheckResponse that denies, with the answer for the client.
+
+    Raises:
+        ValueError: for a status outside 200 to 599, a header that HTTP cannot carry or that is
+            named twice, and a body that is not UTF-8.
+    """
+    if not 200 <= answer.status <= 599:  # noqa: PLR2004 - the final statuses of RFC 9110, section 15
+        raise ValueError("an answer needs a final HTTP status")
+    response = wire.CheckResponse()
+    response.status.code = _CODES.get(answer.status, _PERMISSION_DENIED)
+    denied = response.denied_response
+    # The enum is open: Envoy sends every number between these bounds.
+    denied.status.code = cast(StatusCode, answer.status)
+    _write(denied.headers, answer.headers)
+    denied.body = answer.body.decode("utf-8")
+    return response.SerializeToString()
+
+
+def encode_allow(upstream: Upstream) -> bytes:
+    """Return a serialized CheckResponse that lets the request go on, changed.
+
+    Raises:
+        ValueError: for a header that HTTP cannot carry, that is named twice or both set and
+            removed, and for Host.
+    """
+    response = wire.CheckResponse()
+    response.status.code = _OK
+    allowed = response.ok_response
+    names = _write(allowed.headers, upstream.set_headers)
+    removed = [_name(name) for name in upstream.remove_headers]
+    # Envoy removes after it sets, and lets Host be set (both seen on 1.39.3).
+    if "host" in names or not names.isdisjoint(removed):
+        raise ValueError("a header that must not be set")
+    allowed.headers_to_remove.extend(removed)
+    _write(allowed.response_headers_to_add, upstream.response_headers)
+    return response.SerializeToString()
+
+
+def encode_health(*, serving: bool) -> bytes:
+    """Return a serialized grpc.health.v1.HealthCheckResponse."""
+    status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+    return HealthCheckResponse(status=status).SerializeToString()
+
+
+def _write(
+    options: RepeatedCompositeFieldContainer[HeaderValueOption],
+    headers: Iterable[tuple[str, str]],
+) -> set[str]:
+    """Add each header, to take the place of any other of its name, and return the names."""
+    names = set[str]()
+    for sent, value in headers:
+        name = _name(sent)
+        # RFC 9110, section 5.5. A blank at an end would be cut off on the way, so that two
+        # values here were one value there.
+        if not (value.isascii() and value.isprintable()) or value.strip() != value:
+            raise ValueError("a header value that HTTP cannot carry")
+        # Each takes the place of what is there: of two, only the last would arrive.
+        if name in names:
+            raise ValueError("a header that is set twice")
+        names.add(name)
+        # Member by member costs half of what keyword arguments do.
+        option = options.add()
+        option.append_action = _OVERWRITE
+        header = option.header
+        header.key, header.value = name, value
+    return names
+
+
+@lru_cache(maxsize=256)
+def _name(sent: str) -> str:
+    """Return a header name of ours in lower case; they are few, so each is checked once."""
+    name = sent.lower() if sent.isascii() else ""
+    if _TOKEN.match(name) is None:
+        raise ValueError("a header name that HTTP does not know")
+    return name
+
+
+def _fallback() -> HttpAnswer:
+    row = Reason.INTERNAL.row
+    error = {"code": row.code, "message": row.sentence, "data": {"reason": row.label}}
+    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error})
+    headers = (
+        ("content-type", "application/json"),
+        ("cache-control", "no-store"),
+        ("retry-after", "5"),
+    )
+    return HttpAnswer(row.status, headers, body.encode("ascii"))
+
+
+FALLBACK_DENY: Final = encode_deny(_fallback())
+"""What an edge sends where anything raises: made before the first request, so that it is there."""
