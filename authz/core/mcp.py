@@ -1,7 +1,22 @@
-"""One MCP message, read strictly from a body and its mirror headers."""
+"""One MCP message, read strictly from a body and its mirror headers.
 
+Law: what is read here is what the server behind reads. A body that parsers could read differently,
+or that says something else than its headers, is refused and never repaired; what is accepted has
+exactly one method, and a tools/call exactly one tool.
+"""
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Final
+
+from authz.core.policy import LEGACY, MODERN, VERSIONS
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.core.strict_json import StrictJsonError, loads, unmistakable
 
 
 class Kind(Enum):
@@ -19,7 +34,8 @@ class Message:
     Attributes:
         kind: request (has an id), notification, or response to the server's own request.
         method: the method; "" for a response.
-        id: the id to repeat in an answer; None for a notification.
+        id: the id to repeat in an answer; None for a notification, and for a response, whose id
+            is the server's own.
         tool: `params.name` of a tools/call; None for every other method.
         version: the MCP protocol version that it speaks: the header's, which equals the body's;
             None for a legacy message without the header.
@@ -32,3 +48,301 @@ class Message:
     tool: str | None
     version: str | None
     elicits_url: bool = False
+
+
+_Members = dict[str, Any]
+
+_SHAPES: Final[Mapping[frozenset[str], Kind]] = {
+    frozenset({"jsonrpc", "id", "method"}): Kind.REQUEST,
+    frozenset({"jsonrpc", "id", "method", "params"}): Kind.REQUEST,
+    frozenset({"jsonrpc", "method"}): Kind.NOTIFICATION,
+    frozenset({"jsonrpc", "method", "params"}): Kind.NOTIFICATION,
+    frozenset({"jsonrpc", "id", "result"}): Kind.RESPONSE,
+    frozenset({"jsonrpc", "id", "error"}): Kind.RESPONSE,
+}
+
+TOOLS_CALL: Final = "tools/call"
+# The member of params that names a thing, and its longest length in characters.
+_NAMED: Final = {
+    TOOLS_CALL: ("name", 256),
+    "prompts/get": ("name", 256),
+    "resources/read": ("uri", 8192),
+}
+# What Mcp-Name repeats. Required for the methods above; tasks/* by the tasks extension (SEP-2663),
+# which not every official client obeys yet, so there it is compared only where it was sent.
+_MIRRORED: Final = {
+    **{method: member for method, (member, _) in _NAMED.items()},
+    "resources/subscribe": "uri",
+    "resources/unsubscribe": "uri",
+    "tasks/cancel": "taskId",
+    "tasks/get": "taskId",
+    "tasks/result": "taskId",
+    "tasks/update": "taskId",
+}
+_NOTIFICATIONS: Final = "notifications/"
+_REQUESTS: Final = frozenset(_MIRRORED) | {
+    "completion/complete", "elicitation/create", "initialize", "logging/setLevel", "ping",
+    "prompts/list", "resources/list", "resources/templates/list", "roots/list",
+    "sampling/createMessage", "server/discover", "subscriptions/listen", "tasks/list", "tools/list",
+}  # fmt: skip
+_KNOWN: Final = _REQUESTS | {
+    _NOTIFICATIONS + name
+    for name in ("cancelled", "initialized", "progress", "roots/list_changed", "tasks/status")
+}
+_FOLDED: Final = frozenset(method.lower() for method in _KNOWN)
+# Segments of ASCII that trimming, unescaping and the joining of paths leave as they are.
+_METHOD: Final = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(?:/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*")
+_MAX_METHOD: Final = 128
+_MAX_ID: Final = 256
+_MAX_INTEGER: Final = 2**53 - 1  # RFC 7493, section 2.2: the integers that every parser reads alike
+
+_PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+_URL_ELICITATION_SINCE: Final = LEGACY[-1]
+
+_JSON: Final = re.compile(
+    r'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE
+)
+_SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=")
+
+
+def read(body: bytes, headers: Mapping[str, str], *, max_body: int) -> Message:
+    """Read the one message of a POST to an MCP server (JSON-RPC 2.0; MCP, Streamable HTTP).
+
+    Args:
+        body: the whole body.
+        headers: lower-case name to value; of a header that came twice, joined by a comma.
+        max_body: the longest body in bytes.
+
+    Raises:
+        Refused: BODY_MISSING, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, MALFORMED_REQUEST,
+            MALFORMED_JSON, BATCH, INVALID_MESSAGE, HEADER_MISMATCH or UNSUPPORTED_VERSION.
+    """
+    _check_framing(body, headers, max_body)
+    members = _object(body)
+    kind = _kind(members)
+    method = "" if kind is Kind.RESPONSE else _method(members["method"], kind)
+    params = _inner(members, "params")
+    meta = _inner(params, "_meta")
+    if method in _NAMED:
+        _check_name(params, *_NAMED[method])
+    version = _version(headers, kind, meta)
+    _check_mirrors(headers, kind, method, params, required=version == MODERN)
+    return Message(
+        kind=kind,
+        method=method,
+        id=members["id"] if kind is Kind.REQUEST else None,
+        tool=params["name"] if method == TOOLS_CALL else None,
+        version=version,
+        elicits_url=_elicits_url(method, params, meta, version),
+    )
+
+
+def request_id(body: bytes, *, max_body: int = 1 << 20) -> str | int | None:
+    """Return the id that a refusal repeats: of a strict document shaped as a request, else None.
+
+    For the path of refusals only: it reads the body once more. It never raises, and it gives no
+    id of a response-shaped message, which a client could take for that of its own request.
+    """
+    if len(body) > max_body:
+        return None
+    try:
+        members = _object(body)
+        return members["id"] if _kind(members) is Kind.REQUEST else None
+    except Refused:
+        return None
+
+
+# --- the HTTP message ---------------------------------------------------------------------------
+
+
+def _check_framing(body: bytes, headers: Mapping[str, str], max_body: int) -> None:
+    # Envoy sets it where it buffers bodies (with_request_body), and to "true" for a part of one.
+    if headers.get("x-envoy-auth-partial-body", "false") != "false":
+        raise Refused(Reason.BODY_MISSING, "Envoy sent a part of the body")
+    if not body:
+        raise Refused(Reason.BODY_MISSING)
+    if len(body) > max_body:
+        raise Refused(Reason.BODY_TOO_LARGE)
+    if _JSON.fullmatch(headers.get("content-type", "")) is None:
+        raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE, "content-type")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE, "content-encoding")
+    length = headers.get("content-length")
+    if length is not None and length != str(len(body)):
+        raise Refused(Reason.MALFORMED_REQUEST, "content-length is not the body's")
+    coding = headers.get("transfer-encoding")
+    # RFC 9112, section 6.1: both together is how requests are smuggled, and any coding but
+    # `chunked` would leave the body encoded.
+    if coding is not None and (length is not None or coding.lower() != "chunked"):
+        raise Refused(Reason.MALFORMED_REQUEST, "transfer-encoding")
+
+
+# --- the JSON-RPC message -----------------------------------------------------------------------
+
+
+def _object(body: bytes) -> _Members:
+    try:
+        document = loads(body)
+    except StrictJsonError as error:
+        raise Refused(Reason.MALFORMED_JSON, str(error)) from None
+    if isinstance(document, list):
+        raise Refused(Reason.BATCH)
+    if not isinstance(document, dict):
+        raise Refused(Reason.INVALID_MESSAGE, "not an object")
+    return document
+
+
+def _kind(members: _Members) -> Kind:
+    # The members are exactly these, so that no twin, no `Method` and no `result` beside a method
+    # is left for another parser to find.
+    kind = _SHAPES.get(frozenset(members))
+    if kind is None or members["jsonrpc"] != "2.0":
+        raise Refused(Reason.INVALID_MESSAGE, "not a JSON-RPC 2.0 message")
+    if kind is not Kind.NOTIFICATION and not _is_id(members["id"]):
+        raise Refused(Reason.INVALID_MESSAGE, "id")
+    if kind is Kind.RESPONSE and not isinstance(members.get("result", members.get("error")), dict):
+        raise Refused(Reason.INVALID_MESSAGE, "result or error is not an object")
+    return kind
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= _MAX_ID and value.isprintable()
+    return type(value) is int and -_MAX_INTEGER <= value <= _MAX_INTEGER  # bool is an int, too
+
+
+def _method(method: object, kind: Kind) -> str:
+    if not isinstance(method, str) or (method not in _KNOWN and not _is_own(method)):
+        raise Refused(Reason.INVALID_MESSAGE, "method")
+    # A tools/call without id would be carried out by a careless server, and answered to nobody.
+    misfit = method.startswith(_NOTIFICATIONS) if kind is Kind.REQUEST else method in _REQUESTS
+    if misfit:
+        raise Refused(Reason.INVALID_MESSAGE, "method does not fit the presence of an id")
+    return method
+
+
+def _is_own(method: str) -> bool:
+    """Tell whether it can be an extension's method: well-formed, and alike to none of MCP's."""
+    return (
+        len(method) <= _MAX_METHOD
+        and _METHOD.fullmatch(method) is not None
+        and method.lower() not in _FOLDED
+    )
+
+
+def _inner(members: _Members, key: str) -> _Members:
+    """Return `params` or `_meta`, empty where absent: the levels whose members decide.
+
+    Below them (`arguments`, results, capabilities) a member may have a twin in another case: `x`
+    and `X` are two arguments of a tool, and nothing down there decides. Exact duplicates are
+    refused at every level.
+    """
+    inner = members.get(key, {})
+    if not isinstance(inner, dict):
+        raise Refused(Reason.INVALID_MESSAGE, f"{key} is not an object")
+    if not unmistakable(inner):
+        raise Refused(Reason.MALFORMED_JSON, f"members of {key} are alike or not visible ASCII")
+    return inner
+
+
+def _check_name(params: _Members, member: str, longest: int) -> None:
+    name = params.get(member)
+    # isprintable() is False for controls, lone surrogates, invisible and unassigned characters
+    # and for every blank but the space.
+    if not isinstance(name, str) or not 0 < len(name) <= longest or not name.isprintable():
+        raise Refused(Reason.INVALID_MESSAGE, f"params.{member}")
+    if name[0] == " " or name[-1] == " ":
+        raise Refused(Reason.INVALID_MESSAGE, f"params.{member} begins or ends with a blank")
+
+
+# --- the headers --------------------------------------------------------------------------------
+
+
+def _version(headers: Mapping[str, str], kind: Kind, meta: _Members) -> str | None:
+    version = headers.get("mcp-protocol-version")
+    if version is not None and version not in VERSIONS:
+        several = "," in version
+        raise Refused(Reason.HEADER_MISMATCH if several else Reason.UNSUPPORTED_VERSION)
+    # The key exists since 2026-07-28 only, so it is evidence of that era whatever it says.
+    if _PROTOCOL_VERSION in meta:
+        if version is None or meta[_PROTOCOL_VERSION] != version:
+            raise Refused(Reason.HEADER_MISMATCH, "protocol version of _meta")
+    elif version == MODERN and kind is Kind.REQUEST:
+        raise Refused(Reason.HEADER_MISMATCH, "no protocol version in _meta")
+    # MCP 2026-07-28, Streamable HTTP, "Sending Messages": clients send no responses, since servers
+    # send no requests. It defines no notifications from clients either, but leaves servers free to
+    # accept them, and official clients send some (roots/list_changed, progress): they pass here,
+    # with their headers compared where sent, and the server's versions decide.
+    if version == MODERN and kind is Kind.RESPONSE:
+        raise Refused(Reason.INVALID_MESSAGE, "a response in 2026-07-28")
+    return version
+
+
+def _check_mirrors(
+    headers: Mapping[str, str], kind: Kind, method: str, params: _Members, *, required: bool
+) -> None:
+    """Compare Mcp-Method and Mcp-Name with the body, in every era where they were sent.
+
+    MCP 2026-07-28 requires them of requests; headers of notifications it leaves undefined. Of a
+    header that came twice the joined value equals nothing but a name with a comma in it.
+    """
+    required = required and kind is Kind.REQUEST
+    sent = headers.get("mcp-method")
+    if sent != method and (required or sent is not None):
+        raise Refused(Reason.HEADER_MISMATCH, "mcp-method")
+    sent = headers.get("mcp-name")
+    if sent is None:
+        if required and method in _NAMED:
+            raise Refused(Reason.HEADER_MISMATCH, "mcp-name is missing")
+        return
+    name = _decoded(sent)
+    if not name or kind is not Kind.REQUEST or name not in _names(method, params):
+        raise Refused(Reason.HEADER_MISMATCH, "mcp-name")
+
+
+def _names(method: str, params: _Members) -> list[object]:
+    """Return what Mcp-Name may repeat: nothing for methods of MCP that name nothing.
+
+    The official client lets an extension mirror any one member of the params of its own methods
+    (`name_param`): there the header must equal one of them.
+    """
+    if method in _MIRRORED:
+        return [params.get(_MIRRORED[method])]
+    return [] if method in _KNOWN else list(params.values())
+
+
+def _decoded(value: str) -> str | None:
+    """Decode an Mcp-Name (MCP 2026-07-28, "Value Encoding"); None where it is malformed."""
+    if not value.isascii() or not value.isprintable():
+        return None
+    sentinel = _SENTINEL.fullmatch(value)
+    if sentinel is None:
+        return value
+    payload = sentinel.group(1)
+    try:
+        raw = b64decode(payload, validate=True)
+        # One spelling only: b64decode ignores the spare bits of the last character.
+        return raw.decode() if b64encode(raw).decode() == payload else None
+    except (Base64Error, UnicodeDecodeError):
+        return None
+
+
+# --- what the client can do ---------------------------------------------------------------------
+
+
+def _elicits_url(method: str, params: _Members, meta: _Members, version: str | None) -> bool:
+    """Tell whether `elicitation.url` is among the capabilities: of the message, or of a session.
+
+    2026-07-28 declares them in each `_meta`, 2025-11-25 once, in `initialize`. An empty
+    `elicitation` means forms only.
+    """
+    capabilities: object = None
+    if version == MODERN:
+        capabilities = meta.get(_CAPABILITIES)
+    elif method == "initialize" and params.get("protocolVersion") == _URL_ELICITATION_SINCE:
+        capabilities = params.get("capabilities")
+    if not isinstance(capabilities, dict):
+        return False
+    elicitation = capabilities.get("elicitation")
+    return isinstance(elicitation, dict) and isinstance(elicitation.get("url"), dict)

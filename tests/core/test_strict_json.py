@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from authz.core import strict_json
@@ -22,6 +22,8 @@ NESTED = st.recursive(
     TRICKY,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TRICKY, inner, max_size=3),
 )
+# A busy machine is no failure.
+ANY_TIME = settings(deadline=None)
 
 
 def depth(value: object) -> int:
@@ -110,6 +112,7 @@ def test_reads(data: bytes, expected: object) -> None:
     assert value == (json.loads(data) if expected is None else expected)
 
 
+@ANY_TIME
 @given(VALUES)
 def test_reads_what_the_stdlib_reads(value: object) -> None:
     """A document without twins and extremes means the same here as in the standard library."""
@@ -119,6 +122,7 @@ def test_reads_what_the_stdlib_reads(value: object) -> None:
         assert loads(data) == value
 
 
+@ANY_TIME
 @given(NESTED, st.integers(0, 6))
 @example(["\\"], 0)
 @example(['\\"[[[['], 1)
@@ -134,6 +138,7 @@ def test_depth_is_exact(value: object, allowed: int) -> None:
             loads(data, max_depth=allowed)
 
 
+@ANY_TIME
 @given(st.binary() | st.text(alphabet='[]{}"\\:,u0-1eENa \n\x00', max_size=60).map(str.encode))
 def test_any_bytes(data: bytes) -> None:
     """Whatever the bytes, there is a value or a StrictJsonError, and the value is the stdlib's."""
