@@ -13,7 +13,7 @@ from authz.core.principal import Client, Person
 from authz.core.second_factor import StepUpNeed
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818 - the field's word for it
     """Say that a dependency did not answer in time: a fault of ours, never a verdict.
 
     Attributes:
@@ -62,6 +62,15 @@ class Query:
     step_up_key: StepUpKey | None
     step_up: StepUpNeed | None
     takes: tuple[Take, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a need without a record to look for: it could be taken for no need at all.
+
+        Raises:
+            ValueError: where one of step_up_key and step_up is None and the other is not.
+        """
+        if (self.step_up_key is None) != (self.step_up is None):
+            raise ValueError("step_up_key and step_up come together")
 
 
 class Mode(Enum):

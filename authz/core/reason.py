@@ -41,144 +41,243 @@ class Reason(Enum):
 
     # --- the shape of the request -----------------------------------------------------------
     METHOD_NOT_ALLOWED = Row(
-        "method_not_allowed", 405, None, _OWN - 1,
+        "method_not_allowed",
+        405,
+        None,
+        _OWN - 1,
         "MCP is spoken with POST, GET and DELETE only.",
     )
     MALFORMED_REQUEST = Row(
-        "malformed_request", 400, None, INVALID_REQUEST,
+        "malformed_request",
+        400,
+        None,
+        INVALID_REQUEST,
         "The HTTP request is malformed.",
     )
     FOREIGN_ORIGIN = Row(
-        "foreign_origin", 403, None, _OWN - 2,
+        "foreign_origin",
+        403,
+        None,
+        _OWN - 2,
         "Requests from this web origin are not accepted. "
         "The operator can add it to gateway.origins.",
     )
     UNSUPPORTED_MEDIA_TYPE = Row(
-        "unsupported_media_type", 415, None, _OWN - 3,
+        "unsupported_media_type",
+        415,
+        None,
+        _OWN - 3,
         "The body must be uncompressed application/json in UTF-8.",
     )
     BODY_MISSING = Row(
-        "body_missing", 400, None, INVALID_REQUEST,
+        "body_missing",
+        400,
+        None,
+        INVALID_REQUEST,
         "A POST to an MCP server needs its complete JSON-RPC message as body.",
     )
     BODY_TOO_LARGE = Row(
-        "body_too_large", 413, None, INVALID_REQUEST,
+        "body_too_large",
+        413,
+        None,
+        INVALID_REQUEST,
         "The message is larger than this gateway accepts.",
     )
     MALFORMED_JSON = Row(
-        "malformed_json", 400, None, PARSE_ERROR,
+        "malformed_json",
+        400,
+        None,
+        PARSE_ERROR,
         "The body is not one strict JSON document.",
     )
     BATCH = Row(
-        "batch", 400, None, INVALID_REQUEST,
+        "batch",
+        400,
+        None,
+        INVALID_REQUEST,
         "JSON-RPC batches are not accepted; send one message per request.",
     )
     INVALID_MESSAGE = Row(
-        "invalid_message", 400, None, INVALID_REQUEST,
+        "invalid_message",
+        400,
+        None,
+        INVALID_REQUEST,
         "The body is not a valid JSON-RPC message of MCP.",
     )
     HEADER_MISMATCH = Row(
-        "header_mismatch", 400, None, HEADER_MISMATCH,
+        "header_mismatch",
+        400,
+        None,
+        HEADER_MISMATCH,
         "The MCP headers are missing or do not say what the body says.",
     )
     UNSUPPORTED_VERSION = Row(
-        "unsupported_version", 400, None, UNSUPPORTED_PROTOCOL_VERSION,
+        "unsupported_version",
+        400,
+        None,
+        UNSUPPORTED_PROTOCOL_VERSION,
         "This server does not accept that MCP protocol version.",
     )
     # --- the server -------------------------------------------------------------------------
     UNKNOWN_SERVER = Row(
-        "unknown_server", 404, None, _OWN - 10,
+        "unknown_server",
+        404,
+        None,
+        _OWN - 10,
         "There is no MCP server at this address.",
     )
     # --- the token --------------------------------------------------------------------------
     TOKEN_MISSING = Row(
-        "token_missing", 401, None, _OWN - 20,
+        "token_missing",
+        401,
+        None,
+        _OWN - 20,
         "Log in first: this server needs an access token.",
     )
     TOKEN_IN_QUERY = Row(
-        "token_in_query", 401, "invalid_token", _OWN - 21,
+        "token_in_query",
+        401,
+        "invalid_token",
+        _OWN - 21,
         "Send the access token in the Authorization header, never in the address.",
     )
     TOKEN_MALFORMED = Row(
-        "token_malformed", 401, "invalid_token", _OWN - 22,
+        "token_malformed",
+        401,
+        "invalid_token",
+        _OWN - 22,
         "The Authorization header does not hold one well-formed bearer token.",
     )
     TOKEN_WRONG_KIND = Row(
-        "token_wrong_kind", 401, "invalid_token", _OWN - 23,
+        "token_wrong_kind",
+        401,
+        "invalid_token",
+        _OWN - 23,
         "That is not an access token. Send the access token, "
         "not the refresh token, the code or the ID token.",
     )
     TOKEN_OPAQUE = Row(
-        "token_opaque", 401, "invalid_token", _OWN - 24,
+        "token_opaque",
+        401,
+        "invalid_token",
+        _OWN - 24,
         "Opaque access tokens are not accepted here. The operator can let Authelia sign them: "
         "access_token_signed_response_alg: RS256 for this client.",
     )
     TOKEN_INVALID = Row(
-        "token_invalid", 401, "invalid_token", _OWN - 25,
+        "token_invalid",
+        401,
+        "invalid_token",
+        _OWN - 25,
         "The access token is not valid. Log in again.",
     )
     TOKEN_EXPIRED = Row(
-        "token_expired", 401, "invalid_token", _OWN - 26,
+        "token_expired",
+        401,
+        "invalid_token",
+        _OWN - 26,
         "The access token has expired. Refresh it or log in again.",
     )
     AUDIENCE_MISMATCH = Row(
-        "audience_mismatch", 401, "invalid_token", _OWN - 27,
+        "audience_mismatch",
+        401,
+        "invalid_token",
+        _OWN - 27,
         "The access token was not made for this server. Log in again for it.",
     )
     TOKEN_REVOKED = Row(
-        "token_revoked", 401, "invalid_token", _OWN - 28,
+        "token_revoked",
+        401,
+        "invalid_token",
+        _OWN - 28,
         "The access token was revoked. Log in again.",
     )
     # --- people, clients, scopes ------------------------------------------------------------
     CLIENT_NOT_ALLOWED = Row(
-        "client_not_allowed", 403, None, _OWN - 30,
+        "client_not_allowed",
+        403,
+        None,
+        _OWN - 30,
         "This client may not use this server. The operator can name it under clients.",
     )
     MACHINE_NOT_ALLOWED = Row(
-        "machine_not_allowed", 403, None, _OWN - 31,
+        "machine_not_allowed",
+        403,
+        None,
+        _OWN - 31,
         "A client without a person may not do this.",
     )
     PERSON_NOT_ALLOWED = Row(
-        "person_not_allowed", 403, None, _OWN - 32,
+        "person_not_allowed",
+        403,
+        None,
+        _OWN - 32,
         "You are not in a group that may do this.",
     )
     TOOL_NOT_ALLOWED = Row(
-        "tool_not_allowed", 403, None, _OWN - 33,
+        "tool_not_allowed",
+        403,
+        None,
+        _OWN - 33,
         "This tool is not offered through this gateway.",
     )
     INSUFFICIENT_SCOPE = Row(
-        "insufficient_scope", 403, "insufficient_scope", _OWN - 34,
+        "insufficient_scope",
+        403,
+        "insufficient_scope",
+        _OWN - 34,
         "The access token lacks a scope that this needs. Log in again and agree to it.",
     )
     # --- the second factor ------------------------------------------------------------------
     SECOND_FACTOR_REQUIRED = Row(
-        "second_factor_required", 403, "insufficient_user_authentication", _OWN - 40,
+        "second_factor_required",
+        403,
+        "insufficient_user_authentication",
+        _OWN - 40,
         "This needs a log-in with a second factor.",
     )
     LOGIN_TOO_OLD = Row(
-        "login_too_old", 403, "insufficient_user_authentication", _OWN - 41,
+        "login_too_old",
+        403,
+        "insufficient_user_authentication",
+        _OWN - 41,
         "This needs a more recent log-in.",
     )
     # --- limits -----------------------------------------------------------------------------
     RATE_LIMITED = Row(
-        "rate_limited", 429, None, _OWN - 50,
+        "rate_limited",
+        429,
+        None,
+        _OWN - 50,
         "Too many requests. Wait as long as Retry-After says.",
     )
     TOO_MANY_REFUSALS = Row(
-        "too_many_refusals", 429, None, _OWN - 51,
+        "too_many_refusals",
+        429,
+        None,
+        _OWN - 51,
         "Too many refused requests. Wait as long as Retry-After says.",
     )
     # --- faults of ours ---------------------------------------------------------------------
     ISSUER_UNAVAILABLE = Row(
-        "issuer_unavailable", 503, None, _OWN - 60,
+        "issuer_unavailable",
+        503,
+        None,
+        _OWN - 60,
         "The log-in service cannot be asked at the moment. Try again shortly.",
     )
     LEDGER_UNAVAILABLE = Row(
-        "ledger_unavailable", 503, None, _OWN - 61,
+        "ledger_unavailable",
+        503,
+        None,
+        _OWN - 61,
         "Limits and log-ins cannot be checked at the moment. Try again shortly.",
     )
     INTERNAL = Row(
-        "internal", 503, None, _OWN - 62,
+        "internal",
+        503,
+        None,
+        _OWN - 62,
         "The gateway could not decide. Try again shortly.",
     )
 

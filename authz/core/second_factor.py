@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntFlag
 
+
 class Method(IntFlag):
     """Name what a log-in proved, as bits, so that the ledger script can compare them.
 
@@ -80,9 +81,14 @@ class Proof:
 LEEWAY = 60
 
 
+def proves(rule: SecondFactor, proof: Proof) -> bool:
+    """Tell whether a proof comes from an accepted place and names the method, however old."""
+    return proof.source in rule.evidence and proof.method & rule.method == rule.method
+
+
 def satisfies(rule: SecondFactor, proof: Proof, now: float) -> bool:
     """Tell whether a proof is all that a rule asks for."""
-    if proof.source not in rule.evidence or proof.method & rule.method != rule.method:
+    if not proves(rule, proof):
         return False
     if rule.max_login_age is None:
         return True

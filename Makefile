@@ -1,0 +1,56 @@
+# Every command of the project. `make help` lists them; .ci/run calls these same lines.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help setup demo test lint types format protos example lock bench clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+# The environment is made once and again whenever what it is made of changes.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) (a minute or two)"
+	@$(PYTHON) -c 'import sys; sys.exit("authz needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/.ready  ## make the environment from the lock file
+
+demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
+	@$(BIN)/authz demo $(ARGS)
+
+test: setup  ## run every test
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup  ## format check, lint, import contracts, dead code, stubs and example current
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+	@$(BIN)/vulture
+	@$(BIN)/python tools/protos.py --check
+	@$(BIN)/python tools/example.py --check
+
+types: setup  ## mypy, strict, tests too
+	@$(BIN)/mypy
+
+format: setup  ## format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+protos: setup  ## make the stubs from protos/
+	@$(BIN)/python tools/protos.py
+
+example: setup  ## render envoy/ again from envoy/authz.yaml
+	@$(BIN)/python tools/example.py
+
+lock: setup  ## resolve requirements.lock again, with hashes and without index addresses
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group test --group lint --group type \
+	  --group build --universal --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command "make lock" --quiet -o requirements.lock
+
+clean:  ## remove the environment and the caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,149 @@
+"""What a decision looks like to the client and to the upstream.
+
+Law: every refusal is JSON-RPC with the request's id (MCP clients show nothing else), every 401
+is a challenge, and no value that a caller chose stands in a header but percent-encoded.
+"""
+
+import json
+from typing import Final
+from urllib.parse import quote
+
+from authz.core.answer import HttpAnswer, Upstream
+from authz.core.decision import Allow, Deny
+from authz.core.limits import Quota
+from authz.core.reason import Reason
+from authz.core.second_factor import Method
+
+# Identity headers for MCP servers. Each is either overwritten or removed, never left as sent.
+SUBJECT: Final = "x-authz-subject"
+CLIENT: Final = "x-authz-client"
+ISSUER: Final = "x-authz-issuer"
+SCOPES: Final = "x-authz-scopes"
+GROUPS: Final = "x-authz-groups"
+SERVER: Final = "x-authz-server"
+IDENTITY: Final = (SUBJECT, CLIENT, ISSUER, SCOPES, GROUPS, SERVER)
+
+# Never for the upstream: credentials, headers by which some frameworks change the method or the
+# path after it was decided about, and the client's word on what Envoy buffered.
+REMOVED: Final = (
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "x-envoy-auth-partial-body",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+)
+
+# Seconds to wait where a dependency of ours is away; it comes back by itself.
+_AWAY: Final = 5
+_FAULTS: Final = frozenset({Reason.ISSUER_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL})
+_CHALLENGED: Final = frozenset({"invalid_token", "insufficient_scope"})
+_FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any second factor"}
+
+
+def upstream(allow: Allow) -> Upstream:
+    """Return the headers of an allowed request: identity set, credentials removed."""
+    principal = allow.principal
+    values = {
+        SUBJECT: _plain(principal.subject or ""),
+        CLIENT: _plain(principal.client_id),
+        ISSUER: _plain(principal.issuer),
+        SCOPES: " ".join(_plain(scope) for scope in sorted(principal.scopes)),
+        GROUPS: ",".join(_plain(group) for group in sorted(principal.groups)),
+        SERVER: _plain(allow.call.server.name),
+    }
+    given = {name: value for name, value in values.items() if value}
+    absent = tuple(name for name in IDENTITY if name not in given)
+    return Upstream(tuple(given.items()), (*REMOVED, *absent), rate_limit(allow.quotas))
+
+
+def _plain(value: str) -> str:
+    """Percent-encode all but what stands for itself in a header and is no separator of ours."""
+    return quote(value, safe="!#$&'()*+/:;=?@[]~")
+
+
+def refusal(deny: Deny, rpc_id: str | int | None, request_id: str) -> HttpAnswer:
+    """Return the HTTP answer of a refusal.
+
+    Args:
+        deny: the refusal.
+        rpc_id: the id of the JSON-RPC request; None where it had none that could be read.
+        request_id: under which the decision log has it.
+    """
+    row = deny.reason.row
+    headers = [("content-type", "application/json"), ("cache-control", "no-store")]
+    challenge = _challenge(deny)
+    if challenge:
+        headers.append(("www-authenticate", challenge))
+    if deny.reason is Reason.METHOD_NOT_ALLOWED:
+        headers.append(("allow", "POST, GET, DELETE"))
+    retry_after = _AWAY if deny.reason in _FAULTS else deny.retry_after
+    if retry_after is not None:
+        headers.append(("retry-after", str(retry_after)))
+    headers.extend(rate_limit(deny.quotas))
+    body = {
+        "jsonrpc": "2.0",
+        "id": rpc_id,
+        "error": {
+            "code": row.code,
+            "message": _sentence(deny, retry_after, request_id),
+            "data": _data(deny, retry_after, request_id),
+        },
+    }
+    return HttpAnswer(row.status, tuple(headers), json.dumps(body).encode("ascii"))
+
+
+def _sentence(deny: Deny, retry_after: int | None, request_id: str) -> str:
+    parts = [deny.reason.row.sentence]
+    if deny.reason is Reason.INSUFFICIENT_SCOPE:
+        parts.append(f"Needed: {' '.join(sorted(deny.scopes))}.")
+    if deny.second_factor is not None:
+        parts.append(f"Accepted: {_FACTOR[deny.second_factor.method]}.")
+        if deny.second_factor.max_login_age is not None:
+            parts.append(f"At most {deny.second_factor.max_login_age} s after the log-in.")
+    if deny.retry_after is not None:
+        parts.append(f"Retry after {retry_after} s.")
+    if request_id:
+        parts.append(f"(Request {request_id})")
+    return " ".join(parts)
+
+
+def _data(deny: Deny, retry_after: int | None, request_id: str) -> dict[str, object]:
+    data: dict[str, object] = {"reason": deny.reason.label, "request_id": request_id}
+    if deny.reason is Reason.INSUFFICIENT_SCOPE:
+        data["scopes"] = sorted(deny.scopes)
+    if retry_after is not None:
+        data["retry_after"] = retry_after
+    return data
+
+
+def _challenge(deny: Deny) -> str:
+    """Return the WWW-Authenticate value, or nothing where none belongs (RFC 6750, section 3).
+
+    A second factor that is missing is told in words, not by a challenge: the official MCP client
+    answers `insufficient_user_authentication` (RFC 9470) with a second log-in that changes
+    nothing.
+    """
+    row = deny.reason.row
+    if deny.server is None or not (row.status == 401 or row.error in _CHALLENGED):  # noqa: PLR2004 - the status of RFC 9110, section 15.5.2
+        return ""
+    fields = []
+    # RFC 6750, section 3.1: a request without a token learns no error code.
+    if row.error is not None:
+        fields += [f'error="{row.error}"', f'error_description="{row.sentence}"']
+    fields.append(f'resource_metadata="{deny.server.metadata_url}"')
+    if deny.scopes:
+        fields.append(f'scope="{" ".join(sorted(deny.scopes))}"')
+    return "Bearer " + ", ".join(fields)
+
+
+def rate_limit(quotas: tuple[Quota, ...]) -> tuple[tuple[str, str], ...]:
+    """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10)."""
+    if not quotas:
+        return ()
+    policy = ", ".join(f'"{q.limit.name}";q={q.limit.quota};w={q.limit.window}' for q in quotas)
+    state = ", ".join(f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in quotas)
+    return (("ratelimit-policy", policy), ("ratelimit", state))

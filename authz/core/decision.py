@@ -1,0 +1,360 @@
+"""The decision, in three steps between which the edge may ask others.
+
+    read      shape, server, message, token      HttpRequest          → Call | Deny
+    authorize audience, people, scopes, factor   Call and Principal   → Pending | Deny
+    conclude  revoked, stepped up, within limits Pending and answer   → Allow | Deny
+
+Law: `Allow` is constructed in one place, the last line of `conclude`, and only from a `Pending`
+and a `Taken`: every rule has passed by then. Whatever else happens is a `Deny`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from authz.core import audience, mcp
+from authz.core.ledger import (
+    LedgerAnswer,
+    Mode,
+    OverLimit,
+    Query,
+    Revoked,
+    StepUpKey,
+    StepUpMissing,
+    StepUpTooOld,
+    Taken,
+)
+from authz.core.limits import Quota, Take, bucket_id
+from authz.core.policy import MODERN, KnownClient, Policy, Rule, Server
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import HttpRequest, Refused, bearer_token, check_shape, single
+from authz.core.second_factor import (
+    Evidence,
+    Method,
+    Proof,
+    SecondFactor,
+    merge,
+    methods,
+    proves,
+    satisfies,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Hold a well-shaped request to a known server, with the token that it presents.
+
+    Attributes:
+        server: whose rules apply.
+        message: the JSON-RPC message of a POST; None for GET (stream) and DELETE (end of session).
+        token: the bearer token, not verified yet.
+        address: the caller's trusted address.
+    """
+
+    server: Server
+    message: mcp.Message | None
+    token: str = field(repr=False)
+    address: str
+
+    @property
+    def tool(self) -> str | None:
+        """Return the tool that is called, if one is."""
+        return None if self.message is None else self.message.tool
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Return every scope of the operation, as a challenge names them."""
+        return _scopes(_rules(self.server, self.message))
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Hold a call that passed every rule which needs no ledger, and what the ledger is asked."""
+
+    call: Call
+    principal: Principal
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Let the call through to its server.
+
+    Attributes:
+        call, principal: what was decided about.
+        quotas: every limit after the charge.
+        mode: who counted.
+    """
+
+    call: Call
+    principal: Principal
+    quotas: tuple[Quota, ...]
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Refuse, with all that an answer and a log line need.
+
+    Attributes:
+        reason: the row of the table of refusals.
+        detail: for the log: fixed words.
+        server, message, principal: what was known by then.
+        scopes: every scope of the operation, for the challenge.
+        second_factor: what was asked for and is missing.
+        quotas, retry_after: how limits stand; seconds to wait, None where waiting helps nothing.
+    """
+
+    reason: Reason
+    detail: str = ""
+    server: Server | None = None
+    message: mcp.Message | None = None
+    principal: Principal | None = None
+    scopes: frozenset[str] = frozenset()
+    second_factor: SecondFactor | None = None
+    quotas: tuple[Quota, ...] = ()
+    retry_after: int | None = None
+
+
+Decision = Allow | Deny
+
+
+# --- step 1 to 3a: read -----------------------------------------------------------------------
+
+
+def read(request: HttpRequest, policy: Policy) -> Call | Deny:
+    """Read the request: its shape, its server, its message, its token; in this order."""
+    server = policy.servers.get(request.context.get("server", ""))
+    message: mcp.Message | None = None
+    try:
+        check_shape(request, policy.origins)
+        message = _message(request, policy)
+        served = _served(request, message, server)
+        return Call(served, message, bearer_token(request), request.address)
+    except Refused as refused:
+        scopes = frozenset[str]() if server is None else _scopes(_rules(server, message))
+        return Deny(refused.reason, refused.detail, server, message, scopes=scopes)
+
+
+def _message(request: HttpRequest, policy: Policy) -> mcp.Message | None:
+    if request.method == "POST":
+        return mcp.read(request.body, request.headers, max_body=policy.max_body)
+    # A body here would reach the upstream unread: a server that honours a method override
+    # header could take it for a tool call.
+    if request.body or request.headers.get("content-length", "0") != "0":
+        raise Refused(Reason.MALFORMED_REQUEST, "a body without POST")
+    if "transfer-encoding" in request.headers:
+        raise Refused(Reason.MALFORMED_REQUEST, "a body without POST")
+    return None
+
+
+def _served(request: HttpRequest, message: mcp.Message | None, server: Server | None) -> Server:
+    """Return the server, where there is one that accepts the version which is spoken."""
+    if server is None:
+        raise Refused(Reason.UNKNOWN_SERVER)
+    if message is None and not server.accepts_legacy:
+        # GET streams and DELETE belong to sessions, which 2026-07-28 does not have.
+        raise Refused(Reason.METHOD_NOT_ALLOWED, "sessions are not accepted by this server")
+    version = single(request, "mcp-protocol-version") if message is None else message.version
+    # MCP 2025-06-18, "Protocol Version Header": without the header it is a legacy message
+    # (`initialize` negotiates the version in its body).
+    accepted = server.accepts_legacy if version is None else version in server.versions
+    if not accepted or (message is None and version == MODERN):
+        raise Refused(Reason.UNSUPPORTED_VERSION)
+    return server
+
+
+# --- steps 3b to 5: authorize -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Hold what the rules of one call look at.
+
+    Attributes:
+        call, principal, policy: what asks, who asks, and by which policy.
+        known: what the operator declares of the client; None where nothing.
+        rules: every rule that applies, the server's first.
+    """
+
+    call: Call
+    principal: Principal
+    policy: Policy
+    known: KnownClient | None
+    rules: tuple[Rule, ...]
+
+
+def authorize(call: Call, principal: Principal, policy: Policy, now: float) -> Pending | Deny:
+    """Apply every rule that matches the call to the verified principal.
+
+    The audience is decided here, per request, so that a token which was verified for one server
+    is worth nothing at another (RFC 9068, section 4).
+    """
+    known = policy.clients.get(principal.client_id)
+    case = _Case(call, principal, policy, known, _rules(call.server, call.message))
+    try:
+        for check in _CHECKS:
+            check(case)
+        return Pending(call, principal, _query(case, _unmet(case, now)))
+    except Refused as refused:
+        return Deny(
+            refused.reason,
+            refused.detail,
+            call.server,
+            call.message,
+            principal,
+            scopes=call.scopes,
+            second_factor=refused.second_factor,
+        )
+
+
+def _rules(server: Server, message: mcp.Message | None) -> tuple[Rule, ...]:
+    """Return the server's rule and every tool rule that matches, the server's first."""
+    if message is None or message.tool is None:
+        return (server.rule,)
+    return (server.rule, *(tool.rule for tool in server.tool_rules(message.tool)))
+
+
+def _scopes(rules: tuple[Rule, ...]) -> frozenset[str]:
+    return frozenset().union(*(rule.scopes for rule in rules))
+
+
+def _check_audience(case: _Case) -> None:
+    if not audience.names(case.principal.audience, case.call.server.resource):
+        raise Refused(Reason.AUDIENCE_MISMATCH)
+
+
+def _check_issuer(case: _Case) -> None:
+    if case.principal.issuer != case.policy.issuer:
+        raise Refused(Reason.TOKEN_INVALID, "another issuer")
+
+
+def _check_client(case: _Case) -> None:
+    if case.known is None and case.policy.clients:
+        raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
+
+
+def _check_tool(case: _Case) -> None:
+    if case.call.tool is not None and case.call.server.tools and len(case.rules) == 1:
+        raise Refused(Reason.TOOL_NOT_ALLOWED, "no tool rule matches")
+
+
+def _check_people(case: _Case) -> None:
+    if case.principal.subject is None:
+        _check_machine(case)
+        return
+    for rule in case.rules:
+        if rule.groups is not None and rule.groups.isdisjoint(case.principal.groups):
+            raise Refused(Reason.PERSON_NOT_ALLOWED, "in none of the groups")
+
+
+def _check_machine(case: _Case) -> None:
+    """Let a machine pass by name, in place of the server's people; never of a tool's."""
+    named = case.principal.client_id in case.call.server.machines
+    if not named or case.known is None or not case.known.machine:
+        raise Refused(Reason.MACHINE_NOT_ALLOWED, "not named under machines")
+    for rule in case.rules[1:]:
+        if rule.groups is not None or rule.second_factor is not None:
+            raise Refused(Reason.MACHINE_NOT_ALLOWED, "the tool asks for a person")
+
+
+def _check_scopes(case: _Case) -> None:
+    granted = case.principal.scopes
+    if case.known is not None and case.known.scopes is not None:
+        granted &= case.known.scopes
+    if not _scopes(case.rules) <= granted:
+        raise Refused(Reason.INSUFFICIENT_SCOPE)
+
+
+# Steps 3b and 4 of design.md, in its order; the first that refuses gives the reason.
+_CHECKS: Final[tuple[Callable[[_Case], None], ...]] = (
+    _check_issuer,
+    _check_audience,
+    _check_client,
+    _check_tool,
+    _check_people,
+    _check_scopes,
+)
+
+
+def _proofs(case: _Case) -> Iterator[Proof]:
+    """Yield what is known of the log-in before the ledger is asked."""
+    principal, known = case.principal, case.known
+    if principal.amr is not None:
+        yield Proof(Evidence.TOKEN, methods(principal.amr), principal.auth_time)
+    if known is not None and known.assurance is not Method.NONE:
+        yield Proof(Evidence.CLIENT, known.assurance, None)
+
+
+def _unmet(case: _Case, now: float) -> tuple[SecondFactor, ...]:
+    """Return the second factors that only a step-up can still prove.
+
+    A machine is asked for none: it has passed by name, and it inherits no declaration either,
+    since a client_credentials token passed nobody's second factor.
+
+    Raises:
+        Refused: where a rule is not met and does not accept a step-up.
+    """
+    if case.principal.subject is None:
+        return ()
+    proofs = tuple(_proofs(case))
+    asked = [rule.second_factor for rule in case.rules if rule.second_factor is not None]
+    unmet = tuple(
+        rule for rule in asked if not any(satisfies(rule, proof, now) for proof in proofs)
+    )
+    for rule in unmet:
+        if Evidence.STEP_UP not in rule.evidence:
+            proved = any(proves(rule, proof) for proof in proofs)
+            reason = Reason.LOGIN_TOO_OLD if proved else Reason.SECOND_FACTOR_REQUIRED
+            raise Refused(reason, "no step-up is accepted", rule)
+    return unmet
+
+
+def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
+    call, principal = case.call, case.principal
+    key = None
+    if unmet and principal.person is not None:
+        key = StepUpKey(principal.person, principal.client_id, call.server.name)
+    limits = (*case.policy.limits, *(limit for rule in case.rules for limit in rule.limits))
+    return Query(
+        token_id=principal.token_id,
+        person=principal.person,
+        client=principal.client,
+        issued_at=principal.issued_at,
+        step_up_key=key,
+        step_up=merge(unmet) if unmet else None,
+        takes=tuple(Take(bucket_id(limit, principal, call.address), limit) for limit in limits),
+    )
+
+
+# --- steps 6 and 7: conclude ------------------------------------------------------------------
+
+
+def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
+    """Turn the ledger's answer into the decision."""
+    call, principal = pending.call, pending.principal
+    known = (call.server, call.message, principal)
+    match answer:
+        case Revoked(what):
+            return Deny(Reason.TOKEN_REVOKED, what, *known, scopes=_scopes(_rules(*known[:2])))
+        case StepUpMissing():
+            return Deny(
+                Reason.SECOND_FACTOR_REQUIRED, "no step-up", *known, second_factor=_asked(pending)
+            )
+        case StepUpTooOld():
+            return Deny(
+                Reason.LOGIN_TOO_OLD, "step-up too old", *known, second_factor=_asked(pending)
+            )
+        case OverLimit(quotas, retry_after):
+            return Deny(Reason.RATE_LIMITED, "", *known, quotas=quotas, retry_after=retry_after)
+        case Taken(quotas, mode):
+            pass
+        case _:
+            return Deny(Reason.INTERNAL, "the ledger's answer is unknown", *known)
+    return Allow(call, principal, quotas, mode)
+
+
+def _asked(pending: Pending) -> SecondFactor | None:
+    need = pending.query.step_up
+    return None if need is None else SecondFactor(need.method, need.max_login_age)

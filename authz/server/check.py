@@ -1,0 +1,165 @@
+"""The check: bytes of a CheckRequest in, bytes of a CheckResponse out, for any transport.
+
+Law: every path ends in exactly one decision, recorded once; whatever raises is a refusal; and
+nothing waits for anybody but the ledger where the token is known.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from authz.core import mcp
+from authz.core.answers import refusal, upstream
+from authz.core.decision import Allow, Call, Decision, Deny, authorize, conclude, read
+from authz.core.ledger import Ledger, Unavailable
+from authz.core.policy import Policy
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import HttpRequest, Refused
+from authz.envoy import codec
+from authz.server.refusals import Refusals
+from authz.telemetry.recorder import Recorder
+
+_FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
+_HTTP_UNAUTHORIZED: Final = 401
+
+
+class TokenVerifier(Protocol):
+    """Turn a bearer token into a principal."""
+
+    def cached(self, token: str) -> Principal | None:
+        """Return the principal of a token that was verified before and still holds."""
+        ...
+
+    async def verify(self, token: str) -> Principal:
+        """Verify a token.
+
+        Raises:
+            Refused: where it is no valid access token of the issuer.
+            Unavailable: where the issuer had to be asked and did not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Hold all that one configuration means; a reload swaps it whole.
+
+    Attributes:
+        policy: the rules.
+        verifier: for the tokens of the policy's issuer.
+        ledger: revocations, step-ups, limits.
+        deadline: seconds after which any check is answered, come what may.
+    """
+
+    policy: Policy
+    verifier: TokenVerifier
+    ledger: Ledger
+    deadline: float
+
+
+class Check:
+    """Decide about one request at a time, for as many at once as a transport sends."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        recorder: Recorder,
+        refusals: Refusals,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Build the check; `snapshot` may be replaced at any time by assignment."""
+        self.snapshot = snapshot
+        self._recorder = recorder
+        self._refusals = refusals
+        self._clock = clock
+
+    async def __call__(self, raw: bytes) -> bytes:
+        """Answer one CheckRequest. Raises nothing but CancelledError."""
+        started = time.perf_counter()
+        request: HttpRequest | None = None
+        with self._recorder.metrics.in_flight.track_inprogress():
+            try:
+                request = codec.decode(raw)
+                decision = await self._decide(request)
+                answer = _encode(decision, request)
+            except Refused as refused:
+                decision = Deny(refused.reason, refused.detail)
+                answer = _encode(decision, request)
+            except Exception as error:  # noqa: BLE001 - the last line: whatever happened, nobody is let in
+                decision, answer = self._broken(error)
+        self._recorder.decision(decision, request, time.perf_counter() - started)
+        return answer
+
+    def _broken(self, error: Exception) -> tuple[Deny, bytes]:
+        # The class of the exception, not its text: that may quote what a caller sent.
+        detail = type(error).__name__
+        self._recorder.crash(error)
+        return Deny(Reason.INTERNAL, detail), codec.FALLBACK_DENY
+
+    async def _decide(self, request: HttpRequest) -> Decision:
+        snapshot = self.snapshot
+        call = read(request, snapshot.policy)
+        if isinstance(call, Deny):
+            return call
+        try:
+            async with asyncio.timeout(snapshot.deadline):
+                return await self._judge(call, snapshot)
+        except TimeoutError:
+            return _unavailable(call, "issuer", "the deadline has passed")
+        except Unavailable as fault:
+            self._recorder.fault(fault.dependency, fault.detail)
+            return _unavailable(call, fault.dependency, fault.detail)
+
+    async def _judge(self, call: Call, snapshot: Snapshot) -> Decision:
+        principal = snapshot.verifier.cached(call.token)
+        self._recorder.metrics.token_cache.labels("miss" if principal is None else "hit").inc()
+        if principal is None:
+            wait = self._refusals.address_must_wait(call.address, self._clock())
+            if wait is not None:
+                return _too_many(call, wait)
+            try:
+                principal = await snapshot.verifier.verify(call.token)
+            except Refused as refused:
+                self._refusals.bad_token(call.address, self._clock())
+                return _denied(call, refused)
+        wait = self._refusals.principal_must_wait(principal, self._clock())
+        if wait is not None:
+            return _too_many(call, wait)
+        decision = await self._authorized(call, principal, snapshot)
+        if isinstance(decision, Deny):
+            self._refusals.refused(principal, self._clock())
+        return decision
+
+    async def _authorized(self, call: Call, principal: Principal, snapshot: Snapshot) -> Decision:
+        pending = authorize(call, principal, snapshot.policy, self._clock())
+        if isinstance(pending, Deny):
+            return pending
+        return conclude(pending, await snapshot.ledger.take(pending.query))
+
+
+def _denied(call: Call, refused: Refused) -> Deny:
+    return Deny(refused.reason, refused.detail, call.server, call.message, scopes=call.scopes)
+
+
+def _too_many(call: Call, wait: int) -> Deny:
+    return Deny(Reason.TOO_MANY_REFUSALS, "", call.server, call.message, retry_after=wait)
+
+
+def _unavailable(call: Call, dependency: str, detail: str) -> Deny:
+    reason = _FAULTS.get(dependency, Reason.INTERNAL)
+    return Deny(reason, detail, call.server, call.message)
+
+
+def _encode(decision: Decision, request: HttpRequest | None) -> bytes:
+    if isinstance(decision, Allow):
+        return codec.encode_allow(upstream(decision))
+    if decision.message is not None:
+        rpc_id = decision.message.id
+    else:
+        # The message could not be read, or was not asked for; its id may still be readable.
+        rpc_id = mcp.request_id(request.body) if request is not None else None
+    request_id = request.request_id if request is not None else ""
+    return codec.encode_deny(refusal(decision, rpc_id, request_id))

@@ -1,0 +1,77 @@
+"""The grpcio transport: Envoy's ext_authz call and grpc.health.v1, on asyncio.
+
+Law: it carries bytes. What is decided is decided by the check, which any transport may share.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc.aio
+
+from authz.envoy import codec
+from authz.server.health import Health
+
+CheckBytes = Callable[[bytes], Awaitable[bytes]]
+
+# An MCP body of the largest size plus generous headers; what is longer is no CheckRequest.
+_FRAME = 64 * 1024
+_OPTIONS_KEEPALIVE = (
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class GrpcTransport:
+    """Serve a check over gRPC."""
+
+    def __init__(self, check: CheckBytes, health: Health, *, max_body: int) -> None:
+        """Register the two services; nothing listens yet."""
+        self._check = check
+        self._health = health
+        options = (*_OPTIONS_KEEPALIVE, ("grpc.max_receive_message_length", max_body + _FRAME))
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((self._authorization(), self._health_service()))
+
+    def _authorization(self) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            codec.AUTHORIZATION,
+            {"Check": grpc.unary_unary_rpc_method_handler(self._on_check)},
+        )
+
+    def _health_service(self) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            codec.HEALTH,
+            {
+                "Check": grpc.unary_unary_rpc_method_handler(self._on_health),
+                "Watch": grpc.unary_stream_rpc_method_handler(self._on_watch),
+            },
+        )
+
+    async def _on_check(self, raw: bytes, _: object) -> bytes:
+        return await self._check(raw)
+
+    async def _on_health(self, _raw: bytes, _: object) -> bytes:
+        return codec.encode_health(serving=self._health.ready)
+
+    async def _on_watch(self, _raw: bytes, _: object) -> AsyncIterator[bytes]:
+        async for ready in self._health.watch():
+            yield codec.encode_health(serving=ready)
+
+    def listen(self, address: str) -> int:
+        """Bind `unix:/path` or `host:port` and return the port; 0 for a socket file.
+
+        Raises:
+            OSError: where the address cannot be bound.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        return 0 if address.startswith("unix:") else port
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing new, answer what is in flight, at most `grace` seconds long."""
+        await self._server.stop(grace)

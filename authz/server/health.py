@@ -1,0 +1,45 @@
+"""Readiness: named parts that are each ready or not, and who wants to know.
+
+Law: ready means every part is; draining is a part like any other and is lost first.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+
+
+class Health:
+    """Keep the state of the service's parts."""
+
+    def __init__(self) -> None:
+        """Begin without parts: not ready until somebody says otherwise."""
+        self._parts: dict[str, str] = {}
+        self._changed = asyncio.Event()
+
+    def set(self, part: str, problem: str) -> None:
+        """Say how a part is; an empty problem means that it is ready."""
+        if self._parts.get(part) == problem:
+            return
+        self._parts[part] = problem
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether every part is ready."""
+        return bool(self._parts) and not any(self._parts.values())
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Return each part and its problem; empty where it is ready."""
+        return MappingProxyType(dict(self._parts))
+
+    async def watch(self) -> AsyncIterator[bool]:
+        """Yield readiness now and whenever it changes."""
+        last: bool | None = None
+        while True:
+            changed, ready = self._changed, self.ready
+            if ready is not last:
+                last = ready
+                yield ready
+            await changed.wait()

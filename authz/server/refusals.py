@@ -1,0 +1,66 @@
+"""What refusals cost: those who keep presenting what fails are told to wait.
+
+Law: memory is bounded whatever arrives, a token known to be valid is never locked out by its
+neighbours, and nothing here lets anybody in.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from authz.core.limits import Limit, Per, State, Take, bucket_id, take
+from authz.core.principal import Principal
+
+# Presented tokens that fail, per address (per /64 for IPv6).
+BAD_TOKENS: Final = Limit("refused-tokens", Per.ADDRESS, quota=60, window=60)
+# Refusals of a valid token, per client and user: an agent that retries what it may not do.
+REFUSED: Final = Limit("refusals", Per.CLIENT_USER, quota=300, window=60)
+_LARGEST: Final = 20_000
+
+
+class Refusals:
+    """Count refusals in this worker's memory.
+
+    At the cap the bucket that was charged longest ago is forgotten, which forgives its owner: a
+    flood of addresses can buy forgiveness for one, and never a verdict.
+    """
+
+    def __init__(self, largest: int = _LARGEST) -> None:
+        """Begin with nobody counted."""
+        self._largest = largest
+        self._states: OrderedDict[str, State] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many are counted."""
+        return len(self._states)
+
+    def address_must_wait(self, address: str, now: float) -> int | None:
+        """Return the seconds that an address must wait before an unknown token is looked at."""
+        return self._wait(Take(bucket_id(BAD_TOKENS, None, address), BAD_TOKENS), now)
+
+    def bad_token(self, address: str, now: float) -> None:
+        """Count a presented token that failed."""
+        self._charge(Take(bucket_id(BAD_TOKENS, None, address), BAD_TOKENS), now)
+
+    def principal_must_wait(self, principal: Principal, now: float) -> int | None:
+        """Return the seconds that a client and user must wait before they are judged again."""
+        if not self._states:
+            return None
+        return self._wait(Take(bucket_id(REFUSED, principal, ""), REFUSED), now)
+
+    def refused(self, principal: Principal, now: float) -> None:
+        """Count a refusal of a valid token."""
+        self._charge(Take(bucket_id(REFUSED, principal, ""), REFUSED), now)
+
+    def _wait(self, one: Take, now: float) -> int | None:
+        if one.bucket not in self._states:
+            return None
+        _, outcome = take(self._states, (one,), int(now * 1000))
+        return outcome.retry_after or None
+
+    def _charge(self, one: Take, now: float) -> None:
+        states, _ = take(self._states, (one,), int(now * 1000))
+        for bucket, state in states.items():
+            self._states[bucket] = state
+            self._states.move_to_end(bucket)
+        while len(self._states) > self._largest:
+            self._states.popitem(last=False)

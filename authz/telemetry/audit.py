@@ -1,0 +1,109 @@
+"""One line for every decision: JSON for machines, words for a terminal.
+
+Law: a line holds no token, no secret, no query, no argument of a tool and no body; a value that
+a caller chose is cut to a bounded length and escaped, so that it is never a second line.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, TextIO
+
+from authz.core.decision import Allow, Decision
+from authz.core.mcp import Message
+from authz.core.principal import Principal
+from authz.core.request import HttpRequest
+
+_LONGEST: Final = 256
+_COLOURS: Final = {"allow": "\x1b[32m", "deny": "\x1b[33m"}
+_PLAIN: Final = "\x1b[0m"
+
+Record = Mapping[str, object]
+
+
+def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
+    """Return the fields of a decision's log line, without those that are not known."""
+    known = decision.call if isinstance(decision, Allow) else decision
+    fields: dict[str, object] = {
+        "event": "decision",
+        **_verdict(decision),
+        **({} if request is None else _request(request)),
+        **({} if known.server is None else {"server": known.server.name}),
+        **({} if known.message is None else _message(known.message)),
+        **({} if decision.principal is None else _principal(decision.principal)),
+        "ms": round(seconds * 1000, 3),
+    }
+    return {
+        name: value[:_LONGEST] if isinstance(value, str) else value
+        for name, value in fields.items()
+        if value != ""
+    }
+
+
+def _verdict(decision: Decision) -> Record:
+    if isinstance(decision, Allow):
+        return {"verdict": "allow", "reason": "allowed", "limiter": decision.mode.value}
+    return {"verdict": "deny", "reason": decision.reason.label, "detail": decision.detail}
+
+
+def _request(request: HttpRequest) -> Record:
+    return {
+        "request_id": request.request_id,
+        "http_method": request.method,
+        "address": request.address,
+    }
+
+
+def _message(message: Message) -> Record:
+    return {"mcp_method": message.method, "tool": message.tool or ""}
+
+
+def _principal(principal: Principal) -> Record:
+    return {
+        "issuer": principal.issuer,
+        "subject": principal.subject or "",
+        "client_id": principal.client_id,
+    }
+
+
+def as_json(record: Record, now: float) -> str:
+    """Return one line of JSON; json.dumps escapes every control and non-ASCII character."""
+    return json.dumps({"time": round(now, 3), **record}, separators=(",", ":"))
+
+
+def as_text(record: Record, now: float) -> str:
+    """Return one readable line for a terminal."""
+    clock = time.strftime("%H:%M:%S", time.localtime(now))
+    verdict = str(record.get("verdict", record.get("event", "")))
+    colour = _COLOURS.get(verdict, "")
+    shown = " ".join(
+        f"{name}={json.dumps(value)[1:-1] if isinstance(value, str) else value}"
+        for name, value in record.items()
+        if name not in {"event", "verdict"}
+    )
+    return f"{clock} {colour}{verdict:5}{_PLAIN if colour else ''} {shown}"
+
+
+class Log:
+    """Write records to a stream, one line each."""
+
+    def __init__(
+        self,
+        form: str = "auto",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Choose the form: `json`, `text`, or `auto` (text where the stream is a terminal)."""
+        self._stream = sys.stdout if stream is None else stream
+        text = form == "text" or (form == "auto" and self._stream.isatty())
+        self._form = as_text if text else as_json
+        self._clock = clock
+
+    def write(self, record: Record) -> None:
+        """Write one record; a stream that is gone loses the line, never the decision."""
+        try:
+            self._stream.write(self._form(record, self._clock()) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return

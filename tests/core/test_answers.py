@@ -1,0 +1,189 @@
+"""What clients and upstreams are told: challenges, JSON-RPC errors, identity headers."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.core.answer import HttpAnswer
+from authz.core.answers import IDENTITY, REMOVED, rate_limit, refusal, upstream
+from authz.core.decision import Allow, Call, Deny
+from authz.core.ledger import Mode
+from authz.core.limits import Quota
+from authz.core.reason import Reason
+from authz.core.second_factor import Method, SecondFactor
+from tests.support.values import LIMIT, principal, server
+
+METADATA = "https://mcp.example.test/.well-known/oauth-protected-resource/files"
+
+
+def header(answer: HttpAnswer, name: str) -> str | None:
+    return dict(answer.headers).get(name)
+
+
+def allow(**changes: object) -> Allow:
+    return Allow(Call(server(), None, "a.b.c", "192.0.2.7"), principal(**changes), (), Mode.REDIS)
+
+
+@pytest.mark.parametrize("reason", [pytest.param(r, id=r.label) for r in Reason])
+def test_every_refusal_is_json_rpc_with_the_requests_id(reason: Reason) -> None:
+    """MCP clients show the JSON-RPC message and need the id of what they sent."""
+    answer = refusal(Deny(reason, "for the log only", server()), "seven", "req-1")
+    body = json.loads(answer.body)
+
+    assert answer.status == reason.row.status
+    assert header(answer, "content-type") == "application/json"
+    assert header(answer, "cache-control") == "no-store"
+    assert body["jsonrpc"] == "2.0"
+    assert body["id"] == "seven"
+    assert body["error"]["code"] == reason.row.code
+    assert body["error"]["message"].startswith(reason.row.sentence)
+    assert body["error"]["data"]["reason"] == reason.label
+    assert body["error"]["data"]["request_id"] == "req-1"
+    assert "for the log only" not in answer.body.decode()
+
+
+def test_a_request_without_an_id_is_answered_with_null() -> None:
+    """The official client shows an error only where the id member is there."""
+    body = json.loads(refusal(Deny(Reason.UNKNOWN_SERVER), None, "").body)
+
+    assert body["id"] is None
+
+
+@pytest.mark.parametrize("reason", [pytest.param(r, id=r.label) for r in Reason])
+def test_every_401_is_a_challenge(reason: Reason) -> None:
+    """RFC 9110, section 15.5.2: a 401 carries WWW-Authenticate; RFC 9728 names the metadata."""
+    challenge = header(refusal(Deny(reason, "", server()), 1, ""), "www-authenticate")
+
+    expected = reason.row.status == 401 or reason is Reason.INSUFFICIENT_SCOPE
+    assert (challenge is not None) is expected
+    if challenge is not None:
+        assert challenge.startswith("Bearer ")
+        assert f'resource_metadata="{METADATA}"' in challenge
+
+
+def test_who_sent_no_token_learns_no_error_code() -> None:
+    """RFC 6750, section 3.1: no error code for a request without authentication."""
+    deny = Deny(Reason.TOKEN_MISSING, "", server(), scopes=frozenset({"b", "a"}))
+
+    challenge = header(refusal(deny, 1, ""), "www-authenticate")
+
+    assert challenge == f'Bearer resource_metadata="{METADATA}", scope="a b"'
+
+
+def test_a_missing_scope_is_told_with_all_of_them() -> None:
+    """RFC 6750, section 3.1: insufficient_scope names the scopes that the operation needs."""
+    deny = Deny(Reason.INSUFFICIENT_SCOPE, "", server(), scopes=frozenset({"b", "a"}))
+
+    answer = refusal(deny, 1, "")
+
+    challenge = header(answer, "www-authenticate") or ""
+    assert 'error="insufficient_scope"' in challenge
+    assert 'scope="a b"' in challenge
+    assert json.loads(answer.body)["error"]["data"]["scopes"] == ["a", "b"]
+
+
+def test_a_missing_second_factor_is_told_in_words() -> None:
+    """A challenge would send the official client into a second log-in that changes nothing."""
+    deny = Deny(Reason.LOGIN_TOO_OLD, "", server(), second_factor=SecondFactor(Method.TOTP, 300))
+
+    answer = refusal(deny, 1, "")
+
+    assert header(answer, "www-authenticate") is None
+    message = json.loads(answer.body)["error"]["message"]
+    assert "one-time password" in message
+    assert "300 s" in message
+
+
+def test_a_limit_is_told_in_fields_and_words() -> None:
+    """Retry-After, RateLimit and RateLimit-Policy say the same as the sentence."""
+    deny = Deny(Reason.RATE_LIMITED, "", server(), quotas=(Quota(LIMIT, 0, 12),), retry_after=12)
+
+    answer = refusal(deny, 1, "")
+
+    assert header(answer, "retry-after") == "12"
+    assert header(answer, "ratelimit-policy") == '"files:user:60/minute";q=60;w=60'
+    assert header(answer, "ratelimit") == '"files:user:60/minute";r=0;t=12'
+    assert "12 s" in json.loads(answer.body)["error"]["message"]
+
+
+def test_without_limits_there_are_no_fields() -> None:
+    """An empty list is no structured field value (RFC 9651, section 3.1)."""
+    assert rate_limit(()) == ()
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.ISSUER_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL]
+)
+def test_a_fault_of_ours_says_when_to_come_back(reason: Reason) -> None:
+    """A 503 carries Retry-After: a 401 would throw a good log-in away."""
+    assert header(refusal(Deny(reason, "", server()), 1, ""), "retry-after") is not None
+
+
+def test_sentences_fit_into_a_quoted_string() -> None:
+    """RFC 6750, section 3: error_description holds neither quotes nor backslashes."""
+    for reason in Reason:
+        assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", reason.row.sentence), reason
+        assert re.fullmatch(r"[a-z_]+", reason.label), reason
+
+
+def test_labels_are_unique_and_codes_are_no_standard_ones() -> None:
+    """Each reason is one label; codes of ours lie outside JSON-RPC's and MCP's range."""
+    assert len({reason.label for reason in Reason}) == len(Reason)
+    standard = {-32700, -32600, -32020, -32022}
+    for reason in Reason:
+        code = reason.row.code
+        assert code in standard or not -32768 <= code <= -32000, reason
+
+
+# --- the upstream -----------------------------------------------------------------------------
+
+
+def test_the_upstream_learns_who_asks_and_never_by_what() -> None:
+    """Identity is set, credentials and method overrides are removed."""
+    sent = upstream(allow(groups=frozenset({"staff", "a,b"})))
+    given_headers = dict(sent.set_headers)
+
+    assert given_headers["x-authz-subject"] == "52b134ec-d812-4022-82b4-9100df7e1418"
+    assert given_headers["x-authz-client"] == "claude"
+    assert given_headers["x-authz-scopes"] == "mcp:files"
+    assert given_headers["x-authz-groups"] == "a%2Cb,staff"
+    assert set(REMOVED) <= set(sent.remove_headers)
+    assert {"authorization", "cookie"} <= set(REMOVED)
+
+
+@pytest.mark.attack("spoofed-identity")
+def test_an_identity_header_is_set_or_removed_never_left() -> None:
+    """What a client sends under one of our names never reaches the upstream."""
+    for token in (allow(), allow(subject=None), allow(scopes=frozenset())):
+        sent = upstream(token)
+        named = {name for name, _ in sent.set_headers}
+
+        assert named | set(sent.remove_headers) >= set(IDENTITY)
+        assert named.isdisjoint(sent.remove_headers)
+
+
+@given(st.text(), st.text(), st.frozensets(st.text(), max_size=3))
+@pytest.mark.attack("header-split")
+def test_no_value_splits_a_header(subject: str, client_id: str, names: frozenset[str]) -> None:
+    """Whatever a claim holds, the header is printable ASCII without separators of ours."""
+    try:
+        sent = upstream(allow(subject=subject, client_id=client_id, groups=names, scopes=names))
+    except UnicodeEncodeError:
+        return  # a lone surrogate: the check turns it into a refusal
+    for name, value in sent.set_headers:
+        assert re.fullmatch(r"[\x20-\x7e]*", value), name
+    groups = dict(sent.set_headers).get("x-authz-groups", "")
+    assert groups.count(",") == max(0, len(names) - 1) or "" in names
+
+
+def test_the_deny_record_is_frozen() -> None:
+    """A refusal cannot be turned into something else after it was made."""
+    deny = Deny(Reason.INTERNAL)
+
+    with pytest.raises(AttributeError):
+        deny.reason = Reason.RATE_LIMITED  # type: ignore[misc]
+    assert replace(deny, detail="x").reason is Reason.INTERNAL

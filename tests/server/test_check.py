@@ -1,0 +1,263 @@
+"""The check: bytes in, bytes out; whatever breaks is a refusal, recorded once."""
+
+import asyncio
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, Unavailable
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import HttpRequest, Refused
+from authz.server.check import Check, Snapshot
+from authz.server.refusals import BAD_TOKENS, REFUSED, Refusals
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from tests.support.values import NOW, policy, principal, request
+from tests.support.wire import Answer, answer, check_request
+
+Verify = Callable[[str], Principal]
+
+
+class Tokens:
+    """A verifier whose known tokens are cached and whose others do as they are told."""
+
+    def __init__(self, verify: Verify | None = None, known: Principal | None = None) -> None:
+        self.asked: list[str] = []
+        self._verify = verify
+        self._known = known
+
+    def cached(self, token: str) -> Principal | None:
+        return self._known if token == "known" else None
+
+    async def verify(self, token: str) -> Principal:
+        self.asked.append(token)
+        if self._verify is None:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody sets the event")
+        return self._verify(token)
+
+
+class Answers:
+    """A ledger that gives one answer, or raises one fault."""
+
+    def __init__(self, given_answer: object) -> None:
+        self.asked: list[Query] = []
+        self._answer = given_answer
+
+    async def take(self, query: Query) -> LedgerAnswer:
+        self.asked.append(query)
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer  # type: ignore[return-value]  # hostile on purpose
+
+
+class World:
+    """One check with its parts in reach."""
+
+    def __init__(self, tokens: Tokens, ledger: Answers, deadline: float = 5.0) -> None:
+        self.stream = io.StringIO()
+        self.recorder = Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0))
+        self.check = Check(
+            Snapshot(policy(), tokens, ledger, deadline),
+            self.recorder,
+            Refusals(),
+            clock=lambda: NOW,
+        )
+
+    def ask(self, sent: HttpRequest | None = None) -> Answer:
+        return self.raw(check_request(sent))
+
+    def raw(self, sent: bytes) -> Answer:
+        return answer(asyncio.run(self.check(sent)))
+
+    def lines(self, event: str = "decision") -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+
+def raising(error: Exception) -> Verify:
+    def verify(_: str) -> Principal:
+        raise error
+
+    return verify
+
+
+TAKEN = Taken((), Mode.REDIS)
+
+
+def good() -> World:
+    return World(Tokens(lambda _: principal(), principal()), Answers(TAKEN))
+
+
+def reason_of(found: Answer) -> str:
+    assert not found.allowed
+    body: dict[str, dict[str, dict[str, str]]] = json.loads(found.body)
+    return body["error"]["data"]["reason"]
+
+
+def test_a_good_request_is_allowed_with_its_identity() -> None:
+    """What passes every step goes on with identity headers and without credentials."""
+    found = good().ask()
+
+    assert found.allowed
+    assert found.headers["x-authz-client"] == "claude"
+    assert {"authorization", "cookie"} <= set(found.removed)
+
+
+def test_each_check_is_recorded_once() -> None:
+    """Allowed, refused or broken: one line and one count."""
+    for world in (good(), World(Tokens(), Answers(ValueError("x")))):
+        world.ask(request(authorization="Bearer known"))
+
+        assert len(world.lines()) == 1
+        sample = world.recorder.metrics.registry.get_sample_value
+        assert sample("authz_check_duration_seconds_count") == 1
+        assert sample("authz_checks_in_flight") == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ledger", "expected"),
+    [
+        pytest.param(
+            Tokens(raising(Refused(Reason.TOKEN_INVALID))),
+            Answers(TAKEN),
+            Reason.TOKEN_INVALID,
+            id="bad-token",
+        ),
+        pytest.param(
+            Tokens(raising(Unavailable("issuer"))),
+            Answers(TAKEN),
+            Reason.ISSUER_UNAVAILABLE,
+            id="issuer-away",
+        ),
+        pytest.param(
+            Tokens(raising(RuntimeError("boom"))), Answers(TAKEN), Reason.INTERNAL, id="verifier"
+        ),
+        pytest.param(
+            Tokens(lambda _: principal()),
+            Answers(Unavailable("redis")),
+            Reason.LEDGER_UNAVAILABLE,
+            id="redis-away",
+        ),
+        pytest.param(
+            Tokens(lambda _: principal()), Answers(KeyError("x")), Reason.INTERNAL, id="ledger"
+        ),
+        pytest.param(Tokens(lambda _: principal()), Answers(None), Reason.INTERNAL, id="no-answer"),
+        pytest.param(
+            Tokens(lambda _: principal()), Answers(True), Reason.INTERNAL, id="true-is-no-answer"
+        ),
+        pytest.param(
+            Tokens(lambda _: principal()),
+            Answers(Revoked("token")),
+            Reason.TOKEN_REVOKED,
+            id="revoked",
+        ),
+        pytest.param(
+            Tokens(lambda _: principal(subject="\udc00")),
+            Answers(TAKEN),
+            Reason.INTERNAL,
+            id="unencodable",
+        ),
+    ],
+)
+@pytest.mark.attack("whatever-breaks-is-a-refusal")
+def test_whatever_breaks_is_a_refusal(tokens: Tokens, ledger: Answers, expected: Reason) -> None:
+    """A fault of the issuer, of Redis or of our own is a refusal, never an Allow."""
+    assert reason_of(World(tokens, ledger).ask()) == expected.label
+
+
+def test_an_issuer_that_hangs_costs_the_deadline() -> None:
+    """A look-up that does not end is answered at the deadline with a 503, not with a 401."""
+    found = World(Tokens(), Answers(TAKEN), deadline=0.05).ask()
+
+    assert (found.status, reason_of(found)) == (503, "issuer_unavailable")
+    assert "retry-after" in found.headers
+
+
+def test_a_known_token_asks_the_issuer_nothing() -> None:
+    """With a verified token nothing waits for anybody but the ledger."""
+    tokens = Tokens(None, principal())
+    world = World(tokens, Answers(TAKEN))
+
+    assert world.ask(request(authorization="Bearer known")).allowed
+    assert tokens.asked == []
+
+
+@pytest.mark.attack("replay-at-another-server")
+def test_a_cached_token_is_judged_at_every_server() -> None:
+    """What is cached is who asks, never a verdict: another audience is refused on a hit."""
+    tokens = Tokens(None, principal(audience=("https://mcp.example.test/notes",)))
+    world = World(tokens, Answers(TAKEN))
+
+    found = world.ask(request(authorization="Bearer known"))
+
+    assert reason_of(found) == "audience_mismatch"
+
+
+def test_nothing_is_charged_before_every_rule_passed() -> None:
+    """A refusal by the rules never reaches the ledger."""
+    ledger = Answers(TAKEN)
+    World(Tokens(lambda _: principal(audience=())), ledger).ask()
+
+    assert ledger.asked == []
+
+
+@pytest.mark.attack("flood-of-bad-tokens")
+def test_an_address_full_of_bad_tokens_locks_out_no_known_one() -> None:
+    """Unknown tokens of a failing address wait; a known one beside them passes."""
+    tokens = Tokens(raising(Refused(Reason.TOKEN_INVALID)), principal())
+    world = World(tokens, Answers(TAKEN))
+    for _ in range(BAD_TOKENS.quota):
+        assert world.ask().status == 401
+
+    refused = world.ask()
+
+    assert (refused.status, reason_of(refused)) == (429, "too_many_refusals")
+    assert len(tokens.asked) == BAD_TOKENS.quota
+    assert world.ask(request(authorization="Bearer known")).allowed
+
+
+def test_a_valid_token_that_keeps_being_refused_is_told_to_wait() -> None:
+    """After its quota of refusals a client and user are answered without being judged."""
+    world = World(Tokens(lambda _: principal(audience=())), Answers(TAKEN))
+    for _ in range(REFUSED.quota):
+        assert reason_of(world.ask()) == "audience_mismatch"
+
+    assert reason_of(world.ask()) == "too_many_refusals"
+
+
+def test_the_id_is_repeated_even_where_the_message_is_refused() -> None:
+    """A client matches the error to its request by the id, where the body could be read."""
+    body = b'{"jsonrpc":"2.0","id":"abc","method":"tools/call","params":{}}'
+
+    assert json.loads(good().ask(request(body)).body)["id"] == "abc"
+
+
+def test_a_cancelled_check_leaves_nothing_in_flight() -> None:
+    """A caller that goes away is no decision and no leak."""
+    world = World(Tokens(), Answers(TAKEN))
+
+    async def cancel() -> None:
+        task = asyncio.ensure_future(world.check(check_request()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+
+    assert world.recorder.metrics.registry.get_sample_value("authz_checks_in_flight") == 0
+
+
+@given(st.binary())
+@settings(max_examples=300)
+@pytest.mark.attack("undecodable-request")
+def test_any_bytes_are_answered_with_a_refusal(raw: bytes) -> None:
+    """Garbage for a CheckRequest is a denial; nothing raises out of the check."""
+    assert not good().raw(raw).allowed

@@ -1,0 +1,58 @@
+"""Refusals cost: by address for bad tokens, by client and user for valid ones."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.server.refusals import BAD_TOKENS, REFUSED, Refusals
+from tests.support.values import NOW, principal
+
+
+@pytest.mark.attack("flood-of-bad-tokens")
+def test_an_address_that_keeps_failing_must_wait() -> None:
+    """After its quota of bad tokens an address waits; another one does not."""
+    refusals = Refusals()
+    for _ in range(BAD_TOKENS.quota):
+        assert refusals.address_must_wait("192.0.2.7", NOW) is None
+        refusals.bad_token("192.0.2.7", NOW)
+
+    wait = refusals.address_must_wait("192.0.2.7", NOW)
+
+    assert wait is not None
+    assert refusals.address_must_wait("192.0.2.8", NOW) is None
+    assert refusals.address_must_wait("192.0.2.7", NOW + wait) is None
+
+
+@pytest.mark.attack("ipv6-rotation")
+def test_addresses_of_one_network_are_one() -> None:
+    """Rotating through a /64 changes nothing."""
+    refusals = Refusals()
+    for number in range(BAD_TOKENS.quota):
+        refusals.bad_token(f"2001:db8::{number:x}", NOW)
+
+    assert refusals.address_must_wait("2001:db8::ffff", NOW) is not None
+    assert refusals.address_must_wait("2001:db8:0:1::1", NOW) is None
+
+
+def test_a_valid_token_that_keeps_being_refused_must_wait() -> None:
+    """An agent that retries what it may not do waits; its neighbour's agent does not."""
+    refusals = Refusals()
+    for _ in range(REFUSED.quota):
+        assert refusals.principal_must_wait(principal(), NOW) is None
+        refusals.refused(principal(), NOW)
+
+    assert refusals.principal_must_wait(principal(), NOW) is not None
+    assert refusals.principal_must_wait(principal(token_id="11" * 32), NOW) is not None
+    assert refusals.principal_must_wait(principal(subject="bob"), NOW) is None
+    assert refusals.principal_must_wait(principal(client_id="other"), NOW) is None
+
+
+@given(st.lists(st.ip_addresses(v=4).map(str), max_size=200))
+@pytest.mark.attack("a-million-addresses")
+def test_memory_is_bounded(addresses: list[str]) -> None:
+    """However many addresses fail, no more than the cap are remembered."""
+    refusals = Refusals(largest=16)
+    for address in addresses:
+        refusals.bad_token(address, NOW)
+
+    assert len(refusals) == min(16, len(set(addresses)))

@@ -1,0 +1,87 @@
+"""The decision log: one line each, nothing in it that must not be there."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.core.decision import Allow, Call, Deny
+from authz.core.ledger import Mode
+from authz.core.mcp import Kind, Message
+from authz.core.reason import Reason
+from authz.telemetry.audit import Log, as_json, as_text, describe
+from tests.support.values import principal, request, server
+
+SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
+
+
+def an_allow() -> Allow:
+    message = Message(Kind.REQUEST, "tools/call", 1, "read_file", None)
+    return Allow(Call(server(), message, SECRET, "192.0.2.7"), principal(), (), Mode.LOCAL)
+
+
+def test_an_allow_is_told_with_who_and_what() -> None:
+    """The line names the server, the tool, the person, the client and who counted."""
+    sent = request(b'{"secret-argument": 1}', path="/files?secret=1", authorization=SECRET)
+    fields = describe(an_allow(), sent, 0.0012345)
+
+    assert fields == {
+        "event": "decision",
+        "verdict": "allow",
+        "reason": "allowed",
+        "request_id": sent.request_id,
+        "server": "files",
+        "http_method": "POST",
+        "mcp_method": "tools/call",
+        "tool": "read_file",
+        "issuer": "https://auth.example.test",
+        "subject": "52b134ec-d812-4022-82b4-9100df7e1418",
+        "client_id": "claude",
+        "address": "192.0.2.7",
+        "limiter": "local",
+        "ms": 1.234,
+    }
+
+
+@pytest.mark.attack("nothing-secret-is-logged")
+@pytest.mark.parametrize("form", [as_json, as_text])
+def test_no_token_query_or_argument_is_logged(form: object) -> None:
+    """Tokens, queries, cookies and bodies are nowhere in a line, allowed or refused."""
+    sent = request(
+        b'{"secret-argument": 1}',
+        path="/files?secret=1",
+        authorization=f"Bearer {SECRET}",
+        cookie="secret=1",
+    )
+    for decision in (an_allow(), Deny(Reason.TOKEN_INVALID, "words", server())):
+        line = form(describe(decision, sent, 0), 0.0)  # type: ignore[operator]  # either form
+
+        assert "secret" not in line
+
+
+@given(st.text(), st.text(max_size=5))
+def test_a_hostile_value_is_never_a_second_line(subject: str, tool: str) -> None:
+    """Whatever a claim or a tool's name holds, a record is one line of bounded length."""
+    message = Message(Kind.REQUEST, "tools/call", 1, tool, None)
+    allow = Allow(
+        Call(server(), message, "t", ""), principal(subject=subject * 100), (), Mode.REDIS
+    )
+    fields = describe(allow, request(), 0)
+    for line in (as_json(fields, 0.0), as_text(fields, 0.0)):
+        assert len(line.splitlines()) == 1
+        assert line.isascii()
+        assert len(line) < 8_000
+    assert json.loads(as_json(fields, 0.0))["verdict"] == "allow"
+
+
+def test_a_stream_that_is_gone_costs_a_line_and_nothing_else() -> None:
+    """Logging never raises into a decision."""
+    stream = io.StringIO()
+    log = Log("json", stream, clock=lambda: 1.5)
+    log.write({"event": "x"})
+
+    assert json.loads(stream.getvalue()) == {"time": 1.5, "event": "x"}
+    stream.close()
+    log.write({"event": "y"})

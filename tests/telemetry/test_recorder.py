@@ -1,0 +1,72 @@
+"""Counting: every decision once, under bounded labels."""
+
+import io
+import json
+
+import pytest
+
+from authz.core.decision import Deny
+from authz.core.reason import Reason
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from tests.support.values import request, server
+
+
+def recorder() -> tuple[Recorder, io.StringIO]:
+    stream = io.StringIO()
+    return Recorder(Metrics(), Log("json", stream, clock=lambda: 0.0)), stream
+
+
+def value(recorder: Recorder, name: str, **labels: str) -> float | None:
+    return recorder.metrics.registry.get_sample_value(name, labels)
+
+
+def test_a_decision_is_counted_timed_and_written_once() -> None:
+    """One record is one count, one observation and one line."""
+    record, stream = recorder()
+
+    record.decision(Deny(Reason.TOKEN_MISSING, "", server()), request(), 0.003)
+
+    label = {"server": "files", "reason": "token_missing"}
+    assert value(record, "authz_decisions_total", **label) == 1
+    assert value(record, "authz_check_duration_seconds_count") == 1
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_an_unknown_server_is_one_label() -> None:
+    """What a caller chose is no label: every unknown server is the same dash."""
+    record, _ = recorder()
+    for name in ("a", "b", "c"):
+        sent = request(context={"server": name})
+        record.decision(Deny(Reason.UNKNOWN_SERVER), sent, 0)
+
+    label = {"server": "-", "reason": "unknown_server"}
+    assert value(record, "authz_decisions_total", **label) == 3
+
+
+def test_a_crash_is_told_by_place_not_by_text() -> None:
+    """An exception's message may quote a token; its class and our own lines cannot."""
+    record, stream = recorder()
+    with pytest.raises(ValueError, match="secret") as caught:
+        raise ValueError("secret")
+
+    record.crash(caught.value)
+
+    line = json.loads(stream.getvalue())
+    assert line["error"] == "ValueError"
+    assert "secret" not in stream.getvalue()
+    assert line["where"][0].startswith("test_recorder.py:")
+    assert value(record, "authz_dependency_errors_total", dependency="authz") == 1
+
+
+def test_gauges_are_read_when_asked() -> None:
+    """The key age and the limiter's mode are those of the moment of the scrape."""
+    record, _ = recorder()
+    now = {"age": 5.0, "mode": "redis"}
+    record.metrics.follow(lambda: float(str(now["age"])), lambda: str(now["mode"]))
+    now.update(age=7.0, mode="local")
+
+    assert value(record, "authz_signing_keys_age_seconds") == 7
+    assert value(record, "authz_limiter_mode", mode="local") == 1
+    assert value(record, "authz_limiter_mode", mode="redis") == 0
