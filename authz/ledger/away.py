@@ -1,0 +1,239 @@
+"""The ledger that goes on while Redis is away, in the mode that the operator declared.
+
+Law: nothing but `Unavailable` is raised, and no caller waits longer for a broken Redis than for a
+slow one. While Redis is away, revocations known so far hold, what needs a step-up record is
+refused, and after `max_away` everything is. A worker that never read the revocations answers
+nothing on its own.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final, Protocol
+
+from authz.core.ledger import (
+    Ledger,
+    LedgerAnswer,
+    Mode,
+    OverLimit,
+    Query,
+    Taken,
+    Unavailable,
+)
+from authz.core.limits import MAX_UNITS, Limit, Per, Quota, Take, charges
+from authz.core.principal import Client
+from authz.ledger.records import Corrupt, Revocation, revoked
+
+
+class WhenAway(Enum):
+    """Name what happens to limits while Redis is away (`redis.when_away`)."""
+
+    LOCAL = "local"
+    DENY = "deny"
+    ALLOW = "allow"
+
+
+_MODES: Final[Mapping[WhenAway, Mode | None]] = {
+    WhenAway.LOCAL: Mode.LOCAL,
+    WhenAway.DENY: None,
+    WhenAway.ALLOW: Mode.UNLIMITED,
+}
+
+# Asks for a charge that nobody minds: a replica or a full Redis answers reads, but not this.
+_PROBE: Final = Query(
+    token_id="",
+    person=None,
+    client=Client("", ""),
+    issued_at=2**53,
+    step_up_key=None,
+    step_up=None,
+    takes=(Take("probe", Limit("probe", Per.CLIENT, MAX_UNITS, 1)),),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AwayOptions:
+    """Say what to do while Redis is away.
+
+    Attributes:
+        mode: what happens to limits.
+        workers: by how many processes a quota is shared while each counts for itself.
+        max_away: seconds after which everything is refused.
+        pause: seconds after a failure before Redis is asked again, by one caller.
+        refresh: seconds between two readings of the revocations.
+    """
+
+    mode: WhenAway = WhenAway.LOCAL
+    workers: int = 1
+    max_away: float = 300
+    pause: float = 0.25
+    refresh: float = 5
+
+
+class Remote(Ledger, Protocol):
+    """Answer queries, and tell the revocations (`RedisLedger`)."""
+
+    async def revocations(self) -> Mapping[bytes, Revocation]:
+        """Return all revocations by their target.
+
+        Raises:
+            Unavailable: where they cannot be had.
+        """
+        ...
+
+
+class ResilientLedger:
+    """Ask Redis; while it is away, answer as declared, and come back without help."""
+
+    def __init__(
+        self,
+        remote: Remote,
+        twin: Ledger,
+        options: AwayOptions,
+        clock: Callable[[], float],
+        on_error: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Begin as if Redis were there.
+
+        Args:
+            remote: Redis.
+            twin: counts limits while Redis is away, for this worker.
+            options: what to do then.
+            clock: monotonic seconds.
+            on_error: told the dependency's name at every failure of it.
+        """
+        self._remote = remote
+        self._twin = twin
+        self._options = options
+        self._clock = clock
+        self._on_error = on_error
+        self._revocations: Mapping[bytes, Revocation] = {}
+        self._read_at: float | None = None  # when the revocations were read
+        self._away_since: float | None = None  # the first failure since the last charge
+        self._ask_at: float | None = None  # None: at once, by everybody; else by one, from then on
+        self._probing = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def mode(self) -> Mode | None:
+        """Return who counts at the moment; None where everything is refused."""
+        if self._away_since is None:
+            return Mode.REDIS
+        return _MODES[self._options.mode] if self._may_answer() else None
+
+    async def take(self, query: Query) -> LedgerAnswer:
+        """Answer one query.
+
+        Raises:
+            Unavailable: where Redis is away and the declared mode, or the time it has been away,
+                gives no answer.
+        """
+        if not self._may_ask():
+            return await self._answer(query)
+        probe = self._probing = self._ask_at is not None
+        try:
+            answer = await self._remote.take(query)
+        except Unavailable as error:
+            self._failed(error)
+            return await self._answer(query)
+        finally:
+            # Also where the caller was cancelled: the next one asks.
+            if probe:
+                self._probing = False
+        self._ask_at = None
+        # Only a charge proves that Redis is whole: a replica answers everything else.
+        if isinstance(answer, Taken):
+            self._away_since = None
+        return answer
+
+    def _may_ask(self) -> bool:
+        if self._ask_at is None:
+            return True
+        return not self._probing and self._clock() >= self._ask_at
+
+    def _failed(self, error: Unavailable) -> None:
+        self._on_error(error.dependency)
+        if isinstance(error, Corrupt):
+            return  # one broken record says nothing of the others
+        now = self._clock()
+        self._ask_at = now + self._options.pause
+        if self._away_since is None:
+            self._away_since = now
+
+    def _may_answer(self) -> bool:
+        """Tell whether what this worker knows is fresh enough to answer by."""
+        oldest = self._clock() - self._options.max_away
+        away = self._away_since
+        return (
+            self._read_at is not None
+            and self._read_at >= oldest
+            and (away is None or away >= oldest)
+        )
+
+    async def _answer(self, query: Query) -> LedgerAnswer:
+        """Answer without Redis."""
+        if self._options.mode is WhenAway.DENY or not self._may_answer():
+            raise Unavailable("redis", "away")
+        found = revoked(self._revocations, query)
+        if found is not None:
+            return found
+        if query.step_up is not None:
+            raise Unavailable("redis", "step-ups cannot be read")
+        if self._options.mode is WhenAway.ALLOW:
+            untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
+            return Taken(tuple(untouched), Mode.UNLIMITED)
+        return await self._share(query)
+
+    async def _share(self, query: Query) -> LedgerAnswer:
+        """Let the twin count this worker's share of every quota."""
+        shares = {
+            each.bucket: min(
+                each.limit.quota, max(each.cost, each.limit.quota // self._options.workers)
+            )
+            for each in charges(query.takes)
+        }
+        takes = tuple(
+            Take(each.bucket, replace(each.limit, quota=shares[each.bucket]))
+            for each in query.takes
+        )
+        answer = await self._twin.take(replace(query, takes=takes))
+        if not isinstance(answer, Taken | OverLimit):
+            return answer
+        # The policy that is told to clients does not change, only what is left of it.
+        quotas = (
+            replace(quota, limit=each.limit)
+            for quota, each in zip(answer.quotas, query.takes, strict=True)
+        )
+        return replace(answer, quotas=tuple(quotas))
+
+    async def refresh(self) -> None:
+        """Read the revocations; where Redis is away, also try whether it is back."""
+        if self._away_since is not None:
+            with suppress(Unavailable):
+                await self.take(_PROBE)
+        try:
+            self._revocations = await self._remote.revocations()
+        except Unavailable as error:
+            self._on_error(error.dependency)
+        else:
+            self._read_at = self._clock()
+
+    async def start(self) -> None:
+        """Read the revocations once, then keep reading them in the background."""
+        await self.refresh()
+        self._task = asyncio.create_task(self._keep_reading(), name="revocations")
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.refresh)
+            await self.refresh()

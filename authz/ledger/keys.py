@@ -1,0 +1,57 @@
+"""Names of what the ledger keeps in Redis.
+
+Law: whatever an id is spelled like, it names one record only and stays in its deployment: what
+a caller or an issuer may choose is digested, and one hash tag holds all keys of a deployment in
+one slot of a Redis Cluster, so that one script may touch them all.
+"""
+
+import re
+from typing import Final
+
+from authz.core.ledger import StepUpKey
+from authz.core.limits import digest
+from authz.core.principal import Client, Person
+
+_DEPLOYMENT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+EVERYTHING: Final = b"everything"
+
+
+class Keys:
+    """Make the keys of one deployment."""
+
+    def __init__(self, deployment: str) -> None:
+        """Take the deployment's name.
+
+        Raises:
+            ValueError: where it could end the hash tag early, or is empty: Redis Cluster ignores
+                an empty tag.
+        """
+        if _DEPLOYMENT.fullmatch(deployment) is None:
+            raise ValueError("a deployment is named with letters, digits, dots, dashes, underlines")
+        self._tag = b"{%s}:" % deployment.encode()
+        self.revocations = self._tag + b"revocations"
+
+    def step_up(self, key: StepUpKey) -> bytes:
+        """Return the key of a step-up record."""
+        name = digest(*key.person, key.grant, key.server)
+        return self._tag + b"step-up:" + name.encode()
+
+    def bucket(self, bucket: str) -> bytes:
+        """Return the key of a limit's bucket (`authz.core.limits.bucket_id`)."""
+        return self._tag + b"limit:" + bucket.encode("utf-8", "surrogatepass")
+
+
+def token_field(token_id: str) -> bytes:
+    """Return the field of the revocations that revokes one token."""
+    return b"token:" + token_id.encode("utf-8", "surrogatepass")
+
+
+def person_field(person: Person) -> bytes:
+    """Return the field of the revocations that revokes a person's tokens."""
+    return b"person:" + digest(*person).encode()
+
+
+def client_field(client: Client) -> bytes:
+    """Return the field of the revocations that revokes a client's tokens."""
+    return b"client:" + digest(*client).encode()

@@ -1,0 +1,126 @@
+"""Revocations and step-ups as text: how they are written, and what they say of a query.
+
+Law: what cannot be read denies. A malformed revocation revokes, a malformed step-up proves
+nothing. `take.lua` decides the same in Redis; the contract tests hold the two together.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from authz.core.ledger import Query, Revoked, StepUpMissing, StepUpTooOld, Unavailable
+from authz.core.second_factor import LEEWAY, Method, StepUpNeed
+from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
+
+_MOMENT: Final = re.compile(rb"[0-9]{1,15}")
+_STEP_UP: Final = re.compile(rb"([0-9]{1,15}) ([0-7])")
+
+
+class Corrupt(Unavailable):
+    """Say that one record in Redis is not of our making: it cannot be counted on, others can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Revoke the tokens that a field names.
+
+    Attributes:
+        issued_until: those issued at or before this second are revoked; None for all of them.
+        until: the second after which nobody needs the record any more, because its token has
+            expired; None to keep it.
+        words: who, when, why: for people.
+    """
+
+    issued_until: int | None = None
+    until: int | None = None
+    words: str = ""
+
+    def covers(self, issued_at: int) -> bool:
+        """Tell whether a token issued at that second is revoked."""
+        return self.issued_until is None or issued_at <= self.issued_until
+
+    def encode(self) -> bytes:
+        """Return the value of the field.
+
+        Raises:
+            ValueError: where a moment is not between 0 and 10^15 seconds.
+        """
+        moments = (self.issued_until, self.until)
+        if any(moment is not None and not 0 <= moment < 10**15 for moment in moments):
+            raise ValueError("a moment is in seconds since the epoch")
+        first = "*" if self.issued_until is None else str(self.issued_until)
+        until = "" if self.until is None else str(self.until)
+        return f"{first}|{until}|{self.words}".encode("utf-8", "backslashreplace")
+
+
+def read_revocation(value: bytes) -> Revocation:
+    """Read the value of a field; what is malformed revokes everything that the field names.
+
+    The script reads no more than what stands before the first `|`, and nor does `covers`.
+    """
+    first, _, rest = value.partition(b"|")
+    until, _, words = rest.partition(b"|")
+    return Revocation(
+        issued_until=_moment(first),
+        until=_moment(until),
+        words=words.decode("utf-8", "replace"),
+    )
+
+
+def _moment(text: bytes) -> int | None:
+    return int(text) if _MOMENT.fullmatch(text) else None
+
+
+def revocation_fields(query: Query) -> tuple[tuple[bytes, str], ...]:
+    """Return the fields that may revoke a query's token, each with what it is called."""
+    person = () if query.person is None else ((person_field(query.person), "person"),)
+    return (
+        (token_field(query.token_id), "token"),
+        *person,
+        (client_field(query.client), "client"),
+        (EVERYTHING, "everything"),
+    )
+
+
+def revoked(revocations: Mapping[bytes, Revocation], query: Query) -> Revoked | None:
+    """Return what is revoked; None where the query's token is not."""
+    if not revocations:
+        return None
+    for field, what in revocation_fields(query):
+        found = revocations.get(field)
+        if found is not None and found.covers(query.issued_at):
+            return Revoked(what)
+    return None
+
+
+def encode_step_up(method: Method, auth_time: int) -> bytes:
+    """Return the value of a step-up record.
+
+    Raises:
+        ValueError: where auth_time is not between 0 and 10^15 seconds.
+    """
+    if not 0 <= auth_time < 10**15:
+        raise ValueError("auth_time is in seconds since the epoch")
+    return b"%d %d" % (auth_time, method)
+
+
+def step_up_missing(
+    record: bytes | None, need: StepUpNeed, now: int
+) -> StepUpMissing | StepUpTooOld | None:
+    """Return what a step-up record lacks; None where it proves what is asked.
+
+    Args:
+        record: the stored value; None where there is none.
+        need: what to prove.
+        now: milliseconds since the epoch.
+    """
+    match = None if record is None else _STEP_UP.fullmatch(record)
+    if match is None or int(match[2]) & need.method != need.method:
+        return StepUpMissing()
+    if need.max_login_age is None:
+        return None
+    age = now - int(match[1]) * 1000
+    if age < -LEEWAY * 1000:  # a log-in that has not happened yet proves nothing
+        return StepUpMissing()
+    return StepUpTooOld() if age > need.max_login_age * 1000 else None

@@ -1,0 +1,239 @@
+"""The ledger in Redis or Valkey: one script call a query, and those who write records.
+
+Law: a query is sent at most once, so it is charged at most once; whatever goes wrong, and
+however slowly, ends in `Unavailable` before the deadline. A call without its answer costs its
+connection, so that nobody reads another caller's answer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha1
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError
+
+from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
+from authz.core.second_factor import Method
+from authz.ledger.keys import Keys
+from authz.ledger.records import Revocation, encode_step_up, read_revocation
+from authz.ledger.script import SOURCE, Call, Timed
+
+# Redis names a script by its SHA-1 (EVALSHA); nothing secret hangs on it.
+_SHA: Final = sha1(SOURCE.encode(), usedforsecurity=False).hexdigest()
+_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+# What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
+_QUERY: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """Say where Redis is and how long to wait for it.
+
+    Attributes:
+        url: `redis://host:port/db`, `rediss://…` (TLS, verified; `?ssl_ca_certs=file`) or
+            `unix:///path?db=0`; without user and password.
+        username: the ACL user; empty for the default one.
+        password: empty where none is asked.
+        deployment: the name that all keys begin with; what shares it shares limits.
+        timeout: seconds for a connection to open, and for an answer.
+        deadline: seconds for everything that one query needs, a new connection included.
+        connections: how many there may be; further callers wait for one.
+    """
+
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    deployment: str = "authz"
+    timeout: float = 0.05
+    deadline: float = 0.08
+    connections: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse a URL that says more than where Redis is.
+
+        Raises:
+            ValueError: for another scheme, credentials in the URL, or an unknown parameter.
+        """
+        parts = urlsplit(self.url)
+        if parts.scheme not in _SCHEMES:
+            raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("credentials do not belong in the Redis URL")
+        if not parse_qs(parts.query, keep_blank_values=True).keys() <= _QUERY:
+            raise ValueError("a Redis URL may only set " + ", ".join(sorted(_QUERY)))
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFacts:
+    """State what readiness wants to know of a Redis.
+
+    Attributes:
+        policy: `maxmemory-policy`; anything but `noeviction` may forget limits and step-ups.
+        writable: whether it is a primary (a replica takes no charges).
+    """
+
+    policy: str
+    writable: bool
+
+    @property
+    def may_evict(self) -> bool:
+        """Tell whether records may be lost before their time."""
+        return self.policy != "noeviction"
+
+
+class RedisLedger:
+    """Answer queries with one atomic script call, and write what other rooms record."""
+
+    def __init__(self, options: RedisOptions) -> None:
+        """Prepare the connections; none is opened before the first query."""
+        self._keys = Keys(options.deployment)
+        self._deadline = options.deadline
+        # redis-py's defaults wait 5 s and send a call up to 11 times, time-outs included, and
+        # each of them may have been charged. RESP2 spares a new connection its HELLO.
+        self._pool: ConnectionPool = ConnectionPool.from_url(
+            options.url,
+            username=options.username or None,
+            password=options.password or None,
+            max_connections=options.connections,
+            socket_timeout=options.timeout,
+            socket_connect_timeout=options.timeout,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            health_check_interval=0,
+            decode_responses=False,
+            protocol=2,
+        )
+        self._redis = Redis(connection_pool=self._pool)
+        self._execute: Callable[..., Awaitable[Any]] = self._redis.execute_command
+        # The pool raises where it is exhausted; callers shall wait for a connection instead.
+        self._free = asyncio.Semaphore(options.connections)
+
+    async def take(self, query: Query) -> LedgerAnswer:
+        """Answer one query, atomically.
+
+        Raises:
+            Unavailable: where Redis gave no proper answer in time; it may have charged.
+        """
+        return (await self.timed(query)).answer
+
+    async def timed(self, query: Query) -> Timed:
+        """Answer one query as `take` does, and tell Redis' clock at the answer."""
+        call = Call(self._keys, query)
+        return call.read(await self._guard(self._evaluate, call))
+
+    async def revoke(self, target: bytes, revocation: Revocation) -> None:
+        """Record a revocation.
+
+        Args:
+            target: `token_field`, `person_field`, `client_field` or EVERYTHING of
+                authz.ledger.keys.
+            revocation: what of it is revoked.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        await self._command("HSET", self._keys.revocations, target, revocation.encode())
+
+    async def lift(self, *targets: bytes) -> None:
+        """Remove revocations, where there are such.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        if targets:
+            await self._command("HDEL", self._keys.revocations, *targets)
+
+    async def revocations(self) -> Mapping[bytes, Revocation]:
+        """Return all revocations by their target.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        found = await self._command("HGETALL", self._keys.revocations)
+        if not isinstance(found, dict):
+            raise Unavailable("redis", "revocations are no hash")
+        return {target: read_revocation(value) for target, value in found.items()}
+
+    async def prune(self, now: float) -> int:
+        """Remove the revocations of tokens that have expired; return how many.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        found = await self.revocations()
+        stale = [each for each, one in found.items() if one.until is not None and one.until < now]
+        await self.lift(*stale)
+        return len(stale)
+
+    async def record_step_up(
+        self, key: StepUpKey, method: Method, auth_time: int, ttl: int
+    ) -> None:
+        """Record a step-up.
+
+        Args:
+            key: whose step-up, and for which server.
+            method: what it proved.
+            auth_time: seconds since the epoch, of its ID token.
+            ttl: seconds until the record is forgotten, at least 1.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        value = encode_step_up(method, auth_time)
+        await self._command("SET", self._keys.step_up(key), value, "EX", ttl)
+
+    async def ping(self) -> None:
+        """Return where Redis answers.
+
+        Raises:
+            Unavailable: where it does not.
+        """
+        await self._command("PING")
+
+    async def facts(self) -> RedisFacts:
+        """Return what readiness wants to know.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        info = await self._command("INFO")
+        try:
+            return RedisFacts(str(info["maxmemory_policy"]), info["role"] == "master")
+        except (KeyError, TypeError) as error:
+            raise Unavailable("redis", "INFO lacks a field") from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._pool.aclose()
+
+    async def _command(self, *command: bytes | str | int) -> Any:
+        return await self._guard(self._execute, *command)
+
+    async def _guard(self, work: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        """Do the work before the deadline; whatever goes wrong is one fault."""
+        try:
+            async with asyncio.timeout(self._deadline), self._free:
+                return await work(*args)
+        except Exception as error:
+            # Not RedisError and OSError alone: a driver's slip (an AttributeError of a connection
+            # that was closed beneath it, a UnicodeError) is Redis being away too.
+            raise Unavailable("redis", type(error).__name__) from error
+
+    async def _evaluate(self, call: Call) -> Any:
+        evalsha = ("EVALSHA", _SHA, len(call.keys), *call.keys, *call.args)
+        try:
+            return await self._execute(*evalsha)
+        except NoScriptError:
+            # After a restart. Nothing ran, so nothing was charged: to send it again is no retry.
+            await self._execute("SCRIPT LOAD", SOURCE)
+            return await self._execute(*evalsha)
+        except ReadOnlyError:
+            # A failover turned this server into a replica. The name may lead to the new primary,
+            # but only for a new connection.
+            await self._pool.disconnect(inuse_connections=False)
+            raise

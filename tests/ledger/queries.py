@@ -1,0 +1,134 @@
+"""Queries for the ledger's tests, and the two kinds of ledger behind one face."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from authz.core.ledger import LedgerAnswer, OverLimit, Query, StepUpKey, Taken
+from authz.core.limits import Limit, Per, Take, digest
+from authz.core.principal import Client, Person
+from authz.core.second_factor import StepUpNeed
+from authz.ledger.memory import MemoryLedger
+from authz.ledger.records import read_revocation
+from authz.ledger.redis import RedisLedger, RedisOptions
+from tests.support.valkey import ValkeyServer
+
+PERSON = Person("https://auth.example.com", "ada")
+CLIENT = Client("https://auth.example.com", "claude")
+KEY = StepUpKey(PERSON, "grant-1", "files")
+ISSUED = 1_700_000_000
+DAY = 86_400
+START = 1_800_000_000.0
+
+T = TypeVar("T")
+Either = RedisLedger | MemoryLedger
+
+
+def limit(quota: int = 3, window: int = DAY, cost: int = 1) -> Limit:
+    """Return a limit whose slot does not end while a test runs."""
+    return Limit("test", Per.USER, quota, window, cost)
+
+
+def take(name: str = "bucket", *, quota: int = 3, window: int = DAY, cost: int = 1) -> Take:
+    """Return a take on the bucket of that name."""
+    return Take(digest(name), limit(quota, window, cost))
+
+
+def query(*takes: Take, need: StepUpNeed | None = None, key: StepUpKey = KEY) -> Query:
+    """Return a query of ada's with claude."""
+    return Query("token-1", PERSON, CLIENT, ISSUED, key if need else None, need, takes)
+
+
+def left(answer: LedgerAnswer) -> list[int]:
+    """Return what is left of each limit."""
+    assert isinstance(answer, Taken | OverLimit), answer
+    return [quota.remaining for quota in answer.quotas]
+
+
+def without_mode(answer: LedgerAnswer) -> LedgerAnswer:
+    """Return the answer without saying who counted."""
+    return Taken(answer.quotas, None) if isinstance(answer, Taken) else answer  # type: ignore[arg-type]
+
+
+class Subject(ABC):
+    """A ledger under the contract, and what a test may do to it from outside."""
+
+    def __init__(self, ledger: Either) -> None:
+        self.ledger = ledger
+
+    @abstractmethod
+    async def now(self) -> float:
+        """Return the seconds of the ledger's own clock."""
+
+    @abstractmethod
+    async def put_revocation(self, target: bytes, value: bytes) -> None:
+        """Write a revocation that no code of ours has checked."""
+
+    @abstractmethod
+    async def put_step_up(self, key: StepUpKey, value: bytes) -> None:
+        """Write a step-up record that no code of ours has checked."""
+
+
+class Twin(Subject):
+    """The in-process ledger, its clock standing still."""
+
+    ledger: MemoryLedger
+
+    async def now(self) -> float:
+        return START
+
+    async def put_revocation(self, target: bytes, value: bytes) -> None:
+        self.ledger._revocations[target] = read_revocation(value)
+
+    async def put_step_up(self, key: StepUpKey, value: bytes) -> None:
+        self.ledger._step_ups[key] = (value, START + DAY)
+
+
+class Real(Subject):
+    """The ledger in a real server, with its real clock."""
+
+    ledger: RedisLedger
+
+    async def now(self) -> float:
+        seconds, _ = await self.ledger._command("TIME")
+        return float(seconds)
+
+    async def put_revocation(self, target: bytes, value: bytes) -> None:
+        await self.ledger._command("HSET", self.ledger._keys.revocations, target, value)
+
+    async def put_step_up(self, key: StepUpKey, value: bytes) -> None:
+        await self.ledger._command("SET", self.ledger._keys.step_up(key), value, "EX", DAY)
+
+
+def patient(server: ValkeyServer, deployment: str) -> RedisOptions:
+    """Return options for tests that are not about time-outs: a busy machine is no fault."""
+    return RedisOptions(server.url, deployment=deployment, timeout=10, deadline=20)
+
+
+@asynccontextmanager
+async def connected(options: RedisOptions) -> AsyncIterator[RedisLedger]:
+    """Yield a ledger and close its connections."""
+    ledger = RedisLedger(options)
+    try:
+        yield ledger
+    finally:
+        await ledger.aclose()
+
+
+class Contract:
+    """Run a law on one kind of ledger, which begins empty."""
+
+    def __init__(self, server: ValkeyServer | None, deployment: str) -> None:
+        self._server = server
+        self._deployment = deployment
+
+    def __call__(self, law: Callable[[Subject], Awaitable[T]]) -> T:
+        async def run() -> T:
+            if self._server is None:
+                return await law(Twin(MemoryLedger(lambda: START)))
+            async with connected(patient(self._server, self._deployment)) as ledger:
+                return await law(Real(ledger))
+
+        return asyncio.run(run())

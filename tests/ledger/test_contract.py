@@ -1,0 +1,445 @@
+"""The ledger's contract: the same laws on the in-process twin and on every real server."""
+
+import asyncio
+
+import pytest
+
+from authz.core.ledger import (
+    OverLimit,
+    Query,
+    Revoked,
+    StepUpKey,
+    StepUpMissing,
+    StepUpTooOld,
+    Taken,
+)
+from authz.core.limits import Limit, Per, Take
+from authz.core.principal import Client, Person
+from authz.core.second_factor import LEEWAY, Method, StepUpNeed
+from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
+from authz.ledger.records import Revocation
+from tests.ledger.queries import (
+    CLIENT,
+    DAY,
+    ISSUED,
+    KEY,
+    PERSON,
+    Contract,
+    Subject,
+    left,
+    query,
+    take,
+)
+
+TOTP = StepUpNeed(Method.TOTP, None)
+RECENT = StepUpNeed(Method.TOTP, 300)
+
+
+# --- limits -----------------------------------------------------------------------------------
+
+
+def test_a_quota_is_used_up_and_no_more(contract: Contract) -> None:
+    """A limit admits its quota, then refuses with a true picture of itself."""
+
+    async def law(subject: Subject) -> None:
+        asked = query(take(quota=3))
+        answers = [await subject.ledger.take(asked) for _ in range(4)]
+
+        assert [left(answer) for answer in answers] == [[2], [1], [0], [0]]
+        assert [type(answer) for answer in answers] == [Taken, Taken, Taken, OverLimit]
+        over = answers[3]
+        assert isinstance(over, OverLimit)
+        assert over.quotas[0].limit is asked.takes[0].limit
+        assert over.retry_after == over.quotas[0].reset
+        assert DAY <= over.retry_after <= DAY * 11 // 10
+
+    contract(law)
+
+
+@pytest.mark.attack("two-limits-one-exhausted")
+def test_all_limits_are_charged_or_none(contract: Contract) -> None:
+    """Where one of several limits is exhausted, none is charged, wherever it stands."""
+
+    async def law(subject: Subject) -> None:
+        small, large, other = take("small", quota=1), take("large", quota=9), take("o", quota=9)
+        await subject.ledger.take(query(small))
+
+        for asked in ((large, small, other), (small, large, other), (large, other, small)):
+            assert isinstance(await subject.ledger.take(query(*asked)), OverLimit)
+        assert left(await subject.ledger.take(query(large, other))) == [8, 8]
+
+    contract(law)
+
+
+def test_a_request_is_charged_its_cost(contract: Contract) -> None:
+    """A costly request is refused where a cheap one still passes."""
+
+    async def law(subject: Subject) -> None:
+        dear = query(take(quota=5, cost=3))
+
+        assert left(await subject.ledger.take(dear)) == [2]
+        assert isinstance(await subject.ledger.take(dear), OverLimit)
+        assert left(await subject.ledger.take(query(take(quota=5, cost=2)))) == [0]
+
+    contract(law)
+
+
+def test_two_takes_on_one_bucket_are_charged_their_sum(contract: Contract) -> None:
+    """A bucket that a query names twice is charged twice, or not at all."""
+
+    async def law(subject: Subject) -> None:
+        asked = query(take(quota=5, cost=2), take("other"), take(quota=5, cost=1))
+
+        assert left(await subject.ledger.take(asked)) == [2, 2, 2]
+        refused = await subject.ledger.take(asked)
+        assert isinstance(refused, OverLimit)
+        assert left(refused) == [2, 2, 2]
+
+    contract(law)
+
+
+def test_without_limits_nothing_is_charged(contract: Contract) -> None:
+    """A query without takes passes."""
+
+    async def law(subject: Subject) -> None:
+        answer = await subject.ledger.take(query())
+
+        assert isinstance(answer, Taken)
+        assert answer.quotas == ()
+
+    contract(law)
+
+
+def test_the_largest_numbers_count_exactly(contract: Contract) -> None:
+    """A quota of 2^32 - 1 over the longest window is charged to the last unit."""
+
+    async def law(subject: Subject) -> None:
+        most = 2**32 - 1
+        all_but_one = Take("b", Limit("t", Per.USER, most, most, cost=most - 1))
+        one = Take("b", Limit("t", Per.USER, most, most))
+
+        assert left(await subject.ledger.take(query(all_but_one))) == [1]
+        assert left(await subject.ledger.take(query(one))) == [0]
+        assert isinstance(await subject.ledger.take(query(one)), OverLimit)
+
+    contract(law)
+
+
+@pytest.mark.attack("hostile-ids")
+@pytest.mark.parametrize(
+    "name",
+    [":", "{", "}", "*", "\n", "\r\nDEL x", "\0", "a b", "{other}", "é", "\ud800", "x" * 10_000],
+    ids=ascii,
+)
+def test_hostile_names_keep_their_own_counts(contract: Contract, name: str) -> None:
+    """Whatever a bucket, client, subject or token is spelled like, it is only itself."""
+
+    async def law(subject: Subject) -> None:
+        one = Limit("t", Per.USER, 1, DAY)
+        here, there = (
+            Query(each, Person(each, each), Client(each, each), 1, None, None, (Take(each, one),))
+            for each in (name, name + "x")
+        )
+        await subject.ledger.revoke(person_field(Person(name, name + "x")), Revocation())
+        await subject.ledger.revoke(client_field(Client(name + "x", name)), Revocation())
+        await subject.ledger.revoke(token_field(name + "y"), Revocation())
+
+        assert isinstance(await subject.ledger.take(here), Taken)
+        assert isinstance(await subject.ledger.take(here), OverLimit)
+        assert isinstance(await subject.ledger.take(there), Taken)
+        await subject.ledger.revoke(token_field(name), Revocation())
+        assert await subject.ledger.take(here) == Revoked("token")
+        assert isinstance(await subject.ledger.take(there), OverLimit)
+
+    contract(law)
+
+
+def test_two_thousand_at_once_are_counted_one_by_one(contract: Contract) -> None:
+    """However many callers ask at once, exactly the quota passes."""
+
+    async def law(subject: Subject) -> None:
+        asked = query(take("a", quota=100), take("b", quota=1000))
+        answers = await asyncio.gather(*(subject.ledger.take(asked) for _ in range(500)))
+
+        assert sum(isinstance(answer, Taken) for answer in answers) == 100
+        assert sorted(left(each)[0] for each in answers if isinstance(each, Taken)) == list(
+            range(100)
+        )
+
+    contract(law)
+
+
+# --- revocations ------------------------------------------------------------------------------
+
+TARGETS = {
+    "token": token_field("token-1"),
+    "person": person_field(PERSON),
+    "client": client_field(CLIENT),
+    "everything": EVERYTHING,
+}
+OTHERS = [
+    token_field("token-2"),
+    token_field(""),
+    person_field(Person(PERSON.issuer, "bob")),
+    person_field(Person("https://other.example", PERSON.subject)),
+    person_field(Person(*CLIENT)),
+    client_field(Client(CLIENT.issuer, "other")),
+    client_field(Client(*PERSON)),
+]
+
+
+@pytest.mark.attack("revoked-token")
+@pytest.mark.parametrize("what", TARGETS)
+def test_what_is_revoked_is_refused_until_it_is_lifted(contract: Contract, what: str) -> None:
+    """A token, a person, a client or everything can be revoked, and that can be lifted."""
+
+    async def law(subject: Subject) -> None:
+        asked = query(take(quota=2))
+        assert isinstance(await subject.ledger.take(asked), Taken)
+
+        await subject.ledger.revoke(TARGETS[what], Revocation(words="ops | by hand | é\n"))
+        assert await subject.ledger.take(asked) == Revoked(what)
+
+        await subject.ledger.lift(TARGETS[what])
+        assert left(await subject.ledger.take(asked)) == [0]
+
+    contract(law)
+
+
+@pytest.mark.parametrize("what", TARGETS)
+@pytest.mark.parametrize(("offset", "refused"), [(-1, False), (0, True), (1, True)])
+def test_a_revocation_ends_what_was_issued_until_then(
+    contract: Contract, what: str, offset: int, refused: bool
+) -> None:
+    """Tokens issued at or before the moment are revoked, later ones are not."""
+
+    async def law(subject: Subject) -> None:
+        await subject.ledger.revoke(TARGETS[what], Revocation(issued_until=ISSUED + offset))
+
+        assert (await subject.ledger.take(query()) == Revoked(what)) is refused
+
+    contract(law)
+
+
+def test_other_peoples_revocations_revoke_nothing(contract: Contract) -> None:
+    """A revocation names one token, one person of one issuer, one client of one issuer."""
+
+    async def law(subject: Subject) -> None:
+        for target in OTHERS:
+            await subject.ledger.revoke(target, Revocation())
+
+        assert isinstance(await subject.ledger.take(query()), Taken)
+
+    contract(law)
+
+
+def test_a_token_without_a_person_has_no_person_to_revoke(contract: Contract) -> None:
+    """A machine's token is revoked by its id, its client or everything."""
+
+    async def law(subject: Subject) -> None:
+        machine = Query("token-1", None, CLIENT, ISSUED, None, None, ())
+        await subject.ledger.revoke(person_field(PERSON), Revocation())
+        assert isinstance(await subject.ledger.take(machine), Taken)
+
+        await subject.ledger.revoke(client_field(CLIENT), Revocation())
+        assert await subject.ledger.take(machine) == Revoked("client")
+
+    contract(law)
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"),
+    [
+        pytest.param(b"*", True, id="all"),
+        pytest.param(b"*||words", True, id="all-with-words"),
+        pytest.param(b"%d" % ISSUED, True, id="moment-alone"),
+        pytest.param(b"%d" % (ISSUED - 1), False, id="earlier-moment-alone"),
+        pytest.param(b"%d|anything" % (ISSUED - 1), False, id="earlier-with-words"),
+        pytest.param(b"%d|99|a|b\0c\n" % (ISSUED - 1), False, id="earlier-with-more"),
+        pytest.param(b"0", False, id="zero"),
+        pytest.param(b"", True, id="empty"),
+        pytest.param(b"|1|", True, id="nothing-first"),
+        pytest.param(b" 1", True, id="blank"),
+        pytest.param(b"1 ", True, id="blank-after"),
+        pytest.param(b"1\n", True, id="newline"),
+        pytest.param(b"1\0", True, id="nul"),
+        pytest.param(b"-1", True, id="negative"),
+        pytest.param(b"+1", True, id="plus"),
+        pytest.param(b"1.5", True, id="fraction"),
+        pytest.param(b"1e3", True, id="exponent"),
+        pytest.param(b"0x10", True, id="hexadecimal"),
+        pytest.param("١".encode(), True, id="arabic-digit"),  # noqa: RUF001 - the trap itself
+        pytest.param(b"1" * 15, True, id="15-digits"),
+        pytest.param(b"0" * 16, True, id="16-digits"),
+        pytest.param(b"9" * 400, True, id="400-digits"),
+        pytest.param(b"\xff\xfe", True, id="binary"),
+    ],
+)
+@pytest.mark.parametrize("what", ["token", "everything"])
+def test_a_malformed_revocation_revokes(
+    contract: Contract, what: str, value: bytes, refused: bool
+) -> None:
+    """What cannot be read as a moment revokes everything that the field names."""
+
+    async def law(subject: Subject) -> None:
+        await subject.put_revocation(TARGETS[what], value)
+
+        assert (await subject.ledger.take(query()) == Revoked(what)) is refused
+        found = (await subject.ledger.revocations())[TARGETS[what]]
+        assert found.covers(ISSUED) is refused
+
+    contract(law)
+
+
+def test_revocations_come_back_as_they_were_written(contract: Contract) -> None:
+    """Who, when and why are kept for people."""
+
+    async def law(subject: Subject) -> None:
+        written = {
+            token_field("a"): Revocation(None, 5, "ops | stolen\nlaptop"),
+            EVERYTHING: Revocation(17, None, ""),
+        }
+        for target, revocation in written.items():
+            await subject.ledger.revoke(target, revocation)
+
+        assert await subject.ledger.revocations() == written
+        await subject.ledger.lift()
+        await subject.ledger.lift(*written, b"absent")
+        assert await subject.ledger.revocations() == {}
+
+    contract(law)
+
+
+# --- step-ups ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("need", "proved", "expected"),
+    [
+        pytest.param(Method.TOTP, Method.TOTP, Taken, id="totp"),
+        pytest.param(Method.ANY, Method.TOTP, Taken, id="totp-for-any"),
+        pytest.param(Method.ANY, Method.ANY, Taken, id="any"),
+        pytest.param(Method.TOTP, Method.ANY, StepUpMissing, id="any-for-totp"),
+        pytest.param(Method.TOTP, Method.OTP, StepUpMissing, id="otp-for-totp"),
+        pytest.param(Method.ANY, Method.NONE, StepUpMissing, id="password"),
+    ],
+)
+def test_a_step_up_proves_its_method_only(
+    contract: Contract, need: Method, proved: Method, expected: type
+) -> None:
+    """A record satisfies a need where it has every method that is asked for."""
+
+    async def law(subject: Subject) -> None:
+        now = int(await subject.now())
+        asked = query(take(), need=StepUpNeed(need, 300))
+        assert await subject.ledger.take(asked) == StepUpMissing()
+        await subject.ledger.record_step_up(KEY, proved, now, DAY)
+
+        assert isinstance(await subject.ledger.take(asked), expected)
+
+    contract(law)
+
+
+@pytest.mark.parametrize(
+    ("age", "need", "expected"),
+    [
+        pytest.param(290, RECENT, Taken, id="young"),
+        pytest.param(301, RECENT, StepUpTooOld, id="old"),
+        pytest.param(10 * DAY, TOTP, Taken, id="age-does-not-matter"),
+        pytest.param(-(LEEWAY - 10), RECENT, Taken, id="within-leeway"),
+        pytest.param(-(LEEWAY + 10), RECENT, StepUpMissing, id="from-the-future"),
+        pytest.param(-DAY, TOTP, Taken, id="from-the-future-age-does-not-matter"),
+    ],
+)
+def test_a_step_up_is_as_old_as_its_log_in(
+    contract: Contract, age: int, need: StepUpNeed, expected: type
+) -> None:
+    """The age counts from auth_time, by the ledger's own clock; the future is not believed."""
+
+    async def law(subject: Subject) -> None:
+        now = int(await subject.now())
+        await subject.ledger.record_step_up(KEY, Method.TOTP, now - age, DAY)
+
+        assert isinstance(await subject.ledger.take(query(take(), need=need)), expected)
+
+    contract(law)
+
+
+@pytest.mark.attack("step-up-of-another")
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(StepUpKey(PERSON, "grant-2", "files"), id="grant"),
+        pytest.param(StepUpKey(PERSON, "grant-1", "notes"), id="server"),
+        pytest.param(StepUpKey(Person(PERSON.issuer, "bob"), "grant-1", "files"), id="person"),
+        pytest.param(StepUpKey(Person("https://o", "ada"), "grant-1", "files"), id="issuer"),
+        pytest.param(StepUpKey(PERSON, "grant-1f", "iles"), id="moved-boundary"),
+    ],
+)
+def test_a_step_up_helps_nobody_else(contract: Contract, other: StepUpKey) -> None:
+    """One grant's step-up for a server helps no other grant, server or person."""
+
+    async def law(subject: Subject) -> None:
+        now = int(await subject.now())
+        await subject.ledger.record_step_up(KEY, Method.TOTP, now, DAY)
+
+        assert isinstance(await subject.ledger.take(query(need=RECENT)), Taken)
+        assert await subject.ledger.take(query(need=RECENT, key=other)) == StepUpMissing()
+
+    contract(law)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(value, id=ascii(value)[:20])
+        for value in (
+            b"", b" ", b"3", b"1 ", b" 3", b"1  3", b"1 3 ", b" 1 3", b"1 3\n", b"-1 3", b"1 -3",
+            b"1.0 3", b"1e9 3", b"0x1 3", b"1 3.0", b"1 8", b"1 33", b"1 0x3", b"1|3", b"1\t3",
+            b"nan 3", b"inf 3", b"1" * 16 + b" 3", b"9" * 400 + b" 3", b"\xff", b"1 3\0",
+            "1 ٣".encode(),
+        )
+    ],
+)  # fmt: skip
+def test_a_malformed_step_up_proves_nothing(contract: Contract, value: bytes) -> None:
+    """What cannot be read as a moment and methods is no record."""
+
+    async def law(subject: Subject) -> None:
+        await subject.put_step_up(KEY, value)
+
+        assert await subject.ledger.take(query(need=TOTP)) == StepUpMissing()
+
+    contract(law)
+
+
+# --- the order --------------------------------------------------------------------------------
+
+
+def test_the_first_thing_that_is_wrong_is_told_and_nothing_is_charged(contract: Contract) -> None:
+    """Revoked comes before step-ups, step-ups before limits, and only all of them charge."""
+
+    async def law(subject: Subject) -> None:
+        now = int(await subject.now())
+        small = take("small", quota=1)
+        asked = query(take("large", quota=9), small, need=RECENT)
+        await subject.ledger.take(query(small))
+        await subject.ledger.revoke(EVERYTHING, Revocation())
+
+        assert await subject.ledger.take(asked) == Revoked("everything")
+        await subject.ledger.lift(EVERYTHING)
+        assert await subject.ledger.take(asked) == StepUpMissing()
+        await subject.ledger.record_step_up(KEY, Method.TOTP, now - 400, DAY)
+        assert await subject.ledger.take(asked) == StepUpTooOld()
+        await subject.ledger.record_step_up(KEY, Method.TOTP, now, DAY)
+        over = await subject.ledger.take(asked)
+        assert isinstance(over, OverLimit)
+        assert left(over) == [9, 0]
+
+    contract(law)
+
+
+def test_a_need_without_a_record_to_look_for_cannot_be_asked() -> None:
+    """A step-up need that names no record must not pass for no need."""
+    for key, need in ((None, RECENT), (KEY, None)):
+        with pytest.raises(ValueError, match="come together"):
+            Query("t", PERSON, CLIENT, ISSUED, key, need, ())
