@@ -1,0 +1,159 @@
+"""One part, kept running: start, wait until it is ready, watch, start again, end.
+
+Law: a part that dies is started again for as long as we run, later and later; only one that
+never came up at the start is given up, with the last lines that it wrote.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from authz.local.output import Log
+from authz.local.part import Part, Process, how_it_ended
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Say how the keeper spends time; seconds.
+
+    Attributes:
+        look: between two questions whether a part is ready.
+        late_look: the same, of a part that was passed over.
+        answer: that one such answer may take.
+        first_wait: before the first restart; it doubles from restart to restart.
+        longest_wait: the most that it doubles to.
+        steady: that a part must have run for its earlier deaths to be forgotten.
+        attempts: starts before a part that was never ready is given up.
+        clock: the time, in seconds of any beginning.
+        pause: waits.
+    """
+
+    look: float = 0.05
+    late_look: float = 1.0
+    answer: float = 2.0
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    steady: float = 30.0
+    attempts: int = 3
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class PartError(Exception):
+    """Say that a part could not start, and quote the last lines that it wrote."""
+
+    def __init__(self, part: Part, what: str, log: Log) -> None:
+        """Put the words together."""
+        lines = "".join(f"\n    {line}" for line in log.tail) or " nothing"
+        super().__init__(f"{part.name} could not start: {what}. It said ({log.path}):{lines}")
+
+
+class Keeper:
+    """Keep one part running.
+
+    Attributes:
+        part: which one.
+        passed: set when the next part may start: this one is ready, or late and known to be.
+        ready: set once it was ready.
+    """
+
+    def __init__(self, part: Part, log: Log, say: Say, pace: Pace) -> None:
+        """Take what is needed; nothing runs yet."""
+        self.part = part
+        self.passed = asyncio.Event()
+        self.ready = asyncio.Event()
+        self._log = log
+        self._say = say
+        self._pace = pace
+        self._process: Process | None = None
+        self._listens = False
+        self._reload_owed = False
+
+    async def run(self) -> None:
+        """Start the part again and again; cancel this before `stop`.
+
+        Raises:
+            PartError: where it never became ready at the start.
+        """
+        deaths = 0
+        while True:
+            started = self._pace.clock()
+            how = await self._live()
+            age = self._pace.clock() - started
+            deaths = 1 if age >= self._pace.steady else deaths + 1
+            if not self.passed.is_set() and deaths >= self._pace.attempts:
+                raise PartError(self.part, f"{how}, {deaths} times in a row", self._log)
+            wait = min(self._pace.first_wait * 2 ** min(deaths - 1, 32), self._pace.longest_wait)
+            self._say(f"{how} after {age:.1f} s; starting it again in {wait:g} s")
+            await self._pace.pause(wait)
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """End the process, if there is one."""
+        if self._process is not None and not self._process.exited.done():
+            await self._process.end(hurry)
+            self._say("stopped")
+
+    def reload(self) -> None:
+        """Forward SIGHUP; to a part that does not listen to it yet, as soon as it does.
+
+        A program dies of a SIGHUP that comes before its handler is there.
+        """
+        if not self._listens:
+            self._reload_owed = True
+        elif self._process is not None:
+            self._process.signal(signal.SIGHUP)
+
+    async def _live(self) -> str:
+        """Run the part once and return how it ended."""
+        self._listens = self._reload_owed = False
+        try:
+            process = self._process = Process(self.part, self._log)
+        except OSError as error:
+            return f"no process: {error.strerror}"
+        how = await self._become_ready(process)
+        if how:
+            await process.end(asyncio.Event())
+            return how
+        return how_it_ended(await asyncio.shield(process.exited))
+
+    async def _become_ready(self, process: Process) -> str:
+        """Wait until the part is ready; otherwise return why that was given up."""
+        begun = self._pace.clock()
+        while not await self._is_ready():
+            look = self._pace.late_look if self._listens else self._pace.look
+            await asyncio.wait({process.exited}, timeout=look)
+            if process.exited.done():
+                return how_it_ended(process.exited.result())
+            if not self._listens and self._pace.clock() - begun >= self.part.patience:
+                how = f"not ready within {self.part.patience:g} s"
+                if self.part.late is None:
+                    return self._give_up(how)
+                self._go_on(f"runs, but is not ready yet: {await self.part.late()}")
+        if not process.exited.done():
+            self._go_on("ready")
+            self.ready.set()
+        return ""
+
+    def _give_up(self, how: str) -> str:
+        if not self.passed.is_set():
+            raise PartError(self.part, how, self._log)
+        return how
+
+    def _go_on(self, words: str) -> None:
+        self._say(words)
+        self._listens = True
+        self.passed.set()
+        if self._reload_owed:
+            self._reload_owed = False
+            self.reload()
+
+    async def _is_ready(self) -> bool:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._pace.answer):
+                return await self.part.ready()
+        return False

@@ -1,0 +1,194 @@
+"""Parts in their order: each started when those before it are ready, all ended in reverse.
+
+Law: `run` returns only when no process of its parts is left, whatever ended it; and if it never
+returns (SIGKILL), the kernel ends them (leash.py).
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from authz.local.keeper import Keeper, Pace, PartError
+from authz.local.output import Log
+from authz.local.part import Part
+from authz.local.state import FAILED
+
+STOPPED: Final = 0
+
+Handlers = Mapping[signal.Signals, Callable[[], None]]
+Signals = Callable[[Handlers], AbstractContextManager[None]]
+WhenReady = Callable[[], Awaitable[int | None]]
+
+
+@contextmanager
+def loop_signals(handlers: Handlers) -> Iterator[None]:
+    """Have the running event loop call the handlers, in the main thread."""
+    loop = asyncio.get_running_loop()
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
+
+
+class Supervisor:
+    """Run parts until something ends it.
+
+    SIGTERM and SIGINT end it, a second one without waiting for anybody; SIGHUP goes to the parts
+    that reload.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        logs: Path,
+        say: Callable[[str], None],
+        *,
+        pace: Pace | None = None,
+        signals: Signals = loop_signals,
+        reloaded: Callable[[], None] | None = None,
+    ) -> None:
+        """Take what is to run; nothing starts yet.
+
+        Args:
+            parts: in the order of their start; names are different.
+            logs: the folder of the log files.
+            say: takes one line for people.
+            pace: how time is spent.
+            signals: calls handlers of signals while it is entered.
+            reloaded: called after SIGHUP was forwarded.
+        """
+        self._parts = tuple(parts)
+        self._logs = logs
+        self._say = say
+        self._pace = Pace() if pace is None else pace
+        self._signals = signals
+        self._reloaded = reloaded
+        self._keepers: list[Keeper] = []
+        self._end: asyncio.Future[int] | None = None
+        self._hurry = asyncio.Event()
+        self._had_terminal = os.isatty(0)
+
+    async def run(
+        self,
+        when_ready: WhenReady | None = None,
+        when_started: Callable[[], None] | None = None,
+    ) -> int:
+        """Start the parts and keep them running; return an exit code when none is left.
+
+        Args:
+            when_ready: called once every part is ready; a code that it returns ends the run.
+            when_started: called once every part was started, the late ones included.
+
+        Raises:
+            Exception: what `when_ready` raises, after the parts were ended.
+        """
+        self._end = asyncio.get_running_loop().create_future()
+        logs: list[Log] = []
+        tasks: list[asyncio.Task[None]] = []
+        handlers = {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self._hang_up,
+        }
+        with self._signals(handlers):
+            try:
+                await self._start(logs, tasks, self._end)
+                if when_started is not None and not self._end.done():
+                    when_started()
+                if when_ready is not None:
+                    tasks.append(self._watched(self._call(when_ready, self._end)))
+                return await self._end
+            except PartError as failed:
+                self._say(str(failed))
+                return FAILED
+            finally:
+                await self._stop_all(tasks)
+                for log in logs:
+                    log.close()
+
+    def stop(self) -> None:
+        """End the run; asked a second time, at once."""
+        if self._end is None or self._end.done():
+            self._hurry.set()
+        else:
+            self._end.set_result(STOPPED)
+
+    def reload(self) -> None:
+        """Forward SIGHUP to the parts that reload."""
+        for keeper in self._keepers:
+            if keeper.part.reloads:
+                keeper.reload()
+        if self._reloaded is not None:
+            self._reloaded()
+
+    def _hang_up(self) -> None:
+        """Tell a terminal that was closed from somebody who asks for a reload."""
+        if self._had_terminal and not os.isatty(0):
+            self.stop()
+        else:
+            self.reload()
+
+    async def _start(
+        self, logs: list[Log], tasks: list[asyncio.Task[None]], end: asyncio.Future[int]
+    ) -> None:
+        for part in self._parts:
+            if end.done():
+                return
+            logs.append(Log(self._logs / f"{part.name}.log", self._echo(part)))
+            keeper = Keeper(part, logs[-1], self._speaker(part.name, "  "), self._pace)
+            self._keepers.append(keeper)
+            tasks.append(self._watched(keeper.run()))
+            await self._first(keeper.passed.wait(), end)
+
+    def _echo(self, part: Part) -> Callable[[str], None] | None:
+        shown = part.echo
+        if shown is None:
+            return None
+        speak = self._speaker(part.name, " | ")
+        return lambda line: speak(shown(line))
+
+    def _speaker(self, name: str, mark: str) -> Callable[[str], None]:
+        width = max(len(part.name) for part in self._parts)
+        return lambda line: self._say(f"{name:<{width}}{mark}{line}")
+
+    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something whose failure ends the run."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._failed)
+        return task
+
+    def _failed(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._end is not None and not self._end.done():
+            self._end.set_exception(error)
+
+    async def _call(self, when_ready: WhenReady, end: asyncio.Future[int]) -> None:
+        for keeper in self._keepers:
+            await keeper.ready.wait()
+        code = await when_ready()
+        if code is not None and not end.done():
+            end.set_result(code)
+
+    async def _first(self, work: Coroutine[Any, Any, object], end: asyncio.Future[int]) -> None:
+        """Wait for something or for the end, whichever comes first."""
+        task = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {task, end}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()
+
+    async def _stop_all(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for keeper in reversed(self._keepers):
+            await keeper.stop(self._hurry)

@@ -1,0 +1,490 @@
+"""Parts are started in order, watched, started again, and never left behind."""
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from authz.local import leash
+from authz.local.keeper import Pace
+from authz.local.state import FAILED
+from authz.local.supervisor import STOPPED
+from tests.local.stage import DEADLINE, Stage, gone, until, wait_until
+
+IGNORES = "signal.signal(signal.SIGTERM, signal.SIG_IGN); up(); rest()"
+# A child in the same group that outlives everything but SIGKILL.
+BREEDS = """
+pid = os.fork()
+if pid == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(str(os.getpid()), name + ".pids")
+    up()
+rest()
+"""
+TELLS = """
+def told(number, frame):
+    note(f"stop {name}", "order"); sys.exit(0)
+signal.signal(signal.SIGTERM, told)
+note(f"start {name}", "order"); up(); rest()
+"""
+
+
+# --- order -----------------------------------------------------------------------------------
+
+
+def test_order(stage: Stage) -> None:
+    """Parts start in their order and stop in reverse."""
+
+    async def play() -> int:
+        async with stage.playing(*(stage.part(name, TELLS) for name in "abc")) as run:
+            await until(lambda: len(stage.read("order")) == 3)
+            stage.send(signal.SIGTERM)
+            return await run
+
+    code = asyncio.run(play())
+
+    assert code == STOPPED
+    expected = ["start a", "start b", "start c", "stop c", "stop b", "stop a"]
+    assert stage.read("order") == expected
+
+
+def test_waits_until_ready(stage: Stage) -> None:
+    """No part starts before the one in front of it is ready."""
+    asked = itertools.count()
+
+    async def ready() -> bool:
+        assert stage.pids("b") == []
+        return next(asked) == 5
+
+    async def play() -> None:
+        async with stage.playing(stage.part("a", ready=ready), stage.part("b")):
+            await until(lambda: stage.pids("b"))
+
+    asyncio.run(play())
+
+    assert next(asked) == 6
+
+
+def test_not_ready_in_time(stage: Stage) -> None:
+    """A part that is not ready in time ends the run with the last lines that it wrote."""
+    script = "print('no luck today', flush=True); note('', 'spoke'); rest()"
+
+    async def ready() -> bool:
+        await until(lambda: stage.read("spoke"))
+        return False
+
+    async def play() -> int:
+        async with stage.playing(stage.part("a", script, ready=ready, patience=0.0)) as run:
+            return await run
+
+    assert asyncio.run(play()) == FAILED
+    told = stage.lines[0]
+    assert told.startswith("a could not start: not ready within 0 s")
+    assert str(stage.folder / "a.log") in told
+    assert told.endswith("\n    no luck today")
+
+
+def test_probe_that_hangs(stage: Stage) -> None:
+    """A question that is never answered counts as no, so that waiting stays bounded."""
+
+    async def ready() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    async def play() -> int:
+        pace = Pace(look=0.01, answer=0.01)
+        async with stage.playing(stage.part("a", ready=ready, patience=0.1), pace=pace) as run:
+            return await run
+
+    assert asyncio.run(play()) == FAILED
+
+
+def test_late(stage: Stage) -> None:
+    """A part that may be late lets the others start, says what it waits for, and is ready later."""
+
+    async def late() -> str:
+        return "issuer: no keys yet"
+
+    async def ready() -> bool:
+        return bool(stage.pids("b"))
+
+    async def play() -> None:
+        first = stage.part("a", ready=ready, patience=0.0, late=late)
+        pace = Pace(look=0.01, late_look=0.01)
+        async with stage.playing(first, stage.part("b"), pace=pace):
+            await until(lambda: "a  ready" in stage.lines and "b  ready" in stage.lines)
+
+    asyncio.run(play())
+
+    assert stage.lines[0] == "a  runs, but is not ready yet: issuer: no keys yet"
+
+
+def test_when_ready(stage: Stage) -> None:
+    """What runs when all is ready may end the run with a code of its own."""
+    seen: list[list[str]] = []
+
+    async def walk() -> int:
+        seen.append(list(stage.lines))
+        return 7
+
+    code = asyncio.run(stage.supervisor(stage.part("a"), stage.part("b")).run(walk))
+
+    assert code == 7
+    assert seen == [["a  ready", "b  ready"]]
+    assert all(gone(pid) for name in "ab" for pid in stage.pids(name))
+
+
+def test_when_ready_may_go_on(stage: Stage) -> None:
+    """What runs when all is ready may leave everything running."""
+    walked = asyncio.Event()
+
+    async def walk() -> None:
+        walked.set()
+
+    async def play() -> int:
+        supervisor = stage.supervisor(stage.part("a"))
+        run = asyncio.create_task(supervisor.run(walk))
+        await until(walked.is_set)
+        assert not gone(stage.pids("a")[0])
+        supervisor.stop()
+        return await run
+
+    assert asyncio.run(play()) == STOPPED
+
+
+def test_when_ready_raises(stage: Stage) -> None:
+    """What goes wrong in there is raised when every part has ended."""
+
+    async def walk() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(stage.supervisor(stage.part("a")).run(walk))
+
+    assert gone(stage.pids("a")[0])
+
+
+# --- death and restart -----------------------------------------------------------------------
+
+
+def test_restart(stage: Stage) -> None:
+    """A part that dies is started again, and one line says how it died."""
+
+    async def play() -> None:
+        async with stage.playing(stage.part("a"), stage.part("b")):
+            await until(lambda: "b  ready" in stage.lines)
+            os.kill(stage.pids("a")[0], signal.SIGKILL)
+            await until(lambda: len(stage.pids("a")) == 2)
+
+    asyncio.run(play())
+
+    said = [line for line in stage.lines if "SIGKILL" in line]
+    assert len(said) == 1
+    assert said[0].startswith("a  killed by SIGKILL after ")
+    assert said[0].endswith("starting it again in 0.01 s")
+    assert len(stage.pids("b")) == 1
+
+
+def test_restart_ends_what_the_dead_left(stage: Stage) -> None:
+    """Before a part starts again, the children of its dead process are ended."""
+
+    async def play() -> None:
+        async with stage.playing(stage.part("a", BREEDS)):
+            await until(lambda: len(stage.pids("a")) == 2 and "a  ready" in stage.lines)
+            parent, child = stage.pids("a")
+            os.kill(parent, signal.SIGKILL)
+            await until(lambda: len(stage.pids("a")) > 2)
+            await until(lambda: gone(child))
+
+    asyncio.run(play())
+
+
+def _waits(stage: Stage, count: int, **pace: object) -> list[float]:
+    """Return how long the keeper waits between restarts of a part that dies at once."""
+    waits: list[float] = []
+
+    async def ready() -> bool:
+        return True
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == count:
+            stage.send(signal.SIGTERM)
+            await asyncio.Event().wait()
+
+    async def play() -> int:
+        kept = Pace(pause=pause, **pace)  # type: ignore[arg-type]  # the fields of Pace
+        part = stage.part("a", "sys.exit(3)", ready=ready)
+        async with stage.playing(part, pace=kept) as run:
+            return await run
+
+    assert asyncio.run(play()) == STOPPED
+    return waits
+
+
+def test_back_off(stage: Stage) -> None:
+    """A part that keeps dying is started later and later, up to a bound, and never given up."""
+    waits = _waits(stage, 8, first_wait=0.5, longest_wait=10.0)
+
+    assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10]
+
+
+def test_steady_run_is_forgiven(stage: Stage) -> None:
+    """A part that ran steadily is started again as soon as at its first death."""
+    ages = itertools.count(step=100)
+
+    waits = _waits(stage, 4, first_wait=0.5, steady=30.0, clock=lambda: float(next(ages)))
+
+    assert waits == [0.5, 0.5, 0.5, 0.5]
+
+
+def test_crash_loop_at_start(stage: Stage) -> None:
+    """A part that dies again and again before it was ever ready ends the run, and says why."""
+    script = "print('the disk is full'); sys.exit(3)"
+
+    async def play() -> int:
+        async with stage.playing(stage.part("a"), stage.part("b", script)) as run:
+            return await run
+
+    assert asyncio.run(play()) == FAILED
+    assert stage.said("b could not start: exit status 3, 3 times in a row")
+    assert stage.said("\n    the disk is full")
+    assert len(stage.pids("b")) == 3
+    assert gone(stage.pids("a")[0])
+
+
+def test_no_program(stage: Stage) -> None:
+    """A program that is not there is said by name."""
+    part = stage.part("a", argv=("/nowhere/valkey-server",))
+
+    assert asyncio.run(stage.supervisor(part).run()) == FAILED
+    assert stage.said("cannot run /nowhere/valkey-server: No such file or directory")
+
+
+# --- ends ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_leaves_nothing(stage: Stage, number: signal.Signals) -> None:
+    """After a signal no process is left: no child, no grandchild, no zombie."""
+
+    async def play() -> int:
+        async with stage.playing(stage.part("a", BREEDS), stage.part("b")) as run:
+            await until(lambda: "b  ready" in stage.lines)
+            stage.send(number)
+            return await run
+
+    assert asyncio.run(play()) == STOPPED
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert stage.lines[-2:] == ["b  stopped", "a  stopped"]
+
+
+def test_stop_while_starting(stage: Stage) -> None:
+    """A signal that comes before all is ready ends the run too."""
+
+    async def play() -> int:
+        async with stage.playing(stage.part("a", "rest()"), stage.part("b")) as run:
+            await until(lambda: stage.pids("a"))
+            stage.send(signal.SIGTERM)
+            return await run
+
+    assert asyncio.run(play()) == STOPPED
+    assert stage.pids("b") == []
+
+
+def test_grace(stage: Stage) -> None:
+    """What does not listen to its stop signal is killed when its grace is over."""
+
+    async def play() -> int:
+        async with stage.playing(stage.part("a", IGNORES, grace=0.05)) as run:
+            await until(lambda: "a  ready" in stage.lines)
+            stage.send(signal.SIGTERM)
+            return await run
+
+    assert asyncio.run(play()) == STOPPED
+
+
+def test_second_signal_hurries(stage: Stage) -> None:
+    """A second signal waits for nobody's grace."""
+
+    async def play() -> int:
+        async with stage.playing(stage.part("a", IGNORES, grace=3600.0)) as run:
+            await until(lambda: "a  ready" in stage.lines)
+            stage.send(signal.SIGINT)
+            await asyncio.wait({run}, timeout=0.05)
+            assert not run.done()
+            stage.send(signal.SIGINT)
+            return await asyncio.wait_for(run, DEADLINE)
+
+    assert asyncio.run(play()) == STOPPED
+
+
+def test_drain_comes_first(stage: Stage) -> None:
+    """A part drains while it still works, and is asked to stop after that."""
+
+    async def drain() -> None:
+        assert not gone(stage.pids("a")[0])
+        with (stage.folder / "order").open("a") as order:
+            order.write("drained\n")
+
+    async def play() -> None:
+        async with stage.playing(stage.part("a", TELLS, drain=drain)):
+            await until(lambda: "a  ready" in stage.lines)
+
+    asyncio.run(play())
+
+    assert stage.read("order") == ["start a", "drained", "stop a"]
+
+
+def test_cancelled(stage: Stage) -> None:
+    """A caller that is cancelled leaves nothing behind either."""
+
+    async def play() -> None:
+        async with stage.playing(stage.part("a")) as run:
+            await until(lambda: "a  ready" in stage.lines)
+            run.cancel()
+
+    asyncio.run(play())
+
+
+# --- SIGHUP ----------------------------------------------------------------------------------
+
+RELOADS = """
+signal.signal(signal.SIGHUP, lambda *_: note("reloaded", "reloads"))
+up(); rest()
+"""
+
+
+def test_reload(stage: Stage) -> None:
+    """SIGHUP goes to the parts that reload, and does not touch the others."""
+    reloaded: list[None] = []
+
+    async def play() -> None:
+        parts = stage.part("a"), stage.part("b", RELOADS, reloads=True)
+        async with stage.playing(*parts, reloaded=lambda: reloaded.append(None)):
+            await until(lambda: "b  ready" in stage.lines)
+            stage.send(signal.SIGHUP)
+            await until(lambda: stage.read("reloads"))
+            assert not gone(stage.pids("a")[0])
+
+    asyncio.run(play())
+
+    assert reloaded == [None]
+
+
+def test_reload_waits_for_ears(stage: Stage) -> None:
+    """A part that has no handler yet gets its SIGHUP when it has: it would die of it."""
+    listens = asyncio.Event()
+
+    async def ready() -> bool:
+        return listens.is_set() and bool(stage.read("b.up"))
+
+    async def play() -> None:
+        async with stage.playing(stage.part("b", RELOADS, ready=ready, reloads=True)):
+            await until(lambda: stage.pids("b"))
+            stage.send(signal.SIGHUP)
+            listens.set()
+            await until(lambda: stage.read("reloads"))
+            assert len(stage.pids("b")) == 1
+
+    asyncio.run(play())
+
+
+# --- the supervisor's own death --------------------------------------------------------------
+
+_PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from tests.local.stage import Stage
+stage = Stage(Path(sys.argv[3]))
+from authz.local.supervisor import Supervisor
+parts = stage.part("a"), stage.part("b")
+sys.exit(asyncio.run(Supervisor(parts, stage.folder, stage.lines.append).run()))
+"""
+
+
+def _started(stage: Stage) -> subprocess.Popen[bytes]:
+    """Start a supervisor with two parts as a program of its own."""
+    root = str(Path(__file__).parents[2])
+    argv = [sys.executable, "-c", _PROGRAM, root, root, str(stage.folder)]
+    program = subprocess.Popen(argv)
+    wait_until(lambda: stage.read("b.up"))
+    return program
+
+
+@pytest.mark.attack("supervisor-killed")
+def test_killed_supervisor_leaves_no_orphan(stage: Stage) -> None:
+    """Parts die with a supervisor that was killed and could end nothing."""
+    program = _started(stage)
+    program.kill()
+    program.wait()
+
+    wait_until(lambda: all(gone(pid) for name in "ab" for pid in stage.pids(name)))
+    assert len(stage.pids("a")) == len(stage.pids("b")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_real_signals(stage: Stage, number: signal.Signals) -> None:
+    """A supervisor that is a program of its own ends cleanly on real signals."""
+    program = _started(stage)
+    program.send_signal(number)
+
+    assert program.wait(DEADLINE) == STOPPED
+    assert all(gone(pid) for name in "ab" for pid in stage.pids(name))
+
+
+def test_parent_gone_before_the_leash(stage: Stage) -> None:
+    """A part whose parent died before it was tied to it does not run at all."""
+    argv = [sys.executable, "-I", "-S", leash.__file__, "1", "/bin/touch", str(stage.folder / "x")]
+    done = subprocess.run(argv, check=False)
+
+    assert done.returncode != 0
+    assert not (stage.folder / "x").exists()
+
+
+# --- what a part is given --------------------------------------------------------------------
+
+
+def test_surroundings(stage: Stage) -> None:
+    """A part has its own session, its own environment, private files and default signals."""
+    script = """
+# Python sets LC_CTYPE where no locale is given (PEP 538).
+env = sorted(set(os.environ) - {"LC_CTYPE"})
+print("session", os.getsid(0) == os.getpid(), "env", env, "stdin", os.read(0, 1))
+open(f"{here}/made", "w").close()
+"""
+    env = {"ONLY": "this"}
+    asyncio.run(stage.supervisor(stage.part("a", script, env=env)).run())
+
+    assert f"session True env {sorted(env)} stdin b''" in stage.read("a.log")
+    assert (stage.folder / "made").stat().st_mode & 0o777 == 0o600
+
+
+def test_default_signals(stage: Stage) -> None:
+    """No signal is ignored in a part because Python ignores it."""
+    part = stage.part("a", argv=("/bin/grep", "SigIgn", "/proc/self/status"))
+    asyncio.run(stage.supervisor(part).run())
+
+    assert stage.read("a.log")[0].split() == ["SigIgn:", "0" * 16]
+
+
+def test_echo(stage: Stage) -> None:
+    """Lines of a part that echoes stand behind its name, as it wants them shown."""
+    script = "print('one\\ntwo', flush=True); up(); rest()"
+
+    async def play() -> None:
+        parts = stage.part("long", script, echo=str.upper), stage.part("b", script)
+        async with stage.playing(*parts):
+            await until(lambda: stage.said("b     ready"))
+
+    asyncio.run(play())
+
+    assert [line for line in stage.lines if "|" in line] == ["long | ONE", "long | TWO"]
+    assert stage.read("long.log") == stage.read("b.log") == ["one", "two"]
