@@ -321,8 +321,8 @@ def _decoded(value: str) -> str | None:
         return value
     payload = sentinel.group(1)
     try:
-        raw = b64decode(payload, validate=True)
-        # One spelling only: b64decode ignores the spare bits of the last character.
+        raw = b64decode(payload)
+        # One spelling only: b64decode skips what is not base64 and ignores spare bits.
         return raw.decode() if b64encode(raw).decode() == payload else None
     except (Base64Error, UnicodeDecodeError):
         return None

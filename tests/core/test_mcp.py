@@ -484,6 +484,9 @@ def test_named_things(method: str, member: str) -> None:
         pytest.param(rpc(_meta=META), modern("Tools/Call"), id="method-case"),
         pytest.param(rpc(_meta=META), modern("tools/call,tools/call"), id="method-twice"),
         pytest.param(rpc(_meta=META), modern(name="delete_all"), id="other-name"),
+        pytest.param(
+            rpc(title="delete_all", _meta=META), modern(name="delete_all"), id="another-member"
+        ),
         pytest.param(rpc(_meta=META), modern(name="Read_File"), id="name-case"),
         pytest.param(rpc(_meta=META), modern(name="read_file,read_file"), id="name-twice"),
         pytest.param(rpc(_meta=META), modern(name=""), id="name-empty"),
@@ -520,6 +523,21 @@ def test_named_things(method: str, member: str) -> None:
         ),
         pytest.param(
             rpc("acme/open", widget="w1", _meta=META), modern("acme/open", "w2"), id="extension"
+        ),
+        pytest.param(
+            rpc("acme/open", widget="", _meta=META),
+            modern("acme/open", "=?base64??="),
+            id="empty-like-the-body",
+        ),
+        pytest.param(
+            rpc("acme/open", widget=None, _meta=META),
+            modern("acme/open", "=?base64?%?="),
+            id="malformed-beside-null",
+        ),
+        pytest.param(
+            rpc("tasks/get", _meta=META),
+            modern("tasks/get", "=?base64?/w==?="),
+            id="malformed-beside-nothing",
         ),
         pytest.param(rpc(), {"mcp-method": "tools/list"}, id="legacy-method"),
         pytest.param(rpc(), {"mcp-name": "delete_all"}, id="legacy-name"),

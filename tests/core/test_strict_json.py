@@ -127,6 +127,8 @@ def test_reads_what_the_stdlib_reads(value: object) -> None:
 @example(["\\"], 0)
 @example(['\\"[[[['], 1)
 @example([{"[": ['\\\\"']}], 2)
+@example(["\\", [[]]], 2)
+@example(['\\"', [[]]], 2)
 def test_depth_is_exact(value: object, allowed: int) -> None:
     """A document is too deep where its objects and arrays nest deeper, whatever its strings say."""
     data = json.dumps(value).encode()
@@ -155,9 +157,11 @@ def test_depth_is_known_before_a_parser_recurses(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(strict_json, "_PLAIN", None)
     monkeypatch.setattr(strict_json, "_ESCAPED", None)
 
-    for opened in (b"[", b'{"a":', b'[{"\\"":', b"[" + b'"\\\\",['):
-        with pytest.raises(StrictJsonError, match="nested too deeply"):
-            loads(opened * 100_000)
+    # Each prefix would hide the brackets from a scan that misreads where its string ends.
+    for prefix in (b"", b'["\\\\",', b'["\\"",', b'["\\\\\\"",', b'{"\\\\":"\\"",":":'):
+        for opened in (b"[", b'{"a":', b'[{"\\"":', b'["\\\\",'):
+            with pytest.raises(StrictJsonError, match="nested too deeply"):
+                loads(prefix + opened * 100_000)
 
 
 def test_a_generous_depth_is_no_recursion_error() -> None:
