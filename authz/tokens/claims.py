@@ -67,6 +67,7 @@ def read_principal(
     check_issuer(claims, rules.issuer)
     times = _times(claims, rules, now)
     client_id = _client_id(claims)
+    _check_token_name(claims)
     principal = Principal(
         issuer=rules.issuer,
         subject=_subject(claims, client_id),
@@ -133,6 +134,12 @@ def _client_id(claims: Claims) -> str:
     if not _is_text(value) or not value.isascii():
         raise _invalid("client_id is missing or malformed")
     return value
+
+
+def _check_token_name(claims: Claims) -> None:
+    """Refuse a `jti` that is no text. It is not used: a token is named by its own digest."""
+    if "jti" in claims and not _is_text(claims["jti"]):
+        raise _invalid("jti is malformed")
 
 
 def _subject(claims: Claims, client_id: str) -> str | None:

@@ -18,6 +18,7 @@ from authz.tokens.jwk import KeySet, KeySetError, read_key_set
 
 _MAX_DOCUMENT: Final = 1 << 20  # bytes
 _OK: Final = 200
+_MAX_PORT: Final = 65535  # httpx takes any number, and the socket then raises OverflowError
 
 
 class Fault(Enum):
@@ -126,6 +127,8 @@ def _parse(text: object) -> httpx.URL:
         raise ValueError("not a URL") from error
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
         raise ValueError("not an http(s) URL without credentials")
+    if (url.port or 0) > _MAX_PORT:
+        raise ValueError("not a URL")
     return url
 
 

@@ -31,6 +31,7 @@ _OTHER_TOKEN_TYPES: Final = frozenset({"jwt", "application/jwt"})
 # Each of them changes how the rest is read, or says where to find a key (RFC 7515, section 4.1;
 # RFC 7516; RFC 7797). None has a meaning here, so none may be there and be ignored.
 _STEERING: Final = frozenset({"crit", "b64", "zip", "jwk", "jku", "x5u", "x5c", "enc"})
+_IGNORED: Final = ("cty", "x5t", "x5t#S256")  # of no use here, but strings where they are
 _KEY_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
@@ -85,6 +86,7 @@ def read_jws(token: str, algorithms: frozenset[str]) -> Unverified:
     signed, _, signature = token.rpartition(".")
     first, _, second = signed.partition(".")
     header = _json_object(_octets(first))
+    _check_members(header)
     algorithm = _algorithm(header, algorithms)
     _check_type(header)
     key_id = _key_id(header)
@@ -109,9 +111,14 @@ def _json_object(data: bytes) -> Mapping[str, object]:
     return document
 
 
-def _algorithm(header: Mapping[str, object], allowed: frozenset[str]) -> str:
+def _check_members(header: Mapping[str, object]) -> None:
     if not _STEERING.isdisjoint(header):
         raise Refused(Reason.TOKEN_INVALID, "the header steers the verifier")
+    if not all(isinstance(header.get(name, ""), str) for name in _IGNORED):
+        raise Refused(Reason.TOKEN_INVALID, "a header member is not a string")
+
+
+def _algorithm(header: Mapping[str, object], allowed: frozenset[str]) -> str:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in allowed:
         raise Refused(Reason.TOKEN_INVALID, "alg is not allowed")

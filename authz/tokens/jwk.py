@@ -191,4 +191,5 @@ def _public_members(entry: Mapping[str, object]) -> Mapping[str, object] | None:
 
 
 def _is_sound_rsa(exponent: int, modulus: int) -> bool:
-    return exponent in _RSA_EXPONENT and modulus.bit_length() in _RSA_BITS
+    # An even modulus is taken by the library and fails inside OpenSSL at the first signature.
+    return exponent in _RSA_EXPONENT and modulus.bit_length() in _RSA_BITS and modulus % 2 == 1

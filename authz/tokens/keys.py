@@ -167,8 +167,9 @@ class SigningKeys:
             task = self._fetch()
         if task is not None:
             await asyncio.wait({task}, timeout=self._renewal.deadline)
+        answered = task is None or (task.done() and not task.cancelled())
         # A log-in is not thrown away (401) because the issuer did not answer.
-        if self._is_fetching() or self._last is not None or self._loaded_at is None:
+        if not answered or self._last is not None or self._loaded_at is None:
             raise Unavailable("issuer", "the key set could not be read")
 
     def _may_ask(self) -> bool:

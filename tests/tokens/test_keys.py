@@ -1,0 +1,332 @@
+"""Keys kept fresh: renewal, cooldown, deadline, withdrawal. No test here waits for a clock."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from authz.core.reason import Reason
+from authz.tokens.issuer import Fault, IssuerError
+from authz.tokens.jwk import KeySet
+from authz.tokens.keys import Fetched, Renewal, SigningKeys
+from tests.tokens.forge import Clock, Source, ec_signer, key_set, outcome_of, rsa_signer
+
+UNAVAILABLE = "unavailable: issuer"
+DOWN = IssuerError(Fault.UNREACHABLE, "ConnectError")
+FIRST = key_set(rsa_signer().jwk())
+BOTH = key_set(rsa_signer().jwk(), ec_signer().jwk())
+
+
+class Stand:
+    """Keys, their source and their clock, with all that was observed."""
+
+    def __init__(
+        self, answer: KeySet | Exception = FIRST, *, deadline: float = 5.0, chance: float = 0.5
+    ) -> None:
+        self.source = Source(answer)
+        self.clock = Clock(100.0)
+        self.fetched: list[Fetched] = []
+        self.pauses: list[float] = []
+        self.keys = SigningKeys(
+            self.source,
+            Renewal(interval=300, jitter=0.1, retry=1, cooldown=30, deadline=deadline),
+            observer=self.fetched.append,
+            clock=self.clock,
+            sleep=self._sleep,
+            chance=lambda: chance,
+        )
+        self.on_pause: Callable[[int], None] = lambda _: None
+        self.most_pauses = 0
+        self.rested = asyncio.Event()
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.clock.now += seconds
+        self.on_pause(len(self.pauses))
+        if len(self.pauses) >= self.most_pauses:
+            self.rested.set()
+            await asyncio.Event().wait()  # until cancelled
+        await asyncio.sleep(0)
+
+    async def ask(self, kid: str | None = "mcp-rs256", alg: str = "RS256") -> str | Reason:
+        found = await outcome_of(self.keys.key(kid, alg))
+        return found if isinstance(found, (str, Reason)) else found.key_id
+
+    async def renew(self, times: int) -> None:
+        """Let the background fetch so many times."""
+        self.most_pauses = len(self.pauses) + times
+        task = asyncio.create_task(self.keys.run())
+        await self.rested.wait()
+        self.rested.clear()
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def test_the_first_token_brings_the_first_keys() -> None:
+    """Where no keys were ever loaded, a token waits for them, and the next one waits no more."""
+
+    async def play() -> None:
+        stand = Stand()
+        assert stand.keys.age() is None
+
+        assert await stand.ask() == "mcp-rs256"
+        assert await stand.ask() == "mcp-rs256"
+
+        assert stand.source.fetches == 1
+        assert stand.keys.age() == 0.0
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("issuer-down")
+def test_without_keys_and_issuer_nothing_can_be_said() -> None:
+    """No keys ever loaded and an issuer that fails: unavailable, never a refusal."""
+
+    async def play() -> None:
+        stand = Stand(DOWN)
+        for _ in range(100):
+            assert await stand.ask() == UNAVAILABLE
+            assert await stand.ask(None) == UNAVAILABLE
+        assert stand.source.fetches == 1
+
+        stand.clock.now += 30
+        stand.source.answer = FIRST
+        assert await stand.ask() == "mcp-rs256"
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("random-kids")
+def test_random_kids_cost_one_fetch_per_cooldown() -> None:
+    """10,000 random kids are one fetch per cooldown, leave known keys alone and nothing behind."""
+
+    async def play() -> None:
+        stand = Stand(BOTH)
+        await stand.renew(1)
+        size = len(vars(stand.keys))
+        for _ in range(10_000):
+            assert await stand.ask(secrets.token_hex(8)) is Reason.TOKEN_INVALID
+        assert await stand.ask() == "mcp-rs256"
+        assert stand.source.fetches == 2  # the renewal's and one more
+
+        stand.clock.now += 29.9
+        assert await stand.ask("another") is Reason.TOKEN_INVALID
+        assert stand.source.fetches == 2
+        stand.clock.now += 0.1
+        assert await stand.ask("another") is Reason.TOKEN_INVALID
+        assert stand.source.fetches == 3
+        assert size == len(vars(stand.keys))
+        assert len(stand.keys._keys.keys) == 2
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("random-kids")
+def test_the_cooldown_holds_after_a_failure_too() -> None:
+    """A failing issuer is not asked once per unknown kid, and good log-ins are not thrown away."""
+
+    async def play() -> None:
+        stand = Stand()
+        await stand.renew(1)
+        stand.source.answer = DOWN
+        for _ in range(1000):
+            assert await stand.ask(secrets.token_hex(8)) == UNAVAILABLE
+            assert await stand.ask() == "mcp-rs256"
+        assert stand.source.fetches == 2
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("random-kids")
+def test_concurrent_unknown_kids_share_one_fetch() -> None:
+    """A thousand tokens with the new key wait for one fetch, which serves them all."""
+
+    async def play() -> None:
+        stand = Stand()
+        await stand.renew(1)
+        stand.source.answer, stand.source.gate = BOTH, asyncio.Event()
+        waiting = [asyncio.create_task(stand.ask("mcp-es256", "ES256")) for _ in range(1000)]
+        lost = asyncio.create_task(stand.ask("nobody"))
+        await asyncio.sleep(0)
+        # Nobody with a known key waits for that fetch.
+        known = stand.ask()
+        with pytest.raises(StopIteration) as done:
+            known.send(None)
+        assert done.value.value == "mcp-rs256"
+        stand.source.gate.set()
+        assert set(await asyncio.gather(*waiting)) == {"mcp-es256"}
+        assert await lost is Reason.TOKEN_INVALID
+        assert stand.source.fetches == 2
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("issuer-hangs")
+def test_an_unknown_kid_waits_no_longer_than_the_deadline() -> None:
+    """Past the deadline the answer is unavailable, while the fetch goes on and fills the set."""
+
+    async def play() -> None:
+        stand = Stand(deadline=0.01)
+        await stand.renew(1)
+        stand.source.answer, stand.source.gate = BOTH, asyncio.Event()
+
+        assert await stand.ask("mcp-es256", "ES256") == UNAVAILABLE
+        assert await stand.ask("mcp-es256", "ES256") == UNAVAILABLE
+        assert await stand.ask() == "mcp-rs256"
+        stand.source.gate.set()
+        assert stand.keys._fetching is not None
+        await asyncio.wait({stand.keys._fetching})
+
+        assert await stand.ask("mcp-es256", "ES256") == "mcp-es256"
+        assert stand.source.fetches == 2
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("kid-missing")
+def test_what_no_fetch_could_mend_causes_none() -> None:
+    """A known kid with another algorithm, and no kid where none is meant, are refused at once."""
+
+    async def play() -> None:
+        stand = Stand(key_set(rsa_signer().jwk(), rsa_signer("other").jwk(), ec_signer().jwk()))
+        await stand.renew(1)
+
+        assert await stand.ask("mcp-rs256", "ES256") is Reason.TOKEN_INVALID
+        assert await stand.ask("mcp-es256", "RS256") is Reason.TOKEN_INVALID
+        assert await stand.ask(None, "RS256") is Reason.TOKEN_INVALID
+        assert await stand.ask(None, "ES256") == "mcp-es256"
+        assert stand.source.fetches == 1
+
+    asyncio.run(play())
+
+
+def test_a_caller_that_goes_away_does_not_end_the_fetch() -> None:
+    """A cancelled request leaves the fetch to the others that wait for it."""
+
+    async def play() -> None:
+        stand = Stand()
+        stand.source.gate = asyncio.Event()
+        first, second = (asyncio.create_task(stand.ask()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait({first})
+        stand.source.gate.set()
+
+        assert await second == "mcp-rs256"
+        assert first.cancelled()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("failure", [DOWN, ValueError("whatever"), RecursionError()], ids=repr)
+@pytest.mark.attack("issuer-down")
+def test_the_last_good_keys_stay_while_fetches_fail(failure: Exception) -> None:
+    """A fetch that fails, in whatever way, changes no key; the age tells how old they are."""
+
+    async def play() -> None:
+        stand = Stand(BOTH)
+        await stand.renew(1)
+        stand.source.answer = failure
+        age = stand.keys.age()
+        await stand.renew(5)
+
+        assert await stand.ask() == "mcp-rs256"
+        assert stand.source.fetches == 6
+        later = stand.keys.age()
+        assert age is not None
+        assert later is not None
+        assert later > age
+
+    asyncio.run(play())
+
+
+def test_renewal_comes_at_its_interval_and_sooner_after_failures() -> None:
+    """The interval while it works; after failures 1, 2, 4, ... seconds, at most the interval."""
+
+    async def play() -> None:
+        stand = Stand()
+        stand.on_pause = lambda count: setattr(
+            stand.source, "answer", FIRST if count > 13 else DOWN
+        )
+        await stand.renew(15)
+
+        assert stand.pauses == [300, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300, 300]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(("chance", "expected"), [(0.0, 270), (0.5, 300), (0.999999, 330)])
+def test_renewal_has_jitter(chance: float, expected: float) -> None:
+    """Workers that started together do not ask together for ever."""
+
+    async def play() -> None:
+        stand = Stand(chance=chance)
+        await stand.renew(1)
+
+        assert stand.pauses == [pytest.approx(expected, abs=0.001)]
+
+    asyncio.run(play())
+
+
+def test_each_fetch_is_reported_and_news_is_marked() -> None:
+    """The observer hears of every fetch; a fault that repeats is not news, recovery is."""
+
+    async def play() -> None:
+        stand = Stand(FIRST)
+        answers = [FIRST, DOWN, DOWN, IssuerError(Fault.LATE, "late"), FIRST, BOTH, BOTH]
+        stand.on_pause = lambda n: setattr(stand.source, "answer", answers[min(n, 6)])
+        await stand.renew(7)
+
+        assert [(f.fault, f.changed) for f in stand.fetched] == [
+            (None, True),
+            (Fault.UNREACHABLE, True),
+            (Fault.UNREACHABLE, False),
+            (Fault.LATE, True),
+            (None, True),
+            (None, True),
+            (None, False),
+        ]
+        assert stand.fetched[-1].keys == 2
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("key-withdrawn")
+def test_listeners_hear_of_withdrawn_keys_only() -> None:
+    """A key that is gone, or is another under its old name, is told by its identity."""
+    replaced = key_set(rsa_signer("new").jwk(kid="mcp-rs256"), ec_signer().jwk())
+    told: list[frozenset[str]] = []
+
+    async def play() -> None:
+        stand = Stand(BOTH)
+        stand.keys.on_withdrawn(told.append)
+        answers = [BOTH, BOTH, DOWN, replaced, FIRST]
+        stand.on_pause = lambda n: setattr(stand.source, "answer", answers[min(n, 4)])
+        await stand.renew(5)
+
+        assert stand.fetched[-1].withdrawn == 2
+
+    asyncio.run(play())
+
+    assert told == [BOTH.identities - replaced.identities, replaced.identities]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_closing_ends_the_fetch_under_way(loaded: bool) -> None:
+    """Nothing is left running when the service stops, and no log-in is thrown away by it."""
+
+    async def play() -> None:
+        stand = Stand()
+        await stand.keys.aclose()
+        if loaded:
+            await stand.renew(1)
+        stand.source.gate = asyncio.Event()
+        waiting = asyncio.create_task(stand.ask("mcp-es256", "ES256"))
+        await asyncio.sleep(0)
+        await stand.keys.aclose()
+
+        assert await waiting == UNAVAILABLE
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(play())
