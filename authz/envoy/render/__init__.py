@@ -1,0 +1,33 @@
+"""Envoy's whole configuration, from authz.yaml.
+
+Law: one file to edit. Whatever Envoy must know, down to the metadata documents, follows from the
+settings and from where the parts are; nothing in the rendered files is to be changed by hand.
+"""
+
+import warnings
+
+from pydantic.warnings import PydanticDeprecatedSince212
+
+from authz.config.load import Settings
+
+with warnings.catch_warnings():
+    # The classes of envoy-data-plane 2.2 were generated for an older pydantic and say so each
+    # time they are made: nothing that an operator could mend.
+    warnings.simplefilter("ignore", PydanticDeprecatedSince212)
+    from authz.envoy.render import bootstrap, fragments
+    from authz.envoy.render.site import Topology, site
+
+__all__ = ["Topology", "fragment", "render"]
+
+
+def render(settings: Settings, where: Topology) -> dict[str, str]:
+    """Return the text of every file that Envoy reads, by name; `envoy.yaml` is the first.
+
+    They belong in `where.folder`: envoy.yaml names the others there.
+    """
+    return bootstrap.files(site(settings.config, where), where)
+
+
+def fragment(settings: Settings, where: Topology) -> str:
+    """Return the filters, clusters and routes alone, for people who have an Envoy."""
+    return fragments.text(site(settings.config, where), where)

@@ -1,0 +1,169 @@
+"""Where Envoy sends requests: authz, the MCP servers, the issuer.
+
+Law: nothing is tried a second time. A tool call that may have been carried out is not repeated,
+and a decision that may have been charged is not asked for again.
+"""
+
+import ipaddress
+from typing import Final
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterDiscoveryType,
+    ClusterDnsLookupFamily,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    KeepaliveSettings,
+    TransportSocket,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    SubjectAltNameMatcher,
+    SubjectAltNameMatcherSanType,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions as Protocols,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from authz.config.scalars import Tcp, Unix
+from authz.envoy.render.pieces import address, duration, exactly
+from authz.envoy.render.site import McpServer, Site, Topology, Upstream
+
+AUTHZ: Final = "authz"
+ISSUER: Final = "issuer"
+
+_PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_CONNECT: Final = 5.0
+_CONNECT_AUTHZ: Final = 0.25
+# Shorter than the 5 s after which uvicorn and Node.js close an idle connection: otherwise a POST
+# now and then meets a connection that is just being closed, and is not repeated.
+_IDLE: Final = 4.0
+# What Envoy buffers for one connection before it stops reading.
+_BUFFER: Final = 32 * 1024
+# Streams of MCP servers stay open for long, one a client; Envoy's default is 1024.
+_REQUESTS: Final = 4096
+
+
+def clusters(site: Site, where: Topology) -> list[Cluster]:
+    """Return every cluster."""
+    found = [authz(site)]
+    found += [_upstream(cluster_of(server), server.upstream, where) for server in site.servers]
+    if site.portal is not None:
+        found.append(_upstream(ISSUER, site.portal.upstream, where))
+    return found
+
+
+def cluster_of(server: McpServer) -> str:
+    """Return the name of an MCP server's cluster."""
+    return f"mcp:{server.name}"
+
+
+def authz(site: Site) -> Cluster:
+    """Return the cluster of the service: HTTP/2, its workers as endpoints with gRPC health checks.
+
+    A worker that drains or died gets no more requests; where none is healthy Envoy asks all of
+    them (its panic threshold), and an unanswered question is a 503. The pings find a peer that
+    vanished without closing its connection.
+    """
+    http2 = Http2ProtocolOptions(
+        connection_keepalive=KeepaliveSettings(interval=duration(15), timeout=duration(5))
+    )
+    cluster = _cluster(AUTHZ, site.authz)
+    cluster.connect_timeout = duration(_CONNECT_AUTHZ)
+    cluster.health_checks = [
+        HealthCheck(
+            timeout=duration(0.5),
+            interval=duration(1),
+            no_traffic_interval=duration(1),
+            unhealthy_threshold=2,
+            healthy_threshold=1,
+            grpc_health_check=HealthCheckGrpcHealthCheck(),
+        )
+    ]
+    cluster.typed_extension_protocol_options = _protocols(
+        HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2), idle=None
+    )
+    return cluster
+
+
+def _upstream(name: str, upstream: Upstream, where: Topology) -> Cluster:
+    cluster = _cluster(name, (upstream.endpoint,))
+    cluster.connect_timeout = duration(_CONNECT)
+    cluster.typed_extension_protocol_options = _protocols(
+        HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions()),
+        idle=_IDLE,
+    )
+    if upstream.tls_name is not None:
+        cluster.transport_socket = _tls(upstream.tls_name, where.trusted_ca)
+    return cluster
+
+
+def _cluster(name: str, places: tuple[Tcp | Unix, ...]) -> Cluster:
+    endpoints = [LbEndpoint(endpoint=Endpoint(address=address(place))) for place in places]
+    named = any(isinstance(place, Tcp) and not _is_ip(place.host) for place in places)
+    limits = CircuitBreakersThresholds(
+        max_connections=_REQUESTS, max_pending_requests=_REQUESTS, max_requests=_REQUESTS
+    )
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STRICT_DNS if named else ClusterDiscoveryType.STATIC,
+        # All addresses of a name are tried: `localhost` may be ::1 while the server listens on
+        # 127.0.0.1 only.
+        dns_lookup_family=ClusterDnsLookupFamily.ALL,
+        per_connection_buffer_limit_bytes=_BUFFER,
+        circuit_breakers=CircuitBreakers(thresholds=[limits]),
+        load_assignment=ClusterLoadAssignment(
+            cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
+        ),
+    )
+
+
+def _protocols(config: HttpProtocolOptionsExplicitHttpConfig, idle: float | None) -> dict[str, Any]:
+    options = Protocols(explicit_http_config=config)
+    if idle is not None:
+        options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=duration(idle))
+    return {_PROTOCOLS: Any.pack(options)}
+
+
+def _tls(name: str, trusted_ca: str) -> TransportSocket:
+    """Return TLS whose certificate must be signed by a trusted authority and have that name."""
+    is_ip = _is_ip(name)
+    kind = SubjectAltNameMatcherSanType.IP_ADDRESS if is_ip else SubjectAltNameMatcherSanType.DNS
+    validation = CertificateValidationContext(
+        trusted_ca=DataSource(filename=trusted_ca),
+        match_typed_subject_alt_names=[SubjectAltNameMatcher(san_type=kind, matcher=exactly(name))],
+    )
+    context = UpstreamTlsContext(
+        # RFC 6066, section 3: an IP address is no server name.
+        sni="" if is_ip else name,
+        common_tls_context=CommonTlsContext(validation_context=validation),
+    )
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,235 @@
+"""The HTTP filters of the gateway's listener, in the order in which a request meets them.
+
+Law: what a client sent is stripped of everything that speaks for somebody else before any filter
+looks at it; nothing is forwarded that ext_authz has not allowed, also when nobody answers it.
+"""
+
+import math
+from typing import Final
+
+import betterproto2
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation as Mutation,
+)
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutationRemoveOnMatch,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    ApiVersion,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    RuntimeFractionalPercent,
+)
+from envoy_data_plane.envoy.config.route.v3 import (
+    FilterConfig,
+    RateLimit,
+    RateLimitAction,
+    RateLimitActionMaskedRemoteAddress,
+)
+from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
+    LocalRateLimitDescriptor,
+    RateLimitDescriptorEntry,
+)
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors, CorsPolicy
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
+    BufferSettings,
+    CheckSettings,
+    ExtAuthz,
+    ExtAuthzPerRoute,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
+    HeaderMutation,
+    Mutations,
+)
+from envoy_data_plane.envoy.extensions.filters.http.local_ratelimit.v3 import LocalRateLimit
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+from envoy_data_plane.envoy.type.v3 import (
+    FractionalPercent,
+    HttpStatus,
+    StatusCode,
+    TokenBucket,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from authz.config.scalars import Rate
+from authz.envoy.render.clusters import AUTHZ
+from authz.envoy.render.pieces import duration, exactly, overwrite
+from authz.envoy.render.site import Site
+
+CORS: Final = "envoy.filters.http.cors"
+EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
+LOCAL_RATE_LIMIT: Final = "envoy.filters.http.local_ratelimit"
+
+# Every name here could make somebody behind Envoy believe something that only Envoy or authz may
+# say: who is asking (x-authz-, remote-), where from and for which host (x-forwarded- and its
+# relatives; Envoy has read X-Forwarded-For by now, and each route says them anew), which path or
+# method is meant (x-original-, x-rewrite-url, x-http-method), how Envoy itself should act
+# (x-envoy-).
+_SPEAKING_FOR_OTHERS: Final = (
+    "x-authz-",
+    "remote-",
+    "x-forwarded-",
+    "x-original-",
+    "x-http-method",
+    "x-envoy-",
+)
+_SPEAKING_FOR_OTHERS_EXACTLY: Final = (
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-rewrite-url",
+    "x-method-override",
+    "proxy",
+    "proxy-authorization",
+)
+
+# What MCP clients in a browser send and read (both eras).
+_CORS_METHODS: Final = "GET, POST, DELETE"
+_CORS_ALLOWED: Final = (
+    "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, "
+    "mcp-session-id, last-event-id"
+)
+_CORS_EXPOSED: Final = "www-authenticate, mcp-session-id, retry-after, ratelimit, ratelimit-policy"
+_CORS_MAX_AGE: Final = "7200"
+
+# Addresses that are remembered; the one unused for longest is forgotten first.
+_ADDRESSES: Final = 10_000
+# Envoy takes no shorter fill_interval (seconds).
+_SHORTEST_FILL: Final = 0.05
+
+# The answer is to be authz's own 503 with its words; Envoy gives up a little later.
+_GRACE: Final = 0.1
+
+ALWAYS: Final = RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100))
+
+
+def http_filters(site: Site) -> list[HttpFilter]:
+    """Return the filters in their order.
+
+    CORS stands before the rate limit, so that a browser can read a 429; a preflight that it
+    answers costs authz nothing.
+    """
+    return [
+        _filter("envoy.filters.http.header_mutation", _strip()),
+        _filter(CORS, Cors()),
+        _filter(LOCAL_RATE_LIMIT, _per_address(site.limits.address_rate)),
+        ext_authz(site),
+        _filter("envoy.filters.http.router", Router()),
+    ]
+
+
+def ext_authz(site: Site) -> HttpFilter:
+    """Return the filter that asks authz (envoy.extensions.filters.http.ext_authz.v3.ExtAuthz).
+
+    Left at their defaults because their defaults are the safe ones: failure_mode_allow false,
+    clear_route_cache false (the route that was judged is the route that is taken),
+    include_peer_certificate false. All headers are sent, since a header that is not seen cannot
+    be refused, but the cookies: they are other people's secrets and decide nothing here.
+    """
+    config = ExtAuthz(
+        grpc_service=GrpcService(
+            envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ),
+            timeout=duration(site.deadline + _GRACE),
+        ),
+        transport_api_version=ApiVersion.V3,
+        failure_mode_allow=False,
+        status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
+        validate_mutations=True,
+        encode_raw_headers=True,
+        # Here and not on the routes: with_request_body of a route (CheckSettings) ignores
+        # pack_as_bytes (Envoy 1.39 and 1.40), and without it Envoy writes `!` for what is not
+        # UTF-8, so that authz would judge another text than the server gets.
+        with_request_body=BufferSettings(
+            max_request_bytes=site.limits.max_body, allow_partial_message=False, pack_as_bytes=True
+        ),
+        disallowed_headers=ListStringMatcher(patterns=[exactly("cookie")]),
+        stat_prefix="authz",
+    )
+    return _filter(EXT_AUTHZ, config)
+
+
+def check(server: str, *, body: bool) -> ExtAuthzPerRoute:
+    """Return a route's settings: which server it is, and whether its body is waited for.
+
+    The name arrives in `attributes.context_extensions`.
+    """
+    settings = CheckSettings(
+        context_extensions={"server": server}, disable_request_body_buffering=not body
+    )
+    return ExtAuthzPerRoute(check_settings=settings)
+
+
+def unchecked() -> ExtAuthzPerRoute:
+    """Return the settings of a route that is open to everybody."""
+    return ExtAuthzPerRoute(disabled=True)
+
+
+def unlimited() -> FilterConfig:
+    """Return the settings of a route on which the rate limit per address does not count."""
+    return FilterConfig(disabled=True)
+
+
+def cors_policy(site: Site) -> CorsPolicy:
+    """Return what browsers are told on MCP routes; origins are compared as whole texts."""
+    return CorsPolicy(
+        allow_origin_string_match=[exactly(origin) for origin in site.origins],
+        allow_methods=_CORS_METHODS,
+        allow_headers=_CORS_ALLOWED,
+        expose_headers=_CORS_EXPOSED,
+        max_age=_CORS_MAX_AGE,
+    )
+
+
+def _filter(name: str, config: betterproto2.Message) -> HttpFilter:
+    return HttpFilter(name=name, typed_config=Any.pack(config))
+
+
+def _strip() -> HeaderMutation:
+    matchers = [StringMatcher(prefix=prefix) for prefix in _SPEAKING_FOR_OTHERS]
+    matchers += [exactly(name) for name in _SPEAKING_FOR_OTHERS_EXACTLY]
+    removals = [
+        Mutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))
+        for matcher in matchers
+    ]
+    return HeaderMutation(mutations=Mutations(request_mutations=removals))
+
+
+def _per_address(rate: Rate) -> LocalRateLimit:
+    """Return one token bucket per client address, in Envoy itself.
+
+    The bucket without descriptors must exist and is never taken from: every request has an
+    address, and always_consume_default_token_bucket is off.
+    """
+    masked = RateLimitActionMaskedRemoteAddress(v4_prefix_mask_len=32, v6_prefix_mask_len=64)
+    per_address = LocalRateLimitDescriptor(
+        entries=[RateLimitDescriptorEntry(key="masked_remote_address")],
+        token_bucket=_bucket(rate),
+    )
+    return LocalRateLimit(
+        stat_prefix="per_address",
+        filter_enabled=ALWAYS,
+        filter_enforced=ALWAYS,
+        token_bucket=_bucket(rate),
+        always_consume_default_token_bucket=False,
+        rate_limits=[RateLimit(actions=[RateLimitAction(masked_remote_address=masked)])],
+        descriptors=[per_address],
+        max_dynamic_descriptors=_ADDRESSES,
+        response_headers_to_add=[
+            overwrite("retry-after", str(math.ceil(rate.window / rate.quota)))
+        ],
+    )
+
+
+def _bucket(rate: Rate) -> TokenBucket:
+    """Return a bucket that holds the whole quota and is refilled in small steps."""
+    step = max(_SHORTEST_FILL, rate.window / rate.quota)
+    return TokenBucket(
+        max_tokens=rate.quota,
+        tokens_per_fill=max(1, int(rate.quota * step / rate.window)),
+        fill_interval=duration(math.ceil(step * 1000) / 1000),
+    )

@@ -1,0 +1,193 @@
+"""The listeners: TLS, the HTTP connection manager, and the way from HTTP to HTTPS.
+
+Law: what arrives is bounded in size, number and time, and normalised or refused, before any
+filter sees it; what an address says of itself is believed from trusted proxies only.
+"""
+
+from typing import Final
+
+from envoy_data_plane.envoy.config.core.v3 import (
+    CidrRange,
+    ConfigSource,
+    DataSource,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    HttpProtocolOptionsHeadersWithUnderscoresAction,
+    PathConfigSource,
+    TransportSocket,
+    WatchedDirectory,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerInternalAddressConfig,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpFilter,
+    LocalReplyConfig,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CommonTlsContext,
+    DownstreamTlsContext,
+    SdsSecretConfig,
+    Secret,
+    TlsCertificate,
+    TlsParameters,
+    TlsParametersTlsProtocol,
+)
+from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
+from envoy_data_plane.google.protobuf import Any
+
+from authz.config.scalars import Tcp
+from authz.envoy.render.filters import http_filters
+from authz.envoy.render.pieces import address, duration
+from authz.envoy.render.replies import access_log, local_replies, plain_replies
+from authz.envoy.render.routes import gateway_routes, redirect_routes
+from authz.envoy.render.site import Site, Tls, Topology
+
+GATEWAY: Final = "gateway"
+REDIRECT: Final = "redirect"
+CERTIFICATE: Final = "certificate"
+CERTIFICATE_FILE: Final = "certificate.yaml"
+
+_BUFFER: Final = 32 * 1024
+# A token of 8 KiB, generous cookies of the portal, and headers; authz takes 64 KiB a request.
+_HEADERS_KIB: Final = 32
+_HEADERS: Final = 100
+_IDLE_CONNECTION: Final = 300
+_WAIT_FOR_HEADERS: Final = 10
+_WAIT_FOR_REQUEST: Final = 30
+_WAIT_FOR_HANDSHAKE: Final = 10
+_VERSIONS: Final = {
+    "1.2": TlsParametersTlsProtocol.TLSv1_2,
+    "1.3": TlsParametersTlsProtocol.TLSv1_3,
+}
+
+
+def listeners(site: Site, where: Topology) -> list[Listener]:
+    """Return the gateway's listener and, where there is one, that of plain HTTP."""
+    portal = None if site.portal is None else site.portal.authority
+    main = _chain(
+        _manager(GATEWAY, site, gateway_routes(site), http_filters(site), local_replies(portal))
+    )
+    if site.tls is not None:
+        main.transport_socket = _tls(site.tls, where.folder)
+        main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)
+    found = [_listener(GATEWAY, site.listen, main)]
+    if site.redirect is not None:
+        router = HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
+        manager = _manager(REDIRECT, site, redirect_routes(site), [router], plain_replies())
+        found.append(_listener(REDIRECT, site.redirect, _chain(manager)))
+    return found
+
+
+def certificate(tls: Tls) -> DiscoveryResponse:
+    """Return the file that Envoy reads the certificate by (SDS from a file).
+
+    Only a certificate that comes by SDS is watched (TlsCertificate.watched_directory): a rename
+    within its folder makes Envoy read both files again; a pair that does not fit is not taken,
+    so that the chain and the key may be renamed one after the other.
+    """
+    folder = tls.certificate.rpartition("/")[0] or "/"
+    files = TlsCertificate(
+        certificate_chain=DataSource(filename=tls.certificate),
+        private_key=DataSource(filename=tls.key),
+        watched_directory=WatchedDirectory(path=folder),
+    )
+    secret = Secret(name=CERTIFICATE, tls_certificate=files)
+    return DiscoveryResponse(resources=[Any.pack(secret)])
+
+
+def _listener(name: str, place: Tcp, chain: FilterChain) -> Listener:
+    return Listener(
+        name=name,
+        address=address(place, listen=True),
+        per_connection_buffer_limit_bytes=_BUFFER,
+        filter_chains=[chain],
+    )
+
+
+def _chain(manager: HttpConnectionManager) -> FilterChain:
+    name = "envoy.filters.network.http_connection_manager"
+    return FilterChain(filters=[Filter(name=name, typed_config=Any.pack(manager))])
+
+
+def _manager(
+    name: str,
+    site: Site,
+    routes: RouteConfiguration,
+    filters: list[HttpFilter],
+    replies: LocalReplyConfig,
+) -> HttpConnectionManager:
+    """Return the HTTP connection manager.
+
+    generate_request_id is on by default and preserve_external_request_id off: a request id is
+    always Envoy's own.
+    """
+    return HttpConnectionManager(
+        stat_prefix=name,
+        route_config=routes,
+        http_filters=filters,
+        access_log=[access_log()],
+        local_reply_config=replies,
+        # Who is asking.
+        use_remote_address=True,
+        xff_num_trusted_hops=site.trusted_hops,
+        internal_address_config=_nobody_is_internal(),
+        always_set_request_id_in_response=True,
+        server_name=GATEWAY,
+        # What is asked for: one spelling, or nothing.
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action=(
+            HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
+        ),
+        # How much, for how long. stream_idle_timeout is off on MCP routes.
+        max_request_headers_kb=_HEADERS_KIB,
+        request_headers_timeout=duration(_WAIT_FOR_HEADERS),
+        request_timeout=duration(_WAIT_FOR_REQUEST),
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=duration(_IDLE_CONNECTION),
+            max_headers_count=_HEADERS,
+            headers_with_underscores_action=(
+                HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST
+            ),
+        ),
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=site.limits.streams,
+            initial_stream_window_size=64 * 1024,
+            initial_connection_window_size=1024 * 1024,
+            # A malformed request ends its stream, not the connection: behind a proxy that is
+            # everybody's.
+            override_stream_error_on_invalid_http_message=True,
+        ),
+    )
+
+
+def _nobody_is_internal() -> HttpConnectionManagerInternalAddressConfig:
+    """Trust no address with headers of Envoy's own.
+
+    The message without ranges would trust all private addresses and loopback (RFC 1918): their
+    x-request-id and x-envoy-* would be believed.
+    """
+    nowhere = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
+    return HttpConnectionManagerInternalAddressConfig(cidr_ranges=[nowhere])
+
+
+def _tls(tls: Tls, folder: str) -> TransportSocket:
+    source = PathConfigSource(
+        path=f"{folder}/{CERTIFICATE_FILE}", watched_directory=WatchedDirectory(path=folder)
+    )
+    context = DownstreamTlsContext(
+        common_tls_context=CommonTlsContext(
+            tls_params=TlsParameters(tls_minimum_protocol_version=_VERSIONS[tls.minimum]),
+            alpn_protocols=["h2", "http/1.1"],
+            tls_certificate_sds_secret_configs=[
+                SdsSecretConfig(
+                    name=CERTIFICATE, sds_config=ConfigSource(path_config_source=source)
+                )
+            ],
+        )
+    )
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))

@@ -1,0 +1,57 @@
+"""Small pieces of Envoy's configuration that every file of this room needs.
+
+Law: one way to write an address, a header, a matcher.
+"""
+
+from datetime import timedelta
+
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+    Pipe,
+    SocketAddress,
+)
+from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+
+from authz.config.scalars import Tcp, Unix
+
+
+def address(place: Tcp | Unix, *, listen: bool = False) -> Address:
+    """Return an address (envoy.config.core.v3.Address), to connect to or to listen on."""
+    if isinstance(place, Unix):
+        return Address(pipe=Pipe(path=place.path))
+    # Without ipv4_compat a listener on [::] would not take IPv4 connections.
+    both = listen and place.host == "::"
+    return Address(
+        socket_address=SocketAddress(address=place.host, port_value=place.port, ipv4_compat=both)
+    )
+
+
+def overwrite(name: str, value: str) -> HeaderValueOption:
+    """Return a header that replaces whatever was there (a `%` in the value is Envoy's own)."""
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value),
+        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+
+
+def exactly(text: str) -> StringMatcher:
+    """Return a matcher of one text."""
+    return StringMatcher(exact=text)
+
+
+def method(*names: str) -> HeaderMatcher:
+    """Return a matcher of request methods; they are case-sensitive (RFC 9110, section 9.1)."""
+    matchers = [StringMatcher(exact=name) for name in names]
+    if len(matchers) == 1:
+        return HeaderMatcher(name=":method", string_match=matchers[0])
+    pattern = RegexMatcher(regex="|".join(names))
+    return HeaderMatcher(name=":method", string_match=StringMatcher(safe_regex=pattern))
+
+
+def duration(seconds: float) -> timedelta:
+    """Return a google.protobuf.Duration; 0 switches Envoy's timeouts off."""
+    return timedelta(milliseconds=round(seconds * 1000))

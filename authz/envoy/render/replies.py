@@ -1,0 +1,213 @@
+"""What Envoy says on its own: its errors as JSON-RPC, and its access log.
+
+Law: what authz or a route answered passes untouched; what Envoy itself answers on an MCP path is
+JSON-RPC that MCP clients show to people. Nothing is logged that could hold a secret: no query, no
+header but the host and the request id.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from envoy_data_plane.envoy.config.accesslog.v3 import (
+    AccessLog,
+    AccessLogFilter,
+    AndFilter,
+    ComparisonFilter,
+    ComparisonFilterOp,
+    ExtensionFilter,
+    HeaderFilter,
+    OrFilter,
+    ResponseFlagFilter,
+    StatusCodeFilter,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HeaderValueOption,
+    RuntimeUInt32,
+    SubstitutionFormatString,
+)
+from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
+from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
+from envoy_data_plane.envoy.extensions.access_loggers.stream.v3 import StdoutAccessLog
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    LocalReplyConfig,
+    ResponseMapper,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any, Struct
+
+from authz.core.reason import Reason
+from authz.envoy.render.pieces import overwrite
+from authz.envoy.render.site import Authority
+
+_JSON: Final = "application/json"
+_REQUEST_ID: Final = "%REQ(X-REQUEST-ID)%"
+# Seconds; as long as authz itself tells clients to wait for something of ours that is away.
+_AWAY: Final = "5"
+
+# Envoy's names for answers that are not its own errors (%RESPONSE_CODE_DETAILS%). A failing
+# ext_authz call is `ext_authz_error`, so its 503 is not among them.
+_SAID_ON_PURPOSE: Final = (
+    "response.code_details in ['ext_authz_denied', 'direct_response', 'cors_response']"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """State one of Envoy's own answers as MCP clients need it.
+
+    Attributes:
+        status: Envoy's status, which stays.
+        label: `data.reason`.
+        code: the JSON-RPC code.
+        sentence: what a person reads.
+        retry_after: seconds; None where waiting changes nothing or Envoy says it already.
+        flag: Envoy's response flag that it is for; None for any.
+    """
+
+    status: int
+    label: str
+    code: int
+    sentence: str
+    retry_after: str | None = None
+    flag: str | None = None
+
+
+def _as_authz(reason: Reason, retry_after: str | None = None, flag: str | None = None) -> Reply:
+    row = reason.row
+    return Reply(row.status, row.label, row.code, row.sentence, retry_after, flag)
+
+
+# The first that matches is said. Where authz has a row for the same thing, it is that row.
+REPLIES: Final = (
+    _as_authz(Reason.MALFORMED_REQUEST),
+    _as_authz(Reason.UNKNOWN_SERVER),
+    _as_authz(Reason.BODY_TOO_LARGE),
+    _as_authz(Reason.RATE_LIMITED),
+    _as_authz(Reason.INTERNAL, _AWAY, "UAEX"),
+    Reply(408, "request_timeout", -31070, "The request did not arrive in time."),
+    Reply(431, "headers_too_large", -31071, "The headers are larger than this gateway accepts."),
+    Reply(
+        503, "server_unavailable", -31072,
+        "The MCP server cannot be reached at the moment. Try again shortly.", _AWAY,
+    ),
+    Reply(504, "server_timeout", -31073, "The MCP server did not answer in time."),
+)  # fmt: skip
+_OTHERWISE: Final = Reply(0, "gateway_error", -31079, "The gateway could not pass this on.")
+
+
+def local_replies(portal: Authority | None) -> LocalReplyConfig:
+    """Return how Envoy words its own answers (HttpConnectionManager.local_reply_config).
+
+    Args:
+        portal: the origin of pages for people, who are told in plain text.
+    """
+    mappers = [ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)]
+    if portal is not None:
+        mappers.append(ResponseMapper(filter=_host_is(portal), body_format_override=_FOR_PEOPLE))
+    mappers += [
+        ResponseMapper(
+            filter=_when(reply),
+            body_format_override=_json_rpc(reply),
+            headers_to_add=_retry_after(reply),
+        )
+        for reply in REPLIES
+    ]
+    return LocalReplyConfig(mappers=mappers, body_format=_json_rpc(_OTHERWISE))
+
+
+def plain_replies() -> LocalReplyConfig:
+    """Return one wording for whatever Envoy answers where no MCP server is."""
+    on_purpose = ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)
+    return LocalReplyConfig(mappers=[on_purpose], body_format=_json_rpc(_OTHERWISE))
+
+
+def json_rpc_error(reply: Reply, request_id: str | None) -> dict[str, object]:
+    """Return the body of an error to nobody's request in particular: its id is null."""
+    data = {"reason": reply.label, "request_id": request_id}
+    error = {"code": reply.code, "message": reply.sentence, "data": data}
+    return {"jsonrpc": "2.0", "id": None, "error": error}
+
+
+def _json_rpc(reply: Reply) -> SubstitutionFormatString:
+    body = Struct.from_dict(json_rpc_error(reply, _REQUEST_ID))
+    return SubstitutionFormatString(json_format=body, content_type=_JSON)
+
+
+def _text(text: str) -> SubstitutionFormatString:
+    return SubstitutionFormatString(text_format_source=DataSource(inline_string=text))
+
+
+_AS_IT_IS: Final = _text("%LOCAL_REPLY_BODY%")
+_FOR_PEOPLE: Final = _text(
+    "This page cannot be shown at the moment (%RESPONSE_CODE%). Try again shortly.\n"
+)
+
+
+def _retry_after(reply: Reply) -> list[HeaderValueOption]:
+    return [] if reply.retry_after is None else [overwrite("retry-after", reply.retry_after)]
+
+
+def _on_purpose() -> AccessLogFilter:
+    config = Any.pack(ExpressionFilter(expression=_SAID_ON_PURPOSE))
+    name = "envoy.access_loggers.extension_filters.cel"
+    return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=config))
+
+
+def _host_is(authority: Authority) -> AccessLogFilter:
+    filters = [
+        AccessLogFilter(
+            header_filter=HeaderFilter(
+                header=HeaderMatcher(
+                    name=":authority",
+                    string_match=StringMatcher(exact=spelling, ignore_case=True),
+                )
+            )
+        )
+        for spelling in authority.spellings
+    ]
+    return filters[0] if len(filters) == 1 else AccessLogFilter(or_filter=OrFilter(filters=filters))
+
+
+def _when(reply: Reply) -> AccessLogFilter:
+    # The key names a runtime value that nobody sets; Envoy demands one.
+    status = RuntimeUInt32(default_value=reply.status, runtime_key="gateway.local_reply")
+    by_status = AccessLogFilter(
+        status_code_filter=StatusCodeFilter(
+            comparison=ComparisonFilter(op=ComparisonFilterOp.EQ, value=status)
+        )
+    )
+    if reply.flag is None:
+        return by_status
+    by_flag = AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=[reply.flag]))
+    return AccessLogFilter(and_filter=AndFilter(filters=[by_status, by_flag]))
+
+
+# X-Forwarded-Host is what the route says, X-Envoy-Original-Path what the client asked for before
+# the route rewrote it; without a route, or a rewrite, the request's own are the right ones.
+_FIELDS: Final = {
+    "time": "%START_TIME%",
+    "address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "method": "%REQ(:METHOD)%",
+    "host": "%REQ(X-FORWARDED-HOST?:AUTHORITY):256%",
+    "path": "%PATH(NQ:ORIG_OR_PATH):512%",
+    "route": "%ROUTE_NAME%",
+    "status": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "reason": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:reason)%",
+    "duration_ms": "%DURATION%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "protocol": "%PROTOCOL%",
+    "tls": "%DOWNSTREAM_TLS_VERSION%",
+    "request_id": _REQUEST_ID,
+}
+
+
+def access_log() -> AccessLog:
+    """Return one JSON line a request on the standard output."""
+    config = StdoutAccessLog(
+        log_format=SubstitutionFormatString(json_format=Struct.from_dict(dict(_FIELDS)))
+    )
+    return AccessLog(name="envoy.access_loggers.stdout", typed_config=Any.pack(config))

@@ -1,0 +1,172 @@
+"""The route table: which requests go where, and on what terms.
+
+Law: a path is compared as a whole and in one spelling; what no route names is answered 404 and
+reaches nobody. A route without authorization is open on purpose: a document, the answer to
+registration, or the issuer's own pages.
+"""
+
+import re
+from typing import Final
+
+from envoy_data_plane.envoy.config.core.v3 import HeaderValueOption
+from envoy_data_plane.envoy.config.route.v3 import (
+    RedirectAction,
+    RedirectActionRedirectResponseCode,
+    Route,
+    RouteAction,
+    RouteActionMaxStreamDuration,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthzPerRoute
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from authz.envoy.render.clusters import ISSUER, cluster_of
+from authz.envoy.render.filters import (
+    CORS,
+    EXT_AUTHZ,
+    LOCAL_RATE_LIMIT,
+    check,
+    cors_policy,
+    unchecked,
+    unlimited,
+)
+from authz.envoy.render.pieces import duration, method, overwrite
+from authz.envoy.render.site import Authority, McpServer, Portal, Site
+from authz.envoy.render.well_known import document_routes, https_only, registration_routes
+
+# Removed when the request leaves for the upstream, after authz has seen it. authz removes the
+# credentials too; this holds also where it forgets. The Origin has been judged: an MCP server
+# that knows no foreign ones would refuse what the gateway admitted.
+_NOT_FOR_SERVERS: Final = ("authorization", "cookie", "origin")
+# From an MCP server: cookies would be set for the gateway's origin, and CORS is the gateway's.
+_NOT_FROM_SERVERS: Final = (
+    "set-cookie",
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-methods",
+    "access-control-allow-headers",
+    "access-control-allow-private-network",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "x-envoy-upstream-service-time",
+)
+_PAGE_TIMEOUT: Final = 60
+_CLIENT_ADDRESS: Final = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+
+
+def gateway_routes(site: Site) -> RouteConfiguration:
+    """Return the routes of the gateway's listener."""
+    hosts = [gateway_host(site)]
+    if site.portal is not None:
+        hosts.append(portal_host(site.portal))
+    return RouteConfiguration(name="gateway", virtual_hosts=hosts)
+
+
+def gateway_host(site: Site) -> VirtualHost:
+    """Return the gateway under its own name: documents, registration, MCP servers."""
+    routes = [*document_routes(site.servers), *registration_routes()]
+    for server in site.servers:
+        routes += mcp_routes(site, server)
+    return VirtualHost(name="gateway", domains=list(site.authority.spellings), routes=routes)
+
+
+def redirect_routes(site: Site) -> RouteConfiguration:
+    """Return the routes of plain HTTP: pages are sent on to HTTPS, anything else is told to go.
+
+    A redirected POST would already have sent its token in the clear, unnoticed for ever.
+    """
+    places = [site.authority] if site.portal is None else [site.portal.authority, site.authority]
+    by_host = {authority.host: authority for authority in places}
+    hosts = [_redirect_host(authority) for authority in by_host.values()]
+    return RouteConfiguration(name="redirect", virtual_hosts=hosts)
+
+
+def mcp_routes(site: Site, server: McpServer) -> list[Route]:
+    """Return a server's routes: its one path, with the body for POST and without for the rest.
+
+    Methods that MCP does not have go to authz all the same: it refuses them with words.
+    """
+    posts = _mcp_route(site, server, check(server.name, body=True))
+    posts.match = RouteMatch(path=server.path, headers=[method("POST")])
+    return [posts, _mcp_route(site, server, check(server.name, body=False))]
+
+
+def portal_host(portal: Portal) -> VirtualHost:
+    """Return the issuer's pages under their own name, as the issuer itself serves them.
+
+    Authelia takes the leftmost X-Forwarded-For for the client's address and computes its own
+    URLs from X-Forwarded-Proto and -Host, so each is said by Envoy alone.
+    """
+    action = RouteAction(cluster=ISSUER, timeout=duration(_PAGE_TIMEOUT))
+    if portal.upstream.path != portal.path:
+        action.regex_rewrite = RegexMatchAndSubstitute(
+            pattern=RegexMatcher(regex=f"^{re.escape(portal.path)}/*"),
+            substitution=f"{portal.upstream.path}/",
+        )
+    pages = Route(
+        name="portal",
+        match=RouteMatch(prefix="/"),
+        route=action,
+        request_headers_to_add=_forwarded(portal.authority),
+        typed_per_filter_config={
+            EXT_AUTHZ: Any.pack(unchecked()),
+            LOCAL_RATE_LIMIT: Any.pack(unlimited()),
+        },
+    )
+    if portal.path:
+        pages.match = RouteMatch(path_separated_prefix=portal.path)
+    return VirtualHost(name="portal", domains=list(portal.authority.spellings), routes=[pages])
+
+
+def _mcp_route(site: Site, server: McpServer, checked: ExtAuthzPerRoute) -> Route:
+    upstream = server.upstream
+    action = RouteAction(
+        cluster=cluster_of(server),
+        prefix_rewrite=upstream.path or "/",
+        # MCP servers check Host against DNS rebinding, and know only their own.
+        host_rewrite_literal=upstream.host,
+        timeout=duration(0),
+        idle_timeout=duration(0),
+        max_stream_duration=RouteActionMaxStreamDuration(
+            max_stream_duration=duration(site.limits.max_stream)
+        ),
+    )
+    return Route(
+        name=f"mcp:{server.name}",
+        match=RouteMatch(path=server.path),
+        route=action,
+        request_headers_to_add=_forwarded(site.authority),
+        request_headers_to_remove=list(_NOT_FOR_SERVERS),
+        response_headers_to_remove=list(_NOT_FROM_SERVERS),
+        typed_per_filter_config={
+            EXT_AUTHZ: Any.pack(checked),
+            CORS: Any.pack(cors_policy(site)),
+        },
+    )
+
+
+def _forwarded(authority: Authority) -> list[HeaderValueOption]:
+    return [
+        overwrite("x-forwarded-for", _CLIENT_ADDRESS),
+        overwrite("x-forwarded-host", authority.text),
+        overwrite("x-forwarded-proto", authority.scheme),
+    ]
+
+
+def _redirect_host(authority: Authority) -> VirtualHost:
+    redirect = RedirectAction(
+        scheme_redirect=authority.scheme,
+        host_redirect=authority.text,
+        response_code=RedirectActionRedirectResponseCode.PERMANENT_REDIRECT,
+    )
+    pages = Route(
+        name="https",
+        match=RouteMatch(prefix="/", headers=[method("GET", "HEAD")]),
+        redirect=redirect,
+    )
+    # Whatever the port: outside, another one than ours may lead here.
+    domains = [authority.host, f"{authority.host}:*"]
+    return VirtualHost(name=authority.text, domains=domains, routes=[pages, https_only()])

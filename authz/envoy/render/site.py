@@ -1,0 +1,264 @@
+"""What the edge needs to know of a deployment, decided once.
+
+Law: plain values in the field's own words. Every address, name and duration of the rendered
+configuration comes from here; the other files of this room only spell them in Envoy's terms.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from authz.config import urls
+from authz.config.compile import metadata_url
+from authz.config.model import Config
+from authz.config.rules import Server
+from authz.config.scalars import Rate, Tcp, Unix
+
+Endpoint = Tcp | Unix
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """State where the parts of one deployment are, as Envoy sees them.
+
+    Attributes:
+        authz: every worker of the service that answers Check; none named: `service.check`.
+        admin: the path of Envoy's admin socket; it is never on the network, because whoever
+            reaches it can stop Envoy and read its configuration.
+        folder: where the rendered files will lie when Envoy reads them.
+        upstreams: servers that are reached elsewhere than their upstream's URL says, by name: the
+            Unix sockets of `authz up`.
+        issuer: the same for the issuer.
+        trusted_ca: the file of certificate authorities that upstreams with https are checked by.
+        memory: bytes of heap from which Envoy sheds load.
+    """
+
+    authz: tuple[Endpoint, ...] = ()
+    admin: str = "/run/authz/envoy-admin.sock"
+    folder: str = "/etc/envoy"
+    upstreams: Mapping[str, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
+    issuer: Endpoint | None = None
+    trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
+    memory: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Name one origin: what clients write in Host and `:authority`.
+
+    Attributes:
+        scheme: `https` or `http`.
+        host: the name, lower case; IPv6 in brackets.
+        port: always known, also where the URL leaves it out.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def text(self) -> str:
+        """Return the spelling without a default port."""
+        return self.host if self._is_default else f"{self.host}:{self.port}"
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Return every Host that means this origin (RFC 9110, section 4.2.3); no other does."""
+        full = f"{self.host}:{self.port}"
+        return (self.host, full) if self._is_default else (full,)
+
+    @property
+    def _is_default(self) -> bool:
+        return self.port == _PORTS[self.scheme]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """State how Envoy reaches one HTTP server behind it.
+
+    Attributes:
+        endpoint: where it listens.
+        host: the Host that it is sent; a client that talked to it directly would send the same.
+        tls_name: the name or IP address that its certificate must have; None without TLS.
+        path: the path of its URL; empty or with a slash in front.
+    """
+
+    endpoint: Endpoint
+    host: str
+    tls_name: str | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class McpServer:
+    """Hold one MCP server as the edge shows it.
+
+    Attributes:
+        name: as in authz.yaml; the `server` of the route's context_extensions.
+        path: its one path, compared as a whole.
+        upstream: where its requests go.
+        document: its RFC 9728 document.
+        document_path: where that is, as challenges say it.
+    """
+
+    name: str
+    path: str
+    upstream: Upstream
+    document: Mapping[str, object]
+    document_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Portal:
+    """Hold the issuer's own pages, where Envoy serves them.
+
+    Attributes:
+        authority: the issuer's origin.
+        path: the path of the issuer's URL, as a rule empty; its pages are under it.
+        upstream: where they are; its path stands in place of the public one.
+    """
+
+    authority: Authority
+    path: str
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Hold the files of the certificate (PEM) and the oldest protocol that is spoken."""
+
+    certificate: str
+    key: str
+    minimum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hold what clients may use of Envoy.
+
+    Attributes:
+        connections: the most at a time, from all clients.
+        streams: the most HTTP/2 streams at a time on one connection.
+        address_rate: the most requests of one address.
+        max_body: the longest body of a POST in bytes.
+        max_stream: seconds after which any MCP stream ends.
+    """
+
+    connections: int
+    streams: int
+    address_rate: Rate
+    max_body: int
+    max_stream: float
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Hold all that is rendered, besides what only a `Topology` knows.
+
+    Attributes:
+        authority: the gateway's own origin; every MCP server lies under it.
+        listen: where clients connect.
+        redirect: where plain HTTP is sent on to HTTPS; None where nothing listens for it.
+        tls: None where TLS ends before Envoy.
+        trusted_hops: proxies before Envoy whose X-Forwarded-For is believed.
+        origins: the web origins that may call.
+        limits: what clients may use.
+        deadline: seconds that a decision may take at most.
+        authz: where the service answers.
+        servers: the MCP servers.
+        portal: None where the issuer is served elsewhere.
+    """
+
+    authority: Authority
+    listen: Tcp
+    redirect: Tcp | None
+    tls: Tls | None
+    trusted_hops: int
+    origins: tuple[str, ...]
+    limits: Limits
+    deadline: float
+    authz: tuple[Endpoint, ...]
+    servers: tuple[McpServer, ...]
+    portal: Portal | None
+
+
+def site(config: Config, where: Topology) -> Site:
+    """Return what is to be rendered of a configuration that `lint` has passed."""
+    gateway = config.gateway
+    tls = gateway.tls
+    return Site(
+        authority=_authority(urls.split(gateway.url)),
+        listen=gateway.listen,
+        redirect=gateway.http_listen,
+        tls=None if tls is None else Tls(tls.certificate, tls.key, tls.minimum),
+        trusted_hops=gateway.trusted_hops,
+        origins=gateway.origins,
+        limits=Limits(
+            connections=gateway.max_connections,
+            streams=gateway.max_concurrent_streams,
+            address_rate=gateway.address_rate,
+            max_body=gateway.max_body,
+            max_stream=gateway.max_stream,
+        ),
+        deadline=config.issuer.deadline,
+        authz=where.authz or (config.service.check,),
+        servers=tuple(_server(config, name, where) for name in config.servers),
+        portal=_portal(config, where),
+    )
+
+
+def _server(config: Config, name: str, where: Topology) -> McpServer:
+    server, resource = config.servers[name], config.resource(name)
+    return McpServer(
+        name=name,
+        path=urls.split(resource).path,
+        upstream=_upstream(server.upstream, where.upstreams.get(name)),
+        document=_document(name, resource, config.issuer.url, _scopes(server)),
+        document_path=urls.split(metadata_url(resource)).path,
+    )
+
+
+def _document(name: str, resource: str, issuer: str, scopes: list[str]) -> dict[str, object]:
+    """Return the metadata of RFC 9728, section 2; the issuer is named exactly as it names itself.
+
+    Official clients refuse an authorization server whose `issuer` is spelled otherwise.
+    """
+    document: dict[str, object] = {
+        "resource": resource,
+        "authorization_servers": [issuer],
+        "bearer_methods_supported": ["header"],
+        "resource_name": name,
+    }
+    return document | ({"scopes_supported": scopes} if scopes else {})
+
+
+def _scopes(server: Server) -> list[str]:
+    """Return what the server or any of its tools asks for (`offline_access` no rule can ask)."""
+    tools = (server.tools or {}).values()
+    return sorted(set(server.scopes).union(*(tool.scopes for tool in tools)))
+
+
+def _portal(config: Config, where: Topology) -> Portal | None:
+    issuer = config.issuer
+    if not issuer.serve or issuer.internal is None:
+        return None
+    url = urls.split(issuer.url)
+    return Portal(_authority(url), url.path, _upstream(issuer.internal, where.issuer))
+
+
+def _authority(url: urls.Url) -> Authority:
+    return Authority(url.scheme, url.host, url.port)
+
+
+def _upstream(text: str, endpoint: Endpoint | None) -> Upstream:
+    url = urls.split(text)
+    name = url.host.strip("[]")
+    return Upstream(
+        endpoint=endpoint or Tcp(name, url.port),
+        host=_authority(url).text,
+        tls_name=name if url.scheme == "https" else None,
+        path=url.path,
+    )

@@ -1,0 +1,126 @@
+"""What the gateway answers itself: metadata documents and the answer to registration.
+
+Law: these are open to everybody and say nothing that depends on who asks. A well-known path is
+never answered with 401, 429 or 5xx, since clients give up on those, and any web origin may read
+it: the cors filter does not touch answers that Envoy makes itself.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValueOption
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    Route,
+    RouteMatch,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from authz.envoy.render.filters import EXT_AUTHZ, LOCAL_RATE_LIMIT, unchecked, unlimited
+from authz.envoy.render.pieces import method, overwrite
+from authz.envoy.render.replies import Reply, json_rpc_error
+from authz.envoy.render.site import McpServer
+
+_METADATA: Final = "/.well-known/oauth-protected-resource"
+_WELL_KNOWN: Final = "/.well-known/"
+_REGISTER: Final = "/register"
+
+_ANY_ORIGIN: Final = ("access-control-allow-origin", "*")
+_JSON: Final = ("content-type", "application/json")
+_CACHED: Final = ("cache-control", "public, max-age=300")
+_FRESH: Final = ("cache-control", "no-store")
+_PREFLIGHT: Final = (
+    _ANY_ORIGIN,
+    ("access-control-allow-methods", "GET, HEAD, POST, OPTIONS"),
+    ("access-control-allow-headers", "authorization, content-type, accept, mcp-protocol-version"),
+    ("access-control-max-age", "7200"),
+)
+
+_NOT_HERE: Final = {
+    "error": "not_found",
+    "error_description": (
+        "There is no such document here. The protected resource metadata of an MCP server "
+        f"is at {_METADATA} followed by the server's path; it names the authorization server."
+    ),
+}
+# RFC 7591, section 3.2.2 is the shape; the official MCP client shows the text.
+_NO_REGISTRATION: Final = {
+    "error": "access_denied",
+    "error_description": (
+        "This gateway has no dynamic client registration. Its operator registers clients in "
+        "Authelia's configuration.yml (identity_providers.oidc.clients) and names them under "
+        "clients in authz.yaml. Ask for a client_id and give it to your MCP client."
+    ),
+}
+_HTTPS_ONLY: Final = Reply(
+    403,
+    "https_only",
+    -31074,
+    "This gateway speaks HTTPS only. Use its https:// address; a token that was sent here has "
+    "been sent unprotected.",
+)
+
+
+def document_routes(servers: Sequence[McpServer]) -> list[Route]:
+    """Return the routes under /.well-known/ of one host.
+
+    With one server its document is at the root too (RFC 9728, section 3.1: clients that do not
+    know the path look there); with several none could be true there for all of them.
+    """
+    places = [(server.document_path, server) for server in servers]
+    if len(servers) == 1 and servers[0].document_path != _METADATA:
+        places.append((_METADATA, servers[0]))
+    preflight = _answer("preflight", RouteMatch(prefix=_WELL_KNOWN), 204, _PREFLIGHT)
+    preflight.match = RouteMatch(prefix=_WELL_KNOWN, headers=[method("OPTIONS")])
+    documents = [_document(path, server) for path, server in places]
+    missing = _answer(
+        "no-document", RouteMatch(prefix=_WELL_KNOWN), 404, (_ANY_ORIGIN, _JSON), _NOT_HERE
+    )
+    routes = [preflight, *documents, missing]
+    for route in routes:
+        route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(unlimited())
+    return routes
+
+
+def registration_routes() -> list[Route]:
+    """Return the answer to POST /register, where MCP clients without a client id turn to."""
+    preflight = RouteMatch(path=_REGISTER, headers=[method("OPTIONS")])
+    register = RouteMatch(path=_REGISTER, headers=[method("POST")])
+    headers = (_ANY_ORIGIN, _JSON, _FRESH)
+    return [
+        _answer("preflight", preflight, 204, _PREFLIGHT),
+        _answer("register", register, 400, headers, _NO_REGISTRATION),
+    ]
+
+
+def https_only() -> Route:
+    """Return the answer to whatever cannot be sent on from plain HTTP."""
+    body = json_rpc_error(_HTTPS_ONLY, None)
+    route = _answer("https-only", RouteMatch(prefix="/"), _HTTPS_ONLY.status, (_JSON,), body)
+    route.typed_per_filter_config.clear()  # no filter but the router stands on that listener
+    return route
+
+
+def _document(path: str, server: McpServer) -> Route:
+    match = RouteMatch(path=path, headers=[method("GET", "HEAD")])
+    headers = (_ANY_ORIGIN, _JSON, _CACHED)
+    return _answer(f"metadata:{server.name}", match, 200, headers, server.document)
+
+
+def _answer(
+    name: str,
+    match: RouteMatch,
+    status: int,
+    headers: Sequence[tuple[str, str]],
+    body: Mapping[str, object] | None = None,
+) -> Route:
+    text = None if body is None else DataSource(inline_string=json.dumps(body))
+    added: list[HeaderValueOption] = [overwrite(*header) for header in headers]
+    return Route(
+        name=name,
+        match=match,
+        direct_response=DirectResponseAction(status=status, body=text),
+        response_headers_to_add=added,
+        typed_per_filter_config={EXT_AUTHZ: Any.pack(unchecked())},
+    )

@@ -1,0 +1,143 @@
+"""What Envoy answers itself, and what browsers may read, through the real Envoy.
+
+Law: documents are open to everybody, preflights to known origins; every refusal of Envoy's own
+on an MCP path is an error that MCP clients show.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import GATEWAY, GOOD, MAX_BODY, ORIGIN, PORTAL, Gateway
+from tests.support.wild_client import is_json_rpc_error, preflight
+
+
+def test_a_preflight_of_a_known_origin_is_answered_before_authorization(gateway: Gateway) -> None:
+    """A browser learns what it may send without a token."""
+    answer = gateway.send("OPTIONS", "/files", *preflight(ORIGIN))
+
+    assert answer.status == 200
+    assert answer.header("access-control-allow-origin") == ORIGIN
+    assert "mcp-protocol-version" in (answer.header("access-control-allow-headers") or "")
+    assert gateway.authz.checks == []
+
+
+@pytest.mark.attack("plain-options")
+@pytest.mark.parametrize(
+    "headers",
+    [(), (("origin", ORIGIN),), preflight("https://evil.example"), preflight("null"),
+     (("access-control-request-method", "POST"),)],
+    ids=["plain", "no-method", "foreign", "null", "no-origin"],
+)  # fmt: skip
+def test_any_other_options_goes_to_authz(gateway: Gateway, headers: Any) -> None:
+    """OPTIONS that is no preflight of a known origin is no way around authorization."""
+    answer = gateway.send("OPTIONS", "/files", *headers)
+
+    assert answer.status == 401
+    assert gateway.authz.last.method == "OPTIONS"
+    assert gateway.arrived()["files"] == 0
+
+
+@pytest.mark.parametrize("token", [GOOD, ("authorization", "Bearer bad")])
+def test_a_page_of_a_known_origin_can_read_any_answer(
+    gateway: Gateway, token: tuple[str, str]
+) -> None:
+    """CORS fields are the gateway's on answers of servers and on denials."""
+    answer = gateway.send("POST", "/files", token, ("Origin", ORIGIN), body=b"{}")
+
+    assert answer.values("access-control-allow-origin") == [ORIGIN]
+    assert "www-authenticate" in (answer.header("access-control-expose-headers") or "")
+
+
+def test_a_page_of_another_origin_can_read_nothing(gateway: Gateway) -> None:
+    """What a hostile server says about CORS is dropped."""
+    answer = gateway.send("POST", "/files", GOOD, ("Origin", "https://evil.example"), body=b"{}")
+
+    assert [name for name, _ in answer.headers if name.startswith("access-control-")] == []
+
+
+METADATA = "/.well-known/oauth-protected-resource"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_metadata_of_a_server_is_readable_by_anybody(gateway: Gateway, method: str) -> None:
+    """RFC 9728: the resource as clients write it, the issuer, the scopes of server and tools."""
+    answer = gateway.send(method, f"{METADATA}/files", ("Origin", "https://anything.example"))
+
+    assert answer.status == 200
+    assert answer.header("content-type") == "application/json"
+    assert answer.values("access-control-allow-origin") == ["*"]
+    assert gateway.authz.checks == []
+    if method == "GET":
+        assert answer.json() == {
+            "resource": "https://mcp.example.test/files",
+            "authorization_servers": ["https://auth.example.test"],
+            "bearer_methods_supported": ["header"],
+            "resource_name": "files",
+            "scopes_supported": ["mcp:files", "mcp:files:write"],
+        }
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/files/", "/unknown", "/../oauth-authorization-server"],
+)
+def test_a_document_that_does_not_exist_is_a_404_that_browsers_can_read(
+    gateway: Gateway, path: str
+) -> None:
+    """With several servers there is none at the root; the authorization server is elsewhere."""
+    answer = gateway.send("GET", METADATA + path, ("Origin", "https://anything.example"))
+
+    assert answer.status == 404
+    assert answer.json()["error"] == "not_found"
+    assert answer.values("access-control-allow-origin") == ["*"]
+
+
+@pytest.mark.parametrize("path", [f"{METADATA}/files", METADATA, "/register"])
+def test_preflights_of_open_documents_are_answered_for_any_origin(
+    gateway: Gateway, path: str
+) -> None:
+    """Clients in browsers send mcp-protocol-version even to documents, so they ask first."""
+    answer = gateway.send("OPTIONS", path, *preflight("https://anything.example"))
+
+    assert answer.status == 204
+    assert answer.values("access-control-allow-origin") == ["*"]
+    assert "mcp-protocol-version" in (answer.header("access-control-allow-headers") or "")
+
+
+def test_registration_is_answered_with_what_to_do(gateway: Gateway) -> None:
+    """POST /register is the last thing that clients without a client id try; they show the text."""
+    answer = gateway.send("POST", "/register", body=b"{}")
+
+    assert answer.status == 400
+    assert set(answer.json()) == {"error", "error_description"}
+    assert "authz.yaml" in str(answer.json()["error_description"])
+
+
+def test_plain_http_leads_to_https(gateway: Gateway) -> None:
+    """A page is sent on to the public name; nothing else is, since its token would be exposed."""
+    answer = gateway.plain("GET", "/files?x=1", host=f"{GATEWAY}:8080")
+    assert (answer.status, answer.header("location")) == (308, "https://mcp.example.test/files?x=1")
+
+    answer = gateway.plain("POST", "/files", GOOD, body=b"{}")
+    assert answer.status == 403
+    assert is_json_rpc_error(answer)
+
+    assert gateway.plain("GET", "/", host="evil.example").status == 404
+    assert gateway.authz.checks == []
+
+
+def test_the_portal_is_served_as_it_is(gateway: Gateway) -> None:
+    """Cookies, credentials and long bodies pass, CORS is the issuer's own, authz is not asked."""
+    body = b"x" * (MAX_BODY + 1)
+    sent = [("Cookie", "authelia_session=s"), ("Authorization", "Basic Yw=="), ("Origin", ORIGIN)]
+    answer = gateway.portal("POST", "/api/oidc/token?x=1", *sent, body=body)
+
+    (request,) = gateway.servers["issuer"].arrived
+    assert (request.path, request.body) == ("/api/oidc/token?x=1", body)
+    assert request.values("cookie") == ["authelia_session=s"]
+    assert request.values("authorization") == ["Basic Yw=="]
+    assert request.values("host") == [PORTAL]
+    assert len(answer.values("set-cookie")) == 1
+    assert answer.values("access-control-allow-origin") == ["https://evil.example"]
+    assert gateway.authz.checks == []

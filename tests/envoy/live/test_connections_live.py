@@ -1,0 +1,136 @@
+"""Streams, TLS and logs, through the real Envoy.
+
+Law: events pass as they come, the certificate is renewed without a restart, no log holds a secret.
+"""
+
+import json
+import ssl
+import threading
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+
+from tests.support.edge import certificate
+from tests.support.gateway import GATEWAY, GOOD, ORIGIN, PORTAL, Gateway, tls
+from tests.support.wild_client import is_json_rpc_error
+
+
+def test_events_pass_as_they_come(gateway: Gateway) -> None:
+    """A stream is not buffered: the first event is read while the second is not yet sent."""
+    server = gateway.servers["files"]
+    server.go_on.clear()
+    with (
+        gateway.well_behaved() as client,
+        client.stream("GET", "/files?stream", headers=[GOOD]) as answer,
+    ):
+        events = answer.iter_bytes()
+        assert next(events) == b"data: first\n\n"
+        server.go_on.set()
+        assert next(events) == b"data: second\n\n"
+
+
+def test_both_versions_of_http_are_offered(gateway: Gateway) -> None:
+    """ALPN offers h2 and http/1.1."""
+    offered = []
+    for protocol in ("h2", "http/1.1"):
+        with replace(gateway.send, tls=tls(protocol)).connect() as sock:
+            assert isinstance(sock, ssl.SSLSocket)
+            offered.append((sock.selected_alpn_protocol(), sock.version()))
+
+    assert offered == [("h2", "TLSv1.3"), ("http/1.1", "TLSv1.3")]
+
+
+def test_older_tls_is_refused(gateway: Gateway) -> None:
+    """TLS 1.2 is not spoken unless the settings say so."""
+    old = tls("http/1.1")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"),
+        replace(gateway.send, tls=old).connect(),
+    ):
+        pass
+
+
+def test_a_renewed_certificate_is_taken_without_a_restart(gateway: Gateway) -> None:
+    """Renaming chain and key into place is enough; connections before and after are served."""
+    certificate(gateway.folder, 2, GATEWAY, PORTAL)
+
+    serials = iter(lambda: serial(gateway), 2)
+    assert sum(1 for _ in zip(serials, range(500), strict=False)) < 500
+    assert gateway.send("POST", "/files", GOOD, body=b"{}").status == 200
+
+
+def serial(gateway: Gateway) -> int:
+    with gateway.send.connect() as sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        found = x509.load_der_x509_certificate(sock.getpeercert(binary_form=True) or b"")
+    return found.serial_number
+
+
+@pytest.mark.attack("token-in-query")
+def test_the_access_log_holds_no_secret(gateway: Gateway) -> None:
+    """Path without query, no token, no cookie; enough to find a request again."""
+    secrets = ["tok3n", "c00kie", "qu3ry"]
+    cookie = ("Cookie", "s=c00kie")
+    with gateway.logged() as log:
+        token = ("Authorization", "Bearer tok3n")
+        answer = gateway.send("POST", "/files?access_token=qu3ry", token, cookie, body=b"{}")
+        gateway.send("POST", "/files?x=qu3ry", GOOD, cookie, body=b"{}")
+        gateway.portal("GET", "/consent?code=qu3ry", cookie)
+    denied, allowed, page = log
+
+    assert not any(secret in json.dumps([denied, allowed, page]) for secret in secrets)
+    assert denied["request_id"] == answer.header("x-request-id")
+    assert (denied["status"], denied["details"], denied["path"]) == (
+        401,
+        "ext_authz_denied",
+        "/files",
+    )
+    assert (allowed["route"], allowed["host"], allowed["path"]) == ("mcp:files", GATEWAY, "/files")
+    assert (page["route"], page["host"], page["path"]) == ("portal", PORTAL, "/consent")
+    assert denied["address"] == "127.0.0.1"
+
+
+def test_the_admin_interface_is_on_a_socket_of_its_owner_alone(gateway: Gateway) -> None:
+    """Envoy listens on its two ports and nowhere else; its admin socket has mode 0600."""
+    mode = gateway.envoy.admin.stat().st_mode & 0o777
+    listeners = json.loads(gateway.envoy.ask("/listeners?format=json"))["listener_statuses"]
+
+    assert mode == 0o600
+    assert sorted(listener["name"] for listener in listeners) == ["gateway", "redirect"]
+
+
+def test_headers_beyond_all_bounds_are_refused_in_words(gateway: Gateway) -> None:
+    """More than 32 KiB of headers are 431 in JSON-RPC."""
+    answer = gateway.send("POST", "/files", ("x-long", "x" * 40_000), body=b"{}")
+
+    assert answer.status == 431
+    assert is_json_rpc_error(answer)
+
+
+def test_a_server_that_is_away_is_said_to_be(gateway: Gateway) -> None:
+    """Envoy's 503 for an upstream is JSON-RPC, says when to come back, and no address."""
+    answer = gateway.send("POST", "/gone", GOOD, ("Origin", ORIGIN), body=b"{}")
+
+    assert answer.status == 503
+    assert is_json_rpc_error(answer)
+    assert "server_unavailable" in answer.body.decode()
+    assert str(gateway.folder) not in answer.body.decode()
+    assert answer.header("retry-after") == "5"
+    assert answer.header("access-control-allow-origin") == ORIGIN
+
+
+def test_an_unanswered_question_is_a_refusal(gateway: Gateway) -> None:
+    """Where authz does not answer in its deadline the request is refused in words, with 503."""
+    gateway.authz.hold = threading.Event()
+    try:
+        answer = gateway.send("POST", "/files", GOOD, body=b"{}")
+    finally:
+        gateway.authz.hold.set()
+        gateway.authz.hold = None
+
+    assert answer.status == 503
+    assert is_json_rpc_error(answer)
+    assert answer.header("retry-after") == "5"
+    assert gateway.arrived()["files"] == 0

@@ -1,0 +1,116 @@
+"""What a request cannot bring along, through the real Envoy.
+
+Law: who asks, from where, and for what is said by Envoy and authz alone; cookies and tokens stay
+at the gateway.
+"""
+
+import pytest
+
+from tests.support.gateway import GOOD, ORIGIN, Gateway
+
+IDENTITY = ["subject", "client", "issuer", "scopes", "groups", "server", "request-id", "anything"]
+
+
+@pytest.mark.attack("spoofed-identity")
+@pytest.mark.parametrize("name", IDENTITY)
+def test_what_a_client_says_of_its_identity_reaches_nobody(gateway: Gateway, name: str) -> None:
+    """x-authz- headers come from authz or not at all, in any case, doubled, or hop by hop."""
+    headers = [
+        (f"X-Authz-{name}", "evil"),
+        (f"x-authz-{name}", "evil"),
+        (f"X-AUTHZ-{name.upper()}", "evil"),
+        ("Connection", f"keep-alive, x-authz-{name}"),
+    ]
+    gateway.send("POST", "/files", GOOD, *headers, body=b"{}")
+
+    (request,) = gateway.servers["files"].arrived
+    expected = ["from-authz"] if name == "subject" else []
+    assert request.values(f"x-authz-{name}") == expected
+    assert "evil" not in str(request.headers)
+    assert "evil" not in str(gateway.authz.last.headers)
+
+
+@pytest.mark.attack("spoofed-identity")
+@pytest.mark.parametrize("name", ["x_authz_subject", "X-Authz_Subject", "content_length"])
+def test_a_name_with_an_underscore_is_refused(gateway: Gateway, name: str) -> None:
+    """`_` and `-` are the same to many servers, so the one is not forwarded."""
+    answer = gateway.send("POST", "/files", GOOD, (name, "evil"), body=b"{}")
+
+    assert answer.status == 400
+    assert gateway.arrived()["files"] == 0
+
+
+FOREIGN = [
+    "forwarded", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix",
+    "x-forwarded-user", "x-forwarded-uri", "x-forwarded-client-cert", "x-real-ip", "x-client-ip",
+    "true-client-ip", "remote-user", "remote-groups", "x-envoy-internal", "x-envoy-retry-on",
+    "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms", "x-envoy-external-address",
+    "x-envoy-auth-partial-body", "x-envoy-force-trace", "x-envoy-hedge-on-per-try-timeout",
+    "proxy-authorization",
+]  # fmt: skip
+
+
+@pytest.mark.attack("spoofed-forwarding")
+@pytest.mark.parametrize("server", ["files", "issuer"])
+def test_only_envoy_says_where_a_request_is_from(gateway: Gateway, server: str) -> None:
+    """Headers that speak for proxies, for Envoy or for a log-in are dropped or said anew."""
+    client = gateway.portal if server == "issuer" else gateway.send
+    client("POST", "/files", GOOD, *((name, "6.6.6.6") for name in FOREIGN), body=b"{}")
+
+    (request,) = gateway.servers[server].arrived
+    assert "6.6.6.6" not in str(request.headers)
+    assert request.values("x-forwarded-for") == ["127.0.0.1"]
+    assert request.values("x-forwarded-host") == [client.host]
+    assert request.values("x-forwarded-proto") == ["https"]
+
+
+@pytest.mark.attack("forged-address")
+@pytest.mark.parametrize("forged", ["6.6.6.6", "6.6.6.6, 7.7.7.7", "::1", "127.0.0.2", "unknown"])
+@pytest.mark.parametrize("server", ["files", "issuer"])
+def test_an_address_is_not_believed_without_a_trusted_proxy(
+    gateway: Gateway, server: str, forged: str
+) -> None:
+    """With no trusted hop the peer's own address counts, for authz and for Authelia."""
+    client = gateway.portal if server == "issuer" else gateway.send
+    client("POST", "/files", GOOD, ("X-Forwarded-For", forged), body=b"{}")
+
+    (request,) = gateway.servers[server].arrived
+    assert request.values("x-forwarded-for") == ["127.0.0.1"]
+    assert all(check and check.address == "127.0.0.1" for check in gateway.authz.checks)
+
+
+def test_a_request_id_is_never_the_clients(gateway: Gateway) -> None:
+    """Each request gets a fresh id, the same for authz, the server and the client."""
+    answer = gateway.send("POST", "/files", GOOD, ("X-Request-Id", "mine"), body=b"{}")
+
+    (request,) = gateway.servers["files"].arrived
+    assert answer.header("x-request-id") == gateway.authz.last.request_id != "mine"
+    assert request.values("x-request-id") == [gateway.authz.last.request_id]
+
+
+@pytest.mark.attack("cookies")
+def test_cookies_pass_neither_way_on_mcp_routes(gateway: Gateway) -> None:
+    """The person's session at Authelia reaches neither authz nor a server, which sets none."""
+    answer = gateway.send("POST", "/files", GOOD, ("Cookie", "authelia_session=s"), body=b"{}")
+
+    (request,) = gateway.servers["files"].arrived
+    assert request.values("cookie") == answer.values("set-cookie") == []
+    assert "cookie" not in gateway.authz.last.headers
+
+
+def test_the_token_reaches_authz_and_nobody_else(gateway: Gateway) -> None:
+    """The router takes the credentials away, also where authz forgets to."""
+    gateway.send("POST", "/files", GOOD, ("Origin", ORIGIN), body=b"{}")
+
+    (request,) = gateway.servers["files"].arrived
+    assert gateway.authz.last.headers["authorization"] == GOOD[1]
+    assert request.values("authorization") == request.values("origin") == []
+
+
+def test_a_server_is_called_by_its_own_name(gateway: Gateway) -> None:
+    """Host is the upstream's: MCP servers refuse foreign ones against DNS rebinding."""
+    gateway.send("POST", "/files", GOOD, body=b"{}")
+    gateway.send("POST", "/notes", GOOD, body=b"{}")
+
+    hosts = [gateway.servers[name].arrived[0].values("host") for name in ("files", "notes")]
+    assert hosts == [["files:8000"], ["notes:8000"]]

@@ -1,0 +1,236 @@
+"""What stands around the real Envoy in these tests: authz, MCP servers, clients.
+
+Law: each of them writes down what reached it, so that a test asserts what happened rather than
+what was answered.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn, UnixStreamServer
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from authz.config import load
+from authz.config.load import Settings
+from authz.core.answer import HttpAnswer
+from authz.core.answer import Upstream as Changes
+from authz.core.request import HttpRequest, Refused
+from authz.envoy import codec
+
+GOOD = ("authorization", "Bearer good")
+_TIMEOUT = 5
+
+
+_ALLOW = codec.encode_allow(Changes((("x-authz-subject", "from-authz"),), ("x-authz-groups",)))
+_DENY = codec.encode_deny(
+    HttpAnswer(401, (("content-type", "application/json"),), b'{"said by": "authz"}')
+)
+
+
+@dataclass(slots=True)
+class Authz:
+    """Answer Check in place of authz: allow the good token, deny anything else.
+
+    Attributes:
+        checks: what it was asked, None for what the codec refused.
+        hold: where set to an event, answers wait for it.
+    """
+
+    checks: list[HttpRequest | None] = field(default_factory=list)
+    hold: threading.Event | None = None
+
+    @property
+    def last(self) -> HttpRequest:
+        found = self.checks[-1]
+        assert found is not None
+        return found
+
+    def check(self, raw: bytes, _: object) -> bytes:
+        try:
+            asked = codec.decode(raw)
+        except Refused:
+            self.checks.append(None)
+            return _DENY
+        self.checks.append(asked)
+        if self.hold is not None:
+            self.hold.wait(_TIMEOUT)
+        return _ALLOW if asked.headers.get(GOOD[0]) == GOOD[1] else _DENY
+
+
+@contextmanager
+def authz(place: str) -> Iterator[Authz]:
+    """Serve Check and health at a gRPC address."""
+    stub = Authz()
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    services: tuple[tuple[str, Callable[[bytes, object], bytes]], ...] = (
+        (codec.AUTHORIZATION, stub.check),
+        (codec.HEALTH, lambda _raw, _context: codec.encode_health(serving=True)),
+    )
+    for service, handler in services:
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Check": grpc.unary_unary_rpc_method_handler(handler)
+        }
+        generic = grpc.method_handlers_generic_handler(service, methods)
+        server.add_generic_rpc_handlers((generic,))
+    server.add_insecure_port(place)
+    server.start()
+    try:
+        yield stub
+    finally:
+        server.stop(None).wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Hold a request that reached an upstream."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name]
+
+
+@dataclass(slots=True)
+class Upstream:
+    """Be an HTTP server that sends hostile headers, and streams where it is asked to."""
+
+    arrived: list[Arrived] = field(default_factory=list)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+
+class _TcpServer(ThreadingMixIn, TCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+class _PipeServer(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+
+
+@contextmanager
+def upstream(place: tuple[str, int] | Path) -> Iterator[tuple[Upstream, int]]:
+    """Serve HTTP/1.1 and yield what arrives and the port (0 for a socket file)."""
+    state = Upstream()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one_request(self) -> None:
+            self.client_address = ("", 0)
+            super().handle_one_request()
+
+        def __getattr__(self, name: str) -> Callable[[], None]:
+            """Answer any method: http.server looks for do_GET and so on."""
+            if not name.startswith("do_"):
+                raise AttributeError(name)
+            return self.answer
+
+        def answer(self) -> None:
+            headers = tuple(self.headers.items())
+            state.arrived.append(Arrived(self.command, self.path, headers, _body(self)))
+            if "stream" in self.path:
+                _stream(self, state)
+            else:
+                _hostile(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server: _PipeServer | _TcpServer
+    if isinstance(place, Path):
+        server = _PipeServer(str(place), Handler)
+    else:
+        server = _TcpServer(place, Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield state, server.socket.getsockname()[1] if isinstance(server, _TcpServer) else 0
+    finally:
+        state.go_on.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _body(handler: BaseHTTPRequestHandler) -> bytes:
+    if handler.headers.get("transfer-encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("content-length") or 0))
+    body = b""
+    while size := int(handler.rfile.readline(), 16):
+        body += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return body
+
+
+def _hostile(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    for name, value in (
+        ("content-length", "2"),
+        ("content-type", "application/json"),
+        ("set-cookie", "authelia_session=stolen; Domain=example.test"),
+        ("access-control-allow-origin", "https://evil.example"),
+        ("access-control-allow-credentials", "true"),
+    ):
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(b"{}")
+
+
+def _stream(handler: BaseHTTPRequestHandler, state: Upstream) -> None:
+    handler.send_response(200)
+    handler.send_header("content-type", "text/event-stream")
+    handler.send_header("transfer-encoding", "chunked")
+    handler.end_headers()
+    for event in (b"data: first\n\n", b"data: second\n\n", b""):
+        if event != b"data: first\n\n":
+            state.go_on.wait(_TIMEOUT)
+        try:
+            handler.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+        except OSError:
+            return
+
+
+def settings(text: str) -> Settings:
+    """Read the text of an authz.yaml without its secrets."""
+    return load.read(text, "authz.yaml", {}, secrets=False)
+
+
+def certificate(folder: Path, serial: int, *names: str) -> None:
+    """Write tls.crt and tls.key by rename, as a renewal does."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    now = datetime.now(UTC)
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(alternatives, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for file, content in (("tls.crt", signed.public_bytes(pem)), ("tls.key", private)):
+        (folder / f"{file}.new").write_bytes(content)
+        (folder / f"{file}.new").rename(folder / file)

@@ -1,0 +1,161 @@
+"""The rendered configuration in a running Envoy, with stand-ins all around.
+
+Law: what Envoy runs is what `render` returns, not a word more; every part is reached as settings
+and topology say.
+"""
+
+import secrets
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from ruamel.yaml import YAML
+
+from authz.config.scalars import Tcp, Unix
+from authz.envoy.render import Topology, render
+from tests.support import edge
+from tests.support.envoy import RunningEnvoy, running_envoy
+from tests.support.wild_client import Answer, Client, http2
+
+GATEWAY = "mcp.example.test"
+PORTAL = "auth.example.test"
+ORIGIN = "https://inspector.example.test"
+MAX_BODY = 65536
+SERVERS = {"files", "notes"}
+GOOD = edge.GOOD
+SETTINGS = """
+issuer:
+  url: https://auth.example.test
+  internal: http://issuer:9091
+  serve: true
+  deadline: 300ms
+gateway:
+  url: https://mcp.example.test
+  listen: 127.0.0.1:0
+  http_listen: 127.0.0.1:0
+  tls: {{certificate: {folder}/tls.crt, key: {folder}/tls.key}}
+  origins: [https://inspector.example.test]
+  max_body: 64KiB
+  address_rate: 1000000/second
+servers:
+  files:
+    upstream: http://files:8000/mcp
+    scopes: [mcp:files]
+    tools: {{read_*: {{}}, delete_*: {{scopes: [mcp:files:write]}}}}
+  notes: {{upstream: http://notes:8000/mcp}}
+  gone: {{upstream: http://gone:8000}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Hold the running parts, and how to talk to them.
+
+    Attributes:
+        envoy: the process.
+        folder: of every file and socket.
+        authz: the stand-in of the service.
+        servers: what stands behind, by name; `issuer` is the portal. `gone` does not exist.
+        send: a client of the gateway.
+        portal: a client of the issuer's pages.
+        plain: a client of the listener without TLS.
+        table: the rendered configuration.
+    """
+
+    envoy: RunningEnvoy
+    folder: Path
+    authz: edge.Authz
+    servers: dict[str, edge.Upstream]
+    send: Client
+    portal: Client
+    plain: Client
+    table: Any = field(repr=False)
+
+    def arrived(self) -> dict[str, int]:
+        """Return how many requests reached whom."""
+        return {name: len(server.arrived) for name, server in self.servers.items()}
+
+    def forget(self) -> None:
+        """Forget what reached anybody."""
+        self.authz.checks.clear()
+        for server in self.servers.values():
+            server.arrived.clear()
+
+    @contextmanager
+    def logged(self) -> Iterator[list[dict[str, object]]]:
+        """Yield a list that holds, after the block, the access log of what the block did."""
+        mark, entries = secrets.token_hex(8), list[dict[str, object]]()
+        self.send("GET", f"/begin-{mark}")
+        yield entries
+        self.send("GET", f"/end-{mark}")
+        log = self.envoy.access_log(until=f"/end-{mark}")
+        paths = [entry["path"] for entry in log]
+        entries += log[paths.index(f"/begin-{mark}") + 1 : paths.index(f"/end-{mark}")]
+
+    def over_h2(self, *changes: tuple[str, str]) -> Answer:
+        """POST to /files over HTTP/2, with fields changed or, where they are new, added."""
+        fields = {":method": "POST", ":scheme": "https", ":authority": GATEWAY, ":path": "/files"}
+        fields |= {GOOD[0]: GOOD[1], **dict(changes)}
+        return http2(replace(self.send, tls=tls("h2")), *fields.items(), body=b"{}")
+
+    def well_behaved(self) -> httpx.Client:
+        """Return an ordinary client that speaks HTTP/2."""
+        return httpx.Client(
+            http1=False,
+            http2=True,
+            verify=tls("h2"),
+            base_url=f"https://127.0.0.1:{self.send.port}",
+            headers={"host": GATEWAY},
+            timeout=5,
+        )
+
+
+def tls(*alpn: str) -> ssl.SSLContext:
+    """Return a client's TLS that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(list(alpn))
+    return context
+
+
+@contextmanager
+def running_gateway() -> Iterator[Gateway]:
+    """Start everything; ports are the system's choice."""
+    with ExitStack() as stack:
+        # Short: the path of a Unix socket has 108 bytes at most.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
+        edge.certificate(folder, 1, GATEWAY, PORTAL)
+        authz = stack.enter_context(edge.authz(f"unix:{folder}/check"))
+        files, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
+        notes, _ = stack.enter_context(edge.upstream(folder / "notes"))
+        issuer, issuer_port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
+        where = Topology(
+            authz=(Unix(f"{folder}/check"),),
+            admin=f"{folder}/admin",
+            folder=str(folder),
+            upstreams={
+                "files": Tcp("127.0.0.1", port),
+                "notes": Unix(f"{folder}/notes"),
+                "gone": Unix(f"{folder}/gone"),
+            },
+            issuer=Tcp("127.0.0.1", issuer_port),
+        )
+        rendered = render(edge.settings(SETTINGS.format(folder=folder)), where)
+        envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
+        port = envoy.port("gateway")
+        yield Gateway(
+            envoy,
+            folder,
+            authz,
+            {"files": files, "notes": notes, "issuer": issuer},
+            Client(port, GATEWAY, tls("http/1.1")),
+            Client(port, PORTAL, tls("http/1.1")),
+            Client(envoy.port("redirect"), GATEWAY),
+            YAML(typ="safe").load(rendered["envoy.yaml"]),
+        )
