@@ -1,0 +1,138 @@
+"""The models to the policy that decisions are made of.
+
+Law: nothing is decided and nothing is checked here; a rule means the same on both sides. Limit
+names are unique, and places are, so that two limits never share a bucket.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from authz.config import rules, urls
+from authz.config.model import Config
+from authz.config.problems import Path
+from authz.config.scalars import Rate
+from authz.core.limits import Limit, Per
+from authz.core.policy import KnownClient, Policy, Rule, Server, ToolRule
+from authz.core.second_factor import Evidence, Method, SecondFactor
+
+DEFAULT_LIMITS: Final = (
+    rules.Limit.model_validate({"per": ["client", "user"], "rate": "60/minute"}),
+)
+
+_METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
+_ASSURANCES: Final = {None: Method.NONE, "two_factor": Method.ANY, "totp": Method.TOTP}
+_WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+
+
+class LimitPlace(NamedTuple):
+    """Hold the limits of one place.
+
+    Attributes:
+        path: where they are written, or would be.
+        place: as in `core.limits.Limit`.
+        limits: the limits in force there, the default ones included.
+    """
+
+    path: Path
+    place: str
+    limits: tuple[rules.Limit, ...]
+
+
+def limit_places(config: Config) -> Iterator[LimitPlace]:
+    """Yield every place that can have limits: everything, each server, each tool rule."""
+    yield LimitPlace(("limits",), "", config.limits)
+    for name, server in config.servers.items():
+        limits = DEFAULT_LIMITS if server.limits is None else server.limits
+        yield LimitPlace(("servers", name, "limits"), name, limits)
+        for pattern, tool in (server.tools or {}).items():
+            path = ("servers", name, "tools", pattern, "limits")
+            yield LimitPlace(path, f"{name}:{pattern}", tool.limits)
+
+
+def compile_policy(config: Config) -> Policy:
+    """Return the policy of a configuration that has no errors."""
+    limits = {
+        where.place: tuple(_limit(where.place, limit) for limit in where.limits)
+        for where in limit_places(config)
+    }
+    return Policy(
+        issuer=config.issuer.url,
+        origins=frozenset(config.gateway.origins),
+        servers=MappingProxyType({name: _server(config, name, limits) for name in config.servers}),
+        clients=MappingProxyType(
+            {name: _client(name, client) for name, client in config.clients.items()}
+        ),
+        limits=limits[""],
+        max_body=config.gateway.max_body,
+    )
+
+
+def metadata_url(resource: str) -> str:
+    """Return where a resource's document is (RFC 9728, section 3.1: inserted before the path)."""
+    path = urls.split(resource).path
+    return resource.removesuffix(path) + _WELL_KNOWN + path
+
+
+def limit_name(place: str, per: Per, rate: Rate) -> str:
+    """Return the name of a limit that was given none: `files:delete_*:user:5/minute`.
+
+    It can be a structured-field string (RFC 9651): printable ASCII, no quote, no backslash. No
+    server is called `*`, and no given name holds a colon, so names never meet.
+    """
+    return f"{place or '*'}:{per.value}:{rate}"
+
+
+def _limit(place: str, limit: rules.Limit) -> Limit:
+    return Limit(
+        name=limit.name or limit_name(place, limit.per, limit.rate),
+        per=limit.per,
+        quota=limit.rate.quota,
+        window=limit.rate.window,
+        cost=limit.cost,
+        place=place,
+    )
+
+
+def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) -> Server:
+    server = config.servers[name]
+    resource = config.resource(name)
+    return Server(
+        name=name,
+        resource=resource,
+        metadata_url=metadata_url(resource),
+        rule=_rule(server, limits[name]),
+        tools=tuple(
+            ToolRule(pattern, _rule(tool, limits[f"{name}:{pattern}"]))
+            for pattern, tool in (server.tools or {}).items()
+        ),
+        machines=frozenset(server.machines),
+        versions=frozenset(server.versions),
+    )
+
+
+def _rule(asked: rules.Server | rules.Tool, limits: tuple[Limit, ...]) -> Rule:
+    return Rule(
+        scopes=frozenset(asked.scopes),
+        groups=None if asked.groups is None else frozenset(asked.groups),
+        second_factor=None if asked.second_factor is None else _factor(asked.second_factor),
+        limits=limits,
+    )
+
+
+def _factor(asked: rules.SecondFactor) -> SecondFactor:
+    age = asked.max_login_age
+    return SecondFactor(
+        method=_METHODS[asked.method],
+        max_login_age=None if age is None else int(age),
+        evidence=frozenset(map(Evidence, asked.evidence)),
+    )
+
+
+def _client(name: str, client: rules.Client) -> KnownClient:
+    return KnownClient(
+        client_id=name,
+        scopes=None if client.scopes is None else frozenset(client.scopes),
+        machine=client.machine,
+        assurance=_ASSURANCES[client.assurance],
+    )

@@ -1,0 +1,192 @@
+"""What is wrong between clients, servers, tools and limits.
+
+Law: as in `lint`, whose second half this is.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from authz.config.compile import LimitPlace, limit_places
+from authz.config.model import Config
+from authz.config.problems import Fault, Path, Severity, quoted
+
+# Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
+# a server that names no authorization server. `authz` is for pages.
+_RESERVED: Final = frozenset({".well-known", "authorize", "authz", "register", "token", "revoke"})
+
+
+def _clients(config: Config) -> Iterator[Fault]:
+    for name, client in config.clients.items():
+        path: Path = ("clients", name)
+        if name == "default":
+            yield Fault(
+                path,
+                "this name is kept for clients that are not named",
+                "call the client otherwise",
+                on_key=True,
+            )
+        if client.machine and client.assurance is not None:
+            yield Fault(
+                (*path, "assurance"),
+                "a client without a person logs nobody in",
+                "leave assurance out, or write machine: false",
+            )
+        if client.machine and client.redirect_uris:
+            yield Fault(
+                (*path, "redirect_uris"),
+                "a client without a person is redirected nowhere",
+                "leave redirect_uris out, or write machine: false",
+            )
+        for index, uri in enumerate(client.redirect_uris):
+            if uri.startswith("http://localhost"):
+                yield Fault(
+                    (*path, "redirect_uris", index),
+                    "Authelia compares the port of localhost, which programs choose anew",
+                    "write http://127.0.0.1 or http://[::1] instead",
+                    Severity.WARNING,
+                )
+
+
+def _resources(config: Config) -> Iterator[Fault]:
+    seen: dict[str, str] = {}
+    base = config.gateway.url
+    for name, server in config.servers.items():
+        resource = config.resource(name)
+        path: Path = ("servers", name) if server.resource is None else ("servers", name, "resource")
+        if not resource.startswith(f"{base}/"):
+            yield Fault(
+                path,
+                f"{quoted(resource)} is not under gateway.url",
+                f"write {base}/{name}",
+                reads=(("gateway", "url"),),
+            )
+        elif resource.removeprefix(f"{base}/").split("/")[0] in _RESERVED:
+            yield Fault(
+                path,
+                f"{quoted(resource)} is an address of the gateway's own",
+                "name the server otherwise, or give it another resource",
+                reads=(("gateway", "url"),),
+            )
+        if resource in seen:
+            yield Fault(
+                path,
+                f"{quoted(resource)} is the server {seen[resource]} already",
+                "give every server a resource of its own",
+                reads=(("gateway", "url"), ("servers", seen[resource], "resource")),
+            )
+        seen.setdefault(resource, name)
+
+
+def _nested(config: Config) -> Iterator[Fault]:
+    """Find servers under others: Authelia grants `resource` by path prefix, verbatim."""
+    for name, server in config.servers.items():
+        inner = config.resource(name)
+        for other, outer in config.servers.items():
+            if server.nested or outer.nested or not inner.startswith(f"{config.resource(other)}/"):
+                continue
+            yield Fault(
+                ("servers", name) if server.resource is None else ("servers", name, "resource"),
+                f"it lies under the server {other}, whose clients Authelia would give tokens for "
+                "it too",
+                f"move it, for example to {config.gateway.url}/{name}-{other}, or write "
+                "nested: true",
+                reads=(("gateway", "url"), ("servers", other)),
+            )
+
+
+def _limits(config: Config) -> Iterator[Fault]:
+    names: Counter[str] = Counter()
+    for where in limit_places(config):
+        yield from _limits_of(where)
+        for index, limit in enumerate(where.limits):
+            if limit.name is not None and names[limit.name]:
+                yield Fault(
+                    (*where.path, index, "name"),
+                    f"{quoted(limit.name)} names another limit already",
+                    "give every limit a name of its own",
+                    reads=(("servers",), ("limits",)),
+                )
+            if limit.name is not None:
+                names[limit.name] += 1
+
+
+def _limits_of(where: LimitPlace) -> Iterator[Fault]:
+    seen: dict[tuple[object, object], int] = {}
+    for index, limit in enumerate(where.limits):
+        path = (*where.path, index)
+        first = seen.setdefault((limit.per, limit.rate), index)
+        if first != index:
+            yield Fault(
+                path, f"it counts the same as number {first} of this list", "keep one of them"
+            )
+        if limit.cost > limit.rate.quota:
+            yield Fault(
+                (*path, "cost"),
+                f"{limit.cost} is more than the {limit.rate.quota} of the rate, so nothing passes",
+                f"write 1 to {limit.rate.quota}",
+            )
+
+
+def _unlimited(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        if server.limits == () and not config.limits:
+            yield Fault(
+                ("servers", name, "limits"),
+                "nothing limits this server",
+                "write for example [{per: [client, user], rate: 60/minute}]",
+                Severity.WARNING,
+                reads=(("limits",),),
+            )
+
+
+def _tools(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        tools = server.tools or {}
+        seen: dict[str, str] = {}
+        for pattern, tool in tools.items():
+            path: Path = ("servers", name, "tools", pattern)
+            first = seen.setdefault(_canonical(pattern), pattern)
+            if first != pattern:
+                yield Fault(
+                    path, f"it matches the same tools as {quoted(first)}", "keep one", on_key=True
+                )
+            if "second_factor" in tool.model_fields_set and tool.second_factor is None:
+                yield from _weakens_nothing(config, name, path)
+        if list(map(_canonical, tools)) == ["*"] and not _asks(*tools.values()):
+            yield Fault(
+                ("servers", name, "tools"),
+                "it names every tool and asks nothing, as if it were left out",
+                "name the tools that are to be offered",
+                Severity.WARNING,
+            )
+
+
+def _weakens_nothing(config: Config, name: str, path: Path) -> Iterator[Fault]:
+    if config.servers[name].second_factor is not None:
+        yield Fault(
+            (*path, "second_factor"),
+            "the server's second factor is asked all the same",
+            "leave it out here, or take it from the server and name it at its other tools",
+            Severity.WARNING,
+        )
+
+
+def _asks(*tools: object) -> bool:
+    return any(getattr(tool, "model_fields_set", ()) for tool in tools)
+
+
+def _canonical(pattern: str) -> str:
+    """Return a pattern with its runs of wildcards in one order: `?*` and `*?` match the same."""
+    return re.sub(r"[*?]+", lambda run: "?" * run[0].count("?") + "*" * ("*" in run[0]), pattern)
+
+
+CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
+    _clients,
+    _resources,
+    _nested,
+    _limits,
+    _unlimited,
+    _tools,
+)

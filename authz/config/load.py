@@ -1,0 +1,121 @@
+"""authz.yaml to settings: the one door of this room.
+
+Law: settings come out whole or not at all, and nothing else than `ConfigErrors` is raised for what
+a file, its secrets or the environment hold.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.config.compile import compile_policy
+from authz.config.lint import lint
+from authz.config.model import Config
+from authz.config.problems import ConfigErrors, Fault, Problem, Severity, field_name
+from authz.config.secret_files import Secrets, inspect_files, read_secrets
+from authz.config.tree import SIZE, Place, Tree, UnreadableError, read_tree
+from authz.config.validate import validate
+from authz.core.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hold everything that one configuration says.
+
+    Attributes:
+        config: the file, as written, with defaults.
+        policy: what decisions are made of.
+        secrets: from files and the environment.
+        warnings: what a person should look at; nothing that stops the service.
+    """
+
+    config: Config
+    policy: Policy
+    secrets: Secrets
+    warnings: tuple[Problem, ...]
+
+
+def load(path: Path, env: Mapping[str, str], *, secrets: bool = True) -> Settings:
+    """Read a file.
+
+    Args:
+        path: where authz.yaml is; shown in problems as given.
+        env: the environment.
+        secrets: whether to read secret files; without, a file can be checked and Envoy's
+            configuration rendered on a machine that has none of them.
+
+    Raises:
+        ConfigErrors: with every problem, where there is an error among them.
+    """
+    return read(_text(path), str(path), env, secrets=secrets)
+
+
+def read(text: str, file: str, env: Mapping[str, str], *, secrets: bool = True) -> Settings:
+    """Read a text as `load` reads a file; `file` is the name that problems show.
+
+    Raises:
+        ConfigErrors: as `load`.
+    """
+    try:
+        tree = read_tree(text)
+    except UnreadableError as error:
+        fault = Fault((), error.wrong, error.right)
+        raise ConfigErrors([_problem(file, fault, error.place)]) from None
+    unread = [fault.path for fault, _ in tree.faults if not fault.on_key]
+    validated = validate(tree.data, unread)
+    found, values = list(validated.faults), Secrets()
+    if validated.config is not None:
+        values, between = _between(validated.config, env, secrets=secrets)
+        found += filter(validated.trusts, between)
+    problems = _problems(file, tree, found)
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    if validated.config is None or errors:
+        raise ConfigErrors(problems)
+    return Settings(validated.config, compile_policy(validated.config), values, problems)
+
+
+def _between(
+    config: Config, env: Mapping[str, str], *, secrets: bool
+) -> tuple[Secrets, list[Fault]]:
+    """Return the secrets, and what is wrong between values and with the files they name."""
+    faults = lint(config)
+    if not secrets:
+        return Secrets(), faults
+    values, more = read_secrets(config, env)
+    return values, faults + more + inspect_files(config)
+
+
+def _problems(file: str, tree: Tree, faults: Iterable[Fault]) -> tuple[Problem, ...]:
+    """Return the problems in the order of the file."""
+    placed = [*tree.faults, *((fault, tree.place(fault)) for fault in faults)]
+    problems = {_problem(file, fault, place) for fault, place in placed}
+    return tuple(sorted(problems, key=lambda problem: (problem.line, problem.column, str(problem))))
+
+
+def _problem(file: str, fault: Fault, place: Place) -> Problem:
+    field = field_name(fault.path)
+    return Problem(file, place.line, place.column, field, fault.wrong, fault.right, fault.severity)
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        ConfigErrors: where it cannot be read, is too large, or is no UTF-8.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(SIZE + 1)
+        if len(data) > SIZE:
+            raise ConfigErrors([_whole(path, "larger than 256 KiB", "split or shorten it")])
+        return data.decode()
+    except OSError as error:
+        words = f"cannot be read: {error.strerror}"
+        raise ConfigErrors([_whole(path, words, "give the path of authz.yaml")]) from None
+    except ValueError:
+        raise ConfigErrors([_whole(path, "not UTF-8 text", "save it as UTF-8")]) from None
+
+
+def _whole(path: Path, wrong: str, right: str) -> Problem:
+    """Return a problem that has no line."""
+    return Problem(str(path), 0, 0, "", wrong, right)

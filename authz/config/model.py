@@ -1,0 +1,196 @@
+"""authz.yaml as frozen values: every field with its type, its default and its meaning.
+
+The clients, servers, tools and limits are in `rules`.
+
+Law: what is wrong with one value is found here, what is wrong between values in `lint` and
+`reach`. The descriptions are the reference: docs/configuration.md and the JSON Schema are made of
+them. Defaults are written in the file's own notation and validated like anything else.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictBool, StrictInt
+
+from authz.config import scalars, urls
+from authz.config.fields import (
+    Count,
+    FrozenMap,
+    Listing,
+    NonEmpty,
+    NonEmptyMap,
+    Section,
+    TlsVersion,
+    field,
+)
+from authz.config.rules import Client, ClientId, Limit, Login, Server
+from authz.config.scalars import Rate, Tcp, Unix, duration
+
+# "none" and the HMAC family are missing on purpose: neither proves who signed.
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
+
+
+class Keys(Section):
+    """How the issuer's signing keys are kept."""
+
+    refresh: Annotated[float, duration("10s", "1d", "5m")] = field(
+        "How often they are fetched anew.", "5m"
+    )
+    cooldown: Annotated[float, duration("1s", "1h", "30s")] = field(
+        "The least time between two fetches, however many unknown `kid`s arrive.", "30s"
+    )
+    max_age: Annotated[float, duration("1m", "30d", "24h")] = field(
+        "How long they are trusted while the issuer cannot be reached.", "24h"
+    )
+
+
+class Issuer(Section):
+    """Who signs access tokens: Authelia."""
+
+    url: Annotated[str, urls.ISSUER] = field(
+        "The issuer, exactly as tokens say it in `iss`: https, no slash at the end."
+    )
+    internal: Annotated[str, urls.INTERNAL] | None = field(
+        "How authz and Envoy reach it, where that is another address. "
+        "`X-Forwarded-Proto` and `X-Forwarded-Host` are sent along.",
+        None,
+    )
+    login: Login = field(
+        "Where clients log in: `direct`, at the issuer itself. "
+        "`front_door`, at the gateway, is not built yet and refused.",
+        "direct",
+    )
+    serve: StrictBool = field(
+        "Whether Envoy also serves the issuer's portal under the issuer's own name. "
+        "Needs `internal`.",
+        False,
+    )
+    algorithms: NonEmpty[Algorithm] = field(
+        "The signature algorithms that are accepted.", ["RS256", "ES256"]
+    )
+    leeway: Annotated[float, duration("0s", "60s", "10s")] = field(
+        "How far the issuer's clock may differ from ours.", "10s"
+    )
+    max_lifetime: Annotated[float, duration("1m", "30d", "12h")] = field(
+        "The longest lifetime of a token, from `iat` to `exp`; longer ones are refused.", "12h"
+    )
+    deadline: Annotated[float, duration("100ms", "30s", "2s")] = field(
+        "How long a request waits where the issuer must be asked; past it the answer is 503.",
+        "2s",
+    )
+    keys: Keys = field("How the issuer's signing keys are kept.", {})
+
+
+class Tls(Section):
+    """The certificate that clients see. Envoy reads both files anew when they change."""
+
+    certificate: Annotated[str, scalars.FILE] = field("The chain, PEM, the own one first.")
+    key: Annotated[str, scalars.FILE] = field("Its private key, PEM.")
+    minimum: TlsVersion = field("The lowest TLS version.", "1.3")
+
+
+class Gateway(Section):
+    """The one address that MCP clients know: Envoy's."""
+
+    url: Annotated[str, urls.GATEWAY] = field(
+        "The public URL: https, no path. Servers lie under it."
+    )
+    listen: Annotated[Tcp, scalars.LISTEN] = field("Where Envoy listens.", "0.0.0.0:8443")
+    tls: Tls | None = field(
+        "Left out only where something in front of Envoy ends TLS; a warning says so.", None
+    )
+    http_listen: Annotated[Tcp, scalars.LISTEN] | None = field(
+        "Where Envoy listens for plain HTTP, to redirect to HTTPS.", None
+    )
+    origins: Listing[Annotated[str, urls.ORIGIN]] = field(
+        "The web origins whose pages may call; an `Origin` outside of them is refused.", []
+    )
+    trusted_hops: Annotated[StrictInt, Field(ge=0, le=10)] = field(
+        "How many proxies in front of Envoy are ours, so that their `X-Forwarded-For` counts.", 0
+    )
+    max_body: Annotated[int, scalars.SIZE] = field("The longest MCP message.", "1MiB")
+    max_stream: Annotated[float, duration("1s", "7d", "1h")] = field(
+        "The longest life of one response, streams included: what was open when a token expired "
+        "or was revoked ends by then.",
+        "1h",
+    )
+    max_connections: Count = field("Connections at once, from all clients.", 10_000)
+    max_concurrent_streams: Count = field("HTTP/2 streams at once on one connection.", 100)
+    address_rate: Annotated[Rate, scalars.RATE] = field(
+        "What one address may send before Envoy answers 429 by itself; not on the well-known "
+        "documents.",
+        "100/second",
+    )
+
+
+class Redis(Section):
+    """Where limits, revocations and step-ups are kept."""
+
+    url: Annotated[str, urls.REDIS] | None = field(
+        "redis://, rediss:// (TLS) or unix://, without a password. "
+        "Left out, they are kept in the process, or by the server that `authz up` brings.",
+        None,
+    )
+    username: Annotated[str, scalars.USER_NAME] | None = field("The ACL user.", None)
+    password_file: Annotated[str, scalars.SECRET_FILE] | None = field(
+        "The file that holds the password. The environment variable AUTHZ_REDIS_PASSWORD does "
+        "the same.",
+        None,
+    )
+    mode: Literal["local", "deny", "allow"] = field(
+        "What limits do while Redis is away: each worker counts for itself (`local`), nothing "
+        "passes (`deny`), or nothing is counted (`allow`).",
+        "local",
+    )
+    max_away: Annotated[float, duration("0s", "1d", "5m")] = field(
+        "How long `mode` holds; after it everything is refused until Redis is back.", "5m"
+    )
+    deployment: Annotated[str, scalars.DEPLOYMENT] = field(
+        "The name in the hash tag of every key: deployments that share a Redis differ in it.",
+        "authz",
+    )
+
+
+class Telemetry(Section):
+    """What is told about decisions."""
+
+    metrics: Annotated[Tcp, scalars.METRICS] = field(
+        "Where /metrics, /healthz and /readyz are served.", "127.0.0.1:9464"
+    )
+    log: Literal["auto", "json", "text"] = field(
+        "One JSON line per decision, or lines for people; `auto`: text on a terminal.", "auto"
+    )
+
+
+class Service(Section):
+    """The process that decides."""
+
+    check: Annotated[Tcp | Unix, scalars.SOCKET] = field(
+        "Where Envoy asks: `unix:` and a path on one machine, else an address that only Envoy "
+        "reaches.",
+        "unix:/run/authz/check.sock",
+    )
+    workers: Annotated[StrictInt, Field(ge=1, le=64)] = field("How many processes.", 1)
+
+
+class Config(Section):
+    """The configuration of authz: issuer, gateway and servers; everything else has a default."""
+
+    issuer: Issuer = field("Who signs access tokens.")
+    gateway: Gateway = field("The address that clients know.")
+    redis: Redis = field("Where limits, revocations and step-ups are kept.", {})
+    clients: FrozenMap[ClientId, Client] = field(
+        "What is known of clients, by client id. Where any is named, others are refused.",
+        {},
+        examples=[{"claude": {"scopes": ["mcp:files"]}}],
+    )
+    servers: NonEmptyMap[Annotated[str, scalars.SERVER_NAME], Server] = field(
+        "The MCP servers, by name.",
+        examples=[{"files": {"upstream": "http://files:8000/mcp"}}],
+    )
+    limits: tuple[Limit, ...] = field("Charged on every request, whatever the server.", [])
+    telemetry: Telemetry = field("What is told about decisions.", {})
+    service: Service = field("The process that decides.", {})
+
+    def resource(self, name: str) -> str:
+        """Return a server's public URL: the audience of its tokens, compared as a string."""
+        return self.servers[name].resource or f"{self.gateway.url}/{name}"

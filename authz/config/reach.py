@@ -1,0 +1,171 @@
+"""Whether rules can be met.
+
+Law: a rule that nobody could ever meet is an error: the server would refuse everybody, and the
+file would look right. A rule that only something outside of this file could meet is a warning.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from authz.config.model import Config
+from authz.config.problems import Fault, Path, Severity, listed, quoted
+from authz.config.rules import Client, SecondFactor
+from authz.config.words import closest
+
+_ANSWERS: Final = {"any": frozenset({"two_factor", "totp"}), "totp": frozenset({"totp"})}
+_READS_CLIENTS: Final[tuple[Path, ...]] = (("clients",),)
+
+
+def _machines(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        for index, machine in enumerate(server.machines):
+            path: Path = ("servers", name, "machines", index)
+            client = config.clients.get(machine)
+            if client is None:
+                meant = closest(machine, config.clients)
+                right = f"write {meant}" if meant else "name it under clients, with machine: true"
+                yield Fault(
+                    path, f"there is no client {quoted(machine)}", right, reads=_READS_CLIENTS
+                )
+            elif not client.machine:
+                yield Fault(
+                    path,
+                    f"the client {quoted(machine)} does not come without a person",
+                    f"write machine: true at clients.{machine}, or leave it out here",
+                    reads=_READS_CLIENTS,
+                )
+
+
+def _idle_machines(config: Config) -> Iterator[Fault]:
+    used = {machine for server in config.servers.values() for machine in server.machines}
+    for name, client in config.clients.items():
+        if client.machine and name not in used:
+            yield Fault(
+                ("clients", name),
+                "no server lets this machine in",
+                f"write machines: [{name}] at a server",
+                Severity.WARNING,
+                reads=(("servers",),),
+            )
+
+
+def _candidates(config: Config, server: str) -> list[Client]:
+    """Return the known clients that may use a server at all."""
+    machines = config.servers[server].machines
+    return [
+        client for name, client in config.clients.items() if not client.machine or name in machines
+    ]
+
+
+def _deserted(config: Config) -> Iterator[Fault]:
+    for name in config.servers:
+        if config.clients and not _candidates(config, name):
+            yield Fault(
+                ("servers", name),
+                "no client may use this server: where clients are named, others are refused",
+                "name a client with people under clients, or write machines here",
+                reads=_READS_CLIENTS,
+            )
+
+
+def _scopes(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        path: Path = ("servers", name)
+        yield from _scopes_at(config, name, (*path, "scopes"), server.scopes, ())
+        for pattern, tool in (server.tools or {}).items():
+            inner = (*path, "tools", pattern, "scopes")
+            yield from _scopes_at(config, name, inner, tool.scopes, server.scopes)
+
+
+def _scopes_at(
+    config: Config, server: str, path: Path, scopes: tuple[str, ...], outer: tuple[str, ...]
+) -> Iterator[Fault]:
+    """Check the scopes of one rule: each had by a client, all had by one."""
+    for index, scope in enumerate(scopes):
+        if scope == "offline_access":
+            yield Fault(
+                (*path, index),
+                "offline_access is about refresh tokens and is no permission",
+                "leave it out",
+            )
+    clients = _candidates(config, server)
+    if not clients or any(client.scopes is None for client in clients):
+        return
+    had = {scope for client in clients for scope in client.scopes or ()}
+    missing = [index for index, scope in enumerate(scopes) if scope not in had]
+    for index in missing:
+        meant = closest(scopes[index], had)
+        right = f"write {meant}, or" if meant else "write a scope that one has, or"
+        yield Fault(
+            (*path, index),
+            f"no client of this server has the scope {quoted(scopes[index])}",
+            f"{right} give it to a client under clients",
+            reads=_READS_CLIENTS,
+        )
+    needed = {*scopes, *outer}
+    if not missing and scopes and needed <= had and not _one_has(clients, needed):
+        yield Fault(
+            path,
+            f"no one client has {listed(sorted(needed), 'and')}, all of which are needed",
+            "give them to one client under clients",
+            reads=(*_READS_CLIENTS, ("servers", server, "scopes")),
+        )
+
+
+def _one_has(clients: list[Client], needed: set[str]) -> bool:
+    return any(needed <= set(client.scopes or ()) for client in clients)
+
+
+def _second_factors(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        path: Path = ("servers", name)
+        yield from _factor_at(config, (*path, "second_factor"), server.second_factor)
+        for pattern, tool in (server.tools or {}).items():
+            inner = (*path, "tools", pattern, "second_factor")
+            yield from _factor_at(config, inner, tool.second_factor)
+
+
+def _factor_at(config: Config, path: Path, rule: SecondFactor | None) -> Iterator[Fault]:
+    """Check one rule. Log-ins and step-ups have nobody yet who writes them down."""
+    if rule is None:
+        return
+    answers = _ANSWERS[rule.method]
+    declared = any(client.assurance in answers for client in config.clients.values())
+    if "client" in rule.evidence and declared and rule.max_login_age is None:
+        return
+    left = {"token", "step_up"}.intersection(rule.evidence)
+    if left:
+        yield Fault(path, *_OUTSIDE, Severity.WARNING, reads=_READS_CLIENTS)
+    elif "client" not in rule.evidence:
+        yield Fault((*path, "evidence"), *_NO_LOGIN)
+    elif rule.max_login_age is not None:
+        yield Fault((*path, "max_login_age"), *_NO_AGE)
+    else:
+        yield Fault(
+            (*path, "evidence"),
+            f"no client has an assurance that answers {rule.method}",
+            f"write assurance: {listed(sorted(answers, reverse=True))} at a client",
+            reads=_READS_CLIENTS,
+        )
+
+
+_OUTSIDE: Final = (
+    "no client's assurance answers it, Authelia's access tokens never do, and step-up is not built",
+    "declare an assurance at a client and leave max_login_age out, or expect refusals only",
+)
+_NO_LOGIN: Final = (
+    "log-ins are seen by the front door only, which is not built yet",
+    "add client, step_up or token",
+)
+_NO_AGE: Final = (
+    "a client's assurance has no age, so this can never be met",
+    "leave max_login_age out, or add step_up to the evidence",
+)
+
+CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
+    _machines,
+    _idle_machines,
+    _deserted,
+    _scopes,
+    _second_factors,
+)

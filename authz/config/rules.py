@@ -1,0 +1,136 @@
+"""Clients, servers, tools and limits of authz.yaml as frozen values.
+
+Law: as in `model`, whose second half this is.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StrictBool, StrictInt
+
+from authz.config import scalars, urls
+from authz.config.fields import (
+    CountedBy,
+    InAWord,
+    Listing,
+    NonEmpty,
+    NonEmptyMap,
+    Section,
+    field,
+)
+from authz.config.scalars import Rate, duration
+from authz.core.policy import LEGACY, MODERN
+
+Login = Literal["direct", "front_door"]
+Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]
+Scope = Annotated[str, scalars.SCOPE]
+ClientId = Annotated[str, scalars.CLIENT_ID]
+_EVERY_VERSION: Final = (MODERN, *reversed(LEGACY))
+
+
+class Client(Section):
+    """What is known of a client. Where any client is named, others are refused."""
+
+    redirect_uris: Listing[Annotated[str, urls.REDIRECT]] = field(
+        "Where its log-ins end; Authelia's configuration is made of them.", []
+    )
+    scopes: Listing[Scope] | None = field(
+        "What it may use at most, whatever its token says; left out: what its token says.", None
+    )
+    login: Login | None = field("As `issuer.login`, for this client alone.", None)
+    assurance: Literal["two_factor", "totp"] | None = field(
+        "What its `authorization_policy` at Authelia guarantees of every log-in: a second factor, "
+        "or TOTP where Authelia's other methods are off. Believed as it stands here.",
+        None,
+    )
+    machine: StrictBool = field(
+        "Whether it comes without a person (client_credentials); a server must name it under "
+        "`machines`.",
+        False,
+    )
+
+
+class Limit(Section):
+    """A number of requests in a window that slides."""
+
+    per: CountedBy = field(
+        "Whose requests are counted together: `client`, `user`, `[client, user]`, `address`. "
+        "A token without a person counts as its client's."
+    )
+    rate: Annotated[Rate, scalars.RATE] = field("How many in which time; one window.")
+    cost: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] = field(
+        "How many units one request takes.", 1
+    )
+    name: Annotated[str, scalars.LIMIT_NAME] | None = field(
+        "The name that clients read in `RateLimit`; left out, it is made of the place and the "
+        "rate.",
+        None,
+    )
+
+
+class SecondFactor(Section):
+    """A second factor, and how old the log-in may be."""
+
+    method: Literal["any", "totp"] = field("Which one.", "any")
+    max_login_age: Annotated[float, duration("1s", "30d", "5m")] | None = field(
+        "How long ago the person last typed password or TOTP at Authelia (`auth_time`); whole "
+        "seconds.",
+        None,
+    )
+    evidence: NonEmpty[Literal["login", "step_up", "token", "client"]] = field(
+        "Where the proof may come from: the log-in at the front door (not built yet), a step-up "
+        "(not built yet), the token's `amr` (never from Authelia), the client's `assurance`.",
+        ["login", "step_up", "token", "client"],
+    )
+
+
+class Tool(Section):
+    """What a tool asks for beyond its server."""
+
+    scopes: Listing[Scope] = field("All of them are needed.", [])
+    groups: NonEmpty[Annotated[str, scalars.GROUP]] | None = field(
+        "The person must be in one of them.", None
+    )
+    second_factor: InAWord[SecondFactor | None] = field(
+        "`any`, `totp`, `none` or a mapping; `none` takes nothing from the server's.", None
+    )
+    limits: tuple[Limit, ...] = field("Charged besides the server's, all or none.", [])
+
+
+class Server(Section):
+    """One MCP server and its rules."""
+
+    upstream: Annotated[str, urls.UPSTREAM] = field("Where Envoy finds it.")
+    resource: Annotated[str, urls.RESOURCE] | None = field(
+        "Its public URL, which is the audience of its tokens; left out: `gateway.url`, a slash "
+        "and its name.",
+        None,
+    )
+    nested: StrictBool = field(
+        "Says on purpose that its URL lies under another server's, or another's under its: "
+        "Authelia then grants clients of the outer one tokens for the inner one.",
+        False,
+    )
+    scopes: Listing[Scope] = field("All of them are needed.", [])
+    groups: NonEmpty[Annotated[str, scalars.GROUP]] | None = field(
+        "The person must be in one of them; left out: anybody.", None
+    )
+    machines: Listing[ClientId] = field(
+        "The clients without a person that may use it; `groups` and `second_factor` of the "
+        "server, not of a tool, are then not asked of them.",
+        [],
+    )
+    second_factor: InAWord[SecondFactor | None] = field("`any`, `totp`, `none` or a mapping.", None)
+    limits: tuple[Limit, ...] | None = field(
+        "Charged together, all or none; left out: 60/minute per client and user. `[]` for none.",
+        None,
+        examples=[[{"per": ["client", "user"], "rate": "60/minute"}]],
+    )
+    tools: NonEmptyMap[Annotated[str, scalars.TOOL_PATTERN], Tool] | None = field(
+        "Rules by tool name, `*` and `?` as wildcards. Every one that matches applies; where "
+        "tools are named, others are refused.",
+        None,
+        examples=[{"read_*": {}, "delete_*": {"second_factor": "totp"}}],
+    )
+    versions: NonEmpty[Version] = field(
+        "The MCP protocol versions that it accepts.", list(_EVERY_VERSION)
+    )

@@ -1,0 +1,250 @@
+"""The notations of single values: durations, sizes, rates, names, listen addresses.
+
+Law: a notation is one pattern, which the JSON Schema shows, and one parser behind it, which may
+be stricter and never laxer. Values that look alike are not guessed: `30` is no duration.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import limits
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from authz.config.problems import WrongValueError, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """Read a value that authz.yaml writes as text; an annotation for pydantic.
+
+    Attributes:
+        what: what the value is, with its article, for "... is not a duration".
+        pattern: what the text must match as a whole; also the JSON Schema's.
+        example: a right value.
+        parse: from the matching text to the value, or None where it is none after all; raises
+            `WrongValueError` where it can say more.
+        explain: looks at any text first; raises `WrongValueError` where it can say more.
+        secret: whether a wrong value could be a pasted password, which is then not repeated.
+        bounds: what `parse` takes of what matches, for the reference.
+    """
+
+    what: str
+    pattern: str
+    example: str
+    parse: Callable[[str], object] = str
+    explain: Callable[[str], None] | None = None
+    secret: bool = False
+    bounds: str = ""
+
+    def read(self, value: object) -> object:
+        """Return the parsed value.
+
+        Raises:
+            WrongValueError: where it is none.
+        """
+        if isinstance(value, str) and self.explain is not None:
+            self.explain(value)
+        if isinstance(value, str) and re.fullmatch(self.pattern, value):
+            parsed = self.parse(value)
+            if parsed is not None:
+                return parsed
+        subject = "what stands here" if self.secret else shown(value)
+        raise WrongValueError(f"{subject} is not {self.what}", f"write for example {self.example}")
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Validate with `read` alone, whatever the annotated type is."""
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the pattern, an example, and in `$comment` the words for the reference."""
+        return {
+            "type": "string",
+            "pattern": f"^(?:{self.pattern})$",
+            "examples": [self.example],
+            "$comment": self.what + self.bounds,
+        }
+
+
+# --- durations and sizes ---------------------------------------------------------------------
+
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = r"([0-9]{1,9})(ms|s|m|h|d)"
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of a duration that matches the notation."""
+    match = re.fullmatch(_DURATION, text)
+    assert match is not None
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def duration(low: str, high: str, example: str) -> Notation:
+    """Return the notation of a duration between two others, both included; its value: seconds."""
+
+    def parse(text: str) -> float:
+        value = seconds(text)
+        if not seconds(low) <= value <= seconds(high):
+            raise WrongValueError(f"{shown(text)} is out of range", f"write {low} to {high}")
+        return value
+
+    return Notation("a duration", _DURATION, example, parse, bounds=f", {low} to {high}")
+
+
+_UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20}
+_MAX_SIZE: Final = 16 << 20
+
+
+def _size(text: str) -> int:
+    value = int(text[:-3]) * _UNITS[text[-3:]]
+    if not 1 <= value <= _MAX_SIZE:
+        raise WrongValueError(f"{shown(text)} is out of range", "write 1KiB to 16MiB")
+    return value
+
+
+SIZE: Final = Notation("a size", r"[0-9]{1,6}(?:KiB|MiB)", "1MiB", _size, bounds=", 1KiB to 16MiB")
+
+# --- rates -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Hold a quota over one window in seconds; its text is the one way to write it."""
+
+    quota: int
+    window: int
+
+    def __str__(self) -> str:
+        """Return the notation with the largest unit that divides the window."""
+        unit, length = next(pair for pair in _WINDOWS if self.window % pair[1] == 0)
+        count = self.window // length
+        return f"{self.quota}/{unit}" if count == 1 else f"{self.quota}/{count} {unit}s"
+
+
+_WINDOWS: Final = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+_LONGEST_WINDOW: Final = 31 * 86400
+_LARGEST_QUOTA: Final = 1_000_000_000
+
+
+def _rate(text: str) -> Rate:
+    # limits.parse alone would take "10/minute;5/second" for its first half and "1/0 minute" for
+    # "1/minute"; the pattern lets neither come here.
+    item = limits.parse(text)
+    rate = Rate(item.amount, item.get_expiry())
+    if not 1 <= rate.quota <= _LARGEST_QUOTA:
+        raise WrongValueError(
+            f"{shown(text)} is out of range", f"write 1 to {_LARGEST_QUOTA} requests"
+        )
+    if rate.window > _LONGEST_WINDOW:
+        raise WrongValueError(
+            f"{shown(text)} has a window over 31 days", "write a window of 31 days at most"
+        )
+    return rate
+
+
+RATE: Final = Notation(
+    "a rate",
+    r"[0-9]{1,12} ?(?:/|per) ?(?:[1-9][0-9]{0,6} ?)?(?:second|minute|hour|day|month)s?",
+    "60/minute",
+    _rate,
+)
+
+# --- names ---------------------------------------------------------------------------------------
+
+SERVER_NAME: Final = Notation(
+    "a server name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,62}", "files"
+)
+CLIENT_ID: Final = Notation(
+    "a client id of printable ASCII without blanks", r"[\x21-\x7e]{1,255}", "claude"
+)
+TOOL_PATTERN: Final = Notation(
+    "a tool name or pattern (letters, digits, _ . - / : and the wildcards * and ?)",
+    r"[A-Za-z0-9_./:*?-]{1,128}",
+    "delete_*",
+)
+LIMIT_NAME: Final = Notation(
+    "a name of letters, digits, _ . and -", r"[A-Za-z0-9_.-]{1,64}", "deletions"
+)
+DEPLOYMENT: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,31}", "authz")
+# RFC 6749, section 3.3: NQCHAR.
+SCOPE: Final = Notation("a scope", r"[\x21\x23-\x5b\x5d-\x7e]{1,128}", "mcp:files")
+# No control characters: a group stands in a header for the upstream.
+GROUP: Final = Notation("a group", r"[^\x00-\x1f\x7f]{1,128}", "staff")
+USER_NAME: Final = Notation("a user name", r"[\x21-\x7e]{1,128}", "authz", secret=True)
+FILE: Final = Notation("an absolute path", r"/[^\x00-\x1f\x7f]{1,1023}", "/run/secrets/tls.crt")
+# A password pasted where its file belongs looks like a relative path.
+SECRET_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/redis", secret=True)
+
+# --- listen addresses ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """Name an IP address and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return the notation, IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """Name a Unix socket to listen on."""
+
+    path: str
+
+    def __str__(self) -> str:
+        """Return the notation."""
+        return f"unix:{self.path}"
+
+
+_TCP: Final = r"(?:[0-9.]{7,15}|\[[0-9a-f:.]{2,45}\]):[0-9]{1,5}"
+# sockaddr_un.sun_path holds 108 bytes, the last of them NUL.
+_UNIX: Final = r"unix:/[\x21-\x7e]{1,106}"
+_MAX_PORT: Final = 65535
+
+
+def _tcp(text: str) -> Tcp | None:
+    host, _, port = text.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return Tcp(str(address), int(port)) if int(port) <= _MAX_PORT else None
+
+
+def _tcp_or_unix(text: str) -> Tcp | Unix | None:
+    return Unix(text.removeprefix("unix:")) if text.startswith("unix:") else _tcp(text)
+
+
+def _explain_listen(text: str) -> None:
+    """Answer the spellings that other programs take: `:8443`, `localhost:8443`, `8443`."""
+    match = re.fullmatch(r"(localhost|\*|):?([0-9]{1,5})", text)
+    if match is not None:
+        host = "127.0.0.1" if match[1] == "localhost" else "0.0.0.0"  # noqa: S104 - advice only
+        raise WrongValueError(f"{shown(text)} names no IP address", f"write {host}:{match[2]}")
+
+
+def _listen(example: str) -> Notation:
+    return Notation("an IP address with a port", _TCP, example, _tcp, _explain_listen)
+
+
+LISTEN: Final = _listen("0.0.0.0:8443")
+METRICS: Final = _listen("127.0.0.1:9464")
+SOCKET: Final = Notation(
+    "a Unix socket or an IP address with a port",
+    f"{_UNIX}|{_TCP}",
+    "unix:/run/authz/check.sock",
+    _tcp_or_unix,
+    _explain_listen,
+)

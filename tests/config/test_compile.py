@@ -1,0 +1,197 @@
+"""From models to the policy: the same rules, in the core's words."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.config.compile import compile_policy, metadata_url
+from authz.config.load import Settings
+from authz.config.model import Config
+from authz.core.limits import Limit, Per
+from authz.core.policy import KnownClient, Rule, ToolRule
+from authz.core.second_factor import ALL_EVIDENCE, Evidence, Method, SecondFactor
+
+SettingsOf = Callable[[str], Settings]
+# RFC 9651, section 3.3.3: what a structured-field string holds without escapes.
+SF_STRING = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+\Z")
+
+
+def test_example(example: str, settings_of: SettingsOf) -> None:
+    """The design's example means what the design says."""
+    policy = settings_of(example).policy
+
+    assert policy.issuer == "https://auth.example.com"
+    assert policy.origins == {"https://inspector.example.com"}
+    assert policy.max_body == 1 << 20
+    assert policy.limits == ()
+    assert policy.clients == {
+        "claude": KnownClient("claude", frozenset({"mcp:files", "mcp:files:write"})),
+        "old-script": KnownClient("old-script", frozenset({"mcp:files"}), assurance=Method.ANY),
+        "nightly-backup": KnownClient("nightly-backup", frozenset({"mcp:files"}), machine=True),
+    }
+    files = policy.servers["files"]
+    assert files.resource == "https://mcp.example.com/files"
+    assert files.metadata_url == (
+        "https://mcp.example.com/.well-known/oauth-protected-resource/files"
+    )
+    assert files.machines == {"nightly-backup"}
+    assert files.rule == Rule(
+        scopes=frozenset({"mcp:files"}),
+        groups=frozenset({"staff"}),
+        second_factor=SecondFactor(Method.ANY, None, ALL_EVIDENCE),
+        limits=(
+            Limit("files:client,user:60/minute", Per.CLIENT_USER, 60, 60, place="files"),
+            Limit("files:user:1000/day", Per.USER, 1000, 86400, place="files"),
+        ),
+    )
+    assert files.tools == (
+        ToolRule("read_*", Rule()),
+        ToolRule(
+            "delete_*",
+            Rule(
+                scopes=frozenset({"mcp:files:write"}),
+                second_factor=SecondFactor(Method.TOTP, 300, ALL_EVIDENCE),
+                limits=(
+                    Limit("files:delete_*:user:5/minute", Per.USER, 5, 60, place="files:delete_*"),
+                ),
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ("", ["files:client,user:60/minute"]),
+        ("    limits: []\n", []),
+        ("    limits: [{per: address, rate: 10/2 minutes}]\n", ["files:address:10/2 minutes"]),
+        ("    limits: [{per: [user, client], rate: 1/day, name: daily}]\n", ["daily"]),
+        ("    limits: [{per: [user], rate: 60/60 seconds, cost: 3}]\n", ["files:user:60/minute"]),
+    ],
+)
+def test_limits(limits: str, expected: list[str], smallest: str, settings_of: SettingsOf) -> None:
+    """Left out, a server is limited; `[]` turns that off; names say place, whom and rate."""
+    rule = settings_of(smallest + limits).policy.servers["files"].rule
+
+    assert [limit.name for limit in rule.limits] == expected
+
+
+def test_limits_on_everything(smallest: str, settings_of: SettingsOf) -> None:
+    """Limits at the top have a place of their own, which no server can have."""
+    policy = settings_of(f"{smallest}limits: [{{per: user, rate: 9/hour, cost: 2}}]\n").policy
+
+    assert policy.limits == (Limit("*:user:9/hour", Per.USER, 9, 3600, cost=2, place=""),)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("any", SecondFactor(Method.ANY)),
+        ("totp", SecondFactor(Method.TOTP)),
+        ("none", None),
+        ("{}", SecondFactor(Method.ANY)),
+        (
+            "{method: totp, max_login_age: 90s, evidence: [step_up, token]}",
+            SecondFactor(Method.TOTP, 90, frozenset({Evidence.STEP_UP, Evidence.TOKEN})),
+        ),
+    ],
+)
+def test_second_factor(
+    words: str, expected: SecondFactor | None, smallest: str, settings_of: SettingsOf
+) -> None:
+    """A word is short for a mapping; none asks for nothing."""
+    policy = settings_of(f"{smallest}    second_factor: {words}\n").policy
+
+    assert policy.servers["files"].rule.second_factor == expected
+
+
+@pytest.mark.parametrize(
+    ("assurance", "method"),
+    [
+        ("{}", Method.NONE),
+        ("{assurance: two_factor}", Method.ANY),
+        ("{assurance: totp}", Method.TOTP),
+    ],
+)
+def test_assurance(assurance: str, method: Method, smallest: str, settings_of: SettingsOf) -> None:
+    """A client's assurance is what its log-ins prove; undeclared, nothing."""
+    policy = settings_of(f"{smallest}clients: {{c: {assurance}}}\n").policy
+
+    assert policy.clients["c"] == KnownClient("c", assurance=method)
+
+
+@pytest.mark.parametrize(
+    ("resource", "url"),
+    [
+        (
+            "https://mcp.example.com/a",
+            "https://mcp.example.com/.well-known/oauth-protected-resource/a",
+        ),
+        (
+            "https://mcp.example.com:8443/a/b",
+            "https://mcp.example.com:8443/.well-known/oauth-protected-resource/a/b",
+        ),
+    ],
+)
+def test_metadata_url(resource: str, url: str) -> None:
+    """RFC 9728, section 3.1: the well-known part stands between host and path."""
+    assert metadata_url(resource) == url
+
+
+SERVERS = st.sampled_from(["a", "b", "client", "user", "a-b", "everything", "all"])
+PATTERNS = st.sampled_from(["*", "user", "client,user".replace(",", "."), "a:user", "x/y", "b:*"])
+LIMITS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "per": st.sampled_from(["client", "user", "address", ["client", "user"]]),
+            "rate": st.sampled_from(["5/minute", "5/hour", "7/2 minutes"]),
+        }
+    ),
+    max_size=3,
+    unique_by=lambda limit: str(sorted(limit.items())),
+)
+
+
+@given(
+    LIMITS,
+    st.dictionaries(
+        SERVERS, st.tuples(LIMITS, st.dictionaries(PATTERNS, LIMITS, max_size=3)), min_size=1
+    ),
+)
+def test_names_and_places(
+    top: list[object], servers: dict[str, tuple[list[object], dict[str, list[object]]]]
+) -> None:
+    """No two limits share a name, no two places share one, and names fit the RateLimit fields."""
+    config = Config.model_validate(
+        {
+            "issuer": {"url": "https://a.example.com"},
+            "gateway": {"url": "https://b.example.com"},
+            "limits": top,
+            "servers": {
+                name: {"upstream": "http://x", "limits": limits}
+                | (
+                    {"tools": {key: {"limits": value} for key, value in tools.items()}}
+                    if tools
+                    else {}
+                )
+                for name, (limits, tools) in servers.items()
+            },
+        }
+    )
+    policy = compile_policy(config)
+    rules = [(server.rule.limits, name) for name, server in policy.servers.items()]
+    rules += [
+        (tool.rule.limits, f"{name}:{tool.pattern}")
+        for name, server in policy.servers.items()
+        for tool in server.tools
+    ]
+    rules.append((policy.limits, ""))
+    names = [limit.name for limits, _ in rules for limit in limits]
+
+    assert len(set(names)) == len(names)
+    assert len({place for _, place in rules}) == len(rules)
+    assert all(limit.place == place for limits, place in rules for limit in limits)
+    assert all(SF_STRING.match(name) for name in names)

@@ -1,0 +1,86 @@
+"""Rules between values: what is right is not complained of (mistakes.txt has what is wrong)."""
+
+from collections.abc import Callable
+
+import pytest
+
+Complaints = Callable[[str], list[str]]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(
+            "  filesystem: {upstream: 'http://x'}\n", id="a longer name is no longer path"
+        ),
+        pytest.param(
+            "  b: {upstream: 'http://x', resource: https://mcp.example.com/files/b, nested: true}",
+            id="nested on purpose, said by the inner",
+        ),
+        pytest.param(
+            "    nested: true\n"
+            "  b: {upstream: 'http://x', resource: https://mcp.example.com/files/b}",
+            id="nested on purpose, said by the outer",
+        ),
+        pytest.param("    tools: {a: {second_factor: none}}", id="none where the server asks none"),
+        pytest.param("    tools: {'*': {scopes: [x]}}", id="a star that asks something"),
+        pytest.param("    tools: {'*': {}, 'delete_*': {}}", id="a star among others"),
+        pytest.param("    limits: []\nlimits: [{per: user, rate: 1/day}]", id="limited elsewhere"),
+        pytest.param(
+            "    limits: [{per: user, rate: 1/day}, {per: user, rate: 1/hour}]",
+            id="one counter, two windows",
+        ),
+        pytest.param("    scopes: [x]\nclients: {a: {}}", id="a client with undeclared scopes"),
+        pytest.param("    scopes: [x]", id="no client named"),
+        pytest.param(
+            "    scopes: [x]\n    tools: {t: {scopes: [y]}}\nclients: {a: {scopes: [x, y]}}",
+            id="one client has all",
+        ),
+        pytest.param(
+            "    scopes: [x]\n    machines: [m]\nclients: {m: {machine: true, scopes: [x]}}",
+            id="a server for a machine alone",
+        ),
+        pytest.param(
+            "    second_factor: any\nclients: {a: {assurance: totp}}", id="totp is any factor"
+        ),
+        pytest.param(
+            "    second_factor: {method: totp, evidence: [client]}\n"
+            "clients: {a: {assurance: totp}, b: {assurance: two_factor}}",
+            id="one client answers",
+        ),
+        pytest.param(
+            "service: {check: '127.0.0.1:9464'}\ntelemetry: {metrics: '127.0.0.2:9464'}",
+            id="one port, two addresses",
+        ),
+        pytest.param(
+            "telemetry: {metrics: '127.0.0.1:0'}\nservice: {check: '127.0.0.1:0'}",
+            id="ports that the system chooses",
+        ),
+        pytest.param("clients: {a: {redirect_uris: ['http://127.0.0.1/cb']}}", id="loopback"),
+    ],
+)
+def test_not_complained_of(more: str, smallest: str, complaints: Complaints) -> None:
+    """What is right, or meant, is silent."""
+    assert complaints(f"{smallest}{more}\n") == []
+
+
+def test_portal_of_its_own(smallest: str, complaints: Complaints) -> None:
+    """The portal is served under its own name, or on a port of its own."""
+    serve = "  serve: true\n  internal: http://authelia:9091\ngateway:"
+    text = smallest.replace("gateway:", serve)
+
+    assert complaints(text) == []
+    assert (
+        complaints(text.replace("https://auth.example.com", "https://mcp.example.com:9443")) == []
+    )
+
+
+def test_dead_ends_are_closed(smallest: str, complaints: Complaints) -> None:
+    """A machine that is not named at a server lends it no scopes."""
+    clients = "clients: {m: {machine: true, scopes: [x]}, a: {scopes: []}}"
+    text = f"{smallest}    scopes: [x]\n{clients}"
+
+    assert (
+        'authz.yaml:9: servers.files.scopes[0]: no client of this server has the scope "x"; '
+        "write a scope that one has, or give it to a client under clients"
+    ) in complaints(text)

@@ -1,0 +1,211 @@
+"""Secrets: where they come from, and that they never come out."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from authz.config.load import Settings, load, read
+from authz.config.problems import ConfigErrors
+from authz.config.schema import schema_text
+from authz.config.secret_files import REDIS_PASSWORD
+
+SECRET = "hunter2-correct-horse"
+Reader = Callable[..., Settings]
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    """Return a file with a password that only its owner reads."""
+    path = tmp_path / "password"
+    path.write_text(f"{SECRET}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def with_redis(smallest: str) -> Callable[[str], str]:
+    """Return a maker of files with a redis section."""
+    return lambda section: f"{smallest}redis: {{url: 'redis://redis', {section}}}\n"
+
+
+def said(text: str, env: dict[str, str] | None = None) -> str:
+    """Return every problem of a text, and check that no form of any shows the secret."""
+    try:
+        settings = read(text, "authz.yaml", env or {})
+    except ConfigErrors as error:
+        everything = f"{error} {error!r} {error.to_json()} {error.problems}"
+        assert SECRET not in everything
+        return str(error)
+    assert SECRET not in f"{settings} {settings!r} {settings.config!r} {settings.secrets}"
+    return "\n".join(map(str, settings.warnings))
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_from_a_file(ending: str, password_file: Path, with_redis: Callable[[str], str]) -> None:
+    """A secret is a file's one line, without the newline that editors add."""
+    password_file.write_bytes(f"{SECRET}{ending}".encode())
+    settings = read(with_redis(f"password_file: {password_file}"), "a.yaml", {})
+
+    assert settings.secrets.redis_password is not None
+    assert settings.secrets.redis_password.get_secret_value() == SECRET
+    assert settings.warnings == ()
+    assert SECRET not in repr(settings)
+
+
+def test_from_the_environment(with_redis: Callable[[str], str]) -> None:
+    """A secret may come from the environment."""
+    settings = read(with_redis("mode: deny"), "a.yaml", {REDIS_PASSWORD: SECRET})
+
+    assert settings.secrets.redis_password is not None
+    assert settings.secrets.redis_password.get_secret_value() == SECRET
+    assert SECRET not in repr(settings)
+
+
+def test_from_both(password_file: Path, with_redis: Callable[[str], str]) -> None:
+    """A secret in two places is an error: nobody can say which of them is meant."""
+    text = with_redis(f"password_file: {password_file}")
+
+    assert said(text, {REDIS_PASSWORD: SECRET}) == (
+        "authz.yaml:9: redis.password_file: AUTHZ_REDIS_PASSWORD is set too; "
+        "give the password in one place"
+    )
+
+
+def test_from_nowhere(with_redis: Callable[[str], str]) -> None:
+    """A Redis without a password is worth a warning; an empty variable is no password."""
+    warning = (
+        "authz.yaml:9: warning: redis.url: whoever reaches this Redis needs no password; "
+        "write redis.password_file or set AUTHZ_REDIS_PASSWORD"
+    )
+
+    assert said(with_redis("mode: deny")) == warning
+    assert said(with_redis("mode: deny"), {REDIS_PASSWORD: ""}) == warning
+
+
+def test_unix_socket_needs_no_password(smallest: str) -> None:
+    """A Unix socket is guarded by its directory."""
+    assert said(f"{smallest}redis: {{url: 'unix:///run/valkey.sock'}}\n") == ""
+
+
+def test_not_looked_at(with_redis: Callable[[str], str]) -> None:
+    """Without secrets a file can be checked on a machine that has none of them."""
+    text = with_redis("password_file: /nowhere/at/all")
+    settings = read(text, "authz.yaml", {REDIS_PASSWORD: SECRET}, secrets=False)
+
+    assert settings.secrets.redis_password is None
+    assert settings.warnings == ()
+    assert "No such file" in said(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(b"", "the file is empty", id="empty"),
+        pytest.param(b"\n", "the file is empty", id="newline"),
+        pytest.param(b"a\nb\n", "the file holds more than one line of text", id="lines"),
+        pytest.param(b"a\x00b", "the file holds more than one line of text", id="NUL"),
+        pytest.param(b"a" * 5000, "the file holds more than one line of text", id="long"),
+        pytest.param(b"\xff\xfe", "the file holds something else than text", id="binary"),
+    ],
+)
+def test_wrong_files(
+    data: bytes, words: str, password_file: Path, with_redis: Callable[[str], str]
+) -> None:
+    """A file that holds no password is an error."""
+    password_file.write_bytes(data)
+
+    assert said(with_redis(f"password_file: {password_file}")) == (
+        f"authz.yaml:9: redis.password_file: {words}; put the password into it, as its only line"
+    )
+
+
+def test_no_regular_file(tmp_path: Path, with_redis: Callable[[str], str]) -> None:
+    """A pipe that nobody writes to does not keep anybody waiting; a directory is no file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    assert "this is no regular file" in said(with_redis(f"password_file: {pipe}"))
+    assert "redis.password_file: " in said(with_redis(f"password_file: {tmp_path}"))
+
+
+def test_world_readable(password_file: Path, with_redis: Callable[[str], str]) -> None:
+    """A secret that everybody may read is worth a warning."""
+    password_file.chmod(0o644)
+
+    assert said(with_redis(f"password_file: {password_file}")) == (
+        "authz.yaml:9: warning: redis.password_file: every user of this machine may read the file; "
+        "take that right away: chmod o-rwx"
+    )
+
+
+def test_world_readable_key(tmp_path: Path, smallest: str) -> None:
+    """The private key is looked at where it is here; it is Envoy that reads it."""
+    key = tmp_path / "tls.key"
+    text = smallest.replace("/run/secrets/tls.key", str(key))
+
+    assert said(text) == ""
+    key.write_text("x")
+    key.chmod(0o604)
+    assert "warning: gateway.tls.key: every user of this machine" in said(text)
+
+
+@pytest.mark.attack("secrets-in-problems")
+@pytest.mark.parametrize(
+    "section",
+    [
+        f"redis: {{url: 'redis://:{SECRET}@redis'}}",
+        f"redis: {{url: 'redis://user:{SECRET}@redis:6379/0'}}",
+        f"redis: {{url: 'redis://redis?password={SECRET}'}}",
+        f"redis: {{url: '{SECRET}'}}",
+        f"redis: {{url: 'redis://r', password: {SECRET}}}",
+        f"redis: {{url: 'redis://r', password_file: {SECRET}}}",
+        f"redis: {{url: 'redis://r', password_file: /{SECRET}}}",
+        f"redis: {{url: 'redis://r', username: 'a {SECRET}'}}",
+        f"redis: redis://:{SECRET}@redis",
+        f"redis: {SECRET}",
+        f"redis: [{SECRET}]",
+        f"redis: !{SECRET} x",
+        f"redis: *{SECRET}",
+        f"redis: &{SECRET} x",
+        f"redis: {{url: 'redis://r', password: *{SECRET}}}",
+        f"clients: {{c: {{client_secret: {SECRET}}}}}",
+        f"clients: {{c: {SECRET}}}",
+        f"clients: {{c: {{scopes: {SECRET}}}}}",
+        f"telemetry: {SECRET}",
+        f"'redis': {{'url': \"redis://:{SECRET}\n",
+        f"redis: '{SECRET}' '{SECRET}'",
+    ],
+)
+def test_never_repeated(section: str, smallest: str) -> None:
+    """A password in the wrong place is named as an error, and never repeated."""
+    assert said(f"{smallest}{section}\n")
+
+
+@pytest.mark.parametrize("field", ["issuer.url", "issuer.internal", "gateway.url", "upstream"])
+def test_never_repeated_in_urls(field: str, example: str) -> None:
+    """A URL with a password is refused without the password."""
+    hosts = {
+        "issuer.url": "https://auth.example.com ",
+        "issuer.internal": "http://authelia:9091",
+        "gateway.url": "https://mcp.example.com\n",
+        "upstream": "http://notes:8000/mcp",
+    }
+    url = hosts[field]
+    scheme, rest = url.split("://")
+
+    assert "holds a user name or a password" in said(
+        example.replace(url, f"{scheme}://me:{SECRET}@{rest}")
+    )
+
+
+def test_not_in_the_schema(
+    password_file: Path, with_redis: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The schema is of the models, not of what was read."""
+    path = tmp_path / "authz.yaml"
+    path.write_text(with_redis(f"password_file: {password_file}"))
+    load(path, {})
+
+    assert SECRET not in schema_text()
