@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup demo test lint types format protos example lock bench clean
+.PHONY: help setup demo test lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,7 @@ lint: setup  ## format check, lint, import contracts, dead code, stubs and examp
 	@$(BIN)/lint-imports
 	@$(BIN)/vulture
 	@$(BIN)/python tools/protos.py --check
+	@$(BIN)/python tools/docs.py --check
 	@$(BIN)/python tools/example.py --check
 
 types: setup  ## mypy, strict, tests too
@@ -43,6 +44,9 @@ format: setup  ## format and mend what can be mended
 
 protos: setup  ## make the stubs from protos/
 	@$(BIN)/python tools/protos.py
+
+docs: setup  ## make the pages of docs/ that are tables of the code
+	@$(BIN)/python tools/docs.py
 
 example: setup  ## render envoy/ again from envoy/authz.yaml
 	@$(BIN)/python tools/example.py

@@ -53,7 +53,7 @@ def upstream(allow: Allow) -> Upstream:
         ISSUER: _plain(principal.issuer),
         SCOPES: " ".join(_plain(scope) for scope in sorted(principal.scopes)),
         GROUPS: ",".join(_plain(group) for group in sorted(principal.groups)),
-        SERVER: _plain(allow.call.server.name),
+        SERVER: _plain(allow.server.name),
     }
     given = {name: value for name, value in values.items() if value}
     absent = tuple(name for name in IDENTITY if name not in given)

@@ -1,15 +1,18 @@
 """The decision, in three steps between which the edge may ask others.
 
-    read      shape, server, message, token      HttpRequest          → Call | Deny
-    authorize audience, people, scopes, factor   Call and Principal   → Pending | Deny
-    conclude  revoked, stepped up, within limits Pending and answer   → Allow | Deny
+    read      shape, server, token                  HttpRequest         → Call | Deny
+    authorize message, audience, people, scopes, …  Call and Principal  → Pending | Deny
+    conclude  revoked, stepped up, within limits    Pending and answer  → Allow | Deny
 
-Law: `Allow` is constructed in one place, the last line of `conclude`, and only from a `Pending`
-and a `Taken`: every rule has passed by then. Whatever else happens is a `Deny`.
+The message of a POST is read after its token was verified, so that strangers cannot make us read
+a megabyte of JSON (docs/decisions/0005).
+
+Law: `Allow` is constructed in one place, in `conclude`, and only from a `Pending` and a `Taken`:
+every rule has passed by then. Whatever else happens is a `Deny`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from authz.core import audience, mcp
@@ -43,36 +46,31 @@ from authz.core.second_factor import (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Hold a well-shaped request to a known server, with the token that it presents.
+    """Hold a request to a known server, with the token that it presents.
 
     Attributes:
         server: whose rules apply.
-        message: the JSON-RPC message of a POST; None for GET (stream) and DELETE (end of session).
+        request: what was sent; the body of a POST is not read yet.
         token: the bearer token, not verified yet.
-        address: the caller's trusted address.
     """
 
     server: Server
-    message: mcp.Message | None
+    request: HttpRequest
     token: str = field(repr=False)
-    address: str
-
-    @property
-    def tool(self) -> str | None:
-        """Return the tool that is called, if one is."""
-        return None if self.message is None else self.message.tool
-
-    @property
-    def scopes(self) -> frozenset[str]:
-        """Return every scope of the operation, as a challenge names them."""
-        return _scopes(_rules(self.server, self.message))
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Hold a call that passed every rule which needs no ledger, and what the ledger is asked."""
+    """Hold a call that passed every rule which needs no ledger, and what the ledger is asked.
+
+    Attributes:
+        call, principal: what asks, and who.
+        message: the JSON-RPC message of a POST; None for GET (stream) and DELETE (end of session).
+        query: what the ledger is asked.
+    """
 
     call: Call
+    message: mcp.Message | None
     principal: Principal
     query: Query
 
@@ -82,12 +80,13 @@ class Allow:
     """Let the call through to its server.
 
     Attributes:
-        call, principal: what was decided about.
+        server, message, principal: what was decided about.
         quotas: every limit after the charge.
         mode: who counted.
     """
 
-    call: Call
+    server: Server
+    message: mcp.Message | None
     principal: Principal
     quotas: tuple[Quota, ...]
     mode: Mode
@@ -120,48 +119,35 @@ class Deny:
 Decision = Allow | Deny
 
 
-# --- step 1 to 3a: read -----------------------------------------------------------------------
+# --- steps 1 to 3a: read ----------------------------------------------------------------------
 
 
 def read(request: HttpRequest, policy: Policy) -> Call | Deny:
-    """Read the request: its shape, its server, its message, its token; in this order."""
+    """Read the request: its shape, its server, its token; in this order."""
     server = policy.servers.get(request.context.get("server", ""))
-    message: mcp.Message | None = None
     try:
         check_shape(request, policy.origins)
-        message = _message(request, policy)
-        served = _served(request, message, server)
-        return Call(served, message, bearer_token(request), request.address)
+        return Call(_served(server, request), request, bearer_token(request))
     except Refused as refused:
-        scopes = frozenset[str]() if server is None else _scopes(_rules(server, message))
-        return Deny(refused.reason, refused.detail, server, message, scopes=scopes)
+        return denied(refused, server)
 
 
-def _message(request: HttpRequest, policy: Policy) -> mcp.Message | None:
-    if request.method == "POST":
-        return mcp.read(request.body, request.headers, max_body=policy.max_body)
-    # A body here would reach the upstream unread: a server that honours a method override
-    # header could take it for a tool call.
-    if request.body or request.headers.get("content-length", "0") != "0":
-        raise Refused(Reason.MALFORMED_REQUEST, "a body without POST")
-    if "transfer-encoding" in request.headers:
-        raise Refused(Reason.MALFORMED_REQUEST, "a body without POST")
-    return None
+def denied(refused: Refused, server: Server | None) -> Deny:
+    """Return the refusal of a request whose message was not read.
+
+    Its challenge asks for the scopes of the server; those of a tool are asked for when the tool
+    is called.
+    """
+    scopes = frozenset[str]() if server is None else server.rule.scopes
+    return Deny(refused.reason, refused.detail, server, scopes=scopes)
 
 
-def _served(request: HttpRequest, message: mcp.Message | None, server: Server | None) -> Server:
-    """Return the server, where there is one that accepts the version which is spoken."""
+def _served(server: Server | None, request: HttpRequest) -> Server:
     if server is None:
         raise Refused(Reason.UNKNOWN_SERVER)
-    if message is None and not server.accepts_legacy:
-        # GET streams and DELETE belong to sessions, which 2026-07-28 does not have.
+    # GET streams and DELETE belong to sessions, which 2026-07-28 does not have.
+    if request.method != "POST" and not server.accepts_legacy:
         raise Refused(Reason.METHOD_NOT_ALLOWED, "sessions are not accepted by this server")
-    version = single(request, "mcp-protocol-version") if message is None else message.version
-    # MCP 2025-06-18, "Protocol Version Header": without the header it is a legacy message
-    # (`initialize` negotiates the version in its body).
-    accepted = server.accepts_legacy if version is None else version in server.versions
-    if not accepted or (message is None and version == MODERN):
-        raise Refused(Reason.UNSUPPORTED_VERSION)
     return server
 
 
@@ -173,12 +159,13 @@ class _Case:
     """Hold what the rules of one call look at.
 
     Attributes:
-        call, principal, policy: what asks, who asks, and by which policy.
+        call, message, principal, policy: what asks, who asks, and by which policy.
         known: what the operator declares of the client; None where nothing.
         rules: every rule that applies, the server's first.
     """
 
     call: Call
+    message: mcp.Message | None
     principal: Principal
     policy: Policy
     known: KnownClient | None
@@ -186,27 +173,52 @@ class _Case:
 
 
 def authorize(call: Call, principal: Principal, policy: Policy, now: float) -> Pending | Deny:
-    """Apply every rule that matches the call to the verified principal.
+    """Read the message and apply every rule that matches it to the verified principal.
 
     The audience is decided here, per request, so that a token which was verified for one server
     is worth nothing at another (RFC 9068, section 4).
     """
-    known = policy.clients.get(principal.client_id)
-    case = _Case(call, principal, policy, known, _rules(call.server, call.message))
+    message: mcp.Message | None = None
+    scopes = call.server.rule.scopes
     try:
+        message = _message(call, policy)
+        rules = _rules(call.server, message)
+        scopes = _scopes(rules)
+        known = policy.clients.get(principal.client_id)
+        case = _Case(call, message, principal, policy, known, rules)
         for check in _CHECKS:
             check(case)
-        return Pending(call, principal, _query(case, _unmet(case, now)))
+        return Pending(call, message, principal, _query(case, _unmet(case, now)))
     except Refused as refused:
         return Deny(
             refused.reason,
             refused.detail,
             call.server,
-            call.message,
+            message,
             principal,
-            scopes=call.scopes,
+            scopes=scopes,
             second_factor=refused.second_factor,
         )
+
+
+def _message(call: Call, policy: Policy) -> mcp.Message | None:
+    """Return the message of a POST in a version that the server accepts."""
+    request, server = call.request, call.server
+    if request.method != "POST":
+        version = single(request, "mcp-protocol-version")
+        if version is not None and (version == MODERN or version not in server.versions):
+            raise Refused(Reason.UNSUPPORTED_VERSION)
+        return None
+    message = mcp.read(request.body, request.headers, max_body=policy.max_body)
+    # MCP 2025-06-18, "Protocol Version Header": without the header it is a legacy message
+    # (`initialize` negotiates the version in its body).
+    legacy = server.accepts_legacy
+    if not (legacy if message.version is None else message.version in server.versions):
+        raise Refused(Reason.UNSUPPORTED_VERSION)
+    # 2026-07-28 has no sessions, so nothing that a client could notify or answer.
+    if message.kind is not mcp.Kind.REQUEST and not legacy:
+        raise Refused(Reason.INVALID_MESSAGE, "a notification or response without a session")
+    return message
 
 
 def _rules(server: Server, message: mcp.Message | None) -> tuple[Rule, ...]:
@@ -235,8 +247,12 @@ def _check_client(case: _Case) -> None:
         raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
 
 
+def _tool(case: _Case) -> str | None:
+    return None if case.message is None else case.message.tool
+
+
 def _check_tool(case: _Case) -> None:
-    if case.call.tool is not None and case.call.server.tools and len(case.rules) == 1:
+    if _tool(case) is not None and case.call.server.tools and len(case.rules) == 1:
         raise Refused(Reason.TOOL_NOT_ALLOWED, "no tool rule matches")
 
 
@@ -324,7 +340,9 @@ def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
         issued_at=principal.issued_at,
         step_up_key=key,
         step_up=merge(unmet) if unmet else None,
-        takes=tuple(Take(bucket_id(limit, principal, call.address), limit) for limit in limits),
+        takes=tuple(
+            Take(bucket_id(limit, principal, call.request.address), limit) for limit in limits
+        ),
     )
 
 
@@ -333,26 +351,28 @@ def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
 
 def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
     """Turn the ledger's answer into the decision."""
-    call, principal = pending.call, pending.principal
-    known = (call.server, call.message, principal)
+    server, message, principal = pending.call.server, pending.message, pending.principal
     match answer:
         case Revoked(what):
-            return Deny(Reason.TOKEN_REVOKED, what, *known, scopes=_scopes(_rules(*known[:2])))
+            refusal = Deny(Reason.TOKEN_REVOKED, what)
         case StepUpMissing():
-            return Deny(
-                Reason.SECOND_FACTOR_REQUIRED, "no step-up", *known, second_factor=_asked(pending)
-            )
+            refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, "no step-up")
         case StepUpTooOld():
-            return Deny(
-                Reason.LOGIN_TOO_OLD, "step-up too old", *known, second_factor=_asked(pending)
-            )
+            refusal = Deny(Reason.LOGIN_TOO_OLD, "step-up too old")
         case OverLimit(quotas, retry_after):
-            return Deny(Reason.RATE_LIMITED, "", *known, quotas=quotas, retry_after=retry_after)
+            refusal = Deny(Reason.RATE_LIMITED, quotas=quotas, retry_after=retry_after)
         case Taken(quotas, mode):
-            pass
+            return Allow(server, message, principal, quotas, mode)
         case _:
-            return Deny(Reason.INTERNAL, "the ledger's answer is unknown", *known)
-    return Allow(call, principal, quotas, mode)
+            refusal = Deny(Reason.INTERNAL, "the ledger's answer is unknown")
+    return replace(
+        refusal,
+        server=server,
+        message=message,
+        principal=principal,
+        scopes=_scopes(_rules(server, message)),
+        second_factor=_asked(pending),
+    )
 
 
 def _asked(pending: Pending) -> SecondFactor | None:

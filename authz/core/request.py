@@ -38,7 +38,7 @@ class HttpRequest:
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     context: Mapping[str, str]
     address: str
@@ -81,6 +81,18 @@ def check_shape(request: HttpRequest, origins: frozenset[str]) -> None:
     # RFC 6750, section 2.3 is forbidden by MCP.
     if query and _names_a_token(query):
         raise Refused(Reason.TOKEN_IN_QUERY)
+    if request.method != "POST" and _has_body(request):
+        raise Refused(Reason.MALFORMED_REQUEST, "a body without POST")
+
+
+def _has_body(request: HttpRequest) -> bool:
+    """Tell whether there is a body that would reach the upstream unread.
+
+    A server that honours a method override header could take it for a tool call.
+    """
+    headers = request.headers
+    length = headers.get("content-length", "0")
+    return bool(request.body) or length != "0" or "transfer-encoding" in headers
 
 
 def _names_a_token(query: str) -> bool:

@@ -123,6 +123,11 @@ class ResilientLedger:
             return Mode.REDIS
         return _MODES[self._options.mode] if self._may_answer() else None
 
+    @property
+    def has_read(self) -> bool:
+        """Tell whether the revocations were ever read."""
+        return self._read_at is not None
+
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query.
 

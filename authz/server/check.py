@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from authz.core import mcp
 from authz.core.answers import refusal, upstream
-from authz.core.decision import Allow, Call, Decision, Deny, authorize, conclude, read
+from authz.core.decision import Allow, Call, Decision, Deny, authorize, conclude, denied, read
 from authz.core.ledger import Ledger, Unavailable
 from authz.core.policy import Policy
 from authz.core.principal import Principal
@@ -23,7 +23,9 @@ from authz.server.refusals import Refusals
 from authz.telemetry.recorder import Recorder
 
 _FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
-_HTTP_UNAUTHORIZED: Final = 401
+# The longest body in which the id of a refused request is looked for: whoever has no token yet
+# sends short messages, and strangers must not make us read long ones.
+_ID_BODY: Final = 16 * 1024
 
 
 class TokenVerifier(Protocol):
@@ -114,17 +116,18 @@ class Check:
             return _unavailable(call, fault.dependency, fault.detail)
 
     async def _judge(self, call: Call, snapshot: Snapshot) -> Decision:
+        address = call.request.address
         principal = snapshot.verifier.cached(call.token)
         self._recorder.metrics.token_cache.labels("miss" if principal is None else "hit").inc()
         if principal is None:
-            wait = self._refusals.address_must_wait(call.address, self._clock())
+            wait = self._refusals.address_must_wait(address, self._clock())
             if wait is not None:
                 return _too_many(call, wait)
             try:
                 principal = await snapshot.verifier.verify(call.token)
             except Refused as refused:
-                self._refusals.bad_token(call.address, self._clock())
-                return _denied(call, refused)
+                self._refusals.bad_token(address, self._clock())
+                return denied(refused, call.server)
         wait = self._refusals.principal_must_wait(principal, self._clock())
         if wait is not None:
             return _too_many(call, wait)
@@ -140,26 +143,25 @@ class Check:
         return conclude(pending, await snapshot.ledger.take(pending.query))
 
 
-def _denied(call: Call, refused: Refused) -> Deny:
-    return Deny(refused.reason, refused.detail, call.server, call.message, scopes=call.scopes)
-
-
 def _too_many(call: Call, wait: int) -> Deny:
-    return Deny(Reason.TOO_MANY_REFUSALS, "", call.server, call.message, retry_after=wait)
+    return Deny(Reason.TOO_MANY_REFUSALS, "", call.server, retry_after=wait)
 
 
 def _unavailable(call: Call, dependency: str, detail: str) -> Deny:
-    reason = _FAULTS.get(dependency, Reason.INTERNAL)
-    return Deny(reason, detail, call.server, call.message)
+    return Deny(_FAULTS.get(dependency, Reason.INTERNAL), detail, call.server)
 
 
 def _encode(decision: Decision, request: HttpRequest | None) -> bytes:
     if isinstance(decision, Allow):
         return codec.encode_allow(upstream(decision))
-    if decision.message is not None:
-        rpc_id = decision.message.id
-    else:
-        # The message could not be read, or was not asked for; its id may still be readable.
-        rpc_id = mcp.request_id(request.body) if request is not None else None
-    request_id = request.request_id if request is not None else ""
-    return codec.encode_deny(refusal(decision, rpc_id, request_id))
+    request_id = "" if request is None else request.request_id
+    return codec.encode_deny(refusal(decision, _rpc_id(decision, request), request_id))
+
+
+def _rpc_id(deny: Deny, request: HttpRequest | None) -> str | int | None:
+    """Return the id to repeat, where the message was read or is short enough to look for it."""
+    if deny.message is not None:
+        return deny.message.id
+    if request is None:
+        return None
+    return mcp.request_id(request.body, max_body=_ID_BODY)

@@ -24,13 +24,12 @@ Record = Mapping[str, object]
 
 def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
-    known = decision.call if isinstance(decision, Allow) else decision
     fields: dict[str, object] = {
         "event": "decision",
         **_verdict(decision),
         **({} if request is None else _request(request)),
-        **({} if known.server is None else {"server": known.server.name}),
-        **({} if known.message is None else _message(known.message)),
+        **({} if decision.server is None else {"server": decision.server.name}),
+        **({} if decision.message is None else _message(decision.message)),
         **({} if decision.principal is None else _principal(decision.principal)),
         "ms": round(seconds * 1000, 3),
     }

@@ -59,7 +59,7 @@ class Metrics:
         )
         self.limiter_mode: Final = Gauge(
             "authz_limiter_mode",
-            "1 for the mode in which limits are counted now (redis, local, unlimited).",
+            "1 for who counts limits now (redis, local, unlimited), or for refusing everything.",
             ["mode"],
             registry=self.registry,
         )
@@ -70,7 +70,7 @@ class Metrics:
     def follow(self, key_age: Callable[[], float], mode: Callable[[], str]) -> None:
         """Read the gauges from their owners whenever Prometheus asks."""
         self.key_age.set_function(key_age)
-        for name in ("redis", "local", "unlimited"):
+        for name in ("redis", "local", "unlimited", "refusing"):
             self.limiter_mode.labels(name).set_function(partial(_is_now, name, mode))
 
 

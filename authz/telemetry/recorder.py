@@ -22,7 +22,7 @@ class Recorder:
     def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
         """Record one decision; `request` is None where it could not be decoded."""
         if isinstance(decision, Allow):
-            server, reason = decision.call.server.name, ALLOWED
+            server, reason = decision.server.name, ALLOWED
         else:
             server = decision.server.name if decision.server else UNKNOWN
             reason = decision.reason.label

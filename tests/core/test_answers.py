@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from authz.core.answer import HttpAnswer
 from authz.core.answers import IDENTITY, REMOVED, rate_limit, refusal, upstream
-from authz.core.decision import Allow, Call, Deny
+from authz.core.decision import Allow, Deny
 from authz.core.ledger import Mode
 from authz.core.limits import Quota
 from authz.core.reason import Reason
@@ -25,7 +25,7 @@ def header(answer: HttpAnswer, name: str) -> str | None:
 
 
 def allow(**changes: object) -> Allow:
-    return Allow(Call(server(), None, "a.b.c", "192.0.2.7"), principal(**changes), (), Mode.REDIS)
+    return Allow(server(), None, principal(**changes), (), Mode.REDIS)
 
 
 @pytest.mark.parametrize("reason", [pytest.param(r, id=r.label) for r in Reason])

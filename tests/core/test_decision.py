@@ -11,7 +11,7 @@ import authz
 from authz.core.decision import Allow, Call, Deny, Pending, authorize, conclude, read
 from authz.core.ledger import Mode, OverLimit, Revoked, StepUpMissing, StepUpTooOld, Taken
 from authz.core.limits import Quota
-from authz.core.policy import KnownClient, Rule
+from authz.core.policy import KnownClient, Policy, Rule
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Evidence, Method, SecondFactor
@@ -49,8 +49,6 @@ def the_call(body: bytes | None = None, of: object = None) -> Call:
         pytest.param(
             request(path="/files?a=1&access%5ftoken=x"), Reason.TOKEN_IN_QUERY, id="escaped-query"
         ),
-        pytest.param(request(body=b""), Reason.BODY_MISSING, id="empty-post"),
-        pytest.param(request(body=b"[]"), Reason.BATCH, id="batch"),
         pytest.param(request(context={}), Reason.UNKNOWN_SERVER, id="no-context"),
         pytest.param(request(context={"server": "x"}), Reason.UNKNOWN_SERVER, id="other-server"),
         pytest.param(request(authorization=None), Reason.TOKEN_MISSING, id="no-token"),
@@ -117,14 +115,77 @@ def test_streams_and_session_ends_need_a_server_of_the_older_era() -> None:
         assert reason_of(read(request(method=method), modern)) is Reason.METHOD_NOT_ALLOWED
 
 
+def outcome_of(sent: HttpRequest, rules: Policy) -> Reason | None:
+    """Run the two steps before the ledger."""
+    found = read(sent, rules)
+    if isinstance(found, Call):
+        return reason_of(authorize(found, principal(), rules, NOW))
+    return found.reason
+
+
 def test_a_version_that_the_server_does_not_accept_is_refused() -> None:
     """A legacy message, with or without its header, needs a server that accepts the era."""
     modern = policy(server(versions=frozenset({"2026-07-28"})))
-
-    assert reason_of(read(request(), modern)) is Reason.UNSUPPORTED_VERSION
     sent = request(mcp_protocol_version="2025-11-25")
-    assert reason_of(read(sent, modern)) is Reason.UNSUPPORTED_VERSION
-    assert isinstance(read(sent, policy()), Call)
+
+    assert outcome_of(request(), modern) is Reason.UNSUPPORTED_VERSION
+    assert outcome_of(sent, modern) is Reason.UNSUPPORTED_VERSION
+    assert outcome_of(sent, policy()) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (None, None),
+        ("2025-11-25", None),
+        ("2026-07-28", Reason.UNSUPPORTED_VERSION),
+        ("x", Reason.UNSUPPORTED_VERSION),
+    ],
+)
+def test_a_stream_is_of_the_older_era(version: str | None, expected: Reason | None) -> None:
+    """A GET that says another version than a session's is refused."""
+    sent = request(method="GET", mcp_protocol_version=version)
+
+    assert outcome_of(sent, policy()) is expected
+
+
+@pytest.mark.attack("mcp-notifications")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{}}',
+    ],
+    ids=["notification", "response"],
+)
+def test_notifications_and_responses_need_a_server_of_the_older_era(body: bytes) -> None:
+    """Without sessions there is nothing to notify or to answer."""
+    modern = policy(server(versions=frozenset({"2026-07-28"})))
+
+    assert outcome_of(request(body), policy()) is None
+    assert outcome_of(request(body), modern) in {
+        Reason.INVALID_MESSAGE,
+        Reason.UNSUPPORTED_VERSION,
+    }
+    sent = request(body, mcp_protocol_version="2026-07-28", mcp_method="notifications/cancelled")
+    assert outcome_of(sent, modern) in {Reason.INVALID_MESSAGE, Reason.HEADER_MISMATCH}
+
+
+@pytest.mark.attack("strangers-cost-nothing")
+def test_a_body_is_not_read_before_its_token_was_verified() -> None:
+    """Without a token the body may be anything: it is not looked at."""
+    for body in (b"", b"[]", b"{" * 1_000_000):
+        assert reason_of(read(request(body, authorization=None), policy())) is Reason.TOKEN_MISSING
+        assert isinstance(read(request(body), policy()), Call)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(b"", Reason.BODY_MISSING), (b"[]", Reason.BATCH), (b"{", Reason.MALFORMED_JSON)],
+)
+def test_a_body_that_cannot_be_read_is_refused(body: bytes, expected: Reason) -> None:
+    """With a good token, a message that is none is a 400 and never "no tool"."""
+    assert outcome_of(request(body), policy()) is expected
 
 
 # --- authorize --------------------------------------------------------------------------------
@@ -542,4 +603,4 @@ def test_reading_never_raises(method: str, headers: dict[str, str], body: bytes,
 
 def test_the_rpc_helper_is_valid() -> None:
     """The body that these tests send passes the strict reader."""
-    assert the_call(rpc("ping")).message is not None
+    assert outcome_of(request(rpc("ping")), policy()) is None

@@ -1,0 +1,98 @@
+"""Who counts: Redis with its stand-in for when it is away, or this process alone.
+
+Law: where Redis is configured, nothing is answered before its revocations were read once, and a
+Redis that may forget what it was told is said to be a problem.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from authz.config.model import Redis
+from authz.core.ledger import Ledger, Mode, Unavailable
+from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
+from authz.ledger.memory import MemoryLedger
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.telemetry.recorder import Recorder
+
+# Seconds between two looks at what Redis may evict.
+_LOOK: Final = 30.0
+_EVICTS: Final = "Redis may evict records: set maxmemory-policy noeviction"
+_REPLICA: Final = "Redis is a replica and takes no charges"
+
+
+class Counting:
+    """Own the ledger of one configuration."""
+
+    def __init__(
+        self,
+        config: Redis,
+        options: RedisOptions | None,
+        workers: int,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Build the ledger; nothing is connected yet."""
+        self._clock = clock
+        self._twin = MemoryLedger(time.time)
+        self._remote: RedisLedger | None = None
+        self._resilient: ResilientLedger | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._facts = ""
+        self._looked_at: float | None = None
+        if options is not None:
+            away = AwayOptions(WhenAway(config.mode), workers, config.max_away)
+            self._remote = RedisLedger(options)
+            self._resilient = ResilientLedger(
+                self._remote, self._twin, away, clock, lambda name: recorder.fault(name, "away")
+            )
+
+    @property
+    def ledger(self) -> Ledger:
+        """Return what decisions ask."""
+        return self._twin if self._resilient is None else self._resilient
+
+    def start(self) -> None:
+        """Read the revocations, and keep reading them."""
+        if self._resilient is not None and self._starting is None:
+            self._starting = asyncio.create_task(self._resilient.start())
+
+    def mode(self) -> str:
+        """Return who counts at the moment; `refusing` where everything is refused."""
+        mode = Mode.LOCAL if self._resilient is None else self._resilient.mode
+        return "refusing" if mode is None else mode.value
+
+    async def problem(self) -> str:
+        """Return why decisions cannot be made as configured; nothing where they can."""
+        if self._resilient is None or self._remote is None:
+            return ""
+        if not self._resilient.has_read:
+            return "Redis has not answered yet"
+        if self._resilient.mode is None:
+            return "Redis is away, and everything is refused"
+        now = self._clock()
+        if self._looked_at is None or now - self._looked_at >= _LOOK:
+            await self._look(self._remote)
+            self._looked_at = now
+        return self._facts
+
+    async def _look(self, remote: RedisLedger) -> None:
+        # A user without the right to INFO, or a Redis that is away for a moment, says nothing new.
+        with suppress(Unavailable):
+            facts = await remote.facts()
+            if facts.may_evict:
+                self._facts = _EVICTS
+            else:
+                self._facts = "" if facts.writable else _REPLICA
+
+    async def aclose(self) -> None:
+        """Stop reading and close the connections."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        if self._resilient is not None:
+            await self._resilient.aclose()
+        if self._remote is not None:
+            await self._remote.aclose()

@@ -1,0 +1,36 @@
+"""Where Redis is: authz.yaml, or the environment that `authz up` gives its service.
+
+Law: a password comes from a file or the environment, and is in no repr.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from authz.config.load import Settings
+from authz.ledger.redis import RedisOptions
+
+URL: Final = "AUTHZ_REDIS_URL"
+USERNAME: Final = "AUTHZ_REDIS_USERNAME"
+PASSWORD_FILE: Final = "AUTHZ_REDIS_PASSWORD_FILE"  # noqa: S105 - the variable's name
+
+
+def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | None:
+    """Return how to reach Redis; None where limits are kept in the process.
+
+    `AUTHZ_REDIS_URL` takes the place of `redis.url`, together with `AUTHZ_REDIS_USERNAME` and
+    `AUTHZ_REDIS_PASSWORD_FILE`.
+
+    Raises:
+        OSError: where the password file cannot be read.
+    """
+    config = settings.config.redis
+    if URL in env:
+        file = env.get(PASSWORD_FILE)
+        password = "" if file is None else Path(file).read_text("utf-8").rstrip("\r\n")
+        return RedisOptions(env[URL], env.get(USERNAME, ""), password, config.deployment)
+    if config.url is None:
+        return None
+    secret = settings.secrets.redis_password
+    password = "" if secret is None else secret.get_secret_value()
+    return RedisOptions(config.url, config.username or "", password, config.deployment)

@@ -1,0 +1,164 @@
+"""The service: parts built once, started in order, stopped in reverse; reloaded as a whole.
+
+Law: a new configuration takes effect at once and entirely, or not at all; and what is in flight
+when the service is told to stop is answered.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from authz.config.load import Settings
+from authz.config.problems import ConfigErrors
+from authz.server.assemble import Assembly
+from authz.server.check import Check
+from authz.server.grpc import GrpcTransport
+from authz.server.health import Health
+from authz.server.refusals import Refusals
+from authz.server.status import Status
+from authz.telemetry.recorder import Recorder
+
+# Seconds between two looks at readiness.
+_LOOK: Final = 1.0
+Load = Callable[[], Settings]
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Name where the service listens.
+
+    Attributes:
+        check: `unix:/path` or `host:port`, for Envoy.
+        status: host and port, for Prometheus and probes.
+    """
+
+    check: str
+    status: tuple[str, int]
+
+
+class Service:
+    """Run one worker."""
+
+    def __init__(
+        self,
+        load: Load,
+        env: Mapping[str, str],
+        listeners: Listeners,
+        recorder: Recorder,
+        grace: float,
+    ) -> None:
+        """Build from what `load` returns; `load` is called again at every reload.
+
+        Args:
+            load: reads the configuration.
+            env: the environment.
+            listeners: where to listen.
+            recorder: where decisions go.
+            grace: seconds that what is in flight has at the end.
+
+        Raises:
+            ConfigErrors: where the configuration is wrong.
+        """
+        self._load = load
+        self._env = env
+        self._listeners = listeners
+        self._recorder = recorder
+        self._grace = grace
+        self._health = Health()
+        self._settings = load()
+        self._assembly = Assembly(self._settings, env, recorder)
+        self.check = Check(self._assembly.snapshot, recorder, Refusals())
+        self._stop = asyncio.Event()
+        self.ports: tuple[int, int] = (0, 0)
+        self.started = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
+        transport = GrpcTransport(self.check, self._health, max_body=self._settings.policy.max_body)
+        status = Status(self._recorder.metrics.registry, self._health, *self._listeners.status)
+        try:
+            port = transport.listen(self._listeners.check)
+            self.ports = (port, status.port)
+            status.start()
+            self._recorder.metrics.follow(self._key_age, self._mode)
+            async with asyncio.TaskGroup() as tasks:
+                self._assembly.start()
+                look = tasks.create_task(self._keep_looking())
+                await transport.start()
+                self._handle_signals(tasks)
+                self._recorder.event("started", check=self._listeners.check, status=status.port)
+                self.started.set()
+                await self._stop.wait()
+                await self._drain(transport)
+                look.cancel()
+        finally:
+            await self._assembly.aclose()
+            status.stop()
+        self._recorder.event("stopped")
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        self._stop.set()
+
+    async def reload(self) -> bool:
+        """Take the configuration anew; tell whether it took effect.
+
+        A configuration with an error changes nothing. Listeners stay as they are.
+        """
+        try:
+            settings = await asyncio.to_thread(self._load)
+        except ConfigErrors as errors:
+            self._recorder.metrics.reloads.labels("refused").inc()
+            problems = [str(problem) for problem in errors.problems]
+            self._recorder.event("reload_refused", problems=problems)
+            return False
+        old = self._assembly
+        new = Assembly(settings, self._env, self._recorder, old)
+        new.start()
+        # Keys of a new issuer have to be there before its tokens are judged; the old
+        # configuration holds meanwhile.
+        await new.settle(settings.config.issuer.deadline)
+        self._settings, self._assembly = settings, new
+        self.check.snapshot = new.snapshot
+        await old.aclose(keep=new)
+        self._recorder.metrics.reloads.labels("ok").inc()
+        self._recorder.event("reloaded", servers=sorted(settings.policy.servers))
+        return True
+
+    async def _drain(self, transport: GrpcTransport) -> None:
+        self._health.set("drain", "stopping")
+        self._recorder.event("draining")
+        await transport.stop(self._grace)
+
+    def _handle_signals(self, tasks: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        # In a test's thread there are no signals.
+        with contextlib.suppress(ValueError, RuntimeError):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(
+                signal.SIGHUP, lambda: tasks.create_task(self._reload_quietly())
+            )
+
+    async def _reload_quietly(self) -> None:
+        try:
+            await self.reload()
+        except Exception as error:  # noqa: BLE001 - a reload that fails must not stop the service
+            self._recorder.metrics.reloads.labels("refused").inc()
+            self._recorder.crash(error)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            for part, problem in (await self._assembly.problems()).items():
+                self._health.set(part, problem)
+            await asyncio.sleep(_LOOK)
+
+    # Methods, not the assembly's own: a reload replaces the assembly.
+    def _key_age(self) -> float:
+        return self._assembly.key_age()
+
+    def _mode(self) -> str:
+        return self._assembly.mode()

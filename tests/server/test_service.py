@@ -1,0 +1,269 @@
+"""The service as a process: real gRPC, a real Valkey, an issuer that can be taken away."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from authz.envoy import codec
+from authz.envoy.pb import health_pb2
+from tests.support.service import Issuer, Service, running_issuer, running_service, until
+from tests.support.valkey import ValkeyServer, valkey
+from tests.support.values import request, rpc
+from tests.support.wire import answer, check_request
+from tests.tokens.forge import ec_signer, rsa_signer
+
+CONFIG = """\
+issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d,
+         keys: {{refresh: 10s, cooldown: 1s}}}}
+gateway: {{url: https://mcp.example.test}}
+redis: {{url: '{redis}'}}
+telemetry: {{log: json}}
+servers:
+  files:
+    upstream: http://127.0.0.1:9/mcp
+    limits: [{{per: user, rate: {rate}}}]
+"""
+ENV = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with running_issuer() as one:
+        yield one
+
+
+@pytest.fixture
+def redis() -> Iterator[ValkeyServer]:
+    with valkey() as one:
+        yield one
+
+
+@pytest.fixture
+def service(issuer: Issuer, redis: ValkeyServer, tmp_path: Path) -> Iterator[Service]:
+    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+    with running_service(tmp_path, config, ENV) as one:
+        yield one
+
+
+def now_token(**claims: object) -> str:
+    now = int(time.time())
+    return rsa_signer().token({"iat": now - 5, "nbf": now - 5, "exp": now + 600, **claims})
+
+
+def asking(token: str | None = None) -> bytes:
+    return check_request(request(rpc(), authorization=f"Bearer {token or now_token()}"))
+
+
+def serving(service: Service) -> bool:
+    call = service.channel.unary_unary(
+        f"/{codec.HEALTH}/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    status: int = call(health_pb2.HealthCheckRequest(), timeout=5).status
+    return status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_token_of_the_issuer_is_allowed_over_real_grpc(service: Service) -> None:
+    """Keys come from the issuer's metadata, the count from Valkey, the answer over HTTP/2."""
+    service.wait_ready()
+
+    found = service.check(asking())
+
+    assert found.allowed, found.body
+    assert found.headers["x-authz-client"] == "mcp-2fa"
+    assert serving(service)
+
+
+def test_each_decision_is_counted_and_logged(service: Service) -> None:
+    """Metrics and the log tell of what was decided, on a listener of their own."""
+    service.wait_ready()
+    service.check(asking())
+    service.check(asking("a.b.c"))
+
+    _, metrics = service.get("/metrics")
+
+    assert 'authz_decisions_total{reason="allowed",server="files"} 1.0' in metrics
+    assert 'authz_decisions_total{reason="token_invalid",server="files"} 1.0' in metrics
+    assert 'authz_limiter_mode{mode="redis"} 1.0' in metrics
+    until(lambda: len(service.events("decision")) == 2, "two lines")
+    assert [line["verdict"] for line in service.events("decision")] == ["allow", "deny"]
+
+
+@pytest.mark.attack("issuer-late")
+def test_without_keys_the_service_is_not_ready_and_lets_nobody_in(
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path
+) -> None:
+    """An issuer that is away at start is waited for; tokens get a 503 until its keys are there."""
+    issuer.broken = True
+    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+    with running_service(tmp_path, config, ENV) as service:
+        assert service.get("/readyz")[0] == 503
+        assert not serving(service)
+        assert service.check(asking()).status == 503
+
+        issuer.broken = False
+
+        service.wait_ready()
+        assert service.check(asking()).allowed
+
+
+@pytest.mark.attack("redis-late")
+def test_a_redis_that_comes_late_is_waited_for(issuer: Issuer, tmp_path: Path) -> None:
+    """The service starts, is not ready, and becomes ready when Redis answers."""
+    with valkey(start=False) as redis:
+        config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+        with running_service(tmp_path, config, ENV) as service:
+            until(lambda: '"keys": ""' in service.get("/readyz")[1], "the keys")
+            assert "Redis has not answered yet" in service.get("/readyz")[1]
+            assert service.check(asking()).status == 503
+
+            redis.start()
+
+            service.wait_ready()
+            assert service.check(asking()).allowed
+
+
+@pytest.mark.attack("redis-away")
+def test_a_redis_that_dies_costs_no_request(service: Service, redis: ValkeyServer) -> None:
+    """In the mode `local` limits are counted here while Redis is away, then there again."""
+    service.wait_ready()
+    token = now_token()
+    assert service.check(asking(token)).allowed
+
+    redis.kill()
+    away = service.check(asking(token))
+    assert away.allowed, away.body
+    assert 'authz_limiter_mode{mode="local"} 1.0' in service.get("/metrics")[1]
+
+    redis.start()
+    until(
+        lambda: (
+            service.check(asking(token)).allowed
+            and 'authz_limiter_mode{mode="redis"} 1.0' in service.get("/metrics")[1]
+        ),
+        "Redis to count again",
+    )
+
+
+@pytest.mark.attack("redis-may-evict")
+def test_a_redis_that_may_evict_is_said_to_be_a_problem(issuer: Issuer, tmp_path: Path) -> None:
+    """Readiness names the eviction policy: revocations and step-ups must not be forgotten."""
+    with valkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as redis:
+        config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+        with running_service(tmp_path, config, ENV) as service:
+            until(lambda: "noeviction" in service.get("/readyz")[1], "the eviction policy")
+            assert service.get("/readyz")[0] == 503
+
+
+@pytest.mark.attack("issuer-black-holed")
+def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
+    service: Service, issuer: Issuer
+) -> None:
+    """While the issuer hangs, a known token is allowed and an unknown key gets its 503."""
+    service.wait_ready()
+    token = now_token()
+    assert service.check(asking(token)).allowed
+    issuer.hold.clear()
+
+    unknown = service.begin(asking(ec_signer("new-kid").token()), timeout=5)
+    assert service.check(asking(token)).allowed
+    assert not unknown.done()
+    assert answer(unknown.result()).status in {401, 503}
+
+
+def test_a_limit_is_counted_and_told(issuer: Issuer, redis: ValkeyServer, tmp_path: Path) -> None:
+    """The request over the limit is refused with a Retry-After and is charged to nobody."""
+    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="2/minute")
+    with running_service(tmp_path, config, ENV) as service:
+        service.wait_ready()
+        answers = [service.check(asking()) for _ in range(3)]
+
+    assert [each.allowed for each in answers] == [True, True, False]
+    assert answers[2].status == 429
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 66
+
+
+# --- reload -----------------------------------------------------------------------------------
+
+
+def test_a_reload_takes_effect_as_a_whole(
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path
+) -> None:
+    """SIGHUP reads the file again: new servers are known, old ones gone, keys are kept."""
+    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+    with running_service(tmp_path, config, ENV) as service:
+        service.wait_ready()
+        assert service.check(asking()).allowed
+        asked = len(issuer.asked)
+        service.config.write_text(config.replace("  files:", "  notes:"))
+
+        service.signal(signal.SIGHUP)
+        service.wait_for("reloaded")
+
+        assert service.check(asking()).status == 404
+        assert len(issuer.asked) == asked
+        assert service.get("/readyz")[0] == 200
+
+
+@pytest.mark.attack("broken-configuration")
+def test_a_broken_configuration_changes_nothing(service: Service) -> None:
+    """A file with an error is told with its line and field, and the old rules stay."""
+    service.wait_ready()
+    text = service.config.read_text()
+    service.config.write_text(text.replace("60/minute", "60/minit"))
+
+    service.signal(signal.SIGHUP)
+    refused = service.wait_for("reload_refused")
+
+    assert "servers.files.limits[0].rate" in str(refused["problems"])
+    assert service.check(asking()).allowed
+    assert 'authz_config_reloads_total{outcome="refused"} 1.0' in service.get("/metrics")[1]
+
+
+# --- drain ------------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("sigterm-under-load")
+def test_what_is_in_flight_at_sigterm_is_answered(service: Service, issuer: Issuer) -> None:
+    """A check that waits for the issuer when SIGTERM comes gets its answer before the end."""
+    service.wait_ready()
+    issuer.hold.clear()
+    waiting = [
+        service.begin(asking(ec_signer(f"new-kid-{number}").token()), timeout=10)
+        for number in range(5)
+    ]
+    until(lambda: "authz_checks_in_flight 5.0" in service.get("/metrics")[1], "five in flight")
+
+    service.signal(signal.SIGTERM)
+    service.wait_for("draining")
+    issuer.hold.set()
+
+    for call in waiting:
+        assert call.result()
+    assert service.process.wait(20) == 0
+    assert (service.config.parent / "stderr").read_text() == ""
+
+
+def test_a_draining_service_says_so_first(service: Service) -> None:
+    """Watchers of the health service are told NOT_SERVING before the end of the connection."""
+    service.wait_ready()
+    watch = service.channel.unary_stream(
+        f"/{codec.HEALTH}/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )(health_pb2.HealthCheckRequest(), timeout=20)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+
+    service.signal(signal.SIGTERM)
+
+    seen: list[int] = []
+    with suppress(grpc.RpcError):  # how the stream ends is not the matter
+        seen.extend(each.status for each in watch)
+    assert seen[:1] == [health_pb2.HealthCheckResponse.NOT_SERVING]

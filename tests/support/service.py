@@ -1,0 +1,180 @@
+"""The real service as a child process, an issuer that can be taken away, and Envoy's side."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import grpc
+
+from authz.envoy import codec
+from tests.support.wire import Answer, answer
+from tests.tokens.forge import rsa_signer
+
+PATIENCE = 20.0
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for a condition of another process, looking often.
+
+    Raises:
+        AssertionError: where it does not come true in time.
+    """
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
+class Issuer:
+    """An issuer of one RSA key, on a port of its own, that counts what it is asked."""
+
+    def __init__(self, url: str = "https://auth.example.test") -> None:
+        self.url = url
+        self.asked: list[str] = []
+        self.keys: list[dict[str, object]] = [rsa_signer().jwk()]
+        self.broken = False
+        self.hold = threading.Event()
+        self.hold.set()
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked.append(self.path)
+                issuer.hold.wait(PATIENCE)
+                document: Mapping[str, object] = {
+                    "issuer": issuer.url,
+                    "jwks_uri": f"{issuer.url}/jwks.json",
+                }
+                if self.path == "/jwks.json":
+                    document = {"keys": issuer.keys}
+                body = json.dumps(document).encode()
+                self.send_response(500 if issuer.broken else 200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                with suppress(OSError):
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.hold.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@contextmanager
+def running_issuer() -> Iterator[Issuer]:
+    """Run an issuer as long as the block does."""
+    issuer = Issuer()
+    try:
+        yield issuer
+    finally:
+        issuer.close()
+
+
+@dataclass
+class Service:
+    """A running `authz serve`."""
+
+    process: "subprocess.Popen[str]"
+    config: Path
+    channel: grpc.Channel
+    lines: list[dict[str, object]] = field(default_factory=list)
+    status_port: int = 0
+
+    def check(self, raw: bytes, timeout: float = 5.0) -> Answer:
+        """Ask as Envoy asks."""
+        return answer(self.begin(raw, timeout).result())
+
+    def begin(self, raw: bytes, timeout: float = 5.0) -> "grpc.Future[bytes]":
+        """Ask without waiting for the answer."""
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(
+            f"/{codec.AUTHORIZATION}/Check"
+        )
+        future: grpc.Future[bytes] = call.future(raw, timeout=timeout)
+        return future
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask the status listener."""
+        connection = HTTPConnection("127.0.0.1", self.status_port, timeout=5)
+        try:
+            connection.request("GET", path)
+            found = connection.getresponse()
+            return found.status, found.read().decode()
+        finally:
+            connection.close()
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return the lines of one kind so far."""
+        return [line for line in list(self.lines) if line.get("event") == name]
+
+    def wait_for(self, name: str, count: int = 1) -> dict[str, object]:
+        """Return the count-th line of one kind as soon as it is written."""
+        until(lambda: len(self.events(name)) >= count, f"the line {name!r}")
+        return self.events(name)[count - 1]
+
+    def wait_ready(self) -> None:
+        """Wait until every part is ready."""
+        until(lambda: self.get("/readyz")[0] == 200, "readiness")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(json.loads(line))
+
+
+@contextmanager
+def running_service(folder: Path, config: str, env: Mapping[str, str]) -> Iterator[Service]:
+    """Run the service as long as the block does; what it wrote to stderr must be nothing."""
+    path = folder / "authz.yaml"
+    path.write_text(config)
+    socket = folder / "check.sock"
+    command = [sys.executable, "-m", "authz", "serve", "-c", str(path)]
+    command += ["--check", f"unix:{socket}", "--status", "127.0.0.1:0"]
+    errors = (folder / "stderr").open("w")
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(env)
+    )
+    channel = grpc.insecure_channel(f"unix:{socket}")
+    service = Service(process, path, channel)
+    reader = threading.Thread(target=service._read, daemon=True)
+    reader.start()
+    try:
+        port = service.wait_for("started")["status"]
+        assert isinstance(port, int)
+        service.status_port = port
+        yield service
+    finally:
+        channel.close()
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        reader.join()
+        assert process.stdout is not None
+        process.stdout.close()
+        errors.close()
