@@ -1,0 +1,33 @@
+"""A stand-in for Authelia 4.39.20, for tests and the demonstration. NOT FOR PRODUCTION.
+
+Law: it is as strict, as odd and as trapped as the recorded Authelia, never nicer: what would fail
+there must fail here.
+"""
+
+from authz.demo.issuer.app import create_app
+from authz.demo.issuer.run import Running, main, run
+from authz.demo.issuer.state import Issuer
+from authz.demo.issuer.values import (
+    CustomClaim,
+    IssuerConfig,
+    Lifetimes,
+    RegisteredClient,
+    User,
+    from_json,
+    to_json,
+)
+
+__all__ = [
+    "CustomClaim",
+    "Issuer",
+    "IssuerConfig",
+    "Lifetimes",
+    "RegisteredClient",
+    "Running",
+    "User",
+    "create_app",
+    "from_json",
+    "main",
+    "run",
+    "to_json",
+]

@@ -1,0 +1,81 @@
+"""How the stand-in is run: inside a test's process, or as a child process of the demonstration.
+
+Law: it says that it is not for production before it answers anything.
+"""
+
+import argparse
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.demo.issuer.app import create_app
+from authz.demo.issuer.keys import Keys
+from authz.demo.issuer.pages import WARNING
+from authz.demo.issuer.state import Issuer
+from authz.demo.issuer.values import IssuerConfig, from_json
+from authz.demo.serving import ANYWHERE, LOOPBACK, Address, serve, serve_forever
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Hold a stand-in that runs in this process.
+
+    Attributes:
+        url: where it answers, `http://127.0.0.1:port`; empty on a Unix socket. It wants
+            `FORWARDED` headers, as `issuer.internal` does.
+        headers: the forwarded headers that an edge would add.
+        issuer: its state: replace `keys` to withdraw them, read `memory` to see what it granted.
+    """
+
+    url: str
+    headers: dict[str, str]
+    issuer: Issuer
+
+
+def forwarded_headers(config: IssuerConfig) -> dict[str, str]:
+    """Return what an edge adds to a request for this issuer."""
+    return {"X-Forwarded-Proto": "https", "X-Forwarded-Host": config.authority}
+
+
+@asynccontextmanager
+async def run(
+    config: IssuerConfig, address: Address = ANYWHERE, keys: Keys | None = None
+) -> AsyncIterator[Running]:
+    """Run the stand-in in this process.
+
+    Args:
+        config: who there is.
+        address: where to listen; a free port of 127.0.0.1 by default.
+        keys: keys to sign with; new ones where none are given.
+
+    Raises:
+        OSError: where the address cannot be had.
+    """
+    issuer = Issuer(config, keys)
+    async with serve(create_app(issuer), address) as port:
+        url = f"http://{LOOPBACK}:{port}" if port else ""
+        yield Running(url, forwarded_headers(config), issuer)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the stand-in as a process of its own, until SIGTERM or SIGINT.
+
+    Args:
+        argv: `--config FILE` and `--port N` or `--uds PATH`.
+
+    Returns:
+        the exit status.
+    """
+    parser = argparse.ArgumentParser(prog="authz.demo.issuer", description=WARNING)
+    parser.add_argument("--config", type=Path, required=True, help="JSON, see to_json()")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int, help="a port of 127.0.0.1")
+    where.add_argument("--uds", type=Path, help="a Unix socket, made with mode 600")
+    options = parser.parse_args(argv)
+    config = from_json(options.config.read_text(encoding="utf-8"))
+    sys.stderr.write(f"{'!' * len(WARNING)}\n{WARNING}\n{'!' * len(WARNING)}\n")
+    sys.stderr.flush()
+    serve_forever(create_app(Issuer(config)), Address(options.port or 0, options.uds))
+    return 0

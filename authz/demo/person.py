@@ -1,0 +1,85 @@
+"""A person at a browser: follows an authorization URL through the log-in to the client's callback.
+
+Law: knows a name, a password and an authenticator's secret, and nothing else; never takes a code
+that was not asked for.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import httpx
+import pyotp
+
+from authz.demo.portals import FormPortal, LogInError, Portal
+
+FORMS = FormPortal()
+# Log-in, code, consent and a password typed again, each with its redirects, are fewer. What goes on
+# longer goes in circles (Authelia never accepts a log-in for max_age=0).
+_MOST_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Hold what a person knows.
+
+    Attributes:
+        username, password: what is typed at the first factor.
+        totp_secret: the authenticator's, Base32; None where the person has no second factor.
+        consents: whether the person agrees to what clients ask for.
+        clock: what the authenticator's clock says.
+    """
+
+    username: str
+    password: str = field(repr=False)
+    totp_secret: str | None = field(default=None, repr=False)
+    consents: bool = True
+    clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
+
+    def code(self) -> str:
+        """Return the one-time code (RFC 6238) of this moment.
+
+        Raises:
+            LogInError: where there is no second factor to take it from.
+        """
+        if self.totp_secret is None:
+            raise LogInError("a one-time code is asked for, and this person has none")
+        return pyotp.TOTP(self.totp_secret).at(datetime.fromtimestamp(self.clock(), UTC))
+
+    async def log_in(
+        self, browser: httpx.AsyncClient, authorize_url: str, portal: Portal = FORMS
+    ) -> str:
+        """Follow an authorization URL to the end; return the callback URL, which is not opened.
+
+        Args:
+            browser: keeps the cookies, so that the second log-in finds the session of the first.
+            authorize_url: where the client sends the browser.
+            portal: how this issuer's pages are answered.
+
+        Raises:
+            LogInError: where the portal let the person no further, in its words.
+        """
+        url = authorize_url
+        for _ in range(_MOST_STEPS):
+            page = await browser.get(url, follow_redirects=False)
+            if page.has_redirect_location:
+                url = urljoin(str(page.url), page.headers["location"])
+            else:
+                url = await portal.answer(browser, self, page)
+            if _is_callback(url, authorize_url):
+                return url
+        raise LogInError("the log-in goes in circles")
+
+
+def _is_callback(url: str, authorize_url: str) -> bool:
+    """Tell whether a URL is the client's redirect URI.
+
+    A pushed request does not show it; then it is the first one away from the issuer's origin.
+    """
+    went, began = urlsplit(url), urlsplit(authorize_url)
+    for redirect_uri in parse_qs(began.query).get("redirect_uri", []):
+        target = urlsplit(redirect_uri)
+        return (went.scheme, went.netloc, went.path) == (target.scheme, target.netloc, target.path)
+    return (went.scheme, went.netloc) != (began.scheme, began.netloc)
