@@ -1,0 +1,66 @@
+"""What commands share: exit codes, their registration, and how problems are printed."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from authz.config.problems import Problem, Severity
+
+DONE: Final = 0
+FAILED: Final = 1
+WRONG: Final = 2
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    words: str,
+    run: Command,
+    examples: str = "",
+) -> argparse.ArgumentParser:
+    """Register a command and return its parser, for its own arguments."""
+    parser = commands.add_parser(
+        name,
+        help=words,
+        description=words[0].upper() + words[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def config_argument(parser: argparse.ArgumentParser) -> None:
+    """Let a command take authz.yaml as its argument."""
+    parser.add_argument(
+        "config", type=Path, nargs="?", default=Path("authz.yaml"), help="default: %(default)s"
+    )
+
+
+def config_option(parser: argparse.ArgumentParser) -> None:
+    """Let a command take authz.yaml as `-c`."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("authz.yaml"),
+        metavar="FILE",
+        help="default: %(default)s",
+    )
+
+
+def print_problems(problems: Sequence[Problem], *, as_json: bool = False) -> None:
+    """Print problems: for people on standard error, as JSON on standard output."""
+    if as_json:
+        print(json.dumps([problem.to_json() for problem in problems], indent=2))
+        return
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    errors = sum(problem.severity is Severity.ERROR for problem in problems)
+    if errors:
+        print(f"{errors} error(s)", file=sys.stderr)

@@ -1,0 +1,59 @@
+"""The parser, the table of commands, and the errors that any of them may end with."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from authz import __version__
+from authz.cli import check_config, demo, envoy_config, schema, serve, up
+from authz.cli.common import FAILED, WRONG, Command, print_problems
+from authz.config.problems import ConfigErrors
+
+_COMMANDS: Final = (check_config, schema, envoy_config, serve, up, demo)
+_EPILOG: Final = """\
+examples:
+  authz check-config authz.yaml            say everything that is wrong, with lines
+  authz schema > authz.schema.json         for editors: complete and check while typing
+  authz envoy-config authz.yaml -o /etc/envoy
+  authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
+  authz serve -c authz.yaml                the service alone
+  authz up -c authz.yaml                   Envoy, Valkey and the service on this machine
+  authz demo --once                        the whole with a stand-in issuer, and a walk
+
+exit status: 0 done, 1 failed, 2 asked wrongly (arguments or authz.yaml)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = parser().parse_args(argv)
+    command: Command = arguments.run
+    try:
+        return command(arguments)
+    except ConfigErrors as errors:
+        print_problems(errors.problems, as_json=getattr(arguments, "json", False))
+        return WRONG
+    except BrokenPipeError:
+        # Whoever read us has seen enough; without this Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        print(f"authz: {error}", file=sys.stderr)
+        return FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="authz",
+        description="An Envoy ext_authz sidecar for MCP servers behind Authelia.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"authz {__version__}")
+    commands = top.add_subparsers(metavar="command", required=True)
+    for module in _COMMANDS:
+        module.add(commands)
+    return top

@@ -1,0 +1,38 @@
+"""`authz up`: Envoy, Valkey and the service on this machine."""
+
+import argparse
+import asyncio
+import os
+from pathlib import Path
+
+from authz.cli.common import command, config_option, print_problems
+from authz.config.load import load
+
+_EXAMPLES = """\
+examples:
+  authz up -c authz.yaml
+  authz up -c authz.yaml --state /var/lib/authz
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    words = "run Envoy, Valkey and the service on this machine"
+    parser = command(commands, "up", words, run, _EXAMPLES)
+    config_option(parser)
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="default: .authz beside authz.yaml"
+    )
+    parser.add_argument("--once-ready", action="store_true", help="stop as soon as all is ready")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the pieces until told to stop."""
+    from authz.local.up import default_folder, once_ready, up  # noqa: PLC0415 - quick otherwise
+
+    settings = load(arguments.config, os.environ)
+    print_problems(settings.warnings)
+    path = arguments.config.absolute()
+    folder = arguments.state or default_folder(path)
+    when_ready = once_ready if arguments.once_ready else None
+    return asyncio.run(up(settings, path, folder, os.environ, when_ready=when_ready))
