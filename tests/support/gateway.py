@@ -47,7 +47,7 @@ servers:
     upstream: http://files:8000/mcp
     scopes: [mcp:files]
     tools: {{read_*: {{}}, delete_*: {{scopes: [mcp:files:write]}}}}
-  notes: {{upstream: http://notes:8000/mcp}}
+  notes: {{upstream: http://notes:8000/mcp, scopes: ["%REQ(COOKIE)%"]}}
   gone: {{upstream: http://gone:8000}}
 """
 

@@ -55,12 +55,16 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.scalars import Rate
 from authz.envoy.render.clusters import AUTHZ
-from authz.envoy.render.pieces import duration, exactly, overwrite
+from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, exactly, overwrite
 from authz.envoy.render.site import Site
 
 CORS: Final = "envoy.filters.http.cors"
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 LOCAL_RATE_LIMIT: Final = "envoy.filters.http.local_ratelimit"
+
+# The client's address as Envoy trusts it (X-Forwarded-For and trusted hops considered), for authz:
+# `attributes.source.address` is the connection's peer, which may be a proxy.
+CLIENT_ADDRESS: Final = "x-envoy-external-address"
 
 # Every name here could make somebody behind Envoy believe something that only Envoy or authz may
 # say: who is asking (x-authz-, remote-), where from and for which host (x-forwarded- and its
@@ -192,11 +196,12 @@ def _filter(name: str, config: betterproto2.Message) -> HttpFilter:
 def _strip() -> HeaderMutation:
     matchers = [StringMatcher(prefix=prefix) for prefix in _SPEAKING_FOR_OTHERS]
     matchers += [exactly(name) for name in _SPEAKING_FOR_OTHERS_EXACTLY]
-    removals = [
+    mutations = [
         Mutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))
         for matcher in matchers
     ]
-    return HeaderMutation(mutations=Mutations(request_mutations=removals))
+    mutations.append(Mutation(append=overwrite(CLIENT_ADDRESS, TRUSTED_ADDRESS)))
+    return HeaderMutation(mutations=Mutations(request_mutations=mutations))
 
 
 def _per_address(rate: Rate) -> LocalRateLimit:
@@ -225,11 +230,13 @@ def _per_address(rate: Rate) -> LocalRateLimit:
     )
 
 
+def refill(rate: Rate) -> tuple[int, float]:
+    """Return how many tokens come back every how many seconds: never more than the rate."""
+    step = max(_SHORTEST_FILL, rate.window / rate.quota)
+    return max(1, int(rate.quota * step / rate.window)), math.ceil(step * 1000) / 1000
+
+
 def _bucket(rate: Rate) -> TokenBucket:
     """Return a bucket that holds the whole quota and is refilled in small steps."""
-    step = max(_SHORTEST_FILL, rate.window / rate.quota)
-    return TokenBucket(
-        max_tokens=rate.quota,
-        tokens_per_fill=max(1, int(rate.quota * step / rate.window)),
-        fill_interval=duration(math.ceil(step * 1000) / 1000),
-    )
+    tokens, step = refill(rate)
+    return TokenBucket(max_tokens=rate.quota, tokens_per_fill=tokens, fill_interval=duration(step))

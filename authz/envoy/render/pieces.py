@@ -4,6 +4,7 @@ Law: one way to write an address, a header, a matcher.
 """
 
 from datetime import timedelta
+from typing import Final
 
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
@@ -17,6 +18,9 @@ from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from authz.config.scalars import Tcp, Unix
+
+# Whoever Envoy takes for the client: the peer, or what trusted proxies say of theirs.
+TRUSTED_ADDRESS: Final = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 
 
 def address(place: Tcp | Unix, *, listen: bool = False) -> Address:

@@ -37,7 +37,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from authz.core.reason import Reason
-from authz.envoy.render.pieces import overwrite
+from authz.envoy.render.pieces import TRUSTED_ADDRESS, overwrite
 from authz.envoy.render.site import Authority
 
 _JSON: Final = "application/json"
@@ -187,7 +187,7 @@ def _when(reply: Reply) -> AccessLogFilter:
 # the route rewrote it; without a route, or a rewrite, the request's own are the right ones.
 _FIELDS: Final = {
     "time": "%START_TIME%",
-    "address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "address": TRUSTED_ADDRESS,
     "method": "%REQ(:METHOD)%",
     "host": "%REQ(X-FORWARDED-HOST?:AUTHORITY):256%",
     "path": "%PATH(NQ:ORIG_OR_PATH):512%",

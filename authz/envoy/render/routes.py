@@ -25,6 +25,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy.render.clusters import ISSUER, cluster_of
 from authz.envoy.render.filters import (
+    CLIENT_ADDRESS,
     CORS,
     EXT_AUTHZ,
     LOCAL_RATE_LIMIT,
@@ -33,14 +34,14 @@ from authz.envoy.render.filters import (
     unchecked,
     unlimited,
 )
-from authz.envoy.render.pieces import duration, method, overwrite
+from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, method, overwrite
 from authz.envoy.render.site import Authority, McpServer, Portal, Site
 from authz.envoy.render.well_known import document_routes, https_only, registration_routes
 
 # Removed when the request leaves for the upstream, after authz has seen it. authz removes the
 # credentials too; this holds also where it forgets. The Origin has been judged: an MCP server
 # that knows no foreign ones would refuse what the gateway admitted.
-_NOT_FOR_SERVERS: Final = ("authorization", "cookie", "origin")
+_NOT_FOR_SERVERS: Final = ("authorization", "cookie", "origin", CLIENT_ADDRESS)
 # From an MCP server: cookies would be set for the gateway's origin, and CORS is the gateway's.
 _NOT_FROM_SERVERS: Final = (
     "set-cookie",
@@ -54,7 +55,6 @@ _NOT_FROM_SERVERS: Final = (
     "x-envoy-upstream-service-time",
 )
 _PAGE_TIMEOUT: Final = 60
-_CLIENT_ADDRESS: Final = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 
 
 def gateway_routes(site: Site) -> RouteConfiguration:
@@ -111,6 +111,7 @@ def portal_host(portal: Portal) -> VirtualHost:
         match=RouteMatch(prefix="/"),
         route=action,
         request_headers_to_add=_forwarded(portal.authority),
+        request_headers_to_remove=[CLIENT_ADDRESS],
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(unchecked()),
             LOCAL_RATE_LIMIT: Any.pack(unlimited()),
@@ -150,7 +151,7 @@ def _mcp_route(site: Site, server: McpServer, checked: ExtAuthzPerRoute) -> Rout
 
 def _forwarded(authority: Authority) -> list[HeaderValueOption]:
     return [
-        overwrite("x-forwarded-for", _CLIENT_ADDRESS),
+        overwrite("x-forwarded-for", TRUSTED_ADDRESS),
         overwrite("x-forwarded-host", authority.text),
         overwrite("x-forwarded-proto", authority.scheme),
     ]

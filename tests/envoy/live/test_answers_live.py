@@ -78,6 +78,13 @@ def test_the_metadata_of_a_server_is_readable_by_anybody(gateway: Gateway, metho
         }
 
 
+def test_a_document_says_nothing_that_depends_on_who_asks(gateway: Gateway) -> None:
+    """What looks like one of Envoy's substitutions stays as the settings say it."""
+    answer = gateway.send("GET", f"{METADATA}/notes", ("Cookie", "s=c00kie"))
+
+    assert answer.json()["scopes_supported"] == ["%REQ(COOKIE)%"]
+
+
 @pytest.mark.parametrize(
     "path",
     ["", "/files/", "/unknown", "/../oauth-authorization-server"],

@@ -1,0 +1,178 @@
+"""The rendered configuration as values: current, deterministic, accepted by Envoy, safe.
+
+Law: whatever valid settings say, Envoy takes what is rendered, and no rendered file holds one of
+the settings that would let a request pass unjudged.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from authz.config.load import Settings, load
+from authz.config.scalars import Rate, Tcp, Unix
+from authz.envoy.render import Topology, fragment, render
+from authz.envoy.render.filters import refill
+from tests.support.edge import settings
+from tests.support.envoy import validate
+
+EXAMPLE = Path(__file__).parents[2] / "envoy"
+SMALLEST = """
+issuer: {url: https://auth.example.com}
+gateway: {url: https://mcp.example.com}
+servers: {files: {upstream: http://files:8000/mcp}}
+"""
+# Words that a reader of YAML 1.1 takes for something else than text.
+WORDS = """
+issuer: {url: https://auth.example.com}
+gateway: {url: https://mcp.example.com, listen: "[::]:8443", address_rate: 1/day}
+servers:
+  "yes": {upstream: http://on/off}
+  "null": {upstream: http://127.0.0.1:8000/mcp}
+  "1e3": {upstream: "http://[::1]:8000"}
+  "0x1f": {upstream: https://10.0.0.1/mcp}
+  "12": {upstream: https://files.example.com/mcp}
+  "true": {upstream: http://true:1, scopes: ["yes", "%REQ(COOKIE)%", "a'b"]}
+"""
+PORTAL_BELOW = """
+issuer: {url: https://example.com:9443/auth, internal: https://authelia:9091/a.b, serve: true}
+gateway:
+  url: https://example.com:8443
+  http_listen: 0.0.0.0:8080
+  tls: {certificate: /run/tls.crt, key: /run/tls.key, minimum: 1.2}
+servers: {files: {upstream: http://files:8000}}
+"""
+
+
+def example() -> Settings:
+    return load(EXAMPLE / "authz.yaml", {}, secrets=False)
+
+
+def read(text: str) -> Any:
+    return YAML(typ="safe").load(text)
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every mapping inside a document."""
+    if isinstance(value, dict):
+        yield value
+    for member in value.values() if isinstance(value, dict) else value:
+        if isinstance(member, dict | list):
+            yield from nodes(member)
+
+
+def routes(text: str) -> list[dict[str, Any]]:
+    found = [node for node in nodes(read(text)) if "match" in node and "name" in node]
+    assert found
+    return found
+
+
+def test_the_example_is_current() -> None:
+    """The files in envoy/ are what their settings render to."""
+    rendered = render(example(), Topology())
+
+    assert rendered == {name: (EXAMPLE / name).read_text() for name in rendered}
+    assert not (EXAMPLE / "__init__.py").exists()  # the wheel of Envoy is the package `envoy`
+
+
+@pytest.mark.parametrize(
+    "text", ["", SMALLEST, WORDS, PORTAL_BELOW], ids=["example", "smallest", "words", "portal"]
+)
+def test_envoy_accepts_what_is_rendered(text: str, tmp_path: Path) -> None:
+    """`envoy --mode validate` has no objection, and rendering twice makes no difference."""
+    found = settings(text) if text else example()
+    where = Topology(
+        authz=(Unix("/run/a"), Tcp("authz", 9000)), admin=f"{tmp_path}/admin", folder=str(tmp_path)
+    )
+    files = render(found, where)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+
+    assert validate(tmp_path / "envoy.yaml") == ""
+    assert render(found, where) == files
+
+
+@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW])
+def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> None:
+    """The settings of ext_authz by which others were bypassed stand as they must."""
+    document = read(render(settings(text), Topology())["envoy.yaml"])
+    (ext_authz,) = (node for node in nodes(document) if "transport_api_version" in node)
+
+    assert not {"failure_mode_allow", "filter_enabled", "clear_route_cache", "shadow_mode"} & set(
+        ext_authz
+    )
+    assert ext_authz["with_request_body"] == {"max_request_bytes": 1 << 20, "pack_as_bytes": True}
+    assert ext_authz["validate_mutations"] is ext_authz["encode_raw_headers"] is True
+    assert ext_authz["status_on_error"] == {"code": "ServiceUnavailable"}
+    assert ext_authz["grpc_service"]["timeout"] == "2.100s"
+    assert not any("with_request_body" in node for node in nodes(document) if node is not ext_authz)
+    assert not any("retry_policy" in node or "num_retries" in node for node in nodes(document))
+
+
+@pytest.mark.parametrize("text", [SMALLEST, WORDS])
+def test_a_route_to_a_server_is_exact_and_names_it(text: str) -> None:
+    """One path, compared as a whole; POST with the body and anything else without."""
+    found = settings(text)
+    mcp = [r for r in routes(render(found, Topology())["envoy.yaml"]) if "mcp:" in r["name"]]
+
+    for name in found.config.servers:
+        posts, rest = (route for route in mcp if route["name"] == f"mcp:{name}")
+        assert posts["match"]["path"] == rest["match"]["path"] == f"/{name}"
+        assert posts["match"]["headers"][0]["string_match"] == {"exact": "POST"}
+        checks = [
+            r["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
+            for r in (posts, rest)
+        ]
+        assert [check["context_extensions"] for check in checks] == [{"server": name}] * 2
+        assert "disable_request_body_buffering" not in checks[0]
+        assert checks[1]["disable_request_body_buffering"] is True
+    assert len(mcp) == 2 * len(found.config.servers)
+
+
+def test_the_only_server_has_its_document_at_the_root_too() -> None:
+    """With one server the root document is true for all that is there."""
+    documents = [r for r in routes(render(settings(SMALLEST), Topology())["envoy.yaml"])
+                 if r["name"] == "metadata:files"]  # fmt: skip
+    suffixed, root = (document["match"]["path"] for document in documents)
+
+    assert suffixed == f"{root}/files" == "/.well-known/oauth-protected-resource/files"
+    assert documents[0]["direct_response"] == documents[1]["direct_response"]
+
+
+def test_an_issuer_below_a_path_is_served_below_it() -> None:
+    """The path of the public URL is replaced by that of the internal one."""
+    (portal,) = (r for r in routes(render(settings(PORTAL_BELOW), Topology())["envoy.yaml"])
+                 if r["name"] == "portal")  # fmt: skip
+
+    assert portal["match"] == {"path_separated_prefix": "/auth"}
+    rewrite = portal["route"]["regex_rewrite"]
+    assert (rewrite["pattern"]["regex"], rewrite["substitution"]) == ("^/auth/*", "/a.b/")
+
+
+def test_the_fragment_is_made_of_the_same_pieces(tmp_path: Path) -> None:
+    """Filters, host and clusters are those of the whole, and Envoy takes them from elsewhere."""
+    where = Topology(admin=f"{tmp_path}/admin", folder=str(tmp_path))
+    whole = read(render(example(), where)["envoy.yaml"])
+    pieces = read(fragment(example(), where))
+    manager = whole["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
+    config = manager["typed_config"]
+
+    assert config["http_filters"][:-1] == pieces["http_filters"]
+    assert config["route_config"]["virtual_hosts"][0] == pieces["virtual_host"]
+    assert [c for c in whole["static_resources"]["clusters"] if c["name"] != "issuer"] == pieces[
+        "clusters"
+    ]
+
+
+@given(st.integers(1, 10**9), st.integers(1, 31 * 86400))
+def test_a_bucket_is_never_refilled_faster_than_its_rate(quota: int, window: int) -> None:
+    """Envoy's smallest step is 50 ms; rounding never gives more."""
+    tokens, step = refill(Rate(quota, window))
+
+    assert tokens >= 1
+    assert step >= 0.05
+    assert tokens * window <= quota * step * (1 + 1e-9)
