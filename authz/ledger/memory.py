@@ -1,9 +1,8 @@
 """The ledger in one process: the twin that answers as Redis does, in bounded memory.
 
-Law: it forgets nothing early. A bucket that makes room for others leaves its counts to the bin
-that its name falls into, and whoever has no bucket begins with the counts of the bin. So no flood
-of other names resets a bucket; what a flood of more than `capacity` names costs is that a few
-newcomers begin with somebody else's counts.
+Law: memory is bounded, and a bucket is forgotten early only after `capacity` other buckets were
+charged since it was last asked for. Only admitted requests charge, so whoever wants its own
+bucket forgotten must be admitted `capacity` times elsewhere for every quota that it gains.
 """
 
 from collections import OrderedDict
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, StepUpKey, Taken
-from authz.core.limits import Limit, Outcome, State, Take, advance, take
+from authz.core.limits import Outcome, State, Take, take
 from authz.core.second_factor import Method
 from authz.ledger.records import (
     Revocation,
@@ -22,17 +21,15 @@ from authz.ledger.records import (
 )
 
 _CAPACITY: Final = 50_000  # about half a kilobyte each
-_BINS: Final = 4096  # for every quota and window of the policy
 
 
 class Buckets:
-    """Charge buckets, at most so many at a time."""
+    """Charge buckets, and remember those that were asked for lately."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
-        """Remember the last `capacity` buckets apart, and all others in bins."""
+        """Remember at most `capacity` buckets."""
         self._capacity = capacity
-        self._states: OrderedDict[str, tuple[Limit, State]] = OrderedDict()
-        self._bins: dict[tuple[int, int, int], State] = {}
+        self._states: OrderedDict[str, State] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -44,39 +41,15 @@ class Buckets:
             takes: what to charge.
             now: milliseconds since the epoch.
         """
-        changed, outcome = take(self._known(takes), takes, now)
-        limits = {each.bucket: each.limit for each in takes}
-        for bucket, state in changed.items():
-            self._states[bucket] = (limits[bucket], state)
-        for bucket in limits:
-            if bucket in self._states:
-                self._states.move_to_end(bucket)
-        while len(self._states) > self._capacity:
-            self._put_away(now)
-        return outcome
-
-    def _known(self, takes: Sequence[Take]) -> Mapping[str, State]:
-        known = {}
+        changed, outcome = take(self._states, takes, now)
+        self._states.update(changed)
         for each in takes:
-            kept = self._states.get(each.bucket)
-            state = self._bins.get(_bin(each.bucket, each.limit)) if kept is None else kept[1]
-            if state is not None:
-                known[each.bucket] = state
-        return known
-
-    def _put_away(self, now: int) -> None:
-        """Merge the bucket that was asked for least lately into its bin, slot by slot."""
-        bucket, (limit, state) = self._states.popitem(last=False)
-        name = _bin(bucket, limit)
-        one, other = advance(state, limit, now), advance(self._bins.get(name), limit, now)
-        merged = tuple(max(pair) for pair in zip(one.counts, other.counts, strict=True))
-        if any(merged):
-            self._bins[name] = State(one.slot, merged)
-
-
-def _bin(bucket: str, limit: Limit) -> tuple[int, int, int]:
-    # hash() of a str is keyed with a secret of the process: nobody can aim at a bin.
-    return hash(bucket) % _BINS, limit.quota, limit.window
+            # Also where it was refused: a bucket in use is not the one to forget.
+            if each.bucket in self._states:
+                self._states.move_to_end(each.bucket)
+        while len(self._states) > self._capacity:
+            self._states.popitem(last=False)
+        return outcome
 
 
 class MemoryLedger:
@@ -89,7 +62,7 @@ class MemoryLedger:
 
         Args:
             clock: seconds since the epoch.
-            capacity: how many buckets, and how many step-ups, are remembered apart.
+            capacity: how many buckets, and how many step-ups, are remembered.
             mode: what answers say about who counted.
         """
         self._clock = clock

@@ -155,9 +155,10 @@ class RedisLedger:
             Unavailable: where Redis did not answer.
         """
         found = await self._command("HGETALL", self._keys.revocations)
-        if not isinstance(found, dict):
-            raise Unavailable("redis", "revocations are no hash")
-        return {target: read_revocation(value) for target, value in found.items()}
+        try:
+            return {bytes(target): read_revocation(value) for target, value in found.items()}
+        except (AttributeError, TypeError) as error:
+            raise Unavailable("redis", "revocations are no hash") from error
 
     async def prune(self, now: float) -> int:
         """Remove the revocations of tokens that have expired; return how many.

@@ -1,0 +1,511 @@
+"""While Redis is away: the declared mode, known revocations, one probe, and back by itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from authz.core.ledger import (
+    LedgerAnswer,
+    Mode,
+    OverLimit,
+    Query,
+    Revoked,
+    StepUpMissing,
+    Taken,
+    Unavailable,
+)
+from authz.core.limits import Quota
+from authz.core.second_factor import Method, StepUpNeed
+from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
+from authz.ledger.keys import EVERYTHING, token_field
+from authz.ledger.memory import MemoryLedger
+from authz.ledger.records import Corrupt, Revocation
+from authz.ledger.redis import RedisLedger, RedisOptions
+from tests.ledger.queries import START, connected, left, query, take
+from tests.support.valkey import ValkeyServer, valkey
+
+NEED = StepUpNeed(Method.TOTP, None)
+
+
+@dataclass
+class FakeRedis:
+    """Answer as told, and count the questions."""
+
+    broken: Unavailable | None = None  # what a take raises
+    readable: bool = True  # whether the revocations are
+    answer: LedgerAnswer = field(default_factory=lambda: Taken((), Mode.REDIS))
+    known: dict[bytes, Revocation] = field(default_factory=dict)
+    asked: int = 0
+    gate: asyncio.Event | None = None
+
+    async def take(self, asked: Query) -> LedgerAnswer:
+        self.asked += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.broken is not None:
+            raise self.broken
+        return self.answer
+
+    async def revocations(self) -> Mapping[bytes, Revocation]:
+        if not self.readable:
+            raise Unavailable("redis", "test")
+        return dict(self.known)
+
+
+class Scene:
+    """A resilient ledger before a fake Redis, with a clock to turn."""
+
+    def __init__(self, mode: WhenAway = WhenAway.LOCAL, workers: int = 1) -> None:
+        self.redis = FakeRedis()
+        self.twin = MemoryLedger(lambda: START)
+        self.seconds = 1000.0
+        self.errors: list[str] = []
+        self.options = AwayOptions(mode, workers, max_away=300, pause=0.25, refresh=5)
+        self.ledger = ResilientLedger(
+            self.redis,
+            self.twin,
+            self.options,
+            lambda: self.seconds,
+            self.errors.append,
+        )
+
+    def breaks(self) -> None:
+        self.redis.broken = Unavailable("redis", "test")
+        self.redis.readable = False
+
+    def heals(self) -> None:
+        self.redis.broken = None
+        self.redis.readable = True
+
+
+def played(law: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(30):
+            await law()
+
+    asyncio.run(run())
+
+
+async def away(mode: WhenAway = WhenAway.LOCAL, workers: int = 1, **known: Revocation) -> Scene:
+    """Return a scene whose Redis was there once, told the revocations, and broke."""
+    scene = Scene(mode, workers)
+    scene.redis.known = {name.encode(): one for name, one in known.items()}
+    await scene.ledger.refresh()
+    scene.breaks()
+    return scene
+
+
+# --- the modes --------------------------------------------------------------------------------
+
+
+def test_while_redis_is_there_it_answers() -> None:
+    """What Redis says is the answer, whatever it is."""
+
+    async def law() -> None:
+        scene = Scene(WhenAway.DENY)
+        for answer in (Taken((), Mode.REDIS), Revoked("token"), StepUpMissing(), OverLimit((), 3)):
+            scene.redis.answer = answer
+            assert await scene.ledger.take(query(take())) is answer
+        assert scene.ledger.mode is Mode.REDIS
+        assert scene.errors == []
+
+    played(law)
+
+
+def test_local_counts_on_with_a_share_of_the_quota() -> None:
+    """In mode local each of four workers admits a quarter, and the policy told stays the same."""
+
+    async def law() -> None:
+        scene = await away(workers=4)
+        asked = query(take(quota=10))
+        answers = [await scene.ledger.take(asked) for _ in range(3)]
+
+        assert [left(answer) for answer in answers] == [[1], [0], [0]]
+        assert [type(answer) for answer in answers] == [Taken, Taken, OverLimit]
+        assert isinstance(answers[0], Taken)
+        assert answers[0].mode is Mode.LOCAL
+        for answer in answers:
+            assert isinstance(answer, Taken | OverLimit)
+            assert answer.quotas[0].limit is asked.takes[0].limit
+        assert scene.ledger.mode is Mode.LOCAL
+
+    played(law)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cost", "workers", "admitted"),
+    [
+        pytest.param(3, 1, 4, 1, id="at-least-one"),
+        pytest.param(7, 1, 2, 3, id="rounded-down"),
+        pytest.param(9, 3, 4, 1, id="at-least-what-one-request-costs"),
+        pytest.param(9, 9, 9, 1, id="all-at-once"),
+        pytest.param(5, 1, 1, 5, id="one-worker"),
+    ],
+)
+def test_the_share_of_a_worker(quota: int, cost: int, workers: int, admitted: int) -> None:
+    """A share is the quota divided by the workers, and room for one request at least."""
+
+    async def law() -> None:
+        scene = await away(workers=workers)
+        asked = query(take(quota=quota, cost=cost))
+        answers = [await scene.ledger.take(asked) for _ in range(admitted + 1)]
+
+        assert [type(answer) for answer in answers] == [Taken] * admitted + [OverLimit]
+
+    played(law)
+
+
+def test_two_takes_on_one_bucket_share_one_share() -> None:
+    """Takes of different cost on one bucket agree on its share."""
+
+    async def law() -> None:
+        scene = await away(workers=4)
+        asked = query(take(quota=8, cost=3), take(quota=8, cost=1))
+
+        assert left(await scene.ledger.take(asked)) == [0, 0]
+        assert isinstance(await scene.ledger.take(asked), OverLimit)
+
+    played(law)
+
+
+def test_what_the_twin_refuses_is_refused() -> None:
+    """A twin that knows more than limits is believed."""
+
+    async def law() -> None:
+        scene = await away()
+        await scene.twin.revoke(EVERYTHING, Revocation())
+
+        assert await scene.ledger.take(query(take())) == Revoked("everything")
+
+    played(law)
+
+
+def test_allow_counts_nothing_and_says_so() -> None:
+    """In mode allow limits are untouched, and the answer says that nobody counted."""
+
+    async def law() -> None:
+        scene = await away(WhenAway.ALLOW)
+        asked = query(take(quota=1))
+        for _ in range(3):
+            answer = await scene.ledger.take(asked)
+            assert answer == Taken((Quota(asked.takes[0].limit, 1, 0),), Mode.UNLIMITED)
+        assert scene.ledger.mode is Mode.UNLIMITED
+
+    played(law)
+
+
+def test_deny_refuses() -> None:
+    """In mode deny nothing passes without Redis."""
+
+    async def law() -> None:
+        scene = await away(WhenAway.DENY)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await scene.ledger.take(query(take()))
+        assert scene.ledger.mode is None
+
+    played(law)
+
+
+@pytest.mark.attack("revoked-while-redis-is-away")
+@pytest.mark.parametrize("mode", [WhenAway.LOCAL, WhenAway.ALLOW])
+def test_known_revocations_hold(mode: WhenAway) -> None:
+    """A token that was known to be revoked is refused while Redis is away too."""
+
+    async def law() -> None:
+        scene = await away(mode, everything=Revocation())
+        assert await scene.ledger.take(query(take(), need=NEED)) == Revoked("everything")
+
+        scene = await away(mode, everything=Revocation(issued_until=1))
+        assert isinstance(await scene.ledger.take(query(take())), Taken)
+
+    played(law)
+
+
+@pytest.mark.parametrize("mode", WhenAway)
+def test_what_needs_a_step_up_is_refused(mode: WhenAway) -> None:
+    """Step-up records are in Redis only: without it nobody has stepped up."""
+
+    async def law() -> None:
+        scene = await away(mode)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await scene.ledger.take(query(take(), need=NEED))
+
+    played(law)
+
+
+@pytest.mark.parametrize("mode", WhenAway)
+def test_a_worker_that_knows_no_revocations_refuses(mode: WhenAway) -> None:
+    """A worker that began while Redis was away cannot tell who is revoked."""
+
+    async def law() -> None:
+        scene = Scene(mode)
+        scene.breaks()
+        await scene.ledger.refresh()
+        with pytest.raises(Unavailable):
+            await scene.ledger.take(query(take()))
+        assert scene.ledger.mode is None
+
+    played(law)
+
+
+@pytest.mark.parametrize("mode", WhenAway)
+def test_after_max_away_everything_is_refused(mode: WhenAway) -> None:
+    """Five minutes without Redis, and nothing passes any more."""
+
+    async def law() -> None:
+        scene = await away(mode)
+        passes = mode is not WhenAway.DENY
+        scene.seconds += 10
+        assert await outcome(scene) is passes
+        # What was read last is 300 s old at 290 s after the first failure.
+        scene.seconds += 290
+        assert await outcome(scene) is passes
+        scene.seconds += 0.1
+        assert await outcome(scene) is False
+        assert scene.ledger.mode is None
+
+    played(law)
+
+
+async def outcome(scene: Scene) -> bool:
+    try:
+        return isinstance(await scene.ledger.take(query(take(quota=1000))), Taken)
+    except Unavailable:
+        return False
+
+
+@pytest.mark.attack("redis-readonly")
+def test_a_replica_that_answers_everything_but_charges_is_away() -> None:
+    """Readings and refusals prove nothing: five minutes without a charge is away."""
+
+    async def law() -> None:
+        scene = await away()
+        scene.redis.readable = True
+        for _ in range(60):
+            assert await outcome(scene)
+            scene.seconds += 2.5
+            scene.redis.broken, scene.redis.answer = None, OverLimit((), 1)
+            assert not await outcome(scene)
+            scene.seconds += 2.5
+            scene.breaks()
+            scene.redis.readable = True
+            await scene.ledger.refresh()
+        assert await outcome(scene)
+        scene.seconds += 0.1
+        assert not await outcome(scene)
+
+    played(law)
+
+
+# --- the pause and the probe ------------------------------------------------------------------
+
+
+@pytest.mark.attack("redis-frozen")
+def test_after_a_failure_nobody_waits_for_redis() -> None:
+    """During the pause Redis is not asked; the first one after it asks."""
+
+    async def law() -> None:
+        scene = await away()
+        await outcome(scene)
+        assert scene.redis.asked == 1
+        scene.seconds += 0.2
+        for _ in range(10):
+            await outcome(scene)
+        assert scene.redis.asked == 1
+        scene.seconds += 0.1
+        await outcome(scene)
+        assert scene.redis.asked == 2
+
+    played(law)
+
+
+def test_one_caller_asks_for_all() -> None:
+    """While one caller waits for the probe, the others are answered at once."""
+
+    async def law() -> None:
+        scene = await away()
+        await outcome(scene)
+        scene.seconds += 1
+        scene.redis.gate = asyncio.Event()
+        probe = asyncio.create_task(scene.ledger.take(query(take(quota=1000))))
+        await asyncio.sleep(0)
+        for _ in range(20):
+            answer = await scene.ledger.take(query(take(quota=1000)))
+            assert isinstance(answer, Taken)
+            assert answer.mode is Mode.LOCAL
+        assert scene.redis.asked == 2
+
+        scene.heals()
+        scene.redis.gate.set()
+        assert await probe is scene.redis.answer
+        assert scene.ledger.mode is Mode.REDIS
+        assert await scene.ledger.take(query(take())) is scene.redis.answer
+        assert scene.redis.asked == 3
+
+    played(law)
+
+
+@pytest.mark.attack("cancelled-caller")
+def test_a_probe_whose_caller_went_away_is_asked_by_the_next() -> None:
+    """A cancelled probe is neither a failure nor the end of probing."""
+
+    async def law() -> None:
+        scene = await away()
+        await outcome(scene)
+        scene.seconds += 1
+        scene.redis.gate = asyncio.Event()
+        probe = asyncio.create_task(scene.ledger.take(query(take())))
+        await asyncio.sleep(0)
+        errors = list(scene.errors)
+        probe.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probe
+        assert scene.errors == errors
+
+        scene.heals()
+        scene.redis.gate = None
+        assert await scene.ledger.take(query(take())) is scene.redis.answer
+
+    played(law)
+
+
+@pytest.mark.attack("wrongtype")
+def test_one_broken_record_is_answered_for_alone() -> None:
+    """A corrupt bucket is the mode's business for its own query; all others go on with Redis."""
+
+    async def law() -> None:
+        scene = await away()
+        scene.redis.broken = Corrupt("redis", "test")
+        answer = await scene.ledger.take(query(take()))
+        assert isinstance(answer, Taken)
+        assert answer.mode is Mode.LOCAL
+        assert scene.errors == ["redis"]
+
+        scene.heals()
+        assert await scene.ledger.take(query(take())) is scene.redis.answer
+        assert scene.ledger.mode is Mode.REDIS
+
+    played(law)
+
+
+# --- the background ---------------------------------------------------------------------------
+
+
+def test_the_copy_is_read_again_and_again() -> None:
+    """Revocations that are written later reach the copy; failures end nothing and are told."""
+
+    async def law() -> None:
+        scene = Scene()
+        scene.ledger._options = AwayOptions(refresh=0)
+        await scene.ledger.start()
+        try:
+            scene.breaks()
+            await until(lambda: len(scene.errors) > 3)
+            scene.heals()
+            scene.redis.known = {token_field("token-1"): Revocation()}
+            await until(lambda: bool(scene.ledger._revocations))
+        finally:
+            await scene.ledger.aclose()
+            await scene.ledger.aclose()
+        scene.breaks()
+        assert await scene.ledger.take(query(take())) == Revoked("token")
+
+    played(law)
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110 - there is no event: the task has nobody to tell
+        await asyncio.sleep(0)
+
+
+def test_without_traffic_it_comes_back_too() -> None:
+    """The background tries a charge of its own, so that the mode does not wait for a caller."""
+
+    async def law() -> None:
+        scene = await away()
+        await outcome(scene)
+        modes = []
+        for healed in (False, True):
+            if healed:
+                scene.heals()
+            scene.seconds += 5
+            await scene.ledger.refresh()
+            modes.append(scene.ledger.mode)
+        assert modes == [Mode.LOCAL, Mode.REDIS]
+
+    played(law)
+
+
+# --- with a real server -----------------------------------------------------------------------
+
+
+def unhurried(server: ValkeyServer) -> RedisOptions:
+    """Return options that a busy machine meets, and a frozen server does not."""
+    return RedisOptions(server.url, timeout=0.4, deadline=0.6)
+
+
+async def real(redis: RedisLedger) -> tuple[ResilientLedger, list[float]]:
+    seconds = [1000.0]
+    ledger = ResilientLedger(redis, MemoryLedger(lambda: START), AwayOptions(), lambda: seconds[0])
+    await ledger.start()
+    return ledger, seconds
+
+
+async def mode_of(ledger: ResilientLedger) -> Mode:
+    answer = await ledger.take(query(take(quota=1000)))
+    assert isinstance(answer, Taken)
+    return answer.mode
+
+
+async def back(ledger: ResilientLedger, seconds: list[float]) -> None:
+    while await mode_of(ledger) is not Mode.REDIS:
+        seconds[0] += 1
+
+
+@pytest.mark.attack("redis-frozen")
+@pytest.mark.attack("redis-killed")
+def test_no_caller_sees_redis_break(fragile: ValkeyServer) -> None:
+    """Frozen, thawed, killed and started again: every request is answered, nothing is told."""
+
+    async def run() -> None:
+        async with asyncio.timeout(60), connected(unhurried(fragile)) as redis:
+            await redis.revoke(EVERYTHING, Revocation(issued_until=1))
+            ledger, seconds = await real(redis)
+            try:
+                await back(ledger, seconds)
+                for stop, go in ((fragile.freeze, fragile.thaw), (fragile.kill, fragile.start)):
+                    stop()
+                    modes = await asyncio.gather(*(mode_of(ledger) for _ in range(50)))
+                    assert set(modes) == {Mode.LOCAL}
+                    assert await mode_of(ledger) is Mode.LOCAL
+                    go()
+                    await back(ledger, seconds)
+            finally:
+                await ledger.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("redis-late")
+def test_redis_may_come_late(server_name: str) -> None:
+    """A service that begins without Redis refuses, and answers once Redis is there."""
+
+    async def run(server: ValkeyServer) -> None:
+        async with asyncio.timeout(60), connected(unhurried(server)) as redis:
+            ledger, seconds = await real(redis)
+            try:
+                with pytest.raises(Unavailable):
+                    await ledger.take(query(take()))
+                server.start()
+                seconds[0] += 1
+                await ledger.refresh()
+                await back(ledger, seconds)
+            finally:
+                await ledger.aclose()
+
+    with valkey(server_name, start=False) as server:
+        asyncio.run(run(server))

@@ -1,0 +1,623 @@
+"""Redis broken in every way that operators meet: always a fault in time, never a second charge."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
+from authz.ledger.keys import EVERYTHING, token_field
+from authz.ledger.records import Revocation
+from authz.ledger.redis import RedisLedger, RedisOptions
+from tests.ledger.queries import DAY, connected, left, patient, query, take
+from tests.support.valkey import ValkeyServer, valkey
+
+FOREVER = 30.0  # what no test takes, however busy the machine
+
+
+def hasty(server: ValkeyServer, deployment: str = "authz") -> RedisOptions:
+    """Return options whose time-outs are met soon."""
+    return RedisOptions(server.url, deployment=deployment, timeout=0.05, deadline=0.08)
+
+
+async def refuses(ledger: RedisLedger) -> bool:
+    """Tell whether a take ends as a fault of Redis."""
+    try:
+        async with asyncio.timeout(FOREVER):
+            await ledger.take(query(take(quota=1000)))
+    except Unavailable:
+        return True
+    return False
+
+
+async def recovers(ledger: RedisLedger) -> None:
+    """Return when a take passes; nothing was restarted or told."""
+    async with asyncio.timeout(FOREVER):
+        while await refuses(ledger):
+            pass
+
+
+async def charged(ledger: RedisLedger, name: str = "bucket", quota: int = 1000) -> int:
+    """Return how many units a bucket holds, by charging one more."""
+    (remaining,) = left(await ledger.take(query(take(name, quota=quota))))
+    return quota - remaining - 1
+
+
+class Proxy:
+    """Stand between the ledger and its server, and go wrong on request.
+
+    Attributes:
+        target: where new connections lead to.
+        deaf: answers are dropped from the first EVALSHA on: it is done, nobody hears of it.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.deaf = False
+        self.calls = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, up = await asyncio.open_unix_connection(self.target)
+        answers = asyncio.create_task(self._answers(upstream, writer))
+        try:
+            while data := await reader.read(65536):
+                self.calls += data.count(b"EVALSHA")
+                up.write(data)
+        finally:
+            # What was sent is carried out, though nobody waits for it any more.
+            up.write_eof()
+            await answers
+            up.close()
+            await up.wait_closed()
+
+    async def _answers(self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await upstream.read(65536):
+            if not (self.deaf and self.calls) and not writer.is_closing():
+                writer.write(data)
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def handled(handler: Handler) -> AsyncIterator[Handler]:
+    """Yield the handler for a server; at the end, all that it began has ended."""
+    tasks = set[asyncio.Task[None]]()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handler(reader, writer)
+        finally:
+            writer.close()
+
+    yield tracked
+    await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def proxied(server: ValkeyServer) -> AsyncIterator[tuple[Proxy, str]]:
+    """Yield a proxy before the server, and its URL."""
+    proxy = Proxy(server.socket)
+    path = server.directory / "proxy"
+    path.unlink(missing_ok=True)
+    async with handled(proxy.serve) as handler, await asyncio.start_unix_server(handler, path):
+        yield proxy, f"unix://{path}"
+
+
+# --- charged at most once ---------------------------------------------------------------------
+
+
+@pytest.mark.attack("time-out-no-second-charge")
+def test_a_call_whose_answer_is_lost_is_charged_once(server: ValkeyServer, deployment: str) -> None:
+    """Redis carried it out, the answer did not come: a fault, and one charge."""
+
+    async def run() -> None:
+        async with proxied(server) as (proxy, url):
+            options = RedisOptions(url, deployment=deployment, timeout=0.2, deadline=0.5)
+            async with connected(options) as ledger:
+                await ledger.take(query())  # the script is loaded, the connection warm
+                proxy.deaf = True
+                sent = proxy.calls
+                for _ in range(3):
+                    assert await refuses(ledger)
+                assert proxy.calls - sent <= 3
+        async with connected(patient(server, deployment)) as ledger:
+            assert await charged(ledger) == proxy.calls - sent
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("cancelled-caller")
+@pytest.mark.parametrize("turns", [*range(12), 20, 40, 80])
+def test_a_cancelled_caller_changes_nobody_elses_verdict(
+    server: ValkeyServer, deployment: str, turns: int
+) -> None:
+    """Wherever callers are cancelled, the others get their own answers, and none pays twice."""
+
+    async def run() -> None:
+        options = replace(patient(server, deployment), connections=3)
+        async with connected(options) as ledger:
+            # Every caller has a cost of its own, so that nobody's answer fits another's question.
+            asked = {cost: query(take(str(cost), quota=100, cost=cost)) for cost in range(1, 41)}
+            tasks = {cost: asyncio.create_task(ledger.take(one)) for cost, one in asked.items()}
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            gone = [cost for cost, task in tasks.items() if cost % 2 and task.cancel()]
+            await asyncio.wait(tasks.values())
+
+            for cost, task in tasks.items():
+                if not task.cancelled():
+                    assert left(task.result()) == [100 - cost]
+            for cost in gone:
+                assert await charged(ledger, str(cost), 100) in (0, cost)
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("noscript")
+def test_a_forgotten_script_is_loaded_again_and_charged_once(
+    server: ValkeyServer, deployment: str
+) -> None:
+    """After SCRIPT FLUSH all callers go on, each charged exactly once."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            for _ in range(3):
+                await ledger._command("SCRIPT FLUSH")
+                one = query(take(quota=1000))
+                answers = await asyncio.gather(*(ledger.take(one) for _ in range(50)))
+                assert all(isinstance(answer, Taken) for answer in answers)
+            assert await charged(ledger) == 150
+
+    asyncio.run(run())
+
+
+# --- away, and back by itself -----------------------------------------------------------------
+
+
+@pytest.mark.attack("redis-refused")
+def test_a_server_that_is_not_there_yet(server_name: str) -> None:
+    """Redis may start after the service."""
+
+    async def run(server: ValkeyServer) -> None:
+        async with connected(hasty(server)) as ledger:
+            assert await refuses(ledger)
+            server.start()
+            await recovers(ledger)
+
+    for tcp in (False, True):
+        with valkey(server_name, start=False, tcp=tcp) as server:
+            asyncio.run(run(server))
+
+
+@pytest.mark.attack("redis-killed")
+@pytest.mark.attack("noscript")
+def test_a_killed_server(fragile: ValkeyServer) -> None:
+    """A server that died and came back without scripts and counts is used again."""
+
+    async def run() -> None:
+        async with connected(hasty(fragile)) as ledger:
+            await recovers(ledger)
+            fragile.kill()
+            assert await refuses(ledger)
+            fragile.start()
+            await recovers(ledger)
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("redis-frozen")
+def test_a_frozen_server(fragile: ValkeyServer) -> None:
+    """A server that answers nothing (SIGSTOP) is a fault for all callers, not only the first."""
+
+    async def run() -> None:
+        async with connected(hasty(fragile)) as ledger:
+            await recovers(ledger)
+            fragile.freeze()
+            assert all(await asyncio.gather(*(refuses(ledger) for _ in range(40))))
+            assert await refuses(ledger)
+            fragile.thaw()
+            await recovers(ledger)
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("redis-oom")
+def test_a_full_server_charges_no_half(fragile: ValkeyServer) -> None:
+    """Out of memory, no limit of several is charged, and what denies is still told."""
+
+    async def run() -> None:
+        async with connected(patient(fragile, "authz")) as ledger:
+            old, small, new = take("old"), take("small", quota=1), take("new")
+            await ledger.take(query(old, small))
+            fragile.command("CONFIG", "SET", "maxmemory", "1")
+
+            for takes in ((old, new), (new, old), (old,)):
+                with pytest.raises(Unavailable):
+                    await ledger.take(query(*takes))
+            assert isinstance(await ledger.take(query(old, small)), OverLimit)
+
+            fragile.command("CONFIG", "SET", "maxmemory", "0")
+            assert left(await ledger.take(query(old, new))) == [1, 2]
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("redis-readonly")
+def test_a_failover_is_followed(server_name: str) -> None:
+    """A connection whose server became a replica is given up: the next one finds the primary."""
+
+    async def run(first: ValkeyServer, second: ValkeyServer) -> None:
+        async with proxied(first) as (proxy, url):
+            options = replace(patient(first, "authz"), url=url)
+            async with connected(options) as ledger:
+                assert not await refuses(ledger)
+                first.command("REPLICAOF", "127.0.0.1", "1")
+                proxy.target = second.socket
+
+                assert await refuses(ledger)
+                assert not await refuses(ledger)
+
+    with valkey(server_name) as first, valkey(server_name) as second:
+        asyncio.run(run(first, second))
+
+
+@pytest.mark.attack("redis-loading")
+def test_a_server_that_still_loads(server_name: str) -> None:
+    """A server that reads its file answers nothing yet, and then everything."""
+
+    async def run(server: ValkeyServer) -> None:
+        async with connected(patient(server, "authz")) as ledger:
+            assert await refuses(ledger)
+            server.command("CONFIG", "SET", "key-load-delay", "0")
+            await recovers(ledger)
+
+    with valkey(server_name, loading_process_events_interval_bytes="1024") as server:
+        for start in range(0, 20_000, 1000):
+            pairs = [word for n in range(start, start + 1000) for word in (f"k{n}", "x" * 64)]
+            server.command("MSET", *pairs)
+        server.command("SAVE")
+        server.kill()
+        server.config["key-load-delay"] = "1000"
+        server.start(wait=False)
+        while not loads(server):
+            pass
+        asyncio.run(run(server))
+
+
+def loads(server: ValkeyServer) -> bool:
+    try:
+        server.command("PING")
+    except redis.exceptions.BusyLoadingError:
+        return True
+    except redis.RedisError:
+        return False
+    raise AssertionError("it had loaded before anybody could look")
+
+
+@pytest.mark.attack("redis-auth-changed")
+def test_a_changed_password(server_name: str) -> None:
+    """With a password that is no longer right nobody is answered; with the right one all are."""
+
+    async def run(server: ValkeyServer) -> None:
+        options = replace(patient(server, "authz"), password="old")
+        assert "old" not in repr(options)
+        async with connected(options) as ledger:
+            assert not await refuses(ledger)
+            server.command("CONFIG", "SET", "requirepass", "new", password="old")
+            server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no", password="new")
+            assert await refuses(ledger)
+            server.command("CONFIG", "SET", "requirepass", "old", password="new")
+            await recovers(ledger)
+
+    with valkey(server_name, start=False, requirepass="old") as server:
+        server.start(wait=False)
+        while not answers(server, "old"):
+            pass
+        asyncio.run(run(server))
+
+
+def answers(server: ValkeyServer, password: str) -> bool:
+    with suppress(redis.RedisError):
+        return bool(server.command("PING", password=password))
+    return False
+
+
+def test_an_acl_user(fragile: ValkeyServer) -> None:
+    """A user that may do no more than the ledger needs is enough."""
+    fragile.command(
+        "ACL", "SETUSER", "authz", "on", ">secret", "~{authz}:*",
+        "+evalsha", "+script|load", "+time", "+hmget", "+mget", "+exists", "+set", "+setrange",
+        "+pttl", "+pexpire", "+hgetall", "+hset", "+hdel", "+ping", "+info",
+    )  # fmt: skip
+
+    async def run() -> None:
+        options = replace(patient(fragile, "authz"), username="authz", password="secret")
+        async with connected(options) as ledger:
+            assert left(await ledger.take(query(take()))) == [2]
+            assert left(await ledger.take(query(take()))) == [1]
+            await ledger.revoke(EVERYTHING, Revocation())
+            assert isinstance(await ledger.take(query(take())), Revoked)
+            await ledger.lift(*await ledger.revocations())
+            await ledger.ping()
+            await ledger.facts()
+        with pytest.raises(Unavailable):
+            async with connected(replace(options, deployment="other")) as other:
+                await other.take(query(take()))
+
+    asyncio.run(run())
+
+
+# --- answers that are none --------------------------------------------------------------------
+
+HOLD, HANG_UP = b"", None
+
+
+@pytest.mark.attack("half-open-tcp")
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(HOLD, id="silence"),
+        pytest.param(HANG_UP, id="hangs-up"),
+        pytest.param(b"+OK\r\n", id="ok"),
+        pytest.param(b"$-1\r\n", id="null"),
+        pytest.param(b"*-1\r\n", id="null-array"),
+        pytest.param(b"*0\r\n", id="empty"),
+        pytest.param(b":1\r\n", id="one"),
+        pytest.param(b"*2\r\n:1\r\n$5\r\ntaken\r\n", id="taken-of-nothing"),
+        pytest.param(b"*3\r\n:1\r\n$5\r\ntaken\r\n", id="half-an-answer"),
+        pytest.param(b"$999999999999\r\n", id="endless"),
+        pytest.param(b"-ERR no\r\n", id="error"),
+        pytest.param(b"-NOSCRIPT no\r\n", id="noscript-for-ever"),
+        pytest.param(b"-BUSY script\r\n", id="busy"),
+        pytest.param(b"-\xff\xfe\r\n", id="error-in-no-encoding"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", id="http"),
+        pytest.param(b"\x16\x03\x01\x02\x00", id="tls"),
+        pytest.param(b"*1\r\n" * 2000, id="nested"),
+    ],
+)
+def test_what_is_no_redis_is_a_fault(reply: bytes | None) -> None:
+    """Silence, closed connections, other protocols and odd answers end as a fault, in time."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if reply is None:
+                    break
+                # The hand-shake is answered as Redis would.
+                shakes = data.count(b"SETINFO")
+                writer.write(b"+OK\r\n" * shakes + (b"" if shakes else reply))
+
+    async def run() -> None:
+        async with (
+            handled(answer) as handler,
+            await asyncio.start_server(handler, "127.0.0.1", 0) as listener,
+        ):
+            port = listener.sockets[0].getsockname()[1]
+            options = RedisOptions(f"redis://127.0.0.1:{port}", timeout=0.05, deadline=0.08)
+            async with connected(options) as ledger:
+                assert await refuses(ledger)
+                assert await refuses(ledger)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("'NoneType' object has no attribute 'write'"),
+        RuntimeError("loop"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"),
+        RecursionError(),
+        OSError(5, "I/O"),
+        TimeoutError(),
+        redis.exceptions.InvalidResponse("odd"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_slip_of_the_driver_is_a_fault(error: Exception) -> None:
+    """Whatever the driver raises, callers see one fault, and no text of it."""
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    async def run() -> None:
+        async with connected(RedisOptions("unix:///nowhere")) as ledger:
+            ledger._execute = fail
+            with pytest.raises(Unavailable) as raised:
+                await ledger.take(query(take()))
+            assert raised.value.detail == type(error).__name__
+
+    asyncio.run(run())
+
+
+def test_a_cancellation_is_none_of_it() -> None:
+    """A caller that goes away is not a fault of Redis."""
+
+    async def run() -> None:
+        async with connected(RedisOptions("unix:///nowhere")) as ledger:
+
+            async def hang(*_: object) -> None:
+                await asyncio.Event().wait()
+
+            ledger._execute = hang
+            ledger._deadline = FOREVER
+            task = asyncio.create_task(ledger.take(query()))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(run())
+
+
+# --- bounds and options -----------------------------------------------------------------------
+
+
+def test_there_are_no_more_connections_than_said(server: ValkeyServer, deployment: str) -> None:
+    """Callers beyond the number of connections wait for one; none is refused for it."""
+
+    async def run() -> None:
+        options = replace(patient(server, deployment), connections=4)
+        async with connected(options) as ledger:
+            one = query(take(quota=1000))
+            answers = await asyncio.gather(*(ledger.take(one) for _ in range(200)))
+            assert all(isinstance(answer, Taken) for answer in answers)
+            assert len(ledger._pool._available_connections) == 4
+            assert not ledger._pool._in_use_connections
+
+    asyncio.run(run())
+
+
+def test_the_defaults_answer_within_a_tenth_of_a_second() -> None:
+    """Time-outs of 50 ms, and less than 100 ms for all that a query needs."""
+    options = RedisOptions("redis://redis:6379/0")
+
+    assert options.timeout == 0.05
+    assert options.timeout < options.deadline < 0.1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://redis",
+        "redis://redis:6379/3",
+        "redis://[::1]:6379",
+        "rediss://redis:6380/0?ssl_ca_certs=/run/ca.pem",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_url_says_where_redis_is(url: str) -> None:
+    """TCP, TLS and Unix sockets can be named."""
+
+    async def run() -> None:
+        async with connected(RedisOptions(url)) as ledger:
+            settings = ledger._pool.connection_kwargs
+            assert settings["socket_timeout"] == settings["socket_connect_timeout"] == 0.05
+            assert settings["retry"].get_retries() == 0
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "redis",
+        "http://redis",
+        "redis://user:secret@redis",
+        "redis://:secret@redis",
+        "redis://user@redis",
+        "redis://redis?socket_timeout=10",
+        "redis://redis?retry_on_timeout=true",
+        "redis://redis?decode_responses=true",
+        "redis://redis?password=secret",
+        "redis://redis?protocol=3",
+        "rediss://redis?ssl_cert_reqs=none",
+        "unix:///run/redis.sock?health_check_interval=1",
+        "redis://redis?db=0&timeout=9",
+        "redis://redis?x",
+    ],
+)
+def test_a_url_says_nothing_else(url: str) -> None:
+    """A URL cannot carry secrets, loosen time-outs, or switch retries or verification."""
+    with pytest.raises(ValueError, match="Redis URL") as raised:
+        RedisOptions(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_tls_is_verified() -> None:
+    """`rediss://` checks the certificate and its name."""
+
+    async def run() -> None:
+        async with connected(RedisOptions("rediss://redis")) as ledger:
+            connection: Any = ledger._pool
+            context = connection.make_connection().ssl_context.get()
+            assert context.check_hostname
+            assert context.verify_mode.name == "CERT_REQUIRED"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a}", "{a", "a\n", "é", "x" * 65, "a:b"])
+def test_a_deployment_cannot_break_its_hash_tag(name: str) -> None:
+    """A deployment's name is what a hash tag can hold."""
+    with pytest.raises(ValueError, match="deployment"):
+        RedisLedger(RedisOptions("redis://redis", deployment=name))
+
+
+# --- facts and upkeep -------------------------------------------------------------------------
+
+
+@pytest.mark.attack("redis-may-evict")
+def test_facts_tell_whether_redis_may_forget(fragile: ValkeyServer) -> None:
+    """Any policy but noeviction may forget limits; a replica takes no charges."""
+
+    async def run() -> None:
+        async with connected(patient(fragile, "authz")) as ledger:
+            facts = await ledger.facts()
+            assert (facts.policy, facts.may_evict, facts.writable) == ("noeviction", False, True)
+            for policy in ("allkeys-lru", "volatile-ttl"):
+                fragile.command("CONFIG", "SET", "maxmemory-policy", policy)
+                facts = await ledger.facts()
+                assert (facts.policy, facts.may_evict) == (policy, True)
+            fragile.command("REPLICAOF", "127.0.0.1", "1")
+            assert not (await ledger.facts()).writable
+
+    asyncio.run(run())
+
+
+def test_no_facts_are_a_fault(server: ValkeyServer, deployment: str) -> None:
+    """Where INFO lacks what readiness wants, nothing is guessed."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            for answer in ({"role": "master"}, {b"a": 1}, None, b"OK"):
+
+                async def odd(*_: object, answer: object = answer) -> object:
+                    return answer
+
+                ledger._execute = odd
+                with pytest.raises(Unavailable):
+                    await ledger.facts()
+                with pytest.raises(Unavailable):
+                    await ledger.revocations()
+
+    asyncio.run(run())
+
+
+def test_pruning_forgets_expired_tokens_only(server: ValkeyServer, deployment: str) -> None:
+    """The revocation of a token may go when the token has expired; others stay."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            kept = {
+                token_field("alive"): Revocation(until=DAY + 1),
+                token_field("for-ever"): Revocation(),
+                EVERYTHING: Revocation(issued_until=1),
+            }
+            gone = {token_field("expired"): Revocation(until=DAY - 1)}
+            for target, revocation in {**kept, **gone}.items():
+                await ledger.revoke(target, revocation)
+
+            assert await ledger.prune(DAY) == 1
+            assert await ledger.prune(DAY) == 0
+            assert await ledger.revocations() == kept
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("moment", [-1, 10**15])
+def test_a_moment_that_cannot_be_read_back_is_not_written(moment: int) -> None:
+    """What is written as a revocation is read as the same one, or not written."""
+    for revocation in (Revocation(issued_until=moment), Revocation(until=moment)):
+        with pytest.raises(ValueError, match="moment"):
+            revocation.encode()
