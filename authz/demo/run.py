@@ -1,0 +1,94 @@
+"""`authz demo`: write a scene, run it with the pieces of `authz up`, walk through it.
+
+Law: the exit status is 0 only where every step went as it should.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from authz.config.load import load
+from authz.demo.scene import Place, Scene, free_port, write
+from authz.demo.trail import Say
+from authz.demo.walk import walk
+from authz.local.up import up
+
+DONE: Final = 0
+FAILED: Final = 1
+_GATEWAY: Final = 8443
+_METRICS: Final = 9464
+
+
+def demo(*, once: bool, state: Path | None) -> int:
+    """Run the demonstration.
+
+    Args:
+        once: whether to end after the walk.
+        state: the folder for its files; None for a temporary one, removed at the end.
+
+    Returns:
+        0 where all went as it should, 1 where a step or a part did not.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="authz-demo-")) if state is None else state.absolute()
+    try:
+        place = Place(
+            folder, "demo.localhost", free_port(_GATEWAY), free_port(_METRICS), free_port()
+        )
+        return asyncio.run(run(write(place), once=once, say=_say))
+    finally:
+        if state is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def run(scene: Scene, *, once: bool, say: Say) -> int:
+    """Run a scene and walk through it; see `demo`."""
+
+    async def when_ready() -> int | None:
+        failed = await walk(scene, say)
+        say("")
+        if failed:
+            say(f"{len(failed)} step(s) went otherwise: {'; '.join(failed)}")
+        else:
+            say("Every step went as it should.")
+        if once or failed:
+            return FAILED if failed else DONE
+        say(_at_hand(scene))
+        return None
+
+    settings = load(scene.configuration, os.environ)
+    say("authz demo: a real Envoy, a real Valkey, the service, two sample MCP servers, and a")
+    say("stand-in for Authelia that is NOT FOR PRODUCTION. Everything is on this machine.")
+    return await up(
+        settings,
+        scene.configuration,
+        scene.place.folder / "state",
+        os.environ,
+        extras=scene.extras,
+        when_ready=when_ready,
+        patient=False,
+        say=say,
+    )
+
+
+def _at_hand(scene: Scene) -> str:
+    """Return what a person can try while everything runs."""
+    place, john, bob = scene.place, scene.who.john, scene.who.bob
+    return f"""
+It keeps running until Ctrl-C. To try things:
+  gateway    {place.gateway}/notes and /files   (trust {scene.certificates.authority})
+  log-in     {place.issuer}   john / {john.password} / TOTP secret {john.totp_secret}
+                              bob / {bob.password} (no TOTP)
+  metrics    http://127.0.0.1:{place.metrics}/metrics
+  rules      {scene.configuration}
+  logs       {place.folder}/state/log
+  try        curl --cacert {scene.certificates.authority} -i -X POST {place.gateway}/notes
+"""
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

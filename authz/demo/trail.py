@@ -1,0 +1,153 @@
+"""What the walk shows and what it insists on: each step with what was sent and what came back.
+
+Law: a step that went otherwise is told with what was expected, is counted, and ends the step, not
+the walk.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+_SHOWN: Final = ("www-authenticate", "retry-after", "ratelimit", "allow")
+_LONGEST: Final = 150
+_MODERN: Final = "2026-07-28"
+_META: Final = "io.modelcontextprotocol"
+
+Say = Callable[[str], None]
+
+
+class OtherwiseError(Exception):
+    """Say that a step went otherwise than it should."""
+
+
+@dataclass(slots=True)
+class Trail:
+    """Tell a walk as it goes.
+
+    Attributes:
+        say: takes the lines.
+        failed: the steps that went otherwise.
+        done: how many steps there were.
+    """
+
+    say: Say
+    failed: list[str] = field(default_factory=list)
+    done: int = 0
+    _colour: bool = field(default_factory=sys.stdout.isatty)
+
+    def title(self, text: str) -> None:
+        """Begin a step."""
+        self.done += 1
+        self.say("")
+        self.say(self._in("1", f"{self.done:2}. {text}"))
+
+    def note(self, text: str) -> None:
+        """Tell something of a step."""
+        self.say(f"      {text}")
+
+    def sent(self, text: str) -> None:
+        """Tell what was sent."""
+        self.say(f"    → {text}")
+
+    def came(self, text: str) -> None:
+        """Tell what came back."""
+        self.say(f"    ← {text}")
+
+    def right(self) -> None:
+        """End a step that went as it should."""
+        self.say(self._in("32", "    ✓"))
+
+    def wrong(self, name: str, why: str) -> None:
+        """End a step that went otherwise."""
+        self.failed.append(name)
+        self.say(self._in("31", f"    ✗ {why}"))
+
+    def _in(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+    def answer(self, response: httpx.Response) -> None:
+        """Tell an HTTP answer: status, the headers that matter, and its words."""
+        self.came(f"{response.status_code} {_words(response)}")
+        for name in _SHOWN:
+            if name in response.headers:
+                self.note(f"  {name}: {_cut(response.headers[name])}")
+
+
+def expect(response: httpx.Response, status: int, reason: str = "", *headers: str) -> None:
+    """Insist on a status, a reason and headers.
+
+    Raises:
+        OtherwiseError: where one of them is another.
+    """
+    found = reason_of(response)
+    if (response.status_code, found) != (status, reason):
+        raise OtherwiseError(
+            f"expected {status} {reason or 'without a reason'}, "
+            f"not {response.status_code} {found or 'without a reason'}"
+        )
+    for name in headers:
+        if name not in response.headers:
+            raise OtherwiseError(f"expected the header {name}")
+
+
+def insist(condition: object, what: str) -> None:
+    """Insist on something else.
+
+    Raises:
+        OtherwiseError: where it is not so.
+    """
+    if not condition:
+        raise OtherwiseError(f"expected {what}")
+
+
+def reason_of(response: httpx.Response) -> str:
+    """Return `error.data.reason` of a refusal; nothing where there is none."""
+    try:
+        found: Any = response.json()["error"]["data"]["reason"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return str(found)
+
+
+def _words(response: httpx.Response) -> str:
+    try:
+        document = response.json()
+    except ValueError:
+        return response.headers.get("content-type", "")
+    error = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error, dict):
+        return f"{reason_of(response)}: {error.get('message', '')}"
+    return _cut(json.dumps(document))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def message(method: str, params: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Return a request of 2026-07-28 as its body."""
+    meta = {f"{_META}/protocolVersion": _MODERN, f"{_META}/clientCapabilities": {}}
+    return {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": method,
+        "params": {**(params or {}), "_meta": meta},
+    }
+
+
+def headers(body: Mapping[str, Any], token: str | None = None) -> dict[str, str]:
+    """Return the headers that mirror a body of 2026-07-28."""
+    found = {
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": _MODERN,
+        "mcp-method": body["method"],
+    }
+    if "name" in body["params"]:
+        found["mcp-name"] = body["params"]["name"]
+    if token is not None:
+        found["authorization"] = f"Bearer {token}"
+    return found

@@ -1,0 +1,344 @@
+"""The scripted walk: what a gateway with Authelia behind it does, step by step, for all to see.
+
+Law: every step asserts status, header and reason. Log-ins and calls are made by the official MCP
+client; what it would hide (statuses, headers) is asked for once more over plain HTTP.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+from mcp.shared.auth import OAuthClientInformationFull
+from pydantic import AnyUrl
+
+from authz.demo.client import LogIn, Storage, connect, provider
+from authz.demo.loopback import Network
+from authz.demo.person import Person
+from authz.demo.scene import CALLBACK, Scene
+from authz.demo.trail import OtherwiseError, Say, Trail, expect, headers, insist, message
+
+_LISTED: Final = 5
+
+
+@dataclass(slots=True)
+class Walk:
+    """Walk through one scene that runs.
+
+    Attributes:
+        scene: what runs.
+        trail: where it is told.
+        network: how its names are reached.
+        tokens: access tokens by who holds them, as they come.
+    """
+
+    scene: Scene
+    trail: Trail
+    network: Network
+    http: httpx.AsyncClient
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    # --- steps, in their order ----------------------------------------------------------------
+
+    async def without_a_token(self) -> None:
+        """Insist on a challenge that names the metadata."""
+        answer = await self.post("notes", message("server/discover"))
+        expect(answer, 401, "token_missing", "www-authenticate")
+        challenge = answer.headers["www-authenticate"]
+        insist("error=" not in challenge, "no error code where no token was sent")
+        insist('scope="mcp:notes"' in challenge, "the scope that the server asks for")
+
+    async def metadata(self) -> None:
+        """Insist on the documents of RFC 9728."""
+        url = f"{self.gateway}/.well-known/oauth-protected-resource/notes"
+        self.trail.sent(f"GET {url}")
+        answer = await self.http.get(url, headers={"origin": "https://anywhere.test"})
+        self.trail.answer(answer)
+        expect(answer, 200, "", "access-control-allow-origin")
+        document = answer.json()
+        insist(document["resource"] == f"{self.gateway}/notes", "the server's own URL")
+        insist(document["authorization_servers"] == [self.scene.place.issuer], "the issuer")
+
+    async def log_in_with_totp(self) -> None:
+        """Insist that the upstream knows who calls, and has no token."""
+        told = await self.call("notes", "demo", self.scene.who.john, "whoami")
+        insist(told["x-authz-client"] == "demo", "the client's name upstream")
+        insist(told["x-authz-subject"], "the person upstream")
+        insist(not told["authorization_arrived"], "no token upstream")
+        insist(not told["cookie_arrived"], "no cookie upstream")
+
+    async def older_era(self) -> None:
+        """Insist on the same in the era of sessions."""
+        told = await self.call("files", "demo", self.scene.who.john, "whoami", mode="legacy")
+        insist(told["x-authz-client"] == "demo", "the client's name upstream")
+
+    async def password_only(self) -> None:
+        """Insist that a password is enough where nothing more is asked."""
+        told = await self.call("notes", "password-only", self.scene.who.bob, "whoami")
+        insist(told["x-authz-client"] == "password-only", "the client's name upstream")
+
+    async def password_only_refused(self) -> None:
+        """Insist that it is not enough where a second factor is asked."""
+        token = await self.log_in("files", "password-only", self.scene.who.bob)
+        answer = await self.initialize("files", token)
+        expect(answer, 403, "second_factor_required")
+        insist("www-authenticate" not in answer.headers, "words, not a log-in that changes nothing")
+
+    async def tool_outside_the_scopes(self) -> None:
+        """Insist that the challenge names every scope."""
+        answer = await self.tool("notes", "delete_note", self.tokens["demo notes"], name="welcome")
+        expect(answer, 403, "insufficient_scope", "www-authenticate")
+        insist(
+            'scope="mcp:notes mcp:notes:write"' in answer.headers["www-authenticate"],
+            "both scopes in the challenge",
+        )
+
+    async def unnamed_tool(self) -> None:
+        """Insist that only named tools pass."""
+        answer = await self.tool("notes", "write_note", self.tokens["demo notes"])
+        expect(answer, 403, "tool_not_allowed")
+
+    async def headers_unlike_the_body(self) -> None:
+        """Insist that headers say what the body says."""
+        body = message("tools/call", {"name": "delete_note", "arguments": {}})
+        mirror = headers(body, self.tokens["demo notes"]) | {"mcp-name": "whoami"}
+        answer = await self.post("notes", body, mirror)
+        expect(answer, 400, "header_mismatch")
+
+    async def flood(self) -> None:
+        """Insist on a true Retry-After."""
+        token = self.tokens["demo notes"]
+        for _ in range(_LISTED):
+            answer = await self.tool("notes", "list_notes", token, quiet=True)
+            insist(answer.status_code == 200, "five calls within the limit")  # noqa: PLR2004 - RFC 9110
+        self.trail.note(f"{_LISTED} calls were admitted")
+        answer = await self.tool("notes", "list_notes", token)
+        expect(answer, 429, "rate_limited", "retry-after", "ratelimit", "ratelimit-policy")
+        wait = int(answer.headers["retry-after"])
+        self.trail.note(f"waiting {wait} s")
+        await asyncio.sleep(wait)
+        answer = await self.tool("notes", "list_notes", token)
+        expect(answer, 200)
+
+    async def forged(self) -> None:
+        """Insist that an altered signature is no token."""
+        head, payload, signature = self.tokens["demo notes"].split(".")
+        other = "A" if signature[10] != "A" else "B"
+        token = f"{head}.{payload}.{signature[:10]}{other}{signature[11:]}"
+        answer = await self.tool("notes", "whoami", token)
+        expect(answer, 401, "token_invalid", "www-authenticate")
+        insist('error="invalid_token"' in answer.headers["www-authenticate"], "invalid_token")
+
+    async def other_server(self) -> None:
+        """Insist that a token is for one server."""
+        answer = await self.initialize("files", self.tokens["demo notes"])
+        expect(answer, 401, "audience_mismatch", "www-authenticate")
+
+    async def foreign_origin(self) -> None:
+        """Insist that other people's web pages may not call."""
+        body = message("server/discover")
+        mirror = headers(body, self.tokens["demo notes"]) | {"origin": "https://evil.test"}
+        answer = await self.post("notes", body, mirror)
+        expect(answer, 403, "foreign_origin")
+
+    async def machine(self) -> None:
+        """Insist that a machine passes by name only."""
+        token = await self.machine_token("files")
+        answer = await self.initialize("files", token)
+        expect(answer, 200)
+        answer = await self.post(
+            "notes",
+            message("server/discover"),
+            headers(message("server/discover"), await self.machine_token("notes")),
+        )
+        expect(answer, 403, "machine_not_allowed")
+
+    async def wrong_paths(self) -> None:
+        """Insist that only exact paths lead anywhere."""
+        for path in ("/notes/", "/Notes", "/notes;v=1", "/notes/../files/x", "/nobody"):
+            body = message("server/discover")
+            self.trail.sent(f"POST {path}")
+            answer = await self.http.post(
+                f"{self.gateway}{path}", json=body, headers=headers(body, self.tokens["demo notes"])
+            )
+            self.trail.came(str(answer.status_code))
+            insist(answer.status_code == 404, "404")  # noqa: PLR2004 - RFC 9110
+
+    # --- how they go --------------------------------------------------------------------------
+
+    @property
+    def gateway(self) -> str:
+        """Return the gateway's public URL."""
+        return self.scene.place.gateway
+
+    async def call(
+        self, server: str, client_id: str, who: Person, tool: str, mode: str = "2026-07-28"
+    ) -> dict[str, Any]:
+        """Let the official client log in, list the tools and call one; return what it says."""
+        url = f"{self.gateway}/{server}"
+        storage = _storage(client_id)
+        async with AsyncExitStack() as stack:
+            login = LogIn(
+                who,
+                await stack.enter_async_context(self.network.browser()),
+                self.scene.issuer.portal,
+            )
+            auth = provider(url, client_id, CALLBACK, login, storage)
+            self.trail.sent(f"official client ({mode}) connects to {url} as {client_id}")
+            client = await stack.enter_async_context(connect(self.network, url, auth, mode))
+            self.trail.came(f"{who.username} logged in ({len(login.opened)} log-in)")
+            tools = [each.name for each in (await client.list_tools()).tools]
+            self.trail.came(f"tools/list: {', '.join(tools)}")
+            insist(tool in tools, f"the tool {tool}")
+            result = await client.call_tool(tool, {})
+            insist(not result.is_error, "an answer of the tool")
+            told = dict(result.structured_content or {})
+            self.trail.came(f"tools/call {tool}: {told}")
+        if storage.tokens is not None:
+            self.tokens[f"{client_id} {server}"] = storage.tokens.access_token
+        return told
+
+    async def log_in(self, server: str, client_id: str, who: Person) -> str:
+        """Let the official client log in for a server that then refuses; return the token."""
+        url = f"{self.gateway}/{server}"
+        storage = _storage(client_id)
+        async with self.network.browser() as browser:
+            login = LogIn(who, browser, self.scene.issuer.portal)
+            auth = provider(url, client_id, CALLBACK, login, storage)
+            self.trail.sent(f"official client (legacy) connects to {url} as {client_id}")
+            admitted = False
+            try:
+                async with connect(self.network, url, auth, "legacy"):
+                    admitted = True
+            except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
+                self.trail.came(f"the client says: {'; '.join(_told(refused))}")
+        insist(not admitted, "that the client is not let in")
+        insist(storage.tokens, "a token of the log-in")
+        assert storage.tokens is not None
+        return storage.tokens.access_token
+
+    async def post(
+        self,
+        server: str,
+        body: dict[str, Any],
+        sent: dict[str, str] | None = None,
+        *,
+        quiet: bool = False,
+    ) -> httpx.Response:
+        """Send one message over plain HTTP and tell it."""
+        if not quiet:
+            name = body["params"].get("name", "") if "params" in body else ""
+            token = "" if sent and "authorization" in sent else " without a token"
+            self.trail.sent(f"POST /{server} {body['method']} {name}{token}".rstrip())
+        answer = await self.http.post(
+            f"{self.gateway}/{server}", json=body, headers=headers(body) if sent is None else sent
+        )
+        if not quiet:
+            self.trail.answer(answer)
+        return answer
+
+    async def tool(
+        self, server: str, tool: str, token: str, *, quiet: bool = False, **arguments: object
+    ) -> httpx.Response:
+        """Call a tool over plain HTTP."""
+        body = message("tools/call", {"name": tool, "arguments": arguments})
+        return await self.post(server, body, headers(body, token), quiet=quiet)
+
+    async def initialize(self, server: str, token: str) -> httpx.Response:
+        """Begin a session of the older era over plain HTTP."""
+        params = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "walk", "version": "1"},
+        }
+        body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+        sent = {
+            "accept": "application/json, text/event-stream",
+            "authorization": f"Bearer {token}",
+        }
+        return await self.post(server, body, sent)
+
+    async def machine_token(self, server: str) -> str:
+        """Get a token by client_credentials (RFC 6749, section 4.4)."""
+        form = {
+            "grant_type": "client_credentials",
+            "scope": "mcp:files",
+            "audience": f"{self.gateway}/{server}",
+        }
+        self.trail.sent(f"POST {self.scene.place.issuer}/api/oidc/token client_credentials")
+        answer = await self.http.post(
+            f"{self.scene.place.issuer}/api/oidc/token",
+            data=form,
+            auth=("nightly-backup", self.scene.machine_secret),
+        )
+        insist(answer.status_code == 200, "a token for the machine")  # noqa: PLR2004 - RFC 9110
+        token: str = answer.json()["access_token"]
+        return token
+
+
+_STEPS: Final[tuple[tuple[str, Callable[[Walk], Awaitable[None]]], ...]] = (
+    ("Ask without a token: a challenge that names the metadata", Walk.without_a_token),
+    ("Read the metadata of the server: who to log in at", Walk.metadata),
+    (
+        "Log in with password and TOTP: the official client, 2026-07-28, lists tools and calls one",
+        Walk.log_in_with_totp,
+    ),
+    (
+        "The same with sessions (2025-11-25), at a server that asks for a second factor",
+        Walk.older_era,
+    ),
+    ("Somebody who typed only a password: admitted where none is asked …", Walk.password_only),
+    (
+        "… and refused where a second factor is asked: the token looks like any other",
+        Walk.password_only_refused,
+    ),
+    (
+        "A tool that needs another scope: 403 with every scope of the operation",
+        Walk.tool_outside_the_scopes,
+    ),
+    ("A tool that authz.yaml does not name: refused, whatever the scopes", Walk.unnamed_tool),
+    ("Headers that name another tool than the body: refused", Walk.headers_unlike_the_body),
+    ("A forged token: 401", Walk.forged),
+    ("A good token at another server: 401", Walk.other_server),
+    ("A web page of somebody else: 403", Walk.foreign_origin),
+    (
+        "A machine with a token of its own: admitted where it is named, refused elsewhere",
+        Walk.machine,
+    ),
+    ("Paths that only resemble a server: 404", Walk.wrong_paths),
+    ("A flood: 429 with Retry-After, and admitted after waiting that long", Walk.flood),
+)
+
+
+async def walk(scene: Scene, say: Say) -> list[str]:
+    """Walk through a scene that runs; return the names of the steps that went otherwise."""
+    ports = {f"{name}.{scene.place.domain}": scene.place.port for name in ("mcp", "auth")}
+    network = Network(ports, scene.certificates.authority)
+    trail = Trail(say)
+    async with network.browser() as http:
+        walker = Walk(scene, trail, network, http)
+        for title, step in _STEPS:
+            trail.title(title)
+            try:
+                await step(walker)
+            except Exception as error:  # noqa: BLE001 - the SDK raises groups of anything; the walk goes on
+                trail.wrong(title, "; ".join(_told(error)))
+            else:
+                trail.right()
+    return trail.failed
+
+
+def _storage(client_id: str) -> Storage:
+    known = OAuthClientInformationFull(
+        client_id=client_id, redirect_uris=[AnyUrl(CALLBACK)], token_endpoint_auth_method="none"
+    )
+    return Storage(known)
+
+
+def _told(error: BaseException) -> list[str]:
+    """Return the words of an exception, or of all in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [words for each in error.exceptions for words in _told(each)]
+    return [str(error) if isinstance(error, OtherwiseError) else f"{type(error).__name__}: {error}"]
