@@ -23,7 +23,13 @@ _LAST_WORDS: Final = 2.0
 
 def printable(line: str) -> str:
     """Return a line without what a terminal would obey: a part may repeat a stranger's bytes."""
+    if line.isprintable():
+        return line
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
+
+
+def _shown(raw: bytes) -> str:
+    return printable(raw[:_LONGEST_LINE].decode("utf-8", "replace").rstrip("\r"))
 
 
 class Console:
@@ -78,7 +84,7 @@ class Log:
         self.path = path
         self._echo = echo
         self._rest = b""
-        self._last: deque[str] = deque(maxlen=_TAIL)
+        self._last: deque[bytes] = deque(maxlen=_TAIL)
         self._open()
 
     def _open(self) -> None:
@@ -115,13 +121,12 @@ class Log:
     @property
     def tail(self) -> tuple[str, ...]:
         """Return the last lines of the process that spoke last."""
-        return tuple(self._last)
+        return tuple(map(_shown, self._last))
 
     def _line(self, raw: bytes) -> None:
-        line = printable(raw[:_LONGEST_LINE].decode("utf-8", "replace").rstrip("\r"))
-        self._last.append(line)
+        self._last.append(raw)
         if self._echo is not None:
-            self._echo(line)
+            self._echo(_shown(raw))
 
     def _keep(self, chunk: bytes) -> None:
         # A full disk costs lines of a log, not the part.

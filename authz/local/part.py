@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.local.output import Log
+from authz.local.state import FAILED, SetupError
 
 _LEASH: Final = Path(__file__).with_name("leash.py")
 _CHUNK: Final = 1 << 16
@@ -52,6 +53,19 @@ class Part:
     drain: Callable[[], Awaitable[None]] | None = None
     reloads: bool = False
     echo: Callable[[str], str] | None = None
+
+
+def check_system() -> None:
+    """Find out whether processes can be watched here.
+
+    Raises:
+        SetupError: where pidfd_open(2) is missing or forbidden.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        words = "this needs Linux 5.3 or newer; elsewhere run the parts in containers"
+        raise SetupError(words, FAILED) from error
 
 
 def how_it_ended(status: int) -> str:

@@ -5,6 +5,7 @@ Law: a probe answers or raises OSError; what a part says is read up to a bound.
 
 import asyncio
 import io
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -73,7 +74,7 @@ async def connects(path: Path) -> None:
         OSError: where nobody listens.
     """
     _, writer = await asyncio.open_unix_connection(path)
-    writer.transport.abort()
+    await _hang_up(writer)
 
 
 async def _ask(place: Place, request: bytes) -> bytes:
@@ -89,4 +90,10 @@ async def _ask(place: Place, request: bytes) -> bytes:
             answer += chunk
         return answer
     finally:
-        writer.transport.abort()
+        await _hang_up(writer)
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()

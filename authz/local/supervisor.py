@@ -118,6 +118,7 @@ class Supervisor:
         if self._end is None or self._end.done():
             self._hurry.set()
         else:
+            self._say("stopping; once more to wait for nobody")
             self._end.set_result(STOPPED)
 
     def reload(self) -> None:

@@ -65,6 +65,18 @@ def gone(pid: int) -> bool:
         os.close(fd)
 
 
+def listens(pid: int) -> set[str]:
+    """Return every address that a process listens on."""
+    links = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
+    found = set()
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        rows = [line.split() for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()]
+        found |= {row[1] for row in rows[1:] if row[9] in inodes}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]]
+    return found | {row[7] for row in rows if row[6] in inodes and len(row) > 7}
+
+
 class Stage:
     """Make parts of small scripts, and see what they did and what was said."""
 

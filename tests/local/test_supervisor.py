@@ -282,7 +282,11 @@ def test_stop_leaves_nothing(stage: Stage, number: signal.Signals) -> None:
     assert asyncio.run(play()) == STOPPED
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
-    assert stage.lines[-2:] == ["b  stopped", "a  stopped"]
+    assert stage.lines[-3:] == [
+        "stopping; once more to wait for nobody",
+        "b  stopped",
+        "a  stopped",
+    ]
 
 
 def test_stop_while_starting(stage: Stage) -> None:
@@ -356,6 +360,8 @@ def test_cancelled(stage: Stage) -> None:
 # --- SIGHUP ----------------------------------------------------------------------------------
 
 RELOADS = """
+while not os.path.exists(f"{here}/go"):
+    os.sched_yield()
 signal.signal(signal.SIGHUP, lambda *_: note("reloaded", "reloads"))
 up(); rest()
 """
@@ -364,6 +370,7 @@ up(); rest()
 def test_reload(stage: Stage) -> None:
     """SIGHUP goes to the parts that reload, and does not touch the others."""
     reloaded: list[None] = []
+    (stage.folder / "go").touch()
 
     async def play() -> None:
         parts = stage.part("a"), stage.part("b", RELOADS, reloads=True)
@@ -380,16 +387,12 @@ def test_reload(stage: Stage) -> None:
 
 def test_reload_waits_for_ears(stage: Stage) -> None:
     """A part that has no handler yet gets its SIGHUP when it has: it would die of it."""
-    listens = asyncio.Event()
-
-    async def ready() -> bool:
-        return listens.is_set() and bool(stage.read("b.up"))
 
     async def play() -> None:
-        async with stage.playing(stage.part("b", RELOADS, ready=ready, reloads=True)):
+        async with stage.playing(stage.part("b", RELOADS, reloads=True)):
             await until(lambda: stage.pids("b"))
             stage.send(signal.SIGHUP)
-            listens.set()
+            (stage.folder / "go").touch()
             await until(lambda: stage.read("reloads"))
             assert len(stage.pids("b")) == 1
 

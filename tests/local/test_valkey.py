@@ -28,7 +28,7 @@ from authz.ledger.script import SOURCE
 from authz.local.state import State
 from authz.local.supervisor import Supervisor
 from authz.local.valkey import COMMANDS, Valkey, valkey
-from tests.local.stage import Stage, until
+from tests.local.stage import Stage, listens, until
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -76,25 +76,13 @@ def test_socket(state: State, stage: Stage) -> None:
             assert stat.S_ISSOCK(mode)
             assert mode & 0o077 == 0
             pid = int(_field((state.logs / "valkey.log").read_text(), "pid="))
-            assert _listens(pid) == {str(path)}
+            assert listens(pid) == {str(path)}
 
     asyncio.run(play())
 
 
 def _field(text: str, name: str) -> str:
     return text.partition(name)[2].partition(",")[0]
-
-
-def _listens(pid: int) -> set[str]:
-    """Return every address that a process listens on."""
-    links = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
-    inodes = {link[8:-1] for link in links if link.startswith("socket:")}
-    found = set()
-    for name in ("tcp", "tcp6", "udp", "udp6"):
-        rows = [line.split() for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()]
-        found |= {row[1] for row in rows[1:] if row[9] in inodes}
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]]
-    return found | {row[7] for row in rows if row[6] in inodes and len(row) > 7}
 
 
 @pytest.mark.attack("embedded-redis-password")

@@ -1,0 +1,119 @@
+"""What one `authz up` is made of: the parts, where they meet, and what they are told.
+
+Law: a part gets what it needs and no more. The service alone sees our environment; Valkey and
+Envoy get files that hold no secret.
+"""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from authz.config.load import Settings, load
+from authz.config.problems import ConfigErrors
+from authz.config.scalars import Unix
+from authz.envoy.render import Topology, render
+from authz.local.edge import ADMIN, edge
+from authz.local.part import Part
+from authz.local.service import CHECK, service
+from authz.local.state import State
+from authz.local.valkey import valkey
+
+# What `authz serve` takes from its environment in place of `redis`.
+REDIS_URL: Final = "AUTHZ_REDIS_URL"
+REDIS_USERNAME: Final = "AUTHZ_REDIS_USERNAME"
+REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
+REDIS_PASSWORD_FILE: Final = "AUTHZ_REDIS_PASSWORD_FILE"  # noqa: S105 - as above
+# All that Valkey and Envoy get of our environment: it may hold secrets of the service.
+_PLAIN: Final = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"})
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Name what runs besides Valkey, the service and Envoy.
+
+    Attributes:
+        parts: started before the service, in their order, and stopped after it.
+        upstreams: the Unix sockets of servers, by name, in place of their upstream's address.
+        issuer: the Unix socket by which Envoy reaches the issuer, in place of `issuer.internal`.
+    """
+
+    parts: Sequence[Part] = ()
+    upstreams: Mapping[str, Unix] = field(default_factory=lambda: MappingProxyType({}))
+    issuer: Unix | None = None
+
+
+NOTHING_ELSE: Final = Extras()
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Hold what one `authz up` is made of.
+
+    Attributes:
+        settings: what the file held when we started.
+        configuration: authz.yaml, absolute.
+        state: the state folder, held.
+        env: the environment.
+        extras: what else runs.
+    """
+
+    settings: Settings
+    configuration: Path
+    state: State
+    env: Mapping[str, str]
+    extras: Extras
+
+    @property
+    def topology(self) -> Topology:
+        """Return where Envoy finds the parts."""
+        return Topology(
+            authz=(Unix(str(self.state.socket(CHECK))),),
+            admin=str(self.state.socket(ADMIN)),
+            folder=str(self.state.envoy),
+            upstreams=self.extras.upstreams,
+            issuer=self.extras.issuer,
+            trusted_ca=ssl.get_default_verify_paths().cafile or Topology().trusted_ca,
+        )
+
+    def parts(self, *, patient: bool) -> tuple[Part, ...]:
+        """Write the parts' files and return them in the order of their start.
+
+        Raises:
+            SetupError: where a program is missing, or the state folder cannot be used.
+        """
+        plain = {name: value for name, value in self.env.items() if name in _PLAIN}
+        config, env = self.settings.config, dict(self.env)
+        stores: list[Part] = []
+        if config.redis.url is None and REDIS_URL not in self.env:
+            store = valkey(self.state, plain, deployment=config.redis.deployment)
+            stores.append(store.part)
+            env.pop(REDIS_PASSWORD, None)
+            env[REDIS_URL], env[REDIS_USERNAME] = store.url, store.user
+            env[REDIS_PASSWORD_FILE] = str(store.password_file)
+        metrics = config.telemetry.metrics
+        checks = service(self.state, self.configuration, metrics, env, patient=patient)
+        files = render(self.settings, self.topology)
+        return (*stores, *self.extras.parts, checks, edge(self.state, files, plain))
+
+    def edge_would_change(self) -> bool:
+        """Tell whether Envoy runs with another configuration than authz.yaml now asks for."""
+        try:
+            settings = load(self.configuration, self.env, secrets=False)
+        except ConfigErrors:
+            return False  # the service says what is wrong, and goes on as before
+        return render(settings, self.topology) != render(self.settings, self.topology)
+
+    def summary(self) -> str:
+        """Return where everything is, for people."""
+        config, state = self.settings.config, self.state
+        rows = {
+            "gateway": f"{config.gateway.url}, listening on {config.gateway.listen}",
+            "metrics": f"http://{config.telemetry.metrics}/metrics",
+            "state": str(state.folder),
+            "logs": f"{state.logs}/*.log",
+        }
+        lines = (f"\n  {name:<8} {where}" for name, where in rows.items())
+        return "authz is up; Ctrl-C stops it" + "".join(lines)

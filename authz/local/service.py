@@ -1,0 +1,82 @@
+"""The service as a part: `authz serve` behind a Unix socket.
+
+Law: it is the same program with the same authz.yaml as anywhere else; what differs on one machine
+comes by argument and environment.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from authz.config.scalars import Tcp
+from authz.local import probe
+from authz.local.part import Part
+from authz.local.state import State
+from authz.telemetry.audit import as_text
+
+CHECK: Final = "check"
+# Seconds after which the service may go on without being ready: its issuer may come later.
+_PATIENCE: Final = 10.0
+# The service answers what is in flight, as long as any check may take (`issuer.deadline`).
+_GRACE: Final = 35.0
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
+_OK: Final = 200
+
+
+def service(
+    state: State, configuration: Path, metrics: Tcp, env: dict[str, str], *, patient: bool
+) -> Part:
+    """Return the service as a part.
+
+    Args:
+        state: the state folder, held; Check is answered on its socket `check`.
+        configuration: authz.yaml.
+        metrics: where the service serves /readyz (`telemetry.metrics`).
+        env: its environment.
+        patient: whether the other parts may start before it is ready.
+    """
+    check = state.socket(CHECK)
+    status = (_ANYWHERE.get(metrics.host, metrics.host), metrics.port)
+
+    async def ready() -> bool:
+        if (await probe.http(status, "/readyz")).status != _OK:
+            return False
+        await probe.connects(check)
+        return True
+
+    async def late() -> str:
+        return await _what_is_missing(status)
+
+    # -P: a file in the working folder must not stand in for a module of ours.
+    command = (sys.executable, "-P", "-m", "authz", "serve")
+    argv = (*command, "-c", str(configuration), "--check", f"unix:{check}")
+    return Part(
+        "service",
+        argv,
+        env,
+        ready,
+        grace=_GRACE,
+        patience=_PATIENCE,
+        late=late if patient else None,
+        reloads=True,
+        echo=readable if sys.stdout.isatty() else str,
+    )
+
+
+def readable(line: str) -> str:
+    """Return a JSON line of the service in words, for a terminal; another line as it is."""
+    try:
+        record = json.loads(line)
+        now = float(record.pop("time"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return line
+    return as_text(record, now)
+
+
+async def _what_is_missing(status: tuple[str, int]) -> str:
+    try:
+        parts = json.loads((await probe.http(status, "/readyz")).body)["parts"]
+        return "; ".join(f"{name}: {problem}" for name, problem in parts.items() if problem)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return "it does not say why"

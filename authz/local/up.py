@@ -1,0 +1,104 @@
+"""`authz up`: Valkey, the service and Envoy on one machine, wired over Unix sockets.
+
+Law: only the gateway and the metrics listen on the network. Everything between the parts is a
+socket in the state folder, which only this user can enter (README.md of this room says what that
+does not stop).
+"""
+
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from authz.config.load import Settings
+from authz.local.deployment import NOTHING_ELSE, Deployment, Extras
+from authz.local.keeper import Pace
+from authz.local.listeners import check_free
+from authz.local.output import Console
+from authz.local.part import check_system
+from authz.local.state import DEFAULT_NAME, SetupError, held
+from authz.local.supervisor import STOPPED, Signals, Supervisor, WhenReady, loop_signals
+
+Say = Callable[[str], None]
+
+
+def default_folder(configuration: Path) -> Path:
+    """Return where the state of an authz.yaml is kept unless another folder is named."""
+    return configuration.absolute().parent / DEFAULT_NAME
+
+
+async def once_ready() -> int:
+    """End the run as soon as everything is ready: the `when_ready` of `--once-ready`."""
+    return STOPPED
+
+
+async def up(
+    settings: Settings,
+    configuration: Path,
+    folder: Path,
+    env: Mapping[str, str],
+    *,
+    extras: Extras = NOTHING_ELSE,
+    when_ready: WhenReady | None = None,
+    patient: bool = True,
+    say: Say | None = None,
+    signals: Signals = loop_signals,
+    pace: Pace | None = None,
+) -> int:
+    """Run everything until a signal, or `when_ready`, ends it.
+
+    Args:
+        settings: what `configuration` holds.
+        configuration: the absolute path of authz.yaml; the service reads it itself.
+        folder: the state folder; made where it is missing.
+        env: the environment.
+        extras: what else runs.
+        when_ready: called once every part is ready; a code that it returns ends the run.
+        patient: whether Envoy may start before the service is ready: its issuer may come later.
+        say: takes lines for people; where None, they go to the standard output.
+        signals: as of `Supervisor`.
+        pace: as of `Supervisor`.
+
+    Returns:
+        0 where it was stopped, 1 where a part could not start or the place is taken, 2 where
+        what was asked for is wrong; or the code of `when_ready`.
+    """
+    with _speaking(say) as speak:
+        try:
+            with held(folder) as state:
+                check_system()
+                check_free(settings.config)
+                _raise_file_limit()
+                what = Deployment(settings, configuration, state, env, extras)
+                parts = what.parts(patient=patient)
+
+                def reloaded() -> None:
+                    if what.edge_would_change():
+                        speak("Envoy keeps its configuration until `authz up` is started again")
+
+                supervisor = Supervisor(
+                    parts, state.logs, speak, pace=pace, signals=signals, reloaded=reloaded
+                )
+                return await supervisor.run(when_ready, lambda: speak(what.summary()))
+        except SetupError as error:
+            speak(str(error))
+            return error.code
+
+
+@contextmanager
+def _speaking(say: Say | None) -> Iterator[Say]:
+    if say is not None:
+        yield say
+        return
+    console = Console(sys.stdout)
+    try:
+        yield console.say
+    finally:
+        console.close()
+
+
+def _raise_file_limit() -> None:
+    """Let the parts open as many files as this user may: every connection is one, or two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

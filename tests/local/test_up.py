@@ -1,0 +1,353 @@
+"""`authz up`, the whole of it: the real Valkey, the real service, the real Envoy."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.config.load import Settings, load
+from authz.config.scalars import Unix
+from authz.local import probe
+from authz.local.deployment import Deployment, Extras
+from authz.local.state import DEFAULT_NAME, FAILED, MISCONFIGURED, State, held
+from authz.local.supervisor import STOPPED
+from authz.local.up import default_folder, once_ready, up
+from tests.local.stage import DEADLINE, Stage, gone, listens, until, wait_until
+
+_FILE = """\
+issuer: {{url: https://auth.example.test, internal: "http://127.0.0.1:{issuer}", serve: true}}
+gateway: {{url: https://mcp.example.test, listen: "127.0.0.1:{gateway}"}}
+telemetry: {{metrics: "127.0.0.1:{metrics}"}}
+servers: {{files: {{upstream: http://127.0.0.1:8000/mcp}}}}
+{more}
+"""
+_ISSUER = "https://auth.example.test"
+_ROOT = str(Path(__file__).parents[2])
+ENV = dict(os.environ, PYTHONPATH=_ROOT)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextmanager
+def _issuer() -> Iterator[int]:
+    """Serve an issuer's metadata and Authelia's recorded keys."""
+    documents = {
+        "/.well-known/oauth-authorization-server": json.dumps(
+            {"issuer": _ISSUER, "jwks_uri": f"{_ISSUER}/jwks.json"}
+        ).encode(),
+        "/jwks.json": (Path(_ROOT) / "tests/fixtures/authelia/jwks.json").read_bytes(),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = documents.get(self.path, b"")
+            self.send_response(200 if body else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Site:
+    """Hold an authz.yaml; its issuer is not there unless it is given."""
+
+    def __init__(self, folder: Path, more: str = "", issuer: int = 0) -> None:
+        self.gateway, self.metrics, nobody = _free_ports(3)
+        issuer = issuer or nobody
+        self.file = folder / "authz.yaml"
+        ports = {"gateway": self.gateway, "metrics": self.metrics, "issuer": issuer}
+        self.file.write_text(_FILE.format(**ports, more=more))
+
+    def settings(self) -> Settings:
+        return load(self.file, ENV)
+
+    async def up(self, stage: Stage, **changes: Any) -> int:
+        given = {"say": stage.lines.append, "signals": stage.signals} | changes
+        return await up(self.settings(), self.file, default_folder(self.file), ENV, **given)
+
+    def ask(self) -> int:
+        """Ask for the server without a token, and return the status."""
+        connection = HTTPConnection("127.0.0.1", self.gateway, timeout=DEADLINE)
+        try:
+            connection.request("GET", "/files", headers={"Host": "mcp.example.test"})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    async def metric(self, name: str) -> float:
+        body = (await probe.http(("127.0.0.1", self.metrics), "/metrics")).body.decode()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in body.splitlines()
+            if line.startswith((name + " ", name + "{"))
+        )
+
+
+@pytest.fixture
+def site(place: Path) -> Site:
+    """Return an authz.yaml in a folder with a short path, without an issuer."""
+    return Site(place)
+
+
+@pytest.fixture
+def whole(place: Path) -> Iterator[Site]:
+    """Return the same with an issuer."""
+    with _issuer() as port:
+        yield Site(place, issuer=port)
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def test_the_whole(whole: Site, stage: Stage, place: Path) -> None:
+    """All parts run; a request without a token is challenged by authz, through Envoy; only the
+    gateway and metrics are on the network; and at the end nothing is left.
+    """
+    parts: list[int] = []
+
+    async def walk() -> int:
+        parts.extend(_children(os.getpid()))
+        assert await asyncio.to_thread(whole.ask) == 401
+        assert await whole.metric("authz_decisions_total") == 1
+        _assert_private(parts, whole, place / DEFAULT_NAME)
+        await _dies_and_comes_back(whole, stage, parts)
+        await _reloads(whole, stage)
+        return STOPPED
+
+    assert asyncio.run(whole.up(stage, when_ready=walk, patient=False)) == STOPPED
+    told = [line for line in stage.lines if " | " not in line]
+    assert told[-3:] == ["envoy    stopped", "service  stopped", "valkey   stopped"]
+    assert told[:3] == ["valkey   ready", "service  ready", "envoy    ready"]
+    assert told[3].startswith("authz is up")
+    assert f"127.0.0.1:{whole.metrics}/metrics" in told[3]
+    wait_until(lambda: all(map(gone, parts)))
+
+
+def test_issuer_comes_later(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its issuer everything starts, says what is missing, and lets nobody in."""
+    monkeypatch.setattr("authz.local.service._PATIENCE", 0.0)
+    started = asyncio.Event()
+
+    def say(line: str) -> None:
+        stage.lines.append(line)
+        if line.startswith("authz is up"):
+            started.set()
+
+    async def play() -> int:
+        run = asyncio.create_task(site.up(stage, say=say, when_ready=once_ready))
+        await until(lambda: started.is_set() or run.done())
+        assert started.is_set(), stage.lines
+        assert await asyncio.to_thread(site.ask) >= 400
+        stage.send(signal.SIGTERM)
+        return await run
+
+    assert asyncio.run(play()) == STOPPED
+    assert stage.said("service  runs, but is not ready yet: ")
+
+
+async def _dies_and_comes_back(site: Site, stage: Stage, parts: list[int]) -> None:
+    for pid in parts:
+        os.kill(pid, signal.SIGKILL)
+    told = ("valkey   ready", "service  ready", "envoy    ready")
+    await until(lambda: all(stage.lines.count(line) == 2 for line in told))
+    assert await asyncio.to_thread(site.ask) == 401
+
+
+async def _reloads(site: Site, stage: Stage) -> None:
+    site.file.write_text(site.file.read_text().replace("8000/mcp", "8001/mcp"))
+    stage.send(signal.SIGHUP)
+    assert "Envoy keeps its configuration until `authz up` is started again" in stage.lines
+    await until(lambda: stage.said('"event":"reloaded"'))
+
+
+def _assert_private(parts: list[int], site: Site, folder: Path) -> None:
+    assert len(parts) == 3
+    places = {place for pid in parts for place in listens(pid)}
+    network = {place for place in places if not place.startswith("/")}
+    sockets = {path.name: path for path in (folder / "run").iterdir()}
+    assert network == {f"0100007F:{port:04X}" for port in (site.gateway, site.metrics)}
+    assert set(sockets) == {"valkey.sock", "check.sock", "admin.sock"}
+    assert places - network == {str(path) for path in sockets.values()}
+    assert {path.stat().st_mode & 0o077 for path in sockets.values()} == {0}
+
+
+def _program(site: Site, *arguments: str) -> "subprocess.Popen[str]":
+    argv = [sys.executable, "-m", "authz", "up", "-c", str(site.file), *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, env=ENV, cwd=_ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_command(whole: Site, place: Path, number: signal.Signals) -> None:
+    """The command line does the same, tells a second one who is there, and whatever ends it ends
+    its parts.
+    """
+    with _program(whole) as first:
+        try:
+            log = place / DEFAULT_NAME / "log" / "envoy.log"
+            wait_until(lambda: log.exists() or first.poll() is not None)
+            parts = _children(first.pid)
+            with _program(whole) as second:
+                told, _ = second.communicate(timeout=DEADLINE)
+        finally:
+            first.send_signal(number)
+        said, complaints = first.communicate(timeout=DEADLINE)
+
+    assert second.returncode == FAILED
+    assert f"already runs on the state folder {place / DEFAULT_NAME}" in told
+    assert f"(process {first.pid})" in told
+    expected = STOPPED if number is signal.SIGTERM else -number
+    assert first.returncode == expected, (said, complaints)
+    assert len(parts) == 3
+    wait_until(lambda: all(map(gone, parts)))
+
+
+def test_not_here(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that cannot watch processes is told so, not left with what was started."""
+    monkeypatch.delattr(os, "pidfd_open")
+
+    assert asyncio.run(site.up(stage)) == FAILED
+    assert stage.lines == ["this needs Linux 5.3 or newer; elsewhere run the parts in containers"]
+
+
+def test_once_ready(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for everything is told what is missing, and everything is stopped."""
+    monkeypatch.setattr("authz.local.service._PATIENCE", 0.0)
+
+    assert asyncio.run(site.up(stage, when_ready=once_ready, patient=False)) == FAILED
+    assert stage.said("service could not start: not ready within 0 s")
+    assert stage.lines[-1] == "valkey   stopped"
+
+
+def test_taken_port(site: Site, stage: Stage) -> None:
+    """A taken port is said before anything starts."""
+    with socket.create_server(("127.0.0.1", site.gateway)):
+        assert asyncio.run(site.up(stage)) == FAILED
+    assert stage.lines == [f"gateway.listen: 127.0.0.1:{site.gateway} is taken by another process"]
+
+
+def test_wrong_state_folder(site: Site, stage: Stage, place: Path) -> None:
+    """A state folder that cannot be used is a wrong configuration."""
+    (place / DEFAULT_NAME).mkdir(mode=0o755)
+
+    assert asyncio.run(site.up(stage)) == MISCONFIGURED
+    assert len(stage.lines) == 1
+
+
+# --- what the parts are told -------------------------------------------------------------------
+
+
+def _deployment(
+    site: Site, state: State, env: Mapping[str, str], extras: Extras | None = None
+) -> Deployment:
+    return Deployment(site.settings(), site.file, state, env, extras or Extras())
+
+
+def test_environments(site: Site, place: Path) -> None:
+    """The service gets our environment and Valkey's place; the others get no secret."""
+    env = {"PATH": "/bin", "AUTHZ_REDIS_PASSWORD": "stale", "SECRET": "x", "TZ": "UTC"}
+    with held(place / "state") as state:
+        given = {
+            part.name: dict(part.env) for part in _deployment(site, state, env).parts(patient=True)
+        }
+
+    plain = {"PATH": "/bin", "TZ": "UTC"}
+    assert given["valkey"] == given["envoy"] == plain
+    assert given["service"] == plain | {
+        "SECRET": "x",
+        "AUTHZ_REDIS_URL": f"unix://{place}/state/run/valkey.sock",
+        "AUTHZ_REDIS_USERNAME": "authz",
+        "AUTHZ_REDIS_PASSWORD_FILE": f"{place}/state/redis-password",
+    }
+
+
+@pytest.mark.parametrize("by", ["file", "environment"])
+def test_given_redis(place: Path, by: str) -> None:
+    """Where a Redis is given, none is brought, and the service is told nothing else."""
+    more = "redis: {url: unix:///run/redis.sock}" if by == "file" else ""
+    env = {} if by == "file" else {"AUTHZ_REDIS_URL": "unix:///run/redis.sock"}
+    with held(place / "state") as state:
+        parts = _deployment(Site(place, more), state, env).parts(patient=True)
+
+    assert [part.name for part in parts] == ["service", "envoy"]
+    assert parts[0].env == env
+
+
+def test_deployment_name(place: Path) -> None:
+    """The embedded Valkey's user may touch the keys of the configured deployment."""
+    with held(place / "state") as state:
+        _deployment(Site(place, "redis: {deployment: other}"), state, {}).parts(patient=True)
+        text = (state.valkey / "valkey.conf").read_text()
+
+    assert "~{other}:* " in text
+
+
+def test_extras(site: Site, stage: Stage, place: Path) -> None:
+    """Further parts start between Valkey and the service, and Envoy is told their sockets."""
+    extras = Extras(
+        (stage.part("issuer"), stage.part("notes")),
+        {"files": Unix("/run/files.sock")},
+        Unix("/run/issuer.sock"),
+    )
+    with held(place / "state") as state:
+        parts = _deployment(site, state, {}, extras).parts(patient=True)
+        text = (state.envoy / "envoy.yaml").read_text()
+
+    assert [part.name for part in parts] == ["valkey", "issuer", "notes", "service", "envoy"]
+    for path in ("/run/files.sock", "/run/issuer.sock", str(state.socket("admin"))):
+        assert path in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("8000/mcp", "8001/mcp", True),
+        ("servers:", "limits: [{per: user, rate: 1/day}]\nservers:", False),
+        ("servers:", "servers: [", False),
+    ],
+    ids=["upstream", "limit", "broken"],
+)
+def test_edge_would_change(site: Site, place: Path, old: str, new: str, expected: bool) -> None:
+    """A reload that Envoy would have to know of is told from one for the service alone."""
+    with held(place / "state") as state:
+        deployment = _deployment(site, state, ENV)
+        assert not deployment.edge_would_change()
+        site.file.write_text(site.file.read_text().replace(old, new))
+        assert deployment.edge_would_change() is expected
+
+
+def test_default_folder(place: Path) -> None:
+    """The state lies beside authz.yaml."""
+    assert default_folder(place / "authz.yaml") == place / ".authz"
+    assert default_folder(Path("authz.yaml")) == Path.cwd() / ".authz"
