@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError
+from redis.exceptions import NoScriptError, ResponseError
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.second_factor import Method
@@ -233,8 +233,8 @@ class RedisLedger:
             # After a restart. Nothing ran, so nothing was charged: to send it again is no retry.
             await self._execute("SCRIPT LOAD", SOURCE)
             return await self._execute(*evalsha)
-        except ReadOnlyError:
-            # A failover turned this server into a replica. The name may lead to the new primary,
-            # but only for a new connection.
+        except ResponseError:
+            # READONLY after a failover, for one: the name may lead to the new primary by now, but
+            # only for a new connection. (Redis 6 wraps it into an ERR, so any error will do.)
             await self._pool.disconnect(inuse_connections=False)
             raise

@@ -277,16 +277,17 @@ def test_a_server_that_still_loads(server_name: str) -> None:
     async def run(server: ValkeyServer) -> None:
         async with connected(patient(server, "authz")) as ledger:
             assert await refuses(ledger)
-            server.command("CONFIG", "SET", "key-load-delay", "0")
+            with suppress(redis.ResponseError):  # Redis 6 refuses this while it loads
+                server.command("CONFIG", "SET", "key-load-delay", "0")
             await recovers(ledger)
 
-    with valkey(server_name, loading_process_events_interval_bytes="1024") as server:
-        for start in range(0, 20_000, 1000):
-            pairs = [word for n in range(start, start + 1000) for word in (f"k{n}", "x" * 64)]
-            server.command("MSET", *pairs)
+    with valkey(server_name, rdbcompression="no") as server:
+        # It looks up from loading every two megabytes, and between two keys takes a rest.
+        for n in range(10):
+            server.command("SET", f"k{n}", bytes(2**21 + 1))
         server.command("SAVE")
         server.kill()
-        server.config["key-load-delay"] = "1000"
+        server.config["key-load-delay"] = "100000"
         server.start(wait=False)
         while not loads(server):
             pass
