@@ -20,7 +20,8 @@ from authz.server.counting import Counting
 from authz.server.redis_options import redis_options
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
-from authz.tokens.issuer import IssuerAddress, IssuerKeys, issuer_client
+from authz.tokens.documents import issuer_client
+from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
 from authz.tokens.verifier import TokenVerifier
 

@@ -1,61 +1,19 @@
-"""The issuer's metadata and key set over HTTP, within bounds.
+"""How the issuer is reached, what its metadata says, and the key set that it names.
 
-Law: a document is believed only if it came whole, in time and in size, from the issuer's own
-address (or, for keys, from an https address that the issuer names), without a redirect.
+Law: metadata is believed only where it is this issuer's, and what it names is asked for at the
+issuer's own address or at an https address, nowhere else.
 """
 
 import asyncio
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 import httpx
 
-from authz.core.strict_json import StrictJsonError, loads
+from authz.tokens.documents import Fault, IssuerError, Target, get
 from authz.tokens.jwk import KeySet, KeySetError, read_key_set
 
-_MAX_DOCUMENT: Final = 1 << 20  # bytes
-_OK: Final = 200
 _MAX_PORT: Final = 65535  # httpx takes any number, and the socket then raises OverflowError
-
-
-class Fault(Enum):
-    """Name what is wrong with an issuer: the label of a metric."""
-
-    UNREACHABLE = "unreachable"
-    LATE = "late"
-    STATUS = "status"
-    TOO_LARGE = "too_large"
-    MALFORMED = "malformed"
-    WRONG_ISSUER = "wrong_issuer"
-    FOREIGN_ADDRESS = "foreign_address"
-    NO_KEYS = "no_keys"
-    UNEXPECTED = "unexpected"
-
-
-class IssuerError(Exception):
-    """Say that the issuer gave no usable answer.
-
-    Attributes:
-        fault: what is wrong, of a bounded set.
-        detail: fixed words for the log.
-    """
-
-    def __init__(self, fault: Fault, detail: str) -> None:
-        """Keep what is wrong and the words for the log."""
-        super().__init__(fault.value, detail)
-        self.fault = fault
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Say where a request goes and which headers go with it."""
-
-    url: httpx.URL
-    headers: Mapping[str, str]
 
 
 class IssuerAddress:
@@ -91,20 +49,24 @@ class IssuerAddress:
             self._at(self._url.copy_with(path=f"{path}/.well-known/openid-configuration")),
         )
 
-    def keys(self, jwks_uri: object) -> Target:
-        """Return where the `jwks_uri` of the metadata is asked for.
+    def endpoint(self, name: str, uri: object) -> Target:
+        """Return where a URL of the metadata is asked for.
+
+        Args:
+            name: the member that holds it, for the log: `jwks_uri`, `introspection_endpoint`.
+            uri: its value.
 
         Raises:
             IssuerError: FOREIGN_ADDRESS for anything but the issuer's origin or https.
         """
         try:
-            url = _parse(jwks_uri)
+            url = _parse(uri)
         except ValueError as error:
-            raise IssuerError(Fault.FOREIGN_ADDRESS, "jwks_uri is not an http(s) URL") from error
+            raise IssuerError(Fault.FOREIGN_ADDRESS, f"{name} is not an http(s) URL") from error
         if _origin(url) == _origin(self._url):
             return self._at(url)
         if url.scheme != "https":
-            raise IssuerError(Fault.FOREIGN_ADDRESS, "jwks_uri is elsewhere and not https")
+            raise IssuerError(Fault.FOREIGN_ADDRESS, f"{name} is elsewhere and not https")
         return Target(url, {})
 
     def _at(self, url: httpx.URL) -> Target:
@@ -136,23 +98,23 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def issuer_client(*, timeout: float, verify: ssl.SSLContext | None = None) -> httpx.AsyncClient:
-    """Return an HTTP client that goes where it is sent and nowhere else.
+async def read_metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Mapping[str, object]:
+    """Return the issuer's metadata.
 
-    Args:
-        timeout: seconds for connecting and for each read; the whole has a bound of its own.
-        verify: whom to trust; None for the system's authorities and SSL_CERT_FILE.
+    Raises:
+        IssuerError: where none can be had, or it is another issuer's.
     """
-    return httpx.AsyncClient(
-        follow_redirects=False,
-        timeout=timeout,
-        limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
-        # No proxies of the environment: the internal address is meant literally.
-        trust_env=False,
-        verify=verify or ssl.create_default_context(),
-        # Nothing is unpacked, so that no small answer becomes a large one.
-        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-    )
+    first, second = address.metadata()
+    try:
+        document = await get(client, first)
+    except IssuerError as error:
+        if error.fault not in {Fault.STATUS, Fault.UNAUTHORIZED}:
+            raise
+        document = await get(client, second)
+    # RFC 8414, section 3.3: identical, or another issuer's metadata would be believed.
+    if document.get("issuer") != address.issuer:
+        raise IssuerError(Fault.WRONG_ISSUER, "the metadata is of another issuer")
+    return document
 
 
 class IssuerKeys:
@@ -181,53 +143,12 @@ class IssuerKeys:
         try:
             # A read time-out alone would let an issuer drip one byte at a time for ever.
             async with asyncio.timeout(self._total):
-                target = self._address.keys((await self._metadata()).get("jwks_uri"))
-                document = await self._get(target)
+                metadata = await read_metadata(self._address, self._client)
+                target = self._address.endpoint("jwks_uri", metadata.get("jwks_uri"))
+                document = await get(self._client, target)
         except TimeoutError as error:
             raise IssuerError(Fault.LATE, "no whole answer in time") from error
         try:
             return read_key_set(document, self._algorithms)
         except KeySetError as error:
             raise IssuerError(Fault.NO_KEYS, str(error)) from error
-
-    async def _metadata(self) -> Mapping[str, object]:
-        first, second = self._address.metadata()
-        try:
-            document = await self._get(first)
-        except IssuerError as error:
-            if error.fault is not Fault.STATUS:
-                raise
-            document = await self._get(second)
-        # RFC 8414, section 3.3: identical, or another issuer's metadata would be believed.
-        if document.get("issuer") != self._address.issuer:
-            raise IssuerError(Fault.WRONG_ISSUER, "the metadata is of another issuer")
-        return document
-
-    async def _get(self, target: Target) -> Mapping[str, object]:
-        try:
-            data = await self._read(target)
-            document = loads(data)
-        except httpx.HTTPError as error:
-            raise IssuerError(Fault.UNREACHABLE, type(error).__name__) from error
-        except StrictJsonError as error:
-            raise IssuerError(Fault.MALFORMED, "not strict JSON") from error
-        if not isinstance(document, dict):
-            raise IssuerError(Fault.MALFORMED, "not a JSON object")
-        return document
-
-    async def _read(self, target: Target) -> bytes:
-        data = bytearray()
-        async with self._client.stream(
-            "GET", target.url, headers=target.headers, follow_redirects=False
-        ) as response:
-            # Whoever stands before an issuer may set cookies: they would pile up, and be sent.
-            self._client.cookies.clear()
-            if response.status_code != _OK:
-                raise IssuerError(Fault.STATUS, f"status {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise IssuerError(Fault.MALFORMED, "compressed, though asked not to be")
-            async for chunk in response.aiter_raw():
-                data += chunk
-                if len(data) > _MAX_DOCUMENT:
-                    raise IssuerError(Fault.TOO_LARGE, "longer than 1 MiB")
-        return bytes(data)

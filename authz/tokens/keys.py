@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from authz.core.ledger import Unavailable
 from authz.core.reason import Reason
 from authz.core.request import Refused
-from authz.tokens.issuer import Fault, IssuerError
+from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import KeySet, VerificationKey
 
 _MAX_DOUBLINGS: Final = 10

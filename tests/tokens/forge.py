@@ -18,7 +18,7 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.tokens.claims import ClaimRules
-from authz.tokens.issuer import IssuerError
+from authz.tokens.documents import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySet, read_key_set
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
 from authz.tokens.verifier import TokenVerifier

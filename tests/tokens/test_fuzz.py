@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.strict_json import StrictJsonError, loads
-from authz.tokens.issuer import IssuerAddress, IssuerError
+from authz.tokens.documents import IssuerError
+from authz.tokens.issuer import IssuerAddress
 from authz.tokens.jwk import ALGORITHMS, KeySetError, read_key_set
 from tests.tokens.forge import (
     CLAIMS,
@@ -231,7 +232,7 @@ def test_any_bytes_are_a_key_set_or_an_error(data: bytes) -> None:
 def test_any_jwks_uri_is_a_target_or_an_error(uri: object) -> None:
     """Whatever metadata says, keys are asked for inside, or over https, or not at all."""
     try:
-        target = IssuerAddress(ISSUER, "http://authelia:9091").keys(uri)
+        target = IssuerAddress(ISSUER, "http://authelia:9091").endpoint("jwks_uri", uri)
     except IssuerError:
         return
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from authz.tokens.issuer import Fault, IssuerAddress, IssuerError, IssuerKeys, issuer_client
+from authz.tokens.documents import Fault, IssuerError, issuer_client
+from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySet
 from tests.tokens.forge import ISSUER, ec_signer, rsa_signer
 
@@ -265,7 +266,7 @@ def test_the_path_and_query_of_the_jwks_uri_are_kept() -> None:
     """Inside, the same path is asked for, on the internal address and nowhere else."""
     address = IssuerAddress("https://auth.example.test:8443/realms/a", "http://authelia:9091")
 
-    target = address.keys("https://auth.example.test:8443/realms/a/keys%2Fx?v=1")
+    target = address.endpoint("jwks_uri", "https://auth.example.test:8443/realms/a/keys%2Fx?v=1")
 
     assert str(target.url) == "http://authelia:9091/realms/a/keys%2Fx?v=1"
     assert target.headers == {
@@ -276,7 +277,9 @@ def test_the_path_and_query_of_the_jwks_uri_are_kept() -> None:
 
 def test_foreign_https_keys_are_asked_for_directly_and_without_our_headers() -> None:
     """An issuer may keep its keys at another https address: it is asked under its own name."""
-    target = IssuerAddress(ISSUER, "http://authelia:9091").keys("https://keys.example.test/a")
+    address = IssuerAddress(ISSUER, "http://authelia:9091")
+
+    target = address.endpoint("jwks_uri", "https://keys.example.test/a")
 
     assert str(target.url) == "https://keys.example.test/a"
     assert target.headers == {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from authz.core.reason import Reason
-from authz.tokens.issuer import Fault, IssuerError
+from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import KeySet
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
 from tests.tokens.forge import Clock, Source, ec_signer, key_set, outcome_of, rsa_signer

@@ -14,7 +14,7 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.tokens import base64url
-from authz.tokens.issuer import Fault, IssuerError
+from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import ALGORITHMS
 from authz.tokens.keys import Renewal
 from authz.tokens.verifier import TokenVerifier

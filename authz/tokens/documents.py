@@ -1,0 +1,143 @@
+"""JSON documents of the issuer over HTTP, within bounds.
+
+Law: an answer is believed only if it came whole, within its size, with status 200, from where it
+was asked for and without a redirect. How long the whole may take is the caller's to bound.
+"""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+import httpx
+
+from authz.core.strict_json import StrictJsonError, loads
+
+_MAX_DOCUMENT: Final = 1 << 20  # bytes
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
+
+
+class Fault(Enum):
+    """Name what is wrong with an issuer: the label of a metric."""
+
+    UNREACHABLE = "unreachable"
+    LATE = "late"
+    STATUS = "status"
+    UNAUTHORIZED = "unauthorized"
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    WRONG_ISSUER = "wrong_issuer"
+    FOREIGN_ADDRESS = "foreign_address"
+    NO_KEYS = "no_keys"
+    UNEXPECTED = "unexpected"
+
+
+class IssuerError(Exception):
+    """Say that the issuer gave no usable answer.
+
+    Attributes:
+        fault: what is wrong, of a bounded set.
+        detail: fixed words for the log.
+    """
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        """Keep what is wrong and the words for the log."""
+        super().__init__(fault.value, detail)
+        self.fault = fault
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Say where a request goes and which headers go with it."""
+
+    url: httpx.URL
+    headers: Mapping[str, str] = field(repr=False)
+
+
+def issuer_client(
+    *, timeout: float, verify: ssl.SSLContext | None = None, connections: int = 4, kept: int = 1
+) -> httpx.AsyncClient:
+    """Return an HTTP client that goes where it is sent and nowhere else.
+
+    Args:
+        timeout: seconds for connecting and for each read; the whole has a bound of its own.
+        verify: whom to trust; None for the system's authorities and SSL_CERT_FILE.
+        connections: how many at once.
+        kept: how many of them stay open for the next request.
+    """
+    return httpx.AsyncClient(
+        follow_redirects=False,
+        timeout=timeout,
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=kept),
+        # No proxies of the environment: the internal address is meant literally.
+        trust_env=False,
+        verify=verify or ssl.create_default_context(),
+        # Nothing is unpacked, so that no small answer becomes a large one.
+        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+    )
+
+
+async def get(
+    client: httpx.AsyncClient, target: Target, largest: int = _MAX_DOCUMENT
+) -> Mapping[str, object]:
+    """Return the JSON object that is at a place, of `largest` bytes at most.
+
+    Raises:
+        IssuerError: where there is none to be believed.
+    """
+    return await _object(client, client.build_request("GET", target.url), target, largest)
+
+
+async def post(
+    client: httpx.AsyncClient, target: Target, form: Mapping[str, str], largest: int
+) -> Mapping[str, object]:
+    """Return the JSON object that answers a form.
+
+    Raises:
+        IssuerError: as `get`.
+    """
+    request = client.build_request("POST", target.url, data=dict(form))
+    return await _object(client, request, target, largest)
+
+
+async def _object(
+    client: httpx.AsyncClient, request: httpx.Request, target: Target, largest: int
+) -> Mapping[str, object]:
+    request.headers.update(target.headers)
+    try:
+        document = loads(await _read(client, request, largest))
+    except httpx.HTTPError as error:
+        raise IssuerError(Fault.UNREACHABLE, type(error).__name__) from error
+    except StrictJsonError as error:
+        raise IssuerError(Fault.MALFORMED, "not strict JSON") from error
+    if not isinstance(document, dict):
+        raise IssuerError(Fault.MALFORMED, "not a JSON object")
+    return document
+
+
+async def _read(client: httpx.AsyncClient, request: httpx.Request, largest: int) -> bytes:
+    response = await client.send(request, stream=True, follow_redirects=False)
+    try:
+        # Whoever stands before an issuer may set cookies: they would pile up, and be sent.
+        client.cookies.clear()
+        _check(response)
+        data = bytearray()
+        async for chunk in response.aiter_raw():
+            data += chunk
+            if len(data) > largest:
+                raise IssuerError(Fault.TOO_LARGE, f"longer than {largest >> 10} KiB")
+        return bytes(data)
+    finally:
+        await response.aclose()
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code == _UNAUTHORIZED:
+        raise IssuerError(Fault.UNAUTHORIZED, "the issuer does not take our credentials")
+    if response.status_code != _OK:
+        raise IssuerError(Fault.STATUS, f"status {response.status_code}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise IssuerError(Fault.MALFORMED, "compressed, though asked not to be")
