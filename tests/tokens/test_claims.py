@@ -136,6 +136,7 @@ def test_no_spelling_of_a_float_is_a_time(literal: str) -> None:
         ),
         pytest.param({"iat": NOW + 30, "nbf": ABSENT}, None, id="iat-within-leeway"),
         pytest.param({"iat": NOW + 31, "nbf": ABSENT}, Reason.TOKEN_INVALID, id="iat-in-future"),
+        pytest.param({"iat": NOW + 31}, Reason.TOKEN_INVALID, id="iat-in-future-of-good-nbf"),
         pytest.param({"nbf": NOW + 30}, None, id="nbf-within-leeway"),
         pytest.param({"nbf": NOW + 31}, Reason.TOKEN_INVALID, id="nbf-in-future"),
         pytest.param({"nbf": ABSENT}, None, id="no-nbf"),
