@@ -48,7 +48,7 @@ class Part:
     ready: Callable[[], Awaitable[bool]]
     stop_signal: signal.Signals = signal.SIGTERM
     grace: float = 10.0
-    patience: float = 20.0
+    patience: float = 60.0
     late: Callable[[], Awaitable[str]] | None = None
     drain: Callable[[], Awaitable[None]] | None = None
     reloads: bool = False

@@ -16,8 +16,9 @@ from authz.local.state import State
 from authz.telemetry.audit import as_text
 
 CHECK: Final = "check"
-# Seconds after which the service may go on without being ready: its issuer may come later.
+# Seconds that the others wait for a service that may be late, and for one that may not.
 _PATIENCE: Final = 10.0
+_INSISTENCE: Final = 60.0
 # The service answers what is in flight, as long as any check may take (`issuer.deadline`).
 _GRACE: Final = 35.0
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
@@ -57,7 +58,7 @@ def service(
         env,
         ready,
         grace=_GRACE,
-        patience=_PATIENCE,
+        patience=_PATIENCE if patient else _INSISTENCE,
         late=late if patient else None,
         reloads=True,
         echo=readable if sys.stdout.isatty() else str,

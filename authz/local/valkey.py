@@ -59,7 +59,6 @@ user default off
 user {user} on #{digest} resetchannels ~{{{deployment}}}:* -@all {commands}
 """
 _MEGABYTES: Final = 512
-_PATIENCE: Final = 60.0  # a large file is read before it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ def valkey(state: State, env: dict[str, str], *, deployment: str = "authz") -> V
     async def ready() -> bool:
         return await probe.redis(socket, USER, password)
 
-    part = Part("valkey", (str(binary()), str(configuration)), env, ready, patience=_PATIENCE)
+    part = Part("valkey", (str(binary()), str(configuration)), env, ready)
     return Valkey(part, f"unix://{socket}", USER, state.redis_password)
 
 

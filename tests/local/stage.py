@@ -16,7 +16,7 @@ from authz.local.keeper import Pace
 from authz.local.part import Part
 from authz.local.supervisor import Handlers, Supervisor
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 _PAUSE = threading.Event()  # never set: its wait is a pause between two looks
 
 # Every script appends its process id to NAME.pids; `up()` says that it is ready, `rest()` does

@@ -243,7 +243,7 @@ def test_not_here(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_once_ready(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for everything is told what is missing, and everything is stopped."""
-    monkeypatch.setattr("authz.local.service._PATIENCE", 0.0)
+    monkeypatch.setattr("authz.local.service._INSISTENCE", 0.0)
 
     assert asyncio.run(site.up(stage, when_ready=once_ready, patient=False)) == FAILED
     assert stage.said("service could not start: not ready within 0 s")
