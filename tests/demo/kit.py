@@ -90,6 +90,7 @@ def config(clock: Callable[[], float]) -> IssuerConfig:
                 authorization_policy="one_factor",
                 requested_audience_mode="explicit",
             ),
+            replace(public, client_id="localhoster", redirect_uris=("http://localhost/callback",)),
             replace(public, client_id="mcp-es256", access_token="ES256"),
             replace(public, client_id="mcp-opaque", access_token="opaque"),
             replace(public, client_id="mcp-groups", claims_policy=groups),

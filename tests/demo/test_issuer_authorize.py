@@ -99,6 +99,15 @@ def test_a_loopback_address_may_have_any_port(world: World, host: str) -> None:
     assert "code" in app.log_in()
 
 
+def test_a_localhost_may_not(world: World) -> None:
+    """`localhost` is a name like any other: its port is the registered one."""
+    app = App(world, "localhoster", redirect_uri="http://localhost/callback")
+
+    assert went(app.authorize()) == LOGIN
+    app.redirect_uri = "http://localhost:61234/callback"
+    assert went(app.authorize()) == COMPLETION
+
+
 # --- told at the redirect URI -----------------------------------------------------------------
 
 

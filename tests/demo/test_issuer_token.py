@@ -345,6 +345,33 @@ def test_a_resource_is_granted_by_path_prefix_verbatim(
         assert claims(answer.json()["access_token"])["aud"] == audience
 
 
+@pytest.mark.parametrize(
+    ("resource", "granted"),
+    [
+        ("https://mcp.example.test/files/../notes", True),
+        ("https://mcp.example.test/files/../../x", True),
+        ("https://mcp.example.test/files//x", True),
+        ("https://mcp.example.test/files%2fx", True),
+        ("https://mcp.example.test/%66iles", True),
+        ("https://mcp.example.test/./files", False),
+        ("https://mcp.example.test/filesystem", False),
+        ("https://mcp.example.test/notes", False),
+    ],
+)
+def test_a_client_that_may_have_files_gets_all_that_begins_alike(
+    world: World, resource: str, granted: bool
+) -> None:
+    """Dot segments are never resolved: who may have `/files` also gets `/files/../notes`."""
+    asked = {"grant_type": "client_credentials", "resource": resource}
+
+    answer = App(world, "machine").post(TOKEN, **asked)
+
+    if granted:
+        assert claims(answer.json()["access_token"])["aud"] == [resource]
+    else:
+        assert said(answer)[:2] == (400, "invalid_target")
+
+
 def test_explicit_mode_grants_no_audience_unasked(world: World) -> None:
     """In explicit mode nothing is granted unasked, nor later at the token endpoint."""
     app = App(world, "mcp-1fa")
