@@ -20,10 +20,17 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 setup: $(VENV)/.ready  ## make the environment from the lock file
 
+# The 1.x line of the official MCP SDK does not fit beside 2.x; end-to-end tests run its client here.
+.venv-mcp1/.ready: requirements-mcp1.lock
+	@echo "setting up .venv-mcp1 (the older MCP client, for tests)"
+	@$(PYTHON) -m venv --clear .venv-mcp1
+	@.venv-mcp1/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mcp1.lock
+	@touch $@
+
 demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 	@$(BIN)/authz demo $(ARGS)
 
-test: setup  ## run every test
+test: setup .venv-mcp1/.ready  ## run every test
 	@$(BIN)/pytest $(ARGS)
 
 lint: setup  ## format check, lint, import contracts, dead code, stubs and example current
@@ -55,6 +62,8 @@ lock: setup  ## resolve requirements.lock again, with hashes and without index a
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group test --group lint --group type \
 	  --group build --universal --generate-hashes --no-emit-index-url --upgrade \
 	  --custom-compile-command "make lock" --quiet -o requirements.lock
+	@echo "mcp<2" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --upgrade \
+	  --custom-compile-command "make lock" --quiet -o requirements-mcp1.lock
 
 clean:  ## remove the environment and the caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-mcp1 .mypy_cache .ruff_cache .pytest_cache .hypothesis

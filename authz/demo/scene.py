@@ -1,4 +1,4 @@
-"""What the demonstration is made of: names, people, clients, authz.yaml, and the parts besides ours.
+"""What the demonstration is made of: names, people, clients, authz.yaml, other people's parts.
 
 Law: everything is made on the spot in one folder, for one run; nothing in it is of use elsewhere.
 The clients here are registered at the issuer by hand, as `login: direct` has it.
@@ -176,7 +176,7 @@ class StandIn:
 
     def part(self, place: Place, who: People, machine_secret: str) -> Part:
         """Write its configuration and return it as a part."""
-        config = IssuerConfig(place.issuer, _users(who), _clients(place.gateway, machine_secret))
+        config = IssuerConfig(place.issuer, _users(who), clients(place.gateway, machine_secret))
         path = place.folder / "issuer.json"
         path.touch(0o600)
         path.write_text(to_json(config))
@@ -192,7 +192,8 @@ def _users(who: People) -> tuple[User, ...]:
     )
 
 
-def _clients(gateway: str, machine_secret: str) -> tuple[RegisteredClient, ...]:
+def clients(gateway: str, machine_secret: str) -> tuple[RegisteredClient, ...]:
+    """Return the clients that are registered at the issuer by hand."""
     audience = (f"{gateway}/notes", f"{gateway}/files")
     scopes = ("openid", OFFLINE, "mcp:notes", "mcp:files")
     return (

@@ -117,7 +117,7 @@ def _words(response: httpx.Response) -> str:
     try:
         document = response.json()
     except ValueError:
-        return response.headers.get("content-type", "")
+        return str(response.headers.get("content-type", ""))
     error = document.get("error") if isinstance(document, dict) else None
     if isinstance(error, dict):
         return f"{reason_of(response)}: {error.get('message', '')}"

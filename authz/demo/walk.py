@@ -45,6 +45,9 @@ class Walk:
     async def without_a_token(self) -> None:
         """Insist on a challenge that names the metadata."""
         answer = await self.post("notes", message("server/discover"))
+        tls = answer.extensions["network_stream"].get_extra_info("ssl_object").version()
+        self.trail.note(f"  over {tls}, with an authority made on the spot")
+        insist(tls == "TLSv1.3", "TLS 1.3")
         expect(answer, 401, "token_missing", "www-authenticate")
         challenge = answer.headers["www-authenticate"]
         insist("error=" not in challenge, "no error code where no token was sent")
@@ -229,9 +232,9 @@ class Walk:
     ) -> httpx.Response:
         """Send one message over plain HTTP and tell it."""
         if not quiet:
-            name = body["params"].get("name", "") if "params" in body else ""
-            token = "" if sent and "authorization" in sent else " without a token"
-            self.trail.sent(f"POST /{server} {body['method']} {name}{token}".rstrip())
+            token = "" if sent and "authorization" in sent else "without a token"
+            words = ("POST", f"/{server}", body["method"], body["params"].get("name", ""), token)
+            self.trail.sent(" ".join(filter(None, words)))
         answer = await self.http.post(
             f"{self.gateway}/{server}", json=body, headers=headers(body) if sent is None else sent
         )
@@ -332,7 +335,9 @@ async def walk(scene: Scene, say: Say) -> list[str]:
 
 def _storage(client_id: str) -> Storage:
     known = OAuthClientInformationFull(
-        client_id=client_id, redirect_uris=[AnyUrl(CALLBACK)], token_endpoint_auth_method="none"
+        client_id=client_id,
+        redirect_uris=[AnyUrl(CALLBACK)],
+        token_endpoint_auth_method="none",  # noqa: S106 - a method
     )
     return Storage(known)
 

@@ -1,0 +1,139 @@
+"""A real Authelia as the scene's issuer, where the variable AUTHELIA names its binary.
+
+Law: its configuration says what the stand-in's says, in Authelia's own keys, and nothing that would
+make it more lenient, but for what its tests need: a TOTP code may be used again (several log-ins of
+one person within half a minute), wrong passwords ban nobody, and it asks no time server.
+"""
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from authz.demo.issuer import RegisteredClient
+from authz.demo.person import Person
+from authz.demo.portals import AutheliaPortal, Portal
+from authz.demo.scene import CALLBACK, People, Place, clients, environment, listening
+from authz.local.part import Part
+
+
+class RealAuthelia:
+    """Run the Authelia of that binary."""
+
+    portal: Portal = AutheliaPortal()
+
+    def __init__(self, binary: Path) -> None:
+        self._binary = binary
+
+    def part(self, place: Place, who: People, machine_secret: str) -> Part:
+        folder = place.folder / "authelia"
+        folder.mkdir(mode=0o700)
+        config = folder / "configuration.json.yml"
+        # JSON is YAML: no second writer of YAML is needed.
+        config.write_text(json.dumps(self._configuration(place, who, machine_secret, folder)))
+        self._run("storage", "migrate", "up", "--config", str(config))
+        for person in (who.john, who.bob):
+            if person.totp_secret is not None:
+                options = ["--secret", person.totp_secret, "--config", str(config)]
+                self._run("storage", "user", "totp", "generate", person.username, *options)
+        argv = (str(self._binary), "--config", str(config))
+        return Part("issuer", argv, environment(), listening(place.issuer_port), patience=60)
+
+    def _run(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(self._binary), *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ,
+        )
+        return done.stdout
+
+    def _digest(self, password: str, *options: str) -> str:
+        command = ("crypto", "hash", "generate", *options, "--password", password)
+        return self._run(*command).split("Digest: ", 1)[1].strip()
+
+    def _configuration(
+        self, place: Place, who: People, machine_secret: str, folder: Path
+    ) -> Mapping[str, Any]:
+        users = folder / "users.yml"
+        people = {each.username: self._user(each, place) for each in (who.john, who.bob)}
+        users.write_text(json.dumps({"users": people}))
+        return {
+            "server": {"address": f"tcp://127.0.0.1:{place.issuer_port}/"},
+            "log": {"level": "info"},
+            "ntp": {"disable_startup_check": True},
+            "totp": {"disable_reuse_security_policy": True},
+            "regulation": {"max_retries": 0},
+            "identity_validation": {"reset_password": {"jwt_secret": secrets.token_hex(32)}},
+            "authentication_backend": {"file": {"path": str(users)}},
+            "access_control": {"default_policy": "two_factor"},
+            "session": {
+                "secret": secrets.token_hex(32),
+                "cookies": [{"domain": place.domain, "authelia_url": place.issuer}],
+            },
+            "storage": {
+                "encryption_key": secrets.token_hex(32),
+                "local": {"path": str(folder / "db.sqlite3")},
+            },
+            "notifier": {"filesystem": {"filename": str(folder / "notification.txt")}},
+            "identity_providers": {"oidc": self._oidc(place, machine_secret)},
+        }
+
+    def _user(self, person: Person, place: Place) -> Mapping[str, Any]:
+        cheap = ("argon2", "--memory", "8192", "--iterations", "1")
+        return {
+            "displayname": person.username,
+            "password": self._digest(person.password, *cheap),
+            "email": f"{person.username}@{place.domain}",
+            "groups": ["staff"] if person.username == "john" else [],
+        }
+
+    def _oidc(self, place: Place, machine_secret: str) -> Mapping[str, Any]:
+        key = rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return {
+            "hmac_secret": secrets.token_hex(32),
+            "jwks": [{"key_id": "rs256", "algorithm": "RS256", "use": "sig", "key": key.decode()}],
+            "clients": [self._client(each) for each in clients(place.gateway, machine_secret)],
+        }
+
+    def _client(self, client: RegisteredClient) -> Mapping[str, Any]:
+        """Write one of the scene's clients in Authelia's keys."""
+        common: dict[str, Any] = {
+            "client_id": client.client_id,
+            "scopes": list(client.scopes),
+            "audience": list(client.audience),
+            "grant_types": list(client.grant_types),
+            "access_token_signed_response_alg": client.access_token,
+            "token_endpoint_auth_method": client.token_endpoint_auth_method,
+        }
+        if not client.public:
+            digest = self._digest(
+                client.client_secret, "pbkdf2", "--variant", "sha512", "--iterations", "100000"
+            )
+            return {**common, "client_secret": digest, "response_types": []}
+        return {
+            **common,
+            "public": True,
+            "redirect_uris": [CALLBACK],
+            "authorization_policy": client.authorization_policy,
+            "consent_mode": "implicit",
+            "require_pkce": True,
+            "pkce_challenge_method": "S256",
+        }
+
+
+def issuer_of_the_environment() -> RealAuthelia | None:
+    """Return the real Authelia where AUTHELIA names one."""
+    binary = os.environ.get("AUTHELIA")
+    return RealAuthelia(Path(binary)) if binary else None

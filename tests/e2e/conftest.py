@@ -1,0 +1,33 @@
+"""One whole for all end-to-end tests: Envoy, Valkey, the service, an issuer, two servers."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.authelia import issuer_of_the_environment
+from tests.support.scene import RunningScene, running_scene
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="authz-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """Return a folder whose path is short enough for sockets."""
+    with _folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def whole() -> Iterator[RunningScene]:
+    """Return the running whole; with AUTHELIA, a real Authelia is its issuer."""
+    with _folder() as folder, running_scene(folder / "w", issuer_of_the_environment()) as running:
+        yield running

@@ -1,0 +1,66 @@
+"""The official SDK 1.x as a client, run by an environment of its own (`.venv-mcp1`).
+
+Arguments: URL, port of 127.0.0.1, CA file, access token, tool. Prints one JSON line.
+"""
+
+import asyncio
+import json
+import ssl
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+
+
+class Loopback(httpx.AsyncHTTPTransport):
+    """Send everything to one port of this machine, under the name it was meant for."""
+
+    def __init__(self, name: str, port: int, authority: str) -> None:
+        super().__init__(verify=ssl.create_default_context(cafile=authority))
+        self._name, self._port = name, port
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        extensions = {**request.extensions, "sni_hostname": self._name}
+        return await super().handle_async_request(
+            httpx.Request(
+                request.method,
+                request.url.copy_with(host="127.0.0.1", port=self._port),
+                headers=request.headers,
+                stream=request.stream,
+                extensions=extensions,
+            )
+        )
+
+
+async def main(url: str, port: str, authority: str, token: str, tool: str) -> dict[str, Any]:
+    transport = Loopback(str(urlsplit(url).hostname), int(port), authority)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with (
+        httpx.AsyncClient(transport=transport, headers=headers, timeout=30) as http,
+        streamable_http_client(url, http_client=http) as (read, write, _),
+        ClientSession(read, write) as session,
+    ):
+        began = await session.initialize()
+        tools = [each.name for each in (await session.list_tools()).tools]
+        result = await session.call_tool(tool, {})
+        return {
+            "version": began.protocolVersion,
+            "tools": tools,
+            "error": result.isError,
+            "told": result.structuredContent,
+        }
+
+
+def leaves(error: BaseException) -> list[str]:
+    if isinstance(error, BaseExceptionGroup):
+        return [text for each in error.exceptions for text in leaves(each)]
+    return [f"{type(error).__name__}: {error}"]
+
+
+try:
+    print(json.dumps(asyncio.run(main(*sys.argv[1:]))))
+except BaseException as error:
+    print(json.dumps({"failed": leaves(error)}))

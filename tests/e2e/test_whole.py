@@ -1,0 +1,239 @@
+"""The whole, end to end: the walk, what tests write into the ledger, older clients, sabotage."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from authz.core.ledger import StepUpKey
+from authz.core.principal import Person as PersonName
+from authz.core.second_factor import Method
+from authz.demo.trail import Trail, headers, message, reason_of
+from authz.demo.walk import Walk, walk
+from authz.ledger.keys import token_field
+from authz.ledger.records import Revocation
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.local.state import State
+from authz.local.valkey import USER
+from tests.support.scene import RunningScene, running_scene
+from tests.support.service import until
+
+ROOT = Path(__file__).resolve().parents[2]
+MCP1 = ROOT / ".venv-mcp1" / "bin" / "python"
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+async def walker(whole: RunningScene, http: httpx.AsyncClient) -> Walk:
+    return Walk(whole.scene, Trail(quiet), whole.network, http)
+
+
+def claims(token: str) -> dict[str, Any]:
+    part = token.split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return found
+
+
+def ledger(whole: RunningScene) -> RedisLedger:
+    """Return a writer's view of the embedded Valkey."""
+    state = State(whole.state)
+    password = state.redis_password.read_text().strip()
+    url = f"unix://{state.socket('valkey')}"
+    return RedisLedger(RedisOptions(url, USER, password, timeout=2))
+
+
+def test_the_walk_goes_as_it_should(whole: RunningScene) -> None:
+    """Every step of the demonstration passes, with the official client over TLS 1.3."""
+    assert asyncio.run(walk(whole.scene, quiet)) == []
+
+
+SABOTAGE = {
+    "and refused where a second factor is asked": ("    second_factor: any\n", ""),
+    "A tool that needs another scope": (
+        "        scopes: [mcp:notes:write]\n",
+        "        groups: [x]\n",
+    ),
+    "A flood": ("rate: 5/5 seconds", "rate: 50/5 seconds"),
+}
+
+
+def test_the_walk_notices_every_sabotaged_rule(short: Path) -> None:
+    """A walk that cannot fail proves nothing: with a rule taken out, its step goes otherwise."""
+
+    def sabotaged(text: str) -> str:
+        for rule, instead in SABOTAGE.values():
+            assert rule in text
+            text = text.replace(rule, instead)
+        return text
+
+    lines: list[str] = []
+    with running_scene(short / "s", change=sabotaged) as running:
+        failed = asyncio.run(walk(running.scene, lines.append))
+
+    assert len(failed) == len(SABOTAGE), failed
+    for step in SABOTAGE:
+        assert any(step in each for each in failed), (step, failed)
+
+
+def test_a_step_up_record_lets_its_person_client_and_server_through(whole: RunningScene) -> None:
+    """What is missing is a record in the ledger: with it the same token is admitted."""
+
+    async def go() -> None:
+        async with whole.network.browser() as http:
+            walking = await walker(whole, http)
+            token = await walking.log_in("files", "password-only", whole.scene.who.bob)
+            before = await walking.initialize("files", token)
+            assert reason_of(before) == "second_factor_required"
+
+            said = claims(token)
+            key = StepUpKey(PersonName(said["iss"], said["sub"]), "password-only", "files")
+            store = ledger(whole)
+            await store.record_step_up(key, Method.ANY, int(time.time()), ttl=60)
+
+            assert (await walking.initialize("files", token)).status_code == 200
+
+            other = StepUpKey(PersonName(said["iss"], said["sub"]), "demo", "files")
+            await store.record_step_up(key, Method.NONE, int(time.time()), ttl=60)
+            await store.record_step_up(other, Method.TOTP, int(time.time()), ttl=60)
+            after = await walking.initialize("files", token)
+            assert reason_of(after) == "second_factor_required"
+            await store.aclose()
+
+    asyncio.run(go())
+
+
+@pytest.mark.attack("revoked-token")
+def test_a_revoked_token_is_refused_from_the_next_request_on(whole: RunningScene) -> None:
+    """A revocation in the ledger ends a token that is cached, and lifting it brings it back."""
+
+    async def go() -> None:
+        async with whole.network.browser() as http:
+            walking = await walker(whole, http)
+            await walking.call("notes", "demo", whole.scene.who.john, "whoami")
+            token = walking.tokens["demo notes"]
+            assert (await walking.tool("notes", "whoami", token)).status_code == 200
+
+            signed = token.rpartition(".")[0]
+            target = token_field(hashlib.sha256(signed.encode()).hexdigest())
+            store = ledger(whole)
+            await store.revoke(target, Revocation())
+
+            refused = await walking.tool("notes", "whoami", token)
+            assert (refused.status_code, reason_of(refused)) == (401, "token_revoked")
+            await store.lift(target)
+            assert (await walking.tool("notes", "whoami", token)).status_code == 200
+            await store.aclose()
+
+    asyncio.run(go())
+
+
+@pytest.mark.attack("sdk-1x")
+def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningScene) -> None:
+    """An older SDK, with sessions and without mirror headers, is served as well."""
+    assert MCP1.exists(), "make setup makes the environment of SDK 1.x"
+
+    async def token_of(client_id: str) -> str:
+        async with whole.network.browser() as http:
+            walking = await walker(whole, http)
+            await walking.call("files", client_id, whole.scene.who.john, "whoami", mode="legacy")
+            return walking.tokens[f"{client_id} files"]
+
+    def run(server: str, token: str) -> dict[str, Any]:
+        place = whole.scene.place
+        arguments = [
+            f"{place.gateway}/{server}",
+            str(place.port),
+            str(whole.scene.certificates.authority),
+        ]
+        command = [str(MCP1), str(ROOT / "tests/e2e/mcp1_client.py"), *arguments, token, "whoami"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    token = asyncio.run(token_of("demo"))
+    found = run("files", token)
+    assert found["told"]["x-authz-client"] == "demo", found
+    assert found["told"]["authorization_arrived"] is False
+    assert "failed" in run("files", "")
+    assert "failed" in run("notes", token)
+
+
+def kill_service(whole: RunningScene) -> None:
+    pattern = f"authz serve -c {whole.scene.configuration}"
+    subprocess.run(["pkill", "-KILL", "-f", pattern], check=True)
+
+
+@pytest.mark.attack("worker-killed")
+def test_a_killed_service_lets_nobody_in_and_comes_back(whole: RunningScene) -> None:
+    """While the service is gone Envoy answers 503 as JSON-RPC; it is started again by itself."""
+
+    async def ask(walking: Walk, token: str) -> httpx.Response:
+        body = message("tools/call", {"name": "whoami", "arguments": {}})
+        return await walking.post("notes", body, headers(body, token), quiet=True)
+
+    async def go() -> None:
+        async with whole.network.browser() as http:
+            walking = await walker(whole, http)
+            await walking.call("notes", "demo", whole.scene.who.john, "whoami")
+            token = walking.tokens["demo notes"]
+            await asyncio.to_thread(kill_service, whole)
+            seen: set[int] = set()
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                answer = await ask(walking, token)
+                seen.add(answer.status_code)
+                if answer.status_code == 200 and 503 in seen:
+                    break
+                if answer.status_code == 503:
+                    assert answer.json()["error"]["code"] is not None
+                await asyncio.sleep(0.02)
+            # 401 while the keys are not loaded yet would throw a good log-in away.
+            assert seen <= {200, 503, 429}, seen
+            assert {200, 503} <= seen
+
+    asyncio.run(go())
+    until(lambda: any("starting it again" in line for line in whole.lines), "the restart")
+
+
+@pytest.mark.attack("loopback-isolation")
+def test_only_gateway_and_metrics_listen_on_the_network(whole: RunningScene) -> None:
+    """Valkey, Check, Envoy's admin and the MCP servers have no port to be reached at."""
+    place = whole.scene.place
+    found = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+    pids = {
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _belongs(entry, str(place.folder))
+    }
+    ports = {
+        int(line.split()[3].rpartition(":")[2])
+        for line in found.splitlines()
+        if any(f"pid={pid}," in line for pid in pids)
+    }
+
+    # The issuer of the scene is no part of ours: it listens on a port of its own.
+    assert ports == {place.port, place.metrics, place.issuer_port}
+
+
+def _belongs(entry: Path, folder: str) -> bool:
+    try:
+        return folder in (entry / "cmdline").read_bytes().decode()
+    except OSError:
+        return False
+
+
+def test_metrics_tell_of_the_walk(whole: RunningScene) -> None:
+    """What was decided can be read by Prometheus on the metrics listener."""
+    answer = httpx.get(f"http://127.0.0.1:{whole.scene.place.metrics}/metrics", trust_env=False)
+
+    assert 'authz_decisions_total{reason="allowed",server="notes"}' in answer.text
+    assert 'authz_limiter_mode{mode="redis"} 1.0' in answer.text

@@ -1,0 +1,120 @@
+"""A scene of the demonstration that runs in a thread, for tests that want the whole."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from authz.config.load import load
+from authz.demo.loopback import Network
+from authz.demo.scene import Issuer, Place, Scene, free_port, write
+from authz.local.supervisor import Handlers
+from authz.local.up import up
+
+T = TypeVar("T")
+_PATIENCE = 120.0
+
+
+class RunningScene:
+    """Hold a scene whose parts run, and the means to ask it.
+
+    Attributes:
+        scene: what runs.
+        lines: what was said so far.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.lines: list[str] = []
+        self._stop: Callable[[], None] = lambda: None
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def network(self) -> Network:
+        """Return how its names are reached."""
+        ports = {
+            f"{name}.{self.scene.place.domain}": self.scene.place.port for name in ("mcp", "auth")
+        }
+        return Network(ports, self.scene.certificates.authority)
+
+    @property
+    def state(self) -> Path:
+        """Return the state folder of `authz up`."""
+        return self.scene.place.folder / "state"
+
+    def start(self) -> None:
+        """Return when every part is ready.
+
+        Raises:
+            RuntimeError: where it ends before, with what it said.
+        """
+        self._thread.start()
+        self._ready.result(_PATIENCE)
+
+    def stop(self) -> None:
+        """End it as SIGTERM would."""
+        self._stop()
+        self._thread.join(_PATIENCE)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            code = asyncio.run(self._up())
+            problem = RuntimeError(f"it ended with {code}: {self.lines}")
+        except BaseException as error:
+            problem = RuntimeError(repr(error))
+        if not self._ready.done():
+            self._ready.set_exception(problem)
+
+    async def _up(self) -> int:
+        loop = asyncio.get_running_loop()
+
+        @contextmanager
+        def signals(handlers: Handlers) -> Iterator[None]:
+            stop = next(iter(handlers.values()))
+
+            def end() -> None:
+                loop.call_soon_threadsafe(stop)
+
+            self._stop = end
+            yield
+
+        async def when_ready() -> None:
+            self._ready.set_result(None)
+
+        scene = self.scene
+        return await up(
+            load(scene.configuration, os.environ),
+            scene.configuration,
+            self.state,
+            os.environ,
+            extras=scene.extras,
+            when_ready=when_ready,
+            patient=False,
+            say=self.lines.append,
+            signals=signals,
+        )
+
+
+@contextmanager
+def running_scene(
+    folder: Path, issuer: Issuer | None = None, change: Callable[[str], str] = str, **place: Any
+) -> Iterator[RunningScene]:
+    """Run a scene as long as the block does.
+
+    Names are those of the recorded Authelia, without a port in any URL: clients are sent to the
+    port by a resolver of their own, as a browser is by DNS.
+    """
+    ports = {"port": free_port(), "metrics": free_port(), "issuer_port": free_port()}
+    at = Place(folder, **{"domain": "example.test", "public_port": 443, **ports, **place})
+    running = RunningScene(write(at, issuer, change))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
