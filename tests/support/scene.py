@@ -66,7 +66,7 @@ class RunningScene:
         try:
             code = asyncio.run(self._up())
             problem = RuntimeError(f"it ended with {code}: {self.lines}")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told to the thread that waits
             problem = RuntimeError(repr(error))
         if not self._ready.done():
             self._ready.set_exception(problem)
