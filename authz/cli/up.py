@@ -5,7 +5,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from authz.cli.common import command, config_option, print_problems
+from authz.cli.common import command, config_option
 from authz.config.load import load
 
 _EXAMPLES = """\
@@ -30,9 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the pieces until told to stop."""
     from authz.local.up import default_folder, once_ready, up  # noqa: PLC0415 - quick otherwise
 
-    settings = load(arguments.config, os.environ)
-    print_problems(settings.warnings)
+    settings = load(arguments.config, os.environ)  # its warnings are told by the service
     path = arguments.config.absolute()
     folder = arguments.state or default_folder(path)
-    when_ready = once_ready if arguments.once_ready else None
-    return asyncio.run(up(settings, path, folder, os.environ, when_ready=when_ready))
+    once = arguments.once_ready
+    when_ready = once_ready if once else None
+    # An issuer that comes later is waited for by a gateway, and not by somebody who tries it once.
+    return asyncio.run(
+        up(settings, path, folder, os.environ, when_ready=when_ready, patient=not once)
+    )

@@ -15,6 +15,7 @@ from authz.config.load import load
 from authz.demo.scene import Place, Scene, free_port, write
 from authz.demo.trail import Say
 from authz.demo.walk import walk
+from authz.local.output import Console
 from authz.local.up import up
 
 DONE: Final = 0
@@ -38,7 +39,11 @@ def demo(*, once: bool, state: Path | None) -> int:
         place = Place(
             folder, "demo.localhost", free_port(_GATEWAY), free_port(_METRICS), free_port()
         )
-        return asyncio.run(run(write(place), once=once, say=_say))
+        console = Console(sys.stdout)
+        try:
+            return asyncio.run(run(write(place), once=once, say=console.say))
+        finally:
+            console.close()
     finally:
         if state is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -87,8 +92,3 @@ It keeps running until Ctrl-C. To try things:
   logs       {place.folder}/state/log
   try        curl --cacert {scene.certificates.authority} -i -X POST {place.gateway}/notes
 """
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, TextIO
 
 from authz.core.decision import Allow, Decision
@@ -71,11 +72,16 @@ def as_json(record: Record, now: float) -> str:
     return json.dumps({"time": round(now, 3), **record}, separators=(",", ":"))
 
 
-def as_text(record: Record, now: float) -> str:
-    """Return one readable line for a terminal."""
+def as_colour(record: Record, now: float) -> str:
+    """Return one readable line for a terminal, refusals and admissions told apart by colour."""
+    return as_text(record, now, _COLOURS)
+
+
+def as_text(record: Record, now: float, colours: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return one readable line."""
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     verdict = str(record.get("verdict", record.get("event", "")))
-    colour = _COLOURS.get(verdict, "")
+    colour = colours.get(verdict, "")
     shown = " ".join(
         f"{name}={json.dumps(value)[1:-1] if isinstance(value, str) else value}"
         for name, value in record.items()
@@ -95,8 +101,9 @@ class Log:
     ) -> None:
         """Choose the form: `json`, `text`, or `auto` (text where the stream is a terminal)."""
         self._stream = sys.stdout if stream is None else stream
-        text = form == "text" or (form == "auto" and self._stream.isatty())
-        self._form = as_text if text else as_json
+        terminal = self._stream.isatty()
+        text = as_colour if terminal else as_text
+        self._form = text if form == "text" or (form == "auto" and terminal) else as_json
         self._clock = clock
 
     def write(self, record: Record) -> None:

@@ -11,7 +11,7 @@ from authz.core.decision import Allow, Deny
 from authz.core.ledger import Mode
 from authz.core.mcp import Kind, Message
 from authz.core.reason import Reason
-from authz.telemetry.audit import Log, as_json, as_text, describe
+from authz.telemetry.audit import Log, as_colour, as_json, as_text, describe
 from tests.support.values import principal, request, server
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
@@ -46,7 +46,7 @@ def test_an_allow_is_told_with_who_and_what() -> None:
 
 
 @pytest.mark.attack("nothing-secret-is-logged")
-@pytest.mark.parametrize("form", [as_json, as_text])
+@pytest.mark.parametrize("form", [as_json, as_text, as_colour])
 def test_no_token_query_or_argument_is_logged(form: object) -> None:
     """Tokens, queries, cookies and bodies are nowhere in a line, allowed or refused."""
     sent = request(
@@ -67,7 +67,7 @@ def test_a_hostile_value_is_never_a_second_line(subject: str, tool: str) -> None
     message = Message(Kind.REQUEST, "tools/call", 1, tool, None)
     allow = Allow(server(), message, principal(subject=subject * 100), (), Mode.REDIS)
     fields = describe(allow, request(), 0)
-    for line in (as_json(fields, 0.0), as_text(fields, 0.0)):
+    for line in (as_json(fields, 0.0), as_text(fields, 0.0), as_colour(fields, 0.0)):
         assert len(line.splitlines()) == 1
         assert line.isascii()
         assert len(line) < 8_000
