@@ -120,8 +120,10 @@ def test_kept_back(smallest: str, complaints: Complaints) -> None:
 
 def test_frozen(smallest: str, settings_of: SettingsOf) -> None:
     """Settings do not change, at any depth."""
-    settings = settings_of(smallest)
+    settings = settings_of(f"{smallest}clients: {{a: {{}}}}\n")
 
+    with pytest.raises(TypeError):
+        settings.config.clients["b"] = settings.config.clients["a"]  # type: ignore[index]
     with pytest.raises(ValidationError):
         settings.config.issuer.url = "https://evil.example.com"
     with pytest.raises(TypeError):

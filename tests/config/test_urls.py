@@ -150,6 +150,8 @@ def test_advice_is_right(notation: Notation, text: str) -> None:
         "redis://:hunter2@host",
         "redis://:hun#ter2@host",
         "http://a?hunter2@host",
+        "https://hunter2?x@host",
+        "https://hunter2#x@host",
         "unix://:hunter2@/run/x",
     ],
 )
