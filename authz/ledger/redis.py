@@ -1,12 +1,14 @@
 """The ledger in Redis or Valkey: one script call a query, and those who write records.
 
 Law: a query is sent at most once, so it is charged at most once; whatever goes wrong, and
-however slowly, ends in `Unavailable` before the deadline. A call without its answer costs its
-connection, so that nobody reads another caller's answer.
+however slowly, ends in `Unavailable`: for who was asking after one time-out, for who waited for a
+connection at the same moment. A call without its answer costs its connection, so that nobody
+reads another caller's answer.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any, Final
@@ -19,6 +21,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.second_factor import Method
+from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.ledger.records import Revocation, encode_step_up, read_revocation
 from authz.ledger.script import SOURCE, Call, Timed
@@ -40,9 +43,10 @@ class RedisOptions:
         username: the ACL user; empty for the default one.
         password: empty where none is asked.
         deployment: the name that all keys begin with; what shares it shares limits.
-        timeout: seconds for a connection to open, and for an answer.
-        deadline: seconds for everything that one query needs, a new connection included.
-        connections: how many there may be; further callers wait for one.
+        timeout: seconds for all that a call needs once it is its turn: a new connection and the
+            script's loading included.
+        connections: how many there may be; further callers wait for their turn, as long as the
+            calls before them are answered.
     """
 
     url: str
@@ -50,7 +54,6 @@ class RedisOptions:
     password: str = field(default="", repr=False)
     deployment: str = "authz"
     timeout: float = 0.05
-    deadline: float = 0.08
     connections: int = 16
 
     def __post_init__(self) -> None:
@@ -92,26 +95,30 @@ class RedisLedger:
     def __init__(self, options: RedisOptions) -> None:
         """Prepare the connections; none is opened before the first query."""
         self._keys = Keys(options.deployment)
-        self._deadline = options.deadline
+        self._timeout = options.timeout
         # redis-py's defaults wait 5 s and send a call up to 11 times, time-outs included, and
-        # each of them may have been charged. RESP2 spares a new connection its HELLO.
+        # each of them may have been charged. The one time-out is ours (`Deadline`): redis-py's
+        # three would cost a task for every call. RESP2 and no name of the library spare a new
+        # connection three round trips.
         self._pool: ConnectionPool = ConnectionPool.from_url(
             options.url,
             username=options.username or None,
             password=options.password or None,
             max_connections=options.connections,
-            socket_timeout=options.timeout,
-            socket_connect_timeout=options.timeout,
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
             retry_on_timeout=False,
             health_check_interval=0,
             decode_responses=False,
             protocol=2,
+            driver_info=None,
         )
         self._redis = Redis(connection_pool=self._pool)
         self._execute: Callable[..., Awaitable[Any]] = self._redis.execute_command
-        # The pool raises where it is exhausted; callers shall wait for a connection instead.
-        self._free = asyncio.Semaphore(options.connections)
+        # The pool raises where it is exhausted; callers shall wait for their turn instead.
+        self._turn = asyncio.Semaphore(options.connections)
+        self._lost = 0  # calls that got no answer
 
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query, atomically.
@@ -210,20 +217,34 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._pool.aclose()
+        with suppress(Exception):  # who closes has no use for what a broken connection says
+            async with Deadline(self._timeout):
+                await self._pool.aclose()
 
     async def _command(self, *command: bytes | str | int) -> Any:
         return await self._guard(self._execute, *command)
 
     async def _guard(self, work: Callable[..., Awaitable[Any]], *args: object) -> Any:
-        """Do the work before the deadline; whatever goes wrong is one fault."""
-        try:
-            async with asyncio.timeout(self._deadline), self._free:
-                return await work(*args)
-        except Exception as error:
-            # Not RedisError and OSError alone: a driver's slip (an AttributeError of a connection
-            # that was closed beneath it, a UnicodeError) is Redis being away too.
-            raise Unavailable("redis", type(error).__name__) from error
+        """Do the work in time; whatever goes wrong is one fault.
+
+        Time is taken from the call's turn: a thousand callers at once are no fault of Redis.
+        But who waits while another's call is lost does not try its own luck: its turn may come
+        after many time-outs.
+        """
+        lost = self._lost
+        async with self._turn:
+            if lost != self._lost:
+                raise Unavailable("redis", "an earlier call had no answer")
+            try:
+                async with Deadline(self._timeout):
+                    return await work(*args)
+            except ResponseError as error:
+                raise Unavailable("redis", type(error).__name__) from error
+            except Exception as error:
+                # Not RedisError and OSError alone: a driver's slip (an AttributeError of a
+                # connection closed beneath it, a UnicodeError) is Redis being away too.
+                self._lost += 1
+                raise Unavailable("redis", type(error).__name__) from error
 
     async def _evaluate(self, call: Call) -> Any:
         evalsha = ("EVALSHA", _SHA, len(call.keys), *call.keys, *call.args)

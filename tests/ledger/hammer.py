@@ -19,7 +19,7 @@ async def main(url: str, deployment: str, *numbers: int) -> None:
     quota, window, callers, takes, span = numbers
     asked = query(take(quota=quota, window=window), take("other", quota=1_000_000))
     admitted, last, stop = list[int](), 0, 0
-    options = RedisOptions(url, deployment=deployment, timeout=10, deadline=20, connections=16)
+    options = RedisOptions(url, deployment=deployment, timeout=20, connections=16)
     async with connected(options) as ledger:
 
         async def caller() -> None:

@@ -104,7 +104,7 @@ class Real(Subject):
 
 def patient(server: ValkeyServer, deployment: str) -> RedisOptions:
     """Return options for tests that are not about time-outs: a busy machine is no fault."""
-    return RedisOptions(server.url, deployment=deployment, timeout=10, deadline=20)
+    return RedisOptions(server.url, deployment=deployment, timeout=20)
 
 
 @asynccontextmanager

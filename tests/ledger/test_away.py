@@ -445,7 +445,7 @@ def test_without_traffic_it_comes_back_too() -> None:
 
 def unhurried(server: ValkeyServer) -> RedisOptions:
     """Return options that a busy machine meets, and a frozen server does not."""
-    return RedisOptions(server.url, timeout=0.4, deadline=0.6)
+    return RedisOptions(server.url, timeout=0.5)
 
 
 async def real(redis: RedisLedger) -> tuple[ResilientLedger, list[float]]:
