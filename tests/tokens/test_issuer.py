@@ -174,6 +174,12 @@ async def _hang_up(writer: Writer) -> None:
 HUGE = b'{"keys":[],"x":"' + b"x" * (1 << 20) + b'"}'
 REDIRECT = answer(b"", status="302 Found", more="location: http://127.0.0.1:1/elsewhere\r\n")
 ZIPPED = answer(b"\x1f\x8b", more="content-encoding: gzip\r\n")
+LABELLED = answer(
+    json.dumps(
+        {"issuer": ISSUER, "jwks_uri": f"{ISSUER}{KEYS}", "keys": [rsa_signer().jwk()]}
+    ).encode(),
+    more="content-encoding: gzip\r\n",
+)
 HOSTILE: dict[str, tuple[Fault, bytes | Play]] = {
     "redirect": (Fault.STATUS, REDIRECT),
     "server-error": (Fault.STATUS, answer(b"{}", status="500 Internal Server Error")),
@@ -186,6 +192,7 @@ HOSTILE: dict[str, tuple[Fault, bytes | Play]] = {
     "100000-deep": (Fault.MALFORMED, answer(b'{"keys":' + b"[" * 100_000)),
     "bad-utf-8": (Fault.MALFORMED, answer(b'{"keys":"\xff"}')),
     "compressed": (Fault.MALFORMED, ZIPPED),
+    "compressed-in-name-only": (Fault.MALFORMED, LABELLED),
     "1-MB": (Fault.TOO_LARGE, answer(HUGE)),
     "50-MB-unannounced": (Fault.TOO_LARGE, _flood),
     "hangs-up": (Fault.UNREACHABLE, _hang_up),

@@ -201,6 +201,25 @@ def test_what_no_fetch_could_mend_causes_none() -> None:
     asyncio.run(play())
 
 
+def test_the_background_joins_a_fetch_under_way() -> None:
+    """A renewal that comes due while a token already made us ask does not ask again."""
+
+    async def play() -> None:
+        stand = Stand()
+        stand.source.gate = asyncio.Event()
+        waiting = asyncio.create_task(stand.ask())
+        await asyncio.sleep(0)
+        renewing = asyncio.create_task(stand.renew(1))
+        await asyncio.sleep(0)
+        stand.source.gate.set()
+        await renewing
+
+        assert await waiting == "mcp-rs256"
+        assert stand.source.fetches == 1
+
+    asyncio.run(play())
+
+
 def test_a_caller_that_goes_away_does_not_end_the_fetch() -> None:
     """A cancelled request leaves the fetch to the others that wait for it."""
 
