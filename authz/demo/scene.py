@@ -284,7 +284,8 @@ def write(
     parts = [issuer.part(place, who, secret)]
     parts += [_sample(name, path) for name, path in sockets.items()]
     upstreams = {name: Unix(str(path)) for name, path in sockets.items()}
-    extras = Extras(tuple(parts), upstreams)
+    # The walk tells what happens; the decision log is in its file.
+    extras = Extras(tuple(parts), upstreams, quiet=True)
     return Scene(place, who, secret, certificates, configuration, issuer, extras)
 
 

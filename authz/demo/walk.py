@@ -191,8 +191,9 @@ class Walk:
             auth = provider(url, client_id, CALLBACK, login, storage)
             self.trail.sent(f"official client ({mode}) connects to {url} as {client_id}")
             client = await stack.enter_async_context(connect(self.network, url, auth, mode))
-            self.trail.came(f"{who.username} logged in ({len(login.opened)} log-in)")
             tools = [each.name for each in (await client.list_tools()).tools]
+            insist(len(login.opened) == 1, "one log-in")
+            self.trail.came(f"a 401, and {who.username} logged in")
             self.trail.came(f"tools/list: {', '.join(tools)}")
             insist(tool in tools, f"the tool {tool}")
             result = await client.call_tool(tool, {})

@@ -6,7 +6,7 @@ Envoy get files that hold no secret.
 
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -38,11 +38,13 @@ class Extras:
         parts: started before the service, in their order, and stopped after it.
         upstreams: the Unix sockets of servers, by name, in place of their upstream's address.
         issuer: the Unix socket by which Envoy reaches the issuer, in place of `issuer.internal`.
+        quiet: whether the service's lines go to its log file alone.
     """
 
     parts: Sequence[Part] = ()
     upstreams: Mapping[str, Unix] = field(default_factory=lambda: MappingProxyType({}))
     issuer: Unix | None = None
+    quiet: bool = False
 
 
 NOTHING_ELSE: Final = Extras()
@@ -95,6 +97,8 @@ class Deployment:
             env[REDIS_PASSWORD_FILE] = str(store.password_file)
         metrics = config.telemetry.metrics
         checks = service(self.state, self.configuration, metrics, env, patient=patient)
+        if self.extras.quiet:
+            checks = replace(checks, echo=None)
         files = render(self.settings, self.topology)
         return (*stores, *self.extras.parts, checks, edge(self.state, files, plain))
 
