@@ -252,6 +252,7 @@ def test_the_last_good_keys_stay_while_fetches_fail(failure: Exception) -> None:
 
         assert await stand.ask() == "mcp-rs256"
         assert stand.source.fetches == 6
+        assert [fetched.fault is None for fetched in stand.fetched] == [True, *[False] * 5]
         later = stand.keys.age()
         assert age is not None
         assert later is not None
