@@ -13,7 +13,7 @@ from authz.config.model import Config
 from authz.config.problems import Path
 from authz.config.scalars import Rate
 from authz.core.limits import Limit, Per
-from authz.core.policy import KnownClient, Policy, Rule, Server, ToolRule
+from authz.core.policy import ALL_KINDS, KnownClient, Policy, Rule, Server, TokenKind, ToolRule
 from authz.core.second_factor import Evidence, Method, SecondFactor
 
 DEFAULT_LIMITS: Final = (
@@ -22,6 +22,8 @@ DEFAULT_LIMITS: Final = (
 
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
 _ASSURANCES: Final = {None: Method.NONE, "two_factor": Method.ANY, "totp": Method.TOTP}
+_SIGNED: Final = frozenset({"jwt"})
+_BOTH: Final = frozenset({"jwt", "opaque"})
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 
@@ -52,6 +54,7 @@ def limit_places(config: Config) -> Iterator[LimitPlace]:
 
 def compile_policy(config: Config) -> Policy:
     """Return the policy of a configuration that has no errors."""
+    introspection = config.issuer.introspection
     limits = {
         where.place: tuple(_limit(where.place, limit) for limit in where.limits)
         for where in limit_places(config)
@@ -65,7 +68,15 @@ def compile_policy(config: Config) -> Policy:
         ),
         limits=limits[""],
         max_body=config.gateway.max_body,
+        confirm_age=0.0 if introspection is None else introspection.confirm_age,
     )
+
+
+def kinds(config: Config, server: rules.Server) -> frozenset[str]:
+    """Return the kinds of tokens that a server accepts."""
+    if server.tokens is not None:
+        return frozenset(server.tokens)
+    return _SIGNED if config.issuer.introspection is None else _BOTH
 
 
 def metadata_url(resource: str) -> str:
@@ -101,9 +112,9 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
         name=name,
         resource=resource,
         metadata_url=metadata_url(resource),
-        rule=_rule(server, limits[name]),
+        rule=_rule(server, limits[name], frozenset(map(TokenKind, kinds(config, server)))),
         tools=tuple(
-            ToolRule(pattern, _rule(tool, limits[f"{name}:{pattern}"]))
+            ToolRule(pattern, _rule(tool, limits[f"{name}:{pattern}"], _tool_kinds(tool)))
             for pattern, tool in (server.tools or {}).items()
         ),
         machines=frozenset(server.machines),
@@ -111,12 +122,20 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
     )
 
 
-def _rule(asked: rules.Server | rules.Tool, limits: tuple[Limit, ...]) -> Rule:
+def _tool_kinds(tool: rules.Tool) -> frozenset[TokenKind]:
+    return ALL_KINDS if tool.tokens is None else frozenset(map(TokenKind, tool.tokens))
+
+
+def _rule(
+    asked: rules.Server | rules.Tool, limits: tuple[Limit, ...], tokens: frozenset[TokenKind]
+) -> Rule:
     return Rule(
         scopes=frozenset(asked.scopes),
         groups=None if asked.groups is None else frozenset(asked.groups),
         second_factor=None if asked.second_factor is None else _factor(asked.second_factor),
         limits=limits,
+        tokens=tokens,
+        confirm=asked.introspect is not None,
     )
 
 

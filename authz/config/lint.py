@@ -2,13 +2,14 @@
 
 Law: an error where the service could not do what the file says, or would do what nobody can have
 meant; a warning where it does exactly what the file says and a person should look again. Clients,
-servers and limits are in `lint_rules`, whether rules can be met in `reach`.
+servers and limits are in `lint_rules`, the kinds of tokens in `lint_tokens`, whether rules can be
+met in `reach`.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config import lint_rules, reach, urls
+from authz.config import lint_rules, lint_tokens, reach, urls
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity
 from authz.config.scalars import Tcp
@@ -115,5 +116,6 @@ _CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _listeners,
     _redis,
     *lint_rules.CHECKS,
+    *lint_tokens.CHECKS,
     *reach.CHECKS,
 )

@@ -43,6 +43,42 @@ class Keys(Section):
     )
 
 
+class Introspection(Section):
+    """How the issuer is asked about tokens that are opaque, or may be revoked (RFC 7662)."""
+
+    client_id: ClientId = field(
+        "The client that asks: confidential, registered at the issuer for nothing else."
+    )
+    auth: Literal["private_key_jwt", "client_secret_basic", "client_secret_post"] = field(
+        "How it proves itself. A signed assertion costs Authelia a fraction of a client secret, "
+        "which is a password hash to it.",
+        "private_key_jwt",
+    )
+    key_file: Annotated[str, scalars.KEY_FILE] | None = field(
+        "The private key of `private_key_jwt`, PEM: P-256 (ES256) or RSA (RS256).", None
+    )
+    key_id: Annotated[str, scalars.KEY_ID] | None = field(
+        "The `key_id` of its public half at the issuer; needed where that knows several.", None
+    )
+    secret_file: Annotated[str, scalars.SECRET_FILE] | None = field(
+        "The file that holds the client secret.", None
+    )
+    max_age: Annotated[float, duration("1s", "5m", "30s")] = field(
+        "How old an answer on an active token may be: how long a token that was revoked at the "
+        "issuer still passes.",
+        "30s",
+    )
+    negative_age: Annotated[float, duration("1s", "5m", "10s")] = field(
+        "How long a token that is not active is not asked about again.", "10s"
+    )
+    confirm_age: Annotated[float, duration("0s", "30s", "1s")] = field(
+        "The same as `max_age` where a server or tool says `introspect: always`.", "1s"
+    )
+    concurrency: Annotated[StrictInt, Field(ge=1, le=64)] = field(
+        "How many questions at once, of each worker.", 8
+    )
+
+
 class Issuer(Section):
     """Who signs access tokens: Authelia."""
 
@@ -78,6 +114,9 @@ class Issuer(Section):
         "2s",
     )
     keys: Keys = field("How the issuer's signing keys are kept.", {})
+    introspection: Introspection | None = field(
+        "How the issuer is asked about tokens; left out, opaque tokens are refused.", None
+    )
 
 
 class Tls(Section):

@@ -21,6 +21,7 @@ from authz.config.scalars import Rate, duration
 from authz.core.policy import LEGACY, MODERN
 
 Login = Literal["direct", "front_door"]
+TokenKind = Literal["jwt", "opaque"]
 Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]
 Scope = Annotated[str, scalars.SCOPE]
 ClientId = Annotated[str, scalars.CLIENT_ID]
@@ -94,6 +95,10 @@ class Tool(Section):
         "`any`, `totp`, `none` or a mapping; `none` takes nothing from the server's.", None
     )
     limits: tuple[Limit, ...] = field("Charged besides the server's, all or none.", [])
+    tokens: NonEmpty[TokenKind] | None = field(
+        "The kinds of tokens that are accepted, of those that the server accepts.", None
+    )
+    introspect: Literal["always"] | None = field("As at the server, for this tool.", None)
 
 
 class Server(Section):
@@ -130,6 +135,16 @@ class Server(Section):
         "tools are named, others are refused.",
         None,
         examples=[{"read_*": {}, "delete_*": {"second_factor": "totp"}}],
+    )
+    tokens: NonEmpty[TokenKind] | None = field(
+        "The kinds of tokens that are accepted: signed ones (`jwt`), `opaque` ones; left out: both "
+        "where `issuer.introspection` is configured, else `jwt`.",
+        None,
+    )
+    introspect: Literal["always"] | None = field(
+        "`always`: the issuer is asked about signed tokens too, so that what was revoked there "
+        "(log-ins, refreshed tokens) is refused within `issuer.introspection.confirm_age`.",
+        None,
     )
     versions: NonEmpty[Version] = field(
         "The MCP protocol versions that it accepts.", list(_EVERY_VERSION)

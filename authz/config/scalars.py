@@ -181,6 +181,10 @@ USER_NAME: Final = Notation("a user name", r"[\x21-\x7e]{1,128}", "authz", secre
 FILE: Final = Notation("an absolute path", r"/[^\x00-\x1f\x7f]{1,1023}", "/run/secrets/tls.crt")
 # A password pasted where its file belongs looks like a relative path.
 SECRET_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/redis", secret=True)
+KEY_FILE: Final = Notation(
+    "an absolute path", FILE.pattern, "/run/secrets/introspection.pem", secret=True
+)
+KEY_ID: Final = Notation("a key id of printable ASCII", r"[\x21-\x7e]{1,128}", "authz-es256")
 
 # --- listen addresses ----------------------------------------------------------------------------
 

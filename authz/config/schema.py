@@ -34,6 +34,8 @@ def schema_text() -> str:
 def _tidy(node: object) -> object:
     """Return pydantic's schema without titles and without null, and with mappings closed.
 
+    A choice of one is written as a choice.
+
     A line without a value is refused, so no value is null. The pattern of a mapping's keys is
     moved where keys that do not match it are refused.
     """
@@ -50,6 +52,8 @@ def _tidy(node: object) -> object:
     for pattern, inner in tidy.pop("patternProperties", {}).items():
         tidy["propertyNames"] = {**tidy["propertyNames"], "pattern": pattern}
         tidy["additionalProperties"] = inner
+    if "const" in tidy:
+        tidy["enum"] = [tidy.pop("const")]
     choices = tidy.get("anyOf")
     if isinstance(choices, list):
         left = [choice for choice in choices if choice != {"type": "null"}]

@@ -6,7 +6,7 @@ that could be one by mistake stands in a fault.
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Final
@@ -14,36 +14,70 @@ from typing import Final
 from pydantic import SecretStr
 
 from authz.config.model import Config
+from authz.config.private_keys import read_private_key
 from authz.config.problems import Fault, Path, Severity, WrongValueError
 
 REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
-_LONGEST: Final = 4096
+_LONGEST: Final = 16 * 1024  # characters; an RSA key of 8192 bits has 6,400
+_LONGEST_LINE: Final = 4096
 _WORLD: Final = stat.S_IROTH | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Hold the secrets; `repr` and `str` show none of them."""
+    """Hold the secrets; `repr` and `str` show none of them.
+
+    Attributes:
+        redis_password: None where there is none.
+        introspection: the private key (PEM) or the client secret, as `issuer.introspection.auth`
+            says; None where it is not configured.
+    """
 
     redis_password: SecretStr | None = field(default=None)
+    introspection: SecretStr | None = field(default=None)
 
 
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:
     """Read what the configuration names, from files first, then the environment."""
+    password, faults = _redis_password(config, env)
+    credential, more = _introspection(config)
+    return Secrets(password, credential), faults + more
+
+
+def _redis_password(config: Config, env: Mapping[str, str]) -> tuple[SecretStr | None, list[Fault]]:
     path: Path = ("redis", "password_file")
     file, value = config.redis.password_file, env.get(REDIS_PASSWORD, "")
     if config.redis.url is None:
-        return Secrets(), []
+        return None, []
     if file is not None and value:
         wrong = f"{REDIS_PASSWORD} is set too"
-        return Secrets(), [Fault(path, wrong, "give the password in one place")]
+        return None, [Fault(path, wrong, "give the password in one place")]
     if file is None:
-        return Secrets(SecretStr(value) if value else None), list(_no_password(config, value))
+        return SecretStr(value) if value else None, list(_no_password(config, value))
+    return _from_file(path, file, _one_line)
+
+
+def _introspection(config: Config) -> tuple[SecretStr | None, list[Fault]]:
+    introspection = config.issuer.introspection
+    if introspection is None:
+        return None, []
+    path: Path = ("issuer", "introspection")
+    if introspection.auth == "private_key_jwt":
+        return _from_file((*path, "key_file"), introspection.key_file, _private_key)
+    return _from_file((*path, "secret_file"), introspection.secret_file, _one_line)
+
+
+def _from_file(
+    path: Path, file: str | None, parse: Callable[[str], str]
+) -> tuple[SecretStr | None, list[Fault]]:
+    """Return a file's secret, or what is wrong; `file` is None where `lint` complains of that."""
+    if file is None:
+        return None, []
     try:
-        secret = _read(File(file))
+        secret = parse(_read(File(file)))
     except WrongValueError as error:
-        return Secrets(), [Fault(path, error.wrong, error.right)]
-    return Secrets(SecretStr(secret)), list(_world_readable(path, file))
+        return None, [Fault(path, error.wrong, error.right)]
+    return SecretStr(secret), list(_world_readable(path, file))
 
 
 def inspect_files(config: Config) -> list[Fault]:
@@ -63,10 +97,10 @@ def _no_password(config: Config, value: str) -> Iterator[Fault]:
 
 
 def _read(file: File) -> str:
-    """Return a file's one line, without the newline at its end.
+    """Return a file's text.
 
     Raises:
-        WrongValueError: where it cannot be read, or holds no secret.
+        WrongValueError: where it cannot be read, or is no text of a secret's length.
     """
     try:
         # A FIFO would keep us waiting for somebody who writes.
@@ -83,15 +117,30 @@ def _read(file: File) -> str:
         raise WrongValueError("the file holds something else than text", _ONE_LINE) from None
     if text is None:
         raise WrongValueError("this is no regular file", _ONE_LINE)
+    return text
+
+
+def _one_line(text: str) -> str:
+    """Return a file's one line, without the newline at its end."""
     secret = text.removesuffix("\n").removesuffix("\r")
     if not secret:
         raise WrongValueError("the file is empty", _ONE_LINE)
-    if len(secret) > _LONGEST or not secret.isprintable():
+    if len(secret) > _LONGEST_LINE or not secret.isprintable():
         raise WrongValueError("the file holds more than one line of text", _ONE_LINE)
     return secret
 
 
-_ONE_LINE: Final = "put the password into it, as its only line"
+def _private_key(text: str) -> str:
+    """Return a private key that can sign assertions, as PEM."""
+    try:
+        read_private_key(text)
+    except ValueError as error:
+        raise WrongValueError(f"the file is not right: {error}", _MAKE_A_KEY) from None
+    return text
+
+
+_ONE_LINE: Final = "put the secret into it, as its only line"
+_MAKE_A_KEY: Final = "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 
 
 def _world_readable(path: Path, file: str) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from authz.config.problems import Fault, Path, WrongValueError, listed, shown
+from authz.config.problems import Fault, Path, WrongValueError, field_name, listed, shown
 from authz.config.schema import example, schema_at
 from authz.config.tree import plain
 
@@ -61,11 +61,19 @@ def _missing(_: Error, path: Path) -> Words:
 def _unknown(_: Error, path: Path) -> Words:
     name = str(path[-1])
     fields = list(schema_at(path[:-1]).get("properties", {}))
-    if _SECRET.search(name):
-        right = "keep secrets out of this file: redis.password_file or AUTHZ_REDIS_PASSWORD"
-        return "there is no such field", right
     meant = closest(name, fields)
+    if _SECRET.search(name) and meant != "tokens":
+        return "there is no such field", f"keep secrets out of this file: {_secret_places(path)}"
     return "there is no such field", f"write {meant or listed(fields)}"
+
+
+def _secret_places(path: Path) -> str:
+    """Return where secrets may come from, those of this section where it has any."""
+    fields = schema_at(path[:-1]).get("properties", {})
+    files = [field_name((*path[:-1], name)) for name in fields if name.endswith("_file")]
+    if path[0] == "redis" or not files:
+        files = ["redis.password_file", "AUTHZ_REDIS_PASSWORD"]
+    return listed(files)
 
 
 def _not_a_mapping(detail: Error, path: Path) -> Words:

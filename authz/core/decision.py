@@ -1,8 +1,11 @@
-"""The decision, in three steps between which the edge may ask others.
+"""The decision, in steps between which the edge may ask others.
 
     read      shape, server, token                  HttpRequest         → Call | Deny
     authorize message, audience, people, scopes, …  Call and Principal  → Pending | Deny
+    confirmed the same, of what the issuer says now Pending, Principal  → Pending | Deny
     conclude  revoked, stepped up, within limits    Pending and answer  → Allow | Deny
+
+The third is taken only where a rule asks to confirm tokens at the issuer.
 
 The message of a POST is read after its token was verified, so that strangers cannot make us read
 a megabyte of JSON (docs/decisions/0005).
@@ -28,7 +31,7 @@ from authz.core.ledger import (
     Taken,
 )
 from authz.core.limits import Quota, Take, bucket_id
-from authz.core.policy import MODERN, KnownClient, Policy, Rule, Server
+from authz.core.policy import MODERN, KnownClient, Policy, Rule, Server, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused, bearer_token, check_shape, single
@@ -67,12 +70,16 @@ class Pending:
         call, principal: what asks, and who.
         message: the JSON-RPC message of a POST; None for GET (stream) and DELETE (end of session).
         query: what the ledger is asked.
+        confirm_since: what the issuer has said of the token since then (seconds since the epoch)
+            is asked for first; None where a rule asks for no such thing, or it is there already.
+            Such a call is never allowed before.
     """
 
     call: Call
     message: mcp.Message | None
     principal: Principal
     query: Query
+    confirm_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +185,35 @@ def authorize(call: Call, principal: Principal, policy: Policy, now: float) -> P
     The audience is decided here, per request, so that a token which was verified for one server
     is worth nothing at another (RFC 9068, section 4).
     """
-    message: mcp.Message | None = None
-    scopes = call.server.rule.scopes
     try:
         message = _message(call, policy)
-        rules = _rules(call.server, message)
-        scopes = _scopes(rules)
-        known = policy.clients.get(principal.client_id)
-        case = _Case(call, message, principal, policy, known, rules)
+    except Refused as refused:
+        return replace(denied(refused, call.server), principal=principal)
+    return _judged(call, message, principal, policy, now)
+
+
+def confirmed(pending: Pending, principal: Principal, policy: Policy, now: float) -> Pending | Deny:
+    """Apply every rule again, to a principal of whom the issuer was asked meanwhile.
+
+    Args:
+        pending: what `authorize` returned, with a `confirm_since`.
+        principal: as the issuer confirmed it.
+        policy: as before.
+        now: as before: an answer to a question that was asked since then is new enough.
+    """
+    return _judged(pending.call, pending.message, principal, policy, now)
+
+
+def _judged(
+    call: Call, message: mcp.Message | None, principal: Principal, policy: Policy, now: float
+) -> Pending | Deny:
+    rules = _rules(call.server, message)
+    known = policy.clients.get(principal.client_id)
+    case = _Case(call, message, principal, policy, known, rules)
+    try:
         for check in _CHECKS:
             check(case)
-        return Pending(call, message, principal, _query(case, _unmet(case, now)))
+        query = _query(case, _unmet(case, now))
     except Refused as refused:
         return Deny(
             refused.reason,
@@ -196,9 +221,17 @@ def authorize(call: Call, principal: Principal, policy: Policy, now: float) -> P
             call.server,
             message,
             principal,
-            scopes=scopes,
+            scopes=_scopes(rules),
             second_factor=refused.second_factor,
         )
+    return Pending(call, message, principal, query, _confirm_since(case, now))
+
+
+def _confirm_since(case: _Case, now: float) -> float | None:
+    if not any(rule.confirm for rule in case.rules):
+        return None
+    since, confirmed_at = now - case.policy.confirm_age, case.principal.confirmed_at
+    return since if confirmed_at is None or confirmed_at < since else None
 
 
 def _message(call: Call, policy: Policy) -> mcp.Message | None:
@@ -240,6 +273,12 @@ def _check_audience(case: _Case) -> None:
 def _check_issuer(case: _Case) -> None:
     if case.principal.issuer != case.policy.issuer:
         raise Refused(Reason.TOKEN_INVALID, "another issuer")
+
+
+def _check_kind(case: _Case) -> None:
+    kind = TokenKind.OPAQUE if case.principal.opaque else TokenKind.JWT
+    if any(kind not in rule.tokens for rule in case.rules):
+        raise Refused(Reason.TOKEN_OPAQUE if case.principal.opaque else Reason.TOKEN_SIGNED)
 
 
 def _check_client(case: _Case) -> None:
@@ -286,6 +325,7 @@ def _check_scopes(case: _Case) -> None:
 # Steps 3b and 4 of design.md, in its order; the first that refuses gives the reason.
 _CHECKS: Final[tuple[Callable[[_Case], None], ...]] = (
     _check_issuer,
+    _check_kind,
     _check_audience,
     _check_client,
     _check_tool,
@@ -352,6 +392,8 @@ def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
 def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
     """Turn the ledger's answer into the decision."""
     server, message, principal = pending.call.server, pending.message, pending.principal
+    if pending.confirm_since is not None:
+        return Deny(Reason.INTERNAL, "not confirmed", server, message, principal)
     match answer:
         case Revoked(what):
             refusal = Deny(Reason.TOKEN_REVOKED, what)

@@ -6,6 +6,7 @@ an unknown server has no policy, an unnamed tool (where tools are named) has no 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
@@ -17,6 +18,16 @@ LEGACY = ("2025-03-26", "2025-06-18", "2025-11-25")
 VERSIONS = frozenset({MODERN, *LEGACY})
 
 
+class TokenKind(Enum):
+    """Name what a token is to us: signed, or a name that only the issuer understands."""
+
+    JWT = "jwt"
+    OPAQUE = "opaque"
+
+
+ALL_KINDS = frozenset(TokenKind)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Ask for scopes (all), groups (one of), a second factor, and count limits.
@@ -26,12 +37,16 @@ class Rule:
         groups: the person must be in one of them; None where anybody may.
         second_factor: None where none is asked.
         limits: charged together, all or none.
+        tokens: the kinds of tokens that are accepted.
+        confirm: whether the issuer is asked about every token, signed ones too.
     """
 
     scopes: frozenset[str] = frozenset()
     groups: frozenset[str] | None = None
     second_factor: SecondFactor | None = None
     limits: tuple[Limit, ...] = ()
+    tokens: frozenset[TokenKind] = ALL_KINDS
+    confirm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,11 @@ class Server:
         return tuple(rule for rule in self.tools if rule.matches(tool))
 
     @property
+    def accepts_opaque(self) -> bool:
+        """Tell whether a token may be opaque, for all that the server's own rule says."""
+        return TokenKind.OPAQUE in self.rule.tokens
+
+    @property
     def accepts_legacy(self) -> bool:
         """Tell whether the protocol of sessions (before 2026-07-28) is accepted."""
         return not self.versions.isdisjoint(LEGACY)
@@ -106,6 +126,7 @@ class Policy:
         clients: by client id; where any is named, others are refused.
         limits: charged on every request, whatever the server.
         max_body: the longest body in bytes.
+        confirm_age: how old, in seconds, the issuer's word may be where a rule asks to confirm.
     """
 
     issuer: str
@@ -114,3 +135,4 @@ class Policy:
     clients: Mapping[str, KnownClient] = field(default_factory=lambda: MappingProxyType({}))
     limits: tuple[Limit, ...] = ()
     max_body: int = 1 << 20
+    confirm_age: float = 0.0

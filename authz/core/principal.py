@@ -40,6 +40,10 @@ class Principal:
         token_id: what a revocation of this one token names: hex SHA-256 of the signed part of a
             JWT (not of its signature: ECDSA signatures can be altered and stay valid).
         key_id: the `kid` of the key that signed it; empty where a key without kid did.
+        opaque: whether it is not signed, so that all of this is what the issuer said of it
+            (RFC 7662); its token_id is then the hex SHA-256 of the whole token.
+        confirmed_at: when the issuer was last asked about it, seconds since the epoch; None where
+            nobody asked.
     """
 
     issuer: str
@@ -54,6 +58,8 @@ class Principal:
     expires_at: int
     token_id: str
     key_id: str = ""
+    opaque: bool = False
+    confirmed_at: float | None = None
 
     @property
     def person(self) -> Person | None:

@@ -192,6 +192,14 @@ class Reason(Enum):
         _OWN - 28,
         "The access token was revoked. Log in again.",
     )
+    TOKEN_SIGNED = Row(
+        "token_signed",
+        401,
+        "invalid_token",
+        _OWN - 29,
+        "Only opaque access tokens are accepted here. The operator can leave "
+        "access_token_signed_response_alg out for this client.",
+    )
     # --- people, clients, scopes ------------------------------------------------------------
     CLIENT_NOT_ALLOWED = Row(
         "client_not_allowed",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import httpx
+from pydantic import SecretStr
 
 from authz.config.load import Settings
 from authz.config.model import Issuer
@@ -17,6 +18,7 @@ from authz.config.model import Redis as RedisConfig
 from authz.ledger.redis import RedisOptions
 from authz.server.check import Snapshot
 from authz.server.counting import Counting
+from authz.server.introspecting import Introspecting
 from authz.server.redis_options import redis_options
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
@@ -34,8 +36,14 @@ _CONNECT: Final = 5.0
 class Identity:
     """Own what verifies the tokens of one issuer."""
 
-    def __init__(self, issuer: Issuer, recorder: Recorder) -> None:
-        """Build the key set and the verifier; nothing is fetched yet."""
+    def __init__(self, issuer: Issuer, credential: SecretStr | None, recorder: Recorder) -> None:
+        """Build the key set and the verifier; nothing is fetched yet.
+
+        Args:
+            issuer: the section of authz.yaml.
+            credential: what introspection is allowed with; None where it is not configured.
+            recorder: where faults go.
+        """
         self._recorder = recorder
         self._max_age = issuer.keys.max_age
         algorithms = frozenset[str](issuer.algorithms)
@@ -46,7 +54,13 @@ class Identity:
         )
         self.keys = SigningKeys(source, renewal, observer=self._observe)
         rules = ClaimRules(issuer.url, int(issuer.leeway), int(issuer.max_lifetime))
-        self.verifier = TokenVerifier(self.keys, rules, algorithms)
+        self._introspecting: Introspecting | None = None
+        if issuer.introspection is not None and credential is not None:
+            self._introspecting = Introspecting(
+                issuer, issuer.introspection, credential, rules, recorder
+            )
+        introspector = None if self._introspecting is None else self._introspecting.introspector
+        self.verifier = TokenVerifier(self.keys, rules, algorithms, introspector)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -69,6 +83,8 @@ class Identity:
             self._task.cancel()
             await asyncio.wait({self._task})
         await self.keys.aclose()
+        if self._introspecting is not None:
+            await self._introspecting.aclose()
         await self._client.aclose()
 
     def _observe(self, fetched: Fetched) -> None:
@@ -90,6 +106,7 @@ class _Sources:
     """Hold what the parts were built from, to tell whether they can be kept."""
 
     issuer: Issuer
+    credential: SecretStr | None
     redis: RedisConfig
     options: RedisOptions | None
     workers: int
@@ -119,8 +136,13 @@ class Assembly:
         """
         config = settings.config
         options = redis_options(settings, env)
-        self.sources = _Sources(config.issuer, config.redis, options, config.service.workers)
-        self.identity = _kept_identity(self.sources, before) or Identity(config.issuer, recorder)
+        credential = settings.secrets.introspection
+        self.sources = _Sources(
+            config.issuer, credential, config.redis, options, config.service.workers
+        )
+        self.identity = _kept_identity(self.sources, before) or Identity(
+            config.issuer, credential, recorder
+        )
         self.counting = _kept_counting(self.sources, before) or Counting(
             config.redis, options, config.service.workers, recorder
         )
@@ -170,9 +192,11 @@ _POLL: Final = 0.02
 
 
 def _kept_identity(sources: _Sources, before: Assembly | None) -> Identity | None:
-    if before is None or before.sources.issuer != sources.issuer:
+    if before is None:
         return None
-    return before.identity
+    was = before.sources
+    same = (was.issuer, was.credential) == (sources.issuer, sources.credential)
+    return before.identity if same else None
 
 
 def _kept_counting(sources: _Sources, before: Assembly | None) -> Counting | None:

@@ -1,18 +1,29 @@
 """The check: bytes of a CheckRequest in, bytes of a CheckResponse out, for any transport.
 
 Law: every path ends in exactly one decision, recorded once; whatever raises is a refusal; and
-nothing waits for anybody but the ledger where the token is known.
+nothing waits for anybody but the ledger where the token is known and no rule asks to confirm it.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
 from authz.core.answers import refusal, upstream
-from authz.core.decision import Allow, Call, Decision, Deny, authorize, conclude, denied, read
+from authz.core.decision import (
+    Allow,
+    Call,
+    Decision,
+    Deny,
+    Pending,
+    authorize,
+    conclude,
+    confirmed,
+    denied,
+    read,
+)
 from authz.core.ledger import Ledger, Unavailable
 from authz.core.policy import Policy
 from authz.core.principal import Principal
@@ -35,12 +46,25 @@ class TokenVerifier(Protocol):
         """Return the principal of a token that was verified before and still holds."""
         ...
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, opaque: bool) -> Principal:
         """Verify a token.
+
+        Args:
+            token: the token.
+            opaque: whether the issuer may be asked about one that is not signed.
 
         Raises:
             Refused: where it is no valid access token of the issuer.
             Unavailable: where the issuer had to be asked and did not answer.
+        """
+        ...
+
+    async def confirm(self, token: str, principal: Principal, since: float) -> Principal:
+        """Return the principal of a verified token as the issuer sees it since a moment.
+
+        Raises:
+            Refused: where the token is not active any more.
+            Unavailable: where the issuer did not answer.
         """
         ...
 
@@ -124,7 +148,9 @@ class Check:
             if wait is not None:
                 return _too_many(call, wait)
             try:
-                principal = await snapshot.verifier.verify(call.token)
+                principal = await snapshot.verifier.verify(
+                    call.token, opaque=call.server.accepts_opaque
+                )
             except Refused as refused:
                 self._refusals.bad_token(address, self._clock())
                 return denied(refused, call.server)
@@ -137,10 +163,25 @@ class Check:
         return decision
 
     async def _authorized(self, call: Call, principal: Principal, snapshot: Snapshot) -> Decision:
-        pending = authorize(call, principal, snapshot.policy, self._clock())
+        now = self._clock()
+        pending = authorize(call, principal, snapshot.policy, now)
+        if isinstance(pending, Pending) and pending.confirm_since is not None:
+            pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
         if isinstance(pending, Deny):
             return pending
         return conclude(pending, await snapshot.ledger.take(pending.query))
+
+
+async def _confirmed(
+    pending: Pending, since: float, snapshot: Snapshot, now: float
+) -> Pending | Deny:
+    call, principal = pending.call, pending.principal
+    try:
+        principal = await snapshot.verifier.confirm(call.token, principal, since)
+    except Refused as refused:
+        deny = denied(refused, call.server)
+        return replace(deny, message=pending.message, principal=principal)
+    return confirmed(pending, principal, snapshot.policy, now)
 
 
 def _too_many(call: Call, wait: int) -> Deny:

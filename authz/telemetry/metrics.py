@@ -1,7 +1,7 @@
 """Metrics for Prometheus, all declared in this file.
 
 Law: no label holds what a caller chose. Servers come from the configuration, reasons and
-dependencies from closed sets; everything else is a number.
+dependencies and outcomes from closed sets; everything else is a number.
 """
 
 from collections.abc import Callable
@@ -44,6 +44,19 @@ class Metrics:
             "authz_token_cache_total",
             "Look-ups in the cache of verified tokens, by outcome (hit, miss).",
             ["outcome"],
+            registry=self.registry,
+        )
+        self.introspections: Final = Counter(
+            "authz_introspections_total",
+            "Look-ups of tokens at the issuer, by outcome (active, inactive, refused, turned_away, "
+            "or the fault of the issuer).",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.introspection_duration: Final = Histogram(
+            "authz_introspection_duration_seconds",
+            "Time from a question to the issuer to its answer.",
+            buckets=_BUCKETS,
             registry=self.registry,
         )
         self.reloads: Final = Counter(

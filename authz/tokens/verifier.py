@@ -1,7 +1,8 @@
 """From a bearer token to a principal: shape, issuer, key, signature, claims, in that order.
 
-Law: nothing is asked of the issuer for a token that cannot be good, and no principal is built or
-remembered before the signature was verified with the key's own algorithm.
+Law: nothing is asked of the issuer for a token that cannot be good, and no principal of a signed
+token is built or remembered before its signature was verified with the key's own algorithm. What
+looks signed is never introspected in place of that.
 """
 
 import hashlib
@@ -11,16 +12,19 @@ from typing import Final
 
 import jwt
 
+from authz.core.ledger import Unavailable
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.tokens.cache import PrincipalCache
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
+from authz.tokens.introspection import Introspector
 from authz.tokens.jose import MAX_TOKEN, Unverified, is_opaque, read_jws
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, VerificationKey, check_algorithms
 from authz.tokens.keys import SigningKeys
 
 _CAPACITY: Final = 10_000
+_DOTS: Final = 2  # of a compact JWS; an opaque token has fewer
 
 
 class TokenVerifier:
@@ -31,11 +35,14 @@ class TokenVerifier:
         keys: SigningKeys,
         rules: ClaimRules,
         algorithms: frozenset[str] = DEFAULT_ALGORITHMS,
+        introspector: Introspector | None = None,
         *,
         clock: Callable[[], float] = time.time,
         capacity: int = _CAPACITY,
     ) -> None:
         """Take the issuer's keys and rules; `clock` gives seconds since the epoch.
+
+        Without an introspector opaque tokens are refused.
 
         Raises:
             ValueError: where an algorithm is not an asymmetric signature.
@@ -43,6 +50,7 @@ class TokenVerifier:
         self._keys = keys
         self._rules = rules
         self._algorithms = check_algorithms(algorithms)
+        self._introspector = introspector
         self._clock = clock
         self._cache = PrincipalCache(capacity)
         self._jws = jwt.PyJWS(sorted(self._algorithms))
@@ -56,26 +64,49 @@ class TokenVerifier:
         # A token that cannot be good has no digest: hashing a megabyte would be work for nothing.
         if len(token) > MAX_TOKEN or not token.isascii():
             return None
+        # A signed token that was confirmed is known to the introspector too; it is good for
+        # nothing without its signature.
+        if self._introspector is not None and token.count(".") < _DOTS:
+            return self._introspector.known(token)
         return self._cache.get(_digest(token), self._clock() if now is None else now)
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, opaque: bool = True) -> Principal:
         """Return who sent the token; the audience is the caller's to compare.
+
+        Args:
+            token: the token.
+            opaque: whether the issuer may be asked about one that is not signed.
 
         Raises:
             Refused: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED, or
                 AUDIENCE_MISMATCH for a token that is for nobody.
-            Unavailable: where its key is not known and the issuer does not answer in time.
+            Unavailable: where the issuer has to be asked, for a key or about an opaque token, and
+                does not answer in time.
         """
         known = self.cached(token)
         if known is not None:
             return known
-        if is_opaque(token):
-            return await self._introspect()
-        return await self._verify_jwt(token)
+        if not is_opaque(token):
+            return await self._verify_jwt(token)
+        if self._introspector is None or not opaque:
+            raise Refused(Reason.TOKEN_OPAQUE)
+        return await self._introspector.principal(token)
 
-    async def _introspect(self) -> Principal:
-        """Refuse opaque tokens: the one place where introspection will answer for them."""
-        raise Refused(Reason.TOKEN_OPAQUE)
+    async def confirm(self, token: str, principal: Principal, since: float) -> Principal:
+        """Return the principal of a verified token as far as the issuer still agrees.
+
+        Args:
+            token: a token that `cached` or `verify` gave the principal of.
+            principal: what they gave.
+            since: how old the issuer's word may be, seconds since the epoch.
+
+        Raises:
+            Refused: TOKEN_REVOKED where it is not active any more.
+            Unavailable: where the issuer does not answer in time, or cannot be asked at all.
+        """
+        if self._introspector is None:
+            raise Unavailable("issuer", "introspection is not configured")
+        return await self._introspector.confirm(token, principal, since)
 
     async def _verify_jwt(self, token: str) -> Principal:
         unverified = read_jws(token, self._algorithms)

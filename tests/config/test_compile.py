@@ -11,7 +11,7 @@ from authz.config.compile import compile_policy, metadata_url
 from authz.config.load import Settings
 from authz.config.model import Config
 from authz.core.limits import Limit, Per
-from authz.core.policy import KnownClient, Rule, ToolRule
+from authz.core.policy import KnownClient, Rule, TokenKind, ToolRule
 from authz.core.second_factor import ALL_EVIDENCE, Evidence, Method, SecondFactor
 
 SettingsOf = Callable[[str], Settings]
@@ -46,6 +46,7 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
             Limit("files:client,user:60/minute", Per.CLIENT_USER, 60, 60, place="files"),
             Limit("files:user:1000/day", Per.USER, 1000, 86400, place="files"),
         ),
+        tokens=frozenset({TokenKind.JWT}),
     )
     assert files.tools == (
         ToolRule("read_*", Rule()),

@@ -117,7 +117,7 @@ def test_wrong_files(
     password_file.write_bytes(data)
 
     assert said(with_redis(f"password_file: {password_file}")) == (
-        f"authz.yaml:9: redis.password_file: {words}; put the password into it, as its only line"
+        f"authz.yaml:9: redis.password_file: {words}; put the secret into it, as its only line"
     )
 
 

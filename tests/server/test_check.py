@@ -35,12 +35,15 @@ class Tokens:
     def cached(self, token: str) -> Principal | None:
         return self._known if token == "known" else None
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, opaque: bool) -> Principal:
         self.asked.append(token)
         if self._verify is None:
             await asyncio.Event().wait()
             raise AssertionError("nobody sets the event")
         return self._verify(token)
+
+    async def confirm(self, token: str, principal: Principal, since: float) -> Principal:
+        raise AssertionError("no rule asks for it")
 
 
 class Answers:

@@ -1,0 +1,92 @@
+"""The part that asks the issuer about tokens, as authz.yaml has it.
+
+Law: a credential goes from the settings into the proof and nowhere else; every look-up is counted,
+and what is wrong with the issuer is written down once, not for every token.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+from pydantic import SecretStr
+
+from authz.config.model import Introspection as Configured
+from authz.config.model import Issuer
+from authz.telemetry.recorder import Recorder
+from authz.tokens.claims import ClaimRules
+from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
+from authz.tokens.documents import issuer_client
+from authz.tokens.gate import Gate
+from authz.tokens.introspection import Introspector
+from authz.tokens.introspection_endpoint import IntrospectionEndpoint
+from authz.tokens.issuer import IssuerAddress
+from authz.tokens.lookups import Ages, LookUp, LookUps
+
+# How much longer than the longest wait of a request a question may take: an answer that comes
+# late still fills the cache.
+_PATIENCE: Final = 4
+
+
+class Introspecting:
+    """Own what asks the issuer about tokens.
+
+    Attributes:
+        introspector: what the verifier is given.
+    """
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        configured: Configured,
+        credential: SecretStr,
+        rules: ClaimRules,
+        recorder: Recorder,
+    ) -> None:
+        """Build it; nothing is asked yet.
+
+        Raises:
+            ValueError: where the credential is no private key, and should be one.
+        """
+        self._recorder = recorder
+        total = issuer.deadline * _PATIENCE
+        width = configured.concurrency
+        self._client: httpx.AsyncClient = issuer_client(
+            timeout=total, connections=width, kept=width
+        )
+        endpoint = IntrospectionEndpoint(
+            IssuerAddress(issuer.url, issuer.internal),
+            _auth(issuer, configured, credential.get_secret_value()),
+            self._client,
+            total=total,
+        )
+        ages = Ages(configured.max_age, configured.negative_age, issuer.deadline)
+        lookups = LookUps(endpoint, rules, ages, Gate(width), observer=self._observe)
+        self.introspector = Introspector(lookups)
+
+    async def aclose(self) -> None:
+        """End the questions under way and close the connections."""
+        await self.introspector.aclose()
+        await self._client.aclose()
+
+    def _observe(self, look_up: LookUp) -> None:
+        metrics = self._recorder.metrics
+        metrics.introspections.labels(look_up.outcome).inc()
+        if look_up.seconds is not None:
+            metrics.introspection_duration.observe(look_up.seconds)
+        if look_up.fault is not None:
+            metrics.dependency_errors.labels("issuer").inc()
+        if look_up.news:
+            fault = "" if look_up.fault is None else look_up.fault.value
+            self._recorder.event("introspection", fault=fault, detail=look_up.detail)
+
+
+def _auth(issuer: Issuer, configured: Configured, credential: str) -> ClientAuth:
+    if configured.auth == "private_key_jwt":
+        return PrivateKeyJwt(configured.client_id, credential, issuer.url, configured.key_id)
+    return _SECRETS[configured.auth](configured.client_id, credential)
+
+
+_SECRETS: Final[dict[str, Callable[[str, str], ClientAuth]]] = {
+    "client_secret_basic": ClientSecretBasic,
+    "client_secret_post": ClientSecretPost,
+}

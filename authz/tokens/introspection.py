@@ -1,0 +1,101 @@
+"""Opaque tokens to principals, and signed ones confirmed, by what the issuer says of them.
+
+Law: a refresh token, a code or anything that is no opaque access token by its shape is never sent
+on; and whoever keeps using a token that is known never waits for the issuer.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.tokens.lookups import LookUps
+from authz.tokens.statement import agreed
+
+# A token is guessed by chance unless it has 128 bits (RFC 6749, section 10.10): 22 characters of
+# base64url at the least. The longest is for our memory and the issuer's.
+_LENGTHS: Final = range(22, 1024 + 1)
+_AUTHELIA: Final = "authelia_at_"
+# Authelia's own: 32 random octets, a dot, and their MAC.
+_AUTHELIA_SHAPE: Final = re.compile(r"authelia_at_[A-Za-z0-9_-]{43,}\.[A-Za-z0-9_-]{43,}\Z")
+# How much of its age a statement has used up when it is renewed without anybody waiting.
+_RENEWAL: Final = 0.7
+
+
+def check_shape(token: str) -> None:
+    """Refuse what no opaque access token looks like, before it costs the issuer anything.
+
+    Whether a token is opaque at all, and no refresh token or code of Authelia's, was looked at
+    before (`jose.is_opaque`).
+
+    Raises:
+        Refused: TOKEN_INVALID.
+    """
+    if len(token) not in _LENGTHS:
+        raise Refused(Reason.TOKEN_INVALID, "not as long as an opaque token")
+    if token.startswith(_AUTHELIA) and _AUTHELIA_SHAPE.match(token) is None:
+        raise Refused(Reason.TOKEN_INVALID, "not as Authelia writes an access token")
+
+
+class Introspector:
+    """Answer for tokens by what the issuer says of them."""
+
+    def __init__(self, lookups: LookUps, *, clock: Callable[[], float] = time.time) -> None:
+        """Take who asks and remembers; `clock` gives seconds since the epoch."""
+        self._lookups = lookups
+        self._ages = lookups.ages
+        self._clock = clock
+
+    def known(self, token: str) -> Principal | None:
+        """Return the principal of an opaque token that is known; at once.
+
+        What is known and grows old is renewed in the background.
+        """
+        now = self._clock()
+        said = self._lookups.remembered(token, now - self._ages.active)
+        if said is None or said.principal is None:
+            return None
+        if now - said.asked_at > self._ages.active * _RENEWAL:
+            self._lookups.renew(token)
+        return said.principal
+
+    async def principal(self, token: str) -> Principal:
+        """Return who presents an opaque token.
+
+        Raises:
+            Refused: TOKEN_INVALID where it is not active; as `read_principal` where what the
+                issuer says of it is of no use.
+            Unavailable: where the issuer does not answer in time.
+        """
+        check_shape(token)
+        said = await self._lookups.statement(token, self._clock() - self._ages.active)
+        if said.principal is None:
+            raise Refused(*said.refusal)
+        return said.principal
+
+    async def confirm(self, token: str, known: Principal, since: float) -> Principal:
+        """Return the principal of a verified token as far as the issuer still agrees.
+
+        Args:
+            token: signed or opaque, verified before.
+            known: its principal so far.
+            since: how old the issuer's word may be, seconds since the epoch.
+
+        Raises:
+            Refused: TOKEN_REVOKED where the token is not active any more, TOKEN_INVALID where
+                the issuer's answer is about another one.
+            Unavailable: where the issuer does not answer in time.
+        """
+        said = await self._lookups.statement(token, since)
+        if not said.active:
+            raise Refused(Reason.TOKEN_REVOKED, "not active at the issuer")
+        if said.principal is None:
+            raise Refused(*said.refusal)
+        return agreed(known, said.principal)
+
+    async def aclose(self) -> None:
+        """End the questions that are under way."""
+        await self._lookups.aclose()

@@ -1,0 +1,234 @@
+"""Look-ups at the issuer: what it said of tokens, asked rarely, together and within bounds.
+
+Law: a token is asked about once for all who wait for it, and nobody waits longer than the deadline
+while the question goes on. What is known of a token is never pushed out by tokens of strangers, and
+an issuer that fails is left alone but for a probe now and then.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from authz.core.ledger import Unavailable
+from authz.tokens.claims import ClaimRules
+from authz.tokens.documents import Fault, IssuerError
+from authz.tokens.gate import Gate, Turn, TurnedAwayError
+from authz.tokens.statement import Statement, Statements, read_statement, token_digest
+
+# Seconds that anybody waits for a probe of an issuer that fails.
+_PROBE: Final = 0.1
+
+
+class Asking(Protocol):
+    """Ask the issuer about a token."""
+
+    async def ask(self, token: str) -> Mapping[str, object]:
+        """Return its answer.
+
+        Raises:
+            IssuerError: where it gives no usable one.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """Say how long statements hold and callers wait; all in seconds.
+
+    Attributes:
+        active: how old a statement on an active token may be.
+        inactive: how long a token that is not active is not asked about again.
+        deadline: how long a request waits; also when an answer counts as late.
+    """
+
+    active: float = 30.0
+    inactive: float = 10.0
+    deadline: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Report one look-up to the observer, which counts and logs.
+
+    Attributes:
+        outcome: `active`, `inactive`, `refused` (active, and of no use), `turned_away` (not
+            asked), or the label of a fault.
+        seconds: from the question to the answer; None where nothing was asked.
+        fault: what went wrong, where something did.
+        detail: fixed words on the fault.
+        news: whether the issuer answers again, or fails otherwise than last time.
+    """
+
+    outcome: str
+    seconds: float | None = None
+    fault: Fault | None = None
+    detail: str = ""
+    news: bool = False
+
+
+def _ignore(_: LookUp) -> None:
+    """Observe nothing."""
+
+
+class LookUps:
+    """Ask and remember. One per worker, used from one event loop."""
+
+    def __init__(
+        self,
+        endpoint: Asking,
+        rules: ClaimRules,
+        ages: Ages = Ages(),
+        gate: Gate | None = None,
+        *,
+        capacity: int = 10_000,
+        observer: Callable[[LookUp], None] = _ignore,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take whom to ask and how long answers hold; nothing is asked yet.
+
+        Args:
+            endpoint: whom to ask.
+            rules: what claims must keep to.
+            ages: how long statements hold and callers wait.
+            gate: how many questions there may be at once; eight by default.
+            capacity: how many active and how many other tokens are remembered.
+            observer: is told of every look-up.
+            clock: seconds since the epoch.
+        """
+        self.ages = ages
+        self._endpoint = endpoint
+        self._rules = rules
+        self._gate = Gate(8) if gate is None else gate
+        # Two shelves: junk fills its own and pushes no known token out.
+        self._active = Statements(capacity)
+        self._inactive = Statements(capacity)
+        self._asking: dict[bytes, asyncio.Task[Statement | IssuerError]] = {}
+        self._observer = observer
+        self._clock = clock
+        self._fault: Fault | None = None
+
+    def remembered(self, token: str, since: float) -> Statement | None:
+        """Return what is known of a token; at once.
+
+        `since` (seconds since the epoch) is for active tokens: what is not active does not become
+        so again, so only its own age counts.
+        """
+        return self._remembered(token_digest(token), since)
+
+    async def statement(self, token: str, since: float) -> Statement:
+        """Return a statement on a token that was asked for since then, or wait for it.
+
+        Raises:
+            Unavailable: where the issuer gives none in time.
+        """
+        digest, loop = token_digest(token), asyncio.get_running_loop()
+        patience = self.ages.deadline
+        end = loop.time() + (min(patience, _PROBE) if self._gate.failing else patience)
+        while (said := self._remembered(digest, since)) is None:
+            task = self._asking.get(digest) or self._ask(digest, token)
+            await asyncio.wait({task}, timeout=max(0.0, end - loop.time()))
+            if not task.done():
+                raise Unavailable("issuer", "introspection takes too long")
+            outcome = task.result()
+            if isinstance(outcome, IssuerError):
+                raise Unavailable("issuer", outcome.detail)
+            # A question that was sent before `since` is none of ours: ask again.
+            if outcome.asked_at >= since:
+                return outcome
+        return said
+
+    def renew(self, token: str) -> None:
+        """Ask anew in the background, if that can be done now."""
+        digest = token_digest(token)
+        if digest not in self._asking:
+            try:
+                self._ask(digest, token)
+            except Unavailable:
+                return  # what is known holds until it is too old
+
+    async def aclose(self) -> None:
+        """End the questions that are under way."""
+        tasks = set(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _remembered(self, digest: bytes, since: float) -> Statement | None:
+        now = self._clock()
+        said = self._inactive.get(digest, now - self.ages.inactive, now)
+        if said is not None:
+            return said
+        said = self._active.get(digest, since, now)
+        expired = said is None or said.principal is None or said.principal.expires_at <= now
+        return None if expired else said
+
+    def _ask(self, digest: bytes, token: str) -> "asyncio.Task[Statement | IssuerError]":
+        """Begin a question.
+
+        Raises:
+            Unavailable: where there may be none now.
+        """
+        try:
+            turn = self._gate.join(known=digest in self._active)
+        except TurnedAwayError as error:
+            self._observer(LookUp("turned_away"))
+            raise Unavailable("issuer", f"introspection: {error}") from error
+        task = asyncio.create_task(self._question(digest, token, turn))
+        self._asking[digest] = task
+        return task
+
+    async def _question(self, digest: bytes, token: str, turn: Turn) -> Statement | IssuerError:
+        """Ask, remember, and report; raise nothing, since perhaps nobody waits any more."""
+        try:
+            async with turn:
+                outcome = await self._answer(digest, token, turn)
+        except TurnedAwayError as error:
+            self._observer(LookUp("turned_away"))
+            return IssuerError(Fault.UNREACHABLE, f"introspection: {error}")
+        finally:
+            del self._asking[digest]
+        if isinstance(outcome, Statement):
+            self._remember(digest, outcome)
+        return outcome
+
+    async def _answer(self, digest: bytes, token: str, turn: Turn) -> Statement | IssuerError:
+        loop, asked_at = asyncio.get_running_loop(), self._clock()
+        began = loop.time()
+        # Before it fails for good, an issuer that hangs would have all our questions.
+        late = loop.call_later(self.ages.deadline, turn.failed)
+        outcome: Statement | IssuerError
+        try:
+            answer = await self._endpoint.ask(token)
+            outcome = read_statement(answer, self._rules, digest, asked_at, self._clock())
+        except IssuerError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001 - what an issuer sends must not be a crash of ours
+            outcome = IssuerError(Fault.UNEXPECTED, type(error).__name__)
+        finally:
+            late.cancel()
+        if isinstance(outcome, IssuerError):
+            turn.failed()
+        else:
+            turn.succeeded()
+        self._report(outcome, loop.time() - began)
+        return outcome
+
+    def _remember(self, digest: bytes, said: Statement) -> None:
+        shelf, other = self._active, self._inactive
+        if said.principal is None:
+            shelf, other = other, shelf
+        shelf.put(digest, said)
+        other.forget(digest)
+
+    def _report(self, outcome: Statement | IssuerError, seconds: float) -> None:
+        before, detail = self._fault, ""
+        if isinstance(outcome, IssuerError):
+            self._fault, detail = outcome.fault, outcome.detail
+            label = outcome.fault.value
+        else:
+            self._fault, label = None, outcome.label
+        news = before is not self._fault
+        self._observer(LookUp(label, seconds, self._fault, detail, news))

@@ -1,0 +1,151 @@
+"""What the issuer said of a token when it was asked (RFC 7662, section 2.2).
+
+Law: a token is active where `active` is true and nothing else; what is said of an active token is
+read as strictly as a signed token's claims. A statement holds as of the moment it was asked for.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.tokens.claims import ClaimRules, read_principal
+from authz.tokens.documents import Fault, IssuerError
+
+_BEARER: Final = "bearer"
+_ACCESS: Final = "access_token"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Hold what was said.
+
+    Attributes:
+        asked_at: when the question was sent, seconds since the epoch.
+        active: what `active` said.
+        principal: who the token stands for; None where it is not active, or of no use.
+        refusal: why there is no principal.
+    """
+
+    asked_at: float
+    active: bool
+    principal: Principal | None = None
+    refusal: tuple[Reason, str] = (Reason.TOKEN_INVALID, "not active")
+
+    @property
+    def label(self) -> str:
+        """Return the label of a metric."""
+        if not self.active:
+            return "inactive"
+        return "refused" if self.principal is None else "active"
+
+
+def token_digest(token: str) -> bytes:
+    """Return what a token is remembered by; it is ASCII."""
+    return hashlib.sha256(token.encode("ascii")).digest()
+
+
+def read_statement(
+    answer: Mapping[str, object], rules: ClaimRules, digest: bytes, asked_at: float, now: float
+) -> Statement:
+    """Read the issuer's answer.
+
+    Args:
+        answer: the JSON object.
+        rules: what claims must keep to.
+        digest: of the token, whole: there is no other name for it.
+        asked_at: when the question was sent.
+        now: the time.
+
+    Raises:
+        IssuerError: MALFORMED where `active` is no boolean: an issuer that says so is broken, and
+            a log-in is not thrown away for that.
+    """
+    active = answer.get("active")
+    if not isinstance(active, bool):
+        raise IssuerError(Fault.MALFORMED, "active is neither true nor false")
+    if not active:
+        return Statement(asked_at, active)
+    try:
+        _check_kind(answer)
+        # RFC 7662 lets an issuer leave `iss` out, as Authelia does; another's is refused.
+        claims = {"iss": rules.issuer, **answer}
+        principal = read_principal(claims, rules, now, token_id=digest.hex(), key_id="")
+    except Refused as refused:
+        return Statement(asked_at, active, None, (refused.reason, refused.detail))
+    return Statement(asked_at, active, replace(principal, opaque=True, confirmed_at=asked_at))
+
+
+def _check_kind(answer: Mapping[str, object]) -> None:
+    """Refuse what is no bearer access token, where the answer says what it is."""
+    kind = answer.get("token_type", _BEARER)
+    if not isinstance(kind, str) or kind.lower() != _BEARER:
+        raise Refused(Reason.TOKEN_WRONG_KIND, "token_type is not bearer")
+    if answer.get("token_use", _ACCESS) != _ACCESS:  # Ory's word for it
+        raise Refused(Reason.TOKEN_WRONG_KIND, "token_use is not access_token")
+
+
+def agreed(known: Principal, said: Principal) -> Principal:
+    """Return a principal as far as the token and the issuer's statement on it agree.
+
+    Scopes and audience may have become fewer, never more.
+
+    Raises:
+        Refused: TOKEN_INVALID where the statement is about somebody else.
+    """
+    if (known.issuer, known.client_id, known.subject) != (
+        said.issuer,
+        said.client_id,
+        said.subject,
+    ):
+        raise Refused(Reason.TOKEN_INVALID, "the issuer's answer is about another token")
+    return replace(
+        known,
+        scopes=known.scopes & said.scopes,
+        audience=tuple(entry for entry in known.audience if entry in said.audience),
+        expires_at=min(known.expires_at, said.expires_at),
+        confirmed_at=said.confirmed_at,
+    )
+
+
+class Statements:
+    """Hold the newest statement on each of so many tokens; the least recently used go first."""
+
+    def __init__(self, capacity: int) -> None:
+        """Take how many to hold at most, at least 1."""
+        if capacity < 1:
+            raise ValueError("statements are held for at least one token")
+        self._capacity = capacity
+        self._entries: OrderedDict[bytes, Statement] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._entries
+
+    def get(self, digest: bytes, since: float, now: float) -> Statement | None:
+        """Return the statement on a token that was asked for in this time.
+
+        One from the future, which a clock that stepped back leaves behind, is not used.
+        """
+        found = self._entries.get(digest)
+        if found is None or not since <= found.asked_at <= now:
+            return None
+        self._entries.move_to_end(digest)
+        return found
+
+    def put(self, digest: bytes, statement: Statement) -> None:
+        """Remember a statement in place of the one before."""
+        self._entries[digest] = statement
+        self._entries.move_to_end(digest)
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def forget(self, digest: bytes) -> None:
+        """Forget the statement on a token."""
+        self._entries.pop(digest, None)
