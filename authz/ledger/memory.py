@@ -1,8 +1,8 @@
 """The ledger in one process: the twin that answers as Redis does, in bounded memory.
 
 Law: memory is bounded, and a bucket is forgotten early only after `capacity` other buckets were
-charged since it was last asked for. Only admitted requests charge, so whoever wants its own
-bucket forgotten must be admitted `capacity` times elsewhere for every quota that it gains.
+charged since it was. Only admitted requests charge, so whoever wants its own bucket forgotten
+must be admitted `capacity` times elsewhere for every quota that it gains.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ _CAPACITY: Final = 50_000  # about half a kilobyte each
 
 
 class Buckets:
-    """Charge buckets, and remember those that were asked for lately."""
+    """Charge buckets, and remember those that were charged lately."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         """Remember at most `capacity` buckets."""
@@ -43,10 +43,10 @@ class Buckets:
         """
         changed, outcome = take(self._states, takes, now)
         self._states.update(changed)
-        for each in takes:
-            # Also where it was refused: a bucket in use is not the one to forget.
-            if each.bucket in self._states:
-                self._states.move_to_end(each.bucket)
+        if not outcome.retry_after:
+            # Not where it was refused: a caller could then push its own bucket out for nothing.
+            for bucket in changed:
+                self._states.move_to_end(bucket)
         while len(self._states) > self._capacity:
             self._states.popitem(last=False)
         return outcome
