@@ -133,6 +133,36 @@ def test_a_route_to_a_server_is_exact_and_names_it(text: str) -> None:
     assert len(mcp) == 2 * len(found.config.servers)
 
 
+def test_streams_end_by_their_maximum_and_by_nothing_else() -> None:
+    """Envoy's own 15 s and 5 min would cut the event streams of MCP."""
+    text = SMALLEST.replace("com}\ns", "com, max_stream: 90s}\ns")
+    mcp = [
+        r for r in routes(render(settings(text), Topology())["envoy.yaml"]) if "mcp:" in r["name"]
+    ]
+
+    for action in (route["route"] for route in mcp):
+        assert action["timeout"] == action["idle_timeout"] == "0s"
+        assert action["max_stream_duration"] == {"max_stream_duration": "90s"}
+
+
+def test_what_one_client_can_use_is_bounded() -> None:
+    """Connections, streams, headers and waiting times, as the settings or safe defaults say."""
+    limits = "com, max_connections: 77, max_concurrent_streams: 7, max_body: 2KiB}\ns"
+    document = read(render(settings(SMALLEST.replace("com}\ns", limits)), Topology())["envoy.yaml"])
+    (manager,) = (node for node in nodes(document) if "request_headers_timeout" in node)
+    monitors = {
+        m["name"]: m["typed_config"] for m in document["overload_manager"]["resource_monitors"]
+    }
+
+    assert manager["http2_protocol_options"]["max_concurrent_streams"] == 7
+    assert manager["request_headers_timeout"] == "10s"
+    assert manager["request_timeout"] == "30s"
+    connections = monitors["envoy.resource_monitors.global_downstream_max_connections"]
+    assert connections["max_active_downstream_connections"] == "77"
+    assert monitors["envoy.resource_monitors.fixed_heap"]["max_heap_size_bytes"] == str(1 << 30)
+    assert [n for n in nodes(document) if n.get("max_request_bytes") == 2048]
+
+
 def test_the_only_server_has_its_document_at_the_root_too() -> None:
     """With one server the root document is true for all that is there."""
     documents = [r for r in routes(render(settings(SMALLEST), Topology())["envoy.yaml"])

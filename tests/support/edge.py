@@ -5,7 +5,7 @@ what was answered.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -210,8 +210,35 @@ def settings(text: str) -> Settings:
     return load.read(text, "authz.yaml", {}, secrets=False)
 
 
-def certificate(folder: Path, serial: int, *names: str) -> None:
-    """Write tls.crt and tls.key by rename, as a renewal does."""
+def certificate(folder: Path, serial: int, *names: str, swap: bool) -> None:
+    """Write tls.crt and tls.key as a renewal does.
+
+    Args:
+        folder: where they are found.
+        serial: the serial number, to tell certificates apart.
+        names: whom it is for.
+        swap: the way of Kubernetes: both files are links into a folder, which is a link that is
+            replaced; otherwise each file is renamed into place.
+    """
+    home = folder / f"..{serial}" if swap else folder
+    home.mkdir(exist_ok=True)
+    for file, content in _pair(serial, names):
+        (home / f"{file}.new").write_bytes(content)
+        (home / f"{file}.new").rename(home / file)
+    if swap:
+        _link(folder / "..data", home.name)
+        for file in ("tls.crt", "tls.key"):
+            if not (folder / file).is_symlink():
+                _link(folder / file, f"..data/{file}")
+
+
+def _link(place: Path, target: str) -> None:
+    new = place.with_name(f"{place.name}.new")
+    new.symlink_to(target)
+    new.rename(place)
+
+
+def _pair(serial: int, names: Sequence[str]) -> tuple[tuple[str, bytes], ...]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
     now = datetime.now(UTC)
@@ -231,6 +258,4 @@ def certificate(folder: Path, serial: int, *names: str) -> None:
     private = key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    for file, content in (("tls.crt", signed.public_bytes(pem)), ("tls.key", private)):
-        (folder / f"{file}.new").write_bytes(content)
-        (folder / f"{file}.new").rename(folder / file)
+    return ("tls.crt", signed.public_bytes(pem)), ("tls.key", private)

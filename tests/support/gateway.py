@@ -38,7 +38,7 @@ gateway:
   url: https://mcp.example.test
   listen: 127.0.0.1:0
   http_listen: 127.0.0.1:0
-  tls: {{certificate: {folder}/tls.crt, key: {folder}/tls.key}}
+  tls: {{certificate: {folder}/tls/tls.crt, key: {folder}/tls/tls.key}}
   origins: [https://inspector.example.test]
   max_body: 64KiB
   address_rate: 1000000/second
@@ -130,7 +130,9 @@ def running_gateway() -> Iterator[Gateway]:
     with ExitStack() as stack:
         # Short: the path of a Unix socket has 108 bytes at most.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
-        edge.certificate(folder, 1, GATEWAY, PORTAL)
+        # Not beside the configuration: Envoy must watch this folder for its own sake.
+        (folder / "tls").mkdir()
+        edge.certificate(folder / "tls", 1, GATEWAY, PORTAL, swap=True)
         authz = stack.enter_context(edge.authz(f"unix:{folder}/check"))
         files, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
         notes, _ = stack.enter_context(edge.upstream(folder / "notes"))

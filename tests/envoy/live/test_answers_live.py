@@ -12,6 +12,13 @@ from tests.support.gateway import GATEWAY, GOOD, MAX_BODY, ORIGIN, PORTAL, Gatew
 from tests.support.wild_client import is_json_rpc_error, preflight
 
 
+def test_what_authz_says_passes_untouched(gateway: Gateway) -> None:
+    """Status and body of a denial are authz's own, whatever Envoy says of the same status."""
+    answer = gateway.send("POST", "/files", body=b"{}")
+
+    assert (answer.status, answer.json()) == (401, {"said by": "authz"})
+
+
 def test_a_preflight_of_a_known_origin_is_answered_before_authorization(gateway: Gateway) -> None:
     """A browser learns what it may send without a token."""
     answer = gateway.send("OPTIONS", "/files", *preflight(ORIGIN))

@@ -52,11 +52,14 @@ def test_older_tls_is_refused(gateway: Gateway) -> None:
         pass
 
 
-def test_a_renewed_certificate_is_taken_without_a_restart(gateway: Gateway) -> None:
-    """Renaming chain and key into place is enough; connections before and after are served."""
-    certificate(gateway.folder, 2, GATEWAY, PORTAL)
+@pytest.mark.parametrize(("new", "swap"), [(2, True), (3, False)], ids=["swap", "rename"])
+def test_a_renewed_certificate_is_taken_without_a_restart(
+    gateway: Gateway, new: int, *, swap: bool
+) -> None:
+    """Links that are swapped or files renamed into place are enough."""
+    certificate(gateway.folder / "tls", new, GATEWAY, PORTAL, swap=swap)
 
-    serials = iter(lambda: serial(gateway), 2)
+    serials = iter(lambda: serial(gateway), new)
     assert sum(1 for _ in zip(serials, range(500), strict=False)) < 500
     assert gateway.send("POST", "/files", GOOD, body=b"{}").status == 200
 

@@ -150,6 +150,25 @@ def test_connect_and_upgrade_open_nothing(gateway: Gateway, target: str) -> None
 
 
 @pytest.mark.attack("path-games")
+@pytest.mark.parametrize("target", ["//files", "/./files", "/x/../files", "/notes/..//files"])
+def test_another_spelling_of_a_path_is_made_the_one_that_is_judged(
+    gateway: Gateway, target: str
+) -> None:
+    """Slashes are merged and dots resolved before routes are compared and authz is asked."""
+    assert gateway.send("POST", target, GOOD, body=b"{}").status == 200
+
+    assert (gateway.authz.last.path, gateway.authz.last.context["server"]) == ("/files", "files")
+
+
+@pytest.mark.attack("path-games")
+@pytest.mark.parametrize("target", ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%5C..%5Cb"])
+def test_an_escaped_slash_is_refused_on_any_path(gateway: Gateway, target: str) -> None:
+    """Who is behind could read it as a slash; not even the portal is sent one."""
+    assert gateway.portal("GET", target).status == 400
+    assert gateway.arrived()["issuer"] == 0
+
+
+@pytest.mark.attack("path-games")
 @pytest.mark.parametrize("target", ["/files/", "/Files", "/files;v=1", "/files.", "/%2ffiles"])
 def test_a_path_that_is_no_servers_is_answered_for_mcp_clients(
     gateway: Gateway, target: str
