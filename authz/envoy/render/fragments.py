@@ -19,11 +19,14 @@ Pieces of Envoy's configuration for an Envoy that is there already, from authz.y
 `authz envoy-config --fragment`.
 
 http_filters: put them into the HTTP connection manager in this order, before its router filter.
+  The first takes X-Forwarded-* and its relatives from every request of that listener; routes of
+  yours that need them must add them anew, as virtual_host does.
 virtual_host: put it into the route configuration. On every other route of that listener switch
   ext_authz off (ExtAuthzPerRoute.disabled), or authz is asked about it and refuses it.
 clusters: put them with the others.
 
-The connection manager must have these settings, or the routes can be walked around:
+The connection manager must have these settings; with them the address, path and headers that
+authz judges are the ones that the servers get:
   use_remote_address: true
   xff_num_trusted_hops: {hops}
   internal_address_config: {{cidr_ranges: [{{address_prefix: 255.255.255.255, prefix_len: 32}}]}}
