@@ -1,0 +1,276 @@
+"""The gate: so many calls, so long a line, and rest for what fails."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.tokens.gate import Gate, Turn, TurnedAwayError
+from tests.tokens.forge import Clock, unhurried
+from tests.tokens.opaque import settled
+
+
+class Stand:
+    """A gate, its clock, and calls that end when a test says so."""
+
+    def __init__(self, width: int = 2) -> None:
+        self.clock = Clock(1000.0)
+        self.gate = Gate(width, clock=self.clock, chance=lambda: 0.5)
+        self.begun: list[str] = []
+        self.turned_away: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.turns: dict[str, Turn] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def call(self, name: str, *, known: bool = False) -> None:
+        """Join, as a call of this name; raises TurnedAwayError where there is no place."""
+        turn = self.turns[name] = self.gate.join(known=known)
+        self.ends[name] = asyncio.Event()
+        self.tasks.append(asyncio.create_task(self._run(name, turn)))
+
+    async def _run(self, name: str, turn: Turn) -> None:
+        try:
+            async with turn:
+                self.begun.append(name)
+                await self.ends[name].wait()
+        except TurnedAwayError:
+            self.turned_away.append(name)
+
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self.ends[name].set()
+        await settled()
+
+    async def close(self) -> None:
+        await self.end(*self.ends)
+        await asyncio.gather(*self.tasks)
+
+
+def play(scene: Callable[[Stand], Awaitable[None]], width: int = 2) -> None:
+    async def run() -> None:
+        stand = Stand(width)
+        await scene(stand)
+        await stand.close()
+
+    asyncio.run(run())
+
+
+def test_no_more_calls_than_the_width() -> None:
+    """Those who come beyond the width wait, and begin in the order in which they came."""
+
+    async def scene(stand: Stand) -> None:
+        for name in "abcd":
+            stand.call(name)
+        await settled()
+        assert stand.begun == ["a", "b"]
+
+        await stand.end("b")
+        assert stand.begun == ["a", "b", "c"]
+        await stand.end("a", "c")
+        assert stand.begun == ["a", "b", "c", "d"]
+
+    play(scene)
+
+
+@pytest.mark.attack("introspection-flood")
+def test_who_is_known_goes_first() -> None:
+    """A known token is not kept waiting by strangers who came before it."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("running")
+        for number in range(10):
+            stand.call(f"stranger-{number}")
+        stand.call("known", known=True)
+
+        await stand.end("running")
+        assert stand.begun == ["running", "known"]
+
+    play(scene, width=1)
+
+
+@pytest.mark.attack("introspection-flood")
+def test_the_line_is_bounded() -> None:
+    """Strangers fill their own line and no more; the known have a line of their own."""
+
+    async def scene(stand: Stand) -> None:
+        for number in range(1 + 16):
+            stand.call(str(number))
+        with pytest.raises(TurnedAwayError):
+            stand.call("one-too-many")
+        stand.call("known", known=True)
+
+    play(scene, width=1)
+
+
+def test_a_failure_turns_everybody_away() -> None:
+    """Who waits in line and who comes during the pause is turned away at once."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("a")
+        stand.call("b")
+        await settled()
+        stand.turns["a"].failed()
+        await stand.end("a")
+
+        assert stand.turned_away == ["b"]
+        assert stand.gate.failing
+        with pytest.raises(TurnedAwayError):
+            stand.call("c")
+
+    play(scene, width=1)
+
+
+def test_after_a_pause_there_is_one_probe() -> None:
+    """While it fails one call at a time goes through, whatever the width."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("a")
+        stand.turns["a"].failed()
+        stand.clock.now += 0.5
+        stand.call("probe")
+        with pytest.raises(TurnedAwayError):
+            stand.call("another")
+        await settled()
+        assert stand.begun == ["a", "probe"]
+
+        stand.turns["probe"].succeeded()
+        assert not stand.gate.failing
+
+    play(scene, width=3)
+
+
+def test_pauses_grow_to_a_bound_and_end_with_a_success() -> None:
+    """Each failed probe doubles the pause, to half a minute; a success forgets them all."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("first")
+        stand.turns["first"].failed()
+        await stand.end("first")
+        pauses = []
+        for number in range(9):
+            begun = stand.clock.now
+            while f"probe-{number}" not in stand.turns:
+                try:
+                    stand.call(f"probe-{number}")
+                except TurnedAwayError:
+                    stand.clock.now += 0.25
+            pauses.append(stand.clock.now - begun)
+            stand.turns[f"probe-{number}"].failed()
+            await stand.end(f"probe-{number}")
+        assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+        stand.clock.now += 30
+        stand.call("good")
+        stand.turns["good"].succeeded()
+        await stand.end("good")
+        stand.call("next")
+        stand.turns["next"].failed()
+        stand.clock.now += 0.5
+        stand.call("soon")
+
+    play(scene)
+
+
+def test_many_that_fail_together_are_one_failure() -> None:
+    """Eight calls that one outage ends do not make the pause 256 times as long."""
+
+    async def scene(stand: Stand) -> None:
+        for number in range(8):
+            stand.call(str(number))
+        for turn in stand.turns.values():
+            turn.failed()
+            turn.failed()
+        await stand.end(*stand.ends)
+
+        stand.clock.now += 0.5
+        stand.call("probe")
+
+    play(scene, width=8)
+
+
+def test_calls_that_hang_keep_their_places() -> None:
+    """Where every place is taken by a call that hangs, there is no probe either."""
+
+    async def scene(stand: Stand) -> None:
+        for name in "ab":
+            stand.call(name)
+        stand.turns["a"].failed()
+        stand.clock.now += 100
+        with pytest.raises(TurnedAwayError):
+            stand.call("probe")
+
+        await stand.end("b")
+        stand.call("probe")
+
+    play(scene)
+
+
+def test_a_late_probe_makes_room_for_the_next() -> None:
+    """A probe that hangs is no reason never to try again."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("a")
+        stand.turns["a"].failed()
+        stand.clock.now += 0.5
+        stand.call("probe")
+        stand.turns["probe"].failed()  # it is late, and still under way
+        stand.clock.now += 1.0
+        stand.call("next-probe")
+
+    play(scene, width=3)
+
+
+def test_a_gate_without_width_is_refused() -> None:
+    """A gate that nobody can pass is a mistake."""
+    with pytest.raises(ValueError, match="at least one"):
+        Gate(0)
+
+
+@unhurried
+@given(
+    width=st.integers(1, 4),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["stranger", "known", "end", "fail", "succeed", "wait"]),
+            st.integers(0, 30),
+        ),
+        max_size=40,
+    ),
+)
+@pytest.mark.attack("introspection-flood")
+def test_whatever_happens_the_width_holds(width: int, steps: list[tuple[str, int]]) -> None:
+    """In no order of events are there more calls than the width, and at the end none is left."""
+
+    async def run() -> None:
+        stand = Stand(width)
+        for number, (step, which) in enumerate(steps):
+            running = [name for name in stand.begun if not stand.ends[name].is_set()]
+            one = running[which % len(running)] if running else None
+            if step in {"stranger", "known"}:
+                with suppress(TurnedAwayError):
+                    stand.call(str(number), known=step == "known")
+            elif step == "wait":
+                stand.clock.now += which
+            elif one is not None and step == "end":
+                stand.ends[one].set()
+            elif one is not None and step == "fail":
+                stand.turns[one].failed()
+            elif one is not None:
+                stand.turns[one].succeeded()
+            await settled()
+            left = [name for name in stand.begun if not stand.ends[name].is_set()]
+            assert len(left) <= width
+        await stand.close()
+        # Every place has come back.
+        stand.clock.now += 100
+        stand.gate.succeeded()
+        for number in range(width):
+            stand.call(f"last-{number}")
+        await settled()
+        assert sum(name.startswith("last") for name in stand.begun) == width
+        await stand.close()
+
+    asyncio.run(run())
