@@ -209,7 +209,7 @@ def _judged(
 ) -> Pending | Deny:
     rules = _rules(call.server, message)
     known = policy.clients.get(principal.client_id)
-    case = _Case(call, message, principal, policy, known, rules)
+    case = _Case(call, message, _narrowed(principal, known), policy, known, rules)
     try:
         for check in _CHECKS:
             check(case)
@@ -224,7 +224,7 @@ def _judged(
             scopes=_scopes(rules),
             second_factor=refused.second_factor,
         )
-    return Pending(call, message, principal, query, _confirm_since(case, now))
+    return Pending(call, message, case.principal, query, _confirm_since(case, now))
 
 
 def _confirm_since(case: _Case, now: float) -> float | None:
@@ -252,6 +252,13 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
     if message.kind is not mcp.Kind.REQUEST and not legacy:
         raise Refused(Reason.INVALID_MESSAGE, "a notification or response without a session")
     return message
+
+
+def _narrowed(principal: Principal, known: KnownClient | None) -> Principal:
+    """Leave out the scopes that the operator did not give to the client, for us and the server."""
+    if known is None or known.scopes is None or principal.scopes <= known.scopes:
+        return principal
+    return replace(principal, scopes=principal.scopes & known.scopes)
 
 
 def _rules(server: Server, message: mcp.Message | None) -> tuple[Rule, ...]:
@@ -315,10 +322,7 @@ def _check_machine(case: _Case) -> None:
 
 
 def _check_scopes(case: _Case) -> None:
-    granted = case.principal.scopes
-    if case.known is not None and case.known.scopes is not None:
-        granted &= case.known.scopes
-    if not _scopes(case.rules) <= granted:
+    if not _scopes(case.rules) <= case.principal.scopes:
         raise Refused(Reason.INSUFFICIENT_SCOPE)
 
 

@@ -32,6 +32,7 @@ HEALTH: Final = "grpc.health.v1.Health"
 MAX_HEADERS: Final = 128
 # RFC 9113, section 8.3.1 and RFC 8441: in the other fields of the message, so dropped here.
 _PSEUDO: Final = (":method", ":scheme", ":authority", ":path", ":protocol")
+_CLIENT_ADDRESS: Final = "x-envoy-external-address"
 _PARTIAL_BODY: Final = "x-envoy-auth-partial-body"
 # RFC 9110, section 5.6.2: token; without "_", which many upstreams read as "-", so that
 # `x_authz_subject` would be ours to them.
@@ -71,7 +72,7 @@ def decode(raw: bytes) -> HttpRequest:
         headers=headers,
         body=http.raw_body,
         context=dict(attributes.context_extensions.items()),
-        address=attributes.source.address.socket_address.address,
+        address=_address(headers, attributes),
         request_id=_request_id(headers.get("x-request-id", ""), http.id),
     )
 
@@ -115,6 +116,16 @@ def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
         name = sent.lower()
         lowered[name] = f"{lowered[name]},{value}" if name in lowered else value
     return lowered
+
+
+def _address(headers: Mapping[str, str], attributes: wire.AttributeContext) -> str:
+    """Return the client's address as Envoy trusts it.
+
+    `source` is the peer of the connection: behind a proxy of ours that is the proxy, the same for
+    everybody. Envoy writes the trusted address into x-envoy-external-address, and takes away what
+    a client sent under that name (use_remote_address, and nobody is internal: render/listener.py).
+    """
+    return headers.get(_CLIENT_ADDRESS) or attributes.source.address.socket_address.address
 
 
 def _request_id(sent: str, stream: str) -> str:

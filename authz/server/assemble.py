@@ -50,7 +50,10 @@ class Identity:
         self._client: httpx.AsyncClient = issuer_client(timeout=_CONNECT)
         source = IssuerKeys(IssuerAddress(issuer.url, issuer.internal), algorithms, self._client)
         renewal = Renewal(
-            interval=issuer.keys.refresh, cooldown=issuer.keys.cooldown, deadline=issuer.deadline
+            interval=issuer.keys.refresh,
+            cooldown=issuer.keys.cooldown,
+            deadline=issuer.deadline,
+            max_age=issuer.keys.max_age,
         )
         self.keys = SigningKeys(source, renewal, observer=self._observe)
         rules = ClaimRules(issuer.url, int(issuer.leeway), int(issuer.max_lifetime))

@@ -69,9 +69,11 @@ class Status:
 
     def stop(self) -> None:
         """Stop answering and free the port."""
-        self._server.shutdown()
+        # shutdown() waits for the loop of serve_forever, which may never have been entered.
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
-        self._thread.join()
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         page = self._pages.get(environ.get("PATH_INFO", ""))

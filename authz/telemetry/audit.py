@@ -5,6 +5,7 @@ a caller chose is cut to a bounded length and escaped, so that it is never a sec
 """
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from authz.core.request import HttpRequest
 _LONGEST: Final = 256
 _COLOURS: Final = {"allow": "\x1b[32m", "deny": "\x1b[33m"}
 _PLAIN: Final = "\x1b[0m"
+_WORD: Final = re.compile(r"[A-Za-z0-9._:/@*+-]+")
 
 Record = Mapping[str, object]
 
@@ -83,11 +85,17 @@ def as_text(record: Record, now: float, colours: Mapping[str, str] = MappingProx
     verdict = str(record.get("verdict", record.get("event", "")))
     colour = colours.get(verdict, "")
     shown = " ".join(
-        f"{name}={json.dumps(value)[1:-1] if isinstance(value, str) else value}"
+        f"{name}={_shown(value)}"
         for name, value in record.items()
         if name not in {"event", "verdict"}
     )
     return f"{clock} {colour}{verdict:5}{_PLAIN if colour else ''} {shown}"
+
+
+def _shown(value: object) -> str:
+    """Return a value as one word, or in quotes: nobody writes a field of his own into a line."""
+    text = str(value)
+    return text if _WORD.fullmatch(text) else json.dumps(text)
 
 
 class Log:

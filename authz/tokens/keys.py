@@ -43,6 +43,8 @@ class Renewal:
         retry: until the first new try after a failure; doubled each time, up to the interval.
         cooldown: at least between two fetches for unknown kids, whether they succeed or not.
         deadline: how long a token with an unknown kid waits for such a fetch.
+        max_age: how long keys are trusted that could not be fetched again: whoever cuts us off
+            from the issuer must not keep a withdrawn key alive for ever.
     """
 
     interval: float = 300.0
@@ -50,6 +52,7 @@ class Renewal:
     retry: float = 1.0
     cooldown: float = 30.0
     deadline: float = 1.0
+    max_age: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,8 @@ class SigningKeys:
             Refused: TOKEN_INVALID where there is no such key.
             Unavailable: where that cannot be said, because the issuer has not answered.
         """
+        if (age := self.age()) is not None and age > self._renewal.max_age:
+            raise Unavailable("issuer", "the keys could not be renewed for too long")
         if (found := self._known(key_id, algorithm)) is not None:
             return found
         await self._look_again()

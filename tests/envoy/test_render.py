@@ -115,22 +115,16 @@ def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> Non
 
 @pytest.mark.parametrize("text", [SMALLEST, WORDS])
 def test_a_route_to_a_server_is_exact_and_names_it(text: str) -> None:
-    """One path, compared as a whole; POST with the body and anything else without."""
+    """One path, compared as a whole, for every method, and its body is waited for."""
     found = settings(text)
     mcp = [r for r in routes(render(found, Topology())["envoy.yaml"]) if "mcp:" in r["name"]]
 
     for name in found.config.servers:
-        posts, rest = (route for route in mcp if route["name"] == f"mcp:{name}")
-        assert posts["match"]["path"] == rest["match"]["path"] == f"/{name}"
-        assert posts["match"]["headers"][0]["string_match"] == {"exact": "POST"}
-        checks = [
-            r["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
-            for r in (posts, rest)
-        ]
-        assert [check["context_extensions"] for check in checks] == [{"server": name}] * 2
-        assert "disable_request_body_buffering" not in checks[0]
-        assert checks[1]["disable_request_body_buffering"] is True
-    assert len(mcp) == 2 * len(found.config.servers)
+        (route,) = (route for route in mcp if route["name"] == f"mcp:{name}")
+        assert route["match"] == {"path": f"/{name}"}
+        check = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
+        assert check == {"context_extensions": {"server": name}}
+    assert len(mcp) == len(found.config.servers)
 
 
 def test_streams_end_by_their_maximum_and_by_nothing_else() -> None:

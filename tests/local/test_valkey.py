@@ -242,7 +242,7 @@ def test_the_ledger_itself(state: State, stage: Stage) -> None:
             password = server.password_file.read_text().strip()
             # Patient: this is about rights, and the machine may be busy.
             ledger = RedisLedger(
-                RedisOptions(server.url, server.user, password, timeout=10, deadline=10)
+                RedisOptions(server.url, server.user, password, timeout=10)
             )
             try:
                 await _use(ledger)

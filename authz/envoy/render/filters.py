@@ -157,15 +157,14 @@ def ext_authz(site: Site) -> HttpFilter:
     return _filter(EXT_AUTHZ, config)
 
 
-def check(server: str, *, body: bool) -> ExtAuthzPerRoute:
-    """Return a route's settings: which server it is, and whether its body is waited for.
+def check(server: str) -> ExtAuthzPerRoute:
+    """Return a route's settings: which server it is.
 
-    The name arrives in `attributes.context_extensions`.
+    The name arrives in `attributes.context_extensions`. Bodies are waited for whatever the
+    method: HTTP/2 needs no length to send one with a GET, and what authz has not seen must not
+    arrive at a server.
     """
-    settings = CheckSettings(
-        context_extensions={"server": server}, disable_request_body_buffering=not body
-    )
-    return ExtAuthzPerRoute(check_settings=settings)
+    return ExtAuthzPerRoute(check_settings=CheckSettings(context_extensions={"server": server}))
 
 
 def unchecked() -> ExtAuthzPerRoute:

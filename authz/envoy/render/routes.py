@@ -69,7 +69,7 @@ def gateway_host(site: Site) -> VirtualHost:
     """Return the gateway under its own name: documents, registration, MCP servers."""
     routes = [*document_routes(site.servers), *registration_routes()]
     for server in site.servers:
-        routes += mcp_routes(site, server)
+        routes.append(mcp_route(site, server))
     return VirtualHost(name="gateway", domains=list(site.authority.spellings), routes=routes)
 
 
@@ -82,16 +82,6 @@ def redirect_routes(site: Site) -> RouteConfiguration:
     by_host = {authority.host: authority for authority in places}
     hosts = [_redirect_host(authority) for authority in by_host.values()]
     return RouteConfiguration(name="redirect", virtual_hosts=hosts)
-
-
-def mcp_routes(site: Site, server: McpServer) -> list[Route]:
-    """Return a server's routes: its one path, with the body for POST and without for the rest.
-
-    Methods that MCP does not have go to authz all the same: it refuses them with words.
-    """
-    posts = _mcp_route(site, server, check(server.name, body=True))
-    posts.match = RouteMatch(path=server.path, headers=[method("POST")])
-    return [posts, _mcp_route(site, server, check(server.name, body=False))]
 
 
 def portal_host(portal: Portal) -> VirtualHost:
@@ -122,7 +112,11 @@ def portal_host(portal: Portal) -> VirtualHost:
     return VirtualHost(name="portal", domains=list(portal.authority.spellings), routes=[pages])
 
 
-def _mcp_route(site: Site, server: McpServer, checked: ExtAuthzPerRoute) -> Route:
+def mcp_route(site: Site, server: McpServer) -> Route:
+    """Return a server's route: its one path, for every method.
+
+    Methods that MCP does not have go to authz all the same: it refuses them with words.
+    """
     upstream = server.upstream
     action = RouteAction(
         cluster=cluster_of(server),
@@ -143,7 +137,7 @@ def _mcp_route(site: Site, server: McpServer, checked: ExtAuthzPerRoute) -> Rout
         request_headers_to_remove=list(_NOT_FOR_SERVERS),
         response_headers_to_remove=list(_NOT_FROM_SERVERS),
         typed_per_filter_config={
-            EXT_AUTHZ: Any.pack(checked),
+            EXT_AUTHZ: Any.pack(check(server.name)),
             CORS: Any.pack(cors_policy(site)),
         },
     )
