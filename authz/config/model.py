@@ -209,6 +209,12 @@ class Service(Section):
         "unix:/run/authz/check.sock",
     )
     workers: Annotated[StrictInt, Field(ge=1, le=64)] = field("How many processes.", 1)
+    transport: Literal["auto", "grpcio", "pyvoy"] = field(
+        "What carries Check: `pyvoy` (an Envoy around the service; much cheaper per request; "
+        "the extra `pyvoy`, Linux with glibc), `grpcio` (anywhere), or `auto`: the first where "
+        "it runs.",
+        "auto",
+    )
 
 
 class Config(Section):

@@ -23,6 +23,8 @@ _OPTIONS_KEEPALIVE = (
 class GrpcTransport:
     """Serve a check over gRPC."""
 
+    name = "grpcio"
+
     def __init__(self, check: CheckBytes, health: Health, *, max_body: int) -> None:
         """Register the two services; nothing listens yet."""
         self._check = check

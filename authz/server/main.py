@@ -1,4 +1,4 @@
-"""`authz serve`: a parts list, and the loop that runs it."""
+"""`authz serve`: a parts list, and the loop that runs it, on the fastest transport that runs."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import Settings, load
+from authz.server import pyvoy
 from authz.server.service import Listeners, Service
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
@@ -28,7 +29,7 @@ def serve(
 
     Raises:
         ConfigErrors: where authz.yaml is wrong.
-        OSError: where an address cannot be listened on.
+        OSError: where an address cannot be listened on, or the transport does not run.
     """
 
     def read() -> Settings:
@@ -45,9 +46,19 @@ def serve(
         (metrics.host, metrics.port) if status is None else _host_and_port(status),
     )
 
+    grace = config.issuer.deadline + _GRACE
+    wanted = config.service.transport
+    if wanted != "grpcio":
+        inner = pyvoy.Inner(configuration, listeners.check, listeners.status, grace)
+        try:
+            return asyncio.run(pyvoy.run(inner, env))
+        except pyvoy.NotStarted as error:
+            if wanted == "pyvoy":
+                raise OSError(f"the service did not start on pyvoy: {error}") from error
+            recorder.event("transport", wanted=wanted, used="grpcio", why=str(error))
+
     async def run() -> None:
-        service = Service(read, env, listeners, recorder, config.issuer.deadline + _GRACE)
-        await service.run()
+        await Service(read, env, listeners, recorder, grace).run()
 
     asyncio.run(run())
     return 0

@@ -9,13 +9,13 @@ import contextlib
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from authz.config.load import Settings
 from authz.config.problems import ConfigErrors
 from authz.server.assemble import Assembly
 from authz.server.check import Check
-from authz.server.grpc import GrpcTransport
+from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.refusals import Refusals
 from authz.server.status import Status
@@ -24,6 +24,39 @@ from authz.telemetry.recorder import Recorder
 # Seconds between two looks at readiness.
 _LOOK: Final = 1.0
 Load = Callable[[], Settings]
+
+
+class Transport(Protocol):
+    """Carry bytes between Envoy and the check."""
+
+    @property
+    def name(self) -> str:
+        """Return its word in `service.transport`."""
+        ...
+
+    def listen(self, address: str) -> int:
+        """Bind `unix:/path` or `host:port` and return the port; 0 for a socket file.
+
+        Raises:
+            OSError: where the address cannot be bound.
+        """
+        ...
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing new, answer what is in flight, at most `grace` seconds long."""
+        ...
+
+
+class Carry(Protocol):
+    """Make the transport for a check."""
+
+    def __call__(self, check: CheckBytes, health: Health, *, max_body: int) -> Transport:
+        """Take what to serve; nothing listens yet."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +82,8 @@ class Service:
         listeners: Listeners,
         recorder: Recorder,
         grace: float,
+        *,
+        carry: Carry = GrpcTransport,
     ) -> None:
         """Build from what `load` returns; `load` is called again at every reload.
 
@@ -58,6 +93,7 @@ class Service:
             listeners: where to listen.
             recorder: where decisions go.
             grace: seconds that what is in flight has at the end.
+            carry: makes the transport.
 
         Raises:
             ConfigErrors: where the configuration is wrong.
@@ -67,17 +103,19 @@ class Service:
         self._listeners = listeners
         self._recorder = recorder
         self._grace = grace
+        self._carry = carry
         self._health = Health()
         self._settings = load()
         self._assembly = Assembly(self._settings, env, recorder)
         self.check = Check(self._assembly.snapshot, recorder, Refusals())
         self._stop = asyncio.Event()
+        self._hung_up = asyncio.Event()
         self.ports: tuple[int, int] = (0, 0)
         self.started = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
-        transport = GrpcTransport(self.check, self._health, max_body=self._settings.policy.max_body)
+        transport = self._carry(self.check, self._health, max_body=self._settings.policy.max_body)
         status = Status(self._recorder.metrics.registry, self._health, *self._listeners.status)
         try:
             port = transport.listen(self._listeners.check)
@@ -87,13 +125,20 @@ class Service:
             async with asyncio.TaskGroup() as tasks:
                 self._assembly.start()
                 look = tasks.create_task(self._keep_looking())
+                reloads = tasks.create_task(self._keep_reloading())
                 await transport.start()
-                self._handle_signals(tasks)
-                self._recorder.event("started", check=self._listeners.check, status=status.port)
+                self._handle_signals()
+                self._recorder.event(
+                    "started",
+                    check=self._listeners.check,
+                    status=status.port,
+                    transport=transport.name,
+                )
                 self.started.set()
                 await self._stop.wait()
                 await self._drain(transport)
                 look.cancel()
+                reloads.cancel()
         finally:
             await self._assembly.aclose()
             status.stop()
@@ -102,6 +147,10 @@ class Service:
     def stop(self) -> None:
         """Begin to drain."""
         self._stop.set()
+
+    def hang_up(self) -> None:
+        """Begin to reload, as SIGHUP does."""
+        self._hung_up.set()
 
     async def reload(self) -> bool:
         """Take the configuration anew; tell whether it took effect.
@@ -128,20 +177,24 @@ class Service:
         self._recorder.event("reloaded", servers=sorted(settings.policy.servers))
         return True
 
-    async def _drain(self, transport: GrpcTransport) -> None:
+    async def _drain(self, transport: Transport) -> None:
         self._health.set("drain", "stopping")
         self._recorder.event("draining")
         await transport.stop(self._grace)
 
-    def _handle_signals(self, tasks: asyncio.TaskGroup) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        # In a test's thread there are no signals.
+        # In a test's thread, and inside Envoy, there are no signals.
         with contextlib.suppress(ValueError, RuntimeError):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
-            loop.add_signal_handler(
-                signal.SIGHUP, lambda: tasks.create_task(self._reload_quietly())
-            )
+            loop.add_signal_handler(signal.SIGHUP, self.hang_up)
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            await self._reload_quietly()
 
     async def _reload_quietly(self) -> None:
         try:

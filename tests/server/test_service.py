@@ -14,7 +14,8 @@ from authz.envoy import codec
 from authz.envoy.pb import health_pb2
 from tests.support.service import Issuer, Service, running_issuer, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
-from tests.support.values import request, rpc
+from tests.support.values import request as sent
+from tests.support.values import rpc
 from tests.support.wire import answer, check_request
 from tests.tokens.forge import ec_signer, rsa_signer
 
@@ -24,12 +25,21 @@ issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, m
 gateway: {{url: https://mcp.example.test}}
 redis: {{url: '{redis}'}}
 telemetry: {{log: json}}
+service: {{transport: {transport}, drain_notice: 0s}}
 servers:
   files:
     upstream: http://127.0.0.1:9/mcp
     limits: [{{per: user, rate: {rate}}}]
 """
 ENV = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture(params=["grpcio", "pyvoy"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Every law of this file holds on both."""
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
+    return str(request.param)
 
 
 @pytest.fixture
@@ -45,8 +55,12 @@ def redis() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-def service(issuer: Issuer, redis: ValkeyServer, tmp_path: Path) -> Iterator[Service]:
-    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+def service(
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+) -> Iterator[Service]:
+    config = CONFIG.format(
+        issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
+    )
     with running_service(tmp_path, config, ENV) as one:
         yield one
 
@@ -57,7 +71,7 @@ def now_token(**claims: object) -> str:
 
 
 def asking(token: str | None = None) -> bytes:
-    return check_request(request(rpc(), authorization=f"Bearer {token or now_token()}"))
+    return check_request(sent(rpc(), authorization=f"Bearer {token or now_token()}"))
 
 
 def serving(service: Service) -> bool:
@@ -98,11 +112,13 @@ def test_each_decision_is_counted_and_logged(service: Service) -> None:
 
 @pytest.mark.attack("issuer-late")
 def test_without_keys_the_service_is_not_ready_and_lets_nobody_in(
-    issuer: Issuer, redis: ValkeyServer, tmp_path: Path
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """An issuer that is away at start is waited for; tokens get a 503 until its keys are there."""
     issuer.broken = True
-    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+    config = CONFIG.format(
+        issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
+    )
     with running_service(tmp_path, config, ENV) as service:
         assert service.get("/readyz")[0] == 503
         assert not serving(service)
@@ -115,10 +131,14 @@ def test_without_keys_the_service_is_not_ready_and_lets_nobody_in(
 
 
 @pytest.mark.attack("redis-late")
-def test_a_redis_that_comes_late_is_waited_for(issuer: Issuer, tmp_path: Path) -> None:
+def test_a_redis_that_comes_late_is_waited_for(
+    issuer: Issuer, tmp_path: Path, transport: str
+) -> None:
     """The service starts, is not ready, and becomes ready when Redis answers."""
     with valkey(start=False) as redis:
-        config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+        config = CONFIG.format(
+            issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
+        )
         with running_service(tmp_path, config, ENV) as service:
             until(lambda: '"keys": ""' in service.get("/readyz")[1], "the keys")
             assert "Redis has not answered yet" in service.get("/readyz")[1]
@@ -153,10 +173,14 @@ def test_a_redis_that_dies_costs_no_request(service: Service, redis: ValkeyServe
 
 
 @pytest.mark.attack("redis-may-evict")
-def test_a_redis_that_may_evict_is_said_to_be_a_problem(issuer: Issuer, tmp_path: Path) -> None:
+def test_a_redis_that_may_evict_is_said_to_be_a_problem(
+    issuer: Issuer, tmp_path: Path, transport: str
+) -> None:
     """Readiness names the eviction policy: revocations and step-ups must not be forgotten."""
     with valkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as redis:
-        config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+        config = CONFIG.format(
+            issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
+        )
         with running_service(tmp_path, config, ENV) as service:
             until(lambda: "noeviction" in service.get("/readyz")[1], "the eviction policy")
             assert service.get("/readyz")[0] == 503
@@ -178,9 +202,13 @@ def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
     assert answer(unknown.result()).status in {401, 503}
 
 
-def test_a_limit_is_counted_and_told(issuer: Issuer, redis: ValkeyServer, tmp_path: Path) -> None:
+def test_a_limit_is_counted_and_told(
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+) -> None:
     """The request over the limit is refused with a Retry-After and is charged to nobody."""
-    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="2/minute")
+    config = CONFIG.format(
+        issuer=issuer.address, redis=redis.url, transport=transport, rate="2/minute"
+    )
     with running_service(tmp_path, config, ENV) as service:
         service.wait_ready()
         answers = [service.check(asking()) for _ in range(3)]
@@ -194,10 +222,12 @@ def test_a_limit_is_counted_and_told(issuer: Issuer, redis: ValkeyServer, tmp_pa
 
 
 def test_a_reload_takes_effect_as_a_whole(
-    issuer: Issuer, redis: ValkeyServer, tmp_path: Path
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """SIGHUP reads the file again: new servers are known, old ones gone, keys are kept."""
-    config = CONFIG.format(issuer=issuer.address, redis=redis.url, rate="60/minute")
+    config = CONFIG.format(
+        issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
+    )
     with running_service(tmp_path, config, ENV) as service:
         service.wait_ready()
         assert service.check(asking()).allowed

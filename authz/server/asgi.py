@@ -1,0 +1,192 @@
+"""The ASGI transport: Envoy's ext_authz call and grpc.health.v1 for a server with trailers.
+
+Law: it carries bytes, as `authz.server.grpc` does. The status OK follows a whole message and
+nothing else, and every request is ended here: left to its server, an exception would become a
+gRPC answer with the status OK (pyvoy 1.3.0), and a missing end would hang until the caller's
+time-out.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from authz.envoy import codec
+from authz.server.framing import (
+    INTERNAL,
+    OK,
+    PREFIX,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    Broken,
+    frame,
+    read_message,
+)
+from authz.server.health import Health
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Handler = Callable[[Receive, Send], Awaitable[None]]
+CheckBytes = Callable[[bytes], Awaitable[bytes]]
+
+# An MCP body of the largest size plus generous headers; what is longer is no CheckRequest.
+_FRAME: Final = 64 * 1024
+# A HealthCheckRequest names a service.
+_HEALTH: Final = 1024
+_KIND: Final = (b"content-type", b"application/grpc")
+_KINDS: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
+
+_START: Final[Mapping[str, Any]] = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [_KIND],
+    "trailers": True,
+}
+_END: Final[Mapping[str, Any]] = {
+    "type": "http.response.trailers",
+    "headers": [(b"grpc-status", b"%d" % OK)],
+    "more_trailers": False,
+}
+
+
+class AsgiTransport:
+    """Serve a check as an ASGI application."""
+
+    def __init__(self, check: CheckBytes, health: Health, *, max_body: int) -> None:
+        """Take what to serve; the server around it calls it for every request."""
+        self._check = check
+        self._health = health
+        self._longest = max_body + _FRAME
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._methods: Mapping[str, Handler] = {
+            f"/{codec.AUTHORIZATION}/Check": self._on_check,
+            f"/{codec.HEALTH}/Check": self._on_health,
+            f"/{codec.HEALTH}/Watch": self._on_watch,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3.0, with http.response.trailers)."""
+        method = self._methods.get(scope["path"])
+        if scope["method"] != "POST" or not _is_grpc(scope["headers"]):
+            await _refuse_http(send)
+        elif method is None:
+            await refuse(send, UNIMPLEMENTED)
+        else:
+            await self._guard(method, receive, send)
+
+    async def _guard(self, method: Handler, receive: Receive, send: Send) -> None:
+        """End the request whatever happens in it; a caller that has gone away is told nothing."""
+        try:
+            await method(receive, send)
+        except Broken as broken:
+            await refuse(send, broken.status)
+        except asyncio.CancelledError:
+            await refuse(send, UNAVAILABLE)
+            raise
+        except OSError:
+            return  # the server's word for a caller that has gone away
+        except Exception:  # noqa: BLE001 - the check raises nothing; whatever this is, it is no OK
+            await refuse(send, INTERNAL)
+
+    async def _on_check(self, receive: Receive, send: Send) -> None:
+        raw = await _message(receive, self._longest)
+        self._running += 1
+        self._idle.clear()
+        try:
+            # The whole answer is there before anything is sent.
+            answer = frame(await self._check(raw))
+            await _reply(send, answer)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def _on_health(self, receive: Receive, send: Send) -> None:
+        await _message(receive, _HEALTH)
+        await _reply(send, frame(codec.encode_health(serving=self._health.ready)))
+
+    async def _on_watch(self, receive: Receive, send: Send) -> None:
+        """Tell readiness now and whenever it changes, as long as the caller listens."""
+        await _message(receive, _HEALTH)
+        telling = asyncio.create_task(self._tell(send))
+        gone = asyncio.create_task(_gone(receive))
+        try:
+            await asyncio.wait({telling, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (telling, gone):
+                task.cancel()
+            await asyncio.gather(telling, gone, return_exceptions=True)
+
+    async def _tell(self, send: Send) -> None:
+        await send(_START)
+        async for ready in self._health.watch():
+            body = frame(codec.encode_health(serving=ready))
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def idle(self, grace: float) -> None:
+        """Return when no check is being decided, at most `grace` seconds later."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+
+
+def _is_grpc(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-type" and value in _KINDS for name, value in headers)
+
+
+async def _message(receive: Receive, longest: int) -> bytes:
+    """Read the one message of a request.
+
+    Raises:
+        Broken: where it is not exactly one, or longer than `longest`.
+    """
+    event = await receive()
+    body: bytes = event.get("body", b"")
+    if event.get("more_body"):
+        body = await _rest(body, receive, longest)
+    return read_message(body, longest)
+
+
+async def _rest(body: bytes, receive: Receive, longest: int) -> bytes:
+    chunks, length, more = [body], len(body), True
+    while more:
+        # Read no further than a message may go, whatever its prefix says.
+        if length > PREFIX + longest:
+            raise Broken(RESOURCE_EXHAUSTED)
+        event = await receive()
+        chunk: bytes = event.get("body", b"")
+        chunks.append(chunk)
+        length += len(chunk)
+        more = bool(event.get("more_body"))
+    return b"".join(chunks)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _reply(send: Send, framed: bytes) -> None:
+    await send(_START)
+    await send({"type": "http.response.body", "body": framed, "more_body": False})
+    await send(_END)
+
+
+async def refuse(send: Send, status: int) -> None:
+    """Answer with a gRPC status and no message; who has gone away is not told."""
+    # Trailers-Only: the status is a header, and nothing follows.
+    headers = [_KIND, (b"grpc-status", b"%d" % status)]
+    with suppress(Exception):
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _refuse_http(send: Send) -> None:
+    # PROTOCOL-HTTP2.md, "Requests": another content-type is answered with 415.
+    with suppress(Exception):
+        await send({"type": "http.response.start", "status": 415, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,64 @@
+"""gRPC messages as HTTP/2 carries them: five bytes before each, read strictly.
+
+Law: one message comes out of one request body, whole and no longer than allowed, or a gRPC status
+says why not; and no frame is ever written around nothing: an empty CheckResponse with the status
+OK lets Envoy's request pass.
+"""
+
+import struct
+from typing import Final
+
+# grpc/doc/PROTOCOL-HTTP2.md: compressed flag (1 byte), length (4 bytes, big endian).
+_PREFIX: Final = struct.Struct(">BI")
+PREFIX: Final = _PREFIX.size
+
+# grpc/doc/statuscodes.md; the ones that an edge needs.
+OK: Final = 0
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+
+
+class Broken(Exception):  # noqa: N818 - the caller's frame is, not the program
+    """Say why a request body is not one message.
+
+    Attributes:
+        status: the gRPC status to answer with.
+    """
+
+    def __init__(self, status: int) -> None:
+        """Keep the status."""
+        super().__init__(status)
+        self.status = status
+
+
+def read_message(body: bytes, longest: int) -> bytes:
+    """Return the one message of a whole request body.
+
+    Raises:
+        Broken: RESOURCE_EXHAUSTED where it is longer than `longest` bytes, UNIMPLEMENTED where it
+            is compressed (none was offered), INTERNAL where it is no frame, a part of one, or
+            more than one.
+    """
+    if len(body) < PREFIX:
+        raise Broken(INTERNAL)
+    compressed, length = _PREFIX.unpack_from(body)
+    if length > longest:
+        raise Broken(RESOURCE_EXHAUSTED)
+    if compressed:
+        raise Broken(UNIMPLEMENTED)
+    if len(body) != PREFIX + length:
+        raise Broken(INTERNAL)
+    return body[PREFIX:]
+
+
+def frame(message: bytes) -> bytes:
+    """Return a message with its prefix.
+
+    Raises:
+        ValueError: where there is no message.
+    """
+    if not message:
+        raise ValueError("an empty message is not sent")
+    return _PREFIX.pack(0, len(message)) + message

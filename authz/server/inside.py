@@ -1,0 +1,208 @@
+"""The service inside Envoy: the ASGI application that pyvoy loads, and its life.
+
+Law: this process does what the one that started it says, and ends when that one is gone. It is
+the same service as on grpcio; what differs is who carries the bytes.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from authz.config.load import Settings, load
+from authz.server.asgi import AsgiTransport, CheckBytes, Receive, Scope, Send, refuse
+from authz.server.framing import UNAVAILABLE
+from authz.server.health import Health
+from authz.server.service import Listeners, Service
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+
+# What the starter says, one byte each.
+STOP: Final = b"T"
+RELOAD: Final = b"H"
+# What it is told: that Check is answered, or that this process has failed, and why.
+STARTED: Final = b"S"
+FAILED: Final = b"F"
+
+_VARIABLE: Final = "AUTHZ_INSIDE"
+# Seconds between two looks whether Envoy listens; and how many looks.
+_LOOK: Final = 0.01
+_LOOKS: Final = 1000
+# Seconds in which Envoy's every answer tells its caller to go elsewhere; then it stops listening.
+DRAIN: Final = 1
+# Seconds after the last answer, for Envoy to write it.
+_WRITE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Say what to run, in words that fit an environment variable.
+
+    Attributes:
+        configuration: authz.yaml.
+        check: what Envoy listens on: `unix:/path` or `host:port`.
+        status: host and port for metrics and probes.
+        grace: seconds that what is in flight has at the end.
+        admin: the socket of this Envoy's admin pages.
+        control: the descriptor of the socket to the starter.
+    """
+
+    configuration: str
+    check: str
+    status: tuple[str, int]
+    grace: float
+    admin: str
+    control: int
+
+    def environment(self) -> dict[str, str]:
+        """Return the variable that carries this."""
+        return {_VARIABLE: json.dumps(asdict(self))}
+
+
+def _orders(env: Mapping[str, str]) -> Orders:
+    said = json.loads(env[_VARIABLE])
+    return Orders(**{**said, "status": tuple(said["status"])})
+
+
+class _Transport(AsgiTransport):
+    """Serve in the Envoy around this process."""
+
+    name = "pyvoy"
+
+    def __init__(self, check: CheckBytes, health: Health, *, max_body: int, admin: str) -> None:
+        super().__init__(check, health, max_body=max_body)
+        self._admin = admin
+        self._address = ""
+
+    def listen(self, address: str) -> int:
+        """Keep the address, which Envoy binds; its port, or 0 for a socket file."""
+        self._address = address
+        return 0 if address.startswith("unix:") else int(address.rpartition(":")[2])
+
+    async def start(self) -> None:
+        """Return when Envoy listens: it binds after the application has started.
+
+        Raises:
+            OSError: where it does not.
+        """
+        for _ in range(_LOOKS):
+            try:
+                await _connect(self._address)
+            except OSError:
+                await asyncio.sleep(_LOOK)
+            else:
+                return
+        raise OSError(f"cannot listen on {self._address}")
+
+    async def stop(self, grace: float) -> None:
+        """Tell callers to go elsewhere, stop listening, and answer what is in flight."""
+        transport = httpx.AsyncHTTPTransport(uds=self._admin)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.post("http://admin/drain_listeners?graceful")
+        await asyncio.sleep(DRAIN)
+        await self.idle(grace)
+        await asyncio.sleep(_WRITE)
+
+
+async def _connect(address: str) -> None:
+    if address.startswith("unix:"):
+        _, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    else:
+        host, _, port = address.rpartition(":")
+        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    writer.close()
+
+
+class Inside:
+    """Be the application: start the service with Envoy, and end Envoy with the service."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Read the orders; nothing is built yet."""
+        self._env = env
+        self._orders = _orders(env)
+        self._control = socket.socket(fileno=self._orders.control)
+        self._control.setblocking(False)
+        self._service: Service | None = None
+        self._transport: _Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or live through the server's life (ASGI lifespan)."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._transport is None:
+            await refuse(send, UNAVAILABLE)
+        else:
+            await self._transport(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            self._service = self._build()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
+            self._tell(FAILED, error)
+            await send({"type": "lifespan.startup.failed", "message": type(error).__name__})
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._control, self._obey, self._service)
+        # Envoy listens only after the answer below, so this goes on beside it.
+        self._task = asyncio.create_task(self._run(self._service))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        loop.remove_reader(self._control)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _build(self) -> Service:
+        orders, env = self._orders, self._env
+
+        def read() -> Settings:
+            return load(Path(orders.configuration), env)
+
+        recorder = Recorder(Metrics(), Log(read().config.telemetry.log))
+        listeners = Listeners(orders.check, orders.status)
+        return Service(read, env, listeners, recorder, orders.grace, carry=self._carry)
+
+    def _carry(self, check: CheckBytes, health: Health, *, max_body: int) -> _Transport:
+        self._transport = _Transport(check, health, max_body=max_body, admin=self._orders.admin)
+        return self._transport
+
+    async def _run(self, service: Service) -> None:
+        started = asyncio.create_task(self._tell_start(service))
+        try:
+            await service.run()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._tell(FAILED, error)
+        finally:
+            started.cancel()
+            # Envoy's own way to end; nothing is in flight any more.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def _tell_start(self, service: Service) -> None:
+        await service.started.wait()
+        self._tell(STARTED)
+
+    def _tell(self, what: bytes, error: BaseException | None = None) -> None:
+        said = str(error).encode() if isinstance(error, OSError) else type(error).__name__.encode()
+        try:
+            self._control.send(what + (b"" if error is None else said))
+        except OSError:
+            return  # the starter is gone, and so shall we be
+
+    def _obey(self, service: Service) -> None:
+        try:
+            orders = self._control.recv(64)
+        except OSError:
+            orders = b""
+        if not orders or STOP in orders:
+            asyncio.get_running_loop().remove_reader(self._control)
+            service.stop()
+        elif RELOAD in orders:
+            service.hang_up()
