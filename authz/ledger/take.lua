@@ -12,7 +12,8 @@
 -- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms;
 --       how many fields of the revocations may name the token, and these fields; then for every
 --       bucket quota (4 bytes), units to charge (4), length of a slot in ms (8), and, as text,
---       the bucket's lifetime in ms: 12 slots, so that one set in a slot lives for 11 more.
+--       the bucket's lifetime in ms: 12 slots, one more than it counts, since Redis reckons it
+--       from the script's beginning, which may lie in the slot before.
 -- Answer: {now in ms, what, ...}, where what is
 --   "revoked" (and the index of the field), "missing", "old", "corrupt",
 --   "over" (and every bucket as it stands now) or "taken" (and every bucket after the charge).

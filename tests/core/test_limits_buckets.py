@@ -105,6 +105,19 @@ def test_two_lists_of_texts_never_share_a_digest(one: list[str], two: list[str])
     assert set(digest(*one)) <= set("0123456789abcdef")
 
 
+separators = st.sampled_from([*":|,/{}\n\0\x01", "", "::", "\x00\x00\x00\x01"]) | st.text(
+    max_size=2
+)
+
+
+@given(one=hostile, two=hostile, between=separators)
+@pytest.mark.attack("hostile-ids")
+def test_no_separator_can_be_smuggled_in(one: str, two: str, between: str) -> None:
+    """Two texts, and one that is spelled like both with anything between, are told apart."""
+    assert digest(one, two) != digest(one + between + two)
+    assert (digest(one + between, two) == digest(one, between + two)) == (between == "")
+
+
 @given(
     clients=st.tuples(hostile, hostile),
     subjects=st.tuples(st.none() | hostile, st.none() | hostile),
