@@ -1,0 +1,157 @@
+"""The check where a rule says that the issuer is always asked."""
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from authz.core.ledger import LedgerAnswer, Mode, Query, Taken, Unavailable
+from authz.core.policy import Rule, TokenKind
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.server.check import Check, Snapshot
+from authz.server.refusals import REFUSED, Refusals
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from tests.support.values import NOW, call, policy, principal, request, server
+from tests.support.wire import Answer, answer, check_request
+
+Word = Principal | Exception
+
+
+class Tokens:
+    """A verifier that knows every token, and an issuer that says what it is told to."""
+
+    def __init__(self, word: Word, known: Principal | None = None) -> None:
+        self.word = word
+        self.known = principal() if known is None else known
+        self.asked: list[float] = []
+        self.opaque: list[bool] = []
+
+    def cached(self, token: str) -> Principal | None:
+        return self.known if token == "known" else None
+
+    async def verify(self, token: str, *, opaque: bool) -> Principal:
+        self.opaque.append(opaque)
+        return self.known
+
+    async def confirm(self, token: str, principal: Principal, since: float) -> Principal:
+        self.asked.append(since)
+        if isinstance(self.word, Exception):
+            raise self.word
+        return self.word
+
+
+class Ledger:
+    """A ledger that lets everybody pass, and counts."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+
+    async def take(self, query: Query) -> LedgerAnswer:
+        self.asked.append(query)
+        return Taken((), Mode.REDIS)
+
+
+RULES: Mapping[str, Rule] = {"read_*": Rule(), "delete_*": Rule(confirm=True)}
+
+
+class World:
+    """One check of a server whose deletions are confirmed."""
+
+    def __init__(self, tokens: Tokens, rule: Rule | None = None) -> None:
+        self.stream = io.StringIO()
+        self.ledger = Ledger()
+        self.check = Check(
+            Snapshot(policy(server(rule, RULES), confirm_age=1.0), tokens, self.ledger, 5.0),
+            Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0)),
+            Refusals(),
+            clock=lambda: NOW,
+        )
+
+    def ask(self, tool: str = "delete_it", token: str = "known") -> Answer:
+        sent = check_request(request(call(tool), authorization=f"Bearer {token}"))
+        return answer(asyncio.run(self.check(sent)))
+
+
+def reason_of(found: Answer) -> str:
+    assert not found.allowed
+    body: dict[str, dict[str, dict[str, str]]] = json.loads(found.body)
+    return body["error"]["data"]["reason"]
+
+
+def test_who_is_confirmed_passes() -> None:
+    """The issuer is asked as of a moment ago, and its word lets the call through."""
+    tokens = Tokens(principal(confirmed_at=NOW))
+    world = World(tokens)
+
+    assert world.ask().allowed
+    assert tokens.asked == [NOW - 1.0]
+
+
+def test_other_tools_ask_nobody() -> None:
+    """Where no rule asks for it, a known token waits for nobody."""
+    tokens = Tokens(RuntimeError("nobody asks"))
+
+    assert World(tokens).ask("read_it").allowed
+    assert tokens.asked == []
+
+
+@pytest.mark.parametrize(
+    ("word", "expected", "status"),
+    [
+        (Refused(Reason.TOKEN_REVOKED, "not active"), "token_revoked", 401),
+        (Refused(Reason.TOKEN_INVALID, "another token"), "token_invalid", 401),
+        (Unavailable("issuer", "late"), "issuer_unavailable", 503),
+        (RuntimeError("boom"), "internal", 503),
+        (principal(confirmed_at=NOW, scopes=frozenset()), None, 200),
+        (principal(confirmed_at=NOW, audience=()), "audience_mismatch", 401),
+        (principal(confirmed_at=None), "internal", 503),
+        (principal(confirmed_at=NOW - 2), "internal", 503),
+    ],
+)
+@pytest.mark.attack("introspection-revoked")
+def test_whatever_the_issuer_says_decides(word: Word, expected: str | None, status: int) -> None:
+    """Inactive, about another token, away, or not said after all: refused, and never charged."""
+    world = World(Tokens(word))
+    found = world.ask()
+
+    if expected is None:
+        assert found.allowed
+        return
+    assert (reason_of(found), found.status) == (expected, status)
+    if expected != "internal":
+        assert world.ledger.asked == []
+
+
+def test_a_refusal_tells_what_was_asked() -> None:
+    """The answer has the request's id, and the challenge of a 401."""
+    found = World(Tokens(Refused(Reason.TOKEN_REVOKED))).ask()
+
+    assert json.loads(found.body)["id"] == 7
+    assert 'error="invalid_token"' in found.headers["www-authenticate"]
+
+
+def test_a_revoked_token_that_keeps_coming_is_told_to_wait() -> None:
+    """It is counted like any refusal of somebody known."""
+    world = World(Tokens(Refused(Reason.TOKEN_REVOKED)))
+    for _ in range(REFUSED.quota):
+        assert reason_of(world.ask()) == "token_revoked"
+
+    assert reason_of(world.ask()) == "too_many_refusals"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "may"),
+    [({TokenKind.JWT}, False), ({TokenKind.OPAQUE}, True), (set(TokenKind), True)],
+)
+def test_the_verifier_is_told_what_the_server_takes(kinds: set[TokenKind], may: bool) -> None:
+    """A server that takes signed tokens only makes nobody ask about others."""
+    tokens = Tokens(principal(confirmed_at=NOW))
+    World(tokens, Rule(tokens=frozenset(kinds))).ask(token="new")
+
+    assert tokens.opaque == [may]
