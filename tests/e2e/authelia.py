@@ -1,8 +1,10 @@
 """A real Authelia as the scene's issuer, where the variable AUTHELIA names its binary.
 
-Law: its configuration says what the stand-in's says, in Authelia's own keys, and nothing that would
-make it more lenient, but for what its tests need: a TOTP code may be used again (several log-ins of
-one person within half a minute), wrong passwords ban nobody, and it asks no time server.
+Law: its clients are what `authz authelia-config` prints for the scene's authz.yaml, word for
+word but for the secret's digest, a scope that the walk wants nobody to have, and an audience that
+the gateway shall refuse by itself. Its own file has nothing that would make it more lenient, but
+for what tests need: a TOTP code may be used again (several log-ins of one person within half a
+minute), wrong passwords ban nobody, and it asks no time server.
 """
 
 import json
@@ -11,16 +13,22 @@ import secrets
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from authz.demo.issuer import RegisteredClient
+from authz.authelia import implied
+from authz.authelia.clients import PLACEHOLDER
+from authz.config.load import load
 from authz.demo.person import Person
 from authz.demo.portals import AutheliaPortal, Portal
-from authz.demo.scene import CALLBACK, People, Place, clients, environment, listening
+from authz.demo.scene import People, Place, environment, listening
 from authz.local.part import Part
+
+# The walk calls a tool whose scope was granted to nobody, and a server that refuses its machine.
+_UNGRANTED: Final = '          - "mcp:notes:write"\n'
+_MACHINE: Final = "        grant_types:\n          - client_credentials\n"
 
 
 class RealAuthelia:
@@ -36,13 +44,15 @@ class RealAuthelia:
         folder.mkdir(mode=0o700)
         config = folder / "configuration.json.yml"
         # JSON is YAML: no second writer of YAML is needed.
-        config.write_text(json.dumps(self._configuration(place, who, machine_secret, folder)))
-        self._run("storage", "migrate", "up", "--config", str(config))
+        config.write_text(json.dumps(self._configuration(place, who, folder)))
+        files = f"{config},{self._implied(place, machine_secret)}"
+        self._run("config", "validate", "--config", files)
+        self._run("storage", "migrate", "up", "--config", files)
         for person in (who.john, who.bob):
             if person.totp_secret is not None:
-                options = ["--secret", person.totp_secret, "--config", str(config)]
+                options = ["--secret", person.totp_secret, "--config", files]
                 self._run("storage", "user", "totp", "generate", person.username, *options)
-        argv = (str(self._binary), "--config", str(config))
+        argv = (str(self._binary), "--config", files)
         return Part("issuer", argv, environment(), listening(place.issuer_port), patience=60)
 
     def _run(self, *arguments: str) -> str:
@@ -59,9 +69,7 @@ class RealAuthelia:
         command = ("crypto", "hash", "generate", *options, "--password", password)
         return self._run(*command).split("Digest: ", 1)[1].strip()
 
-    def _configuration(
-        self, place: Place, who: People, machine_secret: str, folder: Path
-    ) -> Mapping[str, Any]:
+    def _configuration(self, place: Place, who: People, folder: Path) -> Mapping[str, Any]:
         users = folder / "users.yml"
         people = {each.username: self._user(each, place) for each in (who.john, who.bob)}
         users.write_text(json.dumps({"users": people}))
@@ -83,7 +91,7 @@ class RealAuthelia:
                 "local": {"path": str(folder / "db.sqlite3")},
             },
             "notifier": {"filesystem": {"filename": str(folder / "notification.txt")}},
-            "identity_providers": {"oidc": self._oidc(place, machine_secret)},
+            "identity_providers": {"oidc": self._oidc()},
         }
 
     def _user(self, person: Person, place: Place) -> Mapping[str, Any]:
@@ -95,7 +103,8 @@ class RealAuthelia:
             "groups": ["staff"] if person.username == "john" else [],
         }
 
-    def _oidc(self, place: Place, machine_secret: str) -> Mapping[str, Any]:
+    def _oidc(self) -> Mapping[str, Any]:
+        """Return what only Authelia may know."""
         key = rsa.generate_private_key(65537, 2048).private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -104,33 +113,26 @@ class RealAuthelia:
         return {
             "hmac_secret": secrets.token_hex(32),
             "jwks": [{"key_id": "rs256", "algorithm": "RS256", "use": "sig", "key": key.decode()}],
-            "clients": [self._client(each) for each in clients(place.gateway, machine_secret)],
         }
 
-    def _client(self, client: RegisteredClient) -> Mapping[str, Any]:
-        """Write one of the scene's clients in Authelia's keys."""
-        common: dict[str, Any] = {
-            "client_id": client.client_id,
-            "scopes": list(client.scopes),
-            "audience": list(client.audience),
-            "grant_types": list(client.grant_types),
-            "access_token_signed_response_alg": client.access_token,
-            "token_endpoint_auth_method": client.token_endpoint_auth_method,
-        }
-        if not client.public:
-            digest = self._digest(
-                client.client_secret, "pbkdf2", "--variant", "sha512", "--iterations", "100000"
-            )
-            return {**common, "client_secret": digest, "response_types": []}
-        return {
-            **common,
-            "public": True,
-            "redirect_uris": [CALLBACK],
-            "authorization_policy": client.authorization_policy,
-            "consent_mode": "implicit",
-            "require_pkce": True,
-            "pkce_challenge_method": "S256",
-        }
+    def _implied(self, place: Place, machine_secret: str) -> Path:
+        """Write what `authz authelia-config` prints, with the secret's digest in its place."""
+        settings = load(place.folder / "authz.yaml", {}, secrets=False)
+        text = implied(settings.config).yaml()
+        digest = self._digest(
+            machine_secret, "pbkdf2", "--variant", "sha512", "--iterations", "100000"
+        )
+        changes = (
+            (PLACEHOLDER, digest),
+            (_UNGRANTED, ""),
+            (_MACHINE, f'          - "{place.gateway}/notes"\n{_MACHINE}'),
+        )
+        for before, after in changes:
+            assert text.count(before) == 1
+            text = text.replace(before, after)
+        path = place.folder / "authelia" / "authz.yml"
+        path.write_text(text)
+        return path
 
 
 def issuer_of_the_environment() -> RealAuthelia | None:

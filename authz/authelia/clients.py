@@ -1,0 +1,203 @@
+"""Each client of authz.yaml as Authelia is to know it.
+
+Law: a client gets what its own entry and the servers that it may use imply, and nothing more.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from authz.config import rules
+from authz.config.model import Config, Introspection
+
+# Never a digest: Authelia refuses to start until somebody has put one in its place.
+PLACEHOLDER: Final = "$REPLACE$"
+POLICY: Final = "authz"
+GROUPS: Final = "groups"
+OFFLINE: Final = "offline_access"
+LOOPBACK: Final = ("http://127.0.0.1/callback", "http://[::1]/callback")
+_FIRST: Final = "mcp"  # the client of a file that names none
+_POLICIES: Final = {None: "one_factor", "two_factor": "two_factor", "totp": "two_factor"}
+
+_NO_CLIENTS: Final = (
+    "authz.yaml names no clients, so every client of Authelia that gets a token for a server may",
+    "use it. Authelia knows no registration: this is a client to begin with.",
+)
+_NO_REDIRECT: Final = (
+    "authz.yaml says nothing of its redirect_uris: put in what the client documents.",
+)
+_LOCALHOST: Final = (
+    "Authelia takes any port for 127.0.0.1 and [::1], but for localhost the very port that is",
+    "registered: with another one the log-in ends in an error. Prefer 127.0.0.1.",
+)
+_NO_SERVER: Final = ("Its scopes are those of no server, so its tokens are for nobody.",)
+_SECRET: Final = (
+    "Make a secret and put its digest here; the secret itself goes to the client alone:",
+    "authelia crypto hash generate pbkdf2 --variant sha512 --iterations 100000 \\",
+    "  --random --random.length 64 --random.charset rfc3986",
+)
+_PUBLIC_KEY: Final = (
+    "The public half of issuer.introspection.key_file, which could not be read here:",
+    "openssl pkey -in KEY_FILE -pubout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Hold one client in Authelia's keys, and what is to be said about its members.
+
+    Attributes:
+        values: the entry of `identity_providers.oidc.clients`.
+        notes: comment lines by member; under the empty name those above the whole.
+    """
+
+    values: Mapping[str, object]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """Hold the public half of what introspection is signed with: PEM, its algorithm, its id."""
+
+    pem: str
+    algorithm: str
+
+
+def registered(config: Config, key: PublicKey | None) -> Iterator[Registered]:
+    """Yield every client, in the order of authz.yaml, the one that introspects last.
+
+    Args:
+        config: authz.yaml.
+        key: the public half of `issuer.introspection.key_file`; None where it was not read.
+    """
+    if not config.clients:
+        first = rules.Client.model_validate({"redirect_uris": LOOPBACK})
+        client = _person(config, _FIRST, first)
+        yield Registered(client.values, {**client.notes, "": _NO_CLIENTS})
+    for name, known in config.clients.items():
+        yield _machine(config, name, known) if known.machine else _person(config, name, known)
+    if config.issuer.introspection is not None:
+        yield _introspecting(config.issuer.introspection, key)
+
+
+def usable(config: Config, name: str, client: rules.Client) -> list[str]:
+    """Return the servers that a client may use: those whose own scopes it may have."""
+    return [
+        each
+        for each, server in config.servers.items()
+        if (not client.machine or name in server.machines)
+        and (client.scopes is None or set(server.scopes) <= set(client.scopes))
+    ]
+
+
+def rules_of(server: rules.Server) -> Iterator[rules.Server | rules.Tool]:
+    """Yield the rule of a server and those of its tools."""
+    yield server
+    yield from (server.tools or {}).values()
+
+
+def asks_groups(config: Config, servers: Iterable[str]) -> bool:
+    """Tell whether one of the servers, or one of their tools, asks for groups."""
+    return any(
+        rule.groups is not None for name in servers for rule in rules_of(config.servers[name])
+    )
+
+
+def _scopes(config: Config, client: rules.Client, servers: Iterable[str]) -> list[str]:
+    if client.scopes is not None:
+        return list(client.scopes)
+    asked = (
+        scope
+        for name in servers
+        for rule in rules_of(config.servers[name])
+        for scope in rule.scopes
+    )
+    return list(dict.fromkeys(asked))
+
+
+def _person(config: Config, name: str, client: rules.Client) -> Registered:
+    servers = usable(config, name, client)
+    groups = asks_groups(config, servers)
+    extra = [GROUPS, OFFLINE] if groups else [OFFLINE]
+    redirects = client.redirect_uris or LOOPBACK
+    notes: dict[str, tuple[str, ...]] = {}
+    if not client.redirect_uris:
+        notes["redirect_uris"] = _NO_REDIRECT
+    elif any(uri.startswith("http://localhost") for uri in client.redirect_uris):
+        notes["redirect_uris"] = _LOCALHOST
+    if not servers:
+        notes["audience"] = _NO_SERVER
+    values = {
+        "client_id": name,
+        "client_name": name,
+        "public": True,
+        "redirect_uris": list(redirects),
+        "scopes": list(dict.fromkeys([*_scopes(config, client, servers), *extra])),
+        "audience": [config.resource(each) for each in servers],
+        "authorization_policy": _POLICIES[client.assurance],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "require_pkce": True,
+        "pkce_challenge_method": "S256",
+        "token_endpoint_auth_method": "none",
+        **_token(config, servers),
+        **({"claims_policy": POLICY} if groups else {}),
+    }
+    return Registered(values, notes)
+
+
+def _machine(config: Config, name: str, client: rules.Client) -> Registered:
+    servers = usable(config, name, client)
+    values = {
+        "client_id": name,
+        "client_name": name,
+        "client_secret": PLACEHOLDER,
+        "scopes": _scopes(config, client, servers),
+        "audience": [config.resource(each) for each in servers],
+        "grant_types": ["client_credentials"],
+        "response_types": [],
+        "token_endpoint_auth_method": "client_secret_basic",
+        **_token(config, servers),
+    }
+    return Registered(values, {"client_secret": _SECRET})
+
+
+def _token(config: Config, servers: Iterable[str]) -> dict[str, object]:
+    """Return the algorithm of its tokens; nothing, which means opaque, where none may be signed."""
+    opaque = [config.servers[name].tokens == ("opaque",) for name in servers]
+    if opaque and all(opaque):
+        return {}
+    algorithms = config.issuer.algorithms
+    best = "RS256" if "RS256" in algorithms else algorithms[0]
+    return {"access_token_signed_response_alg": best}
+
+
+def _introspecting(asked: Introspection, key: PublicKey | None) -> Registered:
+    """Return the client that asks about tokens; it can do nothing else."""
+    values: dict[str, object] = {"client_id": asked.client_id, "client_name": asked.client_id}
+    notes: dict[str, tuple[str, ...]]
+    notes = {"": ("authz asks about tokens as this client: issuer.introspection.",)}
+    endpoints = ("token", "revocation", "introspection", "pushed_authorization_request")
+    if asked.auth == "private_key_jwt":
+        algorithm = "ES256" if key is None else key.algorithm
+        values["jwks"] = [
+            {
+                "key_id": asked.key_id or "authz",
+                "algorithm": algorithm,
+                "use": "sig",
+                "key": PLACEHOLDER if key is None else key.pem,
+            }
+        ]
+        if key is None:
+            notes["jwks"] = _PUBLIC_KEY
+        for each in endpoints:
+            values[f"{each}_endpoint_auth_method"] = asked.auth
+            values[f"{each}_endpoint_auth_signing_alg"] = algorithm
+    else:
+        values["client_secret"] = PLACEHOLDER
+        notes["client_secret"] = _SECRET
+        for each in endpoints:
+            values[f"{each}_endpoint_auth_method"] = asked.auth
+    values |= {"scopes": [], "grant_types": ["client_credentials"], "response_types": []}
+    return Registered(values, notes)

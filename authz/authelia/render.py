@@ -1,0 +1,139 @@
+"""The whole of what authz.yaml implies for Authelia 4.39, as values, YAML or JSON.
+
+Law: what is printed is complete for `identity_providers.oidc` but for the keys that only Authelia
+may have; these, and what no field of authz.yaml implies, are hints in comments.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from authz.authelia.clients import (
+    GROUPS,
+    POLICY,
+    PublicKey,
+    Registered,
+    registered,
+    rules_of,
+)
+from authz.authelia.hints import hints
+from authz.authelia.text import Notes, Path, comment, yaml
+from authz.config.model import Config
+from authz.config.rules import Server
+
+VERSION: Final = "4.39"
+_OIDC: Final = ("identity_providers", "oidc")
+# OpenID Connect Core, section 5.4, and Authelia's own: these it defines itself.
+_STANDARD: Final = frozenset(
+    {"openid", "profile", "email", "address", "phone", "groups", "offline_access", "offline"}
+)
+_HEAD: Final = (
+    f"What authz.yaml implies for Authelia {VERSION}; made by `authz authelia-config`.",
+    "Keep it in a file of its own and start Authelia with both:",
+    "  authelia --config configuration.yml,authz.yml",
+    "Authelia merges maps by their keys; a list (`clients`) must stand in one of the files only.",
+)
+_CLIENTS: Final = (
+    "requested_audience_mode is left at its default, `explicit`: a token is for what its client",
+    "names as `resource`, as MCP clients since 2025-06-18 do. For one that names none, `implicit`",
+    "puts the client's whole audience into every token.",
+)
+_CORS: Final = ("For clients that run in a page of gateway.origins.",)
+_SCOPES: Final = ("Authelia warns about scopes that it does not know.",)
+# Seen with 4.39.20: with other characters in its name, a scope is no key that it expects.
+_DEFINABLE: Final = re.compile(r"[A-Za-z0-9._:/*-]+\Z")
+_ONLY_TOTP: Final = ("A client says assurance: totp. It is true only while TOTP is all there is.",)
+
+
+@dataclass(frozen=True, slots=True)
+class Implied:
+    """Hold what is implied.
+
+    Attributes:
+        values: in Authelia's keys.
+        notes: comment lines by path.
+        hints: comment lines for the end: what belongs in Authelia's own file.
+    """
+
+    values: Mapping[str, object]
+    notes: Notes
+    hints: tuple[str, ...]
+
+    def yaml(self) -> str:
+        """Return YAML with its comments."""
+        head = "".join(f"{line}\n" for line in comment(_HEAD))
+        tail = "".join(f"{line}\n" for line in comment(self.hints))
+        return f"{head}---\n{yaml(self.values, self.notes)}\n{tail}"
+
+    def json(self) -> str:
+        """Return the values as JSON, for scripts."""
+        return json.dumps(self.values, indent=2, ensure_ascii=False) + "\n"
+
+
+def implied(config: Config, key: PublicKey | None = None) -> Implied:
+    """Return what a configuration implies.
+
+    Args:
+        config: authz.yaml.
+        key: the public half of `issuer.introspection.key_file`; None where it was not read.
+    """
+    clients = list(registered(config, key))
+    oidc: dict[str, object] = {}
+    notes: dict[Path, tuple[str, ...]] = {(*_OIDC, "clients"): _CLIENTS}
+    if config.gateway.origins:
+        oidc["cors"] = {
+            "endpoints": ["token", "revocation"],
+            "allowed_origins": list(config.gateway.origins),
+        }
+        notes[*_OIDC, "cors"] = _CORS
+    if any(client.values.get("claims_policy") == POLICY for client in clients):
+        oidc["claims_policies"] = {POLICY: {"access_token": [GROUPS]}}
+        notes[*_OIDC, "claims_policies"] = tuple(_about_groups(config))
+    if scopes := _scopes(config, clients):
+        oidc["scopes"] = scopes
+        notes[*_OIDC, "scopes"] = _SCOPES
+    oidc["clients"] = [dict(client.values) for client in clients]
+    for index, client in enumerate(clients):
+        for member, lines in client.notes.items():
+            at = (*_OIDC, "clients", index)
+            notes[(*at, member) if member else at] = lines
+    values: dict[str, object] = {"identity_providers": {"oidc": oidc}}
+    if any(client.assurance == "totp" for client in config.clients.values()):
+        values |= {"webauthn": {"disable": True}, "duo_api": {"disable": True}}
+        notes["webauthn",] = _ONLY_TOTP
+    return Implied(values, notes, tuple(hints(config)))
+
+
+def _scopes(config: Config, clients: list[Registered]) -> dict[str, object]:
+    """Return the definition of every scope that a client may have and Authelia does not define.
+
+    A scope of a server that asks for groups brings them along: clients ask for the scopes that a
+    challenge names, and `groups` is none of them.
+    """
+    bringing = {scope for server in config.servers.values() for scope in _bringing(server)}
+    named: dict[str, object] = {}
+    for client in clients:
+        scopes = client.values["scopes"]
+        assert isinstance(scopes, list)
+        for scope in scopes:
+            if scope not in _STANDARD and _DEFINABLE.match(scope):
+                named[scope] = {"claims": [GROUPS] if scope in bringing else []}
+    return named
+
+
+def _bringing(server: Server) -> Iterator[str]:
+    """Yield the scopes of a server or its tools that have to bring groups along."""
+    for rule in rules_of(server):
+        if rule.groups is not None:
+            yield from server.scopes or rule.scopes
+
+
+def _about_groups(config: Config) -> Iterator[str]:
+    yield "groups is put into signed access tokens where a scope that brings it was granted."
+    for name, server in config.servers.items():
+        asks = any(rule.groups is not None for rule in rules_of(server))
+        if asks and not any(_DEFINABLE.match(scope) for scope in _bringing(server)):
+            yield f"The server {name} asks for groups, and none of its scopes can bring them:"
+            yield f"write `groups` into servers.{name}.scopes, so that clients ask for it."
