@@ -4,9 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import parse_qs
 
 import jwt
 import pytest
@@ -18,6 +16,7 @@ from authz.tokens.introspection import Introspector
 from authz.tokens.introspection_endpoint import IntrospectionEndpoint
 from authz.tokens.issuer import IssuerAddress
 from authz.tokens.lookups import Ages, LookUps
+from tests.support.introspection import ASK, Site, named, site
 from tests.tokens.forge import ISSUER, NOW, RULES, ec_signer, outcome_of
 from tests.tokens.opaque import ANSWER, TOKEN, UNAVAILABLE, junk, said
 from tests.tokens.test_client_auth import pem
@@ -34,53 +33,7 @@ from tests.tokens.test_issuer import (
     metadata,
 )
 
-ASK: Final = "/api/oidc/introspection"
 AUTH: Final = PrivateKeyJwt("authz", pem(ec_signer().key), ISSUER)
-
-
-@dataclass
-class Site:
-    """An issuer whose introspection endpoint answers with bytes, or plays a scene."""
-
-    page: bytes | Play
-    metadata: bytes | Play
-    forms: list[tuple[Mapping[str, str], Mapping[str, list[str]]]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    url: str = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-            method, path, _ = head[0].split(" ")
-            self.paths.append(f"{method} {path}")
-            page = self.metadata
-            if method == "POST":
-                page = self.page
-                body = await reader.readexactly(int(headers["content-length"]))
-                self.forms.append((headers, parse_qs(body.decode(), strict_parsing=True)))
-            if isinstance(page, bytes):
-                writer.write(page)
-                await writer.drain()
-            else:
-                await page(writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client went away, as it should
-        finally:
-            writer.close()
-
-
-def named(endpoint: object = f"{ISSUER}{ASK}") -> bytes:
-    return metadata(introspection_endpoint=endpoint)
-
-
-@asynccontextmanager
-async def site(page: bytes | Play, names: bytes | None = None) -> AsyncIterator[Site]:
-    served = Site(page, named() if names is None else names)
-    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
-        yield served
 
 
 @asynccontextmanager
