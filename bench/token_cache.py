@@ -1,0 +1,124 @@
+"""What a hit in the cache of verified tokens costs, against a whole decision without transport.
+
+Both in one run, in turns, so that a noisy machine disturbs both alike; ratios travel, figures of
+one machine do not.
+
+    python -m bench.token_cache [rounds]
+"""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from authz.core.decision import Allow, Call, Pending, authorize, conclude, read
+from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
+from authz.core.limits import Limit, Per
+from authz.core.policy import KnownClient, Rule
+from authz.tokens.claims import ClaimRules
+from authz.tokens.introspection import Introspector
+from authz.tokens.lookups import LookUps
+from authz.tokens.verifier import TokenVerifier
+from tests.support.values import ISSUER, call, policy, request, server
+from tests.tokens.forge import CLAIMS, Bench, ec_signer, rsa_signer
+
+LIMITS = tuple(
+    Limit(f"files:{per.value}:{quota}/minute", per, quota=quota, window=60, place="files")
+    for per, quota in ((Per.CLIENT_USER, 600), (Per.USER, 1000), (Per.ADDRESS, 6000))
+)
+POLICY = policy(
+    server(Rule(scopes=frozenset({"mcp:tools"}), limits=LIMITS), {"read_*": Rule(), "*": Rule()}),
+    KnownClient("mcp-2fa", frozenset({"mcp:tools"})),
+)
+BATCH = 200
+BUDGET = 0.2
+
+
+class Ledger:
+    """A ledger that costs nothing: what is measured is ours."""
+
+    async def take(self, _: Query) -> LedgerAnswer:
+        return Taken((), Mode.REDIS)
+
+
+class Issuer:
+    """An issuer that knows one opaque token."""
+
+    async def ask(self, _: str) -> Mapping[str, object]:
+        now = int(time.time())
+        return {
+            "active": True,
+            "aud": CLAIMS["aud"],
+            "client_id": "mcp-2fa",
+            "exp": now + 3600,
+            "iat": now,
+            "scope": "openid mcp:tools",
+            "sub": CLAIMS["sub"],
+        }
+
+
+async def decide(verifier: TokenVerifier, sent: object, ledger: Ledger) -> bool:
+    """Take one request from its headers to its verdict, as server/check.py does."""
+    found = read(sent, POLICY)  # type: ignore[arg-type]
+    assert isinstance(found, Call), found
+    principal = verifier.cached(found.token)
+    assert principal is not None
+    waiting = authorize(found, principal, POLICY, time.time())
+    assert isinstance(waiting, Pending), waiting
+    return isinstance(conclude(waiting, await ledger.take(waiting.query)), Allow)
+
+
+def microseconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    for _ in range(BATCH):
+        work()
+    return (time.perf_counter() - began) / BATCH * 1e6
+
+
+async def microseconds_of(verifier: TokenVerifier, sent: object, ledger: Ledger) -> float:
+    began = time.perf_counter()
+    for _ in range(BATCH):
+        await decide(verifier, sent, ledger)
+    return (time.perf_counter() - began) / BATCH * 1e6
+
+
+async def measure(name: str, verifier: TokenVerifier, token: str, rounds: int) -> float:
+    """Print what a hit and a decision cost, and return their ratio: the median of the pairs."""
+    await verifier.verify(token)
+    sent = request(call("read_file"), authorization=f"Bearer {token}")
+    ledger = Ledger()
+    pairs = [
+        (
+            microseconds(lambda: verifier.cached(token)),
+            await microseconds_of(verifier, sent, ledger),
+        )
+        for _ in range(rounds)
+    ]
+    ratio = statistics.median(hit / whole for hit, whole in pairs)
+    hit, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"{name:8} hit {hit:6.2f} µs   decision {whole:7.2f} µs   ratio {ratio:.3f}")
+    return ratio
+
+
+async def main(rounds: int) -> int:
+    keys = Bench().keys
+    rules = ClaimRules(ISSUER, leeway=30, max_lifetime=7200)
+    introspector = Introspector(LookUps(Issuer(), rules))
+    verifier = TokenVerifier(keys, rules, introspector=introspector)
+    now = int(time.time())
+    times = {"iat": now, "nbf": now, "exp": now + 3600}
+    tokens = {
+        "RS256": rsa_signer().token(times),
+        "ES256": ec_signer().token(times),
+        "opaque": f"authelia_at_{'S' * 43}.{'_' * 43}",
+    }
+    ratios = [await measure(name, verifier, token, rounds) for name, token in tokens.items()]
+    worst = max(ratios)
+    print(f"worst ratio {worst:.3f}, budget {BUDGET}: {'kept' if worst <= BUDGET else 'EXCEEDED'}")
+    await introspector.aclose()
+    return 0 if worst <= BUDGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)))
