@@ -1,0 +1,234 @@
+"""Defences taken out one by one: what turns red then.
+
+`python -m tests.attacks.test_defences` takes each out of a copy of this tree, runs the tests that
+should notice, and prints the table of docs/defences.md. It takes some minutes.
+
+Law: each defence that is named here stands in the source once, so that the table is about what
+is there today; and each of them has a test that fails without it.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "docs" / "defences.md"
+_LEFT_BEHIND = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+_LONGEST = 900  # seconds for one run of tests
+_SHOWN = 3  # tests of one defence in the table
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """Say what to take out, and who should notice.
+
+    Attributes:
+        name: what it holds.
+        file, where: the file and the function.
+        old, new: the text that is the defence, and what stands there without it.
+        tests: the files that should notice.
+    """
+
+    name: str
+    file: str
+    where: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_DECISION = ("tests/core/test_decision.py", "tests/server/test_check.py")
+_MCP = ("tests/core/test_mcp.py", "tests/attacks/test_official_server.py")
+_TOKENS = (
+    "tests/tokens/test_jose.py",
+    "tests/tokens/test_claims.py",
+    "tests/tokens/test_verifier.py",
+)
+_LEDGER = ("tests/ledger/test_contract.py",)
+_CODEC = ("tests/envoy/test_codec.py", "tests/envoy/test_codec_answers.py")
+
+TEN_WORST = (
+    Defence(
+        "A token is for one server", "authz/core/decision.py", "_CHECKS",
+        "    _check_audience,\n", "", (*_DECISION, "tests/attacks/test_rows.py"),
+    ),
+    Defence(
+        "Only configured algorithms", "authz/tokens/jose.py", "_algorithm",
+        "if not isinstance(algorithm, str) or algorithm not in allowed:",
+        "if not isinstance(algorithm, str):", _TOKENS,
+    ),
+    Defence(
+        "Only access tokens (`typ`)", "authz/tokens/jose.py", "read_jws",
+        "    _check_type(header)\n", "", _TOKENS,
+    ),
+    Defence(
+        "Unnamed tools are refused", "authz/core/decision.py", "_CHECKS",
+        "    _check_tool,\n", "", _DECISION,
+    ),
+    Defence(
+        'An empty POST is not "no tool"', "authz/core/decision.py", "_message",
+        'if request.method != "POST":', 'if request.method != "POST" or not request.body:',
+        _DECISION,
+    ),
+    Defence(
+        "No member twice", "authz/core/strict_json.py", "_members",
+        "if len(members) != len(pairs):", "if False:",
+        (*_MCP, "tests/core/test_strict_json.py"),
+    ),
+    Defence(
+        "Headers say what the body says", "authz/core/mcp.py", "read",
+        "    _check_mirrors(headers, kind, method, params, required=version == MODERN)\n", "", _MCP,
+    ),
+    Defence(
+        "Revocations are read with every charge", "authz/ledger/take.lua", "the script",
+        "if not moment or #moment > 15 or issued_at <= tonumber(moment) then", "if false then",
+        _LEDGER,
+    ),
+    Defence(
+        "All limits are charged, or none", "authz/ledger/take.lua", "the script",
+        "newest[i] + (over and 0 or costs[i])) .. older[i]\n  if move == 0 and not over then",
+        "newest[i] + costs[i]) .. older[i]\n  over = false\n  if move == 0 then",
+        _LEDGER,
+    ),
+    Defence(
+        "Identity headers take the place of the client's", "authz/envoy/codec.py", "_write",
+        "HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD",
+        "HeaderValueOption.APPEND_IF_EXISTS_OR_ADD", _CODEC,
+    ),
+)  # fmt: skip
+
+OTHERS = (
+    Defence(
+        "The signature is verified", "authz/tokens/verifier.py", "_verify_jwt",
+        "        self._check_signature(token, unverified, key)\n", "", _TOKENS,
+    ),
+    Defence(
+        "Only the configured issuer", "authz/tokens/claims.py", "check_issuer",
+        'if claims.get("iss") != issuer:', "if False:", _TOKENS,
+    ),
+    Defence(
+        "What is cached expires", "authz/tokens/cache.py", "get",
+        "entry.principal.expires_at <= now", "False", _TOKENS,
+    ),
+    Defence(
+        "What is cached goes with its key", "authz/tokens/verifier.py", "__init__",
+        "        keys.on_withdrawn(self._cache.forget_keys)\n", "", _TOKENS,
+    ),
+    Defence(
+        "Every matching tool rule applies", "authz/core/policy.py", "tool_rules",
+        "return tuple(rule for rule in self.tools if rule.matches(tool))",
+        "return tuple(rule for rule in self.tools if rule.matches(tool))[:1]", _DECISION,
+    ),
+    Defence(
+        "Machines pass by name only", "authz/core/decision.py", "_check_people",
+        "        _check_machine(case)\n", "", _DECISION,
+    ),
+    Defence(
+        "A client uses no more than it is declared with", "authz/core/decision.py", "_narrowed",
+        "if known is None or known.scopes is None or principal.scopes <= known.scopes:",
+        "if True:", (*_DECISION, "tests/attacks/test_findings.py"),
+    ),
+    Defence(
+        "A second factor that is not proved is asked for", "authz/core/decision.py", "_unmet",
+        "    return unmet\n", "    return ()\n", _DECISION,
+    ),
+    Defence(
+        "Only a charge is an Allow", "authz/core/decision.py", "conclude",
+        "refusal = Deny(Reason.RATE_LIMITED, quotas=quotas, retry_after=retry_after)",
+        "return Allow(server, message, principal, quotas, Mode.LOCAL)", _DECISION,
+    ),
+    Defence(
+        "Whatever breaks is a refusal", "authz/server/check.py", "_broken",
+        "return Deny(Reason.INTERNAL, detail), codec.FALLBACK_DENY",
+        'return Deny(Reason.INTERNAL, detail), b""', _DECISION,
+    ),
+    Defence(
+        "No members that some parser confuses", "authz/core/mcp.py", "_inner",
+        "if not unmistakable(inner):", "if False:", _MCP,
+    ),
+    Defence(
+        "A part of a body is no body", "authz/envoy/codec.py", "decode",
+        'if headers.get(_PARTIAL_BODY, "false") != "false":', "if False:", _CODEC,
+    ),
+    Defence(
+        "Foreign web pages are refused", "authz/core/request.py", "check_shape",
+        "if origin is not None and origin not in origins:", "if False:",
+        (*_DECISION, "tests/attacks/test_rows.py"),
+    ),
+    Defence(
+        "An identity header that is not set is removed", "authz/core/answers.py", "upstream",
+        "for name in IDENTITY if name not in given)", "for name in IDENTITY if False)",
+        ("tests/core/test_answers.py",),
+    ),
+)  # fmt: skip
+
+DEFENCES = (*TEN_WORST, *OTHERS)
+
+
+@pytest.mark.parametrize("defence", [pytest.param(each, id=each.name) for each in DEFENCES])
+def test_the_table_is_about_what_is_there(defence: Defence) -> None:
+    """A defence is in the source once, in a table of the docs, and who should notice exists."""
+    assert (ROOT / defence.file).read_text().count(defence.old) == 1
+    assert f"| {defence.name} |" in TABLE.read_text()
+    assert all((ROOT / tests).is_file() for tests in defence.tests)
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def failed(copy: Path, tests: Iterable[str]) -> list[str]:
+    """Run tests in the copy; return which of them fail."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *tests]
+    found = subprocess.run(
+        command, cwd=copy, capture_output=True, text=True, timeout=_LONGEST, check=False
+    )
+    return re.findall(r"^(?:FAILED|ERROR) (\S+)", found.stdout, re.MULTILINE)
+
+
+def turned_red(copy: Path, defence: Defence) -> list[str]:
+    """Take a defence out of the copy, run the tests, put it back; return what failed."""
+    path = copy / defence.file
+    whole = path.read_text()
+    path.write_text(whole.replace(defence.old, defence.new))
+    try:
+        return failed(copy, defence.tests)
+    finally:
+        path.write_text(whole)
+
+
+def _row(defence: Defence, red: list[str]) -> str:
+    names = list(dict.fromkeys(each.partition("[")[0] for each in red))
+    shown = ", ".join(f"`{each.removeprefix('tests/')}`" for each in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    place = f"`{defence.file}`, `{defence.where}`"
+    taken = f"`{_line(defence.old)}`" + (f" → `{_line(defence.new)}`" if defence.new else "")
+    return f"| {defence.name} | {place} | {taken} | {len(red)} | {shown or '**none**'}{more} |"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def rows() -> Iterator[str]:
+    """Yield the rows of the table, as they are found."""
+    with tempfile.TemporaryDirectory(prefix="defences-") as folder:
+        copy = Path(folder) / "tree"
+        shutil.copytree(ROOT, copy, ignore=_LEFT_BEHIND)
+        red = failed(copy, sorted({path for each in DEFENCES for path in each.tests}))
+        if red:
+            raise SystemExit(f"red with every defence in its place: {' '.join(red)}")
+        for defence in DEFENCES:
+            yield _row(defence, turned_red(copy, defence))
+
+
+if __name__ == "__main__":
+    for row in rows():
+        sys.stdout.write(f"{row}\n")
+        sys.stdout.flush()

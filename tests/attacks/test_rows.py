@@ -1,0 +1,275 @@
+"""Rows of the attack list that no other file proves.
+
+Law: each test is one row; it goes through as much of the service as the row is about.
+"""
+
+import asyncio
+import io
+import json
+import time
+import tracemalloc
+
+import pytest
+
+from authz.core.decision import Call, Pending, authorize, read
+from authz.core.ledger import OverLimit, Taken
+from authz.core.limits import Limit, Per, Take
+from authz.core.policy import Policy, Rule
+from authz.core.reason import Reason
+from authz.core.request import HttpRequest
+from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
+from authz.ledger.memory import MemoryLedger
+from authz.ledger.records import Revocation
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.server.check import Check, Snapshot
+from authz.server.refusals import Refusals
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from authz.tokens.keys import SigningKeys
+from authz.tokens.verifier import TokenVerifier
+from tests.ledger.queries import query
+from tests.support.valkey import valkey
+from tests.support.values import LIMIT, NOW, call, policy, principal, request, rpc, server
+from tests.support.wire import Answer, answer, check_request
+from tests.tokens.forge import FILES, RULES, Clock, Source, ec_signer, key_set, rsa_signer
+from tests.tokens.forge import NOW as TOKEN_NOW
+
+
+class World:
+    """The check with the real verifier and the real in-process ledger, at a fixed moment."""
+
+    def __init__(self, rules: Policy, capacity: int = 100) -> None:
+        self.clock = Clock(TOKEN_NOW)
+        self.source = Source(key_set(rsa_signer().jwk(), ec_signer().jwk()))
+        self.keys = SigningKeys(self.source, clock=self.clock)
+        self.verifier = TokenVerifier(self.keys, RULES, clock=self.clock, capacity=capacity)
+        self.ledger = MemoryLedger(self.clock, capacity=capacity)
+        self.stream = io.StringIO()
+        self.recorder = Recorder(Metrics(), Log("json", self.stream, clock=self.clock))
+        self.refusals = Refusals(largest=capacity)
+        self.check = Check(
+            Snapshot(rules, self.verifier, self.ledger, 5.0),
+            self.recorder,
+            self.refusals,
+            clock=self.clock,
+        )
+
+    async def ask(self, token: str, sent: HttpRequest | None = None) -> Answer:
+        asked = request(authorization=f"Bearer {token}") if sent is None else sent
+        return answer(await self.check(check_request(asked)))
+
+
+def reason_of(found: Answer) -> str:
+    body: dict[str, dict[str, dict[str, str]]] = json.loads(found.body)
+    return body["error"]["data"]["reason"]
+
+
+# --- tokens -------------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("cached-and-revoked")
+@pytest.mark.parametrize("what", ["token", "person", "client", "everything"])
+def test_a_cached_token_is_refused_from_the_request_after_its_revocation(what: str) -> None:
+    """That a token is cached keeps nobody from being told that it was revoked."""
+
+    async def run() -> None:
+        world, token = World(policy()), rsa_signer().token()
+        assert (await world.ask(token)).allowed
+        known = world.verifier.cached(token)
+        assert known is not None
+        assert known.person is not None
+        targets = {
+            "token": token_field(known.token_id),
+            "person": person_field(known.person),
+            "client": client_field(known.client),
+            "everything": EVERYTHING,
+        }
+        await world.ledger.revoke(targets[what], Revocation())
+
+        refused = await world.ask(token)
+
+        assert world.verifier.cached(token) is known
+        assert (refused.status, reason_of(refused)) == (401, "token_revoked")
+
+    asyncio.run(run())
+
+
+HOSTILE_KIDS = [
+    "../../etc/passwd",
+    "' OR 1=1--",
+    "https://evil.example/x",
+    "\x1b[31mred",
+    "k" * 128,
+]
+
+
+@pytest.mark.attack("kid-in-log")
+@pytest.mark.parametrize("kid", HOSTILE_KIDS)
+def test_a_kid_is_in_no_log_line_and_no_label(kid: str) -> None:
+    """What a stranger calls its key is told to nobody."""
+
+    async def run() -> None:
+        world = World(policy())
+        assert (await world.ask(rsa_signer("stranger").token(header={"kid": kid}))).status == 401
+        told = world.stream.getvalue() + str(list(world.recorder.metrics.registry.collect()))
+
+        assert '"reason":"token_invalid"' in told
+        assert kid not in told
+        assert json.dumps(kid)[1:-1] not in told
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("issuer-black-holed")
+def test_an_unknown_key_is_told_to_come_back_while_the_issuer_hangs() -> None:
+    """A 401 would throw a good log-in away: it is 503 with Retry-After, and known tokens pass."""
+
+    async def run() -> None:
+        world = World(policy())
+        known = rsa_signer().token()
+        assert (await world.ask(known)).allowed
+        world.source.gate = asyncio.Event()
+        world.clock.now += 60
+        world.check.snapshot = Snapshot(policy(), world.verifier, world.ledger, 0.01)
+
+        late = await world.ask(ec_signer("rotated").token())
+
+        assert (late.status, reason_of(late)) == (503, "issuer_unavailable")
+        assert int(late.headers["retry-after"]) >= 1
+        assert (await world.ask(known)).allowed
+        await world.keys.aclose()
+
+    asyncio.run(run())
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("several-origins")
+@pytest.mark.parametrize("between", [",", ", ", " "])
+def test_two_known_origins_at_once_are_foreign(between: str) -> None:
+    """Two Origin headers arrive joined; no page sends that, so it is no known origin."""
+    one, two = "https://one.example", "https://two.example"
+    rules = policy(origins=frozenset({one, two}))
+
+    assert isinstance(read(request(origin=one), rules), Call)
+    for joined in (f"{one}{between}{two}", f"{one}{between}{one}"):
+        found = read(request(origin=joined), rules)
+        assert not isinstance(found, Call)
+        assert found.reason is Reason.FOREIGN_ORIGIN
+
+
+# --- MCP bodies ---------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("mcp-notifications")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{}}',
+    ],
+    ids=["notification", "response"],
+)
+def test_notifications_and_responses_are_limited(body: bytes) -> None:
+    """What nobody answers is counted like what somebody does."""
+    rules = policy(server(Rule(limits=(LIMIT,))))
+    call_of = read(request(body), rules)
+    assert isinstance(call_of, Call)
+    pending = authorize(call_of, principal(), rules, NOW)
+
+    assert isinstance(pending, Pending)
+    assert [take.limit for take in pending.query.takes] == [LIMIT]
+
+
+@pytest.mark.attack("mcp-side-doors")
+@pytest.mark.parametrize("method", ["prompts/get", "resources/read", "completion/complete", "x/y"])
+def test_no_other_method_escapes_the_servers_rule(method: str) -> None:
+    """Whatever is asked for, the server's own scopes and limits are asked of it."""
+    rules = policy(server(Rule(scopes=frozenset({"mcp:none"})), {"read_*": Rule()}))
+    body = rpc(method, name="read_x", uri="file:///x", ref={"type": "ref/prompt", "name": "read_x"})
+    call_of = read(request(body), rules)
+    assert isinstance(call_of, Call)
+    found = authorize(call_of, principal(), rules, NOW)
+
+    assert not isinstance(found, Pending)
+    assert found.reason is Reason.INSUFFICIENT_SCOPE
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("worker-clocks-apart")
+def test_workers_whose_clocks_disagree_count_on_the_same_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock is Redis': a worker an hour ahead admits not one request more."""
+    limit = Limit("t", Per.USER, quota=5, window=600)
+
+    async def run() -> None:
+        with valkey() as redis:
+            options = RedisOptions(redis.url, timeout=5)
+            one, other = RedisLedger(options), RedisLedger(options)
+            honest = time.time
+            answers = []
+            for turn in range(10):
+                shift = 3600 if turn % 2 else -3600
+                monkeypatch.setattr(time, "time", lambda shift=shift: honest() + shift)
+                ledger = one if turn % 2 else other
+                answers.append(await ledger.take(query(Take("shared", limit))))
+            await one.aclose()
+            await other.aclose()
+
+        assert [type(each) for each in answers] == [Taken] * 5 + [OverLimit] * 5
+
+    asyncio.run(run())
+
+
+# --- operation ----------------------------------------------------------------------------------
+
+
+def _distinct(number: int) -> tuple[str, HttpRequest]:
+    """Make a request of a person, a client, an address and a tool that nobody has seen."""
+    claims = {"sub": f"person-{number}", "client_id": f"client-{number}", "aud": [FILES]}
+    token = ec_signer().token(claims) if number % 3 else f"eyJ{number}.e30.AA"
+    address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    sent = request(call(f"tool-{number}"), authorization=f"Bearer {token}", address=address)
+    return token, sent
+
+
+@pytest.mark.attack("flat-memory")
+def test_memory_is_flat_whoever_asks() -> None:
+    """Tokens, people, clients, addresses and tools that come once leave nothing behind."""
+    limits = (Limit("u", Per.USER, 60, 60), Limit("a", Per.ADDRESS, 60, 60, place="a"))
+    rules = policy(server(Rule(limits=limits), {"tool-*": Rule()}))
+
+    async def decide(world: World, begin: int, count: int) -> int:
+        for number in range(begin, begin + count):
+            await world.ask(*_distinct(number))
+            # A turn of the loop, which forgets the timers of what was answered in time.
+            await asyncio.sleep(0)
+        world.stream.truncate(0)
+        world.stream.seek(0)
+        return tracemalloc.get_traced_memory()[0]
+
+    async def run() -> None:
+        world = World(rules, capacity=64)
+        tracemalloc.start()
+        try:
+            before = await decide(world, 0, 600)
+            series = len(list(_samples(world)))
+            after = await decide(world, 600, 1200)
+        finally:
+            tracemalloc.stop()
+
+        assert series == len(list(_samples(world)))
+        assert len(world.verifier._cache) == len(world.refusals) == 64
+        # A single entry per request would be half a megabyte.
+        assert after - before < 128 * 1024
+
+    asyncio.run(run())
+
+
+def _samples(world: World) -> list[object]:
+    return [each for metric in world.recorder.metrics.registry.collect() for each in metric.samples]
