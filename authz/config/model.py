@@ -209,6 +209,11 @@ class Service(Section):
         "unix:/run/authz/check.sock",
     )
     workers: Annotated[StrictInt, Field(ge=1, le=64)] = field("How many processes.", 1)
+    drain_notice: Annotated[float, duration("0s", "60s", "3s")] = field(
+        "How long a service that was told to stop goes on answering, saying NOT_SERVING, so that "
+        "Envoy's health checks (every second, twice) send its requests elsewhere first.",
+        "3s",
+    )
     transport: Literal["auto", "grpcio", "pyvoy"] = field(
         "What carries Check: `pyvoy` (an Envoy around the service; much cheaper per request; "
         "the extra `pyvoy`, Linux with glibc), `grpcio` (anywhere), or `auto`: the first where "

@@ -44,6 +44,7 @@ gateway:
   tls: {{certificate: {certificate}, key: {key}}}
   origins: [https://inspector.{domain}]
 telemetry: {{metrics: '127.0.0.1:{metrics}'}}
+service: {{drain_notice: 0s}}               # one machine: Envoy is drained first
 clients:
   demo: {{scopes: [mcp:notes, mcp:notes:write, mcp:files], assurance: two_factor}}
   password-only: {{scopes: [mcp:notes, mcp:files]}}

@@ -110,6 +110,8 @@ class Service:
         self.check = Check(self._assembly.snapshot, recorder, Refusals())
         self._stop = asyncio.Event()
         self._hung_up = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
         self.ports: tuple[int, int] = (0, 0)
         self.started = asyncio.Event()
 
@@ -140,6 +142,9 @@ class Service:
                 look.cancel()
                 reloads.cancel()
         finally:
+            for task in self._retiring:
+                task.cancel()
+            await asyncio.gather(*self._retiring, return_exceptions=True)
             await self._assembly.aclose()
             status.stop()
         self._recorder.event("stopped")
@@ -155,8 +160,13 @@ class Service:
     async def reload(self) -> bool:
         """Take the configuration anew; tell whether it took effect.
 
-        A configuration with an error changes nothing. Listeners stay as they are.
+        A configuration with an error changes nothing. Listeners stay as they are. Reloads
+        follow one another, so that the file that was read last is the one in force.
         """
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> bool:
         try:
             settings = await asyncio.to_thread(self._load)
         except ConfigErrors as errors:
@@ -172,7 +182,9 @@ class Service:
         await new.settle(settings.config.issuer.deadline)
         self._settings, self._assembly = settings, new
         self.check.snapshot = new.snapshot
-        await old.aclose(keep=new)
+        retiring = asyncio.create_task(_retire(old, new))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
         self._recorder.metrics.reloads.labels("ok").inc()
         self._recorder.event("reloaded", servers=sorted(settings.policy.servers))
         return True
@@ -180,6 +192,8 @@ class Service:
     async def _drain(self, transport: Transport) -> None:
         self._health.set("drain", "stopping")
         self._recorder.event("draining")
+        # A listener that closed before Envoy knew would cost the requests that come in between.
+        await asyncio.sleep(self._settings.config.service.drain_notice)
         await transport.stop(self._grace)
 
     def _handle_signals(self) -> None:
@@ -215,3 +229,11 @@ class Service:
 
     def _mode(self) -> str:
         return self._assembly.mode()
+
+
+async def _retire(old: Assembly, new: Assembly) -> None:
+    """Close the parts that a reload replaced, once no check that began with them can still run."""
+    try:
+        await asyncio.sleep(old.snapshot.deadline)
+    finally:
+        await old.aclose(keep=new)

@@ -24,7 +24,7 @@ from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.keys import token_field
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.script import SOURCE
+from authz.ledger.script import TAKE_ALL
 from authz.local.state import State
 from authz.local.supervisor import Supervisor
 from authz.local.valkey import COMMANDS, Valkey, valkey
@@ -227,7 +227,7 @@ def _given(pid: int) -> list[bytes]:
 
 def test_commands_are_the_ledgers() -> None:
     """Exactly what the ledger and its script run is allowed, besides redis-py's greeting."""
-    text = (files("authz.ledger") / "redis.py").read_text() + SOURCE.replace("call('", 'call("')
+    text = (files("authz.ledger") / "redis.py").read_text() + TAKE_ALL.source.replace("call('", 'call("')
     run = re.findall(r"""(?:call|_command|_execute)\("([A-Z ]+)[\"']""", text)
 
     expected = {name.lower().replace(" ", "|") for name in run} | {"evalsha", "client|setinfo"}
