@@ -222,6 +222,11 @@ def test_an_opaque_token_that_was_revoked_is_refused() -> None:
         assert await desk.confirmed(TOKEN, found, NOW + 4) is Reason.TOKEN_REVOKED
         assert desk.verifier.cached(TOKEN) is None
 
+        # The no is forgotten before the yes would have been: that does not come back.
+        desk.clock.now = NOW + 16
+        assert desk.verifier.cached(TOKEN) is None
+        assert await desk.outcome() is Reason.TOKEN_INVALID
+
     play(scene)
 
 

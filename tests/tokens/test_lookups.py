@@ -389,6 +389,7 @@ def test_whatever_happens_no_word_is_older_than_its_age(steps: list[tuple[str, f
 
     async def scene(desk: Desk) -> None:
         revoked_at: float | None = None
+        refused = False
         for step, much in steps:
             if step == "revoke" and revoked_at is None:
                 revoked_at = desk.clock.now
@@ -404,5 +405,7 @@ def test_whatever_happens_no_word_is_older_than_its_age(steps: list[tuple[str, f
                 assert found.confirmed_at is not None
                 assert 0 <= desk.clock.now - found.confirmed_at <= 30
                 assert revoked_at is None or found.confirmed_at <= revoked_at
+                assert not refused
+            refused = refused or (found is Reason.TOKEN_INVALID and step != "junk")
 
     play(scene, Desk(said(exp=NOW + 7000)))
