@@ -154,6 +154,10 @@ class Check:
             except Refused as refused:
                 self._refusals.bad_token(address, self._clock())
                 return denied(refused, call.server)
+            except Unavailable:
+                # Made-up tokens hold a call each for the whole deadline while the issuer hangs.
+                self._refusals.bad_token(address, self._clock())
+                raise
         wait = self._refusals.principal_must_wait(principal, self._clock())
         if wait is not None:
             return _too_many(call, wait)

@@ -5,7 +5,9 @@ a caller chose is cut to a bounded length and escaped, so that it is never a sec
 """
 
 import json
+import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -99,7 +101,12 @@ def _shown(value: object) -> str:
 
 
 class Log:
-    """Write records to a stream, one line each."""
+    """Write records to a stream, one line each, and never wait for whoever reads it.
+
+    Attributes:
+        lost: lines that were not written, because the reader of a pipe has stopped reading or
+            the stream is gone. A decision never waits for its log line.
+    """
 
     def __init__(
         self,
@@ -113,11 +120,43 @@ class Log:
         text = as_colour if terminal else as_text
         self._form = text if form == "text" or (form == "auto" and terminal) else as_json
         self._clock = clock
+        self._pipe = _pipe(self._stream)
+        self._rest = b""
+        self.lost = 0
 
     def write(self, record: Record) -> None:
-        """Write one record; a stream that is gone loses the line, never the decision."""
+        """Write one record; where that is not possible at once, the line is lost."""
+        line = self._form(record, self._clock()) + "\n"
         try:
-            self._stream.write(self._form(record, self._clock()) + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
+            if self._pipe is None:
+                self._stream.write(line)
+                self._stream.flush()
+            else:
+                self._push(self._pipe, line.encode("ascii"))
+        except (OSError, ValueError):  # BlockingIOError is an OSError
+            self.lost += 1
+
+    def _push(self, pipe: int, line: bytes) -> None:
+        """Write to a pipe that does not block; the rest of a line that was cut goes first."""
+        if self._rest:
+            self._rest = self._rest[os.write(pipe, self._rest) :]
+        if self._rest:
+            self.lost += 1
             return
+        self._rest = line[os.write(pipe, line) :]
+
+
+def _pipe(stream: TextIO) -> int | None:
+    """Return the descriptor of a pipe or socket, made to block nobody; None for other streams.
+
+    A file does not block, and a terminal's descriptor is shared with the shell.
+    """
+    try:
+        descriptor = stream.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError):
+        return None
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return None
+    os.set_blocking(descriptor, False)
+    return descriptor

@@ -76,6 +76,11 @@ class Metrics:
             ["mode"],
             registry=self.registry,
         )
+        self.log_lost: Final = Gauge(
+            "authz_log_lines_lost",
+            "Log lines lost since the start, because whoever reads the log has stopped.",
+            registry=self.registry,
+        )
         self.in_flight: Final = Gauge(
             "authz_checks_in_flight", "Checks being decided now.", registry=self.registry
         )

@@ -18,6 +18,7 @@ class Recorder:
         """Keep where to count and where to write."""
         self.metrics = metrics
         self.log = log
+        metrics.log_lost.set_function(lambda: log.lost)
 
     def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
         """Record one decision; `request` is None where it could not be decoded."""

@@ -19,6 +19,8 @@ from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import KeySet, VerificationKey
 
 _MAX_DOUBLINGS: Final = 10
+# Seconds for which a key set tells all there is to know: what it does not have is no key.
+_FRESH: Final = 5.0
 
 
 class KeySource(Protocol):
@@ -130,8 +132,8 @@ class SigningKeys:
             Refused: TOKEN_INVALID where there is no such key.
             Unavailable: where that cannot be said, because the issuer has not answered.
         """
-        if (age := self.age()) is not None and age > self._renewal.max_age:
-            raise Unavailable("issuer", "the keys could not be renewed for too long")
+        if self._is_older_than(self._renewal.max_age):
+            await self._look_again()
         if (found := self._known(key_id, algorithm)) is not None:
             return found
         await self._look_again()
@@ -173,9 +175,15 @@ class SigningKeys:
         if task is not None:
             await asyncio.wait({task}, timeout=self._renewal.deadline)
         answered = task is None or (task.done() and not task.cancelled())
-        # A log-in is not thrown away (401) because the issuer did not answer.
-        if not answered or self._last is not None or self._loaded_at is None:
+        # A log-in is not thrown away (401) because the issuer did not answer, or because a
+        # stranger's kid has begun the cooldown in which a new key's first token arrives.
+        if not answered or self._last is not None or self._is_older_than(_FRESH):
             raise Unavailable("issuer", "the key set could not be read")
+
+    def _is_older_than(self, seconds: float) -> bool:
+        """Tell whether the keys were fetched longer ago, or never."""
+        age = self.age()
+        return age is None or age > seconds
 
     def _may_ask(self) -> bool:
         asked = self._asked_at

@@ -226,6 +226,19 @@ def test_an_address_full_of_bad_tokens_locks_out_no_known_one() -> None:
     assert world.ask(request(authorization="Bearer known")).allowed
 
 
+@pytest.mark.attack("issuer-hangs-for-strangers")
+def test_tokens_that_nobody_can_judge_count_as_bad_ones() -> None:
+    """While the issuer is away, an address cannot hold more calls than its quota of bad tokens."""
+    tokens = Tokens(raising(Unavailable("issuer")), principal())
+    world = World(tokens, Answers(TAKEN))
+    for _ in range(BAD_TOKENS.quota):
+        assert world.ask().status == 503
+
+    assert world.ask().status == 429
+    assert len(tokens.asked) == BAD_TOKENS.quota
+    assert world.ask(request(authorization="Bearer known")).allowed
+
+
 def test_a_valid_token_that_keeps_being_refused_is_told_to_wait() -> None:
     """After its quota of refusals a client and user are answered without being judged."""
     world = World(Tokens(lambda _: principal(audience=())), Answers(TAKEN))

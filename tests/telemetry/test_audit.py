@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -83,3 +84,26 @@ def test_a_stream_that_is_gone_costs_a_line_and_nothing_else() -> None:
     assert json.loads(stream.getvalue()) == {"time": 1.5, "event": "x"}
     stream.close()
     log.write({"event": "y"})
+
+
+@pytest.mark.attack("log-reader-stops")
+def test_a_reader_that_stops_holds_up_nobody() -> None:
+    """A full pipe costs lines, counted; when it is read again, lines are whole again."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as reader, os.fdopen(writing, "w") as stream:
+        log = Log("json", stream, clock=lambda: 0.0)
+        while not log.lost:
+            log.write({"event": "x" * 1000})
+        lost = log.lost
+        log.write({"event": "y"})
+        assert log.lost == lost + 1
+
+        os.set_blocking(reading, False)
+        while reader.read(1 << 16):
+            pass
+        log.write({"event": "z"})
+        log.write({"event": "again"})
+        last = reader.read(1 << 16)
+
+    assert last is not None
+    assert json.loads(last.splitlines()[-1])["event"] == "again"
