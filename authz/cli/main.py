@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from authz import __version__
-from authz.cli import authelia_config, check_config, demo, envoy_config, schema, serve, up
+from authz.cli import authelia_config, check_config, demo, doctor, envoy_config, schema, serve, up
 from authz.cli.common import FAILED, WRONG, Command, print_problems
 from authz.config.problems import ConfigErrors
 
-_COMMANDS: Final = (check_config, schema, envoy_config, authelia_config, serve, up, demo)
+_COMMANDS: Final = (check_config, schema, envoy_config, authelia_config, doctor, serve, up, demo)
 _EPILOG: Final = """\
 examples:
   authz check-config authz.yaml            say everything that is wrong, with lines
@@ -19,6 +19,7 @@ examples:
   authz envoy-config authz.yaml -o /etc/envoy
   authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
   authz authelia-config authz.yaml         what to add to Authelia's configuration
+  authz doctor authz.yaml                  what is wrong, and which line mends it
   authz serve -c authz.yaml                the service alone
   authz up -c authz.yaml                   Envoy, Valkey and the service on this machine
   authz demo --once                        the whole with a stand-in issuer, and a walk

@@ -1,0 +1,200 @@
+"""Whether the running Envoy asks authz, and asks as authz.yaml has it.
+
+Law: it is Envoy's own word (`/config_dump` of its admin socket) that is compared with what would
+be rendered; nothing in Envoy is changed.
+"""
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+
+from authz.config.load import Settings
+from authz.config.problems import quoted
+from authz.doctor.finding import Finding, note, ok, problem
+
+PART: Final = "envoy"
+_PATIENCE: Final = 5.0
+_LARGEST: Final = 64 << 20
+_FILTER: Final = "envoy.filters.http.ext_authz"
+_RENDER: Final = "authz envoy-config authz.yaml -o …, and restart Envoy with it"
+# What no rendered configuration ever has, also where there is none to compare with.
+_NEVER: Final[Mapping[tuple[str, ...], str]] = {
+    ("failure_mode_allow",): "lets everything through while authz is away",
+    ("failure_mode_allow_header_add",): "lets requests through while authz is away",
+    ("with_request_body", "allow_partial_message"): "shows authz a part of a long body only",
+}
+_NAMES: Final = {
+    ("failure_mode_allow",): "failure_mode_allow",
+    ("with_request_body",): "no_bodies",
+    ("with_request_body", "allow_partial_message"): "partial_bodies",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Hold what one Envoy says of its ext_authz.
+
+    Attributes:
+        filters: the configuration of every such filter.
+        routes: the settings of each route that is asked about, by its name. Envoy shows a
+            `context_extensions` without its values, so the server is not in it.
+    """
+
+    filters: tuple[Mapping[str, Any], ...]
+    routes: Mapping[str, Mapping[str, Any]]
+
+
+def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
+    """Look at the Envoy behind an admin socket.
+
+    Args:
+        settings: authz.yaml.
+        admin: the socket.
+        named: whether somebody gave the path; a socket that is not at the usual place is none
+            of our business.
+    """
+    try:
+        listeners = _ask(admin, "/listeners?format=json")
+        dump = _ask(admin, "/config_dump")
+    except (OSError, HTTPException, ValueError) as error:
+        words = f"its admin socket {quoted(str(admin))} does not answer ({type(error).__name__})"
+        mend = (
+            "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
+        )
+        return [(problem if named else note)(PART, "unreachable", words, mend)]
+    findings = list(_listeners(listeners))
+    asked = read(dump)
+    if not asked.filters:
+        words = "no listener of it asks authz (there is no ext_authz filter)"
+        return [*findings, problem(PART, "no_filter", words, _RENDER)]
+    expected = _rendered(settings, admin)
+    # The dump has a static listener twice: as it was read, and as it runs.
+    wrong = list(dict.fromkeys([*_filters(asked, expected), *_routes(asked, expected)]))
+    if expected is None:
+        words = "it was not compared with what would be rendered: envoy-data-plane is missing"
+        wrong.append(note(PART, "not_compared", words, "pip install 'authz[envoy]'"))
+    return findings + (wrong or [ok(PART, "agrees", "it asks authz as authz.yaml has it")])
+
+
+class _Admin(HTTPConnection):
+    """Speak HTTP over the admin socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("envoy", timeout=_PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _ask(admin: Path, path: str) -> Any:
+    """Return the JSON document at a path of the admin interface.
+
+    Raises:
+        OSError, HTTPException, ValueError: where there is none.
+    """
+    with closing(_Admin(admin)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        data = answer.read(_LARGEST + 1)
+        if answer.status != HTTPStatus.OK or len(data) > _LARGEST:
+            raise ValueError("no document")
+        return json.loads(data)
+
+
+def _listeners(document: Any) -> Iterator[Finding]:
+    statuses = document.get("listener_statuses") if isinstance(document, dict) else None
+    names = [str(each.get("name")) for each in statuses or [] if isinstance(each, dict)]
+    if names:
+        yield ok(PART, "listens", f"it answers; its listeners are {', '.join(names)}")
+    else:
+        yield problem(PART, "no_listener", "it listens nowhere", _RENDER)
+
+
+def read(document: Any) -> Asked:
+    """Return what a configuration says of ext_authz, wherever in it that stands."""
+    filters: list[Mapping[str, Any]] = []
+    routes: dict[str, Mapping[str, Any]] = {}
+    for found in _mappings(document):
+        if found.get("name") == _FILTER and isinstance(found.get("typed_config"), dict):
+            filters.append(found["typed_config"])
+        route = found.get("typed_per_filter_config")
+        settings = route.get(_FILTER) if isinstance(route, dict) else None
+        if isinstance(settings, dict) and not settings.get("disabled"):
+            routes[str(found.get("name"))] = settings.get("check_settings", {})
+    return Asked(tuple(filters), routes)
+
+
+def _mappings(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for member in value.values():
+            yield from _mappings(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _mappings(member)
+
+
+def _rendered(settings: Settings, admin: Path) -> Asked | None:
+    """Return what would be rendered; None without envoy-data-plane."""
+    try:
+        from authz.envoy.render import Topology, render  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    text = render(settings, Topology(admin=str(admin)))["envoy.yaml"]
+    return read(YAML(typ="safe").load(text))
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
+    """Return the leaves of a filter's settings; where and how long authz is asked is left out."""
+    if not isinstance(value, dict):
+        return {path: value}
+    leaves: dict[tuple[str, ...], object] = {}
+    for name, member in value.items():
+        if name not in {"@type", "grpc_service", "stat_prefix"}:
+            leaves |= _flat(member, (*path, name))
+    return leaves
+
+
+def _filters(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
+    wanted = None if expected is None else _flat(expected.filters[0])
+    for settings in asked.filters:
+        seen = _flat(settings)
+        for path, words in _NEVER.items():
+            if seen.get(path):
+                name = ".".join(path)
+                yield problem(PART, _NAMES.get(path, "differs"), f"{name}: it {words}", _RENDER)
+        if "with_request_body" not in settings:
+            words = "it shows authz no bodies, and every POST is refused (with_request_body)"
+            yield problem(PART, "no_bodies", words, _RENDER)
+        elif wanted is not None:
+            for path in sorted({*seen, *wanted} - _NEVER.keys()):
+                if seen.get(path) != wanted.get(path):
+                    words = f"{'.'.join(path)} is not as authz.yaml has it"
+                    yield problem(PART, "differs", words, _RENDER)
+
+
+def _routes(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
+    for name, check in asked.routes.items():
+        body = check.get("with_request_body", {})
+        if check.get("disable_request_body_buffering") or body.get("allow_partial_message"):
+            words = f"the route {quoted(name)} shows authz no whole bodies"
+            yield problem(PART, "no_bodies", words, _RENDER)
+    if expected is None:
+        return
+    for name in sorted(expected.routes.keys() - asked.routes.keys()):
+        yield problem(PART, "missing_route", f"it asks about no route {quoted(name)}", _RENDER)
+    for name in sorted(asked.routes.keys() - expected.routes.keys()):
+        words = f"it has a route {quoted(name)} that authz.yaml does not have"
+        yield problem(PART, "unknown_route", words, _RENDER)

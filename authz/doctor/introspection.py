@@ -1,0 +1,101 @@
+"""Whether Authelia answers our questions about tokens.
+
+Law: it is asked as the service asks, about a token of nobody's unless one was given.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from authz.config.load import Settings
+from authz.doctor.finding import Finding, ok, problem, warning
+from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
+from authz.tokens.documents import Fault, IssuerError, issuer_client
+from authz.tokens.introspection_endpoint import IntrospectionEndpoint
+from authz.tokens.issuer import IssuerAddress
+
+PART: Final = "issuer"
+_PATIENCE: Final = 10.0
+_SECRETS: Final[Mapping[str, Callable[[str, str], ClientAuth]]] = {
+    "client_secret_basic": ClientSecretBasic,
+    "client_secret_post": ClientSecretPost,
+}
+
+
+class Asking:
+    """Ask about tokens."""
+
+    def __init__(self, endpoint: IntrospectionEndpoint) -> None:
+        """Take the endpoint."""
+        self._endpoint = endpoint
+
+    async def ask(self, token: str) -> Mapping[str, object]:
+        """Return what Authelia says of a token.
+
+        Raises:
+            IssuerError: where it gives no usable answer.
+        """
+        return await self._endpoint.ask(token)
+
+    async def examine(self, settings: Settings) -> list[Finding]:
+        """Ask about a token that nobody has."""
+        configured = settings.config.issuer.introspection
+        assert configured is not None
+        findings = list(_slow(configured.auth))
+        try:
+            answer = await self.ask(_nobodys())
+        except IssuerError as error:
+            return [*findings, _refused(configured.client_id, error)]
+        if answer.get("active") is not False:
+            words = "introspection says that a token of nobody's is active"
+            mend = "issuer.internal does not lead to Authelia"
+            return [*findings, problem(PART, "introspection", words, mend)]
+        return [*findings, ok(PART, "introspection", "it answers our questions about tokens")]
+
+
+def _nobodys() -> str:
+    return f"authelia_at_{secrets.token_urlsafe(32)}.{secrets.token_urlsafe(32)}"
+
+
+def _slow(auth: str) -> Iterator[Finding]:
+    if auth in _SECRETS:
+        yield warning(
+            PART,
+            "slow_client_secret",
+            "Authelia hashes the client secret at every question, 280 ms of CPU by default",
+            "issuer.introspection.auth: private_key_jwt, and `authz authelia-config --make-key`",
+        )
+
+
+def _refused(client_id: str, error: IssuerError) -> Finding:
+    if error.fault is Fault.UNAUTHORIZED:
+        return problem(
+            PART,
+            "introspection_unauthorized",
+            "Authelia does not know the key, or the secret, of issuer.introspection",
+            f"the client {client_id} of `authz authelia-config` belongs into Authelia's "
+            "configuration: its key, key_id and all four *_endpoint_auth_method",
+        )
+    words = f"it does not answer questions about tokens: {error.detail}"
+    return problem(PART, "introspection", words, "look at issuer.introspection and Authelia's log")
+
+
+@asynccontextmanager
+async def asking(settings: Settings) -> AsyncIterator[Asking | None]:
+    """Yield who asks; None where introspection is not configured."""
+    issuer, credential = settings.config.issuer, settings.secrets.introspection
+    configured = issuer.introspection
+    if configured is None or credential is None:
+        yield None
+        return
+    secret = credential.get_secret_value()
+    if configured.auth == "private_key_jwt":
+        auth: ClientAuth = PrivateKeyJwt(
+            configured.client_id, secret, issuer.url, configured.key_id
+        )
+    else:
+        auth = _SECRETS[configured.auth](configured.client_id, secret)
+    address = IssuerAddress(issuer.url, issuer.internal)
+    async with issuer_client(timeout=_PATIENCE) as client:
+        yield Asking(IntrospectionEndpoint(address, auth, client, total=_PATIENCE))

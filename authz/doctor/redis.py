@@ -1,0 +1,198 @@
+"""Whether Redis does what the ledger needs of it.
+
+Law: every command that the ledger uses is tried, because a user's rights can be known in no other
+way; what is written for that is one key of its own, and it is forgotten within a second.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
+from hashlib import sha1
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+
+from authz.core.ledger import Query, Unavailable
+from authz.core.principal import Client
+from authz.doctor.finding import Finding, note, ok, problem, warning
+from authz.ledger.keys import Keys
+from authz.ledger.redis import RedisLedger, RedisOptions
+
+PART: Final = "redis"
+_PATIENCE: Final = 2.0
+_LIFETIME: Final = 1000  # milliseconds
+_SKEW: Final = 2.0
+_ROUNDS: Final = 5
+_USER: Final = "ACL SETUSER {user} ~{{{deployment}}}:* {commands} in Redis (or its ACL file)"
+
+_CREDENTIALS: Final = "redis.username and redis.password_file in authz.yaml"
+_SCRIPT: Final = "return 1"
+# Redis names a script by its SHA-1.
+_SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+Command = tuple[str | bytes | int, ...]
+
+
+async def examine(options: RedisOptions, clock: Callable[[], float] = time.time) -> list[Finding]:
+    """Look at the Redis of a configuration."""
+    redis = Redis.from_url(
+        options.url,
+        username=options.username or None,
+        password=options.password or None,
+        socket_timeout=_PATIENCE,
+        socket_connect_timeout=_PATIENCE,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        driver_info=None,
+    )
+    try:
+        return await _examined(redis, options, clock)
+    except NoPermissionError:
+        user = options.username or "default"
+        words = f"the user {user} may not even PING"
+        return [problem(PART, "no_rights", words, _acl(options, ["ping"]))]
+    except (RedisError, OSError) as error:
+        # redis-py wraps what a new connection meets.
+        if isinstance(error, AuthenticationError) or isinstance(
+            error.__cause__, AuthenticationError
+        ):
+            words, mend = "it refuses the user or the password", _CREDENTIALS
+            return [problem(PART, "authentication", words, mend)]
+        words = f"it does not answer ({type(error).__name__})"
+        return [problem(PART, "unreachable", words, "redis.url in authz.yaml, or start Redis")]
+    finally:
+        await redis.aclose()
+
+
+async def _examined(
+    redis: "Redis", options: RedisOptions, clock: Callable[[], float]
+) -> list[Finding]:
+    await _run(redis, "PING")
+    fastest = await _fastest(redis)
+    findings = [ok(PART, "answers", "it answers")]
+    if fastest > options.timeout:
+        words = f"an answer takes {fastest * 1000:.0f} ms; the service waits {_ms(options)} ms"
+        findings.append(problem(PART, "slow", words, "put Redis nearer to authz"))
+    lacking = await _lacking(redis, options)
+    if lacking:
+        user = options.username or "default"
+        words = f"the user {user} may not {', '.join(lacking)}"
+        findings.append(problem(PART, "no_rights", words, _acl(options, lacking)))
+    else:
+        findings.append(ok(PART, "rights", "its user may do all that the ledger needs"))
+        findings += await _script(options)
+    if "INFO" not in lacking:
+        findings += _about(await _run(redis, "INFO"))
+    if "TIME" not in lacking:
+        seconds, micros = await _run(redis, "TIME")
+        findings += _skew(int(seconds) + int(micros) / 1_000_000 - clock())
+    return findings
+
+
+async def _run(redis: "Redis", *command: str | bytes | int) -> Any:
+    execute: Callable[..., Awaitable[Any]] = redis.execute_command
+    return await execute(*command)
+
+
+async def _fastest(redis: "Redis") -> float:
+    times = []
+    for _ in range(_ROUNDS):
+        begun = time.perf_counter()
+        await _run(redis, "PING")
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def _ms(options: RedisOptions) -> str:
+    return f"{options.timeout * 1000:.0f}"
+
+
+def _commands(options: RedisOptions) -> Iterator[Command]:
+    """Yield each command of the ledger and of its script, in a form that changes nothing of it."""
+    keys = Keys(options.deployment)
+    own = keys.bucket(f"doctor-{secrets.token_hex(8)}")
+    yield ("INFO",)
+    yield ("TIME",)
+    yield ("SET", own, b"-", "PX", _LIFETIME)
+    yield ("MGET", own)
+    yield ("EXISTS", own)
+    yield ("PTTL", own)
+    yield ("PEXPIRE", own, _LIFETIME)
+    yield ("SETRANGE", own, 0, b"-")
+    yield ("HMGET", keys.revocations, b"doctor")
+    yield ("HGETALL", keys.revocations)
+    # Of the wrong type for that key: who may do it is told so, and nothing is written.
+    yield ("HSET", own, b"-", b"-")
+    yield ("HDEL", keys.revocations, b"doctor:nobody")
+    yield ("SCRIPT LOAD", _SCRIPT)
+    yield ("EVALSHA", _SHA, 1, own)
+
+
+async def _lacking(redis: "Redis", options: RedisOptions) -> list[str]:
+    lacking = []
+    for command in _commands(options):
+        try:
+            await _run(redis, *command)
+        except NoPermissionError:
+            lacking.append(str(command[0]))
+        except ResponseError:
+            continue  # what is wrong besides is told by INFO and by the ledger's own script
+    return lacking
+
+
+async def _script(options: RedisOptions) -> list[Finding]:
+    """Let the ledger itself ask about a token of nobody's; nothing is charged."""
+    ledger = RedisLedger(replace(options, timeout=_PATIENCE))
+    nobody = Client("", "doctor")
+    try:
+        await ledger.take(Query(f"doctor-{secrets.token_hex(8)}", None, nobody, 0, None, None, ()))
+    except Unavailable as error:
+        words = f"the ledger's script does not run ({error.detail})"
+        return [problem(PART, "script", words, "use Redis 6.2, Valkey 7.2 or a newer one")]
+    finally:
+        await ledger.aclose()
+    return []
+
+
+def _acl(options: RedisOptions, lacking: list[str]) -> str:
+    words = (name.lower().replace(" ", "|") for name in lacking)
+    return _USER.format(
+        user=options.username or "default",
+        deployment=options.deployment,
+        commands=" ".join(f"+{word}" for word in words),
+    )
+
+
+def _about(info: Mapping[str, Any]) -> Iterator[Finding]:
+    policy, role = str(info.get("maxmemory_policy", "")), str(info.get("role", ""))
+    if policy != "noeviction":
+        words = f"it may forget records to save memory (maxmemory-policy {policy})"
+        mend = "maxmemory-policy noeviction in redis.conf"
+        yield problem(PART, "evicts", words, mend)
+    if role != "master":
+        words = "it is a replica and takes no charges"
+        yield problem(PART, "replica", words, "let redis.url lead to the primary")
+    if not info.get("aof_enabled"):
+        words = "without an append-only file a restart may lose revocations and step-ups"
+        yield warning(PART, "no_persistence", words, "appendonly yes in redis.conf")
+    if not info.get("maxmemory"):
+        words = "its memory has no bound but the machine's"
+        yield note(PART, "no_maxmemory", words, "maxmemory in redis.conf, with noeviction")
+
+
+def _skew(ahead: float) -> Iterator[Finding]:
+    if abs(ahead) <= _SKEW:
+        yield ok(PART, "clock", "its clock agrees with ours")
+        return
+    direction = "ahead of" if ahead > 0 else "behind"
+    words = f"its clock is {abs(ahead):.0f} s {direction} ours: revocations and step-ups shift"
+    yield problem(PART, "clock_skew", words, "set both clocks by NTP")

@@ -1,0 +1,69 @@
+"""The whole look, part after part.
+
+Law: a part that is broken hides no other.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from authz.config.load import Settings
+from authz.doctor import envoy, files, issuer, redis, rehearsal, token
+from authz.doctor.finding import Finding, note
+from authz.doctor.introspection import asking
+from authz.server.redis_options import redis_options
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Hold what is to be looked at.
+
+    Attributes:
+        path: of authz.yaml.
+        admin: Envoy's admin socket.
+        admin_named: whether somebody gave it.
+        tokens: whose verdict is wanted.
+        rehearse: whether clients begin to log in at Authelia.
+    """
+
+    path: Path
+    admin: Path
+    admin_named: bool = False
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    rehearse: bool = True
+
+
+async def examine(
+    settings: Settings,
+    asked: Asked,
+    env: Mapping[str, str],
+    clock: Callable[[], float] = time.time,
+) -> list[Finding]:
+    """Return all that was found.
+
+    Raises:
+        OSError: where the file with Redis' password cannot be read.
+    """
+    findings = list(files.examine(settings, asked.path, asked.admin))
+    found = await issuer.examine(settings.config.issuer, clock)
+    findings += found.findings
+    if asked.rehearse and found.metadata:
+        findings += await rehearsal.rehearse(settings.config, found.metadata)
+    async with asking(settings) as who:
+        if who is not None and found.metadata:
+            findings += await who.examine(settings)
+        principals = []
+        for number, text in enumerate(asked.tokens, 1):
+            one = await token.examine(text, settings, found.keys, clock(), who)
+            part = f"{token.PART} {number}" if len(asked.tokens) > 1 else token.PART
+            findings += [replace(each, part=part) for each in one.findings]
+            principals += [one.principal] if one.principal is not None else []
+    findings += token.compare(principals)
+    options = redis_options(settings, env)
+    if options is None:
+        words = "limits, revocations and step-ups are kept in the process: a restart forgets them"
+        findings.append(note("redis", "none", words, "redis.url in authz.yaml"))
+    else:
+        findings += await redis.examine(options, clock)
+    return findings + envoy.examine(settings, asked.admin, named=asked.admin_named)

@@ -1,0 +1,320 @@
+"""Whose a token is, for which servers it would do, and why not for the others.
+
+Law: the verdict is that of the very code that serves: its verifier and its decision. The token
+itself is in no finding.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from authz.config.load import Settings
+from authz.config.problems import quoted
+from authz.core import audience
+from authz.core.decision import Call, Deny, authorize
+from authz.core.ledger import Unavailable
+from authz.core.policy import Policy, Server
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import HttpRequest, Refused
+from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
+from authz.doctor.introspection import Asking
+from authz.tokens.claims import ClaimRules
+from authz.tokens.documents import IssuerError
+from authz.tokens.jose import is_opaque, read_jws
+from authz.tokens.jwk import KeySet
+from authz.tokens.keys import SigningKeys
+from authz.tokens.statement import read_statement
+from authz.tokens.verifier import TokenVerifier
+
+PART: Final = "token"
+_CLIENT: Final = "the client's entry in Authelia's identity_providers.oidc.clients"
+_SIGNED: Final = (
+    f"access_token_signed_response_alg: RS256 in {_CLIENT}, then log in again; "
+    "or issuer.introspection in authz.yaml"
+)
+
+
+class Row(NamedTuple):
+    """Hold a diagnosis, its words, and what mends it."""
+
+    diagnosis: str
+    words: str
+    mend: str
+
+
+_REASONS: Final[Mapping[Reason, Row]] = {
+    Reason.TOKEN_OPAQUE: Row("opaque", "it is opaque, where a signed one is expected", _SIGNED),
+    Reason.TOKEN_WRONG_KIND: Row(
+        "wrong_kind",
+        "it is no access token",
+        "give the member access_token of the token answer, not refresh_token, id_token or the code",
+    ),
+    Reason.TOKEN_EXPIRED: Row("expired", "it has expired", "refresh it, or log in again"),
+    Reason.TOKEN_REVOKED: Row("revoked", "it was revoked", "log in again"),
+    Reason.AUDIENCE_MISMATCH: Row(
+        "empty_audience",
+        "its audience is empty: the client named no `resource`",
+        f"the client has to send `resource`; where it cannot, requested_audience_mode: implicit "
+        f"in {_CLIENT}",
+    ),
+}
+_DETAILS: Final[Mapping[str, Row]] = {
+    "iss is not the configured issuer": Row(
+        "other_issuer",
+        "its issuer is not issuer.url",
+        "write issuer.url in authz.yaml as the token says it, if it is your Authelia's",
+    ),
+    "no such key": Row(
+        "unknown_kid",
+        "its key is not, or no more, in the issuer's key set",
+        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
+    ),
+    "no key of that name and algorithm": Row(
+        "unknown_kid",
+        "no key of the issuer's fits its kid and alg",
+        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
+    ),
+    "alg is not allowed": Row(
+        "algorithm",
+        "its algorithm is none of issuer.algorithms",
+        f"access_token_signed_response_alg in {_CLIENT}, or issuer.algorithms in authz.yaml",
+    ),
+    "iat or nbf is in the future": Row(
+        "from_the_future",
+        "it was issued in the future: the clocks differ by more than issuer.leeway",
+        "set both clocks by NTP",
+    ),
+    "exp is not within the maximum lifetime after iat": Row(
+        "lives_too_long",
+        "it lives longer than issuer.max_lifetime",
+        "identity_providers.oidc.lifespans.access_token at Authelia, or issuer.max_lifetime",
+    ),
+    "the signature does not verify": Row(
+        "signature",
+        "its signature does not verify: it was altered, or signed by somebody else",
+        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
+    ),
+    "not active": Row(
+        "inactive",
+        "Authelia says that it is not active: expired, refreshed since, or revoked",
+        "log in again",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Hold what was found; `principal` is None where the token verifies nowhere."""
+
+    findings: tuple[Finding, ...]
+    principal: Principal | None = field(default=None)
+
+
+class _Fixed:
+    """Be the source of keys that were fetched already."""
+
+    def __init__(self, keys: KeySet) -> None:
+        self._keys = keys
+
+    async def fetch(self) -> KeySet:
+        """Return them."""
+        return self._keys
+
+
+async def examine(
+    text: str, settings: Settings, keys: KeySet | None, now: float, asking: Asking | None
+) -> Examined:
+    """Look at one token.
+
+    Args:
+        text: as it was given; blanks and a line break around it, and the word Bearer, are cut.
+        settings: authz.yaml.
+        keys: the issuer's; None where they could not be had.
+        now: seconds since the epoch.
+        asking: who asks Authelia about tokens; None where it is not configured.
+    """
+    token = text.strip().removeprefix("Bearer ").strip()
+    if not token:
+        mend = "give the access token on standard input, in a file, or in AUTHZ_TOKEN"
+        return Examined((problem(PART, "empty", "there is no token", mend),))
+    rules = _rules(settings)
+    try:
+        if is_opaque(token):
+            principal = await _introspected(token, rules, now, asking)
+        elif keys is None:
+            mend = "mend what is said of the issuer first"
+            return Examined((problem(PART, "no_keys", "it cannot be verified without keys", mend),))
+        else:
+            principal = await _verified(token, settings, rules, keys, now)
+    except Refused as refused:
+        return await _refused(token, settings, rules, keys, refused)
+    except (IssuerError, Unavailable) as error:
+        words = f"Authelia could not be asked about it: {error.detail}"
+        mend = "see what is said of issuer.introspection"
+        return Examined((problem(PART, "not_asked", words, mend),))
+    findings = [ok(PART, "verified", f"it verifies: {_whose(principal)}")]
+    findings += _servers(principal, settings.policy, now)
+    return Examined(tuple(findings), principal)
+
+
+def _rules(settings: Settings) -> ClaimRules:
+    issuer = settings.config.issuer
+    return ClaimRules(issuer.url, int(issuer.leeway), int(issuer.max_lifetime))
+
+
+async def _verified(
+    token: str, settings: Settings, rules: ClaimRules, keys: KeySet, now: float
+) -> Principal:
+    signing = SigningKeys(_Fixed(keys))
+    algorithms = frozenset[str](settings.config.issuer.algorithms)
+    return await TokenVerifier(signing, rules, algorithms, clock=lambda: now).verify(token)
+
+
+async def _introspected(
+    token: str, rules: ClaimRules, now: float, asking: Asking | None
+) -> Principal:
+    if asking is None:
+        raise Refused(Reason.TOKEN_OPAQUE)
+    answer = await asking.ask(token)
+    digest = hashlib.sha256(token.encode("ascii")).digest()
+    said = read_statement(answer, rules, digest, now, now)
+    if said.principal is None:
+        raise Refused(*said.refusal)
+    return said.principal
+
+
+async def _refused(
+    token: str, settings: Settings, rules: ClaimRules, keys: KeySet | None, refused: Refused
+) -> Examined:
+    row = _DETAILS.get(refused.detail) or _REASONS.get(refused.reason)
+    if row is None:
+        words = f"it does not verify: {refused.detail or refused.reason.label}"
+        return Examined((problem(PART, "invalid", words, "get a new one from Authelia"),))
+    findings = [problem(PART, *row)]
+    if refused.reason is Reason.TOKEN_EXPIRED and keys is not None:
+        findings += await _before_it_expired(token, settings, rules, keys)
+    return Examined(tuple(findings))
+
+
+async def _before_it_expired(
+    token: str, settings: Settings, rules: ClaimRules, keys: KeySet
+) -> list[Finding]:
+    """Look at an expired token as of its last second; all else about it was in order."""
+    expires_at = read_jws(token, frozenset[str](settings.config.issuer.algorithms)).claims["exp"]
+    assert isinstance(expires_at, int)
+    try:
+        principal = await _verified(token, settings, rules, keys, expires_at - 1)
+    except Refused as refused:
+        return [problem(PART, *_REASONS[refused.reason])]
+    return [
+        note(PART, "was", f"until then it was good: {_whose(principal)}"),
+        *_servers(principal, settings.policy, expires_at - 1),
+    ]
+
+
+def _whose(principal: Principal) -> str:
+    """Say what an operator has to know of it; what the issuer wrote is quoted."""
+    who = "no person" if principal.subject is None else f"person {quoted(principal.subject)}"
+    until = datetime.fromtimestamp(principal.expires_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return (
+        f"{who}, client {quoted(principal.client_id)}, scopes {enumerated(principal.scopes)}, "
+        f"audience {enumerated(principal.audience)}, "
+        f"groups {enumerated(principal.groups)}, until {until}"
+    )
+
+
+def _servers(principal: Principal, policy: Policy, now: float) -> Iterator[Finding]:
+    """Say of each server whether the token would do, by the decision itself."""
+    findings = [_server(principal, policy, server, now) for server in policy.servers.values()]
+    yield from findings
+    if all(finding.diagnosis == "other_audience" for finding in findings):
+        yield problem(
+            PART,
+            "wrong_audience",
+            f"its audience {enumerated(principal.audience)} is no server of authz.yaml",
+            "the client has to send the server's URL as `resource`, to the letter; "
+            "Authelia's `audience` of the client has to name it so",
+        )
+
+
+def _server(principal: Principal, policy: Policy, server: Server, now: float) -> Finding:
+    if not audience.names(principal.audience, server.resource):
+        return note(PART, "other_audience", f"{server.name}: it was made for another server")
+    request = HttpRequest("GET", "", {}, b"", {"server": server.name}, "", "")
+    decision = authorize(Call(server, request, ""), principal, policy, now)
+    if not isinstance(decision, Deny):
+        if decision.query.step_up is not None:
+            words = f"{server.name}: it would do after a step-up, which is not built yet"
+            return problem(PART, "second_factor", words, _second_factor(principal))
+        return ok(PART, "admitted", f"{server.name}: it would do")
+    diagnosis, words, mend = _why(decision, principal, policy, server)
+    return problem(PART, diagnosis, f"{server.name}: {words}", mend)
+
+
+def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Row:
+    known = policy.clients.get(principal.client_id)
+    if deny.reason is Reason.INSUFFICIENT_SCOPE:
+        missing = deny.scopes - principal.scopes
+        if not missing:
+            entry = f"clients.{principal.client_id}.scopes in authz.yaml"
+            allowed = frozenset[str]() if known is None else known.scopes or frozenset()
+            words = f"authz.yaml lets this client use no {enumerated(deny.scopes - allowed)}"
+            return Row("scope_not_allowed", words, entry)
+        mend = f"log in again and agree to it; the scope has to be in scopes of {_CLIENT}"
+        return Row("missing_scope", f"it lacks the scope {enumerated(missing)}", mend)
+    if deny.reason is Reason.PERSON_NOT_ALLOWED:
+        groups = enumerated(server.rule.groups or [])
+        if not principal.groups:
+            mend = (
+                f"claims_policy with access_token: [groups] in {_CLIENT} "
+                "(`authz authelia-config` prints it), then log in again"
+            )
+            return Row("no_groups", f"it names no groups, and {groups} is asked for", mend)
+        mend = f"put the person into the group at Authelia, or correct servers.{server.name}.groups"
+        return Row("not_in_group", f"the person is in no group of {groups}", mend)
+    return {
+        Reason.CLIENT_NOT_ALLOWED: Row(
+            "unknown_client",
+            f"authz.yaml does not name the client {quoted(principal.client_id)}",
+            "name it under clients",
+        ),
+        Reason.MACHINE_NOT_ALLOWED: Row(
+            "machine",
+            "a client without a person",
+            f"machine: true at the client, and its name at servers.{server.name}.machines",
+        ),
+        Reason.SECOND_FACTOR_REQUIRED: Row(
+            "second_factor", "no second factor is proved", _second_factor(principal)
+        ),
+        Reason.TOKEN_OPAQUE: _REASONS[Reason.TOKEN_OPAQUE],
+        Reason.TOKEN_SIGNED: Row(
+            "signed", "it takes opaque tokens only", f"servers.{server.name}.tokens in authz.yaml"
+        ),
+    }.get(
+        deny.reason, Row("refused", deny.reason.row.sentence, deny.detail or "see docs/reasons.md")
+    )
+
+
+def _second_factor(principal: Principal) -> str:
+    return (
+        f"authorization_policy: two_factor in {_CLIENT}, and then assurance: two_factor at "
+        f"clients.{principal.client_id} in authz.yaml"
+    )
+
+
+def compare(principals: Iterable[Principal]) -> Iterator[Finding]:
+    """Say where tokens of several clients name different people."""
+    people = [each for each in principals if each.subject is not None]
+    subjects = {each.subject for each in people}
+    clients = {each.client_id for each in people}
+    if len(subjects) > 1 and len(clients) > 1:
+        yield warning(
+            PART,
+            "different_subjects",
+            "tokens of different clients name different people: if it is one person, limits and "
+            "blocks count it twice",
+            "take sector_identifier_uri out of the clients at Authelia",
+        )

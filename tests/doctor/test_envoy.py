@@ -1,0 +1,98 @@
+"""A real Envoy that asks authz otherwise than authz.yaml has it."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from authz.config.load import Settings
+from authz.doctor import envoy
+from authz.doctor.finding import Finding
+from authz.envoy.render import Topology, render
+from tests.doctor.kit import SERVERS, diagnoses, problems, settings, the
+from tests.support.envoy import running_envoy
+
+Examine = Callable[..., list[Finding]]
+BODY = """\
+                      with_request_body:
+                        max_request_bytes: 1048576
+                        pack_as_bytes: true
+"""
+CHECK = f"{'':32}context_extensions:\n{'':34}server: notes\n"
+
+
+@pytest.fixture
+def examine() -> Iterator[Examine]:
+    """Return a look at an Envoy whose rendered configuration was changed."""
+    # Short: the path of a Unix socket has 108 bytes at most.
+    folder = Path(tempfile.mkdtemp(prefix="d"))
+
+    def look(before: str = "", after: str = "", known: Settings | None = None) -> list[Finding]:
+        admin = folder / "admin"
+        rendered = render(settings(), Topology(admin=str(admin), folder=str(folder)))
+        assert before in rendered["envoy.yaml"]
+        rendered["envoy.yaml"] = rendered["envoy.yaml"].replace(before, after)
+        with running_envoy(rendered, folder, admin):
+            return envoy.examine(known or settings(), admin, named=True)
+
+    yield look
+    shutil.rmtree(folder)
+
+
+def test_a_sound_one(examine: Examine) -> None:
+    """Of an Envoy that runs what was rendered there is nothing to say but that."""
+    assert diagnoses(examine()) == ["listens", "agrees"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "diagnosis"),
+    [
+        pytest.param(
+            BODY, f"{BODY}{'':22}failure_mode_allow: true\n", "failure_mode_allow", id="fails-open"
+        ),
+        pytest.param(BODY, "", "no_bodies", id="no-bodies"),
+        pytest.param(
+            BODY, f"{BODY}{'':24}allow_partial_message: true\n", "partial_bodies", id="partial"
+        ),
+        pytest.param("max_request_bytes: 1048576", "max_request_bytes: 99", "differs", id="size"),
+        pytest.param(
+            f'- name: "mcp:notes"\n{"":26}match',
+            f'- name: "mcp:other"\n{"":26}match',
+            "missing_route",
+            id="routes",
+        ),
+        pytest.param(
+            CHECK, f"{'':32}disable_request_body_buffering: true\n{CHECK}", "no_bodies", id="route"
+        ),
+    ],
+)
+def test_one_thing_is_otherwise(examine: Examine, before: str, after: str, diagnosis: str) -> None:
+    """What Envoy runs otherwise than it was rendered is named."""
+    found = examine(before, after)
+
+    assert diagnosis in problems(found)
+    assert set(problems(found)) <= {diagnosis, "unknown_route"}
+    assert "envoy-config" in the(found, diagnosis).mend
+
+
+def test_one_that_runs_an_older_authz_yaml(examine: Examine) -> None:
+    """A server that was added since, and a body that may be longer, are told."""
+    newer = settings(servers=SERVERS + "  more: {upstream: 'http://more:1'}\n")
+
+    assert problems(examine(known=newer)) == ["missing_route"]
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    """A socket that somebody named has to be there; the usual one may be missing."""
+    admin = tmp_path / "admin"
+
+    assert problems(envoy.examine(settings(), admin, named=True)) == ["unreachable"]
+    assert problems(envoy.examine(settings(), admin, named=False)) == []
+
+
+def test_an_envoy_of_somebody_else() -> None:
+    """A configuration without our filter, and one that is no configuration, hold nothing."""
+    assert envoy.read({"configs": [{"name": "envoy.filters.http.router"}]}).filters == ()
+    assert envoy.read(["x", None, 7]).filters == ()

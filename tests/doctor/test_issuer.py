@@ -1,0 +1,140 @@
+"""Issuers that are broken, each in one way, and what is said of them."""
+
+import time
+from typing import Any
+
+import pytest
+
+from authz.doctor import issuer
+from authz.doctor.issuer import Examined
+from tests.demo.kit import ISSUER
+from tests.doctor.kit import (
+    against,
+    answering,
+    diagnoses,
+    problems,
+    saying,
+    settings,
+    stand_in,
+    the,
+)
+
+
+def examine(app: Any, *, ahead: float = 0.0, **changes: Any) -> Examined:
+    async def look(url: str) -> Examined:
+        asked = settings(url, **changes).config.issuer
+        return await issuer.examine(asked, lambda: time.time() - ahead)
+
+    found: Examined = against(app, look)
+    return found
+
+
+def test_a_sound_issuer() -> None:
+    """Of the stand-in, which answers as the recorded Authelia, there is nothing to complain."""
+    found = examine(stand_in())
+
+    assert diagnoses(found.findings) == ["metadata", "clock", "keys"]
+    assert found.keys is not None
+    assert found.metadata["issuer"] == ISSUER
+
+
+def test_nobody_there() -> None:
+    """An address where nobody listens is told with the line that names it."""
+
+    async def look(url: str) -> Examined:
+        return await issuer.examine(settings().config.issuer)
+
+    found = against(stand_in(), look)
+
+    assert problems(found.findings) == ["unreachable"]
+    assert "issuer.internal" in found.findings[0].mend
+
+
+def test_forwarded_headers_that_do_not_arrive() -> None:
+    """Plain HTTP without X-Forwarded-Proto and -Host is a 400 of Authelia's, and is told so."""
+    whole = stand_in()
+
+    async def stripping(scope: Any, receive: Any, send: Any) -> None:
+        kept = [h for h in scope.get("headers", []) if not h[0].startswith(b"x-forwarded-")]
+        await whole({**scope, "headers": kept}, receive, send)
+
+    found = examine(stripping)
+
+    assert problems(found.findings) == ["forwarded_headers"]
+    assert "X-Forwarded-Proto" in found.findings[0].mend
+
+
+def test_a_proxy_that_writes_http() -> None:
+    """A metadata that says http:// of an https issuer tells of a lost X-Forwarded-Proto."""
+    found = examine(answering(saying(issuer="http://auth.example.test")))
+
+    assert problems(found.findings) == ["forwarded_headers"]
+
+
+@pytest.mark.parametrize("said", [f"{ISSUER}/", "https://Auth.example.test"])
+def test_an_issuer_spelled_otherwise(said: str) -> None:
+    """A slash or a capital is another issuer; the spelling to write is shown."""
+    found = examine(answering(saying(issuer=said)))
+
+    assert problems(found.findings) == ["wrong_issuer"]
+    assert f'issuer.url: "{said}"' in found.findings[0].mend
+
+
+@pytest.mark.parametrize("said", ["https://other.example.test", None, 7])
+def test_another_issuer(said: object) -> None:
+    """Another issuer's metadata, or nobody's, is not believed."""
+    found = examine(answering(saying(issuer=said)))
+
+    assert problems(found.findings) == ["wrong_issuer"]
+    assert not found.metadata
+
+
+@pytest.mark.parametrize(
+    ("answer", "diagnosis"),
+    [
+        pytest.param((302, b""), "redirect", id="redirect"),
+        pytest.param((200, b"<html>"), "no_metadata", id="html"),
+        pytest.param((500, b""), "no_metadata", id="500"),
+    ],
+)
+def test_no_metadata(answer: tuple[int, bytes], diagnosis: str) -> None:
+    """A portal, a redirect and a broken server are told apart from metadata."""
+    assert problems(examine(answering(answer)).findings) == [diagnosis]
+
+
+@pytest.mark.parametrize("ahead", [120.0, -120.0])
+def test_clock_skew(ahead: float) -> None:
+    """A clock that differs by more than issuer.leeway is told by how much, and which way."""
+    found = the(examine(stand_in(), ahead=ahead).findings, "clock_skew")
+
+    assert ("ahead of" if ahead > 0 else "behind") in found.words
+    assert "issuer.leeway" in found.words
+
+
+def test_no_usable_key() -> None:
+    """Keys of another algorithm than issuer.algorithms are named, with both ways out."""
+    found = examine(stand_in(), issuer=", algorithms: [PS512]")
+
+    assert problems(found.findings) == ["no_usable_key"]
+    assert "RS256" in the(found.findings, "no_usable_key").words
+    assert found.keys is None
+
+
+def test_no_key_set() -> None:
+    """A key set that cannot be had is told."""
+    assert problems(examine(answering(saying(), (500, b""))).findings) == ["no_keys"]
+
+
+def test_no_pkce() -> None:
+    """An issuer that does not name S256 keeps official clients out."""
+    found = examine(answering(saying(code_challenge_methods_supported=["plain"]), (500, b"")))
+
+    assert "no_s256" in diagnoses(found.findings)
+
+
+def test_an_issuer_cannot_write_lines_of_the_report() -> None:
+    """What an issuer says of itself is shown short and printable."""
+    found = examine(answering(saying(issuer="https://x\n\x1b[2J" + "y" * 1000)))
+
+    assert found.findings[0].words.isprintable()
+    assert len(found.findings[0].words) < 250

@@ -1,0 +1,137 @@
+"""Redis set up wrongly, each in one way; a real Valkey every time."""
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from authz.doctor import redis
+from authz.doctor.finding import Finding
+from authz.ledger.redis import RedisOptions
+from tests.doctor.kit import diagnoses, problems, the
+from tests.support.valkey import ValkeyServer, valkey
+
+
+def examine(server: ValkeyServer, *, ahead: float = 0.0, **options: Any) -> list[Finding]:
+    asked = replace(RedisOptions(server.url), **options)
+    return asyncio.run(redis.examine(asked, lambda: time.time() - ahead))
+
+
+def wrong(found: list[Finding]) -> list[str]:
+    """The problems, but for what a busy machine may add."""
+    return [each for each in problems(found) if each != "slow"]
+
+
+def test_a_sound_one() -> None:
+    """A Redis that keeps what it is given has no problems, and nothing is left in it."""
+    with valkey(appendonly="yes", maxmemory="100mb") as server:
+        found = examine(server)
+
+        assert wrong(found) == []
+        assert {"rights", "clock"} <= set(diagnoses(found))
+        assert server.command("EXISTS", "{authz}:revocations") == 0
+
+
+def test_one_that_evicts() -> None:
+    """A policy that forgets is a problem, with the line of redis.conf."""
+    with valkey(maxmemory_policy="allkeys-lru") as server:
+        found = examine(server)
+
+    assert wrong(found) == ["evicts"]
+    assert the(found, "evicts").mend == "maxmemory-policy noeviction in redis.conf"
+
+
+def test_one_that_forgets_at_restart() -> None:
+    """Without an append-only file, and without a bound of memory, there is a word of each."""
+    with valkey() as server:
+        found = examine(server)
+
+    assert {"no_persistence", "no_maxmemory"} <= set(diagnoses(found))
+    assert wrong(found) == []
+
+
+@pytest.mark.parametrize(
+    ("rights", "lacking"),
+    [
+        pytest.param("+@all -evalsha", "+evalsha", id="evalsha"),
+        pytest.param("+@all -setrange -hset", "+setrange +hset", id="writes"),
+        pytest.param("+@all -info", "+info", id="info"),
+        pytest.param("+@all -script", "+script|load", id="script"),
+        pytest.param("+@all -time", "+time", id="time"),
+        pytest.param("-@all", "+ping", id="nothing"),
+    ],
+)
+def test_a_user_without_rights(rights: str, lacking: str) -> None:
+    """Each command that the user may not run is named, in the words of an ACL."""
+    with valkey() as server:
+        server.command("ACL", "SETUSER", "authz", "on", ">secret", "~*", "&*", *rights.split())
+        found = examine(server, username="authz", password="secret")
+
+    assert wrong(found) == ["no_rights"]
+    for word in lacking.split():
+        assert word in the(found, "no_rights").mend
+    assert "secret" not in "\n".join(map(str, found))
+
+
+def test_a_user_of_other_keys() -> None:
+    """A user whose keys begin otherwise is told the pattern of this deployment."""
+    with valkey() as server:
+        server.command("ACL", "SETUSER", "authz", "on", ">secret", "~other:*", "+@all")
+        found = examine(server, username="authz", password="secret")
+
+    assert "~{authz}:*" in the(found, "no_rights").mend
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"username": "authz", "password": "wrong"}, id="wrong"),
+        pytest.param({}, id="none"),
+    ],
+)
+def test_a_wrong_password(options: dict[str, Any]) -> None:
+    """A password that is refused, or missing, is told without it."""
+    with valkey() as server:
+        server.command("CONFIG", "SET", "requirepass", "right")
+        found = examine(server, **options)
+
+    assert problems(found) == ["authentication"]
+    assert "wrong" not in "\n".join(map(str, found))
+
+
+def test_nobody_there() -> None:
+    """A server that does not run is told with the line that names it."""
+    with valkey(start=False) as server:
+        found = examine(server)
+
+    assert problems(found) == ["unreachable"]
+    assert "redis.url" in found[0].mend
+
+
+def test_a_replica() -> None:
+    """A replica takes no charges, and redis.url should lead to the primary."""
+    with valkey(tcp=True) as primary, valkey() as server:
+        server.command("REPLICAOF", "127.0.0.1", str(primary.port))
+        found = examine(server)
+
+    assert "replica" in problems(found)
+
+
+@pytest.mark.parametrize("ahead", [60.0, -60.0])
+def test_clock_skew(ahead: float) -> None:
+    """A Redis whose clock differs shifts every limit and revocation."""
+    with valkey() as server:
+        found = examine(server, ahead=ahead)
+
+    assert wrong(found) == ["clock_skew"]
+
+
+def test_something_that_is_no_redis_script_host() -> None:
+    """Where the ledger's own script cannot run, that is told, whatever the reason is."""
+    with valkey() as server:
+        server.command("SET", "{authz}:revocations", "a string")
+        found = examine(server)
+
+    assert wrong(found) == ["script"]
