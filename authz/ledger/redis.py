@@ -1,4 +1,4 @@
-"""The ledger in Redis or Valkey: one script call a query, and those who write records.
+"""The ledger in Redis or Valkey: one script call for a query or for many, and those who write.
 
 Law: a query is sent at most once, so it is charged at most once; whatever goes wrong, and
 however slowly, ends in `Unavailable`: for who was asking after one time-out, for who waited for a
@@ -7,10 +7,9 @@ reads another caller's answer.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,11 +22,9 @@ from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.second_factor import Method
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
-from authz.ledger.records import Revocation, encode_step_up, read_revocation
-from authz.ledger.script import SOURCE, Call, Timed
+from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
+from authz.ledger.script import Call, Calls, Timed
 
-# Redis names a script by its SHA-1 (EVALSHA); nothing secret hangs on it.
-_SHA: Final = sha1(SOURCE.encode(), usedforsecurity=False).hexdigest()
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
 _QUERY: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
@@ -132,6 +129,25 @@ class RedisLedger:
         """Answer one query as `take` does, and tell Redis' clock at the answer."""
         call = Call(self._keys, query)
         return call.read(await self._guard(self._evaluate, call))
+
+    def call(self, query: Query) -> Call:
+        """Return a query in the script's words, for `answer`."""
+        return Call(self._keys, query)
+
+    async def answer(self, calls: Sequence[Call]) -> Sequence[LedgerAnswer | Unavailable]:
+        """Answer many queries with one script call, each atomically and in their order.
+
+        Raises:
+            Unavailable: where Redis gave no proper answer in time; it may have charged.
+        """
+        if len(calls) == 1:
+            # Half the work for the script; and what fails is told in full.
+            return [calls[0].read(await self._guard(self._evaluate, calls[0])).answer]
+        many = Calls(calls)
+        found = many.read(await self._guard(self._evaluate, many))
+        if any(isinstance(each, Unavailable) and not isinstance(each, Corrupt) for each in found):
+            await self._leave()
+        return [each if isinstance(each, Unavailable) else each.answer for each in found]
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
         """Record a revocation.
@@ -246,16 +262,22 @@ class RedisLedger:
                 self._lost += 1
                 raise Unavailable("redis", type(error).__name__) from error
 
-    async def _evaluate(self, call: Call) -> Any:
-        evalsha = ("EVALSHA", _SHA, len(call.keys), *call.keys, *call.args)
+    async def _evaluate(self, call: Call | Calls) -> Any:
+        evalsha = ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
         try:
             return await self._execute(*evalsha)
         except NoScriptError:
             # After a restart. Nothing ran, so nothing was charged: to send it again is no retry.
-            await self._execute("SCRIPT LOAD", SOURCE)
+            await self._execute("SCRIPT LOAD", call.script.source)
             return await self._execute(*evalsha)
         except ResponseError:
-            # READONLY after a failover, for one: the name may lead to the new primary by now, but
-            # only for a new connection. (Redis 6 wraps it into an ERR, so any error will do.)
-            await self._pool.disconnect(inuse_connections=False)
+            await self._leave()
             raise
+
+    async def _leave(self) -> None:
+        """Give up the connections that are not in use.
+
+        READONLY after a failover, for one: the name may lead to the new primary by now, but only
+        for a new connection. (Redis 6 wraps it into an ERR, so any error will do.)
+        """
+        await self._pool.disconnect(inuse_connections=False)

@@ -1,10 +1,15 @@
-"""The Redis script's question and answer as bytes: written exactly, read strictly.
+"""The Redis scripts' questions and answers as bytes: written exactly, read strictly.
 
 Law: an answer that is not exactly what the script can say of this query is a fault, never a
 verdict. Only the script's own "taken", with every bucket of the query in it, becomes a `Taken`.
+Of many queries in one call each has the answer at its own place; one that cannot be the script's
+spoils all of them, since it tells that the places cannot be trusted.
 """
 
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha1
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -24,7 +29,29 @@ from authz.core.second_factor import LEEWAY
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, revocation_fields
 
-SOURCE: Final = files("authz.ledger").joinpath("take.lua").read_text("ascii")
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Hold a script and the name under which Redis keeps it."""
+
+    source: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name it by its SHA-1 (EVALSHA); nothing secret hangs on it."""
+        sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", sha)
+
+
+def _text(name: str) -> str:
+    return files("authz.ledger").joinpath(name).read_text("ascii")
+
+
+TAKE: Final = Script(_text("take.lua"))
+# The very same source as a function: what one query means, it means among others too.
+TAKE_ALL: Final = Script(
+    f"local function take(KEYS, ARGV)\n{TAKE.source}\nend\n{_text('batch.lua')}"
+)
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
 _CHARGE: Final = struct.Struct(">IIQ")
 _NONE: Final = -1
@@ -42,9 +69,12 @@ class Call:
     """Hold one query in the script's words.
 
     Attributes:
+        script: what answers it.
         keys: KEYS of the script.
         args: ARGV of the script.
     """
+
+    script = TAKE
 
     def __init__(self, keys: Keys, query: Query) -> None:
         """Write the question."""
@@ -99,6 +129,47 @@ class Call:
             raise _odd()
         refused = outcome(states, self._query.takes, delay, now)
         return OverLimit(refused.quotas, refused.retry_after)
+
+
+class Calls:
+    """Hold many queries in the words of the script for many.
+
+    Attributes:
+        script: what answers them.
+        keys: KEYS of the script.
+        args: ARGV of the script.
+    """
+
+    script = TAKE_ALL
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        """Write the questions, one after the other."""
+        self._calls = calls
+        self.keys = list[bytes]()
+        self.args = list[bytes | int]()
+        for each in calls:
+            self.keys += each.keys
+            self.args += (len(each.keys), len(each.args), *each.args)
+
+    def read(self, reply: object) -> list[Timed | Unavailable]:
+        """Read the answers, each at its question's place.
+
+        Raises:
+            Unavailable: where any of them is not one that the script could give to its question.
+        """
+        if not isinstance(reply, list) or len(reply) != len(self._calls):
+            raise _odd()
+        return [_read_one(*each) for each in zip(self._calls, reply, strict=True)]
+
+
+def _read_one(call: Call, reply: object) -> Timed | Unavailable:
+    match reply:
+        case [0, b"error"]:
+            return Unavailable("redis", "the script failed")
+    try:
+        return call.read(reply)
+    except Corrupt as error:
+        return error
 
 
 def _state(value: object, charge: Charge, now: int) -> State:

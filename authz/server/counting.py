@@ -13,6 +13,7 @@ from typing import Final
 from authz.config.model import Redis
 from authz.core.ledger import Ledger, Mode, Unavailable
 from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
+from authz.ledger.batch import BatchedLedger
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.telemetry.recorder import Recorder
@@ -38,6 +39,7 @@ class Counting:
         self._clock = clock
         self._twin = MemoryLedger(time.time)
         self._remote: RedisLedger | None = None
+        self._batched: BatchedLedger | None = None
         self._resilient: ResilientLedger | None = None
         self._starting: asyncio.Task[None] | None = None
         self._facts = ""
@@ -45,8 +47,9 @@ class Counting:
         if options is not None:
             away = AwayOptions(WhenAway(config.mode), workers, config.max_away)
             self._remote = RedisLedger(options)
+            self._batched = BatchedLedger(self._remote)
             self._resilient = ResilientLedger(
-                self._remote, self._twin, away, clock, lambda name: recorder.fault(name, "away")
+                self._batched, self._twin, away, clock, lambda name: recorder.fault(name, "away")
             )
 
     @property
@@ -94,5 +97,7 @@ class Counting:
             await asyncio.wait({self._starting})
         if self._resilient is not None:
             await self._resilient.aclose()
+        if self._batched is not None:
+            await self._batched.aclose()
         if self._remote is not None:
             await self._remote.aclose()

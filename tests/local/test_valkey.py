@@ -227,7 +227,8 @@ def _given(pid: int) -> list[bytes]:
 
 def test_commands_are_the_ledgers() -> None:
     """Exactly what the ledger and its script run is allowed, besides redis-py's greeting."""
-    text = (files("authz.ledger") / "redis.py").read_text() + TAKE_ALL.source.replace("call('", 'call("')
+    script = TAKE_ALL.source.replace("call('", 'call("')
+    text = (files("authz.ledger") / "redis.py").read_text() + script
     run = re.findall(r"""(?:call|_command|_execute)\("([A-Z ]+)[\"']""", text)
 
     expected = {name.lower().replace(" ", "|") for name in run} | {"evalsha", "client|setinfo"}
@@ -241,9 +242,7 @@ def test_the_ledger_itself(state: State, stage: Stage) -> None:
         async with running(state, stage) as server:
             password = server.password_file.read_text().strip()
             # Patient: this is about rights, and the machine may be busy.
-            ledger = RedisLedger(
-                RedisOptions(server.url, server.user, password, timeout=10)
-            )
+            ledger = RedisLedger(RedisOptions(server.url, server.user, password, timeout=10))
             try:
                 await _use(ledger)
             finally:
