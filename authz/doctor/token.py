@@ -5,10 +5,10 @@ itself is in no finding.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from authz.config.load import Settings
 from authz.config.problems import quoted
@@ -21,6 +21,7 @@ from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
 from authz.doctor.introspection import Asking
+from authz.doctor.rows import CLIENT, DETAILS, REASONS, Row
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import IssuerError
 from authz.tokens.jose import is_opaque, read_jws
@@ -30,79 +31,6 @@ from authz.tokens.statement import read_statement
 from authz.tokens.verifier import TokenVerifier
 
 PART: Final = "token"
-_CLIENT: Final = "the client's entry in Authelia's identity_providers.oidc.clients"
-_SIGNED: Final = (
-    f"access_token_signed_response_alg: RS256 in {_CLIENT}, then log in again; "
-    "or issuer.introspection in authz.yaml"
-)
-
-
-class Row(NamedTuple):
-    """Hold a diagnosis, its words, and what mends it."""
-
-    diagnosis: str
-    words: str
-    mend: str
-
-
-_REASONS: Final[Mapping[Reason, Row]] = {
-    Reason.TOKEN_OPAQUE: Row("opaque", "it is opaque, where a signed one is expected", _SIGNED),
-    Reason.TOKEN_WRONG_KIND: Row(
-        "wrong_kind",
-        "it is no access token",
-        "give the member access_token of the token answer, not refresh_token, id_token or the code",
-    ),
-    Reason.TOKEN_EXPIRED: Row("expired", "it has expired", "refresh it, or log in again"),
-    Reason.TOKEN_REVOKED: Row("revoked", "it was revoked", "log in again"),
-    Reason.AUDIENCE_MISMATCH: Row(
-        "empty_audience",
-        "its audience is empty: the client named no `resource`",
-        f"the client has to send `resource`; where it cannot, requested_audience_mode: implicit "
-        f"in {_CLIENT}",
-    ),
-}
-_DETAILS: Final[Mapping[str, Row]] = {
-    "iss is not the configured issuer": Row(
-        "other_issuer",
-        "its issuer is not issuer.url",
-        "write issuer.url in authz.yaml as the token says it, if it is your Authelia's",
-    ),
-    "no such key": Row(
-        "unknown_kid",
-        "its key is not, or no more, in the issuer's key set",
-        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
-    ),
-    "no key of that name and algorithm": Row(
-        "unknown_kid",
-        "no key of the issuer's fits its kid and alg",
-        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
-    ),
-    "alg is not allowed": Row(
-        "algorithm",
-        "its algorithm is none of issuer.algorithms",
-        f"access_token_signed_response_alg in {_CLIENT}, or issuer.algorithms in authz.yaml",
-    ),
-    "iat or nbf is in the future": Row(
-        "from_the_future",
-        "it was issued in the future: the clocks differ by more than issuer.leeway",
-        "set both clocks by NTP",
-    ),
-    "exp is not within the maximum lifetime after iat": Row(
-        "lives_too_long",
-        "it lives longer than issuer.max_lifetime",
-        "identity_providers.oidc.lifespans.access_token at Authelia, or issuer.max_lifetime",
-    ),
-    "the signature does not verify": Row(
-        "signature",
-        "its signature does not verify: it was altered, or signed by somebody else",
-        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
-    ),
-    "not active": Row(
-        "inactive",
-        "Authelia says that it is not active: expired, refreshed since, or revoked",
-        "log in again",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +117,7 @@ async def _introspected(
 async def _refused(
     token: str, settings: Settings, rules: ClaimRules, keys: KeySet | None, refused: Refused
 ) -> Examined:
-    row = _DETAILS.get(refused.detail) or _REASONS.get(refused.reason)
+    row = DETAILS.get(refused.detail) or REASONS.get(refused.reason)
     if row is None:
         words = f"it does not verify: {refused.detail or refused.reason.label}"
         return Examined((problem(PART, "invalid", words, "get a new one from Authelia"),))
@@ -208,7 +136,7 @@ async def _before_it_expired(
     try:
         principal = await _verified(token, settings, rules, keys, expires_at - 1)
     except Refused as refused:
-        return [problem(PART, *_REASONS[refused.reason])]
+        return [problem(PART, *REASONS[refused.reason])]
     return [
         note(PART, "was", f"until then it was good: {_whose(principal)}"),
         *_servers(principal, settings.policy, expires_at - 1),
@@ -263,13 +191,13 @@ def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Ro
             allowed = frozenset[str]() if known is None else known.scopes or frozenset()
             words = f"authz.yaml lets this client use no {enumerated(deny.scopes - allowed)}"
             return Row("scope_not_allowed", words, entry)
-        mend = f"log in again and agree to it; the scope has to be in scopes of {_CLIENT}"
+        mend = f"log in again and agree to it; the scope has to be in scopes of {CLIENT}"
         return Row("missing_scope", f"it lacks the scope {enumerated(missing)}", mend)
     if deny.reason is Reason.PERSON_NOT_ALLOWED:
         groups = enumerated(server.rule.groups or [])
         if not principal.groups:
             mend = (
-                f"claims_policy with access_token: [groups] in {_CLIENT} "
+                f"claims_policy with access_token: [groups] in {CLIENT} "
                 "(`authz authelia-config` prints it), then log in again"
             )
             return Row("no_groups", f"it names no groups, and {groups} is asked for", mend)
@@ -289,7 +217,7 @@ def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Ro
         Reason.SECOND_FACTOR_REQUIRED: Row(
             "second_factor", "no second factor is proved", _second_factor(principal)
         ),
-        Reason.TOKEN_OPAQUE: _REASONS[Reason.TOKEN_OPAQUE],
+        Reason.TOKEN_OPAQUE: REASONS[Reason.TOKEN_OPAQUE],
         Reason.TOKEN_SIGNED: Row(
             "signed", "it takes opaque tokens only", f"servers.{server.name}.tokens in authz.yaml"
         ),
@@ -300,7 +228,7 @@ def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Ro
 
 def _second_factor(principal: Principal) -> str:
     return (
-        f"authorization_policy: two_factor in {_CLIENT}, and then assurance: two_factor at "
+        f"authorization_policy: two_factor in {CLIENT}, and then assurance: two_factor at "
         f"clients.{principal.client_id} in authz.yaml"
     )
 

@@ -1,0 +1,84 @@
+"""What may be wrong with a token: a table of diagnoses, and what mends each.
+
+Law: a row is found by the reason, or by the fixed words, that the verifier refuses with; words
+that nobody has put here yet are shown as they are.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from authz.core.reason import Reason
+
+CLIENT: Final = "the client's entry in Authelia's identity_providers.oidc.clients"
+_SIGNED: Final = (
+    f"access_token_signed_response_alg: RS256 in {CLIENT}, then log in again; "
+    "or issuer.introspection in authz.yaml"
+)
+
+
+class Row(NamedTuple):
+    """Hold a diagnosis, its words, and what mends it."""
+
+    diagnosis: str
+    words: str
+    mend: str
+
+
+REASONS: Final[Mapping[Reason, Row]] = {
+    Reason.TOKEN_OPAQUE: Row("opaque", "it is opaque, where a signed one is expected", _SIGNED),
+    Reason.TOKEN_WRONG_KIND: Row(
+        "wrong_kind",
+        "it is no access token",
+        "give the member access_token of the token answer, not refresh_token, id_token or the code",
+    ),
+    Reason.TOKEN_EXPIRED: Row("expired", "it has expired", "refresh it, or log in again"),
+    Reason.TOKEN_REVOKED: Row("revoked", "it was revoked", "log in again"),
+    Reason.AUDIENCE_MISMATCH: Row(
+        "empty_audience",
+        "its audience is empty: the client named no `resource`",
+        f"the client has to send `resource`; where it cannot, requested_audience_mode: implicit "
+        f"in {CLIENT}",
+    ),
+}
+DETAILS: Final[Mapping[str, Row]] = {
+    "iss is not the configured issuer": Row(
+        "other_issuer",
+        "its issuer is not issuer.url",
+        "write issuer.url in authz.yaml as the token says it, if it is your Authelia's",
+    ),
+    "no such key": Row(
+        "unknown_kid",
+        "its key is not, or no more, in the issuer's key set",
+        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
+    ),
+    "no key of that name and algorithm": Row(
+        "unknown_kid",
+        "no key of the issuer's fits its kid and alg",
+        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
+    ),
+    "alg is not allowed": Row(
+        "algorithm",
+        "its algorithm is none of issuer.algorithms",
+        f"access_token_signed_response_alg in {CLIENT}, or issuer.algorithms in authz.yaml",
+    ),
+    "iat or nbf is in the future": Row(
+        "from_the_future",
+        "it was issued in the future: the clocks differ by more than issuer.leeway",
+        "set both clocks by NTP",
+    ),
+    "exp is not within the maximum lifetime after iat": Row(
+        "lives_too_long",
+        "it lives longer than issuer.max_lifetime",
+        "identity_providers.oidc.lifespans.access_token at Authelia, or issuer.max_lifetime",
+    ),
+    "the signature does not verify": Row(
+        "signature",
+        "its signature does not verify: it was altered, or signed by somebody else",
+        "log in again; if that helps nothing, issuer.internal leads to another Authelia",
+    ),
+    "not active": Row(
+        "inactive",
+        "Authelia says that it is not active: expired, refreshed since, or revoked",
+        "log in again",
+    ),
+}

@@ -1,0 +1,28 @@
+"""The doctor on the whole: nothing is wrong with it."""
+
+import asyncio
+import os
+
+from authz.config.load import load
+from authz.doctor.finding import has_problems
+from authz.doctor.run import Asked, examine
+from authz.local.deployment import REDIS_PASSWORD_FILE, REDIS_URL, REDIS_USERNAME
+from authz.local.state import State
+from authz.local.valkey import USER
+from tests.support.scene import RunningScene
+
+
+def test_the_whole_is_sound(whole: RunningScene) -> None:
+    """A deployment that works has no problems, and each part of it was seen."""
+    settings = load(whole.scene.configuration, os.environ)
+    state = State(whole.state)
+    env = {
+        REDIS_URL: f"unix://{state.socket('valkey')}",
+        REDIS_USERNAME: USER,
+        REDIS_PASSWORD_FILE: str(state.redis_password),
+    }
+    asked = Asked(whole.scene.configuration, state.socket("admin"), admin_named=True)
+    found = asyncio.run(examine(settings, asked, env))
+
+    assert not has_problems(found), "\n".join(map(str, found))
+    assert {"metadata", "keys", "agrees", "rights"} <= {each.diagnosis for each in found}
