@@ -15,6 +15,7 @@ from authz.core.second_factor import Method
 from authz.ledger.records import (
     Revocation,
     encode_step_up,
+    ended,
     read_revocation,
     revoked,
     step_up_missing,
@@ -87,7 +88,8 @@ class MemoryLedger:
         if query.step_up is None or query.step_up_key is None:
             return None
         record, expires = self._step_ups.get(query.step_up_key, (None, 0))
-        return step_up_missing(record if now < expires * 1000 else None, query.step_up, now)
+        alive = record if now < expires * 1000 else None
+        return step_up_missing(alive, query.step_up, now, ended(self._revocations, query))
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
         """Record a revocation, as `RedisLedger.revoke` does."""

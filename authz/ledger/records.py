@@ -94,6 +94,17 @@ def revoked(revocations: Mapping[bytes, Revocation], query: Query) -> Revoked | 
     return None
 
 
+def ended(revocations: Mapping[bytes, Revocation], query: Query) -> int:
+    """Return the second up to which a query's step-ups went with revoked tokens; -1 for none.
+
+    A revocation of what was issued up to a moment takes the step-ups of that time with it: a new
+    token must not find the one that was made with the old.
+    """
+    found = (revocations.get(field) for field, _ in revocation_fields(query))
+    moments = (each.issued_until for each in found if each is not None)
+    return max((moment for moment in moments if moment is not None), default=-1)
+
+
 def encode_step_up(method: Method, auth_time: int) -> bytes:
     """Return the value of a step-up record.
 
@@ -106,7 +117,7 @@ def encode_step_up(method: Method, auth_time: int) -> bytes:
 
 
 def step_up_missing(
-    record: bytes | None, need: StepUpNeed, now: int
+    record: bytes | None, need: StepUpNeed, now: int, ended_at: int = -1
 ) -> StepUpMissing | StepUpTooOld | None:
     """Return what a step-up record lacks; None where it proves what is asked.
 
@@ -114,9 +125,12 @@ def step_up_missing(
         record: the stored value; None where there is none.
         need: what to prove.
         now: milliseconds since the epoch.
+        ended_at: the second up to which log-ins do not count (`ended`).
     """
     match = None if record is None else _STEP_UP.fullmatch(record)
     if match is None or int(match[2]) & need.method != need.method:
+        return StepUpMissing()
+    if int(match[1]) <= ended_at:
         return StepUpMissing()
     if need.max_login_age is None:
         return None

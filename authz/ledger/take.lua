@@ -28,6 +28,7 @@ local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local issued_at, fields = tonumber(argv[1]), tonumber(argv[5])
+local ended = -1 -- log-ins up to this second count for no step-up: they went with the tokens
 local revocations = call('HMGET', keys[1], unpack(argv, 6, 5 + fields))
 for i = 1, fields do
   local value = revocations[i]
@@ -37,6 +38,7 @@ for i = 1, fields do
     if not moment or #moment > 15 or issued_at <= tonumber(moment) then
       return {now, 'revoked', i}
     end
+    ended = math.max(ended, tonumber(moment))
   end
 end
 
@@ -53,6 +55,7 @@ if method >= 0 then
   if not auth_time or #auth_time > 15 or bit.band(proved, method) ~= method then
     return {now, 'missing'}
   end
+  if tonumber(auth_time) <= ended then return {now, 'missing'} end
   local age, greatest = now - auth_time * 1000, tonumber(argv[3])
   if greatest >= 0 then
     if age < -argv[4] then return {now, 'missing'} end

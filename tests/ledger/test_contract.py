@@ -1,6 +1,7 @@
 """The ledger's contract: the same laws on the in-process twin and on every real server."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -311,6 +312,27 @@ def test_revocations_come_back_as_they_were_written(contract: Contract) -> None:
 
 
 # --- step-ups ---------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("step-up-after-revocation")
+@pytest.mark.parametrize("what", TARGETS)
+@pytest.mark.parametrize(
+    ("offset", "expected"), [(-1, StepUpMissing), (0, StepUpMissing), (1, Taken)]
+)
+def test_a_step_up_goes_with_the_tokens_of_its_time(
+    contract: Contract, what: str, offset: int, expected: type
+) -> None:
+    """A new token does not find the step-up of a log-in that a revocation ended."""
+
+    async def law(subject: Subject) -> None:
+        now = int(await subject.now())
+        asked = replace(query(take(), need=StepUpNeed(Method.TOTP, None)), issued_at=now)
+        await subject.ledger.revoke(TARGETS[what], Revocation(issued_until=now - 100))
+        await subject.ledger.record_step_up(KEY, Method.TOTP, now - 100 + offset, 300)
+
+        assert isinstance(await subject.ledger.take(asked), expected)
+
+    contract(law)
 
 
 @pytest.mark.parametrize(
