@@ -64,7 +64,7 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
     try:
         listeners = _ask(admin, "/listeners?format=json")
         dump = _ask(admin, "/config_dump")
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError, RecursionError) as error:
         words = f"its admin socket {quoted(str(admin))} does not answer ({type(error).__name__})"
         mend = (
             "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
@@ -132,7 +132,8 @@ def read(document: Any) -> Asked:
         route = found.get("typed_per_filter_config")
         settings = route.get(_FILTER) if isinstance(route, dict) else None
         if isinstance(settings, dict) and not settings.get("disabled"):
-            routes[str(found.get("name"))] = settings.get("check_settings", {})
+            check = settings.get("check_settings")
+            routes[str(found.get("name"))] = check if isinstance(check, dict) else {}
     return Asked(tuple(filters), routes)
 
 
@@ -187,7 +188,7 @@ def _filters(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
 
 def _routes(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
     for name, check in asked.routes.items():
-        body = check.get("with_request_body", {})
+        body = check.get("with_request_body") or {}
         if check.get("disable_request_body_buffering") or body.get("allow_partial_message"):
             words = f"the route {quoted(name)} shows authz no whole bodies"
             yield problem(PART, "no_bodies", words, _RENDER)

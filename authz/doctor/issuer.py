@@ -3,6 +3,7 @@
 Law: it is asked as the service asks it, with the same client, bounds and headers.
 """
 
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ _FORWARDED: Final = (
     "what stands between pass on X-Forwarded-Proto and X-Forwarded-Host"
 )
 _ADDRESS: Final = "correct issuer.internal (or issuer.url) in authz.yaml, or start Authelia"
+_TLS: Final = (
+    "name its authority in the environment variable SSL_CERT_FILE, or let issuer.internal lead to "
+    "Authelia over plain http inside your own network"
+)
 _KEYS: Final = "look at identity_providers.oidc.jwks in Authelia's configuration"
 
 
@@ -107,6 +112,9 @@ async def _metadata(
 def _unreadable(issuer: Issuer, error: IssuerError, ear: Ear) -> Finding:
     where = quoted(issuer.internal or issuer.url)
     status = ear.last.status_code if error.fault is Fault.STATUS and ear.last is not None else None
+    if error.fault is Fault.UNREACHABLE and _is_tls(error):
+        words = f"the certificate of {where} is not trusted here, or not for this name"
+        return problem(PART, "tls", words, _TLS)
     if error.fault is Fault.UNREACHABLE:
         words = f"{where} does not answer ({error.detail})"
         return problem(PART, "unreachable", words, _ADDRESS)
@@ -118,6 +126,15 @@ def _unreadable(issuer: Issuer, error: IssuerError, ear: Ear) -> Finding:
         return problem(PART, "redirect", words, _FORWARDED)
     words = f"{where} has no metadata: {error.detail}"
     return problem(PART, "no_metadata", words, _ADDRESS)
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    """Tell whether TLS is at the bottom of an error."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _misspelled(ours: str, said: object) -> Finding:
@@ -140,7 +157,7 @@ def _skew(ear: Ear, now: float, leeway: float) -> Iterator[Finding]:
     try:
         assert ear.last is not None
         theirs = parsedate_to_datetime(ear.last.headers["date"]).timestamp()
-    except (KeyError, ValueError, AssertionError):
+    except (KeyError, ValueError, OverflowError, AssertionError):
         yield note(PART, "no_date", "its answer has no Date, so its clock cannot be compared")
         return
     ahead = theirs - now
