@@ -136,7 +136,7 @@ def test_depth_is_exact(value: object, allowed: int) -> None:
     if depth(value) <= allowed:
         assert loads(data, max_depth=allowed) == value
     else:
-        with pytest.raises(StrictJsonError, match="nested too deeply|too many values"):
+        with pytest.raises(StrictJsonError, match=r"nested too deeply|too many values"):
             loads(data, max_depth=allowed)
 
 
@@ -160,7 +160,7 @@ def test_depth_is_known_before_a_parser_recurses(monkeypatch: pytest.MonkeyPatch
     # Each prefix would hide the brackets from a scan that misreads where its string ends.
     for prefix in (b"", b'["\\\\",', b'["\\"",', b'["\\\\\\"",', b'{"\\\\":"\\"",":":'):
         for opened in (b"[", b'{"a":', b'[{"\\"":', b'["\\\\",'):
-            with pytest.raises(StrictJsonError, match="nested too deeply|too many values"):
+            with pytest.raises(StrictJsonError, match=r"nested too deeply|too many values"):
                 loads(prefix + opened * 100_000)
 
 

@@ -19,7 +19,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
     VirtualHost,
 )
-from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthzPerRoute
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
 from envoy_data_plane.google.protobuf import Any
 
@@ -68,8 +67,7 @@ def gateway_routes(site: Site) -> RouteConfiguration:
 def gateway_host(site: Site) -> VirtualHost:
     """Return the gateway under its own name: documents, registration, MCP servers."""
     routes = [*document_routes(site.servers), *registration_routes()]
-    for server in site.servers:
-        routes.append(mcp_route(site, server))
+    routes += [mcp_route(site, server) for server in site.servers]
     return VirtualHost(name="gateway", domains=list(site.authority.spellings), routes=routes)
 
 
