@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.second_factor import Method
+from authz.ledger.connections import quicken
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
@@ -111,6 +112,7 @@ class RedisLedger:
             protocol=2,
             driver_info=None,
         )
+        quicken(self._pool)
         self._redis = Redis(connection_pool=self._pool)
         self._execute: Callable[..., Awaitable[Any]] = self._redis.execute_command
         # The pool raises where it is exhausted; callers shall wait for their turn instead.

@@ -9,6 +9,7 @@ spoils all of them, since it tells that the places cannot be trusted.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Final, NamedTuple
@@ -92,9 +93,7 @@ class Call:
         self.args: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000]
         self.args += (len(self._fields), *(field for field, _ in self._fields))
         for each in self._charges:
-            slot = each.limit.slot
-            charge = _CHARGE.pack(each.limit.quota, each.cost, slot)
-            self.args += (charge, (SLOTS + 2) * slot)
+            self.args += _charge(each.limit.quota, each.cost, each.limit.slot)
 
     def read(self, reply: object) -> Timed:
         """Read the script's answer.
@@ -170,6 +169,12 @@ def _read_one(call: Call, reply: object) -> Timed | Unavailable:
         return call.read(reply)
     except Corrupt as error:
         return error
+
+
+@lru_cache(maxsize=1024)
+def _charge(quota: int, cost: int, slot: int) -> tuple[bytes, int]:
+    """Return what to charge and a bucket's lifetime; limits are few, so each is written once."""
+    return _CHARGE.pack(quota, cost, slot), (SLOTS + 2) * slot
 
 
 def _state(value: object, charge: Charge, now: int) -> State:
