@@ -41,7 +41,16 @@ CLAIMS: Final[Mapping[str, object]] = {
     "scp": ["openid", "mcp:tools"],
     "sub": "52b134ec-d812-4022-82b4-9100df7e1418",
 }
-ABSENT: Final = object()
+
+
+class _Absent:
+    """Stand for a member that is left out; its name in a test's id is always the same."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Final = _Absent()
 
 unhurried: Final = settings(deadline=None)  # a busy machine is no failure
 
