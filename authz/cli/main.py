@@ -7,11 +7,33 @@ from collections.abc import Sequence
 from typing import Final
 
 from authz import __version__
-from authz.cli import authelia_config, check_config, demo, doctor, envoy_config, schema, serve, up
+from authz.cli import (
+    authelia_config,
+    check_config,
+    demo,
+    doctor,
+    envoy_config,
+    revocations,
+    revoke,
+    schema,
+    serve,
+    up,
+)
 from authz.cli.common import FAILED, WRONG, Command, print_problems
 from authz.config.problems import ConfigErrors
 
-_COMMANDS: Final = (check_config, schema, envoy_config, authelia_config, doctor, serve, up, demo)
+_COMMANDS: Final = (
+    check_config,
+    schema,
+    envoy_config,
+    authelia_config,
+    doctor,
+    revoke,
+    revocations,
+    serve,
+    up,
+    demo,
+)
 _EPILOG: Final = """\
 examples:
   authz check-config authz.yaml            say everything that is wrong, with lines
@@ -20,6 +42,8 @@ examples:
   authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
   authz authelia-config authz.yaml         what to add to Authelia's configuration
   authz doctor authz.yaml                  what is wrong, and which line mends it
+  authz revoke --user SUBJECT              take tokens back, at once
+  authz revocations                        what is taken back, and how to lift it
   authz serve -c authz.yaml                the service alone
   authz up -c authz.yaml                   Envoy, Valkey and the service on this machine
   authz demo --once                        the whole with a stand-in issuer, and a walk

@@ -1,0 +1,187 @@
+"""`authz revoke`: take tokens back, at once and on every worker."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from authz.cli.common import DONE, command
+from authz.cli.taking_back import (
+    Asked,
+    WrongError,
+    perform,
+    place_options,
+    read_moment,
+    remark_options,
+    shown_id,
+    shown_moment,
+    shown_tokens,
+)
+from authz.core.principal import Client, Person
+from authz.core.request import Refused
+from authz.ledger import entries, revoking
+from authz.ledger.entries import LONGEST_NAME, Entry, Target
+from authz.ledger.redis import RedisLedger
+from authz.ledger.revoking import LONGEST, MARGIN
+
+_LONGEST_FILE: Final = 64 * 1024
+_EXAMPLES: Final = """\
+examples:
+  authz revoke --token-file - --reason 'pasted into a chat' < token
+  authz revoke --user 71909b80-c6b2-4490-b157-a7cf10eb4136 --reason 'laptop stolen'
+  authz revoke --client claude --issued-before 2026-08-01T12:00:00Z
+  authz revoke --everything --issued-before now
+A token is never an argument: every user of a machine may read those. A user is named as tokens and
+the decision log name it, by `sub`; `authelia storage user identifiers export` tells whose it is.
+"""
+_MOMENT: Final = (
+    "take back what was issued up to then: now, seconds since the epoch, or ISO 8601 with its zone."
+    " Without it a user's or a client's tokens are refused until that is lifted; for --everything"
+    " it is now"
+)
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = command(commands, "revoke", "take tokens back, at once", run, _EXAMPLES)
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument(
+        "--token-file", metavar="FILE", help="one access token, from a file; - for standard input"
+    )
+    whose.add_argument("--user", metavar="SUBJECT", help="a person's, by `sub`")
+    whose.add_argument("--client", metavar="CLIENT_ID", help="a client's, whoever uses it")
+    whose.add_argument("--everything", action="store_true", help="everybody's")
+    parser.add_argument("--issued-before", metavar="MOMENT", help=_MOMENT)
+    place_options(parser)
+    remark_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Revoke, and say what survives."""
+
+    async def work(ledger: RedisLedger, asked: Asked) -> tuple[Entry, list[str]]:
+        target, issued_until, until = _wanted(asked)
+        entry = await revoking.revoke(ledger, target, issued_until, until, asked.remark())
+        await revoking.entries(ledger, asked.now)  # so that what expired goes
+        return entry, list(_survives(entry, asked))
+
+    done = perform(arguments, time.time(), work)
+    if isinstance(done, int):
+        return done
+    entry, survives = done
+    if arguments.json:
+        print(json.dumps({"revoked": entry.to_json(), "survives": survives}, indent=2))
+        return DONE
+    print(f"revoked, from the next request on: tokens {shown_tokens(entry)}")
+    print(f"lift it with: authz revocations lift {shown_id(entry)}")
+    for words in survives:
+        print(f"- {words}")
+    return DONE
+
+
+def _wanted(asked: Asked) -> tuple[Target, int | None, int | None]:
+    """Return whose tokens, up to which moment, and how long the record is needed.
+
+    Raises:
+        WrongError: where the arguments make no sense.
+    """
+    arguments = asked.arguments
+    if arguments.token_file is not None:
+        if arguments.issued_before is not None:
+            raise WrongError("--issued-before has no meaning for one token")
+        return _token(arguments.token_file, asked)
+    given = arguments.issued_before or ("now" if arguments.everything else None)
+    moment = None if given is None else read_moment(given, asked.moment)
+    until = None if moment is None else moment + LONGEST
+    return _whose(asked), moment, until
+
+
+def _whose(asked: Asked) -> Target:
+    arguments, issuer = asked.arguments, asked.settings.config.issuer.url
+    if arguments.everything:
+        return entries.everything()
+    if arguments.user is not None:
+        return entries.person(Person(issuer, _name("--user", arguments.user)))
+    client_id = _name("--client", arguments.client)
+    known = asked.settings.config.clients
+    if known and client_id not in known:
+        print("authz: authz.yaml names no such client, and refuses it anyway", file=sys.stderr)
+    return entries.client(Client(issuer, client_id))
+
+
+def _name(option: str, name: str) -> str:
+    """Return a name that a token can have (authz.tokens.claims)."""
+    if not (0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()):
+        raise WrongError(f"{option}: no token has such a name")
+    return name
+
+
+def _token(file: str, asked: Asked) -> tuple[Target, int | None, int | None]:
+    from authz.tokens.naming import name_token  # noqa: PLC0415 - keeps other commands quick
+
+    try:
+        named = name_token(_read(file), asked.settings.config.issuer.url)
+    except Refused as refused:
+        raise WrongError(
+            f"--token-file: no access token that could pass here ({refused.detail})"
+        ) from None
+    # What an opaque token says is known to the issuer alone: it lives no longer than any may.
+    until = asked.moment + LONGEST if named.expires_at is None else named.expires_at
+    if until + MARGIN < asked.now:
+        raise WrongError("--token-file: the token has expired long ago, and is refused for that")
+    return entries.token(named.token_id), None, until
+
+
+def _read(file: str) -> str:
+    """Return the token of a file.
+
+    Raises:
+        WrongError: where it cannot be read, or holds what is no token.
+    """
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(_LONGEST_FILE + 1)
+        else:
+            with Path(file).open("rb") as stream:
+                data = stream.read(_LONGEST_FILE + 1)
+    except OSError as error:
+        raise WrongError(f"--token-file: {error.strerror}") from None
+    if len(data) > _LONGEST_FILE or not data.isascii():
+        raise WrongError("--token-file: that is no token")
+    return data.decode("ascii").strip()
+
+
+def _survives(entry: Entry, asked: Asked) -> Iterator[str]:
+    """Yield what this does not end, and what does."""
+    config = asked.settings.config
+    seconds = int(config.gateway.max_stream)
+    yield f"A stream that is open goes on for {seconds} s at most (gateway.max_stream)."
+    moment = entry.revocation.issued_until
+    if entry.what == "token":
+        until = shown_moment(entry.revocation.until)
+        yield f"The record is kept until the token has expired ({until}, as the token says itself)."
+        yield (
+            "Its client may hold a refresh token at Authelia, and gets a new access token with it."
+            " To stop that, revoke the user or the client."
+        )
+    elif moment is not None:
+        yield (
+            "A refresh token at Authelia gives a new access token, which passes. To stop that,"
+            + (" revoke users or clients" if entry.what == "everything" else " revoke")
+            + " without --issued-before, or end the refresh tokens."
+        )
+        yield "Step-ups of log-ins up to that moment count no more."
+    else:
+        yield "New tokens are refused too, refreshed ones among them, until this is lifted."
+        yield (
+            "When it is lifted, what was issued until then stays refused and step-ups made until"
+            " then stay void; but a refresh token at Authelia gives new tokens again."
+        )
+    yield (
+        "Refresh tokens end at Authelia, where their client logs out of them (RFC 7009); Authelia"
+        " has no command for it: its database has them in oauth2_refresh_token_session, by subject"
+        " and client_id. A session at Authelia ends in its portal."
+    )

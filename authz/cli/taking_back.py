@@ -1,0 +1,212 @@
+"""What `revoke` and `revocations` share: where to write, moments, and the words.
+
+Law: nothing that is printed here is a token, and nothing of a record reaches a terminal unescaped
+(authz.ledger.revoking).
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+from authz.cli.common import FAILED, WRONG
+from authz.config.load import Settings, load
+from authz.core.ledger import Unavailable
+from authz.ledger.entries import LONGEST_BY, LONGEST_REASON, Entry, Remark
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.revoking import LONGEST
+
+T = TypeVar("T")
+# What Redis says by the name of an error, and what mends it.
+_TROUBLES: Final = {
+    "AuthenticationError": "it refuses the user or the password",
+    "NoPermissionError": "its user may not do this: docs/operations.md has the commands it needs",
+    "ReadOnlyError": "it is a replica: revocations are written to the primary",
+    "OutOfMemoryError": "it is full",
+    # redis-py says the same of both.
+    "ConnectionError": "nobody answers there, or it refuses the user or the password",
+    "TimeoutError": "it does not answer",
+}
+_DIGEST: Final = 12  # characters of an id in the table: enough to tell one from another
+
+
+class WrongError(Exception):
+    """Say in words what was asked wrongly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Hold what every one of these commands is asked with.
+
+    Attributes:
+        settings: of authz.yaml.
+        options: where Redis is.
+        now: seconds since the epoch.
+        arguments: all that was asked.
+    """
+
+    settings: Settings
+    options: RedisOptions
+    now: float
+    arguments: argparse.Namespace
+
+    @property
+    def moment(self) -> int:
+        """Return the second up to which tokens exist, by the clock of any issuer we trust.
+
+        The issuer's clock may be `issuer.leeway` ahead of ours, and what it signs then is good
+        now.
+        """
+        return int(self.now + self.settings.config.issuer.leeway)
+
+    def remark(self) -> Remark:
+        """Return who asks, and why.
+
+        Raises:
+            WrongError: for words that are too long or cannot be shown.
+        """
+        by = self.arguments.by or os.environ.get("USER", "")
+        reason = self.arguments.reason
+        for name, words, longest in (
+            ("--by", by, LONGEST_BY),
+            ("--reason", reason, LONGEST_REASON),
+        ):
+            if len(words) > longest or not (words.isprintable() or not words):
+                raise WrongError(f"{name} takes up to {longest} printable characters")
+        return Remark(int(self.now), by, reason)
+
+
+def place_options(parser: argparse.ArgumentParser, *, inner: bool = False) -> None:
+    """Let a command find Redis, and print JSON; `inner` for a command of a command."""
+    # The parser of a command's command must not put its defaults in place of what was given.
+    file, state, as_json = (argparse.SUPPRESS,) * 3 if inner else (Path("authz.yaml"), None, False)
+    parser.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", default=file, help="default: authz.yaml"
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        default=state,
+        help="the state of `authz up`, whose Valkey is meant where authz.yaml names no Redis"
+        " (default: .authz beside authz.yaml)",
+    )
+    parser.add_argument("--json", action="store_true", default=as_json, help="the answer as JSON")
+
+
+def remark_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told who asks, and why."""
+    parser.add_argument("--reason", default="", metavar="WORDS", help="why, for the list")
+    parser.add_argument(
+        "--by", default="", metavar="WHO", help="who, for the list (default: $USER)"
+    )
+
+
+def perform(
+    arguments: argparse.Namespace,
+    now: float,
+    work: Callable[[RedisLedger, Asked], Awaitable[T]],
+) -> T | int:
+    """Do work on the ledger of a deployment; return its result, or an exit status.
+
+    Raises:
+        ConfigErrors: where authz.yaml is wrong.
+        OSError: where a password file cannot be read.
+    """
+    from authz.local.reach import shared_redis  # noqa: PLC0415 - keeps other commands quick
+    from authz.local.state import SetupError  # noqa: PLC0415 - as above
+    from authz.local.up import default_folder  # noqa: PLC0415 - as above
+
+    settings = load(arguments.config, os.environ)
+    try:
+        folder = arguments.state or default_folder(arguments.config)
+        options = shared_redis(settings, os.environ, folder)
+        return asyncio.run(_connected(work, Asked(settings, options, now, arguments)))
+    except SetupError as error:
+        return _told(str(error), error.code)
+    except (WrongError, ValueError) as error:
+        return _told(str(error), WRONG)
+    except Unavailable as error:
+        trouble = _TROUBLES.get(error.detail, error.detail)
+        return _told(f"Redis at {options.url} did not do it: {trouble}", FAILED)
+
+
+async def _connected(work: Callable[[RedisLedger, Asked], Awaitable[T]], asked: Asked) -> T:
+    ledger = RedisLedger(asked.options)
+    try:
+        return await work(ledger, asked)
+    finally:
+        await ledger.aclose()
+
+
+def _told(words: str, code: int) -> int:
+    print(f"authz: {words}", file=sys.stderr)
+    return code
+
+
+def read_moment(text: str, now: int) -> int:
+    """Return the second that a person names.
+
+    Args:
+        text: `now`, seconds since the epoch, or ISO 8601 with its zone.
+        now: what `now` means: the second up to which tokens exist.
+
+    Raises:
+        WrongError: for anything else; for what lies ahead, because a revocation without a moment
+            is there for what is yet to be issued; and for what no token is as old as.
+    """
+    if text == "now":
+        return now
+    try:
+        moment = int(text) if text.isascii() and text.isdigit() else _iso(text)
+    except (ValueError, OverflowError):
+        raise WrongError(
+            "--issued-before takes now, seconds since the epoch, or a moment with its zone such"
+            " as 2026-08-01T12:00:00Z"
+        ) from None
+    if moment > now:
+        raise WrongError("--issued-before lies in the future")
+    if moment < now - LONGEST:
+        raise WrongError("--issued-before lies so far back that every token from then has expired")
+    return moment
+
+
+def _iso(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("without a zone it is several moments")
+    return int(moment.timestamp() // 1)
+
+
+def shown_moment(moment: int | None) -> str:
+    """Return a moment for people, in UTC; nothing for none."""
+    if moment is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return str(moment)  # in the year 30000, for one
+
+
+def shown_id(entry: Entry) -> str:
+    """Return as much of an id as tells it from others."""
+    kind, colon, digest = entry.id.partition(":")
+    return kind + colon + digest[:_DIGEST]
+
+
+def shown_tokens(entry: Entry) -> str:
+    """Return which tokens an entry revokes."""
+    name = entry.target.name or "?"
+    whose = {
+        "token": "one token",
+        "person": f"of the person {name}",
+        "client": f"of the client {name}",
+        "everything": "of everybody",
+    }.get(entry.what, "none: the ledger does not know this record")
+    moment = entry.revocation.issued_until
+    return whose if moment is None else f"{whose}, issued up to {shown_moment(moment)}"

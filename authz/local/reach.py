@@ -1,0 +1,50 @@
+"""Where revocations are written: authz.yaml's Redis, the environment's, or that of `authz up`.
+
+Law: it is the one that the service asks, found in the service's own order; nothing is made here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from authz.config.load import Settings
+from authz.ledger.redis import RedisOptions
+from authz.local.state import FAILED, SetupError, State
+from authz.local.valkey import USER
+from authz.server.redis_options import redis_options
+
+# A person waits longer than a request does.
+_PATIENCE: Final = 5.0
+
+
+def shared_redis(settings: Settings, env: Mapping[str, str], folder: Path) -> RedisOptions:
+    """Return how to reach the Redis of a deployment.
+
+    Args:
+        settings: of authz.yaml.
+        env: the environment.
+        folder: the state folder of `authz up`, where its Valkey is looked for.
+
+    Raises:
+        SetupError: where there is none: a service without one keeps revocations in its own
+            memory, which nobody else can write to.
+        OSError: where a password file cannot be read.
+    """
+    options = redis_options(settings, env)
+    if options is not None:
+        return replace(options, timeout=_PATIENCE)
+    state = State(folder.absolute())
+    try:
+        password = state.redis_password.read_text("ascii").strip()
+    except FileNotFoundError:
+        raise SetupError(
+            "there is no Redis to write to: authz.yaml has no redis.url, and no `authz up` has"
+            f" its state in {state.folder} (--state names another folder). A service without"
+            " Redis keeps revocations in its own memory, where they cannot be written"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{state.redis_password} cannot be read: {error}", FAILED) from error
+    deployment = settings.config.redis.deployment
+    url = f"unix://{state.socket('valkey')}"
+    return RedisOptions(url, USER, password, deployment, timeout=_PATIENCE)

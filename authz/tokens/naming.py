@@ -1,0 +1,53 @@
+"""What a revocation calls a token, read from the token itself.
+
+Law: nothing is verified here, so nothing that is read here lets anybody in. The claims say when
+the record of a revocation may be forgotten, and only that. They cannot be forged to shorten it:
+a JWT's name is the digest of the very bytes that hold its `exp`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final, get_args
+
+from authz.config.model import Algorithm
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.tokens.claims import check_issuer
+from authz.tokens.introspection import check_shape
+from authz.tokens.jose import is_opaque, read_jws
+
+# All that authz.yaml may ever allow: a token is taken back whatever it allows today.
+_ALGORITHMS: Final = frozenset[str](get_args(Algorithm))
+_LATEST: Final = 10**15  # a moment in the ledger has 15 digits
+
+
+@dataclass(frozen=True, slots=True)
+class TokenName:
+    """Name one token.
+
+    Attributes:
+        token_id: as `Principal.token_id`.
+        expires_at: its `exp`, unverified; None for an opaque token, which does not say.
+    """
+
+    token_id: str
+    expires_at: int | None
+
+
+def name_token(token: str, issuer: str) -> TokenName:
+    """Return what a revocation calls a token.
+
+    Raises:
+        Refused: where the token could pass nowhere: TOKEN_WRONG_KIND for a refresh token, a code
+            or an ID token, TOKEN_INVALID for what is malformed, of another issuer, or never
+            expires.
+    """
+    if is_opaque(token):
+        check_shape(token)
+        return TokenName(hashlib.sha256(token.encode("ascii")).hexdigest(), None)
+    unverified = read_jws(token, _ALGORITHMS)
+    check_issuer(unverified.claims, issuer)
+    expires_at = unverified.claims.get("exp")
+    if not isinstance(expires_at, int) or not 1 < expires_at < _LATEST:
+        raise Refused(Reason.TOKEN_INVALID, "exp is not a number of seconds")
+    return TokenName(hashlib.sha256(unverified.signed).hexdigest(), expires_at)

@@ -1,0 +1,259 @@
+"""`authz revoke` and `authz revocations` as they are typed, on a real Valkey."""
+
+import asyncio
+import io
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.cli import main
+from authz.core.ledger import Query, Revoked, Taken
+from authz.core.principal import Client, Person
+from authz.ledger.redis import RedisLedger, RedisOptions
+from tests.support.valkey import ValkeyServer, valkey
+from tests.tokens.forge import ISSUER, rsa_signer
+from tests.tokens.opaque import TOKEN
+
+TEXT = """\
+issuer: {url: 'https://auth.example.test'}
+gateway: {url: 'https://mcp.example.com', tls: {certificate: /c, key: /k}, max_stream: 90s}
+servers: {files: {upstream: 'http://files:8000/mcp'}}
+clients: {claude: {}}
+"""
+ADA = Person(ISSUER, "ada")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ValkeyServer]:
+    with valkey() as running:
+        yield running
+
+
+@pytest.fixture
+def config(tmp_path: Path, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "authz.yaml"
+    path.write_text(TEXT)
+    monkeypatch.setenv("AUTHZ_REDIS_URL", server.url)
+    monkeypatch.setenv("USER", "ops")
+    yield path
+    server.command("FLUSHALL")
+
+
+class Typed:
+    """Type commands, and keep what they print."""
+
+    def __init__(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.config = config
+        self._capsys = capsys
+        self.out, self.err = "", ""
+
+    def __call__(self, *words: str) -> int:
+        try:
+            code = main([*words, "-c", str(self.config)])
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else 1
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def typed(config: Path, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(config, capsys)
+
+
+def asked(server: ValkeyServer, issued_at: int, **changes: Any) -> object:
+    """Return what the ledger says to a token of ada's."""
+
+    async def go() -> object:
+        ledger = RedisLedger(RedisOptions(server.url, timeout=20))
+        try:
+            given = {"token_id": "t", "person": ADA, "client": Client(ISSUER, "claude")} | changes
+            return await ledger.take(
+                Query(issued_at=issued_at, step_up_key=None, step_up=None, takes=(), **given)
+            )
+        finally:
+            await ledger.aclose()
+
+    return asyncio.run(go())
+
+
+def test_a_user_is_revoked_listed_and_lifted(typed: Typed, server: ValkeyServer) -> None:
+    """The list tells who, when and why; a lift lets new log-ins pass and no old token."""
+    now = int(time.time())
+    assert typed("revoke", "--user", "ada", "--reason", "laptop stolen") == 0
+    assert "until this is lifted" in typed.out
+    assert "refresh token" in typed.out
+    assert "90 s" in typed.out
+    assert asked(server, now + 1000) == Revoked("person")
+    assert isinstance(asked(server, now, person=Person(ISSUER, "bob")), Taken)
+
+    assert typed("revocations") == 0
+    assert all(words in typed.out for words in ("of the person ada", "ops", "laptop stolen"))
+    shown = typed.out.splitlines()[1].split()[0]
+
+    assert typed("revocations", "lift", shown, "--by", "boss") == 0
+    assert "new log-ins pass" in typed.out
+    assert asked(server, now) == Revoked("person")
+    assert isinstance(asked(server, now + 1000), Taken)
+
+    assert typed("revocations", "lift", shown) == 2
+    assert "--restore" in typed.err
+    assert typed("revocations", "lift", shown, "--restore", "--json") == 0
+    assert typed.json[0]["left"] is None
+    assert isinstance(asked(server, now), Taken)
+    assert typed("revocations") == 0
+    assert typed.out == "nothing is revoked\n"
+
+
+def signed(expires_in: int) -> str:
+    now = int(time.time())
+    return rsa_signer().token({"iat": now - 60, "nbf": now - 60, "exp": now + expires_in})
+
+
+@pytest.mark.parametrize("token", [signed(3600), TOKEN], ids=["jwt", "opaque"])
+def test_a_token_is_read_from_standard_input_and_never_printed(
+    typed: Typed, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    """Neither the answer, the list nor Redis holds a token."""
+    stdin = io.TextIOWrapper(io.BytesIO(f" {token}\r\n".encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+
+    assert typed("revoke", "--token-file", "-", "--json") == 0
+
+    entry = typed.json["revoked"]
+    kind, _, token_id = entry["id"].partition(":")
+    assert kind == "token"
+    assert asked(server, 1, token_id=token_id) == Revoked("token")
+    assert entry["until"] is not None
+    stored = server.command("HGETALL", "{authz}:revocations")
+    assert token not in typed.out + str(stored)
+    assert typed("revocations", "lift", entry["id"]) == 0
+    assert isinstance(asked(server, 1, token_id=token_id), Taken)
+
+
+def test_a_token_that_expired_long_ago_is_told(typed: Typed, tmp_path: Path) -> None:
+    """Nobody is told that what is not kept is revoked."""
+    file = tmp_path / "token"
+    file.write_text(signed(-2 * 86_400))
+    assert typed("revoke", "--token-file", str(file)) == 2
+    assert "expired" in typed.err
+
+    file.write_text(signed(-10))
+    assert typed("revoke", "--token-file", str(file)) == 0
+    assert typed("revoke", "--token-file", str(file), "--issued-before", "now") == 2
+
+
+def test_everything_is_what_exists_now(typed: Typed, server: ValkeyServer) -> None:
+    """Without a moment `--everything` is now, and what an issuer's fast clock signed goes too."""
+    before = int(time.time())
+    assert typed("revoke", "--everything") == 0
+
+    assert asked(server, before) == Revoked("everything")
+    assert asked(server, before + 10) == Revoked("everything")  # issuer.leeway
+    assert isinstance(asked(server, before + 1000), Taken)
+    assert typed("revocations", "--json") == 0
+    assert [each["id"] for each in typed.json] == ["everything"]
+
+
+def test_a_moment_is_iso_8601_or_an_epoch(typed: Typed, server: ValkeyServer) -> None:
+    """Tokens that were issued at that second are taken back, later ones are not."""
+    moment = int(time.time()) - 86_400
+    iso = datetime.fromtimestamp(moment, timezone(timedelta(hours=2))).isoformat()
+    assert typed("revoke", "--client", "claude", "--issued-before", iso) == 0
+    assert asked(server, moment) == Revoked("client")
+    assert isinstance(asked(server, moment + 1), Taken)
+    assert "without --issued-before" in typed.out
+
+    assert typed("revoke", "--client", "claude", "--issued-before", str(moment + 9), "--json") == 0
+    assert asked(server, moment + 9) == Revoked("client")
+    assert typed.json["revoked"]["issued_until"] == moment + 9
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["revoke"], id="nothing"),
+        pytest.param(["revoke", "--user", "a", "--client", "b"], id="two"),
+        pytest.param(["revoke", "--user", ""], id="no-name"),
+        pytest.param(["revoke", "--user", " ada"], id="blanks"),
+        pytest.param(["revoke", "--user", "a\x1b[2J"], id="escape"),
+        pytest.param(["revoke", "--user", "a", "--reason", "x" * 201], id="long-reason"),
+        pytest.param(["revoke", "--user", "a", "--by", "x\ny"], id="odd-by"),
+        pytest.param(["revoke", "--user", "a", "--issued-before", "yesterday"], id="no-moment"),
+        pytest.param(
+            ["revoke", "--user", "a", "--issued-before", "2026-01-01T00:00:00"], id="no-zone"
+        ),
+        pytest.param(["revoke", "--user", "a", "--issued-before", "9999999999"], id="ahead"),
+        pytest.param(["revoke", "--everything", "--issued-before=-1"], id="before-time"),
+        pytest.param(["revoke", "--everything", "--issued-before", "9" * 5000], id="digits"),
+        pytest.param(["revoke", "--everything", "--issued-before", "1767225600"], id="long-ago"),
+        pytest.param(["revoke", "--token-file", "/nowhere"], id="no-file"),
+        pytest.param(["revoke", "--token-file", "/dev/zero"], id="endless-file"),
+        pytest.param(["revoke", "--token-file", __file__], id="no-token"),
+        pytest.param(["revocations", "lift"], id="no-id"),
+        pytest.param(["revocations", "lift", "person:absent"], id="no-such-id"),
+    ],
+)
+def test_what_makes_no_sense_changes_nothing(
+    typed: Typed, server: ValkeyServer, words: list[str]
+) -> None:
+    """It ends with 2 and words, and nothing is written."""
+    assert typed(*words) == 2
+
+    assert typed.err
+    assert "Traceback" not in typed.err
+    assert server.command("DBSIZE") == 0
+
+
+def test_without_a_redis_it_says_so(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A service that keeps revocations in its own memory cannot be written to."""
+    monkeypatch.delenv("AUTHZ_REDIS_URL")
+
+    assert typed("revoke", "--user", "ada") == 2
+    assert "no Redis to write to" in typed.err
+
+    (tmp_path / ".authz").mkdir()
+    (tmp_path / ".authz" / "redis-password").write_text("p" * 43)
+    assert typed("revoke", "--user", "ada") == 1
+    assert "nobody answers there" in typed.err
+
+
+def test_a_redis_that_refuses_is_told(
+    typed: Typed, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user that may only read can list, and is told that it may not revoke."""
+    rights = ("~*", "+hgetall", "-hset", "-hdel")
+    server.command("ACL", "SETUSER", "reader", "on", ">p", *rights)
+    (tmp_path / "password").write_text("p\n")
+    monkeypatch.setenv("AUTHZ_REDIS_USERNAME", "reader")
+    monkeypatch.setenv("AUTHZ_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+
+    assert typed("revocations") == 0
+    assert typed("revoke", "--user", "ada") == 1
+    assert "its user may not do this" in typed.err
+
+    (tmp_path / "password").write_text("q\n")
+    assert typed("revocations", "--json") == 1
+    assert "it refuses the user or the password" in typed.err
+
+
+def test_options_may_stand_on_either_side_of_lift(
+    typed: Typed, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is given before the word is not undone by what is not given after it."""
+    typed("revoke", "--user", "ada", "--json")
+    name = typed.json["revoked"]["id"]
+
+    assert main(["revocations", "-c", str(config), "--json", "lift", name]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["lifted"]["name"] == "ada"

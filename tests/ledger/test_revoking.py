@@ -1,0 +1,180 @@
+"""Taking back, listing and giving back, on the twin and on real servers."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.config.load import read
+from authz.config.problems import ConfigErrors
+from authz.core.ledger import Revoked, StepUpMissing, Taken
+from authz.core.principal import Client, Person
+from authz.core.second_factor import Method, StepUpNeed
+from authz.ledger import entries
+from authz.ledger.entries import Entry, Remark, entry_of, written
+from authz.ledger.keys import person_field
+from authz.ledger.records import Revocation
+from authz.ledger.revoking import LONGEST, MARGIN, NotLiftedError, lift, revoke
+from authz.ledger.revoking import entries as listed
+from tests.ledger.queries import CLIENT, KEY, PERSON, Contract, Subject, query, take
+
+NOW = 1_800_000_000
+OPS = Remark(NOW, "ops", "laptop stolen")
+TARGETS = {
+    "token": entries.token("token-1"),
+    "person": entries.person(PERSON),
+    "client": entries.client(CLIENT),
+    "everything": entries.everything(),
+}
+
+
+@pytest.mark.parametrize("what", TARGETS)
+def test_what_is_taken_back_is_refused_and_listed(contract: Contract, what: str) -> None:
+    """A revocation counts at once, and the list tells whose it is, who made it and why."""
+
+    async def law(subject: Subject) -> None:
+        made = await revoke(subject.ledger, TARGETS[what], None, None, OPS)
+
+        assert await subject.ledger.take(query()) == Revoked(what)
+        (shown,) = await listed(subject.ledger, NOW)
+        assert shown == made
+        assert (shown.what, shown.remark) == (what, OPS)
+        assert shown.target == TARGETS[what]
+
+    contract(law)
+
+
+@pytest.mark.parametrize("what", ["person", "client"])
+def test_a_lifted_person_begins_anew(contract: Contract, what: str) -> None:
+    """New tokens pass; old ones and the step-ups of their time do not come back."""
+
+    async def law(subject: Subject) -> None:
+        now = int(await subject.now())
+        await revoke(subject.ledger, TARGETS[what], None, None, OPS)
+        await subject.ledger.record_step_up(KEY, Method.TOTP, now - 60, 300)
+        ((_, left),) = await lift(
+            subject.ledger, [TARGETS[what].field.decode()], now, OPS, restore=False
+        )
+
+        assert left is not None
+        assert left.target == TARGETS[what]
+        old, new = (replace(query(take()), issued_at=now + offset) for offset in (0, 1))
+        assert await subject.ledger.take(old) == Revoked(what)
+        assert isinstance(await subject.ledger.take(new), Taken)
+        need = StepUpNeed(Method.TOTP, None)
+        assert (
+            await subject.ledger.take(replace(new, step_up=need, step_up_key=KEY))
+            == StepUpMissing()
+        )
+
+    contract(law)
+
+
+def test_lifting_twice_does_not_bring_old_tokens_back(contract: Contract) -> None:
+    """What a lift leaves behind is removed by name only."""
+
+    async def law(subject: Subject) -> None:
+        name = TARGETS["person"].field.decode()
+        await revoke(subject.ledger, TARGETS["person"], None, None, OPS)
+        await lift(subject.ledger, [name], NOW, OPS, restore=False)
+
+        with pytest.raises(NotLiftedError, match="--restore"):
+            await lift(subject.ledger, [name], NOW + 1, OPS, restore=False)
+        assert await subject.ledger.take(query()) == Revoked("person")
+        await lift(subject.ledger, [name], NOW, OPS, restore=True)
+        assert isinstance(await subject.ledger.take(query()), Taken)
+
+    contract(law)
+
+
+def test_a_second_revocation_weakens_nothing(contract: Contract) -> None:
+    """Who asks for less than there is changes nothing; who asks for more gets it."""
+
+    async def law(subject: Subject) -> None:
+        target = TARGETS["person"]
+        first = await revoke(subject.ledger, target, 100, 100 + LONGEST, OPS)
+        assert await revoke(subject.ledger, target, 50, 50 + LONGEST, Remark(1, "x", "y")) == first
+
+        wider = await revoke(subject.ledger, target, None, None, Remark(2, "x", "y"))
+        assert wider.revocation.issued_until is None
+        assert wider.remark.by == "x"
+        again = await revoke(subject.ledger, target, 100, 100 + LONGEST, OPS)
+        assert (again.revocation.issued_until, again.revocation.until) == (None, None)
+        assert await subject.ledger.take(query()) == Revoked("person")
+
+    contract(law)
+
+
+def test_what_nobody_needs_any_more_goes(contract: Contract) -> None:
+    """An expired token's record is removed, a day late: no clock that is off brings it back."""
+
+    async def law(subject: Subject) -> None:
+        await revoke(subject.ledger, TARGETS["token"], None, NOW, OPS)
+        await revoke(subject.ledger, TARGETS["person"], None, None, OPS)
+
+        assert len(await listed(subject.ledger, NOW + MARGIN)) == 2
+        assert [each.what for each in await listed(subject.ledger, NOW + MARGIN + 1)] == ["person"]
+        assert list(await subject.ledger.revocations()) == [TARGETS["person"].field]
+
+    contract(law)
+
+
+def test_ids_may_be_cut_and_are_lifted_together_or_not_at_all(contract: Contract) -> None:
+    """One that names none or several lifts nothing of the others."""
+
+    async def law(subject: Subject) -> None:
+        for name in ("aaaa1", "aaaa2", "bbbb1"):
+            await revoke(subject.ledger, entries.token(name), None, None, OPS)
+        for wrong in ("token:aaaa", "token:cccc", "token:bbb", "token:", "", "everything", "\x1b"):
+            with pytest.raises(NotLiftedError):
+                await lift(subject.ledger, ["token:bbbb", wrong], NOW, OPS, restore=False)
+        assert len(await subject.ledger.revocations()) == 3
+
+        await lift(subject.ledger, ["token:bbbb", "token:aaaa2"], NOW, OPS, restore=False)
+        assert list(await subject.ledger.revocations()) == [b"token:aaaa1"]
+
+    contract(law)
+
+
+def test_a_name_that_its_field_does_not_prove_is_not_shown() -> None:
+    """A record cannot say that it is somebody else's."""
+    words = written(entries.person(Person("i", "bob")), OPS)
+
+    assert entry_of(person_field(Person("i", "ada")), Revocation(words=words)).target.name == ""
+    assert entry_of(person_field(Person("i", "bob")), Revocation(words=words)).target.name == "bob"
+
+
+@given(field=st.binary(max_size=80), words=st.text(max_size=400))
+def test_any_record_is_shown_and_printable(field: bytes, words: str) -> None:
+    """Whatever stands in Redis neither raises nor steers a terminal."""
+    entry = entry_of(field, Revocation(words=words))
+
+    shown = (entry.target.name, entry.remark.by, entry.remark.reason)
+    assert all(text.isprintable() for text in shown)
+    assert entry.id.isascii()
+
+
+@given(name=st.text(min_size=1, max_size=256), by=st.text(max_size=64), why=st.text(max_size=200))
+def test_words_come_back_as_they_were_written(name: str, by: str, why: str) -> None:
+    """Separators, quotes and any letters are no trouble; the record stays small."""
+    target = entries.client(Client("https://auth.example.com", name))
+    revocation = Revocation(words=written(target, Remark(NOW, by, why)))
+    entry: Entry = entry_of(target.field, revocation)
+
+    assert len(revocation.encode()) < 8192
+    if all(text.isprintable() for text in (name, by, why)):
+        assert (entry.target, entry.remark) == (target, Remark(NOW, by, why))
+
+
+def test_no_token_may_live_longer_than_a_record() -> None:
+    """What `issuer.max_lifetime` may be set to is what records are kept for."""
+    text = (
+        "issuer: {url: 'https://auth.example.com', max_lifetime: %s}\n"
+        "gateway: {url: 'https://mcp.example.com', tls: {certificate: /c, key: /k}}\n"
+        "servers: {files: {upstream: 'http://files:8000/mcp'}}\n"
+    )
+
+    assert read(text % "30d", "authz.yaml", {}, secrets=False).config.issuer.max_lifetime == LONGEST
+    with pytest.raises(ConfigErrors):
+        read(text % "31d", "authz.yaml", {}, secrets=False)
