@@ -31,7 +31,7 @@ demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 	@$(BIN)/authz demo $(ARGS)
 
 test: setup .venv-mcp1/.ready  ## run every test
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup  ## format check, lint, import contracts, dead code, stubs and example current
 	@$(BIN)/ruff format --check .

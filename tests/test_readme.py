@@ -1,0 +1,84 @@
+"""README.md and docs/ say what is true: their files exist, their authz.yaml loads."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from authz.cli.main import parser
+from authz.config.load import read
+from authz.core.reason import Reason
+from authz.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_smallest_file_of_the_readme_is_right() -> None:
+    """What the README starts with loads as it stands, with the safe defaults that it promises."""
+    settings = read(blocks("yaml")[0], "authz.yaml", {})
+    server = settings.policy.servers["notes"]
+
+    assert server.resource == "https://mcp.example.com/notes"
+    assert [(each.quota, each.window) for each in server.rule.limits] == [(60, 60)]
+    assert settings.config.gateway.tls is not None
+    assert settings.config.gateway.tls.minimum == "1.3"
+    assert settings.policy.origins == frozenset()
+    assert settings.policy.max_body == 1 << 20
+
+
+def test_the_larger_example_of_the_readme_is_right() -> None:
+    """The second file adds to the first and loads too."""
+    first = blocks("yaml")[0].split("servers:")[0]
+    settings = read(first + blocks("yaml")[1], "authz.yaml", {})
+
+    assert settings.policy.servers["files"].machines == {"nightly-backup"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    """A relative link of a page names a file or folder of this repository."""
+    for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+def test_every_command_line_of_the_readme_is_understood() -> None:
+    """Each `authz …` line of a console block, and each in backticks with an option, parses."""
+    lines = re.findall(r"^\$ authz ([^#\n]+)", README, re.MULTILINE)
+    lines += re.findall(r"`authz ([a-z-]+ [^`]+)`", README)
+    assert lines
+    for line in lines:
+        parser().parse_args(line.split())
+
+
+def test_every_target_of_the_readme_is_in_the_makefile() -> None:
+    """`make X` in the README and CONTRIBUTING.md is a target."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    pages = README + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for target in set(re.findall(r"make ([a-z]+)", pages)) - {"demos"}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_metric_is_told() -> None:
+    """docs/operations.md has a row for every metric, and no other."""
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    told = set(re.findall(r"^\| `(authz_[a-z_]+)`", page, re.MULTILINE))
+    metrics = Metrics()
+    declared = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in metrics.registry.collect()
+    }
+
+    assert declared == told
+
+
+def test_every_reason_is_told() -> None:
+    """docs/reasons.md has a row for every reason."""
+    page = (ROOT / "docs" / "reasons.md").read_text("utf-8")
+
+    assert re.findall(r"^\| `([a-z_]+)`", page, re.MULTILINE) == [each.label for each in Reason]
