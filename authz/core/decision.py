@@ -16,6 +16,7 @@ every rule has passed by then. Whatever else happens is a `Deny`.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from authz.core import audience, mcp
@@ -207,9 +208,7 @@ def confirmed(pending: Pending, principal: Principal, policy: Policy, now: float
 def _judged(
     call: Call, message: mcp.Message | None, principal: Principal, policy: Policy, now: float
 ) -> Pending | Deny:
-    rules = _rules(call.server, message)
-    known = policy.clients.get(principal.client_id)
-    case = _Case(call, message, _narrowed(principal, known), policy, known, rules)
+    case = _case(call, message, principal, policy)
     try:
         for check in _CHECKS:
             check(case)
@@ -221,10 +220,16 @@ def _judged(
             call.server,
             message,
             principal,
-            scopes=_scopes(rules),
+            scopes=_scopes(case.rules),
             second_factor=refused.second_factor,
         )
     return Pending(call, message, case.principal, query, _confirm_since(case, now))
+
+
+def _case(call: Call, message: mcp.Message | None, principal: Principal, policy: Policy) -> _Case:
+    rules = _rules(call.server, message)
+    known = policy.clients.get(principal.client_id)
+    return _Case(call, message, _narrowed(principal, known), policy, known, rules)
 
 
 def _confirm_since(case: _Case, now: float) -> float | None:
@@ -388,6 +393,54 @@ def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
             Take(bucket_id(limit, principal, call.request.address), limit) for limit in limits
         ),
     )
+
+
+# --- steps 3b to 5 once more, for a person who asks why -----------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Tell what every rule says of one call, those after the first refusal too.
+
+    Attributes:
+        steps: what `authorize` looks at, in its order, and why it refuses; None where it passes.
+            Where the message is refused there is no step after it.
+        message: as in `Pending`.
+        principal: with the scopes that its client may use.
+        known: what the operator declares of the client; None where nothing.
+        rules: every rule that applies, the server's first.
+        proofs: what is known of the log-in without a ledger.
+    """
+
+    steps: tuple[tuple[str, Refused | None], ...]
+    message: mcp.Message | None
+    principal: Principal
+    known: KnownClient | None
+    rules: tuple[Rule, ...]
+    proofs: tuple[Proof, ...]
+
+
+def inspect(call: Call, principal: Principal, policy: Policy, now: float) -> Inspection:
+    """Apply what `authorize` applies, and go on after a refusal."""
+    try:
+        case = _case(call, _message(call, policy), principal, policy)
+    except Refused as refused:
+        return Inspection((("message", refused),), None, principal, None, (call.server.rule,), ())
+    asked: list[tuple[str, Callable[[], object]]] = [
+        (check.__name__.removeprefix("_check_"), partial(check, case)) for check in _CHECKS
+    ]
+    asked.append(("second_factor", partial(_unmet, case, now)))
+    steps = (("message", None), *((name, _refusal(check)) for name, check in asked))
+    proofs = tuple(_proofs(case))
+    return Inspection(steps, case.message, case.principal, case.known, case.rules, proofs)
+
+
+def _refusal(check: Callable[[], object]) -> Refused | None:
+    try:
+        check()
+    except Refused as refused:
+        return refused
+    return None
 
 
 # --- steps 6 and 7: conclude ------------------------------------------------------------------

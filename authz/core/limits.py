@@ -162,6 +162,13 @@ def charges(takes: Sequence[Take]) -> tuple[Charge, ...]:
     return tuple(found.values())
 
 
+def unmeetable() -> tuple[Take, Take]:
+    """Return takes that no bucket can hold: what is asked together with them is never charged."""
+    limit = Limit("none", Per.CLIENT, quota=1, window=1)
+    nobody = Take(digest("nobody"), limit)
+    return nobody, nobody
+
+
 def advance(state: State | None, limit: Limit, now: int) -> State:
     """Return the state as it stands now: old slots forgotten, none counted twice.
 

@@ -8,6 +8,7 @@ looks signed is never introspected in place of that.
 import hashlib
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 import jwt
@@ -25,6 +26,21 @@ from authz.tokens.keys import SigningKeys
 
 _CAPACITY: Final = 10_000
 _DOTS: Final = 2  # of a compact JWS; an opaque token has fewer
+
+
+class Stage(Enum):
+    """Name what a token passes, in this order; an opaque one the first and the last alone."""
+
+    SHAPE = "shape"
+    ISSUER = "issuer"
+    KEY = "key"
+    SIGNATURE = "signature"
+    CLAIMS = "claims"
+    INTROSPECTION = "introspection"
+
+
+def _ignore(_: Stage) -> None:
+    """Tell nobody."""
 
 
 class TokenVerifier:
@@ -70,12 +86,15 @@ class TokenVerifier:
             return self._introspector.known(token)
         return self._cache.get(_digest(token), self._clock() if now is None else now)
 
-    async def verify(self, token: str, *, opaque: bool = True) -> Principal:
+    async def verify(
+        self, token: str, *, opaque: bool = True, passed: Callable[[Stage], None] = _ignore
+    ) -> Principal:
         """Return who sent the token; the audience is the caller's to compare.
 
         Args:
             token: the token.
             opaque: whether the issuer may be asked about one that is not signed.
+            passed: told of each stage that the token has passed; of none where it is known.
 
         Raises:
             Refused: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED, or
@@ -87,10 +106,13 @@ class TokenVerifier:
         if known is not None:
             return known
         if not is_opaque(token):
-            return await self._verify_jwt(token)
+            return await self._verify_jwt(token, passed)
         if self._introspector is None or not opaque:
             raise Refused(Reason.TOKEN_OPAQUE)
-        return await self._introspector.principal(token)
+        passed(Stage.SHAPE)
+        principal = await self._introspector.principal(token)
+        passed(Stage.INTROSPECTION)
+        return principal
 
     async def confirm(self, token: str, principal: Principal, since: float) -> Principal:
         """Return the principal of a verified token as far as the issuer still agrees.
@@ -108,12 +130,16 @@ class TokenVerifier:
             raise Unavailable("issuer", "introspection is not configured")
         return await self._introspector.confirm(token, principal, since)
 
-    async def _verify_jwt(self, token: str) -> Principal:
+    async def _verify_jwt(self, token: str, passed: Callable[[Stage], None]) -> Principal:
         unverified = read_jws(token, self._algorithms)
+        passed(Stage.SHAPE)
         # Before the key: a token of another issuer must not make us ask ours.
         check_issuer(unverified.claims, self._rules.issuer)
+        passed(Stage.ISSUER)
         key = await self._keys.key(unverified.key_id, unverified.algorithm)
+        passed(Stage.KEY)
         self._check_signature(token, unverified, key)
+        passed(Stage.SIGNATURE)
         principal = read_principal(
             unverified.claims,
             self._rules,
@@ -121,6 +147,7 @@ class TokenVerifier:
             token_id=hashlib.sha256(unverified.signed).hexdigest(),
             key_id=key.key_id,
         )
+        passed(Stage.CLAIMS)
         # No await since the key was found: a key withdrawn meanwhile could not be missed.
         self._cache.put(_digest(token), principal, key.identity)
         return principal

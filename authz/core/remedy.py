@@ -1,0 +1,213 @@
+"""What each refusal means to an operator, and what there is to change.
+
+Law: there is one row for every `Reason`, and every field that a row names is one of authz.yaml.
+`<server>`, `<client>` and `<tool>` stand for names that the reader knows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from authz.core.reason import Reason
+
+_CALLER: Final = "nothing here: the program that sends the request has to be mended"
+_LOG_IN: Final = "log in again (`authz login`)"
+_ENTRY: Final = "the client's entry in Authelia's identity_providers.oidc.clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Tell an operator about one reason.
+
+    Attributes:
+        meaning: what happened.
+        mend: what to do, at whose side.
+        fields: the fields of authz.yaml that decide it; none where none does.
+    """
+
+    meaning: str
+    mend: str
+    fields: tuple[str, ...] = ()
+
+
+REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
+    Reason.METHOD_NOT_ALLOWED: Remedy(
+        "The HTTP method is none of MCP's, or it is GET or DELETE where the server takes no "
+        "protocol with sessions.",
+        "let the client speak a version that the server accepts, or accept an older one",
+        ("servers.<server>.versions",),
+    ),
+    Reason.MALFORMED_REQUEST: Remedy("The HTTP request is odd; `detail` says how.", _CALLER),
+    Reason.FOREIGN_ORIGIN: Remedy(
+        "A web page of an origin that is not allowed sent it.",
+        "add the origin, to the letter, if the page is one of yours",
+        ("gateway.origins",),
+    ),
+    Reason.UNSUPPORTED_MEDIA_TYPE: Remedy(
+        "The body is not plain application/json in UTF-8, or it is compressed.", _CALLER
+    ),
+    Reason.BODY_MISSING: Remedy(
+        "A POST came without its whole body.",
+        "where every POST ends so: Envoy's route does not buffer bodies (with_request_body); "
+        "render it anew with `authz envoy-config`",
+    ),
+    Reason.BODY_TOO_LARGE: Remedy(
+        "The message is longer than allowed.",
+        "raise the limit, and render Envoy's configuration anew",
+        ("gateway.max_body",),
+    ),
+    Reason.MALFORMED_JSON: Remedy(
+        "The body is not one strict JSON document: broken, or with a member twice.", _CALLER
+    ),
+    Reason.BATCH: Remedy("The body is a list of messages.", _CALLER),
+    Reason.INVALID_MESSAGE: Remedy(
+        "The body is JSON and no message of MCP; `detail` says what is odd.", _CALLER
+    ),
+    Reason.HEADER_MISMATCH: Remedy(
+        "Mcp-Method, Mcp-Name or MCP-Protocol-Version is missing or says something else than the "
+        "body: a defect of the client, or of a proxy before Envoy that drops headers.",
+        _CALLER,
+    ),
+    Reason.UNSUPPORTED_VERSION: Remedy(
+        "The message is of an MCP protocol version that the server does not accept.",
+        "accept the version, if the server behind speaks it",
+        ("servers.<server>.versions",),
+    ),
+    Reason.UNKNOWN_SERVER: Remedy(
+        "Envoy's route names a server that authz.yaml does not.",
+        "render Envoy's configuration anew with `authz envoy-config`, and reload both",
+        ("servers",),
+    ),
+    Reason.TOKEN_MISSING: Remedy(
+        "There was no bearer token. Every client begins so: it reads the challenge and logs in.",
+        f"nothing, if the client then logs in; else {_LOG_IN} and try with that token",
+    ),
+    Reason.TOKEN_IN_QUERY: Remedy(
+        "The token stood in the address, where logs and histories keep it.",
+        "revoke that token, and let the client send it in the Authorization header",
+    ),
+    Reason.TOKEN_MALFORMED: Remedy(
+        "The Authorization header holds several, oddly written or over-long credentials.", _CALLER
+    ),
+    Reason.TOKEN_WRONG_KIND: Remedy(
+        "A refresh token, a code or an ID token was sent in place of the access token.",
+        "let the client send the member access_token of the token answer",
+    ),
+    Reason.TOKEN_OPAQUE: Remedy(
+        "The token is opaque, and the server or tool takes signed ones, or nobody is configured "
+        "to ask about opaque ones.",
+        f"access_token_signed_response_alg: RS256 in {_ENTRY}; or let authz ask",
+        ("issuer.introspection", "servers.<server>.tokens", "servers.<server>.tools.<tool>.tokens"),
+    ),
+    Reason.TOKEN_INVALID: Remedy(
+        "The token does not verify; `detail` says at what: another issuer, an unknown key, a "
+        "broken signature, a claim that is not as it must be, or not active any more.",
+        f"{_LOG_IN}; if that helps nothing, `authz doctor --token-file FILE` looks closer",
+        ("issuer.url", "issuer.internal", "issuer.algorithms", "issuer.max_lifetime"),
+    ),
+    Reason.TOKEN_EXPIRED: Remedy(
+        "The token was good and has expired.",
+        f"refresh it, or {_LOG_IN}; how long tokens live is "
+        "identity_providers.oidc.lifespans.access_token at Authelia",
+    ),
+    Reason.AUDIENCE_MISMATCH: Remedy(
+        "The token was made for another server, or for none.",
+        "the client has to send the server's URL, to the letter, as `resource`, and `audience` of "
+        f"{_ENTRY} has to name it",
+        ("gateway.url", "servers.<server>.resource"),
+    ),
+    Reason.TOKEN_REVOKED: Remedy(
+        "The token, its person, its client or everything of its age was revoked here, or it is "
+        "not active at the issuer any more; `detail` says which.",
+        _LOG_IN,
+        ("servers.<server>.introspect", "issuer.introspection.confirm_age"),
+    ),
+    Reason.TOKEN_SIGNED: Remedy(
+        "The token is signed, and the server or tool takes opaque ones only.",
+        f"leave access_token_signed_response_alg out of {_ENTRY}; or accept signed ones",
+        ("servers.<server>.tokens", "servers.<server>.tools.<tool>.tokens"),
+    ),
+    Reason.CLIENT_NOT_ALLOWED: Remedy(
+        "Clients are named, and this one is not among them.",
+        "name it, if it may come",
+        ("clients",),
+    ),
+    Reason.MACHINE_NOT_ALLOWED: Remedy(
+        "The token has no person (client_credentials), and this is not open to its client; or the "
+        "tool asks for a person.",
+        "declare the client a machine and name it at the server; a tool with groups or a second "
+        "factor stays closed to it",
+        ("clients.<client>.machine", "servers.<server>.machines"),
+    ),
+    Reason.PERSON_NOT_ALLOWED: Remedy(
+        "The person is in none of the groups that are asked for, or the token does not tell "
+        "groups at all.",
+        "put the person into a group at Authelia; a token that tells none needs the claims_policy "
+        f"that `authz authelia-config` prints, in {_ENTRY}; then {_LOG_IN}",
+        ("servers.<server>.groups", "servers.<server>.tools.<tool>.groups"),
+    ),
+    Reason.TOOL_NOT_ALLOWED: Remedy(
+        "The server names its tools, and no pattern matches this one.",
+        "add a rule for the tool, if it may be called",
+        ("servers.<server>.tools",),
+    ),
+    Reason.INSUFFICIENT_SCOPE: Remedy(
+        "The token lacks a scope that is asked for, or its client may not use it.",
+        f"let the client ask for it; it has to be in scopes of {_ENTRY}; then {_LOG_IN}",
+        (
+            "servers.<server>.scopes",
+            "servers.<server>.tools.<tool>.scopes",
+            "clients.<client>.scopes",
+        ),
+    ),
+    Reason.SECOND_FACTOR_REQUIRED: Remedy(
+        "A second factor is asked for, and nothing that is accepted as evidence proves one.",
+        f"authorization_policy: two_factor in {_ENTRY}, and then say so as the client's assurance",
+        (
+            "clients.<client>.assurance",
+            "servers.<server>.second_factor",
+            "servers.<server>.tools.<tool>.second_factor",
+        ),
+    ),
+    Reason.LOGIN_TOO_OLD: Remedy(
+        "The second factor is proved, and the log-in is older than asked for, or its age cannot "
+        "be told: a client's assurance has none.",
+        f"{_LOG_IN}; or allow older log-ins",
+        (
+            "servers.<server>.second_factor.max_login_age",
+            "servers.<server>.tools.<tool>.second_factor.max_login_age",
+        ),
+    ),
+    Reason.RATE_LIMITED: Remedy(
+        "A limit is exhausted; nothing was charged for this request.",
+        "wait, or raise the limit",
+        ("limits", "servers.<server>.limits", "servers.<server>.tools.<tool>.limits"),
+    ),
+    Reason.TOO_MANY_REFUSALS: Remedy(
+        "So many requests of this address, or of this client and person, were refused that no "
+        "more are looked at for a while.",
+        "look for the lines before: their reason is the one to mend; it ends by itself",
+    ),
+    Reason.ISSUER_UNAVAILABLE: Remedy(
+        "The issuer had to be asked (a new key, an opaque token) and did not answer in time.",
+        "look at the events `keys` and `introspection` of the log, and at Authelia",
+        ("issuer.internal", "issuer.deadline"),
+    ),
+    Reason.LEDGER_UNAVAILABLE: Remedy(
+        "Redis did not answer, and what was asked cannot be answered without it.",
+        "look at Redis, and at the event `fault` of the log",
+        ("redis.url", "redis.mode", "redis.max_away"),
+    ),
+    Reason.INTERNAL: Remedy(
+        "A defect of ours: the request was refused because nobody could decide.",
+        "look at the event `crash` of the log, and report it",
+    ),
+})  # fmt: skip
+
+
+def named(text: str, names: Mapping[str, str]) -> str:
+    """Return a text or field with the names that are known in place of `<server>` and the like."""
+    for kind, name in names.items():
+        text = text.replace(f"<{kind}>", name)
+    return text
