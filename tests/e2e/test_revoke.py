@@ -1,0 +1,147 @@
+"""`authz revoke` against the whole: from the next request on, and back again."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from authz.demo.trail import Trail, reason_of
+from authz.demo.walk import Walk
+from tests.support.scene import RunningScene
+
+REVOKED = (401, "token_revoked")
+PASSED = (200, "")
+
+
+class Typed:
+    """Type commands as the operator of `authz up` does."""
+
+    def __init__(self, whole: RunningScene) -> None:
+        self.whole = whole
+
+    def __call__(self, *words: str, token: str = "") -> Any:
+        scene = self.whole.scene
+        place = ("-c", str(scene.configuration), "--state", str(self.whole.state), "--json")
+        env = {name: value for name, value in os.environ.items() if "AUTHZ" not in name}
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "authz", *words, *place],
+            input=token,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=env | {"USER": "ops"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert not token or token not in done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def typed(whole: RunningScene) -> Iterator[Typed]:
+    """Leave nothing revoked: other tests share the whole."""
+    commands = Typed(whole)
+    yield commands
+    ids = [each["id"] for each in commands("revocations")]
+    if ids:
+        commands("revocations", "lift", *ids, "--restore")
+
+
+async def seen(walking: Walk, token: str) -> tuple[int, str]:
+    answer = await walking.tool("notes", "whoami", token)
+    return answer.status_code, reason_of(answer)
+
+
+def play(whole: RunningScene, game: Callable[[Walk], Awaitable[None]]) -> None:
+    async def go() -> None:
+        async with whole.network.browser() as http:
+            await game(Walk(whole.scene, Trail(lambda _: None), whole.network, http))
+
+    asyncio.run(go())
+
+
+async def token_of(walking: Walk, client_id: str, who: Any) -> tuple[str, str]:
+    """Return a fresh token, which the service knows by now, and its subject."""
+    told = await walking.call("notes", client_id, who, "whoami")
+    return walking.tokens[f"{client_id} notes"], told["x-authz-subject"]
+
+
+@pytest.mark.attack("revoked-token")
+def test_one_token(whole: RunningScene, typed: Typed) -> None:
+    """A cached token is refused from the next request on; its person's other token passes."""
+
+    async def game(walking: Walk) -> None:
+        john = whole.scene.who.john
+        token, _ = await token_of(walking, "demo", john)
+        other, _ = await token_of(walking, "demo", john)
+        assert await seen(walking, token) == PASSED
+
+        words = ("--token-file", "-", "--reason", "pasted")
+        entry = typed("revoke", *words, token=token)["revoked"]
+        assert await seen(walking, token) == REVOKED
+        assert await seen(walking, other) == PASSED
+        (shown,) = typed("revocations")
+        assert shown == entry
+        assert (shown["what"], shown["by"], shown["reason"]) == ("token", "ops", "pasted")
+
+        typed("revocations", "lift", entry["id"])
+        assert await seen(walking, token) == PASSED
+
+    play(whole, game)
+
+
+@pytest.mark.attack("revoked-token")
+@pytest.mark.parametrize("what", ["person", "client"])
+def test_a_user_or_a_client(whole: RunningScene, typed: Typed, what: str) -> None:
+    """All tokens are refused until it is lifted; then who logs in anew passes, old ones do not."""
+
+    async def game(walking: Walk) -> None:
+        who = whole.scene.who
+        token, subject = await token_of(walking, "demo", who.john)
+        other, _ = await token_of(walking, "password-only", who.bob)
+        words = {"person": ("--user", subject), "client": ("--client", "demo")}[what]
+
+        entry = typed("revoke", *words)["revoked"]
+        assert entry["name"] == words[1]
+        assert await seen(walking, token) == REVOKED
+        assert await seen(walking, other) == PASSED
+
+        typed("revocations", "lift", entry["id"])
+        assert await seen(walking, token) == REVOKED
+        assert await seen(walking, other) == PASSED
+        typed("revocations", "lift", entry["id"], "--restore")
+        assert await seen(walking, token) == PASSED
+
+    play(whole, game)
+
+
+@pytest.mark.attack("revoked-token")
+def test_everything_up_to_a_moment(whole: RunningScene, typed: Typed) -> None:
+    """Whatever was issued up to then is refused, a later log-in passes."""
+
+    async def game(walking: Walk) -> None:
+        who = whole.scene.who
+        tokens = [
+            (await token_of(walking, "demo", who.john))[0],
+            (await token_of(walking, "password-only", who.bob))[0],
+        ]
+        moment = int(time.time())
+        # A token's `iat` is in whole seconds: the later log-in must be in a later one.
+        await asyncio.sleep(moment + 1.05 - time.time())
+
+        entry = typed("revoke", "--everything", "--issued-before", str(moment))["revoked"]
+        assert (entry["id"], entry["issued_until"]) == ("everything", moment)
+        assert [await seen(walking, each) for each in tokens] == [REVOKED, REVOKED]
+        later, _ = await token_of(walking, "demo", who.john)
+        assert await seen(walking, later) == PASSED
+
+        typed("revocations", "lift", "everything", "--restore")
+        assert [await seen(walking, each) for each in tokens] == [PASSED, PASSED]
+
+    play(whole, game)
