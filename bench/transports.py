@@ -181,9 +181,7 @@ def run(rounds: int, calls: int) -> None:
 
 
 @contextmanager
-def started_full(
-    command: list[str], folder: Path, name: str, socket: Path
-) -> Iterator[Server]:
+def started_full(command: list[str], folder: Path, name: str, socket: Path) -> Iterator[Server]:
     """Run the whole service; it names its socket with a scheme."""
     with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
         process = subprocess.Popen(
@@ -220,8 +218,12 @@ def report(found: Mapping[str, list[Figures]], shared: Mapping[str, list[float]]
         full, empty = f"{transport} full", f"{transport} empty"
         print(f"{transport}: CPU of a full decision / an empty call  {ratio(full, empty, 'cpu')}")
         print(f"{transport}: p50 of a full decision / an empty call  {ratio(full, empty, 'p50')}")
-    print(f"full decision, pyvoy / grpcio: throughput  {ratio('grpcio full', 'pyvoy full', 'wall')}")
-    print(f"empty call, grpcio / pyvoy: CPU            {ratio('grpcio empty', 'pyvoy empty', 'cpu')}")
+    print(
+        f"full decision, pyvoy / grpcio: throughput  {ratio('grpcio full', 'pyvoy full', 'wall')}"
+    )
+    print(
+        f"empty call, grpcio / pyvoy: CPU            {ratio('grpcio empty', 'pyvoy empty', 'cpu')}"
+    )
 
 
 if __name__ == "__main__":
