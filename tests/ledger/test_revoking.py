@@ -1,5 +1,6 @@
 """Taking back, listing and giving back, on the twin and on real servers."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -8,16 +9,30 @@ from hypothesis import strategies as st
 
 from authz.config.load import read
 from authz.config.problems import ConfigErrors
-from authz.core.ledger import Revoked, StepUpMissing, Taken
+from authz.core.ledger import Mode, Revoked, StepUpMissing, Taken
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger import entries
+from authz.ledger.away import AwayOptions, ResilientLedger
 from authz.ledger.entries import Entry, Remark, entry_of, written
 from authz.ledger.keys import person_field
+from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
+from authz.ledger.redis import RedisOptions
 from authz.ledger.revoking import LONGEST, MARGIN, NotLiftedError, lift, revoke
 from authz.ledger.revoking import entries as listed
-from tests.ledger.queries import CLIENT, KEY, PERSON, Contract, Subject, query, take
+from tests.ledger.queries import (
+    CLIENT,
+    KEY,
+    PERSON,
+    START,
+    Contract,
+    Subject,
+    connected,
+    query,
+    take,
+)
+from tests.support.valkey import ValkeyServer
 
 NOW = 1_800_000_000
 OPS = Remark(NOW, "ops", "laptop stolen")
@@ -178,3 +193,32 @@ def test_no_token_may_live_longer_than_a_record() -> None:
     assert read(text % "30d", "authz.yaml", {}, secrets=False).config.issuer.max_lifetime == LONGEST
     with pytest.raises(ConfigErrors):
         read(text % "31d", "authz.yaml", {}, secrets=False)
+
+
+@pytest.mark.attack("revoked-token")
+def test_every_worker_refuses_at_once_and_while_redis_is_away(fragile: ValkeyServer) -> None:
+    """The next request of any worker is refused; and with Redis gone, by the copy it has read."""
+
+    async def law() -> None:
+        options = RedisOptions(fragile.url, timeout=20)
+        async with connected(options) as operator, connected(options) as a, connected(options) as b:
+            workers = [
+                ResilientLedger(each, MemoryLedger(lambda: START), AwayOptions(), lambda: 0.0)
+                for each in (a, b)
+            ]
+            for worker in workers:
+                await worker.refresh()
+                assert isinstance(await worker.take(query()), Taken)
+
+            await revoke(operator, TARGETS["person"], None, None, OPS)
+            assert [await each.take(query()) for each in workers] == [Revoked("person")] * 2
+
+            for worker in workers:
+                await worker.refresh()  # which every worker does every 5 seconds
+            fragile.kill()
+            assert [await each.take(query()) for each in workers] == [Revoked("person")] * 2
+            stranger = replace(query(), person=Person("i", "bob"))
+            answers = [await each.take(stranger) for each in workers]
+            assert answers == [Taken((), Mode.LOCAL)] * 2
+
+    asyncio.run(law())
