@@ -22,8 +22,11 @@ from authz.server.inside import DRAIN, FAILED, RELOAD, STARTED, STOP, Orders
 
 _APPLICATION: Final = "authz.server.pyvoy_app:application"
 _ORDERS: Final = {signal.SIGTERM: STOP, signal.SIGINT: STOP, signal.SIGHUP: RELOAD}
-# Seconds until the service inside has to have started, and to be gone after it was told.
+# Seconds until the service inside has to have started, and its Envoy to be gone after its end.
 _PATIENCE: Final = 20.0
+# Seconds on top of the grace: `service.drain_notice`, which a reload may have changed, is 60 at
+# most, and Envoy's own drain comes after it.
+_FAREWELL: Final = 60.0 + DRAIN + _PATIENCE
 _ARGUMENTS: Final = (
     *("--disable-hot-restart", "--concurrency", "1", "--log-level", "error"),
     *("--drain-time-s", str(DRAIN), "--drain-strategy", "immediate"),
@@ -114,7 +117,7 @@ class _Control:
         word = asyncio.create_task(self._word())
         stopping = asyncio.create_task(self.stopping.wait())
         await asyncio.wait({word, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({word}, timeout=grace + _PATIENCE)
+        await asyncio.wait({word}, timeout=grace + _FAREWELL)
         said = word.result() if word.done() else FAILED
         for task in (word, stopping):
             task.cancel()
