@@ -13,6 +13,7 @@ from authz.cli import (
     demo,
     doctor,
     envoy_config,
+    explain,
     revocations,
     revoke,
     schema,
@@ -28,6 +29,7 @@ _COMMANDS: Final = (
     envoy_config,
     authelia_config,
     doctor,
+    explain,
     revoke,
     revocations,
     serve,
@@ -42,6 +44,8 @@ examples:
   authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
   authz authelia-config authz.yaml         what to add to Authelia's configuration
   authz doctor authz.yaml                  what is wrong, and which line mends it
+  authz explain authz.yaml --server files --token-file FILE
+                                           why a request is allowed or refused
   authz revoke --user SUBJECT              take tokens back, at once
   authz revocations                        what is taken back, and how to lift it
   authz serve -c authz.yaml                the service alone

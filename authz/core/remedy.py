@@ -1,7 +1,7 @@
 """What each refusal means to an operator, and what there is to change.
 
 Law: there is one row for every `Reason`, and every field that a row names is one of authz.yaml.
-`<server>`, `<client>` and `<tool>` stand for names that the reader knows.
+`<server>`, `<client>` and `<pattern>` stand for names that the reader knows.
 """
 
 from collections.abc import Mapping
@@ -98,7 +98,11 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         "The token is opaque, and the server or tool takes signed ones, or nobody is configured "
         "to ask about opaque ones.",
         f"access_token_signed_response_alg: RS256 in {_ENTRY}; or let authz ask",
-        ("issuer.introspection", "servers.<server>.tokens", "servers.<server>.tools.<tool>.tokens"),
+        (
+            "issuer.introspection",
+            "servers.<server>.tokens",
+            "servers.<server>.tools.<pattern>.tokens",
+        ),
     ),
     Reason.TOKEN_INVALID: Remedy(
         "The token does not verify; `detail` says at what: another issuer, an unknown key, a "
@@ -126,7 +130,7 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
     Reason.TOKEN_SIGNED: Remedy(
         "The token is signed, and the server or tool takes opaque ones only.",
         f"leave access_token_signed_response_alg out of {_ENTRY}; or accept signed ones",
-        ("servers.<server>.tokens", "servers.<server>.tools.<tool>.tokens"),
+        ("servers.<server>.tokens", "servers.<server>.tools.<pattern>.tokens"),
     ),
     Reason.CLIENT_NOT_ALLOWED: Remedy(
         "Clients are named, and this one is not among them.",
@@ -145,7 +149,7 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         "groups at all.",
         "put the person into a group at Authelia; a token that tells none needs the claims_policy "
         f"that `authz authelia-config` prints, in {_ENTRY}; then {_LOG_IN}",
-        ("servers.<server>.groups", "servers.<server>.tools.<tool>.groups"),
+        ("servers.<server>.groups", "servers.<server>.tools.<pattern>.groups"),
     ),
     Reason.TOOL_NOT_ALLOWED: Remedy(
         "The server names its tools, and no pattern matches this one.",
@@ -157,7 +161,7 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         f"let the client ask for it; it has to be in scopes of {_ENTRY}; then {_LOG_IN}",
         (
             "servers.<server>.scopes",
-            "servers.<server>.tools.<tool>.scopes",
+            "servers.<server>.tools.<pattern>.scopes",
             "clients.<client>.scopes",
         ),
     ),
@@ -167,7 +171,7 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         (
             "clients.<client>.assurance",
             "servers.<server>.second_factor",
-            "servers.<server>.tools.<tool>.second_factor",
+            "servers.<server>.tools.<pattern>.second_factor",
         ),
     ),
     Reason.LOGIN_TOO_OLD: Remedy(
@@ -176,13 +180,13 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         f"{_LOG_IN}; or allow older log-ins",
         (
             "servers.<server>.second_factor.max_login_age",
-            "servers.<server>.tools.<tool>.second_factor.max_login_age",
+            "servers.<server>.tools.<pattern>.second_factor.max_login_age",
         ),
     ),
     Reason.RATE_LIMITED: Remedy(
         "A limit is exhausted; nothing was charged for this request.",
         "wait, or raise the limit",
-        ("limits", "servers.<server>.limits", "servers.<server>.tools.<tool>.limits"),
+        ("limits", "servers.<server>.limits", "servers.<server>.tools.<pattern>.limits"),
     ),
     Reason.TOO_MANY_REFUSALS: Remedy(
         "So many requests of this address, or of this client and person, were refused that no "

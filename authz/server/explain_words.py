@@ -1,0 +1,151 @@
+"""What each step of a decision looked at, in words.
+
+Law: it describes and never judges; the token is in no word. Values are those of a verified token
+or of authz.yaml, quoted.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from authz.core.decision import Call, Deny, Inspection
+from authz.core.policy import TokenKind
+from authz.core.request import HttpRequest
+from authz.core.second_factor import Method, Proof, SecondFactor, proves, satisfies
+
+_METHODS: Final = {
+    Method.NONE: "nothing",
+    Method.ANY: "a second factor",
+    Method.OTP: "a one-time password",
+    Method.TOTP: "TOTP",
+}
+
+
+def bearer_words(call: Call | Deny, request: HttpRequest) -> Mapping[str, str]:
+    """Return what is told of the steps of `read`."""
+    server = call.server
+    return {
+        "shape": f"{request.method}, no foreign origin, no token in the address",
+        "server": "" if server is None else f"{server.name}, {server.resource}",
+        "bearer": "one bearer token",
+    }
+
+
+def step_words(name: str, seen: Inspection, call: Call, now: float) -> tuple[str, tuple[str, ...]]:
+    """Return what a step of `authorize` looked at, and a line for each piece of it."""
+    if name == "second_factor":
+        return _second_factor(seen, now)
+    return _WORDS[name](seen, call), ()
+
+
+def listed(values: Iterable[str]) -> str:
+    """Return values in quotes, in order, or `none`."""
+    return ", ".join(json.dumps(value) for value in sorted(set(values))) or "none"
+
+
+def _message(seen: Inspection, _: Call) -> str:
+    if seen.message is None:
+        return ""
+    version = seen.message.version or "before the version header"
+    return f"{seen.message.method}, MCP {version}"
+
+
+def _issuer(seen: Inspection, _: Call) -> str:
+    return f"iss {json.dumps(seen.principal.issuer)}"
+
+
+def _kind(seen: Inspection, _: Call) -> str:
+    taken = frozenset(TokenKind).intersection(*(rule.tokens for rule in seen.rules))
+    kind = "opaque" if seen.principal.opaque else "signed (jwt)"
+    return f"{kind}; accepted: {listed(each.value for each in taken)}"
+
+
+def _audience(seen: Inspection, call: Call) -> str:
+    wanted = json.dumps(call.server.resource)
+    return f"aud {listed(seen.principal.audience)}; the server is {wanted}"
+
+
+def _client(seen: Inspection, _: Call) -> str:
+    client = json.dumps(seen.principal.client_id)
+    return f"{client}, {'not named' if seen.known is None else 'named'} under clients"
+
+
+def _tool(seen: Inspection, call: Call) -> str:
+    tool = None if seen.message is None else seen.message.tool
+    if tool is None:
+        return "no tool is called"
+    if not call.server.tools:
+        return f"{json.dumps(tool)}; the server names no tools"
+    patterns = [each.pattern for each in call.server.tool_rules(tool)]
+    return f"{json.dumps(tool)}; rules that apply: {listed(patterns)}"
+
+
+def _people(seen: Inspection, call: Call) -> str:
+    who = seen.principal
+    if who.subject is None:
+        return f"no person; machines of the server: {listed(call.server.machines)}"
+    asked = [f"one of {listed(rule.groups)}" for rule in seen.rules if rule.groups is not None]
+    person = f"person {json.dumps(who.subject)}, groups {listed(who.groups)}"
+    return f"{person}; asked for: {' and '.join(asked) or 'nobody in particular'}"
+
+
+def _scopes(seen: Inspection, _: Call) -> str:
+    needed = frozenset[str]().union(*(rule.scopes for rule in seen.rules))
+    words = f"needs {listed(needed)}; has {listed(seen.principal.scopes)}"
+    if missing := needed - seen.principal.scopes:
+        words += f"; lacks {listed(missing)}"
+    if seen.known is not None and seen.known.scopes is not None:
+        words += f"; its client may use {listed(seen.known.scopes)}"
+    return words
+
+
+_WORDS: Final[Mapping[str, Callable[[Inspection, Call], str]]] = MappingProxyType({
+    "message": _message,
+    "issuer": _issuer,
+    "kind": _kind,
+    "audience": _audience,
+    "client": _client,
+    "tool": _tool,
+    "people": _people,
+    "scopes": _scopes,
+})  # fmt: skip
+
+
+def _second_factor(seen: Inspection, now: float) -> tuple[str, tuple[str, ...]]:
+    asked = [rule.second_factor for rule in seen.rules if rule.second_factor is not None]
+    if not asked:
+        return "none is asked for", ()
+    if seen.principal.subject is None:
+        return "none is asked of a machine", ()
+    lines = [line for rule in asked for line in _evidence(rule, seen.proofs, now)]
+    return "; ".join(_asked(rule) for rule in asked), tuple(lines)
+
+
+def _asked(rule: SecondFactor) -> str:
+    age = "" if rule.max_login_age is None else f", log-in at most {rule.max_login_age} s ago"
+    return f"{_METHODS[rule.method]}{age}, by {listed(each.value for each in rule.evidence)}"
+
+
+def _evidence(rule: SecondFactor, proofs: tuple[Proof, ...], now: float) -> Iterable[str]:
+    """Yield a line for every place that a proof may come from: what it says, and whether it does.
+
+    A log-in record is not there yet, and a step-up is asked of the ledger.
+    """
+    for proof in proofs:
+        age = "no age" if proof.auth_time is None else f"{int(now - proof.auth_time)} s ago"
+        does = "enough" if satisfies(rule, proof, now) else "not enough"
+        if does == "not enough" and proves(rule, proof):
+            does = "not enough: too old, or without an age"
+        yield f"{proof.source.value} proves {_METHODS[proof.method]} ({age}): {does}"
+    told = {proof.source for proof in proofs}
+    for place in sorted(rule.evidence - told, key=lambda each: each.value):
+        yield f"{place.value}: {_ABSENT[place.value]}"
+
+
+_ABSENT: Final = {
+    "login": "nothing is recorded for a client that logs in directly",
+    "step_up": "asked of the ledger, below",
+    "token": "the token has no amr",
+    "client": "authz.yaml declares no assurance of the client",
+}

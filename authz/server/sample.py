@@ -1,0 +1,67 @@
+"""A request as a well-behaved MCP client sends it, for those who try a server or ask why.
+
+Law: what is made here, `core.mcp.read` accepts.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Collection
+from typing import Final
+
+from authz import __version__
+from authz.core.policy import MODERN, Server
+from authz.core.request import HttpRequest
+
+_META: Final = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientInfo": {"name": "authz", "version": __version__},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def http_request(
+    server: Server, what: str, tool: str | None, token: str, address: str = ""
+) -> HttpRequest:
+    """Return a request as a client of the newest protocol that the server accepts sends it.
+
+    Args:
+        server: which one.
+        what: an MCP method; `GET` or `DELETE` for those of HTTP.
+        tool: for `tools/call`.
+        token: the access token.
+        address: the client's, for limits per address.
+    """
+    headers = {"authorization": f"Bearer {token}"}
+    body = b""
+    method = what
+    if what not in {"GET", "DELETE"}:
+        method = "POST"
+        sent, members = message(server.versions, what, tool)
+        headers |= sent
+        body = json.dumps(members).encode("ascii")
+    context = {"server": server.name}
+    return HttpRequest(method, "/", headers, body, context, address, "")
+
+
+def message(
+    versions: Collection[str], method: str, tool: str | None = None
+) -> tuple[dict[str, str], dict[str, object]]:
+    """Return the headers and the body of a message, in the newest of some versions."""
+    version = max(versions)
+    params: dict[str, object] = {} if tool is None else {"name": tool, "arguments": {}}
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": version,
+    }
+    if version == MODERN:
+        params["_meta"] = _META
+        headers["mcp-method"] = method
+        if tool is not None:
+            headers["mcp-name"] = tool if tool.isascii() else _encoded(tool)
+    return headers, {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+def _encoded(name: str) -> str:
+    """Return a name as MCP 2026-07-28, "Value Encoding", writes it."""
+    return f"=?base64?{b64encode(name.encode()).decode()}?="

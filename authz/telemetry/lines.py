@@ -1,0 +1,50 @@
+"""The decision log, read back: one line, or the line of one request.
+
+Law: a line is a JSON object of ours, or it is refused; a file is read line by line, however long.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from authz.core.strict_json import StrictJsonError, loads
+from authz.telemetry.audit import Record
+
+_LONGEST: Final = 64 * 1024
+
+
+def read_decision(line: bytes) -> Record:
+    """Return the fields of one line of the decision log.
+
+    Raises:
+        ValueError: where it is none.
+    """
+    if len(line) > _LONGEST:
+        raise ValueError("the line is longer than any of the decision log")
+    try:
+        record = loads(line.strip())
+    except StrictJsonError as error:
+        raise ValueError("that is not a line of JSON; set telemetry.log to json") from error
+    if not isinstance(record, dict) or record.get("event") != "decision":
+        raise ValueError("that is not a decision; its `event` would say so")
+    return record
+
+
+def find_decision(lines: Iterable[bytes], request_id: str) -> Record:
+    """Return the last decision about a request.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    found = None
+    for line in lines:
+        # Before anything is parsed: a log has many lines.
+        if request_id.encode() in line:
+            try:
+                record = read_decision(line)
+            except ValueError:
+                continue
+            if record.get("request_id") == request_id:
+                found = record
+    if found is None:
+        raise ValueError("the log has no decision about that request")
+    return found

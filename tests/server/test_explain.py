@@ -1,0 +1,297 @@
+"""`authz explain`: every step as the service would take it, nothing charged, no token told."""
+
+import asyncio
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.cli import main
+from authz.config.load import read
+from authz.core import mcp
+from authz.core.decision import Deny
+from authz.core.policy import LEGACY, MODERN
+from authz.core.reason import Reason
+from authz.demo.serving import ANYWHERE, serve
+from authz.server.explain import Explanation, Outcome, explain
+from authz.server.sample import http_request, message
+from authz.telemetry.lines import find_decision, read_decision
+from tests.doctor.kit import answering
+from tests.support.valkey import valkey
+from tests.tokens.forge import FILES, ISSUER, rsa_signer
+
+TEXT = """\
+issuer: {{url: {issuer}, internal: '{internal}', deadline: 5s}}
+gateway: {{url: https://mcp.example.test, listen: '127.0.0.1:0'}}
+clients:
+  claude: {{scopes: [mcp:files], assurance: two_factor}}
+  plain: {{}}
+servers:
+  files:
+    upstream: http://files:8000/mcp
+    scopes: [mcp:files]
+    second_factor: {{method: any, evidence: [client, token]}}
+    limits: [{{per: user, rate: 2/minute, name: few}}]
+    tools:
+      read_*: {{}}
+      delete_*: {{scopes: [mcp:write]}}
+"""
+
+
+def token(**changes: object) -> str:
+    now = int(time.time())
+    claims: dict[str, object] = {
+        "aud": [FILES],
+        "client_id": "claude",
+        "iat": now - 5,
+        "nbf": now - 5,
+        "exp": now + 600,
+        "scp": ["mcp:files"],
+    }
+    return rsa_signer().token(claims | changes)
+
+
+def issuer() -> Any:
+    metadata = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/jwks.json"}
+    keys = {"keys": [rsa_signer().jwk()]}
+    return answering((200, json.dumps(metadata).encode()), (200, json.dumps(keys).encode()))
+
+
+def explained(
+    sent: str, tool: str | None = "read_x", env: Mapping[str, str] | None = None
+) -> Explanation:
+    async def ask() -> Explanation:
+        async with serve(issuer(), ANYWHERE) as port:
+            text = TEXT.format(issuer=ISSUER, internal=f"http://127.0.0.1:{port}")
+            settings = read(text, "authz.yaml", {})
+            server = settings.policy.servers["files"]
+            method = "tools/call" if tool else "tools/list"
+            return await explain(settings, http_request(server, method, tool, sent), env or {})
+
+    return asyncio.run(ask())
+
+
+def refused(found: Explanation) -> dict[str, Reason | None]:
+    return {each.name: each.reason for each in found.steps if each.outcome is Outcome.REFUSED}
+
+
+def test_a_good_request_passes_every_step_in_order() -> None:
+    """Shape, server, token, rules, ledger: in the order of the decision."""
+    found = explained(token())
+
+    assert not isinstance(found.decision, Deny)
+    assert [each.name for each in found.steps] == [
+        "shape", "server", "bearer",
+        "token.shape", "token.issuer", "token.key", "token.signature", "token.claims",
+        "message", "issuer", "kind", "audience", "client", "tool", "people", "scopes",
+        "second_factor", "ledger",
+    ]  # fmt: skip
+
+
+def test_every_piece_of_evidence_is_told_and_what_it_proves() -> None:
+    """The declaration of a client is enough, and the token's silence is said too."""
+    found = explained(token())
+    (step,) = (each for each in found.steps if each.name == "second_factor")
+
+    assert step.notes == (
+        "client proves a second factor (no age): enough",
+        "token: the token has no amr",
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "tool", "step", "reason"),
+    [
+        (lambda: "", None, "bearer", Reason.TOKEN_MALFORMED),
+        (lambda: "a.b", None, "token.shape", Reason.TOKEN_OPAQUE),
+        (lambda: "authelia_rt_x.y", None, "token.shape", Reason.TOKEN_WRONG_KIND),
+        (lambda: token(iss="https://x.test"), None, "token.issuer", Reason.TOKEN_INVALID),
+        (lambda: rsa_signer("other").token(), None, "token.key", Reason.TOKEN_INVALID),
+        (lambda: token()[:-8] + "AAAAAAAA", None, "token.signature", Reason.TOKEN_INVALID),
+        (lambda: token(exp=int(time.time()) - 1), None, "token.claims", Reason.TOKEN_EXPIRED),
+        (lambda: token(aud=["https://x.test"]), None, "audience", Reason.AUDIENCE_MISMATCH),
+        (lambda: token(client_id="x"), None, "client", Reason.CLIENT_NOT_ALLOWED),
+        (token, "drop", "tool", Reason.TOOL_NOT_ALLOWED),
+        (lambda: token(scp=["mcp:files", "mcp:write"]), "delete_x", "scopes",
+         Reason.INSUFFICIENT_SCOPE),
+        (lambda: token(client_id="plain"), None, "second_factor", Reason.SECOND_FACTOR_REQUIRED),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_told_at_its_step(
+    sent: Callable[[], str], tool: str | None, step: str, reason: Reason
+) -> None:
+    """The step that refuses is the one of the reason, and the verdict says the same."""
+    found = explained(sent(), tool)
+
+    assert next(iter(refused(found).items())) == (step, reason)
+    assert isinstance(found.decision, Deny)
+    assert found.decision.reason is reason
+
+
+def test_an_issuer_that_does_not_answer_is_told_as_such() -> None:
+    """Without keys nobody knows whether a token is good: a fault, with its kind."""
+    text = TEXT.format(issuer=ISSUER, internal="http://127.0.0.1:1")
+    settings = read(text, "authz.yaml", {})
+    request = http_request(settings.policy.servers["files"], "tools/list", None, token())
+    found = asyncio.run(explain(settings, request, {}))
+
+    assert refused(found) == {"token.key": Reason.ISSUER_UNAVAILABLE}
+    assert "unreachable" in found.steps[-1].words
+
+
+def test_limits_are_told_and_not_charged() -> None:
+    """However often one asks, as much is left as before."""
+    with valkey() as server:
+        env = {"AUTHZ_REDIS_URL": server.url}
+        for _ in range(4):
+            found = explained(token(), env=env)
+        assert not isinstance(found.decision, Deny)
+        assert server.command("KEYS", "*") == []
+
+    assert found.steps[-1].name == "limits"
+    assert found.steps[-1].notes == ("few: 2 of 2 left in 60 s",)
+
+
+def test_a_redis_that_is_away_is_told_as_unknown() -> None:
+    """What cannot be looked at is not said to be well."""
+    found = explained(token(), env={"AUTHZ_REDIS_URL": "redis://127.0.0.1:1"})
+
+    assert found.steps[-1].outcome is Outcome.UNKNOWN
+    assert isinstance(found.decision, Deny)
+
+
+@pytest.mark.parametrize("versions", [(MODERN, *LEGACY), LEGACY], ids=["modern", "legacy"])
+@pytest.mark.parametrize("tool", [None, "read_x", "löschen"])
+def test_a_sample_is_what_the_reader_accepts(versions: tuple[str, ...], tool: str | None) -> None:
+    """A request that we make up is never refused for its own shape."""
+    method = "tools/call" if tool else "tools/list"
+    headers, members = message(versions, method, tool)
+    read_back = mcp.read(json.dumps(members).encode(), headers, max_body=1 << 20)
+
+    assert (read_back.method, read_back.tool, read_back.version) == (method, tool, max(versions))
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+class _Stdin:
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+
+def line(reason: str = "insufficient_scope", **more: object) -> bytes:
+    fields = {"event": "decision", "verdict": "deny", "reason": reason, "request_id": "r1"}
+    return json.dumps(fields | more).encode() + b"\n"
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, data: bytes, *argv: str) -> int:
+    monkeypatch.setattr(sys, "stdin", _Stdin(data))
+    return main(["explain", *argv])
+
+
+@pytest.mark.parametrize("reason", list(Reason), ids=lambda each: each.label)
+def test_a_line_of_every_reason_is_explained(
+    reason: Reason, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the reason means, and what there is to change, for each of them."""
+    assert typed(monkeypatch, line(reason.label, server="files"), "--line", "--json") == 1
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["reason"] == reason.label
+    assert told["meaning"]
+    assert told["mend"]
+    assert not any("<server>" in field for field in told["fields"])
+
+
+def test_an_allowed_line_is_status_0(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 0 is allowed."""
+    assert typed(monkeypatch, line("allowed", verdict="allow"), "--line") == 0
+    assert "allowed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"deny reason=x", b"[]", b'{"event":"keys"}', line("nonsense")]
+)
+def test_what_is_no_decision_is_asked_wrongly(
+    data: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other events, other forms and unknown reasons end with status 2."""
+    assert typed(monkeypatch, data, "--line") == 2
+    assert capsys.readouterr().err.startswith("authz: ")
+
+
+def test_a_request_is_found_in_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The id that a client was told leads to the reason."""
+    log = tmp_path / "log"
+    log.write_bytes(b"not json r1\n" + line() + line("rate_limited", request_id="r2"))
+
+    assert main(["explain", "--request-id", "r1", "--log", str(log)]) == 1
+    assert "insufficient_scope" in capsys.readouterr().out
+    assert main(["explain", "--request-id", "r3", "--log", str(log)]) == 2
+    assert main(["explain", "--request-id", "r1"]) == 2
+
+
+@pytest.mark.attack("log-injection")
+def test_what_a_caller_chose_cannot_pretend_to_be_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names in a line are quoted: no escape sequence and no line of its own comes out."""
+    sent = line(tool="x\n\u001b[2Jallowed", server="files\nallowed", detail="a\nallowed")
+    assert typed(monkeypatch, sent, "--line") == 1
+
+    out = capsys.readouterr().out
+    assert "\u001b" not in out
+    assert not any(each.startswith("allowed") for each in out.splitlines())
+
+
+def test_the_last_decision_about_a_request_counts() -> None:
+    """A request that was sent twice under one id is explained as it ended."""
+    found = find_decision([line(), line("rate_limited")], "r1")
+
+    assert found["reason"] == "rate_limited"
+    assert read_decision(line())["reason"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_the_token_is_never_printed(
+    form: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Neither it nor one of its segments stands in the explanation."""
+    config = tmp_path / "authz.yaml"
+    config.write_text(TEXT.format(issuer=ISSUER, internal="http://127.0.0.1:1"))
+    sent = token()
+
+    assert typed(monkeypatch, sent.encode() + b"\n", str(config), "--token-file", "-", *form) == 1
+
+    told = capsys.readouterr()
+    assert not any(part in told.out + told.err for part in sent.split("."))
+    assert "issuer_unavailable" in told.out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--server", "nobody", "--token-file", "-"],
+        ["--tool", "x", "--method", "tools/list", "--token-file", "-"],
+        ["--method", "tools/call", "--token-file", "-"],
+        [],
+    ],
+)
+def test_half_a_question_is_asked_wrongly(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown server, a tool without its method and no token at all end with status 2."""
+    config = tmp_path / "authz.yaml"
+    config.write_text(TEXT.format(issuer=ISSUER, internal="http://127.0.0.1:1"))
+
+    assert typed(monkeypatch, b"x", str(config), *argv) == 2
