@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([entry.to_json() for entry in found], indent=2))
     elif found:
         _print_table(found)
-        print("\nLift one: authz revocations lift ID")
+        print("\nLift one: authz revocations lift ID [--restore]")
     else:
         print("nothing is revoked")
     return DONE

@@ -12,11 +12,11 @@ from authz.cli.common import DONE, command
 from authz.cli.taking_back import (
     Asked,
     WrongError,
+    lifting,
     perform,
     place_options,
     read_moment,
     remark_options,
-    shown_id,
     shown_moment,
     shown_tokens,
 )
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"revoked": entry.to_json(), "survives": survives}, indent=2))
         return DONE
-    print(f"revoked, from the next request on: tokens {shown_tokens(entry)}")
-    print(f"lift it with: authz revocations lift {shown_id(entry)}")
+    print(f"revoked, from the next request on: {shown_tokens(entry)}")
+    print(f"undo it with: {lifting(entry)}")
     for words in survives:
         print(f"- {words}")
     return DONE
@@ -162,7 +162,10 @@ def _survives(entry: Entry, asked: Asked) -> Iterator[str]:
     moment = entry.revocation.issued_until
     if entry.what == "token":
         until = shown_moment(entry.revocation.until)
-        yield f"The record is kept until the token has expired ({until}, as the token says itself)."
+        yield (
+            f"The record is kept until {until}, when the token has expired: a signed one says so"
+            " itself (unverified), an opaque one cannot live longer."
+        )
         yield (
             "Its client may hold a refresh token at Authelia, and gets a new access token with it."
             " To stop that, revoke the user or the client."

@@ -199,14 +199,20 @@ def shown_id(entry: Entry) -> str:
     return kind + colon + digest[:_DIGEST]
 
 
+def lifting(entry: Entry) -> str:
+    """Return the command that lifts an entry."""
+    kept = entry.revocation.issued_until is not None and entry.what != "token"
+    return f"authz revocations lift {shown_id(entry)}" + (" --restore" if kept else "")
+
+
 def shown_tokens(entry: Entry) -> str:
     """Return which tokens an entry revokes."""
     name = entry.target.name or "?"
     whose = {
         "token": "one token",
-        "person": f"of the person {name}",
-        "client": f"of the client {name}",
-        "everything": "of everybody",
+        "person": f"all of the person {name}",
+        "client": f"all of the client {name}",
+        "everything": "everybody's",
     }.get(entry.what, "none: the ledger does not know this record")
     moment = entry.revocation.issued_until
     return whose if moment is None else f"{whose}, issued up to {shown_moment(moment)}"

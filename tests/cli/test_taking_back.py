@@ -172,6 +172,9 @@ def test_a_moment_is_iso_8601_or_an_epoch(typed: Typed, server: ValkeyServer) ->
     assert asked(server, moment) == Revoked("client")
     assert isinstance(asked(server, moment + 1), Taken)
     assert "without --issued-before" in typed.out
+    undo = typed.out.partition("undo it with: authz ")[2].splitlines()[0]
+    assert typed(*undo.split()) == 0
+    assert isinstance(asked(server, moment), Taken)
 
     assert typed("revoke", "--client", "claude", "--issued-before", str(moment + 9), "--json") == 0
     assert asked(server, moment + 9) == Revoked("client")
