@@ -1,7 +1,8 @@
 """How many calls to a dependency there may be, and none while it fails.
 
-Law: never more calls at once than the width, never more in line than a line holds, and after a
-failure one probe at a time, each after a longer pause. Who is known goes before who is not.
+Law: never more calls at once than the width, never more strangers a second than the pace, never
+more in line than a line holds; and after a failure one probe at a time, each after a longer pause.
+Who is known waits for no stranger.
 """
 
 import asyncio
@@ -12,6 +13,9 @@ from collections.abc import Callable
 from typing import Final, Self
 
 _LINE: Final = 16  # in each of the two lines, for each call at once
+# Strangers a second, for each call at once: a call costs us about as much as a decision or two, and
+# the issuer more, so a flood must not have all that both can give.
+_PACE: Final = 8.0
 _FIRST_PAUSE: Final = 0.5  # seconds
 _LONGEST_PAUSE: Final = 30.0
 _MAX_DOUBLINGS: Final = 10
@@ -27,6 +31,7 @@ class Gate:
     def __init__(
         self,
         width: int,
+        pace: float | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
@@ -35,11 +40,15 @@ class Gate:
 
         Args:
             width: calls at once.
+            pace: calls a second for those who are not known, a second's worth of them at once;
+                None for eight times the width.
             clock: seconds that never go back.
             chance: a number from 0 to 1, so that workers do not probe all at once.
         """
         if width < 1:
             raise ValueError("a gate lets at least one call through")
+        self._pace = Pace(width * _PACE if pace is None else pace, clock)
+        self._timer: asyncio.TimerHandle | None = None
         self._width = width
         self._clock = clock
         self._chance = chance
@@ -68,11 +77,12 @@ class Gate:
         line = self._known if known else self._strangers
         if self.failing:
             self._join_as_probe(turn)
-        elif self._running < self._width:
+        elif self._running < self._width and (known or (not line and self._pace.take())):
             self._running += 1
         elif len(line) < self._width * _LINE:
             turn.place = asyncio.get_running_loop().create_future()
             line.append(turn.place)
+            self._wake_up()
         else:
             raise TurnedAwayError("the line is full")
         return turn
@@ -89,11 +99,28 @@ class Gate:
         self._running -= 1
         if turn is self._probe:
             self._probe = None
+        self._admit()
+
+    def _admit(self) -> None:
+        """Begin the turns of those in line for whom there is room."""
         while self._running < self._width and (self._known or self._strangers):
+            if not self._known and not self._pace.take():
+                self._wake_up()
+                return
             place = (self._known or self._strangers).popleft()
             if not place.done():
                 self._running += 1
                 place.set_result(True)
+
+    def _wake_up(self) -> None:
+        """Look at the line again as soon as the pace lets a stranger through."""
+        if self._timer is None and self._running < self._width:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._pace.wait(), self._awake)
+
+    def _awake(self) -> None:
+        self._timer = None
+        self._admit()
 
     def succeeded(self) -> None:
         """Take note that a call was answered: whatever was wrong is over."""
@@ -114,6 +141,33 @@ class Gate:
                 place = line.popleft()
                 if not place.done():
                     place.set_result(False)
+
+
+class Pace:
+    """Let so many through a second, and a second's worth of them at once."""
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        """Take how many a second, at least 1."""
+        if rate < 1:
+            raise ValueError("a pace lets at least one through a second")
+        self._rate = rate
+        self._clock = clock
+        self._credit = rate
+        self._counted_at = clock()
+
+    def take(self) -> bool:
+        """Let one through, if the pace allows it now."""
+        now = self._clock()
+        self._credit = min(self._rate, self._credit + (now - self._counted_at) * self._rate)
+        self._counted_at = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def wait(self) -> float:
+        """Return the seconds until one gets through, as of the last time it was asked."""
+        return max(0.0, 1 - self._credit) / self._rate
 
 
 class Turn:

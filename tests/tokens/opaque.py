@@ -78,13 +78,14 @@ class Desk:
         *,
         ages: Ages = UNHURRIED,
         width: int = 8,
+        pace: float = 1e6,
         capacity: int = 100,
     ) -> None:
         self.endpoint = Endpoint(answer)
         self.clock = Clock(NOW)
         self.monotonic = Clock(1000.0)
         self.reports: list[LookUp] = []
-        self.gate = Gate(width, clock=self.monotonic, chance=lambda: 0.5)
+        self.gate = Gate(width, pace, clock=self.monotonic, chance=lambda: 0.5)
         self.lookups = LookUps(
             self.endpoint,
             RULES,

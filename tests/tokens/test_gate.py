@@ -16,9 +16,9 @@ from tests.tokens.opaque import settled
 class Stand:
     """A gate, its clock, and calls that end when a test says so."""
 
-    def __init__(self, width: int = 2) -> None:
+    def __init__(self, width: int = 2, pace: float = 1e6) -> None:
         self.clock = Clock(1000.0)
-        self.gate = Gate(width, clock=self.clock, chance=lambda: 0.5)
+        self.gate = Gate(width, pace, clock=self.clock, chance=lambda: 0.5)
         self.begun: list[str] = []
         self.turned_away: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
@@ -46,12 +46,14 @@ class Stand:
 
     async def close(self) -> None:
         await self.end(*self.ends)
-        await asyncio.gather(*self.tasks)
+        for task in self.tasks:  # those whom a clock that stands still keeps in line
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def play(scene: Callable[[Stand], Awaitable[None]], width: int = 2) -> None:
+def play(scene: Callable[[Stand], Awaitable[None]], width: int = 2, pace: float = 1e6) -> None:
     async def run() -> None:
-        stand = Stand(width)
+        stand = Stand(width, pace)
         await scene(stand)
         await stand.close()
 
@@ -103,6 +105,59 @@ def test_the_line_is_bounded() -> None:
         stand.call("known", known=True)
 
     play(scene, width=1)
+
+
+@pytest.mark.attack("introspection-flood")
+def test_strangers_keep_to_the_pace() -> None:
+    """So many strangers a second begin, whatever the width; the known begin at once."""
+
+    async def scene(stand: Stand) -> None:
+        for number in range(40):
+            stand.call(str(number))
+        await settled()
+        assert stand.begun == [str(number) for number in range(10)]
+        stand.call("known", known=True)
+        await settled()
+        assert stand.begun[10:] == ["known"]
+
+        for second in range(1, 4):
+            stand.clock.now += 1
+            await stand.end("known")  # somebody leaves, and the line is looked at
+            stand.call("known", known=True)
+            await settled()
+            strangers = [name for name in stand.begun if name != "known"]
+            assert strangers == [str(number) for number in range(10 * (1 + second))]
+
+    play(scene, width=60, pace=10)
+
+
+def test_the_line_moves_on_by_itself() -> None:
+    """Where nobody leaves, a timer lets the next stranger through when the pace allows it."""
+
+    async def run() -> None:
+        gate = Gate(30, pace=20)
+        places = [gate.join(known=False).place for _ in range(23)]
+        assert places[:20] == [None] * 20
+        async with asyncio.timeout(20):
+            for place in places[20:]:
+                assert place is not None
+                assert await place
+
+    asyncio.run(run())
+
+
+def test_nobody_overtakes_who_is_in_line() -> None:
+    """A stranger who comes when the pace allows one more goes behind those who wait."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("first")
+        stand.call("second")
+        stand.clock.now += 1
+        stand.call("third")
+        await stand.end("first")
+        assert stand.begun == ["first", "second"]
+
+    play(scene, width=10, pace=1)
 
 
 def test_a_failure_turns_everybody_away() -> None:
@@ -223,10 +278,11 @@ def test_a_late_probe_makes_room_for_the_next() -> None:
     play(scene, width=3)
 
 
-def test_a_gate_without_width_is_refused() -> None:
-    """A gate that nobody can pass is a mistake."""
+@pytest.mark.parametrize(("width", "pace"), [(0, None), (1, 0.5)])
+def test_a_gate_that_nobody_can_pass_is_refused(width: int, pace: float | None) -> None:
+    """A gate that nobody, or no stranger, can pass is a mistake."""
     with pytest.raises(ValueError, match="at least one"):
-        Gate(0)
+        Gate(width, pace)
 
 
 @unhurried
