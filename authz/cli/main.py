@@ -14,6 +14,7 @@ from authz.cli import (
     doctor,
     envoy_config,
     explain,
+    login,
     revocations,
     revoke,
     schema,
@@ -30,6 +31,7 @@ _COMMANDS: Final = (
     authelia_config,
     doctor,
     explain,
+    login,
     revoke,
     revocations,
     serve,
@@ -46,6 +48,7 @@ examples:
   authz doctor authz.yaml                  what is wrong, and which line mends it
   authz explain authz.yaml --server files --token-file FILE
                                            why a request is allowed or refused
+  authz login authz.yaml --server files    a token to try a server with
   authz revoke --user SUBJECT              take tokens back, at once
   authz revocations                        what is taken back, and how to lift it
   authz serve -c authz.yaml                the service alone

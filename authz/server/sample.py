@@ -12,9 +12,10 @@ from authz import __version__
 from authz.core.policy import MODERN, Server
 from authz.core.request import HttpRequest
 
+CLIENT_INFO: Final = {"name": "authz", "version": __version__}
 _META: Final = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientInfo": {"name": "authz", "version": __version__},
+    "io.modelcontextprotocol/clientInfo": CLIENT_INFO,
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 

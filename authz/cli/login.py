@@ -1,0 +1,203 @@
+"""`authz login`: log a person in from the terminal, to try a server with."""
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import shlex
+import ssl
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from authz.authelia.clients import GROUPS, asks_groups, rules_of
+from authz.cli.common import DONE, FAILED, WRONG, command, config_argument
+from authz.config.load import Settings, load
+from authz.core.policy import MODERN
+from authz.login.request import LogInFailed, Wanted
+from authz.server.sample import CLIENT_INFO, message
+
+_FIRST: Final = "mcp"  # what `authz authelia-config` calls the client of a file that names none
+_PATIENCE: Final = 300
+_CONNECT: Final = 10.0
+_EXAMPLES: Final = """\
+examples:
+  authz login authz.yaml --server files
+  authz login authz.yaml --server files --client claude --no-browser
+  authz login authz.yaml --server files --print-token | authz explain authz.yaml \\
+    --server files --token-file -
+The client has to be public at the issuer, with the redirect URI http://127.0.0.1/callback (any
+port). The token goes to a file of mode 600, and is printed with --print-token only.
+"""
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    words = "log in at the issuer, and get a token to try a server with"
+    parser = command(commands, "login", words, run, _EXAMPLES)
+    config_argument(parser)
+    parser.add_argument("--server", metavar="NAME", help="default: the only one")
+    parser.add_argument("--client", metavar="ID", help="default: the only one that has people")
+    parser.add_argument(
+        "--scope",
+        action="append",
+        metavar="SCOPE",
+        help="in place of those of the server and its tools; may be repeated",
+    )
+    parser.add_argument("--no-browser", action="store_true", help="print the link, open nothing")
+    parser.add_argument(
+        "--timeout", type=float, default=_PATIENCE, metavar="SECONDS", help="default: %(default)s"
+    )
+    parser.add_argument("--internal", action="store_true", help="reach it by issuer.internal")
+    parser.add_argument("--cacert", metavar="FILE", help="the authority to trust (PEM)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: ~/.cache/authz/SERVER.token"
+    )
+    where.add_argument(
+        "--print-token", action="store_true", help="the token on standard output, and no file"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Log in, keep the token, and print a line to try it with."""
+    from authz.login.terminal import log_in  # noqa: PLC0415 - keeps other commands quick
+    from authz.tokens.documents import issuer_client  # noqa: PLC0415 - as above
+    from authz.tokens.issuer import IssuerAddress  # noqa: PLC0415 - as above
+
+    settings = load(arguments.config, os.environ, secrets=False)
+    try:
+        server = _server(settings, arguments.server)
+        wanted = _wanted(settings, server, arguments.client, arguments.scope)
+        issuer = settings.config.issuer
+        address = IssuerAddress(issuer.url, issuer.internal if arguments.internal else None)
+    except ValueError as error:
+        print(f"authz: {error}", file=sys.stderr)
+        return WRONG
+    trust = ssl.create_default_context(cafile=arguments.cacert)
+
+    def show(link: str) -> None:
+        if arguments.no_browser or not webbrowser.open(link):
+            print(f"open this in a browser on this machine:\n  {link}", file=sys.stderr)
+        else:
+            print("a browser was opened; log in there", file=sys.stderr)
+
+    async def granted() -> str:
+        async with issuer_client(timeout=_CONNECT, verify=trust) as client:
+            found = await log_in(wanted, address, client, show, arguments.timeout)
+        life = "" if found.seconds is None else f", for {found.seconds} s"
+        scopes = " ".join(wanted.scopes if found.scopes is None else found.scopes) or "none"
+        print(f"logged in{life}; scopes: {scopes}", file=sys.stderr)
+        return found.token
+
+    try:
+        token = asyncio.run(granted())
+    except LogInFailed as failed:
+        print(f"authz: {failed}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    if arguments.print_token:
+        print(token)
+        return DONE
+    path = arguments.output or _default(server, os.environ)
+    keep(token, path)
+    print(f"the token is in {path}; to try it:", file=sys.stderr)
+    print(curl(settings, server, path, arguments.cacert))
+    return DONE
+
+
+def _server(settings: Settings, name: str | None) -> str:
+    servers = settings.config.servers
+    if name is None and len(servers) == 1:
+        return next(iter(servers))
+    if name is None or name not in servers:
+        raise ValueError(f"--server is one of: {', '.join(servers)}")
+    return name
+
+
+def _wanted(
+    settings: Settings, server: str, client: str | None, scopes: list[str] | None
+) -> Wanted:
+    """Return what to ask for.
+
+    Raises:
+        ValueError: where authz.yaml does not name the client, or names no loopback URI of it.
+    """
+    config = settings.config
+    people = [name for name, known in config.clients.items() if not known.machine]
+    if client is None and len(people) <= 1:
+        client = people[0] if people else _FIRST
+    if client is None or (config.clients and client not in people):
+        raise ValueError(f"--client is one of: {', '.join(people) or 'none: all are machines'}")
+    known = config.clients.get(client)
+    if scopes is None:
+        rules = rules_of(config.servers[server])
+        scopes = list(dict.fromkeys(scope for rule in rules for scope in rule.scopes))
+        if known is not None and known.scopes is not None:
+            scopes = [scope for scope in scopes if scope in known.scopes]
+        if asks_groups(config, [server]):
+            scopes.append(GROUPS)
+    path = _path(client, () if known is None else tuple(known.redirect_uris))
+    return Wanted(client, config.resource(server), tuple(dict.fromkeys(scopes)), path)
+
+
+def _path(client: str, redirect_uris: tuple[str, ...]) -> str:
+    if not redirect_uris:
+        return "/callback"
+    for uri in redirect_uris:
+        parts = urlsplit(uri)
+        if (parts.scheme, parts.hostname) == ("http", "127.0.0.1"):
+            return parts.path or "/"
+    raise ValueError(
+        f"clients.{client}.redirect_uris has none on 127.0.0.1: add http://127.0.0.1/callback, "
+        "there and at the issuer"
+    )
+
+
+def _default(server: str, env: Mapping[str, str]) -> Path:
+    cache = env.get("XDG_CACHE_HOME")
+    folder = (Path(cache) if cache else Path.home() / ".cache") / "authz"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{server}.token"
+
+
+def keep(token: str, path: Path) -> None:
+    """Write a token to a file that only its owner can read, in place of what was there.
+
+    Raises:
+        OSError: where that is not possible.
+    """
+    # A new file, and never one that was there: its mode, and who has it open, are not ours.
+    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def curl(settings: Settings, server: str, token: Path, cacert: str | None = None) -> str:
+    """Return a line for a shell that tries the server.
+
+    The token goes from its file through a pipe: an argument could be read by every user.
+    """
+    versions = settings.config.servers[server].versions
+    modern = MODERN in versions
+    headers, body = message(versions, "tools/list" if modern else "initialize")
+    if not modern:
+        client = {"capabilities": {}, "clientInfo": CLIENT_INFO}
+        body["params"] = {"protocolVersion": max(versions), **client}
+    told = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    trust = [] if cacert is None else ["--cacert", cacert]
+    sent = ["-d", json.dumps(body, separators=(",", ":"))]
+    resource = settings.config.resource(server)
+    command_line = shlex.join(["curl", "-sS", "-H", "@-", *told, *trust, *sent, resource])
+    return f"sed 's/^/Authorization: Bearer /' {shlex.quote(str(token))} | {command_line}"

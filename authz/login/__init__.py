@@ -1,0 +1,1 @@
+"""Log-ins of people: so far from a terminal (`authz login`)."""
