@@ -17,6 +17,14 @@ from typing import Final
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _CANNOT_TIE: Final = 125
 _CANNOT_RUN: Final = 127
+_NOT_IGNORED: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
 
 
 def main(parent: int, argv: list[str]) -> int:
@@ -32,8 +40,9 @@ def main(parent: int, argv: list[str]) -> int:
     # The parent may have died before the line above; then nobody would ever be told.
     if os.getppid() != parent:
         return _CANNOT_TIE
-    # Python ignores these two, and what is ignored stays ignored over exec.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    # Python ignores two, and a shell those of the keyboard for what it runs in the background;
+    # what is ignored stays ignored over exec.
+    for number in _NOT_IGNORED:
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - no shell is the point

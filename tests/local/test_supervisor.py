@@ -269,6 +269,11 @@ def test_no_program(stage: Stage) -> None:
 # --- ends ------------------------------------------------------------------------------------
 
 
+def _children() -> set[str]:
+    """Return our children, zombies included."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_leaves_nothing(stage: Stage, number: signal.Signals) -> None:
     """After a signal no process is left: no child, no grandchild, no zombie."""
@@ -279,9 +284,9 @@ def test_stop_leaves_nothing(stage: Stage, number: signal.Signals) -> None:
             stage.send(number)
             return await run
 
+    before = _children()
     assert asyncio.run(play()) == STOPPED
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert _children() <= before
     assert stage.lines[-3:] == [
         "stopping; once more to wait for nobody",
         "b  stopped",
@@ -475,7 +480,9 @@ def test_default_signals(stage: Stage) -> None:
     part = stage.part("a", argv=("/bin/grep", "SigIgn", "/proc/self/status"))
     asyncio.run(stage.supervisor(part).run())
 
-    assert stage.read("a.log")[0].split() == ["SigIgn:", "0" * 16]
+    ignored = int(stage.read("a.log")[0].split()[1], 16)
+    # Beyond 31 are the C library's own, which a shell may hand down and nobody can set.
+    assert ignored & 0x7FFF_FFFF == 0
 
 
 def test_echo(stage: Stage) -> None:
