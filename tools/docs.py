@@ -5,11 +5,12 @@ Law: docs/reasons.md says what `core/reason.py` says, docs/configuration.md what
 
 import sys
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 from authz.config.reference import rewritten
-from authz.core.reason import Reason
+from authz.core.reason import Reason, Row
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 _HEAD: Final = """\
@@ -28,10 +29,16 @@ def reasons() -> str:
     """Return docs/reasons.md."""
     rows = (reason.row for reason in Reason)
     return _HEAD + "".join(
-        f"| `{row.label}` | {row.status} | {f'`{row.error}`' if row.error else ''} "
-        f"| {row.code} | {row.sentence} |\n"
+        f"| `{row.label}` | {row.status} | {_challenge(row)} | {row.code} | {row.sentence} |\n"
         for row in rows
     )
+
+
+def _challenge(row: Row) -> str:
+    """Return what WWW-Authenticate says: nothing for a second factor, which is told in words."""
+    if row.status == HTTPStatus.UNAUTHORIZED or row.error == "insufficient_scope":
+        return f"`{row.error}`" if row.error else "without an error code"
+    return ""
 
 
 def pages() -> dict[Path, str]:

@@ -2,8 +2,9 @@
 
 import argparse
 import os
+import sys
 
-from authz.cli.common import command, config_option
+from authz.cli.common import WRONG, command, config_option
 
 _EXAMPLES = """\
 examples:
@@ -25,6 +26,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from authz.server.main import serve  # noqa: PLC0415 - keeps the other commands quick
+    from authz.server.main import AddressError, serve  # noqa: PLC0415 - quick otherwise
 
-    return serve(arguments.config, os.environ, arguments.check, arguments.status)
+    try:
+        return serve(arguments.config, os.environ, arguments.check, arguments.status)
+    except AddressError as error:
+        print(f"authz: {error}", file=sys.stderr)
+        return WRONG

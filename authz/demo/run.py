@@ -88,7 +88,8 @@ It keeps running until Ctrl-C. To try things:
   log-in     {place.issuer}   john / {john.password} / TOTP secret {john.totp_secret}
                               bob / {bob.password} (no TOTP)
   metrics    http://127.0.0.1:{place.metrics}/metrics
-  rules      {scene.configuration}
+  rules      {scene.configuration}   (change them, then: kill -HUP {os.getpid()};
+                              {place.folder}/state/log/service.log says what came of it)
   logs       {place.folder}/state/log
   try        curl --cacert {scene.certificates.authority} -i -X POST {place.gateway}/notes
 """

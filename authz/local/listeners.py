@@ -6,7 +6,9 @@ and the kernel then gives connections to either of two Envoys.
 
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from authz.config.model import Config
@@ -43,6 +45,34 @@ def check_free(config: Config) -> None:
             except OSError as error:
                 words, code = _TROUBLE.get(error.errno or 0, (f"{error.strerror}", FAILED))
                 raise SetupError(f"{field}: {place} {words}", code) from error
+
+
+def check_certificate(config: Config) -> None:
+    """Read the certificate and its key as Envoy will: without them it listens and serves nobody.
+
+    Raises:
+        SetupError: where a file cannot be read, or the two do not fit.
+    """
+    tls = config.gateway.tls
+    if tls is None:
+        return
+    for field, file in (("certificate", tls.certificate), ("key", tls.key)):
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            raise SetupError(f"gateway.tls.{field}: {file}: {error.strerror}") from error
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            tls.certificate, tls.key, password=_no_password
+        )
+    except (ssl.SSLError, ValueError) as error:
+        words = "is no PEM certificate, or its key is not that of gateway.tls.key"
+        raise SetupError(f"gateway.tls.certificate: {tls.certificate} {words}") from error
+
+
+def _no_password() -> str:
+    """Refuse a key that needs a password: Envoy could not read it either, and nobody can type."""
+    raise ValueError("the key is encrypted")
 
 
 def _places(config: Config) -> Iterator[tuple[str, Tcp]]:

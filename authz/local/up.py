@@ -14,7 +14,7 @@ from pathlib import Path
 from authz.config.load import Settings
 from authz.local.deployment import NOTHING_ELSE, Deployment, Extras
 from authz.local.keeper import Pace
-from authz.local.listeners import check_free
+from authz.local.listeners import check_certificate, check_free
 from authz.local.output import Console
 from authz.local.part import check_system
 from authz.local.state import DEFAULT_NAME, SetupError, held
@@ -68,6 +68,7 @@ async def up(
         try:
             with held(folder) as state:
                 check_system()
+                check_certificate(settings.config)
                 check_free(settings.config)
                 _raise_file_limit()
                 what = Deployment(settings, configuration, state, env, extras)

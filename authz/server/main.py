@@ -1,6 +1,7 @@
 """`authz serve`: a parts list, and the loop that runs it, on the fastest transport that runs."""
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,10 @@ from authz.telemetry.recorder import Recorder
 _GRACE: Final = 1.0
 
 
+class AddressError(ValueError):
+    """Say that an address on the command line is none, and what would be right."""
+
+
 def serve(
     configuration: Path, env: Mapping[str, str], check: str | None, status: str | None
 ) -> int:
@@ -29,6 +34,7 @@ def serve(
 
     Raises:
         ConfigErrors: where authz.yaml is wrong.
+        AddressError: where an address on the command line is none.
         OSError: where an address cannot be listened on, or the transport does not run.
     """
 
@@ -42,9 +48,10 @@ def serve(
         recorder.event("config_warning", problem=str(problem))
     metrics = config.telemetry.metrics
     listeners = Listeners(
-        check or str(config.service.check),
-        (metrics.host, metrics.port) if status is None else _host_and_port(status),
+        str(config.service.check) if check is None else _address("--check", check),
+        (metrics.host, metrics.port) if status is None else _host_and_port("--status", status),
     )
+    _check_free(listeners)
 
     grace = config.issuer.deadline + _GRACE
     wanted = config.service.transport
@@ -64,8 +71,35 @@ def serve(
     return 0
 
 
-def _host_and_port(address: str) -> tuple[str, int]:
+def _address(option: str, address: str) -> str:
+    if address.startswith("unix:/"):
+        return address
+    host, port = _host_and_port(option, address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host_and_port(option: str, address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise OSError(f"{address} is no address; write for example 127.0.0.1:9464")
+        raise AddressError(f"{option}: {address} has no port; write for example 127.0.0.1:9464")
     return host.strip("[]"), int(port)
+
+
+def _check_free(listeners: Listeners) -> None:
+    """Look at both places before a transport is chosen: a taken port is no reason for another.
+
+    Raises:
+        OSError: where one cannot be had, with its name.
+    """
+    if listeners.check.startswith("unix:"):
+        folder = Path(listeners.check.removeprefix("unix:")).parent
+        if not folder.is_dir():
+            raise OSError(f"service.check: the folder {folder} does not exist; create it")
+    host, port = listeners.status
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(f"telemetry.metrics: {host}:{port}: {error.strerror}") from error

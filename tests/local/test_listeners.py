@@ -3,11 +3,13 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from authz.config.load import Settings, read
-from authz.local.listeners import check_free
+from authz.demo.certificates import make
+from authz.local.listeners import check_certificate, check_free
 from authz.local.state import FAILED, MISCONFIGURED, SetupError
 
 _FILE = """\
@@ -66,3 +68,40 @@ def test_free_stays_free() -> None:
     settings = _settings(metrics=f"127.0.0.1:{port}")
     check_free(settings.config)
     check_free(settings.config)
+
+
+def _with_certificate(certificate: Path, key: Path) -> Settings:
+    text = _FILE.format(gateway="127.0.0.1:0", metrics="127.0.0.1:1")
+    tls = f"tls: {{certificate: {certificate}, key: {key}}}, listen"
+    return read(text.replace("listen", tls), "authz.yaml", {})
+
+
+def test_a_certificate_with_its_key(tmp_path: Path) -> None:
+    """What Envoy can read is no obstacle."""
+    made = make(tmp_path, ["mcp.example.test"])
+
+    check_certificate(_with_certificate(made.certificate, made.key).config)
+
+
+def test_a_certificate_that_is_not_there(tmp_path: Path) -> None:
+    """Envoy would listen without it and serve nobody: said before anything starts."""
+    settings = _with_certificate(tmp_path / "tls.crt", tmp_path / "tls.key")
+
+    with pytest.raises(SetupError, match=r"gateway\.tls\.certificate: .*No such file") as caught:
+        check_certificate(settings.config)
+    assert caught.value.code == MISCONFIGURED
+
+
+def test_a_certificate_of_another_key_or_none(tmp_path: Path) -> None:
+    """Junk, and a key that is another's, are no certificate."""
+    one, other = make(tmp_path / "a", ["a.test"]), make(tmp_path / "b", ["b.test"])
+    junk = tmp_path / "junk"
+    junk.write_text("no PEM")
+
+    for certificate, key in (
+        (one.certificate, other.key),
+        (junk, one.key),
+        (one.certificate, junk),
+    ):
+        with pytest.raises(SetupError, match="is no PEM certificate"):
+            check_certificate(_with_certificate(certificate, key).config)
