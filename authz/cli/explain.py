@@ -91,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(verdict | {"steps": steps}, indent=2))
     else:
         _print_steps(steps)
+        if any(step["outcome"] == "unknown" for step in steps):
+            print("as far as can be seen from here:")
         _print_verdict(verdict)
     return DONE if denied is None else FAILED
 
@@ -205,7 +207,7 @@ def _mend(told: Mapping[str, object]) -> str:
 
 def _print_verdict(verdict: Mapping[str, object]) -> None:
     if verdict["verdict"] == "allow":
-        print("allowed: every step has passed")
+        print("allowed")
         return
     print(f"refused: {verdict['reason']}, HTTP {verdict['status']}")
     print(f"  the client reads: {verdict['sentence']}")

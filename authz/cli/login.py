@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.print_token:
         print(token)
         return DONE
-    path = arguments.output or _default(server, os.environ)
+    path = (arguments.output or _default(server, os.environ)).absolute()
     keep(token, path)
     print(f"the token is in {path}; to try it:", file=sys.stderr)
     print(curl(settings, server, path, arguments.cacert))

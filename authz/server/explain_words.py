@@ -145,7 +145,7 @@ def _evidence(rule: SecondFactor, proofs: tuple[Proof, ...], now: float) -> Iter
 
 _ABSENT: Final = {
     "login": "nothing is recorded for a client that logs in directly",
-    "step_up": "asked of the ledger, below",
+    "step_up": "asked of the ledger, where nothing else is enough",
     "token": "the token has no amr",
     "client": "authz.yaml declares no assurance of the client",
 }
