@@ -17,8 +17,8 @@ _LINE: Final = 16  # in each of the two lines, for each call at once
 # the issuer more, so a flood must not have all that both can give.
 _PACE: Final = 8.0
 _FIRST_PAUSE: Final = 0.5  # seconds
-_LONGEST_PAUSE: Final = 30.0
-_MAX_DOUBLINGS: Final = 10
+_LONGEST_PAUSE: Final = 10.0
+_MAX_DOUBLINGS: Final = 5
 
 
 class TurnedAwayError(Exception):
