@@ -25,13 +25,44 @@ class TurnedAwayError(Exception):
     """Say that there is no call now: the line is full, or the dependency fails."""
 
 
+class Pace:
+    """Let so many through a second; after a rest, so many at once."""
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+        """Take how many a second and how many at once (each at least 1), and a clock.
+
+        The clock gives seconds that never go back.
+        """
+        if rate < 1 or burst < 1:
+            raise ValueError("a pace lets somebody through")
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._credit = burst
+        self._counted_at = clock()
+
+    def take(self) -> bool:
+        """Let one through, if the pace allows it now."""
+        now = self._clock()
+        self._credit = min(self._burst, self._credit + (now - self._counted_at) * self._rate)
+        self._counted_at = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def wait(self) -> float:
+        """Return the seconds until one gets through, as of the last time it was asked."""
+        return max(0.0, 1 - self._credit) / self._rate
+
+
 class Gate:
     """Let calls through. One per worker, used from one event loop."""
 
     def __init__(
         self,
         width: int,
-        pace: float | None = None,
+        pace: Pace | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
@@ -40,14 +71,13 @@ class Gate:
 
         Args:
             width: calls at once.
-            pace: calls a second for those who are not known, a second's worth of them at once;
-                None for eight times the width.
+            pace: of those who are not known; None for eight a second for each call at once.
             clock: seconds that never go back.
             chance: a number from 0 to 1, so that workers do not probe all at once.
         """
         if width < 1:
             raise ValueError("a gate lets at least one call through")
-        self._pace = Pace(width * _PACE if pace is None else pace, clock)
+        self._pace = Pace(width * _PACE, width, clock) if pace is None else pace
         self._timer: asyncio.TimerHandle | None = None
         self._width = width
         self._clock = clock
@@ -141,33 +171,6 @@ class Gate:
                 place = line.popleft()
                 if not place.done():
                     place.set_result(False)
-
-
-class Pace:
-    """Let so many through a second, and a second's worth of them at once."""
-
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        """Take how many a second, at least 1."""
-        if rate < 1:
-            raise ValueError("a pace lets at least one through a second")
-        self._rate = rate
-        self._clock = clock
-        self._credit = rate
-        self._counted_at = clock()
-
-    def take(self) -> bool:
-        """Let one through, if the pace allows it now."""
-        now = self._clock()
-        self._credit = min(self._rate, self._credit + (now - self._counted_at) * self._rate)
-        self._counted_at = now
-        if self._credit < 1:
-            return False
-        self._credit -= 1
-        return True
-
-    def wait(self) -> float:
-        """Return the seconds until one gets through, as of the last time it was asked."""
-        return max(0.0, 1 - self._credit) / self._rate
 
 
 class Turn:

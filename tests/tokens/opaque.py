@@ -8,7 +8,7 @@ from typing import Final
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.tokens.documents import IssuerError
-from authz.tokens.gate import Gate
+from authz.tokens.gate import Gate, Pace
 from authz.tokens.introspection import Introspector
 from authz.tokens.lookups import Ages, LookUp, LookUps
 from authz.tokens.verifier import TokenVerifier
@@ -42,6 +42,16 @@ def said(**changes: object) -> dict[str, object]:
 def junk() -> str:
     """Return a token that looks like Authelia's and is nobody's."""
     return f"authelia_at_{secrets.token_urlsafe(32)}.{secrets.token_urlsafe(32)}"
+
+
+class Unpaced(Pace):
+    """Let everybody through, for tests of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0, 1.0, lambda: 0.0)
+
+    def take(self) -> bool:
+        return True
 
 
 class Endpoint:
@@ -78,14 +88,13 @@ class Desk:
         *,
         ages: Ages = UNHURRIED,
         width: int = 8,
-        pace: float = 1e6,
         capacity: int = 100,
     ) -> None:
         self.endpoint = Endpoint(answer)
         self.clock = Clock(NOW)
         self.monotonic = Clock(1000.0)
         self.reports: list[LookUp] = []
-        self.gate = Gate(width, pace, clock=self.monotonic, chance=lambda: 0.5)
+        self.gate = Gate(width, Unpaced(), clock=self.monotonic, chance=lambda: 0.5)
         self.lookups = LookUps(
             self.endpoint,
             RULES,

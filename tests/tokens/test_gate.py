@@ -1,6 +1,7 @@
 """The gate: so many calls, so long a line, and rest for what fails."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -8,17 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.tokens.gate import Gate, Turn, TurnedAwayError
+from authz.tokens.gate import Gate, Pace, Turn, TurnedAwayError
 from tests.tokens.forge import Clock, unhurried
-from tests.tokens.opaque import settled
+from tests.tokens.opaque import Unpaced, settled
 
 
 class Stand:
     """A gate, its clock, and calls that end when a test says so."""
 
-    def __init__(self, width: int = 2, pace: float = 1e6) -> None:
+    def __init__(self, width: int = 2, pace: float | None = None) -> None:
         self.clock = Clock(1000.0)
-        self.gate = Gate(width, pace, clock=self.clock, chance=lambda: 0.5)
+        paced = Unpaced() if pace is None else Pace(pace, width, self.clock)
+        self.gate = Gate(width, paced, clock=self.clock, chance=lambda: 0.5)
         self.begun: list[str] = []
         self.turned_away: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
@@ -51,7 +53,9 @@ class Stand:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def play(scene: Callable[[Stand], Awaitable[None]], width: int = 2, pace: float = 1e6) -> None:
+def play(
+    scene: Callable[[Stand], Awaitable[None]], width: int = 2, pace: float | None = None
+) -> None:
     async def run() -> None:
         stand = Stand(width, pace)
         await scene(stand)
@@ -116,32 +120,35 @@ def test_strangers_keep_to_the_pace() -> None:
             stand.call(str(number))
         await settled()
         assert stand.begun == [str(number) for number in range(10)]
+
         stand.call("known", known=True)
-        await settled()
+        await stand.end(*stand.begun)
         assert stand.begun[10:] == ["known"]
 
         for second in range(1, 4):
             stand.clock.now += 1
-            await stand.end("known")  # somebody leaves, and the line is looked at
-            stand.call("known", known=True)
-            await settled()
-            strangers = [name for name in stand.begun if name != "known"]
-            assert strangers == [str(number) for number in range(10 * (1 + second))]
+            await stand.end(*stand.begun)  # somebody leaves, and the line is looked at
+            assert len(stand.begun) == 11 + 5 * second
+            stand.call(f"known-{second}", known=True)
+            await stand.end(f"known-{second}")
+            stand.begun.remove(f"known-{second}")
 
-    play(scene, width=60, pace=10)
+    play(scene, width=10, pace=5)
 
 
 def test_the_line_moves_on_by_itself() -> None:
     """Where nobody leaves, a timer lets the next stranger through when the pace allows it."""
 
     async def run() -> None:
-        gate = Gate(30, pace=20)
-        places = [gate.join(known=False).place for _ in range(23)]
-        assert places[:20] == [None] * 20
+        gate = Gate(10, Pace(20, 10, time.monotonic))
+        turns = [gate.join(known=False) for _ in range(13)]
+        assert [turn.place for turn in turns[:10]] == [None] * 10
+        for turn in turns[:10]:
+            gate.leave(turn)
         async with asyncio.timeout(20):
-            for place in places[20:]:
-                assert place is not None
-                assert await place
+            for turn in turns[10:]:
+                assert turn.place is not None
+                assert await turn.place
 
     asyncio.run(run())
 
@@ -151,13 +158,17 @@ def test_nobody_overtakes_who_is_in_line() -> None:
 
     async def scene(stand: Stand) -> None:
         stand.call("first")
+        await stand.end("first")
         stand.call("second")
         stand.clock.now += 1
         stand.call("third")
-        await stand.end("first")
-        assert stand.begun == ["first", "second"]
+        await settled()
+        assert stand.begun == ["first"]
+        stand.call("known", known=True)
+        await stand.end("known")
+        assert stand.begun == ["first", "known", "second"]
 
-    play(scene, width=10, pace=1)
+    play(scene, width=1, pace=1)
 
 
 def test_a_failure_turns_everybody_away() -> None:
@@ -278,11 +289,13 @@ def test_a_late_probe_makes_room_for_the_next() -> None:
     play(scene, width=3)
 
 
-@pytest.mark.parametrize(("width", "pace"), [(0, None), (1, 0.5)])
-def test_a_gate_that_nobody_can_pass_is_refused(width: int, pace: float | None) -> None:
+def test_what_nobody_can_pass_is_refused() -> None:
     """A gate that nobody, or no stranger, can pass is a mistake."""
     with pytest.raises(ValueError, match="at least one"):
-        Gate(width, pace)
+        Gate(0)
+    for rate, burst in ((0.5, 1), (1, 0)):
+        with pytest.raises(ValueError, match="somebody"):
+            Pace(rate, burst, Clock())
 
 
 @unhurried
