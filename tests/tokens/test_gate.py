@@ -289,6 +289,18 @@ def test_a_late_probe_makes_room_for_the_next() -> None:
     play(scene, width=3)
 
 
+def test_a_rest_is_not_saved_up() -> None:
+    """After an hour without strangers as many pass at once as after a second."""
+    clock = Clock()
+    pace = Pace(4, 3, clock)
+    for now in (0, 1, 3600):
+        clock.now = now
+        assert [pace.take() for _ in range(4)] == [True, True, True, False]
+    clock.now += 0.25
+    assert [pace.take(), pace.take()] == [True, False]
+    assert pace.wait() == 0.25
+
+
 def test_what_nobody_can_pass_is_refused() -> None:
     """A gate that nobody, or no stranger, can pass is a mistake."""
     with pytest.raises(ValueError, match="at least one"):
