@@ -1,0 +1,59 @@
+"""The campaign, guided by coverage: `python -m tests.tokens.guided TARGET -runs=N` (needs atheris).
+
+Law: as in `campaign`, whose judges these are; the fuzzer brings the bytes. Targets: token, header,
+answer, keys. atheris is not in the lock file: it installs on few versions of Python.
+"""
+
+import asyncio
+import importlib
+import json
+import sys
+from collections.abc import Callable
+
+from authz.core.strict_json import StrictJsonError, loads
+from authz.tokens.documents import IssuerError
+from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
+from authz.tokens.statement import read_statement, token_digest
+from tests.tokens.campaign import Campaign
+from tests.tokens.forge import CLAIMS, NOW, RULES
+from tests.tokens.opaque import TOKEN
+
+
+def targets(campaign: Campaign) -> dict[str, Callable[[bytes], object]]:
+    """Return what takes the fuzzer's bytes, by name."""
+    claims = json.dumps(CLAIMS).encode()
+
+    def answer(data: bytes) -> None:
+        try:
+            found = loads(data)
+            if isinstance(found, dict):
+                read_statement(found, RULES, token_digest(TOKEN), NOW - 1, NOW)
+        except (StrictJsonError, IssuerError):
+            return
+
+    def keys(data: bytes) -> None:
+        try:
+            read_key_set(loads(data), DEFAULT_ALGORITHMS)
+        except (StrictJsonError, KeySetError):
+            return
+
+    return {
+        "token": lambda data: campaign.judge(data.decode("latin-1")),
+        "header": lambda data: campaign.judge(campaign.signer.compact(data, claims)),
+        "answer": answer,
+        "keys": keys,
+    }
+
+
+def main(name: str, arguments: list[str]) -> None:
+    """Fuzz one target; atheris ends the process."""
+    atheris = importlib.import_module("atheris")
+    with asyncio.Runner() as runner:
+        target = targets(Campaign(0, runner))[name]
+        atheris.instrument_all()
+        atheris.Setup([sys.argv[0], *arguments], target)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
