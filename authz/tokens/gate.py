@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Final, Self
 
 _LINE: Final = 16  # in each of the two lines, for each call at once
-# Strangers a second, for each call at once: a call costs us as much as ten decisions, and the issuer
-# more, so a flood must not have all that both can give.
+# Strangers a second, for each call at once: a call costs us as much as ten decisions, and the
+# issuer more, so a flood must not have all that both can give.
 _PACE: Final = 8.0
 _FIRST_PAUSE: Final = 0.5  # seconds
 _LONGEST_PAUSE: Final = 10.0
