@@ -21,6 +21,7 @@ from authz.tokens.jwk import KeySet, VerificationKey
 _MAX_DOUBLINGS: Final = 10
 # Seconds for which a key set tells all there is to know: what it does not have is no key.
 _FRESH: Final = 5.0
+_MOST_UNKNOWN: Final = 1000
 
 
 class KeySource(Protocol):
@@ -111,6 +112,7 @@ class SigningKeys:
         self._sleep = sleep
         self._chance = chance
         self._keys = KeySet()
+        self._unknown: dict[str, float] = {}
         self._loaded_at: float | None = None
         self._asked_at: float | None = None
         self._last: Fault | None = None
@@ -136,10 +138,25 @@ class SigningKeys:
             await self._look_again()
         if (found := self._known(key_id, algorithm)) is not None:
             return found
-        await self._look_again()
+        if not self._is_remembered(key_id):
+            await self._look_again()
         if (found := self._known(key_id, algorithm)) is not None:
             return found
+        self._remember(key_id)
         raise Refused(Reason.TOKEN_INVALID, "no such key")
+
+    def _is_remembered(self, key_id: str | None) -> bool:
+        """Tell whether this kid was asked for and is of no key, within this cooldown."""
+        asked = self._unknown.get(key_id or "")
+        return asked is not None and self._clock() - asked < self._renewal.cooldown
+
+    def _remember(self, key_id: str | None) -> None:
+        """Remember a kid of no key; the oldest make room, and a new key set forgets them all."""
+        if key_id is not None and not self._is_remembered(key_id):
+            self._unknown.pop(key_id, None)
+            self._unknown[key_id] = self._clock()
+        while len(self._unknown) > _MOST_UNKNOWN:
+            del self._unknown[next(iter(self._unknown))]
 
     async def run(self) -> None:
         """Fetch now and again, until cancelled."""
@@ -218,6 +235,8 @@ class SigningKeys:
         withdrawn = before - after
         news = self._last is not None or before != after
         self._keys, self._last, self._loaded_at = keys, None, self._clock()
+        if before != after:
+            self._unknown.clear()
         if withdrawn:
             for listener in self._listeners:
                 listener(withdrawn)

@@ -124,6 +124,31 @@ def test_random_kids_cost_one_fetch_per_cooldown() -> None:
 
 
 @pytest.mark.attack("random-kids")
+def test_a_kid_of_no_key_is_remembered() -> None:
+    """It stays a refusal for the cooldown, while a kid not asked for yet is not judged; the memory
+    is bounded, and a new key set forgets it.
+    """
+
+    async def play() -> None:
+        stand = Stand(BOTH)
+        await stand.renew(1)
+        assert await stand.ask("made-up") is Reason.TOKEN_INVALID
+        stand.clock.now += 20
+        assert await stand.ask("made-up") is Reason.TOKEN_INVALID
+        assert await stand.ask("perhaps-new") == UNAVAILABLE
+        assert stand.source.fetches == 2
+        for number in range(3000):
+            stand.keys._remember(str(number))
+        assert len(stand.keys._unknown) == 1000
+
+        stand.source.answer = key_set(rsa_signer().jwk())
+        await stand.renew(1)
+        assert stand.keys._unknown == {}
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("random-kids")
 def test_the_cooldown_holds_after_a_failure_too() -> None:
     """A failing issuer is not asked once per unknown kid, and good log-ins are not thrown away."""
 
