@@ -145,10 +145,7 @@ async def growth(rounds: int, takes: int, most: int) -> None:
 
 
 def filled(server: ValkeyServer, size: int) -> ValkeyServer:
-    """Put so many buckets of other people into a server.
-
-    Not with a script: Redis' Lua would keep a table for a million names, and be slow ever after.
-    """
+    """Put so many buckets of other people into a server, in pipelines of a thousand."""
     state = struct.pack(">Q11I", 1, *range(11))
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(server.socket))
