@@ -52,6 +52,12 @@ class Buckets:
             self._states.popitem(last=False)
         return outcome
 
+    def wait(self, one: Take, now: int) -> int:
+        """Return the seconds until a take would pass, 0 where it would now; nothing is charged."""
+        if one.bucket not in self._states:
+            return 0
+        return take(self._states, (one,), now)[1].retry_after
+
 
 class MemoryLedger:
     """Answer queries from this process's memory alone."""

@@ -4,11 +4,11 @@ Law: memory is bounded whatever arrives, a token known to be valid is never lock
 neighbours, and nothing here lets anybody in.
 """
 
-from collections import OrderedDict
 from typing import Final
 
-from authz.core.limits import Limit, Per, State, Take, bucket_id, take
+from authz.core.limits import Limit, Per, Take, bucket_id
 from authz.core.principal import Principal
+from authz.ledger.memory import Buckets
 
 # Presented tokens that fail, per address (per /64 for IPv6).
 BAD_TOKENS: Final = Limit("refused-tokens", Per.ADDRESS, quota=60, window=60)
@@ -26,12 +26,11 @@ class Refusals:
 
     def __init__(self, largest: int = _LARGEST) -> None:
         """Begin with nobody counted."""
-        self._largest = largest
-        self._states: OrderedDict[str, State] = OrderedDict()
+        self._buckets = Buckets(largest)
 
     def __len__(self) -> int:
         """Return how many are counted."""
-        return len(self._states)
+        return len(self._buckets)
 
     def address_must_wait(self, address: str, now: float) -> int | None:
         """Return the seconds that an address must wait before an unknown token is looked at."""
@@ -43,7 +42,7 @@ class Refusals:
 
     def principal_must_wait(self, principal: Principal, now: float) -> int | None:
         """Return the seconds that a client and user must wait before they are judged again."""
-        if not self._states:
+        if not self._buckets:
             return None
         return self._wait(Take(bucket_id(REFUSED, principal, ""), REFUSED), now)
 
@@ -52,15 +51,7 @@ class Refusals:
         self._charge(Take(bucket_id(REFUSED, principal, ""), REFUSED), now)
 
     def _wait(self, one: Take, now: float) -> int | None:
-        if one.bucket not in self._states:
-            return None
-        _, outcome = take(self._states, (one,), int(now * 1000))
-        return outcome.retry_after or None
+        return self._buckets.wait(one, int(now * 1000)) or None
 
     def _charge(self, one: Take, now: float) -> None:
-        states, _ = take(self._states, (one,), int(now * 1000))
-        for bucket, state in states.items():
-            self._states[bucket] = state
-            self._states.move_to_end(bucket)
-        while len(self._states) > self._largest:
-            self._states.popitem(last=False)
+        self._buckets.take((one,), int(now * 1000))
