@@ -60,9 +60,9 @@ example: setup  ## render envoy/ again from envoy/authz.yaml
 
 lock: setup  ## resolve requirements.lock again, with hashes and without index addresses
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group test --group lint --group type \
-	  --group build --universal --generate-hashes --no-emit-index-url --upgrade \
+	  --group build --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
 	  --custom-compile-command "make lock" --quiet -o requirements.lock
-	@echo "mcp<2" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --upgrade \
+	@echo "mcp<2" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
 	  --custom-compile-command "make lock" --quiet -o requirements-mcp1.lock
 
 clean:  ## remove the environment and the caches
