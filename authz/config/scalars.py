@@ -158,6 +158,9 @@ RATE: Final = Notation(
 
 # --- names ---------------------------------------------------------------------------------------
 
+HOST: Final = Notation(
+    "a host name in lower case", r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "claude.ai"
+)
 SERVER_NAME: Final = Notation(
     "a server name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,62}", "files"
 )

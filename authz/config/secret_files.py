@@ -31,10 +31,15 @@ class Secrets:
         redis_password: None where there is none.
         introspection: the private key (PEM) or the client secret, as `issuer.introspection.auth`
             says; None where it is not configured.
+        front_door: the private key (PEM) of our clients at Authelia; None without front door.
+        sealing: the keys to seal with (`authz.tokens.sealing`), newest first, one a line; None
+            where they are made of `front_door`.
     """
 
     redis_password: SecretStr | None = field(default=None)
     introspection: SecretStr | None = field(default=None)
+    front_door: SecretStr | None = field(default=None)
+    sealing: SecretStr | None = field(default=None)
 
 
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:

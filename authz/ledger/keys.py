@@ -37,6 +37,14 @@ class Keys:
         name = digest(*key.person, key.grant, key.server)
         return self._tag + b"step-up:" + name.encode()
 
+    def log_in(self, token: str) -> bytes:
+        """Return the key of the log-in behind a token, which is named by its hex SHA-256."""
+        return self._tag + b"log-in:" + token.encode("ascii")
+
+    def page(self, kind: str, name: str) -> bytes:
+        """Return the key of what the pages keep: a fixed word, and a digest or a random name."""
+        return self._tag + f"{kind}:{name}".encode("ascii")
+
     def bucket(self, bucket: str) -> bytes:
         """Return the key of a limit's bucket (`authz.core.limits.bucket_id`)."""
         return self._tag + b"limit:" + bucket.encode("utf-8", "surrogatepass")
