@@ -200,6 +200,21 @@ class Reason(Enum):
         "Only opaque access tokens are accepted here. The operator can leave "
         "access_token_signed_response_alg out for this client.",
     )
+    LOG_IN_UNKNOWN = Row(
+        "log_in_unknown",
+        401,
+        "invalid_token",
+        _OWN - 35,
+        "The log-in behind this access token is not known here any more. Log in again.",
+    )
+    FOREIGN_CLIENT = Row(
+        "foreign_client",
+        401,
+        "invalid_token",
+        _OWN - 36,
+        "The access token is of a client that does not log in here. Log in through this gateway. "
+        "The operator can name the client under clients, with login: direct.",
+    )
     # --- people, clients, scopes ------------------------------------------------------------
     CLIENT_NOT_ALLOWED = Row(
         "client_not_allowed",

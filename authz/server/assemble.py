@@ -15,7 +15,10 @@ from pydantic import SecretStr
 from authz.config.load import Settings
 from authz.config.model import Issuer
 from authz.config.model import Redis as RedisConfig
-from authz.ledger.redis import RedisOptions
+from authz.config.problems import ConfigErrors, Problem
+from authz.ledger.keys import Keys
+from authz.ledger.log_ins import LogIns
+from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.check import Snapshot
 from authz.server.counting import Counting
 from authz.server.introspecting import Introspecting
@@ -23,6 +26,7 @@ from authz.server.redis_options import redis_options
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import issuer_client
+from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
 from authz.tokens.verifier import TokenVerifier
@@ -36,13 +40,20 @@ _CONNECT: Final = 5.0
 class Identity:
     """Own what verifies the tokens of one issuer."""
 
-    def __init__(self, issuer: Issuer, credential: SecretStr | None, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        issuer: Issuer,
+        credential: SecretStr | None,
+        recorder: Recorder,
+        front_door: FrontDoorTokens | None = None,
+    ) -> None:
         """Build the key set and the verifier; nothing is fetched yet.
 
         Args:
             issuer: the section of authz.yaml.
             credential: what introspection is allowed with; None where it is not configured.
             recorder: where faults go.
+            front_door: what knows its tokens; None without front door.
         """
         self._recorder = recorder
         self._max_age = issuer.keys.max_age
@@ -63,7 +74,7 @@ class Identity:
                 issuer, issuer.introspection, credential, rules, recorder
             )
         introspector = None if self._introspecting is None else self._introspecting.introspector
-        self.verifier = TokenVerifier(self.keys, rules, algorithms, introspector)
+        self.verifier = TokenVerifier(self.keys, rules, algorithms, introspector, front_door)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -110,6 +121,7 @@ class _Sources:
 
     issuer: Issuer
     credential: SecretStr | None
+    front_door: frozenset[str] | None  # our clients at the issuer
     redis: RedisConfig
     options: RedisOptions | None
     workers: int
@@ -136,18 +148,29 @@ class Assembly:
 
         Raises:
             OSError: where a secret cannot be read.
+            ConfigErrors: where there is a front door, and no Redis for it.
         """
         config = settings.config
         options = redis_options(settings, env)
-        credential = settings.secrets.introspection
+        door = settings.policy.front_door
+        if door is not None and options is None:
+            raise ConfigErrors([NO_REDIS])
         self.sources = _Sources(
-            config.issuer, credential, config.redis, options, config.service.workers
-        )
-        self.identity = _kept_identity(self.sources, before) or Identity(
-            config.issuer, credential, recorder
+            config.issuer,
+            settings.secrets.introspection,
+            None if door is None else door.clients,
+            config.redis,
+            options,
+            config.service.workers,
         )
         self.counting = _kept_counting(self.sources, before) or Counting(
             config.redis, options, config.service.workers, recorder
+        )
+        self.identity = _kept_identity(self.sources, before, self.counting) or Identity(
+            config.issuer,
+            settings.secrets.introspection,
+            recorder,
+            front_door_tokens(settings, options, self.counting.remote),
         )
         self.snapshot = Snapshot(
             settings.policy,
@@ -192,14 +215,40 @@ class Assembly:
 
 
 _POLL: Final = 0.02
+NO_REDIS: Final = Problem(
+    "authz.yaml",
+    0,
+    0,
+    "redis.url",
+    "the front door keeps its log-ins in Redis, and there is none",
+    "write redis.url, or leave front_door out",
+)
 
 
-def _kept_identity(sources: _Sources, before: Assembly | None) -> Identity | None:
+def front_door_tokens(
+    settings: Settings, options: RedisOptions | None, remote: RedisLedger | None
+) -> FrontDoorTokens | None:
+    """Return what knows the tokens of the front door, by their records in Redis."""
+    door = settings.policy.front_door
+    if door is None or options is None or remote is None:
+        return None
+    return FrontDoorTokens(door.clients, LogIns(remote.command, Keys(options.deployment)))
+
+
+def _kept_identity(
+    sources: _Sources, before: Assembly | None, counting: Counting
+) -> Identity | None:
     if before is None:
         return None
     was = before.sources
-    same = (was.issuer, was.credential) == (sources.issuer, sources.credential)
-    return before.identity if same else None
+    same = (was.issuer, was.credential, was.front_door) == (
+        sources.issuer,
+        sources.credential,
+        sources.front_door,
+    )
+    # With a front door it reads log-ins through the ledger's connections.
+    kept = sources.front_door is None or before.counting is counting
+    return before.identity if same and kept else None
 
 
 def _kept_counting(sources: _Sources, before: Assembly | None) -> Counting | None:

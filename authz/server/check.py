@@ -33,7 +33,7 @@ from authz.envoy import codec
 from authz.server.refusals import Refusals
 from authz.telemetry.recorder import Recorder
 
-_FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
+FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
 # The longest body in which the id of a refused request is looked for: whoever has no token yet
 # sends short messages, and strangers must not make us read long ones.
 _ID_BODY: Final = 16 * 1024
@@ -154,9 +154,11 @@ class Check:
             except Refused as refused:
                 self._refusals.bad_token(address, self._clock())
                 return denied(refused, call.server)
-            except Unavailable:
+            except Unavailable as fault:
                 # Made-up tokens hold a call each for the whole deadline while the issuer hangs.
-                self._refusals.bad_token(address, self._clock())
+                # For a log-in the ledger is asked only of a token whose signature has verified.
+                if fault.dependency != "redis":
+                    self._refusals.bad_token(address, self._clock())
                 raise
         wait = self._refusals.principal_must_wait(principal, self._clock())
         if wait is not None:
@@ -193,7 +195,7 @@ def _too_many(call: Call, wait: int) -> Deny:
 
 
 def _unavailable(call: Call, dependency: str, detail: str) -> Deny:
-    return Deny(_FAULTS.get(dependency, Reason.INTERNAL), detail, call.server)
+    return Deny(FAULTS.get(dependency, Reason.INTERNAL), detail, call.server)
 
 
 def _encode(decision: Decision, request: HttpRequest | None) -> bytes:

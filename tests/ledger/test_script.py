@@ -45,7 +45,7 @@ TARGETS = (token_field("token-1"), person_field(PERSON), client_field(CLIENT), E
 
 
 async def command(ledger: RedisLedger, *words: Any) -> Any:
-    return await ledger._command(*words)
+    return await ledger.command(*words)
 
 
 async def milliseconds(ledger: RedisLedger) -> int:
