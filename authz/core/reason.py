@@ -15,6 +15,7 @@ PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 HEADER_MISMATCH: Final = -32020  # MCP 2026-07-28
 UNSUPPORTED_PROTOCOL_VERSION: Final = -32022  # MCP 2026-07-28
+URL_ELICITATION_REQUIRED: Final = -32042  # MCP 2025-11-25; in place of a row's own, never in one
 
 
 @dataclass(frozen=True, slots=True)
