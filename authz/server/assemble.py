@@ -160,8 +160,7 @@ class Assembly:
         config = settings.config
         options = redis_options(settings, env)
         door = settings.policy.front_door
-        if door is not None and options is None:
-            raise ConfigErrors([NO_REDIS])
+        check_redis(settings, options)
         self.sources = _Sources(
             config.issuer,
             settings.secrets.introspection,
@@ -229,7 +228,7 @@ class Assembly:
 
 
 _POLL: Final = 0.02
-NO_REDIS: Final = Problem(
+_NO_REDIS: Final = Problem(
     "authz.yaml",
     0,
     0,
@@ -237,6 +236,16 @@ NO_REDIS: Final = Problem(
     "the front door keeps its log-ins in Redis, and there is none",
     "write redis.url, or leave front_door out",
 )
+
+
+def check_redis(settings: Settings, options: RedisOptions | None) -> None:
+    """Refuse a front door that could keep no log-in.
+
+    Raises:
+        ConfigErrors: where there is a front door, and no Redis.
+    """
+    if settings.policy.front_door is not None and options is None:
+        raise ConfigErrors([_NO_REDIS])
 
 
 def front_door_tokens(
