@@ -193,5 +193,6 @@ def _client(config: Config, name: str, client: rules.Client) -> KnownClient:
         scopes=None if client.scopes is None else frozenset(client.scopes),
         machine=client.machine,
         assurance=_ASSURANCES[client.assurance],
-        direct=client.machine or (client.login or config.login) == "direct",
+        direct=config.front_door is not None
+        and (client.machine or (client.login or config.login) == "direct"),
     )

@@ -43,7 +43,7 @@ from authz.core.policy import (
     TokenKind,
     is_configured,
 )
-from authz.core.principal import Principal
+from authz.core.principal import Client, Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused, bearer_token, check_shape, single
 from authz.core.second_factor import (
@@ -245,7 +245,8 @@ def _judged(
 def _case(call: Call, message: mcp.Message | None, principal: Principal, policy: Policy) -> _Case:
     rules = _rules(call.server, message)
     known = _known(principal, policy)
-    return _Case(call, message, _narrowed(principal, known, policy), policy, known, rules)
+    narrowed = _narrowed(principal, _most(known, policy))
+    return _Case(call, message, narrowed, policy, known, rules)
 
 
 def _known(principal: Principal, policy: Policy) -> KnownClient | None:
@@ -282,11 +283,15 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
     return message
 
 
-def _narrowed(principal: Principal, known: KnownClient | None, policy: Policy) -> Principal:
+def _most(known: KnownClient | None, policy: Policy) -> frozenset[str] | None:
+    """Return the scopes that the operator lets a client use at most; None for all it was given."""
+    if known is not None:
+        return known.scopes
+    return None if policy.front_door is None else policy.front_door.scopes
+
+
+def _narrowed(principal: Principal, scopes: frozenset[str] | None) -> Principal:
     """Leave out the scopes that the operator did not give to the client, for us and the server."""
-    scopes = None if known is None else known.scopes
-    if known is None and policy.front_door is not None:
-        scopes = policy.front_door.scopes
     if scopes is None or principal.scopes <= scopes:
         return principal
     return replace(principal, scopes=principal.scopes & scopes)
@@ -453,7 +458,16 @@ def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
             Take(bucket_id(limit, principal, call.request.address), limit) for limit in limits
         ),
         grant=None if principal.log_in is None else principal.log_in.grant,
+        self_named=_self_named(principal),
     )
+
+
+def _self_named(principal: Principal) -> Client | None:
+    """Return a client of the front door as it names itself, where we call it otherwise."""
+    log_in = principal.log_in
+    if log_in is None or log_in.client_id == log_in.client:
+        return None
+    return Client(principal.issuer, log_in.client_id)
 
 
 def _offer(case: _Case, query: Query, now: float) -> StepUpTicket | None:

@@ -205,12 +205,13 @@ def test_clients_default_narrows_those_that_are_not_named(
 def test_what_counts_and_what_is_revoked_goes_by_the_name_and_the_grant() -> None:
     """Limits and identity by the client's name, step-ups by the grant, revocation by both."""
     door = policy(server(Rule(second_factor=TOTP, limits=(LIMIT,))), front_door=front_door())
-    who = visitor(log_in(client="dynamic/loopback", grant="g-7", amr=PASSWORD))
+    who = visitor(log_in(client="dynamic/loopback", client_id="signed", grant="g-7", amr=PASSWORD))
 
     query = pending(authorized(who, door)).query
 
     assert who.subject is not None
     assert query.client == Client(ISSUER, "dynamic/loopback")
+    assert query.self_named == Client(ISSUER, "signed")
     assert query.grant == "g-7"
     assert query.step_up_key == StepUpKey(Person(ISSUER, who.subject), "g-7", "files")
 

@@ -18,6 +18,7 @@ from tests.support.valkey import ValkeyServer
 PERSON = Person("https://auth.example.com", "ada")
 CLIENT = Client("https://auth.example.com", "claude")
 GRANT = "grant-1"
+SELF_NAMED = Client(CLIENT.issuer, "https://claude.ai/client.json")
 KEY = StepUpKey(PERSON, GRANT, "files")
 ISSUED = 1_700_000_000
 DAY = 86_400
@@ -40,7 +41,7 @@ def take(name: str = "bucket", *, quota: int = 3, window: int = DAY, cost: int =
 def query(*takes: Take, need: StepUpNeed | None = None, key: StepUpKey = KEY) -> Query:
     """Return a query of ada's with claude."""
     key_if_needed = key if need else None
-    return Query("token-1", PERSON, CLIENT, ISSUED, key_if_needed, need, takes, grant=GRANT)
+    return Query("token-1", PERSON, CLIENT, ISSUED, key_if_needed, need, takes, GRANT, SELF_NAMED)
 
 
 def left(answer: LedgerAnswer) -> list[int]:

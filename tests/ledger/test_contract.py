@@ -32,6 +32,7 @@ from tests.ledger.queries import (
     ISSUED,
     KEY,
     PERSON,
+    SELF_NAMED,
     Contract,
     Subject,
     left,
@@ -200,6 +201,19 @@ OTHERS = [
     grant_field("https://other.example", GRANT),
     grant_field(*CLIENT),
 ]
+
+
+@pytest.mark.attack("revoked-token")
+def test_a_client_is_revoked_by_the_name_that_it_gives_itself_too(contract: Contract) -> None:
+    """A block of one registration ends its tokens, though they count under a common name."""
+
+    async def law(subject: Subject) -> None:
+        await subject.ledger.revoke(client_field(SELF_NAMED), Revocation())
+
+        assert await subject.ledger.take(query()) == Revoked("client")
+        assert isinstance(await subject.ledger.take(replace(query(), self_named=None)), Taken)
+
+    contract(law)
 
 
 @pytest.mark.attack("revoked-token")
