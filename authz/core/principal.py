@@ -70,6 +70,8 @@ class Principal:
         confirmed_at: when the issuer was last asked about it, seconds since the epoch; None where
             nobody asked.
         log_in: what the front door recorded; None for a token that is not of it.
+        signed_for: the signed `client_id` claim of a token of the front door; empty for others,
+            whose client_id it is.
     """
 
     issuer: str
@@ -87,6 +89,7 @@ class Principal:
     opaque: bool = False
     confirmed_at: float | None = None
     log_in: LogIn | None = None
+    signed_for: str = ""
 
     @property
     def grant(self) -> str:

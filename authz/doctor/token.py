@@ -84,6 +84,12 @@ async def examine(
         mend = "see what is said of issuer.introspection"
         return Examined((problem(PART, "not_asked", words, mend),))
     findings = [ok(PART, "verified", f"it verifies: {_whose(principal)}")]
+    door = settings.policy.front_door
+    if door is not None and principal.client_id in door.clients:
+        words = (
+            "it is of the front door: its log-in is on record in Redis, where `authz explain` looks"
+        )
+        return Examined((*findings, note(PART, "front_door", words)), principal)
     findings += _servers(principal, settings.policy, now)
     return Examined(tuple(findings), principal)
 

@@ -155,8 +155,8 @@ class RedisLedger:
         """Record a revocation.
 
         Args:
-            target: `token_field`, `person_field`, `client_field` or EVERYTHING of
-                authz.ledger.keys.
+            target: `token_field`, `person_field`, `client_field`, `grant_field` or EVERYTHING
+                of authz.ledger.keys.
             revocation: what of it is revoked.
 
         Raises:
