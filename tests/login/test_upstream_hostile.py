@@ -187,11 +187,12 @@ def test_nobody_there_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize("play", [_drip, _say_nothing])
-def test_slow_metadata_is_given_up_too(play: Play) -> None:
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_slow_metadata_is_given_up_too(play: Play, call: Call) -> None:
     """Nothing is sent where it is not known where to."""
-    found, served = told(answer(b"{}"), names=play, total=0.3)
+    found, served = told(answer(b"{}"), call, names=play, total=0.3)
 
-    assert found == "issuer: no whole answer in time"
+    assert str(found).startswith("issuer: no ")
     assert served.forms == []
 
 
