@@ -69,8 +69,10 @@ class Browser:
                 waits with in here, so that it can be neither altered nor moved to another browser.
         """
         values = _csrf(request)
-        # One is used again: with a new one for every page, the forms of other tabs would end.
-        value = values[-1] if values else secrets.token_urlsafe(32)
+        # One is used again: with a new one for every page, the forms of other tabs would end; and
+        # all forms of one page share it.
+        fresh = request.scope.setdefault("authz.csrf", secrets.token_urlsafe(32))
+        value = values[-1] if values else str(fresh)
         token = self._sealer.seal(
             f"form-{purpose}", {"of": _digest(value), "about": dict(about or {})}, LIFETIME
         )
@@ -113,11 +115,14 @@ class Browser:
         purpose: str,
         request: Request,
     ) -> None:
-        """Let this browser, and no other, end a transaction. Only an approval may call this.
+        """Let this browser, and no other, end a transaction.
+
+        Only what follows a click may call this: no page gives a browser a cookie that another
+        site could make it fetch.
 
         Args:
-            response: sends the browser to Authelia.
-            state: of the transaction.
+            response: the answer to the click.
+            state: of the transaction: the name under which it comes back.
             transaction: JSON.
             purpose: what the callback's page is for.
             request: the approval, checked; it tells what else the browser keeps.

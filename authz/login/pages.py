@@ -151,7 +151,12 @@ class Pages:
         )
 
     def error(
-        self, status: int, happened: str, do: str, request_id: str = "", again: str = ""
+        self,
+        status: int,
+        happened: str,
+        do: str,
+        request_id: str = "",
+        link: tuple[str, str] | None = None,
     ) -> Response:
         """Return a page that says what went wrong.
 
@@ -160,9 +165,9 @@ class Pages:
             happened: a sentence of ours: no value that a caller chose.
             do: what the person can do, in a sentence of ours.
             request_id: under which the log has it.
-            again: a path of ours that begins anew; empty where there is none.
+            link: where to go on: a URL of ours or the issuer's, and what stands on it.
         """
-        content = {"happened": happened, "do": do, "request_id": request_id, "again": again}
+        content = {"happened": happened, "do": do, "request_id": request_id, "link": link}
         return self.page("error.html", content, status=status)
 
     def go_back(self, url: str, client: FrontClient) -> Response:
