@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import httpx
 import pyotp
 
-from authz.demo.portals import FormPortal, LogInError, Portal
+from authz.demo.portals import FormPortal, FrontDoorPages, LogInError, Portal, is_ours
 
 FORMS = FormPortal()
+_OURS = FrontDoorPages()
 # Log-in, code, consent and a password typed again, each with its redirects, are fewer. What goes on
 # longer goes in circles (Authelia never accepts a log-in for max_age=0).
 _MOST_STEPS = 16
@@ -67,7 +68,8 @@ class Person:
             if page.has_redirect_location:
                 url = urljoin(str(page.url), page.headers["location"])
             else:
-                url = await portal.answer(browser, self, page)
+                answering = _OURS if is_ours(page) else portal
+                url = await answering.answer(browser, self, page)
             if _is_callback(url, authorize_url):
                 return url
         raise LogInError("the log-in goes in circles")

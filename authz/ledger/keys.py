@@ -63,3 +63,8 @@ def person_field(person: Person) -> bytes:
 def client_field(client: Client) -> bytes:
     """Return the field of the revocations that revokes a client's tokens."""
     return b"client:" + digest(*client).encode()
+
+
+def grant_field(issuer: str, grant: str) -> bytes:
+    """Return the field of the revocations that revokes a grant's tokens."""
+    return b"grant:" + digest(issuer, grant).encode()
