@@ -123,6 +123,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters["shown"] = shown
+        self._environment.filters["called"] = called
         self._environment.globals.update(
             style=_STYLE,
             gateway=self._gateway,
@@ -273,6 +274,18 @@ def asker(client: FrontClient, redirect_uri: str) -> Asker:
     facts = (_NOBODY, f"What you allow goes to {host}. {_KNOW_IT}")
     heading = f"an unverified application at {host}"
     return Asker(heading, "unverified", "Unverified", facts, client.title)
+
+
+def called(name: str) -> str:
+    """Return what to call a client whose name is all that is known (`FrontClient.name`)."""
+    kind, slash, rest = name.partition("/")
+    if kind == "https:":
+        return _host(rest.lstrip("/"))
+    if kind != "dynamic" or not slash:
+        return shown(name)
+    if rest == "loopback":
+        return "an unverified program on a computer of yours"
+    return f"an unverified application at {_host(rest)}"
 
 
 def place(redirect_uri: str) -> str:
