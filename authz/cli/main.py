@@ -15,6 +15,7 @@ from authz.cli import (
     envoy_config,
     explain,
     login,
+    pages,
     revocations,
     revoke,
     schema,
@@ -35,6 +36,7 @@ _COMMANDS: Final = (
     revoke,
     revocations,
     serve,
+    pages,
     up,
     demo,
 )
@@ -52,6 +54,7 @@ examples:
   authz revoke --user SUBJECT              take tokens back, at once
   authz revocations                        what is taken back, and how to lift it
   authz serve -c authz.yaml                the service alone
+  authz pages -c authz.yaml                the log-in that clients see, and the step-up
   authz up -c authz.yaml                   Envoy, Valkey and the service on this machine
   authz demo --once                        the whole with a stand-in issuer, and a walk
 

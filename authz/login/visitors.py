@@ -1,4 +1,4 @@
-"""The pages of a log-in: a client sends the browser here, the person decides, Authelia sends it back.
+"""The pages of a log-in: a client sends the browser, the person decides, Authelia sends it back.
 
 Law: showing a page changes nothing and sets nothing but what ties its form to the browser; only a
 click on our own page begins a transaction, and only the browser that clicked ends it.
