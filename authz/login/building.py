@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+import httpx
+
 from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
@@ -68,8 +70,21 @@ class Built:
         means: the parts of the flow, for tests and the command line.
     """
 
-    def __init__(self, settings: Settings, options: RedisOptions, recorder: Recorder) -> None:
-        """Build; `settings` have a front door and its secrets.
+    def __init__(
+        self,
+        settings: Settings,
+        options: RedisOptions,
+        recorder: Recorder,
+        *,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """Build.
+
+        Args:
+            settings: with a front door and its secrets.
+            options: where Redis is.
+            recorder: the log.
+            http: what reaches Authelia; None for the network.
 
         Raises:
             ValueError: where a secret is none.
@@ -79,7 +94,7 @@ class Built:
         config, section = settings.config, _section(settings)
         issuer, url, clock = config.issuer, config.gateway.url, time.time
         sealer = _sealer(settings)
-        self._http = issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
+        self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
         self._upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
         rules = RedirectRules(frozenset(section.private_redirect_uris))
