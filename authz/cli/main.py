@@ -10,6 +10,7 @@ from authz import __version__
 from authz.cli import (
     authelia_config,
     check_config,
+    clients,
     demo,
     doctor,
     envoy_config,
@@ -35,6 +36,7 @@ _COMMANDS: Final = (
     login,
     revoke,
     revocations,
+    clients,
     serve,
     pages,
     up,
@@ -53,6 +55,7 @@ examples:
   authz login authz.yaml --server files    a token to try a server with
   authz revoke --user SUBJECT              take tokens back, at once
   authz revocations                        what is taken back, and how to lift it
+  authz clients                            who has logged in with what; block one
   authz serve -c authz.yaml                the service alone
   authz pages -c authz.yaml                the log-in that clients see, and the step-up
   authz up -c authz.yaml                   Envoy, Valkey and the service on this machine

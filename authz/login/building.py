@@ -214,7 +214,7 @@ class Built:
             await asyncio.sleep(_PRUNE)
 
     def _observe(self, fetched: Fetched) -> None:
-        if fetched.fault is not None:
+        if fetched.fault is not None and fetched.changed:
             self._recorder.fault("issuer", fetched.fault.value)
 
     def _note(self, request_id: str, words: str) -> None:

@@ -58,11 +58,11 @@ class Machines:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [
-            _route(paths.TOKEN, self.token, "POST"),
-            _route(paths.REVOKE, self.revoke, "POST"),
-            _route(paths.REGISTER, self.register, "POST"),
-            _route(paths.METADATA, self.metadata, "GET"),
-            _route(paths.OPENID_METADATA, self.metadata, "GET"),
+            self._route(paths.TOKEN, self.token, "POST"),
+            self._route(paths.REVOKE, self.revoke, "POST"),
+            self._route(paths.REGISTER, self.register, "POST"),
+            self._route(paths.METADATA, self.metadata, "GET"),
+            self._route(paths.OPENID_METADATA, self.metadata, "GET"),
         ]
 
     async def token(self, request: Request) -> Response:
@@ -90,6 +90,23 @@ class Machines:
     async def metadata(self, request: Request) -> Response:  # noqa: ARG002 - one for all
         """Say what there is (RFC 8414)."""
         return JSONResponse(self._document, headers=_ORIGINS | _A_MINUTE)
+
+    def _route(self, path: str, handler: Handler, method: str) -> Route:
+        async def answer(request: Request) -> Response:
+            if request.method == "OPTIONS":
+                allowed = {"Access-Control-Allow-Methods": f"{method}, OPTIONS"}
+                return Response(status_code=204, headers=_ORIGINS | _PREFLIGHT | allowed)
+            try:
+                return await handler(request)
+            except OAuthRefused as refused:
+                body = {"error": refused.error, "error_description": refused.words}
+                return JSONResponse(body, refused.status, _ORIGINS | _NOT_KEPT | refused.headers)
+            except Unavailable as away:
+                detail = f"{away.dependency}: {away.detail}"
+                self._means.tell(path.removeprefix("/"), "unavailable", detail=detail)
+                return _unavailable(away)
+
+        return Route(path, answer, methods=[method, "OPTIONS"])
 
     async def _granted(self, parameters: Parameters) -> Answer:
         match parameters.needed("grant_type"):
@@ -123,23 +140,7 @@ async def _form(request: Request) -> Parameters:
 _PUBLIC: Final = "clients are public here: send client_id alone"
 
 
-def _route(path: str, handler: Handler, method: str) -> Route:
-    async def answer(request: Request) -> Response:
-        if request.method == "OPTIONS":
-            allowed = {"Access-Control-Allow-Methods": f"{method}, OPTIONS"}
-            return Response(status_code=204, headers=_ORIGINS | _PREFLIGHT | allowed)
-        try:
-            return await handler(request)
-        except OAuthRefused as refused:
-            body = {"error": refused.error, "error_description": refused.words}
-            return JSONResponse(body, refused.status, _ORIGINS | _NOT_KEPT | refused.headers)
-        except Unavailable as away:
-            return unavailable(away)
-
-    return Route(path, answer, methods=[method, "OPTIONS"])
-
-
-def unavailable(away: Unavailable) -> Response:
+def _unavailable(away: Unavailable) -> Response:
     """Return the answer where something did not answer: try again, nothing was decided."""
     body = {
         "error": "temporarily_unavailable",
