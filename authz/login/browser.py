@@ -33,7 +33,7 @@ _TRANSACTION: Final = "__Host-authz-tx-"
 _RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
 _MOST: Final = 8  # transactions of a browser
-_MOST_TOGETHER: Final = 16 * 1024  # characters of their cookies: Envoy takes 60 KiB of headers
+_MOST_TOGETHER: Final = 12 * 1024  # characters of their cookies: h11 takes 16 KiB of headers
 _LARGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 20
 
