@@ -64,7 +64,7 @@ def compile_policy(config: Config) -> Policy:
         origins=frozenset(config.gateway.origins),
         servers=MappingProxyType({name: _server(config, name, limits) for name in config.servers}),
         clients=MappingProxyType(
-            {name: _client(name, client) for name, client in config.clients.items()}
+            {name: _client(name, client) for name, client in config.named.items()}
         ),
         limits=limits[""],
         max_body=config.gateway.max_body,

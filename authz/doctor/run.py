@@ -10,7 +10,7 @@ from pathlib import Path
 
 from authz.config.load import Settings
 from authz.doctor import envoy, files, issuer, redis, rehearsal, token
-from authz.doctor.finding import Finding, note
+from authz.doctor.finding import Finding, note, problem
 from authz.doctor.introspection import asking
 from authz.server.redis_options import redis_options
 
@@ -61,7 +61,10 @@ async def examine(
             principals += [one.principal] if one.principal is not None else []
     findings += token.compare(principals)
     options = redis_options(settings, env)
-    if options is None:
+    if options is None and settings.config.front_door is not None:
+        words = "neither authz.yaml nor the environment names one, and the front door needs it"
+        findings.append(problem("redis", "none", words, "write redis.url, or start `authz up`"))
+    elif options is None:
         words = "limits, revocations and step-ups are kept in the process: a restart forgets them"
         findings.append(note("redis", "none", words, "redis.url in authz.yaml"))
     else:

@@ -175,7 +175,7 @@ def _server(principal: Principal, policy: Policy, server: Server, now: float) ->
     decision = authorize(Call(server, request, ""), principal, policy, now)
     if not isinstance(decision, Deny):
         if decision.query.step_up is not None:
-            words = f"{server.name}: it would do after a step-up, which is not built yet"
+            words = f"{server.name}: it would do after a step-up"
             return problem(PART, "second_factor", words, _second_factor(principal))
         return ok(PART, "admitted", f"{server.name}: it would do")
     diagnosis, words, mend = _why(decision, principal, policy, server)

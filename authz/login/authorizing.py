@@ -105,9 +105,7 @@ def state_of(parameters: Parameters) -> str | None:
     return state
 
 
-def check(
-    parameters: Parameters, client: FrontClient, redirect_uri: str, targets: Targets
-) -> Wish:
+def check(parameters: Parameters, client: FrontClient, redirect_uri: str, targets: Targets) -> Wish:
     """Return what is asked for, of a client and redirect URI that are known to be good.
 
     Raises:

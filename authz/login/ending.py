@@ -14,6 +14,7 @@ from authz.login.values import UpstreamRefused
 REVOKED: Final = "revoked by its client"
 REPLAYED: Final = "its code was used twice"
 REUSED: Final = "an old refresh token was used again"
+BY_PERSON: Final = "ended by the person"
 LOST: Final = "its first answer was lost"
 MEANWHILE: Final = "it was ended while it was refreshed"
 REFUSED: Final = "refused by the issuer"
@@ -33,16 +34,21 @@ async def end(
 
     Args:
         means: the parts.
-        subject, grant_id: whose, and which.
+        subject: whose.
+        grant_id: which.
         why: for the list of revocations.
-        two_factor, token, address: what Authelia is told; no token, and it is told nothing.
+        two_factor: through which of our clients.
+        token: one of Authelia's; empty where it is told nothing.
+        address: in whose name it is told.
 
     Raises:
         Unavailable: where Redis did not confirm the end.
     """
     ended = await means.grants.end(subject, grant_id, why)
     if ended is not None:
-        means.tell("end", "ok", client=ended.client, server=ended.server, grant=grant_id, detail=why)
+        means.tell(
+            "end", "ok", client=ended.client, server=ended.server, grant=grant_id, detail=why
+        )
     if token:
         # Nobody can use it any more: refreshes come through here, and access tokens are revoked.
         with suppress(UpstreamRefused, Unavailable):

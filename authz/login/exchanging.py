@@ -78,9 +78,7 @@ class Exchanging:
         )
         lifetime = held["at"] + means.grant_max_age - now
         refresh = seal_refresh(means.sealer, token, lifetime) if token.upstream else None
-        who = Identity(
-            held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"]
-        )
+        who = Identity(held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"])
         grant = _grant(held, token, client, now, refresh)
         try:
             begun = await means.grants.begin(

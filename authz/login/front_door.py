@@ -52,6 +52,20 @@ class Ended:
     client: FrontClient
 
 
+@dataclass(frozen=True, slots=True)
+class _Transaction:
+    """Hold what came back: what the browser kept, and the client as it is now."""
+
+    wish: Wish
+    client: FrontClient
+    grant: str
+    nonce: str
+    verifier: str
+    consented_at: int
+    answer: Answer
+    address: str
+
+
 class FrontDoor:
     """Take a client's request from its first step to our code."""
 
@@ -149,71 +163,62 @@ class FrontDoor:
         if not await means.states.use(parameters.needed("state")):
             raise NotDoneError(problems.USED)
         client = await self._admitted(wish.client_id, wish.redirect_uri)
-        answer = self._answer(wish)
-        url, outcome = await self._ended(transaction, wish, client, answer, parameters, address)
-        means.tell(
-            "callback", outcome, client=client.name, server=wish.server, grant=transaction["grant"]
+        kept = _Transaction(
+            wish=wish,
+            client=client,
+            grant=transaction["grant"],
+            nonce=transaction["nonce"],
+            verifier=transaction["verifier"],
+            consented_at=transaction["at"],
+            answer=self._answer(wish),
+            address=address,
         )
+        url, outcome = await self._ended(kept, parameters)
+        means.tell("callback", outcome, client=client.name, server=wish.server, grant=kept.grant)
         return Ended(url, client)
 
-    async def _ended(
-        self,
-        transaction: Mapping[str, Any],
-        wish: Wish,
-        client: FrontClient,
-        answer: Answer,
-        parameters: Parameters,
-        address: str,
-    ) -> tuple[str, str]:
-        error = parameters.get("error")
+    async def _ended(self, kept: _Transaction, parameters: Parameters) -> tuple[str, str]:
+        answer, error = kept.answer, parameters.get("error")
         if error is not None:
             told = _UPSTREAM.get(error, _SERVER_ERROR)
             return answer.error(*told), told[0]
         try:
             found = await self._means.upstream.exchange(
-                two_factor=wish.two_factor,
+                two_factor=kept.wish.two_factor,
                 code=parameters.get("code") or "",
-                verifier=transaction["verifier"],
+                verifier=kept.verifier,
                 redirect_uri=self._means.url + CALLBACK,
-                nonce=transaction["nonce"],
-                address=address,
+                nonce=kept.nonce,
+                address=kept.address,
             )
         except UpstreamRefused as refused:
             return answer.error(*_SERVER_ERROR), f"server_error: {refused.error}"
-        except Unavailable:
+        except Unavailable as away:
             told = _UPSTREAM["temporarily_unavailable"]
-            return answer.error(*told), told[0]
+            return answer.error(*told), f"{told[0]}: {away.detail}"
         code = secrets.token_urlsafe(32)
         try:
-            await self._issue(code, transaction, wish, client, found, address)
+            await self._issue(code, kept, found)
         except Unavailable:
             # Nobody will ever use them.
             with suppress(UpstreamRefused, Unavailable):
                 await self._means.upstream.revoke(
-                    two_factor=wish.two_factor,
+                    two_factor=kept.wish.two_factor,
                     token=found.tokens.refresh_token or found.tokens.access_token,
-                    address=address,
+                    address=kept.address,
                 )
             raise
         return answer.code(code), "ok"
 
-    async def _issue(
-        self,
-        code: str,
-        transaction: Mapping[str, Any],
-        wish: Wish,
-        client: FrontClient,
-        found: LoggedIn,
-        address: str,
-    ) -> None:
-        tokens, who, grant = found.tokens, found.identity, transaction["grant"]
+    async def _issue(self, code: str, kept: _Transaction, found: LoggedIn) -> None:
+        wish, tokens, who = kept.wish, found.tokens, found.identity
         mark = {
-            "grant": grant,
+            "grant": kept.grant,
             "subject": who.subject,
             "two_factor": wish.two_factor,
             "token": tokens.refresh_token or tokens.access_token,
-            "address": address,
-            "name": client.name,
+            "address": kept.address,
+            "name": kept.client.name,
         }
         payload = {
             **mark,
@@ -230,7 +235,7 @@ class FrontDoor:
             "account": who.account,
             "amr": sorted(who.amr),
             "auth_time": who.auth_time,
-            "at": transaction["at"],
+            "at": kept.consented_at,
         }
         await self._means.codes.issue(code, payload, mark)
 

@@ -319,8 +319,9 @@ def _values(answer: Any) -> list[Any]:
     return list(answer.values()) if isinstance(answer, dict) else list(answer[1::2])
 
 
-def renewed(grant: Grant, log_in: LogIn, *, now: int, expires_at: int, access: str, refresh: str
-            ) -> Grant:
+def renewed(
+    grant: Grant, log_in: LogIn, *, now: int, expires_at: int, access: str, refresh: str
+) -> Grant:
     """Return a grant after a refresh."""
     return replace(
         grant,

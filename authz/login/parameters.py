@@ -13,6 +13,7 @@ from authz.login.values import OAuthRefused
 
 _LONGEST: Final = 64 * 1024
 _MOST: Final = 64
+_UNREADABLE: Final = "the parameters cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,12 @@ def read_parameters(text: str) -> Parameters:
     Raises:
         OAuthRefused: where it is none.
     """
+    if len(text) > _LONGEST or not text.isascii():
+        raise OAuthRefused("invalid_request", _UNREADABLE)
     try:
-        if len(text) > _LONGEST or not text.isascii():
-            raise ValueError
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST, errors="strict")
     except ValueError:
-        raise OAuthRefused("invalid_request", "the parameters cannot be read") from None
+        raise OAuthRefused("invalid_request", _UNREADABLE) from None
     values: dict[str, str] = {}
     repeated, resources = set[str](), dict[str, None]()
     for name, value in pairs:

@@ -10,8 +10,8 @@ from authz.core.ledger import Unavailable
 from authz.ledger.log_ins import Command
 from authz.ledger.script import Script
 
-# A code is `f<payload>\n<mark>` while it is fresh, `u<mark>` once it was used, and `x<mark>` once it
-# was used twice.
+# A code is `f<payload>\n<mark>` while it is fresh, `u<mark>` once it was used, and `x<mark>` once
+# it was used twice.
 TAKE_CODE: Final = Script("""\
 local held = redis.call('GET', KEYS[1])
 if not held then return false end

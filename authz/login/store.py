@@ -67,9 +67,7 @@ class Codes:
         """
         fresh = self._sealer.seal(_CODE, payload, CODE_LIFETIME)
         used = self._sealer.seal(_USED, mark, self._remember + CODE_LIFETIME)
-        await self._command(
-            "SET", self.key(code), f"f{fresh}\n{used}", "EX", CODE_LIFETIME, "NX"
-        )
+        await self._command("SET", self.key(code), f"f{fresh}\n{used}", "EX", CODE_LIFETIME, "NX")
 
     async def take(self, code: str) -> Fresh | Used | None:
         """Return what a code stands for, once; None for what is no code, or none any more.

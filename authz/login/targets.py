@@ -93,9 +93,7 @@ class Targets:
         targets = tuple(self._targets.values())
         if not resources and len(targets) == 1:
             return targets[0]
-        found = [
-            target for target in targets if audience.names(tuple(resources), target.resource)
-        ]
+        found = [target for target in targets if audience.names(tuple(resources), target.resource)]
         # A token for two servers could be replayed by one of them at the other.
         others = set(resources) - {
             form for target in found for form in (target.resource, f"{target.resource}/")

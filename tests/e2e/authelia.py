@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from authz.authelia import implied
 from authz.authelia.clients import PLACEHOLDER
 from authz.config.load import load
+from authz.config.rules import Login
 from authz.demo.person import Person
 from authz.demo.portals import AutheliaPortal, Portal
 from authz.demo.scene import People, Place, environment, listening
@@ -39,7 +40,8 @@ class RealAuthelia:
     def __init__(self, binary: Path) -> None:
         self._binary = binary
 
-    def part(self, place: Place, who: People, machine_secret: str) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+        assert login == "direct"
         folder = place.folder / "authelia"
         folder.mkdir(mode=0o700)
         config = folder / "configuration.json.yml"
