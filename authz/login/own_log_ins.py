@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
+from authz.core.principal import Person
 from authz.login.browser import NotThisBrowserError, read_form
-from authz.login.grants import Grant
 from authz.login.pages import redirect, shown
 from authz.login.step_up import moment
 from authz.login.visits import (
@@ -35,24 +35,53 @@ _START: Final = "log-ins"
 _END: Final = "end-grant"
 _LEAVE: Final = "leave"
 _SESSION: Final = "log-ins-session"
-_WHY: Final = "ended by its person"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnGrant:
+    """Describe one consent of a person's, for that person.
+
+    Attributes:
+        grant: its id.
+        client: the client's name, as rules count it.
+        title: what the client calls itself; never believed.
+        server: the server's name.
+        scopes: what was consented to.
+        began: when, seconds since the epoch.
+        ends: when it ends by itself.
+    """
+
+    grant: str
+    client: str
+    title: str
+    server: str
+    scopes: tuple[str, ...]
+    began: int
+    ends: int
 
 
 class OwnGrants(Protocol):
-    """Where grants are kept (`authz.login.grants.Grants`)."""
+    """Where grants are kept."""
 
-    async def of(self, subject: str) -> Sequence[Grant]:
-        """Return a person's grants."""
+    async def of(self, person: Person) -> Sequence[OwnGrant]:
+        """Return a person's grants.
 
-    async def end(self, subject: str, grant_id: str, why: str) -> Grant | None:
-        """End one of a person's grants; nothing happens where it is not that person's."""
+        Raises:
+            Unavailable: where they cannot be read.
+        """
+
+    async def end(self, person: Person, grant: str, address: str) -> None:
+        """End one of a person's grants, upstream too; nothing where it is not that person's.
+
+        Raises:
+            Unavailable: where it may live on.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class _OwnLogIns:
     parts: Parts
     grants: OwnGrants
-    max_age: int
 
     async def show(self, request: Request) -> Response:
         """Show a person's log-ins, or the way to log in."""
@@ -65,15 +94,15 @@ class _OwnLogIns:
                 set_cookie=cookie,
                 form_to=(self.parts.issuer,),
             )
-        subject = session["subject"]
+        person = Person(self.parts.issuer, session["subject"])
         try:
-            grants = await self.grants.of(subject)
+            grants = await self.grants.of(person)
         except Unavailable:
             return self.parts.problem(request, AWAY)
         leave, cookie = self.parts.browser.form_token(request, _LEAVE)
         content = {
             "account": session["account"],
-            "grants": [self._row(request, subject, grant) for grant in grants],
+            "grants": [self._row(request, person, grant) for grant in _newest_first(grants)],
             "leave_token": leave,
         }
         return self.parts.pages.page("log_ins.html", content, set_cookie=cookie, form_to=())
@@ -114,7 +143,8 @@ class _OwnLogIns:
             # The form names whose it is: in the meantime another may have logged in here.
             if session is None or session["subject"] != about["subject"]:
                 return redirect(self.parts.origin + PATH)
-            await self.grants.end(session["subject"], about["grant"], _WHY)
+            person = Person(self.parts.issuer, session["subject"])
+            await self.grants.end(person, about["grant"], self.parts.address(request))
         except NotThisBrowserError:
             return self.parts.problem(request, NOT_THIS_BROWSER)
         except Unavailable:
@@ -137,20 +167,20 @@ class _OwnLogIns:
         except NotThisBrowserError:
             return None
 
-    def _row(self, request: Request, subject: str, grant: Grant) -> Mapping[str, Any]:
-        about = {"grant": grant.id, "subject": subject}
+    def _row(self, request: Request, person: Person, grant: OwnGrant) -> Mapping[str, Any]:
+        about = {"grant": grant.grant, "subject": person.subject}
         token, _ = self.parts.browser.form_token(request, _END, about)
         return {
             "grant": grant,
-            "began": moment(grant.created_at),
-            "ends": moment(grant.created_at + self.max_age),
+            "began": moment(grant.began),
+            "ends": moment(grant.ends),
             "form_token": token,
         }
 
 
-def routes(parts: Parts, grants: OwnGrants, max_age: int) -> list[Route]:
-    """Return the routes of one's own log-ins; a grant lasts for `max_age` seconds at most."""
-    own = _OwnLogIns(parts, grants, max_age)
+def routes(parts: Parts, grants: OwnGrants) -> list[Route]:
+    """Return the routes of one's own log-ins."""
+    own = _OwnLogIns(parts, grants)
     return [
         Route(PATH, own.show, methods=["GET"]),
         Route(PATH, own.log_in, methods=["POST"]),
@@ -158,3 +188,7 @@ def routes(parts: Parts, grants: OwnGrants, max_age: int) -> list[Route]:
         Route(f"{PATH}/end", own.end, methods=["POST"]),
         Route(f"{PATH}/leave", own.leave, methods=["POST"]),
     ]
+
+
+def _newest_first(grants: Sequence[OwnGrant]) -> Sequence[OwnGrant]:
+    return sorted(grants, key=lambda grant: grant.began, reverse=True)

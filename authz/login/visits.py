@@ -126,8 +126,8 @@ class Parts:
         origin: the gateway's, as browsers send it.
         issuer: as tokens name it.
         browser, pages, upstream: what their names say.
-        use: uses the state of a transaction up; tells whether this was the first time. Raises
-            `Unavailable` where that cannot be known (`authz.login.store.States.use`).
+        used: records the state of a transaction; tells whether it had been used before. Raises
+            `Unavailable` where that cannot be known.
         address: returns a request's own address, for Authelia.
         clock: seconds since the epoch.
         note: is told what went wrong: the request's id, fixed words.
@@ -138,7 +138,7 @@ class Parts:
     browser: Browser
     pages: Pages
     upstream: Upstream
-    use: Callable[[str], Awaitable[bool]]
+    used: Callable[[str], Awaitable[bool]]
     address: Callable[[Request], str]
     clock: Callable[[], float]
     note: Callable[[str, str], None] = lambda _id, _words: None
@@ -238,7 +238,7 @@ async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
     except UpstreamRefused as error:
         raise NotDoneError(_FOREIGN) from error
     try:
-        if not await parts.use(state):
+        if await parts.used(state):
             raise NotDoneError(_USED)
         if answer.get("error") == "access_denied":
             raise NotDoneError(_DENIED)

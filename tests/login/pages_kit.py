@@ -11,13 +11,14 @@ import httpx
 from starlette.applications import Starlette
 
 from authz.core.ledger import StepUpKey, Unavailable
+from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
 from authz.demo.issuer import create_app
 from authz.demo.issuer.run import forwarded_headers
 from authz.login import own_log_ins, step_up
 from authz.login.browser import Browser
-from authz.login.grants import Grant
+from authz.login.own_log_ins import OwnGrant
 from authz.login.pages import Pages
 from authz.login.visits import Parts
 from authz.tokens.sealing import Sealer
@@ -29,7 +30,6 @@ ORIGIN: Final = "https://mcp.example.test"
 FROM_OUR_PAGE: Final = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
 START: Final = f"{ORIGIN}/authz/step-up"
 LOG_INS: Final = f"{ORIGIN}/authz/log-ins"
-MAX_AGE: Final = 30 * 86400
 
 
 @dataclass
@@ -60,29 +60,28 @@ class States:
 
     seen: set[str] = field(default_factory=set)
 
-    async def use(self, state: str) -> bool:
-        fresh = state not in self.seen
+    async def used(self, state: str) -> bool:
+        before = state in self.seen
         self.seen.add(state)
-        return fresh
+        return before
 
 
 @dataclass
 class Kept:
     """Grants by person."""
 
-    grants: dict[str, list[Grant]] = field(default_factory=dict)
+    grants: dict[str, list[OwnGrant]] = field(default_factory=dict)
     ended: list[tuple[str, str]] = field(default_factory=list)
 
-    async def of(self, subject: str) -> tuple[Grant, ...]:
-        return tuple(self.grants.get(subject, ()))
+    async def of(self, person: Person) -> list[OwnGrant]:
+        return list(self.grants.get(person.subject, ()))
 
-    async def end(self, subject: str, grant_id: str, why: str) -> Grant | None:
-        for grant in self.grants.get(subject, []):
-            if grant.id == grant_id:
-                self.grants[subject].remove(grant)
-                self.ended.append((subject, grant_id))
-                return grant
-        return None
+    async def end(self, person: Person, grant: str, address: str) -> None:
+        for each in self.grants.get(person.subject, []):
+            if each.grant == grant:
+                self.grants[person.subject].remove(each)
+                self.ended.append((person.subject, grant))
+                return
 
 
 @dataclass
@@ -205,7 +204,7 @@ def gateway(world: World) -> Iterator[Gateway]:
             browser=Browser(sealer, ORIGIN),
             pages=Pages(ORIGIN, ISSUER),
             upstream=stand.authelia,
-            use=States().use,
+            used=States().used,
             address=lambda request: request.headers["x-forwarded-for"],
             clock=world.clock,
             note=lambda request_id, words: notes.append(f"{request_id}: {words}"),
@@ -213,7 +212,7 @@ def gateway(world: World) -> Iterator[Gateway]:
         app = Starlette(
             routes=[
                 *step_up.routes(parts, sealer, records),
-                *own_log_ins.routes(parts, grants, MAX_AGE),
+                *own_log_ins.routes(parts, grants),
             ]
         )
         yield Gateway(world, stand, sealer, parts, app, records, grants, notes)

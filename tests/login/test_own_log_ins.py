@@ -8,12 +8,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from authz.login.grants import Grant
+from authz.login.own_log_ins import OwnGrant
 from tests.demo.kit import BOB, JOHN, World
 from tests.login.pages_kit import (
     FROM_OUR_PAGE,
     LOG_INS,
-    ORIGIN,
     Gateway,
     forms,
     gateway,
@@ -31,25 +30,8 @@ def pages(world: World) -> Iterator[Gateway]:
         yield found
 
 
-def grant(name: str, title: str = "", client: str = "https://claude.ai") -> Grant:
-    return Grant(
-        id=name,
-        account="",
-        client=client,
-        client_id="x",
-        title=title,
-        server="notes",
-        resource=f"{ORIGIN}/notes",
-        scopes=("mcp:notes",),
-        two_factor=True,
-        created_at=1795380000,
-        used_at=1795380600,
-        amr=(),
-        auth_time=1795380000,
-        expires_at=1795384000,
-        access="a",
-        refresh="b",
-    )
+def grant(name: str, title: str = "", client: str = "https://claude.ai") -> OwnGrant:
+    return OwnGrant(name, client, title, "notes", ("mcp:notes",), 1795380000, 1797972000)
 
 
 def log_in(pages: Gateway, browser: httpx.AsyncClient, username: str = "john") -> httpx.Response:

@@ -167,7 +167,7 @@ async def site() -> AsyncIterator[Site]:
             browser=browser,
             pages=pages,
             upstream=issuer,
-            use=States().use,
+            used=States().used,
             address=lambda request: "192.0.2.10",
             clock=lambda: NOW,
         )
