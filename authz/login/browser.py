@@ -55,7 +55,8 @@ class Browser:
     def __init__(self, sealer: Sealer, origin: str) -> None:
         """Take the sealer, and the gateway's origin as browsers send it (no path, no slash)."""
         self._sealer = sealer
-        self._origin = origin
+        # RFC 6454, section 6.2: a browser sends no default port, and lower case.
+        self._origin = origin.lower().removesuffix(":443" if origin[:6] == "https:" else ":80")
 
     def form_token(
         self, request: Request, purpose: str = CONSENT, about: Mapping[str, Any] | None = None

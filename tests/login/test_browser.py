@@ -167,6 +167,22 @@ def test_origin(browser: Browser, headers: list[tuple[str, str]]) -> None:
     assert refused(browser, jar.post(headers), form, "consent")
 
 
+@pytest.mark.parametrize(
+    ("configured", "sent"),
+    [
+        ("https://mcp.example.test:443", ORIGIN),
+        ("https://MCP.example.test", ORIGIN),
+        ("https://mcp.example.test:8443", ORIGIN + ":8443"),
+        ("http://localhost:80", "http://localhost"),
+    ],
+)
+def test_origin_as_browsers_send_it(clock: Clock, configured: str, sent: str) -> None:
+    """The gateway's origin is known however it was written."""
+    browser, jar = Browser(Sealer(["a" * 32], clock), configured), Jar()
+    form = shown(browser, jar)
+    assert not refused(browser, jar.post([("origin", sent)]), form, "consent")
+
+
 @pytest.mark.attack("consent-cross-site")
 def test_form_of_another(browser: Browser, clock: Clock) -> None:
     """Another browser's, another page's, an old, an altered, a missing token: refused."""

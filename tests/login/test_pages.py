@@ -309,6 +309,8 @@ def test_go_back() -> None:
     assert page.headers["refresh"] == f"0; url={url}"
     assert f'href="{url.replace("&", "&amp;")}"' in text(page)
     assert "You are logged in" in words(page)
+    denied = PAGES.go_back("cursor://x/callback?error=access_denied&state=b", CLIENT)
+    assert "You are not logged in" in words(denied)
 
 
 @pytest.mark.parametrize("url", ["https://a/\r\nx: y", "https://a/ b", "https://a/é", ""])
