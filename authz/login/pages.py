@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -172,7 +172,7 @@ class Pages:
         return self.page("error.html", content, status=status)
 
     def go_back(self, url: str, client: FrontClient) -> Response:
-        """Return the page after a log-in that ends in an application of a private scheme.
+        """Return the page at the end of what a client of a private scheme began.
 
         A redirect would leave an empty window behind, since nothing is loaded from such a URL.
 
@@ -186,7 +186,9 @@ class Pages:
         scheme = urlsplit(url).scheme.lower()
         if not _URL.match(url) or not _SCHEME.match(scheme) or scheme in _NO_LINKS:
             raise ValueError("no URL to go back to")
-        response = self.page("go_back.html", {"url": url, "claim": client.title})
+        failed = "error" in parse_qs(urlsplit(url).query, keep_blank_values=True)
+        content = {"url": url, "claim": client.title, "failed": failed}
+        response = self.page("go_back.html", content)
         response.headers["Refresh"] = f"0; url={url}"
         return response
 
