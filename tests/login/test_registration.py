@@ -244,7 +244,7 @@ def forged() -> list[str]:
 
 
 @pytest.mark.attack("registration-forged")
-@pytest.mark.parametrize("client_id", forged())
+@pytest.mark.parametrize("client_id", forged(), ids=[str(each) for each in range(len(forged()))])
 def test_what_we_did_not_sign_is_no_registration(client_id: str) -> None:
     """Altered, cut, extended, or made by somebody else."""
     with pytest.raises(NotRegistered):
