@@ -228,6 +228,8 @@ def test_what_is_allowed_is_plain(tail: str) -> None:
         (CLAUDE, "claude.ai"),
         ("https://example.com:8443/cb", "example.com"),
         ("https://[2001:db8::1]/cb", "[2001:db8::1]"),
+        ("https://nas/cb", "nas."),
+        ("https://cursor/cb", "cursor."),
         (CURSOR, "cursor"),
         ("http://127.0.0.1:1/cb", "loopback"),
         ("http://[::1]/cb", "loopback"),
