@@ -1,6 +1,7 @@
 """Fetching what strangers name: from the open Internet, within bounds, and from nowhere inside."""
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from authz.demo import certificates
 from authz.demo.serving import ANYWHERE, Tls, serve
+from authz.login.documents import Documents
 from authz.login.fetching import (
     LARGEST,
     Fetched,
@@ -25,6 +27,8 @@ from authz.login.fetching import (
     SystemResolver,
     is_public,
 )
+from authz.login.redirects import RedirectRules
+from authz.login.values import FrontClient
 
 HOST = "client.example.test"
 URL = f"https://{HOST}/client.json"
@@ -164,12 +168,15 @@ class Names:
 
 
 def failure(fetcher: Fetcher, url: str = URL, host: str = HOST) -> FetchFailed:
-    async def scene() -> FetchFailed:
+    return asyncio.run(refused_in_time(fetcher, url, host))
+
+
+async def refused_in_time(fetcher: Fetcher, url: str, host: str) -> FetchFailed:
+    """Far longer than any patience here, and no test's business but for those who are slow."""
+    async with asyncio.timeout(20):
         with pytest.raises(FetchFailed) as caught:
             await fetcher(url, host)
-        return caught.value
-
-    return asyncio.run(scene())
+    return caught.value
 
 
 @pytest.mark.attack("document-inside")
@@ -321,9 +328,7 @@ def not_fetched(
 ) -> FetchFailed:
     async def scene() -> FetchFailed:
         async with served(page, files, **how) as fetcher:
-            with pytest.raises(FetchFailed) as caught:
-                await fetcher(url, host)
-            return caught.value
+            return await refused_in_time(fetcher, url, host)
 
     return asyncio.run(scene())
 
@@ -493,3 +498,52 @@ def test_what_speaks_no_tls_is_no_document(answer: bytes, files: certificates.Pa
             return caught.value
 
     assert asyncio.run(scene()).passing
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 50_000,
+    ],
+)
+def test_what_speaks_no_http_is_no_document(answer: bytes, files: certificates.Paths) -> None:
+    """Cut short, something else, or header fields without an end."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(files.certificate, files.key)
+
+    async def scene() -> FetchFailed:
+        server = await asyncio.start_server(raw(answer), LOCAL, 0, ssl=tls)
+        async with server:
+            fetcher = Fetcher(
+                Names([[LOCAL]]),
+                public=lambda _: True,
+                trust=trusting(files),
+                port=server.sockets[0].getsockname()[1],
+            )
+            return await refused_in_time(fetcher, URL, HOST)
+
+    assert asyncio.run(scene()).passing
+
+
+# --- the whole way -------------------------------------------------------------------------------
+
+
+def test_a_document_becomes_a_client(files: certificates.Paths) -> None:
+    """From the URL over real TLS to what the consent page shows."""
+    said = {"client_id": URL, "client_name": "A", "redirect_uris": [f"https://{HOST}/cb"]}
+    page = Page(json.dumps(said).encode())
+
+    async def scene() -> FrontClient:
+        async with served(page, files) as fetcher:
+            documents = Documents(fetcher, RedirectRules())
+            await documents.find(URL)
+            return await documents.find(URL)
+
+    client = asyncio.run(scene())
+
+    assert client.redirect_uris == (f"https://{HOST}/cb",)
+    assert client.verified_host == HOST
+    assert len(page.seen) == 1

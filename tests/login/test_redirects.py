@@ -77,6 +77,7 @@ HOSTILE = [
     "https://claude.ai./cb",
     "https://.claude.ai/cb",
     "https://claude..ai/cb",
+    "https://" + "a." * 130 + "ai/cb",
     "https://*.claude.ai/cb",
     "https://2130706433/cb",
     "https://0x7f.1/cb",
