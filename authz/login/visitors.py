@@ -108,6 +108,8 @@ class Visitors:
             ended = await self._door.come_back(transaction, parameters, address_of(request))
             response = self._leave(ended)
         except NotDoneError as error:
+            if error.problem is problems.FOREIGN:
+                raise  # the true answer may still come
             response = self._parts.problem(request, error.problem)
         self._parts.browser.forget(response, state)
         return response
