@@ -38,11 +38,14 @@ _BASE_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "X-Robots-Tag": "noindex",
 }
+# Cuts a page off from whoever opened it. Not for the pages that a client's log-in goes through: one
+# that runs in a browser opens them in a window and waits there for its own callback, which finds it
+# by `window.opener`, and the header would take that away for good.
+_ALONE: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
 # Never an address. Pages with a form say at least the origin: under `no-referrer` a browser would
 # send `Origin: null` with the form (Fetch, "append a request Origin header"), and no check could
 # tell it from another site's.
@@ -149,6 +152,7 @@ class Pages:
             },
             set_cookie=set_cookie,
             form_to=(self._issuer, consent.redirect_uri),
+            alone=False,
         )
 
     def error(
@@ -200,6 +204,7 @@ class Pages:
         status: int = 200,
         set_cookie: str | None = None,
         form_to: Sequence[str] | None = None,
+        alone: bool = True,
     ) -> Response:
         """Return a page.
 
@@ -210,9 +215,11 @@ class Pages:
             set_cookie: what it sets.
             form_to: the URLs, beside our own, that a form of it may lead to; None where it has
                 no form.
+            alone: whether it is cut off from whoever opened it.
         """
         text = self._environment.get_template(template).render(content)
-        response = HTMLResponse(text, status, headers=_BASE_HEADERS)
+        headers = _BASE_HEADERS | (_ALONE if alone else {})
+        response = HTMLResponse(text, status, headers=headers)
         response.headers["Content-Security-Policy"] = _policy(form_to)
         response.headers["Referrer-Policy"] = _WITHOUT if form_to is None else _WITH_FORM
         if set_cookie is not None:

@@ -100,10 +100,19 @@ def test_headers(name: str) -> None:
     assert page.headers["x-frame-options"] == "DENY"
     assert page.headers["cache-control"] == "no-store"
     assert page.headers["x-content-type-options"] == "nosniff"
-    assert page.headers["cross-origin-opener-policy"] == "same-origin"
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "permissions-policy" in page.headers
     assert ("<form" in text(page)) == (found["form-action"] != "'none'")
+
+
+def test_opener() -> None:
+    """A page is cut off from whoever opened it, but for those that a client's log-in goes through:
+    a client in a browser waits for its window.
+    """
+    header = "cross-origin-opener-policy"
+    alone = {name for name, page in every_page().items() if header in page.headers}
+    assert alone == {"error", "go_back", "log_in"}
+    assert header not in redirect("https://auth.example.com/x").headers
 
 
 def test_referrer() -> None:
