@@ -260,7 +260,8 @@ def shown(text: str) -> str:
         marks = marks + 1 if kind[0] == "M" else 0
         if character == " " or (kind[0] not in "CZ" and marks <= 2):  # noqa: PLR2004
             kept.append(character)
-    line = "".join(kept).strip()
+    # Once more: where a hidden character stood between two blanks there are two now.
+    line = " ".join("".join(kept).split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
