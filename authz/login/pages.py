@@ -26,6 +26,7 @@ _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _LONGEST: Final = 100  # characters of a foreign text on a page
+_MARKS: Final = 2  # on one letter
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,252})\Z")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,62}\Z")
 _URL: Final = re.compile(r"[!-~]{1,8192}\Z")  # printable ASCII: fit for a header
@@ -253,16 +254,20 @@ def shown(text: str) -> str:
     Control and format characters go (the bidi overrides of Unicode TR36 are such), and so do
     private and unassigned ones; marks are kept to two at a time; blanks are one space.
     """
+    visible = (" " if each.isspace() else each for each in text if _is_shown(each))
     kept: list[str] = []
     marks = 0
-    for character in " ".join(text.split()):
-        kind = unicodedata.category(character)
-        marks = marks + 1 if kind[0] == "M" else 0
-        if character == " " or (kind[0] not in "CZ" and marks <= 2):  # noqa: PLR2004
+    # Counted last: between two marks of one letter there may have been what is gone now.
+    for character in " ".join("".join(visible).split()):
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks <= _MARKS:
             kept.append(character)
-    # Once more: where a hidden character stood between two blanks there are two now.
-    line = " ".join("".join(kept).split())
+    line = "".join(kept)
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _is_shown(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character)[0] not in "CZ"
 
 
 def asker(client: FrontClient, redirect_uri: str) -> Asker:
