@@ -113,8 +113,9 @@ def _whose(asked: Asked) -> Target:
     if arguments.grant is not None:
         return entries.grant(issuer, _name("--grant", arguments.grant))
     client_id = _name("--client", arguments.client)
-    known = asked.settings.config.clients
-    if known and client_id not in known and asked.settings.policy.front_door is None:
+    known = asked.settings.config.named
+    strangers = asked.settings.config.strangers is not None
+    if known and client_id not in known and not strangers:
         print("authz: authz.yaml names no such client, and refuses it anyway", file=sys.stderr)
     return entries.client(Client(issuer, client_id))
 

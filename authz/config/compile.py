@@ -30,9 +30,6 @@ DEFAULT_LIMITS: Final = (
     rules.Limit.model_validate({"per": ["client", "user"], "rate": "60/minute"}),
 )
 
-# The entry of `clients` that narrows what clients of the front door may use that are not named.
-DEFAULT: Final = "default"
-
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
 _ASSURANCES: Final = {None: Method.NONE, "two_factor": Method.ANY, "totp": Method.TOTP}
 _SIGNED: Final = frozenset({"jwt"})
@@ -77,11 +74,7 @@ def compile_policy(config: Config) -> Policy:
         origins=frozenset(config.gateway.origins),
         servers=MappingProxyType({name: _server(config, name, limits) for name in config.servers}),
         clients=MappingProxyType(
-            {
-                name: _client(config, name, client)
-                for name, client in config.clients.items()
-                if not is_default(config, name)
-            }
+            {name: _client(config, name, client) for name, client in config.named.items()}
         ),
         front_door=_front_door(config),
         limits=limits[""],
@@ -166,16 +159,11 @@ def _factor(asked: rules.SecondFactor) -> SecondFactor:
     )
 
 
-def is_default(config: Config, name: str) -> bool:
-    """Tell whether an entry of `clients` is no client: what is said of all that are not named."""
-    return config.front_door is not None and name == DEFAULT
-
-
 def _front_door(config: Config) -> FrontDoor | None:
     door = config.front_door
     if door is None:
         return None
-    default = config.clients.get(DEFAULT)
+    default = config.default_client
     scopes = None if default is None else default.scopes
     hosts = door.metadata_hosts
     return FrontDoor(

@@ -7,7 +7,8 @@ Law: what is wrong with one value is found here, what is wrong between values in
 them. Defaults are written in the file's own notation and validated like anything else.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
@@ -27,6 +28,9 @@ from authz.config.scalars import Rate, Tcp, Unix, duration
 
 # "none" and the HMAC family are missing on purpose: neither proves who signed.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
+
+# The entry of `clients` that is no client: it narrows those which are not configured.
+DEFAULT: Final = "default"
 
 
 class Keys(Section):
@@ -122,13 +126,13 @@ class Issuer(Section):
 class FrontDoor(Section):
     """The log-in that MCP clients see, with Authelia behind it, and the step-up."""
 
-    key_file: Annotated[str, scalars.KEY_FILE] = field(
+    key_file: Annotated[str, scalars.DOOR_KEY_FILE] = field(
         "The private key of both clients at Authelia (`private_key_jwt`), PEM: P-256 or RSA."
     )
     key_id: Annotated[str, scalars.KEY_ID] | None = field(
         "The `key_id` of its public half at Authelia; needed where that knows several.", None
     )
-    seal_file: Annotated[str, scalars.SECRET_FILE] | None = field(
+    seal_file: Annotated[str, scalars.SEAL_FILE] | None = field(
         "The file of the keys that refresh tokens and links are sealed with, one a line, the "
         "newest first; older ones still open. Left out: made of `key_file`.",
         None,
@@ -282,7 +286,8 @@ class Config(Section):
     )
     redis: Redis = field("Where limits, revocations and step-ups are kept.", {})
     clients: FrozenMap[ClientId, Client] = field(
-        "What is known of clients, by client id. Where any is named, others are refused.",
+        "What is known of clients, by client id. Where any is named, others are refused, unless "
+        "they come by the front door; `default` says which `scopes` these may have at most.",
         {},
         examples=[{"claude": {"scopes": ["mcp:files"]}}],
     )
@@ -298,6 +303,49 @@ class Config(Section):
     def login(self) -> Login:
         """Return where clients log in unless their own entry says otherwise."""
         return self.issuer.login or ("direct" if self.front_door is None else "front_door")
+
+    @property
+    def default_client(self) -> Client | None:
+        """Return what narrows clients that come by the front door and are not configured."""
+        return self.clients.get(DEFAULT)
+
+    @property
+    def named(self) -> Mapping[str, Client]:
+        """Return the clients that are configured, `default` not among them."""
+        return {name: client for name, client in self.clients.items() if name != DEFAULT}
+
+    def login_of(self, name: str) -> Login:
+        """Return where a configured client logs in; one without a person never by the door."""
+        client = self.clients[name]
+        return "direct" if client.machine else client.login or self.login
+
+    @property
+    def direct(self) -> Mapping[str, Client]:
+        """Return the configured clients that log people in at the issuer itself."""
+        return {
+            name: client
+            for name, client in self.named.items()
+            if not client.machine and self.login_of(name) == "direct"
+        }
+
+    @property
+    def strangers(self) -> Client | None:
+        """Return what is known of clients that are not configured; None where no door takes any."""
+        door = self.front_door
+        if door is None or self.login == "direct":
+            return None
+        if not door.registration and door.metadata_hosts == ():
+            return None
+        return self.default_client or Client.model_validate({})
+
+    @property
+    def logs_in(self) -> bool:
+        """Tell whether anybody logs in at the front door."""
+        if self.front_door is None:
+            return False
+        return self.login == "front_door" or any(
+            self.login_of(name) == "front_door" for name in self.named
+        )
 
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""

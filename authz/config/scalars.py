@@ -187,6 +187,10 @@ SECRET_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/re
 KEY_FILE: Final = Notation(
     "an absolute path", FILE.pattern, "/run/secrets/introspection.pem", secret=True
 )
+DOOR_KEY_FILE: Final = Notation(
+    "an absolute path", FILE.pattern, "/run/secrets/front-door.pem", secret=True
+)
+SEAL_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/seal", secret=True)
 KEY_ID: Final = Notation("a key id of printable ASCII", r"[\x21-\x7e]{1,128}", "authz-es256")
 
 # --- listen addresses ----------------------------------------------------------------------------

@@ -213,6 +213,14 @@ class RedisLedger:
         value = encode_step_up(method, auth_time)
         await self.command("SET", self._keys.step_up(key), value, "EX", ttl)
 
+    async def end_step_up(self, key: StepUpKey) -> None:
+        """Forget a step-up, where there is one.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        await self.command("DEL", self._keys.step_up(key))
+
     async def ping(self) -> None:
         """Return where Redis answers.
 

@@ -8,8 +8,7 @@ from typing import Final
 
 from authz.config.load import Settings, load
 from authz.server import pyvoy
-from authz.server.assemble import check_redis
-from authz.server.redis_options import redis_options
+from authz.server.redis_options import require_redis
 from authz.server.service import Listeners, Service
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
@@ -41,11 +40,11 @@ def serve(
     """
 
     def read() -> Settings:
-        return load(configuration, env)
+        settings = load(configuration, env)
+        require_redis(settings, env, configuration)
+        return settings
 
     settings = read()
-    # Before a transport is chosen: it is no reason for another one.
-    check_redis(settings, redis_options(settings, env))
     config = settings.config
     recorder = Recorder(Metrics(), Log(config.telemetry.log))
     for problem in settings.warnings:

@@ -20,10 +20,10 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.registry import HeaderParameter
 
+from authz.config.sealing_keys import sealing_lines
 from authz.core.strict_json import StrictJsonError, loads
 
 LONGEST: Final = 12 * 1024  # characters of a sealed value; Authelia's tokens are a tenth of it
-_MIN_SECRET: Final = 32  # characters of a line of the file
 _REGISTRY: Final = jwe.JWERegistry(
     {"typ": HeaderParameter("purpose", "str"), "kid": HeaderParameter("key", "str")},
     ["dir", "A256GCM"],
@@ -42,10 +42,7 @@ def sealing_secrets(file: str | None, private_key: str) -> tuple[str, ...]:
     """
     if file is None:
         return (private_key,)
-    lines = tuple(line.strip() for line in file.splitlines() if line.strip())
-    if not lines or any(len(line) < _MIN_SECRET for line in lines):
-        raise ValueError("it holds no key, or one of less than 32 characters")
-    return lines
+    return sealing_lines(file)
 
 
 class Sealer:

@@ -3,6 +3,7 @@
 Law: a ticket that does not open, or is not whole, is none.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from authz.core.second_factor import Method, StepUpNeed
@@ -16,14 +17,7 @@ _TEXTS: Final = ("issuer", "subject", "grant", "client", "account", "server")
 
 def seal_ticket(sealer: Sealer, ticket: StepUpTicket) -> str:
     """Return the ticket as a text for a link."""
-    value: dict[str, Any] = {name: getattr(ticket, name) for name in _TEXTS}
-    value |= {
-        "tool": ticket.tool,
-        "method": int(ticket.need.method),
-        "age": ticket.need.max_login_age,
-        "at": ticket.at,
-    }
-    return sealer.seal(_PURPOSE, value, LIFETIME)
+    return sealer.seal(_PURPOSE, ticket_value(ticket), LIFETIME)
 
 
 def open_ticket(sealer: Sealer, text: str) -> StepUpTicket:
@@ -32,7 +26,26 @@ def open_ticket(sealer: Sealer, text: str) -> StepUpTicket:
     Raises:
         NotSealedError: where it is none, or too old.
     """
-    value = sealer.open(_PURPOSE, text)
+    return ticket_of(sealer.open(_PURPOSE, text))
+
+
+def ticket_value(ticket: StepUpTicket) -> dict[str, Any]:
+    """Return the ticket as JSON, for whatever is sealed around it."""
+    value: dict[str, Any] = {name: getattr(ticket, name) for name in _TEXTS}
+    return value | {
+        "tool": ticket.tool,
+        "method": int(ticket.need.method),
+        "age": ticket.need.max_login_age,
+        "at": ticket.at,
+    }
+
+
+def ticket_of(value: Mapping[str, Any]) -> StepUpTicket:
+    """Return the ticket of a value that was sealed.
+
+    Raises:
+        NotSealedError: where it is not whole.
+    """
     try:
         return StepUpTicket(
             **{name: value[name] for name in _TEXTS},
