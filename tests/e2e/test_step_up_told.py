@@ -1,9 +1,10 @@
 """The official client is told of a step-up through the real Envoy, in both eras."""
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from tests.support import edge
 from tests.support.envoy import running_envoy
 from tests.support.gateway import GATEWAY, tls
 
+ROOT = Path(__file__).parents[2]
+MCP1 = ROOT / ".venv-mcp1" / "bin" / "python"
+AGENT = ROOT / "tests" / "e2e" / "mcp1_step_up.py"
 SETTINGS = """\
 issuer: {{url: https://auth.example.test, internal: http://issuer:9091}}
 gateway:
@@ -39,13 +43,14 @@ class ThroughEnvoy(Scene):
     """The same person and agent, and Envoy between them and the check."""
 
     @asynccontextmanager
-    async def client(self, mode: str, *, elicits: bool = True) -> AsyncIterator[Client]:
+    async def edge(self) -> AsyncIterator[str]:
+        """Run Envoy, the check and the server; give the server's URL."""
+        check, capabilities = self.checked()
         async with serve(upstream(self.ran), ANYWHERE) as port:
-            with ExitStack() as stack:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
+            with tempfile.TemporaryDirectory(prefix="e") as name:
+                folder = Path(name)
                 (folder / "tls").mkdir()
                 edge.certificate(folder / "tls", 1, GATEWAY, swap=False)
-                check, capabilities = self.checked()
                 transport = GrpcTransport(check, Health(), max_body=1 << 20)
                 transport.listen(f"unix:{folder}/check")
                 await transport.start()
@@ -60,25 +65,29 @@ class ThroughEnvoy(Scene):
                 running = running_envoy(rendered, folder, folder / "admin")
                 envoy = await asyncio.to_thread(running.__enter__)
                 try:
-                    async with (
-                        httpx2.AsyncClient(
-                            verify=tls("http/1.1"),
-                            headers={"host": GATEWAY, "authorization": "Bearer a.b.c"},
-                            event_hooks={"response": [self.seen]},
-                        ) as http,
-                        Client(
-                            streamable_http_client(
-                                f"https://127.0.0.1:{envoy.port('gateway')}/files", http_client=http
-                            ),
-                            mode=mode,
-                            elicitation_callback=self.person if elicits else None,  # type: ignore[arg-type]  # a context of any kind
-                        ) as client,
-                    ):
-                        yield client
+                    yield f"https://127.0.0.1:{envoy.port('gateway')}/files"
                 finally:
                     await asyncio.to_thread(running.__exit__, None, None, None)
                     await transport.stop(0)
                     await capabilities.aclose()
+
+    @asynccontextmanager
+    async def client(self, mode: str, *, elicits: bool = True) -> AsyncIterator[Client]:
+        callback: Any = self.person if elicits else None
+        async with (
+            self.edge() as url,
+            httpx2.AsyncClient(
+                verify=tls("http/1.1"),
+                headers={"host": GATEWAY, "authorization": "Bearer a.b.c"},
+                event_hooks={"response": [self.seen]},
+            ) as http,
+            Client(
+                streamable_http_client(url, http_client=http),
+                mode=mode,
+                elicitation_callback=callback,
+            ) as client,
+        ):
+            yield client
 
     async def seen(self, response: httpx2.Response) -> None:
         """Write down what came back instead of the tool's answer."""
@@ -145,3 +154,27 @@ def test_an_agent_that_shows_no_links_is_told_in_words(mode: str) -> None:
 
     play(run)
     assert (scene.ran, scene.told) == ([], [403])
+
+
+@pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
+def test_an_agent_of_the_older_sdk_gets_the_elicitation_and_calls_again() -> None:
+    """SDK 1.x, whose own class for error -32042 reads ours."""
+    scene = ThroughEnvoy()
+    pipe = asyncio.subprocess.PIPE
+
+    async def run() -> None:
+        async with scene.edge() as url:
+            words = (str(AGENT), url, GATEWAY, "a.b.c", "delete_note")
+            agent = await asyncio.create_subprocess_exec(str(MCP1), *words, stdin=pipe, stdout=pipe)
+            assert agent.stdin is not None
+            assert agent.stdout is not None
+            told = json.loads(await agent.stdout.readline())
+            assert told["version"] == "2025-11-25"
+            assert told["url"].startswith("https://mcp.example.test/authz/step-up?ticket=")
+            scene.ledger.stepped_up = True
+            agent.stdin.write(b"\n")
+            assert json.loads(await agent.stdout.readline()) == {"error": False}
+            assert await agent.wait() == 0
+
+    play(run)
+    assert scene.ran == ["delete_note"]
