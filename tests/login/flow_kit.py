@@ -90,6 +90,7 @@ class Schedule:
 
     async def bury(self) -> None:
         """End what never ended, and what that began."""
+        self.free = True
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
