@@ -15,7 +15,7 @@ KEY: Final = "front-door.pem"
 ONE_FACTOR: Final = "authz-one-factor"
 TWO_FACTOR: Final = "authz-two-factor"
 OLD_SCRIPT: Final = "old-script"  # talks to the issuer itself: nobody knows how it logged in
-_LOOPBACK: Final = "http://127.0.0.1/callback"
+_LOOPBACK: Final = ("http://127.0.0.1/callback", "http://[::1]/callback")
 _SERVERS: Final = ("notes", "board", "files")
 _SIGNED: Final = "RS256"
 _CALLBACK: Final = "/authz/callback"
@@ -96,9 +96,10 @@ def clients(gateway: str, folder: Path) -> tuple[RegisteredClient, ...]:
     )
     old = RegisteredClient(
         OLD_SCRIPT,
-        (_LOOPBACK,),
-        ("openid", "offline_access", "mcp:notes", "mcp:board"),
-        audience,
+        _LOOPBACK,
+        ("mcp:notes", "mcp:board", "offline_access"),
+        audience[:2],
+        authorization_policy="one_factor",
         access_token=_SIGNED,
     )
     return (two, one, old)

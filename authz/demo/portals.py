@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import httpx
 
 # The ids of forms on pages of the front door.
-_OURS: Final = frozenset({"consent", "step-up"})
+_OURS: Final = frozenset({"consent", "step-up", "log-in"})
 
 
 class LogInError(Exception):
@@ -137,7 +137,7 @@ def is_ours(page: httpx.Response) -> bool:
 
 
 class FrontDoorPages:
-    """Answer the front door's pages: consent, and the beginning of a step-up."""
+    """Answer the front door's pages: consent, the beginning of a step-up, of one's own log-ins."""
 
     async def answer(
         self, browser: httpx.AsyncClient, person: Knowledge, page: httpx.Response

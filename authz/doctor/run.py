@@ -68,5 +68,7 @@ async def examine(
         words = "limits, revocations and step-ups are kept in the process: a restart forgets them"
         findings.append(note("redis", "none", words, "redis.url in authz.yaml"))
     else:
-        findings += await redis.examine(options, clock)
+        findings += await redis.examine(
+            options, clock, front_door=settings.config.front_door is not None
+        )
     return findings + envoy.examine(settings, asked.admin, named=asked.admin_named)

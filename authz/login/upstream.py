@@ -9,7 +9,8 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -106,13 +107,16 @@ class Authelia:
         """
         # Whoever could not trade the code in afterwards is not sent to log in first.
         self._locks.check(_TOKEN, _plain(address))
+        with _in_time("no metadata in time"):
+            async with asyncio.timeout(self._total):
+                authorize = (await self._metadata()).authorize
         answer = await self._ask(_PUSHED, asked.two_factor, _request(asked), address)
         request_uri = answer.get("request_uri")
         if not isinstance(request_uri, str) or _REQUEST_URI.match(request_uri) is None:
             raise Unavailable("issuer", "request_uri is malformed")
         client_id = self._clients[asked.two_factor].client_id
         query = urlencode({"client_id": client_id, "request_uri": request_uri})
-        return f"{(await self._metadata()).authorize}?{query}"
+        return f"{authorize}?{query}"
 
     async def exchange(
         self,
@@ -197,14 +201,13 @@ class Authelia:
         ):
             raise Unavailable("issuer", "the refresh token is malformed")
         try:
-            async with asyncio.timeout(self._total):
-                principal, identity = await self._proofs.check(access, identifying, expected)
+            with _in_time("no keys in time"):
+                async with asyncio.timeout(self._total):
+                    principal, identity = await self._proofs.check(access, identifying, expected)
         except NotProven as error:
             if error.foreign:
                 raise UpstreamRefused("invalid_grant") from error
             raise Unavailable("issuer", error.words) from error
-        except TimeoutError as error:
-            raise Unavailable("issuer", "no keys in time") from error
         tokens = UpstreamTokens(access, refresh, principal.expires_at, principal.scopes)
         return LoggedIn(tokens, identity)
 
@@ -214,15 +217,14 @@ class Authelia:
         address = _plain(address)
         self._locks.check(endpoint, address)
         try:
-            async with asyncio.timeout(self._total), self._lanes.lane():
-                # Whoever waited may have been locked meanwhile.
-                self._locks.check(endpoint, address)
-                return await self._send(endpoint, two_factor, form, address)
+            with _in_time("no whole answer in time"):
+                async with asyncio.timeout(self._total), self._lanes.lane():
+                    # Whoever waited may have been locked meanwhile.
+                    self._locks.check(endpoint, address)
+                    return await self._send(endpoint, two_factor, form, address)
         except TooMany as error:
             self._locks.lock(endpoint, address, error.seconds)
             raise Unavailable("issuer", "too many failures of this address") from error
-        except TimeoutError as error:
-            raise Unavailable("issuer", "no whole answer in time") from error
 
     async def _send(
         self, endpoint: str, two_factor: bool, form: Mapping[str, str], address: str
@@ -263,6 +265,15 @@ class Authelia:
             raise Unavailable("issuer", "authorization_endpoint is elsewhere")
         targets = {name: self._address.endpoint(name, document.get(name)) for name in _ENDPOINTS}
         return _Metadata(authorize, targets)
+
+
+@contextmanager
+def _in_time(words: str) -> Iterator[None]:
+    """Turn a time-out into a fault of Authelia's."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable("issuer", words) from error
 
 
 def _is_below(url: str, home: str) -> bool:

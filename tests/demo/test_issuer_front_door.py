@@ -175,3 +175,36 @@ def test_where_our_page_says_no_its_words_are_told() -> None:
 
     with pytest.raises(LogInError, match="That did not work"):
         ask(CONSENT, person(), no)
+
+
+DONE = """<h1>Done</h1><form method="post" action="/authz/step-up/end">
+<input type="hidden" name="form_token" value="x"><button class="end">End it now</button></form>"""
+
+
+def test_a_visit_ends_where_nothing_more_is_asked_for() -> None:
+    """A step-up: the click, the portal, and the page that says what happened, not pressed."""
+
+    def pages(request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if request.url.host == "auth.example.test":
+            portal = '<form method="post" action="/"><input name="password"></form>'
+            if request.method == "GET":
+                return httpx.Response(200, html=portal)
+            return httpx.Response(303, headers={"location": f"{GATEWAY}/authz/step-up/callback"})
+        if path == "/authz/step-up" and request.method == "GET":
+            return httpx.Response(200, html=START)
+        if path == "/authz/step-up/callback":
+            return httpx.Response(303, headers={"location": "/authz/step-up/done"})
+        if path == "/authz/step-up/done":
+            return httpx.Response(200, html=DONE)
+        assert path == "/authz/consent"
+        return httpx.Response(303, headers={"location": f"{ISSUER}/"})
+
+    async def run() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(pages)) as browser:
+            return await person().visit(browser, f"{GATEWAY}/authz/step-up?ticket=t")
+
+    page = asyncio.run(run())
+
+    assert page.url.path == "/authz/step-up/done"
+    assert "Done" in page.text
