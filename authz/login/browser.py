@@ -33,7 +33,7 @@ _TRANSACTION: Final = "__Host-authz-tx-"
 _RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
 _MOST: Final = 8  # transactions of a browser
-_MOST_TOGETHER: Final = 16 * 1024  # characters of their cookies: Envoy takes 60 KiB of headers
+_MOST_TOGETHER: Final = 12 * 1024  # characters of their cookies: h11 takes 16 KiB of headers
 _LARGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 20
 
@@ -55,7 +55,8 @@ class Browser:
     def __init__(self, sealer: Sealer, origin: str) -> None:
         """Take the sealer, and the gateway's origin as browsers send it (no path, no slash)."""
         self._sealer = sealer
-        self._origin = origin
+        # RFC 6454, section 6.2: a browser sends no default port, and lower case.
+        self._origin = origin.lower().removesuffix(":443" if origin[:6] == "https:" else ":80")
 
     def form_token(
         self, request: Request, purpose: str = CONSENT, about: Mapping[str, Any] | None = None

@@ -24,6 +24,7 @@ from authz.login.visits import (
     Parts,
     Visit,
     arrive,
+    aside,
     depart,
     forget,
 )
@@ -122,12 +123,7 @@ class _OwnLogIns:
         try:
             arrived = await arrive(self.parts, request, _VISIT)
         except NotDoneError as error:
-            response = self.parts.problem(request, error.problem)
-            return (
-                response
-                if error.problem is NOT_THIS_BROWSER
-                else forget(self.parts, request, response)
-            )
+            return aside(self.parts, request, error.problem)
         response = redirect(self.parts.origin + PATH)
         found = arrived.identity
         session = {"subject": found.subject, "account": shown(found.account)}

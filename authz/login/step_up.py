@@ -11,7 +11,6 @@ A `max_age` of 0 can never be met there (it would ask for ever), so 1 is the lea
 
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -44,8 +43,10 @@ from authz.login.visits import (
     Problem,
     Visit,
     arrive,
+    aside,
     depart,
     forget,
+    problem_route,
 )
 from authz.tokens.sealing import NotSealedError, Sealer
 from authz.tokens.tickets import open_ticket, ticket_of, ticket_value
@@ -75,7 +76,7 @@ _TOO_LARGE: Final = Problem(
     "Nothing was done. Tell the people who run this gateway: a name in it is too long.",
     "ticket too long",
 )
-_OTHER_PERSON: Final = Problem(
+OTHER_PERSON: Final = Problem(
     403,
     "You are logged in as somebody else",
     "Nothing was recorded: the call was made for another account than the one that you are logged "
@@ -83,14 +84,14 @@ _OTHER_PERSON: Final = Problem(
     "account that it uses.",
     "another person",
 )
-_ONLY_PASSWORD: Final = Problem(
+ONLY_PASSWORD: Final = Problem(
     403,
     "You logged in without the second factor that is asked for",
     "Nothing was recorded: you logged in with a password only, and a second factor is asked for. "
     "Set one up at the log-in service if you have none, then let your assistant try again.",
     "no second factor",
 )
-_NO_CODE: Final = Problem(
+NO_CODE: Final = Problem(
     403,
     "You logged in without a one-time code",
     "Nothing was recorded: a one-time code (TOTP) is asked for, and this log-in was made with "
@@ -98,7 +99,7 @@ _NO_CODE: Final = Problem(
     "the one-time code.",
     "no one-time code",
 )
-_TOO_OLD: Final = Problem(
+TOO_OLD: Final = Problem(
     403,
     "Your log-in is too old for this",
     "Nothing was recorded: a more recent log-in is asked for. Log out at the log-in service, then "
@@ -111,15 +112,6 @@ _ENDED: Final = Problem(
     "What was recorded stays as it is. You can close this page.",
     "no result",
 )
-
-# What is missing, by name: the callback sends the browser on to a clean address with it, so that
-# no code stays in its history.
-_PROBLEMS: Final[Mapping[str, Problem]] = {
-    "other-person": _OTHER_PERSON,
-    "only-password": _ONLY_PASSWORD,
-    "no-code": _NO_CODE,
-    "too-old": _TOO_OLD,
-}
 
 
 class StepUps(Protocol):
@@ -179,22 +171,25 @@ class _StepUp:
         try:
             arrived = await arrive(self.parts, request, _VISIT)
             ticket = ticket_of(arrived.kept)
-            result = await self._recorded(ticket, arrived.identity)
-            name = secrets.token_urlsafe(32)
-            response = redirect(f"{self.parts.origin}{PATH}/done?{urlencode({'of': name})}")
-            kept = {"ticket": ticket_value(ticket), **result}
-            self.parts.browser.begin(response, name, kept, _DONE, request)
-            response.background = arrived.end
-        except NotDoneError as error:
-            response = self.parts.problem(request, error.problem)
-            if error.problem is NOT_THIS_BROWSER:
+            missing = lacks(ticket, arrived.identity, self.parts.clock())
+            if missing is not None:
+                response = aside(self.parts, request, missing, log_out=True)
+                response.background = arrived.end
                 return response
+            result = await self._recorded(ticket, arrived.identity)
+        except NotDoneError as error:
+            return aside(self.parts, request, error.problem)
         except Unavailable:
-            response = self.parts.problem(request, AWAY)
+            return aside(self.parts, request, AWAY)
+        name = secrets.token_urlsafe(32)
+        response = redirect(f"{self.parts.origin}{PATH}/done?{urlencode({'of': name})}")
+        kept = {"ticket": ticket_value(ticket), **result}
+        self.parts.browser.begin(response, name, kept, _DONE, request)
+        response.background = arrived.end
         return forget(self.parts, request, response)
 
     async def done(self, request: Request) -> Response:
-        """Say what was recorded, or what is missing."""
+        """Say what was recorded."""
         try:
             kept = self.parts.browser.take(request, request.query_params.get("of", ""), _DONE)
             ticket = ticket_of(kept["ticket"])
@@ -202,9 +197,6 @@ class _StepUp:
             return self.parts.problem(request, _ENDED)
         back = f"{self.parts.origin}{PATH}/done?{urlencode({'of': request.query_params['of']})}"
         log_out = self.parts.upstream.log_out_url(back)
-        if "problem" in kept:
-            link = (log_out, "Log out there")
-            return self.parts.problem(request, _PROBLEMS[kept["problem"]], link)
         about = {name: kept["ticket"][name] for name in ("issuer", "subject", "grant", "server")}
         token, cookie = self.parts.browser.form_token(request, _END, about)
         content = {
@@ -253,16 +245,12 @@ class _StepUp:
         Raises:
             Unavailable: where it could not be recorded.
         """
-        now = self.parts.clock()
-        missing = lacks(ticket, identity, now)
-        if missing:
-            return {"problem": missing}
         method = methods(identity.amr)
         age = ticket.need.max_login_age
         key = StepUpKey(Person(ticket.issuer, ticket.subject), ticket.grant, ticket.server)
         kept = max(LIFETIME, age or 0)
         await self.records.record_step_up(key, method, identity.auth_time, kept)
-        until = int(now) + kept if age is None else identity.auth_time + age
+        until = int(self.parts.clock()) + kept if age is None else identity.auth_time + age
         return {
             "account": shown(identity.account),
             "method": int(method),
@@ -272,7 +260,7 @@ class _StepUp:
 
 
 def routes(parts: Parts, sealer: Sealer, records: StepUps) -> list[Route]:
-    """Return the routes of the step-up."""
+    """Return the routes of the step-up, and of what went wrong in a visit."""
     step_up = _StepUp(parts, sealer, records)
     return [
         Route(PATH, step_up.start, methods=["GET"]),
@@ -280,23 +268,24 @@ def routes(parts: Parts, sealer: Sealer, records: StepUps) -> list[Route]:
         Route(_VISIT.callback, step_up.callback, methods=["GET"]),
         Route(f"{PATH}/done", step_up.done, methods=["GET"]),
         Route(f"{PATH}/end", step_up.end, methods=["POST"]),
+        problem_route(parts),
     ]
 
 
-def lacks(ticket: StepUpTicket, identity: Identity, now: float) -> str:
-    """Return what a log-in lacks of what a ticket asks for, by name; empty where nothing.
+def lacks(ticket: StepUpTicket, identity: Identity, now: float) -> Problem | None:
+    """Return what a log-in lacks of what a ticket asks for; None where nothing.
 
     The rule is the check's own (`satisfies`): what is recorded here is what counts there.
     """
     if identity.subject != ticket.subject:
-        return "other-person"
+        return OTHER_PERSON
     rule = SecondFactor(ticket.need.method, ticket.need.max_login_age)
     proof = Proof(Evidence.STEP_UP, methods(identity.amr), identity.auth_time)
     if satisfies(rule, proof, now):
-        return ""
+        return None
     if proves(rule, proof):
-        return "too-old"
-    return "no-code" if Method.ANY in proof.method else "only-password"
+        return TOO_OLD
+    return NO_CODE if Method.ANY in proof.method else ONLY_PASSWORD
 
 
 def asked_age(need: StepUpNeed) -> int | None:

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from urllib.parse import urlencode
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.login.browser import Browser, NotThisBrowserError
@@ -22,6 +24,8 @@ from authz.login.values import Asked, Identity, LoggedIn, UpstreamRefused
 
 _SCOPES: Final = frozenset({"openid", "profile"})
 _STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+PROBLEM: Final = "/authz/problem"
+_ASIDE: Final = "problem"
 _PARAMETERS: Final = ("code", "error", "iss", "state")
 
 
@@ -109,6 +113,12 @@ _REFUSED: Final = Problem(
     "The log-in service did not accept this gateway's request",
     "Nothing was done. Try again once; if it stays, tell the people who run this gateway.",
     "Authelia refused",
+)
+_GONE: Final = Problem(
+    404,
+    "There is nothing here any more",
+    "You can close this page.",
+    "no problem to tell",
 )
 AWAY: Final = Problem(
     503,
@@ -259,6 +269,44 @@ async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
         raise NotDoneError(AWAY) from error
     end = BackgroundTask(_end, parts.upstream, visit.two_factor, found.tokens.access_token, address)
     return Arrived(transaction["kept"], found.identity, end)
+
+
+def aside(parts: Parts, request: Request, problem: Problem, *, log_out: bool = False) -> Response:
+    """Send the browser from a callback to a clean address that tells a problem.
+
+    A page at the callback's own address would leave a code and a state in the browser's history.
+    What never was this browser's own is told in place: it is nobody's secret here.
+    """
+    if problem is NOT_THIS_BROWSER:
+        return parts.problem(request, problem)
+    parts.note(request_id(request), problem.note or problem.happened)
+    name = secrets.token_urlsafe(32)
+    url = f"{parts.origin}{PROBLEM}?{urlencode({'of': name})}"
+    response = redirect(url)
+    kept = {
+        "status": problem.status,
+        "happened": problem.happened,
+        "do": problem.do,
+        "request_id": request_id(request),
+        "link": [parts.upstream.log_out_url(url), "Log out there"] if log_out else None,
+    }
+    parts.browser.begin(response, name, kept, _ASIDE, request)
+    return forget(parts, request, response)
+
+
+def problem_route(parts: Parts) -> Route:
+    """Return the route that `aside` leads to."""
+
+    async def show(request: Request) -> Response:
+        try:
+            kept = parts.browser.take(request, request.query_params.get("of", ""), _ASIDE)
+        except NotThisBrowserError:
+            return parts.problem(request, _GONE)
+        return parts.pages.error(
+            kept["status"], kept["happened"], kept["do"], kept["request_id"], kept["link"]
+        )
+
+    return Route(PROBLEM, show, methods=["GET"])
 
 
 def forget(parts: Parts, request: Request, response: Response) -> Response:
