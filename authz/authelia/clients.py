@@ -77,7 +77,7 @@ def registered(config: Config, key: PublicKey | None) -> Iterator[Registered]:
     for name, known in config.named.items():
         if known.machine:
             yield _machine(config, name, known)
-        elif config.login_of(name) == "direct":
+        elif name in config.direct:
             yield _person(config, name, known)
     if config.issuer.introspection is not None:
         yield _introspecting(config.issuer.introspection, key)

@@ -320,6 +320,15 @@ class Config(Section):
         return "direct" if client.machine else client.login or self.login
 
     @property
+    def direct(self) -> Mapping[str, Client]:
+        """Return the configured clients that log people in at the issuer itself."""
+        return {
+            name: client
+            for name, client in self.named.items()
+            if not client.machine and self.login_of(name) == "direct"
+        }
+
+    @property
     def strangers(self) -> Client | None:
         """Return what is known of clients that are not configured; None where no door takes any."""
         door = self.front_door

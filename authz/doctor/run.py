@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from authz.config.load import Settings
-from authz.doctor import envoy, files, issuer, redis, rehearsal, token
+from authz.doctor import envoy, files, front_door, issuer, redis, rehearsal, token
 from authz.doctor.finding import Finding, note, problem
 from authz.doctor.introspection import asking
 from authz.server.redis_options import redis_options
@@ -50,6 +50,7 @@ async def examine(
     findings += found.findings
     if asked.rehearse and found.metadata:
         findings += await rehearsal.rehearse(settings.config, found.metadata)
+        findings += await front_door.examine(settings, found.metadata)
     async with asking(settings) as who:
         if who is not None and found.metadata:
             findings += await who.examine(settings)
