@@ -43,11 +43,14 @@ class Refreshing:
         *,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
         patience: float = PATIENCE,
+        polls: int = _POLLS,
     ) -> None:
-        """Take the parts, how to wait, and how long Authelia has."""
+        """Take the parts, how to wait, how long Authelia has, and how often to look."""
         self._means = means
         self._pause = pause
         self._patience = patience
+        self._polls = polls
+        self._works: set[asyncio.Task[Mapping[str, Any]]] = set()
 
     async def refresh(self, parameters: Parameters) -> Mapping[str, Any]:
         """Return the answer to a token request with a refresh token.
@@ -65,7 +68,7 @@ class Refreshing:
             raise OAuthRefused("invalid_scope", "the person did not consent to these scopes")
         await self._check_still_good(token, client_id)
         name = digest(text)
-        for _ in range(_POLLS):
+        for _ in range(self._polls):
             await self._alive(token)
             found = await self._means.refreshes.answer(name)
             if found is not None:
@@ -73,7 +76,9 @@ class Refreshing:
             holder = secrets.token_hex(16)
             if await self._means.refreshes.lock(name, holder):
                 # Whoever hangs up must not take the answer of Authelia with him.
-                work = asyncio.ensure_future(self._locked(token, client_id, name, holder))
+                work = asyncio.create_task(self._locked(token, client_id, name, holder))
+                self._works.add(work)
+                work.add_done_callback(self._works.discard)
                 return await asyncio.shield(work)
             await self._pause(_POLL)
         raise Unavailable("issuer", _BUSY)

@@ -15,9 +15,9 @@ from authz.core.principal import LogIn
 from authz.ledger.keys import Keys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.log_ins import LogIns
-from tests.demo.kit import JOHN
+from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play
-from tests.login.front import CLAUDE, GATEWAY, ISSUER, LOOPBACK, Client, Stage, bob, john
+from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, bob, john
 
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
 
