@@ -134,7 +134,7 @@ def test_the_official_client_logs_in_and_calls_a_tool(
         async with stage(tmp_path, keys, name) as it, it.network.browser() as browser:
             login = LogIn(JOHN, browser)
             auth = provider(it.url, client_id, CALLBACK, login)
-            async with connect(it.network, it.url, auth, mode, seen) as client:
+            async with connect(it.network, it.url, auth, mode, seen=seen) as client:
                 result = await client.call_tool("whoami", {})
             return result.structured_content, login
 
