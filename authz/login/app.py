@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz.core.ledger import Unavailable
 from authz.login import problems
+from authz.login.attempts import TooManyError
 from authz.login.pages import request_id
 from authz.login.requests import REQUEST_ID
-from authz.login.visitors import TooManyError
 from authz.login.visits import AWAY, NotDoneError, Parts
 from authz.telemetry.recorder import Recorder
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import httpx
@@ -24,7 +25,7 @@ from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revoking import MARGIN
 from authz.login import own_log_ins, step_up
 from authz.login.app import App
-from authz.login.attempts import Attempts
+from authz.login.attempts import APPROVALS, Attempts
 from authz.login.blocks import Blocks
 from authz.login.browser import Browser
 from authz.login.documents import Documents
@@ -128,6 +129,7 @@ class Built:
             ),
             blocks=Blocks(command, keys),
             log_ins=LogIns(command, keys),
+            attempts=Attempts(clock),
             grant_max_age=max_age,
             clock=clock,
             tell=self._tell,
@@ -155,6 +157,7 @@ class Built:
 
     def _app(self, sealer: Sealer) -> App:
         config, means = self._settings.config, self.means
+        attempts = means.attempts
         parts = Parts(
             origin=means.url,
             issuer=config.issuer.url,
@@ -163,10 +166,11 @@ class Built:
             upstream=self._upstream,
             used=self._used,
             address=address_of,
+            pace=partial(attempts.pace, APPROVALS),
             clock=means.clock,
             note=self._note,
         )
-        visitors = Visitors(FrontDoor(means), parts, Attempts(means.clock))
+        visitors = Visitors(FrontDoor(means), parts, attempts)
         machines = Machines(means, server_metadata(config), Refreshing(means))
         routes = [
             *visitors.routes(),

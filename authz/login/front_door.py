@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from authz.core.ledger import Unavailable
 from authz.login import problems
+from authz.login.attempts import LOG_INS
 from authz.login.authorizing import Answer, SentBackError, Wish, again, check, state_of
 from authz.login.means import Means
 from authz.login.parameters import Parameters, read_parameters
@@ -196,19 +197,26 @@ class FrontDoor:
         except Unavailable as away:
             told = _UPSTREAM["temporarily_unavailable"]
             return answer.error(*told), f"{told[0]}: {away.detail}"
+        if self._means.attempts.take_of(LOG_INS, found.identity.subject):
+            await self._forget(kept, found)
+            told = _UPSTREAM["temporarily_unavailable"]
+            return answer.error(*told), "too many log-ins of one person"
         code = secrets.token_urlsafe(32)
         try:
             await self._issue(code, kept, found)
         except Unavailable:
-            # Nobody will ever use them.
-            with suppress(UpstreamRefused, Unavailable):
-                await self._means.upstream.revoke(
-                    two_factor=kept.wish.two_factor,
-                    token=found.tokens.refresh_token or found.tokens.access_token,
-                    address=kept.address,
-                )
+            await self._forget(kept, found)
             raise
         return answer.code(code), "ok"
+
+    async def _forget(self, kept: _Transaction, found: LoggedIn) -> None:
+        """End Authelia's tokens, which nobody will ever use."""
+        with suppress(UpstreamRefused, Unavailable):
+            await self._means.upstream.revoke(
+                two_factor=kept.wish.two_factor,
+                token=found.tokens.refresh_token or found.tokens.access_token,
+                address=kept.address,
+            )
 
     async def _issue(self, code: str, kept: _Transaction, found: LoggedIn) -> None:
         wish, tokens, who = kept.wish, found.tokens, found.identity

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from authz.ledger.log_ins import LogIns
+from authz.login.attempts import Attempts
 from authz.login.blocks import Blocks
 from authz.login.grants import Grants
 from authz.login.store import Codes, Refreshes, States
@@ -96,6 +97,7 @@ class Means:
         clients, upstream, registers: ports.
         sealer: for what clients keep.
         codes, states, refreshes, grants, blocks, log_ins: in Redis.
+        attempts: how often who asks, in this process.
         grant_max_age: seconds from the consent.
         clock: seconds since the epoch.
         tell: the log.
@@ -113,6 +115,7 @@ class Means:
     grants: Grants
     blocks: Blocks
     log_ins: LogIns
+    attempts: Attempts
     grant_max_age: int
     clock: Callable[[], float]
     tell: Tell

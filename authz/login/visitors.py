@@ -33,19 +33,6 @@ _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"
 
 
-class TooManyError(Exception):
-    """Say that an address has to wait.
-
-    Attributes:
-        seconds: how long.
-    """
-
-    def __init__(self, seconds: int) -> None:
-        """Keep how long."""
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
 class Visitors:
     """Answer browsers."""
 
@@ -133,6 +120,4 @@ class Visitors:
         return self._parts.pages.go_back(ended.url, client)
 
     def _pace(self, limit: Limit, request: Request) -> None:
-        seconds = self._attempts.take(limit, address_of(request))
-        if seconds:
-            raise TooManyError(seconds)
+        self._attempts.pace(limit, address_of(request))

@@ -18,6 +18,7 @@ from authz.core.policy import Policy, Rule, Server
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.login.attempts import Attempts
 from authz.login.blocks import Blocks
 from authz.login.grants import Grants
 from authz.login.means import Means
@@ -245,6 +246,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         ),
         blocks=Blocks(command, keys),
         log_ins=LogIns(command, keys),
+        attempts=Attempts(time.time),
         grant_max_age=30 * 86_400,
         clock=time.time,
         tell=lambda step, outcome, **_: told.append((step, outcome)),
