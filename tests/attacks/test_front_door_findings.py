@@ -4,16 +4,28 @@ Law: whoever has no log-in costs Authelia nothing beyond the pace of an address,
 cannot spend more of Authelia or of Redis than a person's use of it.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
+from authz.ledger.keys import Keys as Names
+from authz.ledger.keys import grant_field
+from authz.ledger.log_ins import LogIns
+from authz.ledger.records import Revocation
+from authz.login.app import EACH
 from authz.login.attempts import LOG_INS
+from authz.login.browser import read_form
+from authz.login.pages import asker, place
+from authz.login.values import FrontClient, Kind
 from authz.tokens.tickets import seal_ticket
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
@@ -158,3 +170,169 @@ def test_log_ins_of_one_person_are_paced(play: Play) -> None:
         assert "code" in await other.log_in(bob())
 
     play(scene)
+
+
+# --- what one address can hold ----------------------------------------------------------------
+
+
+def asked(app: Any, path: str, address: str, receive: Any) -> "asyncio.Task[int]":
+    """Ask the pages as Envoy would; the task's result is the status."""
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [
+            (b"x-forwarded-for", address.encode()),
+            (b"content-type", b"application/x-www-form-urlencoded"),
+            (b"origin", GATEWAY.encode()),
+        ],
+    }
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    async def ask() -> int:
+        await app(scope, receive, send)
+        return statuses[0]
+
+    return asyncio.create_task(ask())
+
+
+@pytest.mark.parametrize("path", ["/token", "/authz/consent", "/authz/log-ins"])
+def test_one_address_does_not_hold_all_there_is(play: Play, path: str) -> None:
+    """Bodies that never come are a bounded part of the pages' places; a neighbour has others."""
+
+    async def scene(found: Stage) -> None:
+        end = asyncio.Event()
+
+        async def never() -> dict[str, Any]:
+            await end.wait()
+            return {"type": "http.disconnect"}
+
+        async def at_once() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        app = found.built.app
+        slow = [asked(app, path, f"2001:db8::{number:x}", never) for number in range(EACH)]
+        await asyncio.sleep(0)
+        assert await asked(app, path, "2001:db8::ffff:1", at_once) == 429
+        assert await asked(app, path, "2001:db8:0:1::1", at_once) in (400, 403)
+        end.set()
+        assert not {429, 500} & set(await asyncio.gather(*slow))
+        assert await asked(app, path, "2001:db8::ffff:1", at_once) in (400, 403)
+
+    play(scene)
+
+
+def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forms of pages have the time of every other body."""
+    monkeypatch.setattr("authz.login.browser.PATIENCE", 0.0)
+
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+    scope = {"type": "http", "method": "POST", "headers": [kind]}
+    assert asyncio.run(read_form(Request(scope, never))) == {}
+
+
+# --- what a person is shown, and what is really ended --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://app.localhost/cb", "https://127.0.0.2/cb", "https://[::ffff:7f00:1]/cb"]
+)
+@pytest.mark.parametrize("kind", [Kind.DOCUMENT, Kind.CONFIGURED])
+def test_no_spelling_of_this_machine_is_vouched_for(uri: str, kind: Kind) -> None:
+    """Whatever program listens there; a host that vouches for it does not vouch for that."""
+    verified = "good.example" if kind is Kind.DOCUMENT else ""
+    client = FrontClient("c", kind, "https://good.example", "Good", verified, (uri,))
+    assert asker(client, uri).trust == "unverified"
+    assert place(uri) == "a program on this computer"
+
+
+def test_a_token_is_revoked_though_its_grant_is_past_its_age(play: Play) -> None:
+    """200 is the truth: no worker lets the token pass any more."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        names = Names(found.deployment)
+        (key,) = found.keys("grants")
+        assert found.valkey.command("DEL", key) == 1
+        log_in = await LogIns(found.ledger.command, names).of(tokens["access_token"])
+        assert log_in is not None
+        assert (await client.post("/revoke", token=tokens["access_token"])).status_code == 200
+        assert grant_field(ISSUER, log_in.grant) in await found.ledger.revocations()
+        assert await LogIns(found.ledger.command, names).of(tokens["access_token"]) is None
+
+    play(scene)
+
+
+def test_an_end_weakens_no_revocation(play: Play) -> None:
+    """What the operator revoked for good stays so when the person ends it too."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        log_in = await LogIns(found.ledger.command, Names(found.deployment)).of(
+            tokens["access_token"]
+        )
+        assert log_in is not None
+        field, forever = grant_field(ISSUER, log_in.grant), Revocation(words="for good")
+        await found.ledger.revoke(field, forever)
+        await client.post("/revoke", token=tokens["refresh_token"])
+        assert (await found.ledger.revocations())[field] == forever
+        await found.ledger.revoke(field, Revocation(1, 2, "of long ago"))
+        await client.post("/revoke", token=tokens["refresh_token"])
+        assert (await found.ledger.revocations())[field].issued_until is None
+
+    play(scene)
+
+
+def test_redis_holds_no_secret_in_the_clear(play: Play) -> None:
+    """No token, code, state, verifier or ticket: not in a name and not in a value."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        back = await client.log_in()
+        held = everything(found)
+        tokens = (await client.exchange(back["code"])).json()
+        held += everything(found)
+        renewed = (await client.refresh(tokens["refresh_token"])).json()
+        held += everything(found)
+        await client.exchange(back["code"])
+        held += everything(found)
+        sent = [parameter for each in found.upstream.sent for parameter in parse_qsl(each.content)]
+        theirs = [
+            value.decode()
+            for name, value in sent
+            if name in (b"code", b"code_verifier", b"state", b"nonce", b"refresh_token", b"token")
+        ]
+        secrets = [*theirs, back["code"], client.state, client.verifier]
+        secrets += [each[name] for each in (tokens, renewed) for name in _TOKENS]
+        assert len(secrets) > 10
+        log = found.log.getvalue()
+        for secret in secrets:
+            assert secret.encode() not in held
+            assert secret not in log
+
+    play(scene)
+
+
+_TOKENS = ("access_token", "refresh_token")
+
+
+def everything(found: Stage) -> bytes:
+    kinds = {"string": ("GET",), "hash": ("HGETALL",)}
+    parts = []
+    for key in sorted(found.keys()):
+        command = kinds[found.valkey.command("TYPE", key).decode()]
+        parts.append(key.encode() + repr(found.valkey.command(*command, key)).encode())
+    return b"\n".join(parts)
