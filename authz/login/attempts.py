@@ -5,8 +5,8 @@ of a neighbour in another network waits for nothing, nor does another person.
 
 At the token endpoint no address is paced. A code or refresh token that is not good costs a look
 into Redis or at its seal, never Authelia; and a pace would hold up whoever shares an address with a
-guesser, which is everybody whose client is a company's server. What is good is somebody's, and
-that person is paced.
+guesser, which is everybody whose client is a company's server. What is good is somebody's: it is
+paced by person or grant.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,9 @@ PAGES: Final = Limit("login-pages", Per.ADDRESS, quota=120, window=60)
 # Each is a request pushed to Authelia, and at most one failure that it counts: log-ins, step-ups
 # and looks at one's own log-ins together.
 APPROVALS: Final = Limit("login-approvals", Per.ADDRESS, quota=20, window=60)
-# Each is a call of Authelia's, and a record in Redis. A client refreshes once an hour or so.
-REFRESHES: Final = Limit("login-refreshes", Per.USER, quota=60, window=60)
+# Of one grant, so that a client that does not stop holds up no other of its person's. Each is a call
+# of Authelia's, and a record in Redis; a client refreshes once an hour or so.
+REFRESHES: Final = Limit("login-refreshes", Per.USER, quota=20, window=60)
 # Each leaves in Redis what remembers its code for as long as its tokens may live; a person has a
 # hundred grants at most.
 LOG_INS: Final = Limit("login-log-ins", Per.USER, quota=120, window=3600)
@@ -53,9 +54,9 @@ class Attempts:
         """Count an attempt; return the seconds to wait where it is one too many, else 0."""
         return self._take(bucket_id(limit, None, address), limit)
 
-    def take_of(self, limit: Limit, subject: str) -> int:
-        """Count a person's attempt, as `take` does an address's."""
-        return self._take(digest(limit.name, subject), limit)
+    def take_of(self, limit: Limit, whose: str) -> int:
+        """Count an attempt of a person's, or with a grant, as `take` does an address's."""
+        return self._take(digest(limit.name, whose), limit)
 
     def pace(self, limit: Limit, address: str) -> None:
         """Count an attempt.

@@ -33,7 +33,7 @@ _POLL: Final = 0.1
 _POLLS: Final = 100
 _WORDS: Final = "the refresh token is not good, or not any more"
 _BUSY: Final = "a refresh takes too long"
-_OFTEN: Final = "too many refreshes of one person"
+_OFTEN: Final = "too many refreshes of one grant"
 
 
 class Refreshing:
@@ -173,7 +173,7 @@ class Refreshing:
         return self._given(answer)
 
     async def _upstream(self, token: RefreshToken) -> LoggedIn:
-        if self._means.attempts.take_of(REFRESHES, token.subject):
+        if self._means.attempts.take_of(REFRESHES, token.grant):
             raise Unavailable("issuer", _OFTEN)
         try:
             async with asyncio.timeout(self._patience):
