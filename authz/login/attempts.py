@@ -15,13 +15,15 @@ from typing import Final
 from authz.core.limits import Limit, Per, Take, bucket_id, digest
 from authz.ledger.memory import Buckets
 
-# Each may make us fetch a client's document.
+# Each looks into Redis.
 PAGES: Final = Limit("login-pages", Per.ADDRESS, quota=120, window=60)
+# Each holds one of the few places for fetching documents, for seconds where its host wants that.
+DOCUMENTS: Final = Limit("login-documents", Per.ADDRESS, quota=12, window=60)
 # Each is a request pushed to Authelia, and at most one failure that it counts: log-ins, step-ups
 # and looks at one's own log-ins together.
 APPROVALS: Final = Limit("login-approvals", Per.ADDRESS, quota=20, window=60)
-# Of one grant, so that a client that does not stop holds up no other of its person's. Each is a call
-# of Authelia's, and a record in Redis; a client refreshes once an hour or so.
+# Of one grant, so that a client that does not stop holds up no other of its person. Each is a call
+# of Authelia, and a record in Redis; a client refreshes once an hour or so.
 REFRESHES: Final = Limit("login-refreshes", Per.USER, quota=20, window=60)
 # Each leaves in Redis what remembers its code for as long as its tokens may live; a person has a
 # hundred grants at most.

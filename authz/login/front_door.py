@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from authz.core.ledger import Unavailable
 from authz.login import problems
-from authz.login.attempts import LOG_INS
+from authz.login.attempts import DOCUMENTS, LOG_INS
 from authz.login.authorizing import Answer, SentBackError, Wish, again, check, state_of
 from authz.login.means import Means
 from authz.login.parameters import Parameters, read_parameters
@@ -74,13 +74,14 @@ class FrontDoor:
         """Take the parts."""
         self._means = means
 
-    async def ask(self, query: str) -> tuple[Wish, FrontClient]:
-        """Return what a client asks for, to be shown to the person.
+    async def ask(self, query: str, address: str) -> tuple[Wish, FrontClient]:
+        """Return what a client asks for, to be shown to the person at an address.
 
         Raises:
             NotDoneError: with a page, where client or redirect URI are not good, or where the
                 client is nobody's whom an error could be sent to.
             SentBackError: with the URL that tells the client.
+            TooManyError: where the address has made us ask too many strangers' hosts.
             Unavailable: where Redis does not answer.
         """
         try:
@@ -89,6 +90,8 @@ class FrontDoor:
             redirect_uri = parameters.once("redirect_uri")
         except OAuthRefused as refused:
             raise NotDoneError(problems.BAD_REQUEST) from refused
+        if self._means.clients.fetches(client_id or ""):
+            self._means.attempts.pace(DOCUMENTS, address)
         client = await self._admitted(client_id or "", redirect_uri or "")
         assert redirect_uri is not None
         try:

@@ -26,6 +26,10 @@ class FindsClients(Protocol):
         """Return a client, or raise OAuthRefused("invalid_client", …)."""
         ...
 
+    def fetches(self, client_id: str) -> bool:
+        """Tell whether that asks a stranger's host."""
+        ...
+
 
 class Upstream(Protocol):
     """Log people in at Authelia (`authz.login.upstream.Authelia`)."""

@@ -54,7 +54,8 @@ class Visitors:
         """Ask the person (RFC 6749, section 3.1): every time, before Authelia is asked."""
         self._pace(PAGES, request)
         try:
-            wish, client = await self._door.ask(request.scope["query_string"].decode("latin-1"))
+            query = request.scope["query_string"].decode("latin-1")
+            wish, client = await self._door.ask(query, address_of(request))
         except SentBackError as error:
             return redirect(error.url)
         consent = Consent(

@@ -341,6 +341,15 @@ LOG_IN = (
         "    parts.pace(address)\n", "", _FOUND,
     ),
     Defence(
+        "Strangers' hosts are asked at a pace", "authz/login/front_door.py", "ask",
+        'if self._means.clients.fetches(client_id or ""):', "if False:", _FOUND,
+    ),
+    Defence(
+        "Who is blocked meanwhile gets nothing", "authz/login/exchanging.py", "_first",
+        "blocked = begun and await means.blocks.blocked(client_id, client.name)",
+        "blocked = False", _FOUND,
+    ),
+    Defence(
         "Refreshes of a grant are paced", "authz/login/refreshing.py", "_upstream",
         "if self._means.attempts.take_of(REFRESHES, token.grant):", "if False:", _FOUND,
     ),

@@ -5,9 +5,10 @@ cannot spend more of Authelia or of Redis than a person's use of it.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import httpx
@@ -23,7 +24,10 @@ from authz.ledger.log_ins import LogIns
 from authz.ledger.records import Revocation
 from authz.login.app import EACH
 from authz.login.attempts import LOG_INS
+from authz.login.blocks import Block
 from authz.login.browser import read_form
+from authz.login.fetching import Fetched
+from authz.login.known import block
 from authz.login.pages import asker, place
 from authz.login.values import FrontClient, Kind
 from authz.tokens.tickets import seal_ticket
@@ -203,6 +207,36 @@ def asked(app: Any, path: str, address: str, receive: Any) -> "asyncio.Task[int]
     return asyncio.create_task(ask())
 
 
+def test_documents_that_one_address_makes_us_fetch_are_paced(play: Play) -> None:
+    """A fetch can hold a place for seconds: twelve unknown ones a minute; known ones as ever."""
+
+    async def scene(found: Stage) -> None:
+        fetched: list[str] = []
+
+        async def fetch(url: str, host: str) -> Fetched:
+            fetched.append(url)
+            said = {"client_id": url, "redirect_uris": [f"https://{host}/cb"]}
+            return Fetched(json.dumps(said).encode(), 600)
+
+        found.built._documents._fetch = fetch
+        browser = found.browser()
+
+        async def ask(url: str) -> int:
+            answer = await browser.get(f"{GATEWAY}/authorize", params={"client_id": url})
+            return answer.status_code
+
+        urls = [f"https://app{number}.example/c" for number in range(14)]
+        assert [await ask(url) for url in urls] == [400] * 12 + [429] * 2
+        assert fetched == urls[:12]
+        assert [await ask(url) for url in urls[:12]] == [400] * 12
+        assert await ask("claude") == 400
+        browser.headers["X-Forwarded-For"] = "198.51.100.1"
+        assert await ask(urls[13]) == 400
+        assert fetched == [*urls[:12], urls[13]]
+
+    play(scene)
+
+
 @pytest.mark.parametrize("path", ["/token", "/authz/consent", "/authz/log-ins"])
 def test_one_address_does_not_hold_all_there_is(play: Play, path: str) -> None:
     """Bodies that never come are a bounded part of the pages' places; a neighbour has others."""
@@ -297,6 +331,29 @@ def test_an_end_weakens_no_revocation(play: Play) -> None:
         await found.ledger.revoke(field, Revocation(1, 2, "of long ago"))
         await client.post("/revoke", token=tokens["refresh_token"])
         assert (await found.ledger.revocations())[field].issued_until is None
+
+    play(scene)
+
+
+def test_who_is_blocked_while_a_code_is_traded_in_gets_nothing_that_lasts(play: Play) -> None:
+    """The block found no grant to end, since it had not begun: it ends as it begins."""
+
+    async def scene(found: Stage) -> None:
+        client, means = await registered(found), found.built.means
+        back = await client.log_in()
+        begin = means.grants.begin
+
+        async def late(*words: Any) -> bool:
+            one = Block(client.client_id, 0, "an operator", "")
+            assert await block(means.grants, means.blocks, one) == 0
+            return await begin(*words)
+
+        cast("Any", means.grants).begin = late
+        answer = await client.exchange(back["code"])
+        assert answer.json()["error"] == "unauthorized_client"
+        assert found.keys("grants") == found.keys("log-in") == []
+        assert len(await found.ledger.revocations()) == 1
+        assert len(found.upstream.calls("revocation")) == 1
 
     play(scene)
 

@@ -166,6 +166,9 @@ class Clients:
             client_id, Kind.CONFIGURED, client_id, client_id.title(), "", (REDIRECT,), None
         )
 
+    def fetches(self, client_id: str) -> bool:
+        return False
+
 
 class NoRegistration:
     def register(self, metadata: bytes) -> Mapping[str, object]:
