@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import pyotp
 
 from authz.config.scalars import Unix
-from authz.demo.certificates import Paths, make
+from authz.setup.certificates import Paths, make
 from authz.demo.issuer import IssuerConfig, RegisteredClient, User, to_json
 from authz.demo.person import FORMS, Person
 from authz.demo.portals import Portal

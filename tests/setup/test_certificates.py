@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from starlette.types import Receive, Scope, Send
 
-from authz.demo.certificates import Paths, make
+from authz.setup.certificates import Paths, make
 from authz.demo.serving import Tls, serve
 
 NAMES = ("mcp.example.test", "auth.example.test", "127.0.0.1", "::1")
