@@ -1,7 +1,7 @@
 """Gather what the container images are built of: `make wheelhouse`, into dist/wheelhouse/.
 
-For every image a list with hashes (`authz.txt`, `samples.txt`), the wheels that the lists name, and
-our own wheel. With this folder the images build without a network.
+For every image a list with hashes (`authz.txt`, `samples.txt`) and the wheels that the lists name;
+our own wheel in dist/authz/. With these the images build without a network.
 
 Law: nothing comes in that requirements.lock does not name with a hash. What an image needs is read
 from the metadata of the packages that are installed here; the platform is the image's own.
@@ -9,6 +9,7 @@ from the metadata of the packages that are installed here; the platform is the i
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -134,8 +135,10 @@ def main(argv: Sequence[str]) -> int:
     folder = ROOT / "dist" / "wheelhouse"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*"):
-        if old.suffix != ".whl" or old.name.startswith("authz-"):
+        if old.suffix != ".whl":
             old.unlink()
+    own = ROOT / "dist" / "authz"
+    shutil.rmtree(own, ignore_errors=True)
     roots = {
         "authz": _SERVICE if options.small else (*_SERVICE, *_FAST),
         "samples": _SAMPLES,
@@ -145,9 +148,9 @@ def main(argv: Sequence[str]) -> int:
         (folder / f"{name}.txt").write_text(text, "utf-8")
     fetch(lists, folder, options.machine)
     build = ("-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps")
-    _run(sys.executable, *build, "--no-build-isolation", f"--wheel-dir={folder}", str(ROOT))
+    _run(sys.executable, *build, "--no-build-isolation", f"--wheel-dir={own}", str(ROOT))
     _drop_old(lists, folder)
-    print(folder)
+    print(folder.parent)
     return 0
 
 
@@ -162,7 +165,7 @@ def _drop_old(lists: Sequence[str], folder: Path) -> None:
     }
     for wheel in folder.glob("*.whl"):
         name, version = wheel.name.split("-")[:2]
-        if name != "authz" and pins.get(canonicalize_name(name)) != version:
+        if pins.get(canonicalize_name(name)) != version:
             wheel.unlink()
 
 

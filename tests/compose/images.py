@@ -72,7 +72,7 @@ def build(engine: Engine, folder: Path) -> None:
             if name in missing:
                 _programs(engine, folder, name, programs, last)
     ours(engine)
-    if AUTHELIA in missing:
+    if AUTHELIA in missing or _stands_in(engine, AUTHELIA):
         text = f"FROM {SAMPLES}\nLABEL {_LABEL}\nENTRYPOINT {_ISSUER}\nCMD {_ISSUER_ARGS}\n"
         engine.build(AUTHELIA, _context(folder, "issuer", text))
 
@@ -85,6 +85,11 @@ def ours(engine: Engine) -> None:
         SAMPLES: ("--target", "samples", "--build-arg", "LIST=samples"),
     }.items():
         engine.build(name, ROOT, *arguments)
+
+
+def _stands_in(engine: Engine, image: str) -> bool:
+    labels = engine.inspect(image)[0]["Config"]["Labels"] or {}
+    return labels.get("authz.stand-in") == "true"
 
 
 def _wheel(package: str) -> Path:
@@ -121,7 +126,8 @@ def _root(folder: Path) -> Path:
         path = root / "usr/bin" / applet
         path.unlink(missing_ok=True)
         path.symlink_to("busybox")
-    (root / "tmp").mkdir(mode=0o1777, exist_ok=True)
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)  # an engine gives a tmpfs the mode of what it covers
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
