@@ -14,6 +14,7 @@ from authz.cli import (
     doctor,
     envoy_config,
     explain,
+    init,
     login,
     revocations,
     revoke,
@@ -25,6 +26,7 @@ from authz.cli.common import FAILED, WRONG, Command, print_problems
 from authz.config.problems import ConfigErrors
 
 _COMMANDS: Final = (
+    init,
     check_config,
     schema,
     envoy_config,
@@ -40,6 +42,8 @@ _COMMANDS: Final = (
 )
 _EPILOG: Final = """\
 examples:
+  authz init deploy --domain home.example.com
+                                           a folder that runs with Docker Compose
   authz check-config authz.yaml            say everything that is wrong, with lines
   authz schema > authz.schema.json         for editors: complete and check while typing
   authz envoy-config authz.yaml -o /etc/envoy

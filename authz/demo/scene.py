@@ -19,13 +19,13 @@ from typing import Final, Protocol
 import pyotp
 
 from authz.config.scalars import Unix
-from authz.setup.certificates import Paths, make
 from authz.demo.issuer import IssuerConfig, RegisteredClient, User, to_json
 from authz.demo.person import FORMS, Person
 from authz.demo.portals import Portal
 from authz.local import probe
 from authz.local.deployment import Extras
 from authz.local.part import Part
+from authz.setup.certificates import Paths, make
 
 CALLBACK: Final = "http://127.0.0.1/callback"
 OFFLINE: Final = "offline_access"

@@ -26,7 +26,9 @@ _USER: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _EMAIL: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,253}")
 # Letters of any script, blanks and a little more; never a quote or a line break.
 _NAME: Final = re.compile(r"[^\W_](?:[\w .,-]{0,62}[\w.])?")
-_UPSTREAM: Final = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
+_UPSTREAM: Final = re.compile(
+    r"https?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?"
+)
 _ADDRESS: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _LONGEST_DOMAIN: Final = 240  # `auth.` and `mcp.` come before it, and a name ends at 253
 _PORTS: Final = range(1, 65536)
@@ -110,7 +112,9 @@ class Answers:
             return self.issuer_url
         # A node has one name; Funnel lets three ports in, 443, 8443 and 10000.
         return (
-            f"https://{self.funnel}:8443" if self.funnel else f"https://auth.{self.domain}{self._port}"
+            f"https://{self.funnel}:8443"
+            if self.funnel
+            else f"https://auth.{self.domain}{self._port}"
         )
 
     @property
@@ -140,7 +144,9 @@ def from_json(text: str) -> dict[str, Any]:
         values = None
     known = {each.name: each.type for each in fields(Answers)}
     if not isinstance(values, dict) or not values.keys() <= known.keys():
-        raise AnswerError("init.json: it is not what authz init wrote; remove it, and say all again")
+        raise AnswerError(
+            "init.json: it is not what authz init wrote; remove it, and say all again"
+        )
     numbers = {"port", "uid", "gid"}
     for name, value in values.items():
         kind = int if name in numbers else dict if name == "servers" else str
@@ -149,7 +155,7 @@ def from_json(text: str) -> dict[str, Any]:
     return values
 
 
-def _server(name: str, upstream: object) -> None:
+def _server(name: object, upstream: object) -> None:
     if not isinstance(name, str) or re.fullmatch(SERVER_NAME.pattern, name) is None:
         raise AnswerError(f"server: a name is of a-z, 0-9, _ and -, as {SERVER_NAME.example}")
     if name in _TAKEN:

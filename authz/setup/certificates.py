@@ -68,12 +68,12 @@ def pair(
     if not names:
         raise ValueError("a server certificate needs a name")
     begin = now or datetime.now(UTC)
-    until = begin + lifetime
+    span = (begin, begin + lifetime)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     server_key = ec.generate_private_key(ec.SECP256R1())
     issuer = _name(_DEMONSTRATION if within is None else f"authz authority for {within} alone"[:64])
-    authority = _authority(issuer, authority_key, begin, until, within)
-    server = _server(issuer, authority_key, server_key, names, begin, until)
+    authority = _authority(issuer, authority_key, span, within)
+    server = _server(issuer, authority_key, server_key, names, span)
     private = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     pem = Encoding.PEM
     return Made(authority.public_bytes(pem), server.public_bytes(pem), private)
@@ -108,8 +108,7 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
-    begin: datetime,
-    until: datetime,
+    span: tuple[datetime, datetime],
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -117,8 +116,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(begin - _CLOCKS_DIFFER)
-        .not_valid_after(until)
+        .not_valid_before(span[0] - _CLOCKS_DIFFER)
+        .not_valid_after(span[1])
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
@@ -140,12 +139,11 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def _authority(
     name: x509.Name,
     key: ec.EllipticCurvePrivateKey,
-    begin: datetime,
-    until: datetime,
+    span: tuple[datetime, datetime],
     within: str | None,
 ) -> x509.Certificate:
     builder = (
-        _builder(name, name, key.public_key(), begin, until)
+        _builder(name, name, key.public_key(), span)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
     )
@@ -164,13 +162,12 @@ def _server(
     issuer_key: ec.EllipticCurvePrivateKey,
     key: ec.EllipticCurvePrivateKey,
     names: Sequence[str],
-    begin: datetime,
-    until: datetime,
+    span: tuple[datetime, datetime],
 ) -> x509.Certificate:
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     return (
-        _builder(_name(names[0]), issuer, key.public_key(), begin, until)
+        _builder(_name(names[0]), issuer, key.public_key(), span)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(purpose, critical=False)

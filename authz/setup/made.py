@@ -1,6 +1,6 @@
 """Secrets, made on the spot.
 
-Law: 256 bits of the system's own randomness, or a key pair; a password is stored as a digest that is
+Law: 256 bits of the system's own randomness, or a key pair; of a password a digest is kept that is
 slow to guess.
 """
 

@@ -44,6 +44,7 @@ _TOOLS: Final = (
     *("redis-tools", "libatomic1", "liblzf1", "libjemalloc2", "libsystemd0", "libcap2"),
     *("libgcrypt20", "libzstd1", "liblz4-1", "libgpg-error0", "prometheus"),
 )
+_DOWNLOAD: Final = ("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root")
 _APPLETS: Final = ("sh", "cat", "id", "ls", "mkdir", "rm", "sleep", "nc", "wget", "touch")
 _LABEL: Final = "authz.stand-in=true"
 _ISSUER: Final = '["/opt/authz/bin/python3", "-P", "-m", "authz.demo.issuer"]'
@@ -107,8 +108,7 @@ def _root(folder: Path) -> Path:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
     subprocess.run(
-        ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root"]
-        + [*_PYTHON_PACKAGES, *_TOOLS],
+        [*_DOWNLOAD, *_PYTHON_PACKAGES, *_TOOLS],
         cwd=packages,
         check=True,
         stderr=subprocess.DEVNULL,
