@@ -10,6 +10,7 @@ from authz import __version__
 from authz.cli import (
     authelia_config,
     check_config,
+    client_config,
     demo,
     doctor,
     envoy_config,
@@ -31,6 +32,7 @@ _COMMANDS: Final = (
     schema,
     envoy_config,
     authelia_config,
+    client_config,
     doctor,
     explain,
     login,
@@ -49,6 +51,7 @@ examples:
   authz envoy-config authz.yaml -o /etc/envoy
   authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
   authz authelia-config authz.yaml         what to add to Authelia's configuration
+  authz client-config claude authz.yaml    what to paste into an MCP client
   authz doctor authz.yaml                  what is wrong, and which line mends it
   authz explain authz.yaml --server files --token-file FILE
                                            why a request is allowed or refused

@@ -18,7 +18,7 @@ _TIMEOUT: Final = 5.0
 
 
 async def log_in(deployment: Deployment, server: str, mode: str) -> tuple[dict[str, Any], str]:
-    """Let the official client log in with password and TOTP; return what `whoami` says, and its token."""
+    """Let the official client log in, with TOTP; return what `whoami` says, and its token."""
     url = f"{deployment.gateway}/{server}"
     storage = Storage(None)
     async with deployment.network.browser() as browser:

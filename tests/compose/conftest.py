@@ -52,7 +52,7 @@ def deployment(
         notes += (f"{service:<11}{words}" for service, words in made.seen.items())
     finally:
         if request.session.testsfailed:
-            print(made.compose("logs", "--tail=40"))
+            (folder.parent / "logs").write_text(made.compose("logs"))
         made.compose("down", "-v", "-t", "3")
 
 

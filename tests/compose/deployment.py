@@ -117,12 +117,18 @@ class Deployment:
         return [each["IPAddress"] for each in networks if each["IPAddress"]]
 
     def kill(self, service: str) -> None:
-        """Kill a service's process as the kernel would; Compose's policy starts it again."""
-        pid = self.state(service)["State"]["Pid"]
+        """Kill a service's process as the kernel would; wait until its policy started it anew."""
+        before = self.state(service)["State"]
+        pid = before["Pid"]
         assert pid > 1
         kill = f"import os; os.kill({pid}, 9); print('null')"
         options = ("--pid=host", "--user=0:0", "--cap-add=KILL")
         self._python("none", kill, options=options)
+        self.until(
+            lambda: self.state(service)["State"]["StartedAt"] != before["StartedAt"],
+            f"{service} to be started again",
+        )
+        self.until_healthy(service)
 
     def until_healthy(self, *services: str) -> None:
         """Wait until the engine calls services healthy."""
@@ -158,6 +164,7 @@ class Deployment:
         _edit(self.folder / "authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz.yaml", "  listen:", "  address_rate: 100000/second\n  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
+        _edit(self.folder / "docker-compose.yml", "interval: 5s", "interval: 1s")
         init(self.folder, "--render")
         issuer = self.folder / "data/authelia/stand-in.json"
         issuer.write_text(configuration(self.folder, self.person))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -81,11 +82,12 @@ def build(engine: Engine, folder: Path) -> None:
 def ours(engine: Engine) -> None:
     """Build our own two images from the wheelhouse, as `make image` does."""
     subprocess.run([sys.executable, str(ROOT / "tools" / "wheelhouse.py")], check=True)
-    for name, arguments in {
+    wanted = {
         AUTHZ: ("--target", "authz"),
         SAMPLES: ("--target", "samples", "--build-arg", "LIST=samples"),
-    }.items():
-        engine.build(name, ROOT, *arguments)
+    }
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        list(pool.map(lambda name: engine.build(name, ROOT, *wanted[name]), wanted))
 
 
 def _stands_in(engine: Engine, image: str) -> bool:

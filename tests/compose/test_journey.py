@@ -1,4 +1,4 @@
-"""The whole journey through Envoy in containers, by the official client, password and TOTP included."""
+"""The whole journey through Envoy in containers, by the official client, with password and TOTP."""
 
 import asyncio
 

@@ -53,14 +53,7 @@ async def _killed(deployment: Deployment, service: str) -> caller.Load:
     load, stop = caller.Load(deployment, token), asyncio.Event()
     running = asyncio.create_task(load.run(stop))
     await _until(lambda: load.met[OK] > 10)
-    began = deployment.state(service)["State"]["StartedAt"]
     await asyncio.to_thread(deployment.kill, service)
-    await asyncio.to_thread(
-        deployment.until,
-        lambda: deployment.state(service)["State"]["StartedAt"] != began,
-        f"{service} to be started again",
-    )
-    await asyncio.to_thread(deployment.until_healthy, service)
     again = load.met[OK]
     await _until(lambda: load.met[OK] > again + 10)
     stop.set()
@@ -70,7 +63,7 @@ async def _killed(deployment: Deployment, service: str) -> caller.Load:
 
 async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - what is waited for is counted in other tasks
             await asyncio.sleep(0.05)
 
 
@@ -84,13 +77,7 @@ def test_what_redis_and_prometheus_keep_survives_their_death(deployment: Deploym
     _written(deployment)
 
     for service in ("redis", "prometheus"):
-        began = deployment.state(service)["State"]["StartedAt"]
         deployment.kill(service)
-        deployment.until(
-            lambda of=service, was=began: deployment.state(of)["State"]["StartedAt"] != was,
-            f"{service} to be started again",
-        )
-    deployment.until_healthy("redis", "prometheus")
 
     assert "ghost" in deployment.inside("authz", *authz, "revocations", *config)
     assert query(deployment, 'up{job="authz"}', at=float(moment[1]))

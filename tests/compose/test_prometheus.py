@@ -1,4 +1,4 @@
-"""Prometheus in the deployment: it scrapes, the documented queries have answers, alerts are rules."""
+"""Prometheus in the deployment: it scrapes, documented queries have answers, alerts are rules."""
 
 import asyncio
 import json
