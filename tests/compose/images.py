@@ -16,7 +16,7 @@ from typing import Final
 
 from authz import __version__
 from authz.local.valkey import binary as valkey
-from tests.compose.engine import Engine
+from tests.compose.engine import Engine, NoEngineError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = "python:3.11.14-slim-bookworm"
@@ -109,12 +109,12 @@ def _root(folder: Path) -> Path:
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
-    subprocess.run(
-        [*_DOWNLOAD, *_PYTHON_PACKAGES, *_TOOLS],
-        cwd=packages,
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )
+    download = [*_DOWNLOAD, *_PYTHON_PACKAGES, *_TOOLS]
+    try:
+        subprocess.run(download, cwd=packages, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        words = "images can be neither pulled nor made of Debian 12's packages here"
+        raise NoEngineError(words) from error
     for package in sorted(packages.glob("*.deb")):
         with subprocess.Popen(
             ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""An Authelia that somebody has: its address is read, its file not touched, its secrets not told."""
+"""An Authelia that somebody has: its address is read, its file kept, and no secret of it told."""
 
 from pathlib import Path
 
