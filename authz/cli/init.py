@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from authz.cli.common import DONE, WRONG, command
-from authz.setup.answers import SAMPLES, AnswerError, Answers
+from authz.setup.answers import LOGINS, SAMPLES, AnswerError, Answers
 from authz.setup.ask import complete, earlier, password
 from authz.setup.existing import checked, domain_of, issuer_of
 from authz.setup.folder import Outcome
@@ -27,7 +27,10 @@ examples:
 
 What is there already stays as it is. docs/compose.md tells the rest.
 """
-_FLAGS: Final = ("domain", "user", "display_name", "email", "port", "bind", "funnel", "internal")
+_FLAGS: Final = (
+    *("domain", "user", "display_name", "email", "port", "bind", "funnel", "internal"),
+    "login",
+)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -55,6 +58,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--authelia", type=Path, metavar="FILE", help="configuration of one's own")
     parser.add_argument("--issuer", metavar="URL", help="of that Authelia, where FILE does not say")
     parser.add_argument("--internal", metavar="URL", help="how our networks reach that Authelia")
+    parser.add_argument("--login", choices=LOGINS, help="of MCP clients (default: front_door)")
     parser.add_argument("--owner", metavar="UID:GID", help="who the containers run as")
     parser.add_argument("--render", action="store_true", help="renew what authz.yaml implies")
     parser.add_argument("--yes", action="store_true", help="ask nothing, also on a terminal")

@@ -11,12 +11,14 @@ from authz.cli import (
     authelia_config,
     check_config,
     client_config,
+    clients,
     demo,
     doctor,
     envoy_config,
     explain,
     init,
     login,
+    pages,
     revocations,
     revoke,
     schema,
@@ -38,7 +40,9 @@ _COMMANDS: Final = (
     login,
     revoke,
     revocations,
+    clients,
     serve,
+    pages,
     up,
     demo,
 )
@@ -58,7 +62,9 @@ examples:
   authz login authz.yaml --server files    a token to try a server with
   authz revoke --user SUBJECT              take tokens back, at once
   authz revocations                        what is taken back, and how to lift it
+  authz clients                            who has logged in with what; block one
   authz serve -c authz.yaml                the service alone
+  authz pages -c authz.yaml                the log-in that clients see, and the step-up
   authz up -c authz.yaml                   Envoy, Valkey and the service on this machine
   authz demo --once                        the whole with a stand-in issuer, and a walk
 

@@ -53,6 +53,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     whose.add_argument("--user", metavar="SUBJECT", help="a person's, by `sub`")
     whose.add_argument("--client", metavar="CLIENT_ID", help="a client's, whoever uses it")
+    whose.add_argument(
+        "--grant", metavar="ID", help="one log-in's at the front door, refreshed ones too"
+    )
     whose.add_argument("--everything", action="store_true", help="everybody's")
     parser.add_argument("--issued-before", metavar="MOMENT", help=_MOMENT)
     place_options(parser)
@@ -105,9 +108,12 @@ def _whose(asked: Asked) -> Target:
         return entries.everything()
     if arguments.user is not None:
         return entries.person(Person(issuer, _name("--user", arguments.user)))
+    if arguments.grant is not None:
+        return entries.grant(issuer, _name("--grant", arguments.grant))
     client_id = _name("--client", arguments.client)
-    known = asked.settings.config.clients
-    if known and client_id not in known:
+    known = asked.settings.config.named
+    strangers = asked.settings.config.strangers is not None
+    if known and client_id not in known and not strangers:
         print("authz: authz.yaml names no such client, and refuses it anyway", file=sys.stderr)
     return entries.client(Client(issuer, client_id))
 

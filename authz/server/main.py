@@ -8,6 +8,7 @@ from typing import Final
 
 from authz.config.load import Settings, load
 from authz.server import pyvoy
+from authz.server.redis_options import require_redis
 from authz.server.service import Listeners, Service
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
@@ -39,7 +40,9 @@ def serve(
     """
 
     def read() -> Settings:
-        return load(configuration, env)
+        settings = load(configuration, env)
+        require_redis(settings, env, configuration)
+        return settings
 
     settings = read()
     config = settings.config

@@ -16,9 +16,11 @@ from authz.config.scalars import SERVER_NAME
 SAMPLES: Final = MappingProxyType(
     {"notes": "http://notes:8000/mcp", "files": "http://files:8000/mcp"}
 )
-# Names of services and networks of the compose file.
+LOGINS: Final = ("front_door", "direct")
+# Names of services of the compose file, and paths of the front door.
 _TAKEN: Final = frozenset(
     {"envoy", "authz", "authz-pages", "authelia", "redis", "prometheus", "tailscale"}
+    | {"authorize", "token", "revoke", "register"}
 )
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
@@ -50,6 +52,7 @@ class Answers:
         bind: on which IPv4 address of the machine.
         funnel: the node's whole name where Tailscale Funnel leads in, instead of a port.
         issuer_url: of an Authelia that somebody has; empty where the folder brings one.
+        login: `front_door`, or `direct`: where MCP clients log in.
         internal: how that one is reached from our networks.
         uid, gid: who owns the folder, and is what the containers run as.
     """
@@ -63,6 +66,7 @@ class Answers:
     bind: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached; a container's port
     funnel: str = ""
     issuer_url: str = ""
+    login: str = "front_door"
     internal: str = "http://authelia:9091"
     uid: int = 65532
     gid: int = 65532
@@ -86,6 +90,8 @@ class Answers:
             raise AnswerError("domain: it is too long for a host name before it")
         if self.funnel:
             _check("funnel", self.funnel, _DOMAIN, "the node's whole name, as mcp.tail1234.ts.net")
+        if self.login not in LOGINS:
+            raise AnswerError("login: write front_door or direct")
         if self.port not in _PORTS:
             raise AnswerError("port: write 1 to 65535")
         if self.uid < 1 or self.gid < 1:
@@ -159,7 +165,7 @@ def _server(name: object, upstream: object) -> None:
     if not isinstance(name, str) or re.fullmatch(SERVER_NAME.pattern, name) is None:
         raise AnswerError(f"server: a name is of a-z, 0-9, _ and -, as {SERVER_NAME.example}")
     if name in _TAKEN:
-        raise AnswerError(f"server: {name} is a service of the compose file; take another name")
+        raise AnswerError(f"server: {name} is a name of ours; take another one")
     if not isinstance(upstream, str) or _UPSTREAM.fullmatch(upstream) is None:
         raise AnswerError(f"server: {name} needs a URL, as {name}=http://{name}:8000/mcp")
 

@@ -149,12 +149,14 @@ def servers(config: Config, client_id: str | None, only: str | None) -> list[Ser
     """
     if only is not None and only not in config.servers:
         raise NoClientError(f"there is no server {only}; there is {_list(config.servers)}")
-    if client_id is not None and client_id not in config.clients:
+    if client_id is not None and client_id not in config.named:
         raise NoClientError(f"there is no client {client_id} under clients in authz.yaml")
     named = client_id if client_id is not None else _only(config)
+    # By the front door a configured client is known by what it is, not by what it is told.
+    said = None if named is None or config.login_of(named) == "front_door" else named
     chosen = list(config.servers) if named is None else usable(config, named, config.clients[named])
     return [
-        Server(name, config.resource(name), named, _scopes(config, name))
+        Server(name, config.resource(name), said, _scopes(config, name))
         for name in chosen
         if only in {None, name}
     ]
@@ -166,7 +168,7 @@ def missing_redirects(config: Config, client_id: str | None, kind: Format) -> tu
     For `login: direct` the issuer refuses them, but for another port of 127.0.0.1.
     """
     named = client_id if client_id is not None else _only(config)
-    if named is None:
+    if named is None or config.login_of(named) == "front_door":
         return ()
     known = config.clients[named].redirect_uris
     return tuple(uri for uri in kind.redirect_uris if uri not in known)
@@ -178,9 +180,9 @@ def _only(config: Config) -> str | None:
     Raises:
         NoClientError: where there are several, or none that has people.
     """
-    if config.issuer.login == "front_door":
+    if config.login == "front_door":
         return None
-    people = [name for name, client in config.clients.items() if not client.machine]
+    people = list(config.direct)
     if len(people) == 1:
         return people[0]
     if not people:

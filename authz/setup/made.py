@@ -9,15 +9,17 @@ import os
 import secrets
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz.ledger.keys import Keys
-from authz.local.valkey import COMMANDS
+from authz.local.valkey import COMMANDS, FRONT_DOOR_COMMANDS
 
 # Authelia's own: what it would digest with (argon2id, 64 MiB, 3 passes, 4 lanes).
 _MEMORY, _PASSES, _LANES, _LENGTH = 65536, 3, 4, 32
+# Both processes of ours are one user: they read one authz.yaml.
+_LEDGER: Final = tuple(dict.fromkeys((*COMMANDS, *FRONT_DOOR_COMMANDS)))
 # What Authelia's session store says to Redis (its library, read in the source): no more.
 _SESSIONS: Final = (
     *("get", "set", "exists", "rename", "expire", "del"),
@@ -37,7 +39,15 @@ def password() -> str:
 
 def signing_key() -> str:
     """Return a new RSA key for Authelia to sign with, PEM."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+def door_key() -> str:
+    """Return a new P-256 key (ES256), as which our two clients sign at Authelia, PEM."""
+    return _pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+def _pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
@@ -61,7 +71,7 @@ def redis_users(authz: str, authelia: str | None, deployment: str = "authz") -> 
         "user default off",
         # For the health check: anybody on this network may learn that Redis is alive.
         "user health on nopass resetchannels -@all +ping",
-        _user("authz", authz, f"~{tag}:*", COMMANDS),
+        _user("authz", authz, f"~{tag}:*", _LEDGER),
     ]
     if authelia is not None:
         lines.append(_user("authelia", authelia, "~authelia-session*", _SESSIONS))

@@ -16,6 +16,7 @@ import jinja2
 
 from authz import __version__
 from authz.authelia import implied
+from authz.authelia.keys import public_half
 from authz.config.load import load
 from authz.setup import made
 from authz.setup.answers import Answers
@@ -24,6 +25,7 @@ from authz.setup.folder import OWNER, Folder, Outcome
 
 ANSWERS: Final = "init.json"
 CONFIGURATION: Final = "authz.yaml"
+_DOOR: Final = "secrets/front_door"
 # Below Envoy's mem_limit of the compose file, so that it sheds load before it is killed.
 _HEAP: Final = 1 << 30
 # Browsers of Apple refuse more than 825 days, those of public authorities 398.
@@ -96,6 +98,8 @@ def _secrets(folder: Folder, answers: Answers) -> None:
             folder.secret(f"secrets/authelia_{name}", made.word)
         folder.secret("secrets/authelia_jwk", made.signing_key)
     folder.put("secrets/redis_users", made.redis_users(authz, authelia), OWNER)
+    if answers.login == "front_door":
+        folder.secret(_DOOR, made.door_key)
     # Compose wants the file to be there, whether or not the profile is used.
     folder.secret("secrets/tailscale_authkey", str)
     if not answers.funnel:
@@ -140,7 +144,9 @@ def _derived(folder: Folder, *, render: bool) -> tuple[str, ...]:
     settings = load(folder.root / CONFIGURATION, {}, secrets=False)
     where = Topology(admin="/tmp/envoy-admin.sock", memory=_HEAP)  # noqa: S108 - a container's own
     texts = {f"envoy/{name}": text for name, text in render_envoy(settings, where).items()}
-    texts["authelia/authz.yml"] = implied(settings.config).yaml()
+    # In the container the key is elsewhere than here.
+    door_key = public_half(folder.root / _DOOR)
+    texts["authelia/authz.yml"] = implied(settings.config, door_key=door_key).yaml()
     put = folder.renew if render else folder.put
     return tuple(name for name, text in texts.items() if put(name, text) is Outcome.KEPT)
 
@@ -156,6 +162,7 @@ def _values(answers: Answers) -> dict[str, Any]:
         "internal": answers.internal,
         "ours": answers.ours,
         "funnel": answers.funnel,
+        "front_door": answers.login == "front_door",
         "servers": dict(answers.servers),
         "samples": answers.samples,
         "port": answers.port,

@@ -68,6 +68,7 @@ def _principal(principal: Principal) -> Record:
         "issuer": principal.issuer,
         "subject": principal.subject or "",
         "client_id": principal.client_id,
+        **({} if principal.log_in is None else {"grant": principal.log_in.grant}),
     }
 
 

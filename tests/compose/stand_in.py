@@ -34,7 +34,8 @@ def configuration(folder: Path, person: Person) -> str:
         known["displayname"],
     )
     oidc = implied["identity_providers"]["oidc"]
-    clients = tuple(map(_client, oidc["clients"]))
+    policies = oidc.get("claims_policies", {})
+    clients = tuple(_client(each, policies) for each in oidc["clients"])
     issuer = own["session"]["cookies"][0]["authelia_url"]
     return to_json(IssuerConfig(issuer, (user,), clients))
 
@@ -44,7 +45,8 @@ def _yaml(text: str) -> Any:
     return json.loads(json.dumps(YAML(typ="safe").load(re.sub(r"\{\{.*?\}\}", "'template'", text))))
 
 
-def _client(values: dict[str, Any]) -> RegisteredClient:
+def _client(values: dict[str, Any], policies: dict[str, Any]) -> RegisteredClient:
+    policy = policies.get(values.get("claims_policy", ""), {})
     keys = values.get("jwks") or [{"key": ""}]
     return RegisteredClient(
         values["client_id"],
@@ -57,4 +59,7 @@ def _client(values: dict[str, Any]) -> RegisteredClient:
         values.get("token_endpoint_auth_method", "client_secret_basic"),
         public_key=keys[0]["key"],
         access_token=values.get("access_token_signed_response_alg", "opaque"),
+        claims_policy=tuple(policy.get("access_token", ())),
+        id_token_claims=tuple(policy.get("id_token", ())),
+        require_pushed=values.get("require_pushed_authorization_requests", False),
     )
