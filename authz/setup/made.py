@@ -23,7 +23,7 @@ _LEDGER: Final = tuple(dict.fromkeys((*COMMANDS, *FRONT_DOOR_COMMANDS)))
 # What Authelia's session store says to Redis (its library, read in the source): no more.
 _SESSIONS: Final = (
     *("get", "set", "exists", "rename", "expire", "del"),
-    *("ping", "client|setinfo", "client|setname"),
+    *("ping", "select", "client|setinfo", "client|setname"),
 )
 
 

@@ -12,7 +12,7 @@ from authz.demo.loopback import LoopbackTransport
 from authz.demo.trail import headers, message
 from tests.compose.deployment import Deployment
 
-CLIENT: Final = "desktop"
+CLIENT: Final = "a program on a desk"
 CALLBACK: Final = "http://127.0.0.1:43210/callback"
 _TIMEOUT: Final = 5.0
 
@@ -20,12 +20,10 @@ _TIMEOUT: Final = 5.0
 async def log_in(deployment: Deployment, server: str, mode: str) -> tuple[dict[str, Any], str]:
     """Let the official client log in, with TOTP; return what `whoami` says, and its token."""
     url = f"{deployment.gateway}/{server}"
-    storage = Storage(None)
+    storage = Storage(None)  # it knows the URL and nothing else: it registers itself
     async with deployment.network.browser() as browser:
         login = LogIn(deployment.person, browser)
-        made = provider(url, CLIENT, CALLBACK, login)
-        assert isinstance(made.context.storage, Storage)
-        storage = made.context.storage
+        made = provider(url, CLIENT, CALLBACK, login, storage)
         async with connect(deployment.network, url, made, mode) as client:
             tools = [tool.name for tool in (await client.list_tools()).tools]
             assert "whoami" in tools

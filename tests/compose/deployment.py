@@ -27,7 +27,16 @@ from tests.compose.stand_in import configuration
 DOMAIN: Final = "compose.test"
 USER: Final = "john"
 PASSWORD: Final = "correct horse battery staple"
-SERVICES: Final = ("envoy", "authz", "authelia", "redis", "prometheus", "notes", "files")
+SERVICES: Final = (
+    "envoy",
+    "authz",
+    "authz-pages",
+    "authelia",
+    "redis",
+    "prometheus",
+    "notes",
+    "files",
+)
 _HEALTHY: Final = 90
 
 

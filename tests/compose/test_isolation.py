@@ -9,7 +9,7 @@ import pytest
 
 from tests.compose.deployment import SERVICES, Deployment
 
-# Where each service listens, the only way to each of them.
+# Where each service listens, the only way to each of them; authz-pages has a Unix socket alone.
 _PORTS: Final[Mapping[str, int]] = {
     "envoy": 8443,
     "authz": 9464,
@@ -23,6 +23,7 @@ _PORTS: Final[Mapping[str, int]] = {
 _REACHES: Final[Mapping[str, frozenset[str]]] = {
     "envoy": frozenset({"authz", "authelia", "notes", "files"}),
     "authz": frozenset({"envoy", "authelia", "redis", "prometheus"}),
+    "authz-pages": frozenset({"envoy", "authz", "authelia", "redis"}),
     "authelia": frozenset({"envoy", "authz", "redis"}),
     "redis": frozenset({"authz", "authelia"}),
     "prometheus": frozenset({"authz"}),
@@ -48,11 +49,11 @@ def reached(deployment: Deployment) -> dict[str, set[str]]:
     """Whom each service reaches: every other is tried, by name and by each of its addresses."""
     places = {
         service: [[host, _PORTS[service]] for host in (service, *deployment.addresses(service))]
-        for service in SERVICES
+        for service in _PORTS
     }
 
     def try_all(service: str) -> set[str]:
-        tried = [(other, at) for other in SERVICES if other != service for at in places[other]]
+        tried = [(other, at) for other in _PORTS if other != service for at in places[other]]
         said = deployment.from_within(service, _TRY, json.dumps([at for _, at in tried]))
         return {other for (other, _), answer in zip(tried, said, strict=True) if answer}
 
@@ -73,7 +74,7 @@ def test_the_edge_reaches_envoy_and_nothing_else(deployment: Deployment) -> None
     """Whatever else is on the network that published ports come in by sees the gateway alone."""
     tried = [
         [host, _PORTS[service]]
-        for service in SERVICES
+        for service in _PORTS
         for host in (service, *deployment.addresses(service))
     ]
     answers = deployment.from_network("edge", _TRY, json.dumps(tried))
@@ -83,23 +84,28 @@ def test_the_edge_reaches_envoy_and_nothing_else(deployment: Deployment) -> None
     assert reached == {"envoy", edge["IPAddress"]}
 
 
-def test_only_the_edge_leads_out(deployment: Deployment) -> None:
-    """Every network but the edge is internal, and Envoy alone is on the edge."""
+def test_two_networks_lead_out(deployment: Deployment) -> None:
+    """The edge, where Envoy is alone, and the one of the pages, which read clients' documents."""
     names = deployment.engine.run(
         *("network", "ls", "--format", "{{.Name}}"),
         *("--filter", f"label=com.docker.compose.project={deployment.project}"),
     ).split()
     networks = {each["Name"]: each for each in deployment.engine.inspect(*names)}
-    edge = networks.pop(f"{deployment.project}_edge")
+    leading = {name: each for name, each in networks.items() if not each["Internal"]}
+    who = {name: list(each["Containers"]) for name, each in leading.items()}
 
-    assert networks
-    assert all(each["Internal"] for each in networks.values())
-    assert list(edge["Containers"]) == [deployment.container("envoy")]
+    assert len(networks) > len(leading)
+    assert who == {
+        f"{deployment.project}_edge": [deployment.container("envoy")],
+        f"{deployment.project}_out": [deployment.container("authz-pages")],
+    }
 
 
-def test_check_is_on_no_network(deployment: Deployment) -> None:
-    """Envoy asks over a Unix socket that only the two of them have."""
-    listening = deployment.from_within("authz", _LISTENING)
+def test_check_and_pages_are_on_no_network(deployment: Deployment) -> None:
+    """Envoy asks over Unix sockets that only the three of them have."""
+    listening = {
+        name: deployment.from_within(name, _LISTENING) for name in ("authz", "authz-pages")
+    }
     holders = [
         service
         for service in SERVICES
@@ -108,8 +114,8 @@ def test_check_is_on_no_network(deployment: Deployment) -> None:
         )
     ]
 
-    assert listening == [9464]
-    assert holders == ["envoy", "authz"]
+    assert listening == {"authz": [9464], "authz-pages": []}
+    assert holders == ["envoy", "authz", "authz-pages"]
 
 
 # Listening sockets of this network that are not of loopback or of Docker's own resolver.

@@ -13,7 +13,9 @@ from tests.compose.deployment import Deployment
 def test_the_official_client_logs_in_and_calls_a_tool(
     deployment: Deployment, server: str, mode: str
 ) -> None:
-    """With password and TOTP, in both eras; the MCP server learns who calls and gets no token."""
+    """Knowing the URL alone: it registers, the person consents and logs in with password and TOTP;
+    in both eras; the MCP server learns who calls, and gets no token.
+    """
     told, _ = asyncio.run(caller.log_in(deployment, server, mode))
 
     assert told["x-authz-subject"]

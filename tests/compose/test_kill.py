@@ -18,6 +18,7 @@ _SEEN: Final[Mapping[str, frozenset[str]]] = {
     "notes": frozenset({"503"}),
     "authz": frozenset({"503"}),
     "envoy": frozenset({"no connection"}),
+    "authz-pages": frozenset(),
     "redis": frozenset(),
     "authelia": frozenset(),
     "prometheus": frozenset(),
