@@ -1,6 +1,7 @@
 """`authz client-config`: each client's own format, the right servers, and what is lacking said."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -73,6 +74,22 @@ def test_inspector(direct: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entry = json.loads(out)["mcpServers"]["notes"]
     assert (entry["type"], entry["protocolEra"]) == ("http", "auto")
     assert entry["oauth"]["clientId"] == "desktop"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_with_the_front_door_a_client_is_told_the_url_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """No id, no scope, nothing to register: for every server."""
+    path = tmp_path / "authz.yaml"
+    text = DIRECT.replace(", login: direct}", "}\nfront_door: {key_file: /run/secrets/front_door}")
+    path.write_text(text)
+    out, err = paste(capsys, kind, path)
+
+    for name in ("notes", "files"):
+        assert f"https://mcp.example.com/{name}" in out
+    assert not re.search("client|oauth|auth|scope", out, re.IGNORECASE)
+    assert "redirect_uris" not in err
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -44,6 +44,8 @@ def test_a_domain_is_labels_and_dots(domain: str) -> None:
         ("internal", "http://authelia:9091 # x"),
         ("internal", "ftp://authelia"),
         ("port", 0),
+        ("login", "both"),
+        ("servers", {"token": "http://x"}),
         ("port", 65536),
         ("uid", 0),
         ("gid", 0),

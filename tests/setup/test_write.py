@@ -22,6 +22,7 @@ from tests.setup.kit import ANSWERS, make, snapshot
 VARIANTS = {
     "ours": ANSWERS,
     "funnel": Answers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net"),
+    "direct": replace(ANSWERS, login="direct"),
     "theirs": replace(ANSWERS, issuer_url="https://login.home.example.com"),
     "own servers": replace(
         ANSWERS, servers={"git": "http://git-mcp:8080/mcp", "notes": "http://n/x"}
@@ -46,7 +47,7 @@ def test_what_was_changed_is_kept_and_told(tmp_path: Path) -> None:
     """Every file, one after the other, keeps what somebody wrote into it."""
     make(tmp_path)
     for name in snapshot(tmp_path):
-        if name.endswith(("authz.yaml", "init.json", ".key", ".crt", ".pem", "authelia_jwk")):
+        if name.endswith(("authz.yaml", "init.json", ".key", ".crt", "authelia_jwk", "front_door")):
             continue
         path = tmp_path / name
         path.write_bytes(path.read_bytes() + b"# mine\n")
@@ -163,6 +164,7 @@ def test_authz_yaml_is_right(tmp_path: Path, answers: Answers) -> None:
     assert config.gateway.trusted_hops == (1 if answers.funnel else 0)
     assert (config.gateway.tls is None) == bool(answers.funnel)
     assert config.redis.url == "redis://redis:6379/0"
+    assert config.login == answers.login
 
 
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
@@ -183,7 +185,8 @@ def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: Answers) ->
         assert (tmp_path / secret["file"]).is_file()
     assert ("authelia" in file["services"]) == answers.ours
     assert all(
-        file["networks"][name] == {"internal": True} for name in file["networks"] if name != "edge"
+        file["networks"][name] == ({} if name in {"edge", "out"} else {"internal": True})
+        for name in file["networks"]
     )
 
 
@@ -223,7 +226,7 @@ def test_the_certificate_is_for_both_names_and_its_authority_for_the_domain_alon
         for name, (_, data) in snapshot(tmp_path).items()
         if data.startswith(b"-----BEGIN PRIV")
     ]
-    assert sorted(keys) == ["secrets/authelia_jwk", "secrets/tls/tls.key"]
+    assert sorted(keys) == ["secrets/authelia_jwk", "secrets/front_door", "secrets/tls/tls.key"]
 
 
 def test_redis_users_are_digests(tmp_path: Path) -> None:
@@ -233,7 +236,7 @@ def test_redis_users_are_digests(tmp_path: Path) -> None:
 
     assert "user default off" in users
     assert not re.search(r"(?:^| )>", users)
-    assert not re.search(r"\+(?:@|config|acl|flush|keys|eval( |$)|del .*\{authz\})", users)
+    assert not re.search(r"\+(?:@|config|acl|flush|keys|eval( |$))", users)
 
 
 def test_a_file_that_somebody_put_there_meanwhile_is_kept(tmp_path: Path) -> None:
