@@ -18,6 +18,7 @@ from authz import __version__
 from authz.authelia import implied
 from authz.authelia.keys import public_half
 from authz.config.load import load
+from authz.config.schema import schema_text
 from authz.setup import made
 from authz.setup.answers import Answers
 from authz.setup.certificates import pair
@@ -144,6 +145,7 @@ def _derived(folder: Folder, *, render: bool) -> tuple[str, ...]:
     settings = load(folder.root / CONFIGURATION, {}, secrets=False)
     where = Topology(admin="/tmp/envoy-admin.sock", memory=_HEAP)  # noqa: S108 - a container's own
     texts = {f"envoy/{name}": text for name, text in render_envoy(settings, where).items()}
+    texts["authz.schema.json"] = schema_text()
     # In the container the key is elsewhere than here.
     door_key = public_half(folder.root / _DOOR)
     texts["authelia/authz.yml"] = implied(settings.config, door_key=door_key).yaml()

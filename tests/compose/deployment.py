@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -173,6 +174,8 @@ class Deployment:
         _edit(self.folder / "authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz.yaml", "  listen:", "  address_rate: 100000/second\n  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
+        if find_spec("authz.server.fleet") is not None:
+            _edit(self.folder / "authz.yaml", "service: {", "service: {workers: 2, ")
         _edit(self.folder / "docker-compose.yml", "interval: 5s", "interval: 1s")
         init(self.folder, "--render")
         issuer = self.folder / "data/authelia/stand-in.json"

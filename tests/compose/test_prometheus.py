@@ -37,6 +37,25 @@ def test_authz_is_scraped(deployment: Deployment) -> None:
     deployment.until(lambda: bool(query(deployment, 'up{job="authz"} == 1')), "a scrape")
 
 
+def test_what_is_counted_is_counted_once_over_all_workers(deployment: Deployment) -> None:
+    """So many calls, so many more decisions on the one page that is scraped."""
+
+    def decisions() -> float:
+        page = deployment.inside("prometheus", "wget", "-qO-", "http://authz:9464/metrics")
+        lines = re.findall(
+            r"^authz_decisions_total\{.*token_missing.*\} (\S+)$", page, re.MULTILINE
+        )
+        return sum(map(float, lines))
+
+    before = decisions()
+    for _ in range(10):
+        asyncio.run(caller.once(deployment, "notes", None))
+
+    # The process above its workers asks them once a second.
+    deployment.until(lambda: decisions() >= before + 10, "ten decisions", 10)
+    assert decisions() == before + 10
+
+
 def test_there_are_queries() -> None:
     """docs/operations.md has some."""
     assert len(QUERIES) > 3
