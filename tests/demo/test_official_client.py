@@ -22,7 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.demo.certificates import make
+from authz.setup.certificates import make
 from authz.demo.client import LogIn, Loopback2Transport, Storage, connect, provider
 from authz.demo.issuer import Issuer, create_app
 from authz.demo.issuer.keys import Keys

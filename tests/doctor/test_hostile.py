@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.demo.certificates import make
+from authz.setup.certificates import make
 from authz.demo.serving import ANYWHERE, Tls, serve
 from authz.doctor import envoy, issuer, token
 from authz.doctor.issuer import Examined
