@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from authz.core.ledger import Unavailable
 from authz.login.answers import log_in_of, token_answer
 from authz.login.ending import LOST, REPLAYED, end
-from authz.login.grants import Grant
+from authz.login.grant import Grant
 from authz.login.means import Means
 from authz.login.parameters import Parameters
 from authz.login.refresh_tokens import RefreshToken, seal_refresh

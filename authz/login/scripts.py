@@ -47,10 +47,14 @@ redis.call('SET', KEYS[4], ARGV[8], 'EX', ARGV[9])
 return 1
 """)
 
+# A revocation of everything that the grant has is there already where the operator made it.
 END: Final = Script("""\
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if not held then return false end
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+local before = redis.call('HGET', KEYS[2], ARGV[2])
+if not before or string.sub(before, 1, 2) ~= '*|' then
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+end
 redis.call('HDEL', KEYS[1], ARGV[1])
 return held
 """)
