@@ -65,6 +65,11 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.worker_restarts: Final = Counter(
+            "authz_worker_restarts_total",
+            "Workers that ended by themselves and were started again.",
+            registry=self.registry,
+        )
         self.key_age: Final = Gauge(
             "authz_signing_keys_age_seconds",
             "Seconds since the issuer's keys were last fetched; -1 before the first time.",
