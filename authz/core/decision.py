@@ -32,6 +32,7 @@ from authz.core.ledger import (
     Taken,
 )
 from authz.core.limits import Quota, Take, bucket_id
+from authz.core.memo import Memo
 from authz.core.policy import MODERN, KnownClient, Policy, Rule, Server, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -259,11 +260,15 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
     return message
 
 
-def _narrowed(principal: Principal, known: KnownClient | None) -> Principal:
+def _make_narrowed(principal: Principal, known: KnownClient | None) -> Principal:
     """Leave out the scopes that the operator did not give to the client, for us and the server."""
     if known is None or known.scopes is None or principal.scopes <= known.scopes:
         return principal
     return replace(principal, scopes=principal.scopes & known.scopes)
+
+
+# Once for each token: what is made of a principal elsewhere is remembered by which it is.
+_narrowed: Final = Memo(_make_narrowed, 16_384)
 
 
 def _rules(server: Server, message: mcp.Message | None) -> tuple[Rule, ...]:

@@ -98,8 +98,9 @@ class Client:
 
 
 async def rush(port: int, until: asyncio.Event, least: int, width: int = 16) -> Rush:
-    """Send requests until the event is set, and at least so many; every tenth has a token for another
-    server.
+    """Send requests until the event is set, and at least so many.
+
+    Every tenth has a token for another server.
     """
     found, sent = Rush(), 0
     # Of somebody else: who is refused often has to wait, and neighbours wait for new tokens.
