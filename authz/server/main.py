@@ -11,6 +11,7 @@ from authz.config.load import Settings, load, read, text_of
 from authz.config.scalars import Tcp, Unix
 from authz.config.workers import places
 from authz.server import pyvoy
+from authz.server.calm import calm
 from authz.server.control import NotStarted
 from authz.server.fleet import Fleet, Plan
 from authz.server.service import Listeners, Service
@@ -91,7 +92,9 @@ def _alone(
 
     async def run() -> None:
         listeners = Listeners(inner.check, inner.status)
-        await Service(read_again, env, listeners, recorder, inner.grace).run()
+        service = Service(read_again, env, listeners, recorder, inner.grace)
+        calm()
+        await service.run()
 
     asyncio.run(run())
     return 0

@@ -17,6 +17,7 @@ from typing import Final
 from prometheus_client import generate_latest
 
 from authz.config.load import Settings, load, read
+from authz.server.calm import calm
 from authz.server.service import Listeners, Service
 from authz.server.status import Place
 from authz.telemetry.audit import Log
@@ -147,6 +148,7 @@ class Ordered:
 
     async def tell_start(self, service: Service) -> None:
         """Tell the starter as soon as Check is answered."""
+        calm()
         await service.started.wait()
         self.tell(STARTED)
 
