@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup demo test lint types format protos docs example lock clean
+.PHONY: help setup demo test bench lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,9 @@ demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 
 test: setup .venv-mcp1/.ready  ## run every test
 	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+
+bench: setup  ## measure, as ratios to baselines (ARGS="--full --json FILE NAME...")
+	@$(BIN)/python -m bench $(ARGS)
 
 lint: setup  ## format check, lint, import contracts, dead code, stubs and example current
 	@$(BIN)/ruff format --check .
