@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -220,6 +221,26 @@ def _program(site: Site, *arguments: str) -> "subprocess.Popen[str]":
     argv = [sys.executable, "-m", "authz", "up", "-c", str(site.file), *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, env=ENV, cwd=_ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_several_workers(place: Path, stage: Stage) -> None:
+    """With service.workers Envoy asks each of them, and the metrics are those of all."""
+
+    async def walk() -> int:
+        for _ in range(40):  # each thread of Envoy takes turns of its own
+            assert await asyncio.to_thread(site.ask) == 401
+        assert await site.metric("authz_decisions_total") == 40
+        sockets = sorted(each.name for each in (place / DEFAULT_NAME / "run").glob("check*"))
+        assert sockets == ["check-0.sock", "check-1.sock"]
+        answer = await probe.http(place / DEFAULT_NAME / "run" / "admin.sock", "/clusters")
+        asked = re.findall(r"authz::.*::rq_total::(\d+)", answer.body.decode())
+        assert len(asked) == 2
+        assert "0" not in asked
+        return STOPPED
+
+    with _issuer() as port:
+        site = Site(place, "service: {workers: 2}", issuer=port)
+        assert asyncio.run(site.up(stage, when_ready=walk, patient=False)) == STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
