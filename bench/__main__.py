@@ -42,8 +42,9 @@ def main(arguments: Sequence[str]) -> int:
         for table in BENCHES[name](chosen.full):
             show(table)
             found.append(table)
-    if chosen.json is not None:
-        chosen.json.write_text(as_json(list(chain(*found))))
+            # After each: who stops a long run keeps what there is.
+            if chosen.json is not None:
+                chosen.json.write_text(as_json(list(chain(*found))))
     return 0
 
 

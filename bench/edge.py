@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 
 from authz.config.scalars import Unix
 from authz.envoy.render import Topology, render
+from bench.load import undisturbed
 from bench.result import Found, compare, show
 from bench.transports import CONFIG, TRANSPORTS, cpu_seconds, started_full, step_up, token
 from bench.web import WebLoad
@@ -107,6 +108,15 @@ def envoy(config: str, check: str, upstream: Path, *, checked: bool):
             yield running.port("gateway"), running.process.pid
 
 
+def _measure(load: WebLoad, pid: int, requests: int) -> list[float]:
+    used = cpu_seconds(pid)
+    seconds = load.run(requests, IN_FLIGHT)
+    used = cpu_seconds(pid) - used
+    load.run(requests // 10, 1)
+    p50 = statistics.median(load.latencies)
+    return [requests / seconds, used / requests * 1e6, p50 * 1e6]
+
+
 def run(rounds: int, requests: int) -> list[Found]:
     """Measure, and return requests per second, CPU of Envoy and p50 one at a time."""
     with ExitStack() as stack:
@@ -134,16 +144,11 @@ def run(rounds: int, requests: int) -> list[Found]:
                 port, pid = stack.enter_context(envoy(text, str(check), behind, checked=checked))
                 loads[case] = WebLoad(("127.0.0.1", port), message, IN_FLIGHT), pid
         for load, _ in loads.values():
-            load.run(requests // 4, IN_FLIGHT)
+            undisturbed(load.run, requests // 4, IN_FLIGHT)
         rows: dict[str, list[list[float]]] = {case: [] for case in loads}
         for _ in range(rounds):
             for case, (load, pid) in loads.items():
-                used = cpu_seconds(pid)
-                seconds = load.run(requests, IN_FLIGHT)
-                used = cpu_seconds(pid) - used
-                load.run(requests // 10, 1)
-                p50 = statistics.median(load.latencies)
-                rows[case].append([requests / seconds, used / requests * 1e6, p50 * 1e6])
+                rows[case].append(undisturbed(_measure, load, pid, requests))
         for load, _ in loads.values():
             load.close()
     return compare("edge", ["requests/s", "Envoy CPU µs", "p50 of one µs"], rows, "no check")

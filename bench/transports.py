@@ -26,7 +26,7 @@ from authz.core.second_factor import Method
 from authz.envoy import codec
 from authz.envoy.pb import external_auth_pb2 as wire
 from authz.ledger.redis import RedisLedger, RedisOptions
-from bench.load import Load
+from bench.load import Load, undisturbed
 from bench.result import Found, compare, show
 from tests.support.service import running_issuer
 from tests.support.valkey import valkey
@@ -171,11 +171,11 @@ def run(rounds: int, calls: int) -> list[list[Found]]:
         found: dict[str, list[Figures]] = {name: [] for name in servers}
         shared: dict[str, list[float]] = {name: [] for name in servers}
         for load in loads.values():
-            load.run(calls // 5, IN_FLIGHT)
+            undisturbed(load.run, calls // 5, IN_FLIGHT)
         for _ in range(rounds):
             for name, load in loads.items():
                 before = cpu_seconds(redis.process.pid)
-                found[name].append(measure(servers[name], load, calls))
+                found[name].append(undisturbed(measure, servers[name], load, calls))
                 shared[name].append((cpu_seconds(redis.process.pid) - before) / (calls * 1.1))
         for load in loads.values():
             load.close()

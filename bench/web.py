@@ -4,6 +4,8 @@ import select
 import socket
 import time
 
+from bench.load import Disturbed
+
 
 class WebLoad:
     """Send one request again and again."""
@@ -23,7 +25,8 @@ class WebLoad:
         """Send so many, and return the seconds.
 
         Raises:
-            RuntimeError: for any answer but the upstream's.
+            Disturbed: where an answer was not the upstream's; all have come by then.
+            RuntimeError: where a connection was closed.
         """
         poll = select.epoll()
         active = {one.fileno(): one for one in self._sockets[:width]}
@@ -32,7 +35,7 @@ class WebLoad:
         for number in active:
             poll.register(number, select.EPOLLIN)
         self.latencies = []
-        left = requests
+        left, bad = requests, b""
         begin = time.perf_counter()
         for number, one in active.items():
             begun[number] = time.perf_counter()
@@ -45,11 +48,13 @@ class WebLoad:
                 raise RuntimeError("no answer in 30 seconds")
             for number, _ in ready:
                 data = received[number] + active[number].recv(65536)
-                if not data.endswith(b"\r\n\r\n{}"):
-                    if not data or not data.startswith(b"HTTP/1.1 200"):
-                        raise RuntimeError(f"not the answer that was expected: {data[:300]!r}")
+                if not data:
+                    raise RuntimeError("the connection was closed")
+                if not _is_whole(data):
                     received[number] = data
                     continue
+                if not data.startswith(b"HTTP/1.1 200"):
+                    bad = data[:300]
                 received[number] = b""
                 now = time.perf_counter()
                 self.latencies.append(now - begun[number])
@@ -60,4 +65,12 @@ class WebLoad:
                     active[number].sendall(self._request)
         seconds = time.perf_counter() - begin
         poll.close()
+        if bad:
+            raise Disturbed(f"not the answer that was expected: {bad!r}")
         return seconds
+
+
+def _is_whole(data: bytes) -> bool:
+    head, end, body = data.partition(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+    return bool(end) and len(body) == int(length or b"0")

@@ -236,7 +236,7 @@ def test_several_workers(place: Path, stage: Stage) -> None:
         sockets = sorted(each.name for each in (place / DEFAULT_NAME / "run").glob("check*"))
         assert sockets == ["check-0.sock", "check-1.sock"]
         # One may still wait for the issuer's keys.
-        while await seen("health_flags") != ["healthy", "healthy"]:
+        while await seen("health_flags") != ["healthy", "healthy"]:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.02)
         for _ in range(20):  # each thread of Envoy takes turns of its own
             assert await asyncio.to_thread(site.ask) == 401
