@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup demo test test-compose wheelhouse image lint types format protos docs example lock clean
+.PHONY: help setup demo test test-compose bench wheelhouse image lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,6 +44,9 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' authz/__init__.py)
 image: wheelhouse  ## build localhost/authz and localhost/authz-samples
 	@docker build --target authz -t localhost/authz:$(VERSION) .
 	@docker build --target samples --build-arg LIST=samples -t localhost/authz-samples:$(VERSION) .
+
+bench: setup  ## measure, as ratios to baselines (ARGS="--full --json FILE NAME...")
+	@$(BIN)/python -m bench $(ARGS)
 
 lint: setup  ## format check, lint, import contracts, dead code, stubs and example current
 	@$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ examples:
 signals:
   SIGTERM  answer what is in flight, then end
   SIGHUP   read authz.yaml again; one with an error changes nothing
+  SIGUSR2  with several workers: restart them, one after the other
 """
 
 

@@ -20,6 +20,10 @@ from authz.core.principal import Principal
 from authz.core.request import HttpRequest
 
 _LONGEST: Final = 256
+# What a pipe takes as a whole (PIPE_BUF of pipe(7)): workers share one, and a longer line could
+# have another worker's in its middle.
+_WHOLE: Final = 4096
+_SHORT: Final = 40
 _COLOURS: Final = {"allow": "\x1b[32m", "deny": "\x1b[33m"}
 _PLAIN: Final = "\x1b[0m"
 _WORD: Final = re.compile(r"[A-Za-z0-9._:/@*+-]+")
@@ -29,29 +33,27 @@ Record = Mapping[str, object]
 
 def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
-    fields: dict[str, object] = {
-        "event": "decision",
-        **_verdict(decision),
-        **({} if request is None else _request(request)),
-        **({} if decision.server is None else {"server": decision.server.name}),
-        **({} if decision.message is None else _message(decision.message)),
-        **({} if decision.principal is None else _principal(decision.principal)),
-        "ms": round(seconds * 1000, 3),
-    }
-    return {
-        name: value[:_LONGEST] if isinstance(value, str) else value
-        for name, value in fields.items()
-        if value != ""
-    }
+    fields: dict[str, str] = {"event": "decision", **_verdict(decision)}
+    if request is not None:
+        fields |= _request(request)
+    if decision.server is not None:
+        fields["server"] = decision.server.name
+    if decision.message is not None:
+        fields |= _message(decision.message)
+    if decision.principal is not None:
+        fields |= _principal(decision.principal)
+    told: dict[str, object] = {name: value[:_LONGEST] for name, value in fields.items() if value}
+    told["ms"] = round(seconds * 1000, 3)
+    return told
 
 
-def _verdict(decision: Decision) -> Record:
+def _verdict(decision: Decision) -> dict[str, str]:
     if isinstance(decision, Allow):
         return {"verdict": "allow", "reason": "allowed", "limiter": decision.mode.value}
     return {"verdict": "deny", "reason": decision.reason.label, "detail": decision.detail}
 
 
-def _request(request: HttpRequest) -> Record:
+def _request(request: HttpRequest) -> dict[str, str]:
     return {
         "request_id": request.request_id,
         "http_method": request.method,
@@ -59,11 +61,11 @@ def _request(request: HttpRequest) -> Record:
     }
 
 
-def _message(message: Message) -> Record:
+def _message(message: Message) -> dict[str, str]:
     return {"mcp_method": message.method, "tool": message.tool or ""}
 
 
-def _principal(principal: Principal) -> Record:
+def _principal(principal: Principal) -> dict[str, str]:
     return {
         "issuer": principal.issuer,
         "subject": principal.subject or "",
@@ -73,8 +75,12 @@ def _principal(principal: Principal) -> Record:
 
 
 def as_json(record: Record, now: float) -> str:
-    """Return one line of JSON; json.dumps escapes every control and non-ASCII character."""
-    return json.dumps({"time": round(now, 3), **record}, separators=(",", ":"))
+    """Return one line of JSON; json escapes every control and non-ASCII character."""
+    return _ENCODE({"time": round(now, 3), **record})
+
+
+# Made once: json.dumps makes an encoder for every line.
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def as_colour(record: Record, now: float) -> str:
@@ -121,43 +127,55 @@ class Log:
         text = as_colour if terminal else as_text
         self._form = text if form == "text" or (form == "auto" and terminal) else as_json
         self._clock = clock
-        self._pipe = _pipe(self._stream)
+        self._descriptor = _descriptor(self._stream)
         self._rest = b""
         self.lost = 0
 
     def write(self, record: Record) -> None:
         """Write one record; where that is not possible at once, the line is lost."""
-        line = self._form(record, self._clock()) + "\n"
+        now = self._clock()
+        line = self._form(record, now) + "\n"
+        if len(line) > _WHOLE:
+            line = self._form(_shortened(record), now) + "\n"
         try:
-            if self._pipe is None:
+            if self._descriptor is None:
                 self._stream.write(line)
                 self._stream.flush()
             else:
-                self._push(self._pipe, line.encode("ascii"))
+                self._push(self._descriptor, line.encode("ascii"))
         except (OSError, ValueError):  # BlockingIOError is an OSError
             self.lost += 1
 
-    def _push(self, pipe: int, line: bytes) -> None:
-        """Write to a pipe that does not block; the rest of a line that was cut goes first."""
+    def _push(self, descriptor: int, line: bytes) -> None:
+        """Write to what does not block; the rest of a line that was cut goes first."""
         if self._rest:
-            self._rest = self._rest[os.write(pipe, self._rest) :]
+            self._rest = self._rest[os.write(descriptor, self._rest) :]
         if self._rest:
             self.lost += 1
             return
-        self._rest = line[os.write(pipe, line) :]
+        self._rest = line[os.write(descriptor, line) :]
 
 
-def _pipe(stream: TextIO) -> int | None:
-    """Return the descriptor of a pipe or socket, made to block nobody; None for other streams.
+def _shortened(record: Record) -> Record:
+    """Cut values once more, whatever their escapes take."""
+    return {
+        name: value[:_SHORT] if isinstance(value, str) else value for name, value in record.items()
+    }
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    """Return the descriptor of a file, or of a pipe or socket, made to block nobody; else None.
 
     A file does not block, and a terminal's descriptor is shared with the shell.
     """
     try:
+        stream.flush()
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
     except (OSError, ValueError):
         return None
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        os.set_blocking(descriptor, False)
+    elif not stat.S_ISREG(mode):
         return None
-    os.set_blocking(descriptor, False)
     return descriptor

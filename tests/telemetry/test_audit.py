@@ -116,3 +116,18 @@ def test_a_reader_that_stops_holds_up_nobody() -> None:
 
     assert last is not None
     assert json.loads(last.splitlines()[-1])["event"] == "again"
+
+
+@pytest.mark.parametrize("value", ["é" * 300, "\x00" * 300, "😀" * 300, '"' * 300])
+def test_a_line_fits_a_pipe_as_a_whole(value: str) -> None:
+    """Workers share one pipe: no line of theirs is so long that another could fall into it."""
+    message = Message(Kind.REQUEST, value, 1, value, None)
+    who = principal(subject=value, client_id=value, issuer=value)
+    written = io.StringIO()
+
+    Log("json", written).write(
+        describe(Allow(server(), message, who, (), Mode.REDIS), request(address=value), 0.0)
+    )
+
+    assert len(written.getvalue().encode()) <= 4096
+    assert json.loads(written.getvalue())["verdict"] == "allow"
