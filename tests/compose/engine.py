@@ -106,6 +106,7 @@ def _own(folder: Path) -> Iterator[Engine]:
         daemon.terminate()
         with suppress(subprocess.TimeoutExpired):
             daemon.wait(30)
+        shutil.rmtree(folder / "data", ignore_errors=True)  # gigabytes that nobody needs again
 
 
 def _tail(log: Path) -> str:
