@@ -13,9 +13,7 @@ WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 70, 44, 74, 56
 SERIES = {"Redis CPU µs": ("redis", "Redis"), "our CPU µs": ("ours", "its client")}
 TITLE = "One charge costs the same among a million live keys"
-SUBTITLE = (
-    "CPU µs of one charge of three limits, 64 in flight, over live keys in Redis"
-)
+SUBTITLE = "CPU µs of one charge of three limits, 64 in flight, over live keys in Redis"
 STYLE = """\
   svg { background: #fff; font: 13px system-ui, sans-serif; color: #1c2330 }
   text { fill: currentColor } .soft { opacity: .65 } .title { font-size: 17px; font-weight: 600 }
