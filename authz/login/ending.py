@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from authz.core.ledger import Unavailable
-from authz.login.grants import Grant
+from authz.login.grant import Grant
 from authz.login.means import Means
 from authz.login.values import UpstreamRefused
 
@@ -19,6 +19,7 @@ BLOCKED: Final = "its client was blocked meanwhile"
 LOST: Final = "its first answer was lost"
 MEANWHILE: Final = "it was ended while it was refreshed"
 REFUSED: Final = "refused by the issuer"
+REVOKED_FOR: Final = "revoked by the operator"
 
 
 async def end(

@@ -16,13 +16,15 @@ from typing import Any, Final
 from authz.core.ledger import Unavailable
 from authz.login.answers import log_in_of, token_answer
 from authz.login.attempts import REFRESHES
-from authz.login.ending import MEANWHILE, REFUSED, REUSED, end
+from authz.login.digests import digest
+from authz.login.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
 from authz.login.exchanging import check_resources
-from authz.login.grants import Held, Renewal, renewed
+from authz.login.grant import renewed
+from authz.login.grants import Held, Renewal
 from authz.login.means import Means
 from authz.login.parameters import Parameters
 from authz.login.refresh_tokens import RefreshToken, open_refresh, seal_refresh
-from authz.login.store import ANSWER_LIFETIME, digest
+from authz.login.store import ANSWER_LIFETIME
 from authz.login.targets import TOLERATED, read_scopes
 from authz.login.values import LoggedIn, OAuthRefused, UpstreamRefused
 from authz.tokens.sealing import NotSealedError
@@ -115,6 +117,9 @@ class Refreshing:
         held = await self._means.grants.find(token.subject, token.grant)
         if held is None:
             raise self._refused(token, "the grant has ended")
+        if await self._means.grants.revoked(token.subject, held.grant):
+            await self._end(token, REVOKED_FOR)
+            raise self._refused(token, REVOKED_FOR)
         return held
 
     async def _locked(

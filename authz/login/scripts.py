@@ -47,8 +47,8 @@ redis.call('SET', KEYS[4], ARGV[8], 'EX', ARGV[9])
 return 1
 """)
 
-# Revoked even where the grant is gone, past its age for one: its last access token lives on. What
-# is revoked for good already stays as it is (`authz.ledger.records`).
+# Revoked even where the grant is gone, past its age for one: its last access token lives on. A
+# revocation of everything that the grant has is there already where the operator made it.
 END: Final = Script("""\
 local before = redis.call('HGET', KEYS[2], ARGV[2])
 if not before or string.sub(before, 1, 2) ~= '*|' then

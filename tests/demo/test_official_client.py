@@ -22,7 +22,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.demo.certificates import make
 from authz.demo.client import LogIn, Loopback2Transport, Storage, connect, provider
 from authz.demo.issuer import Issuer, create_app
 from authz.demo.issuer.keys import Keys
@@ -31,6 +30,7 @@ from authz.demo.person import Person
 from authz.demo.portals import LogInError
 from authz.demo.samples import PATH, Sample, app
 from authz.demo.serving import Tls, serve
+from authz.setup.certificates import make
 from tests.demo.kit import ISSUER, SECRET, config, query
 
 CALLBACK = "http://127.0.0.1:43210/callback"

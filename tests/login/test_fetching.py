@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from authz.demo import certificates
 from authz.demo.serving import ANYWHERE, Tls, serve
 from authz.login.documents import Documents
 from authz.login.fetching import (
@@ -29,6 +28,7 @@ from authz.login.fetching import (
 )
 from authz.login.redirects import RedirectRules
 from authz.login.values import FrontClient
+from authz.setup import certificates
 
 HOST = "client.example.test"
 URL = f"https://{HOST}/client.json"

@@ -8,7 +8,8 @@ import pytest
 
 from authz.core.principal import LogIn
 from authz.login.blocks import Block
-from authz.login.grants import MOST, Grant, Renewal, decode, encode
+from authz.login.grant import Grant, decode, encode
+from authz.login.grants import MOST, Renewal
 from authz.login.known import UnknownClientError, block, known_clients, named
 from authz.login.store import Fresh, Used
 from tests.login.flow_kit import Flow, flow
