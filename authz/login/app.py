@@ -36,8 +36,8 @@ class App:
         """Take the routes, what shows problems, and where defects are recorded."""
         self._parts = parts
         self._recorder = recorder
-        # No redirects to paths with or without a slash: they would be made of the Host header.
         self._under_way = Counter[str]()
+        # No redirects to paths with or without a slash: they would be made of the Host header.
         self._router: ASGIApp = Router(routes, redirect_slashes=False, default=self._missing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
