@@ -9,6 +9,7 @@ guesser, which is everybody whose client is a company's server. What is good is 
 paced by person or grant.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
@@ -49,7 +50,8 @@ class Attempts:
 
     def __init__(self, clock: Callable[[], float], largest: int = _LARGEST) -> None:
         """Begin with nobody counted; `clock` gives seconds since the epoch."""
-        self._buckets = Buckets(largest)
+        # One for each limit: who comes from a flood of addresses pushes out no person's.
+        self._buckets = defaultdict[str, Buckets](lambda: Buckets(largest))
         self._clock = clock
 
     def take(self, limit: Limit, address: str) -> int:
@@ -58,7 +60,7 @@ class Attempts:
 
     def take_of(self, limit: Limit, whose: str) -> int:
         """Count an attempt of a person's, or with a grant, as `take` does an address's."""
-        return self._take(digest(limit.name, whose), limit)
+        return self._take(digest(whose), limit)
 
     def pace(self, limit: Limit, address: str) -> None:
         """Count an attempt.
@@ -72,4 +74,4 @@ class Attempts:
 
     def _take(self, bucket: str, limit: Limit) -> int:
         now = int(self._clock() * 1000)
-        return self._buckets.take((Take(bucket, limit),), now).retry_after
+        return self._buckets[limit.name].take((Take(bucket, limit),), now).retry_after

@@ -23,7 +23,7 @@ from authz.ledger.keys import grant_field
 from authz.ledger.log_ins import LogIns
 from authz.ledger.records import Revocation
 from authz.login.app import EACH
-from authz.login.attempts import LOG_INS
+from authz.login.attempts import LOG_INS, PAGES, Attempts
 from authz.login.blocks import Block
 from authz.login.browser import read_form
 from authz.login.fetching import Fetched
@@ -174,6 +174,16 @@ def test_log_ins_of_one_person_are_paced(play: Play) -> None:
         assert "code" in await other.log_in(bob())
 
     play(scene)
+
+
+def test_a_flood_of_addresses_pushes_no_person_out() -> None:
+    """Memory is bounded for each limit by itself."""
+    attempts = Attempts(lambda: 1_700_000_000.0, largest=10)
+    for _ in range(LOG_INS.quota):
+        assert attempts.take_of(LOG_INS, JOHN) == 0
+    for number in range(100):
+        attempts.take(PAGES, f"2001:db8:0:{number:x}::1")
+    assert attempts.take_of(LOG_INS, JOHN) > 0
 
 
 # --- what one address can hold ----------------------------------------------------------------
