@@ -13,6 +13,7 @@ from typing import Final
 
 import httpx
 
+from authz.config import urls
 from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
@@ -35,7 +36,7 @@ from authz.login.id_token import Proofs
 from authz.login.machines import Machines
 from authz.login.means import Means
 from authz.login.pages import Pages
-from authz.login.redirects import RedirectRules
+from authz.login.redirects import LOOPBACK, RedirectRules, redirect_host
 from authz.login.refreshing import Refreshing
 from authz.login.registration import Registrations
 from authz.login.registry import Clients
@@ -95,7 +96,12 @@ class Built:
         self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
         self._upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
-        rules = RedirectRules(frozenset(section.private_redirect_uris))
+        ours = frozenset(urls.split(each).host for each in (url, issuer.url))
+        rules = RedirectRules(
+            frozenset(section.private_redirect_uris),
+            # On one machine, for a trial, the programs are there too.
+            frozenset(host for host in ours if redirect_host(f"https://{host}") != LOOPBACK),
+        )
         hosts = section.metadata_hosts
         self._documents = Documents(
             Fetcher(self._resolver), rules, None if hosts is None else tuple(hosts)

@@ -306,6 +306,17 @@ def test_no_spelling_of_this_machine_is_vouched_for(uri: str, kind: Kind) -> Non
     assert place(uri) == "a program on this computer"
 
 
+@pytest.mark.parametrize("host", ["mcp.example.test", "auth.example.test"])
+def test_nobody_says_that_he_is_the_gateway_or_the_issuer(play: Play, host: str) -> None:
+    """A consent page that names our own host, or the log-in's, would be believed."""
+
+    async def scene(found: Stage) -> None:
+        answer = await Client(found).register(redirect_uris=[f"https://{host}:8443/cb"])
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_redirect_uri")
+
+    play(scene)
+
+
 def test_a_token_is_revoked_though_its_grant_is_past_its_age(play: Play) -> None:
     """200 is the truth: no worker lets the token pass any more."""
 
