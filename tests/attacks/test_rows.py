@@ -8,15 +8,20 @@ import io
 import json
 import time
 import tracemalloc
+from functools import lru_cache
 
 import pytest
 
+from authz.core import answers, decision
+from authz.core import limits as limits_of
 from authz.core.decision import Call, Pending, authorize, read
 from authz.core.ledger import OverLimit, Taken
 from authz.core.limits import Limit, Per, Take
+from authz.core.memo import Memo
 from authz.core.policy import Policy, Rule
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
+from authz.envoy import codec
 from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
@@ -239,8 +244,20 @@ def _distinct(number: int) -> tuple[str, HttpRequest]:
 
 
 @pytest.mark.attack("flat-memory")
-def test_memory_is_flat_whoever_asks() -> None:
-    """Tokens, people, clients, addresses and tools that come once leave nothing behind."""
+def test_memory_is_flat_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens, people, clients, addresses and tools that come once leave no more than a bound."""
+    memos = [
+        each
+        for module in (answers, decision, limits_of)
+        for each in vars(module).values()
+        if isinstance(each, Memo)
+    ]
+    assert len(memos) > 2
+    for memo in memos:
+        # Each holds thousands, more than a test can fill.
+        monkeypatch.setattr(memo, "_capacity", 64)
+        monkeypatch.setattr(memo, "_made", {})
+    monkeypatch.setattr(codec, "_changes", lru_cache(64)(codec._changes.__wrapped__))
     limits = (Limit("u", Per.USER, 60, 60), Limit("a", Per.ADDRESS, 60, 60, place="a"))
     rules = policy(server(Rule(limits=limits), {"tool-*": Rule()}))
 
@@ -265,6 +282,7 @@ def test_memory_is_flat_whoever_asks() -> None:
 
         assert series == len(list(_samples(world)))
         assert len(world.verifier._cache) == len(world.refusals) == 64
+        assert all(len(memo) <= 64 for memo in memos)
         # A single entry per request would be half a megabyte.
         assert after - before < 128 * 1024
 
