@@ -33,19 +33,6 @@ _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"
 
 
-class TooManyError(Exception):
-    """Say that an address has to wait.
-
-    Attributes:
-        seconds: how long.
-    """
-
-    def __init__(self, seconds: int) -> None:
-        """Keep how long."""
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
 class Visitors:
     """Answer browsers."""
 
@@ -67,7 +54,8 @@ class Visitors:
         """Ask the person (RFC 6749, section 3.1): every time, before Authelia is asked."""
         self._pace(PAGES, request)
         try:
-            wish, client = await self._door.ask(request.scope["query_string"].decode("latin-1"))
+            query = request.scope["query_string"].decode("latin-1")
+            wish, client = await self._door.ask(query, address_of(request))
         except SentBackError as error:
             return redirect(error.url)
         consent = Consent(
@@ -134,6 +122,4 @@ class Visitors:
         return self._parts.pages.go_back(ended.url, client)
 
     def _pace(self, limit: Limit, request: Request) -> None:
-        seconds = self._attempts.take(limit, address_of(request))
-        if seconds:
-            raise TooManyError(seconds)
+        self._attempts.pace(limit, address_of(request))

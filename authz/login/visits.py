@@ -139,6 +139,7 @@ class Parts:
         used: records the state of a transaction; tells whether it had been used before. Raises
             `Unavailable` where that cannot be known.
         address: returns a request's own address, for Authelia.
+        pace: counts what an address sends to Authelia; raises `TooManyError`.
         clock: seconds since the epoch.
         note: is told what went wrong: the request's id, fixed words.
     """
@@ -150,6 +151,7 @@ class Parts:
     upstream: Upstream
     used: Callable[[str], Awaitable[bool]]
     address: Callable[[Request], str]
+    pace: Callable[[str], None]
     clock: Callable[[], float]
     note: Callable[[str, str], None] = lambda _id, _words: None
 
@@ -207,7 +209,10 @@ async def depart(
 
     Raises:
         NotDoneError: where Authelia does not take the request.
+        TooManyError: where this address has sent it too many.
     """
+    address = parts.address(request)
+    parts.pace(address)
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
     asked = Asked(
         two_factor=visit.two_factor,
@@ -220,7 +225,7 @@ async def depart(
         max_age=max_age,
     )
     try:
-        response = redirect(await parts.upstream.push(asked, parts.address(request)))
+        response = redirect(await parts.upstream.push(asked, address))
     except UpstreamRefused as error:
         raise NotDoneError(_REFUSED) from error
     except Unavailable as error:
