@@ -118,7 +118,7 @@ def test_an_application_that_starts_again_is_the_same_one(door: Door) -> None:
 
 @pytest.mark.attack("password-under-totp")
 def test_a_password_is_enough_only_where_no_more_is_asked(door: Door) -> None:
-    """Who has no second factor gets in where none is asked, and is stopped at Authelia elsewhere."""
+    """Who has no second factor gets in where none is asked; elsewhere Authelia lets nobody on."""
 
     async def game() -> None:
         async with assistant(door, door.bob, "Password") as client:
@@ -154,7 +154,7 @@ def test_who_has_a_second_factor_is_asked_for_it_only_where_a_rule_asks(door: Do
 
 
 def test_two_people_with_two_applications_each_at_once(door: Door) -> None:
-    """Whatever overlaps, each application acts as the person who let it, with a grant of its own."""
+    """Whatever overlaps, each application acts as who let it, with a grant of its own."""
 
     async def game() -> None:
         async def one(person: str, name: str) -> tuple[str, str, str]:

@@ -39,7 +39,7 @@ from tests.support.scene import RunningScene, running_scene
 CALLBACK: Final = "http://127.0.0.1:43210/callback"
 # Seconds that a log-in lets its person delete things: long enough for slow machines between the
 # password and the call, short enough to wait for its end.
-AGE: Final = 6
+AGE: Final = 8
 DOCUMENTS: Final = "client.example.test"
 _PATIENCE: Final = 30.0
 _addresses = itertools.count(2)
