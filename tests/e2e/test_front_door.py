@@ -5,6 +5,7 @@ Law: what these tests prove is proved through Envoy, with the real processes, ov
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -14,7 +15,10 @@ from authz.demo.portals import LogInError
 from authz.demo.trail import reason_of
 from tests.support.commands import Typed
 from tests.support.door import CALLBACK, DOCUMENTS, Assistant, Door, assistant, play, words
+from tests.support.foreign import Foreign
 
+ROOT = Path(__file__).resolve().parents[2]
+MCP1 = ROOT / ".venv-mcp1" / "bin" / "python"
 PASSED = (200, "")
 
 
@@ -51,6 +55,18 @@ def test_a_url_is_enough(door: Door, server: str, mode: str) -> None:
             assert client.storage.tokens.refresh_token is not None
 
     play(game)
+
+
+@pytest.mark.attack("sdk-1x")
+def test_a_url_is_enough_for_the_1x_line(door: Door) -> None:
+    """An older SDK registers and logs in by itself, to a `localhost` of its own port."""
+    scene = door.running.scene
+    told = (door.url("files"), str(scene.place.port), str(scene.certificates.authority))
+    command = [str(MCP1), str(ROOT / "tests/e2e/mcp1_client.py"), *told, "log-in", "whoami"]
+    found = Foreign(door, door.john).run(command)
+
+    assert found.get("told", {}).get("x-authz-client") == "dynamic/loopback", found
+    assert found["told"]["authorization_arrived"] is False
 
 
 def test_a_client_with_a_document_is_known_by_its_host(door: Door) -> None:

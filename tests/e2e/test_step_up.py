@@ -183,21 +183,25 @@ def test_a_step_up_helps_nobody_else(door: Door, aged: Aged) -> None:
     """
 
     async def game() -> None:
-        async with aged.back("Stepped up") as client, aged.back("The other") as other:
-            async with client.network.browser() as http, client.network.browser() as bobs:
-                refused = await door.call(http, "notes", client.token, "delete_note", name="none")
-                link = refused.json()["error"]["data"]["step_up_url"]
-                portal = door.running.scene.issuer.portal
-                with pytest.raises(Exception, match="one-time code"):
-                    await door.bob.visit(bobs, link, portal)
-                refused = await door.call(http, "notes", client.token, "delete_note", name="none")
-                assert is_missing(refused)
+        async with (
+            aged.back("Stepped up") as client,
+            aged.back("The other") as other,
+            client.network.browser() as http,
+            client.network.browser() as bobs,
+        ):
+            refused = await door.call(http, "notes", client.token, "delete_note", name="none")
+            link = refused.json()["error"]["data"]["step_up_url"]
+            portal = door.running.scene.issuer.portal
+            with pytest.raises(Exception, match="one-time code"):
+                await door.bob.visit(bobs, link, portal)
+            refused = await door.call(http, "notes", client.token, "delete_note", name="none")
+            assert is_missing(refused)
 
-                await Agent(client).visit(link)
-                passed = await door.call(http, "notes", client.token, "delete_note", name="none")
-                assert passed.status_code == 200
-                refused = await door.call(http, "notes", other.token, "delete_note", name="none")
-                assert is_missing(refused)
+            await Agent(client).visit(link)
+            passed = await door.call(http, "notes", client.token, "delete_note", name="none")
+            assert passed.status_code == 200
+            refused = await door.call(http, "notes", other.token, "delete_note", name="none")
+            assert is_missing(refused)
 
     play(game)
 

@@ -233,7 +233,7 @@ class Assistant:
                 event_hooks={"response": [seen]},
                 trust_env=False,
             ) as http,
-            Client(streamable_http_client(url, http_client=http), mode=mode, **options) as client,  # type: ignore[arg-type]
+            Client(streamable_http_client(url, http_client=http), mode=mode, **options) as client,
         ):
             yield client
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from authz.cli import main
 from authz.local.pages import pages
@@ -59,5 +60,5 @@ def knowing(host: str, port: int, authority: Path) -> Any:
 
 
 if __name__ == "__main__":
-    building.Fetcher = _WithOneName  # type: ignore[assignment,misc]
-    sys.exit(main(sys.argv[1:]))
+    with patch.object(building, "Fetcher", _WithOneName):
+        sys.exit(main(sys.argv[1:]))
