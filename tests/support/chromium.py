@@ -61,8 +61,8 @@ AUTHELIA: Final = Fields(
     "#username-textfield",
     "#password-textfield",
     "#otp-input input",
-    "#sign-in-button, #openid-consent-accept",
-    "#openid-consent-accept",
+    "#sign-in-button:enabled, #openid-consent-accept:enabled",
+    "#openid-consent-accept:enabled",
     needs_script=True,
 )
 
@@ -123,12 +123,13 @@ async def log_in(
 
 
 async def _asked(page: Page, fields: Fields) -> str | None:
-    if await page.locator(fields.username).is_visible():
-        return "password"
+    # A page may come or go between two looks: what is there alone is looked at twice.
+    if await page.locator(fields.password).is_visible():
+        if await page.locator(fields.username).is_visible():
+            return "password"
+        return "password again" if await page.locator(fields.password).is_visible() else None
     if await page.locator(fields.code).first.is_visible():
         return "code"
-    if await page.locator(fields.password).is_visible():
-        return "password again"
     if await page.locator(fields.accept).is_visible():
         return "consent"
     return None
@@ -144,7 +145,8 @@ async def _type(page: Page, person: Person, fields: Fields, what: str) -> None:
         if what == "password":
             await page.locator(fields.username).fill(person.username)
         await page.locator(fields.password).fill(person.password)
-    await page.locator(fields.accept if what == "consent" else fields.go).first.click()
+    # By the keyboard: Authelia's own tooltip lies over its button.
+    await page.locator(fields.accept if what == "consent" else fields.go).first.press("Enter")
 
 
 class ByChromium(LogIn):
