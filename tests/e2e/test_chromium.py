@@ -151,6 +151,26 @@ async def ended(door: Door, page: Page, name: str) -> None:
     assert await row.count() == 0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_no_reaches_the_application(door: Door, host: str) -> None:
+    """From the form that was clicked straight to a listener of this machine: the policy of the
+    page lets that through, and Authelia is not asked.
+    """
+
+    async def game(browser: Browser) -> None:
+        async with (
+            listening(host) as here,
+            assistant(door, door.john, "Denied", redirect_uri=here.redirect_uri) as client,
+        ):
+            page = await (await profile(door, browser)).new_page()
+            await page.goto(await authorize_url(client, "notes"))
+            await page.get_by_role("button", name="Deny").click()
+            await page.get_by_text("Back at the application").wait_for()
+            assert parse_qs(urlsplit(here.came[0]).query)["error"] == ["access_denied"]
+
+    browse(door, game)
+
+
 @pytest.mark.attack("callback-of-another-browser")
 def test_authelias_page_that_another_browser_was_sent_to_leads_to_no_client(door: Door) -> None:
     """Consent in the attacker's profile; the victim opens Authelia's URL and logs in there: the
