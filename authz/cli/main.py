@@ -10,11 +10,13 @@ from authz import __version__
 from authz.cli import (
     authelia_config,
     check_config,
+    client_config,
     clients,
     demo,
     doctor,
     envoy_config,
     explain,
+    init,
     login,
     pages,
     revocations,
@@ -27,10 +29,12 @@ from authz.cli.common import FAILED, WRONG, Command, print_problems
 from authz.config.problems import ConfigErrors
 
 _COMMANDS: Final = (
+    init,
     check_config,
     schema,
     envoy_config,
     authelia_config,
+    client_config,
     doctor,
     explain,
     login,
@@ -44,11 +48,14 @@ _COMMANDS: Final = (
 )
 _EPILOG: Final = """\
 examples:
+  authz init deploy --domain home.example.com
+                                           a folder that runs with Docker Compose
   authz check-config authz.yaml            say everything that is wrong, with lines
   authz schema > authz.schema.json         for editors: complete and check while typing
   authz envoy-config authz.yaml -o /etc/envoy
   authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
   authz authelia-config authz.yaml         what to add to Authelia's configuration
+  authz client-config claude authz.yaml    what to paste into an MCP client
   authz doctor authz.yaml                  what is wrong, and which line mends it
   authz explain authz.yaml --server files --token-file FILE
                                            why a request is allowed or refused

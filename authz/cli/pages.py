@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from authz.cli.common import WRONG, command, config_option
+from authz.cli.common import WRONG, command, config_argument
 
 _EXAMPLES = """\
 examples:
@@ -20,7 +20,7 @@ Only Envoy may reach it: it believes the address that stands in X-Forwarded-For.
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     parser = command(commands, "pages", "serve the log-in and the step-up", run, _EXAMPLES)
-    config_option(parser)
+    config_argument(parser)
     parser.add_argument("--listen", metavar="ADDRESS", help="in place of service.pages")
 
 

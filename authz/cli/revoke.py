@@ -33,9 +33,11 @@ examples:
   authz revoke --token-file - --reason 'pasted into a chat' < token
   authz revoke --user 71909b80-c6b2-4490-b157-a7cf10eb4136 --reason 'laptop stolen'
   authz revoke --client claude --issued-before 2026-08-01T12:00:00Z
+  authz revoke --grant 5Qx0aVbnJ2k8Yw3d --reason 'that assistant is not mine'
   authz revoke --everything --issued-before now
 A token is never an argument: every user of a machine may read those. A user is named as tokens and
-the decision log name it, by `sub`; `authelia storage user identifiers export` tells whose it is.
+the decision log name it, by `sub`; `authelia storage user identifiers export` tells whose it is. A
+log-in at the front door is named as the log's `grant`.
 """
 _MOMENT: Final = (
     "take back what was issued up to then: now, seconds since the epoch, or ISO 8601 with its zone."

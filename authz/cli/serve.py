@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from authz.cli.common import WRONG, command, config_option
+from authz.cli.common import WRONG, command, config_argument
 
 _EXAMPLES = """\
 examples:
@@ -13,13 +13,14 @@ examples:
 signals:
   SIGTERM  answer what is in flight, then end
   SIGHUP   read authz.yaml again; one with an error changes nothing
+  SIGUSR2  with several workers: restart them, one after the other
 """
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     parser = command(commands, "serve", "run the service", run, _EXAMPLES)
-    config_option(parser)
+    config_argument(parser)
     parser.add_argument("--check", metavar="ADDRESS", help="in place of service.check")
     parser.add_argument("--status", metavar="ADDRESS", help="in place of telemetry.metrics")
 

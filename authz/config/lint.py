@@ -13,7 +13,9 @@ from authz.config import lint_front_door, lint_rules, lint_tokens, reach, urls
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity
 from authz.config.scalars import Tcp, Unix
+from authz.config.workers import places
 
+_LAST_PORT: Final = 65535
 _ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
@@ -69,7 +71,7 @@ def _listeners(config: Config) -> Iterator[Fault]:
         (("gateway", "listen"), config.gateway.listen),
         (("gateway", "http_listen"), config.gateway.http_listen),
         (("telemetry", "metrics"), config.telemetry.metrics),
-        (("service", "check"), config.service.check),
+        *((("service", "check"), at) for at in _checks(config)),
     ]
     if config.front_door is not None:
         addresses.append((("service", "pages"), config.service.pages))
@@ -77,12 +79,19 @@ def _listeners(config: Config) -> Iterator[Fault]:
             wrong, right = "service.check listens there too", "write another path"
             yield Fault(("service", "pages"), wrong, right, reads=(("service", "check"),))
     tcp = [(path, at) for path, at in addresses if isinstance(at, Tcp) and at.port]
+    if any(at.port > _LAST_PORT for _, at in tcp):
+        wrong = "the workers' ports follow one another, and the last would be above 65535"
+        yield Fault(("service", "check"), wrong, "write a lower port")
     for index, (path, at) in enumerate(tcp):
         for other, taken in tcp[:index]:
             hosts = {at.host, taken.host}
             if at.port == taken.port and (len(hosts) == 1 or hosts & _ANY_HOST):
                 name = ".".join(map(str, other))
                 yield Fault(path, f"{name} listens there too", "write another port", reads=(other,))
+
+
+def _checks(config: Config) -> tuple[Tcp | Unix, ...]:
+    return places(config.service.check, config.service.workers)
 
 
 def _redis(config: Config) -> Iterator[Fault]:

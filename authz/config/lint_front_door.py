@@ -149,6 +149,21 @@ def _private_redirects(config: Config) -> Iterator[Fault]:
             )
 
 
+def _opaque(config: Config) -> Iterator[Fault]:
+    """Find servers that take other tokens than the front door has: one kind, for all of them."""
+    opaque = [name for name, server in config.servers.items() if server.tokens == ("opaque",)]
+    if not config.logs_in or len(opaque) == len(config.servers):
+        return
+    for name in opaque:
+        yield Fault(
+            ("servers", name, "tokens"),
+            "the front door hands out signed tokens, as other servers accept them",
+            "accept jwt here too, or opaque alone everywhere",
+            Severity.WARNING,
+            reads=(("servers",), _SECTION, ("issuer", "login")),
+        )
+
+
 CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _missing,
     _unused,
@@ -157,4 +172,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _default,
     _clients,
     _private_redirects,
+    _opaque,
 )

@@ -47,7 +47,7 @@ def load(path: Path, env: Mapping[str, str], *, secrets: bool = True) -> Setting
     Raises:
         ConfigErrors: with every problem, where there is an error among them.
     """
-    return read(_text(path), str(path), env, secrets=secrets)
+    return read(text_of(path), str(path), env, secrets=secrets)
 
 
 def read(text: str, file: str, env: Mapping[str, str], *, secrets: bool = True) -> Settings:
@@ -97,7 +97,7 @@ def _problem(file: str, fault: Fault, place: Place) -> Problem:
     return Problem(file, place.line, place.column, field, fault.wrong, fault.right, fault.severity)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """Return the text of a file.
 
     Raises:

@@ -13,7 +13,10 @@ from urllib.parse import quote
 
 from authz.core.answer import HttpAnswer, Upstream
 from authz.core.decision import Allow, Deny
-from authz.core.limits import Quota
+from authz.core.limits import Limit, Quota
+from authz.core.memo import Memo
+from authz.core.policy import Server
+from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Method
 from authz.core.step_up import Offer, Telling
@@ -50,18 +53,28 @@ _FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any se
 
 def upstream(allow: Allow) -> Upstream:
     """Return the headers of an allowed request: identity set, credentials removed."""
-    principal = allow.principal
+    given, removed = _identity(allow.principal, allow.server)
+    return Upstream(given, removed, rate_limit(allow.quotas))
+
+
+def _make_identity(
+    principal: Principal, server: Server
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return the headers to set and those to remove."""
     values = {
         SUBJECT: _plain(principal.subject or ""),
         CLIENT: _plain(principal.client_id),
         ISSUER: _plain(principal.issuer),
         SCOPES: " ".join(_plain(scope) for scope in sorted(principal.scopes)),
         GROUPS: ",".join(_plain(group) for group in sorted(principal.groups)),
-        SERVER: _plain(allow.server.name),
+        SERVER: _plain(server.name),
     }
     given = {name: value for name, value in values.items() if value}
     absent = tuple(name for name in IDENTITY if name not in given)
-    return Upstream(tuple(given.items()), (*REMOVED, *absent), rate_limit(allow.quotas))
+    return tuple(given.items()), (*REMOVED, *absent)
+
+
+_identity: Final = Memo(_make_identity)
 
 
 def _plain(value: str) -> str:
@@ -257,6 +270,13 @@ def rate_limit(quotas: tuple[Quota, ...]) -> tuple[tuple[str, str], ...]:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10)."""
     if not quotas:
         return ()
-    policy = ", ".join(f'"{q.limit.name}";q={q.limit.quota};w={q.limit.window}' for q in quotas)
-    state = ", ".join(f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in quotas)
+    policy = ", ".join([_policy(quota.limit) for quota in quotas])
+    state = ", ".join([f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in quotas])
     return (("ratelimit-policy", policy), ("ratelimit", state))
+
+
+def _make_policy(limit: Limit) -> str:
+    return f'"{limit.name}";q={limit.quota};w={limit.window}'
+
+
+_policy: Final = Memo(_make_policy)

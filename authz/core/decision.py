@@ -32,6 +32,7 @@ from authz.core.ledger import (
     Taken,
 )
 from authz.core.limits import Quota, Take, bucket_id
+from authz.core.memo import Memo
 from authz.core.policy import (
     MODERN,
     FrontDoor,
@@ -290,11 +291,15 @@ def _most(known: KnownClient | None, policy: Policy) -> frozenset[str] | None:
     return None if policy.front_door is None else policy.front_door.scopes
 
 
-def _narrowed(principal: Principal, scopes: frozenset[str] | None) -> Principal:
+def _make_narrowed(principal: Principal, scopes: frozenset[str] | None) -> Principal:
     """Leave out the scopes that the operator did not give to the client, for us and the server."""
     if scopes is None or principal.scopes <= scopes:
         return principal
     return replace(principal, scopes=principal.scopes & scopes)
+
+
+# Once for each token: what is made of a principal elsewhere is remembered by which it is.
+_narrowed: Final = Memo(_make_narrowed, 16_384)
 
 
 def _rules(server: Server, message: mcp.Message | None) -> tuple[Rule, ...]:

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
+from authz.core.memo import Memo
 from authz.core.principal import Principal
 
 SLOTS: Final = 10
@@ -190,10 +191,12 @@ def advance(state: State | None, limit: Limit, now: int) -> State:
 
 def standing(state: State, limit: Limit, now: int) -> Quota:
     """Return the quota of an advanced state."""
-    remaining = max(0, limit.quota - sum(state.counts))
-    oldest = next((age for age in range(SLOTS, -1, -1) if state.counts[age]), None)
-    reset = 0 if oldest is None else _seconds(_back(state, limit, oldest) - now)
-    return Quota(limit, remaining, reset)
+    counts = state.counts
+    remaining = max(0, limit.quota - sum(counts))
+    for age in range(SLOTS, -1, -1):
+        if counts[age]:
+            return Quota(limit, remaining, _seconds(_back(state, limit, age) - now))
+    return Quota(limit, remaining, 0)
 
 
 def wait(state: State, charge: Charge, now: int) -> int:
@@ -256,13 +259,28 @@ def bucket_id(limit: Limit, principal: Principal | None, address: str) -> str:
     Raises:
         ValueError: for a limit per client or user without a principal.
     """
-    scope = (limit.place, limit.per.value, str(limit.quota), str(limit.window))
-    return digest(*scope, *_whose(limit.per, principal, address))
+    if limit.per is Per.ADDRESS:
+        return _bucket_of_address(limit, network(address))
+    return _bucket(limit, principal)
 
 
-def _whose(per: Per, principal: Principal | None, address: str) -> tuple[str, ...]:
-    if per is Per.ADDRESS:
-        return (network(address),)
+def _bucket_of_address(limit: Limit, network: str) -> str:
+    return digest(*_scope(limit), network)
+
+
+def _make_bucket(limit: Limit, principal: Principal | None) -> str:
+    return digest(*_scope(limit), *_whose(limit.per, principal))
+
+
+# A principal comes again and again, and so do limits.
+_bucket: Final = Memo(_make_bucket, 16_384)
+
+
+def _scope(limit: Limit) -> tuple[str, ...]:
+    return limit.place, limit.per.value, str(limit.quota), str(limit.window)
+
+
+def _whose(per: Per, principal: Principal | None) -> tuple[str, ...]:
     if principal is None:
         raise ValueError("a limit per client or user needs a principal")
     client = ("client", *principal.client)
@@ -292,12 +310,9 @@ def digest(*parts: str) -> str:
     Every part is preceded by its length, so no delimiter can be smuggled in; lone surrogates
     are kept apart too.
     """
-    state = blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        state.update(len(data).to_bytes(8, "big"))
-        state.update(data)
-    return state.hexdigest()
+    texts = [part.encode("utf-8", "surrogatepass") for part in parts]
+    whole = b"".join([len(text).to_bytes(8, "big") + text for text in texts])
+    return blake2b(whole, digest_size=16).hexdigest()
 
 
 def _add(state: State, cost: int) -> State:

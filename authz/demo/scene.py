@@ -22,13 +22,13 @@ import pyotp
 from authz.config.rules import Login
 from authz.config.scalars import Unix
 from authz.demo import front_door
-from authz.demo.certificates import Paths, make
 from authz.demo.issuer import IssuerConfig, RegisteredClient, User, to_json
 from authz.demo.person import FORMS, Person
 from authz.demo.portals import Portal
 from authz.local import probe
 from authz.local.deployment import Extras
 from authz.local.part import Part
+from authz.setup.certificates import Paths, make
 
 CALLBACK: Final = "http://127.0.0.1/callback"
 OFFLINE: Final = "offline_access"

@@ -44,6 +44,7 @@ _OK: Final = 0
 _PERMISSION_DENIED: Final = 7
 _CODES: Final = {400: 3, 401: 16, 405: 3, 413: 3, 415: 3, 429: 8, 503: 14}
 _OVERWRITE: Final = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_SEVEN_BITS: Final = 0x7F
 
 
 def decode(raw: bytes) -> HttpRequest:
@@ -165,17 +166,49 @@ def encode_allow(upstream: Upstream) -> bytes:
         ValueError: for a header that HTTP cannot carry, that is named twice or both set and
             removed, and for Host.
     """
-    response = wire.CheckResponse()
-    response.status.code = _OK
-    allowed = response.ok_response
-    names = _write(allowed.headers, upstream.set_headers)
-    removed = [_name(name) for name in upstream.remove_headers]
+    told = wire.OkHttpResponse()
+    _write(told.response_headers_to_add, upstream.response_headers)
+    allowed = _changes(upstream.set_headers, upstream.remove_headers) + told.SerializeToString()
+    return _ALLOWED + _varint(len(allowed)) + allowed
+
+
+@lru_cache(maxsize=4096)
+def _changes(set_headers: tuple[tuple[str, str], ...], removed_names: tuple[str, ...]) -> bytes:
+    """Return the part of an OkHttpResponse that is the same for every request of a token.
+
+    What follows it adds to it: the fields of a message may be written apart from one another
+    (protobuf.dev, "Encoding", "Last One Wins").
+    """
+    allowed = wire.OkHttpResponse()
+    names = _write(allowed.headers, set_headers)
+    removed = [_name(name) for name in removed_names]
     # Envoy removes after it sets, and lets Host be set (both seen on 1.39.3).
     if "host" in names or not names.isdisjoint(removed):
         raise ValueError("a header that must not be set")
     allowed.headers_to_remove.extend(removed)
-    _write(allowed.response_headers_to_add, upstream.response_headers)
-    return response.SerializeToString()
+    return allowed.SerializeToString()
+
+
+def _before_changes() -> bytes:
+    """Return what stands before the length of an OkHttpResponse: the status OK, and the tag."""
+    response = wire.CheckResponse()
+    response.status.code = _OK
+    response.ok_response.SetInParent()
+    # The length is the last byte, and 0.
+    return response.SerializeToString()[:-1]
+
+
+_ALLOWED: Final = _before_changes()
+
+
+def _varint(number: int) -> bytes:
+    """Return a length as protobuf writes it: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while number > _SEVEN_BITS:
+        written.append(number & _SEVEN_BITS | _SEVEN_BITS + 1)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
 
 
 def encode_health(*, serving: bool) -> bytes:

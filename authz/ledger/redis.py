@@ -24,7 +24,7 @@ from authz.ledger.connections import quicken
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import Call, Calls, Timed
+from authz.ledger.script import Call, Calls, KnownCalls, Timed
 
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
@@ -93,6 +93,7 @@ class RedisLedger:
     def __init__(self, options: RedisOptions) -> None:
         """Prepare the connections; none is opened before the first query."""
         self._keys = Keys(options.deployment)
+        self._calls = KnownCalls(self._keys)
         self._timeout = options.timeout
         # redis-py's defaults wait 5 s and send a call up to 11 times, time-outs included, and
         # each of them may have been charged. The one time-out is ours (`Deadline`): redis-py's
@@ -134,7 +135,7 @@ class RedisLedger:
 
     def call(self, query: Query) -> Call:
         """Return a query in the script's words, for `answer`."""
-        return Call(self._keys, query)
+        return self._calls(query)
 
     async def answer(self, calls: Sequence[Call]) -> Sequence[LedgerAnswer | Unavailable]:
         """Answer many queries with one script call, each atomically and in their order.

@@ -8,10 +8,11 @@ spoils all of them, since it tells that the places cannot be trusted.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from authz.core.ledger import (
@@ -115,19 +116,47 @@ class Call:
     def _quotas(self, now: int, buckets: list[object], *, taken: bool) -> LedgerAnswer:
         if len(buckets) != len(self._charges):
             raise _odd()
-        states = {
-            each.bucket: _state(value, each, now)
-            for each, value in zip(self._charges, buckets, strict=True)
-        }
-        if taken:
-            if not all(_charged(states[each.bucket], each) for each in self._charges):
+        states = {}
+        for each, value in zip(self._charges, buckets, strict=True):
+            state = states[each.bucket] = _state(value, each, now)
+            if taken and not _charged(state, each):
                 raise _odd()
+        if taken:
             return Taken(outcome(states, self._query.takes, 0, now).quotas, Mode.REDIS)
         delay = max((wait(states[each.bucket], each, now) for each in self._charges), default=0)
         if delay == 0:
             raise _odd()
         refused = outcome(states, self._query.takes, delay, now)
         return OverLimit(refused.quotas, refused.retry_after)
+
+
+# All of a query but its takes, whose limits are told apart by which they are: comparing them
+# member by member would cost what is to be saved. A new member of Query is among them by itself.
+_ASKED: Final = attrgetter(*(each.name for each in fields(Query) if each.name != "takes"))
+
+
+class KnownCalls:
+    """Write queries in the script's words, the same query once: tokens come again and again."""
+
+    def __init__(self, keys: Keys, capacity: int = 8192) -> None:
+        """Take the deployment's keys, and how many calls to hold; the oldest go first."""
+        self._keys = keys
+        self._capacity = capacity
+        self._known: dict[tuple[object, ...], tuple[Query, Call]] = {}
+
+    def __call__(self, query: Query) -> Call:
+        """Return the call of a query."""
+        takes = [part for each in query.takes for part in (each.bucket, id(each.limit))]
+        asked = (*_ASKED(query), *takes)
+        known = self._known.get(asked)
+        if known is not None:
+            return known[1]
+        call = Call(self._keys, query)
+        if len(self._known) >= self._capacity:
+            del self._known[next(iter(self._known))]
+        # With the query, whose limits keep their numbers as long as it is held.
+        self._known[asked] = query, call
+        return call
 
 
 class Calls:

@@ -14,6 +14,7 @@ from typing import Final
 from authz.config.load import Settings, load
 from authz.config.problems import ConfigErrors
 from authz.config.scalars import Unix
+from authz.config.workers import places
 from authz.envoy.render import Topology, render
 from authz.local.edge import ADMIN, edge
 from authz.local.pages import PAGES, pages
@@ -73,7 +74,7 @@ class Deployment:
     def topology(self) -> Topology:
         """Return where Envoy finds the parts."""
         return Topology(
-            authz=(Unix(str(self.state.socket(CHECK))),),
+            authz=places(Unix(str(self.state.socket(CHECK))), self.settings.config.service.workers),
             admin=str(self.state.socket(ADMIN)),
             folder=str(self.state.envoy),
             upstreams=self.extras.upstreams,
@@ -103,7 +104,10 @@ class Deployment:
             env[REDIS_URL], env[REDIS_USERNAME] = store.url, store.user
             env[REDIS_PASSWORD_FILE] = str(store.password_file)
         metrics = config.telemetry.metrics
-        checks = service(self.state, self.configuration, metrics, env, patient=patient)
+        workers = config.service.workers
+        checks = service(
+            self.state, self.configuration, metrics, env, patient=patient, workers=workers
+        )
         answering = [checks]
         if config.front_door is not None:
             answering.append(pages(self.state, self.configuration, env))

@@ -98,6 +98,11 @@ class Keeper:
             await self._process.end(hurry)
             self._say("stopped")
 
+    def renew(self) -> None:
+        """Forward SIGUSR2; a part that does not listen to it yet is new as it is."""
+        if self._listens and self._process is not None:
+            self._process.signal(signal.SIGUSR2)
+
     def reload(self) -> None:
         """Forward SIGHUP; to a part that does not listen to it yet, as soon as it does.
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from authz.config.scalars import Tcp
+from authz.config.scalars import Tcp, Unix
+from authz.config.workers import places
 from authz.local import probe
 from authz.local.part import Part
 from authz.local.state import State
@@ -26,7 +27,13 @@ _OK: Final = 200
 
 
 def service(
-    state: State, configuration: Path, metrics: Tcp, env: dict[str, str], *, patient: bool
+    state: State,
+    configuration: Path,
+    metrics: Tcp,
+    env: dict[str, str],
+    *,
+    patient: bool,
+    workers: int = 1,
 ) -> Part:
     """Return the service as a part.
 
@@ -36,14 +43,17 @@ def service(
         metrics: where the service serves /readyz (`telemetry.metrics`).
         env: its environment.
         patient: whether the other parts may start before it is ready.
+        workers: how many processes it is; each answers on a socket of its own.
     """
     check = state.socket(CHECK)
+    sockets = [place.path for place in places(Unix(str(check)), workers)]
     status = (_ANYWHERE.get(metrics.host, metrics.host), metrics.port)
 
     async def ready() -> bool:
         if (await probe.http(status, "/readyz")).status != _OK:
             return False
-        await probe.connects(check)
+        for socket in sockets:
+            await probe.connects(Path(socket))
         return True
 
     async def late() -> str:

@@ -40,8 +40,8 @@ def loop_signals(handlers: Handlers) -> Iterator[None]:
 class Supervisor:
     """Run parts until something ends it.
 
-    SIGTERM and SIGINT end it, a second one without waiting for anybody; SIGHUP goes to the parts
-    that reload.
+    SIGTERM and SIGINT end it, a second one without waiting for anybody; SIGHUP and SIGUSR2 go to
+    the parts that reload.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Supervisor:
             signal.SIGTERM: self.stop,
             signal.SIGINT: self.stop,
             signal.SIGHUP: self._hang_up,
+            signal.SIGUSR2: self._renew,
         }
         with self._signals(handlers):
             try:
@@ -128,6 +129,12 @@ class Supervisor:
                 keeper.reload()
         if self._reloaded is not None:
             self._reloaded()
+
+    def _renew(self) -> None:
+        """Forward SIGUSR2, at which the service restarts its workers, to the parts that reload."""
+        for keeper in self._keepers:
+            if keeper.part.reloads:
+                keeper.renew()
 
     def _hang_up(self) -> None:
         """Tell a terminal that was closed from somebody who asks for a reload."""

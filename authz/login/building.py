@@ -6,7 +6,6 @@ wrong.
 
 import asyncio
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -17,7 +16,6 @@ from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import Unavailable
-from authz.core.principal import Person
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -28,14 +26,13 @@ from authz.login.attempts import Attempts
 from authz.login.blocks import Blocks
 from authz.login.browser import Browser
 from authz.login.documents import Documents
-from authz.login.ending import BY_PERSON, end
 from authz.login.fetching import Fetcher, SystemResolver
 from authz.login.front_door import FrontDoor
 from authz.login.grants import Grants
+from authz.login.grants_of import OwnGrantsOf
 from authz.login.id_token import Proofs
 from authz.login.machines import Machines
 from authz.login.means import Means
-from authz.login.own_log_ins import OwnGrant
 from authz.login.pages import Pages
 from authz.login.redirects import RedirectRules
 from authz.login.refreshing import Refreshing
@@ -172,7 +169,7 @@ class Built:
             *visitors.routes(),
             *machines.routes(),
             *step_up.routes(parts, sealer, self._redis),
-            *own_log_ins.routes(parts, _OwnGrants(means)),
+            *own_log_ins.routes(parts, OwnGrantsOf(means)),
         ]
         return App(routes, parts, self._recorder)
 
@@ -240,33 +237,6 @@ class Built:
             "request_id": REQUEST_ID.get(),
         }
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
-
-
-class _OwnGrants:
-    """Show and end a person's grants, for the page of one's own log-ins."""
-
-    def __init__(self, means: Means) -> None:
-        self._means = means
-
-    async def of(self, person: Person) -> Sequence[OwnGrant]:
-        return [
-            OwnGrant(
-                grant=each.id,
-                client=each.client,
-                title=each.title,
-                server=each.server,
-                scopes=each.scopes,
-                began=each.created_at,
-                ends=each.created_at + self._means.grant_max_age,
-            )
-            for each in await self._means.grants.of(person.subject)
-        ]
-
-    async def end(self, person: Person, grant: str, address: str) -> None:
-        await end(
-            self._means, person.subject, grant, BY_PERSON, two_factor=False, token="",
-            address=address,
-        )  # fmt: skip
 
 
 def _section(settings: Settings) -> Section:

@@ -24,7 +24,7 @@ from authz.login.client_metadata import (
     read_title,
 )
 from authz.login.fetching import Fetched, FetchFailed
-from authz.login.redirects import RedirectRules, is_private, redirect_host
+from authz.login.redirects import LOOPBACK, RedirectRules, is_private, redirect_host
 from authz.login.values import FrontClient, Kind
 from authz.tokens.gate import Gate, Pace, Turn, TurnedAwayError
 
@@ -112,14 +112,14 @@ def _check_authentication(said: Mapping[str, object]) -> None:
     method = said.get("token_endpoint_auth_method")
     others = said.get("token_endpoint_auth_methods_supported")
     # Who can do without is taken without; who insists on a key is not let in without it.
-    if method not in {None, "none"} and not (isinstance(others, list) and "none" in others):
+    if method not in (None, "none") and not (isinstance(others, list) and "none" in others):
         raise NoDocument(
             "its token_endpoint_auth_method is not none, the only one that is supported here"
         )
 
 
 def _belongs(uri: str, host: str) -> bool:
-    if is_private(uri) or redirect_host(uri) == "loopback":
+    if is_private(uri) or redirect_host(uri) == LOOPBACK:
         return True
     # The same origin: at another port of the host may be somebody else.
     return uri.startswith((f"https://{host}/", f"https://{host}:443/")) or uri == f"https://{host}"

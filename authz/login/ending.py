@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from authz.core.ledger import Unavailable
-from authz.login.grants import Grant
+from authz.login.grant import Grant
 from authz.login.means import Means
 from authz.login.values import UpstreamRefused
 
@@ -18,6 +18,7 @@ BY_PERSON: Final = "ended by the person"
 LOST: Final = "its first answer was lost"
 MEANWHILE: Final = "it was ended while it was refreshed"
 REFUSED: Final = "refused by the issuer"
+REVOKED_FOR: Final = "revoked by the operator"
 
 
 async def end(

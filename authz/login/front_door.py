@@ -10,22 +10,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from authz.core.ledger import Unavailable
 from authz.login import problems
-from authz.login.authorizing import Answer, SentBackError, Wish, again, check, state_of
+from authz.login.admission import Admission
+from authz.login.authorizing import Answer, SentBackError, Wish, again, check
+from authz.login.digests import digest
 from authz.login.means import Means
 from authz.login.parameters import Parameters, read_parameters
 from authz.login.paths import CALLBACK
-from authz.login.redirects import is_registered
-from authz.login.store import digest
-from authz.login.values import Asked, FrontClient, Kind, LoggedIn, OAuthRefused, UpstreamRefused
+from authz.login.values import Asked, FrontClient, LoggedIn, OAuthRefused, UpstreamRefused
 from authz.login.visits import NotDoneError
 
-_LONGEST_CLIENT_ID: Final = 2048
-_LONGEST_URI: Final = 2048
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
 # `server_error`: the request was ours, so its faults are.
 _UPSTREAM: Final[Mapping[str, tuple[str, str]]] = {
@@ -72,6 +68,7 @@ class FrontDoor:
     def __init__(self, means: Means) -> None:
         """Take the parts."""
         self._means = means
+        self._admission = Admission(means)
 
     async def ask(self, query: str) -> tuple[Wish, FrontClient]:
         """Return what a client asks for, to be shown to the person.
@@ -88,13 +85,13 @@ class FrontDoor:
             redirect_uri = parameters.once("redirect_uri")
         except OAuthRefused as refused:
             raise NotDoneError(problems.BAD_REQUEST) from refused
-        client = await self._admitted(client_id or "", redirect_uri or "")
+        client = await self._admission.admit(client_id or "", redirect_uri or "")
         assert redirect_uri is not None
         try:
             wish = check(parameters, client, redirect_uri, self._means.targets)
         except OAuthRefused as refused:
             self._means.tell("authorize", refused.error, client=client.name)
-            raise self._told(client, redirect_uri, parameters, refused) from refused
+            raise self._admission.told(client, redirect_uri, parameters, refused) from refused
         self._means.tell("authorize", "ok", client=client.name, server=wish.server)
         return wish, client
 
@@ -106,7 +103,7 @@ class FrontDoor:
             SentBackError: with the URL that tells the client.
             Unavailable: where Redis or Authelia do not answer.
         """
-        client = await self._admitted(wish.client_id, wish.redirect_uri)
+        client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         answer = self._answer(wish)
         try:
             wish = again(wish, client, self._means.targets)
@@ -140,7 +137,7 @@ class FrontDoor:
             NotDoneError: with a page, where the client is not good any more.
             Unavailable: where Redis does not answer.
         """
-        client = await self._admitted(wish.client_id, wish.redirect_uri)
+        client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         self._means.tell("consent", "access_denied", client=client.name, server=wish.server)
         url = self._answer(wish).error("access_denied", "the person did not agree")
         return Ended(url, client)
@@ -162,7 +159,7 @@ class FrontDoor:
             raise NotDoneError(problems.FOREIGN) from refused
         if not await means.states.use(parameters.needed("state")):
             raise NotDoneError(problems.USED)
-        client = await self._admitted(wish.client_id, wish.redirect_uri)
+        client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         kept = _Transaction(
             wish=wish,
             client=client,
@@ -238,44 +235,6 @@ class FrontDoor:
             "at": kept.consented_at,
         }
         await self._means.codes.issue(code, payload, mark)
-
-    async def _admitted(self, client_id: str, redirect_uri: str) -> FrontClient:
-        """Return a client whose log-in may end at a redirect URI, and that is not blocked."""
-        if not 0 < len(client_id) <= _LONGEST_CLIENT_ID:
-            raise NotDoneError(problems.UNKNOWN_CLIENT)
-        try:
-            client = await self._means.clients.find(client_id)
-        except OAuthRefused as refused:
-            self._means.tell("authorize", refused.error, detail=refused.words)
-            raise NotDoneError(problems.UNKNOWN_CLIENT) from refused
-        # RFC 9700, section 2.1: compared exactly, but for the port of a loopback one.
-        good = 0 < len(redirect_uri) <= _LONGEST_URI
-        if not good or not is_registered(redirect_uri, client.redirect_uris):
-            self._means.tell("authorize", "wrong_redirect_uri", client=client.name)
-            raise NotDoneError(problems.WRONG_REDIRECT)
-        if await self._means.blocks.blocked(client.client_id, client.name):
-            self._means.tell("authorize", "blocked", client=client.name)
-            raise NotDoneError(problems.BLOCKED)
-        return client
-
-    def _told(
-        self,
-        client: FrontClient,
-        redirect_uri: str,
-        parameters: Parameters,
-        refused: OAuthRefused,
-    ) -> Exception:
-        """Return how a client hears of an error before any person has agreed to anything.
-
-        RFC 9700, section 4.11.2: whoever can register could make us an open redirector. Only a
-        configured client's site is gone to unasked, or a program on the person's own machine.
-        """
-        url = urlsplit(redirect_uri)
-        away = url.scheme in ("http", "https") and url.hostname not in _LOOPBACK
-        if client.kind is not Kind.CONFIGURED and away:
-            return NotDoneError(problems.not_granted(refused.error, refused.words))
-        answer = Answer(redirect_uri, state_of(parameters), self._means.url)
-        return SentBackError(answer, refused.error, refused.words)
 
     def _answer(self, wish: Wish) -> Answer:
         return Answer(wish.redirect_uri, wish.state, self._means.url)

@@ -2,65 +2,25 @@
 
 Law: a person has a hundred at most, and the one unused for longest makes room. A grant that is
 ended is revoked in the same step, so that no worker lets its tokens pass and no refresh under way
-brings it back. Nothing of a token is in it but digests.
+brings it back.
 """
 
-import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, NamedTuple
 
 from authz.core.limits import digest
-from authz.core.principal import LogIn, Person
-from authz.core.strict_json import StrictJsonError, loads
+from authz.core.principal import Client, LogIn, Person
 from authz.ledger import log_ins
 from authz.ledger.entries import Remark, Target, written
-from authz.ledger.keys import Keys, grant_field
+from authz.ledger.keys import EVERYTHING, Keys, client_field, grant_field, person_field
 from authz.ledger.log_ins import AFTERLIFE, Command
-from authz.ledger.records import Revocation
+from authz.ledger.records import Revocation, read_revocation
 from authz.login import scripts
+from authz.login.grant import Grant, decode, encode
 
 MOST: Final = 100
 _TRIES: Final = 3
 _KIND: Final = "grants"
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Hold one grant.
-
-    Attributes:
-        id: random, 128 bits.
-        account: what the person is called; may be empty.
-        client: the client's name, as rules count it.
-        client_id: as the client names itself.
-        title: what it calls itself.
-        server: its name; `resource` its URL at the time of the consent.
-        scopes: what was consented to, sorted.
-        two_factor: through which of our clients at Authelia.
-        created_at, used_at: the consent, and the last time that tokens were given.
-        amr, auth_time: of the newest ID token.
-        expires_at: of the newest access token.
-        access: its digest, hex SHA-256.
-        refresh: the digest of the newest refresh token; empty where there is none.
-    """
-
-    id: str
-    account: str
-    client: str
-    client_id: str
-    title: str
-    server: str
-    resource: str
-    scopes: tuple[str, ...]
-    two_factor: bool
-    created_at: int
-    used_at: int
-    amr: tuple[str, ...]
-    auth_time: int
-    expires_at: int
-    access: str
-    refresh: str
 
 
 class Held(NamedTuple):
@@ -163,6 +123,26 @@ class Grants:
         if held is None or not self._lives(held.grant):
             return None
         return held
+
+    async def revoked(self, subject: str, grant: Grant) -> bool:
+        """Tell whether a revocation names a grant: its own, its person's, its client's, or all.
+
+        One of what was issued up to a moment takes the consents of that time with it, as it does
+        the step-ups: a thief's copy must not be refreshed into a new token.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        fields = (
+            grant_field(self._issuer, grant.id),
+            person_field(Person(self._issuer, subject)),
+            client_field(Client(self._issuer, grant.client)),
+            EVERYTHING,
+        )
+        found = await self._command("HMGET", self._keys.revocations, *fields)
+        return any(
+            each is not None and read_revocation(each).covers(grant.created_at) for each in found
+        )
 
     async def of(self, subject: str) -> tuple[Grant, ...]:
         """Return a person's grants, the latest used first.
@@ -276,40 +256,6 @@ class Grants:
         return self._clock() < grant.created_at + self._max_age
 
 
-def encode(grant: Grant) -> bytes:
-    """Return a grant as bytes."""
-    return json.dumps(asdict(grant), separators=(",", ":")).encode()
-
-
-def decode(raw: bytes) -> Grant | None:
-    """Read a grant; None for anything that `encode` does not write."""
-    try:
-        found = loads(raw)
-    except StrictJsonError:
-        return None
-    if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Grant)}:
-        return None
-    for name in _LISTS:
-        value = found[name]
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            return None
-        found[name] = tuple(value)
-    if not all(isinstance(found[name], str) for name in _TEXTS):
-        return None
-    if not all(type(found[name]) is int for name in _MOMENTS):
-        return None
-    if not isinstance(found["two_factor"], bool):
-        return None
-    return Grant(**found)
-
-
-_LISTS: Final = ("scopes", "amr")
-_MOMENTS: Final = ("created_at", "used_at", "auth_time", "expires_at")
-_TEXTS: Final = (
-    "id", "account", "client", "client_id", "title", "server", "resource", "access", "refresh",
-)  # fmt: skip
-
-
 def _held(raw: Any) -> Held | None:
     grant = decode(raw) if isinstance(raw, bytes) else None
     return None if grant is None else Held(grant, raw)
@@ -317,18 +263,3 @@ def _held(raw: Any) -> Held | None:
 
 def _values(answer: Any) -> list[Any]:
     return list(answer.values()) if isinstance(answer, dict) else list(answer[1::2])
-
-
-def renewed(
-    grant: Grant, log_in: LogIn, *, now: int, expires_at: int, access: str, refresh: str
-) -> Grant:
-    """Return a grant after a refresh."""
-    return replace(
-        grant,
-        used_at=now,
-        amr=tuple(sorted(log_in.amr)),
-        auth_time=log_in.auth_time,
-        expires_at=expires_at,
-        access=access,
-        refresh=refresh,
-    )

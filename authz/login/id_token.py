@@ -139,7 +139,7 @@ class Proofs:
         )
 
     def _check_registered(self, stated: Unverified, access_token: str, expected: Expected) -> None:
-        """Let the library check `nonce`, `azp`, `at_hash`, `exp`, `iat` and `nbf`.
+        """Check `nonce`, and let the library check `azp`, `at_hash`, `exp`, `iat` and `nbf`.
 
         OpenID Connect Core, sections 3.1.3.7 and 3.1.3.8. At a refresh no nonce is expected, and
         one that is repeated says nothing.
@@ -155,7 +155,6 @@ class Proofs:
             {"alg": stated.algorithm},
             params={
                 "client_id": expected.client_id,
-                "nonce": expected.nonce,
                 "access_token": access_token,
             },
         )

@@ -26,6 +26,7 @@ _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _LONGEST: Final = 100  # characters of a foreign text on a page
+_MARKS: Final = 2  # on one letter
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,252})\Z")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,62}\Z")
 _URL: Final = re.compile(r"[!-~]{1,8192}\Z")  # printable ASCII: fit for a header
@@ -38,11 +39,14 @@ _BASE_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "X-Robots-Tag": "noindex",
 }
+# Cuts a page off from whoever opened it. Not for the pages that a client's log-in goes through: one
+# that runs in a browser opens them in a window and waits there for its own callback, which finds it
+# by `window.opener`, and the header would take that away for good.
+_ALONE: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
 # Never an address. Pages with a form say at least the origin: under `no-referrer` a browser would
 # send `Origin: null` with the form (Fetch, "append a request Origin header"), and no check could
 # tell it from another site's.
@@ -149,6 +153,7 @@ class Pages:
             },
             set_cookie=set_cookie,
             form_to=(self._issuer, consent.redirect_uri),
+            alone=False,
         )
 
     def error(
@@ -200,6 +205,7 @@ class Pages:
         status: int = 200,
         set_cookie: str | None = None,
         form_to: Sequence[str] | None = None,
+        alone: bool = True,
     ) -> Response:
         """Return a page.
 
@@ -210,9 +216,11 @@ class Pages:
             set_cookie: what it sets.
             form_to: the URLs, beside our own, that a form of it may lead to; None where it has
                 no form.
+            alone: whether it is cut off from whoever opened it.
         """
         text = self._environment.get_template(template).render(content)
-        response = HTMLResponse(text, status, headers=_BASE_HEADERS)
+        headers = _BASE_HEADERS | (_ALONE if alone else {})
+        response = HTMLResponse(text, status, headers=headers)
         response.headers["Content-Security-Policy"] = _policy(form_to)
         response.headers["Referrer-Policy"] = _WITHOUT if form_to is None else _WITH_FORM
         if set_cookie is not None:
@@ -246,15 +254,20 @@ def shown(text: str) -> str:
     Control and format characters go (the bidi overrides of Unicode TR36 are such), and so do
     private and unassigned ones; marks are kept to two at a time; blanks are one space.
     """
+    visible = (" " if each.isspace() else each for each in text if _is_shown(each))
     kept: list[str] = []
     marks = 0
-    for character in " ".join(text.split()):
-        kind = unicodedata.category(character)
-        marks = marks + 1 if kind[0] == "M" else 0
-        if character == " " or (kind[0] not in "CZ" and marks <= 2):  # noqa: PLR2004
+    # Counted last: between two marks of one letter there may have been what is gone now.
+    for character in " ".join("".join(visible).split()):
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks <= _MARKS:
             kept.append(character)
-    line = "".join(kept).strip()
+    line = "".join(kept)
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _is_shown(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character)[0] not in "CZ"
 
 
 def asker(client: FrontClient, redirect_uri: str) -> Asker:

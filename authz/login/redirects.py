@@ -67,8 +67,6 @@ def is_registered(sent: str, registered: Iterable[str]) -> bool:
     The host of a loopback address counts, too: what listens at `localhost` is not always what
     listens at 127.0.0.1 (RFC 8252, section 8.3).
     """
-    if len(sent) > LONGEST:
-        return False
     registered = tuple(registered)
     if sent in registered:
         return True
@@ -77,11 +75,17 @@ def is_registered(sent: str, registered: Iterable[str]) -> bool:
 
 
 def redirect_host(uri: str) -> str:
-    """Return where a redirect URI leads, for names and pages: a host, `loopback`, or a scheme."""
+    """Return where a redirect URI leads, for names and pages: a host, `loopback`, or a scheme.
+
+    A host of one label has a dot at its end, since it would read as one of the words otherwise.
+    """
     web = _web(uri)
     if web is None:
         return uri.partition(":")[0]
-    return LOOPBACK if _leads_here(web["host"]) else web["host"]
+    host = web["host"]
+    if _leads_here(host):
+        return LOOPBACK
+    return host if "." in host or ":" in host else f"{host}."
 
 
 def is_private(uri: str) -> bool:

@@ -15,13 +15,15 @@ from typing import Any, Final
 
 from authz.core.ledger import Unavailable
 from authz.login.answers import log_in_of, token_answer
-from authz.login.ending import MEANWHILE, REFUSED, REUSED, end
+from authz.login.digests import digest
+from authz.login.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
 from authz.login.exchanging import check_resources
-from authz.login.grants import Held, Renewal, renewed
+from authz.login.grant import renewed
+from authz.login.grants import Held, Renewal
 from authz.login.means import Means
 from authz.login.parameters import Parameters
 from authz.login.refresh_tokens import RefreshToken, open_refresh, seal_refresh
-from authz.login.store import ANSWER_LIFETIME, digest
+from authz.login.store import ANSWER_LIFETIME
 from authz.login.targets import TOLERATED, read_scopes
 from authz.login.values import LoggedIn, OAuthRefused, UpstreamRefused
 from authz.tokens.sealing import NotSealedError
@@ -43,11 +45,14 @@ class Refreshing:
         *,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
         patience: float = PATIENCE,
+        polls: int = _POLLS,
     ) -> None:
-        """Take the parts, how to wait, and how long Authelia has."""
+        """Take the parts, how to wait, how long Authelia has, and how often to look."""
         self._means = means
         self._pause = pause
         self._patience = patience
+        self._polls = polls
+        self._works: set[asyncio.Task[Mapping[str, Any]]] = set()
 
     async def refresh(self, parameters: Parameters) -> Mapping[str, Any]:
         """Return the answer to a token request with a refresh token.
@@ -65,7 +70,7 @@ class Refreshing:
             raise OAuthRefused("invalid_scope", "the person did not consent to these scopes")
         await self._check_still_good(token, client_id)
         name = digest(text)
-        for _ in range(_POLLS):
+        for _ in range(self._polls):
             await self._alive(token)
             found = await self._means.refreshes.answer(name)
             if found is not None:
@@ -73,7 +78,9 @@ class Refreshing:
             holder = secrets.token_hex(16)
             if await self._means.refreshes.lock(name, holder):
                 # Whoever hangs up must not take the answer of Authelia with him.
-                work = asyncio.ensure_future(self._locked(token, client_id, name, holder))
+                work = asyncio.create_task(self._locked(token, client_id, name, holder))
+                self._works.add(work)
+                work.add_done_callback(self._works.discard)
                 return await asyncio.shield(work)
             await self._pause(_POLL)
         raise Unavailable("issuer", _BUSY)
@@ -108,6 +115,9 @@ class Refreshing:
         held = await self._means.grants.find(token.subject, token.grant)
         if held is None:
             raise self._refused(token, "the grant has ended")
+        if await self._means.grants.revoked(token.subject, held.grant):
+            await self._end(token, REVOKED_FOR)
+            raise self._refused(token, REVOKED_FOR)
         return held
 
     async def _locked(

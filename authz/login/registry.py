@@ -146,8 +146,6 @@ def dynamic_name(redirect_uris: Iterable[str]) -> str:
         place = schemes[0]
     elif len(places) == 1:
         (place,) = places
-        # A host without a dot would read as one of the words.
-        place = place if "." in place or ":" in place else f"{place}."
     else:
         place = "several"
     return f"dynamic/{place}"

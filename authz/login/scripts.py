@@ -18,6 +18,7 @@ if not held then return false end
 local kind = string.sub(held, 1, 1)
 if kind == 'f' then
   local cut = string.find(held, '\\n', 1, true)
+  if not cut then return false end
   redis.call('SET', KEYS[1], 'u' .. string.sub(held, cut + 1), 'EX', ARGV[1])
 elseif kind == 'u' then
   redis.call('SET', KEYS[1], 'x' .. string.sub(held, 2), 'EX', ARGV[1])
@@ -46,10 +47,14 @@ redis.call('SET', KEYS[4], ARGV[8], 'EX', ARGV[9])
 return 1
 """)
 
+# A revocation of everything that the grant has is there already where the operator made it.
 END: Final = Script("""\
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if not held then return false end
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+local before = redis.call('HGET', KEYS[2], ARGV[2])
+if not before or string.sub(before, 1, 2) ~= '*|' then
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+end
 redis.call('HDEL', KEYS[1], ARGV[1])
 return held
 """)

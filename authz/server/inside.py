@@ -5,34 +5,19 @@ the same service as on grpcio; what differs is who carries the bytes.
 """
 
 import asyncio
-import json
 import os
 import signal
-import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 import httpx
 
-from authz.config.load import Settings, load
 from authz.server.asgi import AsgiTransport, CheckBytes, Receive, Scope, Send, refuse
 from authz.server.framing import UNAVAILABLE
 from authz.server.health import Health
-from authz.server.service import Listeners, Service
-from authz.telemetry.audit import Log
-from authz.telemetry.metrics import Metrics
-from authz.telemetry.recorder import Recorder
+from authz.server.orders import FAILED, Ordered
+from authz.server.service import Service
 
-# What the starter says, one byte each.
-STOP: Final = b"T"
-RELOAD: Final = b"H"
-# What it is told: that Check is answered, or that this process has failed, and why.
-STARTED: Final = b"S"
-FAILED: Final = b"F"
-
-_VARIABLE: Final = "AUTHZ_INSIDE"
 # Seconds between two looks whether Envoy listens; and how many looks.
 _LOOK: Final = 0.01
 _LOOKS: Final = 1000
@@ -40,36 +25,6 @@ _LOOKS: Final = 1000
 DRAIN: Final = 1
 # Seconds after the last answer, for Envoy to write it.
 _WRITE: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """Say what to run, in words that fit an environment variable.
-
-    Attributes:
-        configuration: authz.yaml.
-        check: what Envoy listens on: `unix:/path` or `host:port`.
-        status: host and port for metrics and probes.
-        grace: seconds that what is in flight has at the end.
-        admin: the socket of this Envoy's admin pages.
-        control: the descriptor of the socket to the starter.
-    """
-
-    configuration: str
-    check: str
-    status: tuple[str, int]
-    grace: float
-    admin: str
-    control: int
-
-    def environment(self) -> dict[str, str]:
-        """Return the variable that carries this."""
-        return {_VARIABLE: json.dumps(asdict(self))}
-
-
-def _orders(env: Mapping[str, str]) -> Orders:
-    said = json.loads(env[_VARIABLE])
-    return Orders(**{**said, "status": tuple(said["status"])})
 
 
 class _Transport(AsgiTransport):
@@ -127,10 +82,7 @@ class Inside:
     def __init__(self, env: Mapping[str, str]) -> None:
         """Read the orders; nothing is built yet."""
         self._env = env
-        self._orders = _orders(env)
-        self._control = socket.socket(fileno=self._orders.control)
-        self._control.setblocking(False)
-        self._service: Service | None = None
+        self._ordered = Ordered(env)
         self._transport: _Transport | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -146,63 +98,43 @@ class Inside:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            self._service = self._build()
+            service = self._build()
         except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
-            self._tell(FAILED, error)
+            self._ordered.tell(FAILED, error)
             await send({"type": "lifespan.startup.failed", "message": type(error).__name__})
             return
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._control, self._obey, self._service)
+        self._ordered.obey(service)
         # Envoy listens only after the answer below, so this goes on beside it.
-        self._task = asyncio.create_task(self._run(self._service))
+        self._task = asyncio.create_task(self._run(service))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        loop.remove_reader(self._control)
+        self._ordered.ignore()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _build(self) -> Service:
-        orders, env = self._orders, self._env
-
-        def read() -> Settings:
-            return load(Path(orders.configuration), env)
-
-        recorder = Recorder(Metrics(), Log(read().config.telemetry.log))
-        listeners = Listeners(orders.check, orders.status)
-        return Service(read, env, listeners, recorder, orders.grace, carry=self._carry)
+        ordered = self._ordered
+        return Service(
+            ordered.read,
+            self._env,
+            ordered.listeners,
+            ordered.recorder(),
+            ordered.orders.grace,
+            carry=self._carry,
+        )
 
     def _carry(self, check: CheckBytes, health: Health, *, max_body: int) -> _Transport:
-        self._transport = _Transport(check, health, max_body=max_body, admin=self._orders.admin)
+        admin = self._ordered.orders.admin
+        self._transport = _Transport(check, health, max_body=max_body, admin=admin)
         return self._transport
 
     async def _run(self, service: Service) -> None:
-        started = asyncio.create_task(self._tell_start(service))
+        started = asyncio.create_task(self._ordered.tell_start(service))
         try:
             await service.run()
+            self._ordered.bid_farewell()
         except Exception as error:  # noqa: BLE001 - as above
-            self._tell(FAILED, error)
+            self._ordered.tell(FAILED, error)
         finally:
             started.cancel()
             # Envoy's own way to end; nothing is in flight any more.
             os.kill(os.getpid(), signal.SIGTERM)
-
-    async def _tell_start(self, service: Service) -> None:
-        await service.started.wait()
-        self._tell(STARTED)
-
-    def _tell(self, what: bytes, error: BaseException | None = None) -> None:
-        said = str(error).encode() if isinstance(error, OSError) else type(error).__name__.encode()
-        try:
-            self._control.send(what + (b"" if error is None else said))
-        except OSError:
-            return  # the starter is gone, and so shall we be
-
-    def _obey(self, service: Service) -> None:
-        try:
-            orders = self._control.recv(64)
-        except OSError:
-            orders = b""
-        if not orders or STOP in orders:
-            asyncio.get_running_loop().remove_reader(self._control)
-            service.stop()
-        elif RELOAD in orders:
-            service.hang_up()

@@ -1,13 +1,19 @@
 """`authz serve`: a parts list, and the loop that runs it, on the fastest transport that runs."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from authz.config.load import Settings, load
+from authz.config.load import Settings, load, read, text_of
+from authz.config.scalars import Tcp, Unix
+from authz.config.workers import places
 from authz.server import pyvoy
+from authz.server.calm import calm
+from authz.server.control import NotStarted
+from authz.server.fleet import Fleet, Plan
 from authz.server.redis_options import require_redis
 from authz.server.service import Listeners, Service
 from authz.telemetry.audit import Log
@@ -38,47 +44,68 @@ def serve(
         AddressError: where an address on the command line is none.
         OSError: where an address cannot be listened on, or the transport does not run.
     """
-
-    def read() -> Settings:
-        settings = load(configuration, env)
-        require_redis(settings, env, configuration)
-        return settings
-
-    settings = read()
+    text = text_of(configuration)
+    settings = read(text, str(configuration), env)
+    require_redis(settings, env, configuration)
     config = settings.config
     recorder = Recorder(Metrics(), Log(config.telemetry.log))
     for problem in settings.warnings:
         recorder.event("config_warning", problem=str(problem))
     metrics = config.telemetry.metrics
-    listeners = Listeners(
-        str(config.service.check) if check is None else _address("--check", check),
-        (metrics.host, metrics.port) if status is None else _host_and_port("--status", status),
-    )
-    _check_free(listeners)
-
+    at = config.service.check if check is None else _address("--check", check)
+    checks = [str(place) for place in places(at, config.service.workers)]
+    where = (metrics.host, metrics.port) if status is None else _host_and_port("--status", status)
+    _check_free(checks, where)
     grace = config.issuer.deadline + _GRACE
-    wanted = config.service.transport
+    if len(checks) > 1:
+        plan = Plan(configuration, checks, where, grace, config.service.transport)
+
+        async def run() -> int:
+            return await Fleet(plan, settings, text, env, recorder).run()
+
+        return asyncio.run(run())
+    # It would end the process otherwise; there is nobody to go on meanwhile.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    inner = pyvoy.Inner(configuration, checks[0], where, grace)
+    return _alone(inner, env, recorder, config.service.transport)
+
+
+def _alone(
+    inner: pyvoy.Inner,
+    env: Mapping[str, str],
+    recorder: Recorder,
+    wanted: str,
+) -> int:
+    """Run one worker, without a process above it that counts.
+
+    Raises:
+        OSError: as `serve`.
+    """
     if wanted != "grpcio":
-        inner = pyvoy.Inner(configuration, listeners.check, listeners.status, grace)
         try:
             return asyncio.run(pyvoy.run(inner, env))
-        except pyvoy.NotStarted as error:
+        except NotStarted as error:
             if wanted == "pyvoy":
                 raise OSError(f"the service did not start on pyvoy: {error}") from error
             recorder.event("transport", wanted=wanted, used="grpcio", why=str(error))
 
+    def read_again() -> Settings:
+        return load(inner.configuration, env)
+
     async def run() -> None:
-        await Service(read, env, listeners, recorder, grace).run()
+        listeners = Listeners(inner.check, inner.status)
+        service = Service(read_again, env, listeners, recorder, inner.grace)
+        calm()
+        await service.run()
 
     asyncio.run(run())
     return 0
 
 
-def _address(option: str, address: str) -> str:
+def _address(option: str, address: str) -> Tcp | Unix:
     if address.startswith("unix:/"):
-        return address
-    host, port = _host_and_port(option, address)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return Unix(address.removeprefix("unix:"))
+    return Tcp(*_host_and_port(option, address))
 
 
 def _host_and_port(option: str, address: str) -> tuple[str, int]:
@@ -88,17 +115,17 @@ def _host_and_port(option: str, address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _check_free(listeners: Listeners) -> None:
+def _check_free(checks: Sequence[str], status: tuple[str, int]) -> None:
     """Look at both places before a transport is chosen: a taken port is no reason for another.
 
     Raises:
         OSError: where one cannot be had, with its name.
     """
-    if listeners.check.startswith("unix:"):
-        folder = Path(listeners.check.removeprefix("unix:")).parent
-        if not folder.is_dir():
+    for check in checks:
+        folder = Path(check.removeprefix("unix:")).parent
+        if check.startswith("unix:") and not folder.is_dir():
             raise OSError(f"service.check: the folder {folder} does not exist; create it")
-    host, port = listeners.status
+    host, port = status
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -18,7 +18,7 @@ from authz.server.check import Check
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.refusals import Refusals
-from authz.server.status import Status
+from authz.server.status import Place, Status
 from authz.telemetry.recorder import Recorder
 
 # Seconds between two looks at readiness.
@@ -65,11 +65,11 @@ class Listeners:
 
     Attributes:
         check: `unix:/path` or `host:port`, for Envoy.
-        status: host and port, for Prometheus and probes.
+        status: host and port, for Prometheus and probes; one of several workers has a socket.
     """
 
     check: str
-    status: tuple[str, int]
+    status: Place
 
 
 class Service:
@@ -118,7 +118,7 @@ class Service:
     async def run(self) -> None:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
         transport = self._carry(self.check, self._health, max_body=self._settings.policy.max_body)
-        status = Status(self._recorder.metrics.registry, self._health, *self._listeners.status)
+        status = Status(self._recorder.metrics.registry, self._health, self._listeners.status)
         try:
             port = transport.listen(self._listeners.check)
             self.ports = (port, status.port)
@@ -133,7 +133,7 @@ class Service:
                 self._recorder.event(
                     "started",
                     check=self._listeners.check,
-                    status=status.port,
+                    status=status.port or self._listeners.status,
                     transport=transport.name,
                 )
                 self.started.set()
@@ -148,6 +148,8 @@ class Service:
             await self._assembly.aclose()
             status.stop()
         self._recorder.event("stopped")
+        # Whoever runs this may end the process now.
+        self._recorder.log.flush()
 
     def stop(self) -> None:
         """Begin to drain."""

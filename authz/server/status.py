@@ -1,14 +1,17 @@
 """The listener of its own for Prometheus and probes: /metrics, /healthz, /readyz.
 
 Law: it answers these three paths to GET and nothing else, and shares nothing with the Check
-listener.
+listener. One of several workers answers on a socket that only the process above it can open.
 """
 
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
+from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -19,6 +22,8 @@ from authz.server.health import Health
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Page = tuple[HTTPStatus, str, bytes]
+# Host and port, or the path of a Unix socket.
+Place = tuple[str, int] | str
 # Seconds that a probe may take to say what it wants.
 _PATIENCE = 5
 
@@ -38,29 +43,51 @@ class _Server6(ThreadingWSGIServer):
     address_family = socket.AF_INET6
 
 
-class Status:
-    """Serve the three pages from a thread, so that a busy loop cannot hide behind them."""
+class _QuietPipe(_Quiet):
+    """Answer on a Unix socket, where callers have no address."""
 
-    def __init__(self, registry: CollectorRegistry, health: Health, host: str, port: int) -> None:
+    def setup(self) -> None:
+        """Give the caller the address that the base class looks for."""
+        self.client_address = ("", 0)
+        super().setup()
+
+
+class _PipeServer(ThreadingWSGIServer):
+    """Listen on a Unix socket."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """Bind, in place of whoever was there before and is gone."""
+        with suppress(FileNotFoundError):
+            Path(str(self.server_address)).unlink()
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", 0
+        self.setup_environ()
+
+
+class Pages:
+    """Serve pages from a thread, so that a busy loop cannot hide behind them."""
+
+    def __init__(self, pages: Mapping[str, Callable[[], Page]], place: Place) -> None:
         """Bind the listener.
 
         Raises:
             OSError: where the address cannot be bound.
         """
-        self._registry = registry
-        self._health = health
-        self._pages: dict[str, Callable[[], Page]] = {
-            "/metrics": self._metrics,
-            "/healthz": self._healthz,
-            "/readyz": self._readyz,
-        }
-        kind: type[WSGIServer] = _Server6 if ":" in host else ThreadingWSGIServer
-        self._server = make_server(host, port, self._answer, kind, _Quiet)
+        self._pages = pages
+        if isinstance(place, str):
+            # As make_server does, which knows hosts and ports only.
+            self._server: WSGIServer = _PipeServer(place, _QuietPipe)  # type: ignore[arg-type]
+            self._server.set_app(self._answer)
+        else:
+            kind: type[WSGIServer] = _Server6 if ":" in place[0] else ThreadingWSGIServer
+            self._server = make_server(*place, self._answer, kind, _Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def port(self) -> int:
-        """Return the port that is listened on."""
+        """Return the port that is listened on; 0 for a socket file."""
         return self._server.server_port
 
     def start(self) -> None:
@@ -87,14 +114,35 @@ class Status:
         start(f"{status.value} {status.phrase}", headers)
         return [body]
 
+
+class Status(Pages):
+    """Serve the three pages of one service."""
+
+    def __init__(self, registry: CollectorRegistry, health: Health, place: Place) -> None:
+        """Bind the listener.
+
+        Raises:
+            OSError: where the address cannot be bound.
+        """
+        self._registry = registry
+        self._health = health
+        pages = {"/metrics": self._metrics, "/healthz": healthz, "/readyz": self._readyz}
+        super().__init__(pages, place)
+
     def _metrics(self) -> Page:
         return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
-    def _healthz(self) -> Page:
-        return HTTPStatus.OK, "text/plain", b"ok\n"
-
     def _readyz(self) -> Page:
-        parts = self._health.parts
-        status = HTTPStatus.OK if self._health.ready else HTTPStatus.SERVICE_UNAVAILABLE
-        body = json.dumps({"ready": self._health.ready, "parts": dict(parts)}) + "\n"
-        return status, "application/json", body.encode()
+        return readyz(self._health.ready, {"parts": dict(self._health.parts)})
+
+
+def healthz() -> Page:
+    """Return the page that says that the process answers."""
+    return HTTPStatus.OK, "text/plain", b"ok\n"
+
+
+def readyz(ready: bool, said: Mapping[str, object]) -> Page:
+    """Return the page that says whether it is ready, and what else there is to say."""
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    body = json.dumps({"ready": ready, **said}) + "\n"
+    return status, "application/json", body.encode()

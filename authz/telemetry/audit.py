@@ -4,13 +4,15 @@ Law: a line holds no token, no secret, no query, no argument of a tool and no bo
 a caller chose is cut to a bounded length and escaped, so that it is never a second line.
 """
 
+import asyncio
+import atexit
 import json
 import os
 import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, TextIO
 
@@ -20,6 +22,10 @@ from authz.core.principal import Principal
 from authz.core.request import HttpRequest
 
 _LONGEST: Final = 256
+# What a pipe takes as a whole (PIPE_BUF of pipe(7)): workers share one, and a longer line could
+# have another worker's in its middle.
+_WHOLE: Final = 4096
+_SHORT: Final = 40
 _COLOURS: Final = {"allow": "\x1b[32m", "deny": "\x1b[33m"}
 _PLAIN: Final = "\x1b[0m"
 _WORD: Final = re.compile(r"[A-Za-z0-9._:/@*+-]+")
@@ -29,29 +35,27 @@ Record = Mapping[str, object]
 
 def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
-    fields: dict[str, object] = {
-        "event": "decision",
-        **_verdict(decision),
-        **({} if request is None else _request(request)),
-        **({} if decision.server is None else {"server": decision.server.name}),
-        **({} if decision.message is None else _message(decision.message)),
-        **({} if decision.principal is None else _principal(decision.principal)),
-        "ms": round(seconds * 1000, 3),
-    }
-    return {
-        name: value[:_LONGEST] if isinstance(value, str) else value
-        for name, value in fields.items()
-        if value != ""
-    }
+    fields: dict[str, str] = {"event": "decision", **_verdict(decision)}
+    if request is not None:
+        fields |= _request(request)
+    if decision.server is not None:
+        fields["server"] = decision.server.name
+    if decision.message is not None:
+        fields |= _message(decision.message)
+    if decision.principal is not None:
+        fields |= _principal(decision.principal)
+    told: dict[str, object] = {name: value[:_LONGEST] for name, value in fields.items() if value}
+    told["ms"] = round(seconds * 1000, 3)
+    return told
 
 
-def _verdict(decision: Decision) -> Record:
+def _verdict(decision: Decision) -> dict[str, str]:
     if isinstance(decision, Allow):
         return {"verdict": "allow", "reason": "allowed", "limiter": decision.mode.value}
     return {"verdict": "deny", "reason": decision.reason.label, "detail": decision.detail}
 
 
-def _request(request: HttpRequest) -> Record:
+def _request(request: HttpRequest) -> dict[str, str]:
     return {
         "request_id": request.request_id,
         "http_method": request.method,
@@ -59,11 +63,11 @@ def _request(request: HttpRequest) -> Record:
     }
 
 
-def _message(message: Message) -> Record:
+def _message(message: Message) -> dict[str, str]:
     return {"mcp_method": message.method, "tool": message.tool or ""}
 
 
-def _principal(principal: Principal) -> Record:
+def _principal(principal: Principal) -> dict[str, str]:
     return {
         "issuer": principal.issuer,
         "subject": principal.subject or "",
@@ -73,8 +77,12 @@ def _principal(principal: Principal) -> Record:
 
 
 def as_json(record: Record, now: float) -> str:
-    """Return one line of JSON; json.dumps escapes every control and non-ASCII character."""
-    return json.dumps({"time": round(now, 3), **record}, separators=(",", ":"))
+    """Return one line of JSON; json escapes every control and non-ASCII character."""
+    return _ENCODE({"time": round(now, 3), **record})
+
+
+# Made once: json.dumps makes an encoder for every line.
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def as_colour(record: Record, now: float) -> str:
@@ -121,43 +129,94 @@ class Log:
         text = as_colour if terminal else as_text
         self._form = text if form == "text" or (form == "auto" and terminal) else as_json
         self._clock = clock
-        self._pipe = _pipe(self._stream)
+        self._descriptor = _descriptor(self._stream)
+        self._waiting: list[bytes] = []
         self._rest = b""
         self.lost = 0
+        # What ends without having served has told why.
+        atexit.register(self.flush)
 
     def write(self, record: Record) -> None:
-        """Write one record; where that is not possible at once, the line is lost."""
-        line = self._form(record, self._clock()) + "\n"
-        try:
-            if self._pipe is None:
-                self._stream.write(line)
-                self._stream.flush()
-            else:
-                self._push(self._pipe, line.encode("ascii"))
-        except (OSError, ValueError):  # BlockingIOError is an OSError
-            self.lost += 1
+        """Write one record; where that is not possible at once, the line is lost.
 
-    def _push(self, pipe: int, line: bytes) -> None:
-        """Write to a pipe that does not block; the rest of a line that was cut goes first."""
-        if self._rest:
-            self._rest = self._rest[os.write(pipe, self._rest) :]
-        if self._rest:
-            self.lost += 1
+        In an event loop it is written at the end of the turn, with the others of that turn: each
+        system call gives Python's lock away, which a thread of Envoy waits for.
+        """
+        now = self._clock()
+        line = self._form(record, now) + "\n"
+        if len(line) > _WHOLE:
+            line = self._form(_shortened(record), now) + "\n"
+        if self._descriptor is None:
+            self._print(line)
             return
-        self._rest = line[os.write(pipe, line) :]
+        self._waiting.append(line.encode("ascii"))
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits for the end of the turn."""
+        waiting, self._waiting = self._waiting, []
+        if self._descriptor is None:
+            return
+        for lines in _together(waiting):
+            try:
+                self._push(self._descriptor, b"".join(lines), len(lines))
+            except (OSError, ValueError):  # BlockingIOError is an OSError
+                self.lost += len(lines)
+
+    def _print(self, line: str) -> None:
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.lost += 1
+
+    def _push(self, descriptor: int, text: bytes, lines: int) -> None:
+        """Write to what does not block; the rest of a line that was cut goes first."""
+        if self._rest:
+            self._rest = self._rest[os.write(descriptor, self._rest) :]
+        if self._rest:
+            self.lost += lines
+            return
+        self._rest = text[os.write(descriptor, text) :]
 
 
-def _pipe(stream: TextIO) -> int | None:
-    """Return the descriptor of a pipe or socket, made to block nobody; None for other streams.
+def _together(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield lines that go in one write: as many as a pipe takes as a whole."""
+    group, length = list[bytes](), 0
+    for line in lines:
+        if group and length + len(line) > _WHOLE:
+            yield group
+            group, length = [], 0
+        group.append(line)
+        length += len(line)
+    if group:
+        yield group
+
+
+def _shortened(record: Record) -> Record:
+    """Cut values once more, whatever their escapes take."""
+    return {
+        name: value[:_SHORT] if isinstance(value, str) else value for name, value in record.items()
+    }
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    """Return the descriptor of a file, or of a pipe or socket, made to block nobody; else None.
 
     A file does not block, and a terminal's descriptor is shared with the shell.
     """
     try:
+        stream.flush()
         descriptor = stream.fileno()
         mode = os.fstat(descriptor).st_mode
     except (OSError, ValueError):
         return None
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        os.set_blocking(descriptor, False)
+    elif not stat.S_ISREG(mode):
         return None
-    os.set_blocking(descriptor, False)
     return descriptor

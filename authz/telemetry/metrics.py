@@ -6,7 +6,7 @@ dependencies and outcomes from closed sets; everything else is a number.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -16,17 +16,54 @@ ALLOWED: Final = "allowed"
 _BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5)
 
 
+class Labelled:
+    """Find a counter by its labels: theirs builds a key and takes a lock for every look."""
+
+    def __init__(self, counter: Counter) -> None:
+        """Take the counter."""
+        self._counter = counter
+        self._children: dict[tuple[str, ...], Counter] = {}
+
+    def labels(self, *values: str) -> Counter:
+        """Return the counter of these labels; there are few (see this file's law)."""
+        found = self._children.get(values)
+        if found is None:
+            found = self._children[values] = self._counter.labels(*values)
+        return found
+
+
+class InFlight:
+    """Count what is under way; by one thread, so that no lock is taken."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        """Show the count in the gauge."""
+        self._count = 0
+        gauge.set_function(lambda: self._count)
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+
+    def track_inprogress(self) -> Self:
+        """Count a block while it runs."""
+        return self
+
+
 class Metrics:
     """Hold every metric of one worker."""
 
     def __init__(self) -> None:
         """Declare them on a registry of their own, so that tests and reloads never collide."""
         self.registry: Final = CollectorRegistry()
-        self.decisions: Final = Counter(
-            "authz_decisions_total",
-            "Decisions, by MCP server and reason (`allowed` or a refusal).",
-            ["server", "reason"],
-            registry=self.registry,
+        self.decisions: Final = Labelled(
+            Counter(
+                "authz_decisions_total",
+                "Decisions, by MCP server and reason (`allowed` or a refusal).",
+                ["server", "reason"],
+                registry=self.registry,
+            )
         )
         self.duration: Final = Histogram(
             "authz_check_duration_seconds",
@@ -34,24 +71,30 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.dependency_errors: Final = Counter(
-            "authz_dependency_errors_total",
-            "Failures of what authz depends on.",
-            ["dependency"],
-            registry=self.registry,
+        self.dependency_errors: Final = Labelled(
+            Counter(
+                "authz_dependency_errors_total",
+                "Failures of what authz depends on.",
+                ["dependency"],
+                registry=self.registry,
+            )
         )
-        self.token_cache: Final = Counter(
-            "authz_token_cache_total",
-            "Look-ups in the cache of verified tokens, by outcome (hit, miss).",
-            ["outcome"],
-            registry=self.registry,
+        self.token_cache: Final = Labelled(
+            Counter(
+                "authz_token_cache_total",
+                "Look-ups in the cache of verified tokens, by outcome (hit, miss).",
+                ["outcome"],
+                registry=self.registry,
+            )
         )
-        self.introspections: Final = Counter(
-            "authz_introspections_total",
-            "Look-ups of tokens at the issuer, by outcome (active, inactive, refused, turned_away, "
-            "or the fault of the issuer).",
-            ["outcome"],
-            registry=self.registry,
+        self.introspections: Final = Labelled(
+            Counter(
+                "authz_introspections_total",
+                "Look-ups of tokens at the issuer, by outcome (active, inactive, refused, "
+                "turned_away, or the fault of the issuer).",
+                ["outcome"],
+                registry=self.registry,
+            )
         )
         self.introspection_duration: Final = Histogram(
             "authz_introspection_duration_seconds",
@@ -59,10 +102,17 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.reloads: Final = Counter(
-            "authz_config_reloads_total",
-            "Reloads of authz.yaml, by outcome (ok, refused).",
-            ["outcome"],
+        self.reloads: Final = Labelled(
+            Counter(
+                "authz_config_reloads_total",
+                "Reloads of authz.yaml, by outcome (ok, refused).",
+                ["outcome"],
+                registry=self.registry,
+            )
+        )
+        self.worker_restarts: Final = Counter(
+            "authz_worker_restarts_total",
+            "Workers that ended by themselves and were started again.",
             registry=self.registry,
         )
         self.key_age: Final = Gauge(
@@ -81,8 +131,8 @@ class Metrics:
             "Log lines lost since the start, because whoever reads the log has stopped.",
             registry=self.registry,
         )
-        self.in_flight: Final = Gauge(
-            "authz_checks_in_flight", "Checks being decided now.", registry=self.registry
+        self.in_flight: Final = InFlight(
+            Gauge("authz_checks_in_flight", "Checks being decided now.", registry=self.registry)
         )
 
     def follow(self, key_age: Callable[[], float], mode: Callable[[], str]) -> None:

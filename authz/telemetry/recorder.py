@@ -14,10 +14,17 @@ from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
 class Recorder:
     """Record decisions and the faults of dependencies."""
 
-    def __init__(self, metrics: Metrics, log: Log) -> None:
-        """Keep where to count and where to write."""
+    def __init__(self, metrics: Metrics, log: Log, worker: int | None = None) -> None:
+        """Keep where to count and where to write.
+
+        Args:
+            metrics: where to count.
+            log: where to write.
+            worker: which of several this process is; its events say so.
+        """
         self.metrics = metrics
         self.log = log
+        self._who = {} if worker is None else {"worker": worker}
         metrics.log_lost.set_function(lambda: log.lost)
 
     def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
@@ -48,4 +55,4 @@ class Recorder:
 
     def event(self, name: str, **fields: object) -> None:
         """Record something that happened to the service itself."""
-        self.log.write({"event": name, **fields})
+        self.log.write({"event": name, **self._who, **fields})

@@ -88,7 +88,7 @@ def read_id_token(token: str, algorithms: frozenset[str]) -> Unverified:
     """Read a compact JWS that must be an ID token: `typ` is JWT or absent (RFC 7519, section 5.1).
 
     Raises:
-        Refused: TOKEN_WRONG_KIND for an access token, TOKEN_INVALID for all else.
+        Refused: TOKEN_INVALID; for an access token too.
     """
     return _read(token, algorithms, _check_id_token_type)
 
@@ -152,8 +152,6 @@ def _check_type(header: Mapping[str, object]) -> None:
 def _check_id_token_type(header: Mapping[str, object]) -> None:
     kind = header.get("typ", "JWT")
     name = kind.lower() if isinstance(kind, str) else ""
-    if name in _ACCESS_TOKEN_TYPES:
-        raise Refused(Reason.TOKEN_WRONG_KIND, "typ is at+jwt, as of an access token")
     if name not in _OTHER_TOKEN_TYPES:
         raise Refused(Reason.TOKEN_INVALID, "typ is not JWT")
 

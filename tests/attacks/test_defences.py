@@ -66,7 +66,8 @@ TEN_WORST = (
     ),
     Defence(
         "Only access tokens (`typ`)", "authz/tokens/jose.py", "read_jws",
-        "    _check_type(header)\n", "", _TOKENS,
+        "return _read(token, algorithms, _check_type)",
+        "return _read(token, algorithms, lambda _: None)", _TOKENS,
     ),
     Defence(
         "Unnamed tools are refused", "authz/core/decision.py", "_CHECKS",

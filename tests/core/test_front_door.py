@@ -218,7 +218,10 @@ def test_what_counts_and_what_is_revoked_goes_by_the_name_and_the_grant() -> Non
 
 @pytest.mark.attack("step-up-of-another-grant")
 def test_a_step_up_of_one_grant_is_asked_for_by_no_other() -> None:
-    """Another program on the same machine has a grant of its own, and a client without one too."""
+    """Another program on the same machine has a grant of its own, as has a client without one.
+
+    Nor does one of another person or server count.
+    """
     rules = policy(
         server(Rule(second_factor=TOTP)),
         KnownClient("claude"),
@@ -231,10 +234,16 @@ def test_a_step_up_of_one_grant_is_asked_for_by_no_other() -> None:
         visitor(log_in(grant="three", client="dynamic/loopback", amr=PASSWORD)),
         principal(client_id="old"),
     ]
+    bob = log_in(subject="bob", grant="one", amr=PASSWORD)
+    asking.append(visitor(bob, subject="bob"))
     keys = [pending(authorized(each, rules)).query.step_up_key for each in asking]
+    elsewhere = dataclasses.replace(rules.servers["files"], name="notes")
+    found = read(request(context={"server": "notes"}), policy(elsewhere))
+    assert isinstance(found, Call)
+    keys.append(pending(authorize(found, asking[0], rules, NOW)).query.step_up_key)
 
     assert None not in keys
-    assert len(set(keys)) == len(asking)
+    assert len(set(keys)) == len(asking) + 1
 
 
 # --- what a log-in proves ---------------------------------------------------------------------

@@ -154,8 +154,7 @@ def test_any_bytes(data: bytes) -> None:
 
 def test_depth_is_known_before_a_parser_recurses(monkeypatch: pytest.MonkeyPatch) -> None:
     """No parser is started on a document that nests too deeply: not even its stack is touched."""
-    monkeypatch.setattr(strict_json, "_PLAIN", None)
-    monkeypatch.setattr(strict_json, "_ESCAPED", None)
+    monkeypatch.setattr(strict_json, "_DECODERS", {})
 
     # Each prefix would hide the brackets from a scan that misreads where its string ends.
     for prefix in (b"", b'["\\\\",', b'["\\"",', b'["\\\\\\"",', b'{"\\\\":"\\"",":":'):
@@ -212,3 +211,18 @@ def test_surrogates() -> None:
     """A lone surrogate is found, a character beyond the basic plane is none."""
     assert has_surrogate("a\ud800")
     assert not has_surrogate("a\U0001f600é")
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("digits", [308, 309, 310, 5000])
+@pytest.mark.parametrize("around", ["%s", "[1,%s]", '{"a":[%s,"%s"]}'])
+def test_integers_are_as_long_as_a_double_may_be(sign: str, digits: int, around: str) -> None:
+    """309 characters, a sign among them, and no more; however they are read."""
+    number = sign + "1" * digits
+    data = around.replace("%s", number).encode()
+
+    if len(number) <= 309:
+        assert loads(data) == json.loads(data)
+    else:
+        with pytest.raises(StrictJsonError):
+            loads(data)

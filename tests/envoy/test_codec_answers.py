@@ -198,3 +198,37 @@ def test_the_fallback_denies_in_json_rpc() -> None:
     body = json.loads(response.denied_response.body)
     assert (body["jsonrpc"], body["id"]) == ("2.0", None)
     assert body["error"]["code"] == Reason.INTERNAL.row.code
+
+
+@unhurried
+@given(
+    st.lists(st.tuples(st.sampled_from(["x-a", "x-b", "x-c"]), st.text("ab:/ ", max_size=300))),
+    st.sets(st.sampled_from(["cookie", "authorization", "x-d"])),
+    st.lists(st.tuples(st.sampled_from(["r-1", "r-2"]), st.text("ab", max_size=300))),
+)
+def test_an_allow_is_what_protobuf_itself_would_write(
+    given_headers: list[tuple[str, str]], removed: set[str], told: list[tuple[str, str]]
+) -> None:
+    """Written in two parts, one of them known already: read back, it is one whole message."""
+    sets = {name: value.strip() for name, value in given_headers}
+    response = dict(told)
+    whole = CheckResponse()
+    whole.status.code = 0
+    allowed = whole.ok_response
+    allowed.SetInParent()
+    for options, headers in (
+        (allowed.headers, sets),
+        (allowed.response_headers_to_add, response),
+    ):
+        for name, value in headers.items():
+            option = options.add()
+            option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+            option.header.key, option.header.value = name, value
+    allowed.headers_to_remove.extend(sorted(removed))
+
+    for _ in range(2):
+        raw = codec.encode_allow(
+            Upstream(tuple(sets.items()), tuple(sorted(removed)), tuple(response.items()))
+        )
+        assert CheckResponse.FromString(raw) == whole
+        assert raw.startswith(b"\n\x00\x1a")

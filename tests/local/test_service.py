@@ -14,7 +14,7 @@ import pytest
 
 from authz.config.scalars import Tcp
 from authz.local.part import Part
-from authz.local.service import readable, service
+from authz.local.service import CHECK, readable, service
 from authz.local.state import State
 
 T = TypeVar("T")
@@ -83,6 +83,22 @@ def test_ready(state: State, code: int, listening: bool, expected: bool) -> None
     with status(code, b"{}") as metrics:
         part = _part(state, metrics)
         assert asyncio.run(play()) is expected
+
+
+def test_ready_with_several_workers(state: State) -> None:
+    """Every worker answers on a socket of its own, and all of them have to."""
+
+    async def play() -> tuple[bool, bool]:
+        first, second = (state.socket(CHECK).with_name(f"check-{n}.sock") for n in (0, 1))
+        async with await asyncio.start_unix_server(lambda _, writer: writer.close(), first):
+            with pytest.raises(FileNotFoundError):
+                await part.ready()
+            async with await asyncio.start_unix_server(lambda _, writer: writer.close(), second):
+                return await part.ready(), True
+
+    with status(200, b"{}") as metrics:
+        part = service(state, Path("/a.yaml"), metrics, {}, patient=True, workers=2)
+        assert asyncio.run(play()) == (True, True)
 
 
 def test_ready_without_check(state: State) -> None:

@@ -390,6 +390,26 @@ def test_reload(stage: Stage) -> None:
     assert reloaded == [None]
 
 
+RENEWS = """
+signal.signal(signal.SIGUSR2, lambda *_: note("renewed", "renewals"))
+up(); rest()
+"""
+
+
+def test_rolling_restart(stage: Stage) -> None:
+    """SIGUSR2 goes to the parts that reload; the others would die of it."""
+
+    async def play() -> None:
+        parts = stage.part("a"), stage.part("b", RENEWS, reloads=True)
+        async with stage.playing(*parts):
+            await until(lambda: "b  ready" in stage.lines)
+            stage.send(signal.SIGUSR2)
+            await until(lambda: stage.read("renewals"))
+            assert not gone(stage.pids("a")[0])
+
+    asyncio.run(play())
+
+
 def test_reload_waits_for_ears(stage: Stage) -> None:
     """A part that has no handler yet gets its SIGHUP when it has: it would die of it."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -221,6 +222,32 @@ def _program(site: Site, *arguments: str) -> "subprocess.Popen[str]":
     argv = [sys.executable, "-m", "authz", "up", "-c", str(site.file), *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, env=ENV, cwd=_ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_several_workers(place: Path, stage: Stage) -> None:
+    """With service.workers Envoy asks each of them, and the metrics are those of all."""
+
+    async def seen(what: str) -> list[str]:
+        answer = await probe.http(place / DEFAULT_NAME / "run" / "admin.sock", "/clusters")
+        found = re.findall(rf"authz::.*::{what}::(\S+)", answer.body.decode())
+        assert len(found) == 2
+        return found
+
+    async def walk() -> int:
+        sockets = sorted(each.name for each in (place / DEFAULT_NAME / "run").glob("check*"))
+        assert sockets == ["check-0.sock", "check-1.sock"]
+        # One may still wait for the issuer's keys.
+        while await seen("health_flags") != ["healthy", "healthy"]:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.02)
+        for _ in range(20):  # each thread of Envoy takes turns of its own
+            assert await asyncio.to_thread(there.ask) == 401
+        assert "0" not in await seen("rq_total")
+        assert await there.metric("authz_decisions_total") == 20
+        return STOPPED
+
+    with _issuer() as port:
+        there = Site(place, "service: {workers: 2}", issuer=port)
+        assert asyncio.run(there.up(stage, when_ready=walk, patient=False)) == STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

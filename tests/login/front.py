@@ -32,7 +32,7 @@ from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, SECRET, config
-from tests.login.upstream_kit import HOME, INTERNAL, ours
+from tests.login.upstream_kit import HOME, ours
 from tests.support.valkey import ValkeyServer
 
 GATEWAY: Final = "https://mcp.example.test"
@@ -264,4 +264,4 @@ def _with_admin(client: Any) -> Any:
     return replace(client, scopes=(*client.scopes, "mcp:admin"))
 
 
-__all__ = ["FILES", "HOME", "INTERNAL", "NOTES"]
+__all__ = ["FILES", "HOME", "NOTES"]

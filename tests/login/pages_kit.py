@@ -72,11 +72,13 @@ class Kept:
 
     grants: dict[str, list[OwnGrant]] = field(default_factory=dict)
     ended: list[tuple[str, str]] = field(default_factory=list)
+    asked: int = 0
 
     async def of(self, person: Person) -> list[OwnGrant]:
         return list(self.grants.get(person.subject, ()))
 
     async def end(self, person: Person, grant: str, address: str) -> None:
+        self.asked += 1
         for each in self.grants.get(person.subject, []):
             if each.grant == grant:
                 self.grants[person.subject].remove(each)

@@ -11,9 +11,9 @@ from authz.demo.person import Person
 from authz.ledger.keys import Keys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.log_ins import LogIns
-from tests.demo.kit import JOHN, claims
+from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
-from tests.login.front import CLAUDE, GATEWAY, ISSUER, NOTES, Client, Stage, bob, john
+from tests.login.front import CLAUDE, GATEWAY, NOTES, Client, Stage, bob, john
 
 
 async def record(found: Stage, token: str) -> LogIn | None:
@@ -45,7 +45,8 @@ def test_a_client_that_knows_the_url_alone_logs_in(play: Play) -> None:
         held = await record(found, tokens["access_token"])
         assert held is not None
         assert (held.client, held.subject, held.account) == ("dynamic/loopback", JOHN, "john")
-        assert (held.client_id, held.amr) == (client.client_id, {"pwd", "kba", "otp", "mfa"})
+        assert held.client_id == client.client_id
+        assert held.amr == {"pwd", "kba", "otp", "mfa"}
         said = claims(tokens["access_token"])
         assert (said["client_id"], said["sub"]) == ("authz-two-factor", JOHN)
         assert said["aud"] == ["https://mcp.example.test/files"]

@@ -78,7 +78,7 @@ def test_end_of_another(pages: Gateway) -> None:
     pages.run(browser.get("https://auth.example.test/logout"))
     log_in(pages, browser, "bob")
     assert pages.click(browser, page).status_code == 303
-    assert not pages.grants.ended
+    assert not pages.grants.asked
 
 
 def log_out(pages: Gateway, browser: httpx.AsyncClient, page: httpx.Response) -> None:

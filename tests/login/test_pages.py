@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from starlette.responses import Response
@@ -100,10 +100,19 @@ def test_headers(name: str) -> None:
     assert page.headers["x-frame-options"] == "DENY"
     assert page.headers["cache-control"] == "no-store"
     assert page.headers["x-content-type-options"] == "nosniff"
-    assert page.headers["cross-origin-opener-policy"] == "same-origin"
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "permissions-policy" in page.headers
     assert ("<form" in text(page)) == (found["form-action"] != "'none'")
+
+
+def test_opener() -> None:
+    """A page is cut off from whoever opened it, but for those that a client's log-in goes through:
+    a client in a browser waits for its window.
+    """
+    header = "cross-origin-opener-policy"
+    alone = {name for name, page in every_page().items() if header in page.headers}
+    assert alone == {"error", "go_back", "log_in"}
+    assert header not in redirect("https://auth.example.com/x").headers
 
 
 def test_referrer() -> None:
@@ -240,12 +249,15 @@ def test_any_words(title: str, server: str, scopes: list[str]) -> None:
     _harmless(text(page))
 
 
-@given(st.text(max_size=300))
+@given(st.text(max_size=300) | st.text("a \u0301\u200b\u202e\u2028…", max_size=300))
+@example("a\u0301\u0301\u200b\u0301")
+@example("a \u200b b")
 def test_shown(line: str) -> None:
     """What is shown is one short line, and is shown again as it is."""
     found = shown(line)
     assert len(found) <= 100
     assert shown(found) == found
+    assert not any(unicodedata.category(each)[0] == "C" for each in found)
     assert not {"\n", "\r", "\u2028", "\u202e"} & set(found)
 
 

@@ -1,5 +1,6 @@
 """Registration: an id that says and proves itself, for anybody, at no cost to us."""
 
+import hmac
 import json
 import unicodedata
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata
+from pydantic import AnyUrl
 
 from authz.login.client_metadata import LONGEST_TITLE, printable_title
 from authz.login.redirects import RedirectRules
@@ -69,6 +72,18 @@ def test_an_official_client_registers() -> None:
     assert found.redirect_uris == (URI,)
     assert found.title == "Visual Studio Code"
     assert found.issued_at == int(NOW)
+
+
+def test_the_official_client_reads_the_answer() -> None:
+    """What its own models write is registered, and what is answered they read."""
+    said = OAuthClientMetadata(redirect_uris=[AnyUrl(URI)], client_name="A")
+    answer = register(said.model_dump_json(exclude_none=True).encode())
+    read = OAuthClientInformationFull.model_validate(answer)
+
+    assert read.client_id == answer["client_id"]
+    assert read.client_secret is None
+    assert read.token_endpoint_auth_method == "none"
+    assert [str(uri) for uri in read.redirect_uris or []] == [URI]
 
 
 def test_the_least_registration_is_enough() -> None:
@@ -244,11 +259,27 @@ def forged() -> list[str]:
 
 
 @pytest.mark.attack("registration-forged")
-@pytest.mark.parametrize("client_id", forged())
+@pytest.mark.parametrize("client_id", forged(), ids=[str(each) for each in range(len(forged()))])
 def test_what_we_did_not_sign_is_no_registration(client_id: str) -> None:
     """Altered, cut, extended, or made by somebody else."""
     with pytest.raises(NotRegistered):
         registrations().read(client_id)
+
+
+@pytest.mark.parametrize("payload", [b"[2,0,'','',[]]", b"[1,0]", b"\xff", b'[2,0,"","",["%s"]]'])
+def test_what_another_version_signed_is_read_as_nothing(payload: bytes) -> None:
+    """An id of a later authz with the same key, after a step back."""
+    key = Sealer((OLD,), lambda: NOW).mac_key("client")[0]
+    signed = "dyn." + base64url.encode(payload.replace(b"%s", URI.encode()))
+    mac = base64url.encode(hmac.digest(key, signed.encode(), "sha256"))
+    with pytest.raises(NotRegistered):
+        registrations().read(f"{signed}.{mac}")
+
+
+def test_without_a_key_there_is_nothing_to_sign_with() -> None:
+    """Rather no start than ids that anybody can make."""
+    with pytest.raises(ValueError, match="nothing to sign with"):
+        Registrations([], RedirectRules(), lambda: NOW)
 
 
 @given(st.data())

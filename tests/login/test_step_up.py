@@ -95,8 +95,8 @@ def test_waits_for_a_click(pages: Gateway) -> None:
 def test_only_our_tickets(pages: Gateway) -> None:
     """No ticket, a made-up one, an old one, one of another issuer's person: no page to click on."""
     old = pages.ticket()
-    other = pages.ticket(issuer="https://other.example.test")
     pages.world.clock.at += 600
+    other = pages.ticket(issuer="https://other.example.test")
     for ticket in ("", "x", "a.b.c.d.e", old, other, "é" * 10):
         page = pages.get(pages.browser(), f"{START}?{urlencode({'ticket': ticket})}")
         assert page.status_code == 403

@@ -355,6 +355,31 @@ def test_fifty_failures_of_one_lock_nobody_else(stand: Stand) -> None:
     assert stand.log_in().identity.subject == JOHN
 
 
+@pytest.mark.attack("one-person-locks-all")
+def test_whoever_waited_is_not_sent_once_the_address_is_locked(world: World) -> None:
+    """Many at once of one address: what is in line when the 429 comes stays here."""
+    with standing(world, at_once=10) as stand:
+
+        async def once() -> str:
+            try:
+                await stand.authelia.refresh(
+                    two_factor=True, refresh_token=JUNK_REFRESH, subject=JOHN, address=HOME
+                )
+            except UpstreamRefused as error:
+                return error.error
+            except Unavailable as fault:
+                return fault.detail
+            return ""
+
+        async def flood() -> list[str]:
+            return await asyncio.gather(*(once() for _ in range(50)))
+
+        told = stand.run(flood())
+
+        assert told.count("invalid_grant") == 30
+        assert stand.transport.paths().count("token") <= 30 + 10
+
+
 def test_who_is_locked_is_not_sent_to_log_in(stand: Stand) -> None:
     """The code could not be traded in; so nobody types for nothing. Revoking still works."""
     found = stand.log_in()

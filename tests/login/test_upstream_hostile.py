@@ -196,6 +196,21 @@ def test_slow_metadata_is_given_up_too(play: Play, call: Call) -> None:
     assert served.forms == []
 
 
+def test_after_a_fault_the_metadata_is_read_again() -> None:
+    """An Authelia that has moved is found again; after an OAuth error it has not."""
+
+    async def twice(authelia: Authelia) -> object:
+        with pytest.raises((Unavailable, UpstreamRefused)):
+            await exchange(authelia)
+        return await exchange(authelia)
+
+    _, moved = told(answer(HTML, status="404 Not Found"), twice)
+    _, refused = told(error("invalid_grant"), twice)
+
+    assert [path.split()[0] for path in moved.paths] == ["GET", "POST"] * 2
+    assert [path.split()[0] for path in refused.paths] == ["GET", "POST", "POST"]
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -7,10 +7,13 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import SecretStr
 
 from authz.config.load import Settings, read
@@ -33,7 +36,7 @@ from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.sealing import Sealer, sealing_secrets
 from authz.tokens.tickets import open_ticket
-from tests.support.service import Issuer, running_issuer
+from tests.support.service import Issuer, running_issuer, running_service
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import call, request, rpc
 from tests.support.wire import Answer, answer, check_request
@@ -367,3 +370,43 @@ def test_explain_tells_the_log_in(issuer: Issuer, redis: ValkeyServer) -> None:
         assert found.steps[-1].words == "no record of a log-in"
 
     play(scene, issuer, redis)
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "pyvoy"])
+def test_the_service_knows_log_ins_and_offers_step_ups(
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+) -> None:
+    """As a process, on both transports: its key from a file, its log-ins from Redis."""
+    if transport == "pyvoy":
+        pytest.importorskip("pyvoy")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    file = tmp_path / "key.pem"
+    file.touch(0o600)
+    file.write_bytes(key)
+    text = CONFIG.format(issuer=issuer.address, redis=redis.url, more="")
+    text = text.replace("/run/secrets/key", str(file))
+    text += f"service: {{transport: {transport}, drain_notice: 0s}}\ntelemetry: {{log: json}}\n"
+    with running_service(tmp_path, text, {"PATH": os.environ["PATH"]}) as service:
+        service.wait_ready()
+        ours = token()
+
+        def ask(tool: str) -> Answer:
+            return service.check(check_request(request(call(tool), authorization=f"Bearer {ours}")))
+
+        assert error_of(ask("read_x"))["data"]["reason"] == "log_in_unknown"
+        asyncio.run(_write(redis, ours, record(amr=frozenset({"pwd", "kba"}))))
+        assert ask("read_x").allowed
+        link = error_of(ask("delete_x"))["data"]["step_up_url"]
+
+        sealer = Sealer(sealing_secrets(None, key.decode()), time.time)
+        (ticket,) = parse_qs(urlsplit(link).query)["ticket"]
+        assert open_ticket(sealer, ticket).tool == "delete_x"
+        assert "ticket" not in json.dumps(service.lines)
+
+
+async def _write(redis: ValkeyServer, bearer: str, log_in: LogIn) -> None:
+    ledger = RedisLedger(RedisOptions(redis.url, timeout=20))
+    await LogIns(ledger.command, Keys("authz")).record(bearer, log_in, 600)
+    await ledger.aclose()

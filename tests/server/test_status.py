@@ -14,7 +14,7 @@ from authz.telemetry.metrics import Metrics
 @pytest.fixture
 def status() -> Iterator[tuple[Status, Health, Metrics]]:
     metrics, health = Metrics(), Health()
-    listener = Status(metrics.registry, health, "127.0.0.1", 0)
+    listener = Status(metrics.registry, health, ("127.0.0.1", 0))
     listener.start()
     yield listener, health, metrics
     listener.stop()

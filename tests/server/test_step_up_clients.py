@@ -66,10 +66,10 @@ def upstream(ran: list[str]) -> Starlette:
 class Gateway:
     """Do what Envoy does with the answer of a check."""
 
-    def __init__(self, check: Check, app: Starlette) -> None:
+    def __init__(self, check: Check, app: Starlette, told: list[int]) -> None:
         self._check = check
         self._app = app
-        self.statuses: list[int] = []
+        self._told = told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -86,7 +86,7 @@ class Gateway:
         if found.allowed:
             await self._app(scope, _again(body, receive), send)
             return
-        self.statuses.append(found.status)
+        self._told.append(found.status)
         raw = [(name.encode(), value.encode()) for name, value in found.headers.items()]
         await send({"type": "http.response.start", "status": found.status, "headers": raw})
         await send({"type": "http.response.body", "body": found.body})
@@ -110,7 +110,7 @@ class Scene:
         self.ran: list[str] = []
         self.shown: list[str] = []
         self._steps_up = steps_up
-        self.gateway: Gateway | None = None
+        self.told: list[int] = []
 
     async def person(self, _: Any, asked: ElicitRequestParams) -> ElicitResult:
         """Be shown a link, follow it, and log in."""
@@ -119,8 +119,8 @@ class Scene:
         self.ledger.stepped_up = self._steps_up
         return ElicitResult(action="accept")
 
-    @asynccontextmanager
-    async def client(self, mode: str, *, elicits: bool = True) -> AsyncIterator[Client]:
+    def checked(self) -> tuple[Check, Capabilities]:
+        """Build the check that decides."""
         capabilities = Capabilities(self.world.redis, Keys("test"))
         links = StepUpLinks(self.world.sealer, "https://mcp.example.test")
         offers = StepUpOffers(links, capabilities, self.world.mode)
@@ -130,12 +130,17 @@ class Scene:
             Recorder(Metrics(), Log("json", self.world.stream)),
             Refusals(),
         )
+        return check, capabilities
+
+    @asynccontextmanager
+    async def client(self, mode: str, *, elicits: bool = True) -> AsyncIterator[Client]:
+        check, capabilities = self.checked()
         app = upstream(self.ran)
-        self.gateway = Gateway(check, app)
+        gateway = Gateway(check, app, self.told)
         async with (
             app.router.lifespan_context(app),
             httpx2.AsyncClient(
-                transport=httpx2.ASGITransport(self.gateway),
+                transport=httpx2.ASGITransport(gateway),
                 headers={"authorization": "Bearer a.b.c"},
             ) as http,
             Client(
@@ -165,8 +170,7 @@ def test_a_modern_agent_hands_the_link_to_its_person_and_the_call_goes_through()
     assert scene.ran == ["delete_note"]
     assert len(scene.shown) == 1
     assert scene.shown[0].startswith("https://mcp.example.test/authz/step-up?ticket=")
-    assert scene.gateway is not None
-    assert scene.gateway.statuses == [200]
+    assert scene.told == [200]
 
 
 def test_a_modern_agent_whose_person_does_nothing_is_told_in_words() -> None:
@@ -181,8 +185,7 @@ def test_a_modern_agent_whose_person_does_nothing_is_told_in_words() -> None:
 
     play(run)
     assert (scene.ran, len(scene.shown)) == ([], 1)
-    assert scene.gateway is not None
-    assert scene.gateway.statuses == [200, 403]
+    assert scene.told == [200, 403]
 
 
 def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
@@ -200,8 +203,7 @@ def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
 
     play(run)
     assert scene.ran == ["delete_note"]
-    assert scene.gateway is not None
-    assert scene.gateway.statuses == [200]
+    assert scene.told == [200]
 
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
@@ -219,5 +221,4 @@ def test_an_agent_that_shows_no_links_is_told_in_words(mode: str) -> None:
 
     play(run)
     assert (scene.ran, scene.shown) == (["delete_note"], [])
-    assert scene.gateway is not None
-    assert scene.gateway.statuses == [403]
+    assert scene.told == [403]

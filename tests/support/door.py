@@ -26,7 +26,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
-from authz.demo.certificates import Paths, make
+from authz.setup.certificates import Paths, make
 from authz.demo.client import LogIn, Loopback2Transport, Storage
 from authz.demo.loopback import Network
 from authz.demo.person import Person

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import grpc
 
+from authz.config.scalars import Unix
+from authz.config.workers import places
 from authz.envoy import codec
 from tests.support.wire import Answer, answer
 from tests.tokens.forge import rsa_signer
@@ -97,16 +99,17 @@ class Service:
     process: "subprocess.Popen[str]"
     config: Path
     channel: grpc.Channel
+    channels: Sequence[grpc.Channel] = ()
     lines: list[dict[str, object]] = field(default_factory=list)
     status_port: int = 0
 
-    def check(self, raw: bytes, timeout: float = 5.0) -> Answer:
+    def check(self, raw: bytes, timeout: float = 5.0, worker: int = 0) -> Answer:
         """Ask as Envoy asks."""
-        return answer(self.begin(raw, timeout).result())
+        return answer(self.begin(raw, timeout, worker).result())
 
-    def begin(self, raw: bytes, timeout: float = 5.0) -> "grpc.Future[bytes]":
+    def begin(self, raw: bytes, timeout: float = 5.0, worker: int = 0) -> "grpc.Future[bytes]":
         """Ask without waiting for the answer."""
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channels[worker].unary_unary(
             f"/{codec.AUTHORIZATION}/Check"
         )
         future: grpc.Future[bytes] = call.future(raw, timeout=timeout)
@@ -131,6 +134,14 @@ class Service:
         until(lambda: len(self.events(name)) >= count, f"the line {name!r}")
         return self.events(name)[count - 1]
 
+    def port(self) -> int | None:
+        """Return the port of the status listener as soon as it is told.
+
+        One of several workers has a socket in its place.
+        """
+        told = (line["status"] for line in self.events("started"))
+        return next((port for port in told if isinstance(port, int)), None)
+
     def wait_ready(self) -> None:
         """Wait until every part is ready."""
         until(lambda: self.get("/readyz")[0] == 200, "readiness")
@@ -146,8 +157,17 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, config: str, env: Mapping[str, str]) -> Iterator[Service]:
-    """Run the service as long as the block does; what it wrote to stderr must be nothing."""
+def running_service(
+    folder: Path, config: str, env: Mapping[str, str], workers: int = 1
+) -> Iterator[Service]:
+    """Run the service as long as the block does; what it wrote to stderr must be nothing.
+
+    Args:
+        folder: of its files and sockets.
+        config: the text of authz.yaml.
+        env: its environment.
+        workers: what the text says of them.
+    """
     path = folder / "authz.yaml"
     path.write_text(config)
     socket = folder / "check.sock"
@@ -157,17 +177,17 @@ def running_service(folder: Path, config: str, env: Mapping[str, str]) -> Iterat
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(env)
     )
-    channel = grpc.insecure_channel(f"unix:{socket}")
-    service = Service(process, path, channel)
+    channels = [grpc.insecure_channel(str(at)) for at in places(Unix(str(socket)), workers)]
+    service = Service(process, path, channels[0], channels)
     reader = threading.Thread(target=service._read, daemon=True)
     reader.start()
     try:
-        port = service.wait_for("started")["status"]
-        assert isinstance(port, int)
-        service.status_port = port
+        until(lambda: service.port() is not None, "the line 'started'")
+        service.status_port = service.port() or 0
         yield service
     finally:
-        channel.close()
+        for channel in channels:
+            channel.close()
         process.terminate()
         try:
             process.wait(PATIENCE)

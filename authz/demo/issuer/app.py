@@ -59,6 +59,10 @@ async def _throttled(
     return response
 
 
+async def _health(_: Request) -> Response:
+    return json_response({"status": "OK"})
+
+
 async def _plain_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
@@ -100,6 +104,7 @@ def _routes(issuer: Issuer) -> list[Route]:
         Route(DECISION, portal.decision_page),
         Route(DECISION, portal.decide, methods=["POST"]),
         Route(COMPLETION, portal.completion),
+        Route("/api/health", _health),
         Route(LOGOUT, portal.log_out),
     ]
 

@@ -11,8 +11,10 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
     Cluster,
+    ClusterCommonLbConfig,
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
+    OutlierDetection,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
@@ -56,6 +58,8 @@ PAGES: Final = "pages"
 _PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT: Final = 5.0
 _CONNECT_AUTHZ: Final = 0.25
+# Longer than health checks need to see that an endpoint is away.
+_EJECTED: Final = 3.0
 # Shorter than the 5 s after which uvicorn and Node.js close an idle connection: otherwise a POST
 # now and then meets a connection that is just being closed, and is not repeated.
 _IDLE: Final = 4.0
@@ -93,6 +97,8 @@ def authz(site: Site) -> Cluster:
     )
     cluster = _cluster(AUTHZ, site.authz)
     cluster.connect_timeout = duration(_CONNECT_AUTHZ)
+    if len(site.authz) > 1:
+        _turn_from_the_dead(cluster)
     cluster.health_checks = [
         HealthCheck(
             timeout=duration(0.5),
@@ -107,6 +113,24 @@ def authz(site: Site) -> Cluster:
         HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2), idle=None
     )
     return cluster
+
+
+def _turn_from_the_dead(cluster: Cluster) -> None:
+    """Ask a worker that broke off no more until a health check of it has succeeded.
+
+    Health checks alone need two seconds to see it, in which every other request would fail. And
+    Envoy keeps back what it has learnt of endpoints for a second (update_merge_window) unless
+    told otherwise.
+    """
+    cluster.outlier_detection = OutlierDetection(
+        # Connections that break, time-outs: apart from what a worker answers.
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=1,
+        interval=duration(1),
+        base_ejection_time=duration(_EJECTED),
+        max_ejection_percent=50,
+    )
+    cluster.common_lb_config = ClusterCommonLbConfig(update_merge_window=duration(0))
 
 
 def _upstream(name: str, upstream: Upstream, where: Topology) -> Cluster:

@@ -14,6 +14,7 @@ from authz.config.compile import metadata_url
 from authz.config.model import Config
 from authz.config.scalars import Rate, Tcp, Unix
 from authz.config.server_metadata import scopes_of, server_metadata
+from authz.config.workers import places
 
 Endpoint = Tcp | Unix
 
@@ -25,7 +26,8 @@ class Topology:
     """State where the parts of one deployment are, as Envoy sees them.
 
     Attributes:
-        authz: every worker of the service that answers Check; none named: `service.check`.
+        authz: every worker of the service that answers Check; none named: as
+            `service.check` and `service.workers` say.
         admin: the path of Envoy's admin socket; it is never on the network, because whoever
             reaches it can stop Envoy and read its configuration.
         folder: where the rendered files will lie when Envoy reads them.
@@ -225,7 +227,7 @@ def site(config: Config, where: Topology) -> Site:
             max_stream=gateway.max_stream,
         ),
         deadline=config.issuer.deadline,
-        authz=where.authz or (config.service.check,),
+        authz=where.authz or places(config.service.check, config.service.workers),
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),

@@ -136,7 +136,7 @@ def test_cookies_go_to_the_pages_and_come_from_them(door: Gateway) -> None:
     assert answer.header("access-control-allow-origin") == "https://evil.example"  # as they said
 
 
-@pytest.mark.attack("cookies-at-servers")
+@pytest.mark.attack("cookies")
 def test_mcp_servers_still_get_no_cookies(door: Gateway) -> None:
     """The cookies of the pages are of the gateway's origin; no server sees or sets one."""
     answer = door.send("POST", "/files", GOOD, ("Cookie", "__Host-authz-tx-1=a"), body=b"{}")
@@ -215,6 +215,17 @@ def test_mcp_paths_and_unknown_ones_are_answered_as_ever(away: Gateway) -> None:
 
     assert (gone.status, unknown.status, elsewhere.status) == (503, 404, 404)
     assert all(map(is_json_rpc_error, (gone, unknown, elsewhere)))
+
+
+@pytest.mark.attack("secrets-in-logs")
+def test_no_code_or_ticket_is_logged(door: Gateway) -> None:
+    """Codes and links come in queries, transactions in cookies: Envoy's log has neither."""
+    with door.logged() as log:
+        door.send("GET", "/authz/callback?code=s3cret&state=s3cret", ("Cookie", "a=s3cret"))
+        door.send("GET", "/authz/step-up?ticket=s3cret")
+
+    assert [entry["path"] for entry in log] == ["/authz/callback", "/authz/step-up"]
+    assert "s3cret" not in str(log)
 
 
 def test_an_address_may_not_flood_the_pages(door: Gateway) -> None:

@@ -1,0 +1,42 @@
+"""What was made of frozen objects, remembered by which objects they are.
+
+Law: the same objects give the same result as if it were made anew; nothing is found by likeness,
+so no two people can be taken for one another. No more than the capacity is held.
+
+Comparing two principals member by member costs more than most of what is made of them; two
+numbers do not. Whoever is remembered is held, so that its number is nobody else's meanwhile.
+"""
+
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Memo(Generic[P, T]):
+    """Call a pure function of frozen objects, once for the same ones."""
+
+    def __init__(self, make: Callable[P, T], capacity: int = 4096) -> None:
+        """Take the function, and how many results to hold; the oldest go first."""
+        self._make = make
+        self._capacity = capacity
+        self._made: dict[tuple[int, ...], tuple[object, T]] = {}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the function returns for these very objects (given by position)."""
+        if kwargs:
+            return self._make(*args, **kwargs)
+        key = tuple(map(id, args))
+        found = self._made.get(key)
+        if found is not None:
+            return found[1]
+        result = self._make(*args)  # type: ignore[call-arg]  # there are no others
+        if len(self._made) >= self._capacity:
+            del self._made[next(iter(self._made))]
+        self._made[key] = args, result
+        return result
+
+    def __len__(self) -> int:
+        """Return how many results are held."""
+        return len(self._made)

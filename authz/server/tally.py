@@ -1,0 +1,176 @@
+"""What several workers have counted and how they are, told as one: the pages of the process above.
+
+Law: counters never go back, whoever is started anew. What a worker had counted when it ended is
+kept: all of it where it ended as told, else all but what came since the last look, a second ago.
+"""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from socket import AF_UNIX, SOCK_STREAM, socket
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from authz.server.status import Page, Pages, Place, healthz, readyz
+from authz.telemetry.sums import Exposition, add, kept, parse, render
+
+# Seconds for a worker to answer; a page needs a millisecond or two.
+_PATIENCE: Final = 1.0
+_GONE: Final = "it does not run"
+_SILENT: Final = "it does not answer"
+
+
+class _PipeConnection(HTTPConnection):
+    """Ask over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket(AF_UNIX, SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ask(path: Path, page: str) -> tuple[int, bytes]:
+    """Return the status and body of a page on a Unix socket.
+
+    Raises:
+        OSError: where nobody answers.
+    """
+    connection = _PipeConnection(path)
+    try:
+        connection.request("GET", page)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except HTTPException as error:
+        raise ConnectionError("the answer is not HTTP") from error
+    finally:
+        connection.close()
+
+
+class State(NamedTuple):
+    """Say how one worker is.
+
+    Attributes:
+        ready: whether it may be asked.
+        parts: each part and its problem, empty where there is none.
+    """
+
+    ready: bool
+    parts: Mapping[str, str]
+
+
+class Slot:
+    """Remember what the workers in one place have counted, one after the other."""
+
+    def __init__(self, place: Path) -> None:
+        """Take the socket on which whoever runs there answers."""
+        self._place = place
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._runs = False
+        self._left: Exposition = {}
+        self._last: Exposition = {}
+
+    def begin(self) -> None:
+        """Say that a worker runs there now."""
+        with self._lock:
+            self._runs = True
+
+    def end(self, farewell: Path) -> None:
+        """Say that the worker is gone, and where it may have left its last counts."""
+        last = None
+        with suppress(OSError, ValueError):
+            last = parse(farewell.read_text("utf-8"))
+            farewell.unlink()
+        with self._lock:
+            self._left = add([self._left, kept(self._last if last is None else last)])
+            self._last = {}
+            self._runs = False
+            self._generation += 1
+
+    def look(self) -> None:
+        """Ask the worker for its counts; where it does not answer, the last ones hold."""
+        with self._lock:
+            generation, runs = self._generation, self._runs
+        if not runs:
+            return
+        try:
+            _, body = ask(self._place, "/metrics")
+            found = parse(body.decode())
+        except (OSError, ValueError):
+            return
+        with self._lock:
+            # A worker that has ended meanwhile has been counted by `end`.
+            if generation == self._generation:
+                self._last = found
+
+    def counts(self) -> list[Exposition]:
+        """Return what was counted there."""
+        with self._lock:
+            return [self._left, self._last]
+
+    def state(self) -> State:
+        """Return how the worker is."""
+        with self._lock:
+            if not self._runs:
+                return State(ready=False, parts={"worker": _GONE})
+        try:
+            _, body = ask(self._place, "/readyz")
+            said = json.loads(body)
+            return State(bool(said["ready"]), {str(k): str(v) for k, v in said["parts"].items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return State(ready=False, parts={"worker": _SILENT})
+
+
+class Tally(Pages):
+    """Serve the pages of all workers together."""
+
+    def __init__(self, slots: Sequence[Slot], registry: CollectorRegistry, place: Place) -> None:
+        """Bind the listener.
+
+        Args:
+            slots: the workers' places.
+            registry: what the process above counts itself.
+            place: where to listen.
+
+        Raises:
+            OSError: where the address cannot be bound.
+        """
+        self._slots = slots
+        self._registry = registry
+        pages = {"/metrics": self._metrics, "/healthz": healthz, "/readyz": self._readyz}
+        super().__init__(pages, place)
+
+    def look(self) -> None:
+        """Ask every worker for its counts."""
+        for slot in self._slots:
+            slot.look()
+
+    def _metrics(self) -> Page:
+        self.look()
+        found = [kept(parse(generate_latest(self._registry).decode()))]
+        for slot in self._slots:
+            found += slot.counts()
+        return HTTPStatus.OK, CONTENT_TYPE_LATEST, render(add(found)).encode()
+
+    def _readyz(self) -> Page:
+        """Say ready where any worker is: Envoy asks those that are."""
+        states = [slot.state() for slot in self._slots]
+        parts = {
+            f"worker {number} {part}": problem
+            for number, state in enumerate(states)
+            for part, problem in state.parts.items()
+        }
+        ready = any(state.ready for state in states)
+        workers = {str(number): state.ready for number, state in enumerate(states)}
+        return readyz(ready, {"parts": parts, "workers": workers})

@@ -1,0 +1,114 @@
+"""Expositions of several workers as one: what each has counted, added up.
+
+Law: a counter never goes back because a worker has ended: what it had counted stays in the sum.
+A gauge of a worker that is gone is gone; how gauges come together is written down for each.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client.utils import floatToGoString
+
+_HELP: Final = "# HELP "
+_TYPE: Final = "# TYPE "
+# What grows and is added up, `_created` moments apart: the earliest counts.
+_GROWING: Final = frozenset({"counter", "histogram"})
+_CREATED: Final = "_created"
+
+Rule = Callable[[Iterable[float]], float]
+
+
+def _oldest(ages: Iterable[float]) -> float:
+    """Return the greatest age; -1, the word for never, is older than any."""
+    every = list(ages)
+    return -1.0 if min(every) < 0 else max(every)
+
+
+# Every gauge of `Metrics` has its rule here.
+GAUGES: Final[Mapping[str, Rule]] = {
+    "authz_signing_keys_age_seconds": _oldest,
+    # 1 where any worker is in that mode.
+    "authz_limiter_mode": max,
+    "authz_checks_in_flight": sum,
+    "authz_log_lines_lost": sum,
+}
+# Gauges that count what has happened: a worker that is gone leaves them behind.
+_KEPT: Final = frozenset({"authz_log_lines_lost"})
+
+
+@dataclass(slots=True)
+class Family:
+    """Hold one metric: its two comments, its type, and its values by name and labels."""
+
+    kind: str
+    head: list[str] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+
+
+Exposition = dict[str, Family]
+
+
+def parse(text: str) -> Exposition:
+    """Read what `prometheus_client.generate_latest` writes: sorted labels, no timestamps.
+
+    Raises:
+        ValueError: where it is something else.
+    """
+    found: Exposition = {}
+    family = Family("untyped")
+    heads = list[str]()
+    # Not splitlines: it also ends a line at characters that a label may hold.
+    for line in text.split("\n"):
+        if line.startswith(_HELP):
+            heads = [line]
+        elif line.startswith(_TYPE):
+            _, _, name, kind = line.split(" ")
+            family = found.setdefault(name, Family(kind, [*heads, line]))
+        elif line:
+            name, _, value = line.rpartition(" ")
+            family.values[name] = float(value)
+    return found
+
+
+def kept(exposition: Exposition) -> Exposition:
+    """Return what stays in the sum when a worker is gone."""
+    return {
+        name: family
+        for name, family in exposition.items()
+        if family.kind in _GROWING or name.endswith(_CREATED) or name in _KEPT
+    }
+
+
+def add(expositions: Iterable[Exposition]) -> Exposition:
+    """Return the one exposition of several."""
+    total: Exposition = {}
+    values: dict[str, dict[str, list[float]]] = {}
+    for exposition in expositions:
+        for name, family in exposition.items():
+            total.setdefault(name, Family(family.kind, family.head))
+            each = values.setdefault(name, {})
+            for sample, value in family.values.items():
+                each.setdefault(sample, []).append(value)
+    for name, family in total.items():
+        rule = _rule(name)
+        family.values = {sample: rule(found) for sample, found in values[name].items()}
+    return total
+
+
+def _rule(name: str) -> Rule:
+    return min if name.endswith(_CREATED) else GAUGES.get(name, sum)
+
+
+def render(exposition: Exposition) -> str:
+    """Return the text for Prometheus."""
+    lines = list[str]()
+    for family in exposition.values():
+        lines += family.head
+        lines += (f"{sample} {_number(value)}" for sample, value in family.values.items())
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _number(value: float) -> str:
+    """Return a value as prometheus-client writes it."""
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]

@@ -1,0 +1,160 @@
+"""End to end through Envoy: with the check and without, 64 in flight and one at a time.
+
+An Envoy of the rendered configuration (plaintext, one thread), the same without ext_authz as the
+baseline, and before both an upstream that answers at once (another Envoy). Everything of the
+check is on, as in bench.transports. Every answer has to be the upstream's 200.
+
+    python -m bench.edge [rounds [requests]]
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from authz.config.scalars import Unix
+from authz.envoy.render import Topology, render
+from bench.load import undisturbed
+from bench.result import Found, compare, show
+from bench.transports import CONFIG, TRANSPORTS, cpu_seconds, started_full, step_up, token
+from bench.web import WebLoad
+from tests.support import edge
+from tests.support.envoy import BINARY, running_envoy
+from tests.support.rush import HOST, post
+from tests.support.service import running_issuer
+from tests.support.valkey import valkey
+
+IN_FLIGHT = 64
+_HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
+_ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+
+
+@contextmanager
+def upstream(folder: Path):
+    """Run an Envoy that answers everything with 200 and two bytes, on a socket."""
+    path = folder / "upstream"
+    route = {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 200, "body": {"inline_string": "{}"}},
+    }
+    manager = {
+        "@type": f"{_HCM}.HttpConnectionManager",
+        "stat_prefix": "upstream",
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+        "route_config": {"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [route]}]},
+    }
+    name = "envoy.filters.network.http_connection_manager"
+    listener = {
+        "address": {"pipe": {"path": str(path)}},
+        "filter_chains": [{"filters": [{"name": name, "typed_config": manager}]}],
+    }
+    text = json.dumps({"static_resources": {"listeners": [listener]}})
+    command = [BINARY, "--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
+    process = subprocess.Popen([*command, "--config-yaml", text])
+    try:
+        while not path.exists():
+            time.sleep(0.02)
+        yield path
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def unchecked(text: str) -> str:
+    """Return a configuration without the filter that asks authz."""
+    document = YAML(typ="safe").load(text)
+
+    def strip(node: object) -> None:
+        if isinstance(node, dict):
+            for name in ("http_filters",):
+                if name in node:
+                    node[name] = [one for one in node[name] if "ext_authz" not in one["name"]]
+            overrides = node.get("typed_per_filter_config")
+            if isinstance(overrides, dict):
+                overrides.pop("envoy.filters.http.ext_authz", None)
+            for each in node.values():
+                strip(each)
+        elif isinstance(node, list):
+            for each in node:
+                strip(each)
+
+    strip(document)
+    return json.dumps(document)
+
+
+@contextmanager
+def envoy(config: str, check: str, upstream: Path, *, checked: bool):
+    """Run the edge; yields its port and its process id."""
+    with tempfile.TemporaryDirectory(prefix="e") as name:
+        folder = Path(name)
+        where = Topology(
+            authz=(Unix(check),),
+            admin=f"{folder}/admin",
+            folder=name,
+            upstreams={"files": Unix(str(upstream))},
+        )
+        files = dict(render(edge.settings(config), where))
+        if not checked:
+            files["envoy.yaml"] = unchecked(files["envoy.yaml"])
+        with running_envoy(files, folder, folder / "admin") as running:
+            yield running.port("gateway"), running.process.pid
+
+
+def _measure(load: WebLoad, pid: int, requests: int) -> list[float]:
+    used = cpu_seconds(pid)
+    seconds = load.run(requests, IN_FLIGHT)
+    used = cpu_seconds(pid) - used
+    load.run(requests // 10, 1)
+    p50 = statistics.median(load.latencies)
+    return [requests / seconds, used / requests * 1e6, p50 * 1e6]
+
+
+def run(rounds: int, requests: int) -> list[Found]:
+    """Measure, and return requests per second, CPU of Envoy and p50 one at a time."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="b")))
+        issuer = stack.enter_context(running_issuer())
+        redis = stack.enter_context(valkey())
+        behind = stack.enter_context(upstream(folder))
+        asyncio.run(step_up(redis.url))
+        loads: dict[str, tuple[WebLoad, int]] = {}
+        message = post(token())
+        for transport in TRANSPORTS:
+            config = CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)
+            path = folder / f"{transport}.yaml"
+            path.write_text(config)
+            check = folder / f"{transport}.sock"
+            command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
+            stack.enter_context(started_full(command, folder, transport, check))
+            text = config.replace(
+                "gateway: {url: https://mcp.example.test}",
+                f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0',"
+                " address_rate: 1000000/second}",
+            )
+            cases = {transport: True} | ({"no check": False} if transport == "grpcio" else {})
+            for case, checked in cases.items():
+                port, pid = stack.enter_context(envoy(text, str(check), behind, checked=checked))
+                loads[case] = WebLoad(("127.0.0.1", port), message, IN_FLIGHT), pid
+        for load, _ in loads.values():
+            undisturbed(load.run, requests // 4, IN_FLIGHT)
+        rows: dict[str, list[list[float]]] = {case: [] for case in loads}
+        for _ in range(rounds):
+            for case, (load, pid) in loads.items():
+                rows[case].append(undisturbed(_measure, load, pid, requests))
+        for load, _ in loads.values():
+            load.close()
+    return compare("edge", ["requests/s", "Envoy CPU µs", "p50 of one µs"], rows, "no check")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    numbers = [int(word) for word in sys.argv[1:]]
+    show(run(*(numbers + [7, 4000][len(numbers) :])))

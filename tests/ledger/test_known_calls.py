@@ -1,0 +1,70 @@
+"""Calls that are remembered: the same question gives the same bytes, another one never does."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from authz.core.ledger import Query
+from authz.core.principal import Client, Person
+from authz.core.second_factor import Method, StepUpNeed
+from authz.ledger.keys import Keys
+from authz.ledger.script import Call, KnownCalls
+from tests.ledger.queries import KEY, query, take
+
+NEED = StepUpNeed(Method.TOTP, 300)
+ONE = query(take("a"), take("b", quota=7), need=NEED)
+OTHERS: dict[str, Any] = {
+    "token_id": "another",
+    "person": Person("https://auth.example.com", "bob"),
+    "client": Client("https://auth.example.com", "cursor"),
+    "issued_at": ONE.issued_at + 1,
+    "step_up_key": replace(KEY, server="notes"),
+    "step_up": StepUpNeed(Method.ANY, 300),
+    "grant": "another grant",
+    "self_named": Client("https://auth.example.com", "https://cursor.example/client.json"),
+    "takes": (take("a"), take("b", quota=8)),
+}
+
+
+def said(call: Call) -> tuple[object, ...]:
+    return call.keys, call.args
+
+
+def test_the_same_question_is_written_once() -> None:
+    """Another query of the same values is answered by the call that is there."""
+    known = KnownCalls(Keys("test"))
+
+    assert known(ONE) is known(replace(ONE))
+    assert said(known(ONE)) == said(Call(Keys("test"), ONE))
+
+
+@pytest.mark.parametrize("field", [each.name for each in fields(Query)])
+def test_a_question_that_differs_in_anything_is_another(field: str) -> None:
+    """Every member of a query tells it apart; a new member needs a line here."""
+    known = KnownCalls(Keys("test"))
+    other = replace(ONE, **{field: OTHERS[field]})
+
+    assert known(ONE) is not known(other)
+    assert said(known(other)) == said(Call(Keys("test"), other))
+
+
+@pytest.mark.parametrize("changes", [{"cost": 2}, {"quota": 8}, {"window": 60}])
+def test_a_limit_that_differs_is_another_question(changes: dict[str, int]) -> None:
+    """Also where the bucket is the same: after a reload, for one."""
+    known = KnownCalls(Keys("test"))
+    before, after = query(take("a")), query(take("a", **changes))
+
+    known(before)
+
+    assert said(known(after)) == said(Call(Keys("test"), after)) != said(known(before))
+
+
+def test_no_more_is_held_than_may_be() -> None:
+    """The oldest go first; limits that come and go at one address are told apart."""
+    known = KnownCalls(Keys("test"), capacity=4)
+
+    for number in range(200):
+        one = query(take("a", quota=number + 1))
+        assert said(known(one)) == said(Call(Keys("test"), one))
+    assert len(known._known) == 4

@@ -1,0 +1,213 @@
+"""What the end of a worker costs through the real Envoy: nothing where it was told to end.
+
+The longer form, figures and all:
+
+    python -m tests.server.test_drain [requests]
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.server.test_fleet import victim, wait_all_ready
+from tests.support.rush import Edge, Rush, running_edge, rush
+from tests.support.service import Issuer, Service, running_issuer, running_service
+from tests.support.valkey import valkey
+
+# What it takes Envoy to know (two health checks of one second), and a little.
+CONFIG = """\
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+gateway: {{url: https://mcp.example.test, listen: '127.0.0.1:0', address_rate: 1000000/second}}
+redis: {{url: '{redis}'}}
+telemetry: {{log: json}}
+service: {{transport: {transport}, workers: {workers}, drain_notice: 2500ms}}
+servers:
+  files:
+    upstream: http://127.0.0.1:9/mcp
+    limits: [{{per: [client, user], rate: 100000000/minute}}]
+"""
+ENV = {"PATH": os.environ["PATH"]}
+IN_FLIGHT = 16
+
+
+@pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
+def transport(request: pytest.FixtureRequest) -> str:
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    with running_issuer() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def fleet(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
+    with running_fleet(issuer, transport) as both:
+        yield both
+
+
+@contextmanager
+def running_fleet(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
+    """Run two workers under one process, and Envoy in front of them."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(valkey())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="d")))
+        config = CONFIG.format(
+            issuer=issuer.address, redis=redis.url, transport=transport, workers=2
+        )
+        service = stack.enter_context(running_service(folder, config, ENV, 2))
+        checks = [folder / "check-0.sock", folder / "check-1.sock"]
+        edge = stack.enter_context(running_edge(config, checks))
+        wait_all_ready(service, 2)
+        edge.wait_healthy(2)
+        yield service, edge
+
+
+@contextmanager
+def running_pair(issuer: Issuer, transport: str) -> Iterator[tuple[list[Service], Edge]]:
+    """Run two services of one worker each, and Envoy in front of both."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(valkey())
+        config = CONFIG.format(
+            issuer=issuer.address, redis=redis.url, transport=transport, workers=1
+        )
+        services, checks = [], []
+        for _ in range(2):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="d")))
+            services.append(stack.enter_context(running_service(folder, config, ENV)))
+            services[-1].wait_ready()
+            checks.append(folder / "check.sock")
+        edge = stack.enter_context(running_edge(config, checks))
+        edge.wait_healthy(2)
+        yield services, edge
+
+
+def during(edge: Edge, begin: Callable[[], object], over: Callable[[], bool], least: int) -> Rush:
+    """Send requests from before something begins until it is over."""
+
+    async def play() -> Rush:
+        done = asyncio.Event()
+        running = asyncio.create_task(rush(edge.port, done, least, IN_FLIGHT))
+        await asyncio.sleep(0.2)
+        begin()
+        while not over():  # noqa: ASYNC110 - another process calls nobody
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
+        done.set()
+        return await running
+
+    return asyncio.run(play())
+
+
+def rolled(service: Service) -> Callable[[], bool]:
+    before = len(service.events("rolling_restart_done"))
+    return lambda: len(service.events("rolling_restart_done")) > before
+
+
+@pytest.mark.attack("sigterm-under-load")
+def test_a_rolling_restart_costs_no_request(fleet: tuple[Service, Edge]) -> None:
+    """Both workers are replaced under load, and every request is answered as it should be."""
+    service, edge = fleet
+
+    found = during(edge, lambda: service.signal(signal.SIGUSR2), rolled(service), 1000)
+
+    assert service.events("rolling_restart_stopped") == []
+    assert found.good.keys() == {200}, found.good
+    assert found.bad.keys() <= {401, 403, 429}, found.bad
+
+
+@pytest.mark.attack("worker-killed")
+def test_a_killed_worker_costs_no_more_than_it_held(fleet: tuple[Service, Edge]) -> None:
+    """Who was with the dead worker gets a 503, nobody else; nobody gets a wrong verdict."""
+    service, edge = fleet
+    edge.wait_healthy(2)
+    killed = len(service.events("worker_ended"))
+
+    found = during(
+        edge,
+        lambda: os.kill(victim(service), signal.SIGKILL),
+        lambda: len(service.events("worker_ended")) > killed,
+        1000,
+    )
+
+    assert found.failed <= IN_FLIGHT, found.good
+    assert found.good.keys() <= {200, 503}, found.good
+    assert found.bad.keys() <= {401, 403, 429, 503}, found.bad
+
+
+@pytest.mark.attack("sigterm-under-load")
+def test_sigterm_of_one_of_two_costs_no_request(issuer: Issuer, transport: str) -> None:
+    """One of two services ends under load, and every request is answered as it should be."""
+    with running_pair(issuer, transport) as (services, edge):
+        ending = services[0]
+        found = during(
+            edge,
+            lambda: ending.signal(signal.SIGTERM),
+            lambda: ending.process.poll() is not None,
+            1000,
+        )
+
+        assert ending.process.returncode == 0
+    assert found.good.keys() == {200}, found.good
+    assert found.bad.keys() <= {401, 403, 429}, found.bad
+
+
+def campaign(least: int) -> None:
+    """Do the same with more requests, and print what came of it."""
+    with running_issuer() as issuer:
+        for transport in ("grpcio", "pyvoy"):
+            with running_pair(issuer, transport) as (services, edge):
+                one = services[0]
+                _tell(
+                    f"{transport}: SIGTERM of one of two",
+                    during(
+                        edge,
+                        lambda one=one: one.signal(signal.SIGTERM),  # type: ignore[misc]
+                        lambda one=one: one.process.poll() is not None,  # type: ignore[misc]
+                        least,
+                    ),
+                )
+            with running_fleet(issuer, transport) as (service, edge):
+                begin = time.monotonic()
+                found = during(
+                    edge,
+                    lambda service=service: service.signal(signal.SIGUSR2),  # type: ignore[misc]
+                    rolled(service),
+                    least,
+                )
+                _tell(f"{transport}: rolling restart of two", found)
+                print(f"    {time.monotonic() - begin:.0f} s")
+                wait_all_ready(service, 2)
+                edge.wait_healthy(2)
+                killed = during(
+                    edge,
+                    lambda service=service: os.kill(  # type: ignore[misc]
+                        victim(service), signal.SIGKILL
+                    ),
+                    lambda service=service: bool(service.events("worker_ended")),  # type: ignore[misc]
+                    least,
+                )
+                _tell(f"{transport}: SIGKILL of one of two", killed)
+
+
+def _tell(what: str, found: Rush) -> None:
+    total = found.good.total() + found.bad.total()
+    print(f"{what}: {total} requests, {found.failed} failed; {dict(found.good)} {dict(found.bad)}")
+    print(
+        f"    slowest {max(found.times) * 1000:.0f} ms, failing for {found.longest_failing:.2f} s"
+    )
+
+
+if __name__ == "__main__":
+    campaign(int(sys.argv[1]) if sys.argv[1:] else 10_000)

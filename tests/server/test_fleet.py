@@ -1,0 +1,287 @@
+"""Several workers: real processes, real gRPC, a real Valkey, and the process above them."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from authz.core.principal import Person
+from authz.ledger import entries
+from authz.ledger.records import Revocation
+from authz.ledger.redis import RedisLedger, RedisOptions
+from tests.support.service import Issuer, Service, running_issuer, running_service, until
+from tests.support.valkey import ValkeyServer, valkey
+from tests.support.values import request as sent
+from tests.support.values import rpc
+from tests.support.wire import answer, check_request
+from tests.tokens.forge import CLAIMS, rsa_signer
+
+CONFIG = """\
+issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d}}
+gateway: {{url: https://mcp.example.test}}
+redis: {{url: '{redis}'}}
+telemetry: {{log: json}}
+service: {{transport: {transport}, workers: {workers}, drain_notice: 0s}}
+servers:
+  files:
+    upstream: http://127.0.0.1:9/mcp
+    limits: [{{per: user, rate: {rate}}}]
+"""
+ENV = {"PATH": os.environ["PATH"]}
+ALLOWED = 'authz_decisions_total{reason="allowed",server="files"}'
+Run = Callable[..., AbstractContextManager[Service]]
+
+
+@pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
+def transport(request: pytest.FixtureRequest) -> str:
+    """Every law of this file holds on both."""
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    with running_issuer() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[ValkeyServer]:
+    with valkey() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
+    @contextmanager
+    def running(workers: int = 2, rate: str = "1000000/minute") -> Iterator[Service]:
+        redis.command("FLUSHALL")
+        config = CONFIG.format(
+            issuer=issuer.address,
+            redis=redis.url,
+            transport=transport,
+            workers=workers,
+            rate=rate,
+        )
+        with (
+            TemporaryDirectory(prefix="f") as folder,
+            running_service(Path(folder), config, ENV, workers) as one,
+        ):
+            wait_all_ready(one, workers)
+            yield one
+            assert (Path(folder) / "stderr").read_text() == ""
+
+    return running
+
+
+def wait_all_ready(service: Service, workers: int) -> None:
+    wanted = {str(number): True for number in range(workers)}
+    until(lambda: states(service) == wanted, "every worker to be ready")
+
+
+def states(service: Service) -> dict[str, bool]:
+    found: dict[str, bool] = json.loads(service.get("/readyz")[1])["workers"]
+    return found
+
+
+def asking(**claims: object) -> bytes:
+    now = int(time.time())
+    token = rsa_signer().token({"iat": now - 5, "nbf": now - 5, "exp": now + 600, **claims})
+    return check_request(sent(rpc(), authorization=f"Bearer {token}"))
+
+
+def count(service: Service, name: str = ALLOWED) -> float:
+    text = service.get("/metrics")[1]
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def children(service: Service) -> list[int]:
+    """Return the workers' process ids."""
+    pid = service.process.pid
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(each) for task in tasks for each in task.read_text().split())
+
+
+def victim(service: Service, worker: int = 0) -> int:
+    """Return the process id of one worker: it has its number in its environment."""
+    for pid in children(service):
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        said = next(each for each in pairs if each.startswith(b"AUTHZ_INSIDE="))
+        if json.loads(said.partition(b"=")[2])["worker"] == worker:
+            return pid
+    raise AssertionError(f"worker {worker} does not run")
+
+
+def test_a_limit_is_one_for_all_workers(run: Run) -> None:
+    """Of 2,000 requests at once over four workers, against a limit of 100, exactly 100 pass."""
+    with run(workers=4, rate="100/minute") as service:
+        raw = asking()
+        with ThreadPoolExecutor(4) as threads:
+            asked = threads.map(lambda n: service.begin(raw, 30, worker=n % 4), range(2000))
+            # An Allow has no status of its own.
+            statuses = Counter(answer(each.result()).status for each in asked)
+
+        assert statuses == {0: 100, 429: 1900}
+        assert count(service) == 100
+        over = 'authz_decisions_total{reason="over_limit",server="files"}'
+        refused = 'authz_decisions_total{reason="too_many_refusals",server="files"}'
+        assert count(service, over) + count(service, refused) == 1900
+        assert count(service, "authz_check_duration_seconds_count") == 2000
+
+
+def test_a_reload_reaches_every_worker(run: Run) -> None:
+    """SIGHUP to the process above: each worker has the new servers, and the old ones are gone."""
+    with run() as service:
+        text = service.config.read_text()
+        service.config.write_text(text.replace("  files:", "  notes:"))
+
+        service.signal(signal.SIGHUP)
+        service.wait_for("reloaded", 2)
+
+        assert {each["worker"] for each in service.events("reloaded")} == {0, 1}
+        assert [service.check(asking(), worker=n).status for n in (0, 1)] == [404, 404]
+
+
+@pytest.mark.attack("broken-configuration")
+def test_a_broken_configuration_reaches_no_worker(run: Run) -> None:
+    """A file with an error changes nothing, not even for a worker that is started anew."""
+    with run() as service:
+        text = service.config.read_text()
+        service.config.write_text(text.replace("1000000/minute", "60/minit"))
+
+        service.signal(signal.SIGHUP)
+        service.wait_for("reload_refused")
+        os.kill(victim(service), signal.SIGKILL)
+        service.wait_for("worker_ended")
+        wait_all_ready(service, 2)
+
+        assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
+        assert count(service, 'authz_config_reloads_total{outcome="refused"}') == 1
+
+
+@pytest.mark.attack("revoked-token")
+def test_a_revocation_reaches_every_worker(run: Run, redis: ValkeyServer) -> None:
+    """A person who is revoked is refused by each worker from the next request on."""
+    with run() as service:
+        raw = asking()
+        assert all(service.check(raw, worker=n).allowed for n in (0, 1))
+
+        asyncio.run(revoke(redis))
+
+        assert [service.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
+
+
+async def revoke(redis: ValkeyServer) -> None:
+    ledger = RedisLedger(RedisOptions(redis.url, timeout=5))
+    target = entries.person(Person("https://auth.example.test", str(CLAIMS["sub"])))
+    await ledger.revoke(target.field, Revocation())
+    await ledger.aclose()
+
+
+@pytest.mark.attack("worker-killed")
+def test_a_killed_worker_is_started_again_and_its_counts_stay(run: Run) -> None:
+    """What a worker had counted is in the sum when it is gone, and when it is there again."""
+    with run() as service:
+        for worker in (0, 0, 0, 1):
+            service.check(asking(), worker=worker)
+        assert count(service) == 4
+
+        os.kill(victim(service), signal.SIGKILL)
+        service.wait_for("worker_ended")
+
+        assert count(service) == 4
+        assert service.check(asking(), worker=1).allowed
+        assert service.get("/readyz")[0] == 200
+        wait_all_ready(service, 2)
+        assert service.check(asking(), worker=0).allowed
+        assert count(service) == 6
+        assert count(service, "authz_worker_restarts_total") == 1
+        assert count(service, "authz_check_duration_seconds_count") == 6
+
+
+def test_a_rolling_restart_changes_every_process_and_loses_no_count(run: Run) -> None:
+    """SIGUSR2: each worker is another process afterwards; one is ready at any time."""
+    with run() as service:
+        before = children(service)
+        for worker in (0, 1):
+            service.check(asking(), worker=worker)
+
+        service.signal(signal.SIGUSR2)
+        while not service.events("rolling_restart_done"):
+            assert service.get("/readyz")[0] == 200
+
+        assert set(children(service)).isdisjoint(before)
+        assert len(children(service)) == 2
+        assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
+        assert count(service) == 4
+        assert service.events("worker_ended") == []
+
+
+@pytest.mark.attack("broken-configuration")
+def test_a_rolling_restart_begins_with_a_configuration_that_is_right(run: Run) -> None:
+    """With an error in authz.yaml no worker is sent away."""
+    with run() as service:
+        before = children(service)
+        service.config.write_text("issuer: 1")
+
+        service.signal(signal.SIGUSR2)
+        service.wait_for("reload_refused")
+
+        assert children(service) == before
+
+
+def test_sigterm_ends_all_of_it(run: Run) -> None:
+    """What the process above is told, every worker is told, and nothing is left over."""
+    with run() as service:
+        pids = children(service)
+
+        service.signal(signal.SIGTERM)
+
+        assert service.process.wait(20) == 0
+        assert not [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
+        assert len(service.events("draining")) == 2
+
+
+@pytest.mark.attack("worker-killed")
+def test_with_the_process_above_gone_no_worker_goes_on(run: Run) -> None:
+    """Whoever kills it kills the workers."""
+    with run() as service:
+        pids = children(service)
+
+        service.process.kill()
+        service.process.wait()
+
+        until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "their end")
+
+
+def test_ctrl_c_does_not_reach_the_workers(run: Run) -> None:
+    """The terminal's signals go to a group of processes; the workers are in groups of their own."""
+    with run() as service:
+        assert all(os.getsid(pid) != os.getsid(service.process.pid) for pid in children(service))
+
+
+def test_what_the_workers_count_is_no_file_of_others(run: Run) -> None:
+    """Their sockets and the configuration in force are in a folder that only this user enters."""
+    with run() as service:
+        folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(service)}
+        said = [
+            json.loads(pair.partition(b"=")[2])
+            for each in folders
+            for pair in each.split(b"\0")
+            if pair.startswith(b"AUTHZ_INSIDE=")
+        ]
+        places = {Path(each["status"]).parent for each in said}
+
+        assert [place.stat().st_mode & 0o077 for place in places] == [0]

@@ -1,0 +1,125 @@
+"""Workers that come and go, and the sum that never goes back."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from authz.server.health import Health
+from authz.server.status import Status
+from authz.server.tally import Slot, Tally
+from authz.telemetry.metrics import Metrics
+from tests.server.test_status import get
+
+
+class Life:
+    """One worker's status listener, in a place that others had before."""
+
+    def __init__(self, place: Path) -> None:
+        self.metrics, self.health = Metrics(), Health()
+        self._listener = Status(self.metrics.registry, self.health, str(place))
+        self._listener.start()
+
+    def count(self, number: int) -> None:
+        self.metrics.decisions.labels("files", "allowed").inc(number)
+
+    def leave(self, farewell: Path | None = None) -> None:
+        self._listener.stop()
+        if farewell is not None:
+            farewell.write_bytes(generate_latest(self.metrics.registry))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="t") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def tally(folder: Path) -> Iterator[Tally]:
+    slots = [Slot(folder / "0"), Slot(folder / "1")]
+    one = Tally(slots, CollectorRegistry(), ("127.0.0.1", 0))
+    one.start()
+    yield one
+    one.stop()
+
+
+def counted(tally: Tally) -> float:
+    _, text = get(tally.port, "/metrics")
+    name = 'authz_decisions_total{reason="allowed",server="files"} '
+    return sum(float(line[len(name) :]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_the_sum_over_two(folder: Path, tally: Tally) -> None:
+    """Prometheus sees one service."""
+    lives = [Life(folder / name) for name in "01"]
+    for slot, life, number in zip(tally._slots, lives, (2, 3), strict=True):
+        slot.begin()
+        life.count(number)
+
+    assert counted(tally) == 5
+    for life in lives:
+        life.leave()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["drained", "killed"])
+def test_a_worker_that_is_gone_stays_in_the_sum(folder: Path, tally: Tally, told: bool) -> None:
+    """Drained, all that it counted; killed, all up to the last look."""
+    slot, farewell = tally._slots[0], folder / "counts"
+    life = Life(folder / "0")
+    slot.begin()
+    life.count(2)
+    assert counted(tally) == 2
+    life.count(10)
+
+    life.leave(farewell if told else None)
+    assert counted(tally) == 2
+    slot.end(farewell)
+
+    expected = 12 if told else 2
+    assert counted(tally) == expected
+    assert not farewell.exists()
+    again = Life(folder / "0")
+    slot.begin()
+    again.count(1)
+    assert counted(tally) == expected + 1
+    again.leave()
+
+
+def test_ready_where_any_is(folder: Path, tally: Tally) -> None:
+    """Envoy asks those that are ready; each worker's state is told."""
+    assert get(tally.port, "/readyz")[0] == 503
+    life = Life(folder / "1")
+    tally._slots[1].begin()
+    life.health.set("keys", "not loaded yet")
+    code, body = get(tally.port, "/readyz")
+    assert code == 503
+    assert json.loads(body)["parts"] == {
+        "worker 0 worker": "it does not run",
+        "worker 1 keys": "not loaded yet",
+    }
+
+    life.health.set("keys", "")
+
+    code, body = get(tally.port, "/readyz")
+    assert code == 200
+    assert json.loads(body)["workers"] == {"0": False, "1": True}
+    life.leave()
+
+
+def test_a_worker_that_does_not_answer(tally: Tally) -> None:
+    """It is not ready, and what it counted before holds."""
+    tally._slots[0].begin()
+
+    assert "it does not answer" in get(tally.port, "/readyz")[1]
+    assert counted(tally) == 0
+
+
+def test_healthz_is_about_the_process_above(tally: Tally) -> None:
+    """It lives whatever its workers do; and there are no other pages."""
+    assert get(tally.port, "/healthz") == (200, "ok\n")
+    assert get(tally.port, "/")[0] == 404
+    assert get(tally.port, "/metrics", "POST")[0] == 405

@@ -1,0 +1,186 @@
+"""A rush of requests through the real Envoy: so many in flight, each answer looked at.
+
+Law: nothing is sent twice. A connection that breaks under a request is a failed request; one that
+Envoy has announced to close is replaced, as any client does.
+"""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from authz.config.scalars import Unix
+from authz.envoy.render import Topology, render
+from tests.support import edge
+from tests.support.envoy import RunningEnvoy, running_envoy
+from tests.support.values import rpc
+from tests.tokens.forge import rsa_signer
+
+HOST = "mcp.example.test"
+ENV = {"PATH": os.environ["PATH"]}
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@dataclass(slots=True)
+class Rush:
+    """Count what came back.
+
+    Attributes:
+        good, bad: statuses of requests with a good and with a bad token; 0 is a broken connection.
+        times: seconds of each good request.
+        longest_failing: seconds between the first and the last good request that failed.
+    """
+
+    good: Counter[int] = field(default_factory=Counter)
+    bad: Counter[int] = field(default_factory=Counter)
+    times: list[float] = field(default_factory=list)
+    failing: list[float] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """Good requests that were not answered by the upstream."""
+        return self.good.total() - self.good[200]
+
+    @property
+    def longest_failing(self) -> float:
+        return self.failing[-1] - self.failing[0] if self.failing else 0.0
+
+
+def post(token: str) -> bytes:
+    """Return a whole HTTP/1.1 request."""
+    body = rpc("tools/call", name="read_file", arguments={})
+    head = (
+        f"POST /files HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
+        "accept: application/json, text/event-stream\r\n"
+        f"authorization: Bearer {token}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def token(**claims: object) -> str:
+    now = int(time.time())
+    return rsa_signer().token({"iat": now - 5, "nbf": now - 5, "exp": now + 3600, **claims})
+
+
+class Client:
+    """Send requests over one connection at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, raw: bytes) -> int:
+        """Return the status of the answer; 0 where the connection broke."""
+        try:
+            if self._streams is None:
+                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            reader, writer = self._streams
+            writer.write(raw)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0] or b"0")
+            await reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError):
+            self.close()
+            return 0
+        if b"connection: close" in head:
+            self.close()
+        return int(head[9:12])
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def rush(port: int, until: asyncio.Event, least: int, width: int = 16) -> Rush:
+    """Send requests until the event is set, and at least so many.
+
+    Every tenth has a token for another server.
+    """
+    found, sent = Rush(), 0
+    # Of somebody else: who is refused often has to wait, and neighbours wait for new tokens.
+    good = post(token())
+    bad = post(token(sub="somebody else", aud=["https://mcp.example.test/notes"]))
+
+    async def one_after_another() -> None:
+        nonlocal sent
+        client = Client(port)
+        while sent < least or not until.is_set():
+            sent += 1
+            if sent % 10 == 0:
+                found.bad[await client.send(bad)] += 1
+                continue
+            begin = time.perf_counter()
+            status = await client.send(good)
+            found.good[status] += 1
+            found.times.append(time.perf_counter() - begin)
+            if status != 200:
+                found.failing.append(time.perf_counter())
+        client.close()
+
+    await asyncio.gather(*(one_after_another() for _ in range(width)))
+    return found
+
+
+@contextmanager
+def upstream(folder: Path) -> Iterator[Path]:
+    """Answer every request on a socket at once, from a process of its own."""
+    path = folder / "upstream"
+    pid = os.fork()
+    if not pid:
+        with suppress(BaseException):
+            asyncio.run(_answer(path))
+        os._exit(0)
+    try:
+        while not path.exists():
+            time.sleep(0.01)
+        yield path
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+async def _answer(path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length or b"0"))
+                writer.write(ANSWER)
+
+    server = await asyncio.start_unix_server(serve, path)
+    await server.serve_forever()
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Hold a running Envoy in front of workers."""
+
+    envoy: RunningEnvoy
+    port: int
+
+    def wait_healthy(self, workers: int) -> None:
+        """Wait until Envoy knows that so many workers are well."""
+        self.envoy.wait_for("cluster.authz.membership_healthy", workers)
+
+
+@contextmanager
+def running_edge(config: str, checks: Sequence[Path]) -> Iterator[Edge]:
+    """Run the real Envoy in front of workers, with an upstream that answers at once."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r")))
+        where = Topology(
+            authz=tuple(Unix(str(each)) for each in checks),
+            admin=f"{folder}/admin",
+            folder=str(folder),
+            upstreams={"files": Unix(str(stack.enter_context(upstream(folder))))},
+        )
+        files = render(edge.settings(config), where)
+        envoy = stack.enter_context(running_envoy(files, folder, folder / "admin"))
+        yield Edge(envoy, envoy.port("gateway"))
