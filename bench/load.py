@@ -33,7 +33,7 @@ def _headers(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
     return block
 
 
-class Disturbed(RuntimeError):
+class Disturbed(RuntimeError):  # noqa: N818 - what happened; the caller measures again
     """Say that an answer was not good: what was measured does not count."""
 
 

@@ -30,44 +30,44 @@ class WebLoad:
         """
         poll = select.epoll()
         active = {one.fileno(): one for one in self._sockets[:width]}
-        begun: dict[int, float] = {}
-        received = dict.fromkeys(active, b"")
-        for number in active:
-            poll.register(number, select.EPOLLIN)
-        self.latencies = []
-        left, bad = requests, b""
+        self._received = dict.fromkeys(active, b"")
+        self._bad, self.latencies = b"", []
+        left, begun = requests - width, dict.fromkeys(active, time.perf_counter())
         begin = time.perf_counter()
         for number, one in active.items():
-            begun[number] = time.perf_counter()
+            poll.register(number, select.EPOLLIN)
             one.sendall(self._request)
-            left -= 1
-        answered = 0
-        while answered < requests:
+        while len(self.latencies) < requests:
             ready = poll.poll(30)
             if not ready:
                 raise RuntimeError("no answer in 30 seconds")
             for number, _ in ready:
-                data = received[number] + active[number].recv(65536)
-                if not data:
-                    raise RuntimeError("the connection was closed")
-                if not _is_whole(data):
-                    received[number] = data
+                if not self._answered(number, active[number].recv(65536)):
                     continue
-                if not data.startswith(b"HTTP/1.1 200"):
-                    bad = data[:300]
-                received[number] = b""
                 now = time.perf_counter()
                 self.latencies.append(now - begun[number])
-                answered += 1
                 if left > 0:
                     left -= 1
                     begun[number] = now
                     active[number].sendall(self._request)
         seconds = time.perf_counter() - begin
         poll.close()
-        if bad:
-            raise Disturbed(f"not the answer that was expected: {bad!r}")
+        if self._bad:
+            raise Disturbed(f"not the answer that was expected: {self._bad!r}")
         return seconds
+
+    def _answered(self, number: int, data: bytes) -> bool:
+        """Take what came, and tell whether the answer is whole."""
+        if not data:
+            raise RuntimeError("the connection was closed")
+        whole = self._received[number] + data
+        if not _is_whole(whole):
+            self._received[number] = whole
+            return False
+        self._received[number] = b""
+        if not whole.startswith(b"HTTP/1.1 200"):
+            self._bad = whole[:300]
+        return True
 
 
 def _is_whole(data: bytes) -> bool:

@@ -15,10 +15,10 @@ from authz.core.ledger import Unavailable
 from authz.login import problems
 from authz.login.admission import Admission
 from authz.login.authorizing import Answer, SentBackError, Wish, again, check
+from authz.login.digests import digest
 from authz.login.means import Means
 from authz.login.parameters import Parameters, read_parameters
 from authz.login.paths import CALLBACK
-from authz.login.store import digest
 from authz.login.values import Asked, FrontClient, LoggedIn, OAuthRefused, UpstreamRefused
 from authz.login.visits import NotDoneError
 

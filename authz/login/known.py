@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from authz.login.blocks import Block, Blocks
+from authz.login.digests import digest
 from authz.login.grants import Grants
-from authz.login.store import digest
 
 SHORT = 12  # characters of a digest, which tell one client from another
 

@@ -6,12 +6,12 @@ is taken once, whoever comes at the same moment, and what is left of it remember
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import Command
 from authz.login import scripts
+from authz.login.digests import digest
 from authz.tokens.sealing import NotSealedError, Sealer
 
 CODE_LIFETIME: Final = 60  # seconds (RFC 9700, section 2.1.1, RFC 6749, section 4.1.2)
@@ -24,11 +24,6 @@ LOCK_LIFETIME: Final = 30
 _CODE: Final = "code"
 _USED: Final = "used-code"
 _ANSWER: Final = "refresh-answer"
-
-
-def digest(text: str) -> str:
-    """Return the name of what must not be stored itself."""
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -377,13 +377,13 @@ class Fleet:
 
     async def _reload(self) -> None:
         """Read authz.yaml; a good one is in force for all workers, one with an error for none."""
-        if await asyncio.to_thread(self._take_over):
+        if await self._take_over():
             for one in self._workers:
                 one.order(RELOAD)
 
     async def _roll(self) -> None:
         """Restart the workers, one after the other, with authz.yaml as it is now."""
-        if not await asyncio.to_thread(self._take_over):
+        if not await self._take_over():
             return
         self._recorder.event("rolling_restart")
         for number, one in enumerate(self._workers):
@@ -393,12 +393,10 @@ class Fleet:
                 return
         self._recorder.event("rolling_restart_done", workers=len(self._workers))
 
-    def _take_over(self) -> bool:
+    async def _take_over(self) -> bool:
         """Read authz.yaml and have it in force; tell whether it is."""
-        file = self._plan.configuration
         try:
-            text = text_of(file)
-            settings = read(text, str(file), self._env)
+            text, settings = await asyncio.to_thread(self._read)
         except ConfigErrors as errors:
             self._recorder.metrics.reloads.labels("refused").inc()
             problems = [str(problem) for problem in errors.problems]
@@ -410,6 +408,11 @@ class Fleet:
             )
         self._accept(text)
         return True
+
+    def _read(self) -> tuple[str, Settings]:
+        file = self._plan.configuration
+        text = text_of(file)
+        return text, read(text, str(file), self._env)
 
     def _accept(self, text: str) -> None:
         """Put a text in force: as a whole, also for a worker that is just reading it."""

@@ -148,6 +148,8 @@ class Service:
             await self._assembly.aclose()
             status.stop()
         self._recorder.event("stopped")
+        # Whoever runs this may end the process now.
+        self._recorder.log.flush()
 
     def stop(self) -> None:
         """Begin to drain."""

@@ -4,13 +4,15 @@ Law: a line holds no token, no secret, no query, no argument of a tool and no bo
 a caller chose is cut to a bounded length and escaped, so that it is never a second line.
 """
 
+import asyncio
+import atexit
 import json
 import os
 import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, TextIO
 
@@ -128,32 +130,71 @@ class Log:
         self._form = text if form == "text" or (form == "auto" and terminal) else as_json
         self._clock = clock
         self._descriptor = _descriptor(self._stream)
+        self._waiting: list[bytes] = []
         self._rest = b""
         self.lost = 0
+        # What ends without having served has told why.
+        atexit.register(self.flush)
 
     def write(self, record: Record) -> None:
-        """Write one record; where that is not possible at once, the line is lost."""
+        """Write one record; where that is not possible at once, the line is lost.
+
+        In an event loop it is written at the end of the turn, with the others of that turn: each
+        system call gives Python's lock away, which a thread of Envoy waits for.
+        """
         now = self._clock()
         line = self._form(record, now) + "\n"
         if len(line) > _WHOLE:
             line = self._form(_shortened(record), now) + "\n"
+        if self._descriptor is None:
+            self._print(line)
+            return
+        self._waiting.append(line.encode("ascii"))
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits for the end of the turn."""
+        waiting, self._waiting = self._waiting, []
+        if self._descriptor is None:
+            return
+        for lines in _together(waiting):
+            try:
+                self._push(self._descriptor, b"".join(lines), len(lines))
+            except (OSError, ValueError):  # BlockingIOError is an OSError
+                self.lost += len(lines)
+
+    def _print(self, line: str) -> None:
         try:
-            if self._descriptor is None:
-                self._stream.write(line)
-                self._stream.flush()
-            else:
-                self._push(self._descriptor, line.encode("ascii"))
-        except (OSError, ValueError):  # BlockingIOError is an OSError
+            self._stream.write(line)
+            self._stream.flush()
+        except (OSError, ValueError):
             self.lost += 1
 
-    def _push(self, descriptor: int, line: bytes) -> None:
+    def _push(self, descriptor: int, text: bytes, lines: int) -> None:
         """Write to what does not block; the rest of a line that was cut goes first."""
         if self._rest:
             self._rest = self._rest[os.write(descriptor, self._rest) :]
         if self._rest:
-            self.lost += 1
+            self.lost += lines
             return
-        self._rest = line[os.write(descriptor, line) :]
+        self._rest = text[os.write(descriptor, text) :]
+
+
+def _together(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield lines that go in one write: as many as a pipe takes as a whole."""
+    group, length = list[bytes](), 0
+    for line in lines:
+        if group and length + len(line) > _WHOLE:
+            yield group
+            group, length = [], 0
+        group.append(line)
+        length += len(line)
+    if group:
+        yield group
 
 
 def _shortened(record: Record) -> Record:

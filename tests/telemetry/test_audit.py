@@ -1,5 +1,6 @@
 """The decision log: one line each, nothing in it that must not be there."""
 
+import asyncio
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from authz.core.decision import Allow, Deny
 from authz.core.ledger import Mode
 from authz.core.mcp import Kind, Message
 from authz.core.reason import Reason
-from authz.telemetry.audit import Log, as_colour, as_json, as_text, describe
+from authz.telemetry.audit import Log, _together, as_colour, as_json, as_text, describe
 from tests.support.values import principal, request, server, visitor
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
@@ -131,3 +132,33 @@ def test_a_line_fits_a_pipe_as_a_whole(value: str) -> None:
 
     assert len(written.getvalue().encode()) <= 4096
     assert json.loads(written.getvalue())["verdict"] == "allow"
+
+
+def test_lines_of_one_turn_are_written_at_its_end() -> None:
+    """In an event loop many lines are one write; none is longer than a pipe takes as a whole."""
+    reading, writing = os.pipe()
+
+    async def play(log: Log) -> None:
+        for number in range(100):
+            log.write({"event": "decision", "number": number})
+        assert log._waiting
+        await asyncio.sleep(0)
+
+    with os.fdopen(writing, "w", encoding="ascii") as stream:
+        log = Log("json", stream)
+        asyncio.run(play(log))
+        assert (log.lost, log._waiting) == (0, [])
+    with os.fdopen(reading, "rb") as pipe:
+        lines = [json.loads(line) for line in pipe]
+
+    assert [line["number"] for line in lines] == list(range(100))
+
+
+def test_a_write_takes_whole_lines() -> None:
+    """Another process may write between two writes, not between the parts of a line."""
+    lines = [b"x" * length + b"\n" for length in (10, 4000, 80, 4095, 5000, 1, 1)]
+
+    groups = list(_together(lines))
+
+    assert [line for group in groups for line in group] == lines
+    assert all(len(b"".join(group)) <= 4096 or len(group) == 1 for group in groups)
