@@ -121,6 +121,12 @@ class Issuer(Section):
     introspection: Introspection | None = field(
         "How the issuer is asked about tokens; left out, opaque tokens are refused.", None
     )
+    assurance_claim: Annotated[str, scalars.ASSURANCE_CLAIM] | None = field(
+        "The claim of a signed token that must say what its client's `assurance` says, or that "
+        "does not count. It is needed besides the assurance, never instead; `authz "
+        "authelia-config` prints what puts it there. Left out: the assurance alone counts.",
+        None,
+    )
 
 
 class FrontDoor(Section):

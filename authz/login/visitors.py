@@ -27,7 +27,7 @@ from authz.login.pages import Consent, redirect
 from authz.login.parameters import Parameters, read_parameters
 from authz.login.requests import address_of
 from authz.login.values import FrontClient, OAuthRefused
-from authz.login.visits import NOT_THIS_BROWSER, NotDoneError, Parts
+from authz.login.visits import NOT_THIS_BROWSER, NotDoneError, Parts, aside
 
 _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"
@@ -98,7 +98,8 @@ class Visitors:
         except NotDoneError as error:
             if error.problem is problems.FOREIGN:
                 raise  # the true answer may still come
-            response = self._parts.problem(request, error.problem)
+            # At an address of its own: the callback's holds a code, and histories keep addresses.
+            return aside(self._parts, request, error.problem)
         self._parts.browser.forget(response, state)
         return response
 

@@ -137,6 +137,16 @@ OTHERS = (
         "if True:", (*_DECISION, "tests/attacks/test_findings.py"),
     ),
     Defence(
+        "A declaration needs the signed marker besides", "authz/core/decision.py", "_declared",
+        "if not lacks_marker(principal, known):", "if True:",
+        (*_DECISION, "tests/attacks/test_rows.py"),
+    ),
+    Defence(
+        "No answer of the issuer is a marker", "authz/tokens/statement.py", "read_statement",
+        "unmarked = replace(rules, marker=None)", "unmarked = rules",
+        ("tests/tokens/test_statement.py",),
+    ),
+    Defence(
         "A second factor that is not proved is asked for", "authz/core/decision.py", "_unmet",
         "    return unmet\n", "    return ()\n", _DECISION,
     ),
