@@ -249,6 +249,9 @@ class Telemetry(Section):
     metrics: Annotated[Tcp, scalars.METRICS] = field(
         "Where /metrics, /healthz and /readyz are served.", "127.0.0.1:9464"
     )
+    pages_metrics: Annotated[Tcp, scalars.METRICS] | None = field(
+        "The same for `authz pages`; left out, it serves none.", None
+    )
     log: Literal["auto", "json", "text"] = field(
         "One JSON line per decision, or lines for people; `auto`: text on a terminal.", "auto"
     )

@@ -172,6 +172,7 @@ class Built:
             pace=partial(attempts.pace, APPROVALS),
             clock=means.clock,
             note=self._note,
+            tell=self._tell,
         )
         visitors = Visitors(FrontDoor(means), parts, attempts)
         machines = Machines(means, server_metadata(config), Refreshing(means))
@@ -246,6 +247,8 @@ class Built:
             "detail": detail,
             "request_id": REQUEST_ID.get(),
         }
+        # Both are fixed words of ours: no caller chooses a label.
+        self._recorder.metrics.log_ins.labels(step, outcome).inc()
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.login.browser import Browser, NotThisBrowserError
+from authz.login.means import Tell
 from authz.login.pages import Pages, redirect, request_id
 from authz.login.values import Asked, Identity, LoggedIn, UpstreamRefused
 
@@ -142,6 +143,7 @@ class Parts:
         pace: counts what an address sends to Authelia; raises `TooManyError`.
         clock: seconds since the epoch.
         note: is told what went wrong: the request's id, fixed words.
+        tell: is told what was done, for the log: `step_up` and its outcome.
     """
 
     origin: str
@@ -154,6 +156,7 @@ class Parts:
     pace: Callable[[str], None]
     clock: Callable[[], float]
     note: Callable[[str, str], None] = lambda _id, _words: None
+    tell: Tell = lambda *_, **__: None
 
     def problem(
         self, request: Request, problem: Problem, link: tuple[str, str] | None = None
