@@ -1,6 +1,7 @@
 """Calls that are remembered: the same question gives the same bytes, another one never does."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.ledger.queries import KEY, query, take
 
 NEED = StepUpNeed(Method.TOTP, 300)
 ONE = query(take("a"), take("b", quota=7), need=NEED)
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "token_id": "another",
     "person": Person("https://auth.example.com", "bob"),
     "client": Client("https://auth.example.com", "cursor"),

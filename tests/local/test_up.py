@@ -239,14 +239,14 @@ def test_several_workers(place: Path, stage: Stage) -> None:
         while await seen("health_flags") != ["healthy", "healthy"]:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.02)
         for _ in range(20):  # each thread of Envoy takes turns of its own
-            assert await asyncio.to_thread(site.ask) == 401
+            assert await asyncio.to_thread(two.ask) == 401
         assert "0" not in await seen("rq_total")
-        assert await site.metric("authz_decisions_total") == 20
+        assert await two.metric("authz_decisions_total") == 20
         return STOPPED
 
     with _issuer() as port:
-        site = Site(place, "service: {workers: 2}", issuer=port)
-        assert asyncio.run(site.up(stage, when_ready=walk, patient=False)) == STOPPED
+        two = Site(place, "service: {workers: 2}", issuer=port)
+        assert asyncio.run(two.up(stage, when_ready=walk, patient=False)) == STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -135,7 +135,7 @@ def test_a_limit_is_one_for_all_workers(run: Run) -> None:
 
         assert statuses == {0: 100, 429: 1900}
         assert count(service) == 100
-        over = 'authz_decisions_total{reason="over_limit",server="files"}'
+        over = 'authz_decisions_total{reason="rate_limited",server="files"}'
         refused = 'authz_decisions_total{reason="too_many_refusals",server="files"}'
         assert count(service, over) + count(service, refused) == 1900
         assert count(service, "authz_check_duration_seconds_count") == 2000
