@@ -29,7 +29,7 @@ from tests.tokens.forge import CLAIMS, rsa_signer
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d}}
 gateway: {{url: https://mcp.example.test}}
-redis: {{url: '{redis}'}}
+redis: {{url: '{redis}', mode: {mode}}}
 telemetry: {{log: json}}
 service: {{transport: {transport}, workers: {workers}, drain_notice: 0s}}
 servers:
@@ -65,7 +65,9 @@ def redis() -> Iterator[ValkeyServer]:
 @pytest.fixture(scope="module")
 def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
     @contextmanager
-    def running(workers: int = 2, rate: str = "1000000/minute") -> Iterator[Service]:
+    def running(
+        workers: int = 2, rate: str = "1000000/minute", mode: str = "local"
+    ) -> Iterator[Service]:
         redis.command("FLUSHALL")
         config = CONFIG.format(
             issuer=issuer.address,
@@ -73,6 +75,7 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
             transport=transport,
             workers=workers,
             rate=rate,
+            mode=mode,
         )
         with (
             TemporaryDirectory(prefix="f") as folder,
@@ -125,20 +128,37 @@ def victim(service: Service, worker: int = 0) -> int:
 
 
 def test_a_limit_is_one_for_all_workers(run: Run) -> None:
-    """Of 2,000 requests at once over four workers, against a limit of 100, exactly 100 pass."""
-    with run(workers=4, rate="100/minute") as service:
-        raw = asking()
-        with ThreadPoolExecutor(4) as threads:
-            asked = threads.map(lambda n: service.begin(raw, 30, worker=n % 4), range(2000))
-            # An Allow has no status of its own.
-            statuses = Counter(answer(each.result()).status for each in asked)
+    """Of 2,000 requests at once over four workers, against a limit of 100, exactly 100 pass.
 
-        assert statuses == {0: 100, 429: 1900}
-        assert count(service) == 100
-        over = 'authz_decisions_total{reason="rate_limited",server="files"}'
-        refused = 'authz_decisions_total{reason="too_many_refusals",server="files"}'
-        assert count(service, over) + count(service, refused) == 1900
-        assert count(service, "authz_check_duration_seconds_count") == 2000
+    Redis has 50 ms for an answer. On a machine that is busy with other things it may be later,
+    and workers that count on nobody's word then refuse (503): never more than 100 pass, and where
+    all were answered in time, no fewer.
+    """
+    with run(workers=4, rate="100/minute", mode="deny") as service:
+        total = Counter[int]()
+        for attempt in range(10):
+            raw = asking(sub=f"person {attempt}")
+            with ThreadPoolExecutor(4) as threads:
+                asked = list(
+                    threads.map(
+                        lambda n, raw=raw: service.begin(raw, 30, worker=n % 4), range(2000)
+                    )
+                )
+            # An Allow has no status of its own.
+            found = Counter(answer(each.result()).status for each in asked)
+            total += found
+            assert found[0] <= 100
+            if not found[503]:
+                break
+
+        assert found == {0: 100, 429: 1900}
+        assert count(service) == total[0]
+        assert count(service, "authz_check_duration_seconds_count") == total.total()
+        refusals = sum(
+            count(service, f'authz_decisions_total{{reason="{reason}",server="files"}}')
+            for reason in ("rate_limited", "too_many_refusals")
+        )
+        assert refusals == total[429]
 
 
 def test_a_reload_reaches_every_worker(run: Run) -> None:
