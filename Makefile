@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup demo test bench lint types format protos docs example lock clean
+.PHONY: help setup demo test test-compose bench wheelhouse image lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,7 +31,19 @@ demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 	@$(BIN)/authz demo $(ARGS)
 
 test: setup .venv-mcp1/.ready  ## run every test
-	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile --ignore=tests/compose $(ARGS)
+
+test-compose: setup  ## prove the compose deployment on a real Docker engine (AUTHZ_ENGINE=required)
+	@$(BIN)/pytest -n 0 tests/compose $(ARGS)
+
+wheelhouse: setup  ## gather what the images are built of, into dist/
+	@$(BIN)/python tools/wheelhouse.py
+
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' authz/__init__.py)
+
+image: wheelhouse  ## build localhost/authz and localhost/authz-samples
+	@docker build --target authz -t localhost/authz:$(VERSION) .
+	@docker build --target samples --build-arg LIST=samples -t localhost/authz-samples:$(VERSION) .
 
 bench: setup  ## measure, as ratios to baselines (ARGS="--full --json FILE NAME...")
 	@$(BIN)/python -m bench $(ARGS)

@@ -37,10 +37,7 @@ _SECRET: Final = (
     "authelia crypto hash generate pbkdf2 --variant sha512 --iterations 100000 \\",
     "  --random --random.length 64 --random.charset rfc3986",
 )
-_PUBLIC_KEY: Final = (
-    "The public half of issuer.introspection.key_file, which could not be read here:",
-    "openssl pkey -in KEY_FILE -pubout",
-)
+_ENDPOINTS: Final = ("token", "revocation", "introspection", "pushed_authorization_request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +55,30 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """Hold the public half of what introspection is signed with: PEM, its algorithm, its id."""
+    """Hold the public half of what assertions are signed with: PEM and its algorithm."""
 
     pem: str
     algorithm: str
 
 
 def registered(config: Config, key: PublicKey | None) -> Iterator[Registered]:
-    """Yield every client, in the order of authz.yaml, the one that introspects last.
+    """Yield the clients that talk to Authelia themselves; the one that introspects comes last.
+
+    Clients of the front door are none of them.
 
     Args:
         config: authz.yaml.
         key: the public half of `issuer.introspection.key_file`; None where it was not read.
     """
-    if not config.clients:
+    if not config.named and config.login == "direct":
         first = rules.Client.model_validate({"redirect_uris": LOOPBACK})
         client = _person(config, _FIRST, first)
         yield Registered(client.values, {**client.notes, "": _NO_CLIENTS})
-    for name, known in config.clients.items():
-        yield _machine(config, name, known) if known.machine else _person(config, name, known)
+    for name, known in config.named.items():
+        if known.machine:
+            yield _machine(config, name, known)
+        elif name in config.direct:
+            yield _person(config, name, known)
     if config.issuer.introspection is not None:
         yield _introspecting(config.issuer.introspection, key)
 
@@ -141,7 +143,7 @@ def _person(config: Config, name: str, client: rules.Client) -> Registered:
         "require_pkce": True,
         "pkce_challenge_method": "S256",
         "token_endpoint_auth_method": "none",
-        **_token(config, servers),
+        **signing_algorithms(config, servers),
         **({"claims_policy": POLICY} if groups else {}),
     }
     return Registered(values, notes)
@@ -158,19 +160,52 @@ def _machine(config: Config, name: str, client: rules.Client) -> Registered:
         "grant_types": ["client_credentials"],
         "response_types": [],
         "token_endpoint_auth_method": "client_secret_basic",
-        **_token(config, servers),
+        **signing_algorithms(config, servers),
     }
     return Registered(values, {"client_secret": _SECRET})
 
 
-def _token(config: Config, servers: Iterable[str]) -> dict[str, object]:
-    """Return the algorithm of its tokens; nothing, which means opaque, where none may be signed."""
-    opaque = [config.servers[name].tokens == ("opaque",) for name in servers]
-    if opaque and all(opaque):
-        return {}
+def signing_algorithms(
+    config: Config, servers: Iterable[str], *, id_token: bool = False
+) -> dict[str, object]:
+    """Return the algorithms of a client's tokens; no access token is signed where none may be."""
     algorithms = config.issuer.algorithms
     best = "RS256" if "RS256" in algorithms else algorithms[0]
-    return {"access_token_signed_response_alg": best}
+    opaque = [config.servers[name].tokens == ("opaque",) for name in servers]
+    access: dict[str, object]
+    access = {} if opaque and all(opaque) else {"access_token_signed_response_alg": best}
+    return access | ({"id_token_signed_response_alg": best} if id_token else {})
+
+
+def signed_with(
+    key: PublicKey | None, key_id: str | None, field: str
+) -> tuple[dict[str, object], dict[str, tuple[str, ...]]]:
+    """Return the members of a client that signs assertions (`private_key_jwt`), and their notes.
+
+    Args:
+        key: its public key; None where that was not read.
+        key_id: how Authelia tells it from others.
+        field: of authz.yaml, where the private one is.
+    """
+    algorithm = "ES256" if key is None else key.algorithm
+    values: dict[str, object] = {
+        "jwks": [
+            {
+                "key_id": key_id or "authz",
+                "algorithm": algorithm,
+                "use": "sig",
+                "key": PLACEHOLDER if key is None else key.pem,
+            }
+        ]
+    }
+    # All of them: for a client without a secret Authelia demands that each is said.
+    for each in _ENDPOINTS:
+        values[f"{each}_endpoint_auth_method"] = "private_key_jwt"
+        values[f"{each}_endpoint_auth_signing_alg"] = algorithm
+    if key is not None:
+        return values, {}
+    unread = f"The public half of {field}, which could not be read here:"
+    return values, {"jwks": (unread, "openssl pkey -in KEY_FILE -pubout")}
 
 
 def _introspecting(asked: Introspection, key: PublicKey | None) -> Registered:
@@ -178,26 +213,14 @@ def _introspecting(asked: Introspection, key: PublicKey | None) -> Registered:
     values: dict[str, object] = {"client_id": asked.client_id, "client_name": asked.client_id}
     notes: dict[str, tuple[str, ...]]
     notes = {"": ("authz asks about tokens as this client: issuer.introspection.",)}
-    endpoints = ("token", "revocation", "introspection", "pushed_authorization_request")
     if asked.auth == "private_key_jwt":
-        algorithm = "ES256" if key is None else key.algorithm
-        values["jwks"] = [
-            {
-                "key_id": asked.key_id or "authz",
-                "algorithm": algorithm,
-                "use": "sig",
-                "key": PLACEHOLDER if key is None else key.pem,
-            }
-        ]
-        if key is None:
-            notes["jwks"] = _PUBLIC_KEY
-        for each in endpoints:
-            values[f"{each}_endpoint_auth_method"] = asked.auth
-            values[f"{each}_endpoint_auth_signing_alg"] = algorithm
+        credentials, more = signed_with(key, asked.key_id, "issuer.introspection.key_file")
+        values |= credentials
+        notes |= more
     else:
         values["client_secret"] = PLACEHOLDER
         notes["client_secret"] = _SECRET
-        for each in endpoints:
+        for each in _ENDPOINTS:
             values[f"{each}_endpoint_auth_method"] = asked.auth
     values |= {"scopes": [], "grant_types": ["client_credentials"], "response_types": []}
     return Registered(values, notes)

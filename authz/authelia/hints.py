@@ -44,6 +44,9 @@ identity_providers:
   oidc:
     lifespans: {{access_token: 1h, refresh_token: 90m}}
 """
+_RESTING: Final = """\
+A client of the front door that rests for longer than refresh_token has its person log in again.
+"""
 _INTERNAL: Final = """\
 Authelia takes its own name from X-Forwarded-Proto and X-Forwarded-Host. authz and the rendered
 Envoy send both; another proxy before it must send X-Forwarded-Proto: https and
@@ -63,6 +66,7 @@ def hints(config: Config) -> Iterator[str]:
         _KEYS.format(variable=_VARIABLE, algorithm=algorithm),
         _SESSION.format(domain=domain, issuer=issuer),
         _LIFESPANS.format(longest=_span(config.issuer.max_lifetime)),
+        _RESTING if config.logs_in else "",
         _INTERNAL.format(authority=issuer.removeprefix("https://").partition("/")[0]),
     )
     for text in texts:

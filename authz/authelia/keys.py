@@ -1,4 +1,4 @@
-"""The key pair of introspection: made on the spot, and its public half for Authelia.
+"""The key pairs of introspection and the front door: made on the spot; their public halves.
 
 Law: a private key goes from its generator into its file, which only its owner may read, and from
 that file nowhere but into the computation of its public half.

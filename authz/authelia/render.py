@@ -7,6 +7,7 @@ may have; these, and what no field of authz.yaml implies, are hints in comments.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,9 +16,11 @@ from authz.authelia.clients import (
     POLICY,
     PublicKey,
     Registered,
+    asks_groups,
     registered,
     rules_of,
 )
+from authz.authelia.front_door import ACCOUNT, FRONT_DOOR, claims_policy, our_clients
 from authz.authelia.hints import hints
 from authz.authelia.text import Notes, Path, comment, yaml
 from authz.config.model import Config
@@ -72,25 +75,30 @@ class Implied:
         return json.dumps(self.values, indent=2, ensure_ascii=False) + "\n"
 
 
-def implied(config: Config, key: PublicKey | None = None) -> Implied:
+def implied(
+    config: Config, key: PublicKey | None = None, door_key: PublicKey | None = None
+) -> Implied:
     """Return what a configuration implies.
 
     Args:
         config: authz.yaml.
         key: the public half of `issuer.introspection.key_file`; None where it was not read.
+        door_key: the same of `front_door.key_file`.
     """
-    clients = list(registered(config, key))
+    clients = [*our_clients(config, door_key), *registered(config, key)]
     oidc: dict[str, object] = {}
     notes: dict[Path, tuple[str, ...]] = {(*_OIDC, "clients"): _CLIENTS}
-    if config.gateway.origins:
+    if config.gateway.origins and any(client.values.get("public") for client in clients):
         oidc["cors"] = {
             "endpoints": ["token", "revocation"],
             "allowed_origins": list(config.gateway.origins),
         }
         notes[*_OIDC, "cors"] = _CORS
-    if any(client.values.get("claims_policy") == POLICY for client in clients):
-        oidc["claims_policies"] = {POLICY: {"access_token": [GROUPS]}}
-        notes[*_OIDC, "claims_policies"] = tuple(_about_groups(config))
+    used = {client.values.get("claims_policy") for client in clients}
+    policies = {FRONT_DOOR: claims_policy(config), POLICY: {"access_token": [GROUPS]}}
+    if named := {name: policy for name, policy in policies.items() if name in used}:
+        oidc["claims_policies"] = named
+        notes[*_OIDC, "claims_policies"] = tuple(_about_claims(config, used))
     if scopes := _scopes(config, clients):
         oidc["scopes"] = scopes
         notes[*_OIDC, "scopes"] = _SCOPES
@@ -130,8 +138,17 @@ def _bringing(server: Server) -> Iterator[str]:
             yield from server.scopes or rule.scopes
 
 
-def _about_groups(config: Config) -> Iterator[str]:
+def _about_claims(config: Config, used: AbstractSet[object]) -> Iterator[str]:
+    if FRONT_DOOR in used:
+        yield f"{ACCOUNT} is put into ID tokens, so that a page says whose account it is about."
+    if asks_groups(config, config.servers):
+        yield from _about_groups(config, direct=POLICY in used)
+
+
+def _about_groups(config: Config, *, direct: bool) -> Iterator[str]:
     yield "groups is put into signed access tokens where a scope that brings it was granted."
+    if not direct:
+        return  # the front door asks for `groups` itself
     for name, server in config.servers.items():
         asks = any(rule.groups is not None for rule in rules_of(server))
         if asks and not any(_DEFINABLE.match(scope) for scope in _bringing(server)):

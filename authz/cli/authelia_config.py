@@ -3,19 +3,22 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from authz.authelia import implied
 from authz.authelia.keys import make_key, public_half
 from authz.cli.common import DONE, FAILED, command, config_argument, print_problems
 from authz.config.load import load
+from authz.config.model import Config
 
 _EXAMPLES = """\
 examples:
   authz authelia-config authz.yaml > authz.yml
   authelia --config configuration.yml,authz.yml
-  authz authelia-config authz.yaml --make-key     also makes issuer.introspection.key_file
+  authz authelia-config authz.yaml --make-key     also makes the private keys that it names
 """
+_FILES = "front_door.key_file or issuer.introspection.key_file"
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,22 +30,32 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--make-key",
         action="store_true",
-        help="make issuer.introspection.key_file where there is none (P-256, mode 600)",
+        help=f"make {_FILES} where there is none (P-256, mode 600)",
     )
+
+
+def _key_files(config: Config) -> Iterator[tuple[str, Path]]:
+    """Yield the private keys that authz.yaml names, by what they are for."""
+    introspection = config.issuer.introspection
+    if introspection is not None and introspection.key_file is not None:
+        yield "introspection", Path(introspection.key_file)
+    if config.front_door is not None:
+        yield "front_door", Path(config.front_door.key_file)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it; a private key is made only where one is asked for, and never printed."""
     settings = load(arguments.config, os.environ, secrets=False)
-    introspection = settings.config.issuer.introspection
+    files = dict(_key_files(settings.config))
     if not arguments.json:
         print_problems(settings.warnings)
-    file = None if introspection is None else introspection.key_file
     if arguments.make_key:
-        if file is None:
-            print("authz: authz.yaml has no issuer.introspection.key_file", file=sys.stderr)
+        if not files:
+            print(f"authz: authz.yaml has no {_FILES}", file=sys.stderr)
             return FAILED
-        make_key(Path(file))
-    result = implied(settings.config, None if file is None else public_half(Path(file)))
+        for file in files.values():
+            make_key(file)
+    halves = {name: public_half(file) for name, file in files.items()}
+    result = implied(settings.config, halves.get("introspection"), halves.get("front_door"))
     print(result.json() if arguments.json else result.yaml(), end="")
     return DONE

@@ -35,22 +35,40 @@ def command(
     return parser
 
 
+class _Given(argparse.Action):
+    """Keep an argument only where one was given: argparse also calls for one that was not."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Take what was given."""
+        del parser, option_string
+        if isinstance(values, Path):
+            setattr(namespace, self.dest, values)
+
+
 def config_argument(parser: argparse.ArgumentParser) -> None:
-    """Let a command take authz.yaml as its argument."""
-    parser.add_argument(
-        "config", type=Path, nargs="?", default=Path("authz.yaml"), help="default: %(default)s"
-    )
-
-
-def config_option(parser: argparse.ArgumentParser) -> None:
-    """Let a command take authz.yaml as `-c`."""
+    """Let a command take authz.yaml as its argument, or as `-c`, whichever a person types."""
     parser.add_argument(
         "-c",
         "--config",
         type=Path,
         default=Path("authz.yaml"),
         metavar="FILE",
-        help="default: %(default)s",
+        help="the file; default: authz.yaml",
+    )
+    parser.add_argument(
+        "config",
+        action=_Given,
+        type=Path,
+        nargs="?",
+        default=None,
+        metavar="FILE",
+        help="the same",
     )
 
 

@@ -129,11 +129,12 @@ def _wanted(
         ValueError: where authz.yaml does not name the client, or names no loopback URI of it.
     """
     config = settings.config
-    people = [name for name, known in config.clients.items() if not known.machine]
+    people, any_goes = list(config.direct), not config.clients and config.login == "direct"
     if client is None and len(people) <= 1:
         client = people[0] if people else _FIRST
-    if client is None or (config.clients and client not in people):
-        raise ValueError(f"--client is one of: {', '.join(people) or 'none: all are machines'}")
+    if client is None or (client not in people and not any_goes):
+        nobody = "none: no client of authz.yaml logs people in at the issuer itself"
+        raise ValueError(f"--client is one of: {', '.join(people) or nobody}")
     known = config.clients.get(client)
     if scopes is None:
         rules = rules_of(config.servers[server])

@@ -10,11 +10,15 @@ from authz import __version__
 from authz.cli import (
     authelia_config,
     check_config,
+    client_config,
+    clients,
     demo,
     doctor,
     envoy_config,
     explain,
+    init,
     login,
+    pages,
     revocations,
     revoke,
     schema,
@@ -25,33 +29,42 @@ from authz.cli.common import FAILED, WRONG, Command, print_problems
 from authz.config.problems import ConfigErrors
 
 _COMMANDS: Final = (
+    init,
     check_config,
     schema,
     envoy_config,
     authelia_config,
+    client_config,
     doctor,
     explain,
     login,
     revoke,
     revocations,
+    clients,
     serve,
+    pages,
     up,
     demo,
 )
 _EPILOG: Final = """\
 examples:
+  authz init deploy --domain home.example.com
+                                           a folder that runs with Docker Compose
   authz check-config authz.yaml            say everything that is wrong, with lines
   authz schema > authz.schema.json         for editors: complete and check while typing
   authz envoy-config authz.yaml -o /etc/envoy
   authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
   authz authelia-config authz.yaml         what to add to Authelia's configuration
+  authz client-config claude authz.yaml    what to paste into an MCP client
   authz doctor authz.yaml                  what is wrong, and which line mends it
   authz explain authz.yaml --server files --token-file FILE
                                            why a request is allowed or refused
   authz login authz.yaml --server files    a token to try a server with
   authz revoke --user SUBJECT              take tokens back, at once
   authz revocations                        what is taken back, and how to lift it
+  authz clients                            who has logged in with what; block one
   authz serve -c authz.yaml                the service alone
+  authz pages -c authz.yaml                the log-in that clients see, and the step-up
   authz up -c authz.yaml                   Envoy, Valkey and the service on this machine
   authz demo --once                        the whole with a stand-in issuer, and a walk
 

@@ -33,9 +33,11 @@ examples:
   authz revoke --token-file - --reason 'pasted into a chat' < token
   authz revoke --user 71909b80-c6b2-4490-b157-a7cf10eb4136 --reason 'laptop stolen'
   authz revoke --client claude --issued-before 2026-08-01T12:00:00Z
+  authz revoke --grant 5Qx0aVbnJ2k8Yw3d --reason 'that assistant is not mine'
   authz revoke --everything --issued-before now
 A token is never an argument: every user of a machine may read those. A user is named as tokens and
-the decision log name it, by `sub`; `authelia storage user identifiers export` tells whose it is.
+the decision log name it, by `sub`; `authelia storage user identifiers export` tells whose it is. A
+log-in at the front door is named as the log's `grant`.
 """
 _MOMENT: Final = (
     "take back what was issued up to then: now, seconds since the epoch, or ISO 8601 with its zone."
@@ -53,6 +55,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     whose.add_argument("--user", metavar="SUBJECT", help="a person's, by `sub`")
     whose.add_argument("--client", metavar="CLIENT_ID", help="a client's, whoever uses it")
+    whose.add_argument(
+        "--grant", metavar="ID", help="one log-in's at the front door, refreshed ones too"
+    )
     whose.add_argument("--everything", action="store_true", help="everybody's")
     parser.add_argument("--issued-before", metavar="MOMENT", help=_MOMENT)
     place_options(parser)
@@ -105,9 +110,12 @@ def _whose(asked: Asked) -> Target:
         return entries.everything()
     if arguments.user is not None:
         return entries.person(Person(issuer, _name("--user", arguments.user)))
+    if arguments.grant is not None:
+        return entries.grant(issuer, _name("--grant", arguments.grant))
     client_id = _name("--client", arguments.client)
-    known = asked.settings.config.clients
-    if known and client_id not in known:
+    known = asked.settings.config.named
+    strangers = asked.settings.config.strangers is not None
+    if known and client_id not in known and not strangers:
         print("authz: authz.yaml names no such client, and refuses it anyway", file=sys.stderr)
     return entries.client(Client(issuer, client_id))
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from authz.cli.common import WRONG, command, config_option
+from authz.cli.common import WRONG, command, config_argument
 
 _EXAMPLES = """\
 examples:
@@ -20,7 +20,7 @@ signals:
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     parser = command(commands, "serve", "run the service", run, _EXAMPLES)
-    config_option(parser)
+    config_argument(parser)
     parser.add_argument("--check", metavar="ADDRESS", help="in place of service.check")
     parser.add_argument("--status", metavar="ADDRESS", help="in place of telemetry.metrics")
 

@@ -212,6 +212,7 @@ def shown_tokens(entry: Entry) -> str:
         "token": "one token",
         "person": f"all of the person {name}",
         "client": f"all of the client {name}",
+        "grant": f"all of the log-in {name}",
         "everything": "everybody's",
     }.get(entry.what, "none: the ledger does not know this record")
     moment = entry.revocation.issued_until

@@ -5,7 +5,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from authz.cli.common import command, config_option
+from authz.cli.common import command, config_argument
 from authz.config.load import load
 
 _EXAMPLES = """\
@@ -19,7 +19,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Register the command."""
     words = "run Envoy, Valkey and the service on this machine"
     parser = command(commands, "up", words, run, _EXAMPLES)
-    config_option(parser)
+    config_argument(parser)
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="default: .authz beside authz.yaml"
     )

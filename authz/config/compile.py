@@ -13,7 +13,17 @@ from authz.config.model import Config
 from authz.config.problems import Path
 from authz.config.scalars import Rate
 from authz.core.limits import Limit, Per
-from authz.core.policy import ALL_KINDS, KnownClient, Policy, Rule, Server, TokenKind, ToolRule
+from authz.core.policy import (
+    ALL_KINDS,
+    FrontDoor,
+    KnownClient,
+    Policy,
+    Rule,
+    Server,
+    StepUpTelling,
+    TokenKind,
+    ToolRule,
+)
 from authz.core.second_factor import Evidence, Method, SecondFactor
 
 DEFAULT_LIMITS: Final = (
@@ -64,8 +74,9 @@ def compile_policy(config: Config) -> Policy:
         origins=frozenset(config.gateway.origins),
         servers=MappingProxyType({name: _server(config, name, limits) for name in config.servers}),
         clients=MappingProxyType(
-            {name: _client(name, client) for name, client in config.clients.items()}
+            {name: _client(config, name, client) for name, client in config.named.items()}
         ),
+        front_door=_front_door(config),
         limits=limits[""],
         max_body=config.gateway.max_body,
         confirm_age=0.0 if introspection is None else introspection.confirm_age,
@@ -148,10 +159,28 @@ def _factor(asked: rules.SecondFactor) -> SecondFactor:
     )
 
 
-def _client(name: str, client: rules.Client) -> KnownClient:
+def _front_door(config: Config) -> FrontDoor | None:
+    door = config.front_door
+    if door is None:
+        return None
+    default = config.default_client
+    scopes = None if default is None else default.scopes
+    hosts = door.metadata_hosts
+    return FrontDoor(
+        clients=frozenset({door.one_factor, door.two_factor}),
+        registration=door.registration,
+        metadata_hosts=None if hosts is None else frozenset(hosts),
+        scopes=None if scopes is None else frozenset(scopes),
+        step_up=StepUpTelling(door.step_up),
+    )
+
+
+def _client(config: Config, name: str, client: rules.Client) -> KnownClient:
     return KnownClient(
         client_id=name,
         scopes=None if client.scopes is None else frozenset(client.scopes),
         machine=client.machine,
         assurance=_ASSURANCES[client.assurance],
+        direct=config.front_door is not None
+        and (client.machine or (client.login or config.login) == "direct"),
     )

@@ -2,14 +2,14 @@
 
 Law: an error where the service could not do what the file says, or would do what nobody can have
 meant; a warning where it does exactly what the file says and a person should look again. Clients,
-servers and limits are in `lint_rules`, the kinds of tokens in `lint_tokens`, whether rules can be
-met in `reach`.
+servers and limits are in `lint_rules`, the front door in `lint_front_door`, the kinds of tokens in
+`lint_tokens`, whether rules can be met in `reach`.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config import lint_rules, lint_tokens, reach, urls
+from authz.config import lint_front_door, lint_rules, lint_tokens, reach, urls
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity
 from authz.config.scalars import Tcp, Unix
@@ -17,20 +17,11 @@ from authz.config.workers import places
 
 _LAST_PORT: Final = 65535
 _ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
-_NOT_BUILT: Final = ("the front door is not built yet", "write login: direct")
 
 
 def lint(config: Config) -> list[Fault]:
     """Return every fault between values."""
     return [fault for check in _CHECKS for fault in check(config)]
-
-
-def _front_door(config: Config) -> Iterator[Fault]:
-    if config.issuer.login == "front_door":
-        yield Fault(("issuer", "login"), *_NOT_BUILT)
-    for name, client in config.clients.items():
-        if client.login == "front_door":
-            yield Fault(("clients", name, "login"), *_NOT_BUILT)
 
 
 def _issuer(config: Config) -> Iterator[Fault]:
@@ -82,6 +73,11 @@ def _listeners(config: Config) -> Iterator[Fault]:
         (("telemetry", "metrics"), config.telemetry.metrics),
         *((("service", "check"), at) for at in _checks(config)),
     ]
+    if config.front_door is not None:
+        addresses.append((("service", "pages"), config.service.pages))
+        if config.service.pages == config.service.check and isinstance(config.service.check, Unix):
+            wrong, right = "service.check listens there too", "write another path"
+            yield Fault(("service", "pages"), wrong, right, reads=(("service", "check"),))
     tcp = [(path, at) for path, at in addresses if isinstance(at, Tcp) and at.port]
     if any(at.port > _LAST_PORT for _, at in tcp):
         wrong = "the workers' ports follow one another, and the last would be above 65535"
@@ -119,11 +115,11 @@ def _redis(config: Config) -> Iterator[Fault]:
 
 
 _CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
-    _front_door,
     _issuer,
     _tls,
     _listeners,
     _redis,
+    *lint_front_door.CHECKS,
     *lint_rules.CHECKS,
     *lint_tokens.CHECKS,
     *reach.CHECKS,

@@ -7,7 +7,8 @@ Law: what is wrong with one value is found here, what is wrong between values in
 them. Defaults are written in the file's own notation and validated like anything else.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
@@ -27,6 +28,9 @@ from authz.config.scalars import Rate, Tcp, Unix, duration
 
 # "none" and the HMAC family are missing on purpose: neither proves who signed.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
+
+# The entry of `clients` that is no client: it narrows those which are not configured.
+DEFAULT: Final = "default"
 
 
 class Keys(Section):
@@ -90,10 +94,10 @@ class Issuer(Section):
         "`X-Forwarded-Proto` and `X-Forwarded-Host` are sent along.",
         None,
     )
-    login: Login = field(
-        "Where clients log in: `direct`, at the issuer itself. "
-        "`front_door`, at the gateway, is not built yet and refused.",
-        "direct",
+    login: Login | None = field(
+        "Where clients log in: `front_door`, at the gateway, with Authelia behind it; or "
+        "`direct`, at the issuer itself. Left out: `front_door` where that section is there.",
+        None,
     )
     serve: StrictBool = field(
         "Whether Envoy also serves the issuer's portal under the issuer's own name. "
@@ -116,6 +120,50 @@ class Issuer(Section):
     keys: Keys = field("How the issuer's signing keys are kept.", {})
     introspection: Introspection | None = field(
         "How the issuer is asked about tokens; left out, opaque tokens are refused.", None
+    )
+
+
+class FrontDoor(Section):
+    """The log-in that MCP clients see, with Authelia behind it, and the step-up."""
+
+    key_file: Annotated[str, scalars.DOOR_KEY_FILE] = field(
+        "The private key of both clients at Authelia (`private_key_jwt`), PEM: P-256 or RSA."
+    )
+    key_id: Annotated[str, scalars.KEY_ID] | None = field(
+        "The `key_id` of its public half at Authelia; needed where that knows several.", None
+    )
+    seal_file: Annotated[str, scalars.SEAL_FILE] | None = field(
+        "The file of the keys that refresh tokens and links are sealed with, one a line, the "
+        "newest first; older ones still open. Left out: made of `key_file`.",
+        None,
+    )
+    one_factor: ClientId = field(
+        "Our client at Authelia whose log-ins may be by password alone.", "authz-one-factor"
+    )
+    two_factor: ClientId = field(
+        "Our client at Authelia whose log-ins need a second factor.", "authz-two-factor"
+    )
+    registration: StrictBool = field(
+        "Whether clients may register themselves (RFC 7591). Nothing is stored for them.", True
+    )
+    metadata_hosts: Listing[Annotated[str, scalars.HOST]] | None = field(
+        "The hosts whose client id metadata documents are taken; left out: any public host's; "
+        "`[]`: none.",
+        None,
+    )
+    private_redirect_uris: Listing[Annotated[str, urls.REDIRECT]] = field(
+        "Redirect URIs with a scheme of a program's own that clients which are not configured "
+        "may use, each compared exactly.",
+        ["cursor://anysphere.cursor-mcp/oauth/callback"],
+    )
+    grant_max_age: Annotated[float, duration("1h", "365d", "30d")] = field(
+        "How long one consent lasts, however often it is refreshed.", "30d"
+    )
+    step_up: Literal["link", "challenge", "off"] = field(
+        "How a client that cannot show links is told of a needed step-up: in words with the "
+        "`link`, by an RFC 9470 `challenge`, which most answer with a log-in that changes "
+        "nothing, or not at all: `off`.",
+        "link",
     )
 
 
@@ -208,6 +256,10 @@ class Service(Section):
         "reaches.",
         "unix:/run/authz/check.sock",
     )
+    pages: Annotated[Tcp | Unix, scalars.SOCKET] = field(
+        "Where `authz pages` serves the front door and the step-up; only Envoy needs to reach it.",
+        "unix:/run/authz/pages.sock",
+    )
     workers: Annotated[StrictInt, Field(ge=1, le=64)] = field("How many processes.", 1)
     drain_notice: Annotated[float, duration("0s", "60s", "3s")] = field(
         "How long a service that was told to stop goes on answering, saying NOT_SERVING, so that "
@@ -227,9 +279,15 @@ class Config(Section):
 
     issuer: Issuer = field("Who signs access tokens.")
     gateway: Gateway = field("The address that clients know.")
+    front_door: FrontDoor | None = field(
+        "The log-in that MCP clients see; left out, clients log in at the issuer and there are "
+        "no step-ups.",
+        None,
+    )
     redis: Redis = field("Where limits, revocations and step-ups are kept.", {})
     clients: FrozenMap[ClientId, Client] = field(
-        "What is known of clients, by client id. Where any is named, others are refused.",
+        "What is known of clients, by client id. Where any is named, others are refused, unless "
+        "they come by the front door; `default` says which `scopes` these may have at most.",
         {},
         examples=[{"claude": {"scopes": ["mcp:files"]}}],
     )
@@ -240,6 +298,54 @@ class Config(Section):
     limits: tuple[Limit, ...] = field("Charged on every request, whatever the server.", [])
     telemetry: Telemetry = field("What is told about decisions.", {})
     service: Service = field("The process that decides.", {})
+
+    @property
+    def login(self) -> Login:
+        """Return where clients log in unless their own entry says otherwise."""
+        return self.issuer.login or ("direct" if self.front_door is None else "front_door")
+
+    @property
+    def default_client(self) -> Client | None:
+        """Return what narrows clients that come by the front door and are not configured."""
+        return self.clients.get(DEFAULT)
+
+    @property
+    def named(self) -> Mapping[str, Client]:
+        """Return the clients that are configured, `default` not among them."""
+        return {name: client for name, client in self.clients.items() if name != DEFAULT}
+
+    def login_of(self, name: str) -> Login:
+        """Return where a configured client logs in; one without a person never by the door."""
+        client = self.clients[name]
+        return "direct" if client.machine else client.login or self.login
+
+    @property
+    def direct(self) -> Mapping[str, Client]:
+        """Return the configured clients that log people in at the issuer itself."""
+        return {
+            name: client
+            for name, client in self.named.items()
+            if not client.machine and self.login_of(name) == "direct"
+        }
+
+    @property
+    def strangers(self) -> Client | None:
+        """Return what is known of clients that are not configured; None where no door takes any."""
+        door = self.front_door
+        if door is None or self.login == "direct":
+            return None
+        if not door.registration and door.metadata_hosts == ():
+            return None
+        return self.default_client or Client.model_validate({})
+
+    @property
+    def logs_in(self) -> bool:
+        """Tell whether anybody logs in at the front door."""
+        if self.front_door is None:
+            return False
+        return self.login == "front_door" or any(
+            self.login_of(name) == "front_door" for name in self.named
+        )
 
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""

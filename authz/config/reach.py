@@ -20,9 +20,9 @@ def _machines(config: Config) -> Iterator[Fault]:
     for name, server in config.servers.items():
         for index, machine in enumerate(server.machines):
             path: Path = ("servers", name, "machines", index)
-            client = config.clients.get(machine)
+            client = config.named.get(machine)
             if client is None:
-                meant = closest(machine, config.clients)
+                meant = closest(machine, config.named)
                 right = f"write {meant}" if meant else "name it under clients, with machine: true"
                 yield Fault(
                     path, f"there is no client {quoted(machine)}", right, reads=_READS_CLIENTS
@@ -38,7 +38,7 @@ def _machines(config: Config) -> Iterator[Fault]:
 
 def _idle_machines(config: Config) -> Iterator[Fault]:
     used = {machine for server in config.servers.values() for machine in server.machines}
-    for name, client in config.clients.items():
+    for name, client in config.named.items():
         if client.machine and name not in used:
             yield Fault(
                 ("clients", name),
@@ -50,16 +50,17 @@ def _idle_machines(config: Config) -> Iterator[Fault]:
 
 
 def _candidates(config: Config, server: str) -> list[Client]:
-    """Return the known clients that may use a server at all."""
+    """Return what is known of the clients that may use a server at all."""
     machines = config.servers[server].machines
-    return [
-        client for name, client in config.clients.items() if not client.machine or name in machines
+    known = [
+        client for name, client in config.named.items() if not client.machine or name in machines
     ]
+    return known if config.strangers is None else [*known, config.strangers]
 
 
 def _deserted(config: Config) -> Iterator[Fault]:
     for name in config.servers:
-        if config.clients and not _candidates(config, name):
+        if config.named and not _candidates(config, name):
             yield Fault(
                 ("servers", name),
                 "no client may use this server: where clients are named, others are refused",
@@ -126,16 +127,27 @@ def _second_factors(config: Config) -> Iterator[Fault]:
 
 
 def _factor_at(config: Config, path: Path, rule: SecondFactor | None) -> Iterator[Fault]:
-    """Check one rule. Log-ins and step-ups have nobody yet who writes them down."""
+    """Check one rule: whether anything that it accepts could come."""
     if rule is None:
         return
     answers = _ANSWERS[rule.method]
-    declared = any(client.assurance in answers for client in config.clients.values())
-    if "client" in rule.evidence and declared and rule.max_login_age is None:
+    declared = any(client.assurance in answers for client in config.named.values())
+    steps_up = config.front_door is not None and config.front_door.step_up != "off"
+    could = {
+        "login": config.logs_in,
+        "step_up": steps_up,
+        "client": declared and rule.max_login_age is None,
+    }
+    if any(could.get(evidence) for evidence in rule.evidence):
+        if rule.max_login_age is not None and "step_up" in rule.evidence and not steps_up:
+            yield Fault(
+                (*path, "max_login_age"), *_NO_NEWER, Severity.WARNING, reads=_READS_FRONT_DOOR
+            )
         return
     left = {"token", "step_up"}.intersection(rule.evidence)
     if left:
-        yield Fault(path, *_OUTSIDE, Severity.WARNING, reads=_READS_CLIENTS)
+        outside = _NOBODY if config.front_door is None else _OFF
+        yield Fault(path, *outside, Severity.WARNING, reads=(*_READS_CLIENTS, *_READS_FRONT_DOOR))
     elif "client" not in rule.evidence:
         yield Fault((*path, "evidence"), *_NO_LOGIN)
     elif rule.max_login_age is not None:
@@ -149,13 +161,22 @@ def _factor_at(config: Config, path: Path, rule: SecondFactor | None) -> Iterato
         )
 
 
-_OUTSIDE: Final = (
-    "no client's assurance answers it, Authelia's access tokens never do, and step-up is not built",
-    "declare an assurance at a client and leave max_login_age out, or expect refusals only",
+_READS_FRONT_DOOR: Final[tuple[Path, ...]] = (("front_door",), ("issuer", "login"))
+_NOBODY: Final = (
+    "no client's assurance answers it, Authelia's tokens never do, and there is no front door",
+    "write front_door, or an assurance at a client without max_login_age, or expect refusals only",
+)
+_OFF: Final = (
+    "no client's assurance answers it, Authelia's tokens never do, and no log-in or step-up could",
+    "leave login: direct or step_up: off out, or add login and step_up here",
+)
+_NO_NEWER: Final = (
+    "step-ups are off, so past this age a client must log in anew and is not told so",
+    "write front_door.step_up: link, or leave max_login_age out",
 )
 _NO_LOGIN: Final = (
-    "log-ins are seen by the front door only, which is not built yet",
-    "add client, step_up or token",
+    "log-ins are seen by the front door only, where no client logs in",
+    "write front_door, or add client, step_up or token",
 )
 _NO_AGE: Final = (
     "a client's assurance has no age, so this can never be met",

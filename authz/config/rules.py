@@ -29,10 +29,12 @@ _EVERY_VERSION: Final = (MODERN, *reversed(LEGACY))
 
 
 class Client(Section):
-    """What is known of a client. Where any client is named, others are refused."""
+    """What is known of a client."""
 
     redirect_uris: Listing[Annotated[str, urls.REDIRECT]] = field(
-        "Where its log-ins end; Authelia's configuration is made of them.", []
+        "Where its log-ins end. The front door compares them exactly, the port of a loopback "
+        "address aside; of a direct client Authelia's configuration is made of them.",
+        [],
     )
     scopes: Listing[Scope] | None = field(
         "What it may use at most, whatever its token says; left out: what its token says.", None
@@ -40,7 +42,8 @@ class Client(Section):
     login: Login | None = field("As `issuer.login`, for this client alone.", None)
     assurance: Literal["two_factor", "totp"] | None = field(
         "What its `authorization_policy` at Authelia guarantees of every log-in: a second factor, "
-        "or TOTP where Authelia's other methods are off. Believed as it stands here.",
+        "or TOTP where Authelia's other methods are off. Believed as it stands here. Not of a "
+        "client of the front door, which knows the log-in itself.",
         None,
     )
     machine: StrictBool = field(
@@ -78,8 +81,8 @@ class SecondFactor(Section):
         None,
     )
     evidence: NonEmpty[Literal["login", "step_up", "token", "client"]] = field(
-        "Where the proof may come from: the log-in at the front door (not built yet), a step-up "
-        "(not built yet), the token's `amr` (never from Authelia), the client's `assurance`.",
+        "Where the proof may come from: the log-in at the front door (`login`), a `step_up`, the "
+        "`token`'s own `amr` (never from Authelia), the direct `client`'s `assurance`.",
         ["login", "step_up", "token", "client"],
     )
 

@@ -158,6 +158,9 @@ RATE: Final = Notation(
 
 # --- names ---------------------------------------------------------------------------------------
 
+HOST: Final = Notation(
+    "a host name in lower case", r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "claude.ai"
+)
 SERVER_NAME: Final = Notation(
     "a server name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,62}", "files"
 )
@@ -184,6 +187,10 @@ SECRET_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/re
 KEY_FILE: Final = Notation(
     "an absolute path", FILE.pattern, "/run/secrets/introspection.pem", secret=True
 )
+DOOR_KEY_FILE: Final = Notation(
+    "an absolute path", FILE.pattern, "/run/secrets/front-door.pem", secret=True
+)
+SEAL_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/seal", secret=True)
 KEY_ID: Final = Notation("a key id of printable ASCII", r"[\x21-\x7e]{1,128}", "authz-es256")
 
 # --- listen addresses ----------------------------------------------------------------------------

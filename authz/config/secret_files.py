@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from authz.config.model import Config
 from authz.config.private_keys import read_private_key
 from authz.config.problems import Fault, Path, Severity, WrongValueError
+from authz.config.sealing_keys import sealing_lines
 
 REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
 _LONGEST: Final = 16 * 1024  # characters; an RSA key of 8192 bits has 6,400
@@ -31,17 +32,24 @@ class Secrets:
         redis_password: None where there is none.
         introspection: the private key (PEM) or the client secret, as `issuer.introspection.auth`
             says; None where it is not configured.
+        front_door: the private key (PEM) of our clients at Authelia; None without front door.
+        sealing: the keys to seal with (`authz.tokens.sealing`), newest first, one a line; None
+            where they are made of `front_door`.
     """
 
     redis_password: SecretStr | None = field(default=None)
     introspection: SecretStr | None = field(default=None)
+    front_door: SecretStr | None = field(default=None)
+    sealing: SecretStr | None = field(default=None)
 
 
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:
     """Read what the configuration names, from files first, then the environment."""
     password, faults = _redis_password(config, env)
     credential, more = _introspection(config)
-    return Secrets(password, credential), faults + more
+    front_door, and_more = _front_door(config)
+    sealing, most = _sealing(config)
+    return Secrets(password, credential, front_door, sealing), faults + more + and_more + most
 
 
 def _redis_password(config: Config, env: Mapping[str, str]) -> tuple[SecretStr | None, list[Fault]]:
@@ -67,10 +75,22 @@ def _introspection(config: Config) -> tuple[SecretStr | None, list[Fault]]:
     return _from_file((*path, "secret_file"), introspection.secret_file, _one_line)
 
 
+def _front_door(config: Config) -> tuple[SecretStr | None, list[Fault]]:
+    if config.front_door is None:
+        return None, []
+    return _from_file(("front_door", "key_file"), config.front_door.key_file, _private_key)
+
+
+def _sealing(config: Config) -> tuple[SecretStr | None, list[Fault]]:
+    if config.front_door is None:
+        return None, []
+    return _from_file(("front_door", "seal_file"), config.front_door.seal_file, _sealing_keys)
+
+
 def _from_file(
     path: Path, file: str | None, parse: Callable[[str], str]
 ) -> tuple[SecretStr | None, list[Fault]]:
-    """Return a file's secret, or what is wrong; `file` is None where `lint` complains of that."""
+    """Return a file's secret, or what is wrong; none where no file is named."""
     if file is None:
         return None, []
     try:
@@ -139,7 +159,19 @@ def _private_key(text: str) -> str:
     return text
 
 
+def _sealing_keys(text: str) -> str:
+    """Return keys to seal with as they stand in their file; a cut-off one would be another key."""
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError("it is longer than 16 KiB")  # noqa: TRY301 - one answer for all
+        sealing_lines(text)
+    except ValueError as error:
+        raise WrongValueError(f"the file is not right: {error}", _MAKE_A_SEAL) from None
+    return text
+
+
 _ONE_LINE: Final = "put the secret into it, as its only line"
+_MAKE_A_SEAL: Final = "write one key a line, the newest first: openssl rand -base64 32"
 _MAKE_A_KEY: Final = "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 
 

@@ -4,7 +4,10 @@ Law: every refusal is JSON-RPC with the request's id (MCP clients show nothing e
 is a challenge, and no value that a caller chose stands in a header but percent-encoded.
 """
 
+import hashlib
 import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
@@ -14,8 +17,9 @@ from authz.core.limits import Limit, Quota
 from authz.core.memo import Memo
 from authz.core.policy import Server
 from authz.core.principal import Principal
-from authz.core.reason import Reason
+from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Method
+from authz.core.step_up import Offer, Telling
 
 # Identity headers for MCP servers. Each is either overwritten or removed, never left as sent.
 SUBJECT: Final = "x-authz-subject"
@@ -78,14 +82,19 @@ def _plain(value: str) -> str:
     return quote(value, safe="!#$&'()*+/:;=?@[]~")
 
 
-def refusal(deny: Deny, rpc_id: str | int | None, request_id: str) -> HttpAnswer:
+def refusal(
+    deny: Deny, rpc_id: str | int | None, request_id: str, offer: Offer | None = None
+) -> HttpAnswer:
     """Return the HTTP answer of a refusal.
 
     Args:
         deny: the refusal.
         rpc_id: the id of the JSON-RPC request; None where it had none that could be read.
         request_id: under which the decision log has it.
+        offer: the step-up that would mend it; None where none is offered.
     """
+    if offer is not None:
+        return _TELLINGS[offer.telling](deny, rpc_id, request_id, offer)
     row = deny.reason.row
     headers = [("content-type", "application/json"), ("cache-control", "no-store")]
     challenge = _challenge(deny)
@@ -136,9 +145,9 @@ def _data(deny: Deny, retry_after: int | None, request_id: str) -> dict[str, obj
 def _challenge(deny: Deny) -> str:
     """Return the WWW-Authenticate value, or nothing where none belongs (RFC 6750, section 3).
 
-    A second factor that is missing is told in words, not by a challenge: the official MCP client
-    answers `insufficient_user_authentication` (RFC 9470) with a second log-in that changes
-    nothing.
+    A second factor that is missing is told in words, not by a challenge, unless the operator
+    wants one: the official MCP client answers `insufficient_user_authentication` (RFC 9470) with
+    a second log-in that changes nothing.
     """
     row = deny.reason.row
     if deny.server is None or not (row.status == 401 or row.error in _CHALLENGED):  # noqa: PLR2004 - the status of RFC 9110, section 15.5.2
@@ -151,6 +160,110 @@ def _challenge(deny: Deny) -> str:
     if deny.scopes:
         fields.append(f'scope="{" ".join(sorted(deny.scopes))}"')
     return "Bearer " + ", ".join(fields)
+
+
+# --- how a step-up is told ----------------------------------------------------------------------
+
+# The name of our question among those of an input-required result. Its answer says only that the
+# person was asked; the upstream, which sees it when the call passes, asked nothing by this name.
+QUESTION: Final = "authz/step-up"
+_PLAIN: Final = (("content-type", "application/json"), ("cache-control", "no-store"))
+_Rpc = str | int | None
+
+
+def _asked_for(deny: Deny, request_id: str) -> str:
+    """Return the words that go with a link which the client shows by itself."""
+    return _sentence(deny, None, request_id)
+
+
+def _input_required(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
+    """Ask for input (MCP 2026-07-28): the client shows the link, and sends the request again.
+
+    There is no `requestState`: the client would send it on to the upstream, which refuses what it
+    has not made.
+    """
+    params = {"mode": "url", "message": _asked_for(deny, request_id), "url": offer.link}
+    question = {"method": "elicitation/create", "params": params}
+    result = {"resultType": "input_required", "inputRequests": {QUESTION: question}}
+    return _json(200, {"jsonrpc": "2.0", "id": rpc_id, "result": result})
+
+
+def _url_elicitation(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
+    """Answer error -32042 (MCP 2025-11-25, "URL Elicitation Required Error")."""
+    message = _asked_for(deny, request_id)
+    elicitation = {
+        "mode": "url",
+        # Unique, as the link is; and not the ticket itself, which is nobody's to read.
+        "elicitationId": hashlib.sha256(offer.link.encode()).hexdigest()[:32],
+        "url": offer.link,
+        "message": message,
+    }
+    data = {**_data(deny, None, request_id), "elicitations": [elicitation]}
+    return _error(200, URL_ELICITATION_REQUIRED, message, data, rpc_id)
+
+
+def _in_words(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
+    message, data = _with_link(deny, request_id, offer)
+    row = deny.reason.row
+    return _error(row.status, row.code, message, data, rpc_id)
+
+
+def _challenged(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
+    """Challenge (RFC 9470, section 3); without `acr_values`, which Authelia does not know."""
+    row = deny.reason.row
+    fields = [f'error="{row.error}"', f'error_description="{row.sentence}"']
+    asked = deny.second_factor
+    if asked is not None and asked.max_login_age is not None:
+        fields.append(f'max_age="{asked.max_login_age}"')
+    if deny.server is not None:
+        fields.append(f'resource_metadata="{deny.server.metadata_url}"')
+    challenge = ("www-authenticate", "Bearer " + ", ".join(fields))
+    message, data = _with_link(deny, request_id, offer)
+    return _error(401, row.code, message, data, rpc_id, challenge=challenge)
+
+
+def _with_link(deny: Deny, request_id: str, offer: Offer) -> tuple[str, dict[str, object]]:
+    """Return message and data of an error that has the link, for whoever reads either."""
+    message = (
+        f"{_sentence(deny, None, '')} Log in again here, then repeat the request: {offer.link}"
+    )
+    if request_id:
+        message += f" (Request {request_id})"
+    return message, {**_data(deny, None, request_id), "step_up_url": offer.link}
+
+
+def _error(
+    status: int,
+    code: int,
+    message: str,
+    data: dict[str, object],
+    rpc_id: _Rpc,
+    *,
+    challenge: tuple[str, str] | None = None,
+) -> HttpAnswer:
+    error = {"code": code, "message": message, "data": data}
+    answer = _json(status, {"jsonrpc": "2.0", "id": rpc_id, "error": error})
+    if challenge is None:
+        return answer
+    return HttpAnswer(status, (*answer.headers, challenge), answer.body)
+
+
+def _json(status: int, body: dict[str, object]) -> HttpAnswer:
+    return HttpAnswer(status, _PLAIN, json.dumps(body).encode("ascii"))
+
+
+_Tell = Callable[[Deny, _Rpc, str, Offer], HttpAnswer]
+_TELLINGS: Final[Mapping[Telling, _Tell]] = MappingProxyType(
+    {
+        Telling.INPUT_REQUIRED: _input_required,
+        Telling.URL_ELICITATION: _url_elicitation,
+        Telling.CHALLENGE: _challenged,
+        Telling.WORDS: _in_words,
+    }
+)
+
+
+# --- limits -------------------------------------------------------------------------------------
 
 
 def rate_limit(quotas: tuple[Quota, ...]) -> tuple[tuple[str, str], ...]:

@@ -33,8 +33,18 @@ from authz.core.ledger import (
 )
 from authz.core.limits import Quota, Take, bucket_id
 from authz.core.memo import Memo
-from authz.core.policy import MODERN, KnownClient, Policy, Rule, Server, TokenKind
-from authz.core.principal import Principal
+from authz.core.policy import (
+    MODERN,
+    FrontDoor,
+    KnownClient,
+    Policy,
+    Rule,
+    Server,
+    StepUpTelling,
+    TokenKind,
+    is_configured,
+)
+from authz.core.principal import Client, Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused, bearer_token, check_shape, single
 from authz.core.second_factor import (
@@ -47,6 +57,7 @@ from authz.core.second_factor import (
     proves,
     satisfies,
 )
+from authz.core.step_up import StepUpTicket
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,7 @@ class Pending:
         confirm_since: what the issuer has said of the token since then (seconds since the epoch)
             is asked for first; None where a rule asks for no such thing, or it is there already.
             Such a call is never allowed before.
+        offer: the step-up that is offered where the ledger finds it missing; None where none is.
     """
 
     call: Call
@@ -82,6 +94,7 @@ class Pending:
     principal: Principal
     query: Query
     confirm_since: float | None = None
+    offer: StepUpTicket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,7 @@ class Deny:
         scopes: every scope of the operation, for the challenge.
         second_factor: what was asked for and is missing.
         quotas, retry_after: how limits stand; seconds to wait, None where waiting helps nothing.
+        step_up: the step-up that would mend it; None where none is offered.
     """
 
     reason: Reason
@@ -123,6 +137,7 @@ class Deny:
     second_factor: SecondFactor | None = None
     quotas: tuple[Quota, ...] = ()
     retry_after: int | None = None
+    step_up: StepUpTicket | None = None
 
 
 Decision = Allow | Deny
@@ -224,13 +239,22 @@ def _judged(
             scopes=_scopes(case.rules),
             second_factor=refused.second_factor,
         )
-    return Pending(call, message, case.principal, query, _confirm_since(case, now))
+    offer = _offer(case, query, now)
+    return Pending(call, message, case.principal, query, _confirm_since(case, now), offer)
 
 
 def _case(call: Call, message: mcp.Message | None, principal: Principal, policy: Policy) -> _Case:
     rules = _rules(call.server, message)
-    known = policy.clients.get(principal.client_id)
-    return _Case(call, message, _narrowed(principal, known), policy, known, rules)
+    known = _known(principal, policy)
+    narrowed = _narrowed(principal, _most(known, policy))
+    return _Case(call, message, narrowed, policy, known, rules)
+
+
+def _known(principal: Principal, policy: Policy) -> KnownClient | None:
+    """Return what the operator declares of the client; of the front door, of a configured one."""
+    if principal.log_in is not None and not is_configured(principal.client_id):
+        return None
+    return policy.clients.get(principal.client_id)
 
 
 def _confirm_since(case: _Case, now: float) -> float | None:
@@ -260,11 +284,18 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
     return message
 
 
-def _make_narrowed(principal: Principal, known: KnownClient | None) -> Principal:
+def _most(known: KnownClient | None, policy: Policy) -> frozenset[str] | None:
+    """Return the scopes that the operator lets a client use at most; None for all it was given."""
+    if known is not None:
+        return known.scopes
+    return None if policy.front_door is None else policy.front_door.scopes
+
+
+def _make_narrowed(principal: Principal, scopes: frozenset[str] | None) -> Principal:
     """Leave out the scopes that the operator did not give to the client, for us and the server."""
-    if known is None or known.scopes is None or principal.scopes <= known.scopes:
+    if scopes is None or principal.scopes <= scopes:
         return principal
-    return replace(principal, scopes=principal.scopes & known.scopes)
+    return replace(principal, scopes=principal.scopes & scopes)
 
 
 # Once for each token: what is made of a principal elsewhere is remembered by which it is.
@@ -298,9 +329,38 @@ def _check_kind(case: _Case) -> None:
         raise Refused(Reason.TOKEN_OPAQUE if case.principal.opaque else Reason.TOKEN_SIGNED)
 
 
+def _check_log_in(case: _Case) -> None:
+    """Refuse a token that passed neither the front door nor a client of the issuer that may.
+
+    The verifier has looked at this too. Here it is looked at by the policy that decides, which a
+    reload may have changed since the token was remembered.
+    """
+    principal, door = case.principal, case.policy.front_door
+    if principal.log_in is not None:
+        if door is None or principal.log_in.subject != principal.subject:
+            raise Refused(Reason.LOG_IN_UNKNOWN, "the record is of another person, or unasked for")
+    elif door is not None and principal.client_id in door.clients:
+        raise Refused(Reason.LOG_IN_UNKNOWN, "no record of a log-in")
+    elif door is not None and (case.known is None or not case.known.direct):
+        raise Refused(Reason.FOREIGN_CLIENT, "not named as a client that logs in directly")
+
+
 def _check_client(case: _Case) -> None:
-    if case.known is None and case.policy.clients:
+    door = case.policy.front_door
+    if case.principal.log_in is not None and door is not None:
+        _check_visitor(case, door)
+    elif case.known is None and case.policy.clients:
         raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
+
+
+def _check_visitor(case: _Case, door: FrontDoor) -> None:
+    """Refuse a client of the front door that may not come, or not any more."""
+    name = case.principal.client_id
+    if not is_configured(name):
+        if not door.admits(name):
+            raise Refused(Reason.CLIENT_NOT_ALLOWED, "not taken by the front door")
+    elif case.known is None or case.known.direct:
+        raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named as a client of the front door")
 
 
 def _tool(case: _Case) -> str | None:
@@ -341,6 +401,7 @@ _CHECKS: Final[tuple[Callable[[_Case], None], ...]] = (
     _check_issuer,
     _check_kind,
     _check_audience,
+    _check_log_in,
     _check_client,
     _check_tool,
     _check_people,
@@ -350,10 +411,14 @@ _CHECKS: Final[tuple[Callable[[_Case], None], ...]] = (
 
 def _proofs(case: _Case) -> Iterator[Proof]:
     """Yield what is known of the log-in before the ledger is asked."""
-    principal, known = case.principal, case.known
+    principal, known, log_in = case.principal, case.known, case.principal.log_in
+    if log_in is not None:
+        yield Proof(Evidence.LOGIN, methods(log_in.amr), log_in.auth_time)
     if principal.amr is not None:
         yield Proof(Evidence.TOKEN, methods(principal.amr), principal.auth_time)
-    if known is not None and known.assurance is not Method.NONE:
+    # What the issuer guarantees of a client holds for tokens that are signed for it: at the front
+    # door a client goes by a name of ours, and the issuer knows nothing of it.
+    if log_in is None and known is not None and known.assurance is not Method.NONE:
         yield Proof(Evidence.CLIENT, known.assurance, None)
 
 
@@ -385,7 +450,7 @@ def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
     call, principal = case.call, case.principal
     key = None
     if unmet and principal.person is not None:
-        key = StepUpKey(principal.person, principal.client_id, call.server.name)
+        key = StepUpKey(principal.person, principal.grant, call.server.name)
     limits = (*case.policy.limits, *(limit for rule in case.rules for limit in rule.limits))
     return Query(
         token_id=principal.token_id,
@@ -397,6 +462,39 @@ def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
         takes=tuple(
             Take(bucket_id(limit, principal, call.request.address), limit) for limit in limits
         ),
+        grant=None if principal.log_in is None else principal.log_in.grant,
+        self_named=_self_named(principal),
+    )
+
+
+def _self_named(principal: Principal) -> Client | None:
+    """Return a client of the front door as it names itself, where we call it otherwise."""
+    log_in = principal.log_in
+    if log_in is None or log_in.client_id == log_in.client:
+        return None
+    return Client(principal.issuer, log_in.client_id)
+
+
+def _offer(case: _Case, query: Query, now: float) -> StepUpTicket | None:
+    """Return the step-up that would prove what is still to be proved; None where none is offered.
+
+    It is looked at only where the ledger finds no such step-up.
+    """
+    door, principal = case.policy.front_door, case.principal
+    if query.step_up is None or principal.subject is None:
+        return None
+    if door is None or door.step_up is StepUpTelling.OFF:
+        return None
+    return StepUpTicket(
+        issuer=principal.issuer,
+        subject=principal.subject,
+        grant=principal.grant,
+        client=principal.client_id,
+        account="" if principal.log_in is None else principal.log_in.account,
+        server=case.call.server.name,
+        tool=_tool(case),
+        need=query.step_up,
+        at=int(now),
     )
 
 
@@ -460,9 +558,9 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
         case Revoked(what):
             refusal = Deny(Reason.TOKEN_REVOKED, what)
         case StepUpMissing():
-            refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, "no step-up")
+            refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, "no step-up", step_up=pending.offer)
         case StepUpTooOld():
-            refusal = Deny(Reason.LOGIN_TOO_OLD, "step-up too old")
+            refusal = Deny(Reason.LOGIN_TOO_OLD, "step-up too old", step_up=pending.offer)
         case OverLimit(quotas, retry_after):
             refusal = Deny(Reason.RATE_LIMITED, quotas=quotas, retry_after=retry_after)
         case Taken(quotas, mode):

@@ -47,9 +47,12 @@ class Query:
     """Ask the ledger about one decision.
 
     Attributes:
-        token_id, person, client, issued_at: what a revocation may name. A revocation denies
-            a token by its id, or all tokens of a person, of a client or of everybody, either
-            for good or those issued at or before a moment.
+        token_id, person, client, issued_at, grant: what a revocation may name. A revocation
+            denies a token by its id, or all tokens of a person, of a client, of a grant of the
+            front door (None for a token that is of none) or of everybody, either for good or
+            those issued at or before a moment.
+        self_named: the client as it names itself at the front door, where that is not its name
+            here: a revocation may name it so, too. None for all others.
         step_up_key, step_up: the record to look for and what it must prove; None together
             where no step-up is needed.
         takes: the limits to charge, all or none.
@@ -62,6 +65,8 @@ class Query:
     step_up_key: StepUpKey | None
     step_up: StepUpNeed | None
     takes: tuple[Take, ...]
+    grant: str | None = None
+    self_named: Client | None = None
 
     def __post_init__(self) -> None:
         """Refuse a need without a record to look for: it could be taken for no need at all.
@@ -83,9 +88,9 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Answer that the token, its person, its client or everything of its age is revoked."""
+    """Answer that the token, or what it belongs to, or everything of its age is revoked."""
 
-    what: str  # one of: token, person, client, everything
+    what: str  # one of: token, person, client, grant, everything
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class Message:
         version: the MCP protocol version that it speaks: the header's, which equals the body's;
             None for a legacy message without the header.
         elicits_url: whether the client declared URL elicitation in this message.
+        goes_on: whether it answers an input-required result, or goes on from one's state
+            (MCP 2026-07-28, "Multi Round-Trip Requests").
     """
 
     kind: Kind
@@ -48,6 +50,7 @@ class Message:
     tool: str | None
     version: str | None
     elicits_url: bool = False
+    goes_on: bool = False
 
 
 _Members = dict[str, Any]
@@ -68,6 +71,9 @@ _NAMED: Final = {
     "prompts/get": ("name", 256),
     "resources/read": ("uri", 8192),
 }
+# MCP 2026-07-28: the requests whose result may ask for input, to be sent again with it.
+INTERACTIVE: Final = frozenset(_NAMED)
+_GOING_ON: Final = frozenset({"inputResponses", "requestState"})
 # What Mcp-Name repeats. Required for the methods above; tasks/* by the tasks extension (SEP-2663),
 # which not every official client obeys yet, so there it is compared only where it was sent.
 _MIRRORED: Final = {
@@ -135,6 +141,7 @@ def read(body: bytes, headers: Mapping[str, str], *, max_body: int) -> Message:
         tool=params["name"] if method == TOOLS_CALL else None,
         version=version,
         elicits_url=_elicits_url(method, params, meta, version),
+        goes_on=not _GOING_ON.isdisjoint(params),
     )
 
 

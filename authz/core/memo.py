@@ -25,11 +25,13 @@ class Memo(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns for these very objects (given by position)."""
+        if kwargs:
+            return self._make(*args, **kwargs)
         key = tuple(map(id, args))
         found = self._made.get(key)
         if found is not None:
             return found[1]
-        result = self._make(*args, **kwargs)
+        result = self._make(*args)  # type: ignore[call-arg]  # there are no others
         if len(self._made) >= self._capacity:
             del self._made[next(iter(self._made))]
         self._made[key] = args, result

@@ -103,16 +103,71 @@ class KnownClient:
     """Hold what the operator declares of a client.
 
     Attributes:
-        client_id: as the issuer signs it.
+        client_id: as the issuer signs it, or as the front door names it.
         scopes: what it may use at most, whatever the token says; None where undeclared.
         machine: whether it may come without a person at all.
         assurance: what the issuer guarantees of the log-ins of its people; Method.NONE as a rule.
+        direct: whether it gets its tokens from the issuer itself, and never at the front door:
+            a client of `login: direct`, or a machine. Looked at where there is a front door.
     """
 
     client_id: str
     scopes: frozenset[str] | None = None
     machine: bool = False
     assurance: Method = Method.NONE
+    direct: bool = False
+
+
+# How the front door begins the name of a client that nobody configured; it is followed by the host
+# of its metadata document, or of its redirect URI.
+METADATA = "https://"
+DYNAMIC = "dynamic/"
+
+
+def is_configured(name: str) -> bool:
+    """Tell whether a client of the front door has a name that authz.yaml gave it.
+
+    The other two kinds are told by their beginning alone, so that no entry under `clients` can
+    be spelled to speak for them.
+    """
+    return not name.startswith((METADATA, DYNAMIC))
+
+
+class StepUpTelling(Enum):
+    """Name how a client that shows no links is told of a needed step-up."""
+
+    LINK = "link"
+    CHALLENGE = "challenge"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDoor:
+    """Hold what decisions need to know of the front door.
+
+    Attributes:
+        clients: our own client ids at the issuer: a token that is signed for one of them is of
+            the front door, or of nobody.
+        registration: whether clients that registered themselves may come.
+        metadata_hosts: the hosts whose client id metadata documents are taken; None for any.
+        scopes: what clients that nobody configured may use at most; None for what they were given.
+        step_up: how a client is told of a needed step-up.
+    """
+
+    clients: frozenset[str]
+    registration: bool = True
+    metadata_hosts: frozenset[str] | None = None
+    scopes: frozenset[str] | None = None
+    step_up: StepUpTelling = StepUpTelling.LINK
+
+    def admits(self, name: str) -> bool:
+        """Tell whether a client that nobody configured may come."""
+        if name.startswith(DYNAMIC):
+            return self.registration and name != DYNAMIC
+        host = name.removeprefix(METADATA)
+        if not name.startswith(METADATA) or not host:
+            return False
+        return self.metadata_hosts is None or host in self.metadata_hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +178,9 @@ class Policy:
         issuer: the issuer that clients and assurances belong to, as in `iss`.
         origins: the web origins that may call (the Origin header, verbatim).
         servers: by name.
-        clients: by client id; where any is named, others are refused.
+        clients: by client id; where any is named, others are refused. With a front door a client
+            that is not named may come through it, and no other way.
+        front_door: None where every client logs in at the issuer.
         limits: charged on every request, whatever the server.
         max_body: the longest body in bytes.
         confirm_age: how old, in seconds, the issuer's word may be where a rule asks to confirm.
@@ -133,6 +190,7 @@ class Policy:
     origins: frozenset[str] = frozenset()
     servers: Mapping[str, Server] = field(default_factory=lambda: MappingProxyType({}))
     clients: Mapping[str, KnownClient] = field(default_factory=lambda: MappingProxyType({}))
+    front_door: FrontDoor | None = None
     limits: tuple[Limit, ...] = ()
     max_body: int = 1 << 20
     confirm_age: float = 0.0

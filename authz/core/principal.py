@@ -23,13 +23,38 @@ class Client(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class LogIn:
+    """Hold what the front door knows of the log-in behind an access token.
+
+    Attributes:
+        client: the name that rules and limits count by: a configured client's id,
+            `https://<host>` of a client id metadata document, or `dynamic/<redirect host>`.
+        client_id: as the client names itself; blocks name it.
+        grant: the consent that the token comes of, kept through refresh.
+        subject: the `sub` of the verified ID token.
+        amr: its `amr` (RFC 8176).
+        auth_time: its `auth_time`, seconds since the epoch.
+        account: what the person is called, for pages; empty where that is not known.
+    """
+
+    client: str
+    client_id: str
+    grant: str
+    subject: str
+    amr: frozenset[str]
+    auth_time: int
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Hold the verified claims of one access token (RFC 9068, section 2.2).
 
     Attributes:
         issuer: the `iss` claim, equal to the configured issuer.
         subject: the `sub` claim; None for a token without a person (client_credentials).
-        client_id: the signed `client_id` claim.
+        client_id: the signed `client_id` claim; of a token of the front door the name of the
+            client that logged in there (`LogIn.client`).
         scopes: the granted scopes (`scp` list or `scope` string).
         audience: the `aud` claim, verbatim; compared per request, never here.
         groups: the `groups` claim; empty where the token has none.
@@ -44,6 +69,9 @@ class Principal:
             (RFC 7662); its token_id is then the hex SHA-256 of the whole token.
         confirmed_at: when the issuer was last asked about it, seconds since the epoch; None where
             nobody asked.
+        log_in: what the front door recorded; None for a token that is not of it.
+        signed_for: the signed `client_id` claim of a token of the front door; empty for others,
+            whose client_id it is.
     """
 
     issuer: str
@@ -60,6 +88,13 @@ class Principal:
     key_id: str = ""
     opaque: bool = False
     confirmed_at: float | None = None
+    log_in: LogIn | None = None
+    signed_for: str = ""
+
+    @property
+    def grant(self) -> str:
+        """Return what step-ups belong to: the front door's grant, else the client itself."""
+        return self.client_id if self.log_in is None else self.log_in.grant
 
     @property
     def person(self) -> Person | None:

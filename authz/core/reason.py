@@ -15,6 +15,7 @@ PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 HEADER_MISMATCH: Final = -32020  # MCP 2026-07-28
 UNSUPPORTED_PROTOCOL_VERSION: Final = -32022  # MCP 2026-07-28
+URL_ELICITATION_REQUIRED: Final = -32042  # MCP 2025-11-25; in place of a row's own, never in one
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,21 @@ class Reason(Enum):
         _OWN - 29,
         "Only opaque access tokens are accepted here. The operator can leave "
         "access_token_signed_response_alg out for this client.",
+    )
+    LOG_IN_UNKNOWN = Row(
+        "log_in_unknown",
+        401,
+        "invalid_token",
+        _OWN - 35,
+        "The log-in behind this access token is not known here any more. Log in again.",
+    )
+    FOREIGN_CLIENT = Row(
+        "foreign_client",
+        401,
+        "invalid_token",
+        _OWN - 36,
+        "The access token is of a client that does not log in here. Log in through this gateway. "
+        "The operator can name the client under clients, with login: direct.",
     )
     # --- people, clients, scopes ------------------------------------------------------------
     CLIENT_NOT_ALLOWED = Row(

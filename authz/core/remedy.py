@@ -132,10 +132,27 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         f"leave access_token_signed_response_alg out of {_ENTRY}; or accept signed ones",
         ("servers.<server>.tokens", "servers.<server>.tools.<pattern>.tokens"),
     ),
+    Reason.LOG_IN_UNKNOWN: Remedy(
+        "The token is signed for one of our own clients at Authelia, and the front door has no "
+        "record of its log-in: it has ended, Redis has lost it, the token did not come from the "
+        "front door, or the record is another person's.",
+        f"{_LOG_IN}; where many are refused so: whether Redis keeps what it is given (persistence, "
+        "noeviction), and whether `authz pages` and `authz serve` share one redis.deployment",
+        ("redis.url", "redis.deployment", "front_door.one_factor", "front_door.two_factor"),
+    ),
+    Reason.FOREIGN_CLIENT: Remedy(
+        "The token is of a client of Authelia that neither came through the front door nor is "
+        "named here as one that logs in at Authelia itself.",
+        "let it log in at the gateway; or name it with login: direct, or as a machine, if it may "
+        "come past the front door",
+        ("clients.<client>.login", "clients.<client>.machine"),
+    ),
     Reason.CLIENT_NOT_ALLOWED: Remedy(
-        "Clients are named, and this one is not among them.",
-        "name it, if it may come",
-        ("clients",),
+        "Clients are named, and this one is not among them; or the front door does not take "
+        "clients of its kind any more.",
+        "name it, if it may come; of the front door: let clients register, or its host's documents "
+        "be taken",
+        ("clients", "front_door.registration", "front_door.metadata_hosts"),
     ),
     Reason.MACHINE_NOT_ALLOWED: Remedy(
         "The token has no person (client_credentials), and this is not open to its client; or the "

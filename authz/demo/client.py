@@ -20,6 +20,7 @@ import httpx
 import httpx2
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
+from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import (
     AuthorizationCodeResult,
@@ -141,7 +142,9 @@ async def connect(
     server_url: str,
     auth: httpx2.Auth | None,
     mode: str = "auto",
+    *,
     seen: Seen | None = None,
+    asked: ElicitationFnT | None = None,
 ) -> AsyncIterator[Client]:
     """Connect the official client; it logs in when the first answer is a 401.
 
@@ -151,6 +154,8 @@ async def connect(
         auth: `provider(...)`, or None for a client without a token.
         mode: `auto`, `legacy` or `2026-07-28`.
         seen: called with every response, those of the log-in included (for a walk to print).
+        asked: what the application does with a link that its person shall open; None where it
+            cannot show any.
 
     Raises:
         ExceptionGroup: around whatever the SDK raises in its task groups.
@@ -164,7 +169,11 @@ async def connect(
             event_hooks=hooks,
             trust_env=False,
         ) as http,
-        Client(streamable_http_client(server_url, http_client=http), mode=mode) as client,
+        Client(
+            streamable_http_client(server_url, http_client=http),
+            mode=mode,
+            elicitation_callback=asked,
+        ) as client,
     ):
         yield client
 

@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import httpx
 import pyotp
 
-from authz.demo.portals import FormPortal, LogInError, Portal
+from authz.demo.portals import FormPortal, FrontDoorPages, LogInError, Portal, is_ours
 
 FORMS = FormPortal()
+_OURS = FrontDoorPages()
 # Log-in, code, consent and a password typed again, each with its redirects, are fewer. What goes on
 # longer goes in circles (Authelia never accepts a log-in for max_age=0).
 _MOST_STEPS = 16
@@ -63,14 +64,41 @@ class Person:
         """
         url = authorize_url
         for _ in range(_MOST_STEPS):
-            page = await browser.get(url, follow_redirects=False)
-            if page.has_redirect_location:
-                url = urljoin(str(page.url), page.headers["location"])
-            else:
-                url = await portal.answer(browser, self, page)
+            url = await self._on(browser, await browser.get(url, follow_redirects=False), portal)
             if _is_callback(url, authorize_url):
                 return url
         raise LogInError("the log-in goes in circles")
+
+    async def visit(
+        self, browser: httpx.AsyncClient, url: str, portal: Portal = FORMS
+    ) -> httpx.Response:
+        """Open a page of the gateway and do what it asks for; return the page where that ends.
+
+        A step-up begins so, and the list of one's own log-ins.
+
+        Args:
+            browser: as in `log_in`.
+            url: the page.
+            portal: as in `log_in`.
+
+        Raises:
+            LogInError: where the person got no further.
+        """
+        home = urlsplit(url)
+        for _ in range(_MOST_STEPS):
+            page = await browser.get(url, follow_redirects=False)
+            at_home = (page.url.scheme, page.url.netloc.decode("ascii")) == home[:2]
+            if at_home and not page.has_redirect_location and not is_ours(page):
+                return page
+            url = await self._on(browser, page, portal)
+        raise LogInError("the log-in goes in circles")
+
+    async def _on(self, browser: httpx.AsyncClient, page: httpx.Response, portal: Portal) -> str:
+        """Do what a page asks for; return where the browser goes next."""
+        if page.has_redirect_location:
+            return urljoin(str(page.url), page.headers["location"])
+        answering = _OURS if is_ours(page) else portal
+        return await answering.answer(browser, self, page)
 
 
 def _is_callback(url: str, authorize_url: str) -> bool:

@@ -1,4 +1,4 @@
-"""How a browser gets through a log-in portal: the stand-in's forms, or Authelia's JSON API.
+"""How a browser gets through a log-in: the stand-in's forms, Authelia's JSON API, our own pages.
 
 Law: a portal is answered as a person's browser would answer it, and only with what the person
 knows; it tells where the browser goes next, and raises where the person gets no further.
@@ -6,10 +6,13 @@ knows; it tells where the browser goes next, and raises where the person gets no
 
 from collections.abc import Mapping
 from html.parser import HTMLParser
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urljoin
 
 import httpx
+
+# The ids of forms on pages of the front door.
+_OURS: Final = frozenset({"consent", "step-up", "log-in"})
 
 
 class LogInError(Exception):
@@ -62,6 +65,7 @@ class _Page(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
+        self.name = ""
         self.action: str | None = None
         self.fields: dict[str, str] = {}
         self.choices: dict[str, list[str]] = {}
@@ -75,6 +79,7 @@ class _Page(HTMLParser):
             self._hidden += 1
         elif tag == "form":
             self.action = values.get("action", "")
+            self.name = values.get("id", "")
         elif tag == "input" and "name" in values:
             self.fields[values["name"]] = values.get("value", "")
         elif tag == "button" and "name" in values:
@@ -122,6 +127,38 @@ def _read(page: httpx.Response) -> _Page:
     form = _Page()
     form.feed(page.text)
     return form
+
+
+def is_ours(page: httpx.Response) -> bool:
+    """Tell whether a page is one of the front door's, which waits for a click of the person."""
+    return (
+        page.headers.get("content-type", "").startswith("text/html") and _read(page).name in _OURS
+    )
+
+
+class FrontDoorPages:
+    """Answer the front door's pages: consent, the beginning of a step-up, of one's own log-ins."""
+
+    async def answer(
+        self, browser: httpx.AsyncClient, person: Knowledge, page: httpx.Response
+    ) -> str:
+        """Press the button, with all that the form hides."""
+        form = _read(page)
+        if form.action is None:
+            raise LogInError(" ".join(form.words))
+        decision = "approve" if person.consents else "deny"
+        filled = form.fields | ({"decision": decision} if "decision" in form.choices else {})
+        # As a browser has it, which says where a form was sent from.
+        origin = f"{page.url.scheme}://{page.url.netloc.decode('ascii')}"
+        response = await browser.post(
+            urljoin(str(page.url), form.action),
+            data=filled,
+            headers={"Origin": origin, "Sec-Fetch-Site": "same-origin"},
+            follow_redirects=False,
+        )
+        if not response.has_redirect_location:
+            raise LogInError(" ".join(_read(response).words))
+        return urljoin(str(response.url), response.headers["location"])
 
 
 class AutheliaPortal:

@@ -4,6 +4,7 @@ Law: the exit status is 0 only where every step went as it should.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import load
+from authz.demo.front_walk import ask_anew, front_walk
 from authz.demo.scene import Place, Scene, free_port, write
 from authz.demo.trail import Say
-from authz.demo.walk import walk
 from authz.local.output import Console
 from authz.local.up import up
 
@@ -41,7 +42,9 @@ def demo(*, once: bool, state: Path | None) -> int:
         )
         console = Console(sys.stdout)
         try:
-            return asyncio.run(run(write(place), once=once, say=console.say))
+            return asyncio.run(
+                run(write(place, change=ask_anew, login="front_door"), once=once, say=console.say)
+            )
         finally:
             console.close()
     finally:
@@ -53,7 +56,7 @@ async def run(scene: Scene, *, once: bool, say: Say) -> int:
     """Run a scene and walk through it; see `demo`."""
 
     async def when_ready() -> int | None:
-        failed = await walk(scene, say)
+        failed = await front_walk(scene, say)
         say("")
         if failed:
             say(f"{len(failed)} step(s) went otherwise: {'; '.join(failed)}")
@@ -64,6 +67,8 @@ async def run(scene: Scene, *, once: bool, say: Say) -> int:
         say(_at_hand(scene))
         return None
 
+    # The SDK writes a traceback where a log-in fails, as one of the walk shall.
+    logging.getLogger("mcp").addHandler(logging.NullHandler())
     settings = load(scene.configuration, os.environ)
     say("authz demo: a real Envoy, a real Valkey, the service, two sample MCP servers, and a")
     say("stand-in for Authelia that is NOT FOR PRODUCTION. Everything is on this machine.")

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.demo.serving import Address, serve_forever
+from authz.demo.serving import LOOPBACK, Address, serve_forever
 
 Sample = Literal["notes", "files"]
 PATH: Final = "/mcp"
@@ -164,7 +164,8 @@ def main(argv: Sequence[str]) -> int:
     """Run one sample server until SIGTERM or SIGINT.
 
     Args:
-        argv: its name, `--port N` or `--uds PATH`, and any number of `--host AUTHORITY`.
+        argv: its name, `--port N` (and `--bind ADDRESS`) or `--uds PATH`, and any number of
+            `--host AUTHORITY`.
 
     Returns:
         the exit status.
@@ -173,12 +174,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("name", choices=get_args(Sample))
     parser.add_argument("--host", action="append", default=[], help="a Host header to answer to")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--port", type=int, help="a port of 127.0.0.1; wants --host")
+    where.add_argument("--port", type=int, help="a port of --bind; wants --host")
     where.add_argument("--uds", type=Path, help="a Unix socket, made with mode 600")
+    parser.add_argument("--bind", default=LOOPBACK, help="an IPv4 address (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.port is not None and not options.host:
         parser.error("--port wants --host: a browser can reach a port")
-    serve_forever(app(options.name, options.host), Address(options.port or 0, options.uds))
+    where_to = Address(options.port or 0, options.uds, options.bind)
+    serve_forever(app(options.name, options.host), where_to)
     return 0
 
 

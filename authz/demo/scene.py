@@ -1,7 +1,8 @@
 """What the demonstration is made of: names, people, clients, authz.yaml, other people's parts.
 
 Law: everything is made on the spot in one folder, for one run; nothing in it is of use elsewhere.
-The clients here are registered at the issuer by hand, as `login: direct` has it.
+With `login: direct` clients are registered at the issuer by hand, and here are those; what is
+otherwise with the front door is in `front_door`.
 """
 
 import asyncio
@@ -18,14 +19,16 @@ from typing import Final, Protocol
 
 import pyotp
 
+from authz.config.rules import Login
 from authz.config.scalars import Unix
-from authz.demo.certificates import Paths, make
+from authz.demo import front_door
 from authz.demo.issuer import IssuerConfig, RegisteredClient, User, to_json
 from authz.demo.person import FORMS, Person
 from authz.demo.portals import Portal
 from authz.local import probe
 from authz.local.deployment import Extras
 from authz.local.part import Part
+from authz.setup.certificates import Paths, make
 
 CALLBACK: Final = "http://127.0.0.1/callback"
 OFFLINE: Final = "offline_access"
@@ -152,8 +155,15 @@ class Issuer(Protocol):
         """Return how its log-in pages are answered."""
         ...
 
-    def part(self, place: Place, who: People, machine_secret: str) -> Part:
-        """Write its configuration and return it as a part."""
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+        """Write its configuration and return it as a part.
+
+        Args:
+            place: where it runs; with the front door its key pair is there already.
+            who: the people.
+            machine_secret: of the client `nightly-backup`.
+            login: where clients log in.
+        """
         ...
 
 
@@ -175,9 +185,13 @@ class StandIn:
 
     portal: Portal = FORMS
 
-    def part(self, place: Place, who: People, machine_secret: str) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
         """Write its configuration and return it as a part."""
-        config = IssuerConfig(place.issuer, _users(who), clients(place.gateway, machine_secret))
+        known = clients(place.gateway, machine_secret)
+        if login == "front_door":
+            # Of those that are registered by hand only the machine is left.
+            known = (*front_door.clients(place.gateway, place.folder), known[-1])
+        config = IssuerConfig(place.issuer, _users(who), known)
         path = place.folder / "issuer.json"
         path.touch(0o600)
         path.write_text(to_json(config))
@@ -238,6 +252,7 @@ class Scene:
         configuration: the path of authz.yaml.
         issuer: who logs people in.
         extras: the parts besides ours.
+        login: where clients log in: at the issuer itself, or at the front door.
     """
 
     place: Place
@@ -247,6 +262,7 @@ class Scene:
     configuration: Path
     issuer: Issuer
     extras: Extras
+    login: Login = "direct"
 
 
 def write(
@@ -254,6 +270,9 @@ def write(
     issuer: Issuer | None = None,
     change: Callable[[str], str] = str,
     who: People | None = None,
+    *,
+    login: Login = "direct",
+    age: str = "1m",
 ) -> Scene:
     """Write all files of a demonstration.
 
@@ -262,13 +281,16 @@ def write(
         issuer: who logs people in; the stand-in by default.
         change: makes authz.yaml another one: tests sabotage rules with it.
         who: the people; new ones by default.
+        login: where clients log in.
+        age: with the front door, how old a log-in may be that deletes a note.
     """
     issuer = StandIn() if issuer is None else issuer
     who = people() if who is None else who
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [f"{name}.{place.domain}" for name in ("mcp", "auth")]
     certificates = make(place.folder / "tls", [*names, _LOOPBACK])
-    text = _CONFIGURATION.format(
+    door = login == "front_door"
+    text = (front_door.CONFIGURATION if door else _CONFIGURATION).format(
         issuer=place.issuer,
         internal=place.internal,
         gateway=place.gateway,
@@ -277,17 +299,21 @@ def write(
         key=certificates.key,
         metrics=place.metrics,
         domain=place.domain,
+        door_key=front_door.write_key(place.folder) if door else "",
+        age=age,
     )
     configuration = place.folder / "authz.yaml"
     configuration.write_text(change(text))
     secret = secrets.token_urlsafe(24)
     sockets = {name: place.folder / f"{name}.sock" for name in ("notes", "files")}
-    parts = [issuer.part(place, who, secret)]
+    parts = [issuer.part(place, who, secret, login)]
     parts += [_sample(name, path) for name, path in sockets.items()]
     upstreams = {name: Unix(str(path)) for name, path in sockets.items()}
+    if door:
+        upstreams["board"] = upstreams["notes"]
     # The walk tells what happens; the decision log is in its file.
     extras = Extras(tuple(parts), upstreams, quiet=True)
-    return Scene(place, who, secret, certificates, configuration, issuer, extras)
+    return Scene(place, who, secret, certificates, configuration, issuer, extras, login)
 
 
 def _sample(name: str, path: Path) -> Part:

@@ -1,6 +1,7 @@
 """How the demonstration's ASGI applications are served: on a free loopback port or a Unix socket.
 
-Law: a Unix socket is made for its owner alone (mode 600); a port is of 127.0.0.1 only.
+Law: a Unix socket is made for its owner alone (mode 600); a port is of 127.0.0.1, unless another
+address is named: in a container, whose networks then say who may come.
 """
 
 import asyncio
@@ -22,12 +23,14 @@ class Address:
     """Say where to listen.
 
     Attributes:
-        port: a port of 127.0.0.1; 0 for one that the system chooses.
+        port: a port of `host`; 0 for one that the system chooses.
         uds: the path of a Unix socket instead.
+        host: an IPv4 address of this machine.
     """
 
     port: int = 0
     uds: Path | None = None
+    host: str = LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def bind(address: Address) -> socket.socket:
     try:
         if address.uds is None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((LOOPBACK, address.port))
+            bound.bind((address.host, address.port))
         else:
             address.uds.unlink(missing_ok=True)
             bound.bind(str(address.uds))

@@ -5,6 +5,7 @@ the walk.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ import httpx
 
 _SHOWN: Final = ("www-authenticate", "retry-after", "ratelimit", "allow")
 _LONGEST: Final = 150
+_LINK: Final = re.compile(
+    r"(https://[^\s?]+\?[a-z]+=)\S+"
+)  # a sealed link is long, and nobody's to read
 _MODERN: Final = "2026-07-28"
 _META: Final = "io.modelcontextprotocol"
 
@@ -120,7 +124,8 @@ def _words(response: httpx.Response) -> str:
         return str(response.headers.get("content-type", ""))
     error = document.get("error") if isinstance(document, dict) else None
     if isinstance(error, dict):
-        return f"{reason_of(response)}: {error.get('message', '')}"
+        words = _LINK.sub(r"\1…", str(error.get("message", "")))
+        return f"{reason_of(response)}: {words}"
     return _cut(json.dumps(document))
 
 

@@ -1,12 +1,14 @@
-"""The scripted walk: what a gateway with Authelia behind it does, step by step, for all to see.
+"""The scripted walk with `login: direct`: what a gateway before Authelia does, step by step.
+
+What every walk is made of is here too; that of the front door is `front_walk`.
 
 Law: every step asserts status, header and reason. Log-ins and calls are made by the official MCP
 client; what it would hide (statuses, headers) is asked for once more over plain HTTP.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -176,16 +178,28 @@ class Walk:
         """Return the gateway's public URL."""
         return self.scene.place.gateway
 
+    def storage(self, client_id: str) -> Storage:
+        """Return what the client knows when it begins: who it is."""
+        return _storage(client_id)
+
+    def kept(self, client_id: str, server: str, storage: Storage) -> None:
+        """Take notice of what a client has kept after a call."""
+
+    def browser(self, who: Person) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        """Return a browser for a person: a new one, without a session."""
+        del who
+        return self.network.browser()
+
     async def call(
         self, server: str, client_id: str, who: Person, tool: str, mode: str = "2026-07-28"
     ) -> dict[str, Any]:
         """Let the official client log in, list the tools and call one; return what it says."""
         url = f"{self.gateway}/{server}"
-        storage = _storage(client_id)
+        storage = self.storage(client_id)
         async with AsyncExitStack() as stack:
             login = LogIn(
                 who,
-                await stack.enter_async_context(self.network.browser()),
+                await stack.enter_async_context(self.browser(who)),
                 self.scene.issuer.portal,
             )
             auth = provider(url, client_id, CALLBACK, login, storage)
@@ -198,17 +212,18 @@ class Walk:
             insist(tool in tools, f"the tool {tool}")
             result = await client.call_tool(tool, {})
             insist(not result.is_error, "an answer of the tool")
-            told = dict(result.structured_content or {})
-            self.trail.came(f"tools/call {tool}: {told}")
+            seen = dict(result.structured_content or {})
+            self.trail.came(f"tools/call {tool}: {seen}")
         if storage.tokens is not None:
             self.tokens[f"{client_id} {server}"] = storage.tokens.access_token
-        return told
+        self.kept(client_id, server, storage)
+        return seen
 
     async def log_in(self, server: str, client_id: str, who: Person) -> str:
         """Let the official client log in for a server that then refuses; return the token."""
         url = f"{self.gateway}/{server}"
-        storage = _storage(client_id)
-        async with self.network.browser() as browser:
+        storage = self.storage(client_id)
+        async with self.browser(who) as browser:
             login = LogIn(who, browser, self.scene.issuer.portal)
             auth = provider(url, client_id, CALLBACK, login, storage)
             self.trail.sent(f"official client (legacy) connects to {url} as {client_id}")
@@ -217,7 +232,7 @@ class Walk:
                 async with connect(self.network, url, auth, "legacy"):
                     admitted = True
             except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
-                self.trail.came(f"the client says: {'; '.join(_told(refused))}")
+                self.trail.came(f"the client says: {'; '.join(told(refused))}")
         insist(not admitted, "that the client is not let in")
         insist(storage.tokens, "a token of the log-in")
         assert storage.tokens is not None
@@ -282,7 +297,8 @@ class Walk:
         return token
 
 
-_STEPS: Final[tuple[tuple[str, Callable[[Walk], Awaitable[None]]], ...]] = (
+Step = tuple[str, Callable[[Any], Awaitable[None]]]
+_STEPS: Final[tuple[Step, ...]] = (
     ("Ask without a token: a challenge that names the metadata", Walk.without_a_token),
     ("Read the metadata of the server: who to log in at", Walk.metadata),
     (
@@ -318,19 +334,28 @@ _STEPS: Final[tuple[tuple[str, Callable[[Walk], Awaitable[None]]], ...]] = (
 
 async def walk(scene: Scene, say: Say) -> list[str]:
     """Walk through a scene that runs; return the names of the steps that went otherwise."""
-    ports = {f"{name}.{scene.place.domain}": scene.place.port for name in ("mcp", "auth")}
-    network = Network(ports, scene.certificates.authority)
-    trail = Trail(say)
+    trail, network = Trail(say), network_of(scene)
     async with network.browser() as http:
-        walker = Walk(scene, trail, network, http)
-        for title, step in _STEPS:
-            trail.title(title)
-            try:
-                await step(walker)
-            except Exception as error:  # noqa: BLE001 - the SDK raises groups of anything; the walk goes on
-                trail.wrong(title, "; ".join(_told(error)))
-            else:
-                trail.right()
+        return await take(Walk(scene, trail, network, http), _STEPS)
+
+
+def network_of(scene: Scene) -> Network:
+    """Return how the names of a scene are reached."""
+    ports = {f"{name}.{scene.place.domain}": scene.place.port for name in ("mcp", "auth")}
+    return Network(ports, scene.certificates.authority)
+
+
+async def take(walker: Walk, steps: Sequence[Step]) -> list[str]:
+    """Take every step, also after one that went otherwise; return the names of those."""
+    trail = walker.trail
+    for title, step in steps:
+        trail.title(title)
+        try:
+            await step(walker)
+        except Exception as error:  # noqa: BLE001 - the SDK raises groups of anything; the walk goes on
+            trail.wrong(title, "; ".join(told(error)))
+        else:
+            trail.right()
     return trail.failed
 
 
@@ -343,8 +368,8 @@ def _storage(client_id: str) -> Storage:
     return Storage(known)
 
 
-def _told(error: BaseException) -> list[str]:
+def told(error: BaseException) -> list[str]:
     """Return the words of an exception, or of all in a group."""
     if isinstance(error, BaseExceptionGroup):
-        return [words for each in error.exceptions for words in _told(each)]
+        return [words for each in error.exceptions for words in told(each)]
     return [str(error) if isinstance(error, OtherwiseError) else f"{type(error).__name__}: {error}"]

@@ -49,7 +49,7 @@ def _mode(path: Path) -> int:
 def _unseen(settings: Settings) -> Iterator[Finding]:
     """Say what only Authelia's own configuration tells."""
     config = settings.config
-    assured = [name for name, client in config.clients.items() if client.assurance is not None]
+    assured = [name for name, client in config.named.items() if client.assurance is not None]
     if assured:
         names = ", ".join(assured)
         yield note(

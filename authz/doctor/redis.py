@@ -42,8 +42,10 @@ _SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 Command = tuple[str | bytes | int, ...]
 
 
-async def examine(options: RedisOptions, clock: Callable[[], float] = time.time) -> list[Finding]:
-    """Look at the Redis of a configuration."""
+async def examine(
+    options: RedisOptions, clock: Callable[[], float] = time.time, *, front_door: bool = False
+) -> list[Finding]:
+    """Look at the Redis of a configuration; `front_door` tells whether it keeps log-ins too."""
     redis = Redis.from_url(
         options.url,
         username=options.username or None,
@@ -55,7 +57,7 @@ async def examine(options: RedisOptions, clock: Callable[[], float] = time.time)
         driver_info=None,
     )
     try:
-        return await _examined(redis, options, clock)
+        return await _examined(redis, options, clock, front_door=front_door)
     except NoPermissionError:
         user = options.username or "default"
         words = f"the user {user} may not even PING"
@@ -74,7 +76,7 @@ async def examine(options: RedisOptions, clock: Callable[[], float] = time.time)
 
 
 async def _examined(
-    redis: "Redis", options: RedisOptions, clock: Callable[[], float]
+    redis: "Redis", options: RedisOptions, clock: Callable[[], float], *, front_door: bool
 ) -> list[Finding]:
     await _run(redis, "PING")
     fastest = await _fastest(redis)
@@ -82,7 +84,7 @@ async def _examined(
     if fastest > options.timeout:
         words = f"an answer takes {fastest * 1000:.0f} ms; the service waits {_ms(options)} ms"
         findings.append(problem(PART, "slow", words, "put Redis nearer to authz"))
-    lacking = await _lacking(redis, options)
+    lacking = await _lacking(redis, options, front_door=front_door)
     if lacking:
         user = options.username or "default"
         words = f"the user {user} may not {', '.join(lacking)}"
@@ -116,7 +118,7 @@ def _ms(options: RedisOptions) -> str:
     return f"{options.timeout * 1000:.0f}"
 
 
-def _commands(options: RedisOptions) -> Iterator[Command]:
+def _commands(options: RedisOptions, *, front_door: bool) -> Iterator[Command]:
     """Yield each command of the ledger and of its script, in a form that changes nothing of it."""
     keys = Keys(options.deployment)
     own = keys.bucket(f"doctor-{secrets.token_hex(8)}")
@@ -135,11 +137,18 @@ def _commands(options: RedisOptions) -> Iterator[Command]:
     yield ("HDEL", keys.revocations, b"doctor:nobody")
     yield ("SCRIPT LOAD", _SCRIPT)
     yield ("EVALSHA", _SHA, 1, own)
+    if front_door:
+        yield ("GET", own)
+        yield ("EXPIRE", own, 1)
+        yield ("HGET", keys.revocations, b"doctor")
+        yield ("HLEN", keys.revocations)
+        yield ("SCAN", 0, "MATCH", own, "COUNT", 1)
+        yield ("DEL", own)
 
 
-async def _lacking(redis: "Redis", options: RedisOptions) -> list[str]:
+async def _lacking(redis: "Redis", options: RedisOptions, *, front_door: bool) -> list[str]:
     lacking = []
-    for command in _commands(options):
+    for command in _commands(options, front_door=front_door):
         try:
             await _run(redis, *command)
         except NoPermissionError:

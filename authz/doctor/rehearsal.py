@@ -44,7 +44,7 @@ class _Attempt:
 
 
 async def rehearse(config: Config, metadata: Mapping[str, object]) -> list[Finding]:
-    """Let every client with redirect URIs begin to log in for every server it may use."""
+    """Let every direct client with redirect URIs begin to log in for every server it may use."""
     address = IssuerAddress(config.issuer.url, config.issuer.internal)
     try:
         target = address.endpoint("authorization_endpoint", metadata.get("authorization_endpoint"))
@@ -102,18 +102,14 @@ class _Asking:
 
 
 def _untried(config: Config) -> Iterator[Finding]:
-    for name, client in config.clients.items():
-        if client.machine:
-            continue
+    for name, client in config.direct.items():
         if not client.redirect_uris:
             words = f"{name} was not tried: authz.yaml does not name its redirect_uris"
             yield note(PART, "not_tried", words, f"write clients.{name}.redirect_uris")
 
 
 def _attempts(config: Config) -> Iterator[_Attempt]:
-    for name, client in config.clients.items():
-        if client.machine:
-            continue
+    for name, client in config.direct.items():
         for uri in client.redirect_uris:
             for server in usable(config, name, client):
                 scopes = (*_asked(config, client, server), OFFLINE)

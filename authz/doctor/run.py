@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from authz.config.load import Settings
-from authz.doctor import envoy, files, issuer, redis, rehearsal, token
-from authz.doctor.finding import Finding, note
+from authz.doctor import envoy, files, front_door, issuer, redis, rehearsal, token
+from authz.doctor.finding import Finding, note, problem
 from authz.doctor.introspection import asking
 from authz.server.redis_options import redis_options
 
@@ -50,6 +50,7 @@ async def examine(
     findings += found.findings
     if asked.rehearse and found.metadata:
         findings += await rehearsal.rehearse(settings.config, found.metadata)
+        findings += await front_door.examine(settings, found.metadata)
     async with asking(settings) as who:
         if who is not None and found.metadata:
             findings += await who.examine(settings)
@@ -61,9 +62,14 @@ async def examine(
             principals += [one.principal] if one.principal is not None else []
     findings += token.compare(principals)
     options = redis_options(settings, env)
-    if options is None:
+    if options is None and settings.config.front_door is not None:
+        words = "neither authz.yaml nor the environment names one, and the front door needs it"
+        findings.append(problem("redis", "none", words, "write redis.url, or start `authz up`"))
+    elif options is None:
         words = "limits, revocations and step-ups are kept in the process: a restart forgets them"
         findings.append(note("redis", "none", words, "redis.url in authz.yaml"))
     else:
-        findings += await redis.examine(options, clock)
+        findings += await redis.examine(
+            options, clock, front_door=settings.config.front_door is not None
+        )
     return findings + envoy.examine(settings, asked.admin, named=asked.admin_named)

@@ -84,6 +84,12 @@ async def examine(
         mend = "see what is said of issuer.introspection"
         return Examined((problem(PART, "not_asked", words, mend),))
     findings = [ok(PART, "verified", f"it verifies: {_whose(principal)}")]
+    door = settings.policy.front_door
+    if door is not None and principal.client_id in door.clients:
+        words = (
+            "it is of the front door: its log-in is on record in Redis, where `authz explain` looks"
+        )
+        return Examined((*findings, note(PART, "front_door", words)), principal)
     findings += _servers(principal, settings.policy, now)
     return Examined(tuple(findings), principal)
 
@@ -175,7 +181,7 @@ def _server(principal: Principal, policy: Policy, server: Server, now: float) ->
     decision = authorize(Call(server, request, ""), principal, policy, now)
     if not isinstance(decision, Deny):
         if decision.query.step_up is not None:
-            words = f"{server.name}: it would do after a step-up, which is not built yet"
+            words = f"{server.name}: it would do after a step-up"
             return problem(PART, "second_factor", words, _second_factor(principal))
         return ok(PART, "admitted", f"{server.name}: it would do")
     diagnosis, words, mend = _why(decision, principal, policy, server)

@@ -11,7 +11,7 @@ from typing import Final
 
 from authz.core.principal import Client, Person
 from authz.core.strict_json import StrictJsonError, loads
-from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
+from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 from authz.ledger.records import Revocation
 
 LONGEST_NAME: Final = 256
@@ -25,7 +25,8 @@ class Target:
 
     Attributes:
         field: of the revocations (authz.ledger.keys).
-        issuer, name: the person's subject or the client's id with its issuer; empty otherwise.
+        issuer, name: the person's subject, the client's id or the grant's, with its issuer; empty
+            otherwise.
     """
 
     field: bytes
@@ -68,7 +69,7 @@ class Entry:
 
     @property
     def what(self) -> str:
-        """Return its kind: token, person, client, everything, or unknown."""
+        """Return its kind: token, person, client, grant, everything, or unknown."""
         kind = self.id.partition(":")[0]
         return kind if kind in _PROOFS else "unknown"
 
@@ -102,6 +103,11 @@ def client(which: Client) -> Target:
     return Target(client_field(which), which.issuer, which.client_id)
 
 
+def grant(issuer: str, which: str) -> Target:
+    """Name the tokens and step-ups of a grant of the front door."""
+    return Target(grant_field(issuer, which), issuer, which)
+
+
 def everything() -> Target:
     """Name all tokens."""
     return Target(EVERYTHING)
@@ -112,6 +118,7 @@ _PROOFS: Final[Mapping[str, Callable[[str, str], bytes | None]]] = {
     "token": lambda _issuer, _name: None,
     "person": lambda issuer, name: person_field(Person(issuer, name)),
     "client": lambda issuer, name: client_field(Client(issuer, name)),
+    "grant": grant_field,
     "everything": lambda _issuer, _name: None,
 }
 

@@ -37,6 +37,14 @@ class Keys:
         name = digest(*key.person, key.grant, key.server)
         return self._tag + b"step-up:" + name.encode()
 
+    def log_in(self, token: str) -> bytes:
+        """Return the key of the log-in behind a token, which is named by its hex SHA-256."""
+        return self._tag + b"log-in:" + token.encode("ascii")
+
+    def page(self, kind: str, name: str) -> bytes:
+        """Return the key of what the pages keep: a fixed word, and a digest or a random name."""
+        return self._tag + f"{kind}:{name}".encode("ascii")
+
     def bucket(self, bucket: str) -> bytes:
         """Return the key of a limit's bucket (`authz.core.limits.bucket_id`)."""
         return self._tag + b"limit:" + bucket.encode("utf-8", "surrogatepass")
@@ -55,3 +63,11 @@ def person_field(person: Person) -> bytes:
 def client_field(client: Client) -> bytes:
     """Return the field of the revocations that revokes a client's tokens."""
     return b"client:" + digest(*client).encode()
+
+
+def grant_field(issuer: str, grant: str) -> bytes:
+    """Return the field of the revocations that revokes a grant of the front door.
+
+    Its tokens, and its step-ups with them: those belong to the grant alone.
+    """
+    return b"grant:" + digest(issuer, grant).encode()

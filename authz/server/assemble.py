@@ -5,6 +5,7 @@ forgets no key, no verified token and no count that it need not forget.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,16 +16,24 @@ from pydantic import SecretStr
 from authz.config.load import Settings
 from authz.config.model import Issuer
 from authz.config.model import Redis as RedisConfig
-from authz.ledger.redis import RedisOptions
+from authz.config.problems import ConfigErrors, Problem
+from authz.core.policy import FrontDoor, StepUpTelling
+from authz.ledger.keys import Keys
+from authz.ledger.log_ins import LogIns
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
 from authz.server.counting import Counting
 from authz.server.introspecting import Introspecting
 from authz.server.redis_options import redis_options
+from authz.server.step_up_links import StepUpLinks, StepUpOffers
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import issuer_client
+from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
+from authz.tokens.sealing import Sealer, sealing_secrets
 from authz.tokens.verifier import TokenVerifier
 
 # Seconds for the ledger on top of the issuer's deadline; Envoy waits 100 ms longer than that
@@ -36,13 +45,20 @@ _CONNECT: Final = 5.0
 class Identity:
     """Own what verifies the tokens of one issuer."""
 
-    def __init__(self, issuer: Issuer, credential: SecretStr | None, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        issuer: Issuer,
+        credential: SecretStr | None,
+        recorder: Recorder,
+        front_door: FrontDoorTokens | None = None,
+    ) -> None:
         """Build the key set and the verifier; nothing is fetched yet.
 
         Args:
             issuer: the section of authz.yaml.
             credential: what introspection is allowed with; None where it is not configured.
             recorder: where faults go.
+            front_door: what knows its tokens; None without front door.
         """
         self._recorder = recorder
         self._max_age = issuer.keys.max_age
@@ -63,7 +79,7 @@ class Identity:
                 issuer, issuer.introspection, credential, rules, recorder
             )
         introspector = None if self._introspecting is None else self._introspecting.introspector
-        self.verifier = TokenVerifier(self.keys, rules, algorithms, introspector)
+        self.verifier = TokenVerifier(self.keys, rules, algorithms, introspector, front_door)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -110,9 +126,11 @@ class _Sources:
 
     issuer: Issuer
     credential: SecretStr | None
+    front_door: frozenset[str] | None  # our clients at the issuer
     redis: RedisConfig
     options: RedisOptions | None
     workers: int
+    step_up: tuple[SecretStr | None, SecretStr | None, str, StepUpTelling] | None
 
 
 class Assembly:
@@ -121,7 +139,8 @@ class Assembly:
     Attributes:
         identity: what verifies tokens.
         counting: what counts and remembers.
-        sources: what the two were built from.
+        offers: what offers step-ups; None where none are offered.
+        sources: what they were built from.
         snapshot: what decisions are made with.
     """
 
@@ -136,24 +155,39 @@ class Assembly:
 
         Raises:
             OSError: where a secret cannot be read.
+            ConfigErrors: where there is a front door, and no Redis or no key to seal with for it.
         """
         config = settings.config
         options = redis_options(settings, env)
-        credential = settings.secrets.introspection
+        door = settings.policy.front_door
+        check_redis(settings, options)
         self.sources = _Sources(
-            config.issuer, credential, config.redis, options, config.service.workers
-        )
-        self.identity = _kept_identity(self.sources, before) or Identity(
-            config.issuer, credential, recorder
+            config.issuer,
+            settings.secrets.introspection,
+            None if door is None else door.clients,
+            config.redis,
+            options,
+            config.service.workers,
+            None if door is None else _step_up_sources(settings, door),
         )
         self.counting = _kept_counting(self.sources, before) or Counting(
             config.redis, options, config.service.workers, recorder
+        )
+        self.identity = _kept_identity(self.sources, before, self.counting) or Identity(
+            config.issuer,
+            settings.secrets.introspection,
+            recorder,
+            front_door_tokens(settings, options, self.counting.remote),
+        )
+        self.offers = _kept_offers(self.sources, before, self.counting) or _offers(
+            self.sources, self.counting.remote
         )
         self.snapshot = Snapshot(
             settings.policy,
             self.identity.verifier,
             self.counting.ledger,
             config.issuer.deadline + _LEDGER,
+            self.offers,
         )
 
     def start(self) -> None:
@@ -187,19 +221,100 @@ class Assembly:
         """Close the parts, but for those that another assembly has taken over."""
         if keep is None or keep.identity is not self.identity:
             await self.identity.aclose()
+        if self.offers is not None and (keep is None or keep.offers is not self.offers):
+            await self.offers.aclose()
         if keep is None or keep.counting is not self.counting:
             await self.counting.aclose()
 
 
 _POLL: Final = 0.02
+_NO_REDIS: Final = Problem(
+    "authz.yaml",
+    0,
+    0,
+    "redis.url",
+    "the front door keeps its log-ins in Redis, and there is none",
+    "write redis.url, or leave front_door out",
+)
 
 
-def _kept_identity(sources: _Sources, before: Assembly | None) -> Identity | None:
+def check_redis(settings: Settings, options: RedisOptions | None) -> None:
+    """Refuse a front door that could keep no log-in.
+
+    Raises:
+        ConfigErrors: where there is a front door, and no Redis.
+    """
+    if settings.policy.front_door is not None and options is None:
+        raise ConfigErrors([_NO_REDIS])
+
+
+def front_door_tokens(
+    settings: Settings, options: RedisOptions | None, remote: RedisLedger | None
+) -> FrontDoorTokens | None:
+    """Return what knows the tokens of the front door, by their records in Redis."""
+    door = settings.policy.front_door
+    if door is None or options is None or remote is None:
+        return None
+    return FrontDoorTokens(door.clients, LogIns(remote.command, Keys(options.deployment)))
+
+
+def _step_up_sources(
+    settings: Settings, door: FrontDoor
+) -> tuple[SecretStr | None, SecretStr | None, str, StepUpTelling] | None:
+    secrets = settings.secrets
+    if door.step_up is StepUpTelling.OFF:
+        return None
+    return secrets.front_door, secrets.sealing, settings.config.gateway.url, door.step_up
+
+
+def _offers(sources: _Sources, remote: RedisLedger | None) -> StepUpOffers | None:
+    """Return what offers step-ups.
+
+    Raises:
+        ConfigErrors: where there is nothing to seal links with.
+    """
+    if sources.step_up is None or sources.options is None or remote is None:
+        return None
+    key, file, gateway, mode = sources.step_up
+    if key is None:
+        raise ConfigErrors([_unsealed("key_file", "it was not read")])
+    try:
+        secrets = sealing_secrets(
+            None if file is None else file.get_secret_value(), key.get_secret_value()
+        )
+    except ValueError as error:
+        raise ConfigErrors([_unsealed("seal_file", str(error))]) from None
+    capabilities = Capabilities(remote.command, Keys(sources.options.deployment))
+    return StepUpOffers(StepUpLinks(Sealer(secrets, time.time), gateway), capabilities, mode)
+
+
+def _unsealed(field: str, wrong: str) -> Problem:
+    right = "give a file whose keys have 32 characters or more"
+    return Problem("authz.yaml", 0, 0, f"front_door.{field}", wrong, right)
+
+
+def _kept_offers(
+    sources: _Sources, before: Assembly | None, counting: Counting
+) -> StepUpOffers | None:
+    if before is None or before.counting is not counting:
+        return None
+    return before.offers if before.sources.step_up == sources.step_up else None
+
+
+def _kept_identity(
+    sources: _Sources, before: Assembly | None, counting: Counting
+) -> Identity | None:
     if before is None:
         return None
     was = before.sources
-    same = (was.issuer, was.credential) == (sources.issuer, sources.credential)
-    return before.identity if same else None
+    same = (was.issuer, was.credential, was.front_door) == (
+        sources.issuer,
+        sources.credential,
+        sources.front_door,
+    )
+    # With a front door it reads log-ins through the ledger's connections.
+    kept = sources.front_door is None or before.counting is counting
+    return before.identity if same and kept else None
 
 
 def _kept_counting(sources: _Sources, before: Assembly | None) -> Counting | None:

@@ -29,11 +29,12 @@ from authz.core.policy import Policy
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
+from authz.core.step_up import Offer
 from authz.envoy import codec
 from authz.server.refusals import Refusals
 from authz.telemetry.recorder import Recorder
 
-_FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
+FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
 # The longest body in which the id of a refused request is looked for: whoever has no token yet
 # sends short messages, and strangers must not make us read long ones.
 _ID_BODY: Final = 16 * 1024
@@ -69,6 +70,18 @@ class TokenVerifier(Protocol):
         ...
 
 
+class Offers(Protocol):
+    """Offer step-ups."""
+
+    def admitted(self, allow: Allow) -> None:
+        """Take notice of an admitted request, at once."""
+        ...
+
+    async def offer(self, deny: Deny) -> Offer | None:
+        """Return the step-up that a refusal offers, as its client is told of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Hold all that one configuration means; a reload swaps it whole.
@@ -78,12 +91,14 @@ class Snapshot:
         verifier: for the tokens of the policy's issuer.
         ledger: revocations, step-ups, limits.
         deadline: seconds after which any check is answered, come what may.
+        offers: the step-ups that refusals offer; None where none are offered.
     """
 
     policy: Policy
     verifier: TokenVerifier
     ledger: Ledger
     deadline: float
+    offers: Offers | None = None
 
 
 class Check:
@@ -106,11 +121,12 @@ class Check:
         """Answer one CheckRequest. Raises nothing but CancelledError."""
         started = time.perf_counter()
         request: HttpRequest | None = None
+        snapshot = self.snapshot
         with self._recorder.metrics.in_flight.track_inprogress():
             try:
                 request = codec.decode(raw)
-                decision = await self._decide(request)
-                answer = _encode(decision, request)
+                decision = await self._decide(request, snapshot)
+                answer = _encode(decision, request, await _offered(decision, snapshot))
             except Refused as refused:
                 decision = Deny(refused.reason, refused.detail)
                 answer = _encode(decision, request)
@@ -125,8 +141,7 @@ class Check:
         self._recorder.crash(error)
         return Deny(Reason.INTERNAL, detail), codec.FALLBACK_DENY
 
-    async def _decide(self, request: HttpRequest) -> Decision:
-        snapshot = self.snapshot
+    async def _decide(self, request: HttpRequest, snapshot: Snapshot) -> Decision:
         call = read(request, snapshot.policy)
         if isinstance(call, Deny):
             return call
@@ -154,9 +169,11 @@ class Check:
             except Refused as refused:
                 self._refusals.bad_token(address, self._clock())
                 return denied(refused, call.server)
-            except Unavailable:
+            except Unavailable as fault:
                 # Made-up tokens hold a call each for the whole deadline while the issuer hangs.
-                self._refusals.bad_token(address, self._clock())
+                # For a log-in the ledger is asked only of a token whose signature has verified.
+                if fault.dependency != "redis":
+                    self._refusals.bad_token(address, self._clock())
                 raise
         wait = self._refusals.principal_must_wait(principal, self._clock())
         if wait is not None:
@@ -193,14 +210,24 @@ def _too_many(call: Call, wait: int) -> Deny:
 
 
 def _unavailable(call: Call, dependency: str, detail: str) -> Deny:
-    return Deny(_FAULTS.get(dependency, Reason.INTERNAL), detail, call.server)
+    return Deny(FAULTS.get(dependency, Reason.INTERNAL), detail, call.server)
 
 
-def _encode(decision: Decision, request: HttpRequest | None) -> bytes:
+async def _offered(decision: Decision, snapshot: Snapshot) -> Offer | None:
+    """Return the step-up that goes with a refusal; of an admitted request take notice."""
+    if snapshot.offers is None:
+        return None
+    if isinstance(decision, Allow):
+        snapshot.offers.admitted(decision)
+        return None
+    return None if decision.step_up is None else await snapshot.offers.offer(decision)
+
+
+def _encode(decision: Decision, request: HttpRequest | None, offer: Offer | None = None) -> bytes:
     if isinstance(decision, Allow):
         return codec.encode_allow(upstream(decision))
     request_id = "" if request is None else request.request_id
-    return codec.encode_deny(refusal(decision, _rpc_id(decision, request), request_id))
+    return codec.encode_deny(refusal(decision, _rpc_id(decision, request), request_id, offer))
 
 
 def _rpc_id(deny: Deny, request: HttpRequest | None) -> str | int | None:

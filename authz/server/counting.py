@@ -53,6 +53,11 @@ class Counting:
             )
 
     @property
+    def remote(self) -> RedisLedger | None:
+        """Return the ledger in Redis; None where there is none."""
+        return self._remote
+
+    @property
     def ledger(self) -> Ledger:
         """Return what decisions ask."""
         return self._twin if self._resilient is None else self._resilient

@@ -40,7 +40,8 @@ from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger
-from authz.server.assemble import Identity
+from authz.server.assemble import Identity, front_door_tokens
+from authz.server.check import FAULTS
 from authz.server.explain_words import bearer_words, step_words
 from authz.server.redis_options import redis_options
 from authz.telemetry.audit import Log, Record
@@ -49,7 +50,14 @@ from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
 
 _PATIENCE: Final = 2.0  # seconds for Redis: a person waits longer than a request may
-_SIGNED: Final = (Stage.SHAPE, Stage.ISSUER, Stage.KEY, Stage.SIGNATURE, Stage.CLAIMS)
+_SIGNED: Final = (
+    Stage.SHAPE,
+    Stage.ISSUER,
+    Stage.KEY,
+    Stage.SIGNATURE,
+    Stage.CLAIMS,
+    Stage.LOG_IN,
+)
 _OPAQUE: Final = (Stage.SHAPE, Stage.INTROSPECTION)
 _ELSEWHERE: Final = "kept in each worker's memory (no redis.url): it cannot be seen from here"
 
@@ -127,18 +135,29 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
         return Explanation(tuple(steps), call)
     log = _Kept()
     recorder = Recorder(Metrics(), log)
-    identity = Identity(settings.config.issuer, settings.secrets.introspection, recorder)
+    options = redis_options(settings, env)
+    remote = None if options is None else RedisLedger(replace(options, timeout=_PATIENCE))
+    identity = Identity(
+        settings.config.issuer,
+        settings.secrets.introspection,
+        recorder,
+        front_door_tokens(settings, options, remote),
+    )
     try:
         verified = await _verified(call, identity, log, steps)
         if isinstance(verified, Deny):
             return Explanation(tuple(steps), verified)
         judged = await _judged(call, verified, settings, identity, steps)
         decision = (
-            judged if isinstance(judged, Deny) else await _concluded(judged, settings, env, steps)
+            judged
+            if isinstance(judged, Deny)
+            else await _concluded(judged, settings, remote, steps)
         )
         return Explanation(tuple(steps), decision, verified)
     finally:
         await identity.aclose()
+        if remote is not None:
+            await remote.aclose()
 
 
 # --- shape, server, bearer ----------------------------------------------------------------------
@@ -183,7 +202,8 @@ async def _verified(
         deny = denied(refused, call.server)
     except Unavailable as fault:
         told = "".join(f" ({each['fault']}: {each['detail']})" for each in _faults(log))
-        deny = Deny(Reason.ISSUER_UNAVAILABLE, f"{fault.detail}{told}", call.server)
+        reason = FAULTS.get(fault.dependency, Reason.INTERNAL)
+        deny = Deny(reason, f"{fault.detail}{told}", call.server)
     steps += [Step(f"token.{each.value}", Outcome.PASSED, _STAGES[each]) for each in passed]
     if deny is not None:
         stages = _OPAQUE if call.token.count(".") < 2 else _SIGNED  # noqa: PLR2004 - of a JWS
@@ -204,6 +224,7 @@ _STAGES: Final[Mapping[Stage, str]] = {
     Stage.KEY: "its key is in the issuer's key set",
     Stage.SIGNATURE: "verifies with that key",
     Stage.CLAIMS: "as RFC 9068 asks, and not expired",
+    Stage.LOG_IN: "the front door has its log-in on record",
     Stage.INTROSPECTION: "the issuer says that it is active",
 }
 
@@ -246,14 +267,12 @@ async def _judged(
 
 
 async def _concluded(
-    pending: Pending, settings: Settings, env: Mapping[str, str], steps: list[Step]
+    pending: Pending, settings: Settings, ledger: RedisLedger | None, steps: list[Step]
 ) -> Decision:
-    options = redis_options(settings, env)
-    if options is None:
+    if ledger is None:
         steps.append(Step("ledger", Outcome.UNKNOWN, _ELSEWHERE))
         # An empty one: it knows no step-up either, and then says so.
         return conclude(pending, await _looked(MemoryLedger(time.time), pending.query))
-    ledger = RedisLedger(replace(options, timeout=_PATIENCE))
     try:
         answer = await _looked(ledger, pending.query)
     except Unavailable as fault:
@@ -261,8 +280,6 @@ async def _concluded(
         words = f"Redis does not answer ({fault.detail}); redis.mode is {mode}"
         steps.append(Step("ledger", Outcome.UNKNOWN, words, Reason.LEDGER_UNAVAILABLE))
         return Deny(Reason.LEDGER_UNAVAILABLE, words, pending.call.server)
-    finally:
-        await ledger.aclose()
     decision = conclude(pending, answer)
     steps += _ledger_steps(pending.query, answer, decision)
     return decision

@@ -66,6 +66,16 @@ def _audience(seen: Inspection, call: Call) -> str:
     return f"aud {listed(seen.principal.audience)}; the server is {wanted}"
 
 
+def _log_in(seen: Inspection, _: Call) -> str:
+    log_in = seen.principal.log_in
+    if log_in is None:
+        return "not of the front door"
+    return (
+        f"at the front door: client_id {json.dumps(log_in.client_id)}, "
+        f"grant {json.dumps(log_in.grant)}, amr {listed(log_in.amr)}"
+    )
+
+
 def _client(seen: Inspection, _: Call) -> str:
     client = json.dumps(seen.principal.client_id)
     return f"{client}, {'not named' if seen.known is None else 'named'} under clients"
@@ -105,6 +115,7 @@ _WORDS: Final[Mapping[str, Callable[[Inspection, Call], str]]] = MappingProxyTyp
     "issuer": _issuer,
     "kind": _kind,
     "audience": _audience,
+    "log_in": _log_in,
     "client": _client,
     "tool": _tool,
     "people": _people,
@@ -130,7 +141,7 @@ def _asked(rule: SecondFactor) -> str:
 def _evidence(rule: SecondFactor, proofs: tuple[Proof, ...], now: float) -> Iterable[str]:
     """Yield a line for every place that a proof may come from: what it says, and whether it does.
 
-    A log-in record is not there yet, and a step-up is asked of the ledger.
+    A step-up is asked of the ledger.
     """
     for proof in proofs:
         age = "no age" if proof.auth_time is None else f"{int(now - proof.auth_time)} s ago"
@@ -147,5 +158,5 @@ _ABSENT: Final = {
     "login": "nothing is recorded for a client that logs in directly",
     "step_up": "asked of the ledger, where nothing else is enough",
     "token": "the token has no amr",
-    "client": "authz.yaml declares no assurance of the client",
+    "client": "authz.yaml declares no assurance of the client, or it came by the front door",
 }

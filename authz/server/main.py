@@ -14,6 +14,7 @@ from authz.server import pyvoy
 from authz.server.calm import calm
 from authz.server.control import NotStarted
 from authz.server.fleet import Fleet, Plan
+from authz.server.redis_options import require_redis
 from authz.server.service import Listeners, Service
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
@@ -45,6 +46,7 @@ def serve(
     """
     text = text_of(configuration)
     settings = read(text, str(configuration), env)
+    require_redis(settings, env, configuration)
     config = settings.config
     recorder = Recorder(Metrics(), Log(config.telemetry.log))
     for problem in settings.warnings:

@@ -8,11 +8,27 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import Settings
+from authz.config.problems import ConfigErrors, Problem, Severity
 from authz.ledger.redis import RedisOptions
 
 URL: Final = "AUTHZ_REDIS_URL"
 USERNAME: Final = "AUTHZ_REDIS_USERNAME"
 PASSWORD_FILE: Final = "AUTHZ_REDIS_PASSWORD_FILE"  # noqa: S105 - the variable's name
+
+
+def require_redis(settings: Settings, env: Mapping[str, str], file: Path) -> None:
+    """Refuse to go on without a Redis where there is a front door, which keeps log-ins there.
+
+    Asked of a process, not of the file: `authz up` brings a server of its own.
+
+    Raises:
+        ConfigErrors: where neither authz.yaml (`file`) nor the environment names one.
+    """
+    config = settings.config
+    if config.front_door is not None and config.redis.url is None and URL not in env:
+        wrong = "is missing, and the front door keeps log-ins and step-ups in Redis"
+        right = f"write redis: {{url: redis://redis:6379/0}}, set {URL}, or start `authz up`"
+        raise ConfigErrors([Problem(str(file), 0, 0, "redis.url", wrong, right, Severity.ERROR)])
 
 
 def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | None:

@@ -169,15 +169,15 @@ class Service:
             return await self._reload()
 
     async def _reload(self) -> bool:
+        old = self._assembly
         try:
             settings = await asyncio.to_thread(self._load)
+            new = Assembly(settings, self._env, self._recorder, old)
         except ConfigErrors as errors:
             self._recorder.metrics.reloads.labels("refused").inc()
             problems = [str(problem) for problem in errors.problems]
             self._recorder.event("reload_refused", problems=problems)
             return False
-        old = self._assembly
-        new = Assembly(settings, self._env, self._recorder, old)
         new.start()
         # Keys of a new issuer have to be there before its tokens are judged; the old
         # configuration holds meanwhile.

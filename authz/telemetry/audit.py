@@ -72,6 +72,7 @@ def _principal(principal: Principal) -> dict[str, str]:
         "issuer": principal.issuer,
         "subject": principal.subject or "",
         "client_id": principal.client_id,
+        **({} if principal.log_in is None else {"grant": principal.log_in.grant}),
     }
 
 

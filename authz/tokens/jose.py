@@ -7,7 +7,7 @@ anything is sent anywhere.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,6 +81,21 @@ def read_jws(token: str, algorithms: frozenset[str]) -> Unverified:
     Raises:
         Refused: TOKEN_WRONG_KIND for an ID token, TOKEN_INVALID for all else.
     """
+    return _read(token, algorithms, _check_type)
+
+
+def read_id_token(token: str, algorithms: frozenset[str]) -> Unverified:
+    """Read a compact JWS that must be an ID token: `typ` is JWT or absent (RFC 7519, section 5.1).
+
+    Raises:
+        Refused: TOKEN_INVALID; for an access token too.
+    """
+    return _read(token, algorithms, _check_id_token_type)
+
+
+def _read(
+    token: str, algorithms: frozenset[str], check_type: Callable[[Mapping[str, object]], None]
+) -> Unverified:
     if len(token) > MAX_TOKEN or _JWT.match(token) is None:
         raise Refused(Reason.TOKEN_INVALID, "not three base64url segments")
     signed, _, signature = token.rpartition(".")
@@ -88,7 +103,7 @@ def read_jws(token: str, algorithms: frozenset[str]) -> Unverified:
     header = _json_object(_octets(first))
     _check_members(header)
     algorithm = _algorithm(header, algorithms)
-    _check_type(header)
+    check_type(header)
     key_id = _key_id(header)
     _octets(signature)
     return Unverified(algorithm, key_id, signed.encode("ascii"), _json_object(_octets(second)))
@@ -132,6 +147,13 @@ def _check_type(header: Mapping[str, object]) -> None:
         raise Refused(Reason.TOKEN_WRONG_KIND, "typ is JWT, as of an ID token")
     if name not in _ACCESS_TOKEN_TYPES:
         raise Refused(Reason.TOKEN_INVALID, "typ is not at+jwt")
+
+
+def _check_id_token_type(header: Mapping[str, object]) -> None:
+    kind = header.get("typ", "JWT")
+    name = kind.lower() if isinstance(kind, str) else ""
+    if name not in _OTHER_TOKEN_TYPES:
+        raise Refused(Reason.TOKEN_INVALID, "typ is not JWT")
 
 
 def _key_id(header: Mapping[str, object]) -> str | None:

@@ -92,12 +92,13 @@ def _check_kind(answer: Mapping[str, object]) -> None:
 def agreed(known: Principal, said: Principal) -> Principal:
     """Return a principal as far as the token and the issuer's statement on it agree.
 
-    Scopes and audience may have become fewer, never more.
+    Scopes and audience may have become fewer, never more. The log-in behind a token of the front
+    door stays: the issuer knows nothing of it, and names the client that it signed for.
 
     Raises:
         Refused: TOKEN_INVALID where the statement is about somebody else.
     """
-    if (known.issuer, known.client_id, known.subject) != (
+    if (known.issuer, known.signed_for or known.client_id, known.subject) != (
         said.issuer,
         said.client_id,
         said.subject,

@@ -1,8 +1,9 @@
-"""From a bearer token to a principal: shape, issuer, key, signature, claims, in that order.
+"""From a bearer token to a principal: shape, issuer, key, signature, claims, log-in; in that order.
 
 Law: nothing is asked of the issuer for a token that cannot be good, and no principal of a signed
 token is built or remembered before its signature was verified with the key's own algorithm. What
-looks signed is never introspected in place of that.
+looks signed is never introspected in place of that. A token of the front door is nobody's without
+the record of its log-in, which is asked for once its signature has verified.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.tokens.cache import PrincipalCache
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
+from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.introspection import Introspector
 from authz.tokens.jose import MAX_TOKEN, Unverified, is_opaque, read_jws
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, VerificationKey, check_algorithms
@@ -29,13 +31,18 @@ _DOTS: Final = 2  # of a compact JWS; an opaque token has fewer
 
 
 class Stage(Enum):
-    """Name what a token passes, in this order; an opaque one the first and the last alone."""
+    """Name what a token passes, in this order.
+
+    LOG_IN is passed by tokens of the front door only; an opaque token passes the first and the
+    last alone.
+    """
 
     SHAPE = "shape"
     ISSUER = "issuer"
     KEY = "key"
     SIGNATURE = "signature"
     CLAIMS = "claims"
+    LOG_IN = "log_in"
     INTROSPECTION = "introspection"
 
 
@@ -52,13 +59,15 @@ class TokenVerifier:
         rules: ClaimRules,
         algorithms: frozenset[str] = DEFAULT_ALGORITHMS,
         introspector: Introspector | None = None,
+        front_door: FrontDoorTokens | None = None,
         *,
         clock: Callable[[], float] = time.time,
         capacity: int = _CAPACITY,
     ) -> None:
         """Take the issuer's keys and rules; `clock` gives seconds since the epoch.
 
-        Without an introspector opaque tokens are refused.
+        Without an introspector opaque tokens are refused. Without a front door no client id is
+        ours.
 
         Raises:
             ValueError: where an algorithm is not an asymmetric signature.
@@ -67,6 +76,7 @@ class TokenVerifier:
         self._rules = rules
         self._algorithms = check_algorithms(algorithms)
         self._introspector = introspector
+        self._front_door = front_door
         self._clock = clock
         self._cache = PrincipalCache(capacity)
         self._jws = jwt.PyJWS(sorted(self._algorithms))
@@ -83,7 +93,7 @@ class TokenVerifier:
         # A signed token that was confirmed is known to the introspector too; it is good for
         # nothing without its signature.
         if self._introspector is not None and token.count(".") < _DOTS:
-            return self._introspector.known(token)
+            return self._not_ours(self._introspector.known(token))
         return self._cache.get(_digest(token), self._clock() if now is None else now)
 
     async def verify(
@@ -97,10 +107,11 @@ class TokenVerifier:
             passed: told of each stage that the token has passed; of none where it is known.
 
         Raises:
-            Refused: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED, or
-                AUDIENCE_MISMATCH for a token that is for nobody.
-            Unavailable: where the issuer has to be asked, for a key or about an opaque token, and
-                does not answer in time.
+            Refused: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED,
+                AUDIENCE_MISMATCH for a token that is for nobody, or LOG_IN_UNKNOWN for one of the
+                front door without its log-in.
+            Unavailable: where the issuer has to be asked, for a key or about an opaque token, or
+                the ledger for a log-in, and does not answer in time.
         """
         known = self.cached(token)
         if known is not None:
@@ -110,7 +121,10 @@ class TokenVerifier:
         if self._introspector is None or not opaque:
             raise Refused(Reason.TOKEN_OPAQUE)
         passed(Stage.SHAPE)
-        principal = await self._introspector.principal(token)
+        principal = self._not_ours(await self._introspector.principal(token))
+        # The tokens of the front door are signed; what else is made for our clients is not of it.
+        if principal is None:
+            raise Refused(Reason.TOKEN_OPAQUE, "an opaque token of the front door")
         passed(Stage.INTROSPECTION)
         return principal
 
@@ -148,9 +162,21 @@ class TokenVerifier:
             key_id=key.key_id,
         )
         passed(Stage.CLAIMS)
+        if self._front_door is not None and self._front_door.owns(principal):
+            principal = await self._front_door.known(token, principal)
+            passed(Stage.LOG_IN)
+            again = await self._keys.key(unverified.key_id, unverified.algorithm)
+            if again.identity != key.identity:
+                raise Refused(Reason.TOKEN_INVALID, "its key was withdrawn meanwhile")
         # No await since the key was found: a key withdrawn meanwhile could not be missed.
         self._cache.put(_digest(token), principal, key.identity)
         return principal
+
+    def _not_ours(self, principal: Principal | None) -> Principal | None:
+        """Return the principal of an opaque token, but of one that was made for our clients."""
+        if principal is None or self._front_door is None or not self._front_door.owns(principal):
+            return principal
+        return None
 
     def _check_signature(self, token: str, unverified: Unverified, key: VerificationKey) -> None:
         # A PyJWK brings its own algorithm; PyJWT refuses a header that names another.

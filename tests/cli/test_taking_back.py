@@ -114,6 +114,26 @@ def test_a_user_is_revoked_listed_and_lifted(typed: Typed, server: ValkeyServer)
     assert typed.out == "nothing is revoked\n"
 
 
+def test_one_log_in_of_the_front_door_is_revoked_by_its_grant(
+    typed: Typed, server: ValkeyServer
+) -> None:
+    """All its tokens, refreshed ones too, and those of no other log-in; lifted like a person's."""
+    now = int(time.time())
+    assert typed("revoke", "--grant", "g-1", "--reason", "laptop stolen") == 0
+    assert "all of the log-in g-1" in typed.out
+    assert asked(server, now + 1000, grant="g-1") == Revoked("grant")
+    assert isinstance(asked(server, now, grant="g-2"), Taken)
+    assert isinstance(asked(server, now), Taken)
+
+    assert typed("revocations", "--json") == 0
+    (entry,) = typed.json
+    assert (entry["what"], entry["name"]) == ("grant", "g-1")
+    assert typed("revocations", "lift", entry["id"]) == 0
+    assert asked(server, now, grant="g-1") == Revoked("grant")
+    assert isinstance(asked(server, now + 1000, grant="g-1"), Taken)
+    assert typed("revocations", "lift", entry["id"], "--restore") == 0
+
+
 def signed(expires_in: int) -> str:
     now = int(time.time())
     return rsa_signer().token({"iat": now - 60, "nbf": now - 60, "exp": now + expires_in})

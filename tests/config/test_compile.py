@@ -11,7 +11,15 @@ from authz.config.compile import compile_policy, metadata_url
 from authz.config.load import Settings
 from authz.config.model import Config
 from authz.core.limits import Limit, Per
-from authz.core.policy import KnownClient, Rule, TokenKind, ToolRule
+from authz.core.policy import (
+    FrontDoor,
+    KnownClient,
+    Policy,
+    Rule,
+    StepUpTelling,
+    TokenKind,
+    ToolRule,
+)
 from authz.core.second_factor import ALL_EVIDENCE, Evidence, Method, SecondFactor
 
 SettingsOf = Callable[[str], Settings]
@@ -196,3 +204,75 @@ def test_names_and_places(
     assert len({place for _, place in rules}) == len(rules)
     assert all(limit.place == place for limits, place in rules for limit in limits)
     assert all(SF_STRING.match(name) for name in names)
+
+
+# --- the front door ---------------------------------------------------------------------------
+
+
+def compiled(front_door: dict[str, object] | None, login: str | None = None) -> Policy:
+    """Compile a configuration without asking what else may be wrong with it."""
+    issuer = {"url": "https://auth.example.com"} | ({} if login is None else {"login": login})
+    given: dict[str, object] = {
+        "issuer": issuer,
+        "gateway": {"url": "https://mcp.example.com"},
+        "clients": {
+            "plain": {},
+            "old": {"login": "direct"},
+            "new": {"login": "front_door"},
+            "robot": {"machine": True, "login": "front_door"},
+            "default": {"scopes": ["mcp:files"], "assurance": "totp"},
+        },
+        "servers": {"files": {"upstream": "http://files:8000/mcp"}},
+    }
+    if front_door is not None:
+        given["front_door"] = {"key_file": "/run/secrets/key"} | front_door
+    return compile_policy(Config.model_validate(given))
+
+
+@pytest.mark.parametrize(
+    ("login", "direct"),
+    [
+        (None, {"old", "robot"}),
+        ("front_door", {"old", "robot"}),
+        ("direct", {"plain", "old", "robot"}),
+    ],
+)
+def test_who_logs_in_directly(login: str | None, direct: set[str]) -> None:
+    """By its own entry, or the issuer's; a machine always."""
+    clients = compiled({}, login).clients
+
+    assert {name for name, each in clients.items() if each.direct} == direct
+
+
+def test_the_entry_of_those_that_are_not_named_is_no_client() -> None:
+    """With a front door `default` says what strangers may use, and names nobody."""
+    policy = compiled({"step_up": "challenge", "one_factor": "one", "registration": False})
+
+    assert "default" not in policy.clients
+    assert policy.front_door == FrontDoor(
+        frozenset({"one", "authz-two-factor"}),
+        registration=False,
+        metadata_hosts=None,
+        scopes=frozenset({"mcp:files"}),
+        step_up=StepUpTelling.CHALLENGE,
+    )
+    assert policy.front_door != compiled({}).front_door
+
+
+def test_hosts_of_documents_are_any_none_or_these() -> None:
+    """Left out and empty are opposites."""
+    doors = [compiled({"metadata_hosts": each}).front_door for each in (None, [], ["claude.ai"])]
+
+    assert [None if door is None else door.metadata_hosts for door in doors] == [
+        None,
+        frozenset(),
+        {"claude.ai"},
+    ]
+
+
+def test_without_a_front_door_there_is_none() -> None:
+    """`default` names no client, whether or not there is a door (lint refuses it without one)."""
+    policy = compiled(None)
+
+    assert policy.front_door is None
+    assert "default" not in policy.clients

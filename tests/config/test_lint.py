@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from authz.config.load import Settings
+
 Complaints = Callable[[str], list[str]]
 
 
@@ -73,6 +75,53 @@ def test_portal_of_its_own(smallest: str, complaints: Complaints) -> None:
     assert (
         complaints(text.replace("https://auth.example.com", "https://mcp.example.com:9443")) == []
     )
+
+
+DOOR = "front_door: {key_file: /run/secrets/front-door.pem}\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", id="nobody configured"),
+        pytest.param("clients: {default: {scopes: [x]}}", id="narrowed"),
+        pytest.param("clients: {c: {redirect_uris: ['http://localhost/cb']}}", id="localhost"),
+        pytest.param("clients: {c: {login: direct, assurance: totp}}", id="direct beside it"),
+        pytest.param("service: {pages: 'unix:/run/p.sock'}", id="pages elsewhere"),
+        pytest.param("clients: {'https': {login: direct}}", id="a name that only begins so"),
+    ],
+)
+def test_a_front_door_is_right(more: str, smallest: str, complaints: Complaints) -> None:
+    """With the one section that it needs, the front door is right, and it is the default."""
+    assert complaints(f"{smallest}{DOOR}{more}\n") == []
+
+
+@pytest.mark.parametrize("rule", ["any", "totp", "{max_login_age: 5m}", "{evidence: [login]}"])
+def test_a_front_door_answers_every_rule(rule: str, smallest: str, complaints: Complaints) -> None:
+    """Log-ins and step-ups answer what asks for a second factor, an age included."""
+    assert complaints(f"{smallest}    second_factor: {rule}\n{DOOR}") == []
+
+
+def test_where_clients_log_in(smallest: str, settings_of: Callable[[str], Settings]) -> None:
+    """A client logs in where its entry says, else where the issuer's does, else at the door."""
+    clients = "clients: {a: {login: direct}, b: {redirect_uris: ['x:/y']}, default: {scopes: [z]}}"
+    config = settings_of(f"{smallest}{DOOR}{clients}").config
+
+    assert [config.login_of(name) for name in config.named] == ["direct", "front_door"]
+    assert config.login == "front_door"
+    assert config.strangers == config.default_client
+    assert settings_of(smallest).config.login == "direct"
+    assert settings_of(smallest).config.strangers is None
+
+
+def test_nobody_is_a_stranger_where_none_can_come(
+    smallest: str, settings_of: Callable[[str], Settings]
+) -> None:
+    """Without registration and documents the configured clients are all there are."""
+    door = DOOR.replace("}", ", registration: false, metadata_hosts: []}")
+
+    assert settings_of(f"{smallest}{door}").config.strangers is None
+    assert settings_of(f"{smallest}{DOOR}").config.strangers is not None
 
 
 def test_dead_ends_are_closed(smallest: str, complaints: Complaints) -> None:

@@ -60,23 +60,22 @@ def test_without_a_certificate(smallest: str, settings_of: SettingsOf) -> None:
 
 
 def test_example(example: str, settings_of: SettingsOf) -> None:
-    """The design's example loads; the one warning is of the step-up that is not built yet."""
+    """The design's example loads; the one warning is of the step-up that nobody offers."""
     (warning,) = settings_of(example).warnings
 
     assert str(warning) == (
         "authz.yaml:35: warning: servers.files.tools.delete_*.second_factor: no client's assurance "
-        "answers it, Authelia's access tokens never do, and step-up is not built; declare an "
-        "assurance at a client and leave max_login_age out, or expect refusals only"
+        "answers it, Authelia's tokens never do, and there is no front door; write front_door, or "
+        "an assurance at a client without max_login_age, or expect refusals only"
     )
 
 
 def test_example_with_front_door(example: str, complaints: Complaints) -> None:
-    """The design's own word for the log-in is known, and refused with the word for now."""
-    said = complaints(example.replace("login: direct\n  serve", "login: front_door\n  serve"))
+    """The design's example as it stands, with the one section that `front_door` needs, is right."""
+    text = example.replace("login: direct\n  serve", "login: front_door\n  serve")
 
-    assert said[0] == (
-        "authz.yaml:4: issuer.login: the front door is not built yet; write login: direct"
-    )
+    assert complaints(f"{text}front_door: {{key_file: /run/secrets/front-door.pem}}\n") == []
+    assert complaints(text)[0].startswith("authz.yaml:4: issuer.login: there is no front_door")
 
 
 def test_everything_at_once(complaints: Complaints) -> None:
@@ -154,7 +153,8 @@ def test_json(tmp_path: Path, smallest: str) -> None:
             "column": 1,
             "field": "colour",
             "wrong": "there is no such field",
-            "right": "write issuer, gateway, redis, clients, servers, limits, telemetry or service",
+            "right": "write issuer, gateway, front_door, redis, clients, servers, limits, "
+            "telemetry or service",
             "severity": "error",
         }
     ]

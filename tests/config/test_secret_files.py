@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from authz.config.load import Settings, load, read
 from authz.config.problems import ConfigErrors
 from authz.config.schema import schema_text
 from authz.config.secret_files import REDIS_PASSWORD
+from authz.tokens.sealing import sealing_secrets
 
 SECRET = "hunter2-correct-horse"
 Reader = Callable[..., Settings]
@@ -198,6 +201,87 @@ def test_never_repeated_in_urls(field: str, example: str) -> None:
     assert "holds a user name or a password" in said(
         example.replace(url, f"{scheme}://me:{SECRET}@{rest}")
     )
+
+
+def pem(path: Path) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    text = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+    path.write_text(text)
+    path.chmod(0o600)
+    return text
+
+
+def test_the_front_doors_keys(tmp_path: Path, smallest: str) -> None:
+    """The key of our clients and those to seal with come from their files, and never out."""
+    key, seal = tmp_path / "front.pem", tmp_path / "seal"
+    text = pem(key)
+    lines = f"{SECRET * 2}\n\n{SECRET * 3}\n"
+    seal.write_text(lines)
+    seal.chmod(0o600)
+    door = f"front_door: {{key_file: {key}, seal_file: {seal}}}\n"
+
+    settings = read(f"{smallest}{door}", "a.yaml", {})
+
+    assert settings.secrets.front_door is not None
+    assert settings.secrets.front_door.get_secret_value() == text
+    assert settings.secrets.sealing is not None
+    assert sealing_secrets(settings.secrets.sealing.get_secret_value(), text) == (
+        SECRET * 2,
+        SECRET * 3,
+    )
+    assert said(f"{smallest}{door}") == ""
+    assert "PRIVATE KEY" not in repr(settings)
+
+
+def test_sealing_keys_may_be_left_out(tmp_path: Path, smallest: str) -> None:
+    """Without a file of its own what is sealed is sealed with keys made of the private key."""
+    key = tmp_path / "front.pem"
+    text = pem(key)
+
+    secrets = read(f"{smallest}front_door: {{key_file: {key}}}\n", "a.yaml", {}).secrets
+
+    assert secrets.sealing is None
+    assert sealing_secrets(None, text) == (text,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        pytest.param("", "it holds no key, or one of less than 32 characters", id="empty"),
+        pytest.param(
+            f"{SECRET * 2}\n{SECRET}\n",
+            "it holds no key, or one of less than 32 characters",
+            id="a short one",
+        ),
+        pytest.param(f"{SECRET * 2}\n" * 500, "it is longer than 16 KiB", id="cut off"),
+    ],
+)
+def test_wrong_sealing_keys(lines: str, words: str, tmp_path: Path, smallest: str) -> None:
+    """A file that holds no keys, or a weak one, is an error that repeats none."""
+    key, seal = tmp_path / "front.pem", tmp_path / "seal"
+    pem(key)
+    seal.write_text(lines)
+    seal.chmod(0o600)
+
+    assert said(f"{smallest}front_door: {{key_file: {key}, seal_file: {seal}}}\n") == (
+        f"authz.yaml:9: front_door.seal_file: the file is not right: {words}; "
+        "write one key a line, the newest first: openssl rand -base64 32"
+    )
+
+
+def test_a_front_door_without_a_key(tmp_path: Path, smallest: str) -> None:
+    """A file that holds no private key is an error; so is one that is not there."""
+    key = tmp_path / "front.pem"
+    text = f"{smallest}front_door: {{key_file: {key}}}\n"
+
+    assert "front_door.key_file: the file cannot be read" in said(text)
+    key.write_text(SECRET)
+    key.chmod(0o600)
+    assert "front_door.key_file: the file is not right: it holds no private key" in said(text)
 
 
 def test_not_in_the_schema(

@@ -667,3 +667,21 @@ def test_refusals_repeat_nothing(body: bytes) -> None:
 
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, False),
+        ({"inputResponses": {}}, True),
+        ({"inputResponses": {"x": {"action": "accept"}}}, True),
+        ({"requestState": "opaque"}, True),
+        ({"requestState": None}, True),
+        ({"arguments": {"requestState": "a tool's own"}}, False),
+    ],
+)
+def test_a_request_that_goes_on_from_an_earlier_result(
+    more: dict[str, object], expected: bool
+) -> None:
+    """2026-07-28: answers to what was asked, or the state that came with the question."""
+    assert taken(rpc(_meta=META, **more), modern()).goes_on is expected

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
-from authz.config.model import Config, Introspection
+from authz.config.model import Config, FrontDoor, Introspection
 from authz.config.rules import Client, SecondFactor, Server, Tool
 from authz.core.reason import Reason
 from authz.core.remedy import REMEDIES, named
@@ -13,6 +13,7 @@ UNDER: dict[str, type[BaseModel]] = {"<server>": Server, "<client>": Client, "<p
 OPTIONAL: dict[str, type[BaseModel]] = {
     "second_factor": SecondFactor,
     "introspection": Introspection,
+    "front_door": FrontDoor,
 }
 
 

@@ -22,7 +22,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.demo.certificates import make
 from authz.demo.client import LogIn, Loopback2Transport, Storage, connect, provider
 from authz.demo.issuer import Issuer, create_app
 from authz.demo.issuer.keys import Keys
@@ -31,6 +30,7 @@ from authz.demo.person import Person
 from authz.demo.portals import LogInError
 from authz.demo.samples import PATH, Sample, app
 from authz.demo.serving import Tls, serve
+from authz.setup.certificates import make
 from tests.demo.kit import ISSUER, SECRET, config, query
 
 CALLBACK = "http://127.0.0.1:43210/callback"
@@ -134,7 +134,7 @@ def test_the_official_client_logs_in_and_calls_a_tool(
         async with stage(tmp_path, keys, name) as it, it.network.browser() as browser:
             login = LogIn(JOHN, browser)
             auth = provider(it.url, client_id, CALLBACK, login)
-            async with connect(it.network, it.url, auth, mode, seen) as client:
+            async with connect(it.network, it.url, auth, mode, seen=seen) as client:
                 result = await client.call_tool("whoami", {})
             return result.structured_content, login
 

@@ -93,3 +93,10 @@ def test_so_many_are_tried_at_most() -> None:
 
     assert diagnoses(found).count("may_log_in") == 40
     assert the(found, "too_many").severity is Severity.NOTE
+
+
+def test_clients_of_the_front_door_are_not_tried() -> None:
+    """Authelia does not know them, and is not to: they log in at the front door."""
+    known = f"{CLAUDE}\nfront_door: {{key_file: /k.pem}}"
+
+    assert examine(PUBLIC, known=known) == []

@@ -12,6 +12,7 @@ from authz.doctor.finding import Severity
 from authz.doctor.token import Examined
 from tests.demo.kit import recorded
 from tests.doctor.kit import diagnoses, problems, settings, the
+from tests.support.values import front_door
 from tests.tokens.forge import ABSENT, FILES, ISSUER, NOW, key_set, rsa_signer
 
 KEYS = key_set(rsa_signer().jwk())
@@ -37,6 +38,19 @@ def test_a_good_token() -> None:
     assert diagnoses(found.findings) == ["verified", "admitted", "other_audience"]
     assert "52b134ec" in found.findings[0].words
     assert found.principal is not None
+
+
+def test_a_token_of_the_front_door_is_told_apart() -> None:
+    """Its log-in is in Redis, where this command does not look; no verdict is made up."""
+    known = settings(clients="{}")
+    door = replace(known, policy=replace(known.policy, front_door=front_door()))
+    sent = good(client_id="authz-two-factor")
+    found = asyncio.run(token.examine(sent, door, KEYS, NOW, None))
+
+    assert diagnoses(found.findings) == ["verified", "front_door"]
+    assert not problems(found.findings)
+    other = asyncio.run(token.examine(good(), door, KEYS, NOW, None))
+    assert diagnoses(other.findings)[1] == "refused"
 
 
 @pytest.mark.parametrize(

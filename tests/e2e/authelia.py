@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from authz.authelia import implied
 from authz.authelia.clients import PLACEHOLDER
+from authz.authelia.keys import public_half
 from authz.config.load import load
+from authz.config.rules import Login
+from authz.demo.front_door import KEY
 from authz.demo.person import Person
 from authz.demo.portals import AutheliaPortal, Portal
 from authz.demo.scene import People, Place, environment, listening
@@ -39,13 +42,13 @@ class RealAuthelia:
     def __init__(self, binary: Path) -> None:
         self._binary = binary
 
-    def part(self, place: Place, who: People, machine_secret: str) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
         folder = place.folder / "authelia"
         folder.mkdir(mode=0o700)
         config = folder / "configuration.json.yml"
         # JSON is YAML: no second writer of YAML is needed.
         config.write_text(json.dumps(self._configuration(place, who, folder)))
-        files = f"{config},{self._implied(place, machine_secret)}"
+        files = f"{config},{self._implied(place, machine_secret, login)}"
         self._run("config", "validate", "--config", files)
         self._run("storage", "migrate", "up", "--config", files)
         for person in (who.john, who.bob):
@@ -115,16 +118,16 @@ class RealAuthelia:
             "jwks": [{"key_id": "rs256", "algorithm": "RS256", "use": "sig", "key": key.decode()}],
         }
 
-    def _implied(self, place: Place, machine_secret: str) -> Path:
+    def _implied(self, place: Place, machine_secret: str, login: Login) -> Path:
         """Write what `authz authelia-config` prints, with the secret's digest in its place."""
         settings = load(place.folder / "authz.yaml", {}, secrets=False)
-        text = implied(settings.config).yaml()
+        text = implied(settings.config, door_key=public_half(place.folder / KEY)).yaml()
         digest = self._digest(
             machine_secret, "pbkdf2", "--variant", "sha512", "--iterations", "100000"
         )
         changes = (
             (PLACEHOLDER, digest),
-            (_UNGRANTED, ""),
+            *(((_UNGRANTED, ""),) if login == "direct" else ()),
             (_MACHINE, f'          - "{place.gateway}/notes"\n{_MACHINE}'),
         )
         for before, after in changes:

@@ -46,6 +46,8 @@ gateway:
   tls: {certificate: /run/tls.crt, key: /run/tls.key, minimum: 1.2}
 servers: {files: {upstream: http://files:8000}}
 """
+FRONT_DOOR = SMALLEST + "front_door: {key_file: /k.pem}\nservice: {pages: '127.0.0.1:8090'}\n"
+STEP_UPS = "front_door: {key_file: /k.pem}\n" + SMALLEST.replace("com}", "com, login: direct}", 1)
 
 
 def example() -> Settings:
@@ -80,7 +82,9 @@ def test_the_example_is_current() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", SMALLEST, WORDS, PORTAL_BELOW], ids=["example", "smallest", "words", "portal"]
+    "text",
+    ["", SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, STEP_UPS],
+    ids=["example", "smallest", "words", "portal", "front door", "step-ups"],
 )
 def test_envoy_accepts_what_is_rendered(text: str, tmp_path: Path) -> None:
     """`envoy --mode validate` has no objection, and rendering twice makes no difference."""
@@ -96,7 +100,47 @@ def test_envoy_accepts_what_is_rendered(text: str, tmp_path: Path) -> None:
     assert render(found, where) == files
 
 
-@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW])
+def clusters(text: str) -> dict[str, Any]:
+    found = read(render(settings(text), Topology())["envoy.yaml"])["static_resources"]["clusters"]
+    return {cluster["name"]: cluster for cluster in found}
+
+
+def test_without_a_front_door_nothing_leads_to_pages() -> None:
+    """Neither a cluster nor a route is there for them, and registration is refused in words."""
+    names = {
+        route["name"] for route in routes(render(settings(SMALLEST), Topology())["envoy.yaml"])
+    }
+
+    assert set(clusters(SMALLEST)) == {"authz", "mcp:files"}
+    assert not any(name.startswith(("pages", "server-metadata")) for name in names)
+    assert "register" in names
+
+
+def test_where_clients_log_in_at_the_issuer_the_pages_are_for_step_ups() -> None:
+    """Documents name the issuer, nothing of an authorization server is there, step-ups are."""
+    text = render(settings(STEP_UPS), Topology())["envoy.yaml"]
+    names = [route["name"] for route in routes(text)]
+
+    assert [name for name in names if name.startswith("pages")] == ["pages"]
+    assert "server-metadata" not in names
+    assert "register" in names
+    assert '"authorization_servers": ["https://auth.example.com"]' in text.replace("\\", "")
+
+
+def test_the_pages_are_where_settings_or_topology_say() -> None:
+    """`authz up` has a socket of its own for them."""
+    where = Topology(pages=Unix("/state/pages.sock"))
+    text = render(settings(FRONT_DOOR), where)["envoy.yaml"]
+    (pages,) = (
+        node for node in nodes(read(text)) if node.get("name") == "pages" and "type" in node
+    )
+
+    assert "/state/pages.sock" in str(pages)
+    assert "8090" in str(clusters(FRONT_DOOR)["pages"])
+    assert "http_protocol_options" in str(pages)  # HTTP/1.1
+
+
+@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR])
 def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> None:
     """The settings of ext_authz by which others were bypassed stand as they must."""
     document = read(render(settings(text), Topology())["envoy.yaml"])

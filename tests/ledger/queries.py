@@ -17,7 +17,9 @@ from tests.support.valkey import ValkeyServer
 
 PERSON = Person("https://auth.example.com", "ada")
 CLIENT = Client("https://auth.example.com", "claude")
-KEY = StepUpKey(PERSON, "grant-1", "files")
+GRANT = "grant-1"
+SELF_NAMED = Client(CLIENT.issuer, "https://claude.ai/client.json")
+KEY = StepUpKey(PERSON, GRANT, "files")
 ISSUED = 1_700_000_000
 DAY = 86_400
 START = 1_800_000_000.0
@@ -38,7 +40,8 @@ def take(name: str = "bucket", *, quota: int = 3, window: int = DAY, cost: int =
 
 def query(*takes: Take, need: StepUpNeed | None = None, key: StepUpKey = KEY) -> Query:
     """Return a query of ada's with claude."""
-    return Query("token-1", PERSON, CLIENT, ISSUED, key if need else None, need, takes)
+    key_if_needed = key if need else None
+    return Query("token-1", PERSON, CLIENT, ISSUED, key_if_needed, need, takes, GRANT, SELF_NAMED)
 
 
 def left(answer: LedgerAnswer) -> list[int]:
@@ -92,14 +95,14 @@ class Real(Subject):
     ledger: RedisLedger
 
     async def now(self) -> float:
-        seconds, _ = await self.ledger._command("TIME")
+        seconds, _ = await self.ledger.command("TIME")
         return float(seconds)
 
     async def put_revocation(self, target: bytes, value: bytes) -> None:
-        await self.ledger._command("HSET", self.ledger._keys.revocations, target, value)
+        await self.ledger.command("HSET", self.ledger._keys.revocations, target, value)
 
     async def put_step_up(self, key: StepUpKey, value: bytes) -> None:
-        await self.ledger._command("SET", self.ledger._keys.step_up(key), value, "EX", DAY)
+        await self.ledger.command("SET", self.ledger._keys.step_up(key), value, "EX", DAY)
 
 
 def patient(server: ValkeyServer, deployment: str) -> RedisOptions:

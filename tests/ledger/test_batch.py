@@ -479,7 +479,7 @@ def test_a_forgotten_script_is_loaded_again(server: ValkeyServer, deployment: st
     async def run() -> None:
         async with connected(patient(server, deployment)) as remote:
             for _ in range(3):
-                await remote._command("SCRIPT FLUSH")
+                await remote.command("SCRIPT FLUSH")
                 answers = await together(BatchedLedger(remote), [query(take(quota=1000))] * 50)
                 assert all(isinstance(each, Taken) for each in answers)
             assert left(await remote.take(query(take(quota=1000)))) == [1000 - 151]

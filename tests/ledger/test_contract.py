@@ -17,14 +17,22 @@ from authz.core.ledger import (
 from authz.core.limits import Limit, Per, Take
 from authz.core.principal import Client, Person
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
-from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
+from authz.ledger.keys import (
+    EVERYTHING,
+    client_field,
+    grant_field,
+    person_field,
+    token_field,
+)
 from authz.ledger.records import Revocation
 from tests.ledger.queries import (
     CLIENT,
     DAY,
+    GRANT,
     ISSUED,
     KEY,
     PERSON,
+    SELF_NAMED,
     Contract,
     Subject,
     left,
@@ -176,6 +184,7 @@ TARGETS = {
     "token": token_field("token-1"),
     "person": person_field(PERSON),
     "client": client_field(CLIENT),
+    "grant": grant_field(CLIENT.issuer, GRANT),
     "everything": EVERYTHING,
 }
 OTHERS = [
@@ -186,7 +195,25 @@ OTHERS = [
     person_field(Person(*CLIENT)),
     client_field(Client(CLIENT.issuer, "other")),
     client_field(Client(*PERSON)),
+    client_field(Client(CLIENT.issuer, GRANT)),
+    grant_field(CLIENT.issuer, "grant-2"),
+    grant_field(CLIENT.issuer, ""),
+    grant_field("https://other.example", GRANT),
+    grant_field(*CLIENT),
 ]
+
+
+@pytest.mark.attack("revoked-token")
+def test_a_client_is_revoked_by_the_name_that_it_gives_itself_too(contract: Contract) -> None:
+    """A block of one registration ends its tokens, though they count under a common name."""
+
+    async def law(subject: Subject) -> None:
+        await subject.ledger.revoke(client_field(SELF_NAMED), Revocation())
+
+        assert await subject.ledger.take(query()) == Revoked("client")
+        assert isinstance(await subject.ledger.take(replace(query(), self_named=None)), Taken)
+
+    contract(law)
 
 
 @pytest.mark.attack("revoked-token")
@@ -240,6 +267,8 @@ def test_a_token_without_a_person_has_no_person_to_revoke(contract: Contract) ->
     async def law(subject: Subject) -> None:
         machine = Query("token-1", None, CLIENT, ISSUED, None, None, ())
         await subject.ledger.revoke(person_field(PERSON), Revocation())
+        await subject.ledger.revoke(grant_field(CLIENT.issuer, GRANT), Revocation())
+        await subject.ledger.revoke(grant_field(CLIENT.issuer, CLIENT.client_id), Revocation())
         assert isinstance(await subject.ledger.take(machine), Taken)
 
         await subject.ledger.revoke(client_field(CLIENT), Revocation())

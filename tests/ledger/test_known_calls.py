@@ -21,6 +21,8 @@ OTHERS: dict[str, Any] = {
     "issued_at": ONE.issued_at + 1,
     "step_up_key": replace(KEY, server="notes"),
     "step_up": StepUpNeed(Method.ANY, 300),
+    "grant": "another grant",
+    "self_named": Client("https://auth.example.com", "https://cursor.example/client.json"),
     "takes": (take("a"), take("b", quota=8)),
 }
 

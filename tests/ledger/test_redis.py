@@ -228,7 +228,7 @@ def test_a_forgotten_script_is_loaded_again_and_charged_once(
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
             for _ in range(3):
-                await ledger._command("SCRIPT FLUSH")
+                await ledger.command("SCRIPT FLUSH")
                 one = query(take(quota=1000))
                 answers = await asyncio.gather(*(ledger.take(one) for _ in range(50)))
                 assert all(isinstance(answer, Taken) for answer in answers)

@@ -45,7 +45,7 @@ TARGETS = (token_field("token-1"), person_field(PERSON), client_field(CLIENT), E
 
 
 async def command(ledger: RedisLedger, *words: Any) -> Any:
-    return await ledger._command(*words)
+    return await ledger.command(*words)
 
 
 async def milliseconds(ledger: RedisLedger) -> int:
@@ -433,7 +433,7 @@ def test_what_the_script_says_is_read() -> None:
                 [NOW, b"over", None, None],
                 # not asked
                 [NOW, b"missing"], [NOW, b"old"], [NOW, b"missing", 1],
-                [NOW, b"revoked"], [NOW, b"revoked", 0], [NOW, b"revoked", 5],
+                [NOW, b"revoked"], [NOW, b"revoked", 0], [NOW, b"revoked", 7],
                 [NOW, b"revoked", -1], [NOW, b"revoked", b"1"], [NOW, b"revoked", None],
                 [NOW, b"revoked", 1, 1],
                 [NOW, b"corrupt"],

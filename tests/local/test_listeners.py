@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from authz.config.load import Settings, read
-from authz.demo.certificates import make
 from authz.local.listeners import check_certificate, check_free
 from authz.local.state import FAILED, MISCONFIGURED, SetupError
+from authz.setup.certificates import make
 
 _FILE = """\
 issuer: {{url: https://auth.example.test}}

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from authz.authelia.keys import make_key
 from authz.config.load import Settings, load
 from authz.config.scalars import Unix
 from authz.local import probe
@@ -239,14 +240,14 @@ def test_several_workers(place: Path, stage: Stage) -> None:
         while await seen("health_flags") != ["healthy", "healthy"]:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.02)
         for _ in range(20):  # each thread of Envoy takes turns of its own
-            assert await asyncio.to_thread(two.ask) == 401
+            assert await asyncio.to_thread(there.ask) == 401
         assert "0" not in await seen("rq_total")
-        assert await two.metric("authz_decisions_total") == 20
+        assert await there.metric("authz_decisions_total") == 20
         return STOPPED
 
     with _issuer() as port:
-        two = Site(place, "service: {workers: 2}", issuer=port)
-        assert asyncio.run(two.up(stage, when_ready=walk, patient=False)) == STOPPED
+        there = Site(place, "service: {workers: 2}", issuer=port)
+        assert asyncio.run(there.up(stage, when_ready=walk, patient=False)) == STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -383,9 +384,46 @@ def test_edge_would_change(site: Site, place: Path, old: str, new: str, expected
     """A reload that Envoy would have to know of is told from one for the service alone."""
     with held(place / "state") as state:
         deployment = _deployment(site, state, ENV)
-        assert not deployment.edge_would_change()
+        assert deployment.would_change() == []
         site.file.write_text(site.file.read_text().replace(old, new))
-        assert deployment.edge_would_change() is expected
+        assert list(deployment.would_change()) == (["Envoy"] if expected else [])
+
+
+DOOR = "front_door: {key_file: KEY}"
+
+
+def _door(place: Path, more: str = "") -> Site:
+    """Return an authz.yaml with a front door, whose key is there."""
+    key = place / "front.pem"
+    make_key(key)
+    return Site(place, f"{DOOR.replace('KEY', str(key))}\n{more}")
+
+
+def test_a_front_door_is_a_part(place: Path) -> None:
+    """The pages start before Envoy, which is told their socket, with the service's own Redis."""
+    site, env = _door(place), {"PATH": "/bin", "SECRET": "x"}
+    with held(place / "state") as state:
+        parts = {part.name: part for part in _deployment(site, state, env).parts(patient=True)}
+        text = (state.envoy / "envoy.yaml").read_text()
+        acl = (state.valkey / "valkey.conf").read_text()
+        socket = state.socket("pages")
+
+    assert list(parts) == ["valkey", "service", "pages", "envoy"]
+    assert str(socket) in text
+    assert parts["pages"].env == parts["service"].env
+    assert "AUTHZ_REDIS_URL" in parts["pages"].env
+    assert "+expire" in acl
+
+
+def test_a_reload_that_the_front_door_does_not_see_is_told(place: Path) -> None:
+    """The service reads a new limit; the front door knows its clients until it starts again."""
+    site = _door(place)
+    with held(place / "state") as state:
+        deployment = _deployment(site, state, ENV)
+        assert deployment.would_change() == []
+        more = "limits: [{per: user, rate: 1/day}]\nservers:"
+        site.file.write_text(site.file.read_text().replace("servers:", more))
+        assert deployment.would_change() == ["the front door"]
 
 
 def test_default_folder(place: Path) -> None:

@@ -27,7 +27,7 @@ from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.script import TAKE_ALL
 from authz.local.state import State
 from authz.local.supervisor import Supervisor
-from authz.local.valkey import COMMANDS, Valkey, valkey
+from authz.local.valkey import COMMANDS, FRONT_DOOR_COMMANDS, Valkey, valkey
 from tests.local.stage import Stage, listens, until
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -229,10 +229,24 @@ def test_commands_are_the_ledgers() -> None:
     """Exactly what the ledger and its script run is allowed, besides redis-py's greeting."""
     script = TAKE_ALL.source.replace("call('", 'call("')
     text = (files("authz.ledger") / "redis.py").read_text() + script
-    run = re.findall(r"""(?:call|_command|_execute)\("([A-Z ]+)[\"']""", text)
+    run = re.findall(r"""(?:call|command|_execute)\("([A-Z ]+)[\"']""", text)
 
     expected = {name.lower().replace(" ", "|") for name in run} | {"evalsha", "client|setinfo"}
-    assert set(COMMANDS) == expected
+    # What only the front door has it run is the next test's.
+    assert set(COMMANDS) == expected - set(FRONT_DOOR_COMMANDS)
+
+
+def test_what_the_front_door_runs_is_allowed() -> None:
+    """No command of the log-in's scripts or records is missing for its user."""
+    rooms = [files("authz.login"), files("authz.ledger")]
+    texts = [file.read_text() for room in rooms for file in room.iterdir() if file.is_file()]
+    run = re.findall(
+        r"""(?:call\(|command\(\s*)["']([A-Z]{3,}(?: [A-Z]+)?)["']""", "\n".join(texts)
+    )
+
+    assert {"GET", "EXPIRE"} <= set(run)
+    assert {name.lower().replace(" ", "|") for name in run} <= {*COMMANDS, *FRONT_DOOR_COMMANDS}
+    assert not set(COMMANDS) & set(FRONT_DOOR_COMMANDS)
 
 
 def test_the_ledger_itself(state: State, stage: Stage) -> None:

@@ -60,7 +60,8 @@ class Gateway:
         envoy: the process.
         folder: of every file and socket.
         authz: the stand-in of the service.
-        servers: what stands behind, by name; `issuer` is the portal. `gone` does not exist.
+        servers: what stands behind, by name; `issuer` is the portal, `pages` the front door where
+            there is one. `gone` does not exist.
         send: a client of the gateway.
         portal: a client of the issuer's pages.
         plain: a client of the listener without TLS.
@@ -125,8 +126,13 @@ def tls(*alpn: str) -> ssl.SSLContext:
 
 
 @contextmanager
-def running_gateway() -> Iterator[Gateway]:
-    """Start everything; ports are the system's choice."""
+def running_gateway(more: str = "", *, pages: bool = True) -> Iterator[Gateway]:
+    """Start everything; ports are the system's choice.
+
+    Args:
+        more: what authz.yaml says besides.
+        pages: whether the pages answer.
+    """
     with ExitStack() as stack:
         # Short: the path of a Unix socket has 108 bytes at most.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
@@ -136,6 +142,7 @@ def running_gateway() -> Iterator[Gateway]:
         authz = stack.enter_context(edge.authz(f"unix:{folder}/check"))
         files, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
         notes, _ = stack.enter_context(edge.upstream(folder / "notes"))
+        front = [stack.enter_context(edge.upstream(folder / "pages"))[0]] if more and pages else []
         issuer, issuer_port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
         where = Topology(
             authz=(Unix(f"{folder}/check"),),
@@ -147,15 +154,18 @@ def running_gateway() -> Iterator[Gateway]:
                 "gone": Unix(f"{folder}/gone"),
             },
             issuer=Tcp("127.0.0.1", issuer_port),
+            pages=Unix(f"{folder}/pages"),
         )
-        rendered = render(edge.settings(SETTINGS.format(folder=folder)), where)
+        servers = {"files": files, "notes": notes, "issuer": issuer}
+        servers |= zip(("pages",), front, strict=False)
+        rendered = render(edge.settings(SETTINGS.format(folder=folder) + more), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         port = envoy.port("gateway")
         yield Gateway(
             envoy,
             folder,
             authz,
-            {"files": files, "notes": notes, "issuer": issuer},
+            servers,
             Client(port, GATEWAY, tls("http/1.1")),
             Client(port, PORTAL, tls("http/1.1")),
             Client(envoy.port("redirect"), GATEWAY),

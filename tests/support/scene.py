@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from authz.config.load import load
+from authz.config.rules import Login
 from authz.demo.loopback import Network
 from authz.demo.scene import Issuer, Place, Scene, free_port, write
 from authz.local.supervisor import Handlers
@@ -103,7 +104,13 @@ class RunningScene:
 
 @contextmanager
 def running_scene(
-    folder: Path, issuer: Issuer | None = None, change: Callable[[str], str] = str, **place: Any
+    folder: Path,
+    issuer: Issuer | None = None,
+    change: Callable[[str], str] = str,
+    *,
+    login: Login = "direct",
+    age: str = "1m",
+    **place: Any,
 ) -> Iterator[RunningScene]:
     """Run a scene as long as the block does.
 
@@ -112,7 +119,7 @@ def running_scene(
     """
     ports = {"port": free_port(), "metrics": free_port(), "issuer_port": free_port()}
     at = Place(folder, **{"domain": "example.test", "public_port": 443, **ports, **place})
-    running = RunningScene(write(at, issuer, change))
+    running = RunningScene(write(at, issuer, change, login=login, age=age))
     try:
         running.start()
         yield running

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from authz.core.limits import Limit, Per
-from authz.core.policy import KnownClient, Policy, Rule, Server, ToolRule
-from authz.core.principal import Principal
+from authz.core.policy import FrontDoor, KnownClient, Policy, Rule, Server, ToolRule
+from authz.core.principal import LogIn, Principal
 from authz.core.request import HttpRequest
 
 ISSUER = "https://auth.example.test"
 FILES = "https://mcp.example.test/files"
 NOW = 1_800_000_000.0
+OURS = frozenset({"authz-one-factor", "authz-two-factor"})
 LIMIT = Limit("files:user:60/minute", Per.USER, quota=60, window=60, place="files")
 
 _HEADERS = {
@@ -66,6 +67,34 @@ def principal(**changes: object) -> Principal:
         "token_id": "00" * 32,
     }
     return Principal(**(values | changes))  # type: ignore[arg-type]  # as above
+
+
+def front_door(**changes: object) -> FrontDoor:
+    """Make a front door that takes every client."""
+    return FrontDoor(OURS, **changes)  # type: ignore[arg-type]  # as above
+
+
+def log_in(**changes: object) -> LogIn:
+    """Make the record of john's log-in with TOTP, a minute ago, by the client `claude`."""
+    values: dict[str, object] = {
+        "client": "claude",
+        "client_id": "claude",
+        "grant": "grant-1",
+        "subject": "52b134ec-d812-4022-82b4-9100df7e1418",
+        "amr": frozenset({"pwd", "kba", "otp", "mfa"}),
+        "auth_time": int(NOW) - 60,
+        "account": "john",
+    }
+    return LogIn(**(values | changes))  # type: ignore[arg-type]  # as above
+
+
+def visitor(record: LogIn | None = None, **changes: object) -> Principal:
+    """Make john's token of the front door, as the verifier gives it."""
+    found = log_in() if record is None else record
+    signed_for = "authz-two-factor"
+    return principal(
+        **{"client_id": found.client, "log_in": found, "signed_for": signed_for} | changes
+    )
 
 
 def rpc(method: str = "tools/list", *, rpc_id: object = 7, **params: object) -> bytes:

@@ -14,7 +14,7 @@ from authz.core.ledger import Mode
 from authz.core.mcp import Kind, Message
 from authz.core.reason import Reason
 from authz.telemetry.audit import Log, _together, as_colour, as_json, as_text, describe
-from tests.support.values import principal, request, server
+from tests.support.values import principal, request, server, visitor
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
 
@@ -45,6 +45,15 @@ def test_an_allow_is_told_with_who_and_what() -> None:
         "limiter": "local",
         "ms": 1.234,
     }
+
+
+def test_a_log_in_of_the_front_door_is_told_by_its_grant() -> None:
+    """`authz revoke --grant` wants it; what the person is called is not told."""
+    allow = Allow(server(), None, visitor(), (), Mode.LOCAL)
+    fields = describe(allow, None, 0)
+
+    assert fields["grant"] == "grant-1"
+    assert "john" not in fields.values()
 
 
 @pytest.mark.attack("nothing-secret-is-logged")

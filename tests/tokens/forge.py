@@ -19,6 +19,7 @@ from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import IssuerError
+from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySet, read_key_set
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
 from authz.tokens.verifier import TokenVerifier
@@ -179,6 +180,7 @@ class Bench:
         algorithms: frozenset[str] = DEFAULT_ALGORITHMS,
         capacity: int = 100,
         renewal: Renewal | None = None,
+        front_door: FrontDoorTokens | None = None,
     ) -> None:
         published = jwks or (rsa_signer().jwk(), ec_signer().jwk())
         self.source = Source(read_key_set({"keys": list(published)}, algorithms))
@@ -192,7 +194,12 @@ class Bench:
             clock=self.monotonic,
         )
         self.verifier = TokenVerifier(
-            self.keys, RULES, algorithms, clock=self.clock, capacity=capacity
+            self.keys,
+            RULES,
+            algorithms,
+            front_door=front_door,
+            clock=self.clock,
+            capacity=capacity,
         )
 
     def outcome(self, token: str) -> Principal | Reason | str:

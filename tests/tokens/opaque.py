@@ -8,6 +8,7 @@ from typing import Final
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.tokens.documents import IssuerError
+from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.gate import Gate, Pace
 from authz.tokens.introspection import Introspector
 from authz.tokens.lookups import Ages, LookUp, LookUps
@@ -89,6 +90,7 @@ class Desk:
         ages: Ages = UNHURRIED,
         width: int = 8,
         capacity: int = 100,
+        front_door: FrontDoorTokens | None = None,
     ) -> None:
         self.endpoint = Endpoint(answer)
         self.clock = Clock(NOW)
@@ -107,7 +109,11 @@ class Desk:
         self.introspector = Introspector(self.lookups, clock=self.clock)
         self.bench = Bench()
         self.verifier = TokenVerifier(
-            self.bench.keys, RULES, introspector=self.introspector, clock=self.clock
+            self.bench.keys,
+            RULES,
+            introspector=self.introspector,
+            front_door=front_door,
+            clock=self.clock,
         )
 
     async def outcome(self, token: str = TOKEN) -> Principal | Reason | str:

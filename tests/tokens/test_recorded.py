@@ -13,6 +13,7 @@ import pytest
 from authz.core.audience import names
 from authz.core.principal import Principal
 from authz.core.reason import Reason
+from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
 from tests.tokens.forge import FILES, NOTES, Bench
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "authelia"
@@ -227,3 +228,48 @@ def test_an_hour_later_every_recorded_jwt_has_expired() -> None:
 
     assert len(jwts) == 21
     assert {late.outcome(token) for token in jwts} == {Reason.TOKEN_EXPIRED}
+
+
+# --- the ID tokens behind them, as the front door would record them ----------------------------
+
+PASSWORD_ALONE: Final = "1fa client, 1fa session"  # the one recorded log-in without TOTP
+LOG_INS: Final = {
+    flow: record["id"]["claims"]
+    for flow, record in load("flows.json").items()
+    if (record.get("id") or {}).get("claims")
+}
+# What is asked, and which of the two recorded kinds of log-in is enough for it, when it is fresh.
+ASKED: Final[Mapping[str, tuple[SecondFactor, bool]]] = {
+    "any": (SecondFactor(Method.ANY), True),
+    "totp": (SecondFactor(Method.TOTP), True),
+    "totp, a minute": (SecondFactor(Method.TOTP, 60), True),
+    "totp, by the log-in": (SecondFactor(Method.TOTP, None, frozenset({Evidence.LOGIN})), True),
+    "totp, not by the log-in": (
+        SecondFactor(Method.TOTP, None, frozenset({Evidence.TOKEN, Evidence.CLIENT})),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("flow", LOG_INS)
+@pytest.mark.attack("password-under-a-rule-for-totp")
+def test_a_recorded_log_in_proves_what_its_person_typed(flow: str, asked: str) -> None:
+    """TOTP where TOTP was typed, and never by the policy of the client that it came through."""
+    rule, enough = ASKED[asked]
+    claims = LOG_INS[flow]
+    proof = Proof(Evidence.LOGIN, methods(claims["amr"]), claims["auth_time"])
+
+    assert satisfies(rule, proof, claims["iat"]) is (enough and flow != PASSWORD_ALONE)
+    old = claims["auth_time"] + 61
+    assert satisfies(rule, proof, old) is (
+        enough and flow != PASSWORD_ALONE and rule.max_login_age is None
+    )
+
+
+def test_log_ins_with_and_without_totp_are_recorded() -> None:
+    """The table above has both kinds."""
+    without = {flow for flow, claims in LOG_INS.items() if "otp" not in claims["amr"]}
+
+    assert without == {PASSWORD_ALONE}
+    assert len(LOG_INS) == 29

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from authz.demo.issuer import endpoints
 from authz.demo.issuer.errors import Error, OAuthError
 from authz.demo.issuer.metadata import ENDPOINTS, authorization_server, openid_configuration
-from authz.demo.issuer.portal import COMPLETION, DECISION, Portal
+from authz.demo.issuer.portal import COMPLETION, DECISION, LOGOUT, Portal
 from authz.demo.issuer.requests import address, error_response, forwarded, json_response
 from authz.demo.issuer.state import Issuer
 
@@ -57,6 +57,10 @@ async def _throttled(
     if response.status_code != success:
         throttle.failed(caller, now)
     return response
+
+
+async def _health(_: Request) -> Response:
+    return json_response({"status": "OK"})
 
 
 async def _plain_error(_: Request, error: Exception) -> Response:
@@ -100,6 +104,8 @@ def _routes(issuer: Issuer) -> list[Route]:
         Route(DECISION, portal.decision_page),
         Route(DECISION, portal.decide, methods=["POST"]),
         Route(COMPLETION, portal.completion),
+        Route("/api/health", _health),
+        Route(LOGOUT, portal.log_out),
     ]
 
 

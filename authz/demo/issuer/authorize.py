@@ -74,6 +74,12 @@ def locate(issuer: Issuer, sent: Sequence[tuple[str, str]]) -> Asked:
     client = issuer.config.client(form.get("client_id", [""])[0])
     if client is None:
         raise OAuthError(Error.INVALID_CLIENT, "The requested OAuth 2.0 Client does not exist.")
+    if client.require_pushed and pushed is None:
+        raise OAuthError(
+            Error.INVALID_REQUEST,
+            "Pushed Authorization Requests are required but this Authorization Request was not "
+            "made as a Pushed Authorization Request.",
+        )
     consent_id = dict(sent).get("consent_id", "")
     return Asked(client, redirect_uri(client, form), form, tuple(kept), consent_id, pushed)
 

@@ -68,10 +68,14 @@ def refresh_token(issuer: Issuer, grant: Grant) -> str:
     return token
 
 
-def id_token(issuer: Issuer, grant: Grant, user: User, access: str) -> str:
+def id_token(
+    issuer: Issuer, client: RegisteredClient, grant: Grant, user: User, access: str
+) -> str:
     """Make an ID token (OpenID Connect Core, section 2), signed with RS256 whatever the client."""
     issued = int(issuer.now())
+    about = person_claims(issuer, user, grant.scopes)
     claims: dict[str, Any] = {
+        **{name: about[name] for name in client.id_token_claims if name in about},
         "amr": list(grant.amr),
         # OpenID Connect Core, section 3.1.3.6: the left half of the hash.
         "at_hash": base64url(hashlib.sha256(access.encode()).digest()[:16]),
@@ -113,7 +117,7 @@ def token_response(
         "token_type": "bearer",
     }
     if grant.user is not None and "openid" in scopes:
-        answer["id_token"] = id_token(issuer, grant, grant.user, access)
+        answer["id_token"] = id_token(issuer, client, grant, grant.user, access)
     if grant.user is not None and "offline_access" in grant.scopes:
         answer["refresh_token"] = refresh_token(issuer, grant)
     return answer

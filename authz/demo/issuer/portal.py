@@ -8,7 +8,7 @@ where the scopes want it.
 import hmac
 from collections.abc import Callable
 from datetime import UTC, datetime
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pyotp
 from starlette.requests import Request
@@ -33,6 +33,7 @@ from authz.demo.issuer.values import User
 
 COOKIE = "authelia_session"
 DECISION = "/consent/openid/decision"
+LOGOUT = "/logout"
 COMPLETION = "/consent/completion"
 _WRONG_PASSWORD = "Authentication failed. Check your credentials."  # noqa: S105 - a sentence
 _WRONG_CODE = "Authentication failed, please retry later."
@@ -232,9 +233,33 @@ class Portal:
         session.password_at = self.issuer.now()
         return self._resume(flow_id, flow)
 
+    # --- the log-out page -------------------------------------------------------------------
+
+    async def log_out(self, request: Request) -> Response:
+        """End the session, and go back to where it was asked from, if that is a safe place.
+
+        Authelia's page does so with a script, as soon as it is opened.
+        """
+        self.issuer.memory.sessions.pop(request.cookies.get(COOKIE, ""), None)
+        target = request.query_params.get("rd", "")
+        safe = _is_safe(target, self.issuer.config.domain)
+        response = _redirect(target if safe else f"{self.issuer.config.origin}/")
+        response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
+        return response
+
     async def completion(self, request: Request) -> Response:
         """Show an error that could be told nowhere else."""
         query = request.query_params
         words = (query.get("error_description", ""), query.get("error_hint", ""))
         title = query.get("error", "") or "Done"
         return _html(pages.message(title, " ".join(word for word in words if word)))
+
+
+def _is_safe(target: str, domain: str) -> bool:
+    """Tell whether a browser may be sent there: https, within the domain of the sessions."""
+    try:
+        url = urlsplit(target)
+    except ValueError:
+        return False
+    host = url.hostname or ""
+    return url.scheme == "https" and (host == domain or host.endswith("." + domain))

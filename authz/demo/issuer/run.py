@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the stand-in as a process of its own, until SIGTERM or SIGINT.
 
     Args:
-        argv: `--config FILE` and `--port N` or `--uds PATH`.
+        argv: `--config FILE`, and `--port N` (with `--bind ADDRESS`) or `--uds PATH`.
 
     Returns:
         the exit status.
@@ -71,11 +71,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="authz.demo.issuer", description=WARNING)
     parser.add_argument("--config", type=Path, required=True, help="JSON, see to_json()")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--port", type=int, help="a port of 127.0.0.1")
+    where.add_argument("--port", type=int, help="a port of --bind")
     where.add_argument("--uds", type=Path, help="a Unix socket, made with mode 600")
+    parser.add_argument("--bind", default=LOOPBACK, help="an IPv4 address (default: %(default)s)")
     options = parser.parse_args(argv)
     config = from_json(options.config.read_text(encoding="utf-8"))
     sys.stderr.write(f"{'!' * len(WARNING)}\n{WARNING}\n{'!' * len(WARNING)}\n")
     sys.stderr.flush()
-    serve_forever(create_app(Issuer(config)), Address(options.port or 0, options.uds))
+    address = Address(options.port or 0, options.uds, options.bind)
+    serve_forever(create_app(Issuer(config)), address)
     return 0

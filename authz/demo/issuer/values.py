@@ -68,7 +68,9 @@ class RegisteredClient:
         access_token: `opaque`, or the algorithm that signs a JWT.
         claims_policy: the claims that a JWT access token carries besides the standard ones, each
             only where its scope was granted.
+        id_token_claims: the same for its ID tokens, repeated at every refresh.
         require_pkce: whether a code needs a challenge; public clients always do.
+        require_pushed: whether authorization requests have to be pushed (RFC 9126).
     """
 
     client_id: str
@@ -83,7 +85,9 @@ class RegisteredClient:
     public_key: str = ""
     access_token: AccessTokenKind = "opaque"  # noqa: S105 - the kind of token, not one
     claims_policy: tuple[str, ...] = ()
+    id_token_claims: tuple[str, ...] = ()
     require_pkce: bool = True
+    require_pushed: bool = False
 
     @property
     def public(self) -> bool:
@@ -144,6 +148,12 @@ class IssuerConfig:
     def authority(self) -> str:
         """Return the host, and the port where there is one: what `X-Forwarded-Host` must say."""
         return urlsplit(self.issuer_url).netloc
+
+    @property
+    def domain(self) -> str:
+        """Return the domain of the sessions: what is left of the host without its first label."""
+        host = urlsplit(self.issuer_url).hostname or ""
+        return host.partition(".")[2] or host
 
     @property
     def origin(self) -> str:

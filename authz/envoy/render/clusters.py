@@ -1,4 +1,4 @@
-"""Where Envoy sends requests: authz, the MCP servers, the issuer.
+"""Where Envoy sends requests: authz, the MCP servers, the pages, the issuer.
 
 Law: nothing is tried a second time. A tool call that may have been carried out is not repeated,
 and a decision that may have been charged is not asked for again.
@@ -53,6 +53,7 @@ from authz.envoy.render.site import McpServer, Site, Topology, Upstream
 
 AUTHZ: Final = "authz"
 ISSUER: Final = "issuer"
+PAGES: Final = "pages"
 
 _PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT: Final = 5.0
@@ -72,6 +73,8 @@ def clusters(site: Site, where: Topology) -> list[Cluster]:
     """Return every cluster."""
     found = [authz(site)]
     found += [_upstream(cluster_of(server), server.upstream, where) for server in site.servers]
+    if site.pages is not None:
+        found.append(_upstream(PAGES, site.pages.upstream, where))
     if site.portal is not None:
         found.append(_upstream(ISSUER, site.portal.upstream, where))
     return found

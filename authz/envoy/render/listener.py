@@ -68,9 +68,9 @@ _VERSIONS: Final = {
 def listeners(site: Site, where: Topology) -> list[Listener]:
     """Return the gateway's listener and, where there is one, that of plain HTTP."""
     portal = None if site.portal is None else site.portal.authority
-    main = _chain(
-        _manager(GATEWAY, site, gateway_routes(site), http_filters(site), local_replies(portal))
-    )
+    front_door = None if site.pages is None else site.authority
+    replies = local_replies(portal, front_door)
+    main = _chain(_manager(GATEWAY, site, gateway_routes(site), http_filters(site), replies))
     if site.tls is not None:
         main.transport_socket = _tls(site.tls, where.folder)
         main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)

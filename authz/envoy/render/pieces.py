@@ -18,6 +18,7 @@ from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from authz.config.scalars import Tcp, Unix
+from authz.envoy.render.site import Authority
 
 # Whoever Envoy takes for the client: the peer, or what trusted proxies say of theirs.
 TRUSTED_ADDRESS: Final = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
@@ -40,6 +41,15 @@ def overwrite(name: str, value: str) -> HeaderValueOption:
         header=HeaderValue(key=name, value=value),
         append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
     )
+
+
+def forwarded(authority: Authority) -> list[HeaderValueOption]:
+    """Return who asks, and for which host: what is told to pages and servers of people."""
+    return [
+        overwrite("x-forwarded-for", TRUSTED_ADDRESS),
+        overwrite("x-forwarded-host", authority.text),
+        overwrite("x-forwarded-proto", authority.scheme),
+    ]
 
 
 def exactly(text: str) -> StringMatcher:

@@ -33,7 +33,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     LocalReplyConfig,
     ResponseMapper,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from authz.core.reason import Reason
@@ -93,18 +93,25 @@ REPLIES: Final = (
     ),
     Reply(504, "server_timeout", -31073, "The MCP server did not answer in time."),
 )  # fmt: skip
+_NO_LOG_IN: Final = "The log-in cannot be reached at the moment. Try again shortly."
+# With or without a query; the pages' routes rewrite nothing, so this is what the client asked for.
+_PEOPLE: Final = r"/authorize(\?.*)?|/authz/.*"
+_PROGRAMS: Final = r"/(token|revoke|register)(\?.*)?"
 _OTHERWISE: Final = Reply(0, "gateway_error", -31079, "The gateway could not pass this on.")
 
 
-def local_replies(portal: Authority | None) -> LocalReplyConfig:
+def local_replies(portal: Authority | None, front_door: Authority | None) -> LocalReplyConfig:
     """Return how Envoy words its own answers (HttpConnectionManager.local_reply_config).
 
     Args:
         portal: the origin of pages for people, who are told in plain text.
+        front_door: the origin under which the front door is; None where there is none.
     """
     mappers = [ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)]
     if portal is not None:
         mappers.append(ResponseMapper(filter=_host_is(portal), body_format_override=_FOR_PEOPLE))
+    if front_door is not None:
+        mappers += _front_door(front_door)
     mappers += [
         ResponseMapper(
             filter=_when(reply),
@@ -114,6 +121,33 @@ def local_replies(portal: Authority | None) -> LocalReplyConfig:
         for reply in REPLIES
     ]
     return LocalReplyConfig(mappers=mappers, body_format=_json_rpc(_OTHERWISE))
+
+
+def _front_door(authority: Authority) -> list[ResponseMapper]:
+    """Return how the front door's paths are answered where the pages are not there to do it.
+
+    People read a sentence, and programs RFC 6749's error (section 5.2): a JSON-RPC error means
+    nothing to an OAuth client.
+    """
+    people = _all(_host_is(authority), _path_is(_PEOPLE))
+    programs = _all(_host_is(authority), _path_is(_PROGRAMS))
+    away, later = _status(500, ComparisonFilterOp.GE), [overwrite("retry-after", _AWAY)]
+    too_many = Reason.RATE_LIMITED.row
+    rows: tuple[tuple[AccessLogFilter, SubstitutionFormatString, list[HeaderValueOption]], ...] = (
+        (_all(people, away), _FOR_PEOPLE, later),
+        (people, _FOR_PEOPLE, []),
+        (_all(programs, away), _oauth("temporarily_unavailable", _NO_LOG_IN), later),
+        (
+            _all(programs, _status(too_many.status)),
+            _oauth("temporarily_unavailable", too_many.sentence),
+            [],
+        ),
+        (programs, _oauth("invalid_request", _OTHERWISE.sentence), []),
+    )
+    return [
+        ResponseMapper(filter=when, body_format_override=body, headers_to_add=headers)
+        for when, body, headers in rows
+    ]
 
 
 def plain_replies() -> LocalReplyConfig:
@@ -144,6 +178,11 @@ _FOR_PEOPLE: Final = _text(
 )
 
 
+def _oauth(error: str, sentence: str) -> SubstitutionFormatString:
+    body = Struct.from_dict({"error": error, "error_description": sentence})
+    return SubstitutionFormatString(json_format=body, content_type=_JSON)
+
+
 def _retry_after(reply: Reply) -> list[HeaderValueOption]:
     return [] if reply.retry_after is None else [overwrite("retry-after", reply.retry_after)]
 
@@ -166,21 +205,36 @@ def _host_is(authority: Authority) -> AccessLogFilter:
         )
         for spelling in authority.spellings
     ]
-    return filters[0] if len(filters) == 1 else AccessLogFilter(or_filter=OrFilter(filters=filters))
+    return filters[0] if len(filters) == 1 else _any(*filters)
+
+
+def _path_is(regex: str) -> AccessLogFilter:
+    matcher = StringMatcher(safe_regex=RegexMatcher(regex=regex))
+    header = HeaderMatcher(name=":path", string_match=matcher)
+    return AccessLogFilter(header_filter=HeaderFilter(header=header))
+
+
+def _status(number: int, op: ComparisonFilterOp = ComparisonFilterOp.EQ) -> AccessLogFilter:
+    # The key names a runtime value that nobody sets; Envoy demands one.
+    status = RuntimeUInt32(default_value=number, runtime_key="gateway.local_reply")
+    return AccessLogFilter(
+        status_code_filter=StatusCodeFilter(comparison=ComparisonFilter(op=op, value=status))
+    )
+
+
+def _all(*filters: AccessLogFilter) -> AccessLogFilter:
+    return AccessLogFilter(and_filter=AndFilter(filters=list(filters)))
+
+
+def _any(*filters: AccessLogFilter) -> AccessLogFilter:
+    return AccessLogFilter(or_filter=OrFilter(filters=list(filters)))
 
 
 def _when(reply: Reply) -> AccessLogFilter:
-    # The key names a runtime value that nobody sets; Envoy demands one.
-    status = RuntimeUInt32(default_value=reply.status, runtime_key="gateway.local_reply")
-    by_status = AccessLogFilter(
-        status_code_filter=StatusCodeFilter(
-            comparison=ComparisonFilter(op=ComparisonFilterOp.EQ, value=status)
-        )
-    )
     if reply.flag is None:
-        return by_status
+        return _status(reply.status)
     by_flag = AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=[reply.flag]))
-    return AccessLogFilter(and_filter=AndFilter(filters=[by_status, by_flag]))
+    return _all(_status(reply.status), by_flag)
 
 
 # X-Forwarded-Host is what the route says, X-Envoy-Original-Path what the client asked for before

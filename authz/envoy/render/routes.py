@@ -2,13 +2,12 @@
 
 Law: a path is compared as a whole and in one spelling; what no route names is answered 404 and
 reaches nobody. A route without authorization is open on purpose: a document, the answer to
-registration, or the issuer's own pages.
+registration, the front door, or the issuer's own pages.
 """
 
 import re
 from typing import Final
 
-from envoy_data_plane.envoy.config.core.v3 import HeaderValueOption
 from envoy_data_plane.envoy.config.route.v3 import (
     RedirectAction,
     RedirectActionRedirectResponseCode,
@@ -33,7 +32,8 @@ from authz.envoy.render.filters import (
     unchecked,
     unlimited,
 )
-from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, method, overwrite
+from authz.envoy.render.pages import pages_routes
+from authz.envoy.render.pieces import duration, forwarded, method
 from authz.envoy.render.site import Authority, McpServer, Portal, Site
 from authz.envoy.render.well_known import document_routes, https_only, registration_routes
 
@@ -65,8 +65,14 @@ def gateway_routes(site: Site) -> RouteConfiguration:
 
 
 def gateway_host(site: Site) -> VirtualHost:
-    """Return the gateway under its own name: documents, registration, MCP servers."""
-    routes = [*document_routes(site.servers), *registration_routes()]
+    """Return the gateway under its own name: documents, the front door, MCP servers."""
+    pages = site.pages
+    metadata = pages.document if pages is not None and pages.logs_in else None
+    routes = document_routes(site.servers, metadata)
+    if pages is None or not pages.registers:
+        routes += registration_routes()
+    if pages is not None:
+        routes += pages_routes(pages, site.authority)
     routes += [mcp_route(site, server) for server in site.servers]
     return VirtualHost(name="gateway", domains=list(site.authority.spellings), routes=routes)
 
@@ -98,7 +104,7 @@ def portal_host(portal: Portal) -> VirtualHost:
         name="portal",
         match=RouteMatch(prefix="/"),
         route=action,
-        request_headers_to_add=_forwarded(portal.authority),
+        request_headers_to_add=forwarded(portal.authority),
         request_headers_to_remove=[CLIENT_ADDRESS],
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(unchecked()),
@@ -131,7 +137,7 @@ def mcp_route(site: Site, server: McpServer) -> Route:
         name=f"mcp:{server.name}",
         match=RouteMatch(path=server.path),
         route=action,
-        request_headers_to_add=_forwarded(site.authority),
+        request_headers_to_add=forwarded(site.authority),
         request_headers_to_remove=list(_NOT_FOR_SERVERS),
         response_headers_to_remove=list(_NOT_FROM_SERVERS),
         typed_per_filter_config={
@@ -139,14 +145,6 @@ def mcp_route(site: Site, server: McpServer) -> Route:
             CORS: Any.pack(cors_policy(site)),
         },
     )
-
-
-def _forwarded(authority: Authority) -> list[HeaderValueOption]:
-    return [
-        overwrite("x-forwarded-for", TRUSTED_ADDRESS),
-        overwrite("x-forwarded-host", authority.text),
-        overwrite("x-forwarded-proto", authority.scheme),
-    ]
 
 
 def _redirect_host(authority: Authority) -> VirtualHost:

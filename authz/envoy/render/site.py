@@ -12,8 +12,8 @@ from typing import Final
 from authz.config import urls
 from authz.config.compile import metadata_url
 from authz.config.model import Config
-from authz.config.rules import Server
 from authz.config.scalars import Rate, Tcp, Unix
+from authz.config.server_metadata import scopes_of, server_metadata
 from authz.config.workers import places
 
 Endpoint = Tcp | Unix
@@ -34,6 +34,7 @@ class Topology:
         upstreams: servers that are reached elsewhere than their upstream's URL says, by name: the
             Unix sockets of `authz up`.
         issuer: the same for the issuer.
+        pages: where `authz pages` listens; not named: `service.pages`.
         trusted_ca: the file of certificate authorities that upstreams with https are checked by.
         memory: bytes of heap from which Envoy sheds load.
     """
@@ -43,6 +44,7 @@ class Topology:
     folder: str = "/etc/envoy"
     upstreams: Mapping[str, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
     issuer: Endpoint | None = None
+    pages: Endpoint | None = None
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
     memory: int = 1 << 30
 
@@ -129,6 +131,23 @@ class Portal:
 
 
 @dataclass(frozen=True, slots=True)
+class Pages:
+    """State how the front door and the step-up are reached, where there is a front door.
+
+    Attributes:
+        upstream: where `authz pages` listens.
+        logs_in: whether anybody logs in there; else it is there for step-ups alone.
+        registers: whether it, and not Envoy, answers at /register.
+        document: its RFC 8414 metadata, served where somebody logs in there.
+    """
+
+    upstream: Upstream
+    logs_in: bool
+    registers: bool
+    document: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Tls:
     """Hold the files of the certificate (PEM) and the oldest protocol that is spoken."""
 
@@ -172,6 +191,7 @@ class Site:
         authz: where the service answers.
         servers: the MCP servers.
         portal: None where the issuer is served elsewhere.
+        pages: None where there is no front door.
     """
 
     authority: Authority
@@ -185,6 +205,7 @@ class Site:
     authz: tuple[Endpoint, ...]
     servers: tuple[McpServer, ...]
     portal: Portal | None
+    pages: Pages | None
 
 
 def site(config: Config, where: Topology) -> Site:
@@ -209,16 +230,18 @@ def site(config: Config, where: Topology) -> Site:
         authz=where.authz or places(config.service.check, config.service.workers),
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
+        pages=_pages(config, where),
     )
 
 
 def _server(config: Config, name: str, where: Topology) -> McpServer:
     server, resource = config.servers[name], config.resource(name)
+    logs_in_at = config.gateway.url if config.login == "front_door" else config.issuer.url
     return McpServer(
         name=name,
         path=urls.split(resource).path,
         upstream=_upstream(server.upstream, where.upstreams.get(name)),
-        document=_document(name, resource, config.issuer.url, _scopes(server)),
+        document=_document(name, resource, logs_in_at, scopes_of(server)),
         document_path=urls.split(metadata_url(resource)).path,
     )
 
@@ -237,18 +260,24 @@ def _document(name: str, resource: str, issuer: str, scopes: list[str]) -> dict[
     return document | ({"scopes_supported": scopes} if scopes else {})
 
 
-def _scopes(server: Server) -> list[str]:
-    """Return what the server or any of its tools asks for (`offline_access` no rule can ask)."""
-    tools = (server.tools or {}).values()
-    return sorted(set(server.scopes).union(*(tool.scopes for tool in tools)))
-
-
 def _portal(config: Config, where: Topology) -> Portal | None:
     issuer = config.issuer
     if not issuer.serve or issuer.internal is None:
         return None
     url = urls.split(issuer.url)
     return Portal(_authority(url), url.path, _upstream(issuer.internal, where.issuer))
+
+
+def _pages(config: Config, where: Topology) -> Pages | None:
+    if config.front_door is None:
+        return None
+    authority = _authority(urls.split(config.gateway.url))
+    return Pages(
+        upstream=Upstream(where.pages or config.service.pages, authority.text, None, ""),
+        logs_in=config.logs_in,
+        registers=config.login == "front_door",
+        document=server_metadata(config),
+    )
 
 
 def _authority(url: urls.Url) -> Authority:

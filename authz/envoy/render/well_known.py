@@ -25,6 +25,12 @@ from authz.envoy.render.site import McpServer
 _METADATA: Final = "/.well-known/oauth-protected-resource"
 _WELL_KNOWN: Final = "/.well-known/"
 _REGISTER: Final = "/register"
+# RFC 8414, section 3.1, and where OpenID has it: clients look at both. The issuer has no path, so
+# nothing is inserted or appended, and with a path both stay unknown.
+_SERVER_METADATA: Final = (
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
+)
 
 _ANY_ORIGIN: Final = ("access-control-allow-origin", "*")
 _JSON: Final = ("content-type", "application/json")
@@ -62,18 +68,26 @@ _HTTPS_ONLY: Final = Reply(
 )
 
 
-def document_routes(servers: Sequence[McpServer]) -> list[Route]:
+def document_routes(
+    servers: Sequence[McpServer], front_door: Mapping[str, object] | None
+) -> list[Route]:
     """Return the routes under /.well-known/ of one host.
 
     With one server its document is at the root too (RFC 9728, section 3.1: clients that do not
     know the path look there); with several none could be true there for all of them.
+
+    Args:
+        servers: the MCP servers.
+        front_door: the metadata of the authorization server; None where it is the issuer.
     """
-    places = [(server.document_path, server) for server in servers]
+    places = [(server.document_path, _named(server), server.document) for server in servers]
     if len(servers) == 1 and servers[0].document_path != _METADATA:
-        places.append((_METADATA, servers[0]))
+        places.append((_METADATA, _named(servers[0]), servers[0].document))
+    if front_door is not None:
+        places += [(path, "server-metadata", front_door) for path in _SERVER_METADATA]
     preflight = _answer("preflight", RouteMatch(prefix=_WELL_KNOWN), 204, _PREFLIGHT)
     preflight.match = RouteMatch(prefix=_WELL_KNOWN, headers=[method("OPTIONS")])
-    documents = [_document(path, server) for path, server in places]
+    documents = [_document(*place) for place in places]
     missing = _answer(
         "no-document", RouteMatch(prefix=_WELL_KNOWN), 404, (_ANY_ORIGIN, _JSON), _NOT_HERE
     )
@@ -102,10 +116,14 @@ def https_only() -> Route:
     return route
 
 
-def _document(path: str, server: McpServer) -> Route:
+def _named(server: McpServer) -> str:
+    return f"metadata:{server.name}"
+
+
+def _document(path: str, name: str, document: Mapping[str, object]) -> Route:
     match = RouteMatch(path=path, headers=[method("GET", "HEAD")])
     headers = (_ANY_ORIGIN, _JSON, _CACHED)
-    return _answer(f"metadata:{server.name}", match, 200, headers, server.document)
+    return _answer(name, match, 200, headers, document)
 
 
 def _answer(

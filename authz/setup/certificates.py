@@ -7,9 +7,9 @@ key is its owner's alone from the moment the file exists.
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from cryptography import x509
@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = timedelta(days=7)
 _CLOCKS_DIFFER = timedelta(minutes=5)
+_DEMONSTRATION = "authz demonstration authority, not for production"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +38,65 @@ class Paths:
     key: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Hold what was made, PEM."""
+
+    authority: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+def pair(
+    names: Sequence[str],
+    now: datetime | None = None,
+    lifetime: timedelta = LIFETIME,
+    within: str | None = None,
+) -> Made:
+    """Make an authority and a server certificate of it.
+
+    Args:
+        names: DNS names and IP addresses; the first is the subject's common name.
+        now: when their lifetime begins; this moment by default.
+        lifetime: how long they are good for.
+        within: a domain; the authority can vouch for names in it and for nothing else, so that who
+            trusts it trusts it for no bank (RFC 5280, section 4.2.1.10). None: a demonstration's.
+
+    Raises:
+        ValueError: where no name is given.
+    """
+    if not names:
+        raise ValueError("a server certificate needs a name")
+    begin = now or datetime.now(UTC)
+    span = (begin, begin + lifetime)
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    server_key = ec.generate_private_key(ec.SECP256R1())
+    issuer = _name(_DEMONSTRATION if within is None else f"authz authority for {within} alone"[:64])
+    authority = _authority(issuer, authority_key, span, within)
+    server = _server(issuer, authority_key, server_key, names, span)
+    private = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = Encoding.PEM
+    return Made(authority.public_bytes(pem), server.public_bytes(pem), private)
+
+
 def make(folder: Path, names: Sequence[str], now: datetime | None = None) -> Paths:
-    """Make an authority and a server certificate for seven days.
+    """Make an authority and a server certificate for seven days, and write them.
 
     Args:
         folder: where the files go; made with mode 700 where it is not there.
-        names: DNS names and IP addresses; the first is the subject's common name.
-        now: when the seven days begin; this moment by default.
+        names: as for `pair`.
+        now: as for `pair`.
 
     Raises:
         ValueError: where no name is given.
         OSError: where the folder cannot be written.
     """
-    if not names:
-        raise ValueError("a server certificate needs a name")
-    begin = now or datetime.now(UTC)
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    server_key = ec.generate_private_key(ec.SECP256R1())
-    issuer = _name("authz demonstration authority, not for production")
-    authority = _authority(issuer, authority_key, begin)
-    server = _server(issuer, authority_key, server_key, names, begin)
+    made = pair(names, now)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths = Paths(folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
-    private = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _write(paths.authority, authority.public_bytes(Encoding.PEM), 0o644)
-    _write(paths.key, private, 0o600)
-    _write(paths.certificate, server.public_bytes(Encoding.PEM), 0o644)
+    _write(paths.authority, made.authority, 0o644)
+    _write(paths.key, made.key, 0o600)
+    _write(paths.certificate, made.certificate, 0o644)
     return paths
 
 
@@ -71,7 +105,10 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begin: datetime
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    span: tuple[datetime, datetime],
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -79,8 +116,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(begin - _CLOCKS_DIFFER)
-        .not_valid_after(begin + LIFETIME)
+        .not_valid_before(span[0] - _CLOCKS_DIFFER)
+        .not_valid_after(span[1])
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
@@ -100,14 +137,24 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _authority(
-    name: x509.Name, key: ec.EllipticCurvePrivateKey, begin: datetime
+    name: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    span: tuple[datetime, datetime],
+    within: str | None,
 ) -> x509.Certificate:
-    return (
-        _builder(name, name, key.public_key(), begin)
+    builder = (
+        _builder(name, name, key.public_key(), span)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
     )
+    if within is not None:
+        # Names of other kinds are not of the domain either: no address at all.
+        nowhere = [ip_network("0.0.0.0/0"), ip_network("::/0")]
+        constraints = x509.NameConstraints(
+            [x509.DNSName(within)], [x509.IPAddress(each) for each in nowhere]
+        )
+        builder = builder.add_extension(constraints, critical=True)
+    return builder.sign(key, hashes.SHA256())
 
 
 def _server(
@@ -115,12 +162,12 @@ def _server(
     issuer_key: ec.EllipticCurvePrivateKey,
     key: ec.EllipticCurvePrivateKey,
     names: Sequence[str],
-    begin: datetime,
+    span: tuple[datetime, datetime],
 ) -> x509.Certificate:
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     return (
-        _builder(_name(names[0]), issuer, key.public_key(), begin)
+        _builder(_name(names[0]), issuer, key.public_key(), span)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(purpose, critical=False)

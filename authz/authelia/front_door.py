@@ -1,0 +1,87 @@
+"""Our two clients at Authelia: as whom the front door and the step-up log people in.
+
+Law: what a client may do at Authelia is what its policy is for; both are confidential, have no
+secret, and can begin nothing that was not pushed and signed. The clients that log in at the front
+door are none of Authelia's.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from authz.authelia.clients import (
+    GROUPS,
+    OFFLINE,
+    PublicKey,
+    Registered,
+    asks_groups,
+    rules_of,
+    signed_with,
+    signing_algorithms,
+)
+from authz.config.model import Config
+
+FRONT_DOOR: Final = "authz-front-door"
+# In the ID token, so that a page can say whose account it is about; of the scope `profile`.
+ACCOUNT: Final = "preferred_username"
+_FIXED: Final = ("openid", OFFLINE, "profile")
+_CALLBACK: Final = "/authz/callback"
+_POLICIES: Final = {
+    "one_factor": (_CALLBACK, "/authz/log-ins/callback"),
+    "two_factor": (_CALLBACK, "/authz/step-up/callback"),
+}
+_OURS: Final = (
+    "As these two clients authz logs people in (front_door): Authelia asks for a second factor by",
+    "the client's policy. Clients of the front door are not registered here. consent_mode is",
+    "implicit because authz asks for consent itself, each time.",
+)
+
+
+def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
+    """Yield the clients of the front door; none where there is no front door.
+
+    Args:
+        config: authz.yaml.
+        key: the public half of `front_door.key_file`; None where it was not read.
+    """
+    door = config.front_door
+    if door is None:
+        return
+    for policy, callbacks in _POLICIES.items():
+        client_id = getattr(door, policy)
+        credentials, notes = signed_with(key, door.key_id, "front_door.key_file")
+        values = {
+            "client_id": client_id,
+            "client_name": client_id,
+            **credentials,
+            "redirect_uris": [f"{config.gateway.url}{path}" for path in callbacks],
+            "scopes": _scopes(config),
+            "audience": [config.resource(name) for name in config.servers],
+            "authorization_policy": policy,
+            "consent_mode": "implicit",
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "require_pushed_authorization_requests": True,
+            "require_pkce": True,
+            "pkce_challenge_method": "S256",
+            **signing_algorithms(config, config.servers, id_token=True),
+            "claims_policy": FRONT_DOOR,
+        }
+        first = {"": _OURS} if policy == "one_factor" else {}
+        yield Registered(values, {**notes, **first})
+
+
+def claims_policy(config: Config) -> dict[str, object]:
+    """Return the claims policy of both."""
+    groups = {"access_token": [GROUPS]} if asks_groups(config, config.servers) else {}
+    return {"id_token": [ACCOUNT], **groups}
+
+
+def _scopes(config: Config) -> list[str]:
+    asked = [
+        scope
+        for server in config.servers.values()
+        for rule in rules_of(server)
+        for scope in rule.scopes
+    ]
+    groups = [GROUPS] if asks_groups(config, config.servers) else []
+    return list(dict.fromkeys([*_FIXED, *groups, *asked]))

@@ -1,0 +1,186 @@
+"""`authz clients`: who has come to the front door, and blocking one."""
+
+import argparse
+import json
+import time
+from typing import Final
+
+from authz.cli.common import DONE, FAILED, command
+from authz.cli.taking_back import (
+    Asked,
+    WrongError,
+    perform,
+    place_options,
+    remark_options,
+    shown_moment,
+)
+from authz.ledger.keys import Keys
+from authz.ledger.redis import RedisLedger
+from authz.login.blocks import Block, Blocks
+from authz.login.digests import digest
+from authz.login.grants import Grants
+from authz.login.known import SHORT, KnownClient, block, known_clients, named
+
+_EXAMPLES: Final = """\
+examples:
+  authz clients
+  authz clients --json
+  authz clients block 3f9a12bc44d0 --reason 'asks for everything'
+  authz clients block https://evil.example
+  authz clients unblock https://evil.example
+A client is named by its id as listed, its client_id, or its name; a name means all of that name:
+every client of one host, or every one that registered itself and ends on this computer
+(dynamic/loopback). Who is listed has a log-in that has not ended.
+"""
+_BLOCKING: Final = """\
+Its log-ins end at once, on every worker, and nobody can log in with it until it is unblocked.
+"""
+_HEAD: Final = ("ID", "NAME", "CALLS ITSELF", "PEOPLE", "SERVERS", "LOG-INS", "LAST", "BLOCKED")
+_MOST: Final = 3  # of people or servers in one cell
+_LONGEST: Final = 40
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = command(commands, "clients", "list who has come, and block one", run, _EXAMPLES)
+    place_options(parser)
+    actions = parser.add_subparsers(metavar="block|unblock")
+    for name, words, work in (
+        ("block", "block a client", run_block),
+        ("unblock", "let a client come again", run_unblock),
+    ):
+        inner = command(actions, name, words, work, _BLOCKING)
+        inner.add_argument("what", metavar="CLIENT", help="an id as listed, a client_id, or a name")
+        place_options(inner, inner=True)
+        remark_options(inner)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List."""
+
+    async def work(
+        ledger: RedisLedger, asked: Asked
+    ) -> tuple[tuple[KnownClient, ...], tuple[Block, ...]]:
+        grants, blocks = _stores(ledger, asked)
+        return await known_clients(grants, blocks), await blocks.all()
+
+    found = perform(arguments, time.time(), work)
+    if isinstance(found, int):
+        return found
+    clients, blocks = found
+    if arguments.json:
+        blocked = [
+            {"what": each.what, "at": each.at, "by": each.by, "reason": each.reason}
+            for each in blocks
+        ]
+        listed = [client.to_json() for client in clients]
+        print(json.dumps({"clients": listed, "blocked": blocked}, indent=2))
+        return DONE
+    if clients:
+        _print_table([_HEAD, *map(_row, clients)])
+    else:
+        print("nobody is logged in")
+    for each in blocks:
+        why = f": {_plain(each.reason)}" if each.reason else ""
+        print(f"blocked {_plain(each.what)} {shown_moment(each.at)} {_plain(each.by)}{why}")
+    return DONE
+
+
+def run_block(arguments: argparse.Namespace) -> int:
+    """Block one, and end its log-ins."""
+
+    async def work(ledger: RedisLedger, asked: Asked) -> tuple[str, int]:
+        grants, blocks = _stores(ledger, asked)
+        what = named(arguments.what, await known_clients(grants, blocks))
+        remark = asked.remark()
+        one = Block(what, int(asked.now), remark.by, remark.reason)
+        return what, await block(grants, blocks, one)
+
+    done = perform(arguments, time.time(), work)
+    if isinstance(done, int):
+        return done
+    what, ended = done
+    if arguments.json:
+        print(json.dumps({"blocked": what, "ended": ended}))
+    else:
+        print(f"blocked {_plain(what)}; log-ins ended: {ended}")
+    return DONE
+
+
+def run_unblock(arguments: argparse.Namespace) -> int:
+    """Let one come again."""
+
+    async def work(ledger: RedisLedger, asked: Asked) -> tuple[str, bool]:
+        _, blocks = _stores(ledger, asked)
+        what = await _blocked(arguments.what, blocks)
+        return what, await blocks.unblock(what)
+
+    done = perform(arguments, time.time(), work)
+    if isinstance(done, int):
+        return done
+    what, was = done
+    if arguments.json:
+        print(json.dumps({"unblocked": what if was else None}))
+    else:
+        print(f"unblocked {_plain(what)}" if was else f"{_plain(what)} was not blocked")
+    return DONE if was else FAILED
+
+
+def _stores(ledger: RedisLedger, asked: Asked) -> tuple[Grants, Blocks]:
+    """Return the stores of a deployment with a front door.
+
+    Raises:
+        WrongError: where it has none.
+    """
+    config = asked.settings.config
+    if config.front_door is None:
+        raise WrongError("authz.yaml has no front_door, so no clients come to it")
+    keys = Keys(asked.options.deployment)
+    grants = Grants(
+        ledger.command,
+        keys,
+        config.issuer.url,
+        max_age=int(config.front_door.grant_max_age),
+        max_lifetime=int(config.issuer.max_lifetime + config.issuer.leeway),
+        clock=lambda: asked.now,
+    )
+    return grants, Blocks(ledger.command, keys)
+
+
+async def _blocked(what: str, blocks: Blocks) -> str:
+    """Return the block that a person means: whole, or by the id of its client."""
+    names = [each.what for each in await blocks.all()]
+    begun = [name for name in names if digest(name)[:SHORT] == what.lower()]
+    return what if what in names or not begun else begun[0]
+
+
+def _row(client: KnownClient) -> tuple[str, ...]:
+    return (
+        client.id,
+        _plain(client.name),
+        _plain(client.title),
+        _few(client.people),
+        _few(client.servers),
+        str(client.log_ins),
+        shown_moment(client.last),
+        "yes" if client.blocked else "",
+    )
+
+
+def _few(names: set[str]) -> str:
+    listed = sorted(map(_plain, names))
+    more = len(listed) - _MOST
+    return ", ".join(listed[:_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _plain(text: str) -> str:
+    """Return what a client or person chose as a terminal may show it."""
+    plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:_LONGEST])
+    return plain + ("…" if len(text) > _LONGEST else "")
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())

@@ -1,0 +1,176 @@
+"""What is wrong about the front door, the clients that log in there, and our clients behind it.
+
+Law: as in `lint`, a part of which this is.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from authz.config.model import Config
+from authz.config.problems import Fault, Path, Severity, quoted
+from authz.config.rules import Client
+
+_SECTION: Final[Path] = ("front_door",)
+_KEPT: Final = ("https://", "http://", "dynamic/")
+_OURS: Final = ("one_factor", "two_factor")
+_CONFIGURE: Final = "write front_door: {key_file: /run/secrets/front-door.pem}"
+_NO_SECTION: Final = ("there is no front_door section", f"{_CONFIGURE}, or login: direct")
+
+
+def _missing(config: Config) -> Iterator[Fault]:
+    if config.front_door is not None:
+        return
+    if config.issuer.login == "front_door":
+        yield Fault(("issuer", "login"), *_NO_SECTION, reads=(_SECTION,))
+    for name, client in config.clients.items():
+        if client.login == "front_door":
+            yield Fault(("clients", name, "login"), *_NO_SECTION, reads=(_SECTION,))
+
+
+def _unused(config: Config) -> Iterator[Fault]:
+    front_door = config.front_door
+    if front_door is None or config.logs_in or front_door.step_up != "off":
+        return
+    yield Fault(
+        _SECTION,
+        "nobody logs in there, and there are no step-ups",
+        "leave login: direct or step_up: off out",
+        Severity.WARNING,
+        reads=(("issuer", "login"), ("clients",)),
+    )
+
+
+def _our_ids(config: Config) -> Iterator[Fault]:
+    """Check that each of our clients at Authelia is one of its own: policy and use differ."""
+    front_door, introspection = config.front_door, config.issuer.introspection
+    if front_door is None:
+        return
+    if front_door.one_factor == front_door.two_factor:
+        yield Fault(
+            (*_SECTION, "two_factor"),
+            "it is the client of one_factor too, and Authelia has one policy for a client",
+            "name two clients",
+            reads=((*_SECTION, "one_factor"),),
+        )
+    for name in _OURS:
+        if introspection is not None and getattr(front_door, name) == introspection.client_id:
+            yield Fault(
+                (*_SECTION, name),
+                "it is the client of issuer.introspection, which can do nothing else",
+                "name another client",
+                reads=(("issuer", "introspection", "client_id"),),
+            )
+
+
+def _names(config: Config) -> Iterator[Fault]:
+    """Check that no configured client can be mistaken for another's name, or for ours."""
+    front_door = config.front_door
+    for name in config.clients:
+        for prefix in _KEPT:
+            if name.startswith(prefix):
+                yield Fault(
+                    ("clients", name),
+                    f"names that begin with {prefix} are kept for clients that are not configured",
+                    "call the client otherwise",
+                    on_key=True,
+                )
+        for ours in _OURS:
+            if front_door is not None and name == getattr(front_door, ours):
+                yield Fault(
+                    ("clients", name),
+                    f"this is our own client at Authelia (front_door.{ours})",
+                    "call one of them otherwise",
+                    on_key=True,
+                    reads=((*_SECTION, ours),),
+                )
+
+
+def _default(config: Config) -> Iterator[Fault]:
+    path: Path = ("clients", "default")
+    default = config.default_client
+    if default is None:
+        return
+    if config.front_door is None or config.login == "direct":
+        yield Fault(
+            path,
+            "this name is kept for clients that are not named",
+            "call the client otherwise",
+            on_key=True,
+        )
+        return
+    for field in sorted(default.model_fields_set - {"scopes"}):
+        yield Fault(
+            (*path, field),
+            "it narrows the scopes of clients that are not named, and nothing else",
+            "leave it out, or name the client that it is for",
+        )
+
+
+def _clients(config: Config) -> Iterator[Fault]:
+    if config.front_door is None:
+        return
+    for name, client in config.named.items():
+        path: Path = ("clients", name)
+        if client.machine and client.login == "front_door":
+            yield Fault(
+                (*path, "login"),
+                "a client without a person logs nobody in",
+                "leave login out, or write machine: false",
+            )
+        elif config.login_of(name) == "front_door":
+            yield from _client(path, client)
+
+
+def _client(path: Path, client: Client) -> Iterator[Fault]:
+    if not client.redirect_uris:
+        yield Fault(
+            path,
+            "it logs in at the front door and has no redirect_uris",
+            "write redirect_uris: [https://claude.ai/api/mcp/auth_callback], or login: direct",
+            reads=(("issuer", "login"), _SECTION),
+        )
+    if client.assurance is not None:
+        yield Fault(
+            (*path, "assurance"),
+            "it counts for direct clients only; the front door knows the log-in itself",
+            "leave assurance out, or write login: direct",
+            reads=(("issuer", "login"), _SECTION),
+        )
+
+
+def _private_redirects(config: Config) -> Iterator[Fault]:
+    uris = () if config.front_door is None else config.front_door.private_redirect_uris
+    for index, uri in enumerate(uris):
+        if uri.startswith(("http:", "https:")):
+            yield Fault(
+                (*_SECTION, "private_redirect_uris", index),
+                f"{quoted(uri)} has no scheme of a program's own",
+                "leave it out: https and loopback addresses need no entry here",
+            )
+
+
+def _opaque(config: Config) -> Iterator[Fault]:
+    """Find servers that take other tokens than the front door has: one kind, for all of them."""
+    opaque = [name for name, server in config.servers.items() if server.tokens == ("opaque",)]
+    if not config.logs_in or len(opaque) == len(config.servers):
+        return
+    for name in opaque:
+        yield Fault(
+            ("servers", name, "tokens"),
+            "the front door hands out signed tokens, as other servers accept them",
+            "accept jwt here too, or opaque alone everywhere",
+            Severity.WARNING,
+            reads=(("servers",), _SECTION, ("issuer", "login")),
+        )
+
+
+CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
+    _missing,
+    _unused,
+    _our_ids,
+    _names,
+    _default,
+    _clients,
+    _private_redirects,
+    _opaque,
+)

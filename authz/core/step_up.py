@@ -1,0 +1,93 @@
+"""A step-up that a refusal offers: whose it would be, for what, and how its client is told.
+
+Law: it names one person, one grant and one server; what it leads to is recorded for these alone.
+How it is told depends on what the client has declared, and decides nothing.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from authz.core.mcp import INTERACTIVE, Kind, Message
+from authz.core.policy import MODERN, StepUpTelling
+from authz.core.second_factor import StepUpNeed
+
+# The one version before 2026-07-28 that knows URL elicitation (MCP 2025-11-25, "Elicitation").
+ELICITING: Final = "2025-11-25"
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpTicket:
+    """Hold what the page of a step-up is about.
+
+    Attributes:
+        issuer, subject: the person who must log in.
+        grant: of the front door; for a client of `login: direct` its client id.
+        client: the client's name, as rules count it.
+        account: what the person is called; empty where that is not known.
+        server: the server's name.
+        tool: the tool that was refused; None where it was not one.
+        need: what the log-in must prove, and how old it may be.
+        at: when the call was refused, seconds since the epoch.
+    """
+
+    issuer: str
+    subject: str
+    grant: str
+    client: str
+    account: str
+    server: str
+    tool: str | None
+    need: StepUpNeed
+    at: int
+
+
+class Telling(Enum):
+    """Name how a client is told of a step-up."""
+
+    INPUT_REQUIRED = "input_required"  # MCP 2026-07-28: a result that asks for input, once
+    URL_ELICITATION = "url_elicitation"  # MCP 2025-11-25: error -32042
+    CHALLENGE = "challenge"  # RFC 9470
+    WORDS = "words"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Hold a step-up as it is told to a client.
+
+    Attributes:
+        link: where the person goes.
+        telling: how that is said.
+    """
+
+    link: str
+    telling: Telling
+
+
+def asks_memory(message: Message | None) -> bool:
+    """Tell whether it matters what the client declared when its session began."""
+    return (
+        message is not None
+        and message.kind is Kind.REQUEST
+        and message.version == ELICITING
+        # The client is not told to elicit before its capabilities are agreed upon.
+        and message.method != "initialize"
+    )
+
+
+def telling(message: Message | None, mode: StepUpTelling, *, declared: bool) -> Telling:
+    """Return how the sender of a message is told of a step-up.
+
+    Args:
+        message: what was refused; None for a stream.
+        mode: what the operator wants of clients that show no links.
+        declared: what the session's `initialize` declared, where `asks_memory`.
+    """
+    if asks_memory(message) and declared:
+        return Telling.URL_ELICITATION
+    if message is not None and message.version == MODERN and message.elicits_url:
+        # A request that goes on from an earlier result was asked already; or its state is the
+        # upstream's, and would be lost with a result of ours.
+        asked = message.goes_on or message.method not in INTERACTIVE
+        return Telling.WORDS if asked else Telling.INPUT_REQUIRED
+    return Telling.CHALLENGE if mode is StepUpTelling.CHALLENGE else Telling.WORDS

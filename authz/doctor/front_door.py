@@ -1,0 +1,154 @@
+"""Whether Authelia knows our two clients as `authz authelia-config` prints them.
+
+Law: it goes as far as a pushed request (RFC 9126) and no further: nobody is shown anything, and the
+request ends by itself within minutes. What was wrong once is not tried again: Authelia counts.
+"""
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import httpx
+
+from authz.authelia.front_door import our_clients
+from authz.config.load import Settings
+from authz.config.problems import quoted
+from authz.doctor.finding import Finding, ok, problem, warning
+from authz.tokens.client_auth import PrivateKeyJwt
+from authz.tokens.documents import IssuerError, Target, issuer_client
+from authz.tokens.issuer import IssuerAddress
+
+PART: Final = "clients"
+_ENDPOINT: Final = "pushed_authorization_request_endpoint"
+_PATIENCE: Final = 10.0
+_LONGEST: Final = 64 * 1024
+_CREATED: Final = 201
+_PRINT: Final = "print `authz authelia-config` again, and restart Authelia with it"
+_TABLE: Final = {
+    "invalid_client": (
+        "door_unauthorized",
+        "Authelia does not know {client}, or not the key of front_door.key_file",
+        f"jwks of its client {{client}}; {_PRINT}",
+    ),
+    "invalid_scope": (
+        "door_scopes",
+        "{client} may not ask for all scopes that the servers need",
+        f"scopes of its client {{client}}; {_PRINT}",
+    ),
+    "invalid_target": (
+        "door_audience",
+        "{client} may not ask for all servers of authz.yaml",
+        f"audience of its client {{client}}; {_PRINT}",
+    ),
+    "invalid_request": (
+        "door_redirect",
+        "{client} may not send people to {redirect}",
+        f"redirect_uris of its client {{client}}; {_PRINT}",
+    ),
+}
+
+
+async def examine(settings: Settings, metadata: Mapping[str, object]) -> list[Finding]:
+    """Begin, as each of our clients and for each of its callbacks; none without a front door."""
+    config, key = settings.config, settings.secrets.front_door
+    if config.front_door is None or key is None:
+        return []
+    issuer = config.issuer
+    try:
+        target = IssuerAddress(issuer.url, issuer.internal).endpoint(
+            _ENDPOINT, metadata.get(_ENDPOINT)
+        )
+    except IssuerError as error:
+        return [problem(PART, "no_endpoint", error.detail, "use Authelia 4.39.20")]
+    async with issuer_client(timeout=_PATIENCE) as client:
+        asking = _Asking(client, target, settings, key.get_secret_value())
+        return [each async for each in _judged(asking, settings)]
+
+
+class _Asking:
+    """Push one request."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, target: Target, settings: Settings, key: str
+    ) -> None:
+        self._client, self._target, self._key = client, target, key
+        self._issuer, self._door = settings.config.issuer, settings.config.front_door
+
+    async def error(self, client_id: str, redirect: str, members: Mapping[str, object]) -> str:
+        """Return the error that it is answered with; empty where it is taken.
+
+        Raises:
+            httpx.HTTPError: where there is no answer.
+        """
+        assert self._door is not None
+        auth = PrivateKeyJwt(client_id, self._key, self._issuer.url, self._door.key_id)
+        challenge = hashlib.sha256(secrets.token_bytes(32)).digest()
+        form = {
+            **auth.proof().form,
+            **members,
+            "response_type": "code",
+            "redirect_uri": redirect,
+            "state": secrets.token_urlsafe(16),
+            "nonce": secrets.token_urlsafe(16),
+            "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+        }
+        request = self._client.build_request("POST", self._target.url, data=form)
+        request.headers.update(self._target.headers)
+        answer = await self._client.send(request, stream=True)
+        try:
+            body = b""
+            async for chunk in answer.aiter_raw():
+                body += chunk
+                if len(body) > _LONGEST:
+                    break
+        finally:
+            await answer.aclose()
+            self._client.cookies.clear()
+        return "" if answer.status_code == _CREATED else _error(answer.status_code, body)
+
+
+def _error(status: int, body: bytes) -> str:
+    try:
+        found = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        found = None
+    return found if isinstance(found, str) and found in _TABLE else f"status {status}"
+
+
+async def _judged(asking: _Asking, settings: Settings) -> AsyncIterator[Finding]:
+    for ours in our_clients(settings.config, None):
+        values = ours.values
+        client_id, redirects = str(values["client_id"]), values["redirect_uris"]
+        scopes, audience = values["scopes"], values["audience"]
+        assert isinstance(redirects, list)
+        assert isinstance(scopes, list)
+        members = {"scope": " ".join(scopes), "resource": audience}
+        for redirect in redirects:
+            try:
+                error = await asking.error(client_id, redirect, members)
+            except httpx.HTTPError as failure:
+                words = f"{client_id}: no answer ({type(failure).__name__})"
+                yield warning(PART, "no_answer", words)
+                return
+            if error:
+                yield _refused(client_id, redirect, error)
+                break
+        else:
+            yield ok(PART, "may_begin", f"{client_id} may begin log-ins, with our key")
+
+
+def _refused(client_id: str, redirect: str, error: str) -> Finding:
+    if error not in _TABLE:
+        words = f"{client_id}: a log-in cannot begin ({error})"
+        return problem(PART, "door_refused", words, "look at Authelia's log")
+    diagnosis, words, mend = _TABLE[error]
+    return problem(
+        PART,
+        diagnosis,
+        words.format(client=client_id, redirect=quoted(redirect)),
+        mend.format(client=client_id),
+    )

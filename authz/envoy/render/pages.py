@@ -1,0 +1,49 @@
+"""The way to the pages: the front door's endpoints, and the pages for people.
+
+Law: these paths and no others lead to `authz pages`, without asking authz; an MCP path never does.
+A person's cookies go there and nowhere else; who asks and for which host is said by Envoy alone.
+"""
+
+from typing import Final
+
+from envoy_data_plane.envoy.config.route.v3 import Route, RouteAction, RouteMatch
+from envoy_data_plane.google.protobuf import Any
+
+from authz.envoy.render.clusters import PAGES
+from authz.envoy.render.filters import CLIENT_ADDRESS, EXT_AUTHZ, unchecked
+from authz.envoy.render.pieces import duration, forwarded
+from authz.envoy.render.site import Authority, Pages
+
+REGISTER: Final = "/register"
+# What programs call and what people see: the first are answered in JSON, whatever happens.
+PROGRAMS: Final = ("/token", "/revoke", REGISTER)
+AUTHORIZE: Final = "/authorize"
+PEOPLE: Final = "/authz/"
+_TIMEOUT: Final = 60
+
+
+def pages_routes(pages: Pages, authority: Authority) -> list[Route]:
+    """Return the routes of what the front door does: where nobody logs in there, step-ups alone."""
+    people = RouteMatch(prefix=PEOPLE)
+    if not pages.logs_in:
+        return [_route("pages", people, authority)]
+    paths = [AUTHORIZE, *PROGRAMS]
+    if not pages.registers:
+        paths.remove(REGISTER)
+    exact = [_route(f"pages:{path[1:]}", RouteMatch(path=path), authority) for path in paths]
+    return [*exact, _route("pages", people, authority)]
+
+
+def _route(name: str, match: RouteMatch, authority: Authority) -> Route:
+    """Return one route, for every method: which ones there are is for the pages to say.
+
+    The rate limit per address stays on; a client's access token has no business there.
+    """
+    return Route(
+        name=name,
+        match=match,
+        route=RouteAction(cluster=PAGES, timeout=duration(_TIMEOUT)),
+        request_headers_to_add=forwarded(authority),
+        request_headers_to_remove=["authorization", CLIENT_ADDRESS],
+        typed_per_filter_config={EXT_AUTHZ: Any.pack(unchecked())},
+    )

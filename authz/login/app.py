@@ -1,0 +1,69 @@
+"""The pages as one ASGI application: routes, and what becomes of whatever goes wrong in them.
+
+Law: no exception leaves it, and no page, header or log line tells what one says; what is not a
+route is not there.
+"""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from authz.core.ledger import Unavailable
+from authz.login import problems
+from authz.login.pages import request_id
+from authz.login.requests import REQUEST_ID
+from authz.login.visitors import TooManyError
+from authz.login.visits import AWAY, NotDoneError, Parts
+from authz.telemetry.recorder import Recorder
+
+
+class App:
+    """Serve one configuration."""
+
+    def __init__(self, routes: Sequence[Route], parts: Parts, recorder: Recorder) -> None:
+        """Take the routes, what shows problems, and where defects are recorded."""
+        self._parts = parts
+        self._recorder = recorder
+        # No redirects to paths with or without a slash: they would be made of the Host header.
+        self._router: ASGIApp = Router(routes, redirect_slashes=False, default=self._missing)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        REQUEST_ID.set(request_id(request))
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._router(scope, receive, sending)
+        except Exception as error:  # noqa: BLE001 - the law above
+            response = self._explain(request, error)
+            if not begun:
+                await response(scope, receive, send)
+
+    def _explain(self, request: Request, error: Exception) -> Response:
+        match error:
+            case NotDoneError():
+                return self._parts.problem(request, error.problem)
+            case TooManyError():
+                response = self._parts.problem(request, problems.TOO_MANY)
+                response.headers["Retry-After"] = str(error.seconds)
+                return response
+            case Unavailable():
+                self._recorder.fault(error.dependency, error.detail)
+                return self._parts.problem(request, AWAY)
+        self._recorder.crash(error)
+        return self._parts.problem(request, problems.BROKEN)
+
+    async def _missing(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self._parts.problem(Request(scope), problems.NOT_FOUND)
+        await response(scope, receive, send)

@@ -1,0 +1,253 @@
+"""The pages of one configuration: every part, built once, closed together.
+
+Law: nothing is asked of anybody while they are built; what cannot be built says which setting is
+wrong.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+import httpx
+
+from authz.config.load import Settings
+from authz.config.model import FrontDoor as Section
+from authz.config.server_metadata import server_metadata
+from authz.core.ledger import Unavailable
+from authz.ledger.keys import Keys
+from authz.ledger.log_ins import LogIns
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.revoking import MARGIN
+from authz.login import own_log_ins, step_up
+from authz.login.app import App
+from authz.login.attempts import Attempts
+from authz.login.blocks import Blocks
+from authz.login.browser import Browser
+from authz.login.documents import Documents
+from authz.login.fetching import Fetcher, SystemResolver
+from authz.login.front_door import FrontDoor
+from authz.login.grants import Grants
+from authz.login.grants_of import OwnGrantsOf
+from authz.login.id_token import Proofs
+from authz.login.machines import Machines
+from authz.login.means import Means
+from authz.login.pages import Pages
+from authz.login.redirects import RedirectRules
+from authz.login.refreshing import Refreshing
+from authz.login.registration import Registrations
+from authz.login.registry import Clients
+from authz.login.requests import REQUEST_ID, address_of
+from authz.login.store import Codes, Refreshes, States
+from authz.login.targets import Targets
+from authz.login.upstream import Authelia, OurClient
+from authz.login.visitors import Visitors
+from authz.login.visits import Parts
+from authz.telemetry.recorder import Recorder
+from authz.tokens.claims import ClaimRules
+from authz.tokens.client_auth import PrivateKeyJwt
+from authz.tokens.documents import issuer_client
+from authz.tokens.issuer import IssuerAddress, IssuerKeys
+from authz.tokens.keys import Fetched, Renewal, SigningKeys
+from authz.tokens.sealing import Sealer, sealing_secrets
+
+# Seconds. A person waits longer than a request to an MCP server does.
+_REDIS: Final = 1.0
+_AUTHELIA: Final = 10.0
+_AT_ONCE: Final = 16
+_PRUNE: Final = 600.0
+
+
+class Built:
+    """Own the parts of one configuration.
+
+    Attributes:
+        app: the ASGI application.
+        means: the parts of the flow, for tests and the command line.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: RedisOptions,
+        recorder: Recorder,
+        *,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """Build.
+
+        Args:
+            settings: with a front door and its secrets.
+            options: where Redis is.
+            recorder: the log.
+            http: what reaches Authelia; None for the network.
+
+        Raises:
+            ValueError: where a secret is none.
+        """
+        self._recorder = recorder
+        self._settings = settings
+        config, section = settings.config, _section(settings)
+        issuer, url, clock = config.issuer, config.gateway.url, time.time
+        sealer = _sealer(settings)
+        self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
+        self._upstream, self._keys = self._authelia(section)
+        self._resolver = SystemResolver()
+        rules = RedirectRules(frozenset(section.private_redirect_uris))
+        hosts = section.metadata_hosts
+        self._documents = Documents(
+            Fetcher(self._resolver), rules, None if hosts is None else tuple(hosts)
+        )
+        registrations = Registrations(
+            sealer.mac_key("client"), rules, clock, taken=section.registration
+        )
+        self._redis = RedisLedger(replace(options, timeout=_REDIS))
+        command, keys = self._redis.command, Keys(options.deployment)
+        max_age = int(section.grant_max_age)
+        self.means = Means(
+            url=url,
+            targets=Targets(settings.policy),
+            clients=Clients(config, self._documents, registrations),
+            upstream=self._upstream,
+            registers=registrations,
+            sealer=sealer,
+            codes=Codes(command, keys, sealer, max_age),
+            states=States(command, keys),
+            refreshes=Refreshes(command, keys, sealer),
+            grants=Grants(
+                command,
+                keys,
+                issuer.url,
+                max_age=max_age,
+                max_lifetime=int(issuer.max_lifetime + issuer.leeway),
+                clock=clock,
+            ),
+            blocks=Blocks(command, keys),
+            log_ins=LogIns(command, keys),
+            grant_max_age=max_age,
+            clock=clock,
+            tell=self._tell,
+        )
+        self.app = self._app(sealer)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Keep keys fresh and the list of revocations short from now on."""
+        self._tasks = [
+            asyncio.create_task(self._keys.run()),
+            asyncio.create_task(self._keep_pruning()),
+        ]
+
+    async def aclose(self) -> None:
+        """End it all."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keys.aclose()
+        await self._documents.aclose()
+        self._resolver.close()
+        await self._http.aclose()
+        await self._redis.aclose()
+
+    def _app(self, sealer: Sealer) -> App:
+        config, means = self._settings.config, self.means
+        parts = Parts(
+            origin=means.url,
+            issuer=config.issuer.url,
+            browser=Browser(sealer, means.url),
+            pages=Pages(means.url, config.issuer.url),
+            upstream=self._upstream,
+            used=self._used,
+            address=address_of,
+            clock=means.clock,
+            note=self._note,
+        )
+        visitors = Visitors(FrontDoor(means), parts, Attempts(means.clock))
+        machines = Machines(means, server_metadata(config), Refreshing(means))
+        routes = [
+            *visitors.routes(),
+            *machines.routes(),
+            *step_up.routes(parts, sealer, self._redis),
+            *own_log_ins.routes(parts, OwnGrantsOf(means)),
+        ]
+        return App(routes, parts, self._recorder)
+
+    def _authelia(self, section: Section) -> tuple[Authelia, SigningKeys]:
+        issuer = self._settings.config.issuer
+        address = IssuerAddress(issuer.url, issuer.internal)
+        algorithms = frozenset[str](issuer.algorithms)
+        renewal = Renewal(
+            interval=issuer.keys.refresh,
+            cooldown=issuer.keys.cooldown,
+            deadline=issuer.deadline,
+            max_age=issuer.keys.max_age,
+        )
+        source = IssuerKeys(address, algorithms, self._http)
+        keys = SigningKeys(source, renewal, observer=self._observe)
+        rules = ClaimRules(issuer.url, int(issuer.leeway), int(issuer.max_lifetime))
+        pem = self._settings.secrets.front_door
+        if pem is None:
+            raise ValueError("front_door.key_file was not read")
+
+        def ours(client_id: str) -> OurClient:
+            auth = PrivateKeyJwt(client_id, pem.get_secret_value(), issuer.url, section.key_id)
+            return OurClient(client_id, auth)
+
+        proofs = Proofs(keys, rules, algorithms)
+        one, two = ours(section.one_factor), ours(section.two_factor)
+        upstream = Authelia(
+            address, one, two, proofs, self._http, total=_AUTHELIA, at_once=_AT_ONCE
+        )
+        return upstream, keys
+
+    async def _used(self, state: str) -> bool:
+        return not await self.means.states.use(state)
+
+    async def _keep_pruning(self) -> None:
+        while True:
+            with suppress(Unavailable):
+                await self._redis.prune(self.means.clock() - MARGIN)
+            await asyncio.sleep(_PRUNE)
+
+    def _observe(self, fetched: Fetched) -> None:
+        if fetched.fault is not None and fetched.changed:
+            self._recorder.fault("issuer", fetched.fault.value)
+
+    def _note(self, request_id: str, words: str) -> None:
+        self._recorder.event("page", request_id=request_id, detail=words)
+
+    def _tell(
+        self,
+        step: str,
+        outcome: str,
+        *,
+        client: str = "",
+        server: str = "",
+        grant: str = "",
+        detail: str = "",
+    ) -> None:
+        said = {
+            "step": step,
+            "outcome": outcome,
+            "client": client[:256],
+            "server": server,
+            "grant": grant,
+            "detail": detail,
+            "request_id": REQUEST_ID.get(),
+        }
+        self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
+
+
+def _section(settings: Settings) -> Section:
+    if settings.config.front_door is None:
+        raise ValueError("authz.yaml has no front_door")
+    return settings.config.front_door
+
+
+def _sealer(settings: Settings) -> Sealer:
+    secrets = settings.secrets
+    if secrets.front_door is None:
+        raise ValueError("front_door.key_file was not read")
+    file = None if secrets.sealing is None else secrets.sealing.get_secret_value()
+    return Sealer(sealing_secrets(file, secrets.front_door.get_secret_value()), time.time)

@@ -1,0 +1,309 @@
+"""A document of a stranger's choice, fetched without being led into our own network.
+
+Law: the name is resolved once and by us; every address of it must be public; the connection goes
+to one of exactly these addresses, under TLS for the name. No redirect, no proxy, no size and no
+time beyond the bounds.
+"""
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+)
+from typing import Final
+
+import httpcore
+
+LARGEST: Final = 64 * 1024  # bytes
+PATIENCE: Final = 5.0  # seconds, for everything together
+
+_HTTPS: Final = 443
+_OK: Final = 200
+_TOO_MANY: Final = 429
+_SERVER_FAULT: Final = 500
+_MOST_ADDRESSES: Final = 32
+_TRIED: Final = 4
+# Threads that resolve names: our own, since who is slow to answer for his names would otherwise
+# hold the threads that resolve Authelia's.
+_RESOLVERS: Final = 16
+_JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json\s*(?:;.*)?\Z", re.IGNORECASE)
+_MAX_AGE: Final = re.compile(r"max-age=\"?([0-9]{1,9})\"?\Z")
+
+# --- which addresses are public --------------------------------------------------------------
+
+# IANA's special-purpose registry (RFC 6890), multicast and what is reserved. Not asked of the
+# standard library: what `is_global` says differs between versions of Python.
+_SPECIAL_V4: Final = tuple(
+    IPv4Network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/3",
+    )
+)
+# Everything else is loopback, mapped IPv4, local, multicast or not assigned (RFC 4291, 2.4).
+_UNICAST: Final = IPv6Network("2000::/3")
+_SPECIAL_V6: Final = tuple(
+    IPv6Network(text)
+    for text in (
+        "2001::/23",  # protocol assignments, Teredo among them, which embeds IPv4
+        "2001:db8::/32",
+        "2002::/16",  # 6to4, which embeds IPv4
+        "2620:4f:8000::/48",
+        "3fff::/20",
+    )
+)
+# DNS64 answers so for names that have IPv4 only (RFC 6052, section 2.1): as public as the IPv4 in
+# it. A network's own prefix (RFC 8215) is local.
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_ISATAP: Final = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")  # embeds IPv4 (RFC 5214, section 6.1)
+
+
+def is_public(address: str) -> bool:
+    """Tell whether an address is one of the open Internet, and leads nowhere else."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, IPv4Address):
+        return _is_public_v4(found)
+    if found.scope_id is not None:
+        return False
+    if found in _NAT64:
+        return _is_public_v4(IPv4Address(found.packed[12:]))
+    return _is_public_v6(found)
+
+
+def _is_public_v4(address: IPv4Address) -> bool:
+    return not any(address in network for network in _SPECIAL_V4)
+
+
+def _is_public_v6(address: IPv6Address) -> bool:
+    if address not in _UNICAST or address.packed[8:12] in _ISATAP:
+        return False
+    return not any(address in network for network in _SPECIAL_V6)
+
+
+# --- fetching --------------------------------------------------------------------------------
+
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+
+
+class FetchFailed(Exception):  # noqa: N818 - what happened, not an error of ours
+    """Say why there is no document.
+
+    Attributes:
+        words: fixed words.
+        passing: whether it may be there in a while: nobody answered, or said that it is broken.
+    """
+
+    def __init__(self, words: str, *, passing: bool = False) -> None:
+        """Keep both."""
+        super().__init__(words)
+        self.words = words
+        self.passing = passing
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Hold a document as it came.
+
+    Attributes:
+        body: its bytes.
+        max_age: how many seconds its server says that it holds (RFC 9111, section 5.2.2); None
+            where it does not say.
+    """
+
+    body: bytes
+    max_age: int | None
+
+
+class SystemResolver:
+    """Ask the system for addresses, in threads of its own."""
+
+    def __init__(self) -> None:
+        """Begin nothing yet."""
+        self._threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="authz-names")
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        """Return the addresses of a host.
+
+        Raises:
+            OSError: where there are none.
+        """
+        # The last dot: a stranger's name is not completed by our own search domains.
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: socket.getaddrinfo(f"{host}.", _HTTPS, type=socket.SOCK_STREAM),
+        )
+        return [str(address[0]) for *_, address in found]
+
+    def close(self) -> None:
+        """End; questions that are under way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Connect to addresses that were checked, whatever host is asked for."""
+
+    def __init__(
+        self, addresses: Iterable[str], port: int, network: httpcore.AsyncNetworkBackend
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._port = port
+        self._network = network
+
+    async def connect_tcp(
+        self,
+        host: str,  # noqa: ARG002 - never resolved again: DNS may say something else by now
+        port: int,  # noqa: ARG002 - 443, but in tests
+        timeout: float | None = None,  # noqa: ASYNC109 - the base class's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in self._addresses:
+            try:
+                return await self._network.connect_tcp(
+                    address, self._port, timeout, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+class Fetcher:
+    """Fetch documents, each over a connection of its own."""
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        *,
+        public: Callable[[str], bool] = is_public,
+        trust: ssl.SSLContext | None = None,
+        network: httpcore.AsyncNetworkBackend | None = None,
+        port: int = _HTTPS,
+        patience: float = PATIENCE,
+    ) -> None:
+        """Take how names are resolved; the rest is for tests.
+
+        Args:
+            resolve: a host's addresses; raises OSError.
+            public: which addresses may be connected to.
+            trust: whom to trust; None for the system's authorities and SSL_CERT_FILE.
+            network: how to connect to an address.
+            port: where.
+            patience: seconds for everything together.
+        """
+        self._resolve = resolve
+        self._public = public
+        self._trust = trust or ssl.create_default_context()
+        self._network = network or httpcore.AnyIOBackend()
+        self._port = port
+        self._patience = patience
+
+    async def __call__(self, url: str, host: str) -> Fetched:
+        """Return the document at a URL of this host.
+
+        Raises:
+            FetchFailed: where there is none to be believed.
+        """
+        try:
+            # Over everything: who sends a byte a second is never late for a single read.
+            async with asyncio.timeout(self._patience):
+                return await self._get(url, await self._addresses(host))
+        except TimeoutError as error:
+            raise FetchFailed("its host takes too long", passing=True) from error
+        except (OSError, httpcore.NetworkError, httpcore.TimeoutException) as error:
+            raise FetchFailed("its host cannot be reached", passing=True) from error
+        except (httpcore.ProtocolError, ssl.SSLError) as error:
+            raise FetchFailed("its host does not keep to HTTP", passing=True) from error
+
+    async def _addresses(self, host: str) -> Sequence[str]:
+        try:
+            found = list(dict.fromkeys(await self._resolve(host)))
+        except OSError as error:
+            raise FetchFailed("its host has no address", passing=True) from error
+        if not found:
+            raise FetchFailed("its host has no address", passing=True)
+        # One address inside among public ones is no accident, and the next try would meet it.
+        if len(found) > _MOST_ADDRESSES or not all(self._public(each) for each in found):
+            raise FetchFailed("its host has an address that is not of the open Internet")
+        return found[:_TRIED]
+
+    async def _get(self, url: str, addresses: Sequence[str]) -> Fetched:
+        backend = _Checked(addresses, self._port, self._network)
+        headers = (
+            ("Accept", "application/json"),
+            # Nothing is unpacked, so that no small answer becomes a large one.
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", "authz"),
+        )
+        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self._patience)
+        async with (
+            httpcore.AsyncConnectionPool(
+                self._trust, max_connections=1, network_backend=backend
+            ) as pool,
+            pool.stream("GET", url, headers=headers, extensions={"timeout": timeouts}) as response,
+        ):
+            fields = _fields(response)
+            _check(response.status, fields)
+            data = bytearray()
+            async for chunk in response.aiter_stream():
+                data += chunk
+                if len(data) > LARGEST:
+                    raise FetchFailed("it is longer than 64 KiB")
+        return Fetched(bytes(data), _max_age(fields.get("cache-control", "")))
+
+
+def _fields(response: httpcore.Response) -> dict[str, str]:
+    """Return the header fields, those that come more than once joined (RFC 9110, section 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in response.headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
+
+
+def _check(status: int, fields: dict[str, str]) -> None:
+    if status != _OK:
+        # A redirect is a refusal as well (the draft's section 5): it could lead inside.
+        raise FetchFailed(
+            "its host does not answer with status 200",
+            passing=status >= _SERVER_FAULT or status == _TOO_MANY,
+        )
+    if fields.get("content-encoding", "identity").lower() != "identity":
+        raise FetchFailed("it is compressed")
+    if not _JSON.match(fields.get("content-type", "")):
+        raise FetchFailed("its content type is not JSON")
+
+
+def _max_age(control: str) -> int | None:
+    directives = {each.strip() for each in control.lower().split(",")}
+    if not directives.isdisjoint({"no-store", "no-cache"}):
+        return 0
+    ages = [int(found[1]) for each in directives if (found := _MAX_AGE.match(each))]
+    return min(ages, default=None)

@@ -1,0 +1,155 @@
+"""The endpoints that programs speak to: token, revocation, registration, metadata.
+
+Law: answers are JSON, never kept by anybody, and readable from any origin, without cookies; a
+client that tries to prove itself is told that nobody can (RFC 6749, section 5.2).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from authz.core.ledger import Unavailable
+from authz.login import paths
+from authz.login.exchanging import Exchanging
+from authz.login.means import Means
+from authz.login.parameters import Parameters, read_parameters
+from authz.login.refreshing import Refreshing
+from authz.login.requests import address_of, content_type, read_body
+from authz.login.revoking import Revoking
+from authz.login.values import OAuthRefused
+from authz.login.visits import NotDoneError
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_JSON: Final = "application/json"
+_ORIGINS: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "retry-after, www-authenticate",
+    "X-Content-Type-Options": "nosniff",
+}
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Headers": "accept, authorization, content-type, mcp-protocol-version",
+    "Access-Control-Max-Age": "7200",
+}
+# RFC 6749, section 5.1.
+_NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_A_MINUTE: Final = {"Cache-Control": "public, max-age=60"}
+_CREATED: Final = 201
+_UNAUTHORIZED: Final = 401
+_AWAY: Final = 503
+
+Answer = Mapping[str, object]
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Machines:
+    """Answer programs."""
+
+    def __init__(self, means: Means, document: Answer, refreshing: Refreshing) -> None:
+        """Take the parts, the metadata, and what refreshes."""
+        self._means = means
+        self._document = document
+        self._refreshing = refreshing
+        self._exchanging = Exchanging(means)
+        self._revoking = Revoking(means)
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            self._route(paths.TOKEN, self.token, "POST"),
+            self._route(paths.REVOKE, self.revoke, "POST"),
+            self._route(paths.REGISTER, self.register, "POST"),
+            self._route(paths.METADATA, self.metadata, "GET"),
+            self._route(paths.OPENID_METADATA, self.metadata, "GET"),
+        ]
+
+    async def token(self, request: Request) -> Response:
+        """Give tokens (RFC 6749, section 3.2)."""
+        return _answered(await self._granted(await _form(request)))
+
+    async def revoke(self, request: Request) -> Response:
+        """End a token (RFC 7009)."""
+        parameters = await _form(request)
+        try:
+            address = address_of(request)
+        except NotDoneError as error:
+            raise OAuthRefused("invalid_request", "not through the gateway") from error
+        await self._revoking.revoke(parameters, address)
+        return _answered({})
+
+    async def register(self, request: Request) -> Response:
+        """Register a client (RFC 7591, section 3.1)."""
+        if content_type(request) != _JSON:
+            raise OAuthRefused("invalid_client_metadata", "the metadata has to be JSON")
+        answer = self._means.registers.register(await read_body(request))
+        self._means.tell("register", "ok")
+        return _answered(answer, _CREATED)
+
+    async def metadata(self, request: Request) -> Response:  # noqa: ARG002 - one for all
+        """Say what there is (RFC 8414)."""
+        return JSONResponse(self._document, headers=_ORIGINS | _A_MINUTE)
+
+    def _route(self, path: str, handler: Handler, method: str) -> Route:
+        async def answer(request: Request) -> Response:
+            if request.method == "OPTIONS":
+                allowed = {"Access-Control-Allow-Methods": f"{method}, OPTIONS"}
+                return Response(status_code=204, headers=_ORIGINS | _PREFLIGHT | allowed)
+            try:
+                return await handler(request)
+            except OAuthRefused as refused:
+                body = {"error": refused.error, "error_description": refused.words}
+                return JSONResponse(body, refused.status, _ORIGINS | _NOT_KEPT | refused.headers)
+            except Unavailable as away:
+                detail = f"{away.dependency}: {away.detail}"
+                self._means.tell(path.removeprefix("/"), "unavailable", detail=detail)
+                return _unavailable(away)
+
+        return Route(path, answer, methods=[method, "OPTIONS"])
+
+    async def _granted(self, parameters: Parameters) -> Answer:
+        match parameters.needed("grant_type"):
+            case "authorization_code":
+                return await self._exchanging.exchange(parameters)
+            case "refresh_token":
+                return await self._refreshing.refresh(parameters)
+        raise OAuthRefused("unsupported_grant_type", "only codes and refresh tokens are taken")
+
+
+async def _form(request: Request) -> Parameters:
+    """Return the parameters of a public client's request.
+
+    Raises:
+        OAuthRefused: where it is no form, or the client tries to prove itself.
+    """
+    if content_type(request) != _FORM:
+        raise OAuthRefused("invalid_request", "the body has to be a form")
+    body = await read_body(request)
+    parameters = read_parameters(body.decode("latin-1"))
+    secrets = ("client_secret", "client_assertion", "client_assertion_type")
+    if "authorization" in request.headers:
+        headers = {"WWW-Authenticate": 'Basic realm="authz"'}
+        raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED, headers)
+    if any(parameters.get(name) is not None for name in secrets):
+        raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED)
+    parameters.check_repeated()
+    return parameters
+
+
+_PUBLIC: Final = "clients are public here: send client_id alone"
+
+
+def _unavailable(away: Unavailable) -> Response:
+    """Return the answer where something did not answer: try again, nothing was decided."""
+    body = {
+        "error": "temporarily_unavailable",
+        "error_description": "something that the gateway needs does not answer",
+    }
+    wait = "1" if away.dependency == "redis" else "5"
+    return JSONResponse(body, _AWAY, _ORIGINS | _NOT_KEPT | {"Retry-After": wait})
+
+
+def _answered(answer: Answer, status: int = 200) -> Response:
+    content: dict[str, Any] = dict(answer)
+    return JSONResponse(content, status, _ORIGINS | _NOT_KEPT)

@@ -1,0 +1,118 @@
+"""What the flow is made of: ports to clients, to Authelia and to Redis, and what it knows itself.
+
+Law: nothing here decides.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from authz.ledger.log_ins import LogIns
+from authz.login.blocks import Blocks
+from authz.login.grants import Grants
+from authz.login.store import Codes, Refreshes, States
+from authz.login.targets import Targets
+from authz.login.values import Asked, FrontClient, LoggedIn
+from authz.tokens.sealing import Sealer
+
+ANYBODY = "-"
+
+
+class FindsClients(Protocol):
+    """Find clients (`authz.login.registry.Clients`)."""
+
+    async def find(self, client_id: str) -> FrontClient:
+        """Return a client, or raise OAuthRefused("invalid_client", …)."""
+        ...
+
+
+class Upstream(Protocol):
+    """Log people in at Authelia (`authz.login.upstream.Authelia`)."""
+
+    async def push(self, asked: Asked, address: str) -> str:
+        """Push an authorization request, and return where the browser goes."""
+        ...
+
+    async def exchange(
+        self,
+        *,
+        two_factor: bool,
+        code: str,
+        verifier: str,
+        redirect_uri: str,
+        nonce: str,
+        address: str,
+    ) -> LoggedIn:
+        """Trade a code in."""
+        ...
+
+    async def refresh(
+        self, *, two_factor: bool, refresh_token: str, subject: str, address: str
+    ) -> LoggedIn:
+        """Trade a refresh token in."""
+        ...
+
+    async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:
+        """End a token and its family."""
+        ...
+
+    def check_iss(self, iss: str | None) -> None:
+        """Refuse an answer that is not Authelia's."""
+        ...
+
+
+class Registers(Protocol):
+    """Register clients (RFC 7591)."""
+
+    def register(self, metadata: bytes) -> Mapping[str, object]:
+        """Return the answer to a registration, or raise OAuthRefused."""
+        ...
+
+
+class Tell(Protocol):
+    """Write one line of the log of log-ins."""
+
+    def __call__(
+        self,
+        step: str,
+        outcome: str,
+        *,
+        client: str = "",
+        server: str = "",
+        grant: str = "",
+        detail: str = "",
+    ) -> None:
+        """Tell a step, its outcome, and whose it is: names, never a token, a code or a state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Hold the parts of one configuration.
+
+    Attributes:
+        url: the gateway's, which is our issuer.
+        targets: our servers.
+        clients, upstream, registers: ports.
+        sealer: for what clients keep.
+        codes, states, refreshes, grants, blocks, log_ins: in Redis.
+        grant_max_age: seconds from the consent.
+        clock: seconds since the epoch.
+        tell: the log.
+    """
+
+    url: str
+    targets: Targets
+    clients: FindsClients
+    upstream: Upstream
+    registers: Registers
+    sealer: Sealer
+    codes: Codes
+    states: States
+    refreshes: Refreshes
+    grants: Grants
+    blocks: Blocks
+    log_ins: LogIns
+    grant_max_age: int
+    clock: Callable[[], float]
+    tell: Tell

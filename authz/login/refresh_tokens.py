@@ -1,0 +1,62 @@
+"""Our refresh tokens: Authelia's own, sealed with what it is for, and kept by the client.
+
+Law: what does not open is no refresh token, whoever sends it, and never reaches Authelia; what
+opens still says only what was consented to, not that it is still so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from authz.tokens.sealing import NotSealedError, Sealer
+
+_PURPOSE: Final = "refresh-token"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """Hold what a refresh token of ours says.
+
+    Attributes:
+        upstream: Authelia's own.
+        grant: whose it is.
+        client: the digest of the client's client_id.
+        name: what rules count the client by.
+        subject: the person's `sub`.
+        server, resource: the server's name and URL.
+        scopes: what was consented to.
+        two_factor: through which of our clients.
+        consented_at: seconds since the epoch.
+        address: of the person's browser at the log-in. Authelia counts failures by address, and
+            the client's may be that of a company that serves thousands.
+    """
+
+    upstream: str = field(repr=False)
+    grant: str
+    client: str
+    name: str
+    subject: str
+    server: str
+    resource: str
+    scopes: tuple[str, ...]
+    two_factor: bool
+    consented_at: int
+    address: str
+
+
+def seal_refresh(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:
+    """Return it as the client keeps it."""
+    return sealer.seal(_PURPOSE, asdict(token), lifetime)
+
+
+def open_refresh(sealer: Sealer, text: str) -> RefreshToken:
+    """Return what a client sent.
+
+    Raises:
+        NotSealedError: where it is none of ours, or too old.
+    """
+    value: Mapping[str, Any] = sealer.open(_PURPOSE, text)
+    try:
+        return RefreshToken(**{**value, "scopes": tuple(value["scopes"])})
+    except (KeyError, TypeError) as error:
+        raise NotSealedError from error

@@ -1,0 +1,128 @@
+"""What a log-in may be for: our servers, with the scopes and factors that their rules name.
+
+Law: a resource is one of our servers' canonical URLs or it is refused; nobody is given a scope that
+the server and its tools do not name, nor one beyond what its client may ask for.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from authz.core import audience
+from authz.core.policy import Policy, Server
+from authz.login.values import OAuthRefused
+
+# Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
+TOLERATED: Final = frozenset({"openid", "offline_access"})
+# Without `profile` the ID token does not say what the person is called.
+_UPSTREAM: Final = frozenset({"openid", "offline_access", "profile"})
+# RFC 6749, section 3.3; and one blank between two.
+_SCOPES: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Hold what the front door needs to know of one server.
+
+    Attributes:
+        name: in authz.yaml.
+        resource: its canonical URL.
+        own: the scopes that every request to it needs.
+        scopes: these and its tools'.
+        two_factor: whether it or one of its tools wants a second factor.
+        groups: whether it or one of its tools asks who the person is.
+    """
+
+    name: str
+    resource: str
+    own: frozenset[str]
+    scopes: frozenset[str]
+    two_factor: bool
+    groups: bool
+
+    def upstream(self, granted: frozenset[str]) -> frozenset[str]:
+        """Return the scopes to ask Authelia for."""
+        return _UPSTREAM | granted | (frozenset({"groups"}) if self.groups else frozenset())
+
+    def grantable(self, asked: str | None, allowed: frozenset[str] | None) -> frozenset[str]:
+        """Return the scopes that a person may be asked to consent to.
+
+        Args:
+            asked: the `scope` of the request; None where it has none.
+            allowed: what the client may ask for at most; None where that is not narrowed.
+
+        Raises:
+            OAuthRefused: `invalid_scope`, for a scope that the server does not have, or where the
+                client may have none of those that it asks for.
+        """
+        wanted = read_scopes(asked) - TOLERATED or self.own
+        if not wanted <= self.scopes:
+            raise OAuthRefused("invalid_scope", "the server has no such scope")
+        # RFC 6749, section 3.3: less than was asked for may be granted, and the answer says so.
+        # Clients ask for all that a server lists.
+        granted = wanted if allowed is None else wanted & allowed
+        if wanted and not granted:
+            raise OAuthRefused("invalid_scope", "the client may have none of these scopes")
+        return granted
+
+
+class Targets:
+    """Find servers by what requests call them."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Take the servers of a policy."""
+        self._targets = {name: _target(server) for name, server in policy.servers.items()}
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Return every scope that any server names."""
+        return frozenset[str]().union(*(target.scopes for target in self._targets.values()))
+
+    def named(self, name: str, resource: str) -> Target | None:
+        """Return the server that still has both name and URL."""
+        target = self._targets.get(name)
+        return target if target is not None and target.resource == resource else None
+
+    def find(self, resources: Sequence[str]) -> Target:
+        """Return the one server that a request names (RFC 8707); the only one where it names none.
+
+        Raises:
+            OAuthRefused: `invalid_target`.
+        """
+        targets = tuple(self._targets.values())
+        if not resources and len(targets) == 1:
+            return targets[0]
+        found = [target for target in targets if audience.names(tuple(resources), target.resource)]
+        # A token for two servers could be replayed by one of them at the other.
+        others = set(resources) - {
+            form for target in found for form in (target.resource, f"{target.resource}/")
+        }
+        if len(found) != 1 or others:
+            raise OAuthRefused("invalid_target", "resource has to be the URL of one server here")
+        return found[0]
+
+
+def read_scopes(text: str | None) -> frozenset[str]:
+    """Return the scopes of a `scope` parameter.
+
+    Raises:
+        OAuthRefused: `invalid_scope`, where it is malformed.
+    """
+    if text is None:
+        return frozenset()
+    if _SCOPES.fullmatch(text) is None:
+        raise OAuthRefused("invalid_scope", "scope is malformed")
+    return frozenset(text.split(" "))
+
+
+def _target(server: Server) -> Target:
+    rules = [server.rule, *(tool.rule for tool in server.tools)]
+    return Target(
+        name=server.name,
+        resource=server.resource,
+        own=server.rule.scopes,
+        scopes=frozenset[str]().union(*(rule.scopes for rule in rules)),
+        two_factor=any(rule.second_factor is not None for rule in rules),
+        groups=any(rule.groups is not None for rule in rules),
+    )

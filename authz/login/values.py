@@ -1,0 +1,138 @@
+"""What the front door and the step-up are made of, as frozen values; and the faults that end one.
+
+Law: plain values. What a client or Authelia said stands in them only after it was checked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Kind(Enum):
+    """Name how a client came to be known."""
+
+    CONFIGURED = "configured"  # named under `clients` in authz.yaml
+    DOCUMENT = "document"  # its client_id is the URL of its metadata document
+    DYNAMIC = "dynamic"  # its client_id is its own signed registration (RFC 7591)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontClient:
+    """Describe an MCP client as the front door knows it.
+
+    Attributes:
+        client_id: as it names itself.
+        kind: how it came to be known.
+        name: what rules and limits count by; registering again does not renew it.
+        title: what it calls itself, for people: printable, at most 100 characters; never believed.
+        verified_host: the host that vouches for it (its document's); empty where none does. A
+            page must not show a client as verified whose log-in ends on loopback.
+        redirect_uris: where its log-ins may end.
+        scopes: what it may ask for at most; None where that is not narrowed.
+    """
+
+    client_id: str
+    kind: Kind
+    name: str
+    title: str
+    verified_host: str
+    redirect_uris: tuple[str, ...]
+    scopes: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTokens:
+    """Hold what Authelia's token endpoint gave.
+
+    Attributes:
+        access_token, refresh_token: Authelia's own; the second may be missing.
+        expires_at: seconds since the epoch, of the access token.
+        scopes: what was granted, `openid` and the like included.
+    """
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: int
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Hold what a verified ID token says.
+
+    Attributes:
+        subject: its `sub`.
+        amr: its `amr`; empty where it has none.
+        auth_time: seconds since the epoch.
+        account: `preferred_username` where it is there, else empty; printable.
+    """
+
+    subject: str
+    amr: frozenset[str]
+    auth_time: int
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """Hold one log-in, or one refresh of it: tokens of one person, and who that is."""
+
+    tokens: UpstreamTokens
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Ask Authelia to log somebody in: what is pushed (RFC 9126) for one transaction.
+
+    Attributes:
+        two_factor: with which of our clients.
+        redirect_uri: our callback.
+        scopes: `openid` included.
+        resource: the server's canonical URL (RFC 8707); None for a step-up.
+        state, nonce, verifier: of this transaction; the verifier is sent as its S256 challenge.
+        max_age: seconds since the person last typed something; None where that does not matter.
+    """
+
+    two_factor: bool
+    redirect_uri: str
+    scopes: frozenset[str]
+    resource: str | None
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
+    max_age: int | None = None
+
+
+class OAuthRefused(Exception):  # noqa: N818 - what happened, not an error of ours
+    """Carry an OAuth error to whoever answers the client (RFC 6749, section 5.2).
+
+    Attributes:
+        error: the code: `invalid_grant`, `invalid_target`, …
+        words: `error_description`: fixed words, no quote, no value that a caller chose.
+        status: the HTTP status of a direct answer.
+        headers: what else it needs.
+    """
+
+    def __init__(
+        self, error: str, words: str, status: int = 400, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep the answer."""
+        super().__init__(error, words)
+        self.error = error
+        self.words = words
+        self.status = status
+        self.headers = {} if headers is None else dict(headers)
+
+
+class UpstreamRefused(Exception):  # noqa: N818 - as above
+    """Say that Authelia answered with an OAuth error.
+
+    Attributes:
+        error: Authelia's code, of the known ones; `server_error` for any other.
+    """
+
+    def __init__(self, error: str) -> None:
+        """Keep the code."""
+        super().__init__(error)
+        self.error = error

@@ -1,0 +1,138 @@
+"""The pages of a log-in: a client sends the browser, the person decides, Authelia sends it back.
+
+Law: showing a page changes nothing and sets nothing but what ties its form to the browser; only a
+click on our own page begins a transaction, and only the browser that clicked ends it.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from authz.core.limits import Limit
+from authz.login import paths, problems
+from authz.login.attempts import APPROVALS, PAGES, Attempts
+from authz.login.authorizing import SentBackError, Wish
+from authz.login.browser import (
+    CONSENT,
+    NotThisBrowserError,
+    TransactionTooLargeError,
+    read_form,
+)
+from authz.login.front_door import Ended, FrontDoor
+from authz.login.pages import Consent, redirect
+from authz.login.parameters import Parameters, read_parameters
+from authz.login.requests import address_of
+from authz.login.values import FrontClient, OAuthRefused
+from authz.login.visits import NOT_THIS_BROWSER, NotDoneError, Parts
+
+_APPROVE: Final = "approve"
+_LOG_IN: Final = "log-in"
+
+
+class TooManyError(Exception):
+    """Say that an address has to wait.
+
+    Attributes:
+        seconds: how long.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        """Keep how long."""
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Visitors:
+    """Answer browsers."""
+
+    def __init__(self, door: FrontDoor, parts: Parts, attempts: Attempts) -> None:
+        """Take the flow, the pages, and the paces."""
+        self._door = door
+        self._parts = parts
+        self._attempts = attempts
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route(paths.AUTHORIZE, self.authorize, methods=["GET"]),
+            Route(paths.CONSENT, self.consent, methods=["POST"]),
+            Route(paths.CALLBACK, self.callback, methods=["GET"]),
+        ]
+
+    async def authorize(self, request: Request) -> Response:
+        """Ask the person (RFC 6749, section 3.1): every time, before Authelia is asked."""
+        self._pace(PAGES, request)
+        try:
+            wish, client = await self._door.ask(request.scope["query_string"].decode("latin-1"))
+        except SentBackError as error:
+            return redirect(error.url)
+        consent = Consent(
+            client, wish.redirect_uri, wish.server, wish.resource, wish.scopes, wish.two_factor
+        )
+        # The request waits in the form itself, sealed, for this browser alone.
+        token, cookie = self._parts.browser.form_token(request, CONSENT, wish.to_json())
+        return self._parts.pages.consent(consent, token, cookie)
+
+    async def consent(self, request: Request) -> Response:
+        """Take the person's decision."""
+        form = await read_form(request)
+        try:
+            wish = Wish.from_json(self._parts.browser.check_post(request, form, CONSENT))
+        except NotThisBrowserError as error:
+            raise NotDoneError(NOT_THIS_BROWSER) from error
+        # Whatever is not the one word is no consent.
+        if form.get("decision") != _APPROVE:
+            return self._leave(await self._door.deny(wish))
+        self._pace(APPROVALS, request)
+        try:
+            approved = await self._door.approve(wish, address_of(request))
+        except SentBackError as error:
+            return redirect(error.url)
+        response = redirect(approved.url)
+        try:
+            self._parts.browser.begin(
+                response, approved.state, approved.transaction, _LOG_IN, request
+            )
+        except TransactionTooLargeError as error:
+            raise NotDoneError(problems.TOO_LARGE) from error
+        return response
+
+    async def callback(self, request: Request) -> Response:
+        """Take Authelia's answer (RFC 6749, section 4.1.2)."""
+        state, parameters, transaction = self._answer(request)
+        try:
+            ended = await self._door.come_back(transaction, parameters, address_of(request))
+            response = self._leave(ended)
+        except NotDoneError as error:
+            if error.problem is problems.FOREIGN:
+                raise  # the true answer may still come
+            response = self._parts.problem(request, error.problem)
+        self._parts.browser.forget(response, state)
+        return response
+
+    def _answer(self, request: Request) -> tuple[str, Parameters, Mapping[str, object]]:
+        try:
+            parameters = read_parameters(request.scope["query_string"].decode("latin-1"))
+            parameters.check_repeated()
+            state = parameters.needed("state")
+        except OAuthRefused as error:
+            raise NotDoneError(problems.MALFORMED_ANSWER) from error
+        try:
+            return state, parameters, self._parts.browser.take(request, state, _LOG_IN)
+        except NotThisBrowserError as error:
+            raise NotDoneError(NOT_THIS_BROWSER) from error
+
+    def _leave(self, ended: Ended) -> Response:
+        if urlsplit(ended.url).scheme in ("http", "https"):
+            return redirect(ended.url)
+        client: FrontClient = ended.client
+        return self._parts.pages.go_back(ended.url, client)
+
+    def _pace(self, limit: Limit, request: Request) -> None:
+        seconds = self._attempts.take(limit, address_of(request))
+        if seconds:
+            raise TooManyError(seconds)

@@ -1,0 +1,84 @@
+"""Secrets, made on the spot.
+
+Law: 256 bits of the system's own randomness, or a key pair; of a password a digest is kept that is
+slow to guess.
+"""
+
+import hashlib
+import os
+import secrets
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from authz.ledger.keys import Keys
+from authz.local.valkey import COMMANDS, FRONT_DOOR_COMMANDS
+
+# Authelia's own: what it would digest with (argon2id, 64 MiB, 3 passes, 4 lanes).
+_MEMORY, _PASSES, _LANES, _LENGTH = 65536, 3, 4, 32
+# Both processes of ours are one user: they read one authz.yaml.
+_LEDGER: Final = tuple(dict.fromkeys((*COMMANDS, *FRONT_DOOR_COMMANDS)))
+# What Authelia's session store says to Redis (its library, read in the source): no more.
+_SESSIONS: Final = (
+    *("get", "set", "exists", "rename", "expire", "del"),
+    *("ping", "select", "client|setinfo", "client|setname"),
+)
+
+
+def word() -> str:
+    """Return a new secret of 256 bits, as text."""
+    return secrets.token_urlsafe(32)
+
+
+def password() -> str:
+    """Return a new password for a person: 96 bits."""
+    return secrets.token_urlsafe(12)
+
+
+def signing_key() -> str:
+    """Return a new RSA key for Authelia to sign with, PEM."""
+    return _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+def door_key() -> str:
+    """Return a new P-256 key (ES256), as which our two clients sign at Authelia, PEM."""
+    return _pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+def _pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def digest(text: str) -> str:
+    """Return the digest of a password in the form that Authelia's users.yml has (PHC, argon2id)."""
+    return Argon2id(
+        salt=os.urandom(16), length=_LENGTH, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY
+    ).derive_phc_encoded(text.encode())
+
+
+def redis_users(authz: str, authelia: str | None, deployment: str = "authz") -> str:
+    """Return Redis' ACL file: who may run which commands on which keys.
+
+    Args:
+        authz: the password of the service.
+        authelia: that of Authelia; None where the folder brings none.
+        deployment: the hash tag that all keys of the ledger begin with.
+    """
+    tag = Keys(deployment).revocations.decode().partition(":")[0]
+    lines = [
+        "user default off",
+        # For the health check: anybody on this network may learn that Redis is alive.
+        "user health on nopass resetchannels -@all +ping",
+        _user("authz", authz, f"~{tag}:*", _LEDGER),
+    ]
+    if authelia is not None:
+        lines.append(_user("authelia", authelia, "~authelia-session*", _SESSIONS))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _user(name: str, secret: str, keys: str, commands: tuple[str, ...]) -> str:
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    allowed = " ".join(f"+{command}" for command in commands)
+    return f"user {name} on #{hashed} resetchannels {keys} -@all {allowed}"

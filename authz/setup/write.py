@@ -1,0 +1,187 @@
+"""Write the whole folder: secrets first, then what names them, then what authz.yaml implies.
+
+Law: authz.yaml decides. Envoy's configuration and the clients of Authelia are made of the file that
+is there, not of the answers: who has changed it gets what the change implies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import jinja2
+
+from authz import __version__
+from authz.authelia import implied
+from authz.authelia.keys import public_half
+from authz.config.load import load
+from authz.config.schema import schema_text
+from authz.setup import made
+from authz.setup.answers import Answers
+from authz.setup.certificates import pair
+from authz.setup.folder import OWNER, Folder, Outcome
+
+ANSWERS: Final = "init.json"
+CONFIGURATION: Final = "authz.yaml"
+_DOOR: Final = "secrets/front_door"
+# Below Envoy's mem_limit of the compose file, so that it sheds load before it is killed.
+_HEAP: Final = 1 << 30
+# Browsers of Apple refuse more than 825 days, those of public authorities 398.
+_LIFETIME: Final = timedelta(days=397)
+_TEMPLATES: Final = {
+    ".env": "env",
+    ".gitattributes": "gitattributes",
+    ".gitignore": "gitignore",
+    "docker-compose.yml": "docker-compose.yml",
+    CONFIGURATION: "authz.yaml",
+    "prometheus/prometheus.yml": "prometheus.yml",
+    "prometheus/rules.yml": "rules.yml",
+    "redis/valkey.conf": "valkey.conf",
+    "tailscale/serve.json": "serve.json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Hold what was done.
+
+    Attributes:
+        folder: where.
+        outcomes: what became of each file.
+        stale: files that authz.yaml no longer implies; `render` renews them.
+        password_file: where the first person's password is, if we made one; else None.
+    """
+
+    folder: Path
+    outcomes: Mapping[str, Outcome]
+    stale: tuple[str, ...]
+    password_file: Path | None
+
+
+def write(root: Path, answers: Answers, password: str | None, *, render: bool = False) -> Written:
+    """Write what is missing.
+
+    Args:
+        root: the folder; made where it is not there.
+        answers: what it is made from.
+        password: of the first person; None to make one.
+        render: whether what is made of authz.yaml replaces what is there.
+
+    Raises:
+        ConfigErrors: where authz.yaml, which somebody changed, is wrong.
+        OSError: where something cannot be read or written.
+    """
+    folder = Folder(root, answers.uid, answers.gid)
+    folder.put(ANSWERS, answers.to_json())
+    _secrets(folder, answers)
+    password_file = _people(folder, answers, password) if answers.ours else None
+    values = _values(answers)
+    for name, template in _TEMPLATES.items():
+        folder.put(name, _text(template, values))
+    if answers.ours:
+        folder.put("authelia/configuration.yml", _text("configuration.yml", values))
+        folder.folder("data/authelia", private=True)
+    for name in ("redis", "prometheus", *(("tailscale",) if answers.funnel else ())):
+        folder.folder(f"data/{name}", private=True)
+    stale = _derived(folder, render=render)
+    return Written(root, folder.outcomes, stale, password_file)
+
+
+def _secrets(folder: Folder, answers: Answers) -> None:
+    authz = folder.secret("secrets/redis_authz", made.word)
+    authelia = None
+    if answers.ours:
+        authelia = folder.secret("secrets/redis_authelia", made.word)
+        for name in ("session", "storage", "reset", "hmac"):
+            folder.secret(f"secrets/authelia_{name}", made.word)
+        folder.secret("secrets/authelia_jwk", made.signing_key)
+    folder.put("secrets/redis_users", made.redis_users(authz, authelia), OWNER)
+    if answers.login == "front_door":
+        folder.secret(_DOOR, made.door_key)
+    # Compose wants the file to be there, whether or not the profile is used.
+    folder.secret("secrets/tailscale_authkey", str)
+    if not answers.funnel:
+        _certificate(folder, answers)
+
+
+def _certificate(folder: Folder, answers: Answers) -> None:
+    """Make a certificate where there is none: the key and its certificate come together."""
+    names = ("secrets/tls/tls.key", "secrets/tls/tls.crt", "ca.crt")
+    if any((folder.root / name).exists() for name in names[:2]):
+        for name in names:
+            folder.outcomes[name] = Outcome.UNCHANGED
+        return
+    hosts = [urlsplit(answers.gateway).hostname or ""]
+    hosts += [urlsplit(answers.issuer).hostname or ""] if answers.ours else []
+    new = pair(hosts, lifetime=_LIFETIME, within=answers.domain)
+    folder.put(names[0], new.key, OWNER)
+    folder.put(names[1], new.certificate)
+    folder.renew(names[2], new.authority.decode())  # one of a pair that was removed is of no use
+
+
+def _people(folder: Folder, answers: Answers, password: str | None) -> Path | None:
+    users, first = "users/users.yml", "secrets/first_password"
+    if (folder.root / users).exists():
+        folder.outcomes[users] = Outcome.UNCHANGED
+        return None
+    chosen = folder.secret(first, made.password) if password is None else password
+    values = {
+        "user": answers.user,
+        "display_name": answers.display_name or answers.user,
+        "email": answers.email or f"{answers.user}@{answers.domain}",
+        "digest": made.digest(chosen),
+    }
+    folder.put(users, _text("users.yml", values), OWNER)
+    return folder.root / first if password is None else None
+
+
+def _derived(folder: Folder, *, render: bool) -> tuple[str, ...]:
+    from authz.envoy.render import Topology  # noqa: PLC0415 - an extra; only this part needs it
+    from authz.envoy.render import render as render_envoy  # noqa: PLC0415 - as above
+
+    settings = load(folder.root / CONFIGURATION, {}, secrets=False)
+    where = Topology(admin="/tmp/envoy-admin.sock", memory=_HEAP)  # noqa: S108 - a container's own
+    texts = {f"envoy/{name}": text for name, text in render_envoy(settings, where).items()}
+    texts["authz.schema.json"] = schema_text()
+    # In the container the key is elsewhere than here.
+    door_key = public_half(folder.root / _DOOR)
+    texts["authelia/authz.yml"] = implied(settings.config, door_key=door_key).yaml()
+    put = folder.renew if render else folder.put
+    return tuple(name for name, text in texts.items() if put(name, text) is Outcome.KEPT)
+
+
+def _values(answers: Answers) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "domain": answers.domain,
+        # Behind Funnel there is one name; the cookie is for it alone.
+        "cookie_domain": answers.funnel or answers.domain,
+        "gateway": answers.gateway,
+        "issuer": answers.issuer,
+        "internal": answers.internal,
+        "ours": answers.ours,
+        "funnel": answers.funnel,
+        "front_door": answers.login == "front_door",
+        "servers": dict(answers.servers),
+        "samples": answers.samples,
+        "port": answers.port,
+        "bind": answers.bind,
+        "uid": answers.uid,
+        "gid": answers.gid,
+    }
+
+
+def _text(template: str, values: Mapping[str, Any]) -> str:
+    source = files("authz.setup").joinpath("templates", f"{template}.j2").read_text("utf-8")
+    # Nothing is escaped: every answer is of an alphabet that needs no quoting (answers.py).
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - YAML, not HTML
+    )
+    return environment.from_string(source).render(values)

@@ -1,0 +1,62 @@
+"""Tokens of the front door: those that the issuer signed for one of our own two clients there.
+
+Law: such a token is its person's and its client's only by the record of its log-in. Without that
+record, or with one of another person, it is nobody's; nothing is remembered of a refusal, so a
+record that comes later holds from then on.
+"""
+
+from dataclasses import replace
+from typing import Final, Protocol
+
+from authz.core.principal import LogIn, Principal
+from authz.core.reason import Reason
+from authz.core.request import Refused
+
+_UNKNOWN: Final = Reason.LOG_IN_UNKNOWN
+
+
+class LogInRecords(Protocol):
+    """Tell the log-in behind an access token (`authz.ledger.log_ins.LogIns`)."""
+
+    async def of(self, token: str) -> LogIn | None:
+        """Return it; None where there is no record.
+
+        Raises:
+            Unavailable: where that cannot be told.
+        """
+        ...
+
+
+class FrontDoorTokens:
+    """Know our two clients, and ask for the log-ins of their tokens."""
+
+    def __init__(self, clients: frozenset[str], records: LogInRecords) -> None:
+        """Take our client ids at the issuer, and what tells log-ins."""
+        self._clients = clients
+        self._records = records
+
+    def owns(self, principal: Principal) -> bool:
+        """Tell whether a token was made for one of our clients, and its log-in is not known yet."""
+        return principal.client_id in self._clients and principal.log_in is None
+
+    async def known(self, token: str, principal: Principal) -> Principal:
+        """Return the principal of a token of ours, with the log-in that is behind it.
+
+        Args:
+            token: the whole token, verified.
+            principal: what its claims say.
+
+        Raises:
+            Refused: LOG_IN_UNKNOWN where no log-in of this person is on record for this token.
+            Unavailable: where that cannot be told.
+        """
+        if principal.subject is None:
+            raise Refused(_UNKNOWN, "a token of ours without a person")
+        log_in = await self._records.of(token)
+        if log_in is None:
+            raise Refused(_UNKNOWN, "no record of a log-in")
+        if log_in.subject != principal.subject:
+            raise Refused(_UNKNOWN, "the record is of another person")
+        return replace(
+            principal, client_id=log_in.client, log_in=log_in, signed_for=principal.client_id
+        )

@@ -1,0 +1,57 @@
+"""The ticket of a step-up as the link carries it: sealed, so that a refusal stores nothing.
+
+Law: a ticket that does not open, or is not whole, is none.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from authz.core.second_factor import Method, StepUpNeed
+from authz.core.step_up import StepUpTicket
+from authz.tokens.sealing import NotSealedError, Sealer
+
+LIFETIME: Final = 600  # seconds in which the person may follow the link
+_PURPOSE: Final = "step-up-ticket"
+_TEXTS: Final = ("issuer", "subject", "grant", "client", "account", "server")
+
+
+def seal_ticket(sealer: Sealer, ticket: StepUpTicket) -> str:
+    """Return the ticket as a text for a link."""
+    return sealer.seal(_PURPOSE, ticket_value(ticket), LIFETIME)
+
+
+def open_ticket(sealer: Sealer, text: str) -> StepUpTicket:
+    """Return the ticket of a link.
+
+    Raises:
+        NotSealedError: where it is none, or too old.
+    """
+    return ticket_of(sealer.open(_PURPOSE, text))
+
+
+def ticket_value(ticket: StepUpTicket) -> dict[str, Any]:
+    """Return the ticket as JSON, for whatever is sealed around it."""
+    value: dict[str, Any] = {name: getattr(ticket, name) for name in _TEXTS}
+    return value | {
+        "tool": ticket.tool,
+        "method": int(ticket.need.method),
+        "age": ticket.need.max_login_age,
+        "at": ticket.at,
+    }
+
+
+def ticket_of(value: Mapping[str, Any]) -> StepUpTicket:
+    """Return the ticket of a value that was sealed.
+
+    Raises:
+        NotSealedError: where it is not whole.
+    """
+    try:
+        return StepUpTicket(
+            **{name: value[name] for name in _TEXTS},
+            tool=value["tool"],
+            need=StepUpNeed(Method(value["method"]), value["age"]),
+            at=value["at"],
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise NotSealedError from error

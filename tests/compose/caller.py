@@ -1,0 +1,96 @@
+"""A caller with a token, and one without: single calls, and a load with all that it met."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from authz.demo.client import LogIn, Storage, connect, provider
+from authz.demo.loopback import LoopbackTransport
+from authz.demo.trail import headers, message
+from tests.compose.deployment import Deployment
+
+CLIENT: Final = "a program on a desk"
+CALLBACK: Final = "http://127.0.0.1:43210/callback"
+_TIMEOUT: Final = 5.0
+
+
+async def log_in(deployment: Deployment, server: str, mode: str) -> tuple[dict[str, Any], str]:
+    """Let the official client log in, with TOTP; return what `whoami` says, and its token."""
+    url = f"{deployment.gateway}/{server}"
+    storage = Storage(None)  # it knows the URL and nothing else: it registers itself
+    async with deployment.network.browser() as browser:
+        login = LogIn(deployment.person, browser)
+        made = provider(url, CLIENT, CALLBACK, login, storage)
+        async with connect(deployment.network, url, made, mode) as client:
+            tools = [tool.name for tool in (await client.list_tools()).tools]
+            assert "whoami" in tools
+            result = await client.call_tool("whoami", {})
+    assert len(login.opened) == 1
+    assert not result.is_error
+    assert storage.tokens is not None
+    return dict(result.structured_content or {}), storage.tokens.access_token
+
+
+@dataclass(slots=True)
+class Load:
+    """Call a server again and again, with a token and without.
+
+    Attributes:
+        met: how often each answer came to the caller with the token: a status, or an error's name.
+        strangers: the same for the one without.
+        slowest: seconds of the longest answer with 200.
+    """
+
+    deployment: Deployment
+    token: str
+    met: Counter[str] = field(default_factory=Counter)
+    strangers: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+
+    async def run(self, until: asyncio.Event) -> None:
+        """Call until told to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(self._calls(until, self.token, self.met))
+            tasks.create_task(self._calls(until, None, self.strangers))
+
+    async def _calls(self, until: asyncio.Event, token: str | None, met: Counter[str]) -> None:
+        async with _client(self.deployment) as http:
+            while not until.is_set():
+                loop = asyncio.get_running_loop()
+                began = loop.time()
+                try:
+                    answer = await call(http, self.deployment, "notes", token)
+                    met[str(answer.status_code)] += 1
+                    if answer.status_code == httpx.codes.OK:
+                        self.slowest = max(self.slowest, loop.time() - began)
+                except httpx.TransportError as error:
+                    met[_name(error)] += 1
+                await asyncio.sleep(0.02)
+
+
+def _name(error: httpx.TransportError) -> str:
+    return "time-out" if isinstance(error, httpx.TimeoutException) else "no connection"
+
+
+def _client(deployment: Deployment) -> httpx.AsyncClient:
+    transport = LoopbackTransport(deployment.network)
+    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=_TIMEOUT)
+
+
+async def call(
+    http: httpx.AsyncClient, deployment: Deployment, server: str, token: str | None
+) -> httpx.Response:
+    """Call the tool `whoami`."""
+    body = message("tools/call", {"name": "whoami", "arguments": {}})
+    sent = headers(body) if token is None else headers(body, token)
+    return await http.post(f"{deployment.gateway}/{server}", json=body, headers=sent)
+
+
+async def once(deployment: Deployment, server: str, token: str | None) -> httpx.Response:
+    """Call once."""
+    async with _client(deployment) as http:
+        return await call(http, deployment, server, token)

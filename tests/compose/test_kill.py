@@ -1,0 +1,105 @@
+"""Every service is killed in turn, under load: what the caller sees is said, and never too much."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import pytest
+
+from tests.compose import caller
+from tests.compose.deployment import Deployment
+from tests.compose.test_prometheus import query
+
+OK: Final = "200"
+# What a caller with a good token may see of each service's death besides 200. Of these none may be
+# taken for a refusal of the token: a client would throw a good log-in away.
+_SEEN: Final[Mapping[str, frozenset[str]]] = {
+    "notes": frozenset({"503"}),
+    "authz": frozenset({"503"}),
+    "envoy": frozenset({"no connection"}),
+    "authz-pages": frozenset(),
+    "redis": frozenset(),
+    "authelia": frozenset(),
+    "prometheus": frozenset(),
+    "files": frozenset(),
+}
+_MUST: Final = frozenset({"notes", "authz", "envoy"})
+# Seconds that a decision may take, whatever is away (docs/operations.md), and room for the rest.
+_SLOWEST: Final = 2.0
+
+
+@pytest.mark.parametrize("service", _SEEN)
+def test_a_service_dies_under_load(deployment: Deployment, service: str) -> None:
+    """It comes back by itself; meanwhile the caller sees the documented answers and no other."""
+    load = asyncio.run(_killed(deployment, service))
+    refused = Counter({status: n for status, n in load.met.items() if status != OK})
+    deployment.seen[service] = (
+        f"killed: {dict(load.met)}, without a token {dict(load.strangers)}, "
+        f"slowest {load.slowest:.2f} s"
+    )
+
+    assert load.met[OK] > 0
+    assert refused.keys() <= _SEEN[service]
+    if service in _MUST:
+        assert refused, "the load did not meet the death: nothing was proved"
+    else:
+        assert load.slowest < _SLOWEST
+    # Whatever is dead, nobody comes in without a token.
+    assert load.strangers.keys() <= {"401", "503", "no connection"}
+
+
+async def _killed(deployment: Deployment, service: str) -> caller.Load:
+    _, token = await caller.log_in(deployment, "notes", "2026-07-28")
+    load, stop = caller.Load(deployment, token), asyncio.Event()
+    running = asyncio.create_task(load.run(stop))
+    await _until(lambda: load.met[OK] > 10)
+    await asyncio.to_thread(deployment.kill, service)
+    again = load.met[OK]
+    await _until(lambda: load.met[OK] > again + 10)
+    stop.set()
+    await running
+    return load
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110 - what is waited for is counted in other tasks
+            await asyncio.sleep(0.05)
+
+
+def test_what_redis_and_prometheus_keep_survives_their_death(deployment: Deployment) -> None:
+    """A revocation and a sample that were there before are there after."""
+    authz = ("/opt/authz/bin/authz",)
+    config = ("--config", "/etc/authz/authz.yaml", "--json")
+    deployment.inside("authz", *authz, "revoke", "--client", "ghost", *config)
+    deployment.until(lambda: bool(query(deployment, 'up{job="authz"}')), "a sample")
+    moment = query(deployment, 'timestamp(up{job="authz"})')[0]["value"]
+    _written(deployment)
+
+    for service in ("redis", "prometheus"):
+        deployment.kill(service)
+
+    assert "ghost" in deployment.inside("authz", *authz, "revocations", *config)
+    assert query(deployment, 'up{job="authz"}', at=float(moment[1]))
+
+
+def _written(deployment: Deployment) -> None:
+    """Wait until Redis has written what it confirmed: within a second (appendfsync everysec)."""
+    from tests.compose.test_redis import ask  # noqa: PLC0415 - beside its only use
+
+    def done() -> bool:
+        told = ask(deployment, "authz", "info", "persistence")
+        return "aof_pending_bio_fsync:0" in told and "aof_buffer_length:0" in told
+
+    deployment.until(done, "the append-only file")
+
+
+def test_a_deployment_comes_back_as_a_whole(deployment: Deployment) -> None:
+    """`down` and `up` again: the log-in of before is still good, for nobody has lost anything."""
+    _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
+    deployment.compose("restart", "-t", "5", "authz", "redis", "envoy")
+    deployment.until_healthy("authz", "redis", "envoy")
+
+    answer = asyncio.run(caller.once(deployment, "notes", token))
+    assert answer.status_code == int(OK)

@@ -1,0 +1,180 @@
+"""The official client is told of a step-up through the real Envoy, in both eras."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
+
+from authz.config.scalars import Tcp, Unix
+from authz.demo.serving import ANYWHERE, serve
+from authz.envoy.render import Topology, render
+from authz.server.grpc import GrpcTransport
+from authz.server.health import Health
+from tests.server.test_step_up_clients import Scene, upstream
+from tests.support import edge
+from tests.support.envoy import running_envoy
+from tests.support.gateway import GATEWAY, tls
+
+ROOT = Path(__file__).parents[2]
+MCP1 = ROOT / ".venv-mcp1" / "bin" / "python"
+AGENT = ROOT / "tests" / "e2e" / "mcp1_step_up.py"
+SETTINGS = """\
+issuer: {{url: https://auth.example.test, internal: http://issuer:9091}}
+gateway:
+  url: https://mcp.example.test
+  listen: 127.0.0.1:0
+  http_listen: 127.0.0.1:0
+  tls: {{certificate: {folder}/tls/tls.crt, key: {folder}/tls/tls.key}}
+servers:
+  files: {{upstream: http://files:8000/files, tools: {{"*": {{}}}}}}
+"""
+
+
+class ThroughEnvoy(Scene):
+    """The same person and agent, and Envoy between them and the check."""
+
+    @asynccontextmanager
+    async def edge(self) -> AsyncIterator[str]:
+        """Run Envoy, the check and the server; give the server's URL."""
+        check, capabilities = self.checked()
+        async with serve(upstream(self.ran), ANYWHERE) as port:
+            with tempfile.TemporaryDirectory(prefix="e") as name:
+                folder = Path(name)
+                (folder / "tls").mkdir()
+                edge.certificate(folder / "tls", 1, GATEWAY, swap=False)
+                transport = GrpcTransport(check, Health(), max_body=1 << 20)
+                transport.listen(f"unix:{folder}/check")
+                await transport.start()
+                where = Topology(
+                    authz=(Unix(f"{folder}/check"),),
+                    admin=f"{folder}/admin",
+                    folder=str(folder),
+                    upstreams={"files": Tcp("127.0.0.1", port)},
+                    issuer=Tcp("127.0.0.1", port),
+                )
+                rendered = render(edge.settings(SETTINGS.format(folder=folder)), where)
+                running = running_envoy(rendered, folder, folder / "admin")
+                envoy = await asyncio.to_thread(running.__enter__)
+                try:
+                    yield f"https://127.0.0.1:{envoy.port('gateway')}/files"
+                finally:
+                    await asyncio.to_thread(running.__exit__, None, None, None)
+                    await transport.stop(0)
+                    await capabilities.aclose()
+
+    @asynccontextmanager
+    async def client(self, mode: str, *, elicits: bool = True) -> AsyncIterator[Client]:
+        callback: Any = self.person if elicits else None
+        async with (
+            self.edge() as url,
+            httpx2.AsyncClient(
+                verify=tls("http/1.1"),
+                headers={"host": GATEWAY, "authorization": "Bearer a.b.c"},
+                event_hooks={"response": [self.seen]},
+            ) as http,
+            Client(
+                streamable_http_client(url, http_client=http),
+                mode=mode,
+                elicitation_callback=callback,
+            ) as client,
+        ):
+            yield client
+
+    async def seen(self, response: httpx2.Response) -> None:
+        """Write down what came back instead of the tool's answer."""
+        if response.headers.get("content-type", "").startswith("application/json"):
+            body = await response.aread()
+            if b"step-up" in body:
+                self.told.append(response.status_code)
+
+
+def play(scene: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(scene(), 120))
+
+
+def test_a_modern_agent_steps_up_and_goes_on() -> None:
+    """An input-required result with HTTP 200 passes Envoy as the denial that it is."""
+    scene = ThroughEnvoy()
+
+    async def run() -> None:
+        async with scene.client("2026-07-28") as client:
+            assert not (await client.call_tool("delete_note", {})).is_error
+
+    play(run)
+    assert (scene.ran, scene.told, len(scene.shown)) == (["delete_note"], [200], 1)
+
+
+def test_a_modern_agent_that_asks_again_is_told_in_words() -> None:
+    """Before the step-up is done nothing reaches the server."""
+    scene = ThroughEnvoy(steps_up=False)
+
+    async def run() -> None:
+        async with scene.client("2026-07-28") as client:
+            with pytest.raises(MCPError, match="authz/step-up"):
+                await client.call_tool("delete_note", {})
+
+    play(run)
+    assert (scene.ran, scene.told, len(scene.shown)) == ([], [200, 403], 1)
+
+
+def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
+    """Error -32042 reaches the application whole."""
+    scene = ThroughEnvoy()
+
+    async def run() -> None:
+        async with scene.client("legacy") as client:
+            with pytest.raises(MCPError) as told:
+                await client.call_tool("delete_note", {})
+            asked = UrlElicitationRequiredError.from_error(told.value.error)
+            await scene.person(None, asked.elicitations[0])
+            assert not (await client.call_tool("delete_note", {})).is_error
+
+    play(run)
+    assert (scene.ran, scene.told) == (["delete_note"], [200])
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+def test_an_agent_that_shows_no_links_is_told_in_words(mode: str) -> None:
+    """The sentence and the link are in the error that the application shows."""
+    scene = ThroughEnvoy()
+
+    async def run() -> None:
+        async with scene.client(mode, elicits=False) as client:
+            with pytest.raises(MCPError, match="authz/step-up"):
+                await client.call_tool("delete_note", {})
+
+    play(run)
+    assert (scene.ran, scene.told) == ([], [403])
+
+
+@pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
+def test_an_agent_of_the_older_sdk_gets_the_elicitation_and_calls_again() -> None:
+    """SDK 1.x, whose own class for error -32042 reads ours."""
+    scene = ThroughEnvoy()
+    pipe = asyncio.subprocess.PIPE
+
+    async def run() -> None:
+        async with scene.edge() as url:
+            words = (str(AGENT), url, GATEWAY, "a.b.c", "delete_note")
+            agent = await asyncio.create_subprocess_exec(str(MCP1), *words, stdin=pipe, stdout=pipe)
+            assert agent.stdin is not None
+            assert agent.stdout is not None
+            told = json.loads(await agent.stdout.readline())
+            assert told["version"] == "2025-11-25"
+            assert told["url"].startswith("https://mcp.example.test/authz/step-up?ticket=")
+            scene.ledger.stepped_up = True
+            agent.stdin.write(b"\n")
+            assert json.loads(await agent.stdout.readline()) == {"error": False}
+            assert await agent.wait() == 0
+
+    play(run)
+    assert scene.ran == ["delete_note"]

@@ -1,0 +1,242 @@
+"""The front door and the step-up through the real Envoy.
+
+Law: their paths lead to the pages and nothing else does; nobody asks authz about them; an MCP path
+never leads there. What Envoy says in their place is worded for people, or as OAuth has it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import (
+    GATEWAY,
+    GOOD,
+    ORIGIN,
+    PORTAL,
+    SERVERS,
+    Gateway,
+    running_gateway,
+)
+from tests.support.wild_client import is_json_rpc_error, preflight
+
+DOOR = "front_door: {key_file: /run/secrets/front-door.pem}\n"
+CLOSED = "front_door: {key_file: /k.pem, registration: false, metadata_hosts: []}\n"
+PATHS = ("/authorize", "/token", "/revoke", "/register", "/authz/callback", "/authz/log-ins")
+METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH")
+AS_METADATA = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Gateway]:
+    with running_gateway(DOOR) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def door(running: Gateway) -> Gateway:
+    """The running gateway with a front door, as if nobody had used it before."""
+    running.forget()
+    return running
+
+
+@pytest.fixture(scope="module")
+def away() -> Iterator[Gateway]:
+    """A gateway whose pages are not there."""
+    with running_gateway(CLOSED, pages=False) as gateway:
+        yield gateway
+
+
+@pytest.mark.attack("open-routes")
+@pytest.mark.parametrize("path", PATHS)
+def test_its_paths_lead_to_the_pages_alone(door: Gateway, path: str) -> None:
+    """Every method arrives as it was sent, query and body; authz is asked nothing."""
+    for method in METHODS:
+        body = b"a=b" if method == "POST" else None
+        assert door.send(method, f"{path}?x=1", body=body).status == 200
+
+    arrived = door.servers["pages"].arrived
+    assert [request.method for request in arrived] == list(METHODS)
+    assert {request.path for request in arrived} == {f"{path}?x=1"}
+    assert [request.body for request in arrived if request.method == "POST"] == [b"a=b"]
+    assert door.authz.checks == []
+    assert sum(door.arrived().values()) == len(METHODS)
+
+
+OTHER = [
+    "/", "/authz", "/authorize/", "/authorize/x", "/token/", "/token/x", "/Token", "/TOKEN",
+    "/token;v=1", "/revoke/", "/register/", "/register/x", "/Authz/callback", "/authzx",
+    "/authz.html", "/.authz/", "/files/authz/callback", "/files/../token/x", "/files", "/notes",
+    "/gone", "/files/token", "/authz/../files", "/authz/..", "/authz/%2e%2e/files",
+    "/authz/..%2ffiles", "/authz%2fcallback", "/%61uthz", "/mcp", AS_METADATA, OPENID,
+    f"{AS_METADATA}/files", f"{AS_METADATA}/authz/", "/.well-known/x", "*",
+]  # fmt: skip
+
+
+@pytest.mark.attack("path-games")
+@pytest.mark.parametrize("path", OTHER)
+def test_nothing_else_leads_to_the_pages(door: Gateway, path: str) -> None:
+    """No other path, in no spelling, reaches the pages; an MCP server's goes by authz."""
+    for method in ("GET", "POST"):
+        door.send(method, path, GOOD, body=b"{}" if method == "POST" else None)
+
+    asked = [check.context["server"] for check in door.authz.checks if check]
+    assert door.arrived()["pages"] == 0
+    assert [name for name in asked if name in SERVERS] == [
+        name for name in sorted(SERVERS) for _ in door.servers[name].arrived
+    ]
+
+
+@pytest.mark.attack("path-games")
+@pytest.mark.parametrize("path", ["//token", "/./token", "/files/../token", "/authz/../token"])
+def test_a_spelling_that_is_the_path_arrives_as_the_path(door: Gateway, path: str) -> None:
+    """Slashes are merged and dots resolved before: the pages see one spelling."""
+    door.send("POST", path, body=b"")
+
+    assert [request.path for request in door.servers["pages"].arrived] == ["/token"]
+
+
+@pytest.mark.attack("host-games")
+@pytest.mark.parametrize("host", ["evil.example", f"evil.{GATEWAY}", f"{GATEWAY}:8443", PORTAL])
+def test_no_other_name_leads_to_the_pages(door: Gateway, host: str) -> None:
+    """Cookies and redirects are bound to the gateway's own name."""
+    for path in PATHS:
+        door.send("GET", path, host=host)
+
+    assert door.arrived()["pages"] == 0
+
+
+@pytest.mark.attack("spoofed-forwarding")
+def test_what_the_pages_are_told_of_who_asks_is_envoys(door: Gateway) -> None:
+    """Address, host and scheme are said anew; nothing that speaks for others comes along."""
+    names = ("forwarded", "x-forwarded-user", "x-real-ip", "remote-user", "x-authz-subject")
+    said = [(name, "6.6.6.6") for name in names]
+    said += [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-host", "evil.example")]
+    said += [("x-forwarded-proto", "http"), ("x-envoy-external-address", "6.6.6.6")]
+    door.send("POST", "/token", *said, body=b"")
+
+    (request,) = door.servers["pages"].arrived
+    assert request.values("x-forwarded-for") == ["127.0.0.1"]
+    assert request.values("x-forwarded-host") == request.values("host") == [GATEWAY]
+    assert request.values("x-forwarded-proto") == ["https"]
+    assert "6.6.6.6" not in str(request.headers)
+
+
+def test_cookies_go_to_the_pages_and_come_from_them(door: Gateway) -> None:
+    """A transaction is a cookie; a client's access token has no business at a page."""
+    cookie = ("Cookie", "__Host-authz-tx-1=a; theme=dark")
+    answer = door.send("GET", "/authz/callback", GOOD, cookie, ("Origin", ORIGIN))
+
+    (request,) = door.servers["pages"].arrived
+    assert request.values("cookie") == [cookie[1]]
+    assert request.values("origin") == [ORIGIN]
+    assert request.values("authorization") == []
+    assert len(answer.values("set-cookie")) == 1
+    assert answer.header("access-control-allow-origin") == "https://evil.example"  # as they said
+
+
+@pytest.mark.attack("cookies")
+def test_mcp_servers_still_get_no_cookies(door: Gateway) -> None:
+    """The cookies of the pages are of the gateway's origin; no server sees or sets one."""
+    answer = door.send("POST", "/files", GOOD, ("Cookie", "__Host-authz-tx-1=a"), body=b"{}")
+
+    (request,) = door.servers["files"].arrived
+    assert request.values("cookie") == request.values("authorization") == []
+    assert answer.values("set-cookie") == []
+
+
+def test_a_preflight_is_answered_by_the_pages(door: Gateway) -> None:
+    """Which origins may read the token endpoint's answer is for the front door to say: any."""
+    door.send("OPTIONS", "/token", *preflight("https://anything.example"))
+
+    assert door.arrived()["pages"] == 1
+
+
+@pytest.mark.parametrize("path", [AS_METADATA, OPENID])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_its_metadata_is_envoys_to_answer(away: Gateway, method: str, path: str) -> None:
+    """RFC 8414, readable by any page, and there also while the pages are away."""
+    answer = away.send(method, path, ("Origin", "https://anything.example"))
+
+    assert answer.status == 200
+    assert answer.header("content-type") == "application/json"
+    assert answer.values("access-control-allow-origin") == ["*"]
+    if method == "GET":
+        document = answer.json()
+        assert document["issuer"] == f"https://{GATEWAY}"
+        assert document["token_endpoint"] == f"https://{GATEWAY}/token"
+        assert "registration_endpoint" not in document  # it is off here
+        assert document["client_id_metadata_document_supported"] is False
+
+
+@pytest.mark.parametrize("path", [f"{AS_METADATA}/files", f"{OPENID}/files", f"/files{OPENID}"])
+def test_metadata_is_nowhere_else(door: Gateway, path: str) -> None:
+    """The issuer has no path, so with one inserted or appended there is no such document."""
+    assert door.send("GET", path).status == 404
+
+
+def test_servers_name_the_gateway_as_their_authorization_server(door: Gateway) -> None:
+    """RFC 9728: clients log in where the metadata's `issuer` is, to the letter."""
+    for server in ("files", "notes", "gone"):
+        document = door.send("GET", f"/.well-known/oauth-protected-resource/{server}").json()
+        issuer = door.send("GET", AS_METADATA).json()["issuer"]
+        assert document["authorization_servers"] == [issuer]
+
+
+@pytest.mark.parametrize("path", ["/authorize?a=b", "/authz/callback?code=x", "/authz/log-ins"])
+def test_people_read_words_where_the_pages_are_away(away: Gateway, path: str) -> None:
+    """A person in a browser reads a sentence, not JSON-RPC."""
+    answer = away.send("GET", path)
+
+    assert answer.status == 503
+    assert answer.header("content-type") == "text/plain"
+    assert answer.header("retry-after") == "5"
+    assert b"Try again shortly." in answer.body
+
+
+@pytest.mark.parametrize("path", ["/token", "/revoke", "/register", "/token?x=1"])
+def test_programs_read_an_oauth_error_where_the_pages_are_away(away: Gateway, path: str) -> None:
+    """RFC 6749, section 5.2 is the shape; registration that is off is answered by the pages."""
+    answer = away.send("POST", path, body=b"grant_type=refresh_token")
+
+    assert answer.status == 503
+    assert answer.header("content-type") == "application/json"
+    assert answer.header("retry-after") == "5"
+    assert answer.json()["error"] == "temporarily_unavailable"
+    assert answer.json()["error_description"]
+
+
+def test_mcp_paths_and_unknown_ones_are_answered_as_ever(away: Gateway) -> None:
+    """The words for people and OAuth clients are for the front door's paths alone."""
+    gone: Any = away.send("POST", "/gone", GOOD, body=b"{}")
+    unknown = away.send("POST", "/tokens", body=b"{}")
+    elsewhere = away.send("POST", "/token", host="evil.example", body=b"")
+
+    assert (gone.status, unknown.status, elsewhere.status) == (503, 404, 404)
+    assert all(map(is_json_rpc_error, (gone, unknown, elsewhere)))
+
+
+@pytest.mark.attack("secrets-in-logs")
+def test_no_code_or_ticket_is_logged(door: Gateway) -> None:
+    """Codes and links come in queries, transactions in cookies: Envoy's log has neither."""
+    with door.logged() as log:
+        door.send("GET", "/authz/callback?code=s3cret&state=s3cret", ("Cookie", "a=s3cret"))
+        door.send("GET", "/authz/step-up?ticket=s3cret")
+
+    assert [entry["path"] for entry in log] == ["/authz/callback", "/authz/step-up"]
+    assert "s3cret" not in str(log)
+
+
+def test_an_address_may_not_flood_the_pages(door: Gateway) -> None:
+    """The rate limit per address holds on the pages too; the documents are never refused."""
+    limit, unlimited = "envoy.filters.http.local_ratelimit", set()
+    for listener in door.table["static_resources"]["listeners"]:
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        for host in manager["route_config"]["virtual_hosts"]:
+            for route in host["routes"]:
+                if limit in route.get("typed_per_filter_config", {}):
+                    unlimited.add(route["name"])
+
+    assert "server-metadata" in unlimited
+    assert not any(name.startswith("pages") for name in unlimited)

@@ -1,0 +1,267 @@
+"""The whole front door in this process: the pages, a real Valkey, the stand-in, browsers, clients.
+
+A client here is written by hand, so that it can do what no library would.
+"""
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from authz.config.load import read
+from authz.demo.issuer import Issuer, create_app
+from authz.demo.issuer.keys import Keys
+from authz.demo.issuer.run import forwarded_headers
+from authz.demo.person import Person
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.login.building import Built
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, SECRET, config
+from tests.login.upstream_kit import HOME, ours
+from tests.support.valkey import ValkeyServer
+
+GATEWAY: Final = "https://mcp.example.test"
+LOOPBACK: Final = "http://127.0.0.1:43210/callback"
+CONFIGURED: Final = "claude"
+CLAUDE: Final = "https://claude.ai/api/mcp/auth_callback"
+
+CONFIG: Final = """\
+issuer: {{url: 'https://auth.example.test', internal: 'http://authelia:9091'}}
+front_door: {{key_file: '{key}'}}
+gateway: {{url: 'https://mcp.example.test', tls: {{certificate: /a.crt, key: /a.key}}}}
+redis: {{url: '{redis}'}}
+clients:
+  claude: {{redirect_uris: ['https://claude.ai/api/mcp/auth_callback'], scopes: ['mcp:tools']}}
+  narrow: {{redirect_uris: ['http://127.0.0.1/callback'], scopes: ['mcp:tools']}}
+servers:
+  files:
+    upstream: 'http://files:8000/mcp'
+    scopes: ['mcp:tools']
+    tools:
+      read_*: {{}}
+      admin_*: {{scopes: ['mcp:admin'], second_factor: totp}}
+  notes:
+    upstream: 'http://notes:8000/mcp'
+    scopes: ['mcp:tools']
+"""
+
+Change = Callable[[str], str]
+
+
+class Upstream(httpx.AsyncBaseTransport):
+    """Reach the stand-in; note what was sent; be away, slow, or refusing where a test says so."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._inner = httpx.ASGITransport(create_app(issuer))
+        self.sent: list[httpx.Request] = []
+        self.away = False
+        self.hold: asyncio.Event | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request)
+        if self.hold is not None and request.url.path.endswith("/token"):
+            await self.hold.wait()
+        if self.away:
+            raise httpx.ConnectError("nobody answers")
+        await asyncio.sleep(0)
+        return await self._inner.handle_async_request(request)
+
+    def calls(self, endpoint: str) -> list[httpx.Request]:
+        return [each for each in self.sent if each.url.path.rpartition("/")[2] == endpoint]
+
+
+@dataclass
+class Stage:
+    """Everything together.
+
+    Attributes:
+        built: the pages.
+        issuer: the stand-in's state.
+        upstream: the way to it.
+        ledger: the same Redis, as the check reads it.
+        log: what the pages wrote.
+    """
+
+    built: Built
+    issuer: Issuer
+    upstream: Upstream
+    ledger: RedisLedger
+    valkey: ValkeyServer
+    deployment: str
+    log: io.StringIO
+    open: list[httpx.AsyncClient] = field(default_factory=list)
+
+    def browser(self, address: str = HOME) -> httpx.AsyncClient:
+        """A browser that reaches the gateway and the issuer, as Envoy would lead it."""
+        browser = httpx.AsyncClient(
+            mounts={
+                GATEWAY: _Edge(self.built.app, {"x-request-id": "r-1"}),
+                ISSUER: _Edge(create_app(self.issuer), forwarded_headers(self.issuer.config)),
+            },
+            transport=httpx.MockTransport(lambda _: httpx.Response(418)),
+            headers={"X-Forwarded-For": address},
+        )
+        self.open.append(browser)
+        return browser
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+    def keys(self, kind: str = "") -> list[str]:
+        pattern = f"{{{self.deployment}}}:{kind}*"
+        return sorted(key.decode() for key in self.valkey.command("KEYS", pattern))
+
+
+class _Edge(httpx.ASGITransport):
+    """Overwrite what Envoy overwrites."""
+
+    def __init__(self, app: Any, headers: dict[str, str]) -> None:
+        super().__init__(app)
+        self._headers = headers
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for name, value in self._headers.items():
+            request.headers[name] = value
+        return await super().handle_async_request(request)
+
+
+@dataclass
+class Client:
+    """One MCP client on one machine, with one browser."""
+
+    stage: Stage
+    client_id: str = ""
+    redirect_uri: str = LOOPBACK
+    resource: str | None = FILES
+    address: str = HOME
+    verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48))
+    state: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    browser: httpx.AsyncClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.browser = self.stage.browser(self.address)
+
+    async def register(self, **changes: Any) -> httpx.Response:
+        """Register (RFC 7591), and be that client from now on."""
+        metadata = {"client_name": "Test", "redirect_uris": [self.redirect_uri]} | changes
+        answer = await self.browser.post(f"{GATEWAY}/register", json=metadata)
+        self.client_id = answer.json().get("client_id", "")
+        return answer
+
+    def parameters(self, **changes: Any) -> dict[str, Any]:
+        """The parameters of an authorization request; None leaves one out."""
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest())
+        found = {
+            "response_type": "code",
+            "client_id": self.client_id,
+            "redirect_uri": self.redirect_uri,
+            "state": self.state,
+            "code_challenge": challenge.rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+            "resource": self.resource,
+        }
+        return {name: value for name, value in (found | changes).items() if value is not None}
+
+    def url(self, **changes: Any) -> str:
+        return f"{GATEWAY}/authorize?{urlencode(self.parameters(**changes), doseq=True)}"
+
+    async def authorize(self, **changes: Any) -> httpx.Response:
+        """The first answer, nothing followed."""
+        return await self.browser.get(self.url(**changes))
+
+    async def log_in(self, person: Person | None = None, **changes: Any) -> dict[str, str]:
+        """Everything up to the client's callback: its parameters."""
+        callback = await (person or john()).log_in(self.browser, self.url(**changes))
+        return dict(parse_qsl(urlsplit(callback).query, keep_blank_values=True))
+
+    async def post(self, path: str, **form: Any) -> httpx.Response:
+        sent = {"client_id": self.client_id} | form
+        data = {name: value for name, value in sent.items() if value is not None}
+        return await self.browser.post(f"{GATEWAY}{path}", data=data)
+
+    async def exchange(self, code: str, **changes: Any) -> httpx.Response:
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self.redirect_uri,
+            "code_verifier": self.verifier,
+            "resource": self.resource,
+        }
+        return await self.post("/token", **(form | changes))
+
+    async def refresh(self, token: str, **changes: Any) -> httpx.Response:
+        form = {"grant_type": "refresh_token", "refresh_token": token}
+        return await self.post("/token", **(form | changes))
+
+    async def tokens(self, person: Person | None = None, **changes: Any) -> dict[str, Any]:
+        """A whole log-in: the members of the token answer."""
+        back = await self.log_in(person, **changes)
+        answer = await self.exchange(back["code"])
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+
+def john(**knows: Any) -> Person:
+    return Person("john", "password", SECRET, **knows)
+
+
+def bob(**knows: Any) -> Person:
+    return Person("bob", "password", SECRET, **knows)
+
+
+@asynccontextmanager
+async def stage(
+    valkey: ValkeyServer,
+    keys: Keys,
+    folder: Path,
+    change: Change = str,
+    deployment: str = "",
+) -> AsyncIterator[Stage]:
+    """Run the pages and the stand-in as long as the block does."""
+    deployment = deployment or f"test-{uuid.uuid4().hex}"
+    key = folder / "front-door.pem"
+    key.write_bytes(CLIENT_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
+    text = CONFIG.format(key=key, redis=valkey.url)
+    settings = read(change(text), "authz.yaml", {})
+    known = ours(config(time.time))
+    issuer = Issuer(replace(known, clients=tuple(map(_with_admin, known.clients))), keys)
+    log = io.StringIO()
+    options = RedisOptions(valkey.url, deployment=deployment)
+    upstream = Upstream(issuer)
+    # Where the network would be; all else is as it runs.
+    http = httpx.AsyncClient(transport=upstream)
+    built = Built(settings, options, Recorder(Metrics(), Log("json", log)), http=http)
+    ledger = RedisLedger(options)
+    found = Stage(built, issuer, upstream, ledger, valkey, deployment, log)
+    try:
+        yield found
+    finally:
+        for browser in found.open:
+            await browser.aclose()
+        await ledger.aclose()
+        await built.aclose()
+
+
+def _with_admin(client: Any) -> Any:
+    if not client.client_id.startswith("authz-") or "mcp:admin" in client.scopes:
+        return client
+    return replace(client, scopes=(*client.scopes, "mcp:admin"))
+
+
+__all__ = ["FILES", "HOME", "NOTES"]

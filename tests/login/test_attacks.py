@@ -1,0 +1,850 @@
+"""What is thrown at the front door: rows of the attack list, each against the whole of it."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+import pytest
+
+from authz.core.ledger import Unavailable
+from authz.core.principal import Client as Named
+from authz.core.principal import LogIn, Person
+from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field
+from authz.ledger.keys import Keys as Names
+from authz.ledger.log_ins import LogIns
+from authz.ledger.records import Revocation
+from tests.demo.kit import ISSUER, JOHN
+from tests.login.conftest import Play
+from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, bob, john
+
+REPLAYED = "code replayed (the tokens of the first use are revoked)"
+
+
+async def record(found: Stage, token: str) -> LogIn | None:
+    return await LogIns(found.ledger.command, Names(found.deployment)).of(token)
+
+
+async def registered(found: Stage, **changes: Any) -> Client:
+    client = Client(found, **changes)
+    await client.register()
+    return client
+
+
+def told(answer: httpx.Response) -> Mapping[str, str]:
+    """The parameters that a client is told by redirect."""
+    assert answer.status_code == 303, answer.text
+    return dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+
+
+def oauth(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]
+
+
+async def consent_page(client: Client, **changes: Any) -> tuple[httpx.Response, str]:
+    page = await client.authorize(**changes)
+    assert page.status_code == 200, page.text
+    found = re.search(r'name="form_token" value="([^"]+)"', page.text)
+    assert found is not None
+    return page, found[1]
+
+
+async def decide(
+    client: Client, token: str, decision: str = "approve", **headers: str
+) -> httpx.Response:
+    sent = {"Origin": GATEWAY, "Sec-Fetch-Site": "same-origin"} | headers
+    return await client.browser.post(
+        f"{GATEWAY}/authz/consent",
+        data={"form_token": token, "decision": decision},
+        headers=sent,
+    )
+
+
+# --- consent ----------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("a page drives the browser to our authorize endpoint: the consent page, always")
+def test_consent_is_asked_every_time_before_authelia(play: Play) -> None:
+    """An open session at Authelia and a consent of a moment ago change nothing."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        await client.log_in()
+        pushed = len(found.upstream.calls("pushed-authorization-request"))
+        for prompt in (None, "login", "consent"):
+            page, _ = await consent_page(client, prompt=prompt)
+            assert "Allow and log in" in page.text
+            assert not any("authz-tx" in name for name in page.headers.get_list("set-cookie"))
+        assert len(found.upstream.calls("pushed-authorization-request")) == pushed
+        answer = await client.authorize(prompt="none")
+        assert told(answer)["error"] == "interaction_required"
+
+    play(scene)
+
+
+def test_who_denies_is_not_sent_to_authelia(play: Play) -> None:
+    """`access_denied` for the client, and Authelia hears nothing; so for any other word."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        for decision in ("deny", "", "Approve", "approve "):
+            _, token = await consent_page(client)
+            answer = told(await decide(client, token, decision))
+            assert answer["error"] == "access_denied"
+            assert (answer["state"], answer["iss"]) == (client.state, GATEWAY)
+        assert found.upstream.calls("pushed-authorization-request") == []
+
+    play(scene)
+
+
+@pytest.mark.attack("forged Host, forwarded headers or redirect targets; framing; cross-site POST")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://mcp.example.test"},
+    ],
+)
+def test_a_consent_from_another_site_counts_nothing(play: Play, headers: dict[str, str]) -> None:
+    """403, no transaction, nothing pushed."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        _, token = await consent_page(client)
+        answer = await decide(client, token, **headers)
+        assert answer.status_code == 403
+        assert "set-cookie" not in answer.headers
+        assert found.upstream.calls("pushed-authorization-request") == []
+
+    play(scene)
+
+
+def test_a_consent_form_of_another_browser_counts_nothing(play: Play) -> None:
+    """An attacker's own form, with his own request in it, posted in the victim's browser."""
+
+    async def scene(found: Stage) -> None:
+        attacker, victim = await registered(found), await registered(found)
+        _, stolen = await consent_page(attacker)
+        await consent_page(victim)
+        assert (await decide(victim, stolen)).status_code == 403
+
+    play(scene)
+
+
+@pytest.mark.attack("consent given in the attacker's browser, Authelia's URL opened by the victim")
+def test_the_callback_belongs_to_the_browser_that_began(play: Play) -> None:
+    """403, no code, and the state is not used up for the one who has the cookie."""
+
+    async def scene(found: Stage) -> None:
+        attacker, victim = await registered(found), Client(found, address="192.0.2.50")
+        _, token = await consent_page(attacker)
+        url = (await decide(attacker, token)).headers["location"]
+        callback = await bob().log_in(victim.browser, url)
+        answer = await victim.browser.get(callback)
+        assert answer.status_code == 403
+        assert found.keys("code") == []
+        assert found.keys("state") == []
+        assert (await attacker.browser.get(callback)).status_code == 303
+
+    play(scene)
+
+
+def test_a_callback_counts_once(play: Play) -> None:
+    """The second is told so, and gets no code."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        _, token = await consent_page(client)
+        url = (await decide(client, token)).headers["location"]
+        callback = await john().log_in(client.browser, url)
+        kept = {each.name: each.value for each in client.browser.cookies.jar}
+        assert "code" in told(await client.browser.get(callback))
+        cookie = "; ".join(f"{name}={value}" for name, value in kept.items())
+        again = await found.browser().get(callback, headers={"Cookie": cookie})
+        assert again.status_code == 403
+        assert "used already" in again.text
+        assert len(found.upstream.calls("token")) == 1
+
+    play(scene)
+
+
+@pytest.mark.attack("`state` or `iss` swapped between two authorization servers (mix-up)")
+@pytest.mark.parametrize("iss", [None, "https://evil.example", ISSUER + "/", GATEWAY])
+def test_an_answer_of_somebody_else_is_not_believed(play: Play, iss: str | None) -> None:
+    """Nothing of it, an error neither; and the true answer still counts."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        _, token = await consent_page(client)
+        url = (await decide(client, token)).headers["location"]
+        callback = httpx.URL(await john().log_in(client.browser, url))
+        for forged in ({}, {"error": "access_denied"}):
+            wrong = callback.copy_merge_params(forged).copy_remove_param("iss")
+            if iss is not None:
+                wrong = wrong.copy_set_param("iss", iss)
+            assert (await client.browser.get(wrong)).status_code == 403
+        assert found.upstream.calls("token") == []
+        assert "code" in told(await client.browser.get(callback))
+
+    play(scene)
+
+
+def test_a_state_of_another_transaction_is_not_taken(play: Play) -> None:
+    """Each state opens the cookie of its own name only."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        _, token = await consent_page(client)
+        url = (await decide(client, token)).headers["location"]
+        callback = httpx.URL(await john().log_in(client.browser, url))
+        wrong = callback.copy_set_param("state", "x" * 43)
+        assert (await client.browser.get(wrong)).status_code == 403
+        twice = httpx.URL(str(callback) + "&state=" + "x" * 43)
+        assert (await client.browser.get(twice)).status_code == 400
+
+    play(scene)
+
+
+# --- the request ------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("redirect URI not exact, missing, changed between authorize and token")
+@pytest.mark.parametrize(
+    "uri",
+    [
+        None,
+        "",
+        CLAUDE + "/",
+        CLAUDE + "/../evil",
+        CLAUDE + "?x=1",
+        CLAUDE + "#x",
+        CLAUDE.replace("claude.ai", "evil.claude.ai"),
+        CLAUDE.replace("claude.ai", "claude.ai:444"),
+        CLAUDE.replace("claude.ai", "claude.ai@evil.example"),
+        CLAUDE.replace("https", "http"),
+        CLAUDE.upper(),
+        "javascript:alert(1)",
+        "https://evil.example/",
+        "http://127.0.0.1/callback",
+        "h" * 3000,
+    ],
+)
+def test_a_redirect_uri_that_is_not_the_clients(play: Play, uri: str | None) -> None:
+    """An error page, never a redirect, nothing of the URI on it."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found, "claude", CLAUDE)
+        # Errors of other parameters, too: until the URI is good nothing goes there.
+        for more in ({}, {"response_type": "token"}, {"scope": "nonsense"}):
+            answer = await client.authorize(redirect_uri=uri, **more)
+            assert answer.status_code == 400
+            assert "location" not in answer.headers
+            assert "evil" not in answer.text
+
+    play(scene)
+
+
+def test_an_unknown_client_is_told_on_a_page(play: Play) -> None:
+    """Whatever it calls itself; also when parameters come twice."""
+
+    async def scene(found: Stage) -> None:
+        for name in (None, "nobody", "dyn.x.y", "https://mcp.example.test", "x" * 3000, "a\x00b"):
+            client = Client(found, name or "")
+            answer = await client.authorize(client_id=name)
+            assert answer.status_code == 400
+            assert "location" not in answer.headers
+        client = await registered(found)
+        for name in ("client_id", "redirect_uri"):
+            url = f"{client.url()}&{name}=x"
+            assert (await client.browser.get(url)).status_code == 400
+
+    play(scene)
+
+
+@pytest.mark.attack("no PKCE, `plain`; `resource` of no server of ours, of two; scopes beyond")
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"response_type": None}, "invalid_request"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_type": "code id_token"}, "unsupported_response_type"),
+        ({"response_mode": "fragment"}, "invalid_request"),
+        ({"response_mode": "form_post"}, "invalid_request"),
+        ({"code_challenge": None}, "invalid_request"),
+        ({"code_challenge_method": None}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"code_challenge_method": "s256"}, "invalid_request"),
+        ({"code_challenge": "a" * 42}, "invalid_request"),
+        ({"code_challenge": "a" * 44}, "invalid_request"),
+        ({"code_challenge": "a" * 42 + "="}, "invalid_request"),
+        ({"request": "x.y.z"}, "request_not_supported"),
+        ({"request_uri": "https://evil.example/r"}, "request_uri_not_supported"),
+        ({"resource": None}, "invalid_target"),
+        ({"resource": "https://mcp.example.test/"}, "invalid_target"),
+        ({"resource": "https://mcp.example.test/files/../notes"}, "invalid_target"),
+        ({"resource": "https://mcp.example.test/files//"}, "invalid_target"),
+        ({"resource": "https://mcp.example.test/files?x"}, "invalid_target"),
+        ({"resource": "https://evil.example/files"}, "invalid_target"),
+        (
+            {"resource": ["https://mcp.example.test/files", "https://mcp.example.test/notes"]},
+            "invalid_target",
+        ),
+        (
+            {"resource": ["https://mcp.example.test/files", "https://evil.example"]},
+            "invalid_target",
+        ),
+        ({"scope": "mcp:tools mcp:other"}, "invalid_scope"),
+        ({"scope": "groups"}, "invalid_scope"),
+        ({"scope": "mcp:tools  mcp:admin"}, "invalid_scope"),
+        ({"scope": "mcp:tools\n"}, "invalid_scope"),
+        ({"scope": ["mcp:tools", "mcp:admin"]}, "invalid_request"),
+        ({"state": "x" * 1025}, "invalid_request"),
+        ({"state": "caf\u00e9"}, "invalid_request"),
+        ({"prompt": "none"}, "interaction_required"),
+        ({"prompt": "login none"}, "interaction_required"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_told_to_its_client(
+    play: Play, changes: dict[str, Any], error: str
+) -> None:
+    """By redirect, with state and iss, before any page is shown."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        answer = told(await client.authorize(**changes))
+        assert (answer["error"], answer["iss"]) == (error, GATEWAY)
+        assert answer.get("state") == (None if "state" in changes else client.state)
+        assert "code" not in answer
+        assert found.upstream.calls("pushed-authorization-request") == []
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("changes", "granted"),
+    [
+        ({}, "mcp:tools"),
+        ({"scope": "mcp:tools offline_access openid"}, "mcp:tools"),
+        ({"scope": "offline_access"}, "mcp:tools"),
+        ({"scope": "mcp:admin"}, "mcp:admin"),
+        ({"scope": "mcp:admin mcp:tools"}, "mcp:admin mcp:tools"),
+        ({"resource": "https://mcp.example.test/files/"}, "mcp:tools"),
+        ({"resource": ["https://mcp.example.test/files"] * 2}, "mcp:tools"),
+    ],
+)
+def test_what_is_granted(play: Play, changes: dict[str, Any], granted: str) -> None:
+    """The consented scopes and no others; `openid` and what else went upstream stay inside."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        back = await client.log_in(**changes)
+        answer = await client.exchange(back["code"], resource=None)
+        assert answer.json()["scope"] == granted
+
+    play(scene)
+
+
+def test_whoever_can_register_makes_no_redirector_of_us(play: Play) -> None:
+    """RFC 9700, section 4.11.2: nobody is sent to a stranger's site without a click."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found, redirect_uri="https://evil.example/login")
+        answer = await client.authorize(scope="nonsense")
+        assert answer.status_code == 400
+        assert "location" not in answer.headers
+        assert "evil.example" not in answer.text
+        # With one, of the person's own, the stranger hears it.
+        _, token = await consent_page(client)
+        assert told(await decide(client, token, "deny"))["error"] == "access_denied"
+
+    play(scene)
+
+
+# --- codes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("no PKCE, verifier missing or of another transaction, of another client")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code_verifier": None},
+        {"code_verifier": "a" * 43},
+        {"code_verifier": "short"},
+        {"code_verifier": "a" * 129},
+        {"redirect_uri": "http://127.0.0.1:43211/callback"},
+        {"redirect_uri": "http://localhost:43210/callback"},
+        {"client_id": "claude"},
+        {"client_id": "nobody"},
+        {"resource": "https://mcp.example.test/notes"},
+    ],
+)
+def test_a_wrong_guess_costs_the_code(play: Play, changes: dict[str, Any]) -> None:
+    """Refused, the right one afterwards too, and Authelia's tokens are revoked."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        back = await client.log_in()
+        status, error = oauth(await client.exchange(back["code"], **changes))
+        assert (status, error) in {(400, "invalid_grant"), (400, "invalid_target")}
+        assert len(found.upstream.calls("revocation")) == 1
+        assert oauth(await client.exchange(back["code"])) == (400, "invalid_grant")
+        assert found.keys("log-in") == []
+        assert found.keys("grants") == []
+
+    play(scene)
+
+
+@pytest.mark.attack(REPLAYED)
+def test_a_code_that_comes_twice_ends_what_it_gave(play: Play) -> None:
+    """Also from who has the right verifier: its tokens and their refreshes pass no more."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        back = await client.log_in()
+        tokens = (await client.exchange(back["code"])).json()
+        held = await record(found, tokens["access_token"])
+        assert held is not None
+        renewed = (await client.refresh(tokens["refresh_token"])).json()
+        assert oauth(await client.exchange(back["code"])) == (400, "invalid_grant")
+        assert grant_field(ISSUER, held.grant) in await found.ledger.revocations()
+        assert await record(found, renewed["access_token"]) is None
+        for each in (tokens, renewed):
+            answer = await client.refresh(each["refresh_token"])
+            assert oauth(answer) == (400, "invalid_grant")
+
+    play(scene)
+
+
+def test_a_code_twice_at_the_same_moment_gives_nothing_that_lasts(play: Play) -> None:
+    """Whichever is first: the other ends it, or nothing began."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        for _ in range(5):
+            back = await client.log_in()
+            answers = await asyncio.gather(*(client.exchange(back["code"]) for _ in range(4)))
+            assert sum(answer.status_code == 200 for answer in answers) <= 1
+            assert await found.built.means.grants.of(JOHN) == ()
+            for answer in answers:
+                if answer.status_code == 200:
+                    token = answer.json()["access_token"]
+                    assert await record(found, token) is None
+
+    play(scene)
+
+
+def test_a_code_lives_for_a_minute(play: Play) -> None:
+    """Redis forgets it then; and what is not there is not good."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        back = await client.log_in()
+        (key,) = found.keys("code")
+        assert 0 < found.valkey.command("TTL", key) <= 60
+        found.valkey.command("DEL", key)
+        assert oauth(await client.exchange(back["code"])) == (400, "invalid_grant")
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ({"grant_type": None}, (400, "invalid_request")),
+        ({"grant_type": "password"}, (400, "unsupported_grant_type")),
+        ({"grant_type": "client_credentials"}, (400, "unsupported_grant_type")),
+        ({"client_id": None}, (400, "invalid_request")),
+        ({"code": None}, (400, "invalid_request")),
+        ({"client_secret": "x"}, (401, "invalid_client")),
+        ({"client_assertion": "x"}, (401, "invalid_client")),
+        ({"code": ["a" * 43, "b" * 43]}, (400, "invalid_request")),
+        ({"code": "a" * 43}, (400, "invalid_grant")),
+        ({"code": "../" * 20}, (400, "invalid_grant")),
+    ],
+)
+def test_malformed_token_requests(
+    play: Play, form: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    """JSON with the right code (RFC 6749, section 5.2), never kept, and Authelia not asked."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        sent = {"grant_type": "authorization_code", "code": "c" * 43, "code_verifier": "v" * 43}
+        answer = await client.post("/token", **(sent | form))
+        assert oauth(answer) == expected
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert found.upstream.calls("token") == []
+
+    play(scene)
+
+
+def test_what_is_no_form_is_not_read(play: Play) -> None:
+    """Another type, too long, or with credentials in a header."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        url = f"{GATEWAY}/token"
+        assert oauth(await client.browser.post(url, json={"grant_type": "x"})) == (
+            400, "invalid_request",
+        )  # fmt: skip
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        long = await client.browser.post(url, content=b"a=" + b"x" * 70_000, headers=form)
+        assert oauth(long) == (413, "invalid_request")
+        basic = await client.browser.post(url, data={"grant_type": "x"}, auth=("a", "b"))
+        assert oauth(basic) == (401, "invalid_client")
+        assert basic.headers["www-authenticate"].startswith("Basic ")
+        bad = await client.browser.post(url, content=b"a=%ff&grant_type=x", headers=form)
+        assert oauth(bad) == (400, "invalid_request")
+
+    play(scene)
+
+
+# --- refresh tokens ---------------------------------------------------------------------------
+
+
+@pytest.mark.attack("refresh token of one client used by another, altered, raw from Authelia")
+def test_a_refresh_token_is_good_for_its_client_alone(play: Play) -> None:
+    """What is not ours, or another's, is refused without asking Authelia, and ends nothing."""
+
+    async def scene(found: Stage) -> None:
+        client, other = await registered(found), await registered(found)
+        tokens = await client.tokens()
+        refresh = tokens["refresh_token"]
+        raw = f"authelia_rt_{'a' * 43}.{'b' * 43}"
+        asked = len(found.upstream.calls("token"))
+        middle = len(refresh) // 2
+        altered = (
+            refresh[:middle] + ("A" if refresh[middle] != "A" else "B") + refresh[middle + 1 :]
+        )
+        for text in (altered, raw, refresh + "A", tokens["access_token"], "x", "." * 4000):
+            assert oauth(await client.refresh(text)) == (400, "invalid_grant")
+        assert oauth(await other.refresh(refresh)) == (400, "invalid_grant")
+        answer = await client.refresh(refresh, resource="https://mcp.example.test/notes")
+        assert oauth(answer) == (400, "invalid_target")
+        answer = await client.refresh(refresh, scope="mcp:tools mcp:admin")
+        assert oauth(answer) == (400, "invalid_scope")
+        assert len(found.upstream.calls("token")) == asked
+        assert (await client.refresh(refresh, scope="mcp:tools")).status_code == 200
+
+    play(scene)
+
+
+@pytest.mark.attack("refresh token twice at once: two at once are one refresh")
+def test_two_refreshes_at_once_are_one(play: Play) -> None:
+    """One call of Authelia, one answer; and the lost answer can be had again for a while."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        asked = len(found.upstream.calls("token"))
+        answers = await asyncio.gather(*(client.refresh(tokens["refresh_token"]) for _ in range(6)))
+        again = await client.refresh(tokens["refresh_token"])
+        for answer in (*answers, again):
+            assert answer.status_code == 200, answer.text
+        assert len({answer.json()["refresh_token"] for answer in (*answers, again)}) == 1
+        assert len({answer.json()["access_token"] for answer in (*answers, again)}) == 1
+        assert len(found.upstream.calls("token")) == asked + 1
+        (key,) = found.keys("refreshed")
+        assert 0 < found.valkey.command("TTL", key) <= 30
+        assert found.keys("refreshing") == []
+
+    play(scene)
+
+
+def test_an_old_refresh_token_ends_the_grant(play: Play) -> None:
+    """RFC 9700, section 4.14.2: somebody has a copy; Authelia is not asked to refresh."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        renewed = (await client.refresh(tokens["refresh_token"])).json()
+        found.valkey.command("DEL", *found.keys("refreshed"))  # as after 30 seconds
+        asked = len(found.upstream.calls("token"))
+        assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+        assert oauth(await client.refresh(renewed["refresh_token"])) == (400, "invalid_grant")
+        assert len(found.upstream.calls("token")) == asked
+        assert await found.built.means.grants.of(JOHN) == ()
+
+    play(scene)
+
+
+@pytest.mark.attack("refresh token after revocation of its access token")
+def test_revocation_reaches_the_refresh_token(play: Play) -> None:
+    """And a client revokes what is its own alone: the answer never says whose it was."""
+
+    async def scene(found: Stage) -> None:
+        client, other = await registered(found), await registered(found)
+        tokens = await client.tokens()
+        for text in (tokens["access_token"], tokens["refresh_token"], "junk", "." * 5000):
+            answer = await other.post("/revoke", token=text, token_type_hint="access_token")
+            assert (answer.status_code, answer.content) == (200, b"{}")
+        assert await record(found, tokens["access_token"]) is not None
+        renewed = (await client.refresh(tokens["refresh_token"])).json()
+        await client.post("/revoke", token=renewed["access_token"])
+        assert oauth(await client.refresh(renewed["refresh_token"])) == (400, "invalid_grant")
+        assert oauth(await client.post("/revoke")) == (400, "invalid_request")
+
+    play(scene)
+
+
+@pytest.mark.attack("fifty failing refreshes or codes by one person: everybody else logs in")
+def test_fifty_failures_of_one_person_lock_nobody_out(play: Play) -> None:
+    """Junk never reaches Authelia; a grant that it refuses is asked for once and never again."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        asked = len(found.upstream.calls("token"))
+        for number in range(50):
+            await client.exchange(f"{number:043d}")
+            await client.refresh(tokens["refresh_token"][:-4] + "AAAA")
+            await client.refresh(f"authelia_rt_{number:043d}.{'b' * 43}")
+        assert len(found.upstream.calls("token")) == asked
+        # Authelia lost its sessions: one question, in the name of the person's own address.
+        found.issuer.memory.tokens.clear()
+        for _ in range(50):
+            assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+        assert len(found.upstream.calls("token")) == asked + 1
+        # The same person at the same address, and another one.
+        assert "access_token" in await client.tokens()
+        neighbour = await registered(found, address="192.0.2.77")
+        assert "access_token" in await neighbour.tokens(bob())
+
+    play(scene)
+
+
+@pytest.mark.parametrize("moment", [None, 0])
+@pytest.mark.parametrize("what", ["grant", "person", "client", "everything"])
+def test_what_the_operator_revoked_is_not_refreshed(
+    play: Play, what: str, moment: int | None
+) -> None:
+    """Of whatever kind, for good or up to now: Authelia is not asked, and the grant ends."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        held = await record(found, tokens["access_token"])
+        assert held is not None
+        fields = {
+            "grant": grant_field(ISSUER, held.grant),
+            "person": person_field(Person(ISSUER, JOHN)),
+            "client": client_field(Named(ISSUER, "dynamic/loopback")),
+            "everything": EVERYTHING,
+        }
+        until = None if moment is None else int(time.time())
+        revocation = Revocation(until, None, "the operator's words")
+        await found.ledger.revoke(fields[what], revocation)
+        asked = len(found.upstream.calls("token"))
+        assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+        assert len(found.upstream.calls("token")) == asked
+        assert await found.built.means.grants.of(JOHN) == ()
+        kept = (await found.ledger.revocations())[fields[what]]
+        assert kept.issued_until == (None if what == "grant" else until)
+        if moment is None:
+            assert kept.words == "the operator's words"
+
+    play(scene)
+
+
+def test_a_refresh_looks_at_the_rules_of_now(play: Play) -> None:
+    """A blocked client, a server or scope that is gone, a second factor that was added."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        asked = len(found.upstream.calls("token"))
+        targets = found.built.means.targets
+        target = targets._targets["files"]
+        for now in (
+            replace(target, resource="https://mcp.example.test/other"),
+            replace(target, scopes=frozenset()),
+        ):
+            targets._targets["files"] = now
+            assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+        targets._targets["files"] = target
+        assert len(found.upstream.calls("token")) == asked
+        assert (await client.refresh(tokens["refresh_token"])).status_code == 200
+
+    play(scene)
+
+
+# --- Authelia ---------------------------------------------------------------------------------
+
+
+def test_authelia_away(play: Play) -> None:
+    """The person reads it at the consent; the client hears `temporarily_unavailable` after it."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        _, token = await consent_page(client)
+        url = (await decide(client, token)).headers["location"]
+        callback = await john().log_in(client.browser, url)
+        _, second = await consent_page(client)
+        found.upstream.away = True
+        page = await decide(client, second)
+        assert (page.status_code, page.headers["retry-after"]) == (503, "30")
+        assert told(await client.browser.get(callback))["error"] == "temporarily_unavailable"
+        answer = await client.refresh(tokens["refresh_token"])
+        assert oauth(answer) == (503, "temporarily_unavailable")
+        assert answer.headers["retry-after"] == "5"
+        found.upstream.away = False
+        assert (await client.refresh(tokens["refresh_token"])).status_code == 200
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("access_denied", "access_denied"),
+        ("temporarily_unavailable", "temporarily_unavailable"),
+        ("invalid_scope", "server_error"),
+        ("<script>", "server_error"),
+    ],
+)
+def test_authelias_errors_are_told_in_our_words(play: Play, error: str, expected: str) -> None:
+    """Of a closed set: what Authelia's answer says does not travel on."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        _, token = await consent_page(client)
+        url = httpx.URL((await decide(client, token)).headers["location"])
+        callback = httpx.URL(await john().log_in(client.browser, str(url)))
+        failed = callback.copy_remove_param("code").copy_set_param("error", error)
+        answer = told(await client.browser.get(failed))
+        assert answer["error"] == expected
+        assert (answer["state"], answer["iss"]) == (client.state, GATEWAY)
+
+    play(scene)
+
+
+def test_redis_away(play: Play) -> None:
+    """Nothing is given: a page for people, 503 for programs."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        _, token = await consent_page(client)
+        means = found.built.means
+        for part in (means.codes, means.states, means.grants, means.blocks, means.log_ins):
+            part._command = _away
+        assert (await client.authorize()).status_code == 503
+        assert (await decide(client, token)).status_code == 503
+        for answer in (
+            await client.exchange("a" * 43),
+            await client.refresh(tokens["refresh_token"]),
+            await client.post("/revoke", token=tokens["access_token"]),
+        ):
+            assert oauth(answer) == (503, "temporarily_unavailable")
+
+    play(scene)
+
+
+async def _away(*_: object) -> object:
+    raise Unavailable("redis", "away")
+
+
+# --- clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("DCR: 100,000 registrations, 1 MB of metadata: bounded, nothing stored")
+def test_registrations_store_nothing(play: Play) -> None:
+    """Many of them, and too long ones, leave no key in Redis."""
+
+    async def scene(found: Stage) -> None:
+        for number in range(50):
+            client = Client(found)
+            assert (await client.register(client_name=f"c{number}")).status_code == 201
+            await client.authorize()
+        big = await client.browser.post(
+            f"{GATEWAY}/register", content=b'{"client_name": "' + b"x" * 1_000_000 + b'"}',
+            headers={"content-type": "application/json"},
+        )  # fmt: skip
+        assert big.status_code == 413
+        assert found.keys() == []
+
+    play(scene)
+
+
+def test_approvals_of_one_address_are_paced(play: Play) -> None:
+    """Each is a request at Authelia: the 21st in a minute waits, and a neighbour does not."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        _, token = await consent_page(client)
+        statuses = [(await decide(client, token)).status_code for _ in range(22)]
+        assert statuses[:20] == [303] * 20
+        assert statuses[20:] == [429, 429]
+        assert len(found.upstream.calls("pushed-authorization-request")) == 20
+        neighbour = await registered(found, address="198.51.100.1")
+        _, other = await consent_page(neighbour)
+        assert (await decide(neighbour, other)).status_code == 303
+
+    play(scene)
+
+
+def test_preflights_are_answered(play: Play) -> None:
+    """Any origin, no cookies, the endpoints of programs alone."""
+
+    async def scene(found: Stage) -> None:
+        browser = found.browser()
+        for path in ("/token", "/revoke", "/register", "/.well-known/oauth-authorization-server"):
+            answer = await browser.options(GATEWAY + path)
+            assert answer.status_code == 204
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in answer.headers
+        for path in ("/authorize", "/authz/consent", "/authz/callback"):
+            answer = await browser.options(GATEWAY + path)
+            assert answer.status_code == 405
+            assert "access-control-allow-origin" not in answer.headers
+
+    play(scene)
+
+
+def test_nothing_is_made_of_a_forged_host(play: Play) -> None:
+    """Every URL is the gateway's, whatever Host and forwarded headers say."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        forged = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "http"}
+        client.browser.headers.update({"Host": "evil.example", **forged})
+        page, token = await consent_page(client)
+        assert "evil.example" not in page.text
+        answer = await decide(client, token)
+        assert "evil.example" not in answer.headers["location"]
+        assert "evil" not in str(found.upstream.sent[-1].content)
+        assert (await client.browser.get(f"{GATEWAY}/authorize/")).status_code == 404
+
+    play(scene)
+
+
+@pytest.mark.parametrize("address", ["", "junk", "1.2.3.4, 5.6.7.8"])
+def test_without_envoys_address_nothing_is_done(play: Play, address: str) -> None:
+    """Whoever comes past Envoy gets a page that says so."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        client.browser.headers["X-Forwarded-For"] = address
+        assert (await client.authorize()).status_code == 400
+
+    play(scene)
+
+
+def test_the_port_of_loopback_is_the_programs_own(play: Play) -> None:
+    """RFC 8252, section 7.3: registered without or with another port, used with its own."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found)
+        await client.register(redirect_uris=["http://127.0.0.1/callback"])
+        assert client.redirect_uri == LOOPBACK
+        assert "access_token" in await client.tokens()
+
+    play(scene)

@@ -1,0 +1,175 @@
+"""Whatever order the steps of many come in, and wherever a process dies: nothing is mixed up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from authz.core.ledger import Unavailable
+from authz.ledger.keys import grant_field
+from authz.login.exchanging import Exchanging
+from authz.login.refreshing import Refreshing
+from authz.login.revoking import Revoking
+from authz.login.values import OAuthRefused
+from tests.login.flow_kit import VERIFIER, Flow, Killed, flow, parameters
+from tests.support.valkey import ValkeyServer
+from tests.support.values import ISSUER
+
+FEW = settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+
+
+ORDERS = st.integers(0, 2**32).map(Random)
+
+
+def exchange(found: Flow, code: str, client_id: str = "one") -> Awaitable[Any]:
+    form = parameters(code=code, client_id=client_id, code_verifier=VERIFIER)
+    return Exchanging(found.means).exchange(form)
+
+
+def refresh(found: Flow, token: str, client_id: str = "one") -> Awaitable[Any]:
+    async def pause(_: float) -> None:
+        await found.schedule.step()
+
+    refreshing = Refreshing(found.means, pause=pause, polls=4)
+    return refreshing.refresh(parameters(refresh_token=token, client_id=client_id))
+
+
+def revoke(found: Flow, token: str, client_id: str = "one") -> Awaitable[None]:
+    form = parameters(token=token, client_id=client_id)
+    return Revoking(found.means).revoke(form, "192.0.2.7")
+
+
+def run(store: ValkeyServer, scene: Callable[[Flow], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        async with flow(store) as found:
+            await scene(found)
+
+    asyncio.run(whole())
+
+
+def good(results: dict[str, Any]) -> list[Any]:
+    """The answers; whatever else there is has to be a refusal, an outage or the death."""
+    for each in results.values():
+        if isinstance(each, BaseException):
+            assert isinstance(each, OAuthRefused | Unavailable | Killed), repr(each)
+    return [each for each in results.values() if isinstance(each, dict)]
+
+
+@FEW
+@given(order=ORDERS)
+@pytest.mark.attack("two people and two clients at once never mixed")
+def test_two_people_and_two_clients_are_never_mixed(store: ValkeyServer, order: Random) -> None:
+    """Each client gets the tokens of the person who consented to it, and records say so."""
+
+    async def scene(found: Flow) -> None:
+        pairs = [(client, person) for client in ("one", "two") for person in ("john", "bob")]
+        codes = {pair: await found.code(*pair) for pair in pairs}
+        thief = order.choice(pairs)
+        work = {f"{pair}": exchange(found, code, pair[0]) for pair, code in codes.items()}
+        stolen = await found.code(*thief)
+        work["thief"] = exchange(found, stolen, "two" if thief[0] == "one" else "one")
+        results = await found.schedule.run(work, order.randrange)
+        assert isinstance(results.pop("thief"), OAuthRefused)
+        work = {}
+        for pair in pairs:
+            answer = results[f"{pair}"]
+            work[f"{pair}"] = refresh(found, answer["refresh_token"], pair[0])
+            other = "two" if pair[0] == "one" else "one"
+            work[f"{pair} stolen"] = refresh(found, answer["refresh_token"], other)
+        renewed = await found.schedule.run(work, order.randrange)
+        grants = set()
+        for pair in pairs:
+            assert isinstance(renewed[f"{pair} stolen"], OAuthRefused)
+            for answer in (results[f"{pair}"], renewed[f"{pair}"]):
+                log_in = await found.means.log_ins.of(answer["access_token"])
+                assert log_in is not None
+                assert (log_in.client_id, log_in.subject) == pair
+                grants.add(log_in.grant)
+        assert len(grants) == len(pairs)
+
+    run(store, scene)
+
+
+@FEW
+@given(order=ORDERS, kill=st.integers(-1, 25), count=st.integers(2, 4))
+def test_a_code_is_traded_in_once(
+    store: ValkeyServer, order: Random, kill: int, count: int
+) -> None:
+    """However many come with it and wherever one dies, and two uses leave nothing alive."""
+
+    async def scene(found: Flow) -> None:
+        code = await found.code(grant="g" * 32)
+        work = {f"{number}": exchange(found, code) for number in range(count)}
+        results = await found.schedule.run(work, order.randrange, kill)
+        answers = good(results)
+        assert len(answers) <= 1
+        assert len({answer["access_token"] for answer in answers}) <= 1
+        # The dead may have been the one who would have ended it: the next one does.
+        with pytest.raises(OAuthRefused):
+            await exchange(found, code)
+        assert await found.means.grants.of("john") == ()
+        for answer in answers:
+            assert await found.means.log_ins.of(answer["access_token"]) is None
+            assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
+            with pytest.raises(OAuthRefused):
+                await refresh(found, answer["refresh_token"])
+
+    run(store, scene)
+
+
+@FEW
+@given(order=ORDERS, kill=st.integers(-1, 30), count=st.integers(2, 4))
+def test_refreshes_at_once_are_one_at_authelia(
+    store: ValkeyServer, order: Random, kill: int, count: int
+) -> None:
+    """One call, one answer for all; whoever dies meanwhile locks nobody out for ever."""
+
+    async def scene(found: Flow) -> None:
+        first = await exchange(found, await found.code())
+        work = {f"{number}": refresh(found, first["refresh_token"]) for number in range(count)}
+        results = await found.schedule.run(work, order.randrange, kill)
+        answers = good(results)
+        assert found.authelia.refreshed in ([], ["rt-0"])
+        assert len({answer["refresh_token"] for answer in answers}) <= 1
+        if kill < 0:  # others may have lost patience
+            assert answers
+        for key in found.keys("refreshing"):
+            assert 0 < found.valkey.command("TTL", key) <= 30
+        for answer in answers:
+            assert await found.means.log_ins.of(answer["access_token"]) is not None
+            assert (await refresh(found, answer["refresh_token"]))["refresh_token"]
+
+    run(store, scene)
+
+
+@FEW
+@given(order=ORDERS, kill=st.integers(-1, 30))
+def test_what_is_revoked_while_it_is_refreshed_stays_so(
+    store: ValkeyServer, order: Random, kill: int
+) -> None:
+    """Nothing that a refresh gives outlives the revocation, whoever was first."""
+
+    async def scene(found: Flow) -> None:
+        first = await exchange(found, await found.code(grant="g" * 32))
+        work = {
+            "refresh": refresh(found, first["refresh_token"]),
+            "again": refresh(found, first["refresh_token"]),
+            "revoke": revoke(found, first["refresh_token"]),
+        }
+        results = await found.schedule.run(work, order.randrange, kill)
+        good({name: each for name, each in results.items() if name != "revoke"})
+        if results["revoke"] is not None:
+            await revoke(found, first["refresh_token"])
+        assert await found.means.grants.of("john") == ()
+        assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
+        for answer in good(results):
+            with pytest.raises(OAuthRefused):
+                await refresh(found, answer["refresh_token"])
+
+    run(store, scene)

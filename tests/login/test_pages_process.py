@@ -1,0 +1,188 @@
+"""`authz pages` and `authz clients` as processes: sockets, signals, exit codes."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from authz.authelia.keys import make_key
+from tests.support.service import running_issuer, until
+from tests.support.valkey import ValkeyServer
+
+CONFIG = """\
+issuer: {{url: 'https://auth.example.test', internal: '{issuer}'}}
+front_door: {{key_file: '{key}'}}
+gateway: {{url: 'https://mcp.example.test', tls: {{certificate: /a.crt, key: /a.key}}}}
+redis: {{url: '{redis}'}}
+telemetry: {{log: json}}
+servers: {{files: {{upstream: 'http://files:8000/mcp', scopes: ['mcp:tools']}}}}
+"""
+
+
+class Unix(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=20)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(str(self._path))
+
+
+@dataclass
+class Pages:
+    process: "subprocess.Popen[str]"
+    config: Path
+    socket: Path
+    lines: list[dict[str, object]] = field(default_factory=list)
+
+    def wait_for(self, event: str, count: int = 1) -> None:
+        until(lambda: [line["event"] for line in self.lines].count(event) >= count, event)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        connection = Unix(self.socket)
+        try:
+            connection.request("GET", path, headers={"X-Forwarded-For": "192.0.2.1"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: a socket's path holds 108 bytes."""
+    found = Path(tempfile.mkdtemp(prefix="pg-"))
+    yield found
+    shutil.rmtree(found, ignore_errors=True)
+
+
+@contextmanager
+def pages(folder: Path, store: ValkeyServer, issuer: str) -> Iterator[Pages]:
+    key, config, path = folder / "k.pem", folder / "authz.yaml", folder / "p.sock"
+    if not key.exists():
+        make_key(key)
+    config.write_text(CONFIG.format(issuer=issuer, key=key, redis=store.url))
+    command = [sys.executable, "-m", "authz", "pages", "-c", str(config)]
+    command += ["--listen", f"unix:{path}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    found = Pages(process, config, path)
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            found.lines.append(json.loads(line))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        found.wait_for("started")
+        yield found
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        reader.join(5)
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        process.stderr.close()
+        assert process.stdout is not None
+        process.stdout.close()
+        assert errors == ""
+
+
+def test_a_life(folder: Path, store: ValkeyServer) -> None:
+    """Started, on a socket for owner and group; reloaded; told to stop, it answers and ends."""
+    with running_issuer() as issuer, pages(folder, store, issuer.address) as found:
+        assert stat.S_IMODE(found.socket.stat().st_mode) == 0o660
+        status, body = found.get("/.well-known/oauth-authorization-server")
+        assert (status, json.loads(body)["scopes_supported"][0]) == (200, "mcp:tools")
+
+        good = found.config.read_text()
+        found.config.write_text(good.replace("mcp:tools", "mcp:other"))
+        found.process.send_signal(signal.SIGHUP)
+        found.wait_for("reloaded")
+        _, body = found.get("/.well-known/oauth-authorization-server")
+        assert json.loads(body)["scopes_supported"][0] == "mcp:other"
+        found.config.write_text("nonsense: true\n")
+        found.process.send_signal(signal.SIGHUP)
+        found.wait_for("reload_refused")
+        assert found.get("/.well-known/oauth-authorization-server")[0] == 200
+
+        # A request is under way when the signal comes: its head is here, its body is not.
+        late = Unix(found.socket)
+        late.putrequest("POST", "/token")
+        late.putheader("Content-Type", "application/x-www-form-urlencoded")
+        late.putheader("Content-Length", "12")
+        late.endheaders()
+        assert found.get("/nothing")[0] == 404  # so that it has been read
+        found.process.send_signal(signal.SIGTERM)
+        late.send(b"grant_type=x")
+        answer = late.getresponse()
+        assert (answer.status, json.loads(answer.read())["error"]) == (
+            400, "unsupported_grant_type",
+        )  # fmt: skip
+        late.close()
+        assert found.process.wait(20) == 0
+        found.wait_for("stopped")
+        assert not found.socket.exists()
+
+
+def test_a_stale_socket_is_replaced_and_a_file_is_not(folder: Path, store: ValkeyServer) -> None:
+    """What a killed process left behind is no reason not to start; anything else is."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder / "p.sock"))
+    with running_issuer() as issuer, pages(folder, store, issuer.address) as found:
+        assert found.get("/nothing")[0] == 404
+        command = [sys.executable, "-m", "authz", "pages", "-c", str(found.config)]
+        taken = folder / "file"
+        taken.write_text("mine")
+        for where in (f"unix:{found.socket}", f"unix:{taken}", "nowhere"):
+            answer = subprocess.run(
+                [*command, "--listen", where], capture_output=True, text=True, check=False
+            )
+            assert answer.returncode == (2 if where == "nowhere" else 1)
+            assert answer.stderr.startswith("authz: ")
+        assert taken.read_text() == "mine"
+
+
+def test_clients_of_an_empty_deployment(folder: Path, store: ValkeyServer) -> None:
+    """Nobody is listed; blocking whoever has not come yet is allowed, and taken back."""
+    key, config = folder / "k.pem", folder / "authz.yaml"
+    make_key(key)
+    text = CONFIG.format(issuer="http://127.0.0.1:9", key=key, redis=store.url)
+    config.write_text(text.replace("redis: {", "redis: {deployment: empty, "))
+
+    def ask(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "authz", "clients", *words, "-c", str(config)]
+        environment = {**os.environ, "USER": "me"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    assert ask().stdout == "nobody is logged in\n"
+    blocked = ask("block", "https://evil.example", "--reason", "why")
+    assert (blocked.returncode, blocked.stdout) == (
+        0, "blocked https://evil.example; log-ins ended: 0\n",
+    )  # fmt: skip
+    listed = json.loads(ask("--json").stdout)
+    assert listed["clients"] == []
+    assert [(each["what"], each["by"]) for each in listed["blocked"]] == [
+        ("https://evil.example", "me")
+    ]
+    assert ask("unblock", "https://evil.example").returncode == 0
+    assert ask("unblock", "https://evil.example").returncode == 1

@@ -1,0 +1,412 @@
+"""The front door's tokens at an assembled check: a real Valkey, a real issuer, real signatures."""
+
+import asyncio
+import io
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import SecretStr
+
+from authz.config.load import Settings, read
+from authz.config.problems import ConfigErrors
+from authz.config.secret_files import Secrets
+from authz.core.ledger import StepUpKey
+from authz.core.principal import LogIn, Person
+from authz.core.second_factor import Method
+from authz.ledger.keys import Keys, grant_field
+from authz.ledger.log_ins import LogIns
+from authz.ledger.records import Revocation
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.server.assemble import Assembly
+from authz.server.check import Check
+from authz.server.explain import explain
+from authz.server.refusals import Refusals
+from authz.server.sample import http_request
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from authz.tokens.sealing import Sealer, sealing_secrets
+from authz.tokens.tickets import open_ticket
+from tests.support.service import Issuer, running_issuer, running_service
+from tests.support.valkey import ValkeyServer, valkey
+from tests.support.values import call, request, rpc
+from tests.support.wire import Answer, answer, check_request
+from tests.tokens.forge import CLAIMS, FILES, rsa_signer
+
+CONFIG = """\
+issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms}}
+gateway: {{url: https://mcp.example.test}}
+front_door: {{key_file: /run/secrets/key{more}}}
+redis: {{url: '{redis}', max_away: 5m}}
+clients:
+  claude: {{redirect_uris: [https://claude.ai/cb]}}
+  old: {{login: direct}}
+servers:
+  files:
+    upstream: http://127.0.0.1:9/mcp
+    tools:
+      "*": {{}}
+      delete_*: {{second_factor: {{method: totp, max_login_age: 5m}}}}
+"""
+KEY = "a private key, as far as sealing looks at it"
+JOHN = Person("https://auth.example.test", str(CLAIMS["sub"]))
+
+
+@pytest.fixture
+def redis() -> Iterator[ValkeyServer]:
+    with valkey() as one:
+        yield one
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with running_issuer() as one:
+        yield one
+
+
+def settings_of(issuer: str, redis: str, more: str = "") -> Settings:
+    text = CONFIG.format(issuer=issuer, redis=redis, more=more)
+    found = read(text, "authz.yaml", {}, secrets=False)
+    return replace(found, secrets=Secrets(front_door=SecretStr(KEY)))
+
+
+def token(client_id: str = "authz-two-factor", **changes: object) -> str:
+    now = int(time.time())
+    claims = {
+        "aud": [FILES],
+        "iat": now - 5,
+        "nbf": now - 5,
+        "exp": now + 600,
+        "jti": os.urandom(4).hex(),
+    }
+    return rsa_signer().token({**claims, "client_id": client_id, **changes})
+
+
+def record(**changes: object) -> LogIn:
+    values: dict[str, object] = {
+        "client": "claude",
+        "client_id": "claude",
+        "grant": "grant-1",
+        "subject": CLAIMS["sub"],
+        "amr": frozenset({"pwd", "kba", "otp", "mfa"}),
+        "auth_time": int(time.time()) - 30,
+        "account": "john",
+    }
+    return LogIn(**(values | changes))  # type: ignore[arg-type]  # keyword values of the record
+
+
+class World:
+    """A check as `authz serve` assembles it, and the other end of its Redis."""
+
+    def __init__(self, settings: Settings, redis: ValkeyServer) -> None:
+        self.stream = io.StringIO()
+        self.recorder = Recorder(Metrics(), Log("json", self.stream))
+        self.assembly = Assembly(settings, {}, self.recorder)
+        self.check = Check(self.assembly.snapshot, self.recorder, Refusals())
+        self.ledger = RedisLedger(RedisOptions(redis.url, timeout=20))
+        self.log_ins = LogIns(self.ledger.command, Keys("authz"))
+        self.redis = redis
+
+    async def ask(self, bearer: str, tool: str | None = None) -> Answer:
+        body = rpc() if tool is None else call(tool)
+        sent = request(body, authorization=f"Bearer {bearer}")
+        return answer(await self.check(check_request(sent)))
+
+    async def reason(self, bearer: str, tool: str | None = None) -> str:
+        found = await self.ask(bearer, tool)
+        return "allowed" if found.allowed else str(error_of(found)["data"]["reason"])
+
+
+def error_of(found: Answer) -> Any:
+    return json.loads(found.body)["error"]
+
+
+def play(
+    scene: Callable[[World], Awaitable[None]], issuer: Issuer, redis: ValkeyServer, more: str = ""
+) -> World:
+    async def run() -> World:
+        world = World(settings_of(issuer.address, redis.url, more), redis)
+        world.assembly.start()
+        try:
+            await world.assembly.settle(20)
+            async with asyncio.timeout(20):
+                while (await world.assembly.problems())["redis"] == "Redis has not answered yet":  # noqa: ASYNC110 - it comes by a task of its own
+                    await asyncio.sleep(0.01)
+            await scene(world)
+        finally:
+            await world.assembly.aclose()
+            await world.ledger.aclose()
+        return world
+
+    return asyncio.run(run())
+
+
+@pytest.mark.attack("front-door-token-without-record")
+def test_a_token_passes_with_its_record_and_not_without(
+    issuer: Issuer, redis: ValkeyServer
+) -> None:
+    """401 before it is written, admitted from then on; other clients by their entry alone."""
+
+    async def scene(world: World) -> None:
+        ours = token()
+        assert await world.reason(ours) == "log_in_unknown"
+        await world.log_ins.record(ours, record(), 600)
+        found = await world.ask(ours)
+        assert found.allowed
+        assert found.headers["x-authz-client"] == "claude"
+
+        assert await world.reason(token("old")) == "allowed"
+        assert await world.reason(token("claude")) == "foreign_client"
+        assert await world.reason(token("somebody")) == "foreign_client"
+        assert await world.reason(token("default")) == "foreign_client"
+        assert (await world.ask(token("somebody"))).status == 401
+
+    play(scene, issuer, redis)
+
+
+@pytest.mark.attack("record-of-another-token")
+def test_a_record_is_worth_nothing_to_another_token_or_person(
+    issuer: Issuer, redis: ValkeyServer
+) -> None:
+    """Not even under the right name in Redis."""
+
+    async def scene(world: World) -> None:
+        mine, other, bobs = token(), token(), token(sub="bob")
+        await world.log_ins.record(mine, record(), 600)
+        await world.log_ins.record(bobs, record(), 600)
+
+        assert await world.reason(mine) == "allowed"
+        assert await world.reason(other) == "log_in_unknown"
+        assert await world.reason(bobs) == "log_in_unknown"
+
+    play(scene, issuer, redis)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"{}", b"[]", b"\xff", b'{"client":"claude"}', b"null", b'"x"']
+)
+@pytest.mark.attack("front-door-token-without-record")
+def test_a_record_that_cannot_be_read_is_none(
+    issuer: Issuer, redis: ValkeyServer, value: bytes
+) -> None:
+    """What is not of our writing lets nobody in."""
+
+    async def scene(world: World) -> None:
+        ours = token()
+        await world.log_ins.record(ours, record(), 600)
+        (key,) = redis.command("KEYS", "*log-in*")
+        redis.command("SET", key, value)
+        assert await world.reason(ours) == "log_in_unknown"
+
+    play(scene, issuer, redis)
+
+
+def test_while_redis_is_away_known_tokens_go_on_and_others_wait(
+    issuer: Issuer, redis: ValkeyServer
+) -> None:
+    """A cached log-in serves; an unknown token is 503, which throws no log-in away."""
+
+    async def scene(world: World) -> None:
+        known, unknown = token(), token()
+        for each in (known, unknown):
+            await world.log_ins.record(each, record(), 600)
+        assert await world.reason(known) == "allowed"
+
+        redis.kill()
+        assert await world.reason(known) == "allowed"
+        for _ in range(70):  # more than bad tokens of an address may
+            found = await world.ask(unknown)
+            assert found.status == 503
+        assert error_of(found)["data"]["reason"] == "ledger_unavailable"
+        assert found.headers["retry-after"]
+        assert await world.reason(known, "delete_x") == "allowed"
+
+    play(scene, issuer, redis)
+
+
+@pytest.mark.attack("step-up-of-another-grant")
+def test_a_step_up_counts_for_its_grant_until_that_is_revoked(
+    issuer: Issuer, redis: ValkeyServer
+) -> None:
+    """Another program of the same person is asked for its own; a revoked grant has none."""
+
+    async def scene(world: World) -> None:
+        old = {"auth_time": int(time.time()) - 3000}
+        one, two = token(), token()
+        await world.log_ins.record(one, record(**old), 600)
+        await world.log_ins.record(two, record(grant="grant-2", **old), 600)
+        for each in (one, two):
+            assert await world.reason(each, "delete_x") == "second_factor_required"
+
+        key = StepUpKey(JOHN, "grant-1", "files")
+        await world.ledger.record_step_up(key, Method.TOTP, int(time.time()) - 20, 300)
+        assert await world.reason(one, "delete_x") == "allowed"
+        assert await world.reason(two, "delete_x") == "second_factor_required"
+
+        field = grant_field(JOHN.issuer, "grant-1")
+        await world.ledger.revoke(field, Revocation())
+        assert await world.reason(one, "delete_x") == "token_revoked"
+        assert await world.reason(one) == "token_revoked"
+        assert await world.reason(two) == "allowed"
+        # What is lifted as `authz revocations lift` does it: old tokens and step-ups stay void.
+        await world.ledger.revoke(field, Revocation(int(time.time()) - 15))
+        later = token()
+        await world.log_ins.record(later, record(**old), 600)
+        assert await world.reason(later, "delete_x") == "second_factor_required"
+
+    play(scene, issuer, redis)
+
+
+def test_a_refusal_offers_a_link_that_the_pages_can_open(
+    issuer: Issuer, redis: ValkeyServer
+) -> None:
+    """Sealed with the key that both processes make of the same secret."""
+    links: list[str] = []
+
+    async def scene(world: World) -> None:
+        ours = token()
+        await world.log_ins.record(ours, record(amr=frozenset({"pwd", "kba"})), 600)
+        found = await world.ask(ours, "delete_x")
+        assert found.status == 403
+        links.append(error_of(found)["data"]["step_up_url"])
+
+    play(scene, issuer, redis)
+    (ticket,) = parse_qs(urlsplit(links[0]).query)["ticket"]
+    opened = open_ticket(Sealer(sealing_secrets(None, KEY), time.time), ticket)
+    assert (opened.grant, opened.tool, opened.account) == ("grant-1", "delete_x", "john")
+
+
+def test_a_reload_keeps_what_did_not_change(issuer: Issuer, redis: ValkeyServer) -> None:
+    """Keys, log-ins and declarations stay; other client ids or another Redis renew them."""
+
+    async def scene(world: World) -> None:
+        def reloaded(more: str = "", url: str = redis.url) -> Assembly:
+            found = settings_of(issuer.address, url, more)
+            return Assembly(found, {}, world.recorder, world.assembly)
+
+        same = reloaded(", registration: false")
+        assert same.identity is world.assembly.identity
+        assert same.offers is world.assembly.offers
+        assert same.snapshot.policy != world.assembly.snapshot.policy
+
+        renamed = reloaded(", one_factor: other")
+        assert renamed.identity is not world.assembly.identity
+        assert renamed.offers is world.assembly.offers
+        assert renamed.counting is world.assembly.counting
+        await renamed.aclose(keep=world.assembly)
+
+        moved = reloaded(url=redis.url + "/1")
+        assert moved.identity is not world.assembly.identity
+        assert moved.offers is not world.assembly.offers
+        await moved.aclose(keep=world.assembly)
+
+        told = reloaded(", step_up: challenge")
+        assert told.identity is world.assembly.identity
+        assert told.offers is not world.assembly.offers
+        await told.aclose(keep=world.assembly)
+
+        assert reloaded(", step_up: 'off'").offers is None
+
+    play(scene, issuer, redis)
+
+
+def test_a_front_door_without_redis_does_not_start() -> None:
+    """Log-ins are kept in Redis, and the problem says so."""
+    found = settings_of("http://127.0.0.1:9", "redis://127.0.0.1:9")
+    config = found.config.model_copy(
+        update={"redis": found.config.redis.model_copy(update={"url": None})}
+    )
+    recorder = Recorder(Metrics(), Log("json", io.StringIO()))
+
+    with pytest.raises(ConfigErrors) as errors:
+        Assembly(replace(found, config=config), {}, recorder)
+    assert "front door keeps its log-ins in Redis" in str(errors.value.problems[0])
+
+
+@pytest.mark.parametrize("sealing", ["", "short\n"])
+def test_a_front_door_without_a_key_to_seal_with_does_not_start(sealing: str) -> None:
+    """A link that anybody could make would be none."""
+    found = settings_of("http://127.0.0.1:9", "redis://127.0.0.1:9")
+    secrets = Secrets(front_door=SecretStr(KEY), sealing=SecretStr(sealing))
+    recorder = Recorder(Metrics(), Log("json", io.StringIO()))
+
+    for each in (secrets, Secrets()):
+        with pytest.raises(ConfigErrors):
+            Assembly(replace(found, secrets=each), {}, recorder)
+
+
+def test_explain_tells_the_log_in(issuer: Issuer, redis: ValkeyServer) -> None:
+    """Its record, what it proves, and what is missing, by the functions that serve."""
+    ours, gone = token(), token()
+
+    async def scene(world: World) -> None:
+        await world.log_ins.record(ours, record(amr=frozenset({"pwd", "kba"})), 600)
+        settings = settings_of(issuer.address, redis.url)
+        server = settings.policy.servers["files"]
+
+        sent = http_request(server, "tools/call", "delete_x", ours)
+        found = await explain(settings, sent, {})
+        steps = {step.name: step for step in found.steps}
+        assert steps["token.log_in"].words == "the front door has its log-in on record"
+        assert steps["log_in"].words == (
+            'at the front door: client_id "claude", grant "grant-1", amr "kba", "pwd"'
+        )
+        assert steps["client"].words == '"claude", named under clients'
+        assert steps["second_factor"].notes[0].startswith("login proves nothing (")
+        assert steps["step_up"].reason is not None
+
+        sent = http_request(server, "tools/list", None, gone)
+        found = await explain(settings, sent, {})
+        assert found.steps[-1].name == "token.log_in"
+        assert found.steps[-1].words == "no record of a log-in"
+
+    play(scene, issuer, redis)
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "pyvoy"])
+def test_the_service_knows_log_ins_and_offers_step_ups(
+    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+) -> None:
+    """As a process, on both transports: its key from a file, its log-ins from Redis."""
+    if transport == "pyvoy":
+        pytest.importorskip("pyvoy")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    file = tmp_path / "key.pem"
+    file.touch(0o600)
+    file.write_bytes(key)
+    text = CONFIG.format(issuer=issuer.address, redis=redis.url, more="")
+    text = text.replace("/run/secrets/key", str(file))
+    text += f"service: {{transport: {transport}, drain_notice: 0s}}\ntelemetry: {{log: json}}\n"
+    with running_service(tmp_path, text, {"PATH": os.environ["PATH"]}) as service:
+        service.wait_ready()
+        ours = token()
+
+        def ask(tool: str) -> Answer:
+            return service.check(check_request(request(call(tool), authorization=f"Bearer {ours}")))
+
+        assert error_of(ask("read_x"))["data"]["reason"] == "log_in_unknown"
+        asyncio.run(_write(redis, ours, record(amr=frozenset({"pwd", "kba"}))))
+        assert ask("read_x").allowed
+        link = error_of(ask("delete_x"))["data"]["step_up_url"]
+
+        sealer = Sealer(sealing_secrets(None, key.decode()), time.time)
+        (ticket,) = parse_qs(urlsplit(link).query)["ticket"]
+        assert open_ticket(sealer, ticket).tool == "delete_x"
+        assert "ticket" not in json.dumps(service.lines)
+
+
+async def _write(redis: ValkeyServer, bearer: str, log_in: LogIn) -> None:
+    ledger = RedisLedger(RedisOptions(redis.url, timeout=20))
+    await LogIns(ledger.command, Keys("authz")).record(bearer, log_in, 600)
+    await ledger.aclose()

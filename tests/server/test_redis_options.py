@@ -1,0 +1,44 @@
+"""Where there has to be a Redis."""
+
+from pathlib import Path
+
+import pytest
+
+from authz.config.load import Settings, read
+from authz.config.problems import ConfigErrors
+from authz.server.redis_options import URL, require_redis
+
+FILE = Path("authz.yaml")
+DOOR = "front_door: {key_file: /run/secrets/front-door.pem}\n"
+
+
+def settings(more: str) -> Settings:
+    text = (
+        "issuer: {url: https://auth.example.com}\n"
+        "gateway: {url: https://mcp.example.com}\n"
+        "servers: {files: {upstream: http://files:8000/mcp}}\n"
+    )
+    return read(text + more, "authz.yaml", {}, secrets=False)
+
+
+def test_a_front_door_needs_a_redis() -> None:
+    """Without one the service does not start: every token of the front door would be refused."""
+    with pytest.raises(ConfigErrors) as caught:
+        require_redis(settings(DOOR), {}, FILE)
+
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.field) == ("authz.yaml", "redis.url")
+    assert "the front door keeps log-ins and step-ups in Redis" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("more", "env"),
+    [
+        pytest.param("", {}, id="no front door"),
+        pytest.param(f"{DOOR}redis: {{url: 'redis://redis'}}\n", {}, id="in the file"),
+        pytest.param(DOOR, {URL: "unix:///run/valkey.sock"}, id="as authz up brings it"),
+    ],
+)
+def test_there_is_one(more: str, env: dict[str, str]) -> None:
+    """A Redis may come from the file or from the environment; without a door none is needed."""
+    require_redis(settings(more), env, FILE)

@@ -1,0 +1,269 @@
+"""The check and the step-ups that it offers: sealed, told, logged as what they are."""
+
+import asyncio
+import io
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from authz.core.ledger import StepUpMissing, Taken, Unavailable
+from authz.core.policy import KnownClient, Rule, StepUpTelling
+from authz.core.principal import Principal
+from authz.core.second_factor import Method, SecondFactor
+from authz.ledger.keys import Keys
+from authz.server.capabilities import Capabilities
+from authz.server.check import Check, Snapshot
+from authz.server.refusals import Refusals
+from authz.server.step_up_links import StepUpLinks, StepUpOffers
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from authz.tokens.sealing import NotSealedError, Sealer
+from authz.tokens.tickets import LIFETIME, open_ticket
+from tests.server.test_capabilities import Redis
+from tests.server.test_check import TAKEN, Answers, Tokens
+from tests.support.values import (
+    NOW,
+    call,
+    front_door,
+    log_in,
+    policy,
+    request,
+    rpc,
+    server,
+    visitor,
+)
+from tests.support.wire import Answer, answer, check_request
+
+META: dict[str, Any] = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}},
+}
+MODERN = {
+    "mcp_protocol_version": "2026-07-28",
+    "mcp_method": "tools/call",
+    "mcp_name": "delete_note",
+}
+CLIENT = {"name": "x", "version": "1"}
+
+
+class World:
+    """A check with a front door, and a ledger that misses a step-up."""
+
+    def __init__(
+        self, ledger: object = StepUpMissing(), mode: StepUpTelling = StepUpTelling.LINK
+    ) -> None:
+        self.now = NOW
+        self.redis = Redis()
+        self.stream = io.StringIO()
+        self.who: Principal = visitor(log_in(client="claude", amr=frozenset({"pwd", "kba"})))
+        self.sealer = Sealer(["s" * 32], lambda: self.now)
+        self.ledger = Answers(ledger)
+        rule = Rule(second_factor=SecondFactor(Method.TOTP, 300))
+        self.policy = policy(
+            server(tools={"*": Rule(), "delete_*": rule}),
+            KnownClient("claude"),
+            front_door=front_door(step_up=mode),
+        )
+        self.mode = mode
+
+    def ask(self, *sent: Any) -> list[Answer]:
+        """Ask one after the other, in one process."""
+
+        async def run() -> list[Answer]:
+            capabilities = Capabilities(self.redis, Keys("test"))
+            links = StepUpLinks(self.sealer, "https://mcp.example.test")
+            check = Check(
+                Snapshot(
+                    self.policy,
+                    Tokens(lambda _: self.who),
+                    self.ledger,
+                    5.0,
+                    StepUpOffers(links, capabilities, self.mode),
+                ),
+                Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0)),
+                Refusals(),
+                clock=lambda: NOW,
+            )
+            found = [answer(await check(check_request(each))) for each in sent]
+            await asyncio.sleep(0)
+            await capabilities.aclose()
+            return found
+
+        return asyncio.run(run())
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+def modern(**more: object) -> Any:
+    body = rpc("tools/call", name="delete_note", arguments={}, _meta=META, **more)
+    return request(body, **MODERN)  # type: ignore[arg-type]  # headers by keyword
+
+
+def legacy() -> Any:
+    return request(call("delete_note"), mcp_protocol_version="2025-11-25")
+
+
+def initialize(**capabilities: object) -> Any:
+    return request(
+        rpc(
+            "initialize",
+            protocolVersion="2025-11-25",
+            capabilities=capabilities,
+            clientInfo=CLIENT,
+        )
+    )
+
+
+def ticket_of(url: str) -> str:
+    parts = urlsplit(url)
+    assert f"{parts.scheme}://{parts.netloc}{parts.path}" == (
+        "https://mcp.example.test/authz/step-up"
+    )
+    (ticket,) = parse_qs(parts.query, strict_parsing=True)["ticket"]
+    return ticket
+
+
+def body_of(found: Answer) -> Any:
+    assert not found.allowed
+    return json.loads(found.body)
+
+
+def test_a_modern_client_is_asked_once_and_then_told_in_words() -> None:
+    """200 with the link; the retry before the step-up is done is a 403 that still has it."""
+    world = World()
+    first, retry = world.ask(
+        modern(), modern(inputResponses={"authz/step-up": {"action": "accept"}})
+    )
+
+    question = body_of(first)["result"]["inputRequests"]["authz/step-up"]
+    assert first.status == 200
+    ticket = open_ticket(world.sealer, ticket_of(question["params"]["url"]))
+    assert (ticket.grant, ticket.client, ticket.tool) == ("grant-1", "claude", "delete_note")
+    assert ticket.subject == world.who.subject
+    assert retry.status == 403
+    again = open_ticket(world.sealer, ticket_of(body_of(retry)["error"]["data"]["step_up_url"]))
+    assert again == ticket
+
+
+def test_a_request_that_goes_on_from_the_upstreams_state_keeps_it() -> None:
+    """A result of ours would make the client forget the upstream's `requestState`."""
+    (found,) = World().ask(modern(requestState="of the upstream"))
+
+    assert found.status == 403
+    assert "of the upstream" not in found.body.decode()
+
+
+def test_a_session_that_declared_links_gets_the_error_for_them() -> None:
+    """2025-11-25: what an admitted `initialize` declared holds for its person and grant."""
+    world = World()
+    world.ledger._answer = TAKEN
+    (began,) = world.ask(initialize(elicitation={"url": {}}))
+    world.ledger._answer = StepUpMissing()
+    (found,) = world.ask(legacy())
+
+    assert began.allowed
+    assert found.status == 200
+    (elicitation,) = body_of(found)["error"]["data"]["elicitations"]
+    assert open_ticket(world.sealer, ticket_of(elicitation["url"])).tool == "delete_note"
+
+    world.who = visitor(log_in(grant="another", amr=frozenset({"pwd"})))
+    (other,) = world.ask(legacy())
+    assert other.status == 403
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"elicitation": {}}, {"elicitation": {"form": {}}}])
+def test_a_session_that_declared_none_is_told_in_words(capabilities: dict[str, Any]) -> None:
+    """An empty `elicitation` means forms only."""
+    world = World()
+    world.ledger._answer = TAKEN
+    world.ask(initialize(**capabilities))
+    world.ledger._answer = StepUpMissing()
+
+    assert [each.status for each in world.ask(legacy())] == [403]
+
+
+def test_a_refused_initialize_declares_nothing() -> None:
+    """Only who was let in is remembered."""
+    world = World(Unavailable("redis"))
+    world.ask(initialize(elicitation={"url": {}}))
+
+    assert world.redis.sent == []
+
+
+def test_where_redis_cannot_say_it_is_words() -> None:
+    """A Redis that is away turns no refusal into anything else."""
+    world = World()
+    world.redis.away = True
+
+    assert [each.status for each in world.ask(legacy())] == [403]
+
+
+def test_the_operator_may_want_a_challenge() -> None:
+    """For clients that show no links; those that do are still asked, and told in words."""
+    world = World(mode=StepUpTelling.CHALLENGE)
+    asked, retry, plain = world.ask(
+        modern(), modern(inputResponses={}), request(call("delete_note"))
+    )
+
+    assert [asked.status, retry.status, plain.status] == [200, 403, 401]
+    assert 'error="insufficient_user_authentication"' in plain.headers["www-authenticate"]
+    assert 'max_age="300"' in plain.headers["www-authenticate"]
+
+
+def test_switched_off_it_is_told_as_a_refusal_only() -> None:
+    """No link is made, and the sentence stays."""
+    (found,) = World(mode=StepUpTelling.OFF).ask(modern())
+
+    assert found.status == 403
+    assert "step_up_url" not in body_of(found)["error"]["data"]
+
+
+@pytest.mark.attack("denial-with-status-200")
+def test_what_is_answered_with_200_is_logged_and_counted_as_refused() -> None:
+    """The reason is in the line, the link is not."""
+    world = World()
+    world.ask(modern())
+    (line,) = world.lines()
+
+    assert (line["verdict"], line["reason"]) == ("deny", "second_factor_required")
+    assert "ticket" not in world.stream.getvalue()
+
+
+def test_with_redis_away_it_is_503_and_no_link() -> None:
+    """Where the step-up cannot be looked up nobody is sent to make another one."""
+    (found,) = World(Unavailable("redis", "step-ups cannot be read")).ask(modern())
+
+    assert found.status == 503
+    assert body_of(found)["error"]["data"]["reason"] == "ledger_unavailable"
+    assert "step-up?" not in found.body.decode()
+
+
+@pytest.mark.attack("step-up-link-altered")
+def test_a_link_ends_and_cannot_be_altered() -> None:
+    """What is not sealed by us, for this, in these ten minutes, opens nothing."""
+    world = World()
+    (found,) = world.ask(request(call("delete_note")))
+    ticket = ticket_of(body_of(found)["error"]["data"]["step_up_url"])
+
+    open_ticket(world.sealer, ticket)
+    for text in (ticket[:-2] + "AA", ticket.replace(".", "", 1), ""):
+        with pytest.raises(NotSealedError):
+            open_ticket(world.sealer, text)
+    with pytest.raises(NotSealedError):
+        open_ticket(Sealer(["x" * 32], lambda: NOW), ticket)
+    world.now += LIFETIME
+    with pytest.raises(NotSealedError):
+        open_ticket(world.sealer, ticket)
+
+
+def test_a_request_that_is_allowed_makes_no_link() -> None:
+    """Nothing is sealed, and nothing is asked, where nothing is refused."""
+    world = World(Taken((), TAKEN.mode))
+    (found,) = world.ask(legacy())
+
+    assert found.allowed
+    assert world.redis.sent == []

@@ -1,0 +1,119 @@
+"""What may be answered: everything else is refused with a clear word, and nothing is written."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.setup.answers import AnswerError, Answers, from_json
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        *("", "home", "Home.example", "home..example", ".example", "-a.example", "a-.example"),
+        *("a b.example", "a.example\n", "a.example/../..", "$(id).example", "ä.example", "a_b.c"),
+        *("{{ secret }}.example", "a.example'", 'a.example"', "a.example:443", "*.example"),
+        *("a." * 125 + "example", "x" * 64 + ".example", "a.example\u2028", "a.example#"),
+    ],
+)
+@pytest.mark.attack("authz init")
+def test_a_domain_is_labels_and_dots(domain: str) -> None:
+    """What could mean something in YAML, a shell, a path or a certificate is no domain."""
+    with pytest.raises(AnswerError, match=r"^domain: "):
+        Answers(domain=domain)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("user", "../root"),
+        ("user", "john: {a: b}"),
+        ("user", "-john"),
+        ("user", "john\nmary"),
+        ("display_name", "John'\n  groups: [admins]"),
+        ("display_name", "{{ secret }}"),
+        ("email", "john@example.com'"),
+        ("email", "john"),
+        ("bind", "::1"),
+        ("bind", "0.0.0.0:80"),
+        ("bind", "$(hostname)"),
+        ("funnel", "a/b"),
+        ("internal", "http://authelia:9091 # x"),
+        ("internal", "ftp://authelia"),
+        ("port", 0),
+        ("login", "both"),
+        ("servers", {"token": "http://x"}),
+        ("port", 65536),
+        ("uid", 0),
+        ("gid", 0),
+        ("uid", -1),
+        ("servers", {}),
+        ("servers", {"../x": "http://x"}),
+        ("servers", {"X": "http://x"}),
+        ("servers", {"redis": "http://x"}),
+        ("servers", {"x": ""}),
+        ("servers", {"x": "http://x\n    networks: [redis]"}),
+        ("servers", {"x": "http://user:secret@x"}),
+        ("servers", {"x": "http://x/{{ y }}"}),
+    ],
+)
+@pytest.mark.attack("authz init")
+def test_an_answer_is_what_it_is_written_into(field: str, value: object) -> None:
+    """Each is of an alphabet that needs no quoting where it goes."""
+    answers: dict[str, Any] = {"domain": "home.example.com", field: value}
+    with pytest.raises(AnswerError, match=r"^[a-z ]+: ") as refused:
+        Answers(**answers)
+
+    assert len(str(refused.value)) < 200
+
+
+@given(st.text(max_size=40))
+def test_whatever_passes_for_a_domain_is_plain(text: str) -> None:
+    """No text that is taken has a character that means something elsewhere."""
+    try:
+        answers = Answers(domain=text)
+    except AnswerError:
+        return
+    assert set(answers.domain) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
+
+
+def test_answers_come_back() -> None:
+    """What one run was told the next one knows."""
+    answers = Answers(domain="home.example.com", servers={"a": "http://a:1/mcp"}, port=8443)
+
+    assert Answers(**from_json(answers.to_json())) == answers
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"domain": 1}', '{"other": "x"}', '{"port": true}', '{"servers": []}']
+)
+def test_answers_of_somebody_else_are_refused(text: str) -> None:
+    """A file that authz init did not write is said to be so."""
+    with pytest.raises(AnswerError, match=r"^init\.json: "):
+        from_json(text)
+
+
+def test_names_follow_from_the_domain() -> None:
+    """Two names, and the port where it is not https's own."""
+    answers = Answers(domain="home.example.com", port=8443)
+
+    assert answers.gateway == "https://mcp.home.example.com:8443"
+    assert answers.issuer == "https://auth.home.example.com:8443"
+
+
+def test_behind_funnel_there_is_one_name() -> None:
+    """The portal is at another port of it."""
+    answers = Answers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net")
+
+    assert (answers.gateway, answers.issuer) == (
+        "https://n.tail1.ts.net",
+        "https://n.tail1.ts.net:8443",
+    )
+
+
+def test_answers_hold_no_secret() -> None:
+    """What is kept for the next run could be shown to anybody."""
+    assert set(json.loads(Answers(domain="a.b").to_json())) == set(Answers.__slots__)

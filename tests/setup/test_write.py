@@ -1,0 +1,259 @@
+"""The folder: it holds what runs, its secrets are nobody else's, a second run destroys nothing."""
+
+import os
+import re
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from ruamel.yaml import YAML
+
+from authz.config.load import load
+from authz.config.problems import ConfigErrors
+from authz.setup.answers import Answers
+from authz.setup.folder import Outcome
+from authz.setup.write import write
+from tests.setup.kit import ANSWERS, make, snapshot
+
+VARIANTS = {
+    "ours": ANSWERS,
+    "funnel": Answers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net"),
+    "direct": replace(ANSWERS, login="direct"),
+    "theirs": replace(ANSWERS, issuer_url="https://login.home.example.com"),
+    "own servers": replace(
+        ANSWERS, servers={"git": "http://git-mcp:8080/mcp", "notes": "http://n/x"}
+    ),
+}
+
+
+@pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
+def test_a_second_run_changes_no_byte(tmp_path: Path, answers: Answers) -> None:
+    """Neither contents nor modes, whatever the answers."""
+    make(tmp_path, answers)
+    before = snapshot(tmp_path)
+
+    done = make(tmp_path, answers)
+
+    assert snapshot(tmp_path) == before
+    assert set(done.outcomes.values()) == {Outcome.UNCHANGED}
+    assert done.password_file is None
+
+
+def test_what_was_changed_is_kept_and_told(tmp_path: Path) -> None:
+    """Every file, one after the other, keeps what somebody wrote into it."""
+    make(tmp_path)
+    for name in snapshot(tmp_path):
+        if name.endswith(("authz.yaml", "init.json", ".key", ".crt", "authelia_jwk", "front_door")):
+            continue
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes() + b"# mine\n")
+    before = snapshot(tmp_path)
+
+    done = make(tmp_path)
+
+    assert snapshot(tmp_path) == before
+    assert done.outcomes["docker-compose.yml"] is Outcome.KEPT
+    assert done.outcomes["authelia/configuration.yml"] is Outcome.KEPT
+    assert {"envoy/envoy.yaml", "authelia/authz.yml"} <= set(done.stale)
+
+
+def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
+    """A changed authz.yaml is kept; Envoy's part is told to be stale, and renewed by `render`."""
+    make(tmp_path)
+    path = tmp_path / "authz.yaml"
+    path.write_text(path.read_text().replace("http://notes:8000", "http://elsewhere:8000"))
+
+    assert make(tmp_path).stale == ("envoy/envoy.yaml",)
+    done = write(tmp_path, ANSWERS, None, render=True)
+
+    assert done.outcomes["envoy/envoy.yaml"] is Outcome.RENEWED
+    assert "elsewhere" in (tmp_path / "envoy/envoy.yaml").read_text()
+    assert "elsewhere" in path.read_text()
+    assert make(tmp_path).stale == ()
+
+
+def test_a_wrong_authz_yaml_is_an_error_and_nothing_of_it_is_rendered(tmp_path: Path) -> None:
+    """The mistake is told as ever; Envoy keeps what it had."""
+    make(tmp_path)
+    (tmp_path / "authz.yaml").write_text("issuer: {}")
+    envoy = (tmp_path / "envoy/envoy.yaml").read_bytes()
+
+    with pytest.raises(ConfigErrors):
+        write(tmp_path, ANSWERS, None, render=True)
+
+    assert (tmp_path / "envoy/envoy.yaml").read_bytes() == envoy
+
+
+@pytest.mark.attack("default password")
+def test_two_folders_share_no_secret(tmp_path: Path) -> None:
+    """Everything secret is made on the spot; nothing is the same twice."""
+    make(tmp_path / "one")
+    make(tmp_path / "two")
+    one, two = (
+        {
+            path.name: path.read_bytes()
+            for path in (tmp_path / name).glob("secrets/**/*")
+            if path.is_file() and path.name != "tailscale_authkey"
+        }
+        for name in ("one", "two")
+    )
+
+    assert one.keys() == two.keys()
+    assert len(one) > 8
+    assert not any(one[name] == two[name] for name in one)
+
+
+@pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.attack("secrets on disk")
+def test_secrets_are_their_owners_alone(tmp_path: Path, answers: Answers) -> None:
+    """Mode 600 in a folder of mode 700, whatever the umask; and in no other file."""
+    old = os.umask(0)
+    try:
+        make(tmp_path / "deploy", answers)
+    finally:
+        os.umask(old)
+    folder = tmp_path / "deploy"
+    secrets = {
+        path: path.read_text().strip()
+        for path in folder.glob("secrets/**/*")
+        if path.is_file() and path.suffix != ".crt"
+    }
+    others = [p for p in folder.rglob("*") if p.is_file() and p not in secrets]
+
+    assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
+    for path, text in secrets.items():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+        assert not any(text and text in other.read_text() for other in others), path
+
+
+def test_the_password_is_a_slow_digest(tmp_path: Path) -> None:
+    """What was typed fits the digest that Authelia reads, and is written nowhere."""
+    done = make(tmp_path, password="correct horse battery")
+    users = YAML(typ="safe").load((tmp_path / "users/users.yml").read_text())["users"]
+
+    assert users["john"]["password"].startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    Argon2id.verify_phc_encoded(b"correct horse battery", users["john"]["password"])
+    assert done.password_file is None
+    assert not any(b"correct horse" in data for _, data in snapshot(tmp_path).values())
+
+
+def test_a_made_password_is_told_once(tmp_path: Path) -> None:
+    """Where none was given one is made, and lies in a file that says so."""
+    done = make(tmp_path)
+    assert done.password_file is not None
+    users = YAML(typ="safe").load((tmp_path / "users/users.yml").read_text())["users"]
+
+    Argon2id.verify_phc_encoded(done.password_file.read_bytes(), users["john"]["password"])
+    assert "secrets/first_password" in (tmp_path / ".gitignore").read_text()
+
+
+@pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
+def test_authz_yaml_is_right(tmp_path: Path, answers: Answers) -> None:
+    """It loads, and says what was answered."""
+    make(tmp_path, answers)
+    settings = load(tmp_path / "authz.yaml", {}, secrets=False)
+    config = settings.config
+
+    assert config.gateway.url == answers.gateway
+    assert config.issuer.url == answers.issuer
+    assert set(config.servers) == set(answers.servers)
+    assert config.gateway.trusted_hops == (1 if answers.funnel else 0)
+    assert (config.gateway.tls is None) == bool(answers.funnel)
+    assert config.redis.url == "redis://redis:6379/0"
+    assert config.login == answers.login
+
+
+@pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
+def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: Answers) -> None:
+    """Every secret, file and folder that a service mounts is there; every network is declared."""
+    make(tmp_path, answers)
+    file = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())
+    for name, service in file["services"].items():
+        if name == "tailscale" and not answers.funnel:
+            continue
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in file["volumes"] or (tmp_path / source).exists(), (name, source)
+        assert set(service.get("secrets", ())) <= set(file["secrets"])
+        assert set(service["networks"]) <= set(file["networks"])
+        assert set(service.get("depends_on", {})) <= set(file["services"])
+    for secret in file["secrets"].values():
+        assert (tmp_path / secret["file"]).is_file()
+    assert ("authelia" in file["services"]) == answers.ours
+    assert all(
+        file["networks"][name] == ({} if name in {"edge", "out"} else {"internal": True})
+        for name in file["networks"]
+    )
+
+
+def test_an_mcp_server_shares_a_network_with_envoy_alone(tmp_path: Path) -> None:
+    """Each has its own, which nobody else is on."""
+    make(tmp_path)
+    services = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())["services"]
+    for name in ANSWERS.servers:
+        members = [
+            each for each, service in services.items() if f"mcp-{name}" in service["networks"]
+        ]
+        assert members == ["envoy", name]
+
+
+def test_the_certificate_is_for_both_names_and_its_authority_for_the_domain_alone(
+    tmp_path: Path,
+) -> None:
+    """Who trusts ca.crt trusts it for the domain; the key fits; the authority's is nowhere."""
+    make(tmp_path)
+    certificate, authority = (
+        x509.load_pem_x509_certificate((tmp_path / name).read_bytes())
+        for name in ("secrets/tls/tls.crt", "ca.crt")
+    )
+    key = load_pem_private_key((tmp_path / "secrets/tls/tls.key").read_bytes(), None)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    bounds = authority.extensions.get_extension_for_class(x509.NameConstraints)
+
+    assert names.get_values_for_type(x509.DNSName) == [
+        "mcp.home.example.com",
+        "auth.home.example.com",
+    ]
+    assert certificate.public_key() == key.public_key()
+    assert bounds.critical
+    assert [each.value for each in bounds.value.permitted_subtrees or ()] == ["home.example.com"]
+    keys = [
+        name
+        for name, (_, data) in snapshot(tmp_path).items()
+        if data.startswith(b"-----BEGIN PRIV")
+    ]
+    assert sorted(keys) == ["secrets/authelia_jwk", "secrets/front_door", "secrets/tls/tls.key"]
+
+
+def test_redis_users_are_digests(tmp_path: Path) -> None:
+    """No default user, no password in the clear, no command that administers."""
+    make(tmp_path)
+    users = (tmp_path / "secrets/redis_users").read_text()
+
+    assert "user default off" in users
+    assert not re.search(r"(?:^| )>", users)
+    assert not re.search(r"\+(?:@|config|acl|flush|keys|eval( |$))", users)
+
+
+def test_a_file_that_somebody_put_there_meanwhile_is_kept(tmp_path: Path) -> None:
+    """A link that leads elsewhere is followed by nothing that writes."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    folder = tmp_path / "deploy"
+    folder.mkdir()
+    (folder / "docker-compose.yml").symlink_to(elsewhere)
+
+    done = make(folder)
+
+    assert elsewhere.read_text() == "mine"
+    assert done.outcomes["docker-compose.yml"] is Outcome.KEPT
+
+
+def test_no_draft_is_left(tmp_path: Path) -> None:
+    """What was written for a moment is gone."""
+    make(tmp_path)
+    assert not [name for name in snapshot(tmp_path) if re.search(r"\.[0-9a-f]{16}$", name)]
