@@ -24,7 +24,7 @@ from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
 from tests.support.wire import answer, check_request
-from tests.tokens.forge import CLAIMS, rsa_signer
+from tests.tokens.forge import rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d}}
@@ -86,6 +86,13 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
             assert (Path(folder) / "stderr").read_text() == ""
 
     return running
+
+
+@pytest.fixture(scope="module")
+def fleet(run: Run) -> Iterator[Service]:
+    """Two workers that the tests leave as they found them."""
+    with run() as one:
+        yield one
 
 
 def wait_all_ready(service: Service, workers: int) -> None:
@@ -192,20 +199,19 @@ def test_a_broken_configuration_reaches_no_worker(run: Run) -> None:
 
 
 @pytest.mark.attack("revoked-token")
-def test_a_revocation_reaches_every_worker(run: Run, redis: ValkeyServer) -> None:
+def test_a_revocation_reaches_every_worker(fleet: Service, redis: ValkeyServer) -> None:
     """A person who is revoked is refused by each worker from the next request on."""
-    with run() as service:
-        raw = asking()
-        assert all(service.check(raw, worker=n).allowed for n in (0, 1))
+    raw = asking(sub="mallory")
+    assert all(fleet.check(raw, worker=n).allowed for n in (0, 1))
 
-        asyncio.run(revoke(redis))
+    asyncio.run(revoke(redis, "mallory"))
 
-        assert [service.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
+    assert [fleet.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
 
 
-async def revoke(redis: ValkeyServer) -> None:
+async def revoke(redis: ValkeyServer, subject: str) -> None:
     ledger = RedisLedger(RedisOptions(redis.url, timeout=5))
-    target = entries.person(Person("https://auth.example.test", str(CLAIMS["sub"])))
+    target = entries.person(Person("https://auth.example.test", subject))
     await ledger.revoke(target.field, Revocation())
     await ledger.aclose()
 
@@ -250,16 +256,16 @@ def test_a_rolling_restart_changes_every_process_and_loses_no_count(run: Run) ->
 
 
 @pytest.mark.attack("broken-configuration")
-def test_a_rolling_restart_begins_with_a_configuration_that_is_right(run: Run) -> None:
+def test_a_rolling_restart_begins_with_a_configuration_that_is_right(fleet: Service) -> None:
     """With an error in authz.yaml no worker is sent away."""
-    with run() as service:
-        before = children(service)
-        service.config.write_text("issuer: 1")
+    before, text = children(fleet), fleet.config.read_text()
+    fleet.config.write_text("issuer: 1")
 
-        service.signal(signal.SIGUSR2)
-        service.wait_for("reload_refused")
+    fleet.signal(signal.SIGUSR2)
+    fleet.wait_for("reload_refused")
 
-        assert children(service) == before
+    assert children(fleet) == before
+    fleet.config.write_text(text)
 
 
 def test_sigterm_ends_all_of_it(run: Run) -> None:
@@ -286,22 +292,20 @@ def test_with_the_process_above_gone_no_worker_goes_on(run: Run) -> None:
         until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "their end")
 
 
-def test_ctrl_c_does_not_reach_the_workers(run: Run) -> None:
+def test_ctrl_c_does_not_reach_the_workers(fleet: Service) -> None:
     """The terminal's signals go to a group of processes; the workers are in groups of their own."""
-    with run() as service:
-        assert all(os.getsid(pid) != os.getsid(service.process.pid) for pid in children(service))
+    assert all(os.getsid(pid) != os.getsid(fleet.process.pid) for pid in children(fleet))
 
 
-def test_what_the_workers_count_is_no_file_of_others(run: Run) -> None:
+def test_what_the_workers_count_is_no_file_of_others(fleet: Service) -> None:
     """Their sockets and the configuration in force are in a folder that only this user enters."""
-    with run() as service:
-        folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(service)}
-        said = [
-            json.loads(pair.partition(b"=")[2])
-            for each in folders
-            for pair in each.split(b"\0")
-            if pair.startswith(b"AUTHZ_INSIDE=")
-        ]
-        places = {Path(each["status"]).parent for each in said}
+    folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(fleet)}
+    said = [
+        json.loads(pair.partition(b"=")[2])
+        for each in folders
+        for pair in each.split(b"\0")
+        if pair.startswith(b"AUTHZ_INSIDE=")
+    ]
+    places = {Path(each["status"]).parent for each in said}
 
-        assert [place.stat().st_mode & 0o077 for place in places] == [0]
+    assert [place.stat().st_mode & 0o077 for place in places] == [0]
