@@ -17,12 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz.core.ledger import Unavailable
 from authz.core.limits import network
-from authz.login import problems
 from authz.login.attempts import TooManyError
 from authz.login.machines import PROGRAMS, program_problem
-from authz.login.pages import request_id
+from authz.login.pages import problems
+from authz.login.pages.rendering import request_id
+from authz.login.pages.visits import AWAY, NotDoneError, Parts, Problem
 from authz.login.requests import REQUEST_ID
-from authz.login.visits import AWAY, NotDoneError, Parts, Problem
 from authz.telemetry.recorder import Recorder
 
 # Requests under way from one address, of the 512 that the server takes (`serve`): the others are

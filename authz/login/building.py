@@ -22,30 +22,30 @@ from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revoking import MARGIN
-from authz.login import own_log_ins, step_up
 from authz.login.app import App
 from authz.login.attempts import APPROVALS, Attempts
-from authz.login.blocks import Blocks
-from authz.login.browser import Browser
-from authz.login.documents import Documents
-from authz.login.fetching import Fetcher, SystemResolver
-from authz.login.front_door import FrontDoor
-from authz.login.grants import Grants
-from authz.login.grants_of import OwnGrantsOf
-from authz.login.id_token import Proofs
+from authz.login.authelia.id_token import Proofs
+from authz.login.authelia.upstream import Authelia, OurClient
+from authz.login.clients.documents import Documents
+from authz.login.clients.fetching import Fetcher, SystemResolver
+from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
+from authz.login.clients.registration import Registrations
+from authz.login.clients.registry import Clients
+from authz.login.front_door.blocks import Blocks
+from authz.login.front_door.flow import FrontDoor
+from authz.login.front_door.grants import Grants
+from authz.login.front_door.grants_of import OwnGrantsOf
+from authz.login.front_door.means import Means
+from authz.login.front_door.refreshing import Refreshing
+from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.targets import Targets
 from authz.login.machines import Machines
-from authz.login.means import Means
-from authz.login.pages import Pages
-from authz.login.redirects import LOOPBACK, RedirectRules, redirect_host
-from authz.login.refreshing import Refreshing
-from authz.login.registration import Registrations
-from authz.login.registry import Clients
+from authz.login.pages import own_log_ins, step_up
+from authz.login.pages.browser import Browser
+from authz.login.pages.rendering import Pages
+from authz.login.pages.visits import Parts
 from authz.login.requests import REQUEST_ID, address_of
-from authz.login.store import Codes, Refreshes, States
-from authz.login.targets import Targets
-from authz.login.upstream import Authelia, OurClient
 from authz.login.visitors import Visitors
-from authz.login.visits import Parts
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt

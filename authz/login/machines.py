@@ -13,14 +13,14 @@ from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.login import paths
-from authz.login.exchanging import Exchanging
-from authz.login.means import Means
-from authz.login.parameters import Parameters, read_parameters
-from authz.login.refreshing import Refreshing
+from authz.login.front_door.exchanging import Exchanging
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters, read_parameters
+from authz.login.front_door.refreshing import Refreshing
+from authz.login.front_door.revoking import Revoking
+from authz.login.pages.visits import NotDoneError, Problem
 from authz.login.requests import address_of, content_type, read_body
-from authz.login.revoking import Revoking
 from authz.login.values import OAuthRefused
-from authz.login.visits import NotDoneError, Problem
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"

@@ -11,10 +11,10 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from authz.login import problems
-from authz.login.browser import PATIENCE
+from authz.login.pages import problems
+from authz.login.pages.browser import PATIENCE
+from authz.login.pages.visits import NotDoneError
 from authz.login.values import OAuthRefused
-from authz.login.visits import NotDoneError
 
 LARGEST: Final = 64 * 1024
 _TOO_LARGE: Final = 413

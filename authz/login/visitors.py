@@ -13,21 +13,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.limits import Limit
-from authz.login import paths, problems
+from authz.login import paths
 from authz.login.attempts import APPROVALS, PAGES, Attempts
-from authz.login.authorizing import SentBackError, Wish
-from authz.login.browser import (
+from authz.login.front_door.authorizing import SentBackError, Wish
+from authz.login.front_door.flow import Ended, FrontDoor
+from authz.login.front_door.parameters import Parameters, read_parameters
+from authz.login.pages import problems
+from authz.login.pages.browser import (
     CONSENT,
     NotThisBrowserError,
     TransactionTooLargeError,
     read_form,
 )
-from authz.login.front_door import Ended, FrontDoor
-from authz.login.pages import Consent, redirect
-from authz.login.parameters import Parameters, read_parameters
+from authz.login.pages.rendering import Consent, redirect
+from authz.login.pages.visits import NOT_THIS_BROWSER, NotDoneError, Parts, aside
 from authz.login.requests import address_of
 from authz.login.values import FrontClient, OAuthRefused
-from authz.login.visits import NOT_THIS_BROWSER, NotDoneError, Parts, aside
 
 _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"

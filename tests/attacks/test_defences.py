@@ -251,17 +251,17 @@ _FOUND = ("tests/attacks/test_front_door_findings.py",)
 
 LOG_IN = (
     Defence(
-        "A form of another site is no click", "authz/login/browser.py", "check_post",
+        "A form of another site is no click", "authz/login/pages/browser.py", "check_post",
         'if request.method != "POST" or request.headers.getlist("origin") != [self._origin]:',
         "if False:", _BROWSER,
     ),
     Defence(
-        "A form of another browser is no click", "authz/login/browser.py", "check_post",
+        "A form of another browser is no click", "authz/login/pages/browser.py", "check_post",
         'if not any(_same(sealed.get("of"), _digest(value)) for value in _csrf(request)):',
         "if False:", _BROWSER,
     ),
     Defence(
-        "A transaction is of its state", "authz/login/browser.py", "take",
+        "A transaction is of its state", "authz/login/pages/browser.py", "take",
         'if not _same(sealed.get("state"), _digest(state)):', "if False:", _BROWSER,
     ),
     Defence(
@@ -274,105 +274,109 @@ LOG_IN = (
         'if form.get("decision") != _APPROVE:', "if False:", _LOGIN,
     ),
     Defence(
-        "The answer is the issuer's", "authz/login/upstream.py", "check_iss",
+        "The answer is the issuer's", "authz/login/authelia/upstream.py", "check_iss",
         "if iss != self._address.issuer:", "if False:",
         ("tests/login/test_upstream.py", "tests/login/test_step_up.py"),
     ),
     Defence(
-        "An answer counts once", "authz/login/front_door.py", "come_back",
+        "An answer counts once", "authz/login/front_door/flow.py", "come_back",
         'if not await means.states.use(parameters.needed("state")):', "if False:", _LOGIN,
     ),
     Defence(
-        "The ID token is of this transaction", "authz/login/id_token.py", "_check_registered",
+        "The ID token is of this transaction",
+        "authz/login/authelia/id_token.py", "_check_registered",
         'if expected.nonce is not None and claims.get("nonce") != expected.nonce:', "if False:",
         ("tests/login/test_id_token.py",),
     ),
     Defence(
-        "A step-up is of its person", "authz/login/step_up.py", "lacks",
+        "A step-up is of its person", "authz/login/pages/step_up.py", "lacks",
         "if identity.subject != ticket.subject:", "if False:", ("tests/login/test_step_up.py",),
     ),
     Defence(
-        "No page is framed", "authz/login/pages.py", "_policy",
+        "No page is framed", "authz/login/pages/rendering.py", "_policy",
         "\"frame-ancestors 'none'; base-uri 'none'\"", "\"base-uri 'none'\"",
         ("tests/login/test_pages.py",),
     ),
     Defence(
-        "Nobody vouches for a program on this machine", "authz/login/pages.py", "asker",
+        "Nobody vouches for a program on this machine", "authz/login/pages/rendering.py", "asker",
         'if url.scheme != "https" or redirect_host(redirect_uri) == LOOPBACK:',
         'if url.scheme != "https":', (*_FOUND, "tests/login/test_pages.py"),
     ),
     Defence(
-        "Redirect URIs are compared whole", "authz/login/redirects.py", "is_registered",
+        "Redirect URIs are compared whole", "authz/login/clients/redirects.py", "is_registered",
         "if sent in registered:", "if sent.startswith(registered):",
         ("tests/login/test_redirects.py",),
     ),
     Defence(
-        "No stranger's log-in ends at our own hosts", "authz/login/redirects.py", "allow",
+        "No stranger's log-in ends at our own hosts", "authz/login/clients/redirects.py", "allow",
         'return web is not None and web["host"] not in self.ours', "return web is not None", _FOUND,
     ),
     Defence(
-        "A code is good once", "authz/login/scripts.py", "TAKE_CODE",
+        "A code is good once", "authz/login/front_door/scripts.py", "TAKE_CODE",
         "redis.call('SET', KEYS[1], 'u' .. string.sub(held, cut + 1), 'EX', ARGV[1])", "",
         ("tests/login/test_store.py",),
     ),
     Defence(
-        "A code is its verifier's (PKCE)", "authz/login/exchanging.py", "_check",
+        "A code is its verifier's (PKCE)", "authz/login/front_door/exchanging.py", "_check",
         '        and hmac.compare_digest(challenge, held["challenge"].encode())\n', "", _LOGIN,
     ),
     Defence(
-        "A code is its client's", "authz/login/exchanging.py", "_check",
+        "A code is its client's", "authz/login/front_door/exchanging.py", "_check",
         'hmac.compare_digest(digest(client_id), held["client"])\n        and ', "", _LOGIN,
     ),
     Defence(
-        "A refresh token is its client's", "authz/login/refreshing.py", "_opened",
+        "A refresh token is its client's", "authz/login/front_door/refreshing.py", "_opened",
         "if not hmac.compare_digest(digest(client_id), token.client):", "if False:", _LOGIN,
     ),
     Defence(
-        "A refresh is of a grant that lives", "authz/login/refreshing.py", "_alive",
+        "A refresh is of a grant that lives", "authz/login/front_door/refreshing.py", "_alive",
         "if held is None:", "if held is None and not token.grant:", _LOGIN,
     ),
     Defence(
-        "An old refresh token ends its grant", "authz/login/refreshing.py", "_locked",
+        "An old refresh token ends its grant", "authz/login/front_door/refreshing.py", "_locked",
         "if held.grant.refresh != name:", "if False:", _LOGIN,
     ),
     Defence(
-        "A refresh under way brings no ended grant back", "authz/login/scripts.py", "RENEW",
+        "A refresh under way brings no ended grant back",
+        "authz/login/front_door/scripts.py", "RENEW",
         "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end\n", "",
         ("tests/login/test_interleavings.py", "tests/login/test_store.py"),
     ),
     Defence(
-        "Every address of a document's host is public", "authz/login/fetching.py", "_addresses",
+        "Every address of a document's host is public",
+        "authz/login/clients/fetching.py", "_addresses",
         " or not all(self._public(each) for each in found):", ":",
         ("tests/login/test_fetching.py",),
     ),
     Defence(
-        "A document names its own URL", "authz/login/documents.py", "read_document",
+        "A document names its own URL", "authz/login/clients/documents.py", "read_document",
         'if said.get("client_id") != client_id:', "if False:",
         ("tests/login/test_documents.py",),
     ),
     Defence(
-        "Whatever goes to Authelia is paced", "authz/login/visits.py", "depart",
+        "Whatever goes to Authelia is paced", "authz/login/pages/visits.py", "depart",
         "    parts.pace(address)\n", "", _FOUND,
     ),
     Defence(
-        "Strangers' hosts are asked at a pace", "authz/login/front_door.py", "ask",
+        "Strangers' hosts are asked at a pace", "authz/login/front_door/flow.py", "ask",
         'if self._means.clients.fetches(client_id or ""):', "if False:", _FOUND,
     ),
     Defence(
-        "Who is blocked meanwhile gets nothing", "authz/login/exchanging.py", "_first",
+        "Who is blocked meanwhile gets nothing", "authz/login/front_door/exchanging.py", "_first",
         "blocked = begun and await means.blocks.blocked(client_id, client.name)",
         "blocked = False", _FOUND,
     ),
     Defence(
-        "Refreshes of a grant are paced", "authz/login/refreshing.py", "_upstream",
+        "Refreshes of a grant are paced", "authz/login/front_door/refreshing.py", "_upstream",
         "if self._means.attempts.take_of(REFRESHES, token.grant):", "if False:", _FOUND,
     ),
     Defence(
-        "Log-ins of a person are paced", "authz/login/front_door.py", "_ended",
+        "Log-ins of a person are paced", "authz/login/front_door/flow.py", "_ended",
         "if self._means.attempts.take_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
     ),
     Defence(
-        "What is ended at Authelia is not ended again", "authz/login/upstream.py", "revoke",
+        "What is ended at Authelia is not ended again",
+        "authz/login/authelia/upstream.py", "revoke",
         "if name in self._ended:", "if False:", _FOUND,
     ),
     Defence(
@@ -380,11 +384,11 @@ LOG_IN = (
         "if self._under_way[whose] >= EACH:", "if False:", _FOUND,
     ),
     Defence(
-        "A form is not waited for", "authz/login/browser.py", "read_form",
+        "A form is not waited for", "authz/login/pages/browser.py", "read_form",
         "async with asyncio.timeout(PATIENCE):", "async with asyncio.timeout(30):", _FOUND,
     ),
     Defence(
-        "An end is told to every worker", "authz/login/scripts.py", "END",
+        "An end is told to every worker", "authz/login/front_door/scripts.py", "END",
         "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])", "", _FOUND,
     ),
 )  # fmt: skip

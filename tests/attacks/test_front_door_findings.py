@@ -24,11 +24,11 @@ from authz.ledger.log_ins import LogIns
 from authz.ledger.records import Revocation
 from authz.login.app import EACH
 from authz.login.attempts import LOG_INS, PAGES, Attempts
-from authz.login.blocks import Block
-from authz.login.browser import read_form
-from authz.login.fetching import Fetched
-from authz.login.known import block
-from authz.login.pages import asker, place
+from authz.login.clients.fetching import Fetched
+from authz.login.front_door.blocks import Block
+from authz.login.front_door.known import block
+from authz.login.pages.browser import read_form
+from authz.login.pages.rendering import asker, place
 from authz.login.values import FrontClient, Kind
 from authz.tokens.tickets import seal_ticket
 from tests.demo.kit import ISSUER, JOHN
@@ -275,7 +275,7 @@ def test_one_address_does_not_hold_all_there_is(play: Play, path: str) -> None:
 
 def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The forms of pages have the time of every other body."""
-    monkeypatch.setattr("authz.login.browser.PATIENCE", 0.0)
+    monkeypatch.setattr("authz.login.pages.browser.PATIENCE", 0.0)
 
     async def never() -> Message:
         await asyncio.Event().wait()

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.demo.issuer.keys import Keys
-from authz.login import own_log_ins, paths, step_up
-from authz.login.visits import PROBLEM
+from authz.login import paths
+from authz.login.pages import own_log_ins, step_up
+from authz.login.pages.visits import PROBLEM
 from tests.demo.kit import FILES
 from tests.login.conftest import keys, store
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, stage

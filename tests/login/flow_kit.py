@@ -19,13 +19,13 @@ from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.attempts import Attempts
-from authz.login.blocks import Blocks
-from authz.login.digests import digest
-from authz.login.grants import Grants
-from authz.login.means import Means
-from authz.login.parameters import Parameters
-from authz.login.store import Codes, Refreshes, States
-from authz.login.targets import Targets
+from authz.login.front_door.blocks import Blocks
+from authz.login.front_door.digests import digest
+from authz.login.front_door.grants import Grants
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.targets import Targets
 from authz.login.values import (
     Asked,
     FrontClient,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz.login.redirects import LONGEST, RedirectRules, is_registered, redirect_host
+from authz.login.clients.redirects import LONGEST, RedirectRules, is_registered, redirect_host
 
 CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
 RULES = RedirectRules(frozenset({CURSOR}))

@@ -14,18 +14,18 @@ from dataclasses import replace
 from typing import Any, Final
 
 from authz.core.ledger import Unavailable
-from authz.login.answers import log_in_of, token_answer
 from authz.login.attempts import REFRESHES
-from authz.login.digests import digest
-from authz.login.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
-from authz.login.exchanging import check_resources
-from authz.login.grant import renewed
-from authz.login.grants import Held, Renewal
-from authz.login.means import Means
-from authz.login.parameters import Parameters
-from authz.login.refresh_tokens import RefreshToken, open_refresh, seal_refresh
-from authz.login.store import ANSWER_LIFETIME
-from authz.login.targets import TOLERATED, read_scopes
+from authz.login.front_door.answers import log_in_of, token_answer
+from authz.login.front_door.digests import digest
+from authz.login.front_door.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
+from authz.login.front_door.exchanging import check_resources
+from authz.login.front_door.grant import renewed
+from authz.login.front_door.grants import Held, Renewal
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh, seal_refresh
+from authz.login.front_door.store import ANSWER_LIFETIME
+from authz.login.front_door.targets import TOLERATED, read_scopes
 from authz.login.values import LoggedIn, OAuthRefused, UpstreamRefused
 from authz.tokens.sealing import NotSealedError
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
-from authz.login.redirects import RedirectRules
+from authz.login.clients.redirects import RedirectRules
 
 LONGEST_TITLE: Final = 100  # characters
 MOST_URIS: Final = 32  # looked at

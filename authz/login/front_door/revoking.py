@@ -7,11 +7,11 @@ answer is the same.
 import hmac
 
 from authz.core.principal import LogIn
-from authz.login.digests import digest
-from authz.login.ending import REVOKED, end
-from authz.login.means import Means
-from authz.login.parameters import Parameters
-from authz.login.refresh_tokens import RefreshToken, open_refresh
+from authz.login.front_door.digests import digest
+from authz.login.front_door.ending import REVOKED, end
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh
 from authz.tokens.sealing import NotSealedError
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from authz.login.parameters import Parameters
-from authz.login.targets import Targets
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.targets import Targets
 from authz.login.values import FrontClient, OAuthRefused
 
 LONGEST_STATE: Final = 1024

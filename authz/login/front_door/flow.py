@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.core.ledger import Unavailable
-from authz.login import problems
-from authz.login.admission import Admission
 from authz.login.attempts import DOCUMENTS, LOG_INS
-from authz.login.authorizing import Answer, SentBackError, Wish, again, check
-from authz.login.digests import digest
-from authz.login.means import Means
-from authz.login.parameters import Parameters, read_parameters
+from authz.login.front_door.admission import Admission
+from authz.login.front_door.authorizing import Answer, SentBackError, Wish, again, check
+from authz.login.front_door.digests import digest
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters, read_parameters
+from authz.login.pages import problems
+from authz.login.pages.visits import NotDoneError
 from authz.login.paths import CALLBACK
 from authz.login.values import Asked, FrontClient, LoggedIn, OAuthRefused, UpstreamRefused
-from authz.login.visits import NotDoneError
 
 # What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
 # `server_error`: the request was ours, so its faults are.

@@ -32,10 +32,9 @@ from authz.core.second_factor import (
     satisfies,
 )
 from authz.core.step_up import StepUpTicket
-from authz.login.browser import NotThisBrowserError, read_form
-from authz.login.pages import redirect, shown
-from authz.login.values import Identity
-from authz.login.visits import (
+from authz.login.pages.browser import NotThisBrowserError, read_form
+from authz.login.pages.rendering import redirect, shown
+from authz.login.pages.visits import (
     AWAY,
     NOT_THIS_BROWSER,
     NotDoneError,
@@ -48,6 +47,7 @@ from authz.login.visits import (
     forget,
     problem_route,
 )
+from authz.login.values import Identity
 from authz.tokens.sealing import NotSealedError, Sealer
 from authz.tokens.tickets import open_ticket, ticket_of, ticket_value
 

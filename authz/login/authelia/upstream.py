@@ -20,9 +20,9 @@ from urllib.parse import urlencode
 import httpx
 
 from authz.core.ledger import Unavailable
-from authz.login.asking import TooMany, known_error, send
-from authz.login.id_token import Expected, NotProven, Proofs
-from authz.login.pacing import Lanes, Locks
+from authz.login.authelia.asking import TooMany, known_error, send
+from authz.login.authelia.id_token import Expected, NotProven, Proofs
+from authz.login.authelia.pacing import Lanes, Locks
 from authz.login.values import Asked, LoggedIn, UpstreamRefused, UpstreamTokens
 from authz.tokens.client_auth import ClientAuth
 from authz.tokens.documents import IssuerError, Target

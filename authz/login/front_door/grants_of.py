@@ -6,9 +6,9 @@ Law: of the person who is logged in, and nobody else's.
 from collections.abc import Sequence
 
 from authz.core.principal import Person
-from authz.login.ending import BY_PERSON, end
-from authz.login.means import Means
-from authz.login.own_log_ins import OwnGrant
+from authz.login.front_door.ending import BY_PERSON, end
+from authz.login.front_door.means import Means
+from authz.login.pages.own_log_ins import OwnGrant
 
 
 class OwnGrantsOf:

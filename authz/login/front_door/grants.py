@@ -15,8 +15,8 @@ from authz.ledger.entries import Remark, Target, written
 from authz.ledger.keys import EVERYTHING, Keys, client_field, grant_field, person_field
 from authz.ledger.log_ins import AFTERLIFE, Command
 from authz.ledger.records import Revocation, read_revocation
-from authz.login import scripts
-from authz.login.grant import Grant, decode, encode
+from authz.login.front_door import scripts
+from authz.login.front_door.grant import Grant, decode, encode
 
 MOST: Final = 100
 _TRIES: Final = 3

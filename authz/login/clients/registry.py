@@ -18,11 +18,11 @@ from typing import Final
 
 from authz.config.model import Config
 from authz.config.rules import Client
-from authz.login import documents, registration
-from authz.login.client_metadata import printable_title
-from authz.login.documents import Documents, NoDocument
-from authz.login.redirects import LOOPBACK, is_private, redirect_host
-from authz.login.registration import NotRegistered, Registrations
+from authz.login.clients import documents, registration
+from authz.login.clients.client_metadata import printable_title
+from authz.login.clients.documents import Documents, NoDocument
+from authz.login.clients.redirects import LOOPBACK, is_private, redirect_host
+from authz.login.clients.registration import NotRegistered, Registrations
 from authz.login.values import FrontClient, Kind, OAuthRefused
 
 _DEFAULT: Final = "default"  # the entry of `clients` that is no client

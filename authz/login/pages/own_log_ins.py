@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.core.principal import Person
-from authz.login.browser import NotThisBrowserError, read_form
-from authz.login.pages import redirect, shown
-from authz.login.step_up import moment
-from authz.login.visits import (
+from authz.login.pages.browser import NotThisBrowserError, read_form
+from authz.login.pages.rendering import redirect, shown
+from authz.login.pages.step_up import moment
+from authz.login.pages.visits import (
     AWAY,
     NOT_THIS_BROWSER,
     NotDoneError,

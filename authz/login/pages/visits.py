@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
-from authz.login.browser import Browser, NotThisBrowserError
-from authz.login.means import Tell
-from authz.login.pages import Pages, redirect, request_id
-from authz.login.values import Asked, Identity, LoggedIn, UpstreamRefused
+from authz.login import ports
+from authz.login.pages.browser import Browser, NotThisBrowserError
+from authz.login.pages.rendering import Pages, redirect, request_id
+from authz.login.values import Asked, Identity, UpstreamRefused
 
 _SCOPES: Final = frozenset({"openid", "profile"})
 _STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
@@ -30,32 +30,12 @@ _ASIDE: Final = "problem"
 _PARAMETERS: Final = ("code", "error", "iss", "state")
 
 
-class Upstream(Protocol):
-    """Authelia, as visits need it (`authz.login.upstream.Authelia`)."""
-
-    async def push(self, asked: Asked, address: str) -> str:
-        """Return where the browser goes."""
-
-    async def exchange(
-        self,
-        *,
-        two_factor: bool,
-        code: str,
-        verifier: str,
-        redirect_uri: str,
-        nonce: str,
-        address: str,
-    ) -> LoggedIn:
-        """Trade a code in."""
-
-    async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:
-        """End a token."""
-
-    def check_iss(self, iss: str | None) -> None:
-        """Refuse an answer of somebody else."""
+class Upstream(ports.Upstream, Protocol):
+    """Authelia, as visits need it (`authz.login.authelia.upstream.Authelia`)."""
 
     def log_out_url(self, back: str) -> str:
         """Return where a session at Authelia ends."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +136,7 @@ class Parts:
     pace: Callable[[str], None]
     clock: Callable[[], float]
     note: Callable[[str, str], None] = lambda _id, _words: None
-    tell: Tell = lambda *_, **__: None
+    tell: ports.Tell = lambda *_, **__: None
 
     def problem(
         self, request: Request, problem: Problem, link: tuple[str, str] | None = None

@@ -14,14 +14,14 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from authz.core.ledger import Unavailable
-from authz.login.answers import log_in_of, token_answer
-from authz.login.digests import digest
-from authz.login.ending import BLOCKED, LOST, REPLAYED, end
-from authz.login.grant import Grant
-from authz.login.means import Means
-from authz.login.parameters import Parameters
-from authz.login.refresh_tokens import RefreshToken, seal_refresh
-from authz.login.store import Fresh, Used
+from authz.login.front_door.answers import log_in_of, token_answer
+from authz.login.front_door.digests import digest
+from authz.login.front_door.ending import BLOCKED, LOST, REPLAYED, end
+from authz.login.front_door.grant import Grant
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.refresh_tokens import RefreshToken, seal_refresh
+from authz.login.front_door.store import Fresh, Used
 from authz.login.values import FrontClient, Identity, OAuthRefused, UpstreamRefused
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_-]{43}")

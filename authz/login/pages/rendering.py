@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from authz.login.redirects import LOOPBACK, redirect_host
+from authz.login.clients.redirects import LOOPBACK, redirect_host
 from authz.login.values import FrontClient, Kind
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from authz.ledger.log_ins import LogIns
+from authz.login import ports
 from authz.login.attempts import Attempts
-from authz.login.blocks import Blocks
-from authz.login.grants import Grants
-from authz.login.store import Codes, Refreshes, States
-from authz.login.targets import Targets
-from authz.login.values import Asked, FrontClient, LoggedIn
+from authz.login.front_door.blocks import Blocks
+from authz.login.front_door.grants import Grants
+from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.targets import Targets
+from authz.login.values import FrontClient, LoggedIn
 from authz.tokens.sealing import Sealer
 
 ANYBODY = "-"
 
 
 class FindsClients(Protocol):
-    """Find clients (`authz.login.registry.Clients`)."""
+    """Find clients (`authz.login.clients.registry.Clients`)."""
 
     async def find(self, client_id: str) -> FrontClient:
         """Return a client, or raise OAuthRefused("invalid_client", …)."""
@@ -31,38 +32,13 @@ class FindsClients(Protocol):
         ...
 
 
-class Upstream(Protocol):
-    """Log people in at Authelia (`authz.login.upstream.Authelia`)."""
-
-    async def push(self, asked: Asked, address: str) -> str:
-        """Push an authorization request, and return where the browser goes."""
-        ...
-
-    async def exchange(
-        self,
-        *,
-        two_factor: bool,
-        code: str,
-        verifier: str,
-        redirect_uri: str,
-        nonce: str,
-        address: str,
-    ) -> LoggedIn:
-        """Trade a code in."""
-        ...
+class Upstream(ports.Upstream, Protocol):
+    """Log people in at Authelia (`authz.login.authelia.upstream.Authelia`), and keep them so."""
 
     async def refresh(
         self, *, two_factor: bool, refresh_token: str, subject: str, address: str
     ) -> LoggedIn:
         """Trade a refresh token in."""
-        ...
-
-    async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:
-        """End a token and its family."""
-        ...
-
-    def check_iss(self, iss: str | None) -> None:
-        """Refuse an answer that is not Authelia's."""
         ...
 
 
@@ -71,23 +47,6 @@ class Registers(Protocol):
 
     def register(self, metadata: bytes) -> Mapping[str, object]:
         """Return the answer to a registration, or raise OAuthRefused."""
-        ...
-
-
-class Tell(Protocol):
-    """Write one line of the log of log-ins."""
-
-    def __call__(
-        self,
-        step: str,
-        outcome: str,
-        *,
-        client: str = "",
-        server: str = "",
-        grant: str = "",
-        detail: str = "",
-    ) -> None:
-        """Tell a step, its outcome, and whose it is: names, never a token, a code or a state."""
         ...
 
 
@@ -122,4 +81,4 @@ class Means:
     attempts: Attempts
     grant_max_age: int
     clock: Callable[[], float]
-    tell: Tell
+    tell: ports.Tell

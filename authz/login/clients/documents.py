@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from authz.core.strict_json import StrictJsonError, loads
-from authz.login.client_metadata import (
+from authz.login.clients.client_metadata import (
     WrongMetadata,
     check_grants,
     read_redirect_uris,
     read_title,
 )
-from authz.login.fetching import Fetched, FetchFailed
-from authz.login.redirects import LOOPBACK, RedirectRules, is_private, redirect_host
+from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.redirects import LOOPBACK, RedirectRules, is_private, redirect_host
 from authz.login.values import FrontClient, Kind
 from authz.tokens.gate import Gate, Pace, Turn, TurnedAwayError
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Final
 
 from authz.core.ledger import Unavailable
-from authz.login.grant import Grant
-from authz.login.means import Means
+from authz.login.front_door.grant import Grant
+from authz.login.front_door.means import Means
 from authz.login.values import UpstreamRefused
 
 REVOKED: Final = "revoked by its client"

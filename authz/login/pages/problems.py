@@ -5,7 +5,7 @@ Law: sentences of ours; nothing that a caller chose.
 
 from typing import Final
 
-from authz.login.visits import Problem
+from authz.login.pages.visits import Problem
 
 _CLIENT: Final = (
     "Nothing was allowed. Remove the connection from your assistant and add it again; if it stays, "

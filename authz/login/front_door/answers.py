@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from authz.core.principal import LogIn
-from authz.login.refresh_tokens import RefreshToken
+from authz.login.front_door.refresh_tokens import RefreshToken
 from authz.login.values import Identity
 
 

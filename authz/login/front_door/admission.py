@@ -7,13 +7,13 @@ operator did not configure nobody is sent unasked.
 from typing import Final
 from urllib.parse import urlsplit
 
-from authz.login import problems
-from authz.login.authorizing import Answer, SentBackError, state_of
-from authz.login.means import Means
-from authz.login.parameters import Parameters
-from authz.login.redirects import is_registered
+from authz.login.clients.redirects import is_registered
+from authz.login.front_door.authorizing import Answer, SentBackError, state_of
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.pages import problems
+from authz.login.pages.visits import NotDoneError
 from authz.login.values import FrontClient, Kind, OAuthRefused
-from authz.login.visits import NotDoneError
 
 _LONGEST_CLIENT_ID: Final = 2048
 _LONGEST_URI: Final = 2048

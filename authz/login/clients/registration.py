@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.core.strict_json import StrictJsonError, loads
-from authz.login.client_metadata import (
+from authz.login.clients.client_metadata import (
     GRANT_TYPES,
     RESPONSE_TYPES,
     WrongMetadata,
@@ -25,7 +25,7 @@ from authz.login.client_metadata import (
     read_redirect_uris,
     read_title,
 )
-from authz.login.redirects import RedirectRules
+from authz.login.clients.redirects import RedirectRules
 from authz.login.values import OAuthRefused
 from authz.tokens import base64url
 

@@ -13,8 +13,8 @@ from typing import Final
 import httpx
 
 from authz.core.strict_json import StrictJsonError, loads
-from authz.login.loopback import Loopback
-from authz.login.request import Attempt, LogInFailed, Wanted, code_of, refused
+from authz.login.terminal.loopback import Loopback
+from authz.login.terminal.request import Attempt, LogInFailed, Wanted, code_of, refused
 from authz.tokens.documents import IssuerError, Target
 from authz.tokens.issuer import IssuerAddress, read_metadata
 
