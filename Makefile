@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup demo test test-compose bench wheelhouse image lint types format protos docs example lock clean
+.PHONY: help setup typescript demo test test-compose bench wheelhouse image lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,10 +27,19 @@ setup: $(VENV)/.ready  ## make the environment from the lock file
 	@.venv-mcp1/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mcp1.lock
 	@touch $@
 
+# The official TypeScript client, for tests; where npm is missing they say that they are skipped.
+tests/typescript/node_modules/.ready: tests/typescript/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  echo "setting up tests/typescript (the TypeScript client, for tests)"; \
+	  npm ci --prefix tests/typescript --silent --no-audit --no-fund --ignore-scripts && touch $@; \
+	else echo "NO npm HERE: the TypeScript client is not tested"; fi
+
+typescript: tests/typescript/node_modules/.ready  ## make the TypeScript client ready for the tests
+
 demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 	@$(BIN)/authz demo $(ARGS)
 
-test: setup .venv-mcp1/.ready  ## run every test
+test: setup .venv-mcp1/.ready typescript  ## run every test
 	@$(BIN)/pytest -n auto --dist loadfile --ignore=tests/compose $(ARGS)
 
 test-compose: setup  ## prove the compose deployment on a real Docker engine (AUTHZ_ENGINE=required)
@@ -79,6 +88,8 @@ lock: setup  ## resolve requirements.lock again, with hashes and without index a
 	  --custom-compile-command "make lock" --quiet -o requirements.lock
 	@echo "mcp<2" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
 	  --custom-compile-command "make lock" --quiet -o requirements-mcp1.lock
+	@if command -v npm >/dev/null; then npm install --prefix tests/typescript --package-lock-only \
+	  --omit-lockfile-registry-resolved --ignore-scripts --silent --no-audit --no-fund; fi
 
 clean:  ## remove the environment and the caches
-	@rm -rf $(VENV) .venv-mcp1 .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-mcp1 tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,10 +20,13 @@ class Network:
     Attributes:
         ports: by host name, the port of 127.0.0.1 that stands for it, whatever the URL's port.
         authority: the certificate authority to trust, and no other (PEM).
+        source: the address of this machine that connections come from: who counts by address
+            takes two of them for two computers.
     """
 
     ports: Mapping[str, int]
     authority: Path
+    source: str = LOOPBACK
 
     def context(self) -> ssl.SSLContext:
         """Return what verifies the servers of this network."""
@@ -55,7 +58,9 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
         if name not in self._network.ports:
             raise httpx.ConnectError(f"{name} is not of this network", request=request)
         if name not in self._pools:
-            self._pools[name] = httpx.AsyncHTTPTransport(verify=self._context)
+            self._pools[name] = httpx.AsyncHTTPTransport(
+                verify=self._context, local_address=self._network.source
+            )
         redirected = httpx.Request(
             request.method,
             request.url.copy_with(host=LOOPBACK, port=self._network.ports[name]),

@@ -1,10 +1,13 @@
 """The pages as one ASGI application: routes, and what becomes of whatever goes wrong in them.
 
 Law: no exception leaves it, and no page, header or log line tells what one says; what is not a
-route is not there.
+route is not there. What one network has under way is bounded, so that none holds all there is.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,12 +15,18 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz.core.ledger import Unavailable
+from authz.core.limits import network
 from authz.login import problems
+from authz.login.attempts import TooManyError
 from authz.login.pages import request_id
 from authz.login.requests import REQUEST_ID
-from authz.login.visitors import TooManyError
 from authz.login.visits import AWAY, NotDoneError, Parts
 from authz.telemetry.recorder import Recorder
+
+# Requests under way from one address, of the 512 that the server takes (`serve`): the others are
+# for others. A body that never comes is one for ten seconds, and so is a wait for Authelia.
+EACH: Final = 128
+_AGAIN: Final = 5  # seconds
 
 
 class App:
@@ -27,6 +36,7 @@ class App:
         """Take the routes, what shows problems, and where defects are recorded."""
         self._parts = parts
         self._recorder = recorder
+        self._under_way = Counter[str]()
         # No redirects to paths with or without a slash: they would be made of the Host header.
         self._router: ASGIApp = Router(routes, redirect_slashes=False, default=self._missing)
 
@@ -44,11 +54,30 @@ class App:
             await send(message)
 
         try:
-            await self._router(scope, receive, sending)
+            with self._counted(request):
+                await self._router(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the law above
             response = self._explain(request, error)
             if not begun:
                 await response(scope, receive, send)
+
+    @contextmanager
+    def _counted(self, request: Request) -> Iterator[None]:
+        """Count a request while it is under way.
+
+        Raises:
+            TooManyError: where its network has too many.
+        """
+        whose = network(request.headers.get("x-forwarded-for", ""))
+        if self._under_way[whose] >= EACH:
+            raise TooManyError(_AGAIN)
+        self._under_way[whose] += 1
+        try:
+            yield
+        finally:
+            self._under_way[whose] -= 1
+            if not self._under_way[whose]:
+                del self._under_way[whose]
 
     def _explain(self, request: Request, error: Exception) -> Response:
         match error:

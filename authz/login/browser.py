@@ -10,6 +10,7 @@ client opens them, Authelia comes back to them), and a Strict cookie would be mi
 Lax is never sent with a cross-site POST.
 """
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -26,6 +27,7 @@ from authz.tokens.sealing import NotSealedError, Sealer
 FIELD: Final = "form_token"  # the hidden input of every form
 LIFETIME: Final = 600  # seconds in which a form is sent, and in which a transaction ends
 CONSENT: Final = "consent"
+PATIENCE: Final = 10.0  # seconds for a body
 LARGEST: Final = 3800  # characters of a transaction's cookie: browsers drop what is over 4096
 
 _CSRF: Final = "__Host-authz-csrf-"
@@ -166,7 +168,7 @@ class Browser:
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form; empty where it is none of ours: too long, a field twice.
+    """Return the fields of a form; empty where it is too long, too slow, or has a field twice.
 
     Only `application/x-www-form-urlencoded`: nothing here takes files.
     """
@@ -175,12 +177,13 @@ async def read_form(request: Request) -> Mapping[str, str]:
         return {}
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LARGEST_FORM:
-                return {}
+        async with asyncio.timeout(PATIENCE):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LARGEST_FORM:
+                    return {}
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-    except (ValueError, ClientDisconnect):
+    except (ValueError, ClientDisconnect, TimeoutError):
         return {}
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else {}

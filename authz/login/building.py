@@ -8,10 +8,12 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import httpx
 
+from authz.config import urls
 from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
@@ -22,7 +24,7 @@ from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revoking import MARGIN
 from authz.login import own_log_ins, step_up
 from authz.login.app import App
-from authz.login.attempts import Attempts
+from authz.login.attempts import APPROVALS, Attempts
 from authz.login.blocks import Blocks
 from authz.login.browser import Browser
 from authz.login.documents import Documents
@@ -34,7 +36,7 @@ from authz.login.id_token import Proofs
 from authz.login.machines import Machines
 from authz.login.means import Means
 from authz.login.pages import Pages
-from authz.login.redirects import RedirectRules
+from authz.login.redirects import LOOPBACK, RedirectRules, redirect_host
 from authz.login.refreshing import Refreshing
 from authz.login.registration import Registrations
 from authz.login.registry import Clients
@@ -94,7 +96,12 @@ class Built:
         self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
         self._upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
-        rules = RedirectRules(frozenset(section.private_redirect_uris))
+        ours = frozenset(urls.split(each).host for each in (url, issuer.url))
+        rules = RedirectRules(
+            frozenset(section.private_redirect_uris),
+            # On one machine, for a trial, the programs are there too.
+            frozenset(host for host in ours if redirect_host(f"https://{host}") != LOOPBACK),
+        )
         hosts = section.metadata_hosts
         self._documents = Documents(
             Fetcher(self._resolver), rules, None if hosts is None else tuple(hosts)
@@ -125,6 +132,7 @@ class Built:
             ),
             blocks=Blocks(command, keys),
             log_ins=LogIns(command, keys),
+            attempts=Attempts(clock),
             grant_max_age=max_age,
             clock=clock,
             tell=self._tell,
@@ -152,6 +160,7 @@ class Built:
 
     def _app(self, sealer: Sealer) -> App:
         config, means = self._settings.config, self.means
+        attempts = means.attempts
         parts = Parts(
             origin=means.url,
             issuer=config.issuer.url,
@@ -160,10 +169,12 @@ class Built:
             upstream=self._upstream,
             used=self._used,
             address=address_of,
+            pace=partial(attempts.pace, APPROVALS),
             clock=means.clock,
             note=self._note,
+            tell=self._tell,
         )
-        visitors = Visitors(FrontDoor(means), parts, Attempts(means.clock))
+        visitors = Visitors(FrontDoor(means), parts, attempts)
         machines = Machines(means, server_metadata(config), Refreshing(means))
         routes = [
             *visitors.routes(),
@@ -236,6 +247,8 @@ class Built:
             "detail": detail,
             "request_id": REQUEST_ID.get(),
         }
+        # Both are fixed words of ours: no caller chooses a label.
+        self._recorder.metrics.log_ins.labels(step, outcome).inc()
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
 
 

@@ -217,6 +217,12 @@ class Documents:
             raise NoDocument(refused.words)
         return await self._looked_up(client_id, host)
 
+    def fetches(self, client_id: str) -> bool:
+        """Tell whether to find a client is to fetch what nobody has asked for lately."""
+        refused = self._refused.get(client_id)
+        known = client_id in self._known or client_id in self._looking
+        return not known and (refused is None or self._clock() >= refused.until)
+
     async def aclose(self) -> None:
         """End the fetches that are under way."""
         tasks = set(self._looking.values())

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from authz.core.ledger import Unavailable
 from authz.login.answers import log_in_of, token_answer
 from authz.login.digests import digest
-from authz.login.ending import LOST, REPLAYED, end
+from authz.login.ending import BLOCKED, LOST, REPLAYED, end
 from authz.login.grant import Grant
 from authz.login.means import Means
 from authz.login.parameters import Parameters
@@ -89,6 +89,8 @@ class Exchanging:
                 max(int(grant.expires_at - now), 1),
                 means.codes.key(code),
             )
+            # A block ends the grants that there are; this one may have begun behind its back.
+            blocked = begun and await means.blocks.blocked(client_id, client.name)
         except Unavailable:
             # It may have begun all the same, and nobody would know of it.
             with suppress(Unavailable):
@@ -98,6 +100,10 @@ class Exchanging:
         if not begun:
             await self._forget(held)
             raise self._refused(client.name)
+        if blocked:
+            await means.grants.end(who.subject, grant.id, BLOCKED)
+            await self._forget(held)
+            raise self._blocked(client)
         means.tell("token", "ok", client=client.name, server=grant.server, grant=grant.id)
         return token_answer(
             access_token=held["access_token"],
@@ -112,9 +118,12 @@ class Exchanging:
         if client.name != held["name"]:
             raise self._refused(client.name)
         if await self._means.blocks.blocked(client_id, client.name):
-            self._means.tell("token", "blocked", client=client.name)
-            raise OAuthRefused("unauthorized_client", "the client was blocked")
+            raise self._blocked(client)
         return client
+
+    def _blocked(self, client: FrontClient) -> OAuthRefused:
+        self._means.tell("token", "blocked", client=client.name)
+        return OAuthRefused("unauthorized_client", "the client was blocked")
 
     async def _again(self, mark: Mapping[str, Any]) -> NoReturn:
         """End what a code gave that comes a second time (RFC 6749, section 4.1.2)."""

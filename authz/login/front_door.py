@@ -14,6 +14,7 @@ from typing import Any, Final
 from authz.core.ledger import Unavailable
 from authz.login import problems
 from authz.login.admission import Admission
+from authz.login.attempts import DOCUMENTS, LOG_INS
 from authz.login.authorizing import Answer, SentBackError, Wish, again, check
 from authz.login.digests import digest
 from authz.login.means import Means
@@ -70,13 +71,14 @@ class FrontDoor:
         self._means = means
         self._admission = Admission(means)
 
-    async def ask(self, query: str) -> tuple[Wish, FrontClient]:
-        """Return what a client asks for, to be shown to the person.
+    async def ask(self, query: str, address: str) -> tuple[Wish, FrontClient]:
+        """Return what a client asks for, to be shown to the person at an address.
 
         Raises:
             NotDoneError: with a page, where client or redirect URI are not good, or where the
                 client is nobody's whom an error could be sent to.
             SentBackError: with the URL that tells the client.
+            TooManyError: where the address has made us ask too many strangers' hosts.
             Unavailable: where Redis does not answer.
         """
         try:
@@ -85,6 +87,8 @@ class FrontDoor:
             redirect_uri = parameters.once("redirect_uri")
         except OAuthRefused as refused:
             raise NotDoneError(problems.BAD_REQUEST) from refused
+        if self._means.clients.fetches(client_id or ""):
+            self._means.attempts.pace(DOCUMENTS, address)
         client = await self._admission.admit(client_id or "", redirect_uri or "")
         assert redirect_uri is not None
         try:
@@ -193,19 +197,26 @@ class FrontDoor:
         except Unavailable as away:
             told = _UPSTREAM["temporarily_unavailable"]
             return answer.error(*told), f"{told[0]}: {away.detail}"
+        if self._means.attempts.take_of(LOG_INS, found.identity.subject):
+            await self._forget(kept, found)
+            told = _UPSTREAM["temporarily_unavailable"]
+            return answer.error(*told), "too many log-ins of one person"
         code = secrets.token_urlsafe(32)
         try:
             await self._issue(code, kept, found)
         except Unavailable:
-            # Nobody will ever use them.
-            with suppress(UpstreamRefused, Unavailable):
-                await self._means.upstream.revoke(
-                    two_factor=kept.wish.two_factor,
-                    token=found.tokens.refresh_token or found.tokens.access_token,
-                    address=kept.address,
-                )
+            await self._forget(kept, found)
             raise
         return answer.code(code), "ok"
+
+    async def _forget(self, kept: _Transaction, found: LoggedIn) -> None:
+        """End Authelia's tokens, which nobody will ever use."""
+        with suppress(UpstreamRefused, Unavailable):
+            await self._means.upstream.revoke(
+                two_factor=kept.wish.two_factor,
+                token=found.tokens.refresh_token or found.tokens.access_token,
+                address=kept.address,
+            )
 
     async def _issue(self, code: str, kept: _Transaction, found: LoggedIn) -> None:
         wish, tokens, who = kept.wish, found.tokens, found.identity

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from authz.ledger.log_ins import LogIns
+from authz.login.attempts import Attempts
 from authz.login.blocks import Blocks
 from authz.login.grants import Grants
 from authz.login.store import Codes, Refreshes, States
@@ -23,6 +24,10 @@ class FindsClients(Protocol):
 
     async def find(self, client_id: str) -> FrontClient:
         """Return a client, or raise OAuthRefused("invalid_client", …)."""
+        ...
+
+    def fetches(self, client_id: str) -> bool:
+        """Tell whether that asks a stranger's host."""
         ...
 
 
@@ -96,6 +101,7 @@ class Means:
         clients, upstream, registers: ports.
         sealer: for what clients keep.
         codes, states, refreshes, grants, blocks, log_ins: in Redis.
+        attempts: how often who asks, in this process.
         grant_max_age: seconds from the consent.
         clock: seconds since the epoch.
         tell: the log.
@@ -113,6 +119,7 @@ class Means:
     grants: Grants
     blocks: Blocks
     log_ins: LogIns
+    attempts: Attempts
     grant_max_age: int
     clock: Callable[[], float]
     tell: Tell

@@ -18,13 +18,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from authz.login.redirects import LOOPBACK, redirect_host
 from authz.login.values import FrontClient, Kind
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _STYLE: Final = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _LONGEST: Final = 100  # characters of a foreign text on a page
 _MARKS: Final = 2  # on one letter
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,252})\Z")
@@ -278,7 +278,7 @@ def asker(client: FrontClient, redirect_uri: str) -> Asker:
     """
     url = urlsplit(redirect_uri)
     host = _host(url.hostname)
-    if url.scheme != "https" or url.hostname in _LOOPBACK:
+    if url.scheme != "https" or redirect_host(redirect_uri) == LOOPBACK:
         return _program(client, redirect_uri)
     if client.verified_host:
         verified = _host(client.verified_host)
@@ -306,7 +306,7 @@ def called(name: str) -> str:
 def place(redirect_uri: str) -> str:
     """Return where a log-in ends, in words."""
     url = urlsplit(redirect_uri)
-    if url.hostname in _LOOPBACK:
+    if redirect_host(redirect_uri) == LOOPBACK:
         return "a program on this computer"
     if url.scheme == "https":
         return _host(url.hostname)
@@ -320,7 +320,7 @@ def _program(client: FrontClient, redirect_uri: str) -> Asker:
     elif client.kind is Kind.CONFIGURED:
         facts.append(f"It says that it is “{shown(client.name)}”, which is set up here.")
     heading = "an unverified program on this computer"
-    if urlsplit(redirect_uri).hostname not in _LOOPBACK:
+    if redirect_host(redirect_uri) != LOOPBACK:
         facts.insert(0, f"What you allow goes to {place(redirect_uri)}.")
     return Asker(heading, "unverified", "Unverified", tuple(facts), client.title)
 

@@ -47,9 +47,12 @@ class RedirectRules:
 
     Attributes:
         private: the URIs with a scheme of a program's own, each compared exactly.
+        ours: hosts that are nobody's but ours and the issuer's: a page that named one as the
+            client's would be believed.
     """
 
     private: frozenset[str] = frozenset()
+    ours: frozenset[str] = frozenset()
 
     def allow(self, uri: str) -> bool:
         """Tell whether a client may register this."""
@@ -58,7 +61,8 @@ class RedirectRules:
         if uri in self.private:
             own = _PRIVATE.match(uri)
             return own is not None and own["scheme"] not in _NOT_PRIVATE
-        return _web(uri) is not None
+        web = _web(uri)
+        return web is not None and web["host"] not in self.ours
 
 
 def is_registered(sent: str, registered: Iterable[str]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from authz.core.ledger import Unavailable
 from authz.login.answers import log_in_of, token_answer
+from authz.login.attempts import REFRESHES
 from authz.login.digests import digest
 from authz.login.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
 from authz.login.exchanging import check_resources
@@ -34,6 +35,7 @@ _POLL: Final = 0.1
 _POLLS: Final = 100
 _WORDS: Final = "the refresh token is not good, or not any more"
 _BUSY: Final = "a refresh takes too long"
+_OFTEN: Final = "too many refreshes of one grant"
 
 
 class Refreshing:
@@ -176,6 +178,8 @@ class Refreshing:
         return self._given(answer)
 
     async def _upstream(self, token: RefreshToken) -> LoggedIn:
+        if self._means.attempts.take_of(REFRESHES, token.grant):
+            raise Unavailable("issuer", _OFTEN)
         try:
             async with asyncio.timeout(self._patience):
                 found = await self._means.upstream.refresh(

@@ -74,6 +74,11 @@ class Clients:
         self._documents = found
         self._registrations = registrations
 
+    def fetches(self, client_id: str) -> bool:
+        """Tell whether to find a client is to ask a host that nobody has named lately."""
+        document = client_id not in self._configured and client_id.startswith(documents.PREFIX)
+        return document and self._documents.fetches(client_id)
+
     async def find(self, client_id: str) -> FrontClient:
         """Return the client of an id.
 

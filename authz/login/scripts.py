@@ -47,14 +47,14 @@ redis.call('SET', KEYS[4], ARGV[8], 'EX', ARGV[9])
 return 1
 """)
 
-# A revocation of everything that the grant has is there already where the operator made it.
+# Revoked even where the grant is gone, past its age for one: its last access token lives on. A
+# revocation of everything that the grant has is there already where the operator made it.
 END: Final = Script("""\
-local held = redis.call('HGET', KEYS[1], ARGV[1])
-if not held then return false end
 local before = redis.call('HGET', KEYS[2], ARGV[2])
 if not before or string.sub(before, 1, 2) ~= '*|' then
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 end
+local held = redis.call('HGET', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[1], ARGV[1])
 return held
 """)

@@ -173,6 +173,7 @@ class _StepUp:
             ticket = ticket_of(arrived.kept)
             missing = lacks(ticket, arrived.identity, self.parts.clock())
             if missing is not None:
+                self._tell("not_proved", ticket)
                 response = aside(self.parts, request, missing, log_out=True)
                 response.background = arrived.end
                 return response
@@ -217,11 +218,17 @@ class _StepUp:
             about = self.parts.browser.check_post(request, await read_form(request), _END)
             person = Person(about["issuer"], about["subject"])
             await self.records.end_step_up(StepUpKey(person, about["grant"], about["server"]))
+            self.parts.tell("step_up", "ended", server=about["server"], grant=about["grant"])
         except NotThisBrowserError:
             return self.parts.problem(request, NOT_THIS_BROWSER)
         except Unavailable:
             return self.parts.problem(request, AWAY)
         return self.parts.pages.page("step_up_ended.html", {"server": about["server"]})
+
+    def _tell(self, outcome: str, ticket: StepUpTicket) -> None:
+        self.parts.tell(
+            "step_up", outcome, client=ticket.client, server=ticket.server, grant=ticket.grant
+        )
 
     def _ticket(self, text: str) -> StepUpTicket:
         """Return the ticket of a link.
@@ -250,6 +257,7 @@ class _StepUp:
         key = StepUpKey(Person(ticket.issuer, ticket.subject), ticket.grant, ticket.server)
         kept = max(LIFETIME, age or 0)
         await self.records.record_step_up(key, method, identity.auth_time, kept)
+        self._tell("ok", ticket)
         until = int(self.parts.clock()) + kept if age is None else identity.auth_time + age
         return {
             "account": shown(identity.account),

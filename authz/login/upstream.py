@@ -9,6 +9,7 @@ import base64
 import hashlib
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ _CODE: Final = re.compile("authelia_ac_" + _SECRET)
 _REFRESH: Final = re.compile("authelia_rt_" + _SECRET)
 _REQUEST_URI: Final = re.compile(r"urn:ietf:params:oauth:request_uri:[\x21-\x7e]{16,512}\Z")
 _LONGEST_TOKEN: Final = 8192
+_MOST_ENDED: Final = 10_000  # tokens that are remembered, by digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Authelia:
         self._locks = Locks(clock)
         self._found: tuple[_Metadata, float] | None = None
         self._finding = asyncio.Lock()
+        self._ended = OrderedDict[bytes, None]()
 
     async def push(self, asked: Asked, address: str) -> str:
         """Push an authorization request (RFC 9126); return where the browser goes.
@@ -169,13 +172,22 @@ class Authelia:
     async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:
         """End a token, and with it its whole family at Authelia (RFC 7009).
 
+        One that Authelia has ended lately it is not told again: whoever holds a spent code or
+        token can send it as often as he likes.
+
         Raises:
             UpstreamRefused: where Authelia answers with an OAuth error.
             Unavailable: where it gives no usable answer, so that the token may live on.
         """
         if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
             return  # RFC 7009, section 2.2: what is no token is ended already
+        name = hashlib.sha256(token.encode("ascii")).digest()
+        if name in self._ended:
+            return
         await self._ask(_REVOCATION, two_factor, {"token": token}, address)
+        self._ended[name] = None
+        if len(self._ended) > _MOST_ENDED:
+            self._ended.popitem(last=False)
 
     def log_out_url(self, back: str) -> str:
         """Return where a person's session at Authelia ends, to come back to a page of ours."""

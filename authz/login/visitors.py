@@ -27,23 +27,10 @@ from authz.login.pages import Consent, redirect
 from authz.login.parameters import Parameters, read_parameters
 from authz.login.requests import address_of
 from authz.login.values import FrontClient, OAuthRefused
-from authz.login.visits import NOT_THIS_BROWSER, NotDoneError, Parts
+from authz.login.visits import NOT_THIS_BROWSER, NotDoneError, Parts, aside
 
 _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"
-
-
-class TooManyError(Exception):
-    """Say that an address has to wait.
-
-    Attributes:
-        seconds: how long.
-    """
-
-    def __init__(self, seconds: int) -> None:
-        """Keep how long."""
-        super().__init__(seconds)
-        self.seconds = seconds
 
 
 class Visitors:
@@ -67,7 +54,8 @@ class Visitors:
         """Ask the person (RFC 6749, section 3.1): every time, before Authelia is asked."""
         self._pace(PAGES, request)
         try:
-            wish, client = await self._door.ask(request.scope["query_string"].decode("latin-1"))
+            query = request.scope["query_string"].decode("latin-1")
+            wish, client = await self._door.ask(query, address_of(request))
         except SentBackError as error:
             return redirect(error.url)
         consent = Consent(
@@ -110,7 +98,8 @@ class Visitors:
         except NotDoneError as error:
             if error.problem is problems.FOREIGN:
                 raise  # the true answer may still come
-            response = self._parts.problem(request, error.problem)
+            # At an address of its own: the callback's holds a code, and histories keep addresses.
+            return aside(self._parts, request, error.problem)
         self._parts.browser.forget(response, state)
         return response
 
@@ -133,6 +122,4 @@ class Visitors:
         return self._parts.pages.go_back(ended.url, client)
 
     def _pace(self, limit: Limit, request: Request) -> None:
-        seconds = self._attempts.take(limit, address_of(request))
-        if seconds:
-            raise TooManyError(seconds)
+        self._attempts.pace(limit, address_of(request))

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.login.browser import Browser, NotThisBrowserError
+from authz.login.means import Tell
 from authz.login.pages import Pages, redirect, request_id
 from authz.login.values import Asked, Identity, LoggedIn, UpstreamRefused
 
@@ -139,8 +140,10 @@ class Parts:
         used: records the state of a transaction; tells whether it had been used before. Raises
             `Unavailable` where that cannot be known.
         address: returns a request's own address, for Authelia.
+        pace: counts what an address sends to Authelia; raises `TooManyError`.
         clock: seconds since the epoch.
         note: is told what went wrong: the request's id, fixed words.
+        tell: is told what was done, for the log: `step_up` and its outcome.
     """
 
     origin: str
@@ -150,8 +153,10 @@ class Parts:
     upstream: Upstream
     used: Callable[[str], Awaitable[bool]]
     address: Callable[[Request], str]
+    pace: Callable[[str], None]
     clock: Callable[[], float]
     note: Callable[[str, str], None] = lambda _id, _words: None
+    tell: Tell = lambda *_, **__: None
 
     def problem(
         self, request: Request, problem: Problem, link: tuple[str, str] | None = None
@@ -207,7 +212,10 @@ async def depart(
 
     Raises:
         NotDoneError: where Authelia does not take the request.
+        TooManyError: where this address has sent it too many.
     """
+    address = parts.address(request)
+    parts.pace(address)
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
     asked = Asked(
         two_factor=visit.two_factor,
@@ -220,7 +228,7 @@ async def depart(
         max_age=max_age,
     )
     try:
-        response = redirect(await parts.upstream.push(asked, parts.address(request)))
+        response = redirect(await parts.upstream.push(asked, address))
     except UpstreamRefused as error:
         raise NotDoneError(_REFUSED) from error
     except Unavailable as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.authelia import issuer_of_the_environment
+from tests.support.door import Door, running_door
 from tests.support.scene import RunningScene, running_scene
 
 
@@ -31,6 +32,13 @@ def whole() -> Iterator[RunningScene]:
     """Return the running whole; with AUTHELIA, a real Authelia is its issuer."""
     issuer = issuer_of_the_environment()
     with _folder() as folder, running_scene(folder / "w", issuer, unhurried) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def door() -> Iterator[Door]:
+    """Return the running whole with its front door; with AUTHELIA, a real one is behind it."""
+    with _folder() as folder, running_door(folder, issuer_of_the_environment()) as running:
         yield running
 
 

@@ -1,10 +1,6 @@
 """`authz revoke` against the whole: from the next request on, and back again."""
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -13,34 +9,11 @@ import pytest
 
 from authz.demo.trail import Trail, reason_of
 from authz.demo.walk import Walk
+from tests.support.commands import Typed
 from tests.support.scene import RunningScene
 
 REVOKED = (401, "token_revoked")
 PASSED = (200, "")
-
-
-class Typed:
-    """Type commands as the operator of `authz up` does."""
-
-    def __init__(self, whole: RunningScene) -> None:
-        self.whole = whole
-
-    def __call__(self, *words: str, token: str = "") -> Any:
-        scene = self.whole.scene
-        place = ("-c", str(scene.configuration), "--state", str(self.whole.state), "--json")
-        env = {name: value for name, value in os.environ.items() if "AUTHZ" not in name}
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "authz", *words, *place],
-            input=token,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            env=env | {"USER": "ops"},
-        )
-        assert done.returncode == 0, done.stderr
-        assert not token or token not in done.stdout + done.stderr
-        return json.loads(done.stdout)
 
 
 @pytest.fixture

@@ -208,6 +208,7 @@ def gateway(world: World) -> Iterator[Gateway]:
             upstream=stand.authelia,
             used=States().used,
             address=lambda request: request.headers["x-forwarded-for"],
+            pace=lambda _address: None,
             clock=world.clock,
             note=lambda request_id, words: notes.append(f"{request_id}: {words}"),
         )

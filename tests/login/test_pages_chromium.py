@@ -168,6 +168,7 @@ async def site() -> AsyncIterator[Site]:
             upstream=issuer,
             used=States().used,
             address=lambda request: "192.0.2.10",
+            pace=lambda _address: None,
             clock=lambda: NOW,
         )
         fronts[0].app = Starlette(

@@ -1,0 +1,271 @@
+"""The front door and the step-up in Chromium, through Envoy, with the real processes behind.
+
+Law: what a browser does by itself (cookies, redirects, policies of pages) is shown in a browser;
+the client is the official one.
+"""
+
+import asyncio
+import html
+import re
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from playwright.async_api import Browser, Page, Request
+
+from authz.demo.trail import reason_of
+from tests.support.chromium import (
+    ALLOW,
+    CHROMIUM,
+    GO_ON,
+    ByChromium,
+    chromium,
+    listening,
+    log_in,
+    other_site,
+    profile,
+)
+from tests.support.door import Assistant, Door, assistant, play
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason="NOT TESTED: the browser: there is no /usr/bin/chromium"
+)
+ELSEWHERE = "This does not belong to anything that you began in this browser"
+STEP_UP = {"second_factor_required", "login_too_old"}
+
+
+def browse(door: Door, game: Callable[[Browser], Awaitable[None]]) -> None:
+    """Do something in a browser."""
+
+    async def go() -> None:
+        async with chromium(door) as browser:
+            await game(browser)
+
+    play(go)
+
+
+async def authorize_url(client: Assistant, server: str) -> str:
+    """Let the SDK begin, and take away the link that it wants its person to open."""
+    link: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def take(url: str) -> None:
+        link.set_result(url)
+        await asyncio.Event().wait()
+
+    client.auth(server).context.redirect_handler = take
+    began = asyncio.create_task(client.whoami(server))
+    try:
+        return await asyncio.wait_for(link, 20)
+    finally:
+        began.cancel()
+        await asyncio.gather(began, return_exceptions=True)
+
+
+def test_from_the_first_401_to_a_step_up_and_its_end(door: Door) -> None:
+    """One afternoon of one person: two applications are connected (password and code typed once,
+    consent clicked for each), a deletion is refused when the log-in has become old, goes through
+    after a step-up, is refused again later; then the person ends one application's log-in.
+    """
+
+    async def game(browser: Browser) -> None:
+        context = await profile(door, browser)
+        async with (
+            listening() as here,
+            listening("localhost") as there,
+            assistant(door, door.john, "Desk", redirect_uri=here.redirect_uri) as desk,
+            assistant(door, door.john, "Shelf", redirect_uri=there.redirect_uri) as shelf,
+            desk.network.browser() as http,
+        ):
+            desk.login = ByChromium(door, context, here)
+            told = await desk.whoami("notes")
+            assert told["x-authz-client"] == "dynamic/loopback"
+            assert desk.login.typed == [("password", "code", "consent")]
+
+            # Authelia's session is open: neither password nor code, but our page all the same.
+            shelf.login = ByChromium(door, context, there)
+            await shelf.whoami("notes")
+            assert shelf.login.typed == [("consent",)]
+
+            page = await context.new_page()
+            await page.goto(await refused(door, http, desk))
+            await page.get_by_text("A call of").wait_for()
+            await refused(door, http, desk)  # a page that is open is no log-in
+            await page.get_by_role("button", name=GO_ON).click()
+            assert await log_in(door, page, door.john, is_done) == ("password again",)
+            await page.get_by_text("Go back to your assistant and try again").wait_for()
+            await admitted(door, http, desk)
+            other = await delete(door, http, shelf)
+            assert reason_of(other) in STEP_UP, "another application's step-up"
+
+            # Again too old. In a browser that Authelia does not know everything is asked for.
+            link = await refused(door, http, desk)
+            elsewhere = await (await profile(door, browser)).new_page()
+            await elsewhere.goto(link)
+            await elsewhere.get_by_role("button", name=GO_ON).click()
+            assert await log_in(door, elsewhere, door.john, is_done) == ("password", "code")
+            await admitted(door, http, desk)
+
+            await ended(door, page, "Shelf")
+            assert reason_of(await door.call(http, "notes", shelf.token, "whoami")) == (
+                "token_revoked"
+            )
+            assert (await door.call(http, "notes", desk.token, "whoami")).status_code == 200
+
+    browse(door, game)
+
+
+async def delete(door: Door, http: httpx.AsyncClient, client: Assistant) -> httpx.Response:
+    return await door.call(http, "notes", client.token, "delete_note", name="none")
+
+
+async def admitted(door: Door, http: httpx.AsyncClient, client: Assistant) -> None:
+    answer = await delete(door, http, client)
+    assert answer.status_code == 200, answer.text
+
+
+async def refused(door: Door, http: httpx.AsyncClient, client: Assistant) -> str:
+    """Call until the log-in is too old; return the link that the refusal offers."""
+
+    def is_refused(answer: httpx.Response) -> bool:
+        return reason_of(answer) in STEP_UP
+
+    answer = await door.called(http, "notes", client.token, "delete_note", is_refused, name="none")
+    link: str = answer.json()["error"]["data"]["step_up_url"]
+    return link
+
+
+def is_done(url: str) -> bool:
+    return "/authz/step-up/done" in url
+
+
+async def ended(door: Door, page: Page, name: str) -> None:
+    """End an application's log-in on the page of one's own."""
+    await page.goto(door.at("/authz/log-ins"))
+    await page.get_by_role("button", name="Log in").click()
+    await log_in(door, page, door.john, lambda url: url == door.at("/authz/log-ins"))
+    row = page.locator("li", has_text=f"“{name}”")
+    await row.get_by_role("button").click()
+    await page.wait_for_url(door.at("/authz/log-ins"))
+    await page.get_by_role("heading", name="Your log-ins").wait_for()
+    assert await row.count() == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_no_reaches_the_application(door: Door, host: str) -> None:
+    """From the form that was clicked straight to a listener of this machine: the policy of the
+    page lets that through, and Authelia is not asked.
+    """
+
+    async def game(browser: Browser) -> None:
+        async with (
+            listening(host) as here,
+            assistant(door, door.john, "Denied", redirect_uri=here.redirect_uri) as client,
+        ):
+            page = await (await profile(door, browser)).new_page()
+            await page.goto(await authorize_url(client, "notes"))
+            await page.get_by_role("button", name="Deny").click()
+            await page.get_by_text("Back at the application").wait_for()
+            assert parse_qs(urlsplit(here.came[0]).query)["error"] == ["access_denied"]
+
+    browse(door, game)
+
+
+@pytest.mark.attack("callback-of-another-browser")
+def test_authelias_page_that_another_browser_was_sent_to_leads_to_no_client(door: Door) -> None:
+    """Consent in the attacker's profile; the victim opens Authelia's URL and logs in there: the
+    callback belongs to the browser that began, and the attacker's client hears nothing.
+    """
+
+    async def game(browser: Browser) -> None:
+        async with (
+            listening() as here,
+            assistant(door, door.john, "Thief", redirect_uri=here.redirect_uri) as client,
+        ):
+            asked: list[str] = []
+
+            def note(request: Request) -> None:
+                if "/api/oidc/authorization" in request.url:
+                    asked.append(request.url)
+
+            page = await (await profile(door, browser)).new_page()
+            page.on("request", note)
+            await page.goto(await authorize_url(client, "notes"))
+            await page.get_by_role("button", name=ALLOW).click()
+            await page.wait_for_url("https://auth.*/**")
+
+            theirs = await (await profile(door, browser)).new_page()
+            await theirs.goto(asked[0])
+            ours = door.at("/authz/")
+            await log_in(door, theirs, door.john, lambda url: url.startswith(ours))
+            await theirs.get_by_text(ELSEWHERE).wait_for()
+            assert here.came == []
+
+    browse(door, game)
+
+
+@pytest.mark.attack("callback-of-another-browser")
+def test_a_callback_that_another_browser_was_sent_to_leads_to_no_client(door: Door) -> None:
+    """The attacker logs in, keeps the callback back and lets the victim open it: nothing."""
+
+    async def game(browser: Browser) -> None:
+        async with (
+            listening() as here,
+            assistant(door, door.bob, "Fixed", redirect_uri=here.redirect_uri) as client,
+        ):
+            portal = door.running.scene.issuer.portal
+            url = await authorize_url(client, "board")
+            while not url.startswith(door.at("/authz/callback?")):
+                page = await client.browser.get(url, follow_redirects=False)
+                url = await door.bob._on(client.browser, page, portal)
+
+            theirs = await (await profile(door, browser)).new_page()
+            await theirs.goto(url)
+            await theirs.get_by_text(ELSEWHERE).wait_for()
+            assert here.came == []
+
+    browse(door, game)
+
+
+@pytest.mark.attack("consent-cross-site")
+def test_other_sites_can_neither_frame_nor_click(door: Door) -> None:
+    """In a frame there is nothing to click on; a form of another site, with the token of a page
+    of this very browser, is refused, and nobody is sent to Authelia.
+    """
+
+    async def game(browser: Browser) -> None:
+        pages: dict[str, str] = {}
+        async with (
+            listening() as here,
+            other_site(pages) as evil,
+            assistant(door, door.john, "Framed", redirect_uri=here.redirect_uri) as client,
+        ):
+            link = await authorize_url(client, "notes")
+            context = await profile(door, browser)
+            page = await context.new_page()
+            pages["/frame"] = f'<iframe src="{html.escape(link)}"></iframe>'
+            await page.goto(f"{evil}/frame")
+            (frame,) = [each for each in page.frames if each != page.main_frame]
+            assert await frame.locator("button").count() == 0
+
+            await page.goto(link)
+            token = re.search(r'name="form_token" value="([^"]*)"', await page.content())
+            assert token is not None
+            pages["/form"] = (
+                f'<form method="post" action="{door.at("/authz/consent")}">'
+                f'<input name="form_token" value="{token[1]}">'
+                '<button name="decision" value="approve">Win</button></form>'
+            )
+            await page.goto(f"{evil}/form")
+            async with page.expect_response("**/authz/consent") as answered:
+                await page.get_by_role("button", name="Win").click()
+            assert (await answered.value).status == 403
+            assert urlsplit(page.url).netloc == urlsplit(door.at("/")).netloc
+
+            # The same browser, on our own page, goes on.
+            await page.goto(link)
+            await page.get_by_role("button", name=ALLOW).click()
+            await log_in(door, page, door.john, here.is_here)
+            assert "code" in parse_qs(urlsplit(here.came[0]).query)
+
+    browse(door, game)

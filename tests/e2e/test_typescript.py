@@ -1,0 +1,73 @@
+"""The official TypeScript client comes to the front door, knowing a URL and nothing else.
+
+Law: it is the client of the package, unchanged; where node is missing that is said aloud.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.door import CALLBACK, DOCUMENTS, Door
+from tests.support.foreign import Foreign
+
+HOME = Path(__file__).resolve().parents[1] / "typescript"
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(
+    NODE is None or not (HOME / "node_modules").exists(),
+    reason="NOT TESTED: the TypeScript client: node is missing, or `make typescript` was not run",
+)
+
+
+def run(door: Door, who: Foreign, server: str, **more: Any) -> dict[str, Any]:
+    scene = door.running.scene
+    told = {
+        "url": door.url(server),
+        "port": scene.place.port,
+        "redirectUri": CALLBACK,
+        "name": "TypeScript",
+        "tool": "whoami",
+        **more,
+    }
+    env = {"PATH": os.environ["PATH"], "NODE_EXTRA_CA_CERTS": str(scene.certificates.authority)}
+    return who.run([str(NODE), str(HOME / "client.mjs"), json.dumps(told)], env)
+
+
+def test_a_url_is_enough(door: Door) -> None:
+    """Registration, log-in with TOTP, a tool's answer; then a refresh without a person."""
+    found = run(door, Foreign(door, door.john), "files", refreshes=True)
+
+    assert found.get("told", {}).get("x-authz-client") == "dynamic/loopback", found
+    assert found["told"]["authorization_arrived"] is False
+    assert found["refreshed"] is True
+    assert found["opened"] == 1
+    assert found["seen"].count("201 /register") == 1
+
+
+def test_a_client_with_a_document_is_known_by_its_host(door: Door) -> None:
+    """With a client id metadata document nothing is registered."""
+    url = door.documents.publish("/typescript.json", "TypeScript", CALLBACK)
+    found = run(door, Foreign(door, door.john), "files", document=url)
+
+    assert found.get("told", {}).get("x-authz-client") == f"https://{DOCUMENTS}", found
+    assert "201 /register" not in found["seen"]
+
+
+def test_a_step_up_is_told_by_its_own_error(door: Door) -> None:
+    """A client that shows links gets -32042, its person steps up, and the call goes through."""
+    who = Foreign(door, door.john)
+    found = run(door, who, "files", elicits="delete_file")
+
+    assert "no file of that name" in found.get("after", ""), found
+    assert "Go back to your assistant" in who.ends[0].text
+
+
+def test_a_denied_consent_is_told(door: Door) -> None:
+    """It hears `access_denied`, and has no token."""
+    found = run(door, Foreign(door, replace(door.john, consents=False)), "files")
+
+    assert found["failed"] == "Error: access_denied"

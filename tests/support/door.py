@@ -1,0 +1,299 @@
+"""A running whole with the front door, and the official client (SDK 2.x) that comes to it.
+
+Law: a client is told the URL of a server and nothing else. People come from addresses of their own
+(127.0.0.0/8), since the front door counts attempts by address.
+"""
+
+import asyncio
+import http.server
+import itertools
+import json
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.auth import OAuthClientProvider
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientMetadata
+from pydantic import AnyUrl
+
+from authz.demo.client import LogIn, Loopback2Transport, Storage
+from authz.demo.loopback import Network
+from authz.demo.person import Person
+from authz.demo.scene import Issuer
+from authz.demo.trail import headers, message
+from authz.local import deployment
+from authz.setup.certificates import Paths, make
+from tests.support.pages_with_names import knowing
+from tests.support.scene import RunningScene, running_scene
+
+CALLBACK: Final = "http://127.0.0.1:43210/callback"
+# Seconds that a log-in lets its person delete things: long enough for slow machines between the
+# password and the call, short enough to wait for its end.
+AGE: Final = 8
+DOCUMENTS: Final = "client.example.test"
+_PATIENCE: Final = 30.0
+_addresses = itertools.count(2)
+
+
+class Documents:
+    """The host of client id metadata documents: what is put there is served, over TLS."""
+
+    def __init__(self, tls: Paths) -> None:
+        self.authority = tls.authority
+        self.asked: list[str] = []
+        self.kept: dict[str, Mapping[str, Any]] = {}
+        documents = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                documents.asked.append(self.path)
+                body = json.dumps(documents.kept.get(self.path)).encode()
+                self.send_response(200 if self.path in documents.kept else 404)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate, tls.key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def publish(self, path: str, title: str, *redirect_uris: str) -> str:
+        """Put a client there; return its URL, which is its client_id."""
+        url = f"https://{DOCUMENTS}{path}"
+        self.kept[path] = {
+            "client_id": url,
+            "client_name": title,
+            "redirect_uris": list(redirect_uris),
+            "token_endpoint_auth_method": "none",
+        }
+        return url
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Hold the whole, and the host of documents.
+
+    Attributes:
+        running: the whole.
+        documents: where clients that have a URL for a name describe themselves.
+    """
+
+    running: RunningScene
+    documents: Documents
+
+    @property
+    def john(self) -> Person:
+        """Return who has TOTP."""
+        return self.running.scene.who.john
+
+    @property
+    def bob(self) -> Person:
+        """Return who has only a password."""
+        return self.running.scene.who.bob
+
+    def url(self, server: str) -> str:
+        """Return a server's URL: all that a client is told."""
+        return f"{self.running.scene.place.gateway}/{server}"
+
+    def at(self, path: str) -> str:
+        """Return a URL of the gateway."""
+        return f"{self.running.scene.place.gateway}{path}"
+
+    def network(self) -> Network:
+        """Return how somebody at a computer of their own reaches the whole."""
+        return replace(self.running.network, source=f"127.0.0.{next(_addresses) % 250 + 2}")
+
+    async def call(
+        self, http: httpx.AsyncClient, server: str, token: str, tool: str, **arguments: object
+    ) -> httpx.Response:
+        """Call a tool of a server of 2026-07-28 over plain HTTP."""
+        body = message("tools/call", {"name": tool, "arguments": arguments})
+        return await http.post(self.url(server), json=body, headers=headers(body, token))
+
+    async def called(
+        self,
+        http: httpx.AsyncClient,
+        server: str,
+        token: str,
+        tool: str,
+        true: Callable[[httpx.Response], bool],
+        **arguments: object,
+    ) -> httpx.Response:
+        """Call a tool until the answer is another one, which time alone brings.
+
+        Raises:
+            AssertionError: where it does not come.
+        """
+        end = time.monotonic() + _PATIENCE
+        while True:
+            answer = await self.call(http, server, token, tool, **arguments)
+            if true(answer):
+                return answer
+            assert time.monotonic() < end, answer.text
+            await asyncio.sleep(0.25)
+
+
+@dataclass(slots=True)
+class Assistant:
+    """An application with the official client, and the person who uses it.
+
+    Attributes:
+        door: where it comes.
+        person: who uses it.
+        name: what it calls itself.
+        browser: the person's.
+        network: how both reach the door.
+        storage: what it keeps; it begins with nothing.
+        login: between the SDK and the person.
+        document: its client id metadata document, where it has one.
+        seen: what it was answered: status and path.
+    """
+
+    door: Door
+    person: Person
+    name: str
+    browser: httpx.AsyncClient
+    network: Network
+    document: str | None = None
+    redirect_uri: str = CALLBACK
+    storage: Storage = field(default_factory=lambda: Storage(None))
+    login: LogIn = field(init=False)
+    auths: dict[str, OAuthClientProvider] = field(default_factory=dict)
+    seen: list[tuple[int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        portal = self.door.running.scene.issuer.portal
+        self.login = LogIn(self.person, self.browser, portal)
+
+    @property
+    def token(self) -> str:
+        """Return its access token."""
+        assert self.storage.tokens is not None
+        return self.storage.tokens.access_token
+
+    def auth(self, server: str) -> OAuthClientProvider:
+        """Return the SDK's OAuth for a server: the same as long as the application runs."""
+        if server not in self.auths:
+            metadata = OAuthClientMetadata(
+                client_name=self.name,
+                redirect_uris=[AnyUrl(self.redirect_uri)],
+                token_endpoint_auth_method="none",
+            )
+            self.auths[server] = OAuthClientProvider(
+                self.door.url(server),
+                metadata,
+                self.storage,
+                self.login.open,
+                self.login.callback,
+                client_metadata_url=self.document,
+            )
+        return self.auths[server]
+
+    def let_it_expire(self, server: str) -> None:
+        """Make the SDK think that its access token has."""
+        self.auth(server).context.token_expiry_time = 1.0
+
+    @asynccontextmanager
+    async def at(self, server: str, mode: str = "auto", **options: Any) -> AsyncIterator[Client]:
+        """Connect, logging in where that is needed."""
+
+        async def seen(response: httpx2.Response) -> None:
+            self.seen.append((response.status_code, response.request.url.path))
+
+        url = self.door.url(server)
+        async with (
+            httpx2.AsyncClient(
+                auth=self.auth(server),
+                transport=Loopback2Transport(self.network),
+                timeout=30,
+                event_hooks={"response": [seen]},
+                trust_env=False,
+            ) as http,
+            Client(streamable_http_client(url, http_client=http), mode=mode, **options) as client,
+        ):
+            yield client
+
+    async def whoami(self, server: str, mode: str = "auto") -> dict[str, Any]:
+        """Connect and ask what the server was told of the caller."""
+        async with self.at(server, mode) as client:
+            result = await client.call_tool("whoami", {})
+        assert not result.is_error
+        return dict(result.structured_content or {})
+
+
+@asynccontextmanager
+async def assistant(
+    door: Door, person: Person, name: str, browser: httpx.AsyncClient | None = None, **more: Any
+) -> AsyncIterator[Assistant]:
+    """Give an application, with a new browser where none is given."""
+    network = door.network()
+    async with network.browser() as fresh:
+        yield Assistant(door, person, name, browser or fresh, network, **more)
+
+
+def play(game: Callable[[], Awaitable[None]]) -> None:
+    """Run one game to its end."""
+
+    async def go() -> None:
+        await game()
+
+    asyncio.run(go())
+
+
+def words(error: BaseException) -> str:
+    """Return the words of an exception, or of all in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(words(part) for part in error.exceptions)
+    return f"{type(error).__name__}: {error}"
+
+
+def _whole(text: str) -> str:
+    """Raise the limits per minute, and let `files` have a tool that wants a recent log-in."""
+    raised = text.replace("rate: 60/minute", "rate: 6000/minute")
+    many = "    limits: [{per: [client, user], rate: 6000/minute}]\n"
+    tools = (
+        "    tools:\n      '*': {}\n      delete_*:\n"
+        f"        second_factor: {{method: totp, max_login_age: {AGE}s}}\n"
+    )
+    machines = "    machines: [nightly-backup]\n"
+    assert raised.count(machines) == 1
+    return raised.replace(machines, machines + many + tools)
+
+
+@contextmanager
+def running_door(folder: Path, issuer: Issuer | None = None) -> Iterator[Door]:
+    """Run the whole with its front door as long as the block does."""
+    documents = Documents(make(folder / "documents", [DOCUMENTS]))
+    known = knowing(DOCUMENTS, documents.port, documents.authority)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deployment, "pages", known)
+            whole = running_scene(folder / "d", issuer, _whole, login="front_door", age=f"{AGE}s")
+            with whole as running:
+                yield Door(running, documents)
+    finally:
+        documents.close()
