@@ -5,10 +5,11 @@ route is not there. What one network has under way is bounded, so that none hold
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
@@ -18,9 +19,10 @@ from authz.core.ledger import Unavailable
 from authz.core.limits import network
 from authz.login import problems
 from authz.login.attempts import TooManyError
+from authz.login.machines import PROGRAMS, program_problem
 from authz.login.pages import request_id
 from authz.login.requests import REQUEST_ID
-from authz.login.visits import AWAY, NotDoneError, Parts
+from authz.login.visits import AWAY, NotDoneError, Parts, Problem
 from authz.telemetry.recorder import Recorder
 
 # Requests under way from one address, of the 512 that the server takes (`serve`): the others are
@@ -46,6 +48,7 @@ class App:
             return
         request = Request(scope)
         REQUEST_ID.set(request_id(request))
+        scope["app"] = self  # with it, a route raises what it would answer in words of its own
         begun = False
 
         async def sending(message: Message) -> None:
@@ -80,18 +83,27 @@ class App:
                 del self._under_way[whose]
 
     def _explain(self, request: Request, error: Exception) -> Response:
+        problem, headers = self._problem(error)
+        if request.scope["path"] in PROGRAMS:  # not `url`, which decodes a query of any bytes
+            response = program_problem(problem)
+        else:
+            response = self._parts.problem(request, problem)
+        response.headers.update(headers)
+        return response
+
+    def _problem(self, error: Exception) -> tuple[Problem, Mapping[str, str]]:
         match error:
             case NotDoneError():
-                return self._parts.problem(request, error.problem)
+                return error.problem, {}
             case TooManyError():
-                response = self._parts.problem(request, problems.TOO_MANY)
-                response.headers["Retry-After"] = str(error.seconds)
-                return response
+                return problems.TOO_MANY, {"Retry-After": str(error.seconds)}
+            case HTTPException(status_code=405):
+                return problems.NOT_THIS_WAY, error.headers or {}
             case Unavailable():
                 self._recorder.fault(error.dependency, error.detail)
-                return self._parts.problem(request, AWAY)
+                return AWAY, {}
         self._recorder.crash(error)
-        return self._parts.problem(request, problems.BROKEN)
+        return problems.BROKEN, {}
 
     async def _missing(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._parts.problem(Request(scope), problems.NOT_FOUND)

@@ -20,7 +20,7 @@ from authz.login.refreshing import Refreshing
 from authz.login.requests import address_of, content_type, read_body
 from authz.login.revoking import Revoking
 from authz.login.values import OAuthRefused
-from authz.login.visits import NotDoneError
+from authz.login.visits import NotDoneError, Problem
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -39,6 +39,14 @@ _A_MINUTE: Final = {"Cache-Control": "public, max-age=60"}
 _CREATED: Final = 201
 _UNAUTHORIZED: Final = 401
 _AWAY: Final = 503
+
+# Whose answers are read by programs, whatever goes wrong.
+PROGRAMS: Final = frozenset({paths.TOKEN, paths.REVOKE, paths.REGISTER})
+_ERRORS: Final = {
+    429: "temporarily_unavailable",
+    503: "temporarily_unavailable",
+    500: "server_error",
+}
 
 Answer = Mapping[str, object]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -148,6 +156,15 @@ def _unavailable(away: Unavailable) -> Response:
     }
     wait = "1" if away.dependency == "redis" else "5"
     return JSONResponse(body, _AWAY, _ORIGINS | _NOT_KEPT | {"Retry-After": wait})
+
+
+def program_problem(problem: Problem) -> Response:
+    """Return a problem as programs read it (RFC 6749, section 5.2)."""
+    body = {
+        "error": _ERRORS.get(problem.status, "invalid_request"),
+        "error_description": problem.happened,
+    }
+    return JSONResponse(body, problem.status, _ORIGINS | _NOT_KEPT)
 
 
 def _answered(answer: Answer, status: int = 200) -> Response:

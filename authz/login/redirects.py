@@ -114,6 +114,9 @@ def _local(uri: str) -> tuple[str, str, str] | None:
 def _unmistakable(uri: re.Match[str]) -> bool:
     if int(uri["port"][1:] or 1) > _MAX_PORT or _ESCAPED_TRAP.search(uri.string):
         return False
+    # Where no path stands between, some parsers look for a user in the query: `host?@other/`.
+    if uri["query"] and not uri["path"]:
+        return False
     segments = _ESCAPED_DOT.sub(".", uri["path"]).split("/")
     return not {".", ".."}.intersection(segments) and _is_host(uri["host"])
 

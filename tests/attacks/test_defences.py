@@ -307,6 +307,10 @@ LOG_IN = (
         ("tests/login/test_redirects.py",),
     ),
     Defence(
+        "No stranger's log-in ends at our own hosts", "authz/login/redirects.py", "allow",
+        'return web is not None and web["host"] not in self.ours', "return web is not None", _FOUND,
+    ),
+    Defence(
         "A code is good once", "authz/login/scripts.py", "TAKE_CODE",
         "redis.call('SET', KEYS[1], 'u' .. string.sub(held, cut + 1), 'EX', ARGV[1])", "",
         ("tests/login/test_store.py",),

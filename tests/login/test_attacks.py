@@ -849,3 +849,19 @@ def test_the_port_of_loopback_is_the_programs_own(play: Play) -> None:
         assert "access_token" in await client.tokens()
 
     play(scene)
+
+
+def test_programs_read_json_whatever_goes_wrong(play: Play) -> None:
+    """A method that is not taken, and too much at once, are OAuth errors where programs ask."""
+
+    async def scene(found: Stage) -> None:
+        browser = found.browser()
+        for path in ("/token", "/revoke", "/register"):
+            answer = await browser.put(f"{GATEWAY}{path}")
+            assert (answer.status_code, answer.json()["error"]) == (405, "invalid_request")
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "POST" in answer.headers["allow"]
+        page = await browser.put(f"{GATEWAY}/authorize")
+        assert (page.status_code, page.headers["x-frame-options"]) == (405, "DENY")
+
+    play(scene)
