@@ -53,7 +53,7 @@ def deployment(
     finally:
         if request.session.testsfailed:
             (folder.parent / "logs").write_text(made.compose("logs"))
-        made.compose("down", "-v", "-t", "3")
+        made.compose("down", "-v", "-t", "0")
 
 
 @pytest.fixture(autouse=True)
