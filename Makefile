@@ -7,7 +7,7 @@ ARGS   ?=
 .PHONY: help setup typescript demo test test-compose bench wheelhouse image lint types format protos docs example lock clean
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 # The environment is made once and again whenever what it is made of changes.
 $(VENV)/.ready: requirements.lock pyproject.toml

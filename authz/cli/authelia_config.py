@@ -18,7 +18,8 @@ examples:
   authelia --config configuration.yml,authz.yml
   authz authelia-config authz.yaml --make-key     also makes the private keys that it names
 """
-_FILES = "front_door.key_file or issuer.introspection.key_file"
+_FIELDS = {"front_door": "front_door.key_file", "introspection": "issuer.introspection.key_file"}
+_FILES = " or ".join(_FIELDS.values())
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -53,8 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
         if not files:
             print(f"authz: authz.yaml has no {_FILES}", file=sys.stderr)
             return FAILED
-        for file in files.values():
-            make_key(file)
+        for name, file in files.items():
+            try:
+                make_key(file)
+            except OSError as error:
+                words = f"{_FIELDS[name]} cannot be made at {file}: {error.strerror}"
+                print(f"authz: {words}; make its folder, or write another path", file=sys.stderr)
+                return FAILED
     halves = {name: public_half(file) for name, file in files.items()}
     result = implied(settings.config, halves.get("introspection"), halves.get("front_door"))
     print(result.json() if arguments.json else result.yaml(), end="")

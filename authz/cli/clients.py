@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import time
 from typing import Final
 
@@ -104,6 +105,9 @@ def run_block(arguments: argparse.Namespace) -> int:
         print(json.dumps({"blocked": what, "ended": ended}))
     else:
         print(f"blocked {_plain(what)}; log-ins ended: {ended}")
+        if not ended:
+            print("nobody was logged in under that name: look at `authz clients` if that surprises")
+        print(f"undo it with: authz clients unblock {shlex.quote(_plain(what))}")
     return DONE
 
 

@@ -59,7 +59,7 @@ def config_argument(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("authz.yaml"),
         metavar="FILE",
-        help="the file; default: authz.yaml",
+        help="the same; one of the two is enough",
     )
     parser.add_argument(
         "config",
@@ -68,8 +68,25 @@ def config_argument(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=None,
         metavar="FILE",
-        help="the same",
+        help="the configuration (default: authz.yaml)",
     )
+
+
+def state_argument(parser: argparse.ArgumentParser) -> None:
+    """Let a command that only looks be told where `authz up` has its state."""
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="the state of `authz up` (default: .authz beside authz.yaml)",
+    )
+
+
+def os_words(error: Exception) -> str:
+    """Return what the system refused, without its number: `FILE: No such file or directory`."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def print_problems(problems: Sequence[Problem], *, as_json: bool = False) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from authz.cli.common import DONE, FAILED, WRONG, command, config_argument
+from authz.cli.common import DONE, FAILED, WRONG, command, config_argument, state_argument
 from authz.config.load import load
 from authz.doctor.finding import Finding, Severity, has_problems
 
@@ -41,8 +41,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help=f"an access token to look at, - for standard input (or {TOKEN}); may be repeated",
     )
     parser.add_argument(
-        "--envoy-admin", type=Path, metavar="PATH", help=f"Envoy's admin socket (default: {_ADMIN})"
+        "--envoy-admin",
+        type=Path,
+        metavar="PATH",
+        help=f"Envoy's admin socket (default: that of `authz up`, else {_ADMIN})",
     )
+    state_argument(parser)
     parser.add_argument(
         "--no-log-in",
         action="store_true",
@@ -53,6 +57,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Look, and print what was found."""
     from authz.doctor.run import Asked, examine  # noqa: PLC0415 - keeps other commands quick
+    from authz.local.reach import as_its_service  # noqa: PLC0415 - as above
+    from authz.local.state import State  # noqa: PLC0415 - as above
+    from authz.local.up import default_folder  # noqa: PLC0415 - as above
 
     try:
         tokens = tuple(_tokens(arguments.token_file))
@@ -62,14 +69,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"authz: --token-file: {words}", file=sys.stderr)
         return WRONG
     settings = load(arguments.config, os.environ)
+    folder = arguments.state or default_folder(arguments.config)
+    beside = State(folder.absolute()).socket("admin")
     asked = Asked(
         path=arguments.config,
-        admin=arguments.envoy_admin or _ADMIN,
+        admin=arguments.envoy_admin or (beside if beside.is_socket() else _ADMIN),
         admin_named=arguments.envoy_admin is not None,
         tokens=tokens,
         rehearse=not arguments.no_log_in,
     )
-    findings = asyncio.run(examine(settings, asked, os.environ))
+    findings = asyncio.run(examine(settings, asked, as_its_service(settings, os.environ, folder)))
     if arguments.json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:

@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from authz.cli.common import DONE, command, config_argument, print_problems
+from authz.cli.common import DONE, WRONG, command, config_argument, print_problems
 from authz.config.load import load
 
 _EXAMPLES = """\
@@ -34,6 +35,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the configuration, or write it."""
+    if arguments.fragment and arguments.output is not None:
+        print("authz: --fragment is printed, not written; use > FILE", file=sys.stderr)
+        return WRONG
     # Rendering needs envoy-data-plane, which the service does not have.
     from authz.envoy.render import Topology, fragment, render  # noqa: PLC0415 - said above
 

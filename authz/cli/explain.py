@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from authz.cli.common import DONE, FAILED, WRONG, command, config_argument
+from authz.cli.common import DONE, FAILED, WRONG, command, config_argument, os_words, state_argument
 from authz.config.load import load
 from authz.config.problems import quoted
 from authz.core.decision import Deny
@@ -50,6 +50,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("--line", action="store_true", help="a line of the log on standard input")
     parser.add_argument("--request-id", metavar="ID", help="of a line of --log")
     parser.add_argument("--log", type=Path, metavar="FILE", help="the decision log, as JSON")
+    state_argument(parser)
     parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
 
 
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         record = _line(arguments)
         token = "" if record is not None else _token(arguments.token_file)
     except (OSError, ValueError) as error:
-        print(f"authz: {error}", file=sys.stderr)
+        print(f"authz: {os_words(error)}", file=sys.stderr)
         return WRONG
     if record is not None:
         return _explain_line(record, as_json=arguments.json)
@@ -71,10 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"authz: --server is one of: {known}; --tool goes with tools/call", file=sys.stderr)
         return WRONG
     # The service's rooms take a while to load.
+    from authz.local.reach import as_its_service  # noqa: PLC0415 - said above
+    from authz.local.up import default_folder  # noqa: PLC0415 - said above
     from authz.server.explain import explain  # noqa: PLC0415 - said above
 
     request = http_request(server, method, arguments.tool, token, arguments.address)
-    found = asyncio.run(explain(settings, request, os.environ))
+    folder = arguments.state or default_folder(arguments.config)
+    env = as_its_service(settings, os.environ, folder)
+    found = asyncio.run(explain(settings, request, env))
     names = {"server": server.name}
     if arguments.tool is not None:
         names["tool"] = arguments.tool
@@ -118,16 +123,19 @@ def _token(name: str | None) -> str:
     """Return the token of a file, or of standard input.
 
     Raises:
-        OSError: where it cannot be read.
-        ValueError: where none is named, or it is no text.
+        ValueError: where none is named, it cannot be read, or it is no text.
     """
     if name is None:
         raise ValueError("name the token's file: --token-file FILE, or - for standard input")
-    if name == "-":
-        data = sys.stdin.buffer.read(_LONGEST + 1)
-    else:
-        with Path(name).open("rb") as file:
-            data = file.read(_LONGEST + 1)
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(_LONGEST + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_LONGEST + 1)
+    except OSError as error:
+        # Not the path: a token may have been pasted in its place.
+        raise ValueError(f"--token-file: {error.strerror}") from None
     if len(data) > _LONGEST or not data.isascii():
         raise ValueError("--token-file: that is no token")
     return data.decode("ascii").strip("\r\n")

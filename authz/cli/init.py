@@ -27,6 +27,7 @@ examples:
 
 What is there already stays as it is. docs/compose.md tells the rest.
 """
+_OTHER: Final = "it differs from what would be written now; remove it to have that"
 _FLAGS: Final = (
     *("domain", "user", "display_name", "email", "port", "bind", "funnel", "internal"),
     "login",
@@ -143,7 +144,7 @@ def _told(done: Written, answers: Answers) -> Iterator[str]:
     kept = [name for name, what in done.outcomes.items() if what is Outcome.KEPT]
     for name in kept:
         implied = name in done.stale
-        why = "authz.yaml implies another; --render renews it" if implied else "it was changed"
+        why = "authz.yaml implies another; --render renews it" if implied else _OTHER
         yield f"kept     {name}: {why}"
     if Outcome.WRITTEN not in done.outcomes.values():
         yield "Nothing was missing." if not kept else "Nothing was overwritten."

@@ -133,7 +133,11 @@ def _wanted(
     if client is None and len(people) <= 1:
         client = people[0] if people else _FIRST
     if client is None or (client not in people and not any_goes):
-        nobody = "none: no client of authz.yaml logs people in at the issuer itself"
+        nobody = (
+            "none: no client of authz.yaml logs people in at the issuer itself; add one there,"
+            " clients.NAME: {login: direct, redirect_uris: [http://127.0.0.1/callback]}, and at"
+            " Authelia what `authz authelia-config` then prints"
+        )
         raise ValueError(f"--client is one of: {', '.join(people) or nobody}")
     known = config.clients.get(client)
     if scopes is None:

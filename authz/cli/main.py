@@ -25,7 +25,7 @@ from authz.cli import (
     serve,
     up,
 )
-from authz.cli.common import FAILED, WRONG, Command, print_problems
+from authz.cli.common import FAILED, WRONG, Command, os_words, print_problems
 from authz.config.problems import ConfigErrors
 
 _COMMANDS: Final = (
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        print(f"authz: {error}", file=sys.stderr)
+        print(f"authz: {os_words(error)}", file=sys.stderr)
         return FAILED
 
 

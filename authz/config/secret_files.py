@@ -21,6 +21,9 @@ from authz.config.sealing_keys import sealing_lines
 REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
 _LONGEST: Final = 16 * 1024  # characters; an RSA key of 8192 bits has 6,400
 _LONGEST_LINE: Final = 4096
+_NO_FILE: Final = (
+    "make it, or write another path; `authz authelia-config --make-key` makes the private keys"
+)
 _WORLD: Final = stat.S_IROTH | stat.S_IWOTH
 
 
@@ -130,9 +133,8 @@ def _read(file: File) -> str:
             data = stream.read(_LONGEST + 1) if regular else None
         text = None if data is None else data.decode()
     except OSError as error:
-        raise WrongValueError(
-            f"the file cannot be read: {error.strerror}", "give it to this user"
-        ) from None
+        right = _NO_FILE if isinstance(error, FileNotFoundError) else "give it to this user"
+        raise WrongValueError(f"the file cannot be read: {error.strerror}", right) from None
     except UnicodeDecodeError:
         raise WrongValueError("the file holds something else than text", _ONE_LINE) from None
     if text is None:

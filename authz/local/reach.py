@@ -1,4 +1,4 @@
-"""Where revocations are written: authz.yaml's Redis, the environment's, or that of `authz up`.
+"""Where a deployment's Redis is: authz.yaml's, the environment's, or that of `authz up`.
 
 Law: it is the one that the service asks, found in the service's own order; nothing is made here.
 """
@@ -12,7 +12,7 @@ from authz.config.load import Settings
 from authz.ledger.redis import RedisOptions
 from authz.local.state import FAILED, SetupError, State
 from authz.local.valkey import USER
-from authz.server.redis_options import redis_options
+from authz.server.redis_options import PASSWORD_FILE, URL, USERNAME, redis_options
 
 # A person waits longer than a request does.
 _PATIENCE: Final = 5.0
@@ -48,3 +48,25 @@ def shared_redis(settings: Settings, env: Mapping[str, str], folder: Path) -> Re
     deployment = settings.config.redis.deployment
     url = f"unix://{state.socket('valkey')}"
     return RedisOptions(url, USER, password, deployment, timeout=_PATIENCE)
+
+
+def as_its_service(settings: Settings, env: Mapping[str, str], folder: Path) -> Mapping[str, str]:
+    """Return the environment as the service of a running `authz up` has it, or `env` as it is.
+
+    For commands that only look: where there is no Redis they say so themselves.
+
+    Args:
+        settings: of authz.yaml.
+        env: the environment.
+        folder: the state folder of `authz up`.
+    """
+    state = State(folder.absolute())
+    named = settings.config.redis.url is not None or URL in env
+    if named or not state.redis_password.is_file() or not state.socket("valkey").is_socket():
+        return env
+    return {
+        **env,
+        URL: f"unix://{state.socket('valkey')}",
+        USERNAME: USER,
+        PASSWORD_FILE: str(state.redis_password),
+    }
