@@ -49,7 +49,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 def test_every_command_line_of_the_readme_is_understood() -> None:
     """Each `authz …` line of a console block, and each in backticks with an option, parses."""
-    lines = re.findall(r"^\$ authz ([^#\n]+)", README, re.MULTILINE)
+    lines = re.findall(r"^\$ authz ([^#>\n]+)", README, re.MULTILINE)
     lines += re.findall(r"`authz ([a-z-]+ [^`]+)`", README)
     assert lines
     for line in lines:

@@ -396,7 +396,7 @@ def _check_scopes(case: _Case) -> None:
         raise Refused(Reason.INSUFFICIENT_SCOPE)
 
 
-# Steps 3b and 4 of design.md, in its order; the first that refuses gives the reason.
+# In this order; the first that refuses gives the reason.
 _CHECKS: Final[tuple[Callable[[_Case], None], ...]] = (
     _check_issuer,
     _check_kind,
