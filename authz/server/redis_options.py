@@ -22,8 +22,12 @@ def require_redis(settings: Settings, env: Mapping[str, str], file: Path) -> Non
     Asked of a process, not of the file: `authz up` brings a server of its own.
 
     Raises:
-        ConfigErrors: where neither authz.yaml (`file`) nor the environment names one.
+        ConfigErrors: where neither authz.yaml (`file`) nor the environment names one, or the
+            environment names what is none.
+        OSError: where the password file of the environment cannot be read.
     """
+    if URL in env:
+        _of_environment(env, settings.config.redis.deployment)
     config = settings.config
     if config.front_door is not None and config.redis.url is None and URL not in env:
         wrong = "is missing, and the front door keeps log-ins and step-ups in Redis"
@@ -38,15 +42,27 @@ def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | 
     `AUTHZ_REDIS_PASSWORD_FILE`.
 
     Raises:
+        ConfigErrors: where the environment names what is no Redis.
         OSError: where the password file cannot be read.
     """
     config = settings.config.redis
     if URL in env:
-        file = env.get(PASSWORD_FILE)
-        password = "" if file is None else Path(file).read_text("utf-8").rstrip("\r\n")
-        return RedisOptions(env[URL], env.get(USERNAME, ""), password, config.deployment)
+        return _of_environment(env, config.deployment)
     if config.url is None:
         return None
     secret = settings.secrets.redis_password
     password = "" if secret is None else secret.get_secret_value()
     return RedisOptions(config.url, config.username or "", password, config.deployment)
+
+
+def _of_environment(env: Mapping[str, str], deployment: str) -> RedisOptions:
+    file = env.get(PASSWORD_FILE)
+    password = "" if file is None else Path(file).read_text("utf-8").rstrip("\r\n")
+    try:
+        return RedisOptions(env[URL], env.get(USERNAME, ""), password, deployment)
+    except ValueError as error:
+        # Its words are fixed: the address, which may hold a password, is not in them.
+        right = "write for example redis://redis:6379/0"
+        raise ConfigErrors(
+            [Problem("the environment", 0, 0, URL, f"is wrong: {error}", right, Severity.ERROR)]
+        ) from None

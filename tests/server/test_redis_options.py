@@ -42,3 +42,14 @@ def test_a_front_door_needs_a_redis() -> None:
 def test_there_is_one(more: str, env: dict[str, str]) -> None:
     """A Redis may come from the file or from the environment; without a door none is needed."""
     require_redis(settings(more), env, FILE)
+
+
+@pytest.mark.parametrize("more", ["", DOOR], ids=["no front door", "front door"])
+def test_what_is_no_redis_is_said_at_the_start(more: str) -> None:
+    """An address in the environment that is none is told in words, without what it says."""
+    with pytest.raises(ConfigErrors) as caught:
+        require_redis(settings(more), {URL: "http://user:hidden@redis"}, FILE)
+
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.field) == ("the environment", URL)
+    assert "hidden" not in str(problem)
