@@ -1,11 +1,12 @@
-"""What a log-in leaves behind in a browser, whatever becomes of it.
+"""What a log-in leaves behind in browsers and in the log, whatever becomes of it.
 
 Law: no page stands at an address that holds a code or a state of Authelia's, since histories keep
 addresses; nothing of ours says them again; no address is given away as Referer.
+No line of the log holds what proves, binds or opens anything.
 """
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
@@ -136,5 +137,46 @@ def test_what_fits_into_no_cookie_is_told_in_place(play: Play) -> None:
         (page,) = await opened(client, await callback_of(client))
         assert page.status_code == 200
         assert page.headers["refresh"].startswith(f"0; url={CURSOR}?")
+
+    play(scene)
+
+
+# What must not be known of a request to Authelia: what it proves, binds or opens.
+HIDDEN = {
+    "code", "code_verifier", "code_challenge", "state", "nonce", "client_assertion", "token",
+    "refresh_token",
+}  # fmt: skip
+
+
+@pytest.mark.attack("Authelia's tokens, codes, secrets in logs, in Referer, in error pages")
+def test_no_secret_reaches_the_log_when_things_go_wrong(play: Play) -> None:
+    """Refused, away, broken, somebody else's: whatever goes wrong is told without its values."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found)
+        await client.register()
+        tokens = await client.tokens()
+        secrets = {client.client_id, client.state, client.verifier, *tokens.values()}
+        for error in (None, httpx.ConnectError("https://x/?code=s3cret"), KeyError("s3cret")):
+            callback = await callback_of(client)
+            secrets |= {value for name, value in parse_qsl(callback) if name in HIDDEN}
+            await found.browser().get(callback)  # another browser
+            await client.browser.get(callback.replace("iss=", "iss=x"))  # another issuer
+            found.upstream.fault = error
+            await client.browser.get(callback)
+            await client.refresh(tokens["refresh_token"])
+            await client.post("/revoke", token=tokens["access_token"])
+            found.upstream.fault = None
+            await client.exchange("c0de" * 10)
+            await client.refresh(f"authelia_rt_{'a' * 43}.{'b' * 43}")
+        for sent in found.upstream.sent:
+            form = parse_qsl(sent.content.decode())
+            secrets |= {value for name, value in form if name in HIDDEN}
+        log = found.log.getvalue()
+        events = {line["event"] for line in found.lines()}
+        assert {"log_in", "page", "crash"} <= events
+        assert len(secrets) > 30
+        for secret in (*filter(lambda each: len(str(each)) > 10, secrets), "s3cret", "authelia_"):
+            assert str(secret) not in log
 
     play(scene)
