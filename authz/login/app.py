@@ -21,7 +21,8 @@ from authz.login.attempts import TooManyError
 from authz.login.machines import PROGRAMS, program_problem
 from authz.login.pages import problems
 from authz.login.pages.rendering import request_id
-from authz.login.pages.visits import AWAY, NotDoneError, Parts, Problem
+from authz.login.pages.visits import AWAY, NotDoneError, Parts, Problem, aside
+from authz.login.paths import is_callback
 from authz.login.requests import REQUEST_ID
 from authz.telemetry.recorder import Recorder
 
@@ -29,6 +30,8 @@ from authz.telemetry.recorder import Recorder
 # for others. A body that never comes is one for ten seconds, and so is a wait for Authelia.
 EACH: Final = 128
 _AGAIN: Final = 5  # seconds
+# What ends a visit that may have been good: told away from its address, which holds a code.
+_ASIDE: Final = (AWAY, problems.BROKEN, problems.TOO_MANY)
 
 
 class App:
@@ -86,6 +89,8 @@ class App:
         problem, headers = self._problem(error)
         if request.scope["path"] in PROGRAMS:  # not `url`, which decodes a query of any bytes
             response = program_problem(problem)
+        elif problem in _ASIDE and is_callback(request.scope["path"]):
+            response = aside(self._parts, request, problem)
         else:
             response = self._parts.problem(request, problem)
         response.headers.update(headers)

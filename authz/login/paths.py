@@ -11,5 +11,11 @@ REVOKE: Final = "/revoke"
 REGISTER: Final = "/register"
 CONSENT: Final = "/authz/consent"
 CALLBACK: Final = "/authz/callback"
+BACK: Final = "/authz/back"
 METADATA: Final = "/.well-known/oauth-authorization-server"
 OPENID_METADATA: Final = "/.well-known/openid-configuration"
+
+
+def is_callback(path: str) -> bool:
+    """Tell whether Authelia's answers come here: an address with a code, which no page may have."""
+    return path.startswith("/authz/") and path.endswith("/callback")

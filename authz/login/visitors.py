@@ -4,9 +4,10 @@ Law: showing a page changes nothing and sets nothing but what ties its form to t
 click on our own page begins a transaction, and only the browser that clicked ends it.
 """
 
+import secrets
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,12 +27,13 @@ from authz.login.pages.browser import (
     read_form,
 )
 from authz.login.pages.rendering import Consent, redirect
-from authz.login.pages.visits import NOT_THIS_BROWSER, NotDoneError, Parts, aside
+from authz.login.pages.visits import GONE, NOT_THIS_BROWSER, NotDoneError, Parts, aside
 from authz.login.requests import address_of
-from authz.login.values import FrontClient, OAuthRefused
+from authz.login.values import OAuthRefused
 
 _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"
+_BACK: Final = "back"
 
 
 class Visitors:
@@ -49,6 +51,7 @@ class Visitors:
             Route(paths.AUTHORIZE, self.authorize, methods=["GET"]),
             Route(paths.CONSENT, self.consent, methods=["POST"]),
             Route(paths.CALLBACK, self.callback, methods=["GET"]),
+            Route(paths.BACK, self.back, methods=["GET"]),
         ]
 
     async def authorize(self, request: Request) -> Response:
@@ -75,7 +78,7 @@ class Visitors:
             raise NotDoneError(NOT_THIS_BROWSER) from error
         # Whatever is not the one word is no consent.
         if form.get("decision") != _APPROVE:
-            return self._leave(await self._door.deny(wish))
+            return self._leave(request, await self._door.deny(wish))
         self._pace(APPROVALS, request)
         try:
             approved = await self._door.approve(wish, address_of(request))
@@ -95,7 +98,7 @@ class Visitors:
         state, parameters, transaction = self._answer(request)
         try:
             ended = await self._door.come_back(transaction, parameters, address_of(request))
-            response = self._leave(ended)
+            response = self._leave(request, ended)
         except NotDoneError as error:
             if error.problem is problems.FOREIGN:
                 raise  # the true answer may still come
@@ -116,11 +119,28 @@ class Visitors:
         except NotThisBrowserError as error:
             raise NotDoneError(NOT_THIS_BROWSER) from error
 
-    def _leave(self, ended: Ended) -> Response:
+    async def back(self, request: Request) -> Response:
+        """Open the program of a private scheme that a log-in was for."""
+        try:
+            kept = self._parts.browser.take(request, request.query_params.get("of", ""), _BACK)
+        except NotThisBrowserError:
+            return self._parts.problem(request, GONE)
+        return self._parts.pages.go_back(kept["url"], kept["claim"])
+
+    def _leave(self, request: Request, ended: Ended) -> Response:
         if urlsplit(ended.url).scheme in ("http", "https"):
             return redirect(ended.url)
-        client: FrontClient = ended.client
-        return self._parts.pages.go_back(ended.url, client)
+        # A page has to stay here; not at the callback's address, which histories would keep.
+        name, claim = secrets.token_urlsafe(32), ended.client.title
+        response = redirect(f"{self._parts.origin}{paths.BACK}?{urlencode({'of': name})}")
+        try:
+            kept = {"url": ended.url, "claim": claim}
+            self._parts.browser.begin(response, name, kept, _BACK, request)
+        except TransactionTooLargeError:
+            # Its state is as long as can be, and of signs that take three in a URL: Authelia's
+            # code, which was used already, is less of a loss than the log-in.
+            return self._parts.pages.go_back(ended.url, claim)
+        return response
 
     def _pace(self, limit: Limit, request: Request) -> None:
         self._attempts.pace(limit, address_of(request))

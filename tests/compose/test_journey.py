@@ -31,7 +31,7 @@ def test_without_a_token_there_is_a_challenge(deployment: Deployment) -> None:
     assert answer.status_code == httpx.codes.UNAUTHORIZED
     assert f"{deployment.gateway}/.well-known/" in answer.headers["www-authenticate"]
     tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
-    assert tls is None or tls.version() == "TLSv1.3"
+    assert tls.version() == "TLSv1.3"
 
 
 def test_a_token_is_of_use_at_its_own_server_only(deployment: Deployment) -> None:

@@ -96,7 +96,7 @@ def _written(deployment: Deployment) -> None:
 
 
 def test_a_deployment_comes_back_as_a_whole(deployment: Deployment) -> None:
-    """`down` and `up` again: the log-in of before is still good, for nobody has lost anything."""
+    """Envoy, authz and Redis start again at once: the log-in of before is still good."""
     _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
     deployment.compose("restart", "-t", "5", "authz", "redis", "envoy")
     deployment.until_healthy("authz", "redis", "envoy")

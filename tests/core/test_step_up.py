@@ -148,6 +148,15 @@ def test_what_helps_nothing_is_not_offered(door: FrontDoor, rule: SecondFactor) 
     assert refused(principal(client_id="x"), door).step_up is None
 
 
+@pytest.mark.parametrize("too_old", [False, True])
+def test_without_a_front_door_it_is_words_alone(too_old: bool) -> None:
+    """There is no page to send anybody to: refused, with the reason and without a link."""
+    found = refused(principal(client_id="direct"), None, too_old=too_old)
+
+    reason = Reason.LOGIN_TOO_OLD if too_old else Reason.SECOND_FACTOR_REQUIRED
+    assert (found.reason, found.step_up) == (reason, None)
+
+
 def test_other_refusals_offer_none() -> None:
     """What is revoked is not mended by a step-up, though one is missing too."""
     rules = policy(server(Rule(second_factor=RECENT)), front_door=front_door())

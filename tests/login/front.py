@@ -70,12 +70,15 @@ class Upstream(httpx.AsyncBaseTransport):
         self._inner = httpx.ASGITransport(create_app(issuer))
         self.sent: list[httpx.Request] = []
         self.away = False
+        self.fault: Exception | None = None
         self.hold: asyncio.Event | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.sent.append(request)
         if self.hold is not None and request.url.path.endswith("/token"):
             await self.hold.wait()
+        if self.fault is not None:
+            raise self.fault
         if self.away:
             raise httpx.ConnectError("nobody answers")
         await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,7 +18,9 @@ from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_fiel
 from authz.ledger.keys import Keys as Names
 from authz.ledger.log_ins import LogIns
 from authz.ledger.records import Revocation
-from tests.demo.kit import ISSUER, JOHN
+from authz.login.front_door.blocks import Block
+from authz.login.values import FrontClient, LoggedIn
+from tests.demo.kit import BOB, ISSUER, JOHN, NOTES
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, bob, john
 
@@ -654,24 +656,77 @@ def test_what_the_operator_revoked_is_not_refreshed(
     play(scene)
 
 
-def test_a_refresh_looks_at_the_rules_of_now(play: Play) -> None:
-    """A blocked client, a server or scope that is gone, a second factor that was added."""
+class Changed:
+    """Find clients as ever, and say something else of them."""
+
+    def __init__(self, inner: Any, **changes: Any) -> None:
+        self._inner, self._changes = inner, changes
+
+    async def find(self, client_id: str) -> FrontClient:
+        found: FrontClient = await self._inner.find(client_id)
+        return replace(found, **self._changes)
+
+    def fetches(self, client_id: str) -> bool:
+        return bool(self._inner.fetches(client_id))
+
+
+async def block(found: Stage, what: str) -> None:
+    await found.built.means.blocks.block(Block(what, 1, "root", "test"))
+
+
+async def change(found: Stage, **changes: Any) -> None:
+    targets = found.built.means.targets._targets
+    targets["notes"] = replace(targets["notes"], **changes)
+
+
+async def say(found: Stage, **changes: Any) -> None:
+    means = found.built.means
+    object.__setattr__(means, "clients", Changed(means.clients, **changes))
+
+
+LATER: Mapping[str, Callable[[Stage, Client], Awaitable[None]]] = {
+    "the server has another URL": lambda found, _: change(found, resource=f"{GATEWAY}/other"),
+    "the server has no such scope": lambda found, _: change(found, scopes=frozenset()),
+    "the server wants a second factor": lambda found, _: change(found, two_factor=True),
+    "the client was blocked": lambda found, client: block(found, client.client_id),
+    "its name was blocked": lambda found, _: block(found, "dynamic/loopback"),
+    "the client has another name": lambda found, _: say(found, name="claude"),
+    "the client may not have the scope": lambda found, _: say(found, scopes=frozenset()),
+}
+
+
+@pytest.mark.parametrize("later", LATER)
+def test_a_refresh_looks_at_the_rules_of_now(play: Play, later: str) -> None:
+    """What was consented to is not had for ever: Authelia is not asked, and nothing is given."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found, resource=NOTES)
+        tokens = await client.tokens()
+        asked = len(found.upstream.calls("token"))
+        await LATER[later](found, client)
+        assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+        assert len(found.upstream.calls("token")) == asked
+
+    play(scene)
+
+
+def test_a_refresh_is_of_the_same_person(play: Play) -> None:
+    """Tokens of somebody else, whatever Authelia meant by them, end the grant."""
 
     async def scene(found: Stage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
-        asked = len(found.upstream.calls("token"))
-        targets = found.built.means.targets
-        target = targets._targets["files"]
-        for now in (
-            replace(target, resource="https://mcp.example.test/other"),
-            replace(target, scopes=frozenset()),
-        ):
-            targets._targets["files"] = now
-            assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
-        targets._targets["files"] = target
-        assert len(found.upstream.calls("token")) == asked
-        assert (await client.refresh(tokens["refresh_token"])).status_code == 200
+        upstream = found.built.means.upstream
+        refresh = upstream.refresh
+
+        async def other(**asked: Any) -> LoggedIn:
+            got = await refresh(**asked)
+            return replace(got, identity=replace(got.identity, subject=BOB))
+
+        upstream.refresh = other  # type: ignore[method-assign]  # Authelia, gone mad
+        assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
+        assert await found.built.means.grants.of(JOHN) == ()
+        assert await found.built.means.grants.of(BOB) == ()
 
     play(scene)
 

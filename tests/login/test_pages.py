@@ -79,7 +79,7 @@ def every_page() -> Mapping[str, Response]:
     return {
         "consent": consent(),
         "error": PAGES.error(403, "It did not work", "Try again.", "request-1"),
-        "go_back": PAGES.go_back("cursor://x/callback?code=1", CLIENT),
+        "go_back": PAGES.go_back("cursor://x/callback?code=1", CLIENT.title),
         "log_in": PAGES.page("log_in.html", {"form_token": "x"}, form_to=()),
     }
 
@@ -226,7 +226,7 @@ def test_trust(client: FrontClient, redirect_uri: str, trust: str) -> None:
 def test_hostile_title(title: str) -> None:
     """What a client calls itself is text of one line, as what it says, on every page."""
     hostile = replace(CLIENT, title=title, name=title)
-    for page in (consent(hostile), PAGES.go_back("cursor://x/y", hostile)):
+    for page in (consent(hostile), PAGES.go_back("cursor://x/y", hostile.title)):
         _harmless(text(page))
         assert "49" not in words(page)
     assert "It calls itself “" in words(consent(hostile))
@@ -311,17 +311,17 @@ def test_hosts_as_in_dns() -> None:
 def test_go_back_refuses(url: str) -> None:
     """No page leads to what a browser would run or read, or to what splits a header."""
     with pytest.raises(ValueError, match="no URL"):
-        PAGES.go_back(url, CLIENT)
+        PAGES.go_back(url, CLIENT.title)
 
 
 def test_go_back() -> None:
     """The page opens the application by itself, and by a link where it does not."""
     url = "cursor://anysphere.cursor-mcp/oauth/callback?code=a&state=b"
-    page = PAGES.go_back(url, CLIENT)
+    page = PAGES.go_back(url, CLIENT.title)
     assert page.headers["refresh"] == f"0; url={url}"
     assert f'href="{url.replace("&", "&amp;")}"' in text(page)
     assert "You are logged in" in words(page)
-    denied = PAGES.go_back("cursor://x/callback?error=access_denied&state=b", CLIENT)
+    denied = PAGES.go_back("cursor://x/callback?error=access_denied&state=b", CLIENT.title)
     assert "You are not logged in" in words(denied)
 
 

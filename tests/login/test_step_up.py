@@ -23,7 +23,7 @@ from authz.login.pages.step_up import (
 )
 from authz.login.pages.step_up import words as length
 from authz.login.pages.visits import Problem
-from authz.login.values import Identity
+from authz.login.values import Identity, LoggedIn
 from tests.demo.kit import BOB, ISSUER, JOHN, World
 from tests.login.pages_kit import (
     FROM_OUR_PAGE,
@@ -287,14 +287,35 @@ def test_ages() -> None:
     assert found == {1000: None, 1300: None, 1301: TOO_OLD, 939: TOO_OLD, 940: None}
 
 
-def test_each_missing_thing_has_its_page(pages: Gateway) -> None:
+PAGES = {
+    TOO_OLD: frozenset({"pwd", "kba", "otp", "mfa"}),
+    NO_CODE: frozenset({"pwd", "kba", "pop", "hwk", "mfa"}),
+    ONLY_PASSWORD: frozenset({"pwd", "kba"}),
+}
+
+
+@pytest.mark.parametrize("missing", PAGES, ids=lambda each: each.note)
+def test_each_missing_thing_has_its_page(
+    pages: Gateway, missing: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the proof falls short of the ticket nothing is recorded, and the page says of what."""
+    exchange = type(pages.stand.authelia).exchange
+
+    async def other(self: object, **asked: object) -> LoggedIn:
+        found: LoggedIn = await exchange(self, **asked)  # type: ignore[arg-type]  # as asked
+        age = 301 if missing is TOO_OLD else 0  # the code itself would have ended before
+        typed = int(pages.world.clock()) - age
+        identity = replace(found.identity, amr=PAGES[missing], auth_time=typed)
+        return replace(found, identity=identity)
+
     browser = pages.browser()
-    url = pages.begin(browser)
-    callback = pages.log_in(browser, url)
-    pages.world.clock.at += 301  # the person took too long
-    answer = pages.get(browser, callback)
-    assert answer.status_code == 303
+    callback = pages.log_in(browser, pages.begin(browser))
+    monkeypatch.setattr(type(pages.stand.authelia), "exchange", other)
+    page = ended(pages, browser, callback)
+    assert page.status_code == 403
+    assert missing.happened in words(page)
+    assert "Nothing was recorded" in words(page)
+    assert "/logout?rd=" in page.text
     assert not pages.records.kept
 
 

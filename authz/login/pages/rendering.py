@@ -176,14 +176,14 @@ class Pages:
         content = {"happened": happened, "do": do, "request_id": request_id, "link": link}
         return self.page("error.html", content, status=status)
 
-    def go_back(self, url: str, client: FrontClient) -> Response:
+    def go_back(self, url: str, claim: str) -> Response:
         """Return the page at the end of what a client of a private scheme began.
 
         A redirect would leave an empty window behind, since nothing is loaded from such a URL.
 
         Args:
             url: the client's redirect URI with the answer.
-            client: whose it is.
+            claim: what the client calls itself.
 
         Raises:
             ValueError: where it is no URL that a page may lead to.
@@ -192,7 +192,7 @@ class Pages:
         if not _URL.match(url) or not _SCHEME.match(scheme) or scheme in _NO_LINKS:
             raise ValueError("no URL to go back to")
         failed = "error" in parse_qs(urlsplit(url).query, keep_blank_values=True)
-        content = {"url": url, "claim": client.title, "failed": failed}
+        content = {"url": url, "claim": claim, "failed": failed}
         response = self.page("go_back.html", content)
         response.headers["Refresh"] = f"0; url={url}"
         return response

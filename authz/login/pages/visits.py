@@ -95,7 +95,7 @@ _REFUSED: Final = Problem(
     "Nothing was done. Try again once; if it stays, tell the people who run this gateway.",
     "Authelia refused",
 )
-_GONE: Final = Problem(
+GONE: Final = Problem(
     404,
     "There is nothing here any more",
     "You can close this page.",
@@ -289,7 +289,7 @@ def problem_route(parts: Parts) -> Route:
         try:
             kept = parts.browser.take(request, request.query_params.get("of", ""), _ASIDE)
         except NotThisBrowserError:
-            return parts.problem(request, _GONE)
+            return parts.problem(request, GONE)
         return parts.pages.error(
             kept["status"], kept["happened"], kept["do"], kept["request_id"], kept["link"]
         )
