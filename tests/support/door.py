@@ -26,13 +26,13 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
-from authz.setup.certificates import Paths, make
 from authz.demo.client import LogIn, Loopback2Transport, Storage
 from authz.demo.loopback import Network
 from authz.demo.person import Person
 from authz.demo.scene import Issuer
 from authz.demo.trail import headers, message
 from authz.local import deployment
+from authz.setup.certificates import Paths, make
 from tests.support.pages_with_names import knowing
 from tests.support.scene import RunningScene, running_scene
 
