@@ -1,6 +1,7 @@
-"""Render envoy/ from envoy/authz.yaml, or say with `--check` what is stale.
+"""Render envoy/ and docker-compose.yml, or say with `--check` what is stale.
 
-Law: the example in the repository is what `authz envoy-config` prints for the file beside it.
+Law: the example in envoy/ is what `authz envoy-config` prints for the file beside it, and
+docker-compose.yml is what `authz init deploy` writes, as it is read from here.
 """
 
 import sys
@@ -10,23 +11,29 @@ from typing import Final
 
 from authz.config.load import load
 from authz.envoy.render import Topology, render
+from authz.setup.answers import Answers
+from authz.setup.write import compose_text
 
-FOLDER: Final = Path(__file__).resolve().parent.parent / "envoy"
+ROOT: Final = Path(__file__).resolve().parent.parent
+FOLDER: Final = "envoy"
+COMPOSE: Final = "docker-compose.yml"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the files, or with `--check` exit with 1 where one is stale."""
-    settings = load(FOLDER / "authz.yaml", {}, secrets=False)
+    settings = load(ROOT / FOLDER / "authz.yaml", {}, secrets=False)
+    texts = {f"{FOLDER}/{name}": text for name, text in render(settings, Topology()).items()}
+    texts[COMPOSE] = compose_text(Answers("example.com"), "./deploy")
     stale = {
         name: text
-        for name, text in render(settings, Topology()).items()
-        if not (FOLDER / name).exists() or (FOLDER / name).read_text("utf-8") != text
+        for name, text in texts.items()
+        if not (ROOT / name).exists() or (ROOT / name).read_text("utf-8") != text
     }
     for name, text in stale.items():
         if "--check" in arguments:
-            print(f"envoy/{name} is stale: make example")
+            print(f"{name} is stale: make example")
         else:
-            (FOLDER / name).write_text(text, "utf-8")
+            (ROOT / name).write_text(text, "utf-8")
     return 1 if stale and "--check" in arguments else 0
 
 

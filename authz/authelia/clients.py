@@ -144,9 +144,20 @@ def _person(config: Config, name: str, client: rules.Client) -> Registered:
         "pkce_challenge_method": "S256",
         "token_endpoint_auth_method": "none",
         **signing_algorithms(config, servers),
-        **({"claims_policy": POLICY} if groups else {}),
+        **_claims_policy(config, client, groups=groups),
     }
     return Registered(values, notes)
+
+
+def assured_policy(word: str) -> str:
+    """Return the claims policy whose tokens say what their client's assurance says."""
+    return f"{POLICY}-{word}"
+
+
+def _claims_policy(config: Config, client: rules.Client, *, groups: bool) -> dict[str, object]:
+    if config.issuer.assurance_claim is not None and client.assurance is not None:
+        return {"claims_policy": assured_policy(client.assurance)}
+    return {"claims_policy": POLICY} if groups else {}
 
 
 def _machine(config: Config, name: str, client: rules.Client) -> Registered:

@@ -18,6 +18,7 @@ from authz.authelia.clients import (
     signed_with,
     signing_algorithms,
 )
+from authz.authelia.marker import custom_claims
 from authz.config.model import Config
 
 FRONT_DOOR: Final = "authz-front-door"
@@ -32,7 +33,9 @@ _POLICIES: Final = {
 _OURS: Final = (
     "As these two clients authz logs people in (front_door): Authelia asks for a second factor by",
     "the client's policy. Clients of the front door are not registered here. consent_mode is",
-    "implicit because authz asks for consent itself, each time.",
+    "implicit because authz asks for consent itself, each time. Authelia asks all the same where",
+    "offline_access is asked for (seen with 4.39.20), and these ask for it: people consent twice,",
+    "on a page of ours and on one of Authelia's.",
 )
 
 
@@ -73,7 +76,7 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
 def claims_policy(config: Config) -> dict[str, object]:
     """Return the claims policy of both."""
     groups = {"access_token": [GROUPS]} if asks_groups(config, config.servers) else {}
-    return {"id_token": [ACCOUNT], **groups}
+    return {"id_token": [ACCOUNT], **groups, **custom_claims(config)}
 
 
 def _scopes(config: Config) -> list[str]:

@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
+from authz.authelia import marker
 from authz.authelia.clients import (
     GROUPS,
     POLICY,
@@ -95,7 +97,11 @@ def implied(
         }
         notes[*_OIDC, "cors"] = _CORS
     used = {client.values.get("claims_policy") for client in clients}
-    policies = {FRONT_DOOR: claims_policy(config), POLICY: {"access_token": [GROUPS]}}
+    policies = {
+        FRONT_DOOR: claims_policy(config),
+        POLICY: {"access_token": [GROUPS], **marker.custom_claims(config)},
+        **marker.policies(config),
+    }
     if named := {name: policy for name, policy in policies.items() if name in used}:
         oidc["claims_policies"] = named
         notes[*_OIDC, "claims_policies"] = tuple(_about_claims(config, used))
@@ -108,6 +114,9 @@ def implied(
             at = (*_OIDC, "clients", index)
             notes[(*at, member) if member else at] = lines
     values: dict[str, object] = {"identity_providers": {"oidc": oidc}}
+    if constants := marker.definitions(config):
+        values["definitions"] = {"user_attributes": constants}
+        notes["definitions",] = marker.ABOUT
     if any(client.assurance == "totp" for client in config.clients.values()):
         values |= {"webauthn": {"disable": True}, "duo_api": {"disable": True}}
         notes["webauthn",] = _ONLY_TOTP
@@ -118,17 +127,34 @@ def _scopes(config: Config, clients: list[Registered]) -> dict[str, object]:
     """Return the definition of every scope that a client may have and Authelia does not define.
 
     A scope of a server that asks for groups brings them along: clients ask for the scopes that a
-    challenge names, and `groups` is none of them.
+    challenge names, and `groups` is none of them. So does one whose rule a marker may answer.
     """
-    bringing = {scope for server in config.servers.values() for scope in _bringing(server)}
+    brought = _brought(config)
     named: dict[str, object] = {}
     for client in clients:
         scopes = client.values["scopes"]
         assert isinstance(scopes, list)
         for scope in scopes:
-            if scope not in _STANDARD and _DEFINABLE.match(scope):
-                named[scope] = {"claims": [GROUPS] if scope in bringing else []}
+            if _definable(scope):
+                named[scope] = {"claims": brought.get(scope, [])}
     return named
+
+
+def _brought(config: Config) -> Mapping[str, list[str]]:
+    """Return the claims that scopes bring, by scope."""
+    claim = marker.claim_of(config)
+    brought: dict[str, list[str]] = {}
+    for server in config.servers.values():
+        for scope in _bringing(server):
+            brought.setdefault(scope, []).append(GROUPS)
+        if claim is not None:
+            for scope in chain.from_iterable(marker.bringing(server)):
+                brought.setdefault(scope, []).append(claim)
+    return {scope: list(dict.fromkeys(claims)) for scope, claims in brought.items()}
+
+
+def _definable(scope: str) -> bool:
+    return scope not in _STANDARD and _DEFINABLE.match(scope) is not None
 
 
 def _bringing(server: Server) -> Iterator[str]:
@@ -142,7 +168,23 @@ def _about_claims(config: Config, used: AbstractSet[object]) -> Iterator[str]:
     if FRONT_DOOR in used:
         yield f"{ACCOUNT} is put into ID tokens, so that a page says whose account it is about."
     if asks_groups(config, config.servers):
-        yield from _about_groups(config, direct=POLICY in used)
+        yield from _about_groups(config, direct=not used.isdisjoint(_direct_policies(config)))
+    claim = marker.claim_of(config)
+    if claim is not None:
+        yield from _about_marker(config, claim)
+
+
+def _direct_policies(config: Config) -> frozenset[str]:
+    return frozenset({POLICY, *marker.policies(config)})
+
+
+def _about_marker(config: Config, claim: str) -> Iterator[str]:
+    yield f"{claim} is put into signed access tokens of clients with an assurance,"
+    yield "where a scope that brings it was granted; the other policies only know of it."
+    for name, server in config.servers.items():
+        if not all(any(map(_definable, scopes)) for scopes in marker.bringing(server)):
+            yield f"The server {name} asks for a second factor where no scope can bring the claim:"
+            yield f"write one into servers.{name}.scopes, for example mcp:{name}."
 
 
 def _about_groups(config: Config, *, direct: bool) -> Iterator[str]:

@@ -183,4 +183,5 @@ def _client(config: Config, name: str, client: rules.Client) -> KnownClient:
         assurance=_ASSURANCES[client.assurance],
         direct=config.front_door is not None
         and (client.machine or (client.login or config.login) == "direct"),
+        marker=None if config.issuer.assurance_claim is None else client.assurance,
     )

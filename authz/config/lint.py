@@ -71,6 +71,7 @@ def _listeners(config: Config) -> Iterator[Fault]:
         (("gateway", "listen"), config.gateway.listen),
         (("gateway", "http_listen"), config.gateway.http_listen),
         (("telemetry", "metrics"), config.telemetry.metrics),
+        (("telemetry", "pages_metrics"), config.telemetry.pages_metrics),
         *((("service", "check"), at) for at in _checks(config)),
     ]
     if config.front_door is not None:

@@ -128,6 +128,20 @@ def _groups_of_opaque(config: Config) -> Iterator[Fault]:
             )
 
 
+def _marker_of_nobody(config: Config) -> Iterator[Fault]:
+    path: Path = ("issuer", "assurance_claim")
+    if config.issuer.assurance_claim is not None and not any(
+        client.assurance is not None for client in config.direct.values()
+    ):
+        yield Fault(
+            path,
+            "no direct client has an assurance, and without one the claim proves nothing",
+            "leave it out, or write assurance: two_factor at a client of login: direct",
+            Severity.WARNING,
+            reads=(("clients",),),
+        )
+
+
 CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _credentials,
     _ages,
@@ -135,4 +149,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _asked_in_vain,
     _no_kind_left,
     _groups_of_opaque,
+    _marker_of_nobody,
 )

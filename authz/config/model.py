@@ -121,6 +121,12 @@ class Issuer(Section):
     introspection: Introspection | None = field(
         "How the issuer is asked about tokens; left out, opaque tokens are refused.", None
     )
+    assurance_claim: Annotated[str, scalars.ASSURANCE_CLAIM] | None = field(
+        "The claim of a signed token that must say what its client's `assurance` says, or that "
+        "does not count. It is needed besides the assurance, never instead; `authz "
+        "authelia-config` prints what puts it there. Left out: the assurance alone counts.",
+        None,
+    )
 
 
 class FrontDoor(Section):
@@ -242,6 +248,9 @@ class Telemetry(Section):
 
     metrics: Annotated[Tcp, scalars.METRICS] = field(
         "Where /metrics, /healthz and /readyz are served.", "127.0.0.1:9464"
+    )
+    pages_metrics: Annotated[Tcp, scalars.METRICS] | None = field(
+        "The same for `authz pages`; left out, it serves none.", None
     )
     log: Literal["auto", "json", "text"] = field(
         "One JSON line per decision, or lines for people; `auto`: text on a terminal.", "auto"

@@ -7,6 +7,7 @@ file would look right. A rule that only something outside of this file could mee
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from authz.config.compile import kinds
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity, listed, quoted
 from authz.config.rules import Client, SecondFactor
@@ -120,25 +121,35 @@ def _one_has(clients: list[Client], needed: set[str]) -> bool:
 def _second_factors(config: Config) -> Iterator[Fault]:
     for name, server in config.servers.items():
         path: Path = ("servers", name)
-        yield from _factor_at(config, (*path, "second_factor"), server.second_factor)
+        accepted = kinds(config, server)
+        factor = server.second_factor
+        yield from _factor_at(config, (*path, "second_factor"), factor, accepted)
         for pattern, tool in (server.tools or {}).items():
             inner = (*path, "tools", pattern, "second_factor")
-            yield from _factor_at(config, inner, tool.second_factor)
+            left = accepted.intersection(tool.tokens or accepted)
+            yield from _factor_at(config, inner, tool.second_factor, left)
 
 
-def _factor_at(config: Config, path: Path, rule: SecondFactor | None) -> Iterator[Fault]:
-    """Check one rule: whether anything that it accepts could come."""
+def _factor_at(
+    config: Config, path: Path, rule: SecondFactor | None, tokens: frozenset[str]
+) -> Iterator[Fault]:
+    """Check one rule: whether anything that it accepts could come, with these kinds of tokens."""
     if rule is None:
         return
     answers = _ANSWERS[rule.method]
     declared = any(client.assurance in answers for client in config.named.values())
+    # A marker is a signed claim: no declaration counts where every token is opaque.
+    marked = config.issuer.assurance_claim is None or "jwt" in tokens
+    unmarked = declared and not marked and "client" in rule.evidence
     steps_up = config.front_door is not None and config.front_door.step_up != "off"
     could = {
         "login": config.logs_in,
         "step_up": steps_up,
-        "client": declared and rule.max_login_age is None,
+        "client": declared and marked and rule.max_login_age is None,
     }
     if any(could.get(evidence) for evidence in rule.evidence):
+        if unmarked:
+            yield Fault(path, *_UNMARKED, Severity.WARNING, reads=_READS_MARKER)
         if rule.max_login_age is not None and "step_up" in rule.evidence and not steps_up:
             yield Fault(
                 (*path, "max_login_age"), *_NO_NEWER, Severity.WARNING, reads=_READS_FRONT_DOOR
@@ -147,11 +158,16 @@ def _factor_at(config: Config, path: Path, rule: SecondFactor | None) -> Iterato
     left = {"token", "step_up"}.intersection(rule.evidence)
     if left:
         outside = _NOBODY if config.front_door is None else _OFF
-        yield Fault(path, *outside, Severity.WARNING, reads=(*_READS_CLIENTS, *_READS_FRONT_DOOR))
+        reads = (*_READS_CLIENTS, *_READS_FRONT_DOOR)
+        if unmarked:
+            outside, reads = _UNMARKED, _READS_MARKER
+        yield Fault(path, *outside, Severity.WARNING, reads=reads)
     elif "client" not in rule.evidence:
         yield Fault((*path, "evidence"), *_NO_LOGIN)
     elif rule.max_login_age is not None:
         yield Fault((*path, "max_login_age"), *_NO_AGE)
+    elif unmarked:
+        yield Fault((*path, "evidence"), *_UNMARKED, reads=_READS_MARKER)
     else:
         yield Fault(
             (*path, "evidence"),
@@ -162,6 +178,15 @@ def _factor_at(config: Config, path: Path, rule: SecondFactor | None) -> Iterato
 
 
 _READS_FRONT_DOOR: Final[tuple[Path, ...]] = (("front_door",), ("issuer", "login"))
+_READS_MARKER: Final[tuple[Path, ...]] = (
+    ("issuer", "assurance_claim"),
+    ("issuer", "introspection"),
+    ("servers",),
+)
+_UNMARKED: Final = (
+    "only opaque tokens are accepted here, and none has the signed issuer.assurance_claim",
+    "accept jwt here, or leave client out of the evidence",
+)
 _NOBODY: Final = (
     "no client's assurance answers it, Authelia's tokens never do, and there is no front door",
     "write front_door, or an assurance at a client without max_login_age, or expect refusals only",

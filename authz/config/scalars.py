@@ -178,6 +178,33 @@ LIMIT_NAME: Final = Notation(
 DEPLOYMENT: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,31}", "authz")
 # RFC 6749, section 3.3: NQCHAR.
 SCOPE: Final = Notation("a scope", r"[\x21\x23-\x5b\x5d-\x7e]{1,128}", "mcp:files")
+# What RFC 7519, RFC 9068, RFC 7662, OpenID Connect and Authelia have given a meaning to already.
+_REGISTERED: Final = frozenset({
+    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "typ", "sid", "azp", "act", "may_act",
+    "cnf", "events", "nonce", "auth_time", "acr", "amr", "at_hash", "c_hash", "s_hash", "rat",
+    "scope", "scp", "client_id", "active", "username", "token_type", "token_use",
+    "token_introspection", "ext", "groups", "roles", "entitlements", "name", "given_name",
+    "family_name", "middle_name", "nickname", "preferred_username", "profile", "picture",
+    "website", "email", "email_verified", "alt_emails", "gender", "birthdate", "zoneinfo",
+    "locale", "phone_number", "phone_number_verified", "address", "updated_at",
+})  # fmt: skip
+
+
+def _unregistered(text: str) -> str:
+    if text in _REGISTERED:
+        raise WrongValueError(
+            f"{shown(text)} means something else already", "write for example mcp_assurance"
+        )
+    return text
+
+
+ASSURANCE_CLAIM: Final = Notation(
+    "a claim name of letters, digits, _ . : / and -",
+    r"[A-Za-z][A-Za-z0-9_.:/-]{0,127}",
+    "mcp_assurance",
+    _unregistered,
+    bounds=", none that has a meaning already",
+)
 # No control characters: a group stands in a header for the upstream.
 GROUP: Final = Notation("a group", r"[^\x00-\x1f\x7f]{1,128}", "staff")
 USER_NAME: Final = Notation("a user name", r"[\x21-\x7e]{1,128}", "authz", secret=True)

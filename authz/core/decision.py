@@ -419,7 +419,22 @@ def _proofs(case: _Case) -> Iterator[Proof]:
     # What the issuer guarantees of a client holds for tokens that are signed for it: at the front
     # door a client goes by a name of ours, and the issuer knows nothing of it.
     if log_in is None and known is not None and known.assurance is not Method.NONE:
+        yield from _declared(principal, known)
+
+
+def _declared(principal: Principal, known: KnownClient) -> Iterator[Proof]:
+    """Yield what the operator declares, where the token bears the declaration out."""
+    if not lacks_marker(principal, known):
         yield Proof(Evidence.CLIENT, known.assurance, None)
+
+
+def lacks_marker(principal: Principal, known: KnownClient) -> bool:
+    """Tell whether a declaration counts for nothing because the token's signed marker is not it.
+
+    The marker is asked for besides a declaration and never stands in for one; an opaque token has
+    no signed claim at all.
+    """
+    return known.marker is not None and (principal.opaque or principal.marker != known.marker)
 
 
 def _unmet(case: _Case, now: float) -> tuple[SecondFactor, ...]:

@@ -109,6 +109,8 @@ class KnownClient:
         assurance: what the issuer guarantees of the log-ins of its people; Method.NONE as a rule.
         direct: whether it gets its tokens from the issuer itself, and never at the front door:
             a client of `login: direct`, or a machine. Looked at where there is a front door.
+        marker: what a token's marker claim must say besides, or the assurance does not count for
+            it; None where no marker is asked for.
     """
 
     client_id: str
@@ -116,6 +118,7 @@ class KnownClient:
     machine: bool = False
     assurance: Method = Method.NONE
     direct: bool = False
+    marker: str | None = None
 
 
 # How the front door begins the name of a client that nobody configured; it is followed by the host

@@ -72,6 +72,8 @@ class Principal:
         log_in: what the front door recorded; None for a token that is not of it.
         signed_for: the signed `client_id` claim of a token of the front door; empty for others,
             whose client_id it is.
+        marker: the signed claim that authz.yaml names as `issuer.assurance_claim`; None where the
+            token has none, where it is opaque, or where no such claim is named.
     """
 
     issuer: str
@@ -90,6 +92,7 @@ class Principal:
     confirmed_at: float | None = None
     log_in: LogIn | None = None
     signed_for: str = ""
+    marker: str | None = None
 
     @property
     def grant(self) -> str:

@@ -184,9 +184,11 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
     ),
     Reason.SECOND_FACTOR_REQUIRED: Remedy(
         "A second factor is asked for, and nothing that is accepted as evidence proves one.",
-        f"authorization_policy: two_factor in {_ENTRY}, and then say so as the client's assurance",
+        f"authorization_policy: two_factor in {_ENTRY}, and then say so as the client's "
+        "assurance; where a signed claim is asked for besides, have Authelia put it into the token",
         (
             "clients.<client>.assurance",
+            "issuer.assurance_claim",
             "servers.<server>.second_factor",
             "servers.<server>.tools.<pattern>.second_factor",
         ),

@@ -13,9 +13,9 @@ from typing import Final
 from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.core import audience
-from authz.core.decision import Call, Deny, authorize
+from authz.core.decision import Call, Deny, authorize, lacks_marker
 from authz.core.ledger import Unavailable
-from authz.core.policy import Policy, Server
+from authz.core.policy import KnownClient, Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
@@ -96,7 +96,9 @@ async def examine(
 
 def _rules(settings: Settings) -> ClaimRules:
     issuer = settings.config.issuer
-    return ClaimRules(issuer.url, int(issuer.leeway), int(issuer.max_lifetime))
+    return ClaimRules(
+        issuer.url, int(issuer.leeway), int(issuer.max_lifetime), issuer.assurance_claim
+    )
 
 
 async def _verified(
@@ -178,11 +180,12 @@ def _server(principal: Principal, policy: Policy, server: Server, now: float) ->
     if not audience.names(principal.audience, server.resource):
         return note(PART, "other_audience", f"{server.name}: it was made for another server")
     request = HttpRequest("GET", "", {}, b"", {"server": server.name}, "", "")
+    known = policy.clients.get(principal.client_id)
     decision = authorize(Call(server, request, ""), principal, policy, now)
     if not isinstance(decision, Deny):
         if decision.query.step_up is not None:
             words = f"{server.name}: it would do after a step-up"
-            return problem(PART, "second_factor", words, _second_factor(principal))
+            return problem(PART, "second_factor", words, _second_factor(principal, known))
         return ok(PART, "admitted", f"{server.name}: it would do")
     diagnosis, words, mend = _why(decision, principal, policy, server)
     return problem(PART, diagnosis, f"{server.name}: {words}", mend)
@@ -221,7 +224,7 @@ def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Ro
             f"machine: true at the client, and its name at servers.{server.name}.machines",
         ),
         Reason.SECOND_FACTOR_REQUIRED: Row(
-            "second_factor", "no second factor is proved", _second_factor(principal)
+            "second_factor", "no second factor is proved", _second_factor(principal, known)
         ),
         Reason.TOKEN_OPAQUE: REASONS[Reason.TOKEN_OPAQUE],
         Reason.TOKEN_SIGNED: Row(
@@ -232,7 +235,12 @@ def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Ro
     )
 
 
-def _second_factor(principal: Principal) -> str:
+def _second_factor(principal: Principal, known: KnownClient | None) -> str:
+    if known is not None and lacks_marker(principal, known):
+        return (
+            f"have Authelia sign {quoted(known.marker or '')} into the claim that "
+            "issuer.assurance_claim names (`authz authelia-config` prints it), then log in again"
+        )
     return (
         f"authorization_policy: two_factor in {CLIENT}, and then assurance: two_factor at "
         f"clients.{principal.client_id} in authz.yaml"

@@ -1,1 +1,1 @@
-"""Log-ins of people: so far from a terminal (`authz login`)."""
+"""Log-ins of people: the front door, the step-up and their pages; and one from a terminal."""

@@ -1,23 +1,34 @@
 """The pages as one ASGI application: routes, and what becomes of whatever goes wrong in them.
 
 Law: no exception leaves it, and no page, header or log line tells what one says; what is not a
-route is not there.
+route is not there. What one network has under way is bounded, so that none holds all there is.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz.core.ledger import Unavailable
-from authz.login import problems
-from authz.login.pages import request_id
+from authz.core.limits import network
+from authz.login.attempts import TooManyError
+from authz.login.machines import PROGRAMS, program_problem
+from authz.login.pages import problems
+from authz.login.pages.rendering import request_id
+from authz.login.pages.visits import AWAY, NotDoneError, Parts, Problem
 from authz.login.requests import REQUEST_ID
-from authz.login.visitors import TooManyError
-from authz.login.visits import AWAY, NotDoneError, Parts
 from authz.telemetry.recorder import Recorder
+
+# Requests under way from one address, of the 512 that the server takes (`serve`): the others are
+# for others. A body that never comes is one for ten seconds, and so is a wait for Authelia.
+EACH: Final = 128
+_AGAIN: Final = 5  # seconds
 
 
 class App:
@@ -27,6 +38,7 @@ class App:
         """Take the routes, what shows problems, and where defects are recorded."""
         self._parts = parts
         self._recorder = recorder
+        self._under_way = Counter[str]()
         # No redirects to paths with or without a slash: they would be made of the Host header.
         self._router: ASGIApp = Router(routes, redirect_slashes=False, default=self._missing)
 
@@ -36,6 +48,7 @@ class App:
             return
         request = Request(scope)
         REQUEST_ID.set(request_id(request))
+        scope["app"] = self  # with it, a route raises what it would answer in words of its own
         begun = False
 
         async def sending(message: Message) -> None:
@@ -44,25 +57,53 @@ class App:
             await send(message)
 
         try:
-            await self._router(scope, receive, sending)
+            with self._counted(request):
+                await self._router(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the law above
             response = self._explain(request, error)
             if not begun:
                 await response(scope, receive, send)
 
+    @contextmanager
+    def _counted(self, request: Request) -> Iterator[None]:
+        """Count a request while it is under way.
+
+        Raises:
+            TooManyError: where its network has too many.
+        """
+        whose = network(request.headers.get("x-forwarded-for", ""))
+        if self._under_way[whose] >= EACH:
+            raise TooManyError(_AGAIN)
+        self._under_way[whose] += 1
+        try:
+            yield
+        finally:
+            self._under_way[whose] -= 1
+            if not self._under_way[whose]:
+                del self._under_way[whose]
+
     def _explain(self, request: Request, error: Exception) -> Response:
+        problem, headers = self._problem(error)
+        if request.scope["path"] in PROGRAMS:  # not `url`, which decodes a query of any bytes
+            response = program_problem(problem)
+        else:
+            response = self._parts.problem(request, problem)
+        response.headers.update(headers)
+        return response
+
+    def _problem(self, error: Exception) -> tuple[Problem, Mapping[str, str]]:
         match error:
             case NotDoneError():
-                return self._parts.problem(request, error.problem)
+                return error.problem, {}
             case TooManyError():
-                response = self._parts.problem(request, problems.TOO_MANY)
-                response.headers["Retry-After"] = str(error.seconds)
-                return response
+                return problems.TOO_MANY, {"Retry-After": str(error.seconds)}
+            case HTTPException(status_code=405):
+                return problems.NOT_THIS_WAY, error.headers or {}
             case Unavailable():
                 self._recorder.fault(error.dependency, error.detail)
-                return self._parts.problem(request, AWAY)
+                return AWAY, {}
         self._recorder.crash(error)
-        return self._parts.problem(request, problems.BROKEN)
+        return problems.BROKEN, {}
 
     async def _missing(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._parts.problem(Request(scope), problems.NOT_FOUND)

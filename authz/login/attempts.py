@@ -1,24 +1,48 @@
-"""How often one address may ask for what costs others something: pages, and requests to Authelia.
+"""How often one address, or one person, may ask for what costs others something.
 
 Law: memory is bounded, and who is told to wait is told so for the sake of nobody else: the address
-of a neighbour in another network waits for nothing.
+of a neighbour in another network waits for nothing, nor does another person.
 
-Codes and refresh tokens are not paced here. One that is not good costs a look into Redis or at its
-seal, never Authelia; and a pace at the token endpoint would hold up whoever shares an address with
-a guesser, which is everybody whose client is a company's server.
+At the token endpoint no address is paced. A code or refresh token that is not good costs a look
+into Redis or at its seal, never Authelia; and a pace would hold up whoever shares an address with a
+guesser, which is everybody whose client is a company's server. What is good is somebody's: it is
+paced by person or grant.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
-from authz.core.limits import Limit, Per, Take, bucket_id
+from authz.core.limits import Limit, Per, Take, bucket_id, digest
 from authz.ledger.memory import Buckets
 
-# Each may make us fetch a client's document.
+# Each looks into Redis.
 PAGES: Final = Limit("login-pages", Per.ADDRESS, quota=120, window=60)
-# Each is a request pushed to Authelia, and at most one failure that it counts.
+# Each holds one of the few places for fetching documents, for seconds where its host wants that.
+DOCUMENTS: Final = Limit("login-documents", Per.ADDRESS, quota=12, window=60)
+# Each is a request pushed to Authelia, and at most one failure that it counts: log-ins, step-ups
+# and looks at one's own log-ins together.
 APPROVALS: Final = Limit("login-approvals", Per.ADDRESS, quota=20, window=60)
+# Of one grant, so that a client that does not stop holds up no other of its person. Each is a call
+# of Authelia, and a record in Redis; a client refreshes once an hour or so.
+REFRESHES: Final = Limit("login-refreshes", Per.USER, quota=20, window=60)
+# Each leaves in Redis what remembers its code for as long as its tokens may live; a person has a
+# hundred grants at most.
+LOG_INS: Final = Limit("login-log-ins", Per.USER, quota=120, window=3600)
 _LARGEST: Final = 20_000
+
+
+class TooManyError(Exception):
+    """Say that an address has to wait.
+
+    Attributes:
+        seconds: how long.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        """Keep how long."""
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class Attempts:
@@ -26,10 +50,28 @@ class Attempts:
 
     def __init__(self, clock: Callable[[], float], largest: int = _LARGEST) -> None:
         """Begin with nobody counted; `clock` gives seconds since the epoch."""
-        self._buckets = Buckets(largest)
+        # One for each limit: who comes from a flood of addresses pushes out no person's.
+        self._buckets = defaultdict[str, Buckets](lambda: Buckets(largest))
         self._clock = clock
 
     def take(self, limit: Limit, address: str) -> int:
         """Count an attempt; return the seconds to wait where it is one too many, else 0."""
-        one = Take(bucket_id(limit, None, address), limit)
-        return self._buckets.take((one,), int(self._clock() * 1000)).retry_after
+        return self._take(bucket_id(limit, None, address), limit)
+
+    def take_of(self, limit: Limit, whose: str) -> int:
+        """Count an attempt of a person's, or with a grant, as `take` does an address's."""
+        return self._take(digest(whose), limit)
+
+    def pace(self, limit: Limit, address: str) -> None:
+        """Count an attempt.
+
+        Raises:
+            TooManyError: where it is one too many.
+        """
+        seconds = self.take(limit, address)
+        if seconds:
+            raise TooManyError(seconds)
+
+    def _take(self, bucket: str, limit: Limit) -> int:
+        now = int(self._clock() * 1000)
+        return self._buckets[limit.name].take((Take(bucket, limit),), now).retry_after

@@ -8,10 +8,12 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import httpx
 
+from authz.config import urls
 from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
@@ -20,30 +22,30 @@ from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revoking import MARGIN
-from authz.login import own_log_ins, step_up
 from authz.login.app import App
-from authz.login.attempts import Attempts
-from authz.login.blocks import Blocks
-from authz.login.browser import Browser
-from authz.login.documents import Documents
-from authz.login.fetching import Fetcher, SystemResolver
-from authz.login.front_door import FrontDoor
-from authz.login.grants import Grants
-from authz.login.grants_of import OwnGrantsOf
-from authz.login.id_token import Proofs
+from authz.login.attempts import APPROVALS, Attempts
+from authz.login.authelia.id_token import Proofs
+from authz.login.authelia.upstream import Authelia, OurClient
+from authz.login.clients.documents import Documents
+from authz.login.clients.fetching import Fetcher, SystemResolver
+from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
+from authz.login.clients.registration import Registrations
+from authz.login.clients.registry import Clients
+from authz.login.front_door.blocks import Blocks
+from authz.login.front_door.flow import FrontDoor
+from authz.login.front_door.grants import Grants
+from authz.login.front_door.grants_of import OwnGrantsOf
+from authz.login.front_door.means import Means
+from authz.login.front_door.refreshing import Refreshing
+from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.targets import Targets
 from authz.login.machines import Machines
-from authz.login.means import Means
-from authz.login.pages import Pages
-from authz.login.redirects import RedirectRules
-from authz.login.refreshing import Refreshing
-from authz.login.registration import Registrations
-from authz.login.registry import Clients
+from authz.login.pages import own_log_ins, step_up
+from authz.login.pages.browser import Browser
+from authz.login.pages.rendering import Pages
+from authz.login.pages.visits import Parts
 from authz.login.requests import REQUEST_ID, address_of
-from authz.login.store import Codes, Refreshes, States
-from authz.login.targets import Targets
-from authz.login.upstream import Authelia, OurClient
 from authz.login.visitors import Visitors
-from authz.login.visits import Parts
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt
@@ -94,7 +96,12 @@ class Built:
         self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
         self._upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
-        rules = RedirectRules(frozenset(section.private_redirect_uris))
+        ours = frozenset(urls.split(each).host for each in (url, issuer.url))
+        rules = RedirectRules(
+            frozenset(section.private_redirect_uris),
+            # On one machine, for a trial, the programs are there too.
+            frozenset(host for host in ours if redirect_host(f"https://{host}") != LOOPBACK),
+        )
         hosts = section.metadata_hosts
         self._documents = Documents(
             Fetcher(self._resolver), rules, None if hosts is None else tuple(hosts)
@@ -125,6 +132,7 @@ class Built:
             ),
             blocks=Blocks(command, keys),
             log_ins=LogIns(command, keys),
+            attempts=Attempts(clock),
             grant_max_age=max_age,
             clock=clock,
             tell=self._tell,
@@ -152,6 +160,7 @@ class Built:
 
     def _app(self, sealer: Sealer) -> App:
         config, means = self._settings.config, self.means
+        attempts = means.attempts
         parts = Parts(
             origin=means.url,
             issuer=config.issuer.url,
@@ -160,10 +169,12 @@ class Built:
             upstream=self._upstream,
             used=self._used,
             address=address_of,
+            pace=partial(attempts.pace, APPROVALS),
             clock=means.clock,
             note=self._note,
+            tell=self._tell,
         )
-        visitors = Visitors(FrontDoor(means), parts, Attempts(means.clock))
+        visitors = Visitors(FrontDoor(means), parts, attempts)
         machines = Machines(means, server_metadata(config), Refreshing(means))
         routes = [
             *visitors.routes(),
@@ -236,6 +247,8 @@ class Built:
             "detail": detail,
             "request_id": REQUEST_ID.get(),
         }
+        # Both are fixed words of ours: no caller chooses a label.
+        self._recorder.metrics.log_ins.labels(step, outcome).inc()
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
 
 

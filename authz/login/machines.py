@@ -13,14 +13,14 @@ from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.login import paths
-from authz.login.exchanging import Exchanging
-from authz.login.means import Means
-from authz.login.parameters import Parameters, read_parameters
-from authz.login.refreshing import Refreshing
+from authz.login.front_door.exchanging import Exchanging
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters, read_parameters
+from authz.login.front_door.refreshing import Refreshing
+from authz.login.front_door.revoking import Revoking
+from authz.login.pages.visits import NotDoneError, Problem
 from authz.login.requests import address_of, content_type, read_body
-from authz.login.revoking import Revoking
 from authz.login.values import OAuthRefused
-from authz.login.visits import NotDoneError
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -39,6 +39,14 @@ _A_MINUTE: Final = {"Cache-Control": "public, max-age=60"}
 _CREATED: Final = 201
 _UNAUTHORIZED: Final = 401
 _AWAY: Final = 503
+
+# Whose answers are read by programs, whatever goes wrong.
+PROGRAMS: Final = frozenset({paths.TOKEN, paths.REVOKE, paths.REGISTER})
+_ERRORS: Final = {
+    429: "temporarily_unavailable",
+    503: "temporarily_unavailable",
+    500: "server_error",
+}
 
 Answer = Mapping[str, object]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -148,6 +156,15 @@ def _unavailable(away: Unavailable) -> Response:
     }
     wait = "1" if away.dependency == "redis" else "5"
     return JSONResponse(body, _AWAY, _ORIGINS | _NOT_KEPT | {"Retry-After": wait})
+
+
+def program_problem(problem: Problem) -> Response:
+    """Return a problem as programs read it (RFC 6749, section 5.2)."""
+    body = {
+        "error": _ERRORS.get(problem.status, "invalid_request"),
+        "error_description": problem.happened,
+    }
+    return JSONResponse(body, problem.status, _ORIGINS | _NOT_KEPT)
 
 
 def _answered(answer: Answer, status: int = 200) -> Response:

@@ -11,12 +11,12 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from authz.login import problems
+from authz.login.pages import problems
+from authz.login.pages.browser import PATIENCE
+from authz.login.pages.visits import NotDoneError
 from authz.login.values import OAuthRefused
-from authz.login.visits import NotDoneError
 
 LARGEST: Final = 64 * 1024
-_PATIENCE: Final = 10.0  # seconds for a body
 _TOO_LARGE: Final = 413
 _TOO_SLOW: Final = 408
 
@@ -45,7 +45,7 @@ async def read_body(request: Request) -> bytes:
     """
     body = bytearray()
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > LARGEST:

@@ -20,7 +20,9 @@ from authz.config.load import Settings, load
 from authz.config.problems import ConfigErrors
 from authz.ledger.redis import RedisOptions
 from authz.login.building import Built
+from authz.server.health import Health
 from authz.server.redis_options import redis_options
+from authz.server.status import Status
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -61,9 +63,33 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
         recorder.event("config_warning", problem=str(problem))
     options = _options(settings, env)
     where = str(settings.config.service.pages) if listen is None else listen
-    with bound(where) as listener:
+    with bound(where) as listener, _status(settings, recorder):
         asyncio.run(_Service(read, env, recorder).run(settings, options, listener, where))
     return 0
+
+
+@contextlib.contextmanager
+def _status(settings: Settings, recorder: Recorder) -> Iterator[None]:
+    """Serve metrics and probes as long as the block lasts, where authz.yaml has a place for them.
+
+    Raises:
+        OSError: where the address cannot be had.
+    """
+    at = settings.config.telemetry.pages_metrics
+    if at is None:
+        yield
+        return
+    health = Health()
+    health.set("pages", "")  # it is asked while they are served, and not otherwise
+    try:
+        status = Status(recorder.metrics.registry, health, (at.host, at.port))
+    except OSError as error:
+        raise OSError(f"telemetry.pages_metrics: {at}: {error.strerror}") from error
+    status.start()
+    try:
+        yield
+    finally:
+        status.stop()
 
 
 @contextlib.contextmanager

@@ -13,37 +13,25 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.limits import Limit
-from authz.login import paths, problems
+from authz.login import paths
 from authz.login.attempts import APPROVALS, PAGES, Attempts
-from authz.login.authorizing import SentBackError, Wish
-from authz.login.browser import (
+from authz.login.front_door.authorizing import SentBackError, Wish
+from authz.login.front_door.flow import Ended, FrontDoor
+from authz.login.front_door.parameters import Parameters, read_parameters
+from authz.login.pages import problems
+from authz.login.pages.browser import (
     CONSENT,
     NotThisBrowserError,
     TransactionTooLargeError,
     read_form,
 )
-from authz.login.front_door import Ended, FrontDoor
-from authz.login.pages import Consent, redirect
-from authz.login.parameters import Parameters, read_parameters
+from authz.login.pages.rendering import Consent, redirect
+from authz.login.pages.visits import NOT_THIS_BROWSER, NotDoneError, Parts, aside
 from authz.login.requests import address_of
 from authz.login.values import FrontClient, OAuthRefused
-from authz.login.visits import NOT_THIS_BROWSER, NotDoneError, Parts
 
 _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"
-
-
-class TooManyError(Exception):
-    """Say that an address has to wait.
-
-    Attributes:
-        seconds: how long.
-    """
-
-    def __init__(self, seconds: int) -> None:
-        """Keep how long."""
-        super().__init__(seconds)
-        self.seconds = seconds
 
 
 class Visitors:
@@ -67,7 +55,8 @@ class Visitors:
         """Ask the person (RFC 6749, section 3.1): every time, before Authelia is asked."""
         self._pace(PAGES, request)
         try:
-            wish, client = await self._door.ask(request.scope["query_string"].decode("latin-1"))
+            query = request.scope["query_string"].decode("latin-1")
+            wish, client = await self._door.ask(query, address_of(request))
         except SentBackError as error:
             return redirect(error.url)
         consent = Consent(
@@ -110,7 +99,8 @@ class Visitors:
         except NotDoneError as error:
             if error.problem is problems.FOREIGN:
                 raise  # the true answer may still come
-            response = self._parts.problem(request, error.problem)
+            # At an address of its own: the callback's holds a code, and histories keep addresses.
+            return aside(self._parts, request, error.problem)
         self._parts.browser.forget(response, state)
         return response
 
@@ -133,6 +123,4 @@ class Visitors:
         return self._parts.pages.go_back(ended.url, client)
 
     def _pace(self, limit: Limit, request: Request) -> None:
-        seconds = self._attempts.take(limit, address_of(request))
-        if seconds:
-            raise TooManyError(seconds)
+        self._attempts.pace(limit, address_of(request))

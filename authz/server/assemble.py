@@ -72,7 +72,9 @@ class Identity:
             max_age=issuer.keys.max_age,
         )
         self.keys = SigningKeys(source, renewal, observer=self._observe)
-        rules = ClaimRules(issuer.url, int(issuer.leeway), int(issuer.max_lifetime))
+        rules = ClaimRules(
+            issuer.url, int(issuer.leeway), int(issuer.max_lifetime), issuer.assurance_claim
+        )
         self._introspecting: Introspecting | None = None
         if issuer.introspection is not None and credential is not None:
             self._introspecting = Introspecting(

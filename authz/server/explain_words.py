@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from authz.core.decision import Call, Deny, Inspection
+from authz.core.decision import Call, Deny, Inspection, lacks_marker
 from authz.core.policy import TokenKind
 from authz.core.request import HttpRequest
-from authz.core.second_factor import Method, Proof, SecondFactor, proves, satisfies
+from authz.core.second_factor import Evidence, Method, SecondFactor, proves, satisfies
 
 _METHODS: Final = {
     Method.NONE: "nothing",
@@ -129,7 +129,7 @@ def _second_factor(seen: Inspection, now: float) -> tuple[str, tuple[str, ...]]:
         return "none is asked for", ()
     if seen.principal.subject is None:
         return "none is asked of a machine", ()
-    lines = [line for rule in asked for line in _evidence(rule, seen.proofs, now)]
+    lines = [line for rule in asked for line in _evidence(rule, seen, now)]
     return "; ".join(_asked(rule) for rule in asked), tuple(lines)
 
 
@@ -138,20 +138,33 @@ def _asked(rule: SecondFactor) -> str:
     return f"{_METHODS[rule.method]}{age}, by {listed(each.value for each in rule.evidence)}"
 
 
-def _evidence(rule: SecondFactor, proofs: tuple[Proof, ...], now: float) -> Iterable[str]:
+def _evidence(rule: SecondFactor, seen: Inspection, now: float) -> Iterable[str]:
     """Yield a line for every place that a proof may come from: what it says, and whether it does.
 
     A step-up is asked of the ledger.
     """
-    for proof in proofs:
+    for proof in seen.proofs:
         age = "no age" if proof.auth_time is None else f"{int(now - proof.auth_time)} s ago"
         does = "enough" if satisfies(rule, proof, now) else "not enough"
         if does == "not enough" and proves(rule, proof):
             does = "not enough: too old, or without an age"
         yield f"{proof.source.value} proves {_METHODS[proof.method]} ({age}): {does}"
-    told = {proof.source for proof in proofs}
+    told = {proof.source for proof in seen.proofs}
     for place in sorted(rule.evidence - told, key=lambda each: each.value):
-        yield f"{place.value}: {_ABSENT[place.value]}"
+        unmarked = _unmarked(seen) if place is Evidence.CLIENT else ""
+        yield f"{place.value}: {unmarked or _ABSENT[place.value]}"
+
+
+def _unmarked(seen: Inspection) -> str:
+    """Return why a declaration does not count for this token; nothing where that is not why."""
+    who, known = seen.principal, seen.known
+    if who.log_in is not None or known is None or not lacks_marker(who, known):
+        return ""
+    wanted = f"the assurance needs the signed claim {json.dumps(known.marker)} besides"
+    if who.opaque:
+        return f"{wanted} (issuer.assurance_claim), and an opaque token has none"
+    said = "is missing" if who.marker is None else f"says {json.dumps(who.marker)}"
+    return f"{wanted}, and the token's (issuer.assurance_claim) {said}"
 
 
 _ABSENT: Final = {

@@ -90,6 +90,11 @@ def write(root: Path, answers: Answers, password: str | None, *, render: bool = 
     return Written(root, folder.outcomes, stale, password_file)
 
 
+def compose_text(answers: Answers, here: str = ".") -> str:
+    """Return docker-compose.yml for a folder, as it is read from beside or above that folder."""
+    return _text("docker-compose.yml", {**_values(answers), "here": here})
+
+
 def _secrets(folder: Folder, answers: Answers) -> None:
     authz = folder.secret("secrets/redis_authz", made.word)
     authelia = None
@@ -155,6 +160,8 @@ def _derived(folder: Folder, *, render: bool) -> tuple[str, ...]:
 
 def _values(answers: Answers) -> dict[str, Any]:
     return {
+        # Where the folder is from the file that names its parts.
+        "here": ".",
         "version": __version__,
         "domain": answers.domain,
         # Behind Funnel there is one name; the cookie is for it alone.

@@ -110,6 +110,14 @@ class Metrics:
                 registry=self.registry,
             )
         )
+        self.log_ins: Final = Labelled(
+            Counter(
+                "authz_log_ins_total",
+                "Steps of log-ins at the front door and of step-ups, by step and outcome.",
+                ["step", "outcome"],
+                registry=self.registry,
+            )
+        )
         self.worker_restarts: Final = Counter(
             "authz_worker_restarts_total",
             "Workers that ended by themselves and were started again.",

@@ -32,11 +32,14 @@ class ClaimRules:
         leeway: seconds that the issuer's clock may be ahead of ours (`iat` and `nbf`; `exp` has
             none, so that nothing outlives what the issuer said).
         max_lifetime: the longest time in seconds between `iat` and `exp`.
+        marker: the name of the claim that says what the issuer guarantees of a client's log-ins
+            (`issuer.assurance_claim`); None where none is looked at.
     """
 
     issuer: str
     leeway: int
     max_lifetime: int
+    marker: str | None = None
 
 
 class _Times(NamedTuple):
@@ -81,6 +84,7 @@ def read_principal(
         expires_at=times.expires_at,
         token_id=token_id,
         key_id=key_id,
+        marker=_marker(claims, rules.marker),
     )
     if times.expires_at <= now:
         raise Refused(Reason.TOKEN_EXPIRED)
@@ -140,6 +144,16 @@ def _check_token_name(claims: Claims) -> None:
     """Refuse a `jti` that is no text. It is not used: a token is named by its own digest."""
     if "jti" in claims and not _is_text(claims["jti"]):
         raise _invalid("jti is malformed")
+
+
+def _marker(claims: Claims, name: str | None) -> str | None:
+    """Return what the marker claim says; which words mean something is not known here."""
+    if name is None or name not in claims:
+        return None
+    value = claims[name]
+    if not _is_text(value):
+        raise _invalid("the assurance claim is malformed")
+    return value
 
 
 def _subject(claims: Claims, client_id: str) -> str | None:

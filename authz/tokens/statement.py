@@ -74,7 +74,9 @@ def read_statement(
         _check_kind(answer)
         # RFC 7662 lets an issuer leave `iss` out, as Authelia does; another's is refused.
         claims = {"iss": rules.issuer, **answer}
-        principal = read_principal(claims, rules, now, token_id=digest.hex(), key_id="")
+        # The marker is a signed claim or none: whatever an answer says under its name is not read.
+        unmarked = replace(rules, marker=None)
+        principal = read_principal(claims, unmarked, now, token_id=digest.hex(), key_id="")
     except Refused as refused:
         return Statement(asked_at, active, None, (refused.reason, refused.detail))
     return Statement(asked_at, active, replace(principal, opaque=True, confirmed_at=asked_at))
@@ -93,7 +95,8 @@ def agreed(known: Principal, said: Principal) -> Principal:
     """Return a principal as far as the token and the issuer's statement on it agree.
 
     Scopes and audience may have become fewer, never more. The log-in behind a token of the front
-    door stays: the issuer knows nothing of it, and names the client that it signed for.
+    door stays: the issuer knows nothing of it, and names the client that it signed for. So does
+    the marker, which is signed and which no answer repeats.
 
     Raises:
         Refused: TOKEN_INVALID where the statement is about somebody else.

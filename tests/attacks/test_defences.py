@@ -137,6 +137,16 @@ OTHERS = (
         "if True:", (*_DECISION, "tests/attacks/test_findings.py"),
     ),
     Defence(
+        "A declaration needs the signed marker besides", "authz/core/decision.py", "_declared",
+        "if not lacks_marker(principal, known):", "if True:",
+        (*_DECISION, "tests/attacks/test_rows.py"),
+    ),
+    Defence(
+        "No answer of the issuer is a marker", "authz/tokens/statement.py", "read_statement",
+        "unmarked = replace(rules, marker=None)", "unmarked = rules",
+        ("tests/tokens/test_statement.py",),
+    ),
+    Defence(
         "A second factor that is not proved is asked for", "authz/core/decision.py", "_unmet",
         "    return unmet\n", "    return ()\n", _DECISION,
     ),
@@ -235,7 +245,155 @@ FRONT_DOOR = (
     ),
 )  # fmt: skip
 
-DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR)
+_LOGIN = ("tests/login/test_attacks.py",)
+_BROWSER = ("tests/login/test_browser.py",)
+_FOUND = ("tests/attacks/test_front_door_findings.py",)
+
+LOG_IN = (
+    Defence(
+        "A form of another site is no click", "authz/login/pages/browser.py", "check_post",
+        'if request.method != "POST" or request.headers.getlist("origin") != [self._origin]:',
+        "if False:", _BROWSER,
+    ),
+    Defence(
+        "A form of another browser is no click", "authz/login/pages/browser.py", "check_post",
+        'if not any(_same(sealed.get("of"), _digest(value)) for value in _csrf(request)):',
+        "if False:", _BROWSER,
+    ),
+    Defence(
+        "A transaction is of its state", "authz/login/pages/browser.py", "take",
+        'if not _same(sealed.get("state"), _digest(state)):', "if False:", _BROWSER,
+    ),
+    Defence(
+        "What is sealed for one purpose opens for no other", "authz/tokens/sealing.py", "open",
+        'if header.get("typ") != purpose or not isinstance(plain, dict):',
+        "if not isinstance(plain, dict):", ("tests/tokens/test_sealing.py", *_BROWSER),
+    ),
+    Defence(
+        "Only the one word is consent", "authz/login/visitors.py", "consent",
+        'if form.get("decision") != _APPROVE:', "if False:", _LOGIN,
+    ),
+    Defence(
+        "The answer is the issuer's", "authz/login/authelia/upstream.py", "check_iss",
+        "if iss != self._address.issuer:", "if False:",
+        ("tests/login/test_upstream.py", "tests/login/test_step_up.py"),
+    ),
+    Defence(
+        "An answer counts once", "authz/login/front_door/flow.py", "come_back",
+        'if not await means.states.use(parameters.needed("state")):', "if False:", _LOGIN,
+    ),
+    Defence(
+        "The ID token is of this transaction",
+        "authz/login/authelia/id_token.py", "_check_registered",
+        'if expected.nonce is not None and claims.get("nonce") != expected.nonce:', "if False:",
+        ("tests/login/test_id_token.py",),
+    ),
+    Defence(
+        "A step-up is of its person", "authz/login/pages/step_up.py", "lacks",
+        "if identity.subject != ticket.subject:", "if False:", ("tests/login/test_step_up.py",),
+    ),
+    Defence(
+        "No page is framed", "authz/login/pages/rendering.py", "_policy",
+        "\"frame-ancestors 'none'; base-uri 'none'\"", "\"base-uri 'none'\"",
+        ("tests/login/test_pages.py",),
+    ),
+    Defence(
+        "Nobody vouches for a program on this machine", "authz/login/pages/rendering.py", "asker",
+        'if url.scheme != "https" or redirect_host(redirect_uri) == LOOPBACK:',
+        'if url.scheme != "https":', (*_FOUND, "tests/login/test_pages.py"),
+    ),
+    Defence(
+        "Redirect URIs are compared whole", "authz/login/clients/redirects.py", "is_registered",
+        "if sent in registered:", "if sent.startswith(registered):",
+        ("tests/login/test_redirects.py",),
+    ),
+    Defence(
+        "No stranger's log-in ends at our own hosts", "authz/login/clients/redirects.py", "allow",
+        'return web is not None and web["host"] not in self.ours', "return web is not None", _FOUND,
+    ),
+    Defence(
+        "A code is good once", "authz/login/front_door/scripts.py", "TAKE_CODE",
+        "redis.call('SET', KEYS[1], 'u' .. string.sub(held, cut + 1), 'EX', ARGV[1])", "",
+        ("tests/login/test_store.py",),
+    ),
+    Defence(
+        "A code is its verifier's (PKCE)", "authz/login/front_door/exchanging.py", "_check",
+        '        and hmac.compare_digest(challenge, held["challenge"].encode())\n', "", _LOGIN,
+    ),
+    Defence(
+        "A code is its client's", "authz/login/front_door/exchanging.py", "_check",
+        'hmac.compare_digest(digest(client_id), held["client"])\n        and ', "", _LOGIN,
+    ),
+    Defence(
+        "A refresh token is its client's", "authz/login/front_door/refreshing.py", "_opened",
+        "if not hmac.compare_digest(digest(client_id), token.client):", "if False:", _LOGIN,
+    ),
+    Defence(
+        "A refresh is of a grant that lives", "authz/login/front_door/refreshing.py", "_alive",
+        "if held is None:", "if held is None and not token.grant:", _LOGIN,
+    ),
+    Defence(
+        "An old refresh token ends its grant", "authz/login/front_door/refreshing.py", "_locked",
+        "if held.grant.refresh != name:", "if False:", _LOGIN,
+    ),
+    Defence(
+        "A refresh under way brings no ended grant back",
+        "authz/login/front_door/scripts.py", "RENEW",
+        "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end\n", "",
+        ("tests/login/test_interleavings.py", "tests/login/test_store.py"),
+    ),
+    Defence(
+        "Every address of a document's host is public",
+        "authz/login/clients/fetching.py", "_addresses",
+        " or not all(self._public(each) for each in found):", ":",
+        ("tests/login/test_fetching.py",),
+    ),
+    Defence(
+        "A document names its own URL", "authz/login/clients/documents.py", "read_document",
+        'if said.get("client_id") != client_id:', "if False:",
+        ("tests/login/test_documents.py",),
+    ),
+    Defence(
+        "Whatever goes to Authelia is paced", "authz/login/pages/visits.py", "depart",
+        "    parts.pace(address)\n", "", _FOUND,
+    ),
+    Defence(
+        "Strangers' hosts are asked at a pace", "authz/login/front_door/flow.py", "ask",
+        'if self._means.clients.fetches(client_id or ""):', "if False:", _FOUND,
+    ),
+    Defence(
+        "Who is blocked meanwhile gets nothing", "authz/login/front_door/exchanging.py", "_first",
+        "blocked = begun and await means.blocks.blocked(client_id, client.name)",
+        "blocked = False", _FOUND,
+    ),
+    Defence(
+        "Refreshes of a grant are paced", "authz/login/front_door/refreshing.py", "_upstream",
+        "if self._means.attempts.take_of(REFRESHES, token.grant):", "if False:", _FOUND,
+    ),
+    Defence(
+        "Log-ins of a person are paced", "authz/login/front_door/flow.py", "_ended",
+        "if self._means.attempts.take_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
+    ),
+    Defence(
+        "What is ended at Authelia is not ended again",
+        "authz/login/authelia/upstream.py", "revoke",
+        "if name in self._ended:", "if False:", _FOUND,
+    ),
+    Defence(
+        "No address holds all places", "authz/login/app.py", "_counted",
+        "if self._under_way[whose] >= EACH:", "if False:", _FOUND,
+    ),
+    Defence(
+        "A form is not waited for", "authz/login/pages/browser.py", "read_form",
+        "async with asyncio.timeout(PATIENCE):", "async with asyncio.timeout(30):", _FOUND,
+    ),
+    Defence(
+        "An end is told to every worker", "authz/login/front_door/scripts.py", "END",
+        "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])", "", _FOUND,
+    ),
+)  # fmt: skip
+
+DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *LOG_IN)
 
 
 @pytest.mark.parametrize("defence", [pytest.param(each, id=each.name) for each in DEFENCES])

@@ -8,15 +8,22 @@ import io
 import json
 import time
 import tracemalloc
+from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 
+from authz.core import answers, decision
+from authz.core import limits as limits_of
 from authz.core.decision import Call, Pending, authorize, read
 from authz.core.ledger import OverLimit, Taken
 from authz.core.limits import Limit, Per, Take
-from authz.core.policy import Policy, Rule
+from authz.core.memo import Memo
+from authz.core.policy import KnownClient, Policy, Rule
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
+from authz.core.second_factor import Method, SecondFactor
+from authz.envoy import codec
 from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
@@ -26,6 +33,7 @@ from authz.server.refusals import Refusals
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz.tokens.claims import ClaimRules
 from authz.tokens.keys import SigningKeys
 from authz.tokens.verifier import TokenVerifier
 from tests.ledger.queries import query
@@ -39,11 +47,11 @@ from tests.tokens.forge import NOW as TOKEN_NOW
 class World:
     """The check with the real verifier and the real in-process ledger, at a fixed moment."""
 
-    def __init__(self, rules: Policy, capacity: int = 100) -> None:
+    def __init__(self, rules: Policy, capacity: int = 100, claims: ClaimRules = RULES) -> None:
         self.clock = Clock(TOKEN_NOW)
         self.source = Source(key_set(rsa_signer().jwk(), ec_signer().jwk()))
         self.keys = SigningKeys(self.source, clock=self.clock)
-        self.verifier = TokenVerifier(self.keys, RULES, clock=self.clock, capacity=capacity)
+        self.verifier = TokenVerifier(self.keys, claims, clock=self.clock, capacity=capacity)
         self.ledger = MemoryLedger(self.clock, capacity=capacity)
         self.stream = io.StringIO()
         self.recorder = Recorder(Metrics(), Log("json", self.stream, clock=self.clock))
@@ -91,6 +99,43 @@ def test_a_cached_token_is_refused_from_the_request_after_its_revocation(what: s
 
         assert world.verifier.cached(token) is known
         assert (refused.status, reason_of(refused)) == (401, "token_revoked")
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("marker")
+@pytest.mark.parametrize(
+    ("client", "said", "expected"),
+    [
+        ("declared", {"mcp_assurance": "two_factor"}, None),
+        ("declared", {}, "second_factor_required"),
+        ("declared", {"mcp_assurance": "totp"}, "second_factor_required"),
+        ("declared", {"mcp_assurance": "TWO_FACTOR"}, "second_factor_required"),
+        ("declared", {"MCP_ASSURANCE": "two_factor"}, "second_factor_required"),
+        ("declared", {"mcp_assurance": ["two_factor"]}, "token_invalid"),
+        ("declared", {"mcp_assurance": True}, "token_invalid"),
+        ("declared", {"mcp_assurance": "two_factor "}, "token_invalid"),
+        ("undeclared", {"mcp_assurance": "two_factor"}, "second_factor_required"),
+    ],
+)
+def test_a_declared_client_without_its_very_marker_has_no_second_factor(
+    client: str, said: dict[str, object], expected: str | None
+) -> None:
+    """A token whose marker is missing, another's or malformed is worth no declaration.
+
+    And a marker is worth nothing without one. A cached token is judged as when it came.
+    """
+
+    async def run() -> None:
+        ruled = server(Rule(second_factor=SecondFactor(Method.ANY)))
+        known = KnownClient("declared", assurance=Method.ANY, marker="two_factor")
+        rules = policy(ruled, known, KnownClient("undeclared"))
+        world = World(rules, claims=replace(RULES, marker="mcp_assurance"))
+        token = rsa_signer().token({"client_id": client, **said})
+
+        for found in (await world.ask(token), await world.ask(token)):
+            assert found.allowed is (expected is None)
+            assert expected is None or reason_of(found) == expected
 
     asyncio.run(run())
 
@@ -239,8 +284,20 @@ def _distinct(number: int) -> tuple[str, HttpRequest]:
 
 
 @pytest.mark.attack("flat-memory")
-def test_memory_is_flat_whoever_asks() -> None:
-    """Tokens, people, clients, addresses and tools that come once leave nothing behind."""
+def test_memory_is_flat_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens, people, clients, addresses and tools that come once leave no more than a bound."""
+    memos = [
+        each
+        for module in (answers, decision, limits_of)
+        for each in vars(module).values()
+        if isinstance(each, Memo)
+    ]
+    assert len(memos) > 2
+    for memo in memos:
+        # Each holds thousands, more than a test can fill.
+        monkeypatch.setattr(memo, "_capacity", 64)
+        monkeypatch.setattr(memo, "_made", {})
+    monkeypatch.setattr(codec, "_changes", lru_cache(64)(codec._changes.__wrapped__))
     limits = (Limit("u", Per.USER, 60, 60), Limit("a", Per.ADDRESS, 60, 60, place="a"))
     rules = policy(server(Rule(limits=limits), {"tool-*": Rule()}))
 
@@ -265,6 +322,7 @@ def test_memory_is_flat_whoever_asks() -> None:
 
         assert series == len(list(_samples(world)))
         assert len(world.verifier._cache) == len(world.refusals) == 64
+        assert all(len(memo) <= 64 for memo in memos)
         # A single entry per request would be half a megabyte.
         assert after - before < 128 * 1024
 

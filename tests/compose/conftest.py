@@ -49,11 +49,11 @@ def deployment(
         made.until_healthy(*SERVICES)
         yield made
         notes = request.config.stash.setdefault(_NOTES, [])
-        notes += (f"{service:<11}{words}" for service, words in made.seen.items())
+        notes += (f"{service:<12}{words}" for service, words in made.seen.items())
     finally:
         if request.session.testsfailed:
             (folder.parent / "logs").write_text(made.compose("logs"))
-        made.compose("down", "-v", "-t", "3")
+        made.compose("down", "-v", "-t", "0")
 
 
 @pytest.fixture(autouse=True)

@@ -124,7 +124,8 @@ def compose_command() -> Sequence[str]:
         return (named,)
     if shutil.which("docker-compose"):
         return ("docker-compose",)
-    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if plugin.returncode == 0:
-        return ("docker", "compose")
+    if shutil.which("docker"):
+        plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        if plugin.returncode == 0:
+            return ("docker", "compose")
     raise NoEngineError("neither docker-compose nor the plugin `docker compose` is installed")

@@ -48,46 +48,61 @@ _TOOLS: Final = (
 _DOWNLOAD: Final = ("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root")
 _APPLETS: Final = ("sh", "cat", "id", "ls", "mkdir", "rm", "sleep", "nc", "wget", "touch")
 _LABEL: Final = "authz.stand-in=true"
+# As `make image` builds them.
+_OURS: Final[Mapping[str, tuple[str, ...]]] = {
+    AUTHZ: ("--target", "authz"),
+    SAMPLES: ("--target", "samples", "--build-arg", "LIST=samples"),
+}
 _ISSUER: Final = '["/opt/authz/bin/python3", "-P", "-m", "authz.demo.issuer"]'
 _ISSUER_ARGS: Final = '["--config", "/data/stand-in.json", "--bind", "0.0.0.0", "--port", "9091"]'
 
 
 def build(engine: Engine, folder: Path) -> None:
-    """Make every image that the compose file names, but for those that are there."""
-    missing = [name for name in STAND_INS if not engine.has(name)]
-    if missing:
-        root = _root(folder)
-        if PYTHON in missing:
-            _import(engine, root, PYTHON)
-        recipes = {
-            ENVOY: ({"envoy": _wheel("envoy") / "_bin" / "envoy"}, "USER 101:101"),
-            VALKEY: (
-                {"valkey-server": valkey(), "valkey-cli": root / "usr/bin/redis-cli"},
-                "USER 999:999",
-            ),
-            PROMETHEUS: (
-                {name: root / "usr/bin" / name for name in ("prometheus", "promtool")},
-                'USER 65534:65534\nENTRYPOINT ["/usr/local/bin/prometheus"]',
-            ),
-        }
-        for name, (programs, last) in recipes.items():
-            if name in missing:
-                _programs(engine, folder, name, programs, last)
-    ours(engine)
+    """Make every image that the compose file names, but for base images that are there.
+
+    Raises:
+        NoEngineError: where base images can be neither pulled nor made.
+    """
+    missing = {name for name in STAND_INS if not engine.has(name)}
+    with ThreadPoolExecutor() as pool:
+        wheels = pool.submit(_wheelhouse)
+        builds = []
+        if missing:
+            root = _root(folder)
+            if PYTHON in missing:
+                _import(engine, root, PYTHON)
+            builds += [
+                pool.submit(_programs, engine, folder, name, *recipe)
+                for name, recipe in _recipes(root).items()
+                if name in missing
+            ]
+        wheels.result()
+        builds += [pool.submit(engine.build, name, ROOT, *how) for name, how in _OURS.items()]
+        for each in builds:
+            each.result()
     if AUTHELIA in missing or _stands_in(engine, AUTHELIA):
         text = f"FROM {SAMPLES}\nLABEL {_LABEL}\nENTRYPOINT {_ISSUER}\nCMD {_ISSUER_ARGS}\n"
         engine.build(AUTHELIA, _context(folder, "issuer", text))
 
 
-def ours(engine: Engine) -> None:
-    """Build our own two images from the wheelhouse, as `make image` does."""
-    subprocess.run([sys.executable, str(ROOT / "tools" / "wheelhouse.py")], check=True)
-    wanted = {
-        AUTHZ: ("--target", "authz"),
-        SAMPLES: ("--target", "samples", "--build-arg", "LIST=samples"),
+def _recipes(root: Path) -> dict[str, tuple[dict[str, Path], str]]:
+    """Return, of each image, its programs and the last lines of its recipe."""
+    return {
+        ENVOY: ({"envoy": _wheel("envoy") / "_bin" / "envoy"}, "USER 101:101"),
+        VALKEY: (
+            {"valkey-server": valkey(), "valkey-cli": root / "usr/bin/redis-cli"},
+            "USER 999:999",
+        ),
+        PROMETHEUS: (
+            {name: root / "usr/bin" / name for name in ("prometheus", "promtool")},
+            'USER 65534:65534\nENTRYPOINT ["/usr/local/bin/prometheus"]',
+        ),
     }
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        list(pool.map(lambda name: engine.build(name, ROOT, *wanted[name]), wanted))
+
+
+def _wheelhouse() -> None:
+    """Gather the wheels, as `make wheelhouse` does."""
+    subprocess.run([sys.executable, str(ROOT / "tools" / "wheelhouse.py")], check=True)
 
 
 def _stands_in(engine: Engine, image: str) -> bool:

@@ -9,10 +9,11 @@ import pytest
 
 from tests.compose.deployment import SERVICES, Deployment
 
-# Where each service listens, the only way to each of them; authz-pages has a Unix socket alone.
+# Where each service listens, the only way to each of them; of ours it is the page of figures.
 _PORTS: Final[Mapping[str, int]] = {
     "envoy": 8443,
     "authz": 9464,
+    "authz-pages": 9465,
     "authelia": 9091,
     "redis": 6379,
     "prometheus": 9090,
@@ -21,12 +22,12 @@ _PORTS: Final[Mapping[str, int]] = {
 }
 # From whom to whom: what shares a network. All else must fail, by name and by every address.
 _REACHES: Final[Mapping[str, frozenset[str]]] = {
-    "envoy": frozenset({"authz", "authelia", "notes", "files"}),
-    "authz": frozenset({"envoy", "authelia", "redis", "prometheus"}),
-    "authz-pages": frozenset({"envoy", "authz", "authelia", "redis"}),
-    "authelia": frozenset({"envoy", "authz", "redis"}),
-    "redis": frozenset({"authz", "authelia"}),
-    "prometheus": frozenset({"authz"}),
+    "envoy": frozenset({"authz", "authz-pages", "authelia", "notes", "files"}),
+    "authz": frozenset({"envoy", "authz-pages", "authelia", "redis", "prometheus"}),
+    "authz-pages": frozenset({"envoy", "authz", "authelia", "redis", "prometheus"}),
+    "authelia": frozenset({"envoy", "authz", "authz-pages", "redis"}),
+    "redis": frozenset({"authz", "authz-pages", "authelia"}),
+    "prometheus": frozenset({"authz", "authz-pages"}),
     "notes": frozenset({"envoy"}),
     "files": frozenset({"envoy"}),
 }
@@ -114,7 +115,7 @@ def test_check_and_pages_are_on_no_network(deployment: Deployment) -> None:
         )
     ]
 
-    assert listening == {"authz": [9464], "authz-pages": []}
+    assert listening == {"authz": [9464], "authz-pages": [9465]}
     assert holders == ["envoy", "authz", "authz-pages"]
 
 

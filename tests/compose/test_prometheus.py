@@ -32,9 +32,10 @@ def query(deployment: Deployment, expression: str, at: float | None = None) -> l
     return found
 
 
-def test_authz_is_scraped(deployment: Deployment) -> None:
+@pytest.mark.parametrize("job", ["authz", "authz-pages"])
+def test_both_of_ours_are_scraped(deployment: Deployment, job: str) -> None:
     """The target is up."""
-    deployment.until(lambda: bool(query(deployment, 'up{job="authz"} == 1')), "a scrape")
+    deployment.until(lambda: bool(query(deployment, f'up{{job="{job}"}} == 1')), "a scrape")
 
 
 def test_what_is_counted_is_counted_once_over_all_workers(deployment: Deployment) -> None:

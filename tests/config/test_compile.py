@@ -133,6 +133,27 @@ def test_assurance(assurance: str, method: Method, smallest: str, settings_of: S
 
 
 @pytest.mark.parametrize(
+    ("client", "marker"),
+    [
+        ("{}", None),
+        ("{assurance: two_factor}", "two_factor"),
+        ("{assurance: totp}", "totp"),
+        ("{machine: true}", None),
+    ],
+)
+def test_the_word_that_a_marker_must_say_is_the_assurance(
+    client: str, marker: str | None, smallest: str, settings_of: SettingsOf
+) -> None:
+    """Where a claim is named, a token must repeat what its client's entry says, to the letter."""
+    text = smallest.replace("gateway:", "  assurance_claim: mcp_assurance\ngateway:")
+    machines = "    machines: [c]\n" if "machine" in client else ""
+    settings = settings_of(f"{text}{machines}clients: {{c: {client}}}\n")
+
+    assert settings.config.issuer.assurance_claim == "mcp_assurance"
+    assert settings.policy.clients["c"].marker == marker
+
+
+@pytest.mark.parametrize(
     ("resource", "url"),
     [
         (

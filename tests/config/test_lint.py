@@ -77,6 +77,30 @@ def test_portal_of_its_own(smallest: str, complaints: Complaints) -> None:
     )
 
 
+MARKED = "  assurance_claim: mcp_assurance\ngateway:"
+INTROSPECTED = "  introspection: {client_id: authz, key_file: /run/secrets/i.pem}\ngateway:"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", id="asked nowhere"),
+        pytest.param("    second_factor: any\n", id="signed and opaque tokens"),
+        pytest.param("    tokens: [opaque]\n", id="opaque, and no second factor"),
+        pytest.param(
+            "    tokens: [opaque]\n    second_factor: {evidence: [step_up]}\nDOOR",
+            id="opaque, and evidence of another kind",
+        ),
+    ],
+)
+def test_a_marker_is_right(more: str, smallest: str, complaints: Complaints) -> None:
+    """With a direct client that has an assurance, and signed tokens where it is to count."""
+    text = smallest.replace("gateway:", MARKED).replace("gateway:", INTROSPECTED)
+    more = more.replace("DOOR", DOOR)
+
+    assert complaints(f"{text}{more}clients: {{a: {{login: direct, assurance: totp}}}}\n") == []
+
+
 DOOR = "front_door: {key_file: /run/secrets/front-door.pem}\n"
 
 

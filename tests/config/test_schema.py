@@ -45,6 +45,7 @@ def test_examples(smallest: str, example: str) -> None:
         ("issuer:", "isuer:"),
         ("serve: true", "serv: true"),
         ("serve: true", "serve: yes"),
+        ("serve: true", "assurance_claim: 'mcp assurance'"),
         ("assurance: two_factor", "assurance: 2fa"),
         ("rate: 60/minute}]\n  files", "rate: 60/minit}]\n  files"),
         ("per: user, rate: 1000/day", "per: person, rate: 1000/day"),

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Allow, Call, Deny, Pending, authorize, conclude, confirmed, read
 from authz.core.ledger import Mode, Taken
-from authz.core.policy import ALL_KINDS, Policy, Rule, TokenKind
+from authz.core.policy import ALL_KINDS, KnownClient, Policy, Rule, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
+from authz.core.second_factor import Evidence, Method, SecondFactor
 from tests.support.values import NOW, call, policy, principal, request, rpc, server
 
 JWT, OPAQUE = frozenset({TokenKind.JWT}), frozenset({TokenKind.OPAQUE})
@@ -148,6 +149,25 @@ def test_what_the_issuer_took_away_counts(changes: dict[str, object], expected: 
     found = confirmed(waiting, principal(confirmed_at=NOW, **changes), rules, NOW)
 
     assert reason_of(found) is expected
+
+
+@pytest.mark.parametrize("marker", [None, "two_factor", "totp"])
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.attack("marker")
+def test_a_marker_counts_for_as_much_once_it_is_confirmed(marker: str | None, opaque: bool) -> None:
+    """The issuer's word makes no marker of none, nor none of one that was signed."""
+    known = KnownClient("claude", assurance=Method.ANY, marker="two_factor")
+    factor = SecondFactor(Method.ANY, None, frozenset({Evidence.CLIENT}))
+    rules = policy(server(Rule(second_factor=factor, confirm=True)), known)
+    who = principal(marker=marker, opaque=opaque)
+    found = authorized(who, rules)
+
+    assert isinstance(found, Pending) is (marker == "two_factor" and not opaque)
+    if isinstance(found, Pending):
+        after = confirmed(found, replace(who, confirmed_at=NOW), rules, NOW)
+        assert pending(after).query == found.query
+    else:
+        assert reason_of(authorized(replace(who, confirmed_at=NOW), rules)) is found.reason
 
 
 def test_the_message_is_read_once() -> None:

@@ -415,6 +415,67 @@ def test_a_declaration_answers_without_an_age(
     assert (need(found) is None) is answered
 
 
+@pytest.mark.attack("marker")
+@given(
+    st.sampled_from(Method),
+    st.sampled_from([None, "two_factor", "totp"]),
+    st.sampled_from([None, "two_factor", "totp", "TOTP", "two_factor ", "none"]),
+    st.booleans(),
+    st.sampled_from([ANY, TOTP]),
+)
+def test_a_marker_is_needed_besides_a_declaration_and_never_instead(
+    declared: Method, asked: str | None, marker: str | None, opaque: bool, rule: SecondFactor
+) -> None:
+    """A declaration counts where none is asked for, or the signed marker is its very word.
+
+    Without a declaration the marker proves nothing, and an opaque token has none that is signed.
+    """
+    ruled = server(Rule(second_factor=rule))
+    known = KnownClient("claude", assurance=declared, marker=asked)
+    token = principal(marker=marker, opaque=opaque)
+
+    found = authorize(the_call(None, ruled), token, policy(ruled, known), NOW)
+
+    borne_out = asked is None or (marker == asked and not opaque)
+    assert (need(found) is None) is (borne_out and declared & rule.method == rule.method)
+
+
+@pytest.mark.attack("marker")
+@pytest.mark.parametrize(
+    ("of", "clients"),
+    [
+        pytest.param("claude", (), id="no client is named"),
+        pytest.param("claude", (KnownClient("claude"),), id="nothing is declared of it"),
+        pytest.param("claude", (KnownClient("claude", marker="totp"),), id="but a marker"),
+        pytest.param(
+            "claude",
+            (KnownClient("claude"), KnownClient("other", assurance=Method.TOTP, marker="totp")),
+            id="another's declaration",
+        ),
+    ],
+)
+def test_a_marker_alone_proves_nothing(of: str, clients: tuple[KnownClient, ...]) -> None:
+    """Whatever a token says of itself under the claim's name, it is for the operator to declare."""
+    ruled = server(Rule(second_factor=ANY))
+    token = principal(client_id=of, marker="totp")
+
+    found = authorize(the_call(None, ruled), token, policy(ruled, *clients), NOW)
+
+    assert need(found) == (Method.ANY, None)
+
+
+@pytest.mark.attack("marker")
+def test_a_marker_makes_no_person_of_a_machine() -> None:
+    """A client_credentials token with the marker of its declared client is refused as before."""
+    ruled = server(Rule(second_factor=ANY))
+    assured = KnownClient("claude", assurance=Method.TOTP, marker="totp")
+    token = principal(subject=None, marker="totp")
+
+    denied = authorize(the_call(None, ruled), token, policy(ruled, assured), NOW)
+
+    assert reason_of(denied) is Reason.MACHINE_NOT_ALLOWED
+
+
 @pytest.mark.parametrize(
     ("auth_time", "expected"),
     [

@@ -34,6 +34,7 @@ CLIENTS = st.lists(
         st.none() | SCOPES,
         st.booleans(),
         st.sampled_from([Method.NONE, Method.ANY]),
+        marker=st.none() | st.just("two_factor"),
     ),
     max_size=2,
 )
@@ -47,6 +48,7 @@ PRINCIPALS = st.builds(
     amr=st.none() | st.just(frozenset({"pwd", "mfa"})),
     auth_time=st.none() | st.just(int(NOW) - 600),
     opaque=st.booleans(),
+    marker=st.none() | st.just("two_factor"),
 )
 BODIES = st.sampled_from([rpc(), call("read_x"), call("delete_x"), call("other"), b"[]", b"{"])
 

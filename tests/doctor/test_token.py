@@ -141,6 +141,25 @@ def test_one_thing_is_in_its_way(
     assert found.findings[0].severity is Severity.OK
 
 
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [({}, ["second_factor"]), ({"mcp_assurance": "totp"}, ["second_factor"]),
+     ({"mcp_assurance": "two_factor"}, [])],
+)  # fmt: skip
+def test_a_marker_that_is_missing_is_named(claims: dict[str, object], expected: list[str]) -> None:
+    """What is in the way of a declared client is that Authelia does not sign the claim."""
+    found = examine(
+        good(**claims),
+        issuer=", assurance_claim: mcp_assurance",
+        servers=BY_CLIENT,
+        clients="{mcp-2fa: {assurance: two_factor}}",
+    )
+
+    assert problems(found.findings) == expected
+    if expected:
+        assert "issuer.assurance_claim" in the(found.findings, "second_factor").mend
+
+
 def test_without_keys_nothing_is_said_of_it() -> None:
     """A token that nobody can verify is not described."""
     found = asyncio.run(token.examine(good(), settings(), None, NOW, None))

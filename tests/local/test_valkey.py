@@ -238,8 +238,13 @@ def test_commands_are_the_ledgers() -> None:
 
 def test_what_the_front_door_runs_is_allowed() -> None:
     """No command of the log-in's scripts or records is missing for its user."""
-    rooms = [files("authz.login"), files("authz.ledger")]
-    texts = [file.read_text() for room in rooms for file in room.iterdir() if file.is_file()]
+    rooms = [Path(str(files(name))) for name in ("authz.login", "authz.ledger")]
+    texts = [
+        file.read_text()
+        for room in rooms
+        for file in room.rglob("*")
+        if file.suffix in {".py", ".lua"}
+    ]
     run = re.findall(
         r"""(?:call\(|command\(\s*)["']([A-Z]{3,}(?: [A-Z]+)?)["']""", "\n".join(texts)
     )

@@ -18,13 +18,14 @@ from authz.core.policy import Policy, Rule, Server
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.login.blocks import Blocks
-from authz.login.digests import digest
-from authz.login.grants import Grants
-from authz.login.means import Means
-from authz.login.parameters import Parameters
-from authz.login.store import Codes, Refreshes, States
-from authz.login.targets import Targets
+from authz.login.attempts import Attempts
+from authz.login.front_door.blocks import Blocks
+from authz.login.front_door.digests import digest
+from authz.login.front_door.grants import Grants
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.targets import Targets
 from authz.login.values import (
     Asked,
     FrontClient,
@@ -166,6 +167,9 @@ class Clients:
             client_id, Kind.CONFIGURED, client_id, client_id.title(), "", (REDIRECT,), None
         )
 
+    def fetches(self, client_id: str) -> bool:
+        return False
+
 
 class NoRegistration:
     def register(self, metadata: bytes) -> Mapping[str, object]:
@@ -246,6 +250,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         ),
         blocks=Blocks(command, keys),
         log_ins=LogIns(command, keys),
+        attempts=Attempts(time.time),
         grant_max_age=30 * 86_400,
         clock=time.time,
         tell=lambda step, outcome, **_: told.append((step, outcome)),

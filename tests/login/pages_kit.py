@@ -16,11 +16,11 @@ from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
 from authz.demo.issuer import create_app
 from authz.demo.issuer.run import forwarded_headers
-from authz.login import own_log_ins, step_up
-from authz.login.browser import Browser
-from authz.login.own_log_ins import OwnGrant
-from authz.login.pages import Pages
-from authz.login.visits import Parts
+from authz.login.pages import own_log_ins, step_up
+from authz.login.pages.browser import Browser
+from authz.login.pages.own_log_ins import OwnGrant
+from authz.login.pages.rendering import Pages
+from authz.login.pages.visits import Parts
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from tests.demo.kit import ISSUER, JOHN, World
@@ -208,6 +208,7 @@ def gateway(world: World) -> Iterator[Gateway]:
             upstream=stand.authelia,
             used=States().used,
             address=lambda request: request.headers["x-forwarded-for"],
+            pace=lambda _address: None,
             clock=world.clock,
             note=lambda request_id, words: notes.append(f"{request_id}: {words}"),
         )

@@ -167,8 +167,9 @@ def test_a_callback_counts_once(play: Play) -> None:
         assert "code" in told(await client.browser.get(callback))
         cookie = "; ".join(f"{name}={value}" for name, value in kept.items())
         again = await found.browser().get(callback, headers={"Cookie": cookie})
-        assert again.status_code == 403
-        assert "used already" in again.text
+        # Told at an address of its own, without the code; never at the client's.
+        assert again.status_code == 303
+        assert again.headers["location"].startswith(f"{GATEWAY}/authz/problem?of=")
         assert len(found.upstream.calls("token")) == 1
 
     play(scene)
@@ -846,5 +847,21 @@ def test_the_port_of_loopback_is_the_programs_own(play: Play) -> None:
         await client.register(redirect_uris=["http://127.0.0.1/callback"])
         assert client.redirect_uri == LOOPBACK
         assert "access_token" in await client.tokens()
+
+    play(scene)
+
+
+def test_programs_read_json_whatever_goes_wrong(play: Play) -> None:
+    """A method that is not taken, and too much at once, are OAuth errors where programs ask."""
+
+    async def scene(found: Stage) -> None:
+        browser = found.browser()
+        for path in ("/token", "/revoke", "/register"):
+            answer = await browser.put(f"{GATEWAY}{path}")
+            assert (answer.status_code, answer.json()["error"]) == (405, "invalid_request")
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "POST" in answer.headers["allow"]
+        page = await browser.put(f"{GATEWAY}/authorize")
+        assert (page.status_code, page.headers["x-frame-options"]) == (405, "DENY")
 
     play(scene)

@@ -1,6 +1,6 @@
 """Forms and transactions, and the browsers that they belong to.
 
-Law: see authz/login/browser.py.
+Law: see authz/login/pages/browser.py.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authz.login.browser import (
+from authz.login.pages.browser import (
     FIELD,
     LARGEST,
     Browser,

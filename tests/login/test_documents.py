@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.login.documents import (
+from authz.login.clients.documents import (
     LONGEST_AGE,
     PAUSE,
     SHORTEST_AGE,
@@ -19,8 +19,8 @@ from authz.login.documents import (
     document_host,
     read_document,
 )
-from authz.login.fetching import Fetched, FetchFailed
-from authz.login.redirects import RedirectRules
+from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient, Kind
 from authz.tokens.gate import Gate, Pace
 

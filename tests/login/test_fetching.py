@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from authz.demo.serving import ANYWHERE, Tls, serve
-from authz.login.documents import Documents
-from authz.login.fetching import (
+from authz.login.clients.documents import Documents
+from authz.login.clients.fetching import (
     LARGEST,
     Fetched,
     Fetcher,
@@ -26,7 +26,7 @@ from authz.login.fetching import (
     SystemResolver,
     is_public,
 )
-from authz.login.redirects import RedirectRules
+from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient
 from authz.setup import certificates
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
 from authz.core.principal import Principal
-from authz.login.id_token import Expected, NotProven, Proofs
+from authz.login.authelia.id_token import Expected, NotProven, Proofs
 from authz.login.values import Identity
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import Fault, IssuerError

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
 from authz.ledger.keys import grant_field
-from authz.login.exchanging import Exchanging
-from authz.login.refreshing import Refreshing
-from authz.login.revoking import Revoking
+from authz.login.front_door.exchanging import Exchanging
+from authz.login.front_door.refreshing import Refreshing
+from authz.login.front_door.revoking import Revoking
 from authz.login.values import OAuthRefused
 from tests.login.flow_kit import VERIFIER, Flow, Killed, flow, parameters
 from tests.support.valkey import ValkeyServer

@@ -1,6 +1,6 @@
 """One's own log-ins, against the stand-in issuer.
 
-Law: see authz/login/own_log_ins.py.
+Law: see authz/login/pages/own_log_ins.py.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from authz.login.own_log_ins import OwnGrant
+from authz.login.pages.own_log_ins import OwnGrant
 from tests.demo.kit import BOB, JOHN, World
 from tests.login.pages_kit import (
     FROM_OUR_PAGE,

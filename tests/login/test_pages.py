@@ -1,6 +1,6 @@
 """The pages: their headers, and what of a stranger's words gets onto them.
 
-Law: see authz/login/pages.py.
+Law: see authz/login/pages/rendering.py.
 """
 
 import re
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from starlette.responses import Response
 
-from authz.login.pages import Consent, Pages, asker, called, place, redirect, shown
+from authz.login.pages.rendering import Consent, Pages, asker, called, place, redirect, shown
 from authz.login.values import FrontClient, Kind
 
 PAGES = Pages("https://mcp.example.com", "https://auth.example.com")

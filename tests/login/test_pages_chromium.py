@@ -26,11 +26,11 @@ from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.demo.serving import serve
-from authz.login import step_up
-from authz.login.browser import Browser, NotThisBrowserError, read_form
-from authz.login.pages import Consent, Pages, redirect
+from authz.login.pages import step_up
+from authz.login.pages.browser import Browser, NotThisBrowserError, read_form
+from authz.login.pages.rendering import Consent, Pages, redirect
+from authz.login.pages.visits import Parts
 from authz.login.values import Asked, FrontClient, Identity, Kind, LoggedIn, UpstreamTokens
-from authz.login.visits import Parts
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from tests.login.pages_kit import TICKET, Records, States
@@ -168,6 +168,7 @@ async def site() -> AsyncIterator[Site]:
             upstream=issuer,
             used=States().used,
             address=lambda request: "192.0.2.10",
+            pace=lambda _address: None,
             clock=lambda: NOW,
         )
         fronts[0].app = Starlette(

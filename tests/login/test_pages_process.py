@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx
 import pytest
 
 from authz.authelia.keys import make_key
+from authz.demo.scene import free_port
 from tests.support.service import running_issuer, until
 from tests.support.valkey import ValkeyServer
 
@@ -27,7 +29,7 @@ issuer: {{url: 'https://auth.example.test', internal: '{issuer}'}}
 front_door: {{key_file: '{key}'}}
 gateway: {{url: 'https://mcp.example.test', tls: {{certificate: /a.crt, key: /a.key}}}}
 redis: {{url: '{redis}'}}
-telemetry: {{log: json}}
+telemetry: {{log: json{telemetry}}}
 servers: {{files: {{upstream: 'http://files:8000/mcp', scopes: ['mcp:tools']}}}}
 """
 
@@ -74,11 +76,11 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def pages(folder: Path, store: ValkeyServer, issuer: str) -> Iterator[Pages]:
+def pages(folder: Path, store: ValkeyServer, issuer: str, telemetry: str = "") -> Iterator[Pages]:
     key, config, path = folder / "k.pem", folder / "authz.yaml", folder / "p.sock"
     if not key.exists():
         make_key(key)
-    config.write_text(CONFIG.format(issuer=issuer, key=key, redis=store.url))
+    config.write_text(CONFIG.format(issuer=issuer, key=key, redis=store.url, telemetry=telemetry))
     command = [sys.executable, "-m", "authz", "pages", "-c", str(config)]
     command += ["--listen", f"unix:{path}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -144,6 +146,24 @@ def test_a_life(folder: Path, store: ValkeyServer) -> None:
         assert not found.socket.exists()
 
 
+def test_metrics_tell_of_log_ins(folder: Path, store: ValkeyServer) -> None:
+    """Each step is counted by its outcome, on a listener of its own that has no page."""
+    port = free_port()
+    with (
+        running_issuer() as issuer,
+        pages(folder, store, issuer.address, f", pages_metrics: '127.0.0.1:{port}'") as found,
+    ):
+        assert found.get("/authorize?client_id=nobody")[0] == 400
+
+        there = f"http://127.0.0.1:{port}"
+        told = httpx.get(f"{there}/metrics", trust_env=False).text
+        assert 'authz_log_ins_total{outcome="invalid_client",step="authorize"} 1.0' in told
+        assert "nobody" not in told
+        assert httpx.get(f"{there}/readyz", trust_env=False).status_code == 200
+        assert httpx.get(f"{there}/authorize", trust_env=False).status_code == 404
+        assert found.get("/metrics")[0] == 404
+
+
 def test_a_stale_socket_is_replaced_and_a_file_is_not(folder: Path, store: ValkeyServer) -> None:
     """What a killed process left behind is no reason not to start; anything else is."""
     with socket.socket(socket.AF_UNIX) as left:
@@ -166,7 +186,7 @@ def test_clients_of_an_empty_deployment(folder: Path, store: ValkeyServer) -> No
     """Nobody is listed; blocking whoever has not come yet is allowed, and taken back."""
     key, config = folder / "k.pem", folder / "authz.yaml"
     make_key(key)
-    text = CONFIG.format(issuer="http://127.0.0.1:9", key=key, redis=store.url)
+    text = CONFIG.format(issuer="http://127.0.0.1:9", key=key, redis=store.url, telemetry="")
     config.write_text(text.replace("redis: {", "redis: {deployment: empty, "))
 
     def ask(*words: str) -> "subprocess.CompletedProcess[str]":

@@ -3,10 +3,10 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz.login.redirects import LONGEST, RedirectRules, is_registered, redirect_host
+from authz.login.clients.redirects import LONGEST, RedirectRules, is_registered, redirect_host
 
 CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
 RULES = RedirectRules(frozenset({CURSOR}))
@@ -211,6 +211,8 @@ def test_nothing_but_the_registered_matches_away_from_loopback(text: str) -> Non
         assert is_registered(sent, [CLAUDE]) == (sent == CLAUDE)
 
 
+@example("?@")
+@example("good.example?@evil.example/")
 @given(st.text(alphabet=string.printable + "а\u202e\x00", max_size=60))  # noqa: RUF001
 def test_what_is_allowed_is_plain(tail: str) -> None:
     """Whatever passes is visible ASCII of one spelling without what misleads."""

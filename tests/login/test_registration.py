@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata
 from pydantic import AnyUrl
 
-from authz.login.client_metadata import LONGEST_TITLE, printable_title
-from authz.login.redirects import RedirectRules
-from authz.login.registration import LONGEST_ID, NotRegistered, Registrations
+from authz.login.clients.client_metadata import LONGEST_TITLE, printable_title
+from authz.login.clients.redirects import RedirectRules
+from authz.login.clients.registration import LONGEST_ID, NotRegistered, Registrations
 from authz.login.values import OAuthRefused
 from authz.tokens import base64url
 from authz.tokens.sealing import Sealer

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.config.model import Config
-from authz.login.documents import Documents
-from authz.login.fetching import Fetched
-from authz.login.redirects import RedirectRules
-from authz.login.registration import Registrations
-from authz.login.registry import Clients, Shown, dynamic_name, shown_as
+from authz.login.clients.documents import Documents
+from authz.login.clients.fetching import Fetched
+from authz.login.clients.redirects import RedirectRules
+from authz.login.clients.registration import Registrations
+from authz.login.clients.registry import Clients, Shown, dynamic_name, shown_as
 from authz.login.values import FrontClient, Kind, OAuthRefused
 from authz.tokens.sealing import Sealer
 from tests.login.test_documents import CALLBACK, CURSOR, HOST, URL, document

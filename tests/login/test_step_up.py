@@ -1,6 +1,6 @@
 """Step-ups against the stand-in issuer, with our real OIDC client: what is recorded, and what not.
 
-Law: see authz/login/step_up.py.
+Law: see authz/login/pages/step_up.py.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +13,7 @@ import pytest
 from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
-from authz.login.step_up import (
+from authz.login.pages.step_up import (
     LIFETIME,
     NO_CODE,
     ONLY_PASSWORD,
@@ -21,9 +21,9 @@ from authz.login.step_up import (
     asked_age,
     lacks,
 )
-from authz.login.step_up import words as length
+from authz.login.pages.step_up import words as length
+from authz.login.pages.visits import Problem
 from authz.login.values import Identity
-from authz.login.visits import Problem
 from tests.demo.kit import BOB, ISSUER, JOHN, World
 from tests.login.pages_kit import (
     FROM_OUR_PAGE,

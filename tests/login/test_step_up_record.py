@@ -12,7 +12,7 @@ from authz.core.ledger import StepUpKey, StepUpMissing, StepUpTooOld, Taken
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.login.step_up import LIFETIME
+from authz.login.pages.step_up import LIFETIME
 from tests.ledger.queries import query
 from tests.support.valkey import valkey
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from authz.core.principal import LogIn
-from authz.login.blocks import Block
-from authz.login.grant import Grant, decode, encode
-from authz.login.grants import MOST, Renewal
-from authz.login.known import UnknownClientError, block, known_clients, named
-from authz.login.store import Fresh, Used
+from authz.login.front_door.blocks import Block
+from authz.login.front_door.grant import Grant, decode, encode
+from authz.login.front_door.grants import MOST, Renewal
+from authz.login.front_door.known import UnknownClientError, block, known_clients, named
+from authz.login.front_door.store import Fresh, Used
 from tests.login.flow_kit import Flow, flow
 from tests.support.valkey import ValkeyServer
 

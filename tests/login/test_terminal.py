@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
-from authz.login.request import LogInFailed, Wanted
-from authz.login.terminal import Granted, log_in
+from authz.login.terminal.log_in import Granted, log_in
+from authz.login.terminal.request import LogInFailed, Wanted
 from authz.tokens.issuer import IssuerAddress
 from tests.demo.kit import FILES, ISSUER, JOHN, World, claims
 

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 
 from authz.core.ledger import Unavailable
-from authz.login import upstream
-from authz.login.upstream import callback_error
+from authz.login.authelia import upstream
+from authz.login.authelia.upstream import callback_error
 from authz.login.values import UpstreamRefused
 from authz.tokens.issuer import read_metadata
 from tests.demo.kit import BOB, FILES, ISSUER, JOHN, World, claims

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
-from authz.login.asking import ERRORS, known_error
-from authz.login.id_token import Proofs
-from authz.login.pacing import Lanes, Locks
-from authz.login.upstream import Authelia, OurClient
+from authz.login.authelia.asking import ERRORS, known_error
+from authz.login.authelia.id_token import Proofs
+from authz.login.authelia.pacing import Lanes, Locks
+from authz.login.authelia.upstream import Authelia, OurClient
 from authz.login.values import LoggedIn, UpstreamRefused
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.documents import issuer_client

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from authz.core.ledger import Unavailable
 from authz.demo.issuer import IssuerConfig, RegisteredClient, create_app
 from authz.demo.person import Person
-from authz.login.id_token import Proofs
-from authz.login.upstream import Authelia, OurClient
+from authz.login.authelia.id_token import Proofs
+from authz.login.authelia.upstream import Authelia, OurClient
 from authz.login.values import Asked, LoggedIn, UpstreamRefused
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt

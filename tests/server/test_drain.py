@@ -141,7 +141,8 @@ def test_a_killed_worker_costs_no_more_than_it_held(fleet: tuple[Service, Edge])
         1000,
     )
 
-    assert found.failed <= IN_FLIGHT, found.good
+    # As many as were in flight, and those of the moment until Envoy had seen it.
+    assert found.failed <= 2 * IN_FLIGHT, found.good
     assert found.good.keys() <= {200, 503}, found.good
     assert found.bad.keys() <= {401, 403, 429, 503}, found.bad
 

@@ -14,15 +14,18 @@ import pytest
 from authz.cli import main
 from authz.config.load import read
 from authz.core import mcp
-from authz.core.decision import Deny
-from authz.core.policy import LEGACY, MODERN
+from authz.core.decision import Call, Deny, inspect
+from authz.core.policy import LEGACY, MODERN, KnownClient, Rule
 from authz.core.reason import Reason
+from authz.core.second_factor import Method, SecondFactor
 from authz.demo.serving import ANYWHERE, serve
 from authz.server.explain import Explanation, Outcome, explain
+from authz.server.explain_words import step_words
 from authz.server.sample import http_request, message
 from authz.telemetry.lines import find_decision, read_decision
 from tests.doctor.kit import answering
 from tests.support.valkey import valkey
+from tests.support.values import NOW, policy, principal, request, server
 from tests.tokens.forge import FILES, ISSUER, rsa_signer
 
 TEXT = """\
@@ -63,11 +66,14 @@ def issuer() -> Any:
 
 
 def explained(
-    sent: str, tool: str | None = "read_x", env: Mapping[str, str] | None = None
+    sent: str,
+    tool: str | None = "read_x",
+    env: Mapping[str, str] | None = None,
+    written: str = TEXT,
 ) -> Explanation:
     async def ask() -> Explanation:
         async with serve(issuer(), ANYWHERE) as port:
-            text = TEXT.format(issuer=ISSUER, internal=f"http://127.0.0.1:{port}")
+            text = written.format(issuer=ISSUER, internal=f"http://127.0.0.1:{port}")
             settings = read(text, "authz.yaml", {})
             server = settings.policy.servers["files"]
             method = "tools/call" if tool else "tools/list"
@@ -102,6 +108,50 @@ def test_every_piece_of_evidence_is_told_and_what_it_proves() -> None:
         "client proves a second factor (no age): enough",
         "token: the token has no amr",
     )
+
+
+MARKED = TEXT.replace("deadline: 5s", "deadline: 5s, assurance_claim: mcp_assurance")
+
+
+WANTED = 'client: the assurance needs the signed claim "two_factor" besides, and the token\'s'
+UNDECLARED = "client: authz.yaml declares no assurance of the client, or it came by the front door"
+
+
+@pytest.mark.parametrize(
+    ("claims", "told"),
+    [
+        ({"mcp_assurance": "two_factor"}, "client proves a second factor (no age): enough"),
+        ({}, f"{WANTED} (issuer.assurance_claim) is missing"),
+        ({"mcp_assurance": "totp"}, f'{WANTED} (issuer.assurance_claim) says "totp"'),
+        ({"mcp_assurance": "totp", "client_id": "plain"}, UNDECLARED),
+    ],
+)
+@pytest.mark.attack("marker")
+def test_a_declaration_that_does_not_count_is_told_and_why(
+    claims: dict[str, object], told: str
+) -> None:
+    """Where the signed marker is missing or another, that is what is said of the declaration."""
+    found = explained(token(**claims), written=MARKED)
+    (step,) = (each for each in found.steps if each.name == "second_factor")
+
+    assert told in step.notes
+    admitted = "enough" in told
+    assert isinstance(found.decision, Deny) is not admitted
+    assert (step.outcome is Outcome.PASSED) is admitted
+
+
+@pytest.mark.attack("marker")
+def test_of_an_opaque_token_it_is_told_that_none_has_a_marker() -> None:
+    """What the issuer says of an opaque token is not signed, so no declaration counts for it."""
+    ruled = server(Rule(second_factor=SecondFactor(Method.ANY)))
+    known = KnownClient("claude", assurance=Method.ANY, marker="two_factor")
+    call = Call(ruled, request(), "")
+    seen = inspect(call, principal(opaque=True), policy(ruled, known), NOW)
+
+    _, notes = step_words("second_factor", seen, call, NOW)
+
+    wanted = 'the assurance needs the signed claim "two_factor" besides (issuer.assurance_claim)'
+    assert f"client: {wanted}, and an opaque token has none" in notes
 
 
 @pytest.mark.parametrize(

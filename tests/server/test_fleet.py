@@ -24,12 +24,12 @@ from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
 from tests.support.wire import answer, check_request
-from tests.tokens.forge import CLAIMS, rsa_signer
+from tests.tokens.forge import rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d}}
 gateway: {{url: https://mcp.example.test}}
-redis: {{url: '{redis}'}}
+redis: {{url: '{redis}', mode: {mode}}}
 telemetry: {{log: json}}
 service: {{transport: {transport}, workers: {workers}, drain_notice: 0s}}
 servers:
@@ -65,7 +65,9 @@ def redis() -> Iterator[ValkeyServer]:
 @pytest.fixture(scope="module")
 def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
     @contextmanager
-    def running(workers: int = 2, rate: str = "1000000/minute") -> Iterator[Service]:
+    def running(
+        workers: int = 2, rate: str = "1000000/minute", mode: str = "local"
+    ) -> Iterator[Service]:
         redis.command("FLUSHALL")
         config = CONFIG.format(
             issuer=issuer.address,
@@ -73,6 +75,7 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
             transport=transport,
             workers=workers,
             rate=rate,
+            mode=mode,
         )
         with (
             TemporaryDirectory(prefix="f") as folder,
@@ -83,6 +86,13 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
             assert (Path(folder) / "stderr").read_text() == ""
 
     return running
+
+
+@pytest.fixture(scope="module")
+def fleet(run: Run) -> Iterator[Service]:
+    """Two workers that the tests leave as they found them."""
+    with run() as one:
+        yield one
 
 
 def wait_all_ready(service: Service, workers: int) -> None:
@@ -125,20 +135,37 @@ def victim(service: Service, worker: int = 0) -> int:
 
 
 def test_a_limit_is_one_for_all_workers(run: Run) -> None:
-    """Of 2,000 requests at once over four workers, against a limit of 100, exactly 100 pass."""
-    with run(workers=4, rate="100/minute") as service:
-        raw = asking()
-        with ThreadPoolExecutor(4) as threads:
-            asked = threads.map(lambda n: service.begin(raw, 30, worker=n % 4), range(2000))
-            # An Allow has no status of its own.
-            statuses = Counter(answer(each.result()).status for each in asked)
+    """Of 2,000 requests at once over four workers, against a limit of 100, exactly 100 pass.
 
-        assert statuses == {0: 100, 429: 1900}
-        assert count(service) == 100
-        over = 'authz_decisions_total{reason="over_limit",server="files"}'
-        refused = 'authz_decisions_total{reason="too_many_refusals",server="files"}'
-        assert count(service, over) + count(service, refused) == 1900
-        assert count(service, "authz_check_duration_seconds_count") == 2000
+    Redis has 50 ms for an answer. On a machine that is busy with other things it may be later,
+    and workers that count on nobody's word then refuse (503): never more than 100 pass, and where
+    all were answered in time, no fewer.
+    """
+    with run(workers=4, rate="100/minute", mode="deny") as service:
+        total = Counter[int]()
+        for attempt in range(10):
+            raw = asking(sub=f"person {attempt}")
+            with ThreadPoolExecutor(4) as threads:
+                asked = list(
+                    threads.map(
+                        lambda n, raw=raw: service.begin(raw, 30, worker=n % 4), range(2000)
+                    )
+                )
+            # An Allow has no status of its own.
+            found = Counter(answer(each.result()).status for each in asked)
+            total += found
+            assert found[0] <= 100
+            if not found[503]:
+                break
+
+        assert found == {0: 100, 429: 1900}
+        assert count(service) == total[0]
+        assert count(service, "authz_check_duration_seconds_count") == total.total()
+        refusals = sum(
+            count(service, f'authz_decisions_total{{reason="{reason}",server="files"}}')
+            for reason in ("rate_limited", "too_many_refusals")
+        )
+        assert refusals == total[429]
 
 
 def test_a_reload_reaches_every_worker(run: Run) -> None:
@@ -172,20 +199,19 @@ def test_a_broken_configuration_reaches_no_worker(run: Run) -> None:
 
 
 @pytest.mark.attack("revoked-token")
-def test_a_revocation_reaches_every_worker(run: Run, redis: ValkeyServer) -> None:
+def test_a_revocation_reaches_every_worker(fleet: Service, redis: ValkeyServer) -> None:
     """A person who is revoked is refused by each worker from the next request on."""
-    with run() as service:
-        raw = asking()
-        assert all(service.check(raw, worker=n).allowed for n in (0, 1))
+    raw = asking(sub="mallory")
+    assert all(fleet.check(raw, worker=n).allowed for n in (0, 1))
 
-        asyncio.run(revoke(redis))
+    asyncio.run(revoke(redis, "mallory"))
 
-        assert [service.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
+    assert [fleet.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
 
 
-async def revoke(redis: ValkeyServer) -> None:
+async def revoke(redis: ValkeyServer, subject: str) -> None:
     ledger = RedisLedger(RedisOptions(redis.url, timeout=5))
-    target = entries.person(Person("https://auth.example.test", str(CLAIMS["sub"])))
+    target = entries.person(Person("https://auth.example.test", subject))
     await ledger.revoke(target.field, Revocation())
     await ledger.aclose()
 
@@ -230,16 +256,16 @@ def test_a_rolling_restart_changes_every_process_and_loses_no_count(run: Run) ->
 
 
 @pytest.mark.attack("broken-configuration")
-def test_a_rolling_restart_begins_with_a_configuration_that_is_right(run: Run) -> None:
+def test_a_rolling_restart_begins_with_a_configuration_that_is_right(fleet: Service) -> None:
     """With an error in authz.yaml no worker is sent away."""
-    with run() as service:
-        before = children(service)
-        service.config.write_text("issuer: 1")
+    before, text = children(fleet), fleet.config.read_text()
+    fleet.config.write_text("issuer: 1")
 
-        service.signal(signal.SIGUSR2)
-        service.wait_for("reload_refused")
+    fleet.signal(signal.SIGUSR2)
+    fleet.wait_for("reload_refused")
 
-        assert children(service) == before
+    assert children(fleet) == before
+    fleet.config.write_text(text)
 
 
 def test_sigterm_ends_all_of_it(run: Run) -> None:
@@ -266,22 +292,20 @@ def test_with_the_process_above_gone_no_worker_goes_on(run: Run) -> None:
         until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "their end")
 
 
-def test_ctrl_c_does_not_reach_the_workers(run: Run) -> None:
+def test_ctrl_c_does_not_reach_the_workers(fleet: Service) -> None:
     """The terminal's signals go to a group of processes; the workers are in groups of their own."""
-    with run() as service:
-        assert all(os.getsid(pid) != os.getsid(service.process.pid) for pid in children(service))
+    assert all(os.getsid(pid) != os.getsid(fleet.process.pid) for pid in children(fleet))
 
 
-def test_what_the_workers_count_is_no_file_of_others(run: Run) -> None:
+def test_what_the_workers_count_is_no_file_of_others(fleet: Service) -> None:
     """Their sockets and the configuration in force are in a folder that only this user enters."""
-    with run() as service:
-        folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(service)}
-        said = [
-            json.loads(pair.partition(b"=")[2])
-            for each in folders
-            for pair in each.split(b"\0")
-            if pair.startswith(b"AUTHZ_INSIDE=")
-        ]
-        places = {Path(each["status"]).parent for each in said}
+    folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(fleet)}
+    said = [
+        json.loads(pair.partition(b"=")[2])
+        for each in folders
+        for pair in each.split(b"\0")
+        if pair.startswith(b"AUTHZ_INSIDE=")
+    ]
+    places = {Path(each["status"]).parent for each in said}
 
-        assert [place.stat().st_mode & 0o077 for place in places] == [0]
+    assert [place.stat().st_mode & 0o077 for place in places] == [0]

@@ -30,6 +30,9 @@ VARIANTS = {
 }
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
 def test_a_second_run_changes_no_byte(tmp_path: Path, answers: Answers) -> None:
     """Neither contents nor modes, whatever the answers."""
@@ -257,3 +260,14 @@ def test_no_draft_is_left(tmp_path: Path) -> None:
     """What was written for a moment is gone."""
     make(tmp_path)
     assert not [name for name in snapshot(tmp_path) if re.search(r"\.[0-9a-f]{16}$", name)]
+
+
+def test_the_file_of_the_repository_is_that_of_the_folder(tmp_path: Path) -> None:
+    """docker-compose.yml at the top does what the one in deploy/ does, read from one folder up."""
+    there = (ROOT / "docker-compose.yml").read_text("utf-8")
+    write(tmp_path, Answers("example.com"), "a password of nobody")
+    load = YAML(typ="safe").load
+
+    assert load(there.replace("./deploy/", "./")) == load(
+        (tmp_path / "docker-compose.yml").read_text("utf-8")
+    )

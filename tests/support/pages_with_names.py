@@ -19,7 +19,7 @@ from authz.local.pages import pages
 from authz.local.part import Part
 from authz.local.state import State
 from authz.login import building
-from authz.login.fetching import Fetched, Fetcher
+from authz.login.clients.fetching import Fetched, Fetcher
 
 HOST = "AUTHZ_TEST_HOST"
 PORT = "AUTHZ_TEST_PORT"

@@ -21,7 +21,7 @@ from authz.envoy import codec
 from tests.support.wire import Answer, answer
 from tests.tokens.forge import rsa_signer
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 
 
 def until(true: Callable[[], bool], what: str) -> None:

@@ -181,6 +181,7 @@ class Bench:
         capacity: int = 100,
         renewal: Renewal | None = None,
         front_door: FrontDoorTokens | None = None,
+        rules: ClaimRules = RULES,
     ) -> None:
         published = jwks or (rsa_signer().jwk(), ec_signer().jwk())
         self.source = Source(read_key_set({"keys": list(published)}, algorithms))
@@ -195,7 +196,7 @@ class Bench:
         )
         self.verifier = TokenVerifier(
             self.keys,
-            RULES,
+            rules,
             algorithms,
             front_door=front_door,
             clock=self.clock,

@@ -1,6 +1,8 @@
 """From verified claims to a principal: one type per claim, nothing converted."""
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.core.second_factor import Method, methods
 from authz.core.strict_json import loads
-from authz.tokens.claims import check_issuer, read_principal
+from authz.tokens.claims import ClaimRules, check_issuer, read_principal
 from tests.tokens.forge import (
     ABSENT,
     CLAIMS,
@@ -20,6 +22,7 @@ from tests.tokens.forge import (
     NOTES,
     NOW,
     RULES,
+    refusal,
     unhurried,
     with_changes,
 )
@@ -333,3 +336,46 @@ def test_any_claims_are_a_principal_or_refused(changes: dict[str, object]) -> No
     assert principal.client_id.isascii()
     json.dumps([principal.subject, sorted(principal.groups)]).encode()
     str(principal.subject).encode()
+
+
+# --- the marker ---------------------------------------------------------------------------------
+
+MARKED = replace(RULES, marker="mcp_assurance")
+
+
+def marker_of(value: object, rules: ClaimRules = MARKED) -> str | None:
+    claims = with_changes(CLAIMS, {"mcp_assurance": value})
+    return read_principal(claims, rules, NOW, token_id="id", key_id="kid").marker
+
+
+@pytest.mark.parametrize("value", ["two_factor", "totp", "TOTP", "none", "a b", "é"])
+def test_a_marker_is_what_the_claim_says(value: str) -> None:
+    """The claim is handed on letter by letter; what it proves is for the decision to say."""
+    assert marker_of(value) == value
+
+
+def test_no_marker_where_there_is_none_or_none_is_looked_at() -> None:
+    """A token without the claim is like any other, and so is one whose claim nobody asked for."""
+    assert marker_of(ABSENT) is None
+    assert marker_of("totp", RULES) is None
+    assert marker_of(["totp"], RULES) is None
+
+
+@pytest.mark.parametrize("value", BAD_TEXTS, ids=brief)
+@pytest.mark.attack("marker")
+def test_a_marker_that_is_no_text_is_refused(value: object) -> None:
+    """A list, a boolean, null or malformed text under the claim's name is no token of ours."""
+    with pytest.raises(Refused) as raised:
+        marker_of(value)
+
+    assert raised.value.reason is Reason.TOKEN_INVALID
+    assert raised.value.detail == "the assurance claim is malformed"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(), st.lists, max_leaves=4))
+@pytest.mark.attack("marker")
+def test_nothing_becomes_a_marker_that_is_not_that_very_text(value: object) -> None:
+    """Whatever stands there: the same text comes out, or the token is refused."""
+    assert refusal(lambda: marker_of(value)) in {None, Reason.TOKEN_INVALID}
+    with suppress(Refused):
+        assert marker_of(value) == value

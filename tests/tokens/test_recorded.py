@@ -5,6 +5,7 @@ The table was written by hand from what each flow asked for; it is not made from
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from authz.core.audience import names
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
-from tests.tokens.forge import FILES, NOTES, Bench
+from tests.tokens.forge import FILES, NOTES, RULES, Bench
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "authelia"
 
@@ -214,6 +215,23 @@ def test_what_a_recorded_token_says(
     assert (outcome.subject, outcome.client_id) == (subject, client_id)
     assert (set(outcome.scopes), set(outcome.groups)) == (scopes, groups)
     assert (outcome.amr, outcome.auth_time) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("flow", "marker"),
+    [("marker with scope", "two_factor"), ("marker without scope", None), ("2fa default", None)],
+)
+@pytest.mark.attack("marker")
+def test_a_recorded_marker_is_there_where_its_scope_was_granted(
+    flow: str, marker: str | None
+) -> None:
+    """Authelia signs the marker into tokens of its scope; without it a token is like any other."""
+    named = Bench(*load("jwks.json")["keys"], rules=replace(RULES, marker="mcp_assurance"))
+
+    for asked, expected in ((named, marker), (bench(), None)):
+        outcome = asked.outcome(RECORDED[flow, "access_token"])
+        assert isinstance(outcome, Principal)
+        assert outcome.marker == expected
 
 
 def test_an_hour_later_every_recorded_jwt_has_expired() -> None:

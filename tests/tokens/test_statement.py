@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,6 +161,26 @@ def test_agreement_is_what_both_say() -> None:
 def test_an_answer_about_somebody_else_is_refused(changes: dict[str, object]) -> None:
     """Where person or client differ, the answer is another token's."""
     assert refusal(lambda: agreed(known(), known(**changes))) is Reason.TOKEN_INVALID
+
+
+@pytest.mark.parametrize("value", ["two_factor", "totp", "", None, ["totp"], True])
+@pytest.mark.attack("marker")
+def test_no_answer_is_a_marker(value: object) -> None:
+    """The marker is a signed claim: what an issuer answers under its name is not even read."""
+    found = read(said(mcp_assurance=value), rules=replace(RULES, marker="mcp_assurance")).principal
+
+    assert found is not None
+    assert found.marker is None
+
+
+@pytest.mark.parametrize("marker", [None, "two_factor"])
+@pytest.mark.attack("marker")
+def test_a_confirmation_neither_takes_nor_gives_a_marker(marker: str | None) -> None:
+    """No answer repeats the marker, so a confirmed token says what it said when it was signed."""
+    signed = replace(known(), opaque=False, marker=marker)
+
+    assert agreed(signed, known()).marker == marker
+    assert agreed(signed, replace(known(), marker="totp")).marker == marker
 
 
 # --- what is remembered -----------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Authelia as its OpenID client sees it: pushed requests, tokens, and what they prove."""

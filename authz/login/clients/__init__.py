@@ -1,0 +1,1 @@
+"""Who an MCP client is: configured, described by a document, or registered by itself."""

@@ -1,0 +1,46 @@
+"""What the token endpoint gives (RFC 6749, section 5.1), and the record that goes before it.
+
+Law: no ID token, no scope but the consented ones, and no more seconds than remain.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from authz.core.principal import LogIn
+from authz.login.front_door.refresh_tokens import RefreshToken
+from authz.login.values import Identity
+
+
+def token_answer(
+    *,
+    access_token: str,
+    refresh_token: str | None,
+    scopes: Iterable[str],
+    expires_at: int,
+    now: float,
+) -> Mapping[str, Any]:
+    """Return the members of a successful answer."""
+    answer: dict[str, Any] = {
+        "access_token": access_token,
+        "token_type": "Bearer",
+        "expires_in": max(int(expires_at - now), 0),
+    }
+    # RFC 6749, section 3.3: a scope has at least one token; a server may have none.
+    if granted := " ".join(sorted(scopes)):
+        answer["scope"] = granted
+    if refresh_token is not None:
+        answer["refresh_token"] = refresh_token
+    return answer
+
+
+def log_in_of(token: RefreshToken, client_id: str, who: Identity) -> LogIn:
+    """Return the record behind an access token."""
+    return LogIn(
+        client=token.name,
+        client_id=client_id,
+        grant=token.grant,
+        subject=who.subject,
+        amr=who.amr,
+        auth_time=who.auth_time,
+        account=who.account,
+    )

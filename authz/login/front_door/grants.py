@@ -1,0 +1,265 @@
+"""Grants: what a person consented to, for one client and one server, and where it stands.
+
+Law: a person has a hundred at most, and the one unused for longest makes room. A grant that is
+ended is revoked in the same step, so that no worker lets its tokens pass and no refresh under way
+brings it back.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NamedTuple
+
+from authz.core.limits import digest
+from authz.core.principal import Client, LogIn, Person
+from authz.ledger import log_ins
+from authz.ledger.entries import Remark, Target, written
+from authz.ledger.keys import EVERYTHING, Keys, client_field, grant_field, person_field
+from authz.ledger.log_ins import AFTERLIFE, Command
+from authz.ledger.records import Revocation, read_revocation
+from authz.login.front_door import scripts
+from authz.login.front_door.grant import Grant, decode, encode
+
+MOST: Final = 100
+_TRIES: Final = 3
+_KIND: Final = "grants"
+
+
+class Held(NamedTuple):
+    """Hold a grant, and the bytes of which it was read."""
+
+    grant: Grant
+    raw: bytes
+
+
+class Renewal(NamedTuple):
+    """Hold what a refresh changes.
+
+    Attributes:
+        before: the grant as it was read.
+        grant: what it is now.
+        log_in: the record of the new access token, with its lifetime in seconds.
+        answer_key, answer: where the sealed answer is kept, for how many seconds.
+    """
+
+    before: Held
+    grant: Grant
+    log_in: LogIn
+    lifetime: int
+    answer_key: bytes
+    answer: str
+    answer_lifetime: int
+
+
+class Grants:
+    """Keep the grants of one deployment."""
+
+    def __init__(
+        self,
+        command: Command,
+        keys: Keys,
+        issuer: str,
+        *,
+        max_age: int,
+        max_lifetime: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Take Redis and names, and how long grants and access tokens live at most.
+
+        Args:
+            command: sends one command to Redis.
+            keys: names of the deployment.
+            issuer: whose people these are.
+            max_age: seconds from the consent.
+            max_lifetime: seconds that an access token lives at most, from now.
+            clock: seconds since the epoch.
+        """
+        self._command = command
+        self._keys = keys
+        self._issuer = issuer
+        self._max_age = max_age
+        self._max_lifetime = max_lifetime
+        self._clock = clock
+
+    def key(self, subject: str) -> bytes:
+        """Return where a person's grants are kept."""
+        return self._keys.page(_KIND, digest(*Person(self._issuer, subject)))
+
+    async def begin(
+        self, subject: str, grant: Grant, log_in: LogIn, lifetime: int, code_key: bytes
+    ) -> bool:
+        """Keep a new grant with the record of its access token.
+
+        Returns:
+            whether it began; not where its code was used a second time meanwhile.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        key = self.key(subject)
+        for _ in range(_TRIES):
+            await self._make_room(key)
+            answer = await scripts.run(
+                self._command,
+                scripts.BEGIN,
+                (key, self._keys.log_in(grant.access), code_key),
+                grant.id,
+                encode(grant),
+                MOST,
+                self._max_age,
+                log_ins.encode(log_in),
+                lifetime,
+            )
+            if answer != b"full":
+                return bool(answer == b"begun")
+        return False
+
+    async def find(self, subject: str, grant_id: str) -> Held | None:
+        """Return a grant that is alive.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        raw = await self._command("HGET", self.key(subject), grant_id)
+        held = _held(raw)
+        if held is None or not self._lives(held.grant):
+            return None
+        return held
+
+    async def revoked(self, subject: str, grant: Grant) -> bool:
+        """Tell whether a revocation names a grant: its own, its person's, its client's, or all.
+
+        One of what was issued up to a moment takes the consents of that time with it, as it does
+        the step-ups: a thief's copy must not be refreshed into a new token.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        fields = (
+            grant_field(self._issuer, grant.id),
+            person_field(Person(self._issuer, subject)),
+            client_field(Client(self._issuer, grant.client)),
+            EVERYTHING,
+        )
+        found = await self._command("HMGET", self._keys.revocations, *fields)
+        return any(
+            each is not None and read_revocation(each).covers(grant.created_at) for each in found
+        )
+
+    async def of(self, subject: str) -> tuple[Grant, ...]:
+        """Return a person's grants, the latest used first.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        return await self._all(self.key(subject))
+
+    async def renew(self, subject: str, renewal: Renewal) -> bool:
+        """Keep what a refresh gave; tell whether the grant was still as it was read.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        before, grant = renewal.before, renewal.grant
+        # Authelia may give the same access token twice; its record does not end then.
+        old = before.grant.access if before.grant.access != grant.access else ""
+        answer = await scripts.run(
+            self._command,
+            scripts.RENEW,
+            (
+                self.key(subject),
+                self._keys.log_in(grant.access),
+                self._keys.log_in(old),
+                renewal.answer_key,
+            ),
+            grant.id,
+            before.raw,
+            encode(grant),
+            self._max_age,
+            AFTERLIFE,
+            log_ins.encode(renewal.log_in),
+            renewal.lifetime,
+            renewal.answer,
+            renewal.answer_lifetime,
+        )
+        return bool(answer == 1)
+
+    async def end(self, subject: str, grant_id: str, why: str) -> Grant | None:
+        """End a grant: revoked for all workers, its record gone; return it, if there was one.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        return await self.end_at(self.key(subject), grant_id, why)
+
+    async def end_at(self, key: bytes, grant_id: str, why: str) -> Grant | None:
+        """End a grant of those kept at a key, as `end` does."""
+        now = int(self._clock())
+        field = grant_field(self._issuer, grant_id)
+        words = written(Target(field, self._issuer, grant_id), Remark(now, "authz", why))
+        # No access token of it is younger than this moment: a refresh under way finds no grant.
+        revocation = Revocation(None, now + self._max_lifetime, words)
+        raw = await scripts.run(
+            self._command,
+            scripts.END,
+            (key, self._keys.revocations),
+            grant_id,
+            field,
+            revocation.encode(),
+        )
+        held = _held(raw)
+        if held is None:
+            return None
+        await self._command("DEL", self._keys.log_in(held.grant.access))
+        return held.grant
+
+    async def everyone(self) -> AsyncIterator[tuple[bytes, Grant]]:
+        """Yield every grant with the key that it is kept at; for the command line.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        cursor, seen = b"0", set[bytes]()
+        while True:
+            cursor, found = await self._command(
+                "SCAN", cursor, "MATCH", self._keys.page(_KIND, "*"), "COUNT", 500
+            )
+            for key in found:
+                if key not in seen:
+                    seen.add(key)
+                    for grant in await self._all(key):
+                        yield key, grant
+            if cursor in (b"0", 0):
+                return
+
+    async def _all(self, key: bytes) -> tuple[Grant, ...]:
+        grants = [
+            held.grant
+            for raw in _values(await self._command("HGETALL", key))
+            if (held := _held(raw)) is not None and self._lives(held.grant)
+        ]
+        return tuple(sorted(grants, key=lambda grant: grant.used_at, reverse=True))
+
+    async def _make_room(self, key: bytes) -> None:
+        """End the grants that have no room beside one more, and remove those past their age."""
+        if int(await self._command("HLEN", key)) < MOST:
+            return
+        held = await self._command("HGETALL", key)
+        names = held.keys() if isinstance(held, dict) else held[::2]
+        alive = await self._all(key)
+        gone = {bytes(name).decode("ascii", "replace") for name in names}
+        gone -= {grant.id for grant in alive}
+        if gone:
+            await self._command("HDEL", key, *gone)
+        for grant in alive[MOST - 1 :]:
+            await self.end_at(key, grant.id, "a hundred newer log-ins")
+
+    def _lives(self, grant: Grant) -> bool:
+        return self._clock() < grant.created_at + self._max_age
+
+
+def _held(raw: Any) -> Held | None:
+    grant = decode(raw) if isinstance(raw, bytes) else None
+    return None if grant is None else Held(grant, raw)
+
+
+def _values(answer: Any) -> list[Any]:
+    return list(answer.values()) if isinstance(answer, dict) else list(answer[1::2])

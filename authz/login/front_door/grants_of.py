@@ -1,0 +1,45 @@
+"""A person's grants, as the page of one's own log-ins shows and ends them.
+
+Law: of the person who is logged in, and nobody else's.
+"""
+
+from collections.abc import Sequence
+
+from authz.core.principal import Person
+from authz.login.front_door.ending import BY_PERSON, end
+from authz.login.front_door.means import Means
+from authz.login.pages.own_log_ins import OwnGrant
+
+
+class OwnGrantsOf:
+    """Show and end a person's grants, for the page of one's own log-ins."""
+
+    def __init__(self, means: Means) -> None:
+        """Take the parts."""
+        self._means = means
+
+    async def of(self, person: Person) -> Sequence[OwnGrant]:
+        """Return a person's grants."""
+        return [
+            OwnGrant(
+                grant=each.id,
+                client=each.client,
+                title=each.title,
+                server=each.server,
+                scopes=each.scopes,
+                began=each.created_at,
+                ends=each.created_at + self._means.grant_max_age,
+            )
+            for each in await self._means.grants.of(person.subject)
+        ]
+
+    async def end(self, person: Person, grant: str, address: str) -> None:
+        """End one of them.
+
+        Authelia is told nothing: its tokens are with the client alone, sealed, and good for
+        nothing without us.
+        """
+        await end(
+            self._means, person.subject, grant, BY_PERSON, two_factor=False, token="",
+            address=address,
+        )  # fmt: skip

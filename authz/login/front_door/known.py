@@ -1,0 +1,115 @@
+"""Clients that have come, as the operator sees them: with what, for whom, when; and their blocking.
+
+Law: a client is listed as what it proved to be, under its name; what it calls itself is shown as
+what it says. Blocking one ends what it has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from authz.login.front_door.blocks import Block, Blocks
+from authz.login.front_door.digests import digest
+from authz.login.front_door.grants import Grants
+
+SHORT = 12  # characters of a digest, which tell one client from another
+
+
+class UnknownClientError(ValueError):
+    """Say that nobody is called so."""
+
+
+@dataclass(slots=True)
+class KnownClient:
+    """Gather what is known of one client.
+
+    Attributes:
+        id: the beginning of its client_id's digest: what it can be called here.
+        client_id, name, title: as in its grants.
+        people: the accounts, or what stands for them, of whoever uses it.
+        servers: what it may use.
+        log_ins: how many grants it has.
+        first, last: when it came, and when it was given tokens last; seconds since the epoch.
+        blocked: whether it is.
+    """
+
+    id: str
+    client_id: str
+    name: str
+    title: str
+    first: int
+    last: int
+    people: set[str] = field(default_factory=set)
+    servers: set[str] = field(default_factory=set)
+    log_ins: int = 0
+    blocked: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Return it for programs."""
+        return {
+            "id": self.id,
+            "client_id": self.client_id,
+            "name": self.name,
+            "title": self.title,
+            "people": sorted(self.people),
+            "servers": sorted(self.servers),
+            "log_ins": self.log_ins,
+            "first": self.first,
+            "last": self.last,
+            "blocked": self.blocked,
+        }
+
+
+async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ...]:
+    """Return who has come, the latest first.
+
+    Raises:
+        Unavailable: where Redis does not answer.
+    """
+    found: dict[str, KnownClient] = {}
+    async for key, grant in grants.everyone():
+        name = digest(grant.client_id)[:SHORT]
+        client = found.setdefault(
+            name,
+            KnownClient(
+                name, grant.client_id, grant.client, grant.title, grant.created_at, grant.used_at
+            ),
+        )
+        client.people.add(grant.account or f"person {digest(key.decode('ascii', 'replace'))[:6]}")
+        client.servers.add(grant.server)
+        client.log_ins += 1
+        client.first = min(client.first, grant.created_at)
+        client.last = max(client.last, grant.used_at)
+    blocked = {block.what for block in await blocks.all()}
+    for client in found.values():
+        client.blocked = not blocked.isdisjoint({client.client_id, client.name})
+    return tuple(sorted(found.values(), key=lambda client: client.last, reverse=True))
+
+
+def named(what: str, clients: Sequence[KnownClient]) -> str:
+    """Return the client_id or name that a person means.
+
+    Raises:
+        UnknownClientError: where it begins several ids.
+    """
+    if any(what in (client.client_id, client.name) for client in clients):
+        return what
+    begun = {client.client_id for client in clients if client.id.startswith(what.lower())}
+    if len(begun) > 1:
+        raise UnknownClientError("several clients are called so; give more of the id")
+    # Whoever has not come yet can be blocked, too.
+    return begun.pop() if begun else what
+
+
+async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
+    """Block a client, and end its grants; return how many those were.
+
+    Raises:
+        TooManyBlocksError: where there is no room.
+        Unavailable: where Redis does not answer.
+    """
+    await blocks.block(one)
+    ended = 0
+    async for key, grant in grants.everyone():
+        if one.what in (grant.client_id, grant.client):
+            ended += await grants.end_at(key, grant.id, f"blocked: {one.reason}") is not None
+    return ended

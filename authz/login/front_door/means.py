@@ -1,0 +1,84 @@
+"""What the flow is made of: ports to clients, to Authelia and to Redis, and what it knows itself.
+
+Law: nothing here decides.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from authz.ledger.log_ins import LogIns
+from authz.login import ports
+from authz.login.attempts import Attempts
+from authz.login.front_door.blocks import Blocks
+from authz.login.front_door.grants import Grants
+from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.targets import Targets
+from authz.login.values import FrontClient, LoggedIn
+from authz.tokens.sealing import Sealer
+
+ANYBODY = "-"
+
+
+class FindsClients(Protocol):
+    """Find clients (`authz.login.clients.registry.Clients`)."""
+
+    async def find(self, client_id: str) -> FrontClient:
+        """Return a client, or raise OAuthRefused("invalid_client", …)."""
+        ...
+
+    def fetches(self, client_id: str) -> bool:
+        """Tell whether that asks a stranger's host."""
+        ...
+
+
+class Upstream(ports.Upstream, Protocol):
+    """Log people in at Authelia (`authz.login.authelia.upstream.Authelia`), and keep them so."""
+
+    async def refresh(
+        self, *, two_factor: bool, refresh_token: str, subject: str, address: str
+    ) -> LoggedIn:
+        """Trade a refresh token in."""
+        ...
+
+
+class Registers(Protocol):
+    """Register clients (RFC 7591)."""
+
+    def register(self, metadata: bytes) -> Mapping[str, object]:
+        """Return the answer to a registration, or raise OAuthRefused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Hold the parts of one configuration.
+
+    Attributes:
+        url: the gateway's, which is our issuer.
+        targets: our servers.
+        clients, upstream, registers: ports.
+        sealer: for what clients keep.
+        codes, states, refreshes, grants, blocks, log_ins: in Redis.
+        attempts: how often who asks, in this process.
+        grant_max_age: seconds from the consent.
+        clock: seconds since the epoch.
+        tell: the log.
+    """
+
+    url: str
+    targets: Targets
+    clients: FindsClients
+    upstream: Upstream
+    registers: Registers
+    sealer: Sealer
+    codes: Codes
+    states: States
+    refreshes: Refreshes
+    grants: Grants
+    blocks: Blocks
+    log_ins: LogIns
+    attempts: Attempts
+    grant_max_age: int
+    clock: Callable[[], float]
+    tell: ports.Tell

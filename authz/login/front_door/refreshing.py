@@ -1,0 +1,229 @@
+"""Refreshes (RFC 6749, section 6): one at Authelia, however many ask, and its answer for a while.
+
+Law: what is not a refresh token of this client, for a grant that is alive and a server and scopes
+that still are, never reaches Authelia. A token that was replaced longer than 30 seconds ago ends
+its grant: somebody has a copy (RFC 9700, section 4.14.2).
+"""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+from authz.core.ledger import Unavailable
+from authz.login.attempts import REFRESHES
+from authz.login.front_door.answers import log_in_of, token_answer
+from authz.login.front_door.digests import digest
+from authz.login.front_door.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
+from authz.login.front_door.exchanging import check_resources
+from authz.login.front_door.grant import renewed
+from authz.login.front_door.grants import Held, Renewal
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh, seal_refresh
+from authz.login.front_door.store import ANSWER_LIFETIME
+from authz.login.front_door.targets import TOLERATED, read_scopes
+from authz.login.values import LoggedIn, OAuthRefused, UpstreamRefused
+from authz.tokens.sealing import NotSealedError
+
+# Seconds that Authelia has; less than the lock holds, so that one token is never refreshed twice.
+PATIENCE: Final = 20.0
+_POLL: Final = 0.1
+_POLLS: Final = 100
+_WORDS: Final = "the refresh token is not good, or not any more"
+_BUSY: Final = "a refresh takes too long"
+_OFTEN: Final = "too many refreshes of one grant"
+
+
+class Refreshing:
+    """Refresh tokens."""
+
+    def __init__(
+        self,
+        means: Means,
+        *,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        patience: float = PATIENCE,
+        polls: int = _POLLS,
+    ) -> None:
+        """Take the parts, how to wait, how long Authelia has, and how often to look."""
+        self._means = means
+        self._pause = pause
+        self._patience = patience
+        self._polls = polls
+        self._works: set[asyncio.Task[Mapping[str, Any]]] = set()
+
+    async def refresh(self, parameters: Parameters) -> Mapping[str, Any]:
+        """Return the answer to a token request with a refresh token.
+
+        Raises:
+            OAuthRefused: for the client.
+            Unavailable: where Redis or Authelia do not answer.
+        """
+        text, client_id = parameters.needed("refresh_token"), parameters.needed("client_id")
+        token = self._opened(text, client_id)
+        check_resources(parameters, token.resource)
+        # Less than was consented to may be asked for. Authelia gives what it gave, and the answer
+        # says so (section 3.3).
+        if not read_scopes(parameters.get("scope")) - TOLERATED <= frozenset(token.scopes):
+            raise OAuthRefused("invalid_scope", "the person did not consent to these scopes")
+        await self._check_still_good(token, client_id)
+        name = digest(text)
+        for _ in range(self._polls):
+            await self._alive(token)
+            found = await self._means.refreshes.answer(name)
+            if found is not None:
+                return self._given(found)
+            holder = secrets.token_hex(16)
+            if await self._means.refreshes.lock(name, holder):
+                # Whoever hangs up must not take the answer of Authelia with him.
+                work = asyncio.create_task(self._locked(token, client_id, name, holder))
+                self._works.add(work)
+                work.add_done_callback(self._works.discard)
+                return await asyncio.shield(work)
+            await self._pause(_POLL)
+        raise Unavailable("issuer", _BUSY)
+
+    def _opened(self, text: str, client_id: str) -> RefreshToken:
+        try:
+            token = open_refresh(self._means.sealer, text)
+        except NotSealedError as error:
+            self._means.tell("refresh", "invalid_grant", detail="not sealed by us")
+            raise OAuthRefused("invalid_grant", _WORDS) from error
+        if not hmac.compare_digest(digest(client_id), token.client):
+            raise self._refused(token, "of another client")
+        return token
+
+    async def _check_still_good(self, token: RefreshToken, client_id: str) -> None:
+        """Refuse what the operator does not allow any more."""
+        target = self._means.targets.named(token.server, token.resource)
+        if target is None or not target.scopes.issuperset(token.scopes):
+            raise self._refused(token, "the server has changed")
+        # A step up in what the server asks for needs a new log-in, through the other client.
+        if target.two_factor and not token.two_factor:
+            raise self._refused(token, "the server wants a second factor now")
+        if await self._means.blocks.blocked_digest(token.client, token.name):
+            raise self._refused(token, "blocked")
+        client = await self._means.clients.find(client_id)
+        if client.name != token.name:
+            raise self._refused(token, "the client has another name")
+        if client.scopes is not None and not client.scopes.issuperset(token.scopes):
+            raise self._refused(token, "the client may not have these scopes any more")
+
+    async def _alive(self, token: RefreshToken) -> Held:
+        held = await self._means.grants.find(token.subject, token.grant)
+        if held is None:
+            raise self._refused(token, "the grant has ended")
+        if await self._means.grants.revoked(token.subject, held.grant):
+            await self._end(token, REVOKED_FOR)
+            raise self._refused(token, REVOKED_FOR)
+        return held
+
+    async def _locked(
+        self, token: RefreshToken, client_id: str, name: str, holder: str
+    ) -> Mapping[str, Any]:
+        try:
+            # Another one may have been done between the look and the lock.
+            held = await self._alive(token)
+            found = await self._means.refreshes.answer(name)
+            if found is not None:
+                return self._given(found)
+            if held.grant.refresh != name:
+                await self._end(token, REUSED)
+                raise self._refused(token, REUSED)
+            return await self._renewed(token, client_id, name, held)
+        finally:
+            with suppress(Unavailable):
+                await self._means.refreshes.unlock(name, holder)
+
+    async def _renewed(
+        self, token: RefreshToken, client_id: str, name: str, held: Held
+    ) -> Mapping[str, Any]:
+        found = await self._upstream(token)
+        means, now, tokens = self._means, self._means.clock(), found.tokens
+        next_token = replace(token, upstream=tokens.refresh_token or token.upstream)
+        lifetime = token.consented_at + means.grant_max_age - now
+        sealed = seal_refresh(means.sealer, next_token, lifetime)
+        log_in = log_in_of(token, client_id, found.identity)
+        answer = {
+            "access_token": tokens.access_token,
+            "refresh_token": sealed,
+            "expires_at": tokens.expires_at,
+            "scopes": sorted(tokens.scopes.intersection(token.scopes)),
+        }
+        renewal = Renewal(
+            before=held,
+            grant=renewed(
+                held.grant,
+                log_in,
+                now=int(now),
+                expires_at=tokens.expires_at,
+                access=digest(tokens.access_token),
+                refresh=digest(sealed),
+            ),
+            log_in=log_in,
+            lifetime=max(int(tokens.expires_at - now), 1),
+            answer_key=means.refreshes.key(name),
+            answer=means.refreshes.sealed(answer),
+            answer_lifetime=ANSWER_LIFETIME,
+        )
+        if not await means.grants.renew(token.subject, renewal):
+            # Ended while Authelia was asked.
+            await self._end(next_token, MEANWHILE)
+            raise self._refused(token, MEANWHILE)
+        means.tell("refresh", "ok", client=token.name, server=token.server, grant=token.grant)
+        return self._given(answer)
+
+    async def _upstream(self, token: RefreshToken) -> LoggedIn:
+        if self._means.attempts.take_of(REFRESHES, token.grant):
+            raise Unavailable("issuer", _OFTEN)
+        try:
+            async with asyncio.timeout(self._patience):
+                found = await self._means.upstream.refresh(
+                    two_factor=token.two_factor,
+                    refresh_token=token.upstream,
+                    subject=token.subject,
+                    address=token.address,
+                )
+        except TimeoutError as error:
+            raise Unavailable("issuer", _BUSY) from error
+        except UpstreamRefused as refused:
+            if refused.error != "invalid_grant":
+                raise Unavailable("issuer", refused.error) from refused
+            # It would be in vain for ever, and count against the person's address each time.
+            await self._end(token, REFUSED, tell_authelia=False)
+            raise self._refused(token, REFUSED) from refused
+        if found.identity.subject != token.subject:
+            await self._end(token, REFUSED)
+            raise self._refused(token, "another person")
+        return found
+
+    async def _end(self, token: RefreshToken, why: str, *, tell_authelia: bool = True) -> None:
+        await end(
+            self._means,
+            token.subject,
+            token.grant,
+            why,
+            two_factor=token.two_factor,
+            token=token.upstream if tell_authelia else "",
+            address=token.address,
+        )
+
+    def _given(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        return token_answer(
+            access_token=found["access_token"],
+            refresh_token=found["refresh_token"],
+            scopes=found["scopes"],
+            expires_at=found["expires_at"],
+            now=self._means.clock(),
+        )
+
+    def _refused(self, token: RefreshToken, why: str) -> OAuthRefused:
+        self._means.tell(
+            "refresh", "invalid_grant", client=token.name, server=token.server,
+            grant=token.grant, detail=why,
+        )  # fmt: skip
+        return OAuthRefused("invalid_grant", _WORDS)

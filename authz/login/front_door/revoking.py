@@ -1,0 +1,68 @@
+"""Revocation by a client (RFC 7009): of either token, it ends the grant.
+
+Law: a client ends its own grants only, and learns nothing of anybody's: whatever it sends, the
+answer is the same.
+"""
+
+import hmac
+
+from authz.core.principal import LogIn
+from authz.login.front_door.digests import digest
+from authz.login.front_door.ending import REVOKED, end
+from authz.login.front_door.means import Means
+from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh
+from authz.tokens.sealing import NotSealedError
+
+
+class Revoking:
+    """Revoke tokens."""
+
+    def __init__(self, means: Means) -> None:
+        """Take the parts."""
+        self._means = means
+
+    async def revoke(self, parameters: Parameters, address: str) -> None:
+        """End the grant of a token, if it is this client's.
+
+        Raises:
+            OAuthRefused: where the request is malformed.
+            Unavailable: where Redis does not answer; the token lives on (RFC 7009, section 2.2.1).
+        """
+        # token_type_hint is a hint (section 2.1), and not needed.
+        text, client_id = parameters.needed("token"), parameters.needed("client_id")
+        try:
+            await self._refresh(open_refresh(self._means.sealer, text), client_id)
+        except NotSealedError:
+            await self._access(text, client_id, address)
+
+    async def _refresh(self, token: RefreshToken, client_id: str) -> None:
+        if hmac.compare_digest(digest(client_id), token.client):
+            await end(
+                self._means,
+                token.subject,
+                token.grant,
+                REVOKED,
+                two_factor=token.two_factor,
+                token=token.upstream,
+                address=token.address,
+            )
+            self._means.tell("revoke", "ok", client=token.name, grant=token.grant)
+
+    async def _access(self, text: str, client_id: str, address: str) -> None:
+        log_in: LogIn | None = await self._means.log_ins.of(text)
+        if log_in is None or not hmac.compare_digest(digest(client_id), digest(log_in.client_id)):
+            return
+        held = await self._means.grants.find(log_in.subject, log_in.grant)
+        await end(
+            self._means,
+            log_in.subject,
+            log_in.grant,
+            REVOKED,
+            # Of a grant that is past its age nobody knows through which client it was.
+            two_factor=held is not None and held.grant.two_factor,
+            token=text if held is not None else "",
+            address=address,
+        )
+        await self._means.log_ins.expire(text, 0)
+        self._means.tell("revoke", "ok", client=log_in.client, grant=log_in.grant)

@@ -1,0 +1,155 @@
+"""What the front door keeps in Redis for a moment: codes, used states, answers to a refresh.
+
+Law: everything has an end of its own, is named by a digest, and holds tokens only sealed. A code
+is taken once, whoever comes at the same moment, and what is left of it remembers its grant.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authz.ledger.keys import Keys
+from authz.ledger.log_ins import Command
+from authz.login.front_door import scripts
+from authz.login.front_door.digests import digest
+from authz.tokens.sealing import NotSealedError, Sealer
+
+CODE_LIFETIME: Final = 60  # seconds (RFC 9700, section 2.1.1, RFC 6749, section 4.1.2)
+STATE_LIFETIME: Final = 600
+ANSWER_LIFETIME: Final = 30
+# A refresh is over long before: its holder gives up (`refreshing.PATIENCE`), and a lost holder
+# keeps nobody out for longer.
+LOCK_LIFETIME: Final = 30
+
+_CODE: Final = "code"
+_USED: Final = "used-code"
+_ANSWER: Final = "refresh-answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Hold what a code stood for, at its first use."""
+
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Hold what is remembered of a code that was used before: its grant."""
+
+    mark: Mapping[str, Any]
+
+
+class Codes:
+    """Keep our authorization codes."""
+
+    def __init__(self, command: Command, keys: Keys, sealer: Sealer, remember: int) -> None:
+        """Take Redis, names, what seals, and the seconds that tokens of a code may live."""
+        self._command = command
+        self._keys = keys
+        self._sealer = sealer
+        self._remember = remember
+
+    def key(self, code: str) -> bytes:
+        """Return where a code is kept."""
+        return self._keys.page("code", digest(code))
+
+    async def issue(self, code: str, payload: Mapping[str, Any], mark: Mapping[str, Any]) -> None:
+        """Keep a code with what it stands for, and with what remains of it once it was used.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        fresh = self._sealer.seal(_CODE, payload, CODE_LIFETIME)
+        used = self._sealer.seal(_USED, mark, self._remember + CODE_LIFETIME)
+        await self._command("SET", self.key(code), f"f{fresh}\n{used}", "EX", CODE_LIFETIME, "NX")
+
+    async def take(self, code: str) -> Fresh | Used | None:
+        """Return what a code stands for, once; None for what is no code, or none any more.
+
+        Raises:
+            Unavailable: where Redis did not answer; the code may be used up.
+        """
+        held = await scripts.run(
+            self._command, scripts.TAKE_CODE, (self.key(code),), self._remember
+        )
+        if not isinstance(held, bytes):
+            return None
+        kind, text = held[:1], held[1:].decode("ascii", "replace")
+        fresh, _, used = text.partition("\n")
+        try:
+            if kind == b"f":
+                return Fresh(self._sealer.open(_CODE, fresh))
+            return Used(self._sealer.open(_USED, used or fresh))
+        except NotSealedError:
+            return None
+
+
+class States:
+    """Remember which transactions came back from Authelia."""
+
+    def __init__(self, command: Command, keys: Keys) -> None:
+        """Take Redis and names."""
+        self._command = command
+        self._keys = keys
+
+    async def use(self, state: str) -> bool:
+        """Use a state up; tell whether this was the first time.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        name = self._keys.page("state", digest(state))
+        return await self._command("SET", name, b"1", "EX", STATE_LIFETIME, "NX") is not None
+
+
+class Refreshes:
+    """Let many refreshes with one token be one, and its answer be had again for a while."""
+
+    def __init__(self, command: Command, keys: Keys, sealer: Sealer) -> None:
+        """Take Redis, names, and what seals."""
+        self._command = command
+        self._keys = keys
+        self._sealer = sealer
+
+    def key(self, name: str) -> bytes:
+        """Return where the answer to a refresh token is kept, which is named by its digest."""
+        return self._keys.page("refreshed", name)
+
+    def sealed(self, answer: Mapping[str, Any]) -> str:
+        """Return an answer as it is kept."""
+        return self._sealer.seal(_ANSWER, answer, ANSWER_LIFETIME)
+
+    async def answer(self, name: str) -> Mapping[str, Any] | None:
+        """Return the answer that a refresh token had a moment ago.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        held = await self._command("GET", self.key(name))
+        if not isinstance(held, bytes):
+            return None
+        try:
+            return self._sealer.open(_ANSWER, held.decode("ascii", "replace"))
+        except NotSealedError:
+            return None
+
+    async def lock(self, name: str, holder: str) -> bool:
+        """Begin to refresh; tell whether nobody else does.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        key = self._lock(name)
+        return await self._command("SET", key, holder, "EX", LOCK_LIFETIME, "NX") is not None
+
+    async def unlock(self, name: str, holder: str) -> None:
+        """End what this holder began, and nobody else's.
+
+        Raises:
+            Unavailable: where Redis did not confirm it; then the lock ends by itself.
+        """
+        await scripts.run(self._command, scripts.UNLOCK, (self._lock(name),), holder)
+
+    def _lock(self, name: str) -> bytes:
+        return self._keys.page("refreshing", name)

@@ -1,0 +1,87 @@
+"""What a person reads where a log-in does not begin, or does not end.
+
+Law: sentences of ours; nothing that a caller chose.
+"""
+
+from typing import Final
+
+from authz.login.pages.visits import Problem
+
+_CLIENT: Final = (
+    "Nothing was allowed. Remove the connection from your assistant and add it again; if it stays, "
+    "tell the people who run this gateway."
+)
+BAD_REQUEST: Final = Problem(
+    400, "This log-in request cannot be read", _CLIENT, "malformed authorization request"
+)
+UNKNOWN_CLIENT: Final = Problem(
+    400, "The application that sent you here is not known", _CLIENT, "unknown client"
+)
+WRONG_REDIRECT: Final = Problem(
+    400,
+    "The application wants the log-in to end at an address that is not its own",
+    "Nothing was allowed. If you did not begin this yourself, somebody may be trying to trick you: "
+    "close this page.",
+    "redirect_uri is not registered",
+)
+BLOCKED: Final = Problem(
+    403,
+    "The application that sent you here was blocked",
+    "Nothing was allowed. The people who run this gateway can tell you why.",
+    "client is blocked",
+)
+TOO_LARGE: Final = Problem(
+    400, "The application asks for too much at once", _CLIENT, "transaction too large"
+)
+TOO_MANY: Final = Problem(
+    429,
+    "There were too many log-ins from your network in a short time",
+    "Wait a minute, then begin again where you came from.",
+    "too many requests of this address",
+)
+MALFORMED_ANSWER: Final = Problem(
+    400,
+    "This is not a whole answer of the log-in service",
+    "Nothing was done. Begin again where you came from.",
+    "malformed callback",
+)
+FOREIGN: Final = Problem(
+    403,
+    "This is not the answer of the right log-in service",
+    "Nothing was done. Begin again where you came from.",
+    "iss of somebody else",
+)
+USED: Final = Problem(
+    403,
+    "This answer was used already",
+    "Nothing was done this time. If you came here with the back button, just close the page.",
+    "state used before",
+)
+NO_ADDRESS: Final = Problem(
+    400,
+    "This page is only reached through the gateway",
+    "Open it under the gateway's own address.",
+    "no address of the person",
+)
+NOT_FOUND: Final = Problem(
+    404, "There is no such page", "Begin where you came from.", "no such page"
+)
+NOT_THIS_WAY: Final = Problem(
+    405, "This page is not used this way", "Begin where you came from.", "method not allowed"
+)
+BROKEN: Final = Problem(
+    500,
+    "Something went wrong here",
+    "Nothing was allowed. Try again; if it stays, tell the people who run this gateway.",
+    "crash",
+)
+
+
+def not_granted(error: str, words: str) -> Problem:
+    """Return the page of an error that is not sent to a client that nobody knows."""
+    return Problem(
+        400,
+        f"The application asks for what it cannot have: {words} ({error})",
+        _CLIENT,
+        error,
+    )

@@ -1,0 +1,356 @@
+"""What a person sees: the pages of the log-in, without a script, with strict headers.
+
+Law: every value from outside is escaped, bounded and freed of what would turn or hide text; no
+page can be framed, cached or made to load anything; a form leads nowhere but where it says.
+"""
+
+import base64
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from authz.login.clients.redirects import LOOPBACK, redirect_host
+from authz.login.values import FrontClient, Kind
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_STYLE: Final = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
+
+_LONGEST: Final = 100  # characters of a foreign text on a page
+_MARKS: Final = 2  # on one letter
+_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,252})\Z")
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,62}\Z")
+_URL: Final = re.compile(r"[!-~]{1,8192}\Z")  # printable ASCII: fit for a header
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
+# What no link of ours may be, whoever allowed it: a browser would run or read it.
+_NO_LINKS: Final = frozenset(
+    {"about", "blob", "data", "file", "filesystem", "javascript", "view-source", "vbscript"}
+)
+_BASE_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "X-Robots-Tag": "noindex",
+}
+# Cuts a page off from whoever opened it. Not for the pages that a client's log-in goes through: one
+# that runs in a browser opens them in a window and waits there for its own callback, which finds it
+# by `window.opener`, and the header would take that away for good.
+_ALONE: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
+# Never an address. Pages with a form say at least the origin: under `no-referrer` a browser would
+# send `Origin: null` with the form (Fetch, "append a request Origin header"), and no check could
+# tell it from another site's.
+_WITH_FORM: Final = "strict-origin"
+_WITHOUT: Final = "no-referrer"
+
+_SCOPES: Final = {
+    "openid": "know that it is you",
+    "offline_access": "stay connected without asking you each time, until you end it",
+    "profile": "your name",
+    "email": "your e-mail address",
+    "groups": "the groups that you are in",
+}
+
+_SET_UP: Final = "Whoever runs this gateway has set it up."
+_NOBODY: Final = "Nobody vouches for this application; it may call itself whatever it likes."
+_KNOW_IT: Final = (
+    "Go on only if you know that name and have just begun to connect the application yourself."
+)
+_WHICH: Final = (
+    "It cannot be checked which program this is. Go on only if you have just begun to connect one "
+    "yourself, on this computer."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Describe who asks, as far as that can be known.
+
+    Attributes:
+        heading: what to call it in a sentence.
+        trust: `verified`, `known` (configured here) or `unverified`.
+        badge: the same in a word or two.
+        facts: what is known of it, a sentence each.
+        claim: what it calls itself; empty where it says nothing.
+    """
+
+    heading: str
+    trust: str
+    badge: str
+    facts: tuple[str, ...]
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Say what a person is asked to agree to.
+
+    Attributes:
+        client: who asks.
+        redirect_uri: where the log-in ends: one of the client's.
+        server: the server's name.
+        resource: its URL.
+        scopes: what is asked for.
+        two_factor: whether Authelia will ask for a second factor.
+    """
+
+    client: FrontClient
+    redirect_uri: str
+    server: str
+    resource: str
+    scopes: Sequence[str]
+    two_factor: bool
+
+
+class Pages:
+    """Make the pages of one gateway."""
+
+    def __init__(self, origin: str, issuer: str) -> None:
+        """Take the gateway's origin and the issuer's URL, as people's browsers reach them."""
+        self._gateway = urlsplit(origin).netloc
+        self._issuer = issuer
+        self._environment = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters["shown"] = shown
+        self._environment.filters["called"] = called
+        self._environment.globals.update(
+            style=_STYLE,
+            gateway=self._gateway,
+            issuer=urlsplit(issuer).netloc,
+        )
+
+    def consent(self, consent: Consent, form_token: str, set_cookie: str | None = None) -> Response:
+        """Return the page that asks whether a client may have what it asks for.
+
+        Args:
+            consent: what is asked.
+            form_token: of `Browser.form_token`.
+            set_cookie: what else that returned.
+        """
+        return self.page(
+            "consent.html",
+            {
+                "consent": consent,
+                "asker": asker(consent.client, consent.redirect_uri),
+                "ends_at": place(consent.redirect_uri),
+                "scopes": [(scope, _SCOPES.get(scope, "")) for scope in consent.scopes],
+                "form_token": form_token,
+            },
+            set_cookie=set_cookie,
+            form_to=(self._issuer, consent.redirect_uri),
+            alone=False,
+        )
+
+    def error(
+        self,
+        status: int,
+        happened: str,
+        do: str,
+        request_id: str = "",
+        link: tuple[str, str] | None = None,
+    ) -> Response:
+        """Return a page that says what went wrong.
+
+        Args:
+            status: of HTTP.
+            happened: a sentence of ours: no value that a caller chose.
+            do: what the person can do, in a sentence of ours.
+            request_id: under which the log has it.
+            link: where to go on: a URL of ours or the issuer's, and what stands on it.
+        """
+        content = {"happened": happened, "do": do, "request_id": request_id, "link": link}
+        return self.page("error.html", content, status=status)
+
+    def go_back(self, url: str, client: FrontClient) -> Response:
+        """Return the page at the end of what a client of a private scheme began.
+
+        A redirect would leave an empty window behind, since nothing is loaded from such a URL.
+
+        Args:
+            url: the client's redirect URI with the answer.
+            client: whose it is.
+
+        Raises:
+            ValueError: where it is no URL that a page may lead to.
+        """
+        scheme = urlsplit(url).scheme.lower()
+        if not _URL.match(url) or not _SCHEME.match(scheme) or scheme in _NO_LINKS:
+            raise ValueError("no URL to go back to")
+        failed = "error" in parse_qs(urlsplit(url).query, keep_blank_values=True)
+        content = {"url": url, "claim": client.title, "failed": failed}
+        response = self.page("go_back.html", content)
+        response.headers["Refresh"] = f"0; url={url}"
+        return response
+
+    def page(
+        self,
+        template: str,
+        content: Mapping[str, Any],
+        *,
+        status: int = 200,
+        set_cookie: str | None = None,
+        form_to: Sequence[str] | None = None,
+        alone: bool = True,
+    ) -> Response:
+        """Return a page.
+
+        Args:
+            template: its file.
+            content: what it shows.
+            status: of HTTP.
+            set_cookie: what it sets.
+            form_to: the URLs, beside our own, that a form of it may lead to; None where it has
+                no form.
+            alone: whether it is cut off from whoever opened it.
+        """
+        text = self._environment.get_template(template).render(content)
+        headers = _BASE_HEADERS | (_ALONE if alone else {})
+        response = HTMLResponse(text, status, headers=headers)
+        response.headers["Content-Security-Policy"] = _policy(form_to)
+        response.headers["Referrer-Policy"] = _WITHOUT if form_to is None else _WITH_FORM
+        if set_cookie is not None:
+            response.headers.append("set-cookie", set_cookie)
+        return response
+
+
+def redirect(url: str) -> Response:
+    """Send the browser elsewhere with a GET (RFC 9700, section 4.12: 303, never 307).
+
+    Raises:
+        ValueError: where it is no URL for a header.
+    """
+    if not _URL.match(url):
+        raise ValueError("no URL to redirect to")
+    response = RedirectResponse(url, 303, headers=_BASE_HEADERS)
+    response.headers["Location"] = url  # as it is: the client compares what it gets back
+    response.headers["Referrer-Policy"] = _WITHOUT
+    return response
+
+
+def request_id(request: Request) -> str:
+    """Return the request's id as Envoy made it; empty where there is none."""
+    found = request.headers.get("x-request-id", "")
+    return found if _REQUEST_ID.match(found) else ""
+
+
+def shown(text: str) -> str:
+    """Return a foreign text as a page may show it: one line, no text that turns or hides others.
+
+    Control and format characters go (the bidi overrides of Unicode TR36 are such), and so do
+    private and unassigned ones; marks are kept to two at a time; blanks are one space.
+    """
+    visible = (" " if each.isspace() else each for each in text if _is_shown(each))
+    kept: list[str] = []
+    marks = 0
+    # Counted last: between two marks of one letter there may have been what is gone now.
+    for character in " ".join("".join(visible).split()):
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks <= _MARKS:
+            kept.append(character)
+    line = "".join(kept)
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _is_shown(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character)[0] not in "CZ"
+
+
+def asker(client: FrontClient, redirect_uri: str) -> Asker:
+    """Return what can be said of a client whose log-in ends at a redirect URI.
+
+    Where it ends on this computer nothing vouches for it: any program can listen there, whatever
+    document or registration it shows (RFC 8252, section 8.6).
+    """
+    url = urlsplit(redirect_uri)
+    host = _host(url.hostname)
+    if url.scheme != "https" or redirect_host(redirect_uri) == LOOPBACK:
+        return _program(client, redirect_uri)
+    if client.verified_host:
+        verified = _host(client.verified_host)
+        words = f"{verified} vouches for this application."
+        return Asker(verified, "verified", "Verified", (words,), client.title)
+    if client.kind is Kind.CONFIGURED:
+        return Asker(client.name, "known", "Set up here", (_SET_UP,), client.title)
+    facts = (_NOBODY, f"What you allow goes to {host}. {_KNOW_IT}")
+    heading = f"an unverified application at {host}"
+    return Asker(heading, "unverified", "Unverified", facts, client.title)
+
+
+def called(name: str) -> str:
+    """Return what to call a client whose name is all that is known (`FrontClient.name`)."""
+    kind, slash, rest = name.partition("/")
+    if kind == "https:":
+        return _host(rest.lstrip("/"))
+    if kind != "dynamic" or not slash:
+        return shown(name)
+    if rest == "loopback":
+        return "an unverified program on a computer of yours"
+    return f"an unverified application at {_host(rest)}"
+
+
+def place(redirect_uri: str) -> str:
+    """Return where a log-in ends, in words."""
+    url = urlsplit(redirect_uri)
+    if redirect_host(redirect_uri) == LOOPBACK:
+        return "a program on this computer"
+    if url.scheme == "https":
+        return _host(url.hostname)
+    return f"the program on this computer that opens {shown(url.scheme)}: links"
+
+
+def _program(client: FrontClient, redirect_uri: str) -> Asker:
+    facts = [_WHICH]
+    if client.verified_host:
+        facts.append(f"It says that it is the application of {_host(client.verified_host)}.")
+    elif client.kind is Kind.CONFIGURED:
+        facts.append(f"It says that it is “{shown(client.name)}”, which is set up here.")
+    heading = "an unverified program on this computer"
+    if redirect_host(redirect_uri) != LOOPBACK:
+        facts.insert(0, f"What you allow goes to {place(redirect_uri)}.")
+    return Asker(heading, "unverified", "Unverified", tuple(facts), client.title)
+
+
+def _host(host: str | None) -> str:
+    """Return a host as it may be shown: ASCII as in DNS, so that look-alikes stand out (xn--)."""
+    host = (host or "").lower()
+    return host if _HOST.match(host) else "an address that cannot be shown"
+
+
+def _policy(form_to: Sequence[str] | None) -> str:
+    # Chrome holds a form's whole redirect chain to form-action: Authelia, and, where nobody has
+    # to log in, our callback and the client's redirect URI too.
+    targets = ["'none'"] if form_to is None else ["'self'", *map(_source, form_to)]
+    form = " ".join(dict.fromkeys(target for target in targets if target))
+    return (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action {form}; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    )
+
+
+def _source(url: str) -> str:
+    """Return the CSP source of a URL; empty where it has none that may stand in a header."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    if not _SCHEME.match(scheme) or scheme in _NO_LINKS:
+        return ""
+    if scheme not in {"http", "https"} or ":" in (parts.hostname or ""):
+        return f"{scheme}:"  # CSP has no words for `[::1]`
+    host = _host(parts.hostname)
+    if " " in host:
+        return ""
+    return f"{scheme}://{host}" + (f":{parts.port}" if parts.port else "")

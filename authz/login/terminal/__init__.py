@@ -1,0 +1,1 @@
+"""A person's log-in from a terminal: `authz login`."""
