@@ -85,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read us has seen enough; without this Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except (KeyboardInterrupt, EOFError):
+        # Somebody who was asked, or waited, has gone.
+        print("\nauthz: stopped", file=sys.stderr)
+        return FAILED
     except OSError as error:
         print(f"authz: {os_words(error)}", file=sys.stderr)
         return FAILED

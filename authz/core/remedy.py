@@ -12,7 +12,7 @@ from typing import Final
 from authz.core.reason import Reason
 
 _CALLER: Final = "nothing here: the program that sends the request has to be mended"
-_LOG_IN: Final = "log in again (`authz login`)"
+_LOG_IN: Final = "log in again with the client (a direct one: `authz login`)"
 _ENTRY: Final = "the client's entry in Authelia's identity_providers.oidc.clients"
 
 

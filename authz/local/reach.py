@@ -39,9 +39,9 @@ def shared_redis(settings: Settings, env: Mapping[str, str], folder: Path) -> Re
         password = state.redis_password.read_text("ascii").strip()
     except FileNotFoundError:
         raise SetupError(
-            "there is no Redis to write to: authz.yaml has no redis.url, and no `authz up` has"
+            "there is no Redis to ask: authz.yaml has no redis.url, and no `authz up` has"
             f" its state in {state.folder} (--state names another folder). A service without"
-            " Redis keeps revocations in its own memory, where they cannot be written"
+            " Redis keeps what it knows in its own memory, which nobody else can read or write"
         ) from None
     except (OSError, ValueError) as error:
         raise SetupError(f"{state.redis_password} cannot be read: {error}", FAILED) from error

@@ -46,10 +46,26 @@ def complete(
         if ask is None:
             raise AnswerError("domain: write --domain, as home.example.com")
         asked = True
-        domain = ask("Domain that the names end in, as home.example.com [demo.localhost]: ")
-        values["domain"] = domain or "demo.localhost"
-        values["user"] = values.get("user") or ask("Name of the first person [admin]: ") or "admin"
+        words = "Domain that the names end in, as home.example.com [demo.localhost]: "
+        values["domain"] = _answer(ask, words, "domain", "demo.localhost")
+        if not values.get("user"):
+            words = "Name of the first person [admin]: "
+            values["user"] = _answer(ask, words, "user", "admin")
     return Answers(**values), asked
+
+
+def _answer(ask: Ask, words: str, name: str, default: str) -> str:
+    """Ask until the answer can be used; with the question comes what was wrong with the last."""
+    question = words
+    while True:
+        values: dict[str, Any] = {"domain": "demo.localhost"}
+        values[name] = ask(question).strip() or default
+        try:
+            Answers(**values)
+        except AnswerError as error:
+            question = f"{error}\n{words}"
+        else:
+            return str(values[name])
 
 
 def password(file: str | None, *, ask: bool) -> str | None:

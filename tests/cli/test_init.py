@@ -73,6 +73,48 @@ def test_a_person_is_asked_on_a_terminal(
     assert "  mary:\n" in (tmp_path / "users/users.yml").read_text()
 
 
+def test_a_person_who_mistypes_is_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that cannot be used is said at once, and its question comes again."""
+    answers = iter(["bad domain", "home.example.com", "Mary Sue", "mary"])
+    questions: list[str] = []
+
+    def answer(question: str) -> str:
+        questions.append(question)
+        return next(answers)
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("getpass.getpass", lambda _: "correct horse")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    status, _, _ = run(capsys, str(tmp_path))
+
+    assert status == 0
+    assert questions[1].startswith("domain: write lower-case labels")
+    assert questions[3].startswith("user: write a-z")
+    assert "  mary:\n" in (tmp_path / "users/users.yml").read_text()
+
+
+@pytest.mark.parametrize("gone", [EOFError, KeyboardInterrupt])
+def test_a_person_who_leaves_has_nothing_written(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    gone: type[BaseException],
+) -> None:
+    """Ctrl-C and Ctrl-D at a question end the command in words, with status 1."""
+
+    def leave(_: str) -> str:
+        raise gone
+
+    monkeypatch.setattr("builtins.input", leave)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    status, _, err = run(capsys, str(tmp_path / "deploy"))
+
+    assert (status, err) == (1, "\nauthz: stopped\n")
+    assert not (tmp_path / "deploy").exists()
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -244,7 +244,7 @@ def test_without_a_redis_it_says_so(
     monkeypatch.delenv("AUTHZ_REDIS_URL")
 
     assert typed("revoke", "--user", "ada") == 2
-    assert "no Redis to write to" in typed.err
+    assert "no Redis to ask" in typed.err
 
     (tmp_path / ".authz").mkdir()
     (tmp_path / ".authz" / "redis-password").write_text("p" * 43)
