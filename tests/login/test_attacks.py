@@ -23,6 +23,7 @@ from authz.login.values import FrontClient, LoggedIn
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, bob, john
+from tests.login.pages_kit import another_nonce
 
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
 
@@ -194,6 +195,24 @@ def test_an_answer_of_somebody_else_is_not_believed(play: Play, iss: str | None)
             assert (await client.browser.get(wrong)).status_code == 403
         assert found.upstream.calls("token") == []
         assert "code" in told(await client.browser.get(callback))
+
+    play(scene)
+
+
+@pytest.mark.attack("`state` or `iss` swapped between two authorization servers (mix-up)")
+def test_an_id_token_of_another_transaction_is_not_believed(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its nonce is not of this one: the client hears an error, and there is no code."""
+
+    async def scene(found: Stage) -> None:
+        another_nonce(found.upstream, monkeypatch)
+        client = await registered(found)
+        _, token = await consent_page(client)
+        url = (await decide(client, token)).headers["location"]
+        callback = await john().log_in(client.browser, url)
+        assert told(await client.browser.get(callback))["error"] == "server_error"
+        assert found.keys("code") == []
 
     play(scene)
 
