@@ -380,6 +380,22 @@ LOG_IN = (
         "if name in self._ended:", "if False:", _FOUND,
     ),
     Defence(
+        "A consent is by the rules of the click", "authz/login/front_door/flow.py", "approve",
+        "            wish = again(wish, client, self._means.targets)\n", "",
+        ("tests/login/test_attacks.py",),
+    ),
+    Defence(
+        "A refresh is by the rules of now", "authz/login/front_door/refreshing.py",
+        "_check_still_good",
+        "if target.two_factor and not token.two_factor:", "if False:",
+        ("tests/login/test_attacks.py",),
+    ),
+    Defence(
+        "Who is blocked comes no further", "authz/login/front_door/admission.py", "admit",
+        "if await self._means.blocks.blocked(client.client_id, client.name):", "if False:",
+        ("tests/login/test_attacks.py",),
+    ),
+    Defence(
         "A browser keeps no code of Authelia's", "authz/login/app.py", "_explain",
         'elif problem in _ASIDE and is_callback(request.scope["path"]):', "elif False:",
         ("tests/login/test_history.py",),

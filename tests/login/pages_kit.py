@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import unescape
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 
 from authz.core.ledger import StepUpKey, Unavailable
@@ -184,6 +186,22 @@ def words(page: httpx.Response) -> str:
     """What a person reads."""
     body = page.text.partition("</head>")[2]
     return " ".join(unescape(re.sub(r"<[^>]*>", "", body)).split())
+
+
+def another_nonce(transport: httpx.AsyncBaseTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Authelia hear of another nonce than the one that its ID token is to have."""
+    send = transport.handle_async_request
+
+    async def altered(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pushed-authorization-request"):
+            form = dict(parse_qsl(request.content.decode())) | {"nonce": "n" * 43}
+            headers = {
+                name: value for name, value in request.headers.items() if "length" not in name
+            }
+            request = httpx.Request("POST", request.url, headers=headers, data=form)
+        return await send(request)
+
+    monkeypatch.setattr(transport, "handle_async_request", altered)
 
 
 @contextmanager

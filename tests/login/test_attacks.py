@@ -23,6 +23,7 @@ from authz.login.values import FrontClient, LoggedIn
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, bob, john
+from tests.login.pages_kit import another_nonce
 
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
 
@@ -194,6 +195,24 @@ def test_an_answer_of_somebody_else_is_not_believed(play: Play, iss: str | None)
             assert (await client.browser.get(wrong)).status_code == 403
         assert found.upstream.calls("token") == []
         assert "code" in told(await client.browser.get(callback))
+
+    play(scene)
+
+
+@pytest.mark.attack("`state` or `iss` swapped between two authorization servers (mix-up)")
+def test_an_id_token_of_another_transaction_is_not_believed(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its nonce is not of this one: the client hears an error, and there is no code."""
+
+    async def scene(found: Stage) -> None:
+        another_nonce(found.upstream, monkeypatch)
+        client = await registered(found)
+        _, token = await consent_page(client)
+        url = (await decide(client, token)).headers["location"]
+        callback = await john().log_in(client.browser, url)
+        assert told(await client.browser.get(callback))["error"] == "server_error"
+        assert found.keys("code") == []
 
     play(scene)
 
@@ -727,6 +746,92 @@ def test_a_refresh_is_of_the_same_person(play: Play) -> None:
         assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
         assert await found.built.means.grants.of(JOHN) == ()
         assert await found.built.means.grants.of(BOB) == ()
+
+    play(scene)
+
+
+def test_who_is_blocked_comes_no_further(play: Play) -> None:
+    """At whichever step it happens: no page, no request to Authelia, no code, no token."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        blocks = found.built.means.blocks
+        _, waiting = await consent_page(client)
+        _, token = await consent_page(client)
+        at_authelia = await john().log_in(
+            client.browser, (await decide(client, token)).headers["location"]
+        )
+        code = (await client.log_in())["code"]
+        pushed = len(found.upstream.calls("pushed-authorization-request"))
+        traded = len(found.upstream.calls("token"))
+        codes = found.keys("code")
+
+        await block(found, client.client_id)
+        for answer in (
+            await client.authorize(),
+            await decide(client, waiting),
+            await client.browser.get((await client.browser.get(at_authelia)).headers["location"]),
+        ):
+            assert answer.status_code == 403
+            assert "was blocked" in answer.text
+        assert oauth(await client.exchange(code)) == (400, "unauthorized_client")
+        assert len(found.upstream.calls("pushed-authorization-request")) == pushed
+        assert len(found.upstream.calls("token")) == traded
+        assert found.keys("code") == codes
+        assert found.keys("log-in") == found.keys("grants") == []
+
+        await blocks.unblock(client.client_id)
+        assert "access_token" in await client.tokens()
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"resource": f"{GATEWAY}/other"}, "invalid_target"),
+        ({"scopes": frozenset()}, "invalid_scope"),
+    ],
+)
+def test_a_consent_is_for_the_server_as_it_is(
+    play: Play, changes: dict[str, Any], error: str
+) -> None:
+    """What changed while the page was open is told to the client, and Authelia is not asked."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found, resource=NOTES)
+        _, token = await consent_page(client)
+        await change(found, **changes)
+        assert told(await decide(client, token))["error"] == error
+        assert found.upstream.calls("pushed-authorization-request") == []
+
+    play(scene)
+
+
+def test_a_second_factor_that_is_asked_for_meanwhile_is_asked_of_the_person(play: Play) -> None:
+    """The click sends the person through the client that the rule of now wants."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found, resource=NOTES)
+        _, token = await consent_page(client)
+        await change(found, two_factor=True)
+        await decide(client, token)
+        (pushed,) = found.upstream.calls("pushed-authorization-request")
+        assert "authz-two-factor" in pushed.content.decode()
+
+    play(scene)
+
+
+def test_a_code_is_of_the_client_under_its_name(play: Play) -> None:
+    """Rules and limits go by the name: whose name has changed since logs in anew."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        back = await client.log_in()
+        await say(found, name="claude")
+        assert oauth(await client.exchange(back["code"])) == (400, "invalid_grant")
+        assert len(found.upstream.calls("revocation")) == 1
+        assert found.keys("log-in") == found.keys("grants") == []
 
     play(scene)
 

@@ -31,6 +31,7 @@ from tests.login.pages_kit import (
     START,
     TICKET,
     Gateway,
+    another_nonce,
     forms,
     gateway,
     words,
@@ -208,6 +209,16 @@ def test_code_of_another_transaction(pages: Gateway) -> None:
     code = parse_qs(urlsplit(first).query)["code"][0]
     answer = ended(pages, browser, changed(second, code=code))
     assert answer.status_code == 502
+    assert not pages.records.kept
+
+
+@pytest.mark.attack("step-up-swapped")
+def test_nonce_of_another_transaction(pages: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ID token that was made for another request proves nothing for this one."""
+    another_nonce(pages.stand.transport, monkeypatch)
+    browser = pages.browser()
+    callback = pages.log_in(browser, pages.begin(browser))
+    assert ended(pages, browser, callback).status_code == 502
     assert not pages.records.kept
 
 
