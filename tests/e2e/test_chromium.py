@@ -21,6 +21,7 @@ from tests.support.chromium import (
     GO_ON,
     ByChromium,
     chromium,
+    go_to,
     listening,
     log_in,
     other_site,
@@ -88,7 +89,7 @@ def test_from_the_first_401_to_a_step_up_and_its_end(door: Door) -> None:
             assert shelf.login.typed == [("consent",)]
 
             page = await context.new_page()
-            await page.goto(await refused(door, http, desk))
+            await go_to(page, await refused(door, http, desk))
             await page.get_by_text("A call of").wait_for()
             await refused(door, http, desk)  # a page that is open is no log-in
             await page.get_by_role("button", name=GO_ON).click()
@@ -101,7 +102,7 @@ def test_from_the_first_401_to_a_step_up_and_its_end(door: Door) -> None:
             # Again too old. In a browser that Authelia does not know everything is asked for.
             link = await refused(door, http, desk)
             elsewhere = await (await profile(door, browser)).new_page()
-            await elsewhere.goto(link)
+            await go_to(elsewhere, link)
             await elsewhere.get_by_role("button", name=GO_ON).click()
             assert await log_in(door, elsewhere, door.john, is_done) == ("password", "code")
             await admitted(door, http, desk)
@@ -141,7 +142,7 @@ def is_done(url: str) -> bool:
 
 async def ended(door: Door, page: Page, name: str) -> None:
     """End an application's log-in on the page of one's own."""
-    await page.goto(door.at("/authz/log-ins"))
+    await go_to(page, door.at("/authz/log-ins"))
     await page.get_by_role("button", name="Log in").click()
     await log_in(door, page, door.john, lambda url: url == door.at("/authz/log-ins"))
     row = page.locator("li", has_text=f"“{name}”")
@@ -163,7 +164,7 @@ def test_a_no_reaches_the_application(door: Door, host: str) -> None:
             assistant(door, door.john, "Denied", redirect_uri=here.redirect_uri) as client,
         ):
             page = await (await profile(door, browser)).new_page()
-            await page.goto(await authorize_url(client, "notes"))
+            await go_to(page, await authorize_url(client, "notes"))
             await page.get_by_role("button", name="Deny").click()
             await page.get_by_text("Back at the application").wait_for()
             assert parse_qs(urlsplit(here.came[0]).query)["error"] == ["access_denied"]
@@ -190,12 +191,12 @@ def test_authelias_page_that_another_browser_was_sent_to_leads_to_no_client(door
 
             page = await (await profile(door, browser)).new_page()
             page.on("request", note)
-            await page.goto(await authorize_url(client, "notes"))
+            await go_to(page, await authorize_url(client, "notes"))
             await page.get_by_role("button", name=ALLOW).click()
             await page.wait_for_url("https://auth.*/**")
 
             theirs = await (await profile(door, browser)).new_page()
-            await theirs.goto(asked[0])
+            await go_to(theirs, asked[0])
             ours = door.at("/authz/")
             await log_in(door, theirs, door.john, lambda url: url.startswith(ours))
             await theirs.get_by_text(ELSEWHERE).wait_for()
@@ -220,7 +221,7 @@ def test_a_callback_that_another_browser_was_sent_to_leads_to_no_client(door: Do
                 url = await door.bob._on(client.browser, page, portal)
 
             theirs = await (await profile(door, browser)).new_page()
-            await theirs.goto(url)
+            await go_to(theirs, url)
             await theirs.get_by_text(ELSEWHERE).wait_for()
             assert here.came == []
 
@@ -244,11 +245,11 @@ def test_other_sites_can_neither_frame_nor_click(door: Door) -> None:
             context = await profile(door, browser)
             page = await context.new_page()
             pages["/frame"] = f'<iframe src="{html.escape(link)}"></iframe>'
-            await page.goto(f"{evil}/frame")
+            await go_to(page, f"{evil}/frame")
             (frame,) = [each for each in page.frames if each != page.main_frame]
             assert await frame.locator("button").count() == 0
 
-            await page.goto(link)
+            await go_to(page, link)
             token = re.search(r'name="form_token" value="([^"]*)"', await page.content())
             assert token is not None
             pages["/form"] = (
@@ -256,14 +257,14 @@ def test_other_sites_can_neither_frame_nor_click(door: Door) -> None:
                 f'<input name="form_token" value="{token[1]}">'
                 '<button name="decision" value="approve">Win</button></form>'
             )
-            await page.goto(f"{evil}/form")
+            await go_to(page, f"{evil}/form")
             async with page.expect_response("**/authz/consent") as answered:
                 await page.get_by_role("button", name="Win").click()
             assert (await answered.value).status == 403
             assert urlsplit(page.url).netloc == urlsplit(door.at("/")).netloc
 
             # The same browser, on our own page, goes on.
-            await page.goto(link)
+            await go_to(page, link)
             await page.get_by_role("button", name=ALLOW).click()
             await log_in(door, page, door.john, here.is_here)
             assert "code" in parse_qs(urlsplit(here.came[0]).query)

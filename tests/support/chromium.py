@@ -6,12 +6,12 @@ back, the client gets from its own listener on this machine.
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Error, Page, async_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -36,6 +36,9 @@ _OPTIONS: Final = (
 )
 _PATIENCE: Final = 20_000  # milliseconds
 _MOST_LOOKS: Final = 400
+_MOST_TRIES: Final = 10
+_CHANGED: Final = "ERR_NETWORK_CHANGED"
+_DROPPED: Final = "chrome-error:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,23 @@ async def chromium(door: Door) -> AsyncIterator[Browser]:
             await browser.close()
 
 
+async def go_to(page: Page, url: str) -> None:
+    """Open a page, again where the machine's network changed in that moment.
+
+    Chromium drops what is under way then; a container that starts or stops is enough.
+    """
+    for _ in range(_MOST_TRIES):
+        try:
+            await page.goto(url)
+        except Error as error:
+            if _CHANGED not in error.message:
+                raise
+            await page.wait_for_timeout(500)
+        else:
+            return
+    raise AssertionError("the machine's network does not come to rest")
+
+
 async def profile(door: Door, browser: Browser) -> BrowserContext:
     """Return a profile of its own: no cookie of any other is in it.
 
@@ -113,6 +133,9 @@ async def log_in(
     for _ in range(_MOST_LOOKS):
         if done(page.url):
             return tuple(typed)
+        if page.url.startswith(_DROPPED):
+            with suppress(Error):
+                await page.reload()
         what = await _asked(page, fields)
         # A form that was sent stands there until the next page comes.
         if what is not None and what not in typed:
@@ -163,7 +186,7 @@ class ByChromium(LogIn):
         """Open the client's link, allow what it asks for, log in."""
         self.opened.append(url)
         page = await self.context.new_page()
-        await page.goto(url)
+        await go_to(page, url)
         await page.get_by_role("button", name=ALLOW).click()
         self.typed.append(await log_in(self.door, page, self.person, self.listener.is_here))
         await page.get_by_text("Back at the application").wait_for()
