@@ -19,6 +19,7 @@ from authz.authelia.clients import (
     signing_algorithms,
 )
 from authz.authelia.marker import custom_claims
+from authz.config import urls
 from authz.config.model import Config
 
 FRONT_DOOR: Final = "authz-front-door"
@@ -54,7 +55,8 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
         credentials, notes = signed_with(key, door.key_id, "front_door.key_file")
         values = {
             "client_id": client_id,
-            "client_name": client_id,
+            # Authelia shows it on its own consent page: where the person comes from.
+            "client_name": f"MCP servers at {urls.split(config.gateway.url).host}",
             **credentials,
             "redirect_uris": [f"{config.gateway.url}{path}" for path in callbacks],
             "scopes": _scopes(config),

@@ -65,7 +65,7 @@ def _make_identity(
         SUBJECT: _plain(principal.subject or ""),
         CLIENT: _plain(principal.client_id),
         ISSUER: _plain(principal.issuer),
-        SCOPES: " ".join(_plain(scope) for scope in sorted(principal.scopes)),
+        SCOPES: " ".join(_plain(scope) for scope in sorted(_told(principal, server))),
         GROUPS: ",".join(_plain(group) for group in sorted(principal.groups)),
         SERVER: _plain(server.name),
     }
@@ -75,6 +75,18 @@ def _make_identity(
 
 
 _identity: Final = Memo(_make_identity)
+
+
+def _told(principal: Principal, server: Server) -> frozenset[str]:
+    """Return the scopes that a server is told of.
+
+    At the front door a person agrees to scopes of the server alone; what its tokens have besides
+    (`openid` and the like) was asked for by us, and is nobody's permission.
+    """
+    if principal.log_in is None:
+        return principal.scopes
+    named = server.rule.scopes.union(*(tool.rule.scopes for tool in server.tools))
+    return principal.scopes & named
 
 
 def _plain(value: str) -> str:

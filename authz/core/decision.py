@@ -87,6 +87,8 @@ class Pending:
             is asked for first; None where a rule asks for no such thing, or it is there already.
             Such a call is never allowed before.
         offer: the step-up that is offered where the ledger finds it missing; None where none is.
+        proved: whether all that is missing is a more recent log-in: it words a refusal and
+            allows nothing.
     """
 
     call: Call
@@ -95,6 +97,7 @@ class Pending:
     query: Query
     confirm_since: float | None = None
     offer: StepUpTicket | None = None
+    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,8 @@ def _judged(
     try:
         for check in _CHECKS:
             check(case)
-        query = _query(case, _unmet(case, now))
+        unmet = _unmet(case, now)
+        query = _query(case, unmet)
     except Refused as refused:
         return Deny(
             refused.reason,
@@ -240,7 +244,8 @@ def _judged(
             second_factor=refused.second_factor,
         )
     offer = _offer(case, query, now)
-    return Pending(call, message, case.principal, query, _confirm_since(case, now), offer)
+    since, proved = _confirm_since(case, now), _proved(case, unmet)
+    return Pending(call, message, case.principal, query, since, offer, proved)
 
 
 def _case(call: Call, message: mcp.Message | None, principal: Principal, policy: Policy) -> _Case:
@@ -461,6 +466,12 @@ def _unmet(case: _Case, now: float) -> tuple[SecondFactor, ...]:
     return unmet
 
 
+def _proved(case: _Case, unmet: tuple[SecondFactor, ...]) -> bool:
+    """Tell whether every unmet rule lacks an age alone."""
+    proofs = tuple(_proofs(case)) if unmet else ()
+    return bool(unmet) and all(any(proves(rule, proof) for proof in proofs) for rule in unmet)
+
+
 def _query(case: _Case, unmet: tuple[SecondFactor, ...]) -> Query:
     call, principal = case.call, case.principal
     key = None
@@ -572,6 +583,8 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
     match answer:
         case Revoked(what):
             refusal = Deny(Reason.TOKEN_REVOKED, what)
+        case StepUpMissing() if pending.proved:
+            refusal = Deny(Reason.LOGIN_TOO_OLD, "no step-up", step_up=pending.offer)
         case StepUpMissing():
             refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, "no step-up", step_up=pending.offer)
         case StepUpTooOld():

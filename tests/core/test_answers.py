@@ -13,9 +13,10 @@ from authz.core.answers import IDENTITY, REMOVED, rate_limit, refusal, upstream
 from authz.core.decision import Allow, Deny
 from authz.core.ledger import Mode
 from authz.core.limits import Quota
+from authz.core.policy import Rule
 from authz.core.reason import Reason
 from authz.core.second_factor import Method, SecondFactor
-from tests.support.values import LIMIT, principal, server
+from tests.support.values import LIMIT, principal, server, visitor
 
 METADATA = "https://mcp.example.test/.well-known/oauth-protected-resource/files"
 
@@ -187,3 +188,21 @@ def test_the_deny_record_is_frozen() -> None:
     with pytest.raises(AttributeError):
         deny.reason = Reason.RATE_LIMITED  # type: ignore[misc]
     assert replace(deny, detail="x").reason is Reason.INTERNAL
+
+
+def test_a_server_is_told_the_scopes_that_were_consented_to() -> None:
+    """What the front door asked for besides stays inside; a direct client's are its own."""
+    scopes = frozenset({"mcp:files", "mcp:files:write", "openid", "offline_access", "profile"})
+    where = server(
+        Rule(scopes=frozenset({"mcp:files"})),
+        {"delete_*": Rule(scopes=frozenset({"mcp:files:write"}))},
+    )
+    told = {
+        name: dict(upstream(Allow(where, None, who(scopes=scopes), (), Mode.REDIS)).set_headers)[
+            "x-authz-scopes"
+        ]
+        for name, who in (("door", visitor), ("direct", principal))
+    }
+
+    assert told["door"] == "mcp:files mcp:files:write"
+    assert told["direct"].split() == sorted(scopes)

@@ -561,6 +561,19 @@ def test_only_taken_is_an_allow(answer: object, expected: Reason) -> None:
     assert reason_of(found) is expected
 
 
+def test_a_proof_that_is_only_too_old_is_told_as_such() -> None:
+    """Whoever had the second factor at the log-in is asked for a newer one, not for another."""
+    ruled = server(Rule(second_factor=SecondFactor(Method.TOTP, 60)))
+    for age, method, expected in (
+        (61, {"otp", "mfa"}, Reason.LOGIN_TOO_OLD),
+        (61, {"mfa"}, Reason.SECOND_FACTOR_REQUIRED),
+    ):
+        who = principal(amr=frozenset(method), auth_time=NOW - age)
+        found = authorize(the_call(None, ruled), who, policy(ruled), NOW)
+        assert isinstance(found, Pending)
+        assert reason_of(conclude(found, StepUpMissing())) is expected
+
+
 def test_taken_is_an_allow() -> None:
     """A pending call whose limits were charged is let through with its quotas."""
     quotas = (Quota(LIMIT, 59, 6),)
