@@ -196,9 +196,11 @@ def test_clients_of_an_empty_deployment(folder: Path, store: ValkeyServer) -> No
 
     assert ask().stdout == "nobody is logged in\n"
     blocked = ask("block", "https://evil.example", "--reason", "why")
-    assert (blocked.returncode, blocked.stdout) == (
-        0, "blocked https://evil.example; log-ins ended: 0\n",
-    )  # fmt: skip
+    assert blocked.returncode == 0
+    told = blocked.stdout.splitlines()
+    assert told[0] == "blocked https://evil.example; log-ins ended: 0"
+    assert told[1].startswith("nobody was logged in under that name")
+    assert told[2] == "undo it with: authz clients unblock https://evil.example"
     listed = json.loads(ask("--json").stdout)
     assert listed["clients"] == []
     assert [(each["what"], each["by"]) for each in listed["blocked"]] == [
