@@ -17,8 +17,8 @@ from authz.cli.taking_back import (
 )
 from authz.ledger.keys import Keys
 from authz.ledger.redis import RedisLedger
+from authz.login.digests import digest
 from authz.login.front_door.blocks import Block, Blocks
-from authz.login.front_door.digests import digest
 from authz.login.front_door.grants import Grants
 from authz.login.front_door.known import SHORT, KnownClient, block, known_clients, named
 

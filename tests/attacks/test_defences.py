@@ -257,12 +257,12 @@ LOG_IN = (
     ),
     Defence(
         "A form of another browser is no click", "authz/login/pages/browser.py", "check_post",
-        'if not any(_same(sealed.get("of"), _digest(value)) for value in _csrf(request)):',
+        'if not any(_same(sealed.get("of"), digest(value)) for value in _csrf(request)):',
         "if False:", _BROWSER,
     ),
     Defence(
         "A transaction is of its state", "authz/login/pages/browser.py", "take",
-        'if not _same(sealed.get("state"), _digest(state)):', "if False:", _BROWSER,
+        'if not _same(sealed.get("state"), digest(state)):', "if False:", _BROWSER,
     ),
     Defence(
         "What is sealed for one purpose opens for no other", "authz/tokens/sealing.py", "open",

@@ -19,8 +19,8 @@ from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.attempts import Attempts
+from authz.login.digests import digest
 from authz.login.front_door.blocks import Blocks
-from authz.login.front_door.digests import digest
 from authz.login.front_door.grants import Grants
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters

@@ -11,7 +11,7 @@ from typing import Final
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import Command
-from authz.login.front_door.digests import digest
+from authz.login.digests import digest
 
 MOST: Final = 1000
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from authz.core.ledger import Unavailable
+from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
-from authz.login.front_door.digests import digest
 from authz.login.front_door.ending import BLOCKED, LOST, REPLAYED, end
 from authz.login.front_door.grant import Grant
 from authz.login.front_door.means import Means

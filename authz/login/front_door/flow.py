@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from authz.core.ledger import Unavailable
 from authz.login.attempts import DOCUMENTS, LOG_INS
+from authz.login.digests import digest
 from authz.login.front_door.admission import Admission
 from authz.login.front_door.authorizing import Answer, SentBackError, Wish, again, check
-from authz.login.front_door.digests import digest
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters, read_parameters
 from authz.login.pages import problems

@@ -7,8 +7,8 @@ what it says. Blocking one ends what it has.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from authz.login.digests import digest
 from authz.login.front_door.blocks import Block, Blocks
-from authz.login.front_door.digests import digest
 from authz.login.front_door.grants import Grants
 
 SHORT = 12  # characters of a digest, which tell one client from another

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from authz.core.ledger import Unavailable
 from authz.login.attempts import REFRESHES
+from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
-from authz.login.front_door.digests import digest
 from authz.login.front_door.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
 from authz.login.front_door.exchanging import check_resources
 from authz.login.front_door.grant import renewed

@@ -7,7 +7,7 @@ answer is the same.
 import hmac
 
 from authz.core.principal import LogIn
-from authz.login.front_door.digests import digest
+from authz.login.digests import digest
 from authz.login.front_door.ending import REVOKED, end
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters

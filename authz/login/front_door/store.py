@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import Command
+from authz.login.digests import digest
 from authz.login.front_door import scripts
-from authz.login.front_door.digests import digest
 from authz.tokens.sealing import NotSealedError, Sealer
 
 CODE_LIFETIME: Final = 60  # seconds (RFC 9700, section 2.1.1, RFC 6749, section 4.1.2)

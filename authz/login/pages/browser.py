@@ -11,7 +11,6 @@ Lax is never sent with a cross-site POST.
 """
 
 import asyncio
-import hashlib
 import hmac
 import re
 import secrets
@@ -22,6 +21,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from authz.login.digests import digest
 from authz.tokens.sealing import NotSealedError, Sealer
 
 FIELD: Final = "form_token"  # the hidden input of every form
@@ -77,10 +77,10 @@ class Browser:
         fresh = request.scope.setdefault("authz.csrf", secrets.token_urlsafe(32))
         value = values[-1] if values else str(fresh)
         token = self._sealer.seal(
-            f"form-{purpose}", {"of": _digest(value), "about": dict(about or {})}, LIFETIME
+            f"form-{purpose}", {"of": digest(value), "about": dict(about or {})}, LIFETIME
         )
         # The name is of the value, because two tabs may be the first at once: both cookies stay.
-        cookie = f"{_CSRF}{_digest(value)[:8]}={value}; {_ATTRIBUTES}"
+        cookie = f"{_CSRF}{digest(value)[:8]}={value}; {_ATTRIBUTES}"
         return token, None if values else cookie
 
     def check_post(
@@ -105,7 +105,7 @@ class Browser:
         except NotSealedError as error:
             raise NotThisBrowserError("a form without a token for it, or too old") from error
         # Any of them: two tabs may have been the first at once.
-        if not any(_same(sealed.get("of"), _digest(value)) for value in _csrf(request)):
+        if not any(_same(sealed.get("of"), digest(value)) for value in _csrf(request)):
             raise NotThisBrowserError("a form of another browser")
         about: Mapping[str, Any] = sealed["about"]
         return about
@@ -133,7 +133,7 @@ class Browser:
         Raises:
             TransactionTooLargeError: where it does not fit.
         """
-        value = {"state": _digest(state), "transaction": dict(transaction)}
+        value = {"state": digest(state), "transaction": dict(transaction)}
         sealed = self._sealer.seal(f"transaction-{purpose}", value, LIFETIME)
         if len(sealed) > LARGEST:
             raise TransactionTooLargeError("a transaction over 3800 characters")
@@ -157,7 +157,7 @@ class Browser:
             )
         except NotSealedError as error:
             raise NotThisBrowserError("no such transaction in this browser") from error
-        if not _same(sealed.get("state"), _digest(state)):
+        if not _same(sealed.get("state"), digest(state)):
             raise NotThisBrowserError("a transaction of another state")
         transaction: Mapping[str, Any] = sealed["transaction"]
         return transaction
@@ -233,11 +233,7 @@ def _expire(response: Response, name: str) -> None:
 
 
 def _name(state: str) -> str:
-    return _TRANSACTION + _digest(state)[:16]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return _TRANSACTION + digest(state)[:16]
 
 
 def _same(one: object, other: str) -> bool:
