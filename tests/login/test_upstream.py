@@ -9,7 +9,7 @@ import pytest
 
 from authz.core.ledger import Unavailable
 from authz.login.authelia import upstream
-from authz.login.authelia.upstream import callback_error
+from authz.login.authelia.asking import known_error
 from authz.login.values import UpstreamRefused
 from authz.tokens.issuer import read_metadata
 from tests.demo.kit import BOB, FILES, ISSUER, JOHN, World, claims
@@ -177,8 +177,8 @@ def test_whoever_declines_at_authelia_comes_back_with_an_error(stand: Stand) -> 
     answer = stand.callback(asked(), consents=False)
 
     stand.authelia.check_iss(answer["iss"])
-    assert callback_error(answer["error"]).error == "access_denied"
-    assert callback_error("<script>").error == "server_error"
+    assert known_error(answer["error"]) == "access_denied"
+    assert known_error("<script>") == "server_error"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import httpx
 
 from authz.core.ledger import Unavailable
-from authz.login.authelia.asking import TooMany, known_error, send
+from authz.login.authelia.asking import TooMany, send
 from authz.login.authelia.id_token import Expected, NotProven, Proofs
 from authz.login.authelia.pacing import Lanes, Locks
 from authz.login.values import Asked, LoggedIn, UpstreamRefused, UpstreamTokens
@@ -321,8 +321,3 @@ def _token(answer: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN:
         raise Unavailable("issuer", f"{name} is missing or malformed")
     return value
-
-
-def callback_error(error: str) -> UpstreamRefused:
-    """Return the `error` of an authorization answer, of the closed set."""
-    return UpstreamRefused(known_error(error))
