@@ -17,17 +17,29 @@ T = TypeVar("T")
 class Memo(Generic[P, T]):
     """Call a pure function of frozen objects, once for the same ones."""
 
-    def __init__(self, make: Callable[P, T], capacity: int = 4096) -> None:
-        """Take the function, and how many results to hold; the oldest go first."""
+    def __init__(
+        self,
+        make: Callable[P, T],
+        capacity: int = 4096,
+        key: Callable[P, tuple[object, ...]] | None = None,
+    ) -> None:
+        """Take the function.
+
+        Args:
+            make: the function.
+            capacity: how many results to hold; the oldest go first.
+            key: by what results are found, where it is not by which objects the arguments are.
+        """
         self._make = make
         self._capacity = capacity
-        self._made: dict[tuple[int, ...], tuple[object, T]] = {}
+        self._key = key
+        self._made: dict[tuple[object, ...], tuple[object, T]] = {}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns for these very objects (given by position)."""
         if kwargs:
             return self._make(*args, **kwargs)
-        key = tuple(map(id, args))
+        key = tuple(map(id, args)) if self._key is None else self._key(*args, **kwargs)
         found = self._made.get(key)
         if found is not None:
             return found[1]

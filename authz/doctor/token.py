@@ -13,12 +13,13 @@ from typing import Final
 from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.core import audience
-from authz.core.decision import Call, Deny, authorize, lacks_marker
+from authz.core.decision import Call, Deny, authorize
 from authz.core.ledger import Unavailable
 from authz.core.policy import KnownClient, Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
+from authz.core.standing import lacks_marker
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
 from authz.doctor.introspection import Asking
 from authz.doctor.rows import CLIENT, DETAILS, REASONS, Row

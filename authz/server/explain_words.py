@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from authz.core.decision import Call, Deny, Inspection, lacks_marker
+from authz.core.decision import Call, Deny, Inspection
 from authz.core.policy import TokenKind
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Evidence, Method, SecondFactor, proves, satisfies
+from authz.core.standing import lacks_marker
 
 _METHODS: Final = {
     Method.NONE: "nothing",

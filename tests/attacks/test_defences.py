@@ -56,7 +56,7 @@ _CODEC = ("tests/envoy/test_codec.py", "tests/envoy/test_codec_answers.py")
 
 TEN_WORST = (
     Defence(
-        "A token is for one server", "authz/core/decision.py", "_CHECKS",
+        "A token is for one server", "authz/core/standing.py", "_CHECKS",
         "    _check_audience,\n", "", (*_DECISION, "tests/attacks/test_rows.py"),
     ),
     Defence(
@@ -70,7 +70,7 @@ TEN_WORST = (
         "return _read(token, algorithms, lambda _: None)", _TOKENS,
     ),
     Defence(
-        "Unnamed tools are refused", "authz/core/decision.py", "_CHECKS",
+        "Unnamed tools are refused", "authz/core/standing.py", "_CHECKS",
         "    _check_tool,\n", "", _DECISION,
     ),
     Defence(
@@ -128,16 +128,16 @@ OTHERS = (
         "return tuple(rule for rule in self.tools if rule.matches(tool))[:1]", _DECISION,
     ),
     Defence(
-        "Machines pass by name only", "authz/core/decision.py", "_check_people",
+        "Machines pass by name only", "authz/core/standing.py", "_check_people",
         "        _check_machine(case)\n", "", _DECISION,
     ),
     Defence(
-        "A client uses no more than it is declared with", "authz/core/decision.py", "_narrowed",
+        "A client uses no more than it is declared with", "authz/core/standing.py", "_narrowed",
         "if scopes is None or principal.scopes <= scopes:",
         "if True:", (*_DECISION, "tests/attacks/test_findings.py"),
     ),
     Defence(
-        "A declaration needs the signed marker besides", "authz/core/decision.py", "_declared",
+        "A declaration needs the signed marker besides", "authz/core/standing.py", "_declared",
         "if not lacks_marker(principal, known):", "if True:",
         (*_DECISION, "tests/attacks/test_rows.py"),
     ),
@@ -148,7 +148,7 @@ OTHERS = (
     ),
     Defence(
         "A second factor that is not proved is asked for", "authz/core/decision.py", "_unmet",
-        "    return unmet\n", "    return ()\n", _DECISION,
+        "if not standing.asked:", "if True:", _DECISION,
     ),
     Defence(
         "Only a charge is an Allow", "authz/core/decision.py", "conclude",
@@ -192,32 +192,32 @@ FRONT_DOOR = (
         "if log_in.subject != principal.subject:", "if False:", _DOOR,
     ),
     Defence(
-        "What a reload took away lets nobody in", "authz/core/decision.py", "_CHECKS",
+        "What a reload took away lets nobody in", "authz/core/standing.py", "_CHECKS",
         "    _check_log_in,\n", "", _DOOR,
     ),
     Defence(
-        "Other clients of the issuer need a name here", "authz/core/decision.py", "_check_log_in",
+        "Other clients of the issuer need a name here", "authz/core/standing.py", "_check_log_in",
         "elif door is not None and (case.known is None or not case.known.direct):",
         "elif False:", _DOOR,
     ),
     Defence(
-        "Which clients come through the front door", "authz/core/decision.py", "_check_client",
+        "Which clients come through the front door", "authz/core/standing.py", "_check_client",
         "        _check_visitor(case, door)\n", "        pass\n", _DOOR,
     ),
     Defence(
-        "A stranger's name is told by its beginning", "authz/core/decision.py", "_known",
+        "A stranger's name is told by its beginning", "authz/core/standing.py", "_known",
         "if principal.log_in is not None and not is_configured(principal.client_id):",
         "if False:", _DOOR,
     ),
     Defence(
-        "A declaration counts for no token of the front door", "authz/core/decision.py", "_proofs",
+        "A declaration counts for no token of the front door", "authz/core/standing.py", "_proofs",
         "if log_in is None and known is not None and known.assurance is not Method.NONE:",
         "if known is not None and known.assurance is not Method.NONE:", _DOOR,
     ),
     Defence(
         "A step-up is of one grant", "authz/core/decision.py", "_query",
-        "StepUpKey(principal.person, principal.grant, call.server.name)",
-        "StepUpKey(principal.person, principal.client_id, call.server.name)", _DOOR,
+        "StepUpKey(principal.person, principal.grant, standing.case.server.name)",
+        "StepUpKey(principal.person, principal.client_id, standing.case.server.name)", _DOOR,
     ),
     Defence(
         "Opaque tokens of our clients are not the front door's", "authz/tokens/verifier.py",

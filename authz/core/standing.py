@@ -1,0 +1,286 @@
+"""How a principal stands at a place: what the rules say of it that no request and no time changes.
+
+Law: all of it follows from the server, the principal and the policy, and from which rules the
+tool's name matches; so it is made once for these very objects, and a reload or another token makes
+it anew. It allows nothing: what it does not refuse has yet to prove its second factors and to
+pass the ledger (`core/decision.py`).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from authz.core import audience
+from authz.core.limits import Limit, Per
+from authz.core.memo import Memo
+from authz.core.policy import (
+    FrontDoor,
+    KnownClient,
+    Policy,
+    Rule,
+    Server,
+    TokenKind,
+    is_configured,
+)
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Hold what the rules look at.
+
+    Attributes:
+        server, policy: where, and by which rules.
+        principal: who asks, with the scopes that its client may use.
+        known: what the operator declares of the client; None where nothing.
+        rules: every rule that applies, the server's first.
+        calls_tool: whether a tool is called.
+    """
+
+    server: Server
+    policy: Policy
+    principal: Principal
+    known: KnownClient | None
+    rules: tuple[Rule, ...]
+    calls_tool: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Hold what lasts of a decision.
+
+    Attributes:
+        case: what was looked at.
+        refused: why the rules refuse, whatever else happens; None where they do not.
+        asked: the second factors that the rules ask for; none of a machine: it has passed by name,
+            and it inherits no declaration either, since a client_credentials token passed
+            nobody's second factor.
+        proofs: what is known of the log-in before the ledger is asked.
+        confirm: whether a rule asks to confirm the token at the issuer.
+        limits: every limit that is charged.
+        by_address: whether one of them counts addresses.
+    """
+
+    case: Case
+    refused: Refused | None
+    asked: tuple[SecondFactor, ...]
+    proofs: tuple[Proof, ...]
+    confirm: bool
+    limits: tuple[Limit, ...]
+    by_address: bool
+
+
+def stand(server: Server, principal: Principal, policy: Policy, tool: str | None) -> Standing:
+    """Return how a principal stands at a server, or at one of its tools."""
+    return _standing(server, principal, policy, rules(server, tool), tool is not None)
+
+
+def _make_standing(
+    server: Server,
+    principal: Principal,
+    policy: Policy,
+    rules: tuple[Rule, ...],
+    calls_tool: bool,
+) -> Standing:
+    known = _known(principal, policy)
+    narrowed = _narrowed(principal, _most(known, policy))
+    case = Case(server, policy, narrowed, known, rules, calls_tool)
+    limits = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
+    asked = tuple(rule.second_factor for rule in rules if rule.second_factor is not None)
+    return Standing(
+        case=case,
+        refused=next((refused for _, refused in every_check(case) if refused is not None), None),
+        asked=() if principal.subject is None else asked,
+        proofs=tuple(_proofs(case)),
+        confirm=any(rule.confirm for rule in rules),
+        limits=limits,
+        by_address=any(limit.per is Per.ADDRESS for limit in limits),
+    )
+
+
+# By which objects they are; of two booleans there are two.
+_standing: Final = Memo(_make_standing, 16_384)
+
+
+def rules(server: Server, tool: str | None) -> tuple[Rule, ...]:
+    """Return the server's rule and every tool rule that matches, the server's first."""
+    return _matching(server, tool)
+
+
+def _make_matching(server: Server, tool: str | None) -> tuple[Rule, ...]:
+    matching = () if tool is None else server.tool_rules(tool)
+    return _together(server.rule, *(each.rule for each in matching))
+
+
+def _make_together(*rules: Rule) -> tuple[Rule, ...]:
+    return rules
+
+
+# The same rules are the same tuple, whatever tool they were found for.
+_together: Final = Memo(_make_together)
+# A tool by its name: callers choose it, and a message holds no longer one than 256 characters.
+_matching: Final = Memo(_make_matching, key=lambda server, tool: (id(server), tool))
+
+
+def _known(principal: Principal, policy: Policy) -> KnownClient | None:
+    """Return what the operator declares of the client; of the front door, of a configured one."""
+    if principal.log_in is not None and not is_configured(principal.client_id):
+        return None
+    return policy.clients.get(principal.client_id)
+
+
+def _most(known: KnownClient | None, policy: Policy) -> frozenset[str] | None:
+    """Return the scopes that the operator lets a client use at most; None for all it was given."""
+    if known is not None:
+        return known.scopes
+    return None if policy.front_door is None else policy.front_door.scopes
+
+
+def _narrowed(principal: Principal, scopes: frozenset[str] | None) -> Principal:
+    """Leave out the scopes that the operator did not give to the client, for us and the server."""
+    if scopes is None or principal.scopes <= scopes:
+        return principal
+    return replace(principal, scopes=principal.scopes & scopes)
+
+
+def scopes(rules: tuple[Rule, ...]) -> frozenset[str]:
+    """Return every scope that the rules ask for."""
+    return frozenset().union(*(rule.scopes for rule in rules))
+
+
+def _check_audience(case: Case) -> None:
+    if not audience.names(case.principal.audience, case.server.resource):
+        raise Refused(Reason.AUDIENCE_MISMATCH)
+
+
+def _check_issuer(case: Case) -> None:
+    if case.principal.issuer != case.policy.issuer:
+        raise Refused(Reason.TOKEN_INVALID, "another issuer")
+
+
+def _check_kind(case: Case) -> None:
+    kind = TokenKind.OPAQUE if case.principal.opaque else TokenKind.JWT
+    if any(kind not in rule.tokens for rule in case.rules):
+        raise Refused(Reason.TOKEN_OPAQUE if case.principal.opaque else Reason.TOKEN_SIGNED)
+
+
+def _check_log_in(case: Case) -> None:
+    """Refuse a token that passed neither the front door nor a client of the issuer that may.
+
+    The verifier has looked at this too. Here it is looked at by the policy that decides, which a
+    reload may have changed since the token was remembered.
+    """
+    principal, door = case.principal, case.policy.front_door
+    if principal.log_in is not None:
+        if door is None or principal.log_in.subject != principal.subject:
+            raise Refused(Reason.LOG_IN_UNKNOWN, "the record is of another person, or unasked for")
+    elif door is not None and principal.client_id in door.clients:
+        raise Refused(Reason.LOG_IN_UNKNOWN, "no record of a log-in")
+    elif door is not None and (case.known is None or not case.known.direct):
+        raise Refused(Reason.FOREIGN_CLIENT, "not named as a client that logs in directly")
+
+
+def _check_client(case: Case) -> None:
+    door = case.policy.front_door
+    if case.principal.log_in is not None and door is not None:
+        _check_visitor(case, door)
+    elif case.known is None and case.policy.clients:
+        raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
+
+
+def _check_visitor(case: Case, door: FrontDoor) -> None:
+    """Refuse a client of the front door that may not come, or not any more."""
+    name = case.principal.client_id
+    if not is_configured(name):
+        if not door.admits(name):
+            raise Refused(Reason.CLIENT_NOT_ALLOWED, "not taken by the front door")
+    elif case.known is None or case.known.direct:
+        raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named as a client of the front door")
+
+
+def _check_tool(case: Case) -> None:
+    if case.calls_tool and case.server.tools and len(case.rules) == 1:
+        raise Refused(Reason.TOOL_NOT_ALLOWED, "no tool rule matches")
+
+
+def _check_people(case: Case) -> None:
+    if case.principal.subject is None:
+        _check_machine(case)
+        return
+    for rule in case.rules:
+        if rule.groups is not None and rule.groups.isdisjoint(case.principal.groups):
+            raise Refused(Reason.PERSON_NOT_ALLOWED, "in none of the groups")
+
+
+def _check_machine(case: Case) -> None:
+    """Let a machine pass by name, in place of the server's people; never of a tool's."""
+    named = case.principal.client_id in case.server.machines
+    if not named or case.known is None or not case.known.machine:
+        raise Refused(Reason.MACHINE_NOT_ALLOWED, "not named under machines")
+    for rule in case.rules[1:]:
+        if rule.groups is not None or rule.second_factor is not None:
+            raise Refused(Reason.MACHINE_NOT_ALLOWED, "the tool asks for a person")
+
+
+def _check_scopes(case: Case) -> None:
+    if not scopes(case.rules) <= case.principal.scopes:
+        raise Refused(Reason.INSUFFICIENT_SCOPE)
+
+
+# In this order; the first that refuses gives the reason.
+_CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
+    _check_issuer,
+    _check_kind,
+    _check_audience,
+    _check_log_in,
+    _check_client,
+    _check_tool,
+    _check_people,
+    _check_scopes,
+)
+
+
+def _proofs(case: Case) -> Iterator[Proof]:
+    """Yield what is known of the log-in before the ledger is asked."""
+    principal, known, log_in = case.principal, case.known, case.principal.log_in
+    if log_in is not None:
+        yield Proof(Evidence.LOGIN, methods(log_in.amr), log_in.auth_time)
+    if principal.amr is not None:
+        yield Proof(Evidence.TOKEN, methods(principal.amr), principal.auth_time)
+    # What the issuer guarantees of a client holds for tokens that are signed for it: at the front
+    # door a client goes by a name of ours, and the issuer knows nothing of it.
+    if log_in is None and known is not None and known.assurance is not Method.NONE:
+        yield from _declared(principal, known)
+
+
+def _declared(principal: Principal, known: KnownClient) -> Iterator[Proof]:
+    """Yield what the operator declares, where the token bears the declaration out."""
+    if not lacks_marker(principal, known):
+        yield Proof(Evidence.CLIENT, known.assurance, None)
+
+
+def lacks_marker(principal: Principal, known: KnownClient) -> bool:
+    """Tell whether a declaration counts for nothing because the token's signed marker is not it.
+
+    The marker is asked for besides a declaration and never stands in for one; an opaque token has
+    no signed claim at all.
+    """
+    return known.marker is not None and (principal.opaque or principal.marker != known.marker)
+
+
+def every_check(case: Case) -> tuple[tuple[str, Refused | None], ...]:
+    """Return the name of every rule in its order, and why it refuses; None where it passes."""
+    names = (check.__name__.removeprefix("_check_") for check in _CHECKS)
+    return tuple(zip(names, (_refusal(check, case) for check in _CHECKS), strict=True))
+
+
+def _refusal(check: Callable[[Case], None], case: Case) -> Refused | None:
+    try:
+        check(case)
+    except Refused as refused:
+        # It is kept: with its frames, all that they hold would be.
+        return refused.with_traceback(None)
+    return None
