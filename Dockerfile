@@ -13,8 +13,13 @@ RUN python3 -m venv --symlinks /opt/authz \
  && /opt/authz/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check \
       --no-index --find-links=/wheels --no-deps --require-hashes -r /wheels/$LIST.txt
 COPY dist/authz /own
-RUN /opt/authz/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check \
-      --no-index --no-deps /own/authz-*.whl \
+# The compiled wheel where there is one that fits this system, else the sources as they are.
+RUN own="/opt/authz/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check \
+      --no-index --no-deps --force-reinstall" \
+ && $own /own/authz-*-none-any.whl \
+ && { ! ls /own/authz-*-linux_*.whl \
+      || { $own /own/authz-*-linux_*.whl && /opt/authz/bin/python -c "import authz.server.check"; } \
+      || $own /own/authz-*-none-any.whl; } \
  && rm -rf /opt/authz/lib/python3.11/site-packages/pip* \
       /opt/authz/lib/python3.11/site-packages/setuptools* /opt/authz/bin/pip* \
       /opt/authz/bin/activate* /opt/authz/bin/Activate.ps1

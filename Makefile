@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+COMPILED_TESTS = $(addprefix tests/,attacks core envoy ledger server telemetry tokens)
 
-.PHONY: help setup typescript demo test test-compose bench wheelhouse image lint types format protos docs example lock clean
+.PHONY: help setup typescript demo test test-compose compiled test-compiled bench wheelhouse image lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,7 +55,19 @@ image: wheelhouse  ## build localhost/authz and localhost/authz-samples
 	@docker build --target authz -t localhost/authz:$(VERSION) .
 	@docker build --target samples --build-arg LIST=samples -t localhost/authz-samples:$(VERSION) .
 
+# Exit 3 is a machine that cannot compile: there the sources run as they are, and so do the benches.
+compiled: setup  ## translate the path of a decision to C, into build/compiled/
+	@$(BIN)/python tools/compiled.py
+
+# The rooms of which a part is compiled, and what goes through all of them.
+test-compiled: setup  ## run their tests on the compiled files (AUTHZ_COMPILED=required)
+	@$(BIN)/python tools/compiled.py; case $$? in \
+	  0) cd build/compiled && AUTHZ_COMPILED=required $(CURDIR)/$(BIN)/pytest -n auto --dist loadfile $(COMPILED_TESTS) $(ARGS);; \
+	  3) echo "THE COMPILED DECISION IS NOT TESTED HERE" && [ "$(AUTHZ_COMPILED)" != required ];; \
+	  *) exit 1;; esac
+
 bench: setup  ## measure, as ratios to baselines (ARGS="--full --json FILE NAME...")
+	@$(BIN)/python tools/compiled.py || [ $$? = 3 ]
 	@$(BIN)/python -m bench $(ARGS)
 
 lint: setup  ## format check, lint, import contracts, dead code, stubs and example current

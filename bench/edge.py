@@ -8,6 +8,7 @@ check is on, as in bench.transports. Every answer has to be the upstream's 200.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -24,7 +25,15 @@ from authz.config.scalars import Unix
 from authz.envoy.render import Topology, render
 from bench.load import undisturbed
 from bench.result import Found, compare, show
-from bench.transports import CONFIG, TRANSPORTS, cpu_seconds, started_full, step_up, token
+from bench.transports import (
+    CONFIG,
+    TRANSPORTS,
+    cpu_seconds,
+    started_full,
+    step_up,
+    token,
+    trees,
+)
 from bench.web import WebLoad
 from tests.support import edge
 from tests.support.envoy import BINARY, running_envoy
@@ -127,19 +136,20 @@ def run(rounds: int, requests: int) -> list[Found]:
         asyncio.run(step_up(redis.url))
         loads: dict[str, tuple[WebLoad, int]] = {}
         message = post(token())
-        for transport in TRANSPORTS:
+        for (kind, tree), transport in itertools.product(trees().items(), TRANSPORTS):
             config = CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)
-            path = folder / f"{transport}.yaml"
+            name = f"{kind}{transport}".replace(" ", "-")
+            path = folder / f"{name}.yaml"
             path.write_text(config)
-            check = folder / f"{transport}.sock"
+            check = folder / f"{name}.sock"
             command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
-            stack.enter_context(started_full(command, folder, transport, check))
+            stack.enter_context(started_full(command, folder, name, check, tree))
             text = config.replace(
                 "gateway: {url: https://mcp.example.test}",
                 f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0',"
                 " address_rate: 1000000/second}",
             )
-            cases = {transport: True} | ({"no check": False} if transport == "grpcio" else {})
+            cases = {f"{kind}{transport}": True} | ({} if loads else {"no check": False})
             for case, checked in cases.items():
                 port, pid = stack.enter_context(envoy(text, str(check), behind, checked=checked))
                 loads[case] = WebLoad(("127.0.0.1", port), message, IN_FLIGHT), pid

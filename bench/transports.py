@@ -1,14 +1,16 @@
 """What a full decision costs on each transport, against an empty call on the same transport.
 
 Everything is on: strict body, a tool's rule, revocation and step-up looked up, three limits in a
-real Valkey, metrics, a log line to a file. All four servers run at once and are asked in turns,
-so that a noisy machine disturbs all alike; every answer has to be an Allow. Ratios travel,
-figures of one machine do not.
+real Valkey, metrics, a log line to a file. All servers run at once and are asked in turns, so that
+a noisy machine disturbs all alike; every answer has to be an Allow. Ratios travel, figures of one
+machine do not. Where `make compiled` has been, the compiled files are measured too, full against
+an empty call whose transport is compiled as well.
 
     python -m bench.transports [rounds [calls]]
 """
 
 import asyncio
+import itertools
 import os
 import statistics
 import subprocess
@@ -34,8 +36,10 @@ from tests.support.values import call, request
 from tests.support.wire import check_request
 from tests.tokens.forge import CLAIMS, rsa_signer
 
+ROOT = Path(__file__).resolve().parent.parent
 METHOD = f"/{codec.AUTHORIZATION}/Check"
 TRANSPORTS = ("grpcio", "pyvoy")
+COMPILED = ROOT / "build" / "compiled"
 IN_FLIGHT = 64
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
@@ -70,6 +74,11 @@ class Server:
         return cpu_seconds(self.pid)
 
 
+def trees() -> dict[str, Path]:
+    """Return where servers are started, by how their cases are called."""
+    return {"": ROOT} | ({"compiled ": COMPILED} if COMPILED.is_dir() else {})
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the seconds of processor time of all threads of a process, to the nanosecond."""
     threads = Path(f"/proc/{pid}/task").iterdir()
@@ -77,12 +86,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, name: str) -> Iterator[Server]:
+def started(command: list[str], folder: Path, name: str, tree: Path = ROOT) -> Iterator[Server]:
     """Run a server on a socket in the folder, its output in files there."""
     path = folder / f"{name}.sock"
     with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command, str(path)], stdout=out, stderr=errors
+            [sys.executable, "-m", *command, str(path)], stdout=out, stderr=errors, cwd=tree
         )
     try:
         wait(lambda: path.exists() or process.poll() is not None)
@@ -152,18 +161,20 @@ def run(rounds: int, calls: int) -> list[list[Found]]:
         redis = stack.enter_context(valkey())
         asyncio.run(step_up(redis.url))
         servers = dict[str, Server]()
-        for transport in TRANSPORTS:
-            servers[f"{transport} empty"] = stack.enter_context(
-                started(["bench.empty", transport], folder, f"{transport}-e")
+        for (kind, tree), transport in itertools.product(trees().items(), TRANSPORTS):
+            case = f"{kind}{transport}"
+            name = case.replace(" ", "-")
+            servers[f"{case} empty"] = stack.enter_context(
+                started(["bench.empty", transport], folder, f"{name}-e", tree)
             )
-            path = folder / f"{transport}.yaml"
+            path = folder / f"{name}.yaml"
             path.write_text(
                 CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)
             )
-            socket = folder / f"{transport}-f.sock"
+            socket = folder / f"{name}-f.sock"
             command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
-            servers[f"{transport} full"] = stack.enter_context(
-                started_full(command, folder, f"{transport}-f", socket)
+            servers[f"{case} full"] = stack.enter_context(
+                started_full(command, folder, f"{name}-f", socket, tree)
             )
         message = check_request(request(call("read_file"), authorization=f"Bearer {token()}"))
         loads = {name: Load(each.path, METHOD, message, allowed) for name, each in servers.items()}
@@ -183,11 +194,13 @@ def run(rounds: int, calls: int) -> list[list[Found]]:
 
 
 @contextmanager
-def started_full(command: list[str], folder: Path, name: str, socket: Path) -> Iterator[Server]:
+def started_full(
+    command: list[str], folder: Path, name: str, socket: Path, tree: Path = ROOT
+) -> Iterator[Server]:
     """Run the whole service; it names its socket with a scheme."""
     with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command, f"unix:{socket}"], stdout=out, stderr=errors
+            [sys.executable, "-m", *command, f"unix:{socket}"], stdout=out, stderr=errors, cwd=tree
         )
     log = folder / f"{name}.log"
     try:
@@ -217,10 +230,12 @@ def report(
         chosen = {case: rows[case] for case in (baseline, *cases)}
         return compare(f"transports, {title}", names, chosen, baseline)
 
+    cases = [f"{kind}{transport}" for kind in trees() for transport in TRANSPORTS]
+    fastest = cases[-1]
     return [
-        *(table(each, f"{each} empty", f"{each} full") for each in TRANSPORTS),
-        table("full decisions", "pyvoy full", "grpcio full"),
-        table("empty calls", "pyvoy empty", "grpcio empty"),
+        *(table(each, f"{each} empty", f"{each} full") for each in cases),
+        table("full decisions", f"{fastest} full", *(f"{each} full" for each in cases[:-1])),
+        table("empty calls", f"{fastest} empty", *(f"{each} empty" for each in cases[:-1])),
     ]
 
 

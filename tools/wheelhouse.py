@@ -1,13 +1,15 @@
 """Gather what the container images are built of: `make wheelhouse`, into dist/wheelhouse/.
 
 For every image a list with hashes (`authz.txt`, `samples.txt`) and the wheels that the lists name;
-our own wheel in dist/authz/. With these the images build without a network.
+our own wheel in dist/authz/, and beside it a compiled one where this machine can make it for the
+image's Python (tools/compiled.py). With these the images build without a network.
 
 Law: nothing comes in that requirements.lock does not name with a hash. What an image needs is read
 from the metadata of the packages that are installed here; the platform is the image's own.
 """
 
 import argparse
+import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Final
 
+import compiled  # beside this file
 from packaging.markers import Marker, default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -149,9 +152,21 @@ def main(argv: Sequence[str]) -> int:
     fetch(lists, folder, options.machine)
     build = ("-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps")
     _run(sys.executable, *build, "--no-build-isolation", f"--wheel-dir={own}", str(ROOT))
+    lacking = _why_not_compiled(options.machine)
+    if lacking:
+        print(f"wheelhouse: the image runs the sources as they are: {lacking}", file=sys.stderr)
+    else:
+        compiled.build(own)
     _drop_old(lists, folder)
     print(folder.parent)
     return 0
+
+
+def _why_not_compiled(machine: str) -> str:
+    """Return why this machine cannot compile for the image; nothing where it can."""
+    if platform.machine() != machine or f"{sys.version_info[0]}.{sys.version_info[1]}" != PYTHON:
+        return f"compiled files are made on {machine} with Python {PYTHON}"
+    return compiled.why_not()
 
 
 def _drop_old(lists: Sequence[str], folder: Path) -> None:

@@ -23,7 +23,8 @@ _NO_STRUCTURE: Final = bytes(set(range(256)) - set(b"[{]},"))
 _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
 # As many as `_integer` lets through without a sign: with fewer in a row no integer is too long.
 _MANY_DIGITS: Final = b"0" * _MAX_NUMBER
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# Not written as escapes: mypyc takes no surrogate in a literal.
+_SURROGATE: Final = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]")
 _VISIBLE: Final = re.compile("[!-~]*")
 
 

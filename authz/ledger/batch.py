@@ -125,8 +125,8 @@ class BatchedLedger:
             told = list(zip(aboard, answers, strict=True))
         except Unavailable as error:
             self._fail(aboard, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            self._fail(aboard, Unavailable("redis", type(error).__name__))
+        except Exception as fault:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            self._fail(aboard, Unavailable("redis", type(fault).__name__))
         except asyncio.CancelledError:
             self._fail(aboard, Unavailable("redis", "the service is ending"))
             raise

@@ -21,6 +21,7 @@ from typing import Final
 from authz.config.load import Settings, read, text_of
 from authz.config.problems import ConfigErrors
 from authz.server import pyvoy
+from authz.server.compiled import is_compiled
 from authz.server.control import PATIENCE, Control, NotStarted, end
 from authz.server.orders import RELOAD, STOP, Orders
 from authz.server.tally import Slot, Tally
@@ -306,6 +307,7 @@ class Fleet:
             check=list(self._plan.checks),
             status=tally.port,
             transport=transport,
+            compiled=is_compiled(),
             workers=len(self._workers),
         )
         async with asyncio.TaskGroup() as tasks:

@@ -15,6 +15,7 @@ from authz.config.load import Settings
 from authz.config.problems import ConfigErrors
 from authz.server.assemble import Assembly
 from authz.server.check import Check
+from authz.server.compiled import is_compiled
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.refusals import Refusals
@@ -135,6 +136,7 @@ class Service:
                     check=self._listeners.check,
                     status=status.port or self._listeners.status,
                     transport=transport.name,
+                    compiled=is_compiled(),
                 )
                 self.started.set()
                 await self._stop.wait()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tests.compose import caller
 from tests.compose.deployment import PASSWORD, SERVICES, Deployment
-from tests.compose.images import AUTHZ, SAMPLES
+from tests.compose.images import AUTHZ, ROOT, SAMPLES
 
 
 def secrets(deployment: Deployment) -> Iterator[tuple[str, str]]:
@@ -59,6 +59,15 @@ def test_no_secret_is_in_an_image(deployment: Deployment) -> None:
 
     assert size > 50 << 20
     assert found == set()
+
+
+def test_an_image_runs_the_compiled_decision(deployment: Deployment) -> None:
+    """Where this machine can compile for the image, the image has the compiled files."""
+    where = ("/opt/authz/bin/python3", "-c", "import authz.core.decision as d; print(d.__file__)")
+
+    can = {wheel.name.split("-")[-1] for wheel in (ROOT / "dist" / "authz").glob("*.whl")}
+    assert "any.whl" in can
+    assert deployment.inside("authz", *where).strip().endswith(".so" if len(can) > 1 else ".py")
 
 
 def test_an_image_installs_nothing(deployment: Deployment) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from authz.core.ledger import LedgerAnswer, OverLimit, Query, StepUpKey, Taken
+from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, StepUpKey, Taken
 from authz.core.limits import Limit, Per, Take, digest
 from authz.core.principal import Client, Person
 from authz.core.second_factor import StepUpNeed
@@ -52,7 +52,7 @@ def left(answer: LedgerAnswer) -> list[int]:
 
 def without_mode(answer: LedgerAnswer) -> LedgerAnswer:
     """Return the answer without saying who counted."""
-    return Taken(answer.quotas, None) if isinstance(answer, Taken) else answer  # type: ignore[arg-type]
+    return Taken(answer.quotas, Mode.REDIS) if isinstance(answer, Taken) else answer
 
 
 class Subject(ABC):

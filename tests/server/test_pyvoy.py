@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from authz.server.pyvoy import configured
+from tests.support.compiled import IS_COMPILED
 from tests.support.service import Service, running_service, until
 
 CONFIG = """\
@@ -56,7 +57,8 @@ def answers(port: int) -> bool:
 
 def test_the_faster_is_the_default(service: Service) -> None:
     """`auto` is pyvoy where it runs, and the log says so."""
-    assert service.events("started")[0]["transport"] == "pyvoy"
+    (started,) = service.events("started")
+    assert (started["transport"], started["compiled"]) == ("pyvoy", IS_COMPILED)
     assert service.events("transport") == []
 
 
