@@ -8,10 +8,10 @@
 -- authz/ledger/records.py; the contract tests hold them together. A bucket is 52 bytes, big
 -- endian: the newest slot (8), then the units of that slot and of the 10 before it (4 each).
 --
--- What a limit costs is what is done for each of them: one string in, one out, one write where
--- it must be. Strings are dear, since Redis' Lua hashes every byte of each; so are numbers handed
--- to `call`, which it prints as decimals. Old slots are forgotten by moving bytes, so that no
--- table is built per limit.
+-- What a limit costs is what is done for each of them, so that is as little as can be. A string
+-- made is dear, since Redis' Lua hashes every byte of it; so is a number handed to `call`, which
+-- prints it, and every field that struct reads or writes. Old slots are forgotten by moving
+-- bytes, and counted only where there are any; no table is built per limit.
 --
 -- KEYS: the revocations; the step-up record, where one is needed; the buckets, each once.
 -- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms;
@@ -25,7 +25,8 @@
 local call, find, sub, rep = redis.call, string.find, string.sub, string.rep
 local pack, unpack_ = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
-local STATE, OLDER = '>I8I4I4I4I4I4I4I4I4I4I4I4', '>I4I4I4I4I4I4I4I4I4I4'
+local STATE = '>I8I4c40'
+local NONE = rep('\0', 40)
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -37,6 +38,12 @@ local function read(text)
   local charges = {unpack_('>' .. rep('I4I4I8', #text / 16), text)}
   known[text] = charges
   return charges
+end
+
+-- The units of the ten older slots.
+local function sum(rest)
+  local a, b, c, d, e, f, g, h, j, k = unpack_('>I4I4I4I4I4I4I4I4I4I4', rest)
+  return a + b + c + d + e + f + g + h + j + k
 end
 
 -- A bucket lives for 12 slots, one more than it counts, since Redis reckons it from the script's
@@ -96,34 +103,31 @@ local function take(first, last, arg)
     local value = answer[n]
     local quota, cost, slot = charges[at], charges[at + 1], charges[at + 2]
     local current = (now - now % slot) / slot
-    local stamp, a, b, c, d, e, f, g, h, j, k, l
-    local used = 0
+    local stamp, head, rest
     if value then
       if #value ~= 52 then
         alien = true
         break
       end
-      stamp, a, b, c, d, e, f, g, h, j, k, l = unpack_(STATE, value)
-      used = a + b + c + d + e + f + g + h + j + k + l
+      stamp, head, rest = unpack_(STATE, value)
     else -- MGET answers nil for what is no string, too; such a key is not an empty bucket
       absent = absent or {}
       absent[#absent + 1] = keys[first + bucket + n - 3]
     end
     if stamp ~= current then
       local late = value and current - stamp or 11
-      local rest = rep('\0', 40)
-      moved[n], a = 1, 0
       if late < 0 then -- the clock stepped back: all of it counts as of now
-        used = math.min(used, quota)
-        moved[n], a = -1, used
+        head, rest, moved[n] = math.min(head + sum(rest), quota), NONE, -1
       elseif late < 11 then
-        rest = rep('\0', 4 * late - 4) .. sub(value, 9, 52 - 4 * late)
+        head, rest, moved[n] = 0, rep('\0', 4 * late - 4) .. sub(value, 9, 52 - 4 * late), 1
+      else
+        head, rest, moved[n] = 0, NONE, 1
       end
-      b, c, d, e, f, g, h, j, k, l = unpack_(OLDER, rest)
-      used = a + b + c + d + e + f + g + h + j + k + l
     end
-    if used + cost > quota then over = true end
-    answer[n] = pack(STATE, current, a + cost, b, c, d, e, f, g, h, j, k, l)
+    local used = head + cost
+    if rest ~= NONE then used = used + sum(rest) end
+    if used > quota then over = true end
+    answer[n] = pack(STATE, current, head + cost, rest)
     at = at + 3
   end
   alien = alien or absent and call('EXISTS', unpack(absent)) > 0
