@@ -94,12 +94,15 @@ local function take(first, last, arg)
   local text = argv[arg + 5 + fields]
   local charges = known[text] or read(text)
 
+  -- keys[n + base] is of answer[n].
+  local base, final = first + bucket - 3, count - bucket + 3
+
   -- Of each bucket the state after the charge, in the place of what is stored; and where that is
   -- not of this slot, whether it is of an older one (1) or of one ahead of the clock (-1).
   local answer, moved = {now, 'taken', unpack(stored, bucket, count)}, {}
   local over, alien, absent = false, false, nil
   local at = 1
-  for n = 3, count - bucket + 3 do
+  for n = 3, final do
     local value = answer[n]
     local quota, cost, slot = charges[at], charges[at + 1], charges[at + 2]
     local current = (now - now % slot) / slot
@@ -112,7 +115,7 @@ local function take(first, last, arg)
       stamp, head, rest = unpack_(STATE, value)
     else -- MGET answers nil for what is no string, too; such a key is not an empty bucket
       absent = absent or {}
-      absent[#absent + 1] = keys[first + bucket + n - 3]
+      absent[#absent + 1] = keys[n + base]
     end
     if stamp ~= current then
       local late = value and current - stamp or 11
@@ -132,29 +135,34 @@ local function take(first, last, arg)
   end
   alien = alien or absent and call('EXISTS', unpack(absent)) > 0
 
-  -- Here the writing begins. keys[n + base] is of answer[n].
-  local base = first + bucket - 3
+  -- Here the writing begins.
   if alien then
     -- No bucket of ours. Let it age like one, so that this ends without anybody's help.
-    for n = 3, count - bucket + 3 do
+    for n = 3, final do
       local key = keys[n + base]
       if call('PTTL', key) == -1 then call('PEXPIRE', key, lifetime(charges[3 * n - 6])) end
     end
     return {now, 'corrupt'}
   end
 
-  if over then answer[2] = 'over' end
-  for n = 3, count - bucket + 3 do
-    local move, state = moved[n], answer[n]
-    if over then -- nothing is charged
+  if over then
+    answer[2] = 'over'
+    for n = 3, final do -- nothing is charged
+      local state = answer[n]
       local units = (unpack_('>I4', state, 9) - charges[3 * n - 7]) % 4294967296
       state = sub(state, 1, 8) .. pack('>I4', units) .. sub(state, 13)
       answer[n] = state
+      if moved[n] == -1 then
+        call('SET', keys[n + base], state, 'PX', lifetime(charges[3 * n - 6]))
+      end
     end
-    if not move and not over then
-      call('SETRANGE', keys[n + base], '0', state) -- half the work of SET, and keeps the lifetime
-    elseif move == -1 or not over then
-      call('SET', keys[n + base], state, 'PX', lifetime(charges[3 * n - 6]))
+    return answer
+  end
+  for n = 3, final do
+    if moved[n] then
+      call('SET', keys[n + base], answer[n], 'PX', lifetime(charges[3 * n - 6]))
+    else -- half the work of SET, and keeps the lifetime
+      call('SETRANGE', keys[n + base], '0', answer[n])
     end
   end
   return answer
