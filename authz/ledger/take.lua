@@ -22,11 +22,15 @@
 --   "revoked" (and the index of the field), "missing", "old", "corrupt",
 --   "over" (and every bucket as it stands now) or "taken" (and every bucket after the charge).
 
-local call, find, sub, rep = redis.call, string.find, string.sub, string.rep
+local call, find, sub = redis.call, string.find, string.sub
+local rep, format = string.rep, string.format
 local pack, unpack_ = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
 local STATE = '>I8I4c40'
 local NONE = rep('\0', 40)
+-- A bucket lives for 12 slots, one more than it counts, since Redis reckons it from the script's
+-- beginning, which may lie in the slot before.
+local LIFETIME = '%.0f' -- as text: see above
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -34,21 +38,11 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- Charges by the text that they came in: the same limits apply to query after query.
 local known = {}
 
-local function read(text)
-  local charges = {unpack_('>' .. rep('I4I4I8', #text / 16), text)}
-  known[text] = charges
-  return charges
-end
-
 -- The units of the ten older slots.
 local function sum(rest)
   local a, b, c, d, e, f, g, h, j, k = unpack_('>I4I4I4I4I4I4I4I4I4I4', rest)
   return a + b + c + d + e + f + g + h + j + k
 end
-
--- A bucket lives for 12 slots, one more than it counts, since Redis reckons it from the script's
--- beginning, which may lie in the slot before. As text: see above.
-local function lifetime(slot) return string.format('%.0f', 12 * slot) end
 
 -- Answers the query whose keys are those from `first` to `last`, and whose arguments begin at
 -- `arg`.
@@ -92,7 +86,11 @@ local function take(first, last, arg)
   end
 
   local text = argv[arg + 5 + fields]
-  local charges = known[text] or read(text)
+  local charges = known[text] -- quota, cost, slot of the first, and so on
+  if not charges then
+    charges = {unpack_('>' .. rep('I4I4I8', #text / 16), text)}
+    known[text] = charges
+  end
 
   -- keys[n + base] is of answer[n].
   local base, final = first + bucket - 3, count - bucket + 3
@@ -140,7 +138,9 @@ local function take(first, last, arg)
     -- No bucket of ours. Let it age like one, so that this ends without anybody's help.
     for n = 3, final do
       local key = keys[n + base]
-      if call('PTTL', key) == -1 then call('PEXPIRE', key, lifetime(charges[3 * n - 6])) end
+      if call('PTTL', key) == -1 then
+        call('PEXPIRE', key, format(LIFETIME, 12 * charges[3 * n - 6]))
+      end
     end
     return {now, 'corrupt'}
   end
@@ -153,14 +153,14 @@ local function take(first, last, arg)
       state = sub(state, 1, 8) .. pack('>I4', units) .. sub(state, 13)
       answer[n] = state
       if moved[n] == -1 then
-        call('SET', keys[n + base], state, 'PX', lifetime(charges[3 * n - 6]))
+        call('SET', keys[n + base], state, 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
       end
     end
     return answer
   end
   for n = 3, final do
     if moved[n] then
-      call('SET', keys[n + base], answer[n], 'PX', lifetime(charges[3 * n - 6]))
+      call('SET', keys[n + base], answer[n], 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
     else -- half the work of SET, and keeps the lifetime
       call('SETRANGE', keys[n + base], '0', answer[n])
     end
