@@ -1,21 +1,19 @@
--- Answers many queries in one call. What stands above this, as `take`, is take.lua.
+-- Answers many queries in one call. What stands above this, with `take` in it, is take.lua.
 --
 -- Law: each query is answered as if it had come alone, in the order in which they were asked: an
 -- error in one charges nothing for it, and is nobody else's.
 --
 -- KEYS: those of all queries, one after the other.
 -- ARGV: for every query how many keys it has, how many arguments, and these arguments.
--- Answer: that of take.lua for every query; {0, "error"} where it failed.
+-- Answer: that of `take` for every query; {0, "error"} where it failed.
 
 local answers, count = {}, 0
-local key, arg, last = 1, 1, #ARGV
+local key, arg, last = 1, 1, #argv
 while arg <= last do
-  local keys, args = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1])
-  local done, answer = pcall(
-    take, {unpack(KEYS, key, key + keys - 1)}, {unpack(ARGV, arg + 2, arg + 1 + args)}
-  )
+  local after, args = key + argv[arg], argv[arg + 1]
+  local done, answer = pcall(take, key, after - 1, arg + 2)
   count = count + 1
   answers[count] = done and answer or {0, 'error'}
-  key, arg = key + keys, arg + 2 + args
+  key, arg = after, arg + 2 + args
 end
 return answers

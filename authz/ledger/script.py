@@ -9,7 +9,6 @@ spoils all of them, since it tells that the places cannot be trusted.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from operator import attrgetter
@@ -49,11 +48,9 @@ def _text(name: str) -> str:
     return files("authz.ledger").joinpath(name).read_text("ascii")
 
 
-TAKE: Final = Script(_text("take.lua"))
-# The very same source as a function: what one query means, it means among others too.
-TAKE_ALL: Final = Script(
-    f"local function take(KEYS, ARGV)\n{TAKE.source}\nend\n{_text('batch.lua')}"
-)
+# One function for both: what one query means, it means among others too.
+TAKE: Final = Script(f"{_text('take.lua')}\nreturn take(1, #keys, 1)\n")
+TAKE_ALL: Final = Script(f"{_text('take.lua')}\n{_text('batch.lua')}")
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
 _CHARGE: Final = struct.Struct(">IIQ")
 _NONE: Final = -1
@@ -93,8 +90,8 @@ class Call:
         self.keys += (keys.bucket(each.bucket) for each in self._charges)
         self.args: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000]
         self.args += (len(self._fields), *(field for field, _ in self._fields))
-        for each in self._charges:
-            self.args += _charge(each.limit.quota, each.cost, each.limit.slot)
+        if self._charges:
+            self.args.append(b"".join(map(_charge, self._charges)))
 
     def read(self, reply: object) -> Timed:
         """Read the script's answer.
@@ -200,10 +197,8 @@ def _read_one(call: Call, reply: object) -> Timed | Unavailable:
         return error
 
 
-@lru_cache(maxsize=1024)
-def _charge(quota: int, cost: int, slot: int) -> tuple[bytes, int]:
-    """Return what to charge and a bucket's lifetime; limits are few, so each is written once."""
-    return _CHARGE.pack(quota, cost, slot), (SLOTS + 2) * slot
+def _charge(charge: Charge) -> bytes:
+    return _CHARGE.pack(charge.limit.quota, charge.cost, charge.limit.slot)
 
 
 def _state(value: object, charge: Charge, now: int) -> State:

@@ -1,132 +1,169 @@
 -- Answers one query of the ledger: revoked? step-up? over a limit? and only then charges.
 --
 -- Law: everything is read and judged before anything is written, so an error never leaves half a
--- charge, and nothing is charged unless all passes. The clock is Redis' own.
+-- charge, and nothing is charged unless all passes. The clock is Redis' own, read once: that is
+-- the moment of all that a script answers, as it is of what Redis takes for expired meanwhile.
 --
 -- This is `take` of authz/core/limits.py, and `revoked` and `step_up_missing` of
 -- authz/ledger/records.py; the contract tests hold them together. A bucket is 52 bytes, big
 -- endian: the newest slot (8), then the units of that slot and of the 10 before it (4 each).
--- Old slots are forgotten by moving bytes, so that no table is built per limit.
+--
+-- What a limit costs is what is done for each of them, so that is as little as can be. A string
+-- made is dear, since Redis' Lua hashes every byte of it; so is a number handed to `call`, which
+-- prints it, and every field that struct reads or writes. Old slots are forgotten by moving
+-- bytes, and counted only where there are any; no table is built per limit.
 --
 -- KEYS: the revocations; the step-up record, where one is needed; the buckets, each once.
 -- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms;
---       how many fields of the revocations may name the token, and these fields; then for every
---       bucket quota (4 bytes), units to charge (4), length of a slot in ms (8), and, as text,
---       the bucket's lifetime in ms: 12 slots, one more than it counts, since Redis reckons it
---       from the script's beginning, which may lie in the slot before.
+--       how many fields of the revocations may name the token, and these fields; then, where
+--       there are buckets, of all of them in one text: quota (4 bytes), units to charge (4),
+--       length of a slot in ms (8).
 -- Answer: {now in ms, what, ...}, where what is
 --   "revoked" (and the index of the field), "missing", "old", "corrupt",
 --   "over" (and every bucket as it stands now) or "taken" (and every bucket after the charge).
 
 local call, find, sub = redis.call, string.find, string.sub
+local rep, format = string.rep, string.format
 local pack, unpack_ = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
-local last = #keys - 1
-local NONE = string.rep('\0', 40)
+local STATE = '>I8I4c40'
+local NONE = rep('\0', 40)
+-- A bucket lives for 12 slots, one more than it counts, since Redis reckons it from the script's
+-- beginning, which may lie in the slot before.
+local LIFETIME = '%.0f' -- as text: see above
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
-local issued_at, fields = tonumber(argv[1]), tonumber(argv[5])
-local ended = -1 -- log-ins up to this second count for no step-up: they went with the tokens
-local revocations = call('HMGET', keys[1], unpack(argv, 6, 5 + fields))
-for i = 1, fields do
-  local value = revocations[i]
-  if value then
-    local _, _, moment = find(value, '^(%d+)|')
-    if not moment then _, _, moment = find(value, '^(%d+)$') end
-    if not moment or #moment > 15 or issued_at <= tonumber(moment) then
-      return {now, 'revoked', i}
-    end
-    ended = math.max(ended, tonumber(moment))
-  end
+-- Charges by the text that they came in: the same limits apply to query after query.
+local known = {}
+
+-- The units of the ten older slots.
+local function sum(rest)
+  local a, b, c, d, e, f, g, h, j, k = unpack_('>I4I4I4I4I4I4I4I4I4I4', rest)
+  return a + b + c + d + e + f + g + h + j + k
 end
 
-if last == 0 then return {now, 'taken'} end
-local stored = call('MGET', unpack(keys, 2)) -- stored[i] is of keys[i + 1]
-
-local first = 1 -- of the buckets, in `stored`
-local method = tonumber(argv[2])
-if method >= 0 then
-  first = 2
-  local record = stored[1]
-  if not record then return {now, 'missing'} end
-  local _, _, auth_time, proved = find(record, '^(%d+) ([0-7])$')
-  if not auth_time or #auth_time > 15 or bit.band(proved, method) ~= method then
-    return {now, 'missing'}
-  end
-  if tonumber(auth_time) <= ended then return {now, 'missing'} end
-  local age, greatest = now - auth_time * 1000, tonumber(argv[3])
-  if greatest >= 0 then
-    if age < -argv[4] then return {now, 'missing'} end
-    if age > greatest then return {now, 'old'} end
-  end
-end
-
--- MGET answers nil for what is no string; such a key is not an empty bucket.
-local absent = {}
-for i = first, last do
-  if not stored[i] then absent[#absent + 1] = keys[i + 1] end
-end
-local alien = #absent > 0 and call('EXISTS', unpack(absent)) > 0
-
--- Of each bucket: its slot now, that slot's units, the older slots' bytes, what to charge, and
--- whether the stored slot is this one (0), an older one (1) or one ahead of the clock (-1).
-local slots, newest, older, costs, moved = {}, {}, {}, {}, {}
-local over = false
-local arg = 6 + fields
-for i = first, last do
-  local value = stored[i]
-  local quota, cost, slot = unpack_('>I4I4I8', argv[arg])
-  local current = (now - now % slot) / slot
-  local head, rest, used, move = 0, NONE, 0, 1
-  if value then
-    if #value ~= 52 then
-      alien = true
-      break
-    end
-    local at, a, b, c, d, e, f, g, h, j, k, l = unpack_('>I8I4I4I4I4I4I4I4I4I4I4I4', value)
-    local late = current - at
-    used = a + b + c + d + e + f + g + h + j + k + l
-    if late == 0 then
-      head, rest, move = a, sub(value, 13), 0
-    elseif late < 0 then -- the clock stepped back: all of it counts as of now
-      used = math.min(used, quota)
-      head, move = used, -1
-    elseif late < 11 then
-      rest = sub(NONE, 1, 4 * late - 4) .. sub(value, 9, 52 - 4 * late)
-      a, b, c, d, e, f, g, h, j, k = unpack_('>I4I4I4I4I4I4I4I4I4I4', rest)
-      used = a + b + c + d + e + f + g + h + j + k
-    else
-      used = 0
+-- Answers the query whose keys are those from `first` to `last`, and whose arguments begin at
+-- `arg`.
+local function take(first, last, arg)
+  local issued_at, fields = tonumber(argv[arg]), tonumber(argv[arg + 4])
+  local ended = -1 -- log-ins up to this second count for no step-up: they went with the tokens
+  local revocations = call('HMGET', keys[first], unpack(argv, arg + 5, arg + 4 + fields))
+  for i = 1, fields do
+    local value = revocations[i]
+    if value then
+      local _, _, moment = find(value, '^(%d+)|')
+      if not moment then _, _, moment = find(value, '^(%d+)$') end
+      if not moment or #moment > 15 or issued_at <= tonumber(moment) then
+        return {now, 'revoked', i}
+      end
+      ended = math.max(ended, tonumber(moment))
     end
   end
-  if used + cost > quota then over = true end
-  slots[i], newest[i], older[i], costs[i], moved[i] = current, head, rest, cost, move
-  arg = arg + 2
-end
 
--- Here the writing begins.
-arg = 7 + fields
-if alien then
-  -- No bucket of ours. Let it age like one, so that this ends without anybody's help.
-  for i = first, last do
-    if call('PTTL', keys[i + 1]) == -1 then call('PEXPIRE', keys[i + 1], argv[arg]) end
-    arg = arg + 2
-  end
-  return {now, 'corrupt'}
-end
+  if first == last then return {now, 'taken'} end
+  local stored = call('MGET', unpack(keys, first + 1, last)) -- stored[i] is of keys[first + i]
+  local count = last - first
 
-local answer = {now, over and 'over' or 'taken'}
-for i = first, last do
-  local move = moved[i]
-  local state = pack('>I8I4', slots[i], newest[i] + (over and 0 or costs[i])) .. older[i]
-  if move == 0 and not over then
-    call('SETRANGE', keys[i + 1], 0, state) -- half the work of SET, and keeps the lifetime
-  elseif move < 0 or not over then
-    call('SET', keys[i + 1], state, 'PX', argv[arg])
+  local bucket = 1 -- the first of them, in `stored`
+  local method = tonumber(argv[arg + 1])
+  if method >= 0 then
+    bucket = 2
+    local record = stored[1]
+    if not record then return {now, 'missing'} end
+    local _, _, auth_time, proved = find(record, '^(%d+) ([0-7])$')
+    if not auth_time or #auth_time > 15 or bit.band(proved, method) ~= method then
+      return {now, 'missing'}
+    end
+    if tonumber(auth_time) <= ended then return {now, 'missing'} end
+    local age, greatest = now - auth_time * 1000, tonumber(argv[arg + 2])
+    if greatest >= 0 then
+      if age < -argv[arg + 3] then return {now, 'missing'} end
+      if age > greatest then return {now, 'old'} end
+    end
+    if count == 1 then return {now, 'taken'} end
   end
-  answer[#answer + 1] = state
-  arg = arg + 2
+
+  local text = argv[arg + 5 + fields]
+  local charges = known[text] -- quota, cost, slot of the first, and so on
+  if not charges then
+    charges = {unpack_('>' .. rep('I4I4I8', #text / 16), text)}
+    known[text] = charges
+  end
+
+  -- keys[n + base] is of answer[n].
+  local base, final = first + bucket - 3, count - bucket + 3
+
+  -- Of each bucket the state after the charge, in the place of what is stored; and where that is
+  -- not of this slot, whether it is of an older one (1) or of one ahead of the clock (-1).
+  local answer, moved = {now, 'taken', unpack(stored, bucket, count)}, {}
+  local over, alien, absent = false, false, nil
+  local at = 1
+  for n = 3, final do
+    local value = answer[n]
+    local quota, cost, slot = charges[at], charges[at + 1], charges[at + 2]
+    local current = (now - now % slot) / slot
+    local stamp, head, rest
+    if value then
+      if #value ~= 52 then
+        alien = true
+        break
+      end
+      stamp, head, rest = unpack_(STATE, value)
+    else -- MGET answers nil for what is no string, too; such a key is not an empty bucket
+      absent = absent or {}
+      absent[#absent + 1] = keys[n + base]
+    end
+    if stamp ~= current then
+      local late = value and current - stamp or 11
+      if late < 0 then -- the clock stepped back: all of it counts as of now
+        head, rest, moved[n] = math.min(head + sum(rest), quota), NONE, -1
+      elseif late < 11 then
+        head, rest, moved[n] = 0, rep('\0', 4 * late - 4) .. sub(value, 9, 52 - 4 * late), 1
+      else
+        head, rest, moved[n] = 0, NONE, 1
+      end
+    end
+    local used = head + cost
+    if rest ~= NONE then used = used + sum(rest) end
+    if used > quota then over = true end
+    answer[n] = pack(STATE, current, head + cost, rest)
+    at = at + 3
+  end
+  alien = alien or absent and call('EXISTS', unpack(absent)) > 0
+
+  -- Here the writing begins.
+  if alien then
+    -- No bucket of ours. Let it age like one, so that this ends without anybody's help.
+    for n = 3, final do
+      local key = keys[n + base]
+      if call('PTTL', key) == -1 then
+        call('PEXPIRE', key, format(LIFETIME, 12 * charges[3 * n - 6]))
+      end
+    end
+    return {now, 'corrupt'}
+  end
+
+  if over then
+    answer[2] = 'over'
+    for n = 3, final do -- nothing is charged
+      local state = answer[n]
+      local units = (unpack_('>I4', state, 9) - charges[3 * n - 7]) % 4294967296
+      state = sub(state, 1, 8) .. pack('>I4', units) .. sub(state, 13)
+      answer[n] = state
+      if moved[n] == -1 then
+        call('SET', keys[n + base], state, 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
+      end
+    end
+    return answer
+  end
+  for n = 3, final do
+    if moved[n] then
+      call('SET', keys[n + base], answer[n], 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
+    else -- half the work of SET, and keeps the lifetime
+      call('SETRANGE', keys[n + base], '0', answer[n])
+    end
+  end
+  return answer
 end
-return answer

@@ -94,8 +94,8 @@ TEN_WORST = (
     ),
     Defence(
         "All limits are charged, or none", "authz/ledger/take.lua", "the script",
-        "newest[i] + (over and 0 or costs[i])) .. older[i]\n  if move == 0 and not over then",
-        "newest[i] + costs[i]) .. older[i]\n  over = false\n  if move == 0 then",
+        "for n = 3, final do -- nothing is charged\n",
+        "for n = 3, final do\n      call('SET', keys[n + base], answer[n], 'PX', 99999)\n",
         _LEDGER,
     ),
     Defence(

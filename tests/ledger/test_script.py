@@ -187,6 +187,23 @@ def test_the_edges_of_the_window(server: ValkeyServer, deployment: str, late: in
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("late", [-1, 0, 1, SLOTS + 1])
+def test_a_refusal_tells_what_stands(server: ValkeyServer, deployment: str, late: int) -> None:
+    """What a refused charge would have made, be it more than 32 bits hold, is seen nowhere."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            both = Both(ledger)
+            most = 2**32 - 1
+            full = Take(TAKES[2].bucket, Limit("t", Per.USER, most, DAY, most))
+            await both.forge(TAKES[2], late, (2**31, *range(SLOTS)))
+            await both.forge(TAKES[1], 0, (7, *(0,) * SLOTS))
+
+            await both.take(query(full, TAKES[1], TAKES[0]))
+
+    asyncio.run(run())
+
+
 @pytest.mark.attack("clock-back")
 def test_a_clock_that_stepped_back_is_met_once(server: ValkeyServer, deployment: str) -> None:
     """A bucket ahead of the clock begins to age at its first refusal, with a new lifetime."""

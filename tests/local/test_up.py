@@ -26,6 +26,7 @@ from authz.local.deployment import Deployment, Extras
 from authz.local.state import DEFAULT_NAME, FAILED, MISCONFIGURED, State, held
 from authz.local.supervisor import STOPPED
 from authz.local.up import default_folder, once_ready, up
+from authz.local.valkey import ALLOCATOR
 from tests.local.stage import DEADLINE, Stage, gone, listens, until, wait_until
 
 _FILE = """\
@@ -326,7 +327,8 @@ def test_environments(site: Site, place: Path) -> None:
         }
 
     plain = {"PATH": "/bin", "TZ": "UTC"}
-    assert given["valkey"] == given["envoy"] == plain
+    assert given["valkey"] == plain | ALLOCATOR
+    assert given["envoy"] == plain
     assert given["service"] == plain | {
         "SECRET": "x",
         "AUTHZ_REDIS_URL": f"unix://{place}/state/run/valkey.sock",

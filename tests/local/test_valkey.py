@@ -81,6 +81,18 @@ def test_socket(state: State, stage: Stage) -> None:
     asyncio.run(play())
 
 
+def test_allocator(state: State, stage: Stage) -> None:
+    """Free memory is handed out again while it is warm: the process is told so at its start."""
+
+    async def play() -> None:
+        async with running(state, stage):
+            pid = int(_field((state.logs / "valkey.log").read_text(), "pid="))
+            environment = _given(pid)[1].split(b"\0")
+            assert b"GLIBC_TUNABLES=glibc.malloc.tcache_count=1000" in environment
+
+    asyncio.run(play())
+
+
 def _field(text: str, name: str) -> str:
     return text.partition(name)[2].partition(",")[0]
 

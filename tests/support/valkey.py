@@ -18,6 +18,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from authz.local.valkey import ALLOCATOR
+
 # Redis refuses longer socket paths than a sockaddr_un holds, and pytest's folders are long.
 _PREFIX = "vk-"
 _STARTUP = 15.0
@@ -79,7 +81,11 @@ class ValkeyServer:
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [self.binary, *arguments],
+                env=ALLOCATOR | os.environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         if wait:
             self._await_pong()
