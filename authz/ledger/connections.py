@@ -125,7 +125,9 @@ class _Quick(AbstractConnection):
         """
         self.give_up()
         await self.disconnect(nowait=True)
-        await self.connect()
+        await self.connect()  # type: ignore[no-untyped-call]
+        if self._writer is None:
+            raise NoConnectionError("closed while it was set up")
         told = self._parser.parse_error
         reader = Reader(protocolError=InvalidResponse, replyError=told, notEnoughData=_MORE)
         surplus = await self.can_read()
@@ -208,7 +210,7 @@ class QuickPool(ConnectionPool):
             ResponseError: what Redis said instead.
             Exception: where there is no answer.
         """
-        connection = cast("_Quick", self.get_available_connection())
+        connection = cast("_Quick", self.get_available_connection())  # type: ignore[no-untyped-call]
         try:
             if not connection.idle:
                 # New, or closed by the server, or given up by a caller. Nothing has been sent yet.

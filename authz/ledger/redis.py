@@ -113,8 +113,8 @@ class RedisLedger:
             protocol=2,
             driver_info=None,
         )
-        # What redis-py makes of answers: HGETALL's is a dict.
-        self._reading = Redis(connection_pool=self._pool).response_callbacks
+        # What redis-py makes of answers, by the command's name: a dict of HGETALL's.
+        self._reading: Mapping[Any, Any] = Redis(connection_pool=self._pool).response_callbacks
         self._execute: Callable[..., Awaitable[Any]] = self._ask
         # The pool raises where it is exhausted; callers shall wait for their turn instead.
         self._turn = asyncio.Semaphore(options.connections)
