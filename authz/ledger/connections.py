@@ -221,7 +221,12 @@ class QuickPool(ConnectionPool):
             self._in_use_connections.remove(connection)
             self._available_connections.append(connection)
 
+    @property
+    def idle(self) -> int:
+        """Return how many connections are open, and in nobody's use."""
+        return sum(cast("_Quick", each).idle for each in self._available_connections)
+
     def give_up(self) -> None:
         """Close the connections that are not in use, at once."""
-        for connection in self._available_connections:
-            cast("_Quick", connection).give_up()
+        for each in self._available_connections:
+            cast("_Quick", each).give_up()

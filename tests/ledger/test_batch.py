@@ -253,6 +253,25 @@ def test_at_the_end_nobody_waits_for_ever() -> None:
     asyncio.run(run())
 
 
+def test_a_trip_that_is_cancelled_before_it_begins_leaves_nobody_behind() -> None:
+    """Nothing was sent for it, so those who wait for it go with the next one."""
+
+    async def run() -> None:
+        remote = Scripted()
+        ledger = BatchedLedger(remote, trips=1)
+        (task,) = begin(ledger, query(take()))
+        await asyncio.sleep(0)
+        for trip in ledger._under_way:
+            trip.cancel()
+        await settle()
+        remote.let_go()
+
+        assert left(await task) == [2]
+        assert len(remote.trips) == 1
+
+    asyncio.run(run())
+
+
 # --- the model --------------------------------------------------------------------------------
 
 
