@@ -80,6 +80,24 @@ def test_the_callers_own_cancellation_counts_more() -> None:
     play(scene())
 
 
+def test_an_answer_of_the_last_turn_counts() -> None:
+    """What came in the turn in which the time is over came in time."""
+
+    async def scene() -> None:
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        deadline = Deadline(20)
+
+        def last_turn() -> None:
+            answer.set_result("in time")
+            deadline._wait(0)
+
+        async with deadline:
+            asyncio.get_running_loop().call_soon(last_turn)
+            assert await answer == "in time"
+
+    play(scene())
+
+
 def test_one_in_another() -> None:
     """The time of the inner one is over, and the task goes on as if nobody had cancelled it."""
 

@@ -199,6 +199,20 @@ def test_who_is_gone_before_the_answer_leaves_none_behind(way: Way) -> None:
     assert peer.heard == [1, 2]
 
 
+@pytest.mark.attack("half-open-tcp")
+def test_a_connection_without_its_answer_is_closed_at_once(way: Way) -> None:
+    """It does not stay open until somebody needs another one."""
+    peer = Peer(lambda _: HOLD)
+
+    async def scene(pool: QuickPool) -> None:
+        gone = asyncio.create_task(pool.call("PING"))
+        await until(lambda: peer.heard == [1])
+        gone.cancel()
+        await until(lambda: peer.closed == {1})
+
+    way.play(peer, scene)
+
+
 @pytest.mark.attack("cancelled-caller")
 def test_a_cancellation_in_the_turn_of_the_answer(way: Way) -> None:
     """Whichever is first, the connection is given up or clean; the next caller has its own."""
@@ -391,6 +405,22 @@ def heard(line: Line, data: bytes, cuts: set[int]) -> None:
     for begin, end in pairwise([0, *ends]):
         if begin < end:
             line.data_received(data[begin:end])
+
+
+def test_a_connection_that_ends_is_used_no_more() -> None:
+    """From the moment that either side closes it, not only when it is gone."""
+
+    async def scene() -> None:
+        for end in ("eof_received", "give_up", "transport"):
+            line, transport = a_line()
+            assert line.idle
+            if end == "transport":
+                transport.over = True  # redis-py closed it
+            else:
+                getattr(line, end)()
+            assert not line.idle
+
+    asyncio.run(scene())
 
 
 CUTS = st.sets(st.integers(1, len(ANSWER) + 8))
