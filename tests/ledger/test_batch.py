@@ -128,6 +128,24 @@ def test_what_is_asked_in_one_turn_goes_in_one_trip() -> None:
     asyncio.run(run())
 
 
+def test_those_for_whom_a_trip_has_no_room_take_the_next_at_once() -> None:
+    """As many trips as may be under way begin in one turn, and no more."""
+
+    async def run() -> None:
+        remote = Scripted()
+        ledger = BatchedLedger(remote, largest=4, trips=2)
+        tasks = begin(ledger, *[query(take(str(n))) for n in range(10)])
+        await settle()
+        assert [len(trip) for trip in remote.trips] == [4, 4]
+        while remote.let_go():
+            await settle()
+
+        assert [len(trip) for trip in remote.trips] == [4, 4, 2]
+        assert all(task.done() for task in tasks)
+
+    asyncio.run(run())
+
+
 def test_who_was_cancelled_before_the_trip_is_not_asked_for() -> None:
     """Nobody is charged for an answer that nobody waits for, where that is known in time."""
 
