@@ -72,7 +72,7 @@ class BatchedLedger:
         self._longest = longest
         self._queue = deque[_Waiting]()
         self._under_way = set[asyncio.Task[None]]()
-        self._woken = False
+        self._boarding: asyncio.Task[None] | None = None  # the trip that has not begun yet
 
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query, atomically.
@@ -84,13 +84,9 @@ class BatchedLedger:
             raise Unavailable("redis", "too many are waiting")
         # What cannot be written is its caller's trouble alone.
         call = self._remote.call(query)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[LedgerAnswer] = loop.create_future()
+        answer: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(call, answer))
-        if not self._woken:
-            # After all that is ready in this turn: it has been asked by then.
-            self._woken = True
-            loop.call_soon(self._depart)
+        self._depart()
         return await answer
 
     async def revocations(self) -> Mapping[bytes, Revocation]:
@@ -102,12 +98,14 @@ class BatchedLedger:
         return await self._remote.revocations()
 
     def _depart(self) -> None:
-        """Send off as many trips as there are queries and room for."""
-        self._woken = False
-        while len(self._under_way) < self._trips and (aboard := self._board()):
-            task = asyncio.create_task(self._travel(aboard))
-            self._under_way.add(task)
-            task.add_done_callback(self._arrived)
+        """Call a trip, where there is room for one and none is boarding.
+
+        It begins after all that is ready in this turn: that has been asked by then.
+        """
+        if self._boarding is None and self._queue and len(self._under_way) < self._trips:
+            self._boarding = asyncio.create_task(self._travel())
+            self._under_way.add(self._boarding)
+            self._boarding.add_done_callback(self._arrived)
 
     def _board(self) -> list[_Waiting]:
         aboard = list[_Waiting]()
@@ -118,7 +116,12 @@ class BatchedLedger:
                 aboard.append(one)
         return aboard
 
-    async def _travel(self, aboard: list[_Waiting]) -> None:
+    async def _travel(self) -> None:
+        aboard = self._board()
+        self._boarding = None
+        self._depart()  # for whom this one has no room
+        if not aboard:
+            return
         try:
             answers = await self._remote.answer([one.call for one in aboard])
             # Before anybody is told: a list of another length could have shifted.
@@ -143,6 +146,8 @@ class BatchedLedger:
 
     def _arrived(self, trip: asyncio.Task[None]) -> None:
         self._under_way.discard(trip)
+        if trip is self._boarding:  # cancelled before it began; who asked is not left behind
+            self._boarding = None
         self._depart()
 
     async def aclose(self) -> None:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.second_factor import Method
-from authz.ledger.connections import quicken
+from authz.ledger.connections import QuickPool
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
@@ -99,7 +99,7 @@ class RedisLedger:
         # each of them may have been charged. The one time-out is ours (`Deadline`): redis-py's
         # three would cost a task for every call. RESP2 and no name of the library spare a new
         # connection three round trips.
-        self._pool: ConnectionPool = ConnectionPool.from_url(
+        self._pool = QuickPool.at(
             options.url,
             username=options.username or None,
             password=options.password or None,
@@ -113,9 +113,9 @@ class RedisLedger:
             protocol=2,
             driver_info=None,
         )
-        quicken(self._pool)
-        self._redis = Redis(connection_pool=self._pool)
-        self._execute: Callable[..., Awaitable[Any]] = self._redis.execute_command
+        # What redis-py makes of answers, by the command's name: a dict of HGETALL's.
+        self._reading: Mapping[Any, Any] = Redis(connection_pool=self._pool).response_callbacks
+        self._execute: Callable[..., Awaitable[Any]] = self._ask
         # The pool raises where it is exhausted; callers shall wait for their turn instead.
         self._turn = asyncio.Semaphore(options.connections)
         self._lost = 0  # calls that got no answer
@@ -149,7 +149,7 @@ class RedisLedger:
         many = Calls(calls)
         found = many.read(await self._guard(self._evaluate, many))
         if any(isinstance(each, Unavailable) and not isinstance(each, Corrupt) for each in found):
-            await self._leave()
+            self._pool.give_up()
         return [each if isinstance(each, Unavailable) else each.answer for each in found]
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
@@ -278,6 +278,11 @@ class RedisLedger:
                 self._lost += 1
                 raise Unavailable("redis", type(error).__name__) from error
 
+    async def _ask(self, *command: bytes | str | int) -> Any:
+        answer = await self._pool.call(*command)
+        reading = self._reading.get(command[0])
+        return answer if reading is None else reading(answer)
+
     async def _evaluate(self, call: Call | Calls) -> Any:
         evalsha = ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
         try:
@@ -287,13 +292,7 @@ class RedisLedger:
             await self._execute("SCRIPT LOAD", call.script.source)
             return await self._execute(*evalsha)
         except ResponseError:
-            await self._leave()
+            # READONLY after a failover, for one: the name may lead to the new primary by now, but
+            # only for a new connection. (Redis 6 wraps it into an ERR, so any error will do.)
+            self._pool.give_up()
             raise
-
-    async def _leave(self) -> None:
-        """Give up the connections that are not in use.
-
-        READONLY after a failover, for one: the name may lead to the new primary by now, but only
-        for a new connection. (Redis 6 wraps it into an ERR, so any error will do.)
-        """
-        await self._pool.disconnect(inuse_connections=False)

@@ -128,6 +128,24 @@ def test_what_is_asked_in_one_turn_goes_in_one_trip() -> None:
     asyncio.run(run())
 
 
+def test_those_for_whom_a_trip_has_no_room_take_the_next_at_once() -> None:
+    """As many trips as may be under way begin in one turn, and no more."""
+
+    async def run() -> None:
+        remote = Scripted()
+        ledger = BatchedLedger(remote, largest=4, trips=2)
+        tasks = begin(ledger, *[query(take(str(n))) for n in range(10)])
+        await settle()
+        assert [len(trip) for trip in remote.trips] == [4, 4]
+        while remote.let_go():
+            await settle()
+
+        assert [len(trip) for trip in remote.trips] == [4, 4, 2]
+        assert all(task.done() for task in tasks)
+
+    asyncio.run(run())
+
+
 def test_who_was_cancelled_before_the_trip_is_not_asked_for() -> None:
     """Nobody is charged for an answer that nobody waits for, where that is known in time."""
 
@@ -249,6 +267,25 @@ def test_at_the_end_nobody_waits_for_ever() -> None:
         await ledger.aclose()
 
         assert refused(task) == "the service is ending"
+
+    asyncio.run(run())
+
+
+def test_a_trip_that_is_cancelled_before_it_begins_leaves_nobody_behind() -> None:
+    """Nothing was sent for it, so those who wait for it go with the next one."""
+
+    async def run() -> None:
+        remote = Scripted()
+        ledger = BatchedLedger(remote, trips=1)
+        (task,) = begin(ledger, query(take()))
+        await asyncio.sleep(0)
+        for trip in ledger._under_way:
+            trip.cancel()
+        await settle()
+        remote.let_go()
+
+        assert left(await task) == [2]
+        assert len(remote.trips) == 1
 
     asyncio.run(run())
 

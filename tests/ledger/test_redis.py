@@ -1,6 +1,7 @@
 """Redis broken in every way that operators meet: always a fault in time, never a second charge."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +16,7 @@ from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.setup import certificates
 from tests.ledger.queries import DAY, connected, left, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey
 
@@ -271,6 +273,27 @@ def test_a_killed_server(fragile: ValkeyServer) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.attack("noscript")
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_server_that_restarted_between_two_calls(server_name: str, tcp: bool) -> None:
+    """The connections that it closed are replaced, the script is loaded, and nobody notices."""
+
+    async def run(server: ValkeyServer) -> None:
+        async with connected(patient(server, "authz")) as ledger:
+            one = query(take(quota=1000))
+            await asyncio.gather(*(ledger.take(one) for _ in range(20)))
+            server.restart()
+            async with asyncio.timeout(FOREVER):
+                while ledger._pool.idle:  # noqa: ASYNC110 - the event is in another process
+                    await asyncio.sleep(0)
+            answers = await asyncio.gather(*(ledger.take(one) for _ in range(20)))
+            assert all(isinstance(answer, Taken) for answer in answers)
+            assert await charged(ledger) == 20
+
+    with valkey(server_name, tcp=tcp) as server:
+        asyncio.run(run(server))
+
+
 @pytest.mark.attack("redis-frozen")
 def test_a_frozen_server(fragile: ValkeyServer) -> None:
     """A server that answers nothing (SIGSTOP) is a fault for all callers, not only the first."""
@@ -389,6 +412,72 @@ def answers(server: ValkeyServer, password: str) -> bool:
     with suppress(redis.RedisError):
         return bool(server.command("PING", password=password))
     return False
+
+
+@pytest.mark.attack("cancelled-caller")
+@pytest.mark.parametrize("turns", range(16))
+def test_wherever_a_caller_is_cancelled_nothing_leaks(fragile: ValkeyServer, turns: int) -> None:
+    """On a new connection, in its log-in, in the script's loading, in a call: all comes back."""
+    fragile.command("CONFIG", "SET", "requirepass", "secret")
+
+    async def run() -> None:
+        options = replace(patient(fragile, "authz"), password="secret", connections=2)
+        async with connected(replace(options, url=f"{options.url}?db=3")) as ledger:
+            for _ in range(3):
+                tasks = [asyncio.create_task(ledger.take(query())) for _ in range(3)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                assert not ledger._pool._in_use_connections
+                assert len(ledger._pool._available_connections) <= 2
+                assert ledger._turn._value == 2
+            assert isinstance(await ledger.take(query()), Taken)
+            assert ledger._lost == 0
+
+    asyncio.run(run())
+
+
+def test_a_database_of_its_own(fragile: ValkeyServer) -> None:
+    """The number in the URL is selected on every connection, those that replace others too."""
+
+    async def run() -> None:
+        options = patient(fragile, "authz")
+        async with connected(replace(options, url=f"{options.url}?db=3")) as ledger:
+            for _ in range(2):
+                await asyncio.gather(*(ledger.take(query(take(quota=99))) for _ in range(5)))
+                ledger._pool.give_up()
+            assert await charged(ledger, quota=99) == 10
+        async with connected(options) as other:
+            assert await charged(other, quota=99) == 0
+
+    asyncio.run(run())
+
+
+def test_a_call_over_tls(server: ValkeyServer, deployment: str, tmp_path: Path) -> None:
+    """With the authority that the URL names a server is believed, and with no other."""
+    files = certificates.make(tmp_path, ["127.0.0.1"])
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(files.certificate, files.key)
+
+    async def run() -> None:
+        proxy = Proxy(server.socket)
+        async with (
+            handled(proxy.serve) as handler,
+            await asyncio.start_server(handler, "127.0.0.1", 0, ssl=tls) as listener,
+        ):
+            port = listener.sockets[0].getsockname()[1]
+            options = replace(patient(server, deployment), url=f"rediss://127.0.0.1:{port}")
+            trusting = replace(options, url=f"{options.url}?ssl_ca_certs={files.authority}")
+            async with connected(trusting) as ledger:
+                one = query(take(quota=1000))
+                await asyncio.gather(*(ledger.take(one) for _ in range(20)))
+                assert await charged(ledger) == 20
+            async with connected(options) as ledger:
+                assert await refuses(ledger)
+
+    asyncio.run(run())
 
 
 def test_an_acl_user(fragile: ValkeyServer) -> None:

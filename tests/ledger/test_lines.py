@@ -1,0 +1,496 @@
+"""Lines to Redis: nobody reads another caller's answer, whatever the other end says, and when."""
+
+import asyncio
+import ssl
+import tempfile
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, cast
+
+import pytest
+import uvloop
+from hiredis import Reader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.exceptions import BusyLoadingError, InvalidResponse, ResponseError
+from redis.exceptions import ConnectionError as NoConnectionError
+
+from authz.core.ledger import Unavailable
+from authz.ledger.connections import _MORE as MORE
+from authz.ledger.connections import Line, QuickPool
+from authz.ledger.redis import RedisOptions
+from authz.setup import certificates
+from tests.ledger.queries import connected, query
+
+FOREVER: Final = 30.0  # what no test takes, however busy the machine
+HOLD: Final = b""
+LOOPS: Final = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+@dataclass
+class Peer:
+    """Speak for Redis, in the test's words.
+
+    Attributes:
+        reply: what is said to each piece that comes over the connection of that number; None
+            closes the connection.
+        greeting: what is said on each connection before anything came.
+        heard: over which connection each piece came.
+        writers: the connections, the first has number 1.
+        closed: the numbers of those that the client has closed.
+    """
+
+    reply: Callable[[int], bytes | None] = lambda number: b":%d\r\n" % number
+    greeting: bytes = HOLD
+    heard: list[int] = field(default_factory=list)
+    writers: list[StreamWriter] = field(default_factory=list)
+    closed: set[int] = field(default_factory=set)
+
+    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self.writers.append(writer)
+        number = len(self.writers)
+        writer.write(self.greeting)
+        with suppress(OSError):
+            while await reader.read(65536):
+                self.heard.append(number)
+                reply = self.reply(number)
+                if reply is None:
+                    break
+                writer.write(reply)
+        self.closed.add(number)
+        writer.close()
+
+    def say(self, number: int, words: bytes) -> None:
+        """Say something over a connection, asked or not."""
+        self.writers[number - 1].write(words)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds."""
+    async with asyncio.timeout(FOREVER):
+        while not condition():  # noqa: ASYNC110 - what it waits for tells nobody
+            await asyncio.sleep(0)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> certificates.Paths:
+    return certificates.make(tmp_path_factory.mktemp("tls"), ["127.0.0.1"])
+
+
+@dataclass(frozen=True)
+class Way:
+    """Reach a peer in one of the three ways, on one of the two loops."""
+
+    scheme: str
+    loop: Callable[[], asyncio.AbstractEventLoop]
+    files: certificates.Paths
+    folder: Path
+
+    @asynccontextmanager
+    async def open(self, peer: Peer) -> AsyncIterator[str]:
+        """Yield the URL of a peer."""
+        if self.scheme == "unix":
+            path = self.folder / "s"
+            async with await asyncio.start_unix_server(peer.serve, path):
+                yield f"unix://{path}"
+            return
+        tls, more = None, ""
+        if self.scheme == "rediss":
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(self.files.certificate, self.files.key)
+            more = f"?ssl_ca_certs={self.files.authority}"
+        async with await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls) as server:
+            port = server.sockets[0].getsockname()[1]
+            yield f"{self.scheme}://127.0.0.1:{port}{more}"
+
+    def play(self, peer: Peer, scene: Callable[[QuickPool], Awaitable[None]]) -> None:
+        """Play a scene with a pool of connections to the peer."""
+
+        async def run() -> None:
+            async with asyncio.timeout(FOREVER), self.open(peer) as url:
+                pool = QuickPool.at(url, max_connections=4, protocol=2, driver_info=None)
+                try:
+                    await scene(pool)
+                finally:
+                    await pool.aclose()
+                    await until(lambda: len(peer.closed) == len(peer.writers))
+
+        with asyncio.Runner(loop_factory=self.loop) as runner:
+            runner.run(run())
+
+
+@pytest.fixture(params=["redis", "rediss", "unix"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
+def way(request: pytest.FixtureRequest, scheme: str, files: certificates.Paths) -> Iterator[Way]:
+    """Return every way on every loop."""
+    with tempfile.TemporaryDirectory(prefix="ln-") as folder:
+        yield Way(scheme, request.param, files, Path(folder))
+
+
+# --- whose answer it is -----------------------------------------------------------------------
+
+
+def test_one_connection_serves_call_after_call(way: Way) -> None:
+    """What was answered leaves its connection as good as before."""
+    peer = Peer()
+
+    async def scene(pool: QuickPool) -> None:
+        assert [await pool.call("PING") for _ in range(5)] == [1] * 5
+        assert pool.idle == 1
+
+    way.play(peer, scene)
+    assert peer.heard == [1] * 5
+
+
+def test_an_answer_that_nobody_asked_for_costs_the_connection(way: Way) -> None:
+    """It is not kept for the next caller, who finds a new connection and does not fail."""
+    peer = Peer()
+
+    async def scene(pool: QuickPool) -> None:
+        assert await pool.call("PING") == 1
+        peer.say(1, b":99\r\n")
+        await until(lambda: pool.idle == 0)
+        await until(lambda: peer.closed == {1})
+        assert await pool.call("PING") == 2
+
+    way.play(peer, scene)
+    assert peer.heard == [1, 2]
+
+
+@pytest.mark.parametrize("surplus", [b":99\r\n", b"$5\r\nta", b"\r\n", b"\x00"])
+def test_more_than_the_answer_is_none(way: Way, surplus: bytes) -> None:
+    """With bytes left over it cannot be told which answer is whose: the call fails."""
+    peer = Peer(lambda number: b":%d\r\n" % number + (surplus if number == 1 else b""))
+
+    async def scene(pool: QuickPool) -> None:
+        with pytest.raises(InvalidResponse):
+            await pool.call("PING")
+        assert await pool.call("PING") == 2
+
+    way.play(peer, scene)
+    assert peer.heard == [1, 2]
+
+
+@pytest.mark.attack("cancelled-caller")
+def test_who_is_gone_before_the_answer_leaves_none_behind(way: Way) -> None:
+    """Cancelled after the call was written: its answer meets nobody, and the next has its own."""
+    peer = Peer(lambda number: HOLD if number == 1 else b":%d\r\n" % number)
+
+    async def scene(pool: QuickPool) -> None:
+        gone = asyncio.create_task(pool.call("PING"))
+        await until(lambda: peer.heard == [1])
+        gone.cancel()
+        peer.say(1, b":1\r\n")  # on its way when the next one asks
+        assert await pool.call("PING") == 2
+        assert gone.cancelled()
+        await until(lambda: peer.closed == {1})
+        assert not pool._in_use_connections
+
+    way.play(peer, scene)
+    assert peer.heard == [1, 2]
+
+
+@pytest.mark.attack("half-open-tcp")
+def test_a_connection_without_its_answer_is_closed_at_once(way: Way) -> None:
+    """It does not stay open until somebody needs another one."""
+    peer = Peer(lambda _: HOLD)
+
+    async def scene(pool: QuickPool) -> None:
+        gone = asyncio.create_task(pool.call("PING"))
+        await until(lambda: peer.heard == [1])
+        gone.cancel()
+        await until(lambda: peer.closed == {1})
+
+    way.play(peer, scene)
+
+
+@pytest.mark.attack("cancelled-caller")
+def test_a_cancellation_in_the_turn_of_the_answer(way: Way) -> None:
+    """Whichever is first, the connection is given up or clean; the next caller has its own."""
+    peer = Peer(lambda _: HOLD)
+
+    def more(heard: int) -> bool:
+        return len(peer.heard) > heard
+
+    async def scene(pool: QuickPool) -> None:
+        for turns in range(6):
+            heard = len(peer.heard)
+            task = asyncio.create_task(pool.call("PING"))
+            await until(partial(more, heard))
+            number = peer.heard[-1]
+            peer.say(number, b":7\r\n")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                assert await task == 7
+            assert not pool._in_use_connections
+            peer.reply = lambda number: b":%d\r\n" % number
+            assert await pool.call("PING") == peer.heard[-1]
+            peer.reply = lambda _: HOLD
+
+    way.play(peer, scene)
+
+
+# --- answers that do not end well -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [b"", b":", b":1", b":1\r", b"*2\r\n:1\r\n", b"$5\r\ntak"])
+def test_half_an_answer_and_then_the_end(way: Way, half: bytes) -> None:
+    """A connection closed in an answer is a fault of that call; it is not written again."""
+
+    def reply(number: int) -> bytes | None:
+        if number > 1:
+            return b":%d\r\n" % number
+        peer.say(1, half)
+        return None
+
+    peer = Peer(reply)
+
+    async def scene(pool: QuickPool) -> None:
+        with pytest.raises(NoConnectionError):
+            await pool.call("PING")
+        assert peer.heard == [1]
+        assert await pool.call("PING") == 2
+
+    way.play(peer, scene)
+    assert peer.heard == [1, 2]
+
+
+def test_a_connection_closed_while_nobody_used_it(way: Way) -> None:
+    """It is replaced before anything is written, so the caller notices nothing."""
+    peer = Peer()
+
+    async def scene(pool: QuickPool) -> None:
+        assert await pool.call("PING") == 1
+        peer.writers[0].close()
+        await until(lambda: pool.idle == 0)
+        assert await pool.call("PING") == 2
+
+    way.play(peer, scene)
+    assert peer.heard == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"-LOADING reading\r\n", BusyLoadingError),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", InvalidResponse),
+        (b"*1\r\n" * 2000, InvalidResponse),
+        (b"*99999999999\r\n", InvalidResponse),
+        (b"$-7\r\n", InvalidResponse),
+    ],
+    ids=["loading", "http", "nested", "endless", "less-than-nothing"],
+)
+def test_what_is_no_answer_costs_the_connection(
+    way: Way, reply: bytes, error: type[Exception]
+) -> None:
+    """Another protocol, or a server that answers no command yet: the next call connects anew."""
+    peer = Peer(lambda number: reply if number == 1 else b":%d\r\n" % number)
+
+    async def scene(pool: QuickPool) -> None:
+        with pytest.raises(error):
+            await pool.call("PING")
+        assert await pool.call("PING") == 2
+
+    way.play(peer, scene)
+
+
+def test_a_refused_command_keeps_its_connection(way: Way) -> None:
+    """An error reply is an answer; whether to trust its server is for the ledger to say."""
+    peer = Peer(lambda _: b"-ERR no\r\n")
+
+    async def scene(pool: QuickPool) -> None:
+        for _ in range(2):
+            with pytest.raises(ResponseError, match="no"):
+                await pool.call("PING")
+
+    way.play(peer, scene)
+    assert peer.heard == [1, 1]
+
+
+def test_more_than_was_asked_for_while_it_was_set_up(way: Way) -> None:
+    """What follows the answer to AUTH would be taken for the first call's: nothing is written."""
+    peer = Peer(lambda _: b"+OK\r\n:99\r\n")
+
+    async def scene(pool: QuickPool) -> None:
+        pool.connection_kwargs["password"] = "x"
+        with pytest.raises(NoConnectionError):
+            await pool.call("PING")
+        assert pool.idle == 0
+
+    way.play(peer, scene)
+    # AUTH alone; redis-py sets a Unix socket up twice.
+    assert peer.heard in ([1], [1, 1])
+
+
+def test_all_are_closed_at_the_end(way: Way) -> None:
+    """Those in use too: who awaits an answer then is told that there is none."""
+    peer = Peer()
+
+    async def scene(pool: QuickPool) -> None:
+        assert sorted(await asyncio.gather(*(pool.call("PING") for _ in range(3)))) == [1, 2, 3]
+        peer.reply = lambda _: HOLD
+        task = asyncio.create_task(pool.call("PING"))
+        await until(lambda: len(peer.heard) == 4)
+        await pool.aclose()
+        with pytest.raises(NoConnectionError):
+            await task
+        await until(lambda: peer.closed == {1, 2, 3})
+
+    way.play(peer, scene)
+
+
+# --- any bytes, in any pieces -----------------------------------------------------------------
+
+ANSWER: Final = b"*3\r\n:7\r\n$5\r\ntaken\r\n*2\r\n:1\r\n$2\r\n\r\n\r\n"
+
+
+class Transport(asyncio.Transport):
+    """A connection without a network.
+
+    Attributes:
+        written: what went out.
+        over: whether it was closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.over = False
+        self._protocol: asyncio.BaseProtocol = asyncio.Protocol()
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.over
+
+    def abort(self) -> None:
+        self.over = True
+
+
+@dataclass
+class Writer:
+    """What of redis-py's writer a line needs."""
+
+    transport: Transport
+
+
+def a_line() -> tuple[Line, Transport]:
+    """Return a line on a connection without a network."""
+    transport = Transport()
+    reader = Reader(protocolError=InvalidResponse, notEnoughData=MORE)
+    return Line(cast("StreamWriter", Writer(transport)), reader), transport
+
+
+def heard(line: Line, data: bytes, cuts: set[int]) -> None:
+    """Have the line receive some bytes in pieces."""
+    ends = [*sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    for begin, end in pairwise([0, *ends]):
+        if begin < end:
+            line.data_received(data[begin:end])
+
+
+def test_a_connection_that_ends_is_used_no_more() -> None:
+    """From the moment that either side closes it, not only when it is gone."""
+
+    async def scene() -> None:
+        for end in ("eof_received", "give_up", "transport"):
+            line, transport = a_line()
+            assert line.idle
+            if end == "transport":
+                transport.over = True  # redis-py closed it
+            else:
+                getattr(line, end)()
+            assert not line.idle
+
+    asyncio.run(scene())
+
+
+CUTS = st.sets(st.integers(1, len(ANSWER) + 8))
+
+
+@given(CUTS, st.integers(0, len(ANSWER) - 1))
+def test_an_answer_comes_in_whatever_pieces(cuts: set[int], missing: int) -> None:
+    """Whole, it is the caller's, and the line is idle; with anything missing, it is not."""
+
+    async def scene() -> None:
+        line, transport = a_line()
+        answer = line.ask(b"call")
+        heard(line, ANSWER[:missing], cuts)
+        assert not answer.done()
+        assert not line.idle
+        with pytest.raises(NoConnectionError):
+            line.ask(b"another")
+        heard(line, ANSWER[missing:], cuts)
+        assert answer.result() == [7, b"taken", [1, b"\r\n"]]
+        assert line.idle
+        assert (transport.written, transport.over) == (b"call", False)
+
+    asyncio.run(scene())
+
+
+@given(st.binary(min_size=1, max_size=40), CUTS, st.booleans(), st.booleans())
+@settings(max_examples=300)
+def test_no_bytes_reach_the_next_caller(
+    noise: bytes, cuts: set[int], answered: bool, gone: bool
+) -> None:
+    """Whatever comes besides the one answer: nothing is written to that connection any more."""
+
+    async def scene() -> None:
+        line, transport = a_line()
+        answer = line.ask(b"call")
+        if gone:
+            answer.cancel()
+        heard(line, (ANSWER if answered else b"") + noise, cuts)
+        if line.idle:
+            # The noise itself was one answer in RESP, no more: what it means is not known here.
+            assert (answered, gone, answer.done()) == (False, False, True)
+            return
+        assert transport.over or (not answered and not answer.done())
+        with pytest.raises(NoConnectionError):
+            line.ask(b"another")
+        assert transport.written == b"call"
+
+    asyncio.run(scene())
+
+
+# --- the ledger over them ---------------------------------------------------------------------
+
+
+@pytest.mark.attack("redis-readonly")
+def test_an_error_closes_the_connections_that_nobody_uses() -> None:
+    """The name may lead elsewhere by now; an idle connection would still lead to the old place."""
+    peer = Peer()
+
+    async def run(path: Path) -> None:
+        options = RedisOptions(f"unix://{path}", timeout=FOREVER)
+        async with (
+            await asyncio.start_unix_server(peer.serve, path),
+            connected(options) as ledger,
+        ):
+            await asyncio.gather(*(ledger.command("X") for _ in range(3)))
+            peer.reply = lambda _: b"-READONLY no\r\n"
+            with pytest.raises(Unavailable, match="ReadOnlyError"):
+                await ledger.take(query())
+            assert ledger._pool.idle == 0
+            await until(lambda: peer.closed == {1, 2, 3})
+
+    with tempfile.TemporaryDirectory(prefix="ln-") as folder:
+        asyncio.run(run(Path(folder) / "s"))
