@@ -2,9 +2,8 @@
 
 An Envoy of the rendered configuration (plaintext, one thread), the same without ext_authz as the
 baseline, and before both an upstream that answers at once (another Envoy). Everything of the
-check is on, as in bench.transports. Every answer has to be the upstream's 200. What no service
-behind
-ext_authz can do better shows the empty check: pyvoy around a check that allows at once.
+check is on, as in bench.transports. Every answer has to be the upstream's 200. The empty check,
+pyvoy around a check that allows at once, is what no service behind ext_authz can do better.
 
     python -m bench.edge [rounds [requests]]
 """
