@@ -10,11 +10,13 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from authz.local.output import Log
 from authz.local.part import Part, Process, how_it_ended
 
 Say = Callable[[str], None]
+_LATE: Final = "runs, but is not ready yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Pace:
         look: between two questions whether a part is ready.
         late_look: the same, of a part that was passed over.
         answer: that one such answer may take.
+        word: after which a part that is needed and not ready says what it waits for.
         first_wait: before the first restart; it doubles from restart to restart.
         longest_wait: the most that it doubles to.
         steady: that a part must have run for its earlier deaths to be forgotten.
@@ -36,6 +39,7 @@ class Pace:
     look: float = 0.05
     late_look: float = 1.0
     answer: float = 2.0
+    word: float = 3.0
     first_wait: float = 0.5
     longest_wait: float = 30.0
     steady: float = 30.0
@@ -128,17 +132,23 @@ class Keeper:
 
     async def _become_ready(self, process: Process) -> str:
         """Wait until the part is ready; otherwise return why that was given up."""
-        begun = self._pace.clock()
+        begun, told = self._pace.clock(), not self.part.needed
         while not await self._is_ready():
             look = self._pace.late_look if self._listens else self._pace.look
             await asyncio.wait({process.exited}, timeout=look)
             if process.exited.done():
                 return how_it_ended(process.exited.result())
-            if not self._listens and self._pace.clock() - begun >= self.part.patience:
+            waited = self._pace.clock() - begun
+            if self.part.late is not None and not told and waited >= self._pace.word:
+                told = True
+                self._say(f"{_LATE}: {await self.part.late()}")
+            if not self._listens and waited >= self.part.patience:
                 how = f"not ready within {self.part.patience:g} s"
                 if self.part.late is None:
                     return self._give_up(how)
-                self._go_on(f"runs, but is not ready yet: {await self.part.late()}")
+                if self.part.needed:
+                    return self._give_up(f"{how}: {await self.part.late()}")
+                self._go_on(f"{_LATE}: {await self.part.late()}")
         if not process.exited.done():
             self._go_on("ready")
             self.ready.set()

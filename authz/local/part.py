@@ -35,8 +35,9 @@ class Part:
         stop_signal: asks it to end.
         grace: seconds that it has for that, `drain` included; then SIGKILL.
         patience: seconds until it must be ready.
-        late: where given, a part that runs but is not ready in time is passed over: tells in
-            words what it waits for, and the others start.
+        late: where given, tells in words what a part that runs and is not ready waits for.
+        needed: whether a late part that tells so is given up all the same; otherwise it is passed
+            over, and the others start.
         drain: runs before `stop_signal`, while the part still works.
         reloads: whether it gets SIGHUP when the supervisor does.
         echo: makes of a line what the terminal shows of it; None where it shows nothing.
@@ -50,6 +51,7 @@ class Part:
     grace: float = 10.0
     patience: float = 60.0
     late: Callable[[], Awaitable[str]] | None = None
+    needed: bool = False
     drain: Callable[[], Awaitable[None]] | None = None
     reloads: bool = False
     echo: Callable[[str], str] | None = None

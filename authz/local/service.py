@@ -69,7 +69,8 @@ def service(
         ready,
         grace=_GRACE,
         patience=_PATIENCE if patient else _INSISTENCE,
-        late=late if patient else None,
+        late=late,
+        needed=not patient,
         reloads=True,
         echo=readable if sys.stdout.isatty() else str,
     )

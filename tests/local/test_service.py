@@ -136,7 +136,8 @@ def test_late(state: State, body: object, expected: str) -> None:
 
 def test_impatient(state: State) -> None:
     """Where somebody waits for everything, a service that is not ready is a failure."""
-    assert _part(state, Tcp("127.0.0.1", 1), patient=False).late is None
+    assert _part(state, Tcp("127.0.0.1", 1), patient=False).needed
+    assert not _part(state, Tcp("127.0.0.1", 1)).needed
 
 
 def test_late_nobody(state: State) -> None:

@@ -124,6 +124,25 @@ def test_late(stage: Stage) -> None:
     assert stage.lines[0] == "a  runs, but is not ready yet: issuer: no keys yet"
 
 
+def test_needed(stage: Stage) -> None:
+    """A part that is needed says early what it waits for, once, and fails with the same words."""
+
+    async def late() -> str:
+        return "issuer: no keys yet"
+
+    async def never() -> bool:
+        return False
+
+    first = stage.part("a", ready=never, patience=0.2, late=late, needed=True)
+    pace = Pace(look=0.01, word=0.0)
+
+    supervisor = stage.supervisor(first, stage.part("b"), pace=pace)
+    assert asyncio.run(supervisor.run()) == FAILED
+    assert stage.said("a could not start: not ready within 0.2 s: issuer: no keys yet. It said")
+    assert stage.lines.count("a  runs, but is not ready yet: issuer: no keys yet") == 1
+    assert stage.pids("b") == []
+
+
 def test_when_ready(stage: Stage) -> None:
     """What runs when all is ready may end the run with a code of its own."""
     seen: list[list[str]] = []
