@@ -2,7 +2,8 @@
 
 An Envoy of the rendered configuration (plaintext, one thread), the same without ext_authz as the
 baseline, and before both an upstream that answers at once (another Envoy). Everything of the
-check is on, as in bench.transports. Every answer has to be the upstream's 200.
+check is on, as in bench.transports. Every answer has to be the upstream's 200. The empty check,
+pyvoy around a check that allows at once, is what no service behind ext_authz can do better.
 
     python -m bench.edge [rounds [requests]]
 """
@@ -29,6 +30,7 @@ from bench.transports import (
     CONFIG,
     TRANSPORTS,
     cpu_seconds,
+    started,
     started_full,
     step_up,
     token,
@@ -100,18 +102,18 @@ def unchecked(text: str) -> str:
 
 
 @contextmanager
-def envoy(config: str, check: str, upstream: Path, *, checked: bool):
-    """Run the edge; yields its port and its process id."""
+def envoy(config: str, check: str, upstream: Path):
+    """Run the edge, without the filter where there is no check; yields its port and process id."""
     with tempfile.TemporaryDirectory(prefix="e") as name:
         folder = Path(name)
         where = Topology(
-            authz=(Unix(check),),
+            authz=(Unix(check or f"{folder}/nobody"),),
             admin=f"{folder}/admin",
             folder=name,
             upstreams={"files": Unix(str(upstream))},
         )
         files = dict(render(edge.settings(config), where))
-        if not checked:
+        if not check:
             files["envoy.yaml"] = unchecked(files["envoy.yaml"])
         with running_envoy(files, folder, folder / "admin") as running:
             yield running.port("gateway"), running.process.pid
@@ -149,9 +151,12 @@ def run(rounds: int, requests: int) -> list[Found]:
                 f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0',"
                 " address_rate: 1000000/second}",
             )
-            cases = {f"{kind}{transport}": True} | ({} if loads else {"no check": False})
-            for case, checked in cases.items():
-                port, pid = stack.enter_context(envoy(text, str(check), behind, checked=checked))
+            cases = {f"{kind}{transport}": str(check)}
+            if not loads:
+                empty = started(["bench.empty", "pyvoy"], folder, "empty")
+                cases |= {"no check": "", "empty check": stack.enter_context(empty).path}
+            for case, asked in cases.items():
+                port, pid = stack.enter_context(envoy(text, asked, behind))
                 loads[case] = WebLoad(("127.0.0.1", port), message, IN_FLIGHT), pid
         for load, _ in loads.values():
             undisturbed(load.run, requests // 4, IN_FLIGHT)

@@ -13,6 +13,7 @@ from authz.cli.taking_back import (
     perform,
     place_options,
     remark_options,
+    same_place,
     shown_moment,
 )
 from authz.ledger.keys import Keys
@@ -107,7 +108,8 @@ def run_block(arguments: argparse.Namespace) -> int:
         print(f"blocked {_plain(what)}; log-ins ended: {ended}")
         if not ended:
             print("nobody was logged in under that name: look at `authz clients` if that surprises")
-        print(f"undo it with: authz clients unblock {shlex.quote(_plain(what))}")
+        undo = f"authz clients unblock {shlex.quote(_plain(what))}{same_place(arguments)}"
+        print(f"undo it with: {undo}")
     return DONE
 
 

@@ -17,6 +17,7 @@ from authz.cli.taking_back import (
     place_options,
     read_moment,
     remark_options,
+    same_place,
     shown_moment,
     shown_tokens,
 )
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"revoked": entry.to_json(), "survives": survives}, indent=2))
         return DONE
     print(f"revoked, from the next request on: {shown_tokens(entry)}")
-    print(f"undo it with: {lifting(entry)}")
+    print(f"undo it with: {lifting(entry)}{same_place(arguments)}")
     for words in survives:
         print(f"- {words}")
     return DONE

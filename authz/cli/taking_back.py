@@ -7,6 +7,7 @@ Law: nothing that is printed here is a token, and nothing of a record reaches a 
 import argparse
 import asyncio
 import os
+import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _TROUBLES: Final = {
     "ConnectionError": "nobody answers there, or it refuses the user or the password",
     "TimeoutError": "it does not answer",
 }
+_HERE: Final = Path("authz.yaml")
 _DIGEST: Final = 12  # characters of an id in the table: enough to tell one from another
 
 
@@ -84,7 +86,7 @@ class Asked:
 def place_options(parser: argparse.ArgumentParser, *, inner: bool = False) -> None:
     """Let a command find Redis, and print JSON; `inner` for a command of a command."""
     # The parser of a command's command must not put its defaults in place of what was given.
-    file, state, as_json = (argparse.SUPPRESS,) * 3 if inner else (Path("authz.yaml"), None, False)
+    file, state, as_json = (argparse.SUPPRESS,) * 3 if inner else (_HERE, None, False)
     parser.add_argument(
         "-c", "--config", type=Path, metavar="FILE", default=file, help="default: authz.yaml"
     )
@@ -97,6 +99,13 @@ def place_options(parser: argparse.ArgumentParser, *, inner: bool = False) -> No
         " (default: .authz beside authz.yaml)",
     )
     parser.add_argument("--json", action="store_true", default=as_json, help="the answer as JSON")
+
+
+def same_place(arguments: argparse.Namespace) -> str:
+    """Return the options of `place_options` that were given, for a command that undoes this one."""
+    given = [("-c", arguments.config)] if arguments.config != _HERE else []
+    given += [("--state", arguments.state)] if arguments.state is not None else []
+    return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given)
 
 
 def remark_options(parser: argparse.ArgumentParser) -> None:

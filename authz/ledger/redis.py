@@ -272,11 +272,11 @@ class RedisLedger:
                     return await work(*args)
             except ResponseError as error:
                 raise Unavailable("redis", type(error).__name__) from error
-            except Exception as error:
+            except Exception as fault:
                 # Not RedisError and OSError alone: a driver's slip (an AttributeError of a
                 # connection closed beneath it, a UnicodeError) is Redis being away too.
                 self._lost += 1
-                raise Unavailable("redis", type(error).__name__) from error
+                raise Unavailable("redis", type(fault).__name__) from fault
 
     async def _ask(self, *command: bytes | str | int) -> Any:
         answer = await self._pool.call(*command)

@@ -25,11 +25,13 @@ def issuer_of(path: Path) -> str:
     """Return the issuer that an Authelia is, by its configuration.
 
     Raises:
-        AnswerError: where the file does not tell.
-        OSError: where it cannot be read.
+        AnswerError: where the file cannot be read or does not tell.
     """
-    with path.open("rb") as stream:
-        data = stream.read(_LARGEST + 1)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST + 1)
+    except OSError as error:
+        raise AnswerError(f"{path}: {error.strerror}") from None
     if len(data) > _LARGEST:
         raise AnswerError(f"{path}: larger than 1 MiB")
     try:

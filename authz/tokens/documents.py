@@ -4,6 +4,7 @@ Law: an answer is believed only if it came whole, within its size, with status 2
 was asked for and without a redirect. How long the whole may take is the caller's to bound.
 """
 
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,26 @@ class IssuerError(Exception):
         super().__init__(fault.value, detail)
         self.fault = fault
         self.detail = detail
+
+
+# What lies beneath a connection that was not made, in the operator's words; the first that fits.
+_CAUSES: Final[Mapping[type[BaseException], str]] = {
+    ssl.SSLCertVerificationError: "its certificate is not trusted",
+    ssl.SSLError: "no TLS there",
+    socket.gaierror: "the name is not known",
+    ConnectionRefusedError: "nobody listens there",
+}
+
+
+def trouble(error: BaseException) -> str:
+    """Return in fixed words why an HTTP request failed: its class, and the cause if it is known."""
+    name, beneath = type(error).__name__, error.__cause__ or error.__context__
+    while beneath is not None:
+        for kind, words in _CAUSES.items():
+            if isinstance(beneath, kind):
+                return f"{name}: {words}"
+        beneath = beneath.__cause__ or beneath.__context__
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +131,7 @@ async def _object(
     try:
         document = loads(await _read(client, request, largest))
     except httpx.HTTPError as error:
-        raise IssuerError(Fault.UNREACHABLE, type(error).__name__) from error
+        raise IssuerError(Fault.UNREACHABLE, trouble(error)) from error
     except StrictJsonError as error:
         raise IssuerError(Fault.MALFORMED, "not strict JSON") from error
     if not isinstance(document, dict):

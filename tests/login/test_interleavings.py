@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
@@ -98,6 +98,7 @@ def test_two_people_and_two_clients_are_never_mixed(store: ValkeyServer, order: 
 
 @FEW
 @given(order=ORDERS, kill=st.integers(-1, 25), count=st.integers(2, 4))
+@example(order=Random(5000), kill=7, count=2)
 def test_a_code_is_traded_in_once(
     store: ValkeyServer, order: Random, kill: int, count: int
 ) -> None:
@@ -115,8 +116,11 @@ def test_a_code_is_traded_in_once(
             await exchange(found, code)
         assert await found.means.grants.of("john") == ()
         for answer in answers:
-            assert await found.means.log_ins.of(answer["access_token"]) is None
+            # The revocation refuses the token, in the step that ends its grant. The record goes a
+            # step later: who dies in between leaves it until it ends by itself.
             assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
+            if not any(isinstance(each, Killed) for each in results.values()):
+                assert await found.means.log_ins.of(answer["access_token"]) is None
             with pytest.raises(OAuthRefused):
                 await refresh(found, answer["refresh_token"])
 

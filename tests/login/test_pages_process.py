@@ -200,7 +200,7 @@ def test_clients_of_an_empty_deployment(folder: Path, store: ValkeyServer) -> No
     told = blocked.stdout.splitlines()
     assert told[0] == "blocked https://evil.example; log-ins ended: 0"
     assert told[1].startswith("nobody was logged in under that name")
-    assert told[2] == "undo it with: authz clients unblock https://evil.example"
+    assert told[2] == (f"undo it with: authz clients unblock https://evil.example -c {config}")
     listed = json.loads(ask("--json").stdout)
     assert listed["clients"] == []
     assert [(each["what"], each["by"]) for each in listed["blocked"]] == [

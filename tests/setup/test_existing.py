@@ -70,3 +70,9 @@ def test_an_issuer_is_a_url(url: str) -> None:
     """What goes into YAML is plain."""
     with pytest.raises(AnswerError, match=r"^issuer: "):
         checked(url)
+
+
+def test_a_file_that_is_not_there_is_a_wrong_answer(tmp_path: Path) -> None:
+    """It is what was asked that is wrong, so the command ends as it does for any wrong answer."""
+    with pytest.raises(AnswerError, match=r"none\.yml: No such file or directory"):
+        issuer_of(tmp_path / "none.yml")

@@ -12,7 +12,7 @@ import httpx
 from authz.core.ledger import Unavailable
 from authz.core.strict_json import StrictJsonError, loads
 from authz.login.values import UpstreamRefused
-from authz.tokens.documents import Target
+from authz.tokens.documents import Target, trouble
 
 _LARGEST: Final = 64 * 1024  # bytes; an answer with its tokens is a few thousand
 _GOOD: Final = frozenset({200, 201})
@@ -83,7 +83,7 @@ async def send(
         finally:
             await response.aclose()
     except httpx.HTTPError as error:
-        raise Unavailable("issuer", type(error).__name__) from error
+        raise Unavailable("issuer", trouble(error)) from error
     members = _members(body)
     if response.status_code in _REFUSED:
         if "error" not in members:

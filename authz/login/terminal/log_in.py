@@ -15,7 +15,7 @@ import httpx
 from authz.core.strict_json import StrictJsonError, loads
 from authz.login.terminal.loopback import Loopback
 from authz.login.terminal.request import Attempt, LogInFailed, Wanted, code_of, refused
-from authz.tokens.documents import IssuerError, Target
+from authz.tokens.documents import IssuerError, Target, trouble
 from authz.tokens.issuer import IssuerAddress, read_metadata
 
 _LARGEST: Final = 64 * 1024
@@ -111,7 +111,7 @@ async def _exchanged(client: httpx.AsyncClient, target: Target, form: dict[str, 
             await response.aclose()
         document = loads(bytes(data))
     except httpx.HTTPError as error:
-        raise LogInFailed(f"the token endpoint does not answer: {type(error).__name__}") from error
+        raise LogInFailed(f"the token endpoint does not answer: {trouble(error)}") from error
     except StrictJsonError as error:
         raise LogInFailed(f"the token answer is no JSON (status {response.status_code})") from error
     if not isinstance(document, dict):

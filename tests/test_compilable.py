@@ -1,0 +1,89 @@
+"""What is compiled can be: the traps of mypyc that its type check does not see."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_HOOK = ("tool", "hatch", "build", "targets", "wheel", "hooks", "mypyc", "include")
+
+
+def included() -> list[Path]:
+    """Return the files that are compiled."""
+    node = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for name in _HOOK:
+        node = node[name]
+    places = [ROOT / str(place).removeprefix("/") for place in node]
+    return sorted(
+        file for place in places for file in ([place] if place.is_file() else place.glob("*.py"))
+    )
+
+
+COMPILED = included()
+SOURCES = sorted(
+    file for folder in ("authz", "bench", "tests") for file in (ROOT / folder).rglob("*.py")
+)
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _classes(tree: ast.Module) -> Iterator[ast.ClassDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+
+
+def _name(base: ast.expr) -> str:
+    return re.sub(r"\[.*", "", ast.unparse(base))
+
+
+def _imported(tree: ast.Module, modules: set[str]) -> set[str]:
+    """Return the names that a file has from these modules."""
+    return {
+        each.asname or each.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in modules
+        for each in node.names
+    }
+
+
+def test_what_is_listed_is_there() -> None:
+    """No entry of the list is of a file that was moved: that would run interpreted, silently."""
+    assert len(COMPILED) > 30
+    assert all(file.is_file() for file in COMPILED)
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_name_stands_for_two_kinds_of_exception(path: Path) -> None:
+    """Mypyc gives a name one type for a whole function: the second `except … as error` of another
+    type would raise a TypeError in place of what it was to catch.
+    """
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        caught: dict[str, set[str]] = {}
+        for node in ast.walk(function):
+            if isinstance(node, ast.ExceptHandler) and node.name and node.type:
+                caught.setdefault(node.name, set()).add(ast.unparse(node.type))
+        assert all(len(kinds) == 1 for kinds in caught.values()), (function.name, caught)
+
+
+def test_no_interpreted_class_inherits_from_a_compiled_one() -> None:
+    """Mypyc forbids it when the class is made, that is when a process starts."""
+    modules = {_module(path) for path in COMPILED}
+    # Exceptions and protocols stay classes of Python.
+    plain = {"Refused", "Unavailable", "Ledger"}
+    found = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        if path not in COMPILED and (names := _imported(tree, modules) - plain):
+            found += [
+                (path.name, each.name)
+                for each in _classes(tree)
+                if names & {_name(base) for base in each.bases}
+            ]
+    assert found == []

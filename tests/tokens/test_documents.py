@@ -1,0 +1,75 @@
+"""Why an issuer cannot be reached is told in words that its operator can act on."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from authz.setup.certificates import make
+from authz.tokens.documents import IssuerError, Target, get, issuer_client
+
+
+@asynccontextmanager
+async def nobody(_: Path) -> AsyncIterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and no listen
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def unknown_name(_: Path) -> AsyncIterator[str]:
+    yield "http://no-such-name.invalid"  # RFC 6761, section 6.4
+
+
+@asynccontextmanager
+async def served(context: ssl.SSLContext | None) -> AsyncIterator[int]:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def untrusted(folder: Path) -> AsyncIterator[str]:
+    made = make(folder, ["localhost"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.certificate, made.key)
+    async with served(context) as port:
+        yield f"https://localhost:{port}"
+
+
+@asynccontextmanager
+async def plain(_: Path) -> AsyncIterator[str]:
+    async with served(None) as port:
+        yield f"https://localhost:{port}"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (nobody, "ConnectError: nobody listens there"),
+        (unknown_name, "ConnectError: the name is not known"),
+        (untrusted, "ConnectError: its certificate is not trusted"),
+        (plain, "ConnectError: no TLS there"),
+    ],
+)
+def test_what_is_in_the_way_is_named(
+    tmp_path: Path, place: Callable[[Path], AbstractAsyncContextManager[str]], words: str
+) -> None:
+    """Refused, unknown, not trusted and not TLS are four things to mend."""
+
+    async def play() -> str:
+        async with place(tmp_path) as url, issuer_client(timeout=10) as client:
+            with pytest.raises(IssuerError) as caught:
+                await get(client, Target(httpx.URL(url), {}))
+            return caught.value.detail
+
+    assert asyncio.run(play()) == words
