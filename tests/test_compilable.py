@@ -72,6 +72,26 @@ def test_no_name_stands_for_two_kinds_of_exception(path: Path) -> None:
         assert all(len(kinds) == 1 for kinds in caught.values()), (function.name, caught)
 
 
+def _waits(statements: list[ast.stmt]) -> list[int]:
+    """Return the lines on which the statements may wait for others."""
+    kinds = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
+    found = [node for each in statements for node in ast.walk(each) if isinstance(node, kinds)]
+    return [node.lineno for node in found]
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_awaited_while_an_exception_is_handled(path: Path) -> None:
+    """Not in an `except`, nor in a `finally`: mypyc has one current exception for each thread,
+    not for each coroutine, so what is raised again after a wait could be another caller's, or none:
+    a task that never ends, or the end of the process.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            assert not _waits(node.body)
+        if isinstance(node, ast.Try | ast.TryStar):
+            assert not _waits(node.finalbody)
+
+
 def test_no_interpreted_class_inherits_from_a_compiled_one() -> None:
     """Mypyc forbids it when the class is made, that is when a process starts."""
     modules = {_module(path) for path in COMPILED}

@@ -138,15 +138,17 @@ class ResilientLedger:
         if not self._may_ask():
             return await self._answer(query)
         probe = self._probing = self._ask_at is not None
+        answer: LedgerAnswer | None = None
         try:
             answer = await self._remote.take(query)
         except Unavailable as error:
             self._failed(error)
-            return await self._answer(query)
         finally:
             # Also where the caller was cancelled: the next one asks.
             if probe:
                 self._probing = False
+        if answer is None:
+            return await self._answer(query)
         self._ask_at = None
         # Only a charge proves that Redis is whole: a replica answers everything else.
         if isinstance(answer, Taken):

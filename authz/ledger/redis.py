@@ -288,11 +288,13 @@ class RedisLedger:
         try:
             return await self._execute(*evalsha)
         except NoScriptError:
-            # After a restart. Nothing ran, so nothing was charged: to send it again is no retry.
-            await self._execute("SCRIPT LOAD", call.script.source)
-            return await self._execute(*evalsha)
+            pass
         except ResponseError:
             # READONLY after a failover, for one: the name may lead to the new primary by now, but
             # only for a new connection. (Redis 6 wraps it into an ERR, so any error will do.)
             self._pool.give_up()
             raise
+        # After a restart. Nothing ran, so nothing was charged: to send it again is no retry. (Not
+        # awaited in the `except`: see `AsgiTransport._guard`.)
+        await self._execute("SCRIPT LOAD", call.script.source)
+        return await self._execute(*evalsha)

@@ -80,17 +80,23 @@ class AsgiTransport:
 
     async def _guard(self, method: Handler, receive: Receive, send: Send) -> None:
         """End the request whatever happens in it; a caller that has gone away is told nothing."""
+        gone: asyncio.CancelledError | None = None
+        # Nothing is awaited in an `except` or `finally`: compiled by mypyc, coroutines that wait
+        # there share one current exception, and `raise` would raise another request's, or none.
         try:
-            await method(receive, send)
+            return await method(receive, send)
         except Broken as broken:
-            await refuse(send, broken.status)
-        except asyncio.CancelledError:
-            await refuse(send, UNAVAILABLE)
-            raise
+            status = broken.status
+        except asyncio.CancelledError as error:
+            status, gone = UNAVAILABLE, error
         except OSError:
-            return  # the server's word for a caller that has gone away
+            return None  # the server's word for a caller that has gone away
         except Exception:  # noqa: BLE001 - the check raises nothing; whatever this is, it is no OK
-            await refuse(send, INTERNAL)
+            status = INTERNAL
+        await refuse(send, status)
+        if gone is not None:
+            raise gone
+        return None
 
     async def _on_check(self, receive: Receive, send: Send) -> None:
         raw = await _message(receive, self._longest)
@@ -114,12 +120,16 @@ class AsgiTransport:
         await _message(receive, _HEALTH)
         telling = asyncio.create_task(self._tell(send))
         gone = asyncio.create_task(_gone(receive))
+        ended: asyncio.CancelledError | None = None
         try:
             await asyncio.wait({telling, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (telling, gone):
-                task.cancel()
-            await asyncio.gather(telling, gone, return_exceptions=True)
+        except asyncio.CancelledError as error:
+            ended = error
+        for task in (telling, gone):
+            task.cancel()
+        await asyncio.gather(telling, gone, return_exceptions=True)
+        if ended is not None:
+            raise ended
 
     async def _tell(self, send: Send) -> None:
         await send(_START)

@@ -143,21 +143,36 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
         recorder,
         front_door_tokens(settings, options, remote),
     )
+    found: Explanation | BaseException
     try:
-        verified = await _verified(call, identity, log, steps)
-        if isinstance(verified, Deny):
-            return Explanation(tuple(steps), verified)
-        judged = await _judged(call, verified, settings, identity, steps)
-        decision = (
-            judged
-            if isinstance(judged, Deny)
-            else await _concluded(judged, settings, remote, steps)
-        )
-        return Explanation(tuple(steps), decision, verified)
-    finally:
-        await identity.aclose()
-        if remote is not None:
-            await remote.aclose()
+        found = await _followed(call, settings, identity, remote, log, steps=steps)
+    except BaseException as error:  # noqa: BLE001 - raised below, and not awaited here (`asgi.py`)
+        found = error
+    await identity.aclose()
+    if remote is not None:
+        await remote.aclose()
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+async def _followed(
+    call: Call,
+    settings: Settings,
+    identity: Identity,
+    ledger: RedisLedger | None,
+    log: _Kept,
+    *,
+    steps: list[Step],
+) -> Explanation:
+    verified = await _verified(call, identity, log, steps)
+    if isinstance(verified, Deny):
+        return Explanation(tuple(steps), verified)
+    judged = await _judged(call, verified, settings, identity, steps)
+    decision = (
+        judged if isinstance(judged, Deny) else await _concluded(judged, settings, ledger, steps)
+    )
+    return Explanation(tuple(steps), decision, verified)
 
 
 # --- shape, server, bearer ----------------------------------------------------------------------

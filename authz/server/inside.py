@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -49,12 +50,10 @@ class _Transport(AsgiTransport):
             OSError: where it does not.
         """
         for _ in range(_LOOKS):
-            try:
+            with suppress(OSError):
                 await _connect(self._address)
-            except OSError:
-                await asyncio.sleep(_LOOK)
-            else:
                 return
+            await asyncio.sleep(_LOOK)
         raise OSError(f"cannot listen on {self._address}")
 
     async def stop(self, grace: float) -> None:
@@ -97,11 +96,14 @@ class Inside:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        failed = ""
         try:
             service = self._build()
         except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
             self._ordered.tell(FAILED, error)
-            await send({"type": "lifespan.startup.failed", "message": type(error).__name__})
+            failed = type(error).__name__
+        if failed:
+            await send({"type": "lifespan.startup.failed", "message": failed})
             return
         self._ordered.obey(service)
         # Envoy listens only after the answer below, so this goes on beside it.

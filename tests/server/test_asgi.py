@@ -190,6 +190,48 @@ def test_a_cancelled_check_is_never_ok() -> None:
     assert (caller.status, caller.body) == (UNAVAILABLE, b"")
 
 
+class Slow(Caller):
+    """An ASGI server that takes turns over what it is sent."""
+
+    async def send(self, event: Event) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await super().send(event)
+
+
+def test_requests_that_are_cancelled_together_all_end() -> None:
+    """Each ends with its own cancellation, while the answers of others are still being sent.
+
+    Compiled by mypyc, they raised one another's exception, or none: asyncio could not end such a
+    task, and it stayed for ever.
+    """
+
+    async def never(_: bytes) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets the event")
+
+    async def scene() -> None:
+        transport = AsgiTransport(never, Health(), max_body=100)
+        callers = [Slow(frame(b"x"), lives=True) for _ in range(8)]
+        tasks = [
+            asyncio.create_task(
+                transport(scope(CHECK if number % 2 else WATCH), each.receive, each.send)
+            )
+            for number, each in enumerate(callers)
+        ]
+        for _ in range(9):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+            await asyncio.sleep(0)
+        _, left = await asyncio.wait(tasks, timeout=5)
+        assert not left
+        assert all(task.cancelled() for task in tasks)
+        assert [each.status for each in callers[1::2]] == [UNAVAILABLE] * 4
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize("events", [0, 1, 2])
 def test_a_caller_that_goes_away_breaks_nothing(events: int) -> None:
     """Whenever it goes, nothing is raised into the server, which would answer for us."""
