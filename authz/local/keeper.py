@@ -39,7 +39,7 @@ class Pace:
     look: float = 0.05
     late_look: float = 1.0
     answer: float = 2.0
-    word: float = 3.0
+    word: float = 5.0
     first_wait: float = 0.5
     longest_wait: float = 30.0
     steady: float = 30.0
@@ -140,8 +140,11 @@ class Keeper:
                 return how_it_ended(process.exited.result())
             waited = self._pace.clock() - begun
             if self.part.late is not None and not told and waited >= self._pace.word:
-                told = True
-                self._say(f"{_LATE}: {await self.part.late()}")
+                # Nothing is missing any more where it becomes ready at this very moment.
+                missing = await self.part.late()
+                told = bool(missing)
+                if told:
+                    self._say(f"{_LATE}: {missing}")
             if not self._listens and waited >= self.part.patience:
                 how = f"not ready within {self.part.patience:g} s"
                 if self.part.late is None:

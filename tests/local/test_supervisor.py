@@ -143,6 +143,26 @@ def test_needed(stage: Stage) -> None:
     assert stage.pids("b") == []
 
 
+def test_nothing_is_missing_any_more(stage: Stage) -> None:
+    """A part that becomes ready while it is asked what it waits for says that it is ready, only."""
+    asked = list[str]()
+
+    async def late() -> str:
+        asked.append("late")
+        return ""
+
+    async def ready() -> bool:
+        return bool(asked)
+
+    async def walk() -> int:
+        return 7
+
+    first = stage.part("a", ready=ready, patience=5.0, late=late, needed=True)
+    supervisor = stage.supervisor(first, pace=Pace(look=0.01, word=0.0))
+    assert asyncio.run(supervisor.run(walk)) == 7
+    assert stage.lines[0] == "a  ready"
+
+
 def test_when_ready(stage: Stage) -> None:
     """What runs when all is ready may end the run with a code of its own."""
     seen: list[list[str]] = []

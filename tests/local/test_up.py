@@ -159,7 +159,8 @@ def test_the_whole(whole: Site, stage: Stage, place: Path) -> None:
         return STOPPED
 
     assert asyncio.run(whole.up(stage, when_ready=walk, patient=False)) == STOPPED
-    told = [line for line in stage.lines if " | " not in line]
+    # A slow machine may be told what the service still waits for.
+    told = [line for line in stage.lines if " | " not in line and "not ready yet" not in line]
     assert told[-3:] == ["envoy    stopped", "service  stopped", "valkey   stopped"]
     assert told[:3] == ["valkey   ready", "service  ready", "envoy    ready"]
     assert told[3].startswith("authz is up")
