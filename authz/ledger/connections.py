@@ -188,11 +188,6 @@ _QUICK: Final[Mapping[type, type[_Quick]]] = {
 }
 
 
-def quicken(pool: ConnectionPool) -> None:
-    """Have a pool make such connections from now on."""
-    pool.connection_class = _QUICK[pool.connection_class]
-
-
 class QuickPool(ConnectionPool):
     """Hold connections, and lend each to one call at a time."""
 
@@ -200,7 +195,7 @@ class QuickPool(ConnectionPool):
     def at(cls, url: str, **settings: Any) -> Self:
         """Return a pool of connections to a URL; none is opened yet."""
         pool = cls.from_url(url, **settings)
-        quicken(pool)
+        pool.connection_class = _QUICK[pool.connection_class]
         return pool
 
     async def call(self, *command: EncodableT) -> Any:
@@ -220,11 +215,6 @@ class QuickPool(ConnectionPool):
             # redis-py's `release` would wait for a lock, and could be cancelled there.
             self._in_use_connections.remove(connection)
             self._available_connections.append(connection)
-
-    @property
-    def idle(self) -> int:
-        """Return how many connections are open, and in nobody's use."""
-        return sum(cast("_Quick", each).idle for each in self._available_connections)
 
     def give_up(self) -> None:
         """Close the connections that are not in use, at once."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Connection, ConnectionPool
 
-from authz.ledger.connections import QuickConnection, quicken
+from authz.ledger.connections import QuickConnection, QuickPool
 
 ARGUMENTS = st.lists(
     st.one_of(st.binary(max_size=80), st.integers(-(2**63), 2**64), st.text(max_size=20)),
@@ -31,10 +31,9 @@ def test_other_commands_are_redis_pys() -> None:
 @pytest.mark.parametrize("url", ["redis://h", "rediss://h", "unix:///s"])
 def test_every_scheme_has_one(url: str) -> None:
     """Whatever the URL says, the pool makes a connection of the same kind, only quicker."""
-    pool = ConnectionPool.from_url(url)
-    before = pool.connection_class
+    plain = ConnectionPool.from_url(url).connection_class
 
-    quicken(pool)
+    quick = QuickPool.at(url).connection_class
 
-    assert issubclass(pool.connection_class, before)
-    assert pool.connection_class is not before
+    assert issubclass(quick, plain)
+    assert quick is not plain

@@ -25,7 +25,7 @@ from authz.ledger.connections import _MORE as MORE
 from authz.ledger.connections import Line, QuickPool
 from authz.ledger.redis import RedisOptions
 from authz.setup import certificates
-from tests.ledger.queries import connected, query
+from tests.ledger.queries import connected, idle, query
 
 FOREVER: Final = 30.0  # what no test takes, however busy the machine
 HOLD: Final = b""
@@ -145,7 +145,7 @@ def test_one_connection_serves_call_after_call(way: Way) -> None:
 
     async def scene(pool: QuickPool) -> None:
         assert [await pool.call("PING") for _ in range(5)] == [1] * 5
-        assert pool.idle == 1
+        assert idle(pool) == 1
 
     way.play(peer, scene)
     assert peer.heard == [1] * 5
@@ -158,7 +158,7 @@ def test_an_answer_that_nobody_asked_for_costs_the_connection(way: Way) -> None:
     async def scene(pool: QuickPool) -> None:
         assert await pool.call("PING") == 1
         peer.say(1, b":99\r\n")
-        await until(lambda: pool.idle == 0)
+        await until(lambda: idle(pool) == 0)
         await until(lambda: peer.closed == {1})
         assert await pool.call("PING") == 2
 
@@ -273,7 +273,7 @@ def test_a_connection_closed_while_nobody_used_it(way: Way) -> None:
     async def scene(pool: QuickPool) -> None:
         assert await pool.call("PING") == 1
         peer.writers[0].close()
-        await until(lambda: pool.idle == 0)
+        await until(lambda: idle(pool) == 0)
         assert await pool.call("PING") == 2
 
     way.play(peer, scene)
@@ -326,7 +326,7 @@ def test_more_than_was_asked_for_while_it_was_set_up(way: Way) -> None:
         pool.connection_kwargs["password"] = "x"
         with pytest.raises(NoConnectionError):
             await pool.call("PING")
-        assert pool.idle == 0
+        assert idle(pool) == 0
 
     way.play(peer, scene)
     # AUTH alone; redis-py sets a Unix socket up twice.
@@ -489,7 +489,7 @@ def test_an_error_closes_the_connections_that_nobody_uses() -> None:
             peer.reply = lambda _: b"-READONLY no\r\n"
             with pytest.raises(Unavailable, match="ReadOnlyError"):
                 await ledger.take(query())
-            assert ledger._pool.idle == 0
+            assert idle(ledger._pool) == 0
             await until(lambda: peer.closed == {1, 2, 3})
 
     with tempfile.TemporaryDirectory(prefix="ln-") as folder:
