@@ -1,46 +1,125 @@
-"""A deadline that this process's own slowness does not bring forward.
+"""Deadlines with one timer for all, which this process's own slowness need not bring forward.
 
-Law: however long one turn of the event loop takes, it uses up no more than a tick. In a burst of
-requests a turn may last longer than Redis is given, and `asyncio.timeout` would then cancel
-callers whose answers have long arrived: charges without a verdict.
+Law: who finds an answer in the turn of the event loop in which the time is over has it in time;
+and where a deadline is patient, a turn uses up no more than a tick, however long it takes.
 """
 
 import asyncio
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
+# A deadline has ten ticks; more, where each would be longer than this (seconds): a block may be
+# ended by a tick later than declared.
 _TICKS: Final = 10
+_LONGEST: Final = 0.005
+_SHORTEST: Final = 0.0001
 
 
 class Deadline:
-    """Raise TimeoutError in what takes longer than so many seconds of a loop that turns.
+    """Say how long a block may take, and end all those that take longer.
 
-    It is `asyncio.timeout` with another clock, at half its price: every trip to Redis pays it.
+    It is `asyncio.timeout` without a timer for every block: each check and each trip to Redis
+    would pay for one.
+
+    Attributes:
+        seconds: how long.
     """
 
-    __slots__ = ("_cancelling", "_loop", "_over", "_task", "_tick", "_timer")
+    __slots__ = (
+        *("_due", "_length", "_loop", "_now", "_patient", "_running", "_tick", "_timer"),
+        "seconds",
+    )
 
-    def __init__(self, seconds: float) -> None:
-        """Take the seconds that the block may last."""
-        self._tick = seconds / _TICKS
+    def __init__(self, seconds: float, *, patient: bool = False) -> None:
+        """Say how long.
+
+        Args:
+            seconds: that a block may last.
+            patient: whether a long turn counts as a tick. In a burst of requests a turn may last
+                longer than Redis is given, and callers whose answers have long arrived would be
+                cancelled: charges without a verdict.
+        """
+        self.seconds: Final = seconds
+        self._patient = patient
+        self._tick = max(_SHORTEST, min(seconds / _TICKS, _LONGEST))
+        self._length = round(seconds / self._tick)
+        self._now = 0  # in ticks, which are counted while a block is running
+        self._running: dict[Block, int] = {}  # and the tick that ends it; the first one first
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # when it rings, in the loop's seconds
+
+    def block(self) -> "Block":
+        """Return a context; what takes too long in it is cancelled and raises TimeoutError."""
+        return Block(self)
+
+    def begin(self, block: "Block") -> asyncio.AbstractEventLoop:
+        """Watch a block from now on, and return the loop that does."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # A loop that has ended took its tasks along.
+            self._loop, self._timer = loop, None
+            self._running.clear()
+        if self._timer is None:
+            self._wait(loop)
+        # One more, since the tick that is under way has begun before it.
+        self._running[block] = self._now + self._length + 1
+        return loop
+
+    def end(self, block: "Block") -> None:
+        """Watch a block no more."""
+        self._running.pop(block, None)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due = loop.time() + self._tick
+        self._timer = loop.call_at(self._due, self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._now += 1
+        if not self._patient:
+            self._now += max(0, int((loop.time() - self._due) / self._tick))
+        over = list[Block]()
+        for block, last in self._running.items():
+            if last > self._now:
+                break
+            over.append(block)
+        for block in over:
+            block.expire()
+            del self._running[block]
+        self._timer = None
+        if self._running:
+            self._wait(loop)
+
+
+class Block:
+    """Raise TimeoutError in what is watched once its time is over."""
+
+    __slots__ = ("_cancelling", "_deadline", "_end", "_loop", "_over", "_task")
+
+    def __init__(self, deadline: Deadline) -> None:
+        """Take what watches it."""
+        self._deadline = deadline
+        self._end: asyncio.Handle | None = None
         self._over = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline ends a task")
-        self._loop = asyncio.get_running_loop()
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer: asyncio.Handle = self._loop.call_later(self._tick, self._wait, _TICKS - 1)
+        self._loop = self._deadline.begin(self)
+        return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._deadline.end(self)
+        if self._end is not None:
+            self._end.cancel()
         if (
             self._over
             # Whoever else cancels the task meanwhile is the one whose word counts.
@@ -49,13 +128,10 @@ class Deadline:
         ):
             raise TimeoutError from error
 
-    def _wait(self, ticks: int) -> None:
-        if ticks:
-            self._timer = self._loop.call_later(self._tick, self._wait, ticks - 1)
-        else:
-            # Behind what an answer that came in this turn wakes.
-            self._timer = self._loop.call_soon(self._end)
+    def expire(self) -> None:
+        """End the block, behind what an answer that came in this turn wakes."""
+        self._end = self._loop.call_soon(self._cancel)
 
-    def _end(self) -> None:
+    def _cancel(self) -> None:
         self._over = True
         self._task.cancel()

@@ -94,7 +94,7 @@ class RedisLedger:
         """Prepare the connections; none is opened before the first query."""
         self._keys = Keys(options.deployment)
         self._calls = KnownCalls(self._keys)
-        self._timeout = options.timeout
+        self._deadline = Deadline(options.timeout, patient=True)
         # redis-py's defaults wait 5 s and send a call up to 11 times, time-outs included, and
         # each of them may have been charged. The one time-out is ours (`Deadline`): redis-py's
         # three would cost a task for every call. RESP2 and no name of the library spare a new
@@ -244,9 +244,9 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        with suppress(Exception):  # who closes has no use for what a broken connection says
-            async with Deadline(self._timeout):
-                await self._pool.aclose()
+        # Who closes has no use for what a broken connection says.
+        with suppress(Exception), self._deadline.block():
+            await self._pool.aclose()
 
     async def command(self, *command: bytes | str | int) -> Any:
         """Return the answer to one command; it is sent at most once.
@@ -268,7 +268,7 @@ class RedisLedger:
             if lost != self._lost:
                 raise Unavailable("redis", "an earlier call had no answer")
             try:
-                async with Deadline(self._timeout):
+                with self._deadline.block():
                     return await work(*args)
             except ResponseError as error:
                 raise Unavailable("redis", type(error).__name__) from error

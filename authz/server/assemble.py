@@ -18,6 +18,7 @@ from authz.config.model import Issuer
 from authz.config.model import Redis as RedisConfig
 from authz.config.problems import ConfigErrors, Problem
 from authz.core.policy import FrontDoor, StepUpTelling
+from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -188,7 +189,7 @@ class Assembly:
             settings.policy,
             self.identity.verifier,
             self.counting.ledger,
-            config.issuer.deadline + _LEDGER,
+            Deadline(config.issuer.deadline + _LEDGER),
             self.offers,
         )
 

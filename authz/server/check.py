@@ -4,7 +4,6 @@ Law: every path ends in exactly one decision, recorded once; whatever raises is 
 nothing waits for anybody but the ledger where the token is known and no rule asks to confirm it.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
 from authz.core.step_up import Offer
 from authz.envoy import codec
+from authz.ledger.deadline import Deadline
 from authz.server.refusals import Refusals
 from authz.telemetry.recorder import Recorder
 
@@ -90,14 +90,14 @@ class Snapshot:
         policy: the rules.
         verifier: for the tokens of the policy's issuer.
         ledger: revocations, step-ups, limits.
-        deadline: seconds after which any check is answered, come what may.
+        deadline: after it any check is answered, come what may.
         offers: the step-ups that refusals offer; None where none are offered.
     """
 
     policy: Policy
     verifier: TokenVerifier
     ledger: Ledger
-    deadline: float
+    deadline: Deadline
     offers: Offers | None = None
 
 
@@ -146,7 +146,7 @@ class Check:
         if isinstance(call, Deny):
             return call
         try:
-            async with asyncio.timeout(snapshot.deadline):
+            with snapshot.deadline.block():
                 return await self._judge(call, snapshot)
         except TimeoutError:
             return _unavailable(call, "issuer", "the deadline has passed")

@@ -238,6 +238,6 @@ class Service:
 async def _retire(old: Assembly, new: Assembly) -> None:
     """Close the parts that a reload replaced, once no check that began with them can still run."""
     try:
-        await asyncio.sleep(old.snapshot.deadline)
+        await asyncio.sleep(old.snapshot.deadline.seconds)
     finally:
         await old.aclose(keep=new)

@@ -25,6 +25,7 @@ from authz.core.reason import Reason
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Method, SecondFactor
 from authz.envoy import codec
+from authz.ledger.deadline import Deadline
 from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
@@ -58,7 +59,7 @@ class World:
         self.recorder = Recorder(Metrics(), Log("json", self.stream, clock=self.clock))
         self.refusals = Refusals(largest=capacity)
         self.check = Check(
-            Snapshot(rules, self.verifier, self.ledger, 5.0),
+            Snapshot(rules, self.verifier, self.ledger, Deadline(5.0)),
             self.recorder,
             self.refusals,
             clock=self.clock,
@@ -177,7 +178,7 @@ def test_an_unknown_key_is_told_to_come_back_while_the_issuer_hangs() -> None:
         assert (await world.ask(known)).allowed
         world.source.gate = asyncio.Event()
         world.clock.now += 60
-        world.check.snapshot = Snapshot(policy(), world.verifier, world.ledger, 0.01)
+        world.check.snapshot = Snapshot(policy(), world.verifier, world.ledger, Deadline(0.01))
 
         late = await world.ask(ec_signer("rotated").token())
 

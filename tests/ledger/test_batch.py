@@ -24,6 +24,7 @@ from authz.core.ledger import (
 )
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.batch import BatchedLedger
+from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Corrupt, Revocation
@@ -531,7 +532,7 @@ def test_a_frozen_server_is_waited_for_once(fragile: ValkeyServer) -> None:
     async def run() -> None:
         options = patient(fragile, "authz")
         async with connected(options) as remote:
-            remote._timeout = 0.05
+            remote._deadline = Deadline(0.05, patient=True)
             ledger = BatchedLedger(remote)
 
             async def fails(one: Awaitable[LedgerAnswer]) -> bool:

@@ -1,4 +1,4 @@
-"""The deadline: over in time, and not before the loop has had its turns."""
+"""Deadlines: over in time, and where they are patient not before the loop has had its turns."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from authz.ledger.deadline import Deadline
+from authz.ledger.deadline import Block, Deadline
 
 
 def play(scene: Coroutine[Any, Any, None]) -> None:
@@ -22,9 +22,8 @@ def test_what_takes_too_long_is_ended() -> None:
     """A block that nothing wakes ends with TimeoutError."""
 
     async def scene() -> None:
-        with pytest.raises(TimeoutError):
-            async with Deadline(0.001):
-                await asyncio.Event().wait()
+        with pytest.raises(TimeoutError), Deadline(0.001).block():
+            await asyncio.Event().wait()
 
     play(scene())
 
@@ -33,11 +32,10 @@ def test_what_ends_in_time_is_left_alone() -> None:
     """A block that has ended is not cancelled afterwards, and its own errors pass."""
 
     async def scene() -> None:
-        async with Deadline(0):
+        with Deadline(0).block():
             pass
-        with pytest.raises(KeyError):
-            async with Deadline(0):
-                raise KeyError
+        with pytest.raises(KeyError), Deadline(0).block():
+            raise KeyError
         for _ in range(20):
             await asyncio.sleep(0)
 
@@ -49,7 +47,7 @@ def test_the_callers_own_cancellation_passes() -> None:
 
     async def scene() -> None:
         async def inner() -> None:
-            async with Deadline(20):
+            with Deadline(20).block():
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(inner())
@@ -66,9 +64,8 @@ def test_the_callers_own_cancellation_counts_more() -> None:
 
     async def scene() -> None:
         async def inner() -> None:
-            deadline = Deadline(20)
-            async with deadline:
-                deadline._end()
+            with Deadline(20).block() as block:
+                block._cancel()
                 task.cancel()
                 await asyncio.Event().wait()
 
@@ -85,15 +82,114 @@ def test_an_answer_of_the_last_turn_counts() -> None:
 
     async def scene() -> None:
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        deadline = Deadline(20)
 
-        def last_turn() -> None:
+        def last_turn(block: Block) -> None:
             answer.set_result("in time")
-            deadline._wait(0)
+            block.expire()
 
-        async with deadline:
-            asyncio.get_running_loop().call_soon(last_turn)
+        with Deadline(20).block() as block:
+            asyncio.get_running_loop().call_soon(last_turn, block)
             assert await answer == "in time"
+
+    play(scene())
+
+
+def test_many_at_once() -> None:
+    """Of many blocks under one deadline those end that take too long, and no others."""
+
+    async def scene() -> None:
+        deadline = Deadline(0.002)
+        quick = asyncio.Event()
+
+        async def inner(event: asyncio.Event) -> bool:
+            try:
+                with deadline.block():
+                    await event.wait()
+            except TimeoutError:
+                return False
+            return True
+
+        tasks = [asyncio.create_task(inner(quick if n % 3 else asyncio.Event())) for n in range(99)]
+        await asyncio.sleep(0)
+        quick.set()
+        assert await asyncio.gather(*tasks) == [bool(n % 3) for n in range(99)]
+        assert not deadline._running
+
+    play(scene())
+
+
+def test_it_is_never_early() -> None:
+    """However the blocks begin between its ticks, none is ended before its seconds are over."""
+
+    async def scene() -> None:
+        deadline = Deadline(0.02)
+
+        async def inner() -> float:
+            begun = time.monotonic()
+            with pytest.raises(TimeoutError), deadline.block():
+                await asyncio.Event().wait()
+            return time.monotonic() - begun
+
+        tasks = list[asyncio.Task[float]]()
+        end = time.monotonic() + 0.02
+        while time.monotonic() < end:
+            tasks.append(asyncio.create_task(inner()))
+            await asyncio.sleep(0)
+        # The clock that a loop sleeps by may be as coarse as a millisecond.
+        assert min(await asyncio.gather(*tasks)) > 0.019
+
+    play(scene())
+
+
+def test_a_loop_that_has_ended_is_forgotten() -> None:
+    """What a loop left behind ends nothing in the next one, and does not keep its timer from it."""
+    deadline = Deadline(0.002)
+    left = list[object]()
+
+    async def leave() -> None:
+        async def inner() -> None:
+            block = deadline.block()
+            left.append(block.__enter__())
+            await asyncio.Event().wait()
+
+        left.append(asyncio.create_task(inner()))
+        await asyncio.sleep(0)
+
+    async def scene() -> None:
+        with pytest.raises(TimeoutError), deadline.block():
+            await asyncio.Event().wait()
+
+    play(leave())
+    play(scene())
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_long_turn(patient: bool) -> None:
+    """A turn of the loop that is longer than all of it ends the block, unless it is patient."""
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str] = loop.create_future()
+
+        def arrive(left: int) -> None:
+            if left:
+                loop.call_soon(arrive, left - 1)
+            else:
+                answer.set_result("in time")
+
+        async def inner() -> str:
+            with Deadline(0.02, patient=patient).block():
+                loop.call_soon(arrive, 8)
+                end = time.monotonic() + 0.1
+                while time.monotonic() < end:
+                    pass
+                return await answer
+
+        if patient:
+            assert await inner() == "in time"
+        else:
+            with pytest.raises(TimeoutError):
+                await inner()
 
     play(scene())
 
@@ -102,10 +198,9 @@ def test_one_in_another() -> None:
     """The time of the inner one is over, and the task goes on as if nobody had cancelled it."""
 
     async def scene() -> None:
-        async with Deadline(20):
-            with pytest.raises(TimeoutError):
-                async with Deadline(0.001):
-                    await asyncio.Event().wait()
+        with Deadline(20).block():
+            with pytest.raises(TimeoutError), Deadline(0.001).block():
+                await asyncio.Event().wait()
             await asyncio.sleep(0)
             task = asyncio.current_task()
             assert task is not None
@@ -128,7 +223,7 @@ def test_a_busy_loop_brings_it_no_nearer(turns: int) -> None:
             else:
                 answer.set_result("in time")
 
-        async with Deadline(0.02):
+        with Deadline(0.02, patient=True).block():
             loop.call_soon(arrive, turns)
             end = time.monotonic() + 0.03
             while time.monotonic() < end:

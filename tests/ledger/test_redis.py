@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
+from authz.ledger.deadline import Deadline
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -180,9 +181,9 @@ def test_an_answer_that_has_arrived_is_no_time_out(server: ValkeyServer, deploym
 
     async def run() -> None:
         async with connected(RedisOptions(server.url, deployment=deployment)) as ledger:
-            ledger._timeout = FOREVER
+            ledger._deadline = Deadline(FOREVER, patient=True)
             await ledger.take(query())  # a warm connection, the script loaded
-            ledger._timeout = 0.3
+            ledger._deadline = Deadline(0.3, patient=True)
             caller = asyncio.create_task(ledger.take(query(take())))
             while not await asked(server):  # noqa: ASYNC110 - the event is in another process
                 await asyncio.sleep(0)
@@ -596,7 +597,7 @@ def test_a_cancellation_is_none_of_it() -> None:
                 await asyncio.Event().wait()
 
             ledger._execute = hang
-            ledger._timeout = FOREVER
+            ledger._deadline = Deadline(FOREVER, patient=True)
             task = asyncio.create_task(ledger.take(query()))
             await asyncio.sleep(0)
             task.cancel()

@@ -13,6 +13,7 @@ from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, Unavail
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
+from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
 from authz.server.refusals import BAD_TOKENS, REFUSED, Refusals
 from authz.telemetry.audit import Log
@@ -67,7 +68,7 @@ class World:
         self.stream = io.StringIO()
         self.recorder = Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0))
         self.check = Check(
-            Snapshot(policy(), tokens, ledger, deadline),
+            Snapshot(policy(), tokens, ledger, Deadline(deadline)),
             self.recorder,
             Refusals(),
             clock=lambda: NOW,

@@ -12,6 +12,7 @@ from authz.core.policy import Rule, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import Refused
+from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
 from authz.server.refusals import REFUSED, Refusals
 from authz.telemetry.audit import Log
@@ -67,7 +68,9 @@ class World:
         self.stream = io.StringIO()
         self.ledger = Ledger()
         self.check = Check(
-            Snapshot(policy(server(rule, RULES), confirm_age=1.0), tokens, self.ledger, 5.0),
+            Snapshot(
+                policy(server(rule, RULES), confirm_age=1.0), tokens, self.ledger, Deadline(5.0)
+            ),
             Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0)),
             Refusals(),
             clock=lambda: NOW,

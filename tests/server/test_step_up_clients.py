@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from authz.core.ledger import LedgerAnswer, Mode, Query, StepUpMissing, Taken
 from authz.core.request import HttpRequest
+from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.server.capabilities import Capabilities
 from authz.server.check import Check, Snapshot
@@ -126,7 +127,7 @@ class Scene:
         offers = StepUpOffers(links, capabilities, self.world.mode)
         tokens = Tokens(lambda _: self.world.who)
         check = Check(
-            Snapshot(self.world.policy, tokens, self.ledger, 5.0, offers),
+            Snapshot(self.world.policy, tokens, self.ledger, Deadline(5.0), offers),
             Recorder(Metrics(), Log("json", self.world.stream)),
             Refusals(),
         )

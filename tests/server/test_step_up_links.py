@@ -12,6 +12,7 @@ from authz.core.ledger import StepUpMissing, Taken, Unavailable
 from authz.core.policy import KnownClient, Rule, StepUpTelling
 from authz.core.principal import Principal
 from authz.core.second_factor import Method, SecondFactor
+from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.server.capabilities import Capabilities
 from authz.server.check import Check, Snapshot
@@ -80,7 +81,7 @@ class World:
                     self.policy,
                     Tokens(lambda _: self.who),
                     self.ledger,
-                    5.0,
+                    Deadline(5.0),
                     StepUpOffers(links, capabilities, self.mode),
                 ),
                 Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0)),
