@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final, TextIO
 
 from authz.core.decision import Allow, Decision
-from authz.core.mcp import Message
+from authz.core.memo import Memo
 from authz.core.principal import Principal
 from authz.core.request import HttpRequest
 
@@ -35,18 +35,30 @@ Record = Mapping[str, object]
 
 def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
-    fields: dict[str, str] = {"event": "decision", **_verdict(decision)}
-    if request is not None:
-        fields |= _request(request)
-    if decision.server is not None:
-        fields["server"] = decision.server.name
-    if decision.message is not None:
-        fields |= _message(decision.message)
-    if decision.principal is not None:
-        fields |= _principal(decision.principal)
-    told: dict[str, object] = {name: value[:_LONGEST] for name, value in fields.items() if value}
+    told: dict[str, object] = {"event": "decision"}
+    for fields in (*_what(decision, request), _who(decision.principal)):
+        told |= {name: value[:_LONGEST] for name, value in fields.items() if value}
     told["ms"] = round(seconds * 1000, 3)
     return told
+
+
+def as_line(decision: Decision, request: HttpRequest | None, seconds: float, now: float) -> str:
+    """Return the JSON of what `describe` returns; of a principal it is made once."""
+    what = "".join([_joined(fields) for fields in _what(decision, request)])
+    who = _joined_who(decision.principal)
+    ms = round(seconds * 1000, 3)
+    return f'{{"time":{round(now, 3)!r},"event":"decision"{what}{who},"ms":{ms!r}}}'
+
+
+def _what(decision: Decision, request: HttpRequest | None) -> list[dict[str, str]]:
+    """Return the fields of a decision that differ from request to request, group by group."""
+    message, server = decision.message, decision.server
+    return [
+        _verdict(decision),
+        {} if request is None else _request(request),
+        {} if server is None else {"server": server.name},
+        {} if message is None else {"mcp_method": message.method, "tool": message.tool or ""},
+    ]
 
 
 def _verdict(decision: Decision) -> dict[str, str]:
@@ -63,17 +75,29 @@ def _request(request: HttpRequest) -> dict[str, str]:
     }
 
 
-def _message(message: Message) -> dict[str, str]:
-    return {"mcp_method": message.method, "tool": message.tool or ""}
-
-
-def _principal(principal: Principal) -> dict[str, str]:
+def _who(principal: Principal | None) -> dict[str, str]:
+    if principal is None:
+        return {}
     return {
         "issuer": principal.issuer,
         "subject": principal.subject or "",
         "client_id": principal.client_id,
         **({} if principal.log_in is None else {"grant": principal.log_in.grant}),
     }
+
+
+def _joined(fields: Mapping[str, str]) -> str:
+    """Return fields as members of a JSON object, each behind a comma."""
+    return "".join(
+        [f',"{name}":{_escaped(value[:_LONGEST])}' for name, value in fields.items() if value]
+    )
+
+
+def _make_joined_who(principal: Principal | None) -> str:
+    return _joined(_who(principal))
+
+
+_joined_who: Final = Memo(_make_joined_who)
 
 
 def as_json(record: Record, now: float) -> str:
@@ -83,6 +107,8 @@ def as_json(record: Record, now: float) -> str:
 
 # Made once: json.dumps makes an encoder for every line.
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+# What that encoder makes of a text; like it, it leaves nothing but printable ASCII.
+_escaped: Final = json.encoder.encode_basestring_ascii
 
 
 def as_colour(record: Record, now: float) -> str:
@@ -142,10 +168,25 @@ class Log:
         In an event loop it is written at the end of the turn, with the others of that turn: each
         system call gives Python's lock away, which a thread of Envoy waits for.
         """
+        self._write(record, self._clock())
+
+    def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
+        """Write the line of a decision, as `write` does."""
         now = self._clock()
+        if self._form is as_json:
+            line = as_line(decision, request, seconds, now) + "\n"
+            if len(line) <= _WHOLE:
+                self._put(line)
+                return
+        self._write(describe(decision, request, seconds), now)
+
+    def _write(self, record: Record, now: float) -> None:
         line = self._form(record, now) + "\n"
         if len(line) > _WHOLE:
             line = self._form(_shortened(record), now) + "\n"
+        self._put(line)
+
+    def _put(self, line: str) -> None:
         if self._descriptor is None:
             self._print(line)
             return

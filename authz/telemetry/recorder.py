@@ -7,7 +7,7 @@ import traceback
 
 from authz.core.decision import Allow, Decision
 from authz.core.request import HttpRequest
-from authz.telemetry.audit import Log, describe
+from authz.telemetry.audit import Log
 from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
 
 
@@ -36,7 +36,7 @@ class Recorder:
             reason = decision.reason.label
         self.metrics.decisions.labels(server, reason).inc()
         self.metrics.duration.observe(seconds)
-        self.log.write(describe(decision, request, seconds))
+        self.log.decision(decision, request, seconds)
 
     def fault(self, dependency: str, detail: str = "") -> None:
         """Record that a dependency failed."""

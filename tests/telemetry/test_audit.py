@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.decision import Allow, Deny
+from authz.core.decision import Allow, Decision, Deny
 from authz.core.ledger import Mode
 from authz.core.mcp import Kind, Message
 from authz.core.reason import Reason
-from authz.telemetry.audit import Log, _together, as_colour, as_json, as_text, describe
+from authz.core.request import HttpRequest
+from authz.telemetry.audit import Log, _together, as_colour, as_json, as_line, as_text, describe
 from tests.support.values import principal, request, server, visitor
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
@@ -85,6 +86,39 @@ def test_a_hostile_value_is_never_a_second_line(subject: str, tool: str) -> None
     assert json.loads(as_json(fields, 0.0))["verdict"] == "allow"
 
 
+WORDS = st.text(max_size=300)
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> Decision:
+    """Draw a decision with whatever texts a caller, an issuer or Redis chose."""
+    message = draw(st.none() | st.builds(Message, st.just(Kind.REQUEST), WORDS, st.just(1), WORDS))
+    who = draw(
+        st.none()
+        | st.builds(principal, subject=st.none() | WORDS, client_id=WORDS, issuer=WORDS)
+        | st.just(visitor())
+    )
+    if draw(st.booleans()) and who is not None:
+        return Allow(server(), message, who, (), draw(st.sampled_from(Mode)))
+    where = draw(st.none() | st.just(server()))
+    return Deny(draw(st.sampled_from(Reason)), draw(WORDS), where, message, who)
+
+
+@given(
+    decisions(),
+    st.none() | st.builds(request, address=WORDS),
+    st.floats(0, 1e6),
+    st.floats(0, 1e10),
+)
+def test_the_quick_line_is_the_line(
+    decision: Decision, sent: HttpRequest | None, seconds: float, now: float
+) -> None:
+    """The line that is put together from parts made before is, byte by byte, that of json."""
+    expected = as_json(describe(decision, sent, seconds), now)
+
+    assert as_line(decision, sent, seconds, now) == expected
+
+
 def test_a_stream_that_is_gone_costs_a_line_and_nothing_else() -> None:
     """Logging never raises into a decision."""
     stream = io.StringIO()
@@ -126,8 +160,8 @@ def test_a_line_fits_a_pipe_as_a_whole(value: str) -> None:
     who = principal(subject=value, client_id=value, issuer=value)
     written = io.StringIO()
 
-    Log("json", written).write(
-        describe(Allow(server(), message, who, (), Mode.REDIS), request(address=value), 0.0)
+    Log("json", written).decision(
+        Allow(server(), message, who, (), Mode.REDIS), request(address=value), 0.0
     )
 
     assert len(written.getvalue().encode()) <= 4096
