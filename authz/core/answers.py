@@ -282,13 +282,13 @@ def rate_limit(quotas: tuple[Quota, ...]) -> tuple[tuple[str, str], ...]:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10)."""
     if not quotas:
         return ()
-    policy = ", ".join([_policy(quota.limit) for quota in quotas])
+    policy = _policies(*[quota.limit for quota in quotas])
     state = ", ".join([f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in quotas])
     return (("ratelimit-policy", policy), ("ratelimit", state))
 
 
-def _make_policy(limit: Limit) -> str:
-    return f'"{limit.name}";q={limit.quota};w={limit.window}'
+def _make_policies(*limits: Limit) -> str:
+    return ", ".join([f'"{each.name}";q={each.quota};w={each.window}' for each in limits])
 
 
-_policy: Final = Memo(_make_policy)
+_policies: Final = Memo(_make_policies)

@@ -9,18 +9,18 @@ So an edge that has no answer sends `FALLBACK_DENY`, never nothing.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, cast
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from authz.core.answer import HttpAnswer, Upstream
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
 from authz.envoy.pb import external_auth_pb2 as wire
-from authz.envoy.pb.core_pb2 import HeaderValueOption
+from authz.envoy.pb.core_pb2 import HeaderValue, HeaderValueOption
 from authz.envoy.pb.health_pb2 import HealthCheckResponse
 from authz.envoy.pb.http_status_pb2 import StatusCode
 
@@ -45,6 +45,7 @@ _PERMISSION_DENIED: Final = 7
 _CODES: Final = {400: 3, 401: 16, 405: 3, 413: 3, 415: 3, 429: 8, 503: 14}
 _OVERWRITE: Final = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _SEVEN_BITS: Final = 0x7F
+_SHORT: Final = tuple(bytes((number,)) for number in range(_SEVEN_BITS + 1))
 
 
 def decode(raw: bytes) -> HttpRequest:
@@ -166,9 +167,9 @@ def encode_allow(upstream: Upstream) -> bytes:
         ValueError: for a header that HTTP cannot carry, that is named twice or both set and
             removed, and for Host.
     """
-    told = wire.OkHttpResponse()
-    _write(told.response_headers_to_add, upstream.response_headers)
-    allowed = _changes(upstream.set_headers, upstream.remove_headers) + told.SerializeToString()
+    allowed = _changes(upstream.set_headers, upstream.remove_headers) + _told(
+        upstream.response_headers
+    )
     return _ALLOWED + _varint(len(allowed)) + allowed
 
 
@@ -201,8 +202,38 @@ def _before_changes() -> bytes:
 _ALLOWED: Final = _before_changes()
 
 
+def _tag(message: type[Message], field: str) -> bytes:
+    """Return what stands before the length of a field that is a text, bytes or a message."""
+    return bytes((message.DESCRIPTOR.fields_by_name[field].number << 3 | _DELIMITED,))
+
+
+_DELIMITED: Final = 2
+_TOLD: Final = _tag(wire.OkHttpResponse, "response_headers_to_add")
+_HEADER: Final = _tag(HeaderValueOption, "header")
+_KEY: Final = _tag(HeaderValue, "key")
+_VALUE: Final = _tag(HeaderValue, "value")
+_ACTION: Final = HeaderValueOption(append_action=_OVERWRITE).SerializeToString()
+
+
+def _told(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the response headers of an OkHttpResponse, which differ from request to request.
+
+    Put together here, since the library's objects for them cost more than all that is in them.
+    """
+    _check(headers)
+    written = bytearray()
+    for name, value in headers:
+        key, text = _name(name).encode("ascii"), value.encode("ascii")
+        header = _KEY + _varint(len(key)) + key + _VALUE + _varint(len(text)) + text
+        option = _HEADER + _varint(len(header)) + header + _ACTION
+        written += _TOLD + _varint(len(option)) + option
+    return bytes(written)
+
+
 def _varint(number: int) -> bytes:
     """Return a length as protobuf writes it: seven bits a byte, the lowest first."""
+    if number <= _SEVEN_BITS:
+        return _SHORT[number]
     written = bytearray()
     while number > _SEVEN_BITS:
         written.append(number & _SEVEN_BITS | _SEVEN_BITS + 1)
@@ -219,25 +250,32 @@ def encode_health(*, serving: bool) -> bytes:
 
 def _write(
     options: RepeatedCompositeFieldContainer[HeaderValueOption],
-    headers: Iterable[tuple[str, str]],
+    headers: tuple[tuple[str, str], ...],
 ) -> set[str]:
     """Add each header, to take the place of any other of its name, and return the names."""
-    names = set[str]()
-    for sent, value in headers:
-        name = _name(sent)
-        # RFC 9110, section 5.5. A blank at an end would be cut off on the way, so that two
-        # values here were one value there.
-        if not (value.isascii() and value.isprintable()) or value.strip() != value:
-            raise ValueError("a header value that HTTP cannot carry")
-        # Each takes the place of what is there: of two, only the last would arrive.
-        if name in names:
-            raise ValueError("a header that is set twice")
-        names.add(name)
+    names = _check(headers)
+    for name, value in headers:
         # Member by member costs half of what keyword arguments do.
         option = options.add()
         option.append_action = _OVERWRITE
         header = option.header
-        header.key, header.value = name, value
+        header.key, header.value = _name(name), value
+    return names
+
+
+def _check(headers: tuple[tuple[str, str], ...]) -> set[str]:
+    """Return the names of headers that HTTP can carry; raise ValueError for others."""
+    names = set[str]()
+    for sent, value in headers:
+        # RFC 9110, section 5.5. A blank at an end would be cut off on the way, so that two
+        # values here were one value there.
+        if not (value.isascii() and value.isprintable()) or value.strip() != value:
+            raise ValueError("a header value that HTTP cannot carry")
+        name = _name(sent)
+        # Each takes the place of what is there: of two, only the last would arrive.
+        if name in names:
+            raise ValueError("a header that is set twice")
+        names.add(name)
     return names
 
 
