@@ -192,11 +192,25 @@ def advance(state: State | None, limit: Limit, now: int) -> State:
 def standing(state: State, limit: Limit, now: int) -> Quota:
     """Return the quota of an advanced state."""
     counts = state.counts
-    remaining = max(0, limit.quota - sum(counts))
     for age in range(SLOTS, -1, -1):
         if counts[age]:
-            return Quota(limit, remaining, _seconds(_back(state, limit, age) - now))
-    return Quota(limit, remaining, 0)
+            return in_use(limit, sum(counts), state.slot, age, now)
+    return Quota(limit, limit.quota, 0)
+
+
+def in_use(limit: Limit, used: int, slot: int, oldest: int, now: int) -> Quota:
+    """Return the quota of a limit some of whose units are used.
+
+    Args:
+        limit: the limit.
+        used: how many units, in all slots.
+        slot: the newest slot.
+        oldest: how many slots before that the oldest of them were charged.
+        now: milliseconds since the epoch.
+    """
+    remaining = limit.quota - used
+    reset = _seconds(_back(slot, limit, oldest) - now)
+    return Quota(limit, max(0, remaining), reset)
 
 
 def wait(state: State, charge: Charge, now: int) -> int:
@@ -207,7 +221,7 @@ def wait(state: State, charge: Charge, now: int) -> int:
     for age in range(SLOTS, -1, -1):
         excess -= state.counts[age]
         if excess <= 0:
-            return _back(state, charge.limit, age) - now
+            return _back(state.slot, charge.limit, age) - now
     return (SLOTS + 1) * charge.limit.slot
 
 
@@ -319,9 +333,9 @@ def _add(state: State, cost: int) -> State:
     return State(state.slot, (state.counts[0] + cost, *state.counts[1:]))
 
 
-def _back(state: State, limit: Limit, age: int) -> int:
+def _back(slot: int, limit: Limit, age: int) -> int:
     """Return the moment when the units of a slot come back, milliseconds since the epoch."""
-    return (state.slot - age + SLOTS + 1) * limit.slot
+    return (slot - age + SLOTS + 1) * limit.slot
 
 
 def _seconds(milliseconds: int) -> int:

@@ -6,19 +6,18 @@ answer: it is never used again. A call is written at most once, and only to a co
 nothing else is to come.
 
 redis-py does what differs from place to place: TCP, TLS, Unix sockets, log-in, database. What
-every trip costs (its stream, its pool's locks and records, its writer of arguments) is left out.
+every trip costs (its stream, its pool's locks and records) is left out.
 """
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, Self, cast
 
-from hiredis import Reader, pack_command
+from hiredis import Reader
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as NoConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
-from redis.typing import EncodableT
 
 _MORE: Final = object()  # what the reader returns as long as an answer is not whole
 
@@ -135,20 +134,13 @@ class _Quick(AbstractConnection):
         if surplus:
             self.give_up()
 
-    def pack_command(self, *args: EncodableT) -> list[bytes]:
-        """Return a command's bytes; of a script call in one piece."""
-        if args[0] == "EVALSHA":
-            return [pack_command(args)]  # type: ignore[arg-type]  # its stub says one argument
-        return super().pack_command(*args)
-
-    async def call(self, *command: EncodableT) -> Any:
+    async def send(self, call: bytes) -> Any:
         """Return the answer to a command.
 
         Raises:
             ResponseError: what Redis said instead.
             Exception: where there is no answer; the connection is given up.
         """
-        call = b"".join(self.pack_command(*command))
         if self._line is None:
             raise NoConnectionError("not set up")
         try:
@@ -198,7 +190,7 @@ class QuickPool(ConnectionPool):
         pool.connection_class = _QUICK[pool.connection_class]
         return pool
 
-    async def call(self, *command: EncodableT) -> Any:
+    async def send(self, call: bytes) -> Any:
         """Return the answer to a command, which is sent at most once.
 
         Raises:
@@ -210,7 +202,7 @@ class QuickPool(ConnectionPool):
             if not connection.idle:
                 # New, or closed by the server, or given up by a caller. Nothing has been sent yet.
                 await connection.set_up()
-            return await connection.call(*command)
+            return await connection.send(call)
         finally:
             # redis-py's `release` would wait for a lock, and could be cancelled there.
             self._in_use_connections.remove(connection)

@@ -20,11 +20,12 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.second_factor import Method
+from authz.ledger.commands import command
 from authz.ledger.connections import QuickPool
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import Call, Calls, KnownCalls, Timed
+from authz.ledger.script import Call, Calls, KnownCalls
 
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
@@ -115,7 +116,7 @@ class RedisLedger:
         )
         # What redis-py makes of answers, by the command's name: a dict of HGETALL's.
         self._reading: Mapping[Any, Any] = Redis(connection_pool=self._pool).response_callbacks
-        self._execute: Callable[..., Awaitable[Any]] = self._ask
+        self._send: Callable[[bytes], Awaitable[Any]] = self._pool.send
         # The pool raises where it is exhausted; callers shall wait for their turn instead.
         self._turn = asyncio.Semaphore(options.connections)
         self._lost = 0  # calls that got no answer
@@ -126,10 +127,6 @@ class RedisLedger:
         Raises:
             Unavailable: where Redis gave no proper answer in time; it may have charged.
         """
-        return (await self.timed(query)).answer
-
-    async def timed(self, query: Query) -> Timed:
-        """Answer one query as `take` does, and tell Redis' clock at the answer."""
         call = Call(self._keys, query)
         return call.read(await self._guard(self._evaluate, call))
 
@@ -145,12 +142,12 @@ class RedisLedger:
         """
         if len(calls) == 1:
             # Half the work for the script; and what fails is told in full.
-            return [calls[0].read(await self._guard(self._evaluate, calls[0])).answer]
+            return [calls[0].read(await self._guard(self._evaluate, calls[0]))]
         many = Calls(calls)
         found = many.read(await self._guard(self._evaluate, many))
         if any(isinstance(each, Unavailable) and not isinstance(each, Corrupt) for each in found):
             self._pool.give_up()
-        return [each if isinstance(each, Unavailable) else each.answer for each in found]
+        return found
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
         """Record a revocation.
@@ -180,11 +177,12 @@ class RedisLedger:
         Raises:
             Unavailable: where Redis did not answer.
         """
-        found = await self.command("HGETALL", self._keys.revocations)
-        try:
-            return {bytes(target): read_revocation(value) for target, value in found.items()}
-        except (AttributeError, TypeError) as error:
-            raise Unavailable("redis", "revocations are no hash") from error
+        # Not redis-py's reading, which makes of no answer a hash without fields.
+        found = await self._guard(self._send, command("HGETALL", self._keys.revocations))
+        if not isinstance(found, list) or len(found) % 2 or {*map(type, found)} - {bytes}:
+            raise Unavailable("redis", "revocations are no hash")
+        fields = zip(found[::2], found[1::2], strict=True)
+        return {target: read_revocation(value) for target, value in fields}
 
     async def prune(self, now: float) -> int:
         """Remove the revocations of tokens that have expired; return how many.
@@ -248,13 +246,13 @@ class RedisLedger:
         with suppress(Exception), self._deadline.block():
             await self._pool.aclose()
 
-    async def command(self, *command: bytes | str | int) -> Any:
+    async def command(self, name: str, *arguments: bytes | str | int) -> Any:
         """Return the answer to one command; it is sent at most once.
 
         Raises:
             Unavailable: where Redis gave none in time, or an error.
         """
-        return await self._guard(self._execute, *command)
+        return await self._guard(self._ask, name, *arguments)
 
     async def _guard(self, work: Callable[..., Awaitable[Any]], *args: object) -> Any:
         """Do the work in time; whatever goes wrong is one fault.
@@ -278,15 +276,14 @@ class RedisLedger:
                 self._lost += 1
                 raise Unavailable("redis", type(fault).__name__) from fault
 
-    async def _ask(self, *command: bytes | str | int) -> Any:
-        answer = await self._pool.call(*command)
-        reading = self._reading.get(command[0])
+    async def _ask(self, name: str, *arguments: bytes | str | int) -> Any:
+        answer = await self._send(command(name, *arguments))
+        reading = self._reading.get(name)
         return answer if reading is None else reading(answer)
 
     async def _evaluate(self, call: Call | Calls) -> Any:
-        evalsha = ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
         try:
-            return await self._execute(*evalsha)
+            return await self._send(call.command)
         except NoScriptError:
             pass
         except ResponseError:
@@ -296,5 +293,5 @@ class RedisLedger:
             raise
         # After a restart. Nothing ran, so nothing was charged: to send it again is no retry. (Not
         # awaited in the `except`: see `AsgiTransport._guard`.)
-        await self._execute("SCRIPT LOAD", call.script.source)
-        return await self._execute(*evalsha)
+        await self._send(command("SCRIPT LOAD", call.script.source))
+        return await self._send(call.command)

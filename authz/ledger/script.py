@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from hashlib import sha1
 from importlib.resources import files
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from authz.core.ledger import (
     LedgerAnswer,
@@ -25,8 +25,9 @@ from authz.core.ledger import (
     Taken,
     Unavailable,
 )
-from authz.core.limits import SLOTS, Charge, State, charges, outcome, wait
+from authz.core.limits import SLOTS, Charge, Quota, State, charges, in_use, outcome, wait
 from authz.core.second_factor import LEEWAY
+from authz.ledger.commands import evalsha, pack
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, revocation_fields
 
@@ -52,16 +53,14 @@ def _text(name: str) -> str:
 TAKE: Final = Script(f"{_text('take.lua')}\nreturn take(1, #keys, 1)\n")
 TAKE_ALL: Final = Script(f"{_text('take.lua')}\n{_text('batch.lua')}")
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
+_COUNTS: Final = 8  # where they begin in it
 _CHARGE: Final = struct.Struct(">IIQ")
+_HEAD: Final = 2  # of an answer: the clock, and what it is; buckets follow
+_TAKEN: Final = b"taken"
+_COUNTED: Final = frozenset({_TAKEN, b"over"})
+_FAILED: Final = [0, b"error"]
 _NONE: Final = -1
 _STEP_UPS: Final[dict[bytes, LedgerAnswer]] = {b"missing": StepUpMissing(), b"old": StepUpTooOld()}
-
-
-class Timed(NamedTuple):
-    """Hold an answer, and Redis' clock at it in milliseconds since the epoch."""
-
-    now: int
-    answer: LedgerAnswer
 
 
 class Call:
@@ -71,6 +70,8 @@ class Call:
         script: what answers it.
         keys: KEYS of the script.
         args: ARGV of the script.
+        counts: how many keys and arguments there are, for the script for many.
+        command: the call of the script for one.
     """
 
     script = TAKE
@@ -79,47 +80,68 @@ class Call:
         """Write the question."""
         self._query = query
         self._charges = charges(query.takes)
+        # Of each take its limit, and its bucket's place in the answer and what it is charged.
+        charged = {each.bucket: (_HEAD + n, each) for n, each in enumerate(self._charges)}
+        self._takes = [(each.limit, *charged[each.bucket]) for each in query.takes]
         self._fields = revocation_fields(query)
-        self.keys = [keys.revocations]
+        names = [keys.revocations]
         method = age = _NONE
         if query.step_up is not None and query.step_up_key is not None:
-            self.keys.append(keys.step_up(query.step_up_key))
+            names.append(keys.step_up(query.step_up_key))
             method = int(query.step_up.method)
             if query.step_up.max_login_age is not None:
                 age = query.step_up.max_login_age * 1000
-        self.keys += (keys.bucket(each.bucket) for each in self._charges)
-        self.args: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000]
-        self.args += (len(self._fields), *(field for field, _ in self._fields))
+        names += (keys.bucket(each.bucket) for each in self._charges)
+        asked: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000]
+        asked += (len(self._fields), *(field for field, _ in self._fields))
         if self._charges:
-            self.args.append(b"".join(map(_charge, self._charges)))
+            asked.append(b"".join(map(_charge, self._charges)))
+        self.keys, self.args = pack(names), pack(asked)
+        self.counts = pack([len(names), len(asked)])
+        self.command = evalsha(self.script.sha, [self.keys], [self.args])
 
-    def read(self, reply: object) -> Timed:
+    def read(self, reply: object) -> LedgerAnswer:
         """Read the script's answer.
 
         Raises:
             Unavailable: where it is not one that the script could give to this question.
         """
-        match reply:
-            case [int(now), b"revoked", int(index)] if 1 <= index <= len(self._fields):
-                return Timed(now, Revoked(self._fields[index - 1][1]))
-            case [int(now), b"missing" | b"old" as what] if self._query.step_up is not None:
-                return Timed(now, _STEP_UPS[what])
-            case [int(now), b"corrupt"]:
+        if not isinstance(reply, list) or len(reply) < _HEAD:
+            raise _odd()
+        now, what = reply[0], reply[1]
+        if not isinstance(now, int) or not isinstance(what, bytes):
+            raise _odd()
+        if what in _COUNTED:
+            if len(reply) != _HEAD + len(self._charges):
+                raise _odd()
+            return self._taken(now, reply) if what == _TAKEN else self._over(now, reply)
+        match reply[1:]:
+            case [b"revoked", int(index)] if 1 <= index <= len(self._fields):
+                return Revoked(self._fields[index - 1][1])
+            case [b"missing" | b"old"] if self._query.step_up is not None:
+                return _STEP_UPS[what]
+            case [b"corrupt"]:
                 raise Corrupt("redis", "a bucket holds what is no count")
-            case [int(now), b"over" | b"taken" as what, *buckets]:
-                return Timed(now, self._quotas(now, buckets, taken=what == b"taken"))
         raise _odd()
 
-    def _quotas(self, now: int, buckets: list[object], *, taken: bool) -> LedgerAnswer:
-        if len(buckets) != len(self._charges):
-            raise _odd()
-        states = {}
-        for each, value in zip(self._charges, buckets, strict=True):
-            state = states[each.bucket] = _state(value, each, now)
-            if taken and not _charged(state, each):
+    def _taken(self, now: int, reply: list[object]) -> Taken:
+        quotas = list[Quota]()
+        for limit, place, charge in self._takes:
+            value = _bucket(reply[place])
+            stored: tuple[int, ...] = _STATE.unpack(value)
+            slot, used = stored[0], sum(stored) - stored[0]
+            if slot != now // limit.slot or stored[1] < charge.cost or used > limit.quota:
                 raise _odd()
-        if taken:
-            return Taken(outcome(states, self._query.takes, 0, now).quotas, Mode.REDIS)
+            # The last byte that is not zero is of the oldest slot in use.
+            oldest = (len(value.rstrip(b"\0")) - _COUNTS - 1) // 4
+            quotas.append(in_use(limit, used, slot, oldest, now))
+        return Taken(tuple(quotas), Mode.REDIS)
+
+    def _over(self, now: int, reply: list[object]) -> OverLimit:
+        states = {
+            each.bucket: _state(value, each, now)
+            for each, value in zip(self._charges, reply[_HEAD:], strict=True)
+        }
         delay = max((wait(states[each.bucket], each, now) for each in self._charges), default=0)
         if delay == 0:
             raise _odd()
@@ -161,8 +183,7 @@ class Calls:
 
     Attributes:
         script: what answers them.
-        keys: KEYS of the script.
-        args: ARGV of the script.
+        command: its call.
     """
 
     script = TAKE_ALL
@@ -170,13 +191,10 @@ class Calls:
     def __init__(self, calls: Sequence[Call]) -> None:
         """Write the questions, one after the other."""
         self._calls = calls
-        self.keys = list[bytes]()
-        self.args = list[bytes | int]()
-        for each in calls:
-            self.keys += each.keys
-            self.args += (len(each.keys), len(each.args), *each.args)
+        args = [part for each in calls for part in (each.counts, each.args)]
+        self.command = evalsha(self.script.sha, [each.keys for each in calls], args)
 
-    def read(self, reply: object) -> list[Timed | Unavailable]:
+    def read(self, reply: object) -> list[LedgerAnswer | Unavailable]:
         """Read the answers, each at its question's place.
 
         Raises:
@@ -187,10 +205,9 @@ class Calls:
         return [_read_one(*each) for each in zip(self._calls, reply, strict=True)]
 
 
-def _read_one(call: Call, reply: object) -> Timed | Unavailable:
-    match reply:
-        case [0, b"error"]:
-            return Unavailable("redis", "the script failed")
+def _read_one(call: Call, reply: object) -> LedgerAnswer | Unavailable:
+    if reply == _FAILED:
+        return Unavailable("redis", "the script failed")
     try:
         return call.read(reply)
     except Corrupt as error:
@@ -201,17 +218,17 @@ def _charge(charge: Charge) -> bytes:
     return _CHARGE.pack(charge.limit.quota, charge.cost, charge.limit.slot)
 
 
-def _state(value: object, charge: Charge, now: int) -> State:
+def _bucket(value: object) -> bytes:
     if not isinstance(value, bytes) or len(value) != _STATE.size:
         raise _odd()
-    slot, *counts = _STATE.unpack(value)
+    return value
+
+
+def _state(value: object, charge: Charge, now: int) -> State:
+    slot, *counts = _STATE.unpack(_bucket(value))
     if slot != now // charge.limit.slot:
         raise _odd()
     return State(slot, tuple(counts))
-
-
-def _charged(state: State, charge: Charge) -> bool:
-    return state.counts[0] >= charge.cost and sum(state.counts) <= charge.limit.quota
 
 
 def _odd() -> Unavailable:

@@ -11,7 +11,7 @@ import sys
 
 from authz.core.ledger import Taken
 from authz.ledger.redis import RedisOptions
-from tests.ledger.queries import connected, query, take
+from tests.ledger.queries import connected, query, take, timed
 
 
 async def main(url: str, deployment: str, *numbers: int) -> None:
@@ -25,7 +25,7 @@ async def main(url: str, deployment: str, *numbers: int) -> None:
         async def caller() -> None:
             nonlocal last, stop
             for _ in range(takes):
-                now, answer = await ledger.timed(asked)
+                now, answer = await timed(ledger, asked)
                 last, stop = max(last, now), stop or now + span
                 if isinstance(answer, Taken):
                     admitted.append(now)

@@ -14,6 +14,7 @@ from authz.ledger.connections import QuickConnection, QuickPool
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import read_revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.script import Call
 from tests.support.valkey import ValkeyServer
 
 PERSON = Person("https://auth.example.com", "ada")
@@ -141,3 +142,10 @@ class Contract:
 def idle(pool: QuickPool) -> int:
     """Return how many connections are open, and in nobody's use."""
     return sum(cast("QuickConnection", each).idle for each in pool._available_connections)
+
+
+async def timed(ledger: RedisLedger, asked: Query) -> tuple[int, LedgerAnswer]:
+    """Answer a query as `take` does, and tell Redis' clock at the answer, in milliseconds."""
+    call = Call(ledger._keys, asked)
+    reply = await ledger._guard(ledger._evaluate, call)
+    return reply[0], call.read(reply)

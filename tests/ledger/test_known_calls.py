@@ -27,8 +27,8 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def said(call: Call) -> tuple[object, ...]:
-    return call.keys, call.args
+def said(call: Call) -> bytes:
+    return call.command
 
 
 def test_the_same_question_is_written_once() -> None:

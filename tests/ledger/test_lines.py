@@ -21,11 +21,14 @@ from redis.exceptions import BusyLoadingError, InvalidResponse, ResponseError
 from redis.exceptions import ConnectionError as NoConnectionError
 
 from authz.core.ledger import Unavailable
+from authz.ledger.commands import command
 from authz.ledger.connections import _MORE as MORE
 from authz.ledger.connections import Line, QuickPool
 from authz.ledger.redis import RedisOptions
 from authz.setup import certificates
 from tests.ledger.queries import connected, idle, query
+
+PING: Final = command("PING")
 
 FOREVER: Final = 30.0  # what no test takes, however busy the machine
 HOLD: Final = b""
@@ -144,7 +147,7 @@ def test_one_connection_serves_call_after_call(way: Way) -> None:
     peer = Peer()
 
     async def scene(pool: QuickPool) -> None:
-        assert [await pool.call("PING") for _ in range(5)] == [1] * 5
+        assert [await pool.send(PING) for _ in range(5)] == [1] * 5
         assert idle(pool) == 1
 
     way.play(peer, scene)
@@ -156,11 +159,11 @@ def test_an_answer_that_nobody_asked_for_costs_the_connection(way: Way) -> None:
     peer = Peer()
 
     async def scene(pool: QuickPool) -> None:
-        assert await pool.call("PING") == 1
+        assert await pool.send(PING) == 1
         peer.say(1, b":99\r\n")
         await until(lambda: idle(pool) == 0)
         await until(lambda: peer.closed == {1})
-        assert await pool.call("PING") == 2
+        assert await pool.send(PING) == 2
 
     way.play(peer, scene)
     assert peer.heard == [1, 2]
@@ -173,8 +176,8 @@ def test_more_than_the_answer_is_none(way: Way, surplus: bytes) -> None:
 
     async def scene(pool: QuickPool) -> None:
         with pytest.raises(InvalidResponse):
-            await pool.call("PING")
-        assert await pool.call("PING") == 2
+            await pool.send(PING)
+        assert await pool.send(PING) == 2
 
     way.play(peer, scene)
     assert peer.heard == [1, 2]
@@ -186,11 +189,11 @@ def test_who_is_gone_before_the_answer_leaves_none_behind(way: Way) -> None:
     peer = Peer(lambda number: HOLD if number == 1 else b":%d\r\n" % number)
 
     async def scene(pool: QuickPool) -> None:
-        gone = asyncio.create_task(pool.call("PING"))
+        gone = asyncio.create_task(pool.send(PING))
         await until(lambda: peer.heard == [1])
         gone.cancel()
         peer.say(1, b":1\r\n")  # on its way when the next one asks
-        assert await pool.call("PING") == 2
+        assert await pool.send(PING) == 2
         assert gone.cancelled()
         await until(lambda: peer.closed == {1})
         assert not pool._in_use_connections
@@ -205,7 +208,7 @@ def test_a_connection_without_its_answer_is_closed_at_once(way: Way) -> None:
     peer = Peer(lambda _: HOLD)
 
     async def scene(pool: QuickPool) -> None:
-        gone = asyncio.create_task(pool.call("PING"))
+        gone = asyncio.create_task(pool.send(PING))
         await until(lambda: peer.heard == [1])
         gone.cancel()
         await until(lambda: peer.closed == {1})
@@ -224,7 +227,7 @@ def test_a_cancellation_in_the_turn_of_the_answer(way: Way) -> None:
     async def scene(pool: QuickPool) -> None:
         for turns in range(6):
             heard = len(peer.heard)
-            task = asyncio.create_task(pool.call("PING"))
+            task = asyncio.create_task(pool.send(PING))
             await until(partial(more, heard))
             number = peer.heard[-1]
             peer.say(number, b":7\r\n")
@@ -235,7 +238,7 @@ def test_a_cancellation_in_the_turn_of_the_answer(way: Way) -> None:
                 assert await task == 7
             assert not pool._in_use_connections
             peer.reply = lambda number: b":%d\r\n" % number
-            assert await pool.call("PING") == peer.heard[-1]
+            assert await pool.send(PING) == peer.heard[-1]
             peer.reply = lambda _: HOLD
 
     way.play(peer, scene)
@@ -258,9 +261,9 @@ def test_half_an_answer_and_then_the_end(way: Way, half: bytes) -> None:
 
     async def scene(pool: QuickPool) -> None:
         with pytest.raises(NoConnectionError):
-            await pool.call("PING")
+            await pool.send(PING)
         assert peer.heard == [1]
-        assert await pool.call("PING") == 2
+        assert await pool.send(PING) == 2
 
     way.play(peer, scene)
     assert peer.heard == [1, 2]
@@ -271,10 +274,10 @@ def test_a_connection_closed_while_nobody_used_it(way: Way) -> None:
     peer = Peer()
 
     async def scene(pool: QuickPool) -> None:
-        assert await pool.call("PING") == 1
+        assert await pool.send(PING) == 1
         peer.writers[0].close()
         await until(lambda: idle(pool) == 0)
-        assert await pool.call("PING") == 2
+        assert await pool.send(PING) == 2
 
     way.play(peer, scene)
     assert peer.heard == [1, 2]
@@ -299,8 +302,8 @@ def test_what_is_no_answer_costs_the_connection(
 
     async def scene(pool: QuickPool) -> None:
         with pytest.raises(error):
-            await pool.call("PING")
-        assert await pool.call("PING") == 2
+            await pool.send(PING)
+        assert await pool.send(PING) == 2
 
     way.play(peer, scene)
 
@@ -312,7 +315,7 @@ def test_a_refused_command_keeps_its_connection(way: Way) -> None:
     async def scene(pool: QuickPool) -> None:
         for _ in range(2):
             with pytest.raises(ResponseError, match="no"):
-                await pool.call("PING")
+                await pool.send(PING)
 
     way.play(peer, scene)
     assert peer.heard == [1, 1]
@@ -325,7 +328,7 @@ def test_more_than_was_asked_for_while_it_was_set_up(way: Way) -> None:
     async def scene(pool: QuickPool) -> None:
         pool.connection_kwargs["password"] = "x"
         with pytest.raises(NoConnectionError):
-            await pool.call("PING")
+            await pool.send(PING)
         assert idle(pool) == 0
 
     way.play(peer, scene)
@@ -338,9 +341,9 @@ def test_all_are_closed_at_the_end(way: Way) -> None:
     peer = Peer()
 
     async def scene(pool: QuickPool) -> None:
-        assert sorted(await asyncio.gather(*(pool.call("PING") for _ in range(3)))) == [1, 2, 3]
+        assert sorted(await asyncio.gather(*(pool.send(PING) for _ in range(3)))) == [1, 2, 3]
         peer.reply = lambda _: HOLD
-        task = asyncio.create_task(pool.call("PING"))
+        task = asyncio.create_task(pool.send(PING))
         await until(lambda: len(peer.heard) == 4)
         await pool.aclose()
         with pytest.raises(NoConnectionError):

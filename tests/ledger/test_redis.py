@@ -579,7 +579,7 @@ def test_a_slip_of_the_driver_is_a_fault(error: Exception) -> None:
 
     async def run() -> None:
         async with connected(RedisOptions("unix:///nowhere")) as ledger:
-            ledger._execute = fail
+            ledger._send = fail
             with pytest.raises(Unavailable) as raised:
                 await ledger.take(query(take()))
             assert raised.value.detail == type(error).__name__
@@ -596,7 +596,7 @@ def test_a_cancellation_is_none_of_it() -> None:
             async def hang(*_: object) -> None:
                 await asyncio.Event().wait()
 
-            ledger._execute = hang
+            ledger._send = hang
             ledger._deadline = Deadline(FOREVER, patient=True)
             task = asyncio.create_task(ledger.take(query()))
             await asyncio.sleep(0)
@@ -729,7 +729,7 @@ def test_no_facts_are_a_fault(server: ValkeyServer, deployment: str) -> None:
                 async def odd(*_: object, answer: object = answer) -> object:
                     return answer
 
-                ledger._execute = odd
+                ledger._send = odd
                 with pytest.raises(Unavailable):
                     await ledger.facts()
                 with pytest.raises(Unavailable):

@@ -31,6 +31,7 @@ from tests.ledger.queries import (
     patient,
     query,
     take,
+    timed,
     without_mode,
 )
 from tests.support.valkey import ValkeyServer, binaries, free_port, valkey
@@ -75,7 +76,7 @@ class Both:
         self.twin = MemoryLedger(lambda: (self.now + 0.5) / 1000)
 
     async def take(self, asked: Query) -> None:
-        self.now, answer = await self.ledger.timed(asked)
+        self.now, answer = await timed(self.ledger, asked)
         assert without_mode(await self.twin.take(asked)) == without_mode(answer)
         await self.compare_states()
 
@@ -400,7 +401,7 @@ def state(*units: int, slot: int = SLOT) -> bytes:
 
 
 def read(reply: object, *takes: Take, need: StepUpNeed | None = None) -> object:
-    return Call(Keys("test"), query(*takes, need=need)).read(reply).answer
+    return Call(Keys("test"), query(*takes, need=need)).read(reply)
 
 
 def test_what_the_script_says_is_read() -> None:
