@@ -112,7 +112,7 @@ _JSON: Final = re.compile(
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=")
 
 
-def read(body: bytes, headers: Mapping[str, str], *, max_body: int) -> Message:
+def read(body: bytes, headers: dict[str, str], *, max_body: int) -> Message:
     """Read the one message of a POST to an MCP server (JSON-RPC 2.0; MCP, Streamable HTTP).
 
     Args:
@@ -163,7 +163,7 @@ def request_id(body: bytes, *, max_body: int = 1 << 20) -> str | int | None:
 # --- the HTTP message ---------------------------------------------------------------------------
 
 
-def _check_framing(body: bytes, headers: Mapping[str, str], max_body: int) -> None:
+def _check_framing(body: bytes, headers: dict[str, str], max_body: int) -> None:
     # Envoy sets it where it buffers bodies (with_request_body), and to "true" for a part of one.
     if headers.get("x-envoy-auth-partial-body", "false") != "false":
         raise Refused(Reason.BODY_MISSING, "Envoy sent a part of the body")
@@ -266,7 +266,7 @@ def _check_name(params: _Members, member: str, longest: int) -> None:
 # --- the headers --------------------------------------------------------------------------------
 
 
-def _version(headers: Mapping[str, str], kind: Kind, meta: _Members) -> str | None:
+def _version(headers: dict[str, str], kind: Kind, meta: _Members) -> str | None:
     version = headers.get("mcp-protocol-version")
     if version is not None and version not in VERSIONS:
         several = "," in version
@@ -287,7 +287,7 @@ def _version(headers: Mapping[str, str], kind: Kind, meta: _Members) -> str | No
 
 
 def _check_mirrors(
-    headers: Mapping[str, str], kind: Kind, method: str, params: _Members, *, required: bool
+    headers: dict[str, str], kind: Kind, method: str, params: _Members, *, required: bool
 ) -> None:
     """Compare Mcp-Method and Mcp-Name with the body, in every era where they were sent.
 

@@ -52,7 +52,7 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> object:
     try:
         text = data.decode().strip(_BLANK)
         # A lone surrogate can only be written as an escape: its bytes are no UTF-8.
-        long = _MANY_DIGITS in data.translate(_DIGITS)
+        long = len(data) > _MAX_NUMBER and _MANY_DIGITS in data.translate(_DIGITS)
         value, end = _DECODERS["\\u" in text, long].raw_decode(text)
     except StrictJsonError:
         raise

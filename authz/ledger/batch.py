@@ -9,7 +9,7 @@ is sent twice.
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from authz.core.ledger import LedgerAnswer, Query, Unavailable
 from authz.ledger.records import Revocation
@@ -47,9 +47,12 @@ class Remote(Protocol):
         ...
 
 
-class _Waiting(NamedTuple):
-    call: Call
-    answer: asyncio.Future[LedgerAnswer]
+class _Waiting:
+    __slots__ = ("answer", "call")
+
+    def __init__(self, call: Call, answer: asyncio.Future[LedgerAnswer]) -> None:
+        self.call: Final = call
+        self.answer: Final = answer
 
 
 class BatchedLedger:

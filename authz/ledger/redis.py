@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
+from authz.core.memo import Memo
 from authz.core.second_factor import Method
 from authz.ledger.commands import command
 from authz.ledger.connections import QuickPool
@@ -94,7 +95,8 @@ class RedisLedger:
     def __init__(self, options: RedisOptions) -> None:
         """Prepare the connections; none is opened before the first query."""
         self._keys = Keys(options.deployment)
-        self._calls = KnownCalls(self._keys)
+        # Mostly it is the very same query; else one of the same values.
+        self._calls = Memo(KnownCalls(self._keys).__call__)
         self._deadline = Deadline(options.timeout, patient=True)
         # redis-py's defaults wait 5 s and send a call up to 11 times, time-outs included, and
         # each of them may have been charged. The one time-out is ours (`Deadline`): redis-py's

@@ -126,10 +126,15 @@ class Check:
             try:
                 request = codec.decode(raw)
                 decision = await self._decide(request, snapshot)
-                answer = _encode(decision, request, await _offered(decision, snapshot))
+                if isinstance(decision, Allow):
+                    if snapshot.offers is not None:
+                        snapshot.offers.admitted(decision)
+                    answer = codec.encode_allow(upstream(decision))
+                else:
+                    answer = _refuse(decision, request, await _offered(decision, snapshot))
             except Refused as refused:
                 decision = Deny(refused.reason, refused.detail)
-                answer = _encode(decision, request)
+                answer = _refuse(decision, request)
             except Exception as error:  # noqa: BLE001 - the last line: whatever happened, nobody is let in
                 decision, answer = self._broken(error)
         self._recorder.decision(decision, request, time.perf_counter() - started)
@@ -213,21 +218,16 @@ def _unavailable(call: Call, dependency: str, detail: str) -> Deny:
     return Deny(FAULTS.get(dependency, Reason.INTERNAL), detail, call.server)
 
 
-async def _offered(decision: Decision, snapshot: Snapshot) -> Offer | None:
-    """Return the step-up that goes with a refusal; of an admitted request take notice."""
-    if snapshot.offers is None:
+async def _offered(deny: Deny, snapshot: Snapshot) -> Offer | None:
+    """Return the step-up that goes with a refusal."""
+    if snapshot.offers is None or deny.step_up is None:
         return None
-    if isinstance(decision, Allow):
-        snapshot.offers.admitted(decision)
-        return None
-    return None if decision.step_up is None else await snapshot.offers.offer(decision)
+    return await snapshot.offers.offer(deny)
 
 
-def _encode(decision: Decision, request: HttpRequest | None, offer: Offer | None = None) -> bytes:
-    if isinstance(decision, Allow):
-        return codec.encode_allow(upstream(decision))
+def _refuse(deny: Deny, request: HttpRequest | None, offer: Offer | None = None) -> bytes:
     request_id = "" if request is None else request.request_id
-    return codec.encode_deny(refusal(decision, _rpc_id(decision, request), request_id, offer))
+    return codec.encode_deny(refusal(deny, _rpc_id(deny, request), request_id, offer))
 
 
 def _rpc_id(deny: Deny, request: HttpRequest | None) -> str | int | None:

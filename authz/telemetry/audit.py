@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final, TextIO
 
 from authz.core.decision import Allow, Decision
+from authz.core.ledger import Mode
 from authz.core.memo import Memo
 from authz.core.principal import Principal
 from authz.core.request import HttpRequest
@@ -33,71 +34,70 @@ _WORD: Final = re.compile(r"[A-Za-z0-9._:/@*+-]+")
 Record = Mapping[str, object]
 
 
+# Names and values; what is empty is not told.
+_Fields = tuple[tuple[str, str], ...]
+
+
 def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
     told: dict[str, object] = {"event": "decision"}
-    for fields in (*_what(decision, request), _who(decision.principal)):
-        told |= {name: value[:_LONGEST] for name, value in fields.items() if value}
+    for fields in (_verdict(decision), _what(decision, request), _who(decision.principal)):
+        told |= {name: value[:_LONGEST] for name, value in fields if value}
     told["ms"] = round(seconds * 1000, 3)
     return told
 
 
 def as_line(decision: Decision, request: HttpRequest | None, seconds: float, now: float) -> str:
-    """Return the JSON of what `describe` returns; of a principal it is made once."""
-    what = "".join([_joined(fields) for fields in _what(decision, request)])
-    who = _joined_who(decision.principal)
-    ms = round(seconds * 1000, 3)
-    return f'{{"time":{round(now, 3)!r},"event":"decision"{what}{who},"ms":{ms!r}}}'
-
-
-def _what(decision: Decision, request: HttpRequest | None) -> list[dict[str, str]]:
-    """Return the fields of a decision that differ from request to request, group by group."""
-    message, server = decision.message, decision.server
-    return [
-        _verdict(decision),
-        {} if request is None else _request(request),
-        {} if server is None else {"server": server.name},
-        {} if message is None else {"mcp_method": message.method, "tool": message.tool or ""},
-    ]
-
-
-def _verdict(decision: Decision) -> dict[str, str]:
+    """Return the JSON of what `describe` returns; what recurs in it is made once."""
     if isinstance(decision, Allow):
-        return {"verdict": "allow", "reason": "allowed", "limiter": decision.mode.value}
-    return {"verdict": "deny", "reason": decision.reason.label, "detail": decision.detail}
+        verdict = _ALLOWED[decision.mode]
+    else:
+        verdict = _joined(_verdict(decision))
+    what, who = _joined(_what(decision, request)), _joined_who(decision.principal)
+    ms = round(seconds * 1000, 3)
+    return f'{{"time":{round(now, 3)!r},"event":"decision"{verdict}{what}{who},"ms":{ms!r}}}'
 
 
-def _request(request: HttpRequest) -> dict[str, str]:
-    return {
-        "request_id": request.request_id,
-        "http_method": request.method,
-        "address": request.address,
-    }
+def _verdict(decision: Decision) -> _Fields:
+    if isinstance(decision, Allow):
+        return _allowed(decision.mode)
+    return ("verdict", "deny"), ("reason", decision.reason.label), ("detail", decision.detail)
 
 
-def _who(principal: Principal | None) -> dict[str, str]:
-    if principal is None:
-        return {}
-    return {
-        "issuer": principal.issuer,
-        "subject": principal.subject or "",
-        "client_id": principal.client_id,
-        **({} if principal.log_in is None else {"grant": principal.log_in.grant}),
-    }
+def _allowed(mode: Mode) -> _Fields:
+    return ("verdict", "allow"), ("reason", "allowed"), ("limiter", mode.value)
 
 
-def _joined(fields: Mapping[str, str]) -> str:
-    """Return fields as members of a JSON object, each behind a comma."""
-    return "".join(
-        [f',"{name}":{_escaped(value[:_LONGEST])}' for name, value in fields.items() if value]
+def _what(decision: Decision, request: HttpRequest | None) -> _Fields:
+    message, server = decision.message, decision.server
+    return (
+        ("request_id", "" if request is None else request.request_id),
+        ("http_method", "" if request is None else request.method),
+        ("address", "" if request is None else request.address),
+        ("server", "" if server is None else server.name),
+        ("mcp_method", "" if message is None else message.method),
+        ("tool", "" if message is None else message.tool or ""),
     )
+
+
+def _who(principal: Principal | None) -> _Fields:
+    if principal is None:
+        return ()
+    return (
+        ("issuer", principal.issuer),
+        ("subject", principal.subject or ""),
+        ("client_id", principal.client_id),
+        ("grant", "" if principal.log_in is None else principal.log_in.grant),
+    )
+
+
+def _joined(fields: _Fields) -> str:
+    """Return fields as members of a JSON object, each behind a comma."""
+    return "".join([f',"{name}":{_escaped(value[:_LONGEST])}' for name, value in fields if value])
 
 
 def _make_joined_who(principal: Principal | None) -> str:
     return _joined(_who(principal))
-
-
-_joined_who: Final = Memo(_make_joined_who)
 
 
 def as_json(record: Record, now: float) -> str:
@@ -109,6 +109,8 @@ def as_json(record: Record, now: float) -> str:
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 # What that encoder makes of a text; like it, it leaves nothing but printable ASCII.
 _escaped: Final = json.encoder.encode_basestring_ascii
+_ALLOWED: Final = {mode: _joined(_allowed(mode)) for mode in Mode}
+_joined_who: Final = Memo(_make_joined_who)
 
 
 def as_colour(record: Record, now: float) -> str:

@@ -53,7 +53,7 @@ def modern(name: str = "look", **more: object) -> tuple[dict[str, Any], dict[str
     return call(name, _meta=meta, **more), headers
 
 
-def judged(body: bytes, headers: Mapping[str, str]) -> Message | None:
+def judged(body: bytes, headers: dict[str, str]) -> Message | None:
     try:
         return read(body, headers, max_body=1 << 16)
     except Refused:

@@ -130,7 +130,7 @@ def request(
         path=path,
         headers=sent,
         body=body,
-        context={"server": "files"} if context is None else context,
+        context={"server": "files"} if context is None else dict(context),
         address=address,
         request_id="2f1f4c5e-0000-4000-8000-000000000001",
     )
