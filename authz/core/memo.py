@@ -8,20 +8,20 @@ numbers do not. Whoever is remembered is held, so that its number is nobody else
 """
 
 from collections.abc import Callable
-from typing import Generic, ParamSpec, TypeVar
+from typing import Generic, TypeVar, TypeVarTuple
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 
-class Memo(Generic[P, T]):
+class Memo(Generic[*Ts, T]):
     """Call a pure function of frozen objects, once for the same ones."""
 
     def __init__(
         self,
-        make: Callable[P, T],
+        make: Callable[[*Ts], T],
         capacity: int = 4096,
-        key: Callable[P, tuple[object, ...]] | None = None,
+        key: Callable[[*Ts], tuple[object, ...]] | None = None,
     ) -> None:
         """Take the function.
 
@@ -33,17 +33,15 @@ class Memo(Generic[P, T]):
         self._make = make
         self._capacity = capacity
         self._key = key
-        self._made: dict[tuple[object, ...], tuple[object, T]] = {}
+        self._made: dict[object, tuple[object, T]] = {}
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what the function returns for these very objects (given by position)."""
-        if kwargs:
-            return self._make(*args, **kwargs)
-        key = tuple(map(id, args)) if self._key is None else self._key(*args, **kwargs)
+    def __call__(self, *args: *Ts) -> T:
+        """Return what the function returns for these very objects."""
+        key = _which(args) if self._key is None else self._key(*args)
         found = self._made.get(key)
         if found is not None:
             return found[1]
-        result = self._make(*args)  # type: ignore[call-arg]  # there are no others
+        result = self._make(*args)
         if len(self._made) >= self._capacity:
             del self._made[next(iter(self._made))]
         self._made[key] = args, result
@@ -52,3 +50,13 @@ class Memo(Generic[P, T]):
     def __len__(self) -> int:
         """Return how many results are held."""
         return len(self._made)
+
+
+def _which(objects: tuple[object, ...]) -> object:
+    """Return by what objects are found: their numbers."""
+    # One and two, which nearly all memos are of, without a list.
+    if len(objects) == 1:
+        return id(objects[0])
+    if len(objects) == 2:  # noqa: PLR2004 - said above
+        return id(objects[0]), id(objects[1])
+    return tuple([id(each) for each in objects])

@@ -160,42 +160,43 @@ class Check:
             return _unavailable(call, fault.dependency, fault.detail)
 
     async def _judge(self, call: Call, snapshot: Snapshot) -> Decision:
-        address = call.request.address
-        principal = snapshot.verifier.cached(call.token)
-        self._recorder.metrics.token_cache.labels("miss" if principal is None else "hit").inc()
-        if principal is None:
-            wait = self._refusals.address_must_wait(address, self._clock())
-            if wait is not None:
-                return _too_many(call, wait)
-            try:
-                principal = await snapshot.verifier.verify(
-                    call.token, opaque=call.server.accepts_opaque
-                )
-            except Refused as refused:
-                self._refusals.bad_token(address, self._clock())
-                return denied(refused, call.server)
-            except Unavailable as fault:
-                # Made-up tokens hold a call each for the whole deadline while the issuer hangs.
-                # For a log-in the ledger is asked only of a token whose signature has verified.
-                if fault.dependency != "redis":
-                    self._refusals.bad_token(address, self._clock())
-                raise
-        wait = self._refusals.principal_must_wait(principal, self._clock())
+        known = snapshot.verifier.cached(call.token)
+        self._recorder.metrics.token_cache.labels("miss" if known is None else "hit").inc()
+        principal = await self._verified(call, snapshot) if known is None else known
+        if isinstance(principal, Deny):
+            return principal
+        now = self._clock()
+        wait = self._refusals.principal_must_wait(principal, now)
         if wait is not None:
             return _too_many(call, wait)
-        decision = await self._authorized(call, principal, snapshot)
+        pending = authorize(call, principal, snapshot.policy, now)
+        if isinstance(pending, Pending) and pending.confirm_since is not None:
+            pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
+        if isinstance(pending, Pending):
+            decision = conclude(pending, await snapshot.ledger.take(pending.query))
+        else:
+            decision = pending
         if isinstance(decision, Deny):
             self._refusals.refused(principal, self._clock())
         return decision
 
-    async def _authorized(self, call: Call, principal: Principal, snapshot: Snapshot) -> Decision:
-        now = self._clock()
-        pending = authorize(call, principal, snapshot.policy, now)
-        if isinstance(pending, Pending) and pending.confirm_since is not None:
-            pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
-        if isinstance(pending, Deny):
-            return pending
-        return conclude(pending, await snapshot.ledger.take(pending.query))
+    async def _verified(self, call: Call, snapshot: Snapshot) -> Principal | Deny:
+        """Return who sent a token that is not known yet."""
+        address = call.request.address
+        wait = self._refusals.address_must_wait(address, self._clock())
+        if wait is not None:
+            return _too_many(call, wait)
+        try:
+            return await snapshot.verifier.verify(call.token, opaque=call.server.accepts_opaque)
+        except Refused as refused:
+            self._refusals.bad_token(address, self._clock())
+            return denied(refused, call.server)
+        except Unavailable as fault:
+            # Made-up tokens hold a call each for the whole deadline while the issuer hangs.
+            # For a log-in the ledger is asked only of a token whose signature has verified.
+            if fault.dependency != "redis":
+                self._refusals.bad_token(address, self._clock())
+            raise
 
 
 async def _confirmed(
