@@ -4,7 +4,7 @@ import asyncio
 import threading
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -84,9 +84,12 @@ def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None
     async def within_patience() -> None:
         # In a thread: the loop's own time-outs go by the clock that jumps.
         over, loop = threading.Event(), asyncio.get_running_loop()
-        patience = loop.run_in_executor(None, over.wait, PATIENCE)
         staging = asyncio.create_task(staged())
-        await asyncio.wait({staging, patience}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {
+            staging,
+            loop.run_in_executor(None, over.wait, PATIENCE),
+        }
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         over.set()
         assert staging.done(), "waited in vain"
         await staging
