@@ -1,7 +1,8 @@
 """What a service in a process of its own is told, and how it answers: the starter's side.
 
 Law: the process is given the time that it was promised to answer what is in flight, and then it
-is ended: nothing is left over of it.
+is ended: nothing is left over of it. One that runs and does not turn its loop any more is told
+from one that is slow, and from one that is starting or ending.
 """
 
 import asyncio
@@ -9,9 +10,10 @@ import signal
 import socket
 from asyncio.subprocess import Process
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, Self
 
-from authz.server.orders import FAILED, RELOAD, STARTED, STOP
+from authz.server.orders import ALIVE, ASK, FAILED, RELOAD, STARTED, STOP
 
 _ORDERS: Final = {signal.SIGTERM: STOP, signal.SIGINT: STOP, signal.SIGHUP: RELOAD}
 # Seconds until a service has to have started, and its process to be gone after its end.
@@ -25,8 +27,30 @@ class NotStarted(Exception):  # noqa: N818 - what happened, and the caller may g
     """Say why a service could not be started."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Say when a service that runs is given up.
+
+    Ten looks of a second: Envoy's health checks have turned from it after two, so that late costs
+    nothing but its share of the work, and early would cost what it holds. One turn of the loop has
+    taken in all that came since the last: thousands of checks at half a millisecond each are a
+    few seconds, and one answer in ten is enough.
+
+    Attributes:
+        every: seconds from one question to the next, and for the answer to it.
+        most: questions in turn without an answer. They are counted, not timed: a machine that was
+            suspended has missed one.
+    """
+
+    every: float = 1.0
+    most: int = 10
+
+
+WATCH: Final = Watch()
+
+
 class Control:
-    """Hold the socket to a service in another process: orders one way, two words the other.
+    """Hold the socket to a service in another process: orders one way, a few words the other.
 
     Attributes:
         theirs: its end, to be inherited by the process.
@@ -36,6 +60,10 @@ class Control:
     def __init__(self) -> None:
         """Make the socket."""
         self.stopping = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._over = asyncio.Event()
+        self._answered = False
+        self._last = b""
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)
 
@@ -47,6 +75,7 @@ class Control:
 
     def close(self) -> None:
         """Close the socket: a process that still runs takes it for our end, and ends."""
+        asyncio.get_running_loop().remove_reader(self._ours)
         self._ours.close()
         self.theirs.close()
 
@@ -65,6 +94,28 @@ class Control:
         await asyncio.gather(ended, word, return_exceptions=True)
         if said != STARTED:
             raise NotStarted(said.removeprefix(FAILED).decode("utf-8", "replace") or "no answer")
+        asyncio.get_running_loop().add_reader(self._ours, self._hear)
+
+    async def hung(self, watch: Watch = WATCH) -> bool:
+        """Return True once it has left too many questions in turn unanswered.
+
+        False as soon as it was told to stop or has said its last: its end has a time of its own.
+        """
+        loop, missed = asyncio.get_running_loop(), 0
+        while missed < watch.most:
+            self._answered, asked = False, loop.time()
+            self.order(ASK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(watch.every):
+                    await self._ending.wait()
+            if self._ending.is_set():
+                return False
+            if self._answered:
+                missed = 0
+            # Who comes late to his own look was held up himself, and judges nobody.
+            elif loop.time() - asked < 2 * watch.every:
+                missed += 1
+        return True
 
     async def failed(self, grace: float) -> bool:
         """Return at the end whether it said that it failed, or had to be given up.
@@ -72,15 +123,11 @@ class Control:
         Args:
             grace: seconds that it has once it is told to stop.
         """
-        word = asyncio.create_task(self._word())
-        stopping = asyncio.create_task(self.stopping.wait())
-        await asyncio.wait({word, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({word}, timeout=grace + _FAREWELL)
-        said = word.result() if word.done() else FAILED
-        for task in (word, stopping):
-            task.cancel()
-        await asyncio.gather(word, stopping, return_exceptions=True)
-        return said.startswith(FAILED)
+        await self._ending.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace + _FAREWELL):
+                await self._over.wait()
+        return not self._over.is_set() or self._last.startswith(FAILED)
 
     def follow_signals(self) -> None:
         """Turn signals into orders from now on."""
@@ -92,6 +139,7 @@ class Control:
         """Give an order; who is gone gets none."""
         if order == STOP:
             self.stopping.set()
+            self._ending.set()
         with suppress(OSError):  # it is gone, which whoever waits is about to see
             self._ours.send(order)
 
@@ -102,6 +150,23 @@ class Control:
             return await asyncio.get_running_loop().sock_recv(self._ours, 4096)
         except OSError:
             return b""
+
+    def _hear(self) -> None:
+        try:
+            said = self._ours.recv(4096)
+        except (BlockingIOError, ConnectionResetError):
+            # A process that ended with our question unread: the kernel tells that first, once, and
+            # then what was said before it.
+            return
+        except OSError:
+            said = b""
+        if said == ALIVE:
+            self._answered = True
+            return
+        asyncio.get_running_loop().remove_reader(self._ours)
+        self._last = said
+        self._over.set()
+        self._ending.set()
 
 
 async def end(process: Process, patience: float = 0) -> int:

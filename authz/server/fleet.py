@@ -1,9 +1,9 @@
 """Several workers and the process above them: it starts, watches, restarts and ends them.
 
-Law: a worker that dies is started again, later and later where it dies again; one that is told to
-end answers first. Of a rolling restart never more than one worker is away, and one that does not
-come up again stops it. A worker started anew has the configuration in force, not the file that
-somebody is writing.
+Law: a worker that dies is started again, later and later where it dies again; one that hangs is
+killed, and then has died. One that is told to end answers first. Of a rolling restart never more
+than one worker is away, and one that does not come up again stops it. A worker started anew has
+the configuration in force, not the file that somebody is writing.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from authz.config.load import Settings, read, text_of
 from authz.config.problems import ConfigErrors
 from authz.server import pyvoy
 from authz.server.compiled import is_compiled
-from authz.server.control import PATIENCE, Control, NotStarted, end
+from authz.server.control import PATIENCE, WATCH, Control, NotStarted, Watch, end
 from authz.server.orders import RELOAD, STOP, Orders
 from authz.server.tally import Slot, Tally
 from authz.telemetry.recorder import Recorder
@@ -32,9 +32,6 @@ _LOOK: Final = 1.0
 # Seconds between two looks whether a worker is ready, and until one has to be.
 _POLL: Final = 0.05
 _READY: Final = 60.0
-# Seconds on top of the grace in which a worker that was told to end has to be gone:
-# `service.drain_notice` is 60 at most.
-_FAREWELL: Final = 65.0 + PATIENCE
 
 Launch = Callable[[Orders, Mapping[str, str]], Awaitable[Process]]
 
@@ -59,17 +56,22 @@ LAUNCH: Final[Mapping[str, Launch]] = {"pyvoy": pyvoy.launch, "grpcio": _launch_
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Say how long a worker that died is waited with; seconds.
+    """Say how long a worker is waited for, and how long one that died is waited with; seconds.
 
     Attributes:
         first: before the first restart; it doubles from restart to restart.
         longest: the most that it doubles to.
         steady: that a worker must have run for earlier deaths to be forgotten.
+        farewell: on top of the grace, in which a worker that was told to end has to be gone:
+            `service.drain_notice` is 60 at most.
+        watch: when a worker that runs is taken to hang.
     """
 
     first: float = 0.25
     longest: float = 30.0
     steady: float = 60.0
+    farewell: float = 65.0 + PATIENCE
+    watch: Watch = WATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +137,11 @@ class Worker:
             control.order(STOP)
 
     async def keep(self, launch: Launch, pace: Pace) -> None:
-        """Start it again whenever it ends, until `stop`."""
+        """Start it again whenever it ends or hangs, until `stop`."""
         pause = pace.first
         while self._process is not None:
             began = time.monotonic()
-            code = await self._over()
+            code = await self._over(pace)
             if self._stopping:
                 return
             if self._renewed:
@@ -149,7 +151,8 @@ class Worker:
                 self._recorder.metrics.worker_restarts.inc()
                 steady = time.monotonic() - began >= pace.steady
                 pause = pace.first if steady else min(max(pause * 2, pace.first), pace.longest)
-                self._say("worker_ended", status=code, pause=pause)
+                if code is not None:
+                    self._say("worker_ended", status=code, pause=pause)
             while not await self._started_again(launch, pause):
                 pause = min(max(pause * 2, pace.first), pace.longest)
 
@@ -164,23 +167,27 @@ class Worker:
             return False
         return True
 
-    async def _over(self) -> int:
-        """Return the exit status of the process, once it has ended."""
+    async def _over(self, pace: Pace) -> int | None:
+        """Return the exit status of the process, once it has ended; None where it had hung."""
         assert self._process is not None
         assert self._control is not None
         ended = asyncio.ensure_future(self._process.wait())
-        stopping = asyncio.ensure_future(self._control.stopping.wait())
-        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        # Told to end, it has its time and no more.
-        code = await end(self._process, self._orders.grace + _FAREWELL)
+        watching = asyncio.ensure_future(self._control.hung(pace.watch))
+        await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
+        hung = not ended.done() and watching.result()
+        watching.cancel()
+        if hung:
+            # Said before: what waits for a disk that is away does not even die of a SIGKILL.
+            self._say("worker_hung", unanswered=pace.watch.most)
+        # Told to end, it has its time and no more. On pyvoy the process is the Envoy too.
+        code = await end(self._process, 0 if hung else self._orders.grace + pace.farewell)
         await ended
         self._control.close()
         # The pages wait for nobody: what was left behind is read in a thread.
         await asyncio.to_thread(self.slot.end, Path(self._orders.farewell))
         self._process = self._control = None
         self._gone.set()
-        return code
+        return None if hung else code
 
     def order(self, order: bytes) -> None:
         """Give it an order, where it runs."""
@@ -244,7 +251,7 @@ class Fleet:
             text: its very text.
             env: the environment.
             recorder: where events go, and what this process counts.
-            pace: how long a worker that died is waited with.
+            pace: how long workers are waited for and with.
         """
         self._plan = plan
         self._workers_wanted = settings.config.service.workers

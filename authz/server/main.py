@@ -83,7 +83,7 @@ def _alone(
     """
     if wanted != "grpcio":
         try:
-            return asyncio.run(pyvoy.run(inner, env))
+            return asyncio.run(pyvoy.run(inner, env, recorder))
         except NotStarted as error:
             if wanted == "pyvoy":
                 raise OSError(f"the service did not start on pyvoy: {error}") from error

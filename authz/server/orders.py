@@ -27,8 +27,11 @@ from authz.telemetry.recorder import Recorder
 # What the starter says, one byte each.
 STOP: Final = b"T"
 RELOAD: Final = b"H"
-# What it is told: that Check is answered, or that this process has failed, and why.
+ASK: Final = b"?"
+# What it is told: that Check is answered, that the loop turns (to each question), or that this
+# process has failed, and why.
 STARTED: Final = b"S"
+ALIVE: Final = b"A"
 FAILED: Final = b"F"
 
 _VARIABLE: Final = "AUTHZ_INSIDE"
@@ -139,6 +142,9 @@ class Ordered:
             service.stop()
         elif RELOAD in said:
             service.hang_up()
+        elif ASK in said:
+            # From the loop that decides. The pages' thread would answer beside one that hangs.
+            self.tell(ALIVE)
 
     def tell(self, what: bytes, error: BaseException | None = None) -> None:
         """Tell the starter; where it is gone, nobody."""

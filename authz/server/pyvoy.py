@@ -1,7 +1,8 @@
 """The pyvoy transport from outside: run the service within an Envoy of its own, and mind it.
 
 Law: signals never reach that Envoy, which would cut what is in flight; they become orders to the
-service inside, which answers first. Its admin pages are a socket that nobody else can open.
+service inside, which answers first. Its admin pages are a socket that nobody else can open. A
+service that hangs is ended with its Envoy, for whoever keeps this process to start it again.
 """
 
 import asyncio
@@ -15,10 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from authz.server.control import PATIENCE, Control, NotStarted, end
+from authz.server.control import PATIENCE, WATCH, Control, NotStarted, Watch, end
 from authz.server.inside import DRAIN
 from authz.server.orders import Orders
 from authz.server.status import Place
+from authz.telemetry.recorder import Recorder
 
 _APPLICATION: Final = "authz.server.pyvoy_app:application"
 _ARGUMENTS: Final = (
@@ -44,8 +46,16 @@ class Inner:
     grace: float
 
 
-async def run(inner: Inner, env: Mapping[str, str]) -> int:
+async def run(
+    inner: Inner, env: Mapping[str, str], recorder: Recorder, watch: Watch = WATCH
+) -> int:
     """Run the service until it has ended, and return 0 where that was in order.
+
+    Args:
+        inner: the service.
+        env: the environment.
+        recorder: where this process' own events go.
+        watch: when the service is taken to hang.
 
     Raises:
         NotStarted: where it never answered; nothing is left of it then.
@@ -64,6 +74,9 @@ async def run(inner: Inner, env: Mapping[str, str]) -> int:
         process = await launch(orders, env)
         try:
             await control.started(process)
+            if await control.hung(watch):
+                recorder.event("worker_hung", unanswered=watch.most)
+                return 1
             failed = await control.failed(inner.grace)
             code = await end(process, PATIENCE)
         except NotStarted:

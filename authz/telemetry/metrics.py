@@ -120,7 +120,7 @@ class Metrics:
         )
         self.worker_restarts: Final = Counter(
             "authz_worker_restarts_total",
-            "Workers that ended by themselves and were started again.",
+            "Workers that ended by themselves, or hung and were killed, and were started again.",
             registry=self.registry,
         )
         self.key_age: Final = Gauge(

@@ -7,9 +7,9 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +19,7 @@ from authz.core.principal import Person
 from authz.ledger import entries
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
+from tests.support import hasty
 from tests.support.service import Issuer, Service, running_issuer, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
@@ -38,6 +39,22 @@ servers:
     limits: [{{per: user, rate: {rate}}}]
 """
 ENV = {"PATH": os.environ["PATH"]}
+# A worker's interpreter reads it first: at a reload the loop of worker 0 waits, for ever, while its
+# other threads go on. Once: what is started in its place reloads like others.
+DEADLOCK = """\
+import json, os, pathlib, threading
+from authz.server.service import Service
+
+hang_up, once = Service.hang_up, pathlib.Path(__file__).with_name("once")
+
+def wait(self):
+    if json.loads(os.environ["AUTHZ_INSIDE"])["worker"] == 0 and once.exists():
+        once.unlink()
+        threading.Event().wait()
+    hang_up(self)
+
+Service.hang_up = wait
+"""
 ALLOWED = 'authz_decisions_total{reason="allowed",server="files"}'
 Run = Callable[..., AbstractContextManager[Service]]
 
@@ -66,7 +83,11 @@ def redis() -> Iterator[ValkeyServer]:
 def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
     @contextmanager
     def running(
-        workers: int = 2, rate: str = "1000000/minute", mode: str = "local"
+        workers: int = 2,
+        rate: str = "1000000/minute",
+        mode: str = "local",
+        env: Mapping[str, str] = ENV,
+        program: Sequence[str] = ("-m", "authz"),
     ) -> Iterator[Service]:
         redis.command("FLUSHALL")
         config = CONFIG.format(
@@ -79,7 +100,7 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
         )
         with (
             TemporaryDirectory(prefix="f") as folder,
-            running_service(Path(folder), config, ENV, workers) as one,
+            running_service(Path(folder), config, env, workers, program) as one,
         ):
             wait_all_ready(one, workers)
             yield one
@@ -132,6 +153,28 @@ def victim(service: Service, worker: int = 0) -> int:
         if json.loads(said.partition(b"=")[2])["worker"] == worker:
             return pid
     raise AssertionError(f"worker {worker} does not run")
+
+
+def session(leader: int) -> list[int]:
+    """Return what is left of a worker and all that it started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
+            if state != "Z" and int(of) == leader:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def refuses(service: Service, worker: int) -> bool:
+    return not service.check(asking(), worker=worker).allowed
+
+
+def told(service: Service, **fields: object) -> None:
+    """Look that one line tells of one worker that hung, and none of one that died besides."""
+    (line,) = service.events("worker_hung")
+    assert {name: line[name] for name in fields} == fields
+    assert service.events("worker_ended") == []
 
 
 def test_a_limit_is_one_for_all_workers(run: Run) -> None:
@@ -235,6 +278,89 @@ def test_a_killed_worker_is_started_again_and_its_counts_stay(run: Run) -> None:
         assert count(service) == 6
         assert count(service, "authz_worker_restarts_total") == 1
         assert count(service, "authz_check_duration_seconds_count") == 6
+
+
+@pytest.mark.attack("worker-killed")
+def test_a_worker_that_is_stopped_is_replaced(run: Run) -> None:
+    """It is killed after so many looks, said once, counted once; the other answers all along."""
+    with run(program=hasty.PROGRAM) as service:
+        stopped = victim(service)
+
+        os.kill(stopped, signal.SIGSTOP)
+        until(lambda: refuses(service, 1) or bool(service.events("worker_hung")), "the line")
+        wait_all_ready(service, 2)
+
+        assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
+        told(service, worker=0, unanswered=hasty.WATCH.most)
+        assert count(service, "authz_worker_restarts_total") == 1
+        assert session(stopped) == []
+        assert len(children(service)) == 2
+
+
+@pytest.mark.attack("worker-killed")
+def test_a_loop_that_waits_for_ever_is_replaced(run: Run, tmp_path: Path) -> None:
+    """Its pages, which have a thread of their own, say that it is well; it decides nothing."""
+    (tmp_path / "sitecustomize.py").write_text(DEADLOCK)
+    (tmp_path / "once").touch()
+    env = {**ENV, "PYTHONPATH": str(tmp_path)}
+    with run(env=env, program=hasty.PROGRAM) as service:
+        hanging = victim(service)
+
+        service.signal(signal.SIGHUP)
+        until(lambda: not (tmp_path / "once").exists(), "the deadlock")
+        assert states(service) == {"0": True, "1": True}
+        service.wait_for("worker_hung")
+        until(lambda: not session(hanging), "its end")
+        wait_all_ready(service, 2)
+
+        assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
+        told(service, worker=0, unanswered=hasty.WATCH.most)
+        assert count(service, "authz_worker_restarts_total") == 1
+
+
+def test_a_worker_that_is_slow_stays(run: Run) -> None:
+    """Stopped again and again, longer in all than one that hangs may be: it answers in between."""
+    with run(program=hasty.PROGRAM) as service:
+        slow = victim(service)
+
+        for _ in range(4):
+            os.kill(slow, signal.SIGSTOP)
+            # The page waits for a worker that does not answer, a second.
+            assert states(service) == {"0": False, "1": True}
+            os.kill(slow, signal.SIGCONT)
+            assert service.check(asking(), 30).allowed
+
+        assert victim(service) == slow
+        assert count(service, "authz_worker_restarts_total") == 0
+        assert service.events("worker_hung") == []
+
+
+def test_a_worker_that_is_stopped_keeps_no_one_from_ending(run: Run) -> None:
+    """Told to end, it has the time that others have, longer than the watch, and is killed then."""
+    with run(program=hasty.PROGRAM) as service:
+        pids = children(service)
+        os.kill(victim(service), signal.SIGSTOP)
+
+        service.signal(signal.SIGTERM)
+
+        assert service.process.wait(20) == 0
+        assert not [pid for pid in pids if session(pid)]
+        assert service.events("worker_hung") == []
+
+
+def test_a_worker_that_is_stopped_does_not_end_a_rolling_restart(run: Run) -> None:
+    """As at the end: it has its time, and is no worker that hangs."""
+    with run(program=hasty.PROGRAM) as service:
+        before = children(service)
+        os.kill(victim(service), signal.SIGSTOP)
+
+        service.signal(signal.SIGUSR2)
+        service.wait_for("rolling_restart_done")
+
+        assert set(children(service)).isdisjoint(before)
+        assert not [pid for pid in before if session(pid)]
+        assert service.events("worker_hung") == []
+        assert count(service, "authz_worker_restarts_total") == 0
 
 
 def test_a_rolling_restart_changes_every_process_and_loses_no_count(run: Run) -> None:

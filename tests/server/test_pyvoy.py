@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from authz.server.pyvoy import configured
+from tests.support import hasty
 from tests.support.compiled import IS_COMPILED
 from tests.support.service import Service, running_service, until
 
@@ -120,6 +121,22 @@ def test_with_the_inside_gone_the_starter_fails(service: Service) -> None:
     os.kill(inner(service), signal.SIGKILL)
 
     assert service.process.wait(20) == 1
+
+
+@pytest.mark.attack("worker-killed")
+def test_with_the_inside_hanging_the_starter_fails(tmp_path: Path) -> None:
+    """One that does not answer any more is killed, said once, and a failure like one that died."""
+    pytest.importorskip("pyvoy")
+    config = CONFIG.format(transport="pyvoy")
+    with running_service(tmp_path, config, ENV, program=hasty.PROGRAM) as service:
+        pid = inner(service)
+
+        os.kill(pid, signal.SIGSTOP)
+
+        assert service.process.wait(20) == 1
+        assert not Path(f"/proc/{pid}/exe").exists()
+    (line,) = service.events("worker_hung")
+    assert line["unanswered"] == hasty.WATCH.most
 
 
 def test_signals_at_the_terminal_do_not_reach_envoy(service: Service) -> None:

@@ -158,7 +158,11 @@ class Service:
 
 @contextmanager
 def running_service(
-    folder: Path, config: str, env: Mapping[str, str], workers: int = 1
+    folder: Path,
+    config: str,
+    env: Mapping[str, str],
+    workers: int = 1,
+    program: Sequence[str] = ("-m", "authz"),
 ) -> Iterator[Service]:
     """Run the service as long as the block does; what it wrote to stderr must be nothing.
 
@@ -167,11 +171,12 @@ def running_service(
         config: the text of authz.yaml.
         env: its environment.
         workers: what the text says of them.
+        program: what Python runs, in place of authz.
     """
     path = folder / "authz.yaml"
     path.write_text(config)
     socket = folder / "check.sock"
-    command = [sys.executable, "-m", "authz", "serve", "-c", str(path)]
+    command = [sys.executable, *program, "serve", "-c", str(path)]
     command += ["--check", f"unix:{socket}", "--status", "127.0.0.1:0"]
     errors = (folder / "stderr").open("w")
     process = subprocess.Popen(

@@ -1,0 +1,182 @@
+"""The starter's side of the socket: who hangs, who is slow, and whose end has its own time."""
+
+import asyncio
+import threading
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+from authz.server.control import Control, Watch
+from authz.server.orders import ALIVE, ASK, FAILED, STARTED, STOP
+
+PATIENCE = 10.0
+# Nobody waits for it: the clock is the test's.
+WATCH = Watch(every=1000.0, most=3)
+LOOK = WATCH.every
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """A loop whose clock goes on as it is told."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+class Running:
+    """A process that does not end by itself."""
+
+    async def wait(self) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+
+class Peer:
+    """The service's end of the socket, and the time that passes for its starter."""
+
+    def __init__(self, control: Control, clock: Clock) -> None:
+        self.control = control
+        self._clock = clock
+        self._socket = control.theirs.dup()
+        self._socket.setblocking(False)
+
+    async def asked(self) -> None:
+        assert await self._clock.sock_recv(self._socket, 64) == ASK
+
+    async def has_unread(self) -> None:
+        """Return when there is a question, and leave it there."""
+        there = asyncio.Event()
+        self._clock.add_reader(self._socket, there.set)
+        await there.wait()
+        self._clock.remove_reader(self._socket)
+
+    def say(self, word: bytes) -> None:
+        self._socket.send(word)
+
+    def pass_time(self, seconds: float) -> None:
+        self._clock.ahead += seconds
+
+    async def miss(self, looks: int, seconds: float = LOOK) -> None:
+        """Leave questions without an answer."""
+        for _ in range(looks):
+            await self.asked()
+            self.pass_time(seconds)
+
+    def leave(self) -> None:
+        self._socket.close()
+
+
+def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None:
+    """Play a scene with a service that has started and is watched."""
+
+    async def staged() -> None:
+        with Control() as control:
+            peer = Peer(control, cast("Clock", asyncio.get_running_loop()))
+            peer.say(STARTED)
+            await control.started(cast("Process", Running()))
+            watching = asyncio.create_task(control.hung(WATCH))
+            await scene(peer, watching)
+            peer.leave()
+
+    async def within_patience() -> None:
+        # In a thread: the loop's own time-outs go by the clock that jumps.
+        over, loop = threading.Event(), asyncio.get_running_loop()
+        staging = asyncio.create_task(staged())
+        both: set[asyncio.Future[Any]] = {
+            staging,
+            loop.run_in_executor(None, over.wait, PATIENCE),
+        }
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        over.set()
+        assert staging.done(), "waited in vain"
+        await staging
+
+    with asyncio.Runner(loop_factory=Clock) as runner:
+        runner.run(within_patience())
+
+
+@pytest.mark.attack("worker-killed")
+def test_who_answers_nothing_hangs() -> None:
+    """So many questions in turn without an answer, and no fewer."""
+
+    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+        await peer.miss(WATCH.most - 1)
+        await peer.asked()
+        assert not watching.done()
+
+        peer.pass_time(LOOK)
+
+        assert await watching
+
+    play(scene)
+
+
+def test_who_is_slow_does_not_hang() -> None:
+    """One answer in time is enough, however many were missed before and after."""
+
+    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+        for _ in range(5):
+            await peer.miss(WATCH.most - 1)
+            await peer.asked()
+            peer.say(ALIVE)
+            peer.pass_time(LOOK)
+        await peer.asked()
+
+        assert not watching.done()
+        peer.control.order(STOP)
+        assert not await watching
+
+    play(scene)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_starter_that_stood_still_judges_nobody(answered: bool) -> None:
+    """Its clock jumped: an answer that is there counts, and without one nothing was missed."""
+
+    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+        for _ in range(WATCH.most + 1):
+            await peer.asked()
+            if answered:
+                peer.say(ALIVE)
+            peer.pass_time(100 * LOOK)
+        await peer.asked()
+
+        assert not watching.done()
+        peer.control.order(STOP)
+        assert not await watching
+
+    play(scene)
+
+
+def test_who_was_told_to_stop_does_not_hang() -> None:
+    """The end has a time of its own, whatever was missed before."""
+
+    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+        await peer.miss(WATCH.most - 1)
+        await peer.asked()
+
+        peer.control.order(STOP)
+
+        assert not await watching
+
+    play(scene)
+
+
+@pytest.mark.parametrize("word", [FAILED + b"why", b""], ids=["failed", "closed"])
+def test_who_said_its_last_does_not_hang(word: bytes) -> None:
+    """It ends; whether it failed is told though it left a question unread."""
+
+    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+        await peer.miss(1)
+        await peer.has_unread()
+        if word:
+            peer.say(word)
+        peer.leave()
+
+        assert not await watching
+        assert await peer.control.failed(0) == bool(word)
+
+    play(scene)

@@ -1,0 +1,58 @@
+"""`authz serve` under a process that waits for nobody long, as a program.
+
+    python -P tests/support/hasty.py serve -c authz.yaml --check unix:/path --status 127.0.0.1:0
+
+Several workers, or one on pyvoy. What takes ten seconds and more in the product takes three here.
+"""
+
+import asyncio
+import os
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+from authz.config.load import read, text_of
+from authz.config.scalars import Unix
+from authz.config.workers import places
+from authz.server import pyvoy
+from authz.server.control import Watch
+from authz.server.fleet import Fleet, Pace, Plan
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+
+# -P: the files beside this one must not stand in for modules of pyvoy.
+PROGRAM = ("-P", __file__)
+WATCH = Watch(every=0.1, most=30)
+GRACE = 1.0
+# With the grace more than the watch: that it ends no drain would not show otherwise.
+PACE = Pace(first=0.05, farewell=3.0, watch=WATCH)
+
+
+def main() -> int:
+    parser = ArgumentParser()
+    parser.add_argument("serve")
+    parser.add_argument("-c", dest="config", type=Path)
+    parser.add_argument("--check")
+    parser.add_argument("--status")
+    asked = parser.parse_args()
+    host, _, port = asked.status.rpartition(":")
+    text = text_of(asked.config)
+    settings = read(text, str(asked.config), os.environ)
+    service = settings.config.service
+    checks = [str(at) for at in places(Unix(asked.check.removeprefix("unix:")), service.workers)]
+    recorder = Recorder(Metrics(), Log("json"))
+
+    async def run() -> int:
+        status = (host, int(port))
+        if len(checks) == 1:
+            inner = pyvoy.Inner(asked.config, checks[0], status, GRACE)
+            return await pyvoy.run(inner, os.environ, recorder, WATCH)
+        plan = Plan(asked.config, checks, status, GRACE, service.transport)
+        return await Fleet(plan, settings, text, os.environ, recorder, pace=PACE).run()
+
+    return asyncio.run(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
