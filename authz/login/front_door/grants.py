@@ -21,6 +21,8 @@ from authz.login.front_door.grant import Grant, decode, encode
 
 MOST: Final = 100
 _LEEWAY: Final = 60  # seconds: the most that `issuer.leeway` can be
+# Ends that wait to be told at Authelia; what is more is not told, and is ended here all the same.
+_MOST_UNTOLD: Final = 10_000
 _TRIES: Final = 3
 _KIND: Final = "grants"
 
@@ -189,6 +191,8 @@ class Grants:
     async def end(self, subject: str, grant_id: str, why: str) -> Grant | None:
         """End a grant: revoked for all workers, its record gone; return it, if there was one.
 
+        Authelia is told of it afterwards (`untold`).
+
         Raises:
             Unavailable: where Redis did not confirm it.
         """
@@ -204,10 +208,12 @@ class Grants:
         raw = await scripts.run(
             self._command,
             scripts.END,
-            (key, self._keys.revocations),
+            (key, self._keys.revocations, untold_key(self._keys)),
             grant_id,
             field,
             revocation.encode(),
+            _MOST_UNTOLD,
+            self._kept,
         )
         held = _held(raw)
         if held is None:
@@ -272,6 +278,11 @@ class Grants:
 
     def _lives(self, grant: Grant) -> bool:
         return self._clock() < grant.created_at + self._max_age
+
+
+def untold_key(keys: Keys) -> bytes:
+    """Return where ended grants wait to be told at Authelia (`untold`): a hash, by grant."""
+    return keys.page("untold", "all")
 
 
 def _held(raw: Any) -> Held | None:
