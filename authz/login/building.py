@@ -141,6 +141,7 @@ class Built:
         self._untold = Untold(
             command,
             keys,
+            issuer.url,
             sealer=sealer,
             upstream=self._upstream,
             tell=self._tell,

@@ -11,7 +11,7 @@ from authz.core.principal import Person
 from authz.ledger.keys import Keys as Names
 from authz.ledger.keys import grant_field
 from authz.login.front_door.blocks import Block
-from authz.login.front_door.grants import Grants
+from authz.login.front_door.grants import Grants, untold_key
 from authz.login.front_door.grants_of import OwnGrantsOf
 from authz.login.front_door.known import block
 from authz.login.front_door.refresh_tokens import open_refresh
@@ -50,6 +50,7 @@ def untold(found: Stage, clock: Callable[[], float] = lambda: 0.0) -> Untold:
     return Untold(
         found.ledger.command,
         names,
+        ISSUER,
         sealer=means.sealer,
         upstream=means.upstream,
         tell=means.tell,
@@ -173,12 +174,25 @@ def test_what_does_not_open_is_dropped(play: Play) -> None:
     """A sealing key that was taken away, or anything else that stands there."""
 
     async def scene(found: Stage) -> None:
-        key = Names(found.deployment).page("untold", "all")
+        key = untold_key(Names(found.deployment), ISSUER)
         found.valkey.command("HSET", key, "g1", "not sealed", "g2", b"\xff")
         await untold(found).tell_all()
         assert sorted(said(found)) == [("lost", "g1"), ("lost", "g2")]
         assert found.keys("untold") == []
         assert found.upstream.calls("revocation") == []
+
+    play(scene)
+
+
+def test_another_issuer_is_told_nothing(play: Play) -> None:
+    """Where authz.yaml names another one meanwhile, the first one's tokens are not shown to it."""
+
+    async def scene(found: Stage) -> None:
+        grant, _ = await logged_in(found)
+        await by_the_person(found, grant)
+        (key,) = found.keys("untold")
+        assert key.encode() == untold_key(Names(found.deployment), ISSUER)
+        assert key.encode() != untold_key(Names(found.deployment), "https://other.example.test")
 
     play(scene)
 

@@ -208,7 +208,7 @@ class Grants:
         raw = await scripts.run(
             self._command,
             scripts.END,
-            (key, self._keys.revocations, untold_key(self._keys)),
+            (key, self._keys.revocations, untold_key(self._keys, self._issuer)),
             grant_id,
             field,
             revocation.encode(),
@@ -280,9 +280,12 @@ class Grants:
         return self._clock() < grant.created_at + self._max_age
 
 
-def untold_key(keys: Keys) -> bytes:
-    """Return where ended grants wait to be told at Authelia (`untold`): a hash, by grant."""
-    return keys.page("untold", "all")
+def untold_key(keys: Keys, issuer: str) -> bytes:
+    """Return where ended grants wait to be told at their issuer (`untold`): a hash, by grant.
+
+    Each issuer has its own: what one has given is shown to no other.
+    """
+    return keys.page("untold", digest(issuer))
 
 
 def _held(raw: Any) -> Held | None:

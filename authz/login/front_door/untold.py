@@ -40,15 +40,16 @@ class Untold:
         self,
         command: Command,
         keys: Keys,
+        issuer: str,
         *,
         sealer: Sealer,
         upstream: ports.Upstream,
         tell: ports.Tell,
         clock: Callable[[], float],
     ) -> None:
-        """Take Redis and names, what opens, who is told, the log, and seconds that pass."""
+        """Take Redis and names, who is told, what opens, the log, and seconds that pass."""
         self._command = command
-        self._key = untold_key(keys)
+        self._key = untold_key(keys, issuer)
         self._sealer = sealer
         self._upstream = upstream
         self._tell = tell
