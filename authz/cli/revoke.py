@@ -192,6 +192,11 @@ def _survives(entry: Entry, asked: Asked) -> Iterator[str]:
             "When it is lifted, what was issued until then stays refused and step-ups made until"
             " then stay void; but a refresh token at Authelia gives new tokens again."
         )
+    if config.front_door is not None and entry.what != "token":
+        yield (
+            "A log-in at the front door ends when its client comes to refresh, at Authelia too;"
+            " `authz clients block` ends all of a client's at once."
+        )
     yield (
         "Refresh tokens end at Authelia, where their client logs out of them (RFC 7009); Authelia"
         " has no command for it: its database has them in oauth2_refresh_token_session, by subject"

@@ -27,7 +27,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from authz.server.main import AddressError, serve  # noqa: PLC0415 - quick otherwise
+    from authz.config.addresses import AddressError  # noqa: PLC0415 - quick otherwise
+    from authz.server.main import serve  # noqa: PLC0415 - as above
 
     try:
         return serve(arguments.config, os.environ, arguments.check, arguments.status)

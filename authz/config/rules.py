@@ -17,7 +17,7 @@ from authz.config.fields import (
     Section,
     field,
 )
-from authz.config.scalars import Rate, duration
+from authz.config.scalars import Rate, Unix, duration
 from authz.core.policy import LEGACY, MODERN
 
 Login = Literal["direct", "front_door"]
@@ -107,7 +107,14 @@ class Tool(Section):
 class Server(Section):
     """One MCP server and its rules."""
 
-    upstream: Annotated[str, urls.UPSTREAM] = field("Where Envoy finds it.")
+    upstream: Annotated[str, urls.UPSTREAM] = field(
+        "Where Envoy finds it; its host is the Host, and its path the path, that the server sees."
+    )
+    socket: Annotated[Unix, scalars.UPSTREAM_SOCKET] | None = field(
+        "The Unix socket that Envoy connects to, in place of the host and port of `upstream`. "
+        "Envoy's user must be able to write to it.",
+        None,
+    )
     resource: Annotated[str, urls.RESOURCE] | None = field(
         "Its public URL, which is the audience of its tokens; left out: `gateway.url`, a slash "
         "and its name.",

@@ -237,7 +237,7 @@ class Tcp:
 
 @dataclass(frozen=True, slots=True)
 class Unix:
-    """Name a Unix socket to listen on."""
+    """Name a Unix socket, to listen on or to connect to."""
 
     path: str
 
@@ -285,4 +285,36 @@ SOCKET: Final = Notation(
     "unix:/run/authz/check.sock",
     _tcp_or_unix,
     _explain_listen,
+)
+
+# --- sockets of others -----------------------------------------------------------------------
+
+_LONGEST_SOCKET: Final = 107
+
+
+def _explain_socket(text: str) -> None:
+    """Answer the spellings that other programs take, and say what the system would not."""
+    bare = re.sub(r"^unix:(?://(?=/))?", "", text)
+    if bare.startswith("@"):
+        # It has no owner and no mode: whoever is there first answers, with the callers' names.
+        raise WrongValueError(
+            f"{shown(text)} is an abstract socket, which any process may listen on",
+            "write the path of a socket in a folder of its server's",
+        )
+    if bare != text and bare.startswith("/"):
+        raise WrongValueError(f"{shown(text)} is not a path alone", f"write {bare}")
+    if text.startswith("/") and len(text) > _LONGEST_SOCKET:
+        raise WrongValueError(
+            f"{shown(text)} is too long for a Unix socket",
+            f"write a path of {_LONGEST_SOCKET} characters at most; it has {len(text)}",
+        )
+
+
+UPSTREAM_SOCKET: Final = Notation(
+    "the absolute path of a Unix socket",
+    # sockaddr_un.sun_path, as above; a slash at the end is a folder.
+    r"/[\x21-\x7e]{0,105}[\x21-\x2e\x30-\x7e]",
+    "/run/files/mcp.sock",
+    Unix,
+    _explain_socket,
 )

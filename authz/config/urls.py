@@ -8,7 +8,7 @@ What is refused is answered with the spelling that would be accepted, where ther
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -177,7 +177,20 @@ GATEWAY: Final = UrlShape(
 RESOURCE: Final = UrlShape(
     "a resource's URL", ("https",), PathShape.REQUIRED, "https://mcp.example.com/files"
 ).notation()
-UPSTREAM: Final = UrlShape("a URL", _HTTP, PathShape.SLASH, "http://files:8000/mcp").notation()
+_UPSTREAM: Final = UrlShape("a URL", _HTTP, PathShape.SLASH, "http://files:8000/mcp")
+
+
+def _explain_upstream(text: str) -> None:
+    """Say how a Unix socket is written: a path alone leaves open what the server is asked for."""
+    if text.startswith("unix:"):
+        raise WrongValueError(
+            f"{quoted(text)} has no Host and no path for the server to be asked by",
+            "write for example http://localhost:8000/mcp, and the socket's path as socket",
+        )
+    _UPSTREAM.explain(text)
+
+
+UPSTREAM: Final = replace(_UPSTREAM.notation(), explain=_explain_upstream)
 ORIGIN: Final = UrlShape(
     "a web origin", _HTTP, PathShape.NONE, "https://inspector.example.com"
 ).notation()

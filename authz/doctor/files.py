@@ -26,6 +26,12 @@ def examine(settings: Settings, path: Path, admin: Path) -> Iterator[Finding]:
         yield problem(PART, "writable", words, f"chmod o-w {path}")
     check = settings.config.service.check
     sockets = [("service.check", Path(check.path))] if isinstance(check, Unix) else []
+    servers = settings.config.servers.items()
+    sockets += [
+        (f"servers.{name}.socket", Path(server.socket.path))
+        for name, server in servers
+        if server.socket is not None
+    ]
     for name, socket in [*sockets, ("Envoy's admin socket", admin)]:
         if _mode(socket.parent) & stat.S_IWOTH and not _mode(socket.parent) & stat.S_ISVTX:
             words = f"everybody may replace {name}: its folder is writable by all"

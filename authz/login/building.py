@@ -39,6 +39,7 @@ from authz.login.front_door.means import Means
 from authz.login.front_door.refreshing import Refreshing
 from authz.login.front_door.store import Codes, Refreshes, States
 from authz.login.front_door.targets import Targets
+from authz.login.front_door.untold import PAUSE, Untold
 from authz.login.machines import Machines
 from authz.login.pages import own_log_ins, step_up
 from authz.login.pages.browser import Browser
@@ -137,14 +138,24 @@ class Built:
             clock=clock,
             tell=self._tell,
         )
+        self._untold = Untold(
+            command,
+            keys,
+            issuer.url,
+            sealer=sealer,
+            upstream=self._upstream,
+            tell=self._tell,
+            clock=time.monotonic,
+        )
         self.app = self._app(sealer)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Keep keys fresh and the list of revocations short from now on."""
+        """Keep keys fresh and the list of revocations short, and tell ends, from now on."""
         self._tasks = [
             asyncio.create_task(self._keys.run()),
             asyncio.create_task(self._keep_pruning()),
+            asyncio.create_task(self._keep_telling()),
         ]
 
     async def aclose(self) -> None:
@@ -220,6 +231,16 @@ class Built:
             with suppress(Unavailable):
                 await self._redis.prune(self.means.clock() - MARGIN)
             await asyncio.sleep(_PRUNE)
+
+    async def _keep_telling(self) -> None:
+        while True:
+            try:
+                await self._untold.tell_all()
+            except Unavailable:
+                pass  # Redis is away: the next look will do
+            except Exception as error:  # noqa: BLE001 - a defect in one must not silence the rest
+                self._recorder.crash(error)
+            await asyncio.sleep(PAUSE)
 
     def _observe(self, fetched: Fetched) -> None:
         if fetched.fault is not None and fetched.changed:

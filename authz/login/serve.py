@@ -16,6 +16,7 @@ from typing import Final
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from authz.config.addresses import read_tcp
 from authz.config.load import Settings, load
 from authz.config.problems import ConfigErrors
 from authz.ledger.redis import RedisOptions
@@ -50,7 +51,8 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
 
     Raises:
         ConfigErrors: where authz.yaml is wrong.
-        NotServedError: where it has no front door or no Redis, or the address is none.
+        NotServedError: where it has no front door or no Redis.
+        AddressError: where the address is none.
         OSError: where the address cannot be listened on.
     """
 
@@ -97,7 +99,7 @@ def bound(where: str) -> Iterator[socket.socket]:
     """Bind `unix:/path` (mode 660) or `host:port` as long as the block lasts.
 
     Raises:
-        NotServedError: where the address is none.
+        AddressError: where the address is none.
         OSError: where it cannot be had.
     """
     unix = where.startswith("unix:/")
@@ -115,11 +117,11 @@ def bound(where: str) -> Iterator[socket.socket]:
         finally:
             os.umask(mask)
     else:
-        host, port = _host_and_port(where)
-        found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        at = read_tcp("--listen", where)
+        found = socket.socket(socket.AF_INET6 if ":" in at.host else socket.AF_INET)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((host, port))
+            found.bind((at.host, at.port))
         except OSError as error:
             found.close()
             raise OSError(f"service.pages: {where}: {error.strerror}") from error
@@ -260,13 +262,6 @@ def _remove_stale(path: Path) -> None:
             probe.connect(str(path))
         except OSError:
             path.unlink(missing_ok=True)
-
-
-def _host_and_port(where: str) -> tuple[str, int]:
-    host, _, port = where.rpartition(":")
-    if not host or not port.isdecimal():
-        raise NotServedError(f"--listen: {where} is neither unix:/path nor host:port")
-    return host.strip("[]"), int(port)
 
 
 def _shown(where: str, listener: socket.socket) -> str:

@@ -26,7 +26,7 @@ from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
 from authz.server.counting import Counting
 from authz.server.introspecting import Introspecting
-from authz.server.redis_options import redis_options
+from authz.server.redis_options import require_redis
 from authz.server.step_up_links import StepUpLinks, StepUpOffers
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
@@ -161,9 +161,8 @@ class Assembly:
             ConfigErrors: where there is a front door, and no Redis or no key to seal with for it.
         """
         config = settings.config
-        options = redis_options(settings, env)
+        options = require_redis(settings, env)
         door = settings.policy.front_door
-        check_redis(settings, options)
         self.sources = _Sources(
             config.issuer,
             settings.secrets.introspection,
@@ -231,24 +230,6 @@ class Assembly:
 
 
 _POLL: Final = 0.02
-_NO_REDIS: Final = Problem(
-    "authz.yaml",
-    0,
-    0,
-    "redis.url",
-    "the front door keeps its log-ins in Redis, and there is none",
-    "write redis.url, or leave front_door out",
-)
-
-
-def check_redis(settings: Settings, options: RedisOptions | None) -> None:
-    """Refuse a front door that could keep no log-in.
-
-    Raises:
-        ConfigErrors: where there is a front door, and no Redis.
-    """
-    if settings.policy.front_door is not None and options is None:
-        raise ConfigErrors([_NO_REDIS])
 
 
 def front_door_tokens(

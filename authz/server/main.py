@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from authz.config.addresses import read_address, read_tcp
 from authz.config.load import Settings, load, read, text_of
-from authz.config.scalars import Tcp, Unix
 from authz.config.workers import places
 from authz.server import pyvoy
 from authz.server.calm import calm
@@ -22,10 +22,6 @@ from authz.telemetry.recorder import Recorder
 
 # Seconds that what is in flight has at the end, on top of the issuer's deadline.
 _GRACE: Final = 1.0
-
-
-class AddressError(ValueError):
-    """Say that an address on the command line is none, and what would be right."""
 
 
 def serve(
@@ -52,9 +48,10 @@ def serve(
     for problem in settings.warnings:
         recorder.event("config_warning", problem=str(problem))
     metrics = config.telemetry.metrics
-    at = config.service.check if check is None else _address("--check", check)
+    at = config.service.check if check is None else read_address("--check", check)
     checks = [str(place) for place in places(at, config.service.workers)]
-    where = (metrics.host, metrics.port) if status is None else _host_and_port("--status", status)
+    at_status = metrics if status is None else read_tcp("--status", status)
+    where = (at_status.host, at_status.port)
     _check_free(checks, where)
     grace = config.issuer.deadline + _GRACE
     if len(checks) > 1:
@@ -100,19 +97,6 @@ def _alone(
 
     asyncio.run(run())
     return 0
-
-
-def _address(option: str, address: str) -> Tcp | Unix:
-    if address.startswith("unix:/"):
-        return Unix(address.removeprefix("unix:"))
-    return Tcp(*_host_and_port(option, address))
-
-
-def _host_and_port(option: str, address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise AddressError(f"{option}: {address} has no port; write for example 127.0.0.1:9464")
-    return host.strip("[]"), int(port)
 
 
 def _check_free(checks: Sequence[str], status: tuple[str, int]) -> None:

@@ -14,25 +14,27 @@ from authz.ledger.redis import RedisOptions
 URL: Final = "AUTHZ_REDIS_URL"
 USERNAME: Final = "AUTHZ_REDIS_USERNAME"
 PASSWORD_FILE: Final = "AUTHZ_REDIS_PASSWORD_FILE"  # noqa: S105 - the variable's name
+_FILE: Final = Path("authz.yaml")
 
 
-def require_redis(settings: Settings, env: Mapping[str, str], file: Path) -> None:
-    """Refuse to go on without a Redis where there is a front door, which keeps log-ins there.
+def require_redis(
+    settings: Settings, env: Mapping[str, str], file: Path = _FILE
+) -> RedisOptions | None:
+    """Return how to reach Redis, where a front door, which keeps log-ins there, has to have one.
 
     Asked of a process, not of the file: `authz up` brings a server of its own.
 
     Raises:
-        ConfigErrors: where neither authz.yaml (`file`) nor the environment names one, or the
-            environment names what is none.
-        OSError: where the password file of the environment cannot be read.
+        ConfigErrors: as `redis_options`; where there is a front door, and neither authz.yaml
+            (`file`) nor the environment names a Redis.
+        OSError: as `redis_options`.
     """
-    if URL in env:
-        _of_environment(env, settings.config.redis.deployment)
-    config = settings.config
-    if config.front_door is not None and config.redis.url is None and URL not in env:
+    options = redis_options(settings, env)
+    if settings.config.front_door is not None and options is None:
         wrong = "is missing, and the front door keeps log-ins and step-ups in Redis"
         right = f"write redis: {{url: redis://redis:6379/0}}, set {URL}, or start `authz up`"
         raise ConfigErrors([Problem(str(file), 0, 0, "redis.url", wrong, right, Severity.ERROR)])
+    return options
 
 
 def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | None:

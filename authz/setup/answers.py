@@ -166,6 +166,11 @@ def _server(name: object, upstream: object) -> None:
         raise AnswerError(f"server: a name is of a-z, 0-9, _ and -, as {SERVER_NAME.example}")
     if name in _TAKEN:
         raise AnswerError(f"server: {name} is a name of ours; take another one")
+    if isinstance(upstream, str) and upstream.startswith(("unix:", "/")):
+        raise AnswerError(
+            f"server: {name} is in a container of its own, which shares a network with Envoy and no"
+            f" folder; write {name}=http://{name}:8000/mcp"
+        )
     if not isinstance(upstream, str) or _UPSTREAM.fullmatch(upstream) is None:
         raise AnswerError(f"server: {name} needs a URL, as {name}=http://{name}:8000/mcp")
 

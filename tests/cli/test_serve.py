@@ -22,7 +22,9 @@ def config(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("option", ["--check", "--status"])
-@pytest.mark.parametrize("address", ["127.0.0.1", ":9000", "nowhere", "127.0.0.1:x"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", ":9000", "nowhere", "127.0.0.1:x", "127.0.0.1:65536", "h:²"]
+)
 def test_an_address_without_a_port_is_asked_wrongly(
     config: str, option: str, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

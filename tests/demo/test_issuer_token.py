@@ -470,6 +470,18 @@ def test_revoking_either_token_ends_both(world: World, which: str) -> None:
     assert not app.active(tokens["refresh_token"])
 
 
+@pytest.mark.parametrize("which", ["access_token", "refresh_token"])
+def test_revoking_what_a_refresh_replaced_ends_nothing(world: World, which: str) -> None:
+    """Authelia answers 200 and looks for the newest tokens only, of either kind."""
+    app = App(world)
+    old = app.tokens(scope=OFFLINE)
+    new = app.refresh(old["refresh_token"]).json()
+
+    assert app.post("/api/oidc/revocation", token=old[which]).status_code == 200
+    assert app.active(new["access_token"])
+    assert app.active(new["refresh_token"])
+
+
 def test_revocation_is_for_the_tokens_own_client(world: World) -> None:
     """Another client cannot revoke; unknown tokens are answered like known ones."""
     app, other = App(world), App(world, "mcp-opaque")

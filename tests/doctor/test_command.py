@@ -101,7 +101,9 @@ def test_files_that_others_may_write(tmp_path: Path) -> None:
     path = tmp_path / "authz.yaml"
     path.write_text("")
     path.chmod(0o666)
-    known = settings(rest=f"service: {{check: 'unix:{folder}/check.sock'}}\n")
+    server = f"  files: {{upstream: 'http://localhost/mcp', socket: {folder}/mcp.sock}}\n"
+    check = f"service: {{check: 'unix:{folder}/check.sock'}}\n"
+    known = settings(servers=server, rest=check)
     with socket.socket(socket.AF_UNIX) as admin:
         admin.bind(str(tmp_path / "a"))
         (tmp_path / "a").chmod(0o777)
@@ -110,9 +112,11 @@ def test_files_that_others_may_write(tmp_path: Path) -> None:
     assert [each for each in diagnoses(found) if each != "configuration"] == [
         "writable",
         "writable",
+        "writable",
         "open_admin",
         "read",
     ]
+    assert any("servers.files.socket" in each.words for each in found)
 
 
 def test_what_cannot_be_seen_is_said() -> None:

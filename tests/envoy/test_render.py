@@ -48,6 +48,13 @@ servers: {files: {upstream: http://files:8000}}
 """
 FRONT_DOOR = SMALLEST + "front_door: {key_file: /k.pem}\nservice: {pages: '127.0.0.1:8090'}\n"
 STEP_UPS = "front_door: {key_file: /k.pem}\n" + SMALLEST.replace("com}", "com, login: direct}", 1)
+SOCKETS = """
+issuer: {url: https://auth.example.com}
+gateway: {url: https://mcp.example.com}
+servers:
+  files: {upstream: http://localhost:8000/mcp, socket: /run/files/mcp.sock}
+  notes: {upstream: https://notes.example.com, socket: /run/notes%2F.sock}
+"""
 
 
 def example() -> Settings:
@@ -83,8 +90,8 @@ def test_the_example_is_current() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, STEP_UPS],
-    ids=["example", "smallest", "words", "portal", "front door", "step-ups"],
+    ["", SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, STEP_UPS, SOCKETS],
+    ids=["example", "smallest", "words", "portal", "front door", "step-ups", "sockets"],
 )
 def test_envoy_accepts_what_is_rendered(text: str, tmp_path: Path) -> None:
     """`envoy --mode validate` has no objection, and rendering twice makes no difference."""
@@ -140,7 +147,34 @@ def test_the_pages_are_where_settings_or_topology_say() -> None:
     assert "http_protocol_options" in str(pages)  # HTTP/1.1
 
 
-@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR])
+def test_a_server_is_where_its_socket_is() -> None:
+    """Envoy connects to the socket; Host, path and TLS are those of the URL."""
+    found = clusters(SOCKETS)
+    for name, path in (("files", "/run/files/mcp.sock"), ("notes", "/run/notes%2F.sock")):
+        assert pipes(found[f"mcp:{name}"]) == [{"path": path}]
+        assert "socket_address" not in str(found[f"mcp:{name}"])
+    assert "transport_socket" not in found["mcp:files"]
+    assert "notes.example.com" in str(found["mcp:notes"]["transport_socket"])
+    text = render(settings(SOCKETS), Topology())["envoy.yaml"]
+    (route,) = (each for each in routes(text) if each["name"] == "mcp:files")
+    assert route["route"]["host_rewrite_literal"] == "localhost:8000"
+    assert route["route"]["prefix_rewrite"] == "/mcp"
+
+
+def test_a_topology_says_it_better_than_the_settings() -> None:
+    """Whoever renders for another place, `authz up` for one, knows where the server is there."""
+    where = Topology(upstreams={"files": Unix("/state/files")})
+    text = render(settings(SOCKETS), where)["envoy.yaml"]
+
+    assert "/state/files" in text
+    assert "/run/files/mcp.sock" not in text
+
+
+def pipes(cluster: dict[str, Any]) -> list[Any]:
+    return [node["pipe"] for node in nodes(cluster) if "pipe" in node]
+
+
+@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, SOCKETS])
 def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> None:
     """The settings of ext_authz by which others were bypassed stand as they must."""
     document = read(render(settings(text), Topology())["envoy.yaml"])

@@ -1,7 +1,9 @@
 """Whatever order the steps of many come in, and wherever a process dies: nothing is mixed up."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from random import Random
 from typing import Any
 
@@ -11,7 +13,10 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
 from authz.ledger.keys import grant_field
+from authz.login.front_door.blocks import Block
 from authz.login.front_door.exchanging import Exchanging
+from authz.login.front_door.grants import Grants
+from authz.login.front_door.known import block
 from authz.login.front_door.refreshing import Refreshing
 from authz.login.front_door.revoking import Revoking
 from authz.login.values import OAuthRefused
@@ -177,3 +182,41 @@ def test_what_is_revoked_while_it_is_refreshed_stays_so(
                 await refresh(found, answer["refresh_token"])
 
     run(store, scene)
+
+
+@FEW
+@given(order=ORDERS, kill=st.integers(-1, 40), past=st.booleans())
+@pytest.mark.attack("a client that is blocked while it refreshes")
+def test_what_is_blocked_while_it_is_refreshed_stays_so(
+    store: ValkeyServer, order: Random, kill: int, past: bool
+) -> None:
+    """Whatever a refresh gives is revoked, also where the grant's age ends meanwhile."""
+
+    async def scene(found: Flow) -> None:
+        first = await exchange(found, await found.code(grant="g" * 32))
+        one = Block("one", 7, "me", "why")
+        operators = later(found, 31 * 86_400 if past else 0)
+        work = {
+            "refresh": refresh(found, first["refresh_token"]),
+            "again": refresh(found, first["refresh_token"]),
+            "block": block(operators, found.means.blocks, one),
+        }
+        results = await found.schedule.run(work, order.randrange, kill)
+        blocked = results.pop("block")
+        good(results)
+        if not isinstance(blocked, int):
+            await block(operators, found.means.blocks, one)
+        assert await found.means.grants.of("john") == ()
+        assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
+        for answer in (first, *good(results)):
+            with pytest.raises(OAuthRefused):
+                await refresh(found, answer["refresh_token"])
+
+    run(store, scene)
+
+
+def later(found: Flow, seconds: int) -> Grants:
+    """The grants as a command sees them whose clock says so many seconds more."""
+    grants = copy(found.means.grants)
+    grants._clock = lambda: time.time() + seconds
+    return grants

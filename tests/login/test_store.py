@@ -1,12 +1,14 @@
 """What the front door keeps in Redis, on a real one: once, bounded, sealed, with an end."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from authz.core.principal import LogIn
+from authz.ledger.keys import grant_field
 from authz.login.front_door.blocks import Block
 from authz.login.front_door.grant import Grant, decode, encode
 from authz.login.front_door.grants import MOST, Renewal
@@ -14,6 +16,7 @@ from authz.login.front_door.known import UnknownClientError, block, known_client
 from authz.login.front_door.store import Fresh, Used
 from tests.login.flow_kit import Flow, flow
 from tests.support.valkey import ValkeyServer
+from tests.support.values import ISSUER
 
 Scene = Callable[[Flow], Awaitable[None]]
 LOG_IN = LogIn("one", "one", "g1", "john", frozenset({"pwd"}), 1_700_000_000, "john")
@@ -252,6 +255,45 @@ def test_a_blocked_client_has_nothing_left(run: Callable[[Scene], None]) -> None
         assert await blocks.unblock("one")
         assert not await blocks.unblock("one")
         assert not await blocks.blocked("one", "one")
+
+    run(scene)
+
+
+def test_a_block_ends_what_is_past_its_age(run: Callable[[Scene], None]) -> None:
+    """Its last access token may live on: it is revoked, and counted; what has ended is not."""
+
+    async def scene(found: Flow) -> None:
+        grants, blocks = found.means.grants, found.means.blocks
+        long_ago, soon = 1_000_000_000, int(time.time()) + 600
+        await begun(found, replace(GRANT, created_at=long_ago, expires_at=soon))
+        await begun(found, replace(GRANT, id="g2", created_at=long_ago, expires_at=long_ago))
+        assert await grants.of("john") == ()
+        (one,) = await known_clients(grants, blocks)
+        assert one.log_ins == 1
+        assert await block(grants, blocks, Block("one", 7, "me", "why")) == 1
+        revoked = await found.ledger.revocations()
+        assert {grant_field(ISSUER, each) for each in ("g1", "g2")} == set(revoked)
+        assert await known_clients(grants, blocks) == ()
+
+    run(scene)
+
+
+def test_a_grant_is_kept_for_as_long_as_its_last_access_token(
+    run: Callable[[Scene], None],
+) -> None:
+    """Else nothing could end that token: not the age, and not the room that others need."""
+
+    async def scene(found: Flow) -> None:
+        grants = found.means.grants
+        soon = int(time.time()) + 600
+        await begun(found, replace(GRANT, created_at=1_000_000_000, expires_at=soon))
+        (key,) = found.keys("grants")
+        kept = 30 * 86_400 + 43_210
+        assert kept - 60 < found.valkey.command("TTL", key) <= kept
+        for number in range(MOST):
+            assert await begun(found, replace(GRANT, id=f"n{number}", used_at=number))
+        assert grant_field(ISSUER, "g1") in await found.ledger.revocations()
+        assert len(await grants.of("john")) == MOST
 
     run(scene)
 

@@ -330,7 +330,7 @@ def test_a_front_door_without_redis_does_not_start() -> None:
 
     with pytest.raises(ConfigErrors) as errors:
         Assembly(replace(found, config=config), {}, recorder)
-    assert "front door keeps its log-ins in Redis" in str(errors.value.problems[0])
+    assert "front door keeps log-ins and step-ups in Redis" in str(errors.value.problems[0])
 
 
 @pytest.mark.parametrize("sealing", ["", "short\n"])

@@ -55,6 +55,8 @@ def test_a_domain_is_labels_and_dots(domain: str) -> None:
         ("servers", {"X": "http://x"}),
         ("servers", {"redis": "http://x"}),
         ("servers", {"x": ""}),
+        ("servers", {"x": "unix:/run/x.sock"}),
+        ("servers", {"x": "/run/x.sock"}),
         ("servers", {"x": "http://x\n    networks: [redis]"}),
         ("servers", {"x": "http://user:secret@x"}),
         ("servers", {"x": "http://x/{{ y }}"}),
@@ -68,6 +70,12 @@ def test_an_answer_is_what_it_is_written_into(field: str, value: object) -> None
         Answers(**answers)
 
     assert len(str(refused.value)) < 200
+
+
+def test_a_server_on_a_socket_is_told_why_not() -> None:
+    """Containers share no folder: what works on one machine is refused in words."""
+    with pytest.raises(AnswerError, match=r"shares a network .*write x=http://x:8000/mcp"):
+        Answers(domain="home.example.com", servers={"x": "unix:/run/x.sock"})
 
 
 @given(st.text(max_size=40))

@@ -86,13 +86,16 @@ def _introspected(found: Token) -> dict[str, Any]:
 
 
 async def revocation(issuer: Issuer, request: Request) -> Response:
-    """End a token and all its family (RFC 7009); unknown ones are answered alike."""
+    """End a token and all its family (RFC 7009); unknown ones are answered alike.
+
+    So is one that a refresh has replaced, and it ends nothing: only the newest ones do.
+    """
     form = await read_form(request)
     if not form:
         raise OAuthError(Error.INVALID_REQUEST)
     client = _revoking_client(issuer, form, _authorization(request))
     found = issuer.memory.tokens.get(form.get("token", ""))
-    if found is not None:
+    if found is not None and not found.ended:
         if found.grant.client_id != client.client_id:
             raise OAuthError(Error.UNAUTHORIZED_CLIENT)
         found.grant.revoked = True

@@ -31,8 +31,7 @@ class Topology:
         admin: the path of Envoy's admin socket; it is never on the network, because whoever
             reaches it can stop Envoy and read its configuration.
         folder: where the rendered files will lie when Envoy reads them.
-        upstreams: servers that are reached elsewhere than their upstream's URL says, by name: the
-            Unix sockets of `authz up`.
+        upstreams: servers that are reached elsewhere than authz.yaml says, by name.
         issuer: the same for the issuer.
         pages: where `authz pages` listens; not named: `service.pages`.
         trusted_ca: the file of certificate authorities that upstreams with https are checked by.
@@ -240,7 +239,7 @@ def _server(config: Config, name: str, where: Topology) -> McpServer:
     return McpServer(
         name=name,
         path=urls.split(resource).path,
-        upstream=_upstream(server.upstream, where.upstreams.get(name)),
+        upstream=_upstream(server.upstream, where.upstreams.get(name) or server.socket),
         document=_document(name, resource, logs_in_at, scopes_of(server)),
         document_path=urls.split(metadata_url(resource)).path,
     )

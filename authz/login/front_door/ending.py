@@ -1,14 +1,14 @@
 """The end of a grant, whoever asks for it: here at once and for all workers, then at Authelia.
 
-Law: what is ended here is ended, whatever Authelia answers.
+Law: what is ended here is ended, whatever Authelia answers; what it did not hear is said.
 """
 
-from contextlib import suppress
 from typing import Final
 
 from authz.core.ledger import Unavailable
 from authz.login.front_door.grant import Grant
 from authz.login.front_door.means import Means
+from authz.login.front_door.untold import FAILED, REFUSED_THERE, STEP
 from authz.login.values import UpstreamRefused
 
 REVOKED: Final = "revoked by its client"
@@ -40,7 +40,8 @@ async def end(
         grant_id: which.
         why: for the list of revocations.
         two_factor: through which of our clients.
-        token: one of Authelia's; empty where it is told nothing.
+        token: one of Authelia's, which may be newer than the grant's, or older; empty where it is
+            told of the grant's own alone, a moment later (`untold`).
         address: in whose name it is told.
 
     Raises:
@@ -53,6 +54,20 @@ async def end(
         )
     if token:
         # Nobody can use it any more: refreshes come through here, and access tokens are revoked.
-        with suppress(UpstreamRefused, Unavailable):
+        try:
             await means.upstream.revoke(two_factor=two_factor, token=token, address=address)
+        except (UpstreamRefused, Unavailable) as error:
+            _told(means, grant_id, error, waits=ended is not None and bool(ended.upstream))
     return ended
+
+
+def _told(
+    means: Means, grant_id: str, error: UpstreamRefused | Unavailable, *, waits: bool
+) -> None:
+    """Say what Authelia did not hear; what waits to be told is tried again, and said then."""
+    if waits:
+        return
+    if isinstance(error, UpstreamRefused):
+        means.tell(STEP, REFUSED_THERE, grant=grant_id, detail=error.error)
+    else:
+        means.tell(STEP, FAILED, grant=grant_id, detail=error.detail)

@@ -20,7 +20,7 @@ from authz.login.front_door.ending import BLOCKED, LOST, REPLAYED, end
 from authz.login.front_door.grant import Grant
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
-from authz.login.front_door.refresh_tokens import RefreshToken, seal_refresh
+from authz.login.front_door.refresh_tokens import RefreshToken, seal_refresh, sealed_upstream
 from authz.login.front_door.store import Fresh, Used
 from authz.login.values import FrontClient, Identity, OAuthRefused, UpstreamRefused
 
@@ -80,7 +80,8 @@ class Exchanging:
         lifetime = held["at"] + means.grant_max_age - now
         refresh = seal_refresh(means.sealer, token, lifetime) if token.upstream else None
         who = Identity(held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"])
-        grant = _grant(held, token, client, now, refresh)
+        upstream = sealed_upstream(means.sealer, token, lifetime)
+        grant = _grant(held, token, client, now, refresh=refresh or "", upstream=upstream)
         try:
             begun = await means.grants.begin(
                 who.subject,
@@ -189,7 +190,9 @@ def _grant(
     token: RefreshToken,
     client: FrontClient,
     now: float,
-    refresh: str | None,
+    *,
+    refresh: str,
+    upstream: str,
 ) -> Grant:
     return Grant(
         id=token.grant,
@@ -207,5 +210,6 @@ def _grant(
         auth_time=held["auth_time"],
         expires_at=held["expires_at"],
         access=digest(held["access_token"]),
-        refresh="" if refresh is None else digest(refresh),
+        refresh=digest(refresh) if refresh else "",
+        upstream=upstream,
     )

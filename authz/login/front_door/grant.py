@@ -1,11 +1,11 @@
 """A grant as a value, and as bytes: what a person consented to, and where it stands.
 
 Law: read strictly; what `encode` does not write is no grant. Nothing of a token is in it but
-digests.
+digests, and Authelia's refresh token sealed: whoever ends the grant need not be able to open it.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Final
 
 from authz.core.principal import LogIn
@@ -30,6 +30,8 @@ class Grant:
         expires_at: of the newest access token.
         access: its digest, hex SHA-256.
         refresh: the digest of the newest refresh token; empty where there is none.
+        upstream: Authelia's newest refresh token, sealed (`untold.seal_upstream`); empty where
+            there is none, and in what was written before it was kept.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Grant:
     expires_at: int
     access: str
     refresh: str
+    upstream: str = field(default="", repr=False)
 
 
 def encode(grant: Grant) -> bytes:
@@ -61,7 +64,10 @@ def decode(raw: bytes) -> Grant | None:
         found = loads(raw)
     except StrictJsonError:
         return None
-    if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Grant)}:
+    if not isinstance(found, dict):
+        return None
+    found.setdefault("upstream", "")
+    if found.keys() != {each.name for each in fields(Grant)}:
         return None
     for name in _LISTS:
         value = found[name]
@@ -81,11 +87,19 @@ _LISTS: Final = ("scopes", "amr")
 _MOMENTS: Final = ("created_at", "used_at", "auth_time", "expires_at")
 _TEXTS: Final = (
     "id", "account", "client", "client_id", "title", "server", "resource", "access", "refresh",
+    "upstream",
 )  # fmt: skip
 
 
 def renewed(
-    grant: Grant, log_in: LogIn, *, now: int, expires_at: int, access: str, refresh: str
+    grant: Grant,
+    log_in: LogIn,
+    *,
+    now: int,
+    expires_at: int,
+    access: str,
+    refresh: str,
+    upstream: str,
 ) -> Grant:
     """Return a grant after a refresh."""
     return replace(
@@ -96,4 +110,5 @@ def renewed(
         expires_at=expires_at,
         access=access,
         refresh=refresh,
+        upstream=upstream,
     )

@@ -2,7 +2,8 @@
 
 Law: a person has a hundred at most, and the one unused for longest makes room. A grant that is
 ended is revoked in the same step, so that no worker lets its tokens pass and no refresh under way
-brings it back.
+brings it back. A grant past its age is good for nothing new, but kept for as long as its last
+access token may pass, so that whoever ends it then still ends that.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,9 @@ from authz.login.front_door import scripts
 from authz.login.front_door.grant import Grant, decode, encode
 
 MOST: Final = 100
+_LEEWAY: Final = 60  # seconds: the most that `issuer.leeway` can be
+# Ends that wait to be told at Authelia; what is more is not told, and is ended here all the same.
+_MOST_UNTOLD: Final = 10_000
 _TRIES: Final = 3
 _KIND: Final = "grants"
 
@@ -77,6 +81,8 @@ class Grants:
         self._issuer = issuer
         self._max_age = max_age
         self._max_lifetime = max_lifetime
+        # Seconds from its last use: a grant may be younger than an access token of its last moment.
+        self._kept = max_age + max_lifetime
         self._clock = clock
 
     def key(self, subject: str) -> bytes:
@@ -104,7 +110,7 @@ class Grants:
                 grant.id,
                 encode(grant),
                 MOST,
-                self._max_age,
+                self._kept,
                 log_ins.encode(log_in),
                 lifetime,
             )
@@ -173,7 +179,7 @@ class Grants:
             grant.id,
             before.raw,
             encode(grant),
-            self._max_age,
+            self._kept,
             AFTERLIFE,
             log_ins.encode(renewal.log_in),
             renewal.lifetime,
@@ -184,6 +190,8 @@ class Grants:
 
     async def end(self, subject: str, grant_id: str, why: str) -> Grant | None:
         """End a grant: revoked for all workers, its record gone; return it, if there was one.
+
+        Authelia is told of it afterwards (`untold`).
 
         Raises:
             Unavailable: where Redis did not confirm it.
@@ -200,10 +208,12 @@ class Grants:
         raw = await scripts.run(
             self._command,
             scripts.END,
-            (key, self._keys.revocations),
+            (key, self._keys.revocations, untold_key(self._keys, self._issuer)),
             grant_id,
             field,
             revocation.encode(),
+            _MOST_UNTOLD,
+            self._kept,
         )
         held = _held(raw)
         if held is None:
@@ -212,7 +222,7 @@ class Grants:
         return held.grant
 
     async def everyone(self) -> AsyncIterator[tuple[bytes, Grant]]:
-        """Yield every grant with the key that it is kept at; for the command line.
+        """Yield every grant with the key that it is kept at, past its age too; for commands.
 
         Raises:
             Unavailable: where Redis did not answer.
@@ -225,35 +235,57 @@ class Grants:
             for key in found:
                 if key not in seen:
                     seen.add(key)
-                    for grant in await self._all(key):
+                    for grant in await self._kept_at(key):
                         yield key, grant
             if cursor in (b"0", 0):
                 return
 
+    def stands(self, grant: Grant) -> bool:
+        """Tell whether something of a grant passes: new tokens, or its newest access token."""
+        return self._lives(grant) or self._clock() < grant.expires_at + _LEEWAY
+
     async def _all(self, key: bytes) -> tuple[Grant, ...]:
-        grants = [
-            held.grant
-            for raw in _values(await self._command("HGETALL", key))
-            if (held := _held(raw)) is not None and self._lives(held.grant)
-        ]
+        grants = filter(self._lives, await self._kept_at(key))
         return tuple(sorted(grants, key=lambda grant: grant.used_at, reverse=True))
 
+    async def _kept_at(self, key: bytes) -> list[Grant]:
+        return [
+            held.grant
+            for raw in _values(await self._command("HGETALL", key))
+            if (held := _held(raw)) is not None
+        ]
+
     async def _make_room(self, key: bytes) -> None:
-        """End the grants that have no room beside one more, and remove those past their age."""
+        """End the grants that have no room beside one more, and remove what is left of others.
+
+        One past its age goes first: it has an access token at most.
+        """
         if int(await self._command("HLEN", key)) < MOST:
             return
         held = await self._command("HGETALL", key)
         names = held.keys() if isinstance(held, dict) else held[::2]
-        alive = await self._all(key)
+        standing = sorted(
+            filter(self.stands, await self._kept_at(key)),
+            key=lambda grant: (self._lives(grant), grant.used_at),
+            reverse=True,
+        )
         gone = {bytes(name).decode("ascii", "replace") for name in names}
-        gone -= {grant.id for grant in alive}
+        gone -= {grant.id for grant in standing}
         if gone:
             await self._command("HDEL", key, *gone)
-        for grant in alive[MOST - 1 :]:
+        for grant in standing[MOST - 1 :]:
             await self.end_at(key, grant.id, "a hundred newer log-ins")
 
     def _lives(self, grant: Grant) -> bool:
         return self._clock() < grant.created_at + self._max_age
+
+
+def untold_key(keys: Keys, issuer: str) -> bytes:
+    """Return where ended grants wait to be told at their issuer (`untold`): a hash, by grant.
+
+    Each issuer has its own: what one has given is shown to no other.
+    """
+    return keys.page("untold", digest(issuer))
 
 
 def _held(raw: Any) -> Held | None:

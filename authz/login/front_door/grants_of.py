@@ -36,8 +36,7 @@ class OwnGrantsOf:
     async def end(self, person: Person, grant: str, address: str) -> None:
         """End one of them.
 
-        Authelia is told nothing: its tokens are with the client alone, sealed, and good for
-        nothing without us.
+        Authelia is told a moment later (`untold`): the person waits for nothing of it.
         """
         await end(
             self._means, person.subject, grant, BY_PERSON, two_factor=False, token="",

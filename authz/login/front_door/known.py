@@ -1,7 +1,8 @@
 """Clients that have come, as the operator sees them: with what, for whom, when; and their blocking.
 
 Law: a client is listed as what it proved to be, under its name; what it calls itself is shown as
-what it says. Blocking one ends what it has.
+what it says. Blocking one ends what it has: whatever was begun before the block, and is not given
+out yet, ends as well.
 """
 
 from collections.abc import Sequence
@@ -67,6 +68,8 @@ async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ..
     """
     found: dict[str, KnownClient] = {}
     async for key, grant in grants.everyone():
+        if not grants.stands(grant):
+            continue
         name = digest(grant.client_id)[:SHORT]
         client = found.setdefault(
             name,
@@ -101,7 +104,11 @@ def named(what: str, clients: Sequence[KnownClient]) -> str:
 
 
 async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
-    """Block a client, and end its grants; return how many those were.
+    """Block a client, and end its grants; return of how many something still passed.
+
+    Those past their age are ended too: the last access token of one may live on, and a refresh that
+    began in time may be under way at Authelia. What begins meanwhile looks for the block itself
+    (`exchanging`, `refreshing`).
 
     Raises:
         TooManyBlocksError: where there is no room.
@@ -111,5 +118,7 @@ async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
     ended = 0
     async for key, grant in grants.everyone():
         if one.what in (grant.client_id, grant.client):
-            ended += await grants.end_at(key, grant.id, f"blocked: {one.reason}") is not None
+            stood = grants.stands(grant)
+            gone = await grants.end_at(key, grant.id, f"blocked: {one.reason}")
+            ended += stood and gone is not None
     return ended

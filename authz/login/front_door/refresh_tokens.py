@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from authz.login.front_door.untold import seal_upstream
 from authz.tokens.sealing import NotSealedError, Sealer
 
 _PURPOSE: Final = "refresh-token"
@@ -47,6 +48,15 @@ class RefreshToken:
 def seal_refresh(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:
     """Return it as the client keeps it."""
     return sealer.seal(_PURPOSE, asdict(token), lifetime)
+
+
+def sealed_upstream(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:
+    """Return Authelia's token as its grant keeps it; empty where there is none."""
+    if not token.upstream:
+        return ""
+    return seal_upstream(
+        sealer, token.upstream, lifetime, two_factor=token.two_factor, address=token.address
+    )
 
 
 def open_refresh(sealer: Sealer, text: str) -> RefreshToken:

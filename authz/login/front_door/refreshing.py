@@ -23,7 +23,12 @@ from authz.login.front_door.grant import renewed
 from authz.login.front_door.grants import Held, Renewal
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
-from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh, seal_refresh
+from authz.login.front_door.refresh_tokens import (
+    RefreshToken,
+    open_refresh,
+    seal_refresh,
+    sealed_upstream,
+)
 from authz.login.front_door.store import ANSWER_LIFETIME
 from authz.login.front_door.targets import TOLERATED, read_scopes
 from authz.login.values import LoggedIn, OAuthRefused, UpstreamRefused
@@ -163,6 +168,7 @@ class Refreshing:
                 expires_at=tokens.expires_at,
                 access=digest(tokens.access_token),
                 refresh=digest(sealed),
+                upstream=sealed_upstream(means.sealer, next_token, lifetime),
             ),
             log_in=log_in,
             lifetime=max(int(tokens.expires_at - now), 1),

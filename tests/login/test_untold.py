@@ -1,0 +1,248 @@
+"""Authelia is told what ended here: later, sealed till then, and without anybody waiting for it."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from authz.core.principal import Person
+from authz.ledger.keys import Keys as Names
+from authz.ledger.keys import grant_field
+from authz.login.front_door.blocks import Block
+from authz.login.front_door.grants import Grants, untold_key
+from authz.login.front_door.grants_of import OwnGrantsOf
+from authz.login.front_door.known import block
+from authz.login.front_door.refresh_tokens import open_refresh
+from authz.login.front_door.untold import STEP, Untold
+from tests.demo.kit import ISSUER, JOHN
+from tests.login.conftest import Play, keys, play, store, world
+from tests.login.front import HOME, Client, Stage
+
+__all__ = ["keys", "play", "store", "world"]
+
+End = Callable[[Stage, str], Awaitable[object]]
+
+
+async def by_the_person(found: Stage, grant: str) -> None:
+    means = found.built.means
+    await OwnGrantsOf(means).end(Person(ISSUER, JOHN), grant, HOME)
+
+
+async def by_command(found: Stage, grant: str) -> object:
+    """As `authz clients block` does: with Redis alone, and without what opens anything."""
+    grants = Grants(
+        found.ledger.command,
+        Names(found.deployment),
+        ISSUER,
+        max_age=30 * 86_400,
+        max_lifetime=43_210,
+        clock=found.built.means.clock,
+    )
+    one = Block("dynamic/loopback", 1, "root", "why")
+    return await block(grants, found.built.means.blocks, one)
+
+
+def untold(found: Stage, clock: Callable[[], float] = lambda: 0.0) -> Untold:
+    means = found.built.means
+    names = Names(found.deployment)
+    return Untold(
+        found.ledger.command,
+        names,
+        ISSUER,
+        sealer=means.sealer,
+        upstream=means.upstream,
+        tell=means.tell,
+        clock=clock,
+    )
+
+
+async def logged_in(found: Stage) -> tuple[str, dict[str, Any]]:
+    """A grant that was refreshed once: its id, and what its client holds."""
+    client = Client(found)
+    await client.register()
+    first = await client.tokens()
+    tokens = (await client.refresh(first["refresh_token"])).json()
+    return open_refresh(found.built.means.sealer, tokens["refresh_token"]).grant, tokens
+
+
+def inside(found: Stage, tokens: dict[str, Any]) -> str:
+    return open_refresh(found.built.means.sealer, tokens["refresh_token"]).upstream
+
+
+def alive(found: Stage, token: str) -> bool:
+    return found.issuer.memory.tokens[token].active(found.issuer.now())
+
+
+def said(found: Stage) -> list[tuple[str, str]]:
+    """What was said of Authelia's part: outcome and grant."""
+    lines = [line for line in found.lines() if line.get("step") == STEP]
+    return [(line["outcome"], line["grant"]) for line in lines]
+
+
+@pytest.mark.parametrize("end", [by_the_person, by_command])
+def test_whoever_ends_it_authelia_is_told(play: Play, end: End) -> None:
+    """The newest refresh token, once; who ends it has not waited for that."""
+
+    async def scene(found: Stage) -> None:
+        grant, tokens = await logged_in(found)
+        token = inside(found, tokens)
+        await end(found, grant)
+        assert found.upstream.calls("revocation") == []
+        assert alive(found, token)
+
+        await untold(found).tell_all()
+        await untold(found).tell_all()
+        assert not alive(found, token)
+        (call,) = found.upstream.calls("revocation")
+        assert call.headers["x-forwarded-for"] == HOME
+        assert found.keys("untold") == []
+        assert said(found) == [("ok", grant)]
+        assert token not in found.log.getvalue()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("end", [by_the_person, by_command])
+def test_authelia_that_is_away_changes_no_end(play: Play, end: End) -> None:
+    """Ended here at once; that Authelia did not hear is said once, and told when it is back."""
+
+    async def scene(found: Stage) -> None:
+        now = 0.0
+        teller = untold(found, lambda: now)
+        grant, tokens = await logged_in(found)
+        token = inside(found, tokens)
+        found.upstream.away = True
+        await end(found, grant)
+        assert await found.built.means.grants.find(JOHN, grant) is None
+        assert grant_field(ISSUER, grant) in await found.ledger.revocations()
+        sent = len(found.upstream.sent)
+        for _ in range(20):
+            await teller.tell_all()
+            now += 1.0
+        assert said(found) == [("failed", grant)]
+        # It is asked less and less often: at 0, 5 and 15 seconds.
+        assert len(found.upstream.sent) - sent == 3
+        assert token not in repr(found.valkey.command("HGETALL", *found.keys("untold")))
+
+        found.upstream.away = False
+        await teller.tell_all()
+        assert alive(found, token)
+        now += 300.0
+        await teller.tell_all()
+        assert not alive(found, token)
+        assert said(found) == [("failed", grant), ("ok", grant)]
+        assert found.keys("untold") == []
+
+    play(scene)
+
+
+def test_one_that_is_not_heard_keeps_no_other_back(play: Play) -> None:
+    """Each has a pause of its own."""
+
+    async def scene(found: Stage) -> None:
+        now = 0.0
+        teller = untold(found, lambda: now)
+        grants = [await logged_in(found) for _ in range(2)]
+        found.upstream.away = True
+        await by_the_person(found, grants[0][0])
+        await teller.tell_all()
+        found.upstream.away = False
+        await by_the_person(found, grants[1][0])
+        await teller.tell_all()
+        assert [alive(found, inside(found, tokens)) for _, tokens in grants] == [True, False]
+
+    play(scene)
+
+
+def test_what_authelia_refuses_is_not_repeated(play: Play) -> None:
+    """It would say the same for ever; the log has it."""
+
+    async def scene(found: Stage) -> None:
+        grant, _ = await logged_in(found)
+        await by_the_person(found, grant)
+        found.issuer.config = replace(found.issuer.config, clients=())
+        await untold(found).tell_all()
+        assert said(found) == [("refused", grant)]
+        assert found.keys("untold") == []
+
+    play(scene)
+
+
+def test_what_does_not_open_is_dropped(play: Play) -> None:
+    """A sealing key that was taken away, or anything else that stands there."""
+
+    async def scene(found: Stage) -> None:
+        key = untold_key(Names(found.deployment), ISSUER)
+        found.valkey.command("HSET", key, "g1", "not sealed", "g2", b"\xff")
+        await untold(found).tell_all()
+        assert sorted(said(found)) == [("lost", "g1"), ("lost", "g2")]
+        assert found.keys("untold") == []
+        assert found.upstream.calls("revocation") == []
+
+    play(scene)
+
+
+def test_another_issuer_is_told_nothing(play: Play) -> None:
+    """Where authz.yaml names another one meanwhile, the first one's tokens are not shown to it."""
+
+    async def scene(found: Stage) -> None:
+        grant, _ = await logged_in(found)
+        await by_the_person(found, grant)
+        (key,) = found.keys("untold")
+        assert key.encode() == untold_key(Names(found.deployment), ISSUER)
+        assert key.encode() != untold_key(Names(found.deployment), "https://other.example.test")
+
+    play(scene)
+
+
+def test_what_waits_is_bounded_and_has_an_end(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than so many are not told; they end here all the same."""
+
+    async def scene(found: Stage) -> None:
+        monkeypatch.setattr("authz.login.front_door.grants._MOST_UNTOLD", 1)
+        ids = [(await logged_in(found))[0] for _ in range(2)]
+        for grant in ids:
+            await by_the_person(found, grant)
+            assert await found.built.means.grants.find(JOHN, grant) is None
+        (key,) = found.keys("untold")
+        assert found.valkey.command("HKEYS", key) == [ids[0].encode()]
+        assert found.valkey.command("TTL", key) > 0
+
+    play(scene)
+
+
+def test_a_record_of_before_ends_too(play: Play) -> None:
+    """What an earlier version wrote has no token in it: it is a grant, and ends here alone."""
+
+    async def scene(found: Stage) -> None:
+        grant, _ = await logged_in(found)
+        (key,) = found.keys("grants")
+        record = found.valkey.command("HGET", key, grant)
+        old = {name: each for name, each in json.loads(record).items() if name != "upstream"}
+        found.valkey.command("HSET", key, grant, json.dumps(old))
+        assert await found.built.means.grants.find(JOHN, grant) is not None
+        await by_the_person(found, grant)
+        assert grant_field(ISSUER, grant) in await found.ledger.revocations()
+        assert found.keys("untold") == []
+
+    play(scene)
+
+
+def test_an_end_that_waits_for_nothing_says_what_was_not_heard(play: Play) -> None:
+    """A token of a grant that is gone has nobody to tell it again: once, at once, it is said."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found)
+        await client.register()
+        tokens = await client.tokens()
+        grant = open_refresh(found.built.means.sealer, tokens["refresh_token"]).grant
+        await client.post("/revoke", token=tokens["refresh_token"])
+        await untold(found).tell_all()
+        found.built._upstream._ended.clear()
+        found.upstream.away = True
+        await client.post("/revoke", token=tokens["refresh_token"])
+        assert said(found) == [("ok", grant), ("failed", grant)]
+
+    play(scene)
