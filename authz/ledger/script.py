@@ -129,12 +129,12 @@ class Call:
         for limit, place, charge in self._takes:
             value = _bucket(reply[place])
             stored: tuple[int, ...] = _STATE.unpack(value)
-            slot, used = stored[0], sum(stored) - stored[0]
-            if slot != now // limit.slot or stored[1] < charge.cost or used > limit.quota:
+            slot, used = stored[0], sum(stored) - stored[0] + charge.cost
+            if slot != now // limit.slot or used > limit.quota:
                 raise _odd()
-            # The last byte that is not zero is of the oldest slot in use.
+            # The last byte that is not zero is of the oldest slot in use, if any was before.
             oldest = (len(value.rstrip(b"\0")) - _COUNTS - 1) // 4
-            quotas.append(in_use(limit, used, slot, oldest, now))
+            quotas.append(in_use(limit, used, slot, oldest if oldest > 0 else 0, now))
         return Taken(tuple(quotas), Mode.REDIS)
 
     def _over(self, now: int, reply: list[object]) -> OverLimit:

@@ -10,8 +10,9 @@
 --
 -- What a limit costs is what is done for each of them, so that is as little as can be. A string
 -- made is dear, since Redis' Lua hashes every byte of it; so is a number handed to `call`, which
--- prints it, and every field that struct reads or writes. Old slots are forgotten by moving
--- bytes, and counted only where there are any; no table is built per limit.
+-- prints it, and every field that struct reads or writes. So a bucket is answered as it was
+-- found, where no slot has ended since, and of it four bytes are written. Old slots are forgotten
+-- by moving bytes, and counted only where there are any; no table is built per limit.
 --
 -- KEYS: the revocations; the step-up record, where one is needed; the buckets, each once.
 -- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms;
@@ -20,7 +21,7 @@
 --       length of a slot in ms (8).
 -- Answer: {now in ms, what, ...}, where what is
 --   "revoked" (and the index of the field), "missing", "old", "corrupt",
---   "over" (and every bucket as it stands now) or "taken" (and every bucket after the charge).
+--   "over" or "taken" (and every bucket as it stood at that moment, before any charge).
 
 local call, find, sub = redis.call, string.find, string.sub
 local rep, format = string.rep, string.format
@@ -28,6 +29,7 @@ local pack, unpack_ = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
 local STATE = '>I8I4c40'
 local NONE = rep('\0', 40)
+local REST = 13 -- where the ten older slots begin
 -- A bucket lives for 12 slots, one more than it counts, since Redis reckons it from the script's
 -- beginning, which may lie in the slot before.
 local LIFETIME = '%.0f' -- as text: see above
@@ -38,9 +40,10 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- Charges by the text that they came in: the same limits apply to query after query.
 local known = {}
 
--- The units of the ten older slots.
-local function sum(rest)
-  local a, b, c, d, e, f, g, h, j, k = unpack_('>I4I4I4I4I4I4I4I4I4I4', rest)
+-- The units of the ten slots that are written from some place on.
+local function sum(text, place)
+  if find(text, NONE, place, true) == place then return 0 end
+  local a, b, c, d, e, f, g, h, j, k = unpack_('>I4I4I4I4I4I4I4I4I4I4', text, place)
   return a + b + c + d + e + f + g + h + j + k
 end
 
@@ -94,41 +97,46 @@ local function take(first, last, arg)
 
   -- keys[n + base] is of answer[n].
   local base, final = first + bucket - 3, count - bucket + 3
+  local place = bucket - 3 -- and stored[n + place]
 
-  -- Of each bucket the state after the charge, in the place of what is stored; and where that is
-  -- not of this slot, whether it is of an older one (1) or of one ahead of the clock (-1).
-  local answer, moved = {now, 'taken', unpack(stored, bucket, count)}, {}
+  -- Of each bucket how it stands; in the place of what is stored, the units of its newest slot
+  -- after the charge; and where what is stored is not of this slot, its older slots, and whether
+  -- it was ahead of the clock.
+  local answer, rests, ahead = {now, 'taken', unpack(stored, bucket, count)}, {}, {}
   local over, alien, absent = false, false, nil
   local at = 1
   for n = 3, final do
     local value = answer[n]
     local quota, cost, slot = charges[at], charges[at + 1], charges[at + 2]
     local current = (now - now % slot) / slot
-    local stamp, head, rest
+    local stamp, head, older
     if value then
       if #value ~= 52 then
         alien = true
         break
       end
-      stamp, head, rest = unpack_(STATE, value)
+      stamp, head = unpack_('>I8I4', value)
     else -- MGET answers nil for what is no string, too; such a key is not an empty bucket
       absent = absent or {}
       absent[#absent + 1] = keys[n + base]
     end
-    if stamp ~= current then
-      local late = value and current - stamp or 11
+    if stamp == current then
+      older = sum(value, REST)
+    else
+      local late, rest = value and current - stamp or 11, NONE
       if late < 0 then -- the clock stepped back: all of it counts as of now
-        head, rest, moved[n] = math.min(head + sum(rest), quota), NONE, -1
+        head, ahead[n] = math.min(head + sum(value, REST), quota), true
       elseif late < 11 then
-        head, rest, moved[n] = 0, rep('\0', 4 * late - 4) .. sub(value, 9, 52 - 4 * late), 1
+        head, rest = 0, rep('\0', 4 * late - 4) .. sub(value, 9, 52 - 4 * late)
       else
-        head, rest, moved[n] = 0, NONE, 1
+        head = 0
       end
+      older, rests[n] = sum(rest, 1), rest
+      answer[n] = pack(STATE, current, head, rest)
     end
-    local used = head + cost
-    if rest ~= NONE then used = used + sum(rest) end
-    if used > quota then over = true end
-    answer[n] = pack(STATE, current, head + cost, rest)
+    head = head + cost
+    stored[n + place] = head
+    if head + older > quota then over = true end
     at = at + 3
   end
   alien = alien or absent and call('EXISTS', unpack(absent)) > 0
@@ -145,24 +153,20 @@ local function take(first, last, arg)
     return {now, 'corrupt'}
   end
 
-  if over then
+  if over then -- nothing is charged
     answer[2] = 'over'
-    for n = 3, final do -- nothing is charged
-      local state = answer[n]
-      local units = (unpack_('>I4', state, 9) - charges[3 * n - 7]) % 4294967296
-      state = sub(state, 1, 8) .. pack('>I4', units) .. sub(state, 13)
-      answer[n] = state
-      if moved[n] == -1 then
-        call('SET', keys[n + base], state, 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
-      end
+    for n in pairs(ahead) do
+      call('SET', keys[n + base], answer[n], 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
     end
     return answer
   end
   for n = 3, final do
-    if moved[n] then
-      call('SET', keys[n + base], answer[n], 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
+    local rest = rests[n]
+    if rest then
+      local state = sub(answer[n], 1, 8) .. pack('>I4', stored[n + place]) .. rest
+      call('SET', keys[n + base], state, 'PX', format(LIFETIME, 12 * charges[3 * n - 6]))
     else -- half the work of SET, and keeps the lifetime
-      call('SETRANGE', keys[n + base], '0', answer[n])
+      call('SETRANGE', keys[n + base], '8', pack('>I4', stored[n + place]))
     end
   end
   return answer

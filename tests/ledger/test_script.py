@@ -431,11 +431,11 @@ def test_what_the_script_says_is_read() -> None:
                 [None, b"taken", state(2), state(1)],
                 [b"%d" % NOW, b"taken", state(2), state(1)],
                 [float(NOW), b"taken", state(2), state(1)],
-                # taken, but not charged, or beyond the quota
-                [NOW, b"taken", state(1), state(1)],
-                [NOW, b"taken", state(0, 2), state(1)],
-                [NOW, b"taken", state(2, 4), state(1)],
-                [NOW, b"taken", state(2), state(0)],
+                # taken, but beyond the quota with what is charged
+                [NOW, b"taken", state(4), state(1)],
+                [NOW, b"taken", state(0, 4), state(1)],
+                [NOW, b"taken", state(2, 2), state(1)],
+                [NOW, b"taken", state(2), state(5)],
                 # states of another moment or shape
                 [NOW, b"taken", state(2, slot=SLOT - 1), state(1)],
                 [NOW, b"taken", state(2, slot=SLOT + 1), state(1)],
