@@ -134,7 +134,7 @@ class Call:
                 raise _odd()
             # The last byte that is not zero is of the oldest slot in use, if any was before.
             oldest = (len(value.rstrip(b"\0")) - _COUNTS - 1) // 4
-            quotas.append(in_use(limit, used, slot, oldest if oldest > 0 else 0, now))
+            quotas.append(in_use(limit, used, slot, max(0, oldest), now))
         return Taken(tuple(quotas), Mode.REDIS)
 
     def _over(self, now: int, reply: list[object]) -> OverLimit:
