@@ -17,6 +17,7 @@ from authz.local.edge import edge
 from authz.local.state import FAILED, State
 from authz.local.supervisor import STOPPED
 from tests.local.stage import Stage, listens, until
+from tests.support.listening import listening
 
 _CONFIGURATION = """\
 admin: {address: {pipe: {path: %(admin)s, mode: 384}}}
@@ -75,8 +76,7 @@ class Upstream:
 async def upstream(state: State) -> AsyncIterator[Upstream]:
     """Serve it on the socket `upstream`."""
     handler = Upstream()
-    server = await asyncio.start_unix_server(handler, state.socket("upstream"))
-    async with server:
+    async with listening(handler, state.socket("upstream")):
         yield handler
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -29,6 +29,7 @@ from authz.login.clients.fetching import (
 from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient
 from authz.setup import certificates
+from tests.support.listening import Handler, listening
 
 HOST = "client.example.test"
 URL = f"https://{HOST}/client.json"
@@ -472,7 +473,7 @@ def test_its_server_says_how_long_it_holds(
     assert fetched(page, files).max_age == age
 
 
-def raw(answer: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+def raw(answer: bytes) -> Handler:
     async def answered(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
         writer.close()
@@ -485,13 +486,12 @@ def test_what_speaks_no_tls_is_no_document(answer: bytes, files: certificates.Pa
     """Whatever it answers, the reason is ours."""
 
     async def scene() -> FetchFailed:
-        server = await asyncio.start_server(raw(answer), LOCAL, 0)
-        async with server:
+        async with listening(raw(answer)) as port:
             fetcher = Fetcher(
                 Names([[LOCAL]]),
                 public=lambda _: True,
                 trust=trusting(files),
-                port=server.sockets[0].getsockname()[1],
+                port=port,
             )
             with pytest.raises(FetchFailed) as caught:
                 await fetcher(URL, HOST)
@@ -515,13 +515,12 @@ def test_what_speaks_no_http_is_no_document(answer: bytes, files: certificates.P
     tls.load_cert_chain(files.certificate, files.key)
 
     async def scene() -> FetchFailed:
-        server = await asyncio.start_server(raw(answer), LOCAL, 0, ssl=tls)
-        async with server:
+        async with listening(raw(answer), tls=tls) as port:
             fetcher = Fetcher(
                 Names([[LOCAL]]),
                 public=lambda _: True,
                 trust=trusting(files),
-                port=server.sockets[0].getsockname()[1],
+                port=port,
             )
             return await refused_in_time(fetcher, URL, HOST)
 

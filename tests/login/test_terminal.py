@@ -8,7 +8,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
+from authz.login.terminal import loopback
 from authz.login.terminal.log_in import Granted, log_in
+from authz.login.terminal.loopback import Loopback
 from authz.login.terminal.request import LogInFailed, Wanted
 from authz.tokens.issuer import IssuerAddress
 from tests.demo.kit import FILES, ISSUER, JOHN, World, claims
@@ -175,6 +177,24 @@ def test_what_is_no_answer_is_refused(change: dict[str, object], terminal: Termi
         await terminal.get(url)
 
     assert terminal.run(odd).token
+
+
+def test_a_connection_that_says_nothing_keeps_no_terminal(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log-in ends with its answer, whoever else is connected."""
+    monkeypatch.setattr(loopback, "_PATIENCE", 60.0)
+
+    async def scene() -> None:
+        async with asyncio.timeout(20):
+            async with Loopback("/callback", lambda _: True) as page:
+                at = urlsplit(page.redirect_uri)
+                _, silent = await asyncio.open_connection(at.hostname, at.port)
+                assert (await terminal.get(f"{page.redirect_uri}?code=x")).status_code == 200
+                assert await page.answer() == {"code": "x"}
+            silent.close()
+
+    asyncio.run(scene())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs
 
+from tests.support.listening import listening
 from tests.tokens.forge import ISSUER
 from tests.tokens.test_issuer import Play, Writer, metadata
 
@@ -57,7 +58,6 @@ def named(endpoint: object = f"{ISSUER}{ASK}") -> bytes:
 async def site(page: bytes | Play, names: bytes | None = None) -> AsyncIterator[Site]:
     """Run such an issuer as long as the block does."""
     served = Site(page, named() if names is None else names)
-    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
+    async with listening(served.serve) as port:
+        served.url = f"http://127.0.0.1:{port}"
         yield served

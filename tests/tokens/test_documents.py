@@ -12,6 +12,7 @@ import pytest
 
 from authz.setup.certificates import make
 from authz.tokens.documents import IssuerError, Target, get, issuer_client
+from tests.support.listening import listening
 
 
 @asynccontextmanager
@@ -32,9 +33,8 @@ async def served(context: ssl.SSLContext | None) -> AsyncIterator[int]:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with listening(answer, tls=context) as port:
+        yield port
 
 
 @asynccontextmanager

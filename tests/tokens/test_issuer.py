@@ -13,6 +13,7 @@ import pytest
 from authz.tokens.documents import Fault, IssuerError, issuer_client
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySet
+from tests.support.listening import listening
 from tests.tokens.forge import ISSUER, ec_signer, rsa_signer
 
 OAUTH = "/.well-known/oauth-authorization-server"
@@ -77,9 +78,8 @@ async def site(pages: Mapping[str, bytes | Play] | None = None) -> AsyncIterator
     served = Site(good_pages())
     names = {"oauth": OAUTH, "openid": OPENID, "keys": KEYS}
     served.pages.update({names[name]: page for name, page in (pages or {}).items()})
-    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
+    async with listening(served.serve) as port:
+        served.url = f"http://127.0.0.1:{port}"
         yield served
 
 
