@@ -94,6 +94,7 @@ HOSTILE = [
     "http://localhost@evil.example/cb",
     "http://127.0.0.2/cb",
     "http://[::ffff:127.0.0.1]/cb",
+    "https://[::ffff:127.0.0.1]/cb",
     "http://0.0.0.0/cb",
     "http://localhost./cb",
     "http://LOCALHOST/cb",
@@ -242,6 +243,9 @@ def test_what_is_allowed_is_plain(tail: str) -> None:
         ("https://127.9.9.9/cb", "loopback"),
         ("https://0.0.0.0/cb", "loopback"),
         ("https://[::]/cb", "loopback"),
+        ("https://[::ffff:7f00:1]/cb", "loopback"),
+        ("https://[::ffff:0:0]/cb", "loopback"),
+        ("https://[::ffff:102:304]/cb", "[::ffff:102:304]"),
     ],
 )
 def test_a_place_is_a_host_loopback_or_a_scheme(uri: str, place: str) -> None:

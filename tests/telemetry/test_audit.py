@@ -92,7 +92,10 @@ WORDS = st.text(max_size=300)
 @st.composite
 def decisions(draw: st.DrawFn) -> Decision:
     """Draw a decision with whatever texts a caller, an issuer or Redis chose."""
-    message = draw(st.none() | st.builds(Message, st.just(Kind.REQUEST), WORDS, st.just(1), WORDS))
+    version = st.none() | WORDS
+    message = draw(
+        st.none() | st.builds(Message, st.just(Kind.REQUEST), WORDS, st.just(1), WORDS, version)
+    )
     who = draw(
         st.none()
         | st.builds(principal, subject=st.none() | WORDS, client_id=WORDS, issuer=WORDS)

@@ -7,6 +7,7 @@ what would lead into a browser or over the network in clear, is not registered.
 
 import ipaddress
 import re
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -127,12 +128,22 @@ def _is_host(host: str) -> bool:
         return False
     try:
         if host.startswith("["):
-            return str(ipaddress.IPv6Address(host[1:-1])) == host[1:-1]
+            return _spelled(ipaddress.IPv6Address(host[1:-1])) == host[1:-1]
         if _NUMERIC.match(host.rpartition(".")[2]):
             return str(ipaddress.IPv4Address(host)) == host
     except ValueError:
         return False
     return True
+
+
+def _spelled(address: ipaddress.IPv6Address) -> str:
+    """Return an address as browsers write it (URL Standard).
+
+    Of a mapped IPv4 address `str` returns this before Python 3.13, and a dotted end since.
+    """
+    if address.ipv4_mapped is None:
+        return str(address)
+    return "::ffff:{:x}:{:x}".format(*struct.unpack(">HH", address.packed[12:]))
 
 
 def _leads_here(host: str) -> bool:
