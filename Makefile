@@ -10,6 +10,13 @@ COMPILED_TESTS = $(addprefix tests/,attacks core envoy ledger server telemetry t
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
+# PYTHON, where somebody says it, is what the environment has: one of another version is made again.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(BIN)/python -V 2>&1),$(shell $(PYTHON) -V 2>&1))
+.PHONY: $(VENV)/.ready
+endif
+endif
+
 # The environment is made once and again whenever what it is made of changes.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "setting up $(VENV) (a minute or two)"
