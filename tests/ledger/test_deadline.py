@@ -164,16 +164,30 @@ def test_a_loop_that_has_ended_is_forgotten() -> None:
 
 
 def test_a_long_turn_counts_in_full() -> None:
-    """Where a deadline is not patient, time is time, whoever has used it up."""
+    """Where a deadline is not patient, the first turns after a long one end the block."""
 
     async def scene() -> None:
-        begun = time.monotonic()
-        with pytest.raises(TimeoutError), Deadline(1).block():
-            while time.monotonic() < begun + 1.1:
-                pass
-            # It would be a second still, were the turn that is behind it one tick.
-            await asyncio.Event().wait()
-        assert time.monotonic() - begun < 1.6
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async def inner() -> None:
+            with Deadline(0.1).block():
+                end = time.monotonic() + 0.2
+                while time.monotonic() < end:
+                    pass
+                await asyncio.Event().wait()
+
+        counting = asyncio.create_task(count())
+        with pytest.raises(TimeoutError):
+            await inner()
+        counting.cancel()
+        # A patient one had nineteen ticks to go, of thousands of turns.
+        assert turns < 20
 
     play(scene())
 
