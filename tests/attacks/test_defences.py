@@ -94,8 +94,10 @@ TEN_WORST = (
     ),
     Defence(
         "All limits are charged, or none", "authz/ledger/take.lua", "the script",
-        "for n = 3, final do -- nothing is charged\n",
-        "for n = 3, final do\n      call('SET', keys[n + base], answer[n], 'PX', 99999)\n",
+        "for n in pairs(ahead) do\n",
+        "for n = 3, final do\n"
+        "      call('SETRANGE', keys[n + base], '8', pack('>I4', stored[n + place]))\n"
+        "    end\n    for n in pairs(ahead) do\n",
         _LEDGER,
     ),
     Defence(
@@ -162,7 +164,7 @@ OTHERS = (
     ),
     Defence(
         "No members that some parser confuses", "authz/core/mcp.py", "_inner",
-        "if not unmistakable(inner):", "if False:", _MCP,
+        "if inner and not unmistakable(inner):", "if False:", _MCP,
     ),
     Defence(
         "A part of a body is no body", "authz/envoy/codec.py", "decode",
