@@ -62,8 +62,9 @@ class Deadline:
             self._running.clear()
         if self._timer is None:
             self._wait(loop)
-        # One more, since the tick that is under way has begun before it.
-        self._running[block] = self._now + self._length + 1
+        # One more, since the tick that is under way has begun before it; and those that a long
+        # turn has used up already, which are counted only at its end.
+        self._running[block] = self._now + self._late(loop) + self._length + 1
         return loop
 
     def end(self, block: "Block") -> None:
@@ -74,10 +75,14 @@ class Deadline:
         self._due = loop.time() + self._tick
         self._timer = loop.call_at(self._due, self._turn, loop)
 
+    def _late(self, loop: asyncio.AbstractEventLoop) -> int:
+        """Return by how many ticks the timer is late, where that counts."""
+        if self._patient:
+            return 0
+        return max(0, int((loop.time() - self._due) / self._tick))
+
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._now += 1
-        if not self._patient:
-            self._now += max(0, int((loop.time() - self._due) / self._tick))
+        self._now += 1 + self._late(loop)
         over = list[Block]()
         for block, last in self._running.items():
             if last > self._now:

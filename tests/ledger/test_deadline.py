@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -190,6 +191,31 @@ def test_a_long_turn(patient: bool) -> None:
         else:
             with pytest.raises(TimeoutError):
                 await inner()
+
+    play(scene())
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_long_turn_is_over_for_who_begins_in_it(patient: bool) -> None:
+    """Whoever begins at the end of a long turn has all the time, and others of it have none."""
+
+    async def scene() -> None:
+        deadline = Deadline(0.05, patient=patient)
+
+        async def inner() -> float:
+            begun = time.monotonic()
+            with suppress(TimeoutError), deadline.block():
+                await asyncio.Event().wait()
+            return time.monotonic() - begun
+
+        early = asyncio.create_task(inner())
+        await asyncio.sleep(0)
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            pass
+        late = asyncio.create_task(inner())
+        assert await late > 0.049
+        assert early.done()
 
     play(scene())
 
