@@ -30,12 +30,12 @@ async def by_the_person(found: Stage, grant: str) -> None:
     await OwnGrantsOf(means).end(Person(ISSUER, JOHN), grant, HOME)
 
 
-async def by_command(found: Stage, grant: str) -> object:
+async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
     """As `authz clients block` does: with Redis alone, and without what opens anything."""
     grants = Grants(
         found.ledger.command,
         Names(found.deployment),
-        ISSUER,
+        issuer,
         max_age=30 * 86_400,
         max_lifetime=43_210,
         clock=found.built.means.clock,
@@ -44,13 +44,13 @@ async def by_command(found: Stage, grant: str) -> object:
     return await block(grants, found.built.means.blocks, one)
 
 
-def untold(found: Stage, clock: Callable[[], float] = lambda: 0.0) -> Untold:
+def untold(found: Stage, clock: Callable[[], float] = lambda: 0.0, issuer: str = ISSUER) -> Untold:
     means = found.built.means
     names = Names(found.deployment)
     return Untold(
         found.ledger.command,
         names,
-        ISSUER,
+        issuer,
         sealer=means.sealer,
         upstream=means.upstream,
         tell=means.tell,
@@ -193,6 +193,50 @@ def test_another_issuer_is_told_nothing(play: Play) -> None:
         (key,) = found.keys("untold")
         assert key.encode() == untold_key(Names(found.deployment), ISSUER)
         assert key.encode() != untold_key(Names(found.deployment), "https://other.example.test")
+
+    play(scene)
+
+
+def test_a_grant_of_an_issuer_before_is_told_to_none_after(play: Play) -> None:
+    """`authz clients block` ends those too: what the first one gave is not shown to the next."""
+
+    async def scene(found: Stage) -> None:
+        other = "https://other.example.test"
+        grant, tokens = await logged_in(found)
+        assert await by_command(found, grant, other) == 1
+        await untold(found, issuer=other).tell_all()
+        assert found.upstream.calls("revocation") == []
+        assert alive(found, inside(found, tokens))
+        assert said(found) == [("lost", grant)]
+        assert found.keys("untold") == []
+
+    play(scene)
+
+
+def test_a_defect_in_one_keeps_no_other_back(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever one of them raises, the others are told; and the defect is not swallowed."""
+
+    async def scene(found: Stage) -> None:
+        teller, revoke = untold(found), found.built.means.upstream.revoke
+        ids = [(await logged_in(found))[0] for _ in range(2)]
+        for grant in ids:
+            await by_the_person(found, grant)
+        calls = list[str]()
+
+        async def broken(*, token: str, **more: Any) -> None:
+            calls.append(token)
+            if len(calls) == 1:
+                raise ValueError("a defect")
+            await revoke(token=token, **more)
+
+        monkeypatch.setattr(found.built.means.upstream, "revoke", broken)
+        with pytest.raises(ValueError, match="a defect"):
+            await teller.tell_all()
+        assert len(set(calls)) == 2
+        assert sorted(outcome for outcome, _ in said(found)) == ["failed", "ok"]
+        # And it is asked less often, as any other that fails.
+        await teller.tell_all()
+        assert len(calls) == 2
 
     play(scene)
 
