@@ -16,6 +16,7 @@ from authz.login.front_door.grants_of import OwnGrantsOf
 from authz.login.front_door.known import block
 from authz.login.front_door.refresh_tokens import open_refresh
 from authz.login.front_door.untold import STEP, Untold
+from authz.login.values import UpstreamRefused
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
 from tests.login.front import HOME, Client, Stage
@@ -166,6 +167,32 @@ def test_what_authelia_refuses_is_not_repeated(play: Play) -> None:
         await untold(found).tell_all()
         assert said(found) == [("refused", grant)]
         assert found.keys("untold") == []
+
+    play(scene)
+
+
+@pytest.mark.parametrize("error", ["server_error", "temporarily_unavailable"])
+def test_a_fault_in_the_words_of_a_refusal_is_none(
+    play: Play, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    """Authelia, or what stands before it, says that it cannot now: it is told again."""
+
+    async def scene(found: Stage) -> None:
+        now = 0.0
+        teller = untold(found, lambda: now)
+        grant, tokens = await logged_in(found)
+        await by_the_person(found, grant)
+
+        async def refuse(**_: object) -> None:
+            raise UpstreamRefused(error)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(found.built.means.upstream, "revoke", refuse)
+            await teller.tell_all()
+        now += 5.0
+        await teller.tell_all()
+        assert not alive(found, inside(found, tokens))
+        assert said(found) == [("failed", grant), ("ok", grant)]
 
     play(scene)
 

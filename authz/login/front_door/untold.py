@@ -19,6 +19,8 @@ from authz.tokens.sealing import NotSealedError, Sealer
 STEP: Final = "end_at_issuer"
 FAILED: Final = "failed"
 REFUSED_THERE: Final = "refused"
+# Refusals in name only (RFC 6749, section 4.1.2.1): of this moment, not of what was asked.
+_FAULTS: Final = frozenset({"server_error", "temporarily_unavailable"})
 _PURPOSE: Final = "upstream-token"
 PAUSE: Final = 5.0  # seconds between two looks: what a command ended is told by the pages
 _LONGEST_WAIT: Final = 300.0  # seconds until what failed is tried again, at most
@@ -93,6 +95,9 @@ class Untold:
             # an issuer that this deployment had before.
             self._tell(STEP, "lost", grant=name)
         except UpstreamRefused as refused:
+            if refused.error in _FAULTS:
+                self._wait(grant, refused.error)
+                return False
             # It would say the same again: our client is not what it was.
             self._tell(STEP, REFUSED_THERE, grant=name, detail=refused.error)
         except Unavailable as away:
