@@ -8,8 +8,9 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
-# A deadline has ten ticks; more, where each would be longer than this (seconds): a block may be
-# ended by a tick later than declared.
+# A deadline has ten ticks. One that counts what turns take has more, where each would be longer
+# than this (seconds): a block may be ended by a tick later than declared. One that is patient has
+# not: any turn that is longer than a tick would stretch it.
 _TICKS: Final = 10
 _LONGEST: Final = 0.005
 _SHORTEST: Final = 0.0001
@@ -41,7 +42,8 @@ class Deadline:
         """
         self.seconds: Final = seconds
         self._patient = patient
-        self._tick = max(_SHORTEST, min(seconds / _TICKS, _LONGEST))
+        tick = seconds / _TICKS
+        self._tick = max(_SHORTEST, tick if patient else min(tick, _LONGEST))
         self._length = round(seconds / self._tick)
         self._now = 0  # in ticks, which are counted while a block is running
         self._running: dict[Block, int] = {}  # and the tick that ends it; the first one first

@@ -220,6 +220,29 @@ def test_a_long_turn_is_over_for_who_begins_in_it(patient: bool) -> None:
     play(scene())
 
 
+def test_turns_shorter_than_a_tenth_stretch_no_patience() -> None:
+    """A patient deadline counts them for what they take, or nearly: a few for each tick."""
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        turns = list[asyncio.Handle]()
+
+        def turn() -> None:
+            end = time.monotonic() + 0.01
+            while time.monotonic() < end:
+                pass
+            turns.append(loop.call_soon(turn))
+
+        turn()
+        with pytest.raises(TimeoutError), Deadline(0.5, patient=True).block():
+            await asyncio.Event().wait()
+        turns[-1].cancel()
+        # 11 ticks, each of 50 ms and up to two turns more.
+        assert len(turns) < 100
+
+    play(scene())
+
+
 def test_one_in_another() -> None:
     """The time of the inner one is over, and the task goes on as if nobody had cancelled it."""
 
