@@ -8,8 +8,9 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
-# A deadline has ten ticks; more, where each would be longer than this (seconds): a block may be
-# ended by a tick later than declared.
+# A deadline has ten ticks. One that counts what turns take has more, where each would be longer
+# than this (seconds): a block may be ended by a tick later than declared. One that is patient has
+# not: any turn that is longer than a tick would stretch it.
 _TICKS: Final = 10
 _LONGEST: Final = 0.005
 _SHORTEST: Final = 0.0001
@@ -41,7 +42,8 @@ class Deadline:
         """
         self.seconds: Final = seconds
         self._patient = patient
-        self._tick = max(_SHORTEST, min(seconds / _TICKS, _LONGEST))
+        tick = seconds / _TICKS
+        self._tick = max(_SHORTEST, tick if patient else min(tick, _LONGEST))
         self._length = round(seconds / self._tick)
         self._now = 0  # in ticks, which are counted while a block is running
         self._running: dict[Block, int] = {}  # and the tick that ends it; the first one first
@@ -62,8 +64,9 @@ class Deadline:
             self._running.clear()
         if self._timer is None:
             self._wait(loop)
-        # One more, since the tick that is under way has begun before it.
-        self._running[block] = self._now + self._length + 1
+        # One more, since the tick that is under way has begun before it; and those that a long
+        # turn has used up already, which are counted only at its end.
+        self._running[block] = self._now + self._late(loop) + self._length + 1
         return loop
 
     def end(self, block: "Block") -> None:
@@ -74,10 +77,14 @@ class Deadline:
         self._due = loop.time() + self._tick
         self._timer = loop.call_at(self._due, self._turn, loop)
 
+    def _late(self, loop: asyncio.AbstractEventLoop) -> int:
+        """Return by how many ticks the timer is late, where that counts."""
+        if self._patient:
+            return 0
+        return max(0, int((loop.time() - self._due) / self._tick))
+
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._now += 1
-        if not self._patient:
-            self._now += max(0, int((loop.time() - self._due) / self._tick))
+        self._now += 1 + self._late(loop)
         over = list[Block]()
         for block, last in self._running.items():
             if last > self._now:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -188,6 +189,54 @@ def test_a_long_turn_counts_in_full() -> None:
         counting.cancel()
         # A patient one had nineteen ticks to go, of thousands of turns.
         assert turns < 20
+
+    play(scene())
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_long_turn_is_over_for_who_begins_in_it(patient: bool) -> None:
+    """Whoever begins at the end of a long turn has all the time, and others of it have none."""
+
+    async def scene() -> None:
+        deadline = Deadline(0.05, patient=patient)
+
+        async def inner() -> float:
+            begun = time.monotonic()
+            with suppress(TimeoutError), deadline.block():
+                await asyncio.Event().wait()
+            return time.monotonic() - begun
+
+        early = asyncio.create_task(inner())
+        await asyncio.sleep(0)
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            pass
+        late = asyncio.create_task(inner())
+        assert await late > 0.049
+        assert early.done()
+
+    play(scene())
+
+
+def test_turns_shorter_than_a_tenth_stretch_no_patience() -> None:
+    """A patient deadline counts them for what they take, or nearly: a few for each tick."""
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        turns = list[asyncio.Handle]()
+
+        def turn() -> None:
+            end = time.monotonic() + 0.01
+            while time.monotonic() < end:
+                pass
+            turns.append(loop.call_soon(turn))
+
+        turn()
+        with pytest.raises(TimeoutError), Deadline(0.5, patient=True).block():
+            await asyncio.Event().wait()
+        turns[-1].cancel()
+        # 11 ticks, each of 50 ms and up to two turns more.
+        assert len(turns) < 100
 
     play(scene())
 

@@ -95,7 +95,9 @@ NUMBERS = r'^{"time":[0-9.e+-]+|"ms":[0-9.e+-]+}$'
 @st.composite
 def decisions(draw: st.DrawFn) -> Decision:
     """Draw a decision with whatever texts a caller, an issuer or Redis chose."""
-    message = draw(st.none() | st.builds(Message, st.just(Kind.REQUEST), WORDS, st.just(1), WORDS))
+    message = draw(
+        st.none() | st.builds(Message, st.just(Kind.REQUEST), WORDS, st.just(1), WORDS, st.none())
+    )
     who = draw(
         st.none()
         | st.builds(principal, subject=st.none() | WORDS, client_id=WORDS, issuer=WORDS)

@@ -50,12 +50,17 @@ def seal_refresh(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:
     return sealer.seal(_PURPOSE, asdict(token), lifetime)
 
 
-def sealed_upstream(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:
-    """Return Authelia's token as its grant keeps it; empty where there is none."""
+def sealed_upstream(sealer: Sealer, token: RefreshToken, lifetime: float, issuer: str) -> str:
+    """Return the issuer's token as its grant keeps it; empty where there is none."""
     if not token.upstream:
         return ""
     return seal_upstream(
-        sealer, token.upstream, lifetime, two_factor=token.two_factor, address=token.address
+        sealer,
+        token.upstream,
+        lifetime,
+        issuer=issuer,
+        two_factor=token.two_factor,
+        address=token.address,
     )
 
 

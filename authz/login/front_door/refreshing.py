@@ -168,7 +168,7 @@ class Refreshing:
                 expires_at=tokens.expires_at,
                 access=digest(tokens.access_token),
                 refresh=digest(sealed),
-                upstream=sealed_upstream(means.sealer, next_token, lifetime),
+                upstream=sealed_upstream(means.sealer, next_token, lifetime, means.grants.issuer),
             ),
             log_in=log_in,
             lifetime=max(int(tokens.expires_at - now), 1),
