@@ -5,6 +5,7 @@ and where a deadline is patient, a turn uses up no more than a tick, however lon
 """
 
 import asyncio
+import time
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,7 +28,7 @@ class Deadline:
     """
 
     __slots__ = (
-        *("_due", "_length", "_loop", "_now", "_patient", "_running", "_tick", "_timer"),
+        *("_length", "_loop", "_patient", "_running", "_tick", "_timer", "_turns"),
         "seconds",
     )
 
@@ -45,11 +46,10 @@ class Deadline:
         tick = seconds / _TICKS
         self._tick = max(_SHORTEST, tick if patient else min(tick, _LONGEST))
         self._length = round(seconds / self._tick)
-        self._now = 0  # in ticks, which are counted while a block is running
+        self._turns = 0  # of the timer, while a block is running
         self._running: dict[Block, int] = {}  # and the tick that ends it; the first one first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
-        self._due = 0.0  # when it rings, in the loop's seconds
 
     def block(self) -> "Block":
         """Return a context; what takes too long in it is cancelled and raises TimeoutError."""
@@ -63,39 +63,31 @@ class Deadline:
             self._loop, self._timer = loop, None
             self._running.clear()
         if self._timer is None:
-            self._wait(loop)
-        # One more, since the tick that is under way has begun before it; and those that a long
-        # turn has used up already, which are counted only at its end.
-        self._running[block] = self._now + self._late(loop) + self._length + 1
+            self._timer = loop.call_later(self._tick, self._turn, loop)
+        # One more, since the tick that is under way has begun before it.
+        self._running[block] = self._now() + self._length + 1
         return loop
 
     def end(self, block: "Block") -> None:
         """Watch a block no more."""
         self._running.pop(block, None)
 
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due = loop.time() + self._tick
-        self._timer = loop.call_at(self._due, self._turn, loop)
-
-    def _late(self, loop: asyncio.AbstractEventLoop) -> int:
-        """Return by how many ticks the timer is late, where that counts."""
-        if self._patient:
-            return 0
-        return max(0, int((loop.time() - self._due) / self._tick))
+    def _now(self) -> int:
+        """Return the tick that is under way."""
+        return self._turns if self._patient else int(time.monotonic() / self._tick)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._now += 1 + self._late(loop)
+        self._turns += 1
+        now = self._now()
         over = list[Block]()
         for block, last in self._running.items():
-            if last > self._now:
+            if last > now:
                 break
             over.append(block)
         for block in over:
             block.expire()
             del self._running[block]
-        self._timer = None
-        if self._running:
-            self._wait(loop)
+        self._timer = loop.call_later(self._tick, self._turn, loop) if self._running else None
 
 
 class Block:
