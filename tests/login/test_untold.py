@@ -14,7 +14,7 @@ from authz.login.front_door.blocks import Block
 from authz.login.front_door.grants import Grants, untold_key
 from authz.login.front_door.grants_of import OwnGrantsOf
 from authz.login.front_door.known import block
-from authz.login.front_door.refresh_tokens import open_refresh
+from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh, seal_refresh
 from authz.login.front_door.untold import STEP, Untold
 from authz.login.values import UpstreamRefused
 from tests.demo.kit import ISSUER, JOHN
@@ -65,11 +65,15 @@ async def logged_in(found: Stage) -> tuple[str, dict[str, Any]]:
     await client.register()
     first = await client.tokens()
     tokens = (await client.refresh(first["refresh_token"])).json()
-    return open_refresh(found.built.means.sealer, tokens["refresh_token"]).grant, tokens
+    return opened(found, tokens).grant, tokens
+
+
+def opened(found: Stage, tokens: dict[str, Any]) -> RefreshToken:
+    return open_refresh(found.built.means.sealer, tokens["refresh_token"], ISSUER)
 
 
 def inside(found: Stage, tokens: dict[str, Any]) -> str:
-    return open_refresh(found.built.means.sealer, tokens["refresh_token"]).upstream
+    return opened(found, tokens).upstream
 
 
 def alive(found: Stage, token: str) -> bool:
@@ -240,6 +244,27 @@ def test_a_grant_of_an_issuer_before_is_told_to_none_after(play: Play) -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("endpoint", ["refresh", "revoke"])
+def test_a_refresh_token_of_an_issuer_before_is_none(play: Play, endpoint: str) -> None:
+    """Its client may send it where it will: what is sealed in it goes to no other issuer."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found)
+        await client.register()
+        token = opened(found, await client.tokens())
+        before = replace(token, issuer="https://other.example.test")
+        text = seal_refresh(found.built.means.sealer, before, 3600)
+        found.upstream.sent.clear()
+        if endpoint == "refresh":
+            answer = await client.refresh(text)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+        else:
+            assert (await client.post("/revoke", token=text)).status_code == 200
+        assert found.upstream.sent == []
+
+    play(scene)
+
+
 def test_a_defect_in_one_keeps_no_other_back(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever one of them raises, the others are told; and the defect is not swallowed."""
 
@@ -308,7 +333,7 @@ def test_an_end_that_waits_for_nothing_says_what_was_not_heard(play: Play) -> No
         client = Client(found)
         await client.register()
         tokens = await client.tokens()
-        grant = open_refresh(found.built.means.sealer, tokens["refresh_token"]).grant
+        grant = opened(found, tokens).grant
         await client.post("/revoke", token=tokens["refresh_token"])
         await untold(found).tell_all()
         found.built._upstream._ended.clear()

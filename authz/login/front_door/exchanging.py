@@ -65,6 +65,7 @@ class Exchanging:
             raise
         means, now = self._means, self._means.clock()
         token = RefreshToken(
+            issuer=means.grants.issuer,
             upstream=held["refresh_token"] or "",
             grant=held["grant"],
             client=held["client"],
@@ -80,7 +81,7 @@ class Exchanging:
         lifetime = held["at"] + means.grant_max_age - now
         refresh = seal_refresh(means.sealer, token, lifetime) if token.upstream else None
         who = Identity(held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"])
-        upstream = sealed_upstream(means.sealer, token, lifetime, means.grants.issuer)
+        upstream = sealed_upstream(means.sealer, token, lifetime)
         grant = _grant(held, token, client, now, refresh=refresh or "", upstream=upstream)
         try:
             begun = await means.grants.begin(

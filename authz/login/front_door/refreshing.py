@@ -94,7 +94,7 @@ class Refreshing:
 
     def _opened(self, text: str, client_id: str) -> RefreshToken:
         try:
-            token = open_refresh(self._means.sealer, text)
+            token = open_refresh(self._means.sealer, text, self._means.grants.issuer)
         except NotSealedError as error:
             self._means.tell("refresh", "invalid_grant", detail="not sealed by us")
             raise OAuthRefused("invalid_grant", _WORDS) from error
@@ -168,7 +168,7 @@ class Refreshing:
                 expires_at=tokens.expires_at,
                 access=digest(tokens.access_token),
                 refresh=digest(sealed),
-                upstream=sealed_upstream(means.sealer, next_token, lifetime, means.grants.issuer),
+                upstream=sealed_upstream(means.sealer, next_token, lifetime),
             ),
             log_in=log_in,
             lifetime=max(int(tokens.expires_at - now), 1),
