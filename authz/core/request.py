@@ -4,6 +4,7 @@ Law: a header that decides anything occurs once, in printable ASCII, or the requ
 """
 
 import re
+import string
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_plus
@@ -14,7 +15,7 @@ from authz.core.second_factor import SecondFactor
 METHODS: Final = frozenset({"POST", "GET", "DELETE"})
 _MAX_TOKEN: Final = 8192
 # RFC 6750, section 2.1: b64token. Stricter than it: no padding, since no JWT has any.
-_BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9._~+/-]+)\Z")
+_B64TOKEN: Final = (string.ascii_letters + string.digits + "-._~+/").encode("ascii")
 _SCHEME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?= |\Z)")
 _QUERY_TOKEN: Final = re.compile(r"(?:^|[&;])\s*access_token\s*=", re.IGNORECASE)
 _MAX_QUERY: Final = 4096  # MCP needs none; looking at one costs time
@@ -116,13 +117,18 @@ def bearer_token(request: HttpRequest) -> str:
         raise Refused(Reason.TOKEN_MISSING)
     if len(value) > _MAX_TOKEN + len("Bearer "):
         raise Refused(Reason.TOKEN_MALFORMED, "longer than 8 KiB")
-    match = _BEARER.match(value)
-    if match is not None:
-        return match.group(1)
+    kind, _, token = value.partition(" ")
+    if kind.lower() == "bearer" and _is_b64token(token):
+        return token
     scheme = _SCHEME.match(value)
     if scheme is not None and scheme.group().lower() != "bearer" and "," not in value:
         raise Refused(Reason.TOKEN_MISSING, "credentials of another scheme")
     raise Refused(Reason.TOKEN_MALFORMED, "not one bearer token")
+
+
+def _is_b64token(text: str) -> bool:
+    # Half of what a regular expression takes for the thousand characters of a token.
+    return text != "" and text.isascii() and not text.encode("ascii").translate(None, _B64TOKEN)
 
 
 def single(request: HttpRequest, name: str) -> str | None:

@@ -5,11 +5,13 @@ and where a deadline is patient, a turn uses up no more than a tick, however lon
 """
 
 import asyncio
+import time
 from types import TracebackType
 from typing import Final, Self
 
-# A deadline has ten ticks; more, where each would be longer than this (seconds): a block may be
-# ended by a tick later than declared.
+# A deadline has ten ticks. One that counts what turns take has more, where each would be longer
+# than this (seconds): a block may be ended by a tick later than declared. One that is patient has
+# not: any turn that is longer than a tick would stretch it.
 _TICKS: Final = 10
 _LONGEST: Final = 0.005
 _SHORTEST: Final = 0.0001
@@ -26,7 +28,7 @@ class Deadline:
     """
 
     __slots__ = (
-        *("_due", "_length", "_loop", "_now", "_patient", "_running", "_tick", "_timer"),
+        *("_length", "_loop", "_patient", "_running", "_tick", "_timer", "_turns"),
         "seconds",
     )
 
@@ -41,13 +43,13 @@ class Deadline:
         """
         self.seconds: Final = seconds
         self._patient = patient
-        self._tick = max(_SHORTEST, min(seconds / _TICKS, _LONGEST))
+        tick = seconds / _TICKS
+        self._tick = max(_SHORTEST, tick if patient else min(tick, _LONGEST))
         self._length = round(seconds / self._tick)
-        self._now = 0  # in ticks, which are counted while a block is running
+        self._turns = 0  # of the timer, while a block is running
         self._running: dict[Block, int] = {}  # and the tick that ends it; the first one first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
-        self._due = 0.0  # when it rings, in the loop's seconds
 
     def block(self) -> "Block":
         """Return a context; what takes too long in it is cancelled and raises TimeoutError."""
@@ -61,34 +63,31 @@ class Deadline:
             self._loop, self._timer = loop, None
             self._running.clear()
         if self._timer is None:
-            self._wait(loop)
+            self._timer = loop.call_later(self._tick, self._turn, loop)
         # One more, since the tick that is under way has begun before it.
-        self._running[block] = self._now + self._length + 1
+        self._running[block] = self._now() + self._length + 1
         return loop
 
     def end(self, block: "Block") -> None:
         """Watch a block no more."""
         self._running.pop(block, None)
 
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due = loop.time() + self._tick
-        self._timer = loop.call_at(self._due, self._turn, loop)
+    def _now(self) -> int:
+        """Return the tick that is under way."""
+        return self._turns if self._patient else int(time.monotonic() / self._tick)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._now += 1
-        if not self._patient:
-            self._now += max(0, int((loop.time() - self._due) / self._tick))
+        self._turns += 1
+        now = self._now()
         over = list[Block]()
         for block, last in self._running.items():
-            if last > self._now:
+            if last > now:
                 break
             over.append(block)
         for block in over:
             block.expire()
             del self._running[block]
-        self._timer = None
-        if self._running:
-            self._wait(loop)
+        self._timer = loop.call_later(self._tick, self._turn, loop) if self._running else None
 
 
 class Block:

@@ -94,8 +94,10 @@ TEN_WORST = (
     ),
     Defence(
         "All limits are charged, or none", "authz/ledger/take.lua", "the script",
-        "for n = 3, final do -- nothing is charged\n",
-        "for n = 3, final do\n      call('SET', keys[n + base], answer[n], 'PX', 99999)\n",
+        "for n in pairs(ahead) do\n",
+        "for n = 3, final do\n"
+        "      call('SETRANGE', keys[n + base], '8', pack('>I4', stored[n + place]))\n"
+        "    end\n    for n in pairs(ahead) do\n",
         _LEDGER,
     ),
     Defence(
@@ -162,7 +164,7 @@ OTHERS = (
     ),
     Defence(
         "No members that some parser confuses", "authz/core/mcp.py", "_inner",
-        "if not unmistakable(inner):", "if False:", _MCP,
+        "if inner and not unmistakable(inner):", "if False:", _MCP,
     ),
     Defence(
         "A part of a body is no body", "authz/envoy/codec.py", "decode",
@@ -248,6 +250,11 @@ FRONT_DOOR = (
 _LOGIN = ("tests/login/test_attacks.py",)
 _BROWSER = ("tests/login/test_browser.py",)
 _FOUND = ("tests/attacks/test_front_door_findings.py",)
+_ENDS = (
+    "tests/login/test_untold.py",
+    "tests/login/test_store.py",
+    "tests/login/test_interleavings.py",
+)
 
 LOG_IN = (
     Defence(
@@ -411,6 +418,20 @@ LOG_IN = (
     Defence(
         "An end is told to every worker", "authz/login/front_door/scripts.py", "END",
         "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])", "", _FOUND,
+    ),
+    Defence(
+        "What is past its age is ended with its client",
+        "authz/login/front_door/grants.py", "everyone",
+        "for grant in await self._kept_at(key):", "for grant in await self._all(key):", _ENDS,
+    ),
+    Defence(
+        "An end here is one at Authelia", "authz/login/front_door/scripts.py", "END",
+        "redis.call('HSET', KEYS[3], ARGV[1], upstream)", "", _ENDS,
+    ),
+    Defence(
+        "What one issuer gave is shown to no other",
+        "authz/login/front_door/untold.py", "_arguments",
+        'if held.get("issuer") != issuer:', "if False:", _ENDS,
     ),
 )  # fmt: skip
 

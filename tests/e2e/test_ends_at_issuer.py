@@ -26,7 +26,8 @@ def upstream(door: Door, client: Assistant) -> str:
     assert client.storage.tokens is not None
     assert client.storage.tokens.refresh_token is not None
     sealer = Sealer(sealing_secrets(None, pem(door)), time.time)
-    return open_refresh(sealer, client.storage.tokens.refresh_token).upstream
+    issuer = door.running.scene.place.issuer
+    return open_refresh(sealer, client.storage.tokens.refresh_token, issuer).upstream
 
 
 def pem(door: Door) -> str:

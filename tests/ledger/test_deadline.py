@@ -2,20 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import uvloop
 
 from authz.ledger.deadline import Block, Deadline
 
 
-def play(scene: Coroutine[Any, Any, None]) -> None:
+def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Play it on both loops, which time their turns in different ways."""
+
     async def run() -> None:
         async with asyncio.timeout(30):
-            await scene
+            await scene()
 
-    asyncio.run(run())
+    for loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(run())
 
 
 def test_what_takes_too_long_is_ended() -> None:
@@ -25,7 +31,7 @@ def test_what_takes_too_long_is_ended() -> None:
         with pytest.raises(TimeoutError), Deadline(0.001).block():
             await asyncio.Event().wait()
 
-    play(scene())
+    play(scene)
 
 
 def test_what_ends_in_time_is_left_alone() -> None:
@@ -39,7 +45,7 @@ def test_what_ends_in_time_is_left_alone() -> None:
         for _ in range(20):
             await asyncio.sleep(0)
 
-    play(scene())
+    play(scene)
 
 
 def test_the_callers_own_cancellation_passes() -> None:
@@ -56,7 +62,7 @@ def test_the_callers_own_cancellation_passes() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    play(scene())
+    play(scene)
 
 
 def test_the_callers_own_cancellation_counts_more() -> None:
@@ -74,7 +80,7 @@ def test_the_callers_own_cancellation_counts_more() -> None:
             await task
         assert task.cancelled()
 
-    play(scene())
+    play(scene)
 
 
 def test_an_answer_of_the_last_turn_counts() -> None:
@@ -91,7 +97,7 @@ def test_an_answer_of_the_last_turn_counts() -> None:
             asyncio.get_running_loop().call_soon(last_turn, block)
             assert await answer == "in time"
 
-    play(scene())
+    play(scene)
 
 
 def test_many_at_once() -> None:
@@ -115,7 +121,7 @@ def test_many_at_once() -> None:
         assert await asyncio.gather(*tasks) == [bool(n % 3) for n in range(99)]
         assert not deadline._running
 
-    play(scene())
+    play(scene)
 
 
 def test_it_is_never_early() -> None:
@@ -138,7 +144,7 @@ def test_it_is_never_early() -> None:
         # The clock that a loop sleeps by may be as coarse as a millisecond.
         assert min(await asyncio.gather(*tasks)) > 0.019
 
-    play(scene())
+    play(scene)
 
 
 def test_a_loop_that_has_ended_is_forgotten() -> None:
@@ -159,39 +165,87 @@ def test_a_loop_that_has_ended_is_forgotten() -> None:
         with pytest.raises(TimeoutError), deadline.block():
             await asyncio.Event().wait()
 
-    play(leave())
-    play(scene())
+    play(leave)
+    play(scene)
+
+
+def test_a_long_turn_counts_in_full() -> None:
+    """Where a deadline is not patient, the first turns after a long one end the block."""
+
+    async def scene() -> None:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async def inner() -> None:
+            with Deadline(0.1).block():
+                end = time.monotonic() + 0.2
+                while time.monotonic() < end:
+                    pass
+                await asyncio.Event().wait()
+
+        counting = asyncio.create_task(count())
+        with pytest.raises(TimeoutError):
+            await inner()
+        counting.cancel()
+        # A patient one had nineteen ticks to go, of thousands of turns.
+        assert turns < 20
+
+    play(scene)
 
 
 @pytest.mark.parametrize("patient", [True, False])
-def test_a_long_turn(patient: bool) -> None:
-    """A turn of the loop that is longer than all of it ends the block, unless it is patient."""
+def test_a_long_turn_is_over_for_who_begins_in_it(patient: bool) -> None:
+    """Whoever begins at the end of a long turn has all the time, and others of it have none."""
+
+    async def scene() -> None:
+        deadline = Deadline(0.05, patient=patient)
+
+        async def inner() -> float:
+            begun = time.monotonic()
+            with suppress(TimeoutError), deadline.block():
+                await asyncio.Event().wait()
+            return time.monotonic() - begun
+
+        early = asyncio.create_task(inner())
+        await asyncio.sleep(0)
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            pass
+        # The one in a turn of its own, the other still in the long one.
+        late = asyncio.create_task(inner())
+        assert await inner() > 0.049
+        assert await late > 0.049
+        assert early.done()
+
+    play(scene)
+
+
+def test_turns_shorter_than_a_tenth_stretch_no_patience() -> None:
+    """A patient deadline counts them for what they take, or nearly: a few for each tick."""
 
     async def scene() -> None:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str] = loop.create_future()
+        turns = list[asyncio.Handle]()
 
-        def arrive(left: int) -> None:
-            if left:
-                loop.call_soon(arrive, left - 1)
-            else:
-                answer.set_result("in time")
+        def turn() -> None:
+            end = time.monotonic() + 0.01
+            while time.monotonic() < end:
+                pass
+            turns.append(loop.call_soon(turn))
 
-        async def inner() -> str:
-            with Deadline(0.02, patient=patient).block():
-                loop.call_soon(arrive, 8)
-                end = time.monotonic() + 0.1
-                while time.monotonic() < end:
-                    pass
-                return await answer
+        turn()
+        with pytest.raises(TimeoutError), Deadline(0.5, patient=True).block():
+            await asyncio.Event().wait()
+        turns[-1].cancel()
+        # 11 ticks, each of 50 ms and up to two turns more.
+        assert len(turns) < 100
 
-        if patient:
-            assert await inner() == "in time"
-        else:
-            with pytest.raises(TimeoutError):
-                await inner()
-
-    play(scene())
+    play(scene)
 
 
 def test_one_in_another() -> None:
@@ -206,7 +260,7 @@ def test_one_in_another() -> None:
             assert task is not None
             assert task.cancelling() == 0
 
-    play(scene())
+    play(scene)
 
 
 @pytest.mark.parametrize("turns", range(9))
@@ -230,4 +284,4 @@ def test_a_busy_loop_brings_it_no_nearer(turns: int) -> None:
                 pass
             assert await answer == "in time"
 
-    play(scene())
+    play(scene)

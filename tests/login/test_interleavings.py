@@ -12,13 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
-from authz.ledger.keys import grant_field
+from authz.core.principal import Person
+from authz.ledger.keys import Keys, grant_field
 from authz.login.front_door.blocks import Block
 from authz.login.front_door.exchanging import Exchanging
 from authz.login.front_door.grants import Grants
+from authz.login.front_door.grants_of import OwnGrantsOf
 from authz.login.front_door.known import block
 from authz.login.front_door.refreshing import Refreshing
 from authz.login.front_door.revoking import Revoking
+from authz.login.front_door.untold import Untold
 from authz.login.values import OAuthRefused
 from tests.login.flow_kit import VERIFIER, Flow, Killed, flow, parameters
 from tests.support.valkey import ValkeyServer
@@ -211,6 +214,50 @@ def test_what_is_blocked_while_it_is_refreshed_stays_so(
         for answer in (first, *good(results)):
             with pytest.raises(OAuthRefused):
                 await refresh(found, answer["refresh_token"])
+
+    run(store, scene)
+
+
+@FEW
+@given(order=ORDERS, ends=st.sets(st.sampled_from(["block", "person", "revoke"]), min_size=1))
+@pytest.mark.attack("a log-in that is ended while it is refreshed, told, or ended by others")
+def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
+    store: ValkeyServer, order: Random, ends: set[str]
+) -> None:
+    """However refreshes, ends and what tells of them meet: of it nothing lives, others all do."""
+
+    async def scene(found: Flow) -> None:
+        grants, authelia = found.means.grants, found.authelia
+        first = await exchange(found, await found.code(grant="g" * 32))
+        for subject in ("bob", "john"):
+            await exchange(found, await found.code("two", subject), "two")
+        others = authelia.alive.keys() - {"rt-0"}
+        untold = Untold(
+            grants._command,
+            Keys(found.deployment),
+            ISSUER,
+            sealer=found.means.sealer,
+            upstream=authelia,
+            tell=found.means.tell,
+            clock=time.monotonic,
+        )
+        john = Person(ISSUER, "john")
+        how: dict[str, Callable[[], Awaitable[object]]] = {
+            "block": lambda: block(grants, found.means.blocks, Block("one", 7, "me", "why")),
+            "person": lambda: OwnGrantsOf(found.means).end(john, "g" * 32, "192.0.2.7"),
+            "revoke": lambda: revoke(found, first["refresh_token"]),
+        }
+        work: dict[str, Awaitable[Any]] = {name: how[name]() for name in sorted(ends)}
+        for number in range(2):
+            work[f"refresh {number}"] = refresh(found, first["refresh_token"])
+            work[f"tell {number}"] = untold.tell_all()
+        results = await found.schedule.run(work, order.randrange)
+        good({name: each for name, each in results.items() if name.startswith("refresh")})
+        assert not any(isinstance(results[name], BaseException) for name in ends)
+        await untold.tell_all()
+        assert authelia.alive.keys() == others
+        assert others.isdisjoint(authelia.revoked)
+        assert {grant_field(ISSUER, "g" * 32)} == set(await found.ledger.revocations())
 
     run(store, scene)
 

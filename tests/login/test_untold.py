@@ -14,8 +14,9 @@ from authz.login.front_door.blocks import Block
 from authz.login.front_door.grants import Grants, untold_key
 from authz.login.front_door.grants_of import OwnGrantsOf
 from authz.login.front_door.known import block
-from authz.login.front_door.refresh_tokens import open_refresh
+from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh, seal_refresh
 from authz.login.front_door.untold import STEP, Untold
+from authz.login.values import UpstreamRefused
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
 from tests.login.front import HOME, Client, Stage
@@ -30,12 +31,12 @@ async def by_the_person(found: Stage, grant: str) -> None:
     await OwnGrantsOf(means).end(Person(ISSUER, JOHN), grant, HOME)
 
 
-async def by_command(found: Stage, grant: str) -> object:
+async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
     """As `authz clients block` does: with Redis alone, and without what opens anything."""
     grants = Grants(
         found.ledger.command,
         Names(found.deployment),
-        ISSUER,
+        issuer,
         max_age=30 * 86_400,
         max_lifetime=43_210,
         clock=found.built.means.clock,
@@ -44,13 +45,13 @@ async def by_command(found: Stage, grant: str) -> object:
     return await block(grants, found.built.means.blocks, one)
 
 
-def untold(found: Stage, clock: Callable[[], float] = lambda: 0.0) -> Untold:
+def untold(found: Stage, clock: Callable[[], float] = lambda: 0.0, issuer: str = ISSUER) -> Untold:
     means = found.built.means
     names = Names(found.deployment)
     return Untold(
         found.ledger.command,
         names,
-        ISSUER,
+        issuer,
         sealer=means.sealer,
         upstream=means.upstream,
         tell=means.tell,
@@ -64,11 +65,15 @@ async def logged_in(found: Stage) -> tuple[str, dict[str, Any]]:
     await client.register()
     first = await client.tokens()
     tokens = (await client.refresh(first["refresh_token"])).json()
-    return open_refresh(found.built.means.sealer, tokens["refresh_token"]).grant, tokens
+    return opened(found, tokens).grant, tokens
+
+
+def opened(found: Stage, tokens: dict[str, Any]) -> RefreshToken:
+    return open_refresh(found.built.means.sealer, tokens["refresh_token"], ISSUER)
 
 
 def inside(found: Stage, tokens: dict[str, Any]) -> str:
-    return open_refresh(found.built.means.sealer, tokens["refresh_token"]).upstream
+    return opened(found, tokens).upstream
 
 
 def alive(found: Stage, token: str) -> bool:
@@ -170,6 +175,32 @@ def test_what_authelia_refuses_is_not_repeated(play: Play) -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("error", ["server_error", "temporarily_unavailable"])
+def test_a_fault_in_the_words_of_a_refusal_is_none(
+    play: Play, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    """Authelia, or what stands before it, says that it cannot now: it is told again."""
+
+    async def scene(found: Stage) -> None:
+        now = 0.0
+        teller = untold(found, lambda: now)
+        grant, tokens = await logged_in(found)
+        await by_the_person(found, grant)
+
+        async def refuse(**_: object) -> None:
+            raise UpstreamRefused(error)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(found.built.means.upstream, "revoke", refuse)
+            await teller.tell_all()
+        now += 5.0
+        await teller.tell_all()
+        assert not alive(found, inside(found, tokens))
+        assert said(found) == [("failed", grant), ("ok", grant)]
+
+    play(scene)
+
+
 def test_what_does_not_open_is_dropped(play: Play) -> None:
     """A sealing key that was taken away, or anything else that stands there."""
 
@@ -193,6 +224,71 @@ def test_another_issuer_is_told_nothing(play: Play) -> None:
         (key,) = found.keys("untold")
         assert key.encode() == untold_key(Names(found.deployment), ISSUER)
         assert key.encode() != untold_key(Names(found.deployment), "https://other.example.test")
+
+    play(scene)
+
+
+def test_a_grant_of_an_issuer_before_is_told_to_none_after(play: Play) -> None:
+    """`authz clients block` ends those too: what the first one gave is not shown to the next."""
+
+    async def scene(found: Stage) -> None:
+        other = "https://other.example.test"
+        grant, tokens = await logged_in(found)
+        assert await by_command(found, grant, other) == 1
+        await untold(found, issuer=other).tell_all()
+        assert found.upstream.calls("revocation") == []
+        assert alive(found, inside(found, tokens))
+        assert said(found) == [("lost", grant)]
+        assert found.keys("untold") == []
+
+    play(scene)
+
+
+@pytest.mark.parametrize("endpoint", ["refresh", "revoke"])
+def test_a_refresh_token_of_an_issuer_before_is_none(play: Play, endpoint: str) -> None:
+    """Its client may send it where it will: what is sealed in it goes to no other issuer."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found)
+        await client.register()
+        token = opened(found, await client.tokens())
+        before = replace(token, issuer="https://other.example.test")
+        text = seal_refresh(found.built.means.sealer, before, 3600)
+        found.upstream.sent.clear()
+        if endpoint == "refresh":
+            answer = await client.refresh(text)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+        else:
+            assert (await client.post("/revoke", token=text)).status_code == 200
+        assert found.upstream.sent == []
+
+    play(scene)
+
+
+def test_a_defect_in_one_keeps_no_other_back(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever one of them raises, the others are told; and the defect is not swallowed."""
+
+    async def scene(found: Stage) -> None:
+        teller, revoke = untold(found), found.built.means.upstream.revoke
+        ids = [(await logged_in(found))[0] for _ in range(2)]
+        for grant in ids:
+            await by_the_person(found, grant)
+        calls = list[str]()
+
+        async def broken(*, token: str, **more: Any) -> None:
+            calls.append(token)
+            if len(calls) == 1:
+                raise ValueError("a defect")
+            await revoke(token=token, **more)
+
+        monkeypatch.setattr(found.built.means.upstream, "revoke", broken)
+        with pytest.raises(ValueError, match="a defect"):
+            await teller.tell_all()
+        assert len(set(calls)) == 2
+        assert sorted(outcome for outcome, _ in said(found)) == ["failed", "ok"]
+        # And it is asked less often, as any other that fails.
+        await teller.tell_all()
+        assert len(calls) == 2
 
     play(scene)
 
@@ -237,7 +333,7 @@ def test_an_end_that_waits_for_nothing_says_what_was_not_heard(play: Play) -> No
         client = Client(found)
         await client.register()
         tokens = await client.tokens()
-        grant = open_refresh(found.built.means.sealer, tokens["refresh_token"]).grant
+        grant = opened(found, tokens).grant
         await client.post("/revoke", token=tokens["refresh_token"])
         await untold(found).tell_all()
         found.built._upstream._ended.clear()

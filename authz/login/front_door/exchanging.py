@@ -65,6 +65,7 @@ class Exchanging:
             raise
         means, now = self._means, self._means.clock()
         token = RefreshToken(
+            issuer=means.grants.issuer,
             upstream=held["refresh_token"] or "",
             grant=held["grant"],
             client=held["client"],

@@ -54,7 +54,11 @@ class Renewal(NamedTuple):
 
 
 class Grants:
-    """Keep the grants of one deployment."""
+    """Keep the grants of one deployment.
+
+    Attributes:
+        issuer: whose people these are.
+    """
 
     def __init__(
         self,
@@ -78,7 +82,7 @@ class Grants:
         """
         self._command = command
         self._keys = keys
-        self._issuer = issuer
+        self.issuer: Final = issuer
         self._max_age = max_age
         self._max_lifetime = max_lifetime
         # Seconds from its last use: a grant may be younger than an access token of its last moment.
@@ -87,7 +91,7 @@ class Grants:
 
     def key(self, subject: str) -> bytes:
         """Return where a person's grants are kept."""
-        return self._keys.page(_KIND, digest(*Person(self._issuer, subject)))
+        return self._keys.page(_KIND, digest(*Person(self.issuer, subject)))
 
     async def begin(
         self, subject: str, grant: Grant, log_in: LogIn, lifetime: int, code_key: bytes
@@ -140,9 +144,9 @@ class Grants:
             Unavailable: where Redis did not answer.
         """
         fields = (
-            grant_field(self._issuer, grant.id),
-            person_field(Person(self._issuer, subject)),
-            client_field(Client(self._issuer, grant.client)),
+            grant_field(self.issuer, grant.id),
+            person_field(Person(self.issuer, subject)),
+            client_field(Client(self.issuer, grant.client)),
             EVERYTHING,
         )
         found = await self._command("HMGET", self._keys.revocations, *fields)
@@ -201,14 +205,14 @@ class Grants:
     async def end_at(self, key: bytes, grant_id: str, why: str) -> Grant | None:
         """End a grant of those kept at a key, as `end` does."""
         now = int(self._clock())
-        field = grant_field(self._issuer, grant_id)
-        words = written(Target(field, self._issuer, grant_id), Remark(now, "authz", why))
+        field = grant_field(self.issuer, grant_id)
+        words = written(Target(field, self.issuer, grant_id), Remark(now, "authz", why))
         # No access token of it is younger than this moment: a refresh under way finds no grant.
         revocation = Revocation(None, now + self._max_lifetime, words)
         raw = await scripts.run(
             self._command,
             scripts.END,
-            (key, self._keys.revocations, untold_key(self._keys, self._issuer)),
+            (key, self._keys.revocations, untold_key(self._keys, self.issuer)),
             grant_id,
             field,
             revocation.encode(),

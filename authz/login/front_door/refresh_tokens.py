@@ -1,7 +1,8 @@
 """Our refresh tokens: Authelia's own, sealed with what it is for, and kept by the client.
 
-Law: what does not open is no refresh token, whoever sends it, and never reaches Authelia; what
-opens still says only what was consented to, not that it is still so.
+Law: what does not open is no refresh token, whoever sends it, and never reaches Authelia, nor
+another issuer than it came from; what opens still says only what was consented to, not that it is
+still so.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ class RefreshToken:
     """Hold what a refresh token of ours says.
 
     Attributes:
+        issuer: of whose it is made.
         upstream: Authelia's own.
         grant: whose it is.
         client: the digest of the client's client_id.
@@ -32,6 +34,7 @@ class RefreshToken:
             the client's may be that of a company that serves thousands.
     """
 
+    issuer: str
     upstream: str = field(repr=False)
     grant: str
     client: str
@@ -51,22 +54,30 @@ def seal_refresh(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:
 
 
 def sealed_upstream(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:
-    """Return Authelia's token as its grant keeps it; empty where there is none."""
+    """Return the issuer's token as its grant keeps it; empty where there is none."""
     if not token.upstream:
         return ""
     return seal_upstream(
-        sealer, token.upstream, lifetime, two_factor=token.two_factor, address=token.address
+        sealer,
+        token.upstream,
+        lifetime,
+        issuer=token.issuer,
+        two_factor=token.two_factor,
+        address=token.address,
     )
 
 
-def open_refresh(sealer: Sealer, text: str) -> RefreshToken:
+def open_refresh(sealer: Sealer, text: str, issuer: str) -> RefreshToken:
     """Return what a client sent.
 
     Raises:
-        NotSealedError: where it is none of ours, or too old.
+        NotSealedError: where it is none of ours, too old, or of an issuer that was ours before.
     """
     value: Mapping[str, Any] = sealer.open(_PURPOSE, text)
     try:
-        return RefreshToken(**{**value, "scopes": tuple(value["scopes"])})
+        token = RefreshToken(**{**value, "scopes": tuple(value["scopes"])})
     except (KeyError, TypeError) as error:
         raise NotSealedError from error
+    if token.issuer != issuer:
+        raise NotSealedError
+    return token

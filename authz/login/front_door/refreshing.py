@@ -94,7 +94,7 @@ class Refreshing:
 
     def _opened(self, text: str, client_id: str) -> RefreshToken:
         try:
-            token = open_refresh(self._means.sealer, text)
+            token = open_refresh(self._means.sealer, text, self._means.grants.issuer)
         except NotSealedError as error:
             self._means.tell("refresh", "invalid_grant", detail="not sealed by us")
             raise OAuthRefused("invalid_grant", _WORDS) from error

@@ -32,7 +32,8 @@ class Revoking:
         # token_type_hint is a hint (section 2.1), and not needed.
         text, client_id = parameters.needed("token"), parameters.needed("client_id")
         try:
-            await self._refresh(open_refresh(self._means.sealer, text), client_id)
+            token = open_refresh(self._means.sealer, text, self._means.grants.issuer)
+            await self._refresh(token, client_id)
         except NotSealedError:
             await self._access(text, client_id, address)
 

@@ -19,6 +19,8 @@ from authz.tokens.sealing import NotSealedError, Sealer
 STEP: Final = "end_at_issuer"
 FAILED: Final = "failed"
 REFUSED_THERE: Final = "refused"
+# Refusals in name only (RFC 6749, section 4.1.2.1): of this moment, not of what was asked.
+_FAULTS: Final = frozenset({"server_error", "temporarily_unavailable"})
 _PURPOSE: Final = "upstream-token"
 PAUSE: Final = 5.0  # seconds between two looks: what a command ended is told by the pages
 _LONGEST_WAIT: Final = 300.0  # seconds until what failed is tried again, at most
@@ -26,10 +28,11 @@ _LATE: Final = 86_400  # seconds: a grant may be ended in its last moment, while
 
 
 def seal_upstream(
-    sealer: Sealer, token: str, lifetime: float, *, two_factor: bool, address: str
+    sealer: Sealer, token: str, lifetime: float, *, issuer: str, two_factor: bool, address: str
 ) -> str:
     """Return Authelia's refresh token as a grant keeps it, with all that its end needs."""
-    value = {"token": token, "two_factor": two_factor, "address": address}
+    # Whose it is, too: a command ends grants of every issuer that this deployment has had.
+    value = {"issuer": issuer, "token": token, "two_factor": two_factor, "address": address}
     return sealer.seal(_PURPOSE, value, lifetime + _LATE)
 
 
@@ -50,6 +53,7 @@ class Untold:
         """Take Redis and names, who is told, what opens, the log, and seconds that pass."""
         self._command = command
         self._key = untold_key(keys, issuer)
+        self._issuer = issuer
         self._sealer = sealer
         self._upstream = upstream
         self._tell = tell
@@ -61,48 +65,69 @@ class Untold:
 
         Raises:
             Unavailable: where Redis does not answer.
+            Exception: the last defect, once all the others are told.
         """
+        defect: Exception | None = None
         found = _pairs(await self._command("HGETALL", self._key))
         self._failed = {grant: each for grant, each in self._failed.items() if grant in found}
         for grant, sealed in found.items():
             due, _ = self._failed.get(grant, (0.0, 0.0))
-            if due <= self._clock() and await self._told(grant, sealed):
+            if due > self._clock():
+                continue
+            try:
+                told = await self._told(grant, sealed)
+            except Exception as error:  # noqa: BLE001 - a defect in one must not silence the rest
+                self._wait(grant, type(error).__name__)
+                told, defect = False, error
+            if told:
                 await self._command("HDEL", self._key, grant)
+        if defect is not None:
+            raise defect
 
     async def _told(self, grant: bytes, sealed: bytes) -> bool:
         """Tell one; return whether that was the last word on it."""
-        name = grant.decode("ascii", "replace")
+        name = _name(grant)
         try:
             held = self._sealer.open(_PURPOSE, sealed.decode("ascii", "replace"))
-            await self._upstream.revoke(**_arguments(held))
+            await self._upstream.revoke(**_arguments(held, self._issuer))
         except NotSealedError:
-            # Its token has ended by itself, or the key that it was sealed with is gone.
+            # Its token has ended by itself, the key that it was sealed with is gone, or it is of
+            # an issuer that this deployment had before.
             self._tell(STEP, "lost", grant=name)
         except UpstreamRefused as refused:
+            if refused.error in _FAULTS:
+                self._wait(grant, refused.error)
+                return False
             # It would say the same again: our client is not what it was.
             self._tell(STEP, REFUSED_THERE, grant=name, detail=refused.error)
         except Unavailable as away:
-            self._wait(grant, name, away.detail)
+            self._wait(grant, away.detail)
             return False
         else:
             self._tell(STEP, "ok", grant=name)
         return True
 
-    def _wait(self, grant: bytes, name: str, why: str) -> None:
+    def _wait(self, grant: bytes, why: str) -> None:
         before = self._failed.get(grant)
         if before is None:
             # Said once, and not for every try: who reads it cannot make Authelia come back.
-            self._tell(STEP, FAILED, grant=name, detail=why)
+            self._tell(STEP, FAILED, grant=_name(grant), detail=why)
         pause = PAUSE if before is None else min(before[1] * 2, _LONGEST_WAIT)
         self._failed[grant] = self._clock() + pause, pause
 
 
-def _arguments(held: Mapping[str, Any]) -> Mapping[str, Any]:
+def _name(grant: bytes) -> str:
+    return grant.decode("ascii", "replace")
+
+
+def _arguments(held: Mapping[str, Any], issuer: str) -> Mapping[str, Any]:
     """Return what `revoke` takes.
 
     Raises:
-        NotSealedError: where it is of another version of ours.
+        NotSealedError: where it is of another issuer, or another version of ours.
     """
+    if held.get("issuer") != issuer:
+        raise NotSealedError
     try:
         return {name: held[name] for name in ("token", "two_factor", "address")}
     except KeyError as error:
