@@ -12,7 +12,7 @@ help:  ## list the commands
 
 # PYTHON, where somebody says it, is what the environment has: one of another version is made again.
 ifneq ($(origin PYTHON),file)
-ifneq ($(shell $(BIN)/python -V 2>&1),$(shell $(PYTHON) -V 2>&1))
+ifneq ($(shell $(BIN)/python -V 2>&1 || true),$(shell $(PYTHON) -V 2>&1 || true))
 .PHONY: $(VENV)/.ready
 endif
 endif
