@@ -289,7 +289,8 @@ SOCKET: Final = Notation(
 
 # --- sockets of others -----------------------------------------------------------------------
 
-_LONGEST_SOCKET: Final = 107
+# sockaddr_un.sun_path holds 108 bytes, the last of them NUL (unix(7)).
+LONGEST_SOCKET: Final = 107
 
 
 def _explain_socket(text: str) -> None:
@@ -303,10 +304,10 @@ def _explain_socket(text: str) -> None:
         )
     if bare != text and bare.startswith("/"):
         raise WrongValueError(f"{shown(text)} is not a path alone", f"write {bare}")
-    if text.startswith("/") and len(text) > _LONGEST_SOCKET:
+    if text.startswith("/") and len(text) > LONGEST_SOCKET:
         raise WrongValueError(
             f"{shown(text)} is too long for a Unix socket",
-            f"write a path of {_LONGEST_SOCKET} characters at most; it has {len(text)}",
+            f"write a path of {LONGEST_SOCKET} characters at most; it has {len(text)}",
         )
 
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# sockaddr_un.sun_path holds 108 bytes, the last of them NUL (unix(7)).
-_LONGEST_SOCKET: Final = 107
+from authz.config.scalars import LONGEST_SOCKET
+
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._/-]*")
 _SOCKETS: Final = "run"
 _LONGEST_NAME: Final = 16
-_LONGEST_FOLDER: Final = _LONGEST_SOCKET - len(f"/{_SOCKETS}/.sock") - _LONGEST_NAME
+_LONGEST_FOLDER: Final = LONGEST_SOCKET - len(f"/{_SOCKETS}/.sock") - _LONGEST_NAME
 _OTHERS: Final = 0o077
 _FOLDERS: Final = (_SOCKETS, "log", "valkey", "envoy")
 DEFAULT_NAME: Final = ".authz"
