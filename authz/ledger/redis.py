@@ -26,7 +26,7 @@ from authz.ledger.connections import QuickPool
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import Call, Calls, KnownCalls
+from authz.ledger.script import Call, Calls, known_calls
 
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
@@ -96,7 +96,7 @@ class RedisLedger:
         """Prepare the connections; none is opened before the first query."""
         self._keys = Keys(options.deployment)
         # Mostly it is the very same query; else one of the same values.
-        self._calls = Memo(KnownCalls(self._keys).__call__)
+        self._calls = Memo(known_calls(self._keys).__call__)
         self._deadline = Deadline(options.timeout, patient=True)
         # redis-py's defaults wait 5 s and send a call up to 11 times, time-outs included, and
         # each of them may have been charged. The one time-out is ours (`Deadline`): redis-py's

@@ -9,6 +9,7 @@ spoils all of them, since it tells that the places cannot be trusted.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from operator import attrgetter
@@ -26,6 +27,7 @@ from authz.core.ledger import (
     Unavailable,
 )
 from authz.core.limits import SLOTS, Charge, Quota, State, charges, in_use, outcome, wait
+from authz.core.memo import Memo
 from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.keys import Keys
@@ -154,28 +156,20 @@ class Call:
 _ASKED: Final = attrgetter(*(each.name for each in fields(Query) if each.name != "takes"))
 
 
-class KnownCalls:
-    """Write queries in the script's words, the same query once: tokens come again and again."""
+def _asked(query: Query) -> tuple[object, ...]:
+    takes = [part for each in query.takes for part in (each.bucket, id(each.limit))]
+    return (*_ASKED(query), *takes)
 
-    def __init__(self, keys: Keys, capacity: int = 8192) -> None:
-        """Take the deployment's keys, and how many calls to hold; the oldest go first."""
-        self._keys = keys
-        self._capacity = capacity
-        self._known: dict[tuple[object, ...], tuple[Query, Call]] = {}
 
-    def __call__(self, query: Query) -> Call:
-        """Return the call of a query."""
-        takes = [part for each in query.takes for part in (each.bucket, id(each.limit))]
-        asked = (*_ASKED(query), *takes)
-        known = self._known.get(asked)
-        if known is not None:
-            return known[1]
-        call = Call(self._keys, query)
-        if len(self._known) >= self._capacity:
-            del self._known[next(iter(self._known))]
-        # With the query, whose limits keep their numbers as long as it is held.
-        self._known[asked] = query, call
-        return call
+def known_calls(keys: Keys, capacity: int = 8192) -> Memo[Query, Call]:
+    """Return what writes queries, the same query once: tokens come again and again.
+
+    Args:
+        keys: the deployment's.
+        capacity: how many calls to hold; the oldest go first.
+    """
+    # A query is held with its call, so its limits keep their numbers.
+    return Memo(partial(Call, keys), capacity, key=_asked)
 
 
 class Calls:

@@ -9,7 +9,7 @@ from authz.core.ledger import Query
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.keys import Keys
-from authz.ledger.script import Call, KnownCalls
+from authz.ledger.script import Call, known_calls
 from tests.ledger.queries import KEY, query, take
 
 NEED = StepUpNeed(Method.TOTP, 300)
@@ -33,7 +33,7 @@ def said(call: Call) -> bytes:
 
 def test_the_same_question_is_written_once() -> None:
     """Another query of the same values is answered by the call that is there."""
-    known = KnownCalls(Keys("test"))
+    known = known_calls(Keys("test"))
 
     assert known(ONE) is known(replace(ONE))
     assert said(known(ONE)) == said(Call(Keys("test"), ONE))
@@ -42,7 +42,7 @@ def test_the_same_question_is_written_once() -> None:
 @pytest.mark.parametrize("field", [each.name for each in fields(Query)])
 def test_a_question_that_differs_in_anything_is_another(field: str) -> None:
     """Every member of a query tells it apart; a new member needs a line here."""
-    known = KnownCalls(Keys("test"))
+    known = known_calls(Keys("test"))
     other = replace(ONE, **{field: OTHERS[field]})
 
     assert known(ONE) is not known(other)
@@ -52,7 +52,7 @@ def test_a_question_that_differs_in_anything_is_another(field: str) -> None:
 @pytest.mark.parametrize("changes", [{"cost": 2}, {"quota": 8}, {"window": 60}])
 def test_a_limit_that_differs_is_another_question(changes: dict[str, int]) -> None:
     """Also where the bucket is the same: after a reload, for one."""
-    known = KnownCalls(Keys("test"))
+    known = known_calls(Keys("test"))
     before, after = query(take("a")), query(take("a", **changes))
 
     known(before)
@@ -62,9 +62,9 @@ def test_a_limit_that_differs_is_another_question(changes: dict[str, int]) -> No
 
 def test_no_more_is_held_than_may_be() -> None:
     """The oldest go first; limits that come and go at one address are told apart."""
-    known = KnownCalls(Keys("test"), capacity=4)
+    known = known_calls(Keys("test"), capacity=4)
 
     for number in range(200):
         one = query(take("a", quota=number + 1))
         assert said(known(one)) == said(Call(Keys("test"), one))
-    assert len(known._known) == 4
+    assert len(known) == 4
