@@ -89,6 +89,16 @@ class RedisFacts:
         return self.policy != "noeviction"
 
 
+class NoHashError(ResponseError):
+    """Say that an answer is not the fields of a hash and their values."""
+
+
+def _hash(answer: object) -> dict[bytes, bytes]:
+    if not isinstance(answer, list) or len(answer) % 2 or {*map(type, answer)} - {bytes}:
+        raise NoHashError
+    return dict(zip(answer[::2], answer[1::2], strict=True))
+
+
 class RedisLedger:
     """Answer queries with one atomic script call, and write what other rooms record."""
 
@@ -116,8 +126,10 @@ class RedisLedger:
             protocol=2,
             driver_info=None,
         )
-        # What redis-py makes of answers, by the command's name: a dict of HGETALL's.
-        self._reading: Mapping[Any, Any] = Redis(connection_pool=self._pool).response_callbacks
+        # What redis-py makes of answers, by the command's name. Of no answer to HGETALL it makes a
+        # hash without fields: to us nothing is revoked only where Redis says so.
+        reading = Redis(connection_pool=self._pool).response_callbacks
+        self._reading: Mapping[Any, Any] = {**reading, "HGETALL": _hash}
         self._send: Callable[[bytes], Awaitable[Any]] = self._pool.send
         # The pool raises where it is exhausted; callers shall wait for their turn instead.
         self._turn = asyncio.Semaphore(options.connections)
@@ -179,12 +191,8 @@ class RedisLedger:
         Raises:
             Unavailable: where Redis did not answer.
         """
-        # Not redis-py's reading, which makes of no answer a hash without fields.
-        found = await self._guard(self._send, command("HGETALL", self._keys.revocations))
-        if not isinstance(found, list) or len(found) % 2 or {*map(type, found)} - {bytes}:
-            raise Unavailable("redis", "revocations are no hash")
-        fields = zip(found[::2], found[1::2], strict=True)
-        return {target: read_revocation(value) for target, value in fields}
+        found = await self.command("HGETALL", self._keys.revocations)
+        return {target: read_revocation(value) for target, value in found.items()}
 
     async def prune(self, now: float) -> int:
         """Remove the revocations of tokens that have expired; return how many.

@@ -4,7 +4,6 @@ Law: while Redis does not answer, nobody is taken for unblocked: the question fa
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,8 +83,7 @@ class Blocks:
             Unavailable: where Redis did not answer.
         """
         found = await self._command("HGETALL", self._key)
-        values = found.values() if isinstance(found, Mapping) else found[1::2]
-        return tuple(sorted(map(_read, values), key=lambda block: block.at))
+        return tuple(sorted(map(_read, found.values()), key=lambda block: block.at))
 
 
 def _read(raw: bytes) -> Block:

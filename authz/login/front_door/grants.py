@@ -6,7 +6,7 @@ brings it back. A grant past its age is good for nothing new, but kept for as lo
 access token may pass, so that whoever ends it then still ends that.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from authz.core.limits import digest
@@ -253,11 +253,7 @@ class Grants:
         return tuple(sorted(grants, key=lambda grant: grant.used_at, reverse=True))
 
     async def _kept_at(self, key: bytes) -> list[Grant]:
-        return [
-            held.grant
-            for raw in _values(await self._command("HGETALL", key))
-            if (held := _held(raw)) is not None
-        ]
+        return _grants(await self._command("HGETALL", key))
 
     async def _make_room(self, key: bytes) -> None:
         """End the grants that have no room beside one more, and remove what is left of others.
@@ -266,14 +262,13 @@ class Grants:
         """
         if int(await self._command("HLEN", key)) < MOST:
             return
-        held = await self._command("HGETALL", key)
-        names = held.keys() if isinstance(held, dict) else held[::2]
+        found = await self._command("HGETALL", key)
         standing = sorted(
-            filter(self.stands, await self._kept_at(key)),
+            filter(self.stands, _grants(found)),
             key=lambda grant: (self._lives(grant), grant.used_at),
             reverse=True,
         )
-        gone = {bytes(name).decode("ascii", "replace") for name in names}
+        gone = {name.decode("ascii", "replace") for name in found}
         gone -= {grant.id for grant in standing}
         if gone:
             await self._command("HDEL", key, *gone)
@@ -297,5 +292,5 @@ def _held(raw: Any) -> Held | None:
     return None if grant is None else Held(grant, raw)
 
 
-def _values(answer: Any) -> list[Any]:
-    return list(answer.values()) if isinstance(answer, dict) else list(answer[1::2])
+def _grants(found: Mapping[bytes, bytes]) -> list[Grant]:
+    return [held.grant for raw in found.values() if (held := _held(raw)) is not None]

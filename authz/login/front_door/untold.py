@@ -68,7 +68,7 @@ class Untold:
             Exception: the last defect, once all the others are told.
         """
         defect: Exception | None = None
-        found = _pairs(await self._command("HGETALL", self._key))
+        found = await self._command("HGETALL", self._key)
         self._failed = {grant: each for grant, each in self._failed.items() if grant in found}
         for grant, sealed in found.items():
             due, _ = self._failed.get(grant, (0.0, 0.0))
@@ -132,10 +132,3 @@ def _arguments(held: Mapping[str, Any], issuer: str) -> Mapping[str, Any]:
         return {name: held[name] for name in ("token", "two_factor", "address")}
     except KeyError as error:
         raise NotSealedError from error
-
-
-def _pairs(answer: Any) -> dict[bytes, bytes]:
-    """Return a hash as either protocol of Redis has it."""
-    if isinstance(answer, Mapping):
-        return dict(answer)
-    return dict(zip(answer[::2], answer[1::2], strict=True))
