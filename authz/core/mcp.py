@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from authz.core.methods import METHODS, NOTIFICATIONS, TOOLS_CALL
 from authz.core.policy import LEGACY, MODERN, VERSIONS
 from authz.core.reason import Reason
 from authz.core.request import Refused
@@ -64,37 +65,19 @@ _SHAPES: Final[Mapping[frozenset[str], Kind]] = {
     frozenset({"jsonrpc", "id", "error"}): Kind.RESPONSE,
 }
 
-TOOLS_CALL: Final = "tools/call"
 # The member of params that names a thing, and its longest length in characters.
 _NAMED: Final = {
-    TOOLS_CALL: ("name", 256),
-    "prompts/get": ("name", 256),
-    "resources/read": ("uri", 8192),
+    each.name: (each.named, each.longest)
+    for each in METHODS.values()
+    if each.named and each.longest
 }
 # MCP 2026-07-28: the requests whose result may ask for input, to be sent again with it.
 INTERACTIVE: Final = frozenset(_NAMED)
 _GOING_ON: Final = frozenset({"inputResponses", "requestState"})
-# What Mcp-Name repeats. Required for the methods above; tasks/* by the tasks extension (SEP-2663),
-# which not every official client obeys yet, so there it is compared only where it was sent.
-_MIRRORED: Final = {
-    **{method: member for method, (member, _) in _NAMED.items()},
-    "resources/subscribe": "uri",
-    "resources/unsubscribe": "uri",
-    "tasks/cancel": "taskId",
-    "tasks/get": "taskId",
-    "tasks/result": "taskId",
-    "tasks/update": "taskId",
-}
-_NOTIFICATIONS: Final = "notifications/"
-_REQUESTS: Final = frozenset(_MIRRORED) | {
-    "completion/complete", "elicitation/create", "initialize", "logging/setLevel", "ping",
-    "prompts/list", "resources/list", "resources/templates/list", "roots/list",
-    "sampling/createMessage", "server/discover", "subscriptions/listen", "tasks/list", "tools/list",
-}  # fmt: skip
-_KNOWN: Final = _REQUESTS | {
-    _NOTIFICATIONS + name
-    for name in ("cancelled", "initialized", "progress", "roots/list_changed", "tasks/status")
-}
+# What Mcp-Name repeats.
+_MIRRORED: Final = {each.name: each.named for each in METHODS.values() if each.named is not None}
+_REQUESTS: Final = frozenset(each.name for each in METHODS.values() if not each.is_notification)
+_KNOWN: Final = frozenset(METHODS)
 _FOLDED: Final = frozenset(method.lower() for method in _KNOWN)
 # Segments of ASCII that trimming, unescaping and the joining of paths leave as they are.
 _METHOD: Final = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(?:/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*")
@@ -224,7 +207,7 @@ def _method(method: object, kind: Kind) -> str:
     if not isinstance(method, str) or (method not in _KNOWN and not _is_own(method)):
         raise Refused(Reason.INVALID_MESSAGE, "method")
     # A tools/call without id would be carried out by a careless server, and answered to nobody.
-    misfit = method.startswith(_NOTIFICATIONS) if kind is Kind.REQUEST else method in _REQUESTS
+    misfit = method.startswith(NOTIFICATIONS) if kind is Kind.REQUEST else method in _REQUESTS
     if misfit:
         raise Refused(Reason.INVALID_MESSAGE, "method does not fit the presence of an id")
     return method

@@ -1,0 +1,102 @@
+"""The methods of MCP: what each one is, which thing it names, and in which era it exists.
+
+What depends on a method (its shape, its mirror headers, what a limit charges) is read from this
+one table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+
+class Role(Enum):
+    """Name what a method is for.
+
+    HANDSHAKE begins, keeps or tunes a session; LIST tells what a server has; OPERATION does
+    something on somebody's behalf; NOTIFICATION tells and gets no response.
+    """
+
+    HANDSHAKE = "handshake"
+    LIST = "list"
+    OPERATION = "operation"
+    NOTIFICATION = "notification"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Describe one method of MCP.
+
+    Attributes:
+        name: as in the JSON-RPC member `method`.
+        role: what it is for.
+        named: the member of params that names its thing, which the header Mcp-Name repeats; None
+            where it names nothing.
+        longest: the longest name in characters where the thing must be named; 0 where the name is
+            compared only if the header was sent.
+        legacy, modern: whether it exists before 2026-07-28, and in 2026-07-28 or its extensions.
+        by_client: whether clients send it; the others are sent by servers.
+    """
+
+    name: str
+    role: Role
+    named: str | None = None
+    longest: int = 0
+    legacy: bool = True
+    modern: bool = True
+    by_client: bool = True
+
+    @property
+    def is_notification(self) -> bool:
+        """Tell whether it comes without an id."""
+        return self.role is Role.NOTIFICATION
+
+
+TOOLS_CALL: Final = "tools/call"
+# Reserved for notifications: nothing else may begin so.
+NOTIFICATIONS: Final = "notifications/"
+
+_TABLE: Final = (
+    Method(TOOLS_CALL, Role.OPERATION, "name", 256),
+    Method("prompts/get", Role.OPERATION, "name", 256),
+    Method("resources/read", Role.OPERATION, "uri", 8192),
+    Method("completion/complete", Role.OPERATION),
+    # The two below were replaced by subscriptions/listen.
+    Method("resources/subscribe", Role.OPERATION, "uri", modern=False),
+    Method("resources/unsubscribe", Role.OPERATION, "uri", modern=False),
+    Method("subscriptions/listen", Role.OPERATION, legacy=False),
+    # 2025-11-25, "Tasks", and the tasks extension (SEP-2663). The extension requires Mcp-Name,
+    # which not every official client obeys yet.
+    Method("tasks/get", Role.OPERATION, "taskId"),
+    Method("tasks/result", Role.OPERATION, "taskId"),
+    Method("tasks/cancel", Role.OPERATION, "taskId"),
+    Method("tasks/update", Role.OPERATION, "taskId", legacy=False),
+    Method("tools/list", Role.LIST),
+    Method("prompts/list", Role.LIST),
+    Method("resources/list", Role.LIST),
+    Method("resources/templates/list", Role.LIST),
+    Method("tasks/list", Role.LIST),
+    Method("initialize", Role.HANDSHAKE, modern=False),
+    Method("ping", Role.HANDSHAKE, modern=False),
+    Method("logging/setLevel", Role.HANDSHAKE, modern=False),
+    Method("server/discover", Role.HANDSHAKE, legacy=False),
+    Method("notifications/initialized", Role.NOTIFICATION, modern=False),
+    Method("notifications/cancelled", Role.NOTIFICATION),
+    # Of 2025-11-25 and before; official clients send the two below in 2026-07-28 all the same.
+    Method("notifications/progress", Role.NOTIFICATION, modern=False),
+    Method("notifications/roots/list_changed", Role.NOTIFICATION, modern=False),
+    Method("notifications/tasks/status", Role.NOTIFICATION),
+    # What servers ask of clients. No client sends it; known, so that no extension is called alike.
+    Method("elicitation/create", Role.OPERATION, by_client=False),
+    Method("roots/list", Role.OPERATION, by_client=False),
+    Method("sampling/createMessage", Role.OPERATION, by_client=False),
+)
+
+METHODS: Final[Mapping[str, Method]] = MappingProxyType({each.name: each for each in _TABLE})
+
+
+def role(method: str) -> Role:
+    """Return what a method is for; of one that MCP does not have, the role that costs most."""
+    known = METHODS.get(method)
+    return Role.OPERATION if known is None else known.role

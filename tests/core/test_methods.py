@@ -1,0 +1,50 @@
+"""The table of methods says what the official types say, and prices what it does not know."""
+
+import pytest
+from mcp_types import methods as official
+
+from authz.core.methods import METHODS, NOTIFICATIONS, Role, role
+
+MODERN = "2026-07-28"
+CLIENTS = {**official.CLIENT_REQUESTS, **official.CLIENT_NOTIFICATIONS}
+
+
+def eras(method: str) -> tuple[bool, bool]:
+    """Return whether the official types have a method before, and in, 2026-07-28."""
+    versions = {version for name, version in CLIENTS if name == method}
+    return bool(versions - {MODERN}), MODERN in versions
+
+
+@pytest.mark.parametrize("method", sorted({name for name, _ in CLIENTS}))
+def test_the_official_types_agree(method: str) -> None:
+    """A method that clients send stands in the table with its eras and its shape."""
+    found = METHODS[method]
+
+    assert found.by_client
+    assert (found.legacy, found.modern) == eras(method)
+    assert found.is_notification == method.startswith(NOTIFICATIONS)
+
+
+def test_what_servers_send_is_not_sent_by_clients() -> None:
+    """A method that only servers send is marked so."""
+    servers = {name for name, _ in official.SERVER_REQUESTS} - {name for name, _ in CLIENTS}
+
+    assert servers == {each.name for each in METHODS.values() if not each.by_client}
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("tools/call", Role.OPERATION),
+        ("tools/list", Role.LIST),
+        ("initialize", Role.HANDSHAKE),
+        ("notifications/cancelled", Role.NOTIFICATION),
+        ("Tools/List", Role.OPERATION),
+        ("acme.example/open", Role.OPERATION),
+        ("notifications/acme", Role.OPERATION),
+        ("", Role.OPERATION),
+    ],
+)
+def test_an_unknown_method_counts_as_an_operation(method: str, expected: Role) -> None:
+    """Nothing is cheap but what the table says is."""
+    assert role(method) is expected
