@@ -1,7 +1,8 @@
 """The endpoints that programs speak to: token, revocation, registration, metadata.
 
-Law: answers are JSON, never kept by anybody, and readable from any origin, without cookies; a
-client that tries to prove itself is told that nobody can (RFC 6749, section 5.2).
+Answers are JSON, never cached, and readable from any origin without cookies. The client is checked
+before any other parameter is looked at, and a client that tries to authenticate is told that all
+are public (RFC 6749, section 5.2).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -75,11 +76,11 @@ class Machines:
 
     async def token(self, request: Request) -> Response:
         """Give tokens (RFC 6749, section 3.2)."""
-        return _answered(await self._granted(await _form(request)))
+        return _answered(await self._granted(await self._form(request, "token")))
 
     async def revoke(self, request: Request) -> Response:
         """End a token (RFC 7009)."""
-        parameters = await _form(request)
+        parameters = await self._form(request, "revoke")
         try:
             address = address_of(request)
         except NotDoneError as error:
@@ -116,6 +117,36 @@ class Machines:
 
         return Route(path, answer, methods=[method, "OPTIONS"])
 
+    async def _form(self, request: Request, step: str) -> Parameters:
+        """Return the parameters of a request whose client is known here.
+
+        A program that is told `invalid_client` registers anew by itself (the official TypeScript
+        client does). With `invalid_grant` it would come again and again with an id that a new
+        sealing key, for one, has ended.
+
+        Raises:
+            OAuthRefused: `invalid_client` for a client that is not known, or that tries to
+                authenticate; `invalid_request` where it is no form, names no client, or has a
+                parameter twice.
+        """
+        if content_type(request) != _FORM:
+            raise OAuthRefused("invalid_request", "the body has to be a form")
+        body = await read_body(request)
+        parameters = read_parameters(body.decode("latin-1"))
+        if "authorization" in request.headers:
+            headers = {"WWW-Authenticate": 'Basic realm="authz"'}
+            raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED, headers)
+        client_id = parameters.once("client_id")
+        try:
+            self._means.clients.recognize(client_id or parameters.needed("client_id"))
+        except OAuthRefused as refused:
+            self._means.tell(step, refused.error, detail=refused.words)
+            raise
+        if any(parameters.get(name) is not None for name in _SECRETS):
+            raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED)
+        parameters.check_repeated()
+        return parameters
+
     async def _granted(self, parameters: Parameters) -> Answer:
         match parameters.needed("grant_type"):
             case "authorization_code":
@@ -125,26 +156,7 @@ class Machines:
         raise OAuthRefused("unsupported_grant_type", "only codes and refresh tokens are taken")
 
 
-async def _form(request: Request) -> Parameters:
-    """Return the parameters of a public client's request.
-
-    Raises:
-        OAuthRefused: where it is no form, or the client tries to prove itself.
-    """
-    if content_type(request) != _FORM:
-        raise OAuthRefused("invalid_request", "the body has to be a form")
-    body = await read_body(request)
-    parameters = read_parameters(body.decode("latin-1"))
-    secrets = ("client_secret", "client_assertion", "client_assertion_type")
-    if "authorization" in request.headers:
-        headers = {"WWW-Authenticate": 'Basic realm="authz"'}
-        raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED, headers)
-    if any(parameters.get(name) is not None for name in secrets):
-        raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED)
-    parameters.check_repeated()
-    return parameters
-
-
+_SECRETS: Final = ("client_secret", "client_assertion", "client_assertion_type")
 _PUBLIC: Final = "clients are public here: send client_id alone"
 
 

@@ -6,12 +6,16 @@ Law: it is the client of the package, unchanged; where node is missing that is s
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.login.clients.redirects import RedirectRules
+from authz.login.clients.registration import Registrations
+from authz.tokens.sealing import Sealer
 from tests.support.door import CALLBACK, DOCUMENTS, Door
 from tests.support.foreign import Foreign
 
@@ -55,6 +59,27 @@ def test_a_client_with_a_document_is_known_by_its_host(door: Door) -> None:
 
     assert found.get("told", {}).get("x-authz-client") == f"https://{DOCUMENTS}", found
     assert "201 /register" not in found["seen"]
+
+
+def test_a_new_sealing_key_is_recovered_from(door: Door) -> None:
+    """What a client kept under another key is `invalid_client` at its refresh: it registers anew
+    by itself, its person logs in, and nobody has to remove and add anything.
+    """
+    sealer = Sealer(("another" * 8,), time.time)
+    registration = Registrations(sealer.mac_key("client"), RedirectRules(), time.time)
+    client = registration.register(json.dumps({"redirect_uris": [CALLBACK]}).encode())
+    tokens = {
+        "access_token": "not.ours.any-more",
+        "token_type": "Bearer",
+        "refresh_token": sealer.seal("refresh-token", {}, 3600),
+    }
+    kept = {"client": client, "tokens": tokens}
+    found = run(door, Foreign(door, door.john), "files", kept=kept)
+
+    assert found.get("told", {}).get("x-authz-client") == "dynamic/loopback", found
+    assert found["opened"] == 1
+    logged_in = [each for each in found["seen"] if each.split()[1] in {"/token", "/register"}]
+    assert logged_in == ["401 /token", "201 /register", "200 /token"]
 
 
 def test_a_step_up_is_told_by_its_own_error(door: Door) -> None:

@@ -160,9 +160,12 @@ class Authelia:
 class Clients:
     """Two clients, and nobody else."""
 
-    async def find(self, client_id: str) -> FrontClient:
+    def recognize(self, client_id: str) -> None:
         if client_id not in ("one", "two"):
             raise OAuthRefused("invalid_client", "unknown", 401)
+
+    async def find(self, client_id: str) -> FrontClient:
+        self.recognize(client_id)
         return FrontClient(
             client_id, Kind.CONFIGURED, client_id, client_id.title(), "", (REDIRECT,), None
         )

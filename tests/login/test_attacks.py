@@ -1,6 +1,7 @@
 """What is thrown at the front door: rows of the attack list, each against the whole of it."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,8 +19,12 @@ from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_fiel
 from authz.ledger.keys import Keys as Names
 from authz.ledger.log_ins import LogIns
 from authz.ledger.records import Revocation
+from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.redirects import RedirectRules
+from authz.login.clients.registration import Registrations
 from authz.login.front_door.blocks import Block
 from authz.login.values import FrontClient, LoggedIn
+from authz.tokens.sealing import Sealer
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, bob, john
@@ -402,7 +407,6 @@ def test_whoever_can_register_makes_no_redirector_of_us(play: Play) -> None:
         {"redirect_uri": "http://127.0.0.1:43211/callback"},
         {"redirect_uri": "http://localhost:43210/callback"},
         {"client_id": "claude"},
-        {"client_id": "nobody"},
         {"resource": "https://mcp.example.test/notes"},
     ],
 )
@@ -503,6 +507,118 @@ def test_malformed_token_requests(
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["access-control-allow-origin"] == "*"
         assert found.upstream.calls("token") == []
+
+    play(scene)
+
+
+def foreign_registration() -> str:
+    """The id of a client that registered under a sealing key of another time."""
+    keys = Sealer(("another" * 8,), time.time).mac_key("client")
+    answer = Registrations(keys, RedirectRules(), time.time).register(
+        json.dumps({"redirect_uris": [LOOPBACK]}).encode()
+    )
+    return str(answer["client_id"])
+
+
+UNKNOWN: Mapping[str, Callable[[Client], str]] = {
+    "nobody": lambda _: "nobody",
+    "an altered registration": lambda client: f"{client.client_id[:-2]}AA",
+    "a registration under another sealing key": lambda _: foreign_registration(),
+    "a machine": lambda _: "nightly",
+    "a client of the issuer itself": lambda _: "script",
+    "a URL that is no document's": lambda _: "https://192.0.2.1/client.json",
+}
+
+
+@pytest.mark.attack("unknown-client-first")
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_an_unknown_client_is_told_first(play: Play, what: str) -> None:
+    """`invalid_client` (401; RFC 6749, section 5.2) at token and revocation endpoint, whatever
+    else is missing, malformed or good: nothing else is looked at, so a code and a token stay.
+    """
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens()
+        code = (await client.log_in())["code"]
+        unknown = UNKNOWN[what](client)
+        refresh = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+        forms: tuple[dict[str, Any], ...] = (
+            {},
+            {"grant_type": "password"},
+            {"grant_type": ["a", "b"]},
+            {"client_secret": "x"},
+            {"grant_type": "refresh_token", "refresh_token": "junk"},
+            refresh,
+        )
+        for form in forms:
+            answer = await client.post("/token", client_id=unknown, **form)
+            assert oauth(answer) == (401, "invalid_client"), form
+            assert answer.headers["cache-control"] == "no-store"
+        assert oauth(await client.exchange(code, client_id=unknown)) == (401, "invalid_client")
+        for token in (None, "junk", tokens["access_token"], tokens["refresh_token"]):
+            answer = await client.post("/revoke", client_id=unknown, token=token)
+            assert oauth(answer) == (401, "invalid_client"), token
+        assert found.upstream.calls("revocation") == []
+        assert (await client.exchange(code)).status_code == 200
+        assert (await client.refresh(tokens["refresh_token"])).status_code == 200
+        outcomes = {line["outcome"] for line in found.lines() if line.get("step") == "revoke"}
+        assert outcomes == {"invalid_client"}
+
+    def named(text: str) -> str:
+        machine, direct = "  nightly: {machine: true}\n", "  script: {login: direct}\n"
+        return text.replace("servers:\n", f"{machine}{direct}servers:\n", 1)
+
+    play(scene, named)
+
+
+@pytest.mark.attack("unknown-client-first")
+def test_who_a_client_is_has_to_be_plain(play: Play) -> None:
+    """No client, or two of them, is a malformed request and nobody's client."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        for path in ("/token", "/revoke"):
+            for named in (None, ["nobody", client.client_id], [client.client_id] * 2):
+                answer = await client.post(path, client_id=named)
+                assert oauth(answer) == (400, "invalid_request")
+
+    play(scene)
+
+
+@pytest.mark.attack("unknown-client-first")
+def test_a_document_that_is_out_of_reach_is_no_unknown_client(play: Play) -> None:
+    """While a stranger's host does not answer, its client keeps what it knows of itself, and is
+    told to come again; its host is not asked for what is none of its own.
+    """
+    url = "https://client.example.test/client.json"
+    asked: list[str] = []
+
+    async def scene(found: Stage) -> None:
+        async def fetch(url: str, _host: str) -> Fetched:
+            asked.append(url)
+            if len(asked) > 1:
+                raise FetchFailed("its host cannot be reached", passing=True)
+            said = {"client_id": url, "redirect_uris": [LOOPBACK]}
+            return Fetched(json.dumps(said).encode(), None)
+
+        documents = found.built._documents
+        documents._fetch = fetch
+        client = Client(found, url)
+        tokens = await client.tokens()
+        assert oauth(await client.exchange("c" * 43)) == (400, "invalid_grant")
+        assert oauth(await client.refresh("junk")) == (400, "invalid_grant")
+        assert (await client.post("/revoke", token="junk")).status_code == 200
+        # A good one stays good for a day, whatever its host does.
+        renewed = (await client.refresh(tokens["refresh_token"])).json()
+        assert asked == [url]
+        # And after a restart of ours nothing is known of it.
+        documents._known.clear()
+        answer = await client.refresh(renewed["refresh_token"])
+        assert oauth(answer) == (503, "temporarily_unavailable")
+        assert answer.headers["retry-after"] == "60"
+        assert (await client.post("/revoke", token=renewed["refresh_token"])).status_code == 200
+        assert len(asked) == 2
 
     play(scene)
 
@@ -684,6 +800,9 @@ class Changed:
     async def find(self, client_id: str) -> FrontClient:
         found: FrontClient = await self._inner.find(client_id)
         return replace(found, **self._changes)
+
+    def recognize(self, client_id: str) -> None:
+        self._inner.recognize(client_id)
 
     def fetches(self, client_id: str) -> bool:
         return bool(self._inner.fetches(client_id))

@@ -4,7 +4,8 @@
 // place for its tokens, and a person, who is asked by a line of JSON and answers by a line.
 //
 // Argument, as JSON: url, port (of 127.0.0.1, where the URL's name is), redirectUri, name, tool,
-// arguments; optional: document (URL of its client id metadata document), elicits, refreshes.
+// arguments; optional: document (URL of its client id metadata document), elicits, refreshes, kept
+// (what it kept of an earlier time: client, tokens).
 
 import readline from "node:readline";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
@@ -38,11 +39,14 @@ const seen = [];
 async function fetch(url, init) {
   const response = await undiciFetch(url, { ...init, dispatcher });
   seen.push(`${response.status} ${new URL(url).pathname}`);
-  return response;
+  // The SDK tells OAuth errors by `instanceof Response`, the platform's own and not undici's.
+  const { status, statusText, headers } = response;
+  const body = [101, 204, 205, 304].includes(status) ? null : response.body;
+  return new Response(body, { status, statusText, headers: [...headers] });
 }
 
 class Provider {
-  kept = {};
+  kept = told.kept ?? {};
   opened = [];
   clientMetadataUrl = told.document;
 
@@ -91,6 +95,11 @@ class Provider {
 
   codeVerifier() {
     return this.kept.verifier;
+  }
+
+  invalidateCredentials(scope) {
+    if (scope === "all" || scope === "client") delete this.kept.client;
+    if (scope === "all" || scope === "tokens") delete this.kept.tokens;
   }
 }
 

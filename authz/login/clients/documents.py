@@ -59,12 +59,14 @@ class NoDocument(Exception):  # noqa: N818 - what was found, not an error of our
 
     Attributes:
         words: fixed words that follow "the client's metadata document is of no use: ".
+        passing: whether it may be there in a while.
     """
 
-    def __init__(self, words: str) -> None:
-        """Keep the words."""
+    def __init__(self, words: str, *, passing: bool = False) -> None:
+        """Keep both."""
         super().__init__(words)
         self.words = words
+        self.passing = passing
 
 
 def document_host(client_id: str) -> str | None:
@@ -136,6 +138,7 @@ class _Known:
 class _Refused:
     words: str
     until: float
+    passing: bool
 
 
 class _Shelf(OrderedDict[str, V]):
@@ -192,11 +195,11 @@ class Documents:
         self._refused: _Shelf[_Refused] = _Shelf()
         self._looking: dict[str, asyncio.Task[None]] = {}
 
-    async def find(self, client_id: str) -> FrontClient:
-        """Return the client whose document is at this URL.
+    def check(self, client_id: str) -> str:
+        """Return the host of a URL that can be a client's id here; nothing is fetched.
 
         Raises:
-            NoDocument: where there is none, or none can be had now.
+            NoDocument: where it cannot be one.
         """
         host = document_host(client_id)
         if host is None:
@@ -206,6 +209,15 @@ class Documents:
             )
         if self._hosts is not None and host not in self._hosts:
             raise NoDocument("its host is not one that the operator takes documents of")
+        return host
+
+    async def find(self, client_id: str) -> FrontClient:
+        """Return the client whose document is at this URL.
+
+        Raises:
+            NoDocument: where there is none, or none can be had now.
+        """
+        host = self.check(client_id)
         known, refused, now = (
             self._known.used(client_id),
             self._refused.used(client_id),
@@ -214,7 +226,7 @@ class Documents:
         if known is not None and now < known.fresh_until:
             return known.client
         if refused is not None and now < refused.until:
-            raise NoDocument(refused.words)
+            raise NoDocument(refused.words, passing=refused.passing)
         return await self._looked_up(client_id, host)
 
     def fetches(self, client_id: str) -> bool:
@@ -241,8 +253,8 @@ class Documents:
             return known.client
         refused = self._refused.get(client_id)
         if refused is not None and self._clock() < refused.until:
-            raise NoDocument(refused.words)
-        raise NoDocument("it cannot be fetched right now; try again in a minute")
+            raise NoDocument(refused.words, passing=refused.passing)
+        raise NoDocument("it cannot be fetched right now; try again in a minute", passing=True)
 
     def _begin(self, client_id: str, host: str) -> "asyncio.Task[None] | None":
         """Begin a look-up, if there may be one now."""
@@ -292,4 +304,4 @@ class Documents:
             self._known[client_id] = replace(known, fresh_until=min(now + PAUSE, end))
             return
         self._known.pop(client_id, None)
-        self._refused.put(client_id, _Refused(words, now + PAUSE), self._capacity)
+        self._refused.put(client_id, _Refused(words, now + PAUSE, passing), self._capacity)

@@ -28,6 +28,7 @@ from authz.login.values import FrontClient, Kind, OAuthRefused
 _DEFAULT: Final = "default"  # the entry of `clients` that is no client
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,2048}\Z")
 _UNAUTHORIZED: Final = 401
+_UNAVAILABLE: Final = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,33 @@ class Clients:
         document = client_id not in self._configured and client_id.startswith(documents.PREFIX)
         return document and self._documents.fetches(client_id)
 
+    def recognize(self, client_id: str) -> None:
+        """Refuse an id that cannot be a client's here, without asking anybody.
+
+        Of a metadata document only the URL and the host are looked at: whether a stranger's host
+        answers at this moment says nothing about whether its client is known.
+
+        Raises:
+            OAuthRefused: `invalid_client`.
+        """
+        self._at_hand(client_id)
+
     async def find(self, client_id: str) -> FrontClient:
         """Return the client of an id.
 
         Raises:
-            OAuthRefused: `invalid_client`, in words for the person who set the client up.
+            OAuthRefused: `invalid_client`, in words for the person who set the client up;
+                `temporarily_unavailable` where its metadata document cannot be had right now.
+        """
+        return self._at_hand(client_id) or replace(
+            await self._of_document(client_id), scopes=self._scopes
+        )
+
+    def _at_hand(self, client_id: str) -> FrontClient | None:
+        """Return the client of an id; None where its metadata document describes it.
+
+        Raises:
+            OAuthRefused: `invalid_client`.
         """
         if _VISIBLE.match(client_id) is None:
             raise _refused("this client is not known here")
@@ -93,7 +116,11 @@ class Clients:
         if self._login != "front_door":
             raise _refused("clients that are not configured do not log in here")
         if client_id.startswith(documents.PREFIX):
-            return replace(await self._of_document(client_id), scopes=self._scopes)
+            try:
+                self._documents.check(client_id)
+            except NoDocument as error:
+                raise _no_document(error) from error
+            return None
         return replace(self._of_registration(client_id), scopes=self._scopes)
 
     def _of_file(self, client_id: str, client: Client) -> FrontClient:
@@ -115,7 +142,7 @@ class Clients:
         try:
             return await self._documents.find(client_id)
         except NoDocument as error:
-            raise _refused(f"the client's metadata document is of no use: {error.words}") from error
+            raise _no_document(error) from error
 
     def _of_registration(self, client_id: str) -> FrontClient:
         if not self._registrations.taken:
@@ -158,6 +185,15 @@ def dynamic_name(redirect_uris: Iterable[str]) -> str:
 
 def _scopes(client: Client) -> frozenset[str] | None:
     return None if client.scopes is None else frozenset(client.scopes)
+
+
+def _no_document(error: NoDocument) -> OAuthRefused:
+    words = f"the client's metadata document is of no use: {error.words}"
+    if error.passing:
+        # Not `invalid_client`: a program would forget a registration that is still good.
+        headers = {"Retry-After": str(int(documents.PAUSE))}
+        return OAuthRefused("temporarily_unavailable", words, _UNAVAILABLE, headers)
+    return _refused(words)
 
 
 def _refused(words: str) -> OAuthRefused:

@@ -23,6 +23,10 @@ ANYBODY = "-"
 class FindsClients(Protocol):
     """Find clients (`authz.login.clients.registry.Clients`)."""
 
+    def recognize(self, client_id: str) -> None:
+        """Raise OAuthRefused("invalid_client", …) for what cannot be a client's id here."""
+        ...
+
     async def find(self, client_id: str) -> FrontClient:
         """Return a client, or raise OAuthRefused("invalid_client", …)."""
         ...
