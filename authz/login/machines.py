@@ -71,7 +71,6 @@ class Machines:
             self._route(paths.REVOKE, self.revoke, "POST"),
             self._route(paths.REGISTER, self.register, "POST"),
             self._route(paths.METADATA, self.metadata, "GET"),
-            self._route(paths.OPENID_METADATA, self.metadata, "GET"),
         ]
 
     async def token(self, request: Request) -> Response:

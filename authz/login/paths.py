@@ -13,7 +13,6 @@ CONSENT: Final = "/authz/consent"
 CALLBACK: Final = "/authz/callback"
 BACK: Final = "/authz/back"
 METADATA: Final = "/.well-known/oauth-authorization-server"
-OPENID_METADATA: Final = "/.well-known/openid-configuration"
 
 
 def is_callback(path: str) -> bool:

@@ -57,6 +57,20 @@ def test_a_url_is_enough(door: Door, server: str, mode: str) -> None:
     play(game)
 
 
+@pytest.mark.parametrize("mode", ["2026-07-28", "auto"])
+def test_a_url_with_a_slash_at_its_end_is_enough(door: Door, mode: str) -> None:
+    """People copy URLs with one: document, log-in and call are the server's."""
+
+    async def game() -> None:
+        async with assistant(door, door.john, "By URL") as client:
+            told = await client.whoami("notes/", mode)
+            assert "mcp:notes" in told["x-authz-scopes"].split()
+            assert (401, "/notes/") in client.seen
+            assert (201, "/register") in client.seen
+
+    play(game)
+
+
 @pytest.mark.attack("sdk-1x")
 def test_a_url_is_enough_for_the_1x_line(door: Door) -> None:
     """An older SDK registers and logs in by itself, to a `localhost` of its own port."""

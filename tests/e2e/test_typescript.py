@@ -52,6 +52,14 @@ def test_a_url_is_enough(door: Door) -> None:
     assert found["seen"].count("201 /register") == 1
 
 
+def test_a_url_with_a_slash_at_its_end_is_enough(door: Door) -> None:
+    """The same server, by the address as people copy it."""
+    found = run(door, Foreign(door, door.john), "files/")
+
+    assert "mcp:files" in found.get("told", {}).get("x-authz-scopes", "").split(), found
+    assert "401 /files/" in found["seen"]
+
+
 def test_a_client_with_a_document_is_known_by_its_host(door: Door) -> None:
     """With a client id metadata document nothing is registered."""
     url = door.documents.publish("/typescript.json", "TypeScript", CALLBACK)

@@ -4,6 +4,8 @@ Law: whatever valid settings say, Envoy takes what is rendered, and no rendered 
 the settings that would let a request pass unjudged.
 """
 
+import base64
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,9 +158,9 @@ def test_a_server_is_where_its_socket_is() -> None:
     assert "transport_socket" not in found["mcp:files"]
     assert "notes.example.com" in str(found["mcp:notes"]["transport_socket"])
     text = render(settings(SOCKETS), Topology())["envoy.yaml"]
-    (route,) = (each for each in routes(text) if each["name"] == "mcp:files")
-    assert route["route"]["host_rewrite_literal"] == "localhost:8000"
-    assert route["route"]["prefix_rewrite"] == "/mcp"
+    for route in (each for each in routes(text) if each["name"] == "mcp:files"):
+        assert route["route"]["host_rewrite_literal"] == "localhost:8000"
+        assert route["route"]["prefix_rewrite"] == "/mcp"
 
 
 def test_a_topology_says_it_better_than_the_settings() -> None:
@@ -193,16 +195,18 @@ def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> Non
 
 @pytest.mark.parametrize("text", [SMALLEST, WORDS])
 def test_a_route_to_a_server_is_exact_and_names_it(text: str) -> None:
-    """One path, compared as a whole, for every method, and its body is waited for."""
+    """Its path with and without a last slash, compared as a whole, for every method."""
     found = settings(text)
     mcp = [r for r in routes(render(found, Topology())["envoy.yaml"]) if "mcp:" in r["name"]]
 
     for name in found.config.servers:
-        (route,) = (route for route in mcp if route["name"] == f"mcp:{name}")
-        assert route["match"] == {"path": f"/{name}"}
-        check = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
-        assert check == {"context_extensions": {"server": name}}
-    assert len(mcp) == len(found.config.servers)
+        own = [route for route in mcp if route["name"] == f"mcp:{name}"]
+        assert [route["match"] for route in own] == [{"path": f"/{name}"}, {"path": f"/{name}/"}]
+        for route in own:
+            settings_ = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]
+            check = settings_["check_settings"]
+            assert check == {"context_extensions": {"server": name}}
+    assert len(mcp) == 2 * len(found.config.servers)
 
 
 def test_streams_end_by_their_maximum_and_by_nothing_else() -> None:
@@ -239,10 +243,28 @@ def test_the_only_server_has_its_document_at_the_root_too() -> None:
     """With one server the root document is true for all that is there."""
     documents = [r for r in routes(render(settings(SMALLEST), Topology())["envoy.yaml"])
                  if r["name"] == "metadata:files"]  # fmt: skip
-    suffixed, root = (document["match"]["path"] for document in documents)
+    suffixed, slashed, root = (document["match"]["path"] for document in documents)
 
     assert suffixed == f"{root}/files" == "/.well-known/oauth-protected-resource/files"
-    assert documents[0]["direct_response"] == documents[1]["direct_response"]
+    assert slashed == f"{suffixed}/"
+    assert len({str(document["direct_response"]) for document in documents}) == 1
+
+
+@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, STEP_UPS])
+def test_a_page_says_what_the_address_is(text: str) -> None:
+    """The link to log-ins is there where there are any; the hash is that of its style."""
+    pages = [r for r in routes(render(settings(text), Topology())["envoy.yaml"])
+             if r["name"].partition(":")[0] == "page"]  # fmt: skip
+
+    assert pages[0]["match"]["path"] == "/"
+    for page in pages:
+        body = page["direct_response"]["body"]["inline_string"]
+        assert ("/authz/log-ins" in body) == (text == FRONT_DOOR)
+        style = body.partition("<style>")[2].partition("</style>")[0]
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policies = [h["header"]["value"] for h in page["response_headers_to_add"]
+                    if h["header"]["key"] == "content-security-policy"]  # fmt: skip
+        assert f"style-src 'sha256-{digest}'" in policies[0]
 
 
 def test_an_issuer_below_a_path_is_served_below_it() -> None:

@@ -1,8 +1,8 @@
 """The route table: which requests go where, and on what terms.
 
 Law: a path is compared as a whole and in one spelling; what no route names is answered 404 and
-reaches nobody. A route without authorization is open on purpose: a document, the answer to
-registration, the front door, or the issuer's own pages.
+reaches nobody. A route without authorization is open on purpose: a document, a browser's page, the
+answer to registration, the front door, or the issuer's own pages.
 """
 
 import re
@@ -32,6 +32,7 @@ from authz.envoy.render.filters import (
     unchecked,
     unlimited,
 )
+from authz.envoy.render.landing import landing_routes
 from authz.envoy.render.pages import pages_routes
 from authz.envoy.render.pieces import duration, forwarded, method
 from authz.envoy.render.site import Authority, McpServer, Portal, Site
@@ -73,7 +74,8 @@ def gateway_host(site: Site) -> VirtualHost:
         routes += registration_routes()
     if pages is not None:
         routes += pages_routes(pages, site.authority)
-    routes += [mcp_route(site, server) for server in site.servers]
+    routes += landing_routes(site)
+    routes += [mcp_route(site, server, path) for server in site.servers for path in server.paths]
     return VirtualHost(name="gateway", domains=list(site.authority.spellings), routes=routes)
 
 
@@ -116,10 +118,11 @@ def portal_host(portal: Portal) -> VirtualHost:
     return VirtualHost(name="portal", domains=list(portal.authority.spellings), routes=[pages])
 
 
-def mcp_route(site: Site, server: McpServer) -> Route:
-    """Return a server's route: its one path, for every method.
+def mcp_route(site: Site, server: McpServer, path: str) -> Route:
+    """Return a server's route of one of its paths, for every method.
 
-    Methods that MCP does not have go to authz all the same: it refuses them with words.
+    Methods that MCP does not have go to authz all the same: it refuses them with words. The whole
+    path is replaced by the upstream's, so both spellings arrive as the same one.
     """
     upstream = server.upstream
     action = RouteAction(
@@ -135,7 +138,7 @@ def mcp_route(site: Site, server: McpServer) -> Route:
     )
     return Route(
         name=f"mcp:{server.name}",
-        match=RouteMatch(path=server.path),
+        match=RouteMatch(path=path),
         route=action,
         request_headers_to_add=forwarded(site.authority),
         request_headers_to_remove=list(_NOT_FOR_SERVERS),

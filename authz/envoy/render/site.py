@@ -101,7 +101,7 @@ class McpServer:
 
     Attributes:
         name: as in authz.yaml; the `server` of the route's context_extensions.
-        path: its one path, compared as a whole.
+        path: its path, compared as a whole; `paths` are all that lead to it.
         upstream: where its requests go.
         document: its RFC 9728 document.
         document_path: where that is, as challenges say it.
@@ -112,6 +112,14 @@ class McpServer:
     upstream: Upstream
     document: Mapping[str, object]
     document_path: str
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """Return the two spellings of its path that lead to it: without and with a last slash.
+
+        A token for the URL with a slash is taken (`core.audience`), so the URL is, too.
+        """
+        return self.path, f"{self.path}/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,11 @@ from authz.envoy.render.site import McpServer
 _METADATA: Final = "/.well-known/oauth-protected-resource"
 _WELL_KNOWN: Final = "/.well-known/"
 _REGISTER: Final = "/register"
-# RFC 8414, section 3.1, and where OpenID has it: clients look at both. The issuer has no path, so
-# nothing is inserted or appended, and with a path both stay unknown.
-_SERVER_METADATA: Final = (
-    "/.well-known/oauth-authorization-server",
-    "/.well-known/openid-configuration",
-)
+# RFC 8414, section 3.1. The issuer has no path, so nothing is inserted, and with a path it stays
+# unknown. There is none at /.well-known/openid-configuration (decision 8): OpenID Connect Discovery
+# wants a jwks_uri, subject types and signing algorithms of ID tokens, of which the front door gives
+# none, so that every document there would be refused or untrue. Clients that look there look here.
+_SERVER_METADATA: Final = "/.well-known/oauth-authorization-server"
 
 _ANY_ORIGIN: Final = ("access-control-allow-origin", "*")
 _JSON: Final = ("content-type", "application/json")
@@ -80,11 +79,16 @@ def document_routes(
         servers: the MCP servers.
         front_door: the metadata of the authorization server; None where it is the issuer.
     """
-    places = [(server.document_path, _named(server), server.document) for server in servers]
+    # A client that was given a server's URL with a slash at its end looks for the document there.
+    places = [
+        (path, _named(server), server.document)
+        for server in servers
+        for path in (server.document_path, f"{server.document_path}/")
+    ]
     if len(servers) == 1 and servers[0].document_path != _METADATA:
         places.append((_METADATA, _named(servers[0]), servers[0].document))
     if front_door is not None:
-        places += [(path, "server-metadata", front_door) for path in _SERVER_METADATA]
+        places.append((_SERVER_METADATA, "server-metadata", front_door))
     preflight = _answer("preflight", RouteMatch(prefix=_WELL_KNOWN), 204, _PREFLIGHT)
     preflight.match = RouteMatch(prefix=_WELL_KNOWN, headers=[method("OPTIONS")])
     documents = [_document(*place) for place in places]

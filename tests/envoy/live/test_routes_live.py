@@ -16,7 +16,7 @@ from tests.support.wild_client import is_json_rpc_error
 # Routes that answer without asking authz: these and no others.
 OPEN = {
     "preflight", "metadata:files", "metadata:notes", "metadata:gone", "no-document", "register",
-    "portal", "https", "https-only",
+    "portal", "https", "https-only", "page", "page:files", "page:notes", "page:gone",
 }  # fmt: skip
 METHODS = ("GET", "POST", "DELETE", "PUT", "OPTIONS", "TRACE")
 
@@ -48,6 +48,7 @@ def test_what_is_open_without_a_token_is_exactly_known(gateway: Gateway) -> None
             for method in METHODS:
                 client(method, path, host=host)
             client("GET", f"{path}/below?x=1", host=host)
+            client("GET", path, ("Accept", "text/html"), host=host)
 
     assert all(entry["details"] == "ext_authz_denied" for entry in log if is_mcp(entry["route"]))
     answered = {entry["route"] for entry in log if entry["details"] != "ext_authz_denied"}
@@ -71,6 +72,93 @@ def test_the_route_says_which_server_a_request_is_for(
     assert gateway.authz.last.context == {"server": server}
     assert [request.path for request in gateway.servers[server].arrived] == ["/mcp?q=1"]
     assert sum(gateway.arrived().values()) == 1
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS))
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+def test_a_slash_at_the_end_leads_to_the_server(gateway: Gateway, server: str, method: str) -> None:
+    """What the audience check tolerates the route takes, too; upstream it is the same path."""
+    body = b"{}" if method == "POST" else None
+    answer = gateway.send(method, f"/{server}/?q=1", GOOD, body=body)
+
+    assert answer.status == 200
+    assert gateway.authz.last.context == {"server": server}
+    assert [request.path for request in gateway.servers[server].arrived] == ["/mcp?q=1"]
+    assert sum(gateway.arrived().values()) == 1
+
+
+@pytest.mark.parametrize("server", sorted(SERVERS))
+def test_a_slash_at_the_end_is_challenged(gateway: Gateway, server: str) -> None:
+    """Without a token authz answers, as without the slash."""
+    assert gateway.send("POST", f"/{server}/", body=b"{}").status == 401
+    assert gateway.authz.last.context == {"server": server}
+
+
+def test_the_document_of_a_url_with_a_slash_is_the_servers(gateway: Gateway) -> None:
+    """A client inserts the well-known path before the path that it was given (RFC 9728)."""
+    place = "/.well-known/oauth-protected-resource/files"
+    answer = gateway.send("GET", f"{place}/")
+
+    assert answer.json() == gateway.send("GET", place).json()
+    assert answer.json()["resource"] == f"https://{GATEWAY}/files"
+    assert gateway.send("GET", f"{place}//x").status == 404
+
+
+BROWSER = ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+
+
+@pytest.mark.parametrize("path", ["/", "/files", "/files/", "/notes?utm=1"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_browser_is_told_what_the_address_is(gateway: Gateway, path: str, method: str) -> None:
+    """A page that runs nothing, loads nothing, cannot be framed and is not kept."""
+    answer = gateway.send(method, path, BROWSER)
+
+    assert answer.status == 200
+    assert answer.header("content-type") == "text/html; charset=utf-8"
+    policy = answer.header("content-security-policy") or ""
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src" not in policy
+    assert answer.header("x-frame-options") == "DENY"
+    assert answer.header("x-content-type-options") == "nosniff"
+    assert answer.header("cache-control") == "no-store"
+    assert gateway.authz.checks == []
+    assert sum(gateway.arrived().values()) == 0
+    if method == "GET":
+        name = path.strip("/").partition("?")[0]
+        assert (f"{name} is an MCP server" if name else "is an MCP gateway").encode() in answer.body
+
+
+@pytest.mark.attack("open-routes")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("Accept", "text/event-stream"),),
+        (("Accept", "application/json, text/event-stream"),),
+        (BROWSER, ("Accept", "Text/Event-Stream")),
+        (("Accept", "text/event-stream"), BROWSER),
+        (BROWSER, ("Authorization", "Bearer bad")),
+        (BROWSER, ("Authorization", "")),
+        (("Accept", "*/*"),),
+        (),
+    ],
+    ids=repr,
+)
+def test_an_mcp_clients_get_is_judged_as_ever(
+    gateway: Gateway, headers: tuple[tuple[str, str], ...]
+) -> None:
+    """Who takes an event stream, or sends a token of any kind, is no browser that opens a URL."""
+    assert gateway.send("GET", "/files", *headers).status == 401
+    assert gateway.authz.last.context == {"server": "files"}
+
+
+@pytest.mark.attack("open-routes")
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "OPTIONS"])
+def test_a_page_is_for_get_alone(gateway: Gateway, method: str) -> None:
+    """Whatever a request accepts: what could act is judged."""
+    body = b"{}" if method == "POST" else None
+    assert gateway.send(method, "/files", BROWSER, body=body).status == 401
+    assert gateway.send(method, "/", BROWSER, body=body).status == 404
 
 
 # What reaches a server may be spelled like this; what is spelled otherwise reaches nobody.
@@ -169,7 +257,7 @@ def test_an_escaped_slash_is_refused_on_any_path(gateway: Gateway, target: str) 
 
 
 @pytest.mark.attack("path-games")
-@pytest.mark.parametrize("target", ["/files/", "/Files", "/files;v=1", "/files.", "/%2ffiles"])
+@pytest.mark.parametrize("target", ["/files/x", "/Files", "/files;v=1", "/files.", "/%2ffiles"])
 def test_a_path_that_is_no_servers_is_answered_for_mcp_clients(
     gateway: Gateway, target: str
 ) -> None:
