@@ -180,6 +180,16 @@ OTHERS = (
         "for name in IDENTITY if name not in given)", "for name in IDENTITY if False)",
         ("tests/core/test_answers.py",),
     ),
+    Defence(
+        "A server's response headers are an allow-list", "authz/envoy/render/response_headers.py",
+        "upstream_filters", "for regex in others(ALLOWED)", "for regex in others(ALLOWED)[:0]",
+        ("tests/envoy/live/test_responses_live.py",),
+    ),
+    Defence(
+        "A server's 401 and redirects are not passed on", "authz/envoy/render/filters.py",
+        "http_filters", "        replace_refused(),\n", "",
+        ("tests/envoy/live/test_responses_live.py",),
+    ),
 )  # fmt: skip
 
 _DOOR = ("tests/core/test_front_door.py", "tests/tokens/test_front_door.py")

@@ -33,7 +33,11 @@ _TIMEOUT = 5
 
 _ALLOW = codec.encode_allow(Changes((("x-authz-subject", "from-authz"),), ("x-authz-groups",)))
 _DENY = codec.encode_deny(
-    HttpAnswer(401, (("content-type", "application/json"),), b'{"said by": "authz"}')
+    HttpAnswer(
+        401,
+        (("content-type", "application/json"), ("www-authenticate", "Bearer")),
+        b'{"said by": "authz"}',
+    )
 )
 
 
@@ -105,10 +109,20 @@ class Arrived:
 
 @dataclass(slots=True)
 class Upstream:
-    """Be an HTTP server that sends hostile headers, and streams where it is asked to."""
+    """Be an HTTP server that sends hostile headers, and streams where it is asked to.
+
+    Attributes:
+        arrived: what reached it.
+        go_on: streams go on once it is set.
+        status, more: the status of its answers, and headers besides the usual ones.
+        raw: where there is something, the bytes of its answer.
+    """
 
     arrived: list[Arrived] = field(default_factory=list)
     go_on: threading.Event = field(default_factory=threading.Event)
+    status: int = 200
+    more: tuple[tuple[str, str], ...] = ()
+    raw: bytes = b""
 
 
 class _TcpServer(ThreadingMixIn, TCPServer):
@@ -144,7 +158,7 @@ def upstream(place: tuple[str, int] | Path) -> Iterator[tuple[Upstream, int]]:
             if "stream" in self.path:
                 _stream(self, state)
             else:
-                _hostile(self)
+                _hostile(self, state)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -176,14 +190,19 @@ def _body(handler: BaseHTTPRequestHandler) -> bytes:
     return body
 
 
-def _hostile(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
+def _hostile(handler: BaseHTTPRequestHandler, state: Upstream) -> None:
+    if state.raw:
+        handler.wfile.write(state.raw)
+        handler.close_connection = True
+        return
+    handler.send_response(state.status)
     for name, value in (
         ("content-length", "2"),
         ("content-type", "application/json"),
         ("set-cookie", "authelia_session=stolen; Domain=example.test"),
         ("access-control-allow-origin", "https://evil.example"),
         ("access-control-allow-credentials", "true"),
+        *state.more,
     ):
         handler.send_header(name, value)
     handler.end_headers()

@@ -86,6 +86,7 @@ class Gateway:
         self.authz.checks.clear()
         for server in self.servers.values():
             server.arrived.clear()
+            server.status, server.more, server.raw = 200, (), b""
 
     @contextmanager
     def logged(self) -> Iterator[list[dict[str, object]]]:

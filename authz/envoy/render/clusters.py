@@ -5,6 +5,7 @@ and a decision that may have been charged is not asked for again.
 """
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Final
 
 from envoy_data_plane.envoy.config.cluster.v3 import (
@@ -32,6 +33,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CertificateValidationContext,
     CommonTlsContext,
@@ -49,6 +51,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.scalars import Tcp, Unix
 from authz.envoy.render.pieces import address, duration, exactly
+from authz.envoy.render.response_headers import upstream_filters
 from authz.envoy.render.site import McpServer, Site, Topology, Upstream
 
 AUTHZ: Final = "authz"
@@ -67,12 +70,13 @@ _IDLE: Final = 4.0
 _BUFFER: Final = 32 * 1024
 # Streams of MCP servers stay open for long, one a client; Envoy's default is 1024.
 _REQUESTS: Final = 4096
+_HTTP1: Final = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
 
 
 def clusters(site: Site, where: Topology) -> list[Cluster]:
     """Return every cluster."""
     found = [authz(site)]
-    found += [_upstream(cluster_of(server), server.upstream, where) for server in site.servers]
+    found += [_mcp(server, where) for server in site.servers]
     if site.pages is not None:
         found.append(_upstream(PAGES, site.pages.upstream, where))
     if site.portal is not None:
@@ -133,13 +137,17 @@ def _turn_from_the_dead(cluster: Cluster) -> None:
     cluster.common_lb_config = ClusterCommonLbConfig(update_merge_window=duration(0))
 
 
+def _mcp(server: McpServer, where: Topology) -> Cluster:
+    """Return the cluster of an MCP server, whose responses are filtered as they come in."""
+    cluster = _upstream(cluster_of(server), server.upstream, where)
+    cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE, upstream_filters())
+    return cluster
+
+
 def _upstream(name: str, upstream: Upstream, where: Topology) -> Cluster:
     cluster = _cluster(name, (upstream.endpoint,))
     cluster.connect_timeout = duration(_CONNECT)
-    cluster.typed_extension_protocol_options = _protocols(
-        HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions()),
-        idle=_IDLE,
-    )
+    cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE)
     if upstream.tls_name is not None:
         cluster.transport_socket = _tls(upstream.tls_name, where.trusted_ca)
     return cluster
@@ -165,8 +173,12 @@ def _cluster(name: str, places: tuple[Tcp | Unix, ...]) -> Cluster:
     )
 
 
-def _protocols(config: HttpProtocolOptionsExplicitHttpConfig, idle: float | None) -> dict[str, Any]:
-    options = Protocols(explicit_http_config=config)
+def _protocols(
+    config: HttpProtocolOptionsExplicitHttpConfig,
+    idle: float | None,
+    filters: Sequence[HttpFilter] = (),
+) -> dict[str, Any]:
+    options = Protocols(explicit_http_config=config, http_filters=list(filters))
     if idle is not None:
         options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=duration(idle))
     return {_PROTOCOLS: Any.pack(options)}

@@ -39,6 +39,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
 )
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
     HeaderMutation,
+    HeaderMutationPerRoute,
     Mutations,
 )
 from envoy_data_plane.envoy.extensions.filters.http.local_ratelimit.v3 import LocalRateLimit
@@ -56,9 +57,11 @@ from envoy_data_plane.google.protobuf import Any
 from authz.config.scalars import Rate
 from authz.envoy.render.clusters import AUTHZ
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, exactly, overwrite
-from authz.envoy.render.site import Site
+from authz.envoy.render.response_headers import FROM_SERVER, replace_refused
+from authz.envoy.render.site import Authority, Site
 
 CORS: Final = "envoy.filters.http.cors"
+HEADER_MUTATION: Final = "envoy.filters.http.header_mutation"
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 LOCAL_RATE_LIMIT: Final = "envoy.filters.http.local_ratelimit"
 
@@ -100,6 +103,7 @@ _CORS_ALLOWED: Final = (
 )
 _CORS_EXPOSED: Final = "www-authenticate, mcp-session-id, retry-after, ratelimit, ratelimit-policy"
 _CORS_MAX_AGE: Final = "7200"
+_HSTS: Final = 365 * 86400
 
 # Addresses that are remembered; the one unused for longest is forgotten first.
 _ADDRESSES: Final = 10_000
@@ -119,10 +123,11 @@ def http_filters(site: Site) -> list[HttpFilter]:
     answers costs authz nothing.
     """
     return [
-        _filter("envoy.filters.http.header_mutation", _strip()),
+        _filter(HEADER_MUTATION, _strip()),
         _filter(CORS, Cors()),
         _filter(LOCAL_RATE_LIMIT, _per_address(site.limits.address_rate)),
         ext_authz(site),
+        replace_refused(),
         _filter("envoy.filters.http.router", Router()),
     ]
 
@@ -177,6 +182,19 @@ def unlimited() -> FilterConfig:
     return FilterConfig(disabled=True)
 
 
+def browser_rules(authority: Authority) -> dict[str, Any]:
+    """Return what a virtual host adds to every response, also to Envoy's own and authz's.
+
+    HSTS (RFC 6797) is said by the gateway alone, and where it is reached by https: the name is
+    then never asked over plain HTTP again, a token sent that way being lost.
+    """
+    if authority.scheme != "https":
+        return {}
+    hsts = Mutation(append=overwrite("strict-transport-security", f"max-age={_HSTS}"))
+    config = HeaderMutationPerRoute(mutations=Mutations(response_mutations=[hsts]))
+    return {HEADER_MUTATION: Any.pack(config)}
+
+
 def cors_policy(site: Site) -> CorsPolicy:
     """Return what browsers are told on MCP routes; origins are compared as whole texts."""
     return CorsPolicy(
@@ -200,7 +218,10 @@ def _strip() -> HeaderMutation:
         for matcher in matchers
     ]
     mutations.append(Mutation(append=overwrite(CLIENT_ADDRESS, TRUSTED_ADDRESS)))
-    return HeaderMutation(mutations=Mutations(request_mutations=mutations))
+    internal = [Mutation(remove=FROM_SERVER)]
+    return HeaderMutation(
+        mutations=Mutations(request_mutations=mutations, response_mutations=internal)
+    )
 
 
 def _per_address(rate: Rate) -> LocalRateLimit:

@@ -87,6 +87,12 @@ REPLIES: Final = (
     _as_authz(Reason.INTERNAL, _AWAY, "UAEX"),
     Reply(408, "request_timeout", -31070, "The request did not arrive in time."),
     Reply(431, "headers_too_large", -31071, "The headers are larger than this gateway accepts."),
+    # A response of the server that response_headers.py or Envoy's codec refused.
+    Reply(
+        502, "server_answer_refused", -31075,
+        "The MCP server answered in a way that this gateway does not pass on: with a redirect, a "
+        "demand for credentials of its own, or no valid HTTP.",
+    ),
     Reply(
         503, "server_unavailable", -31072,
         "The MCP server cannot be reached at the moment. Try again shortly.", _AWAY,

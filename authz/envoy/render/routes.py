@@ -27,6 +27,7 @@ from authz.envoy.render.filters import (
     CORS,
     EXT_AUTHZ,
     LOCAL_RATE_LIMIT,
+    browser_rules,
     check,
     cors_policy,
     unchecked,
@@ -42,18 +43,8 @@ from authz.envoy.render.well_known import document_routes, https_only, registrat
 # credentials too; this holds also where it forgets. The Origin has been judged: an MCP server
 # that knows no foreign ones would refuse what the gateway admitted.
 _NOT_FOR_SERVERS: Final = ("authorization", "cookie", "origin", CLIENT_ADDRESS)
-# From an MCP server: cookies would be set for the gateway's origin, and CORS is the gateway's.
-_NOT_FROM_SERVERS: Final = (
-    "set-cookie",
-    "access-control-allow-origin",
-    "access-control-allow-credentials",
-    "access-control-allow-methods",
-    "access-control-allow-headers",
-    "access-control-allow-private-network",
-    "access-control-expose-headers",
-    "access-control-max-age",
-    "x-envoy-upstream-service-time",
-)
+# What Envoy's router adds to a response (what the server sent is response_headers.py's).
+_NOT_FOR_CLIENTS: Final = ("x-envoy-upstream-service-time",)
 _PAGE_TIMEOUT: Final = 60
 
 
@@ -76,7 +67,12 @@ def gateway_host(site: Site) -> VirtualHost:
         routes += pages_routes(pages, site.authority)
     routes += landing_routes(site)
     routes += [mcp_route(site, server, path) for server in site.servers for path in server.paths]
-    return VirtualHost(name="gateway", domains=list(site.authority.spellings), routes=routes)
+    return VirtualHost(
+        name="gateway",
+        domains=list(site.authority.spellings),
+        routes=routes,
+        typed_per_filter_config=browser_rules(site.authority),
+    )
 
 
 def redirect_routes(site: Site) -> RouteConfiguration:
@@ -115,7 +111,12 @@ def portal_host(portal: Portal) -> VirtualHost:
     )
     if portal.path:
         pages.match = RouteMatch(path_separated_prefix=portal.path)
-    return VirtualHost(name="portal", domains=list(portal.authority.spellings), routes=[pages])
+    return VirtualHost(
+        name="portal",
+        domains=list(portal.authority.spellings),
+        routes=[pages],
+        typed_per_filter_config=browser_rules(portal.authority),
+    )
 
 
 def mcp_route(site: Site, server: McpServer, path: str) -> Route:
@@ -142,7 +143,7 @@ def mcp_route(site: Site, server: McpServer, path: str) -> Route:
         route=action,
         request_headers_to_add=forwarded(site.authority),
         request_headers_to_remove=list(_NOT_FOR_SERVERS),
-        response_headers_to_remove=list(_NOT_FROM_SERVERS),
+        response_headers_to_remove=list(_NOT_FOR_CLIENTS),
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(check(server.name)),
             CORS: Any.pack(cors_policy(site)),
