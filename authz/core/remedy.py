@@ -118,7 +118,8 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
     Reason.AUDIENCE_MISMATCH: Remedy(
         "The token was made for another server, or for none.",
         "the client has to send the server's URL, to the letter, as `resource`, and `audience` of "
-        f"{_ENTRY} has to name it",
+        f"{_ENTRY} has to name it; where it does and the token is for none, Authelia forgets "
+        "`resource` (4.39.21 and 4.39.22): log in by the front door, or use 4.39.20",
         ("gateway.url", "servers.<server>.resource"),
     ),
     Reason.TOKEN_REVOKED: Remedy(

@@ -62,7 +62,7 @@ async def examine(settings: Settings, metadata: Mapping[str, object]) -> list[Fi
             _ENDPOINT, metadata.get(_ENDPOINT)
         )
     except IssuerError as error:
-        return [problem(PART, "no_endpoint", error.detail, "use Authelia 4.39.20")]
+        return [problem(PART, "no_endpoint", error.detail, "use Authelia 4.39.20 or newer")]
     async with issuer_client(timeout=_PATIENCE) as client:
         asking = _Asking(client, target, settings, key.get_secret_value())
         return [each async for each in _judged(asking, settings)]
@@ -126,7 +126,7 @@ async def _judged(asking: _Asking, settings: Settings) -> AsyncIterator[Finding]
         scopes, audience = values["scopes"], values["audience"]
         assert isinstance(redirects, list)
         assert isinstance(scopes, list)
-        members = {"scope": " ".join(scopes), "resource": audience}
+        members = {"scope": " ".join(scopes), "audience": audience}
         for redirect in redirects:
             try:
                 error = await asking.error(client_id, redirect, members)

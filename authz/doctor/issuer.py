@@ -181,7 +181,7 @@ def _lacks(metadata: Mapping[str, object]) -> Iterator[Finding]:
             PART,
             "no_s256",
             "its metadata does not name PKCE with S256, and MCP clients then refuse to log in",
-            "use Authelia 4.39.20",
+            "use Authelia 4.39.20 or newer",
         )
 
 

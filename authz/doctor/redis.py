@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from hashlib import sha1
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from authz.config.problems import quoted
 from authz.core.ledger import Query, Unavailable
 from authz.core.principal import Client
 from authz.doctor.finding import Finding, note, ok, problem, warning
@@ -31,6 +33,7 @@ PART: Final = "redis"
 _PATIENCE: Final = 2.0
 _LIFETIME: Final = 1000  # milliseconds
 _SKEW: Final = 2.0
+_LONGEST_MOMENT: Final = 10  # digits: until the year 2286
 _ROUNDS: Final = 5
 _USER: Final = "ACL SETUSER {user} ~{{{deployment}}}:* {commands} in Redis (or its ACL file)"
 
@@ -92,6 +95,8 @@ async def _examined(
     else:
         findings.append(ok(PART, "rights", "its user may do all that the ledger needs"))
         findings += await _script(options)
+    if front_door and "GET" not in lacking:
+        findings += _log_ins(await _run(redis, "GET", Keys(options.deployment).log_in_fault))
     if "INFO" not in lacking:
         findings += _about(await _run(redis, "INFO"))
     if "TIME" not in lacking:
@@ -196,6 +201,23 @@ def _about(info: Mapping[str, Any]) -> Iterator[Finding]:
     if not info.get("maxmemory"):
         words = "its memory has no bound but the machine's"
         yield note(PART, "no_maxmemory", words, "maxmemory in redis.conf, with noeviction")
+
+
+def _log_ins(held: Any) -> Iterator[Finding]:
+    """Tell of the last log-in that the front door had to end, as it was kept for a day."""
+    if not isinstance(held, bytes):
+        return
+    moment, _, fault = held.decode("ascii", "replace").partition(" ")
+    if not moment.isdigit() or len(moment) > _LONGEST_MOMENT:
+        return
+    when = datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    words = f"a log-in of {when} was ended: {quoted(fault)}"
+    mend = (
+        "the front door asks Authelia for the server's URL as `audience`: print `authz "
+        "authelia-config` again and restart Authelia with it; where that changes nothing, this "
+        "release of Authelia grants it otherwise than 4.39.20 and its successors do"
+    )
+    yield problem("clients", "log_in_audience", words, mend)
 
 
 def _skew(ahead: float) -> Iterator[Finding]:

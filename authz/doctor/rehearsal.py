@@ -10,7 +10,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -29,9 +29,10 @@ _MOST: Final = 40  # requests
 _PATIENCE: Final = 5.0
 _LOOPBACKS: Final = ("http://127.0.0.1/", "http://[::1]/", "http://localhost/")
 _ENTRY: Final = "identity_providers.oidc.clients in Authelia's configuration, {client}"
-_VERSION: Final = (
-    "where it is there, this is Authelia 4.39.21 or 4.39.22, which refuse every resource: use "
-    "4.39.20"
+# Run with 4.39.20 and with the master of 2026-08-22, which behaves as 4.39.21 and 4.39.22 do.
+_FORGETS: Final = (
+    "log in at the gateway (the front door does not depend on it), or use Authelia 4.39.20, or a "
+    "release whose notes say that resource indicators (RFC 8707) are granted again"
 )
 
 
@@ -41,6 +42,7 @@ class _Attempt:
     redirect_uri: str
     scopes: tuple[str, ...]
     resource: str
+    audience: str | None = None
 
 
 async def rehearse(config: Config, metadata: Mapping[str, object]) -> list[Finding]:
@@ -83,6 +85,7 @@ class _Asking:
             "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
             "resource": attempt.resource,
+            **({} if attempt.audience is None else {"audience": attempt.audience}),
         }
         url = self._url.copy_merge_params(form)
         request = self._client.build_request("GET", url, headers=self._headers)
@@ -132,6 +135,7 @@ def _with_port(uri: str) -> str:
 
 async def _judged(asking: _Asking, attempts: list[_Attempt]) -> AsyncIterator[Finding]:
     refused: set[str] = set()
+    admitted: _Attempt | None = None
     for attempt in attempts:
         if attempt.client in refused:
             continue
@@ -145,11 +149,26 @@ async def _judged(asking: _Asking, attempts: list[_Attempt]) -> AsyncIterator[Fi
             yield warning(PART, "no_answer", words)
             return
         if not error:
+            admitted = attempt
             yield ok(PART, "may_log_in", f"{where} comes to the log-in page")
             continue
         if error == "invalid_client":
             refused.add(attempt.client)
         yield _refused(attempt, where, error)
+    if admitted is not None and await _forgets_resource(asking, admitted):
+        words = (
+            "this Authelia is newer than 4.39.20: 4.39.21 and 4.39.22 grant `resource` and make "
+            "the token for no server (aud is empty), or refuse it at the token endpoint"
+        )
+        yield warning(PART, "resource_forgotten", words, _FORGETS)
+
+
+async def _forgets_resource(asking: _Asking, attempt: _Attempt) -> bool:
+    """Tell whether Authelia keeps `resource` and `audience` apart: 4.39.20 refuses both at once."""
+    try:
+        return not await asking.error(replace(attempt, audience=attempt.resource))
+    except httpx.HTTPError:
+        return False
 
 
 async def _which_scope(asking: _Asking, attempt: _Attempt) -> str:
@@ -186,7 +205,7 @@ def _refused(attempt: _Attempt, where: str, error: str) -> Finding:
         "invalid_target": (
             "resource_refused",
             f"{where}: `resource` is refused",
-            f"audience of {entry}: add {quoted(attempt.resource)}; {_VERSION}",
+            f"audience of {entry}: add {quoted(attempt.resource)}",
         ),
     }
     if error not in table:

@@ -35,9 +35,10 @@ REASONS: Final[Mapping[Reason, Row]] = {
     Reason.TOKEN_REVOKED: Row("revoked", "it was revoked", "log in again"),
     Reason.AUDIENCE_MISMATCH: Row(
         "empty_audience",
-        "its audience is empty: the client named no `resource`",
+        "its audience is empty: the client named no `resource`, or Authelia forgot it (4.39.21 and "
+        "4.39.22 do)",
         f"the client has to send `resource`; where it cannot, requested_audience_mode: implicit "
-        f"in {CLIENT}",
+        f"in {CLIENT}. Where it does: let it log in by the front door, or use Authelia 4.39.20",
     ),
 }
 DETAILS: Final[Mapping[str, Row]] = {

@@ -45,6 +45,11 @@ class Keys:
         """Return the key of what the pages keep: a fixed word, and a digest or a random name."""
         return self._tag + f"{kind}:{name}".encode("ascii")
 
+    @property
+    def log_in_fault(self) -> bytes:
+        """Return the key of the last log-in that failed because of the issuer's configuration."""
+        return self._tag + b"log-in-fault"
+
     def bucket(self, bucket: str) -> bytes:
         """Return the key of a limit's bucket (`authz.core.limits.bucket_id`)."""
         return self._tag + b"limit:" + bucket.encode("utf-8", "surrogatepass")

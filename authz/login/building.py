@@ -37,7 +37,7 @@ from authz.login.front_door.grants import Grants
 from authz.login.front_door.grants_of import OwnGrantsOf
 from authz.login.front_door.means import Means
 from authz.login.front_door.refreshing import Refreshing
-from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.store import Codes, Faults, Refreshes, States
 from authz.login.front_door.targets import Targets
 from authz.login.front_door.untold import PAUSE, Untold
 from authz.login.machines import Machines
@@ -123,6 +123,7 @@ class Built:
             codes=Codes(command, keys, sealer, max_age),
             states=States(command, keys),
             refreshes=Refreshes(command, keys, sealer),
+            faults=Faults(command, keys, clock),
             grants=Grants(
                 command,
                 keys,

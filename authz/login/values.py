@@ -48,12 +48,14 @@ class UpstreamTokens:
         access_token, refresh_token: Authelia's own; the second may be missing.
         expires_at: seconds since the epoch, of the access token.
         scopes: what was granted, `openid` and the like included.
+        audience: the access token's `aud`; empty where it is for nobody.
     """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
     expires_at: int
     scopes: frozenset[str]
+    audience: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Asked:
         two_factor: with which of our clients.
         redirect_uri: our callback.
         scopes: `openid` included.
-        resource: the server's canonical URL (RFC 8707); None for a step-up.
+        resource: the server's canonical URL, asked for as `audience`; None for a step-up.
         state, nonce, verifier: of this transaction; the verifier is sent as its S256 challenge.
         max_age: seconds since the person last typed something; None where that does not matter.
     """

@@ -9,6 +9,7 @@ from typing import Any
 from authz.config.load import Settings, read
 from authz.demo.issuer import Issuer, RegisteredClient, create_app
 from authz.demo.issuer.keys import Keys
+from authz.demo.issuer.values import Release
 from authz.demo.serving import ANYWHERE, serve
 from authz.doctor.finding import Finding, Severity
 from tests.demo.kit import FILES, ISSUER, NOTES, Clock, config
@@ -63,9 +64,9 @@ PUBLIC = RegisteredClient(
 )
 
 
-def stand_in(*clients: RegisteredClient) -> Any:
+def stand_in(*clients: RegisteredClient, release: Release = "4.39.20") -> Any:
     """Return the stand-in's application, with its own clients or with these."""
-    known = config(Clock())
+    known = replace(config(Clock()), release=release)
     return create_app(Issuer(replace(known, clients=clients) if clients else known, KEYS))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from authz.doctor import redis
 from authz.doctor.finding import Finding
+from authz.ledger.keys import Keys
 from authz.ledger.redis import RedisOptions
 from tests.doctor.kit import diagnoses, problems, the
 from tests.support.valkey import ValkeyServer, valkey
@@ -135,3 +136,26 @@ def test_something_that_is_no_redis_script_host() -> None:
         found = examine(server)
 
     assert wrong(found) == ["script"]
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        pytest.param(b"1795380700 the issuer's token is for no server", True, id="a fault"),
+        pytest.param(b"no moment", False, id="no moment"),
+        pytest.param(b"99999999999 x", False, id="after all time"),
+        pytest.param(b"\xff\xfe", False, id="no text"),
+    ],
+)
+def test_a_log_in_that_the_front_door_had_to_end(held: bytes, told: bool) -> None:
+    """What the pages left behind for the operator is a problem, with its moment and its cause."""
+    with valkey(appendonly="yes", maxmemory="100mb") as server:
+        server.command("SET", Keys("authz").log_in_fault, held)
+        asked = RedisOptions(server.url)
+        found = asyncio.run(redis.examine(asked, front_door=True))
+
+    assert wrong(found) == (["log_in_audience"] if told else [])
+    if told:
+        words = the(found, "log_in_audience").words
+        assert "2026-11-22" in words
+        assert "for no server" in words

@@ -36,7 +36,7 @@ def test_a_client_that_may() -> None:
             {"scopes": ("mcp:files",)}, "offline_access", "refresh_token", id="offline_access"
         ),
         pytest.param({"scopes": ("offline_access",)}, "scope_not_allowed", "scopes of", id="scope"),
-        pytest.param({"audience": (NOTES,)}, "resource_refused", "4.39.21", id="resource"),
+        pytest.param({"audience": (NOTES,)}, "resource_refused", "audience of", id="resource"),
         pytest.param(
             {"redirect_uris": ("http://127.0.0.1/other",)},
             "redirect_uri",
@@ -52,6 +52,20 @@ def test_one_thing_is_wrong(changes: dict[str, Any], diagnosis: str, line: str) 
 
     assert set(problems(found)) == {diagnosis}
     assert line in next(each for each in found if each.diagnosis == diagnosis).mend
+
+
+def test_a_release_that_forgets_the_resource() -> None:
+    """After 4.39.20 a log-in that names it begins, and gives a token for no server."""
+    released = stand_in(PUBLIC, release="4.39.21")
+
+    async def look(url: str) -> list[Finding]:
+        config = settings(url, clients=CLAUDE).config
+        return await rehearse(config, (await issuer.examine(config.issuer)).metadata)
+
+    found = against(released, look)
+
+    assert diagnoses(found) == ["may_log_in", "may_log_in", "resource_forgotten"]
+    assert "4.39.20" in the(found, "resource_forgotten").mend
 
 
 def test_localhost() -> None:

@@ -24,7 +24,7 @@ from authz.login.front_door.blocks import Blocks
 from authz.login.front_door.grants import Grants
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
-from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.store import Codes, Faults, Refreshes, States
 from authz.login.front_door.targets import Targets
 from authz.login.values import (
     Asked,
@@ -152,7 +152,11 @@ class Authelia:
         refresh = f"rt-{number}"
         self.alive[refresh] = subject
         tokens = UpstreamTokens(
-            f"at-{number}", refresh, int(time.time()) + 3600, frozenset({"openid", "mcp:tools"})
+            f"at-{number}",
+            refresh,
+            int(time.time()) + 3600,
+            frozenset({"openid", "mcp:tools"}),
+            (FILES,),
         )
         return LoggedIn(tokens, Identity(subject, frozenset({"pwd"}), 1_700_000_000, subject))
 
@@ -248,6 +252,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         codes=Codes(command, keys, sealer, 30 * 86_400),
         states=States(command, keys),
         refreshes=Refreshes(command, keys, sealer),
+        faults=Faults(command, keys, time.time),
         grants=Grants(
             command, keys, ISSUER, max_age=30 * 86_400, max_lifetime=43_210, clock=time.time
         ),

@@ -73,7 +73,7 @@ class Issuer:
         asked = self.asked[code]
         assert (asked.verifier, asked.nonce) == (verifier, nonce)
         amr = frozenset({"pwd", "kba", "otp", "mfa"})
-        tokens = UpstreamTokens("token", None, NOW + 600, asked.scopes)
+        tokens = UpstreamTokens("token", None, NOW + 600, asked.scopes, ())
         return LoggedIn(tokens, Identity(TICKET.subject, amr, NOW, "john"))
 
     async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:

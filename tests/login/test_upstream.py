@@ -68,7 +68,7 @@ def test_what_is_pushed(stand: Stand) -> None:
         "max_age": "300",
         "nonce": request.nonce,
         "redirect_uri": CALLBACK,
-        "resource": FILES,
+        "audience": FILES,
         "response_type": "code",
         "scope": " ".join(sorted(SCOPES)),
         "state": request.state,

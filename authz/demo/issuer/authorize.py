@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from authz.demo.issuer.errors import Error, OAuthError
 from authz.demo.issuer.resources import Form, audience, require_scopes, split_spaces
 from authz.demo.issuer.state import Code, Flow, Grant, Issuer, Parameters, Pushed, Session, opaque
-from authz.demo.issuer.values import RegisteredClient
+from authz.demo.issuer.values import RegisteredClient, Release
 
 _SHORTEST_STATE = 8
 _LOOPBACK = ("127.0.0.1", "[::1]")  # not `localhost`: Authelia lets its port vary for nobody
@@ -127,7 +127,7 @@ def _without_port(netloc: str) -> str:
     return host if colon and port.isdigit() else netloc
 
 
-def check(asked: Asked) -> None:
+def check(asked: Asked, release: Release) -> None:
     """Refuse what is wrong before anybody is asked to log in.
 
     Raises:
@@ -154,7 +154,7 @@ def check(asked: Asked) -> None:
             else "The request is missing the 'response_type' parameter.",
         )
     require_scopes(asked.client, asked.scopes)
-    audience(asked.client, asked.form)
+    audience(asked.client, asked.form, release)
     if len(asked.first("state")) < _SHORTEST_STATE:
         raise OAuthError(
             Error.INVALID_STATE,
@@ -232,7 +232,7 @@ def issue_code(issuer: Issuer, asked: Asked, session: Session, flow: Flow) -> st
         client_id=asked.client.client_id,
         user=session.user,
         scopes=asked.scopes,
-        audience=audience(asked.client, asked.form),
+        audience=audience(asked.client, asked.form, issuer.config.release),
         requested_at=flow.requested_at,
         nonce=asked.first("nonce"),
         acr_asked="acr_values" in asked.form,

@@ -42,7 +42,8 @@ async def pushed(issuer: Issuer, request: Request) -> Response:
         )
     client = authenticate(issuer, first, _authorization(request))
     form["client_id"] = [client.client_id]
-    check(Asked(client, redirect_uri(client, form), form, (("client_id", client.client_id),)))
+    asked = Asked(client, redirect_uri(client, form), form, (("client_id", client.client_id),))
+    check(asked, issuer.config.release)
     name = _REQUEST_URI + secrets.token_urlsafe(32)
     issuer.memory.pushed[name] = Pushed(
         tuple((key, value) for key in form if key not in _NOT_KEPT for value in form[key]),

@@ -15,9 +15,8 @@ from authz.demo.issuer.errors import Error, OAuthError
 from authz.demo.issuer.mint import token_response
 from authz.demo.issuer.resources import (
     Form,
-    audience,
-    named,
-    require_covered,
+    machine_audience,
+    narrowed,
     require_scopes,
     split_spaces,
 )
@@ -63,14 +62,6 @@ def token(issuer: Issuer, form: Form, authorization: str) -> dict[str, Any]:
     return answer(issuer, client, form, first)
 
 
-def _narrow(grant: Grant, form: Form) -> None:
-    """Keep of a grant's audience what the request names, for good."""
-    wanted = named(form)
-    if wanted:
-        require_covered(grant.audience, wanted)
-        grant.audience = wanted
-
-
 def _code(
     issuer: Issuer, client: RegisteredClient, form: Form, first: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -95,7 +86,7 @@ def _code(
             "request.",
         )
     _verify_challenge(code, first.get("code_verifier", ""))
-    _narrow(code.grant, form)
+    code.grant.audience = narrowed(code.grant.audience, form, issuer.config.release)
     code.used = True
     return token_response(issuer, client, code.grant, code.grant.scopes)
 
@@ -154,7 +145,7 @@ def _refresh(
             "token issuance.",
         )
     scopes = _narrowed_scopes(token, first.get("scope", ""))
-    _narrow(token.grant, form)
+    token.grant.audience = narrowed(token.grant.audience, form, issuer.config.release)
     token.ended = True
     for access in issuer.family(token.grant, "access"):
         access.ended = True
@@ -177,7 +168,8 @@ def _client_credentials(
 ) -> dict[str, Any]:
     scopes = split_spaces(first.get("scope", ""))
     require_scopes(client, scopes)
-    grant = Grant(client.client_id, None, scopes, audience(client, form), issuer.now())
+    granted = machine_audience(client, form, issuer.config.release)
+    grant = Grant(client.client_id, None, scopes, granted, issuer.now())
     return token_response(issuer, client, grant, scopes)
 
 

@@ -34,7 +34,8 @@ def access_token(
 ) -> str:
     """Make and remember an access token for the grant's audience."""
     issued = int(issuer.now())
-    expires = issued + issuer.config.lifetimes.access_token
+    lifetime = client.access_token_lifetime or issuer.config.lifetimes.access_token
+    expires = issued + lifetime
     if client.access_token == "opaque":  # noqa: S105 - the kind of token, not one
         token = opaque("at")
     else:

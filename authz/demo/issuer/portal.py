@@ -72,7 +72,7 @@ class Portal:
         except OAuthError as error:
             return self._completion(error)
         try:
-            check(asked)
+            check(asked, self.issuer.config.release)
             return self._decide(asked, self._session(request))
         except OAuthError as error:
             return _redirect(back(self.issuer, asked, error.members()), 303)

@@ -1,14 +1,14 @@
 """Which scopes and resources a client may have a token for: Authelia's rules, with their traps.
 
-Law: a path prefix is enough, and what was asked for is granted verbatim: `…/files/../notes` is
-granted to who may have `…/files`. Whoever reads an audience has to compare strings.
+With 4.39.20 a path prefix is enough, and what was asked for is granted verbatim: `…/files/../notes`
+is granted to who may have `…/files`. Whoever reads an audience has to compare strings.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.values import RegisteredClient
+from authz.demo.issuer.values import RegisteredClient, Release
 
 Form = Mapping[str, Sequence[str]]
 
@@ -47,28 +47,35 @@ def require_covered(allowed: Iterable[str], wanted: Iterable[str]) -> None:
             raise OAuthError(Error.INVALID_TARGET)
 
 
-def named(form: Form) -> tuple[str, ...] | None:
-    """Return the resources that a request names; None where it names none at all.
+def named(form: Form, release: Release = "4.39.20") -> tuple[str, ...] | None:
+    """Return the audience that a request names; None where it names none at all.
 
-    `resource` (RFC 8707) or else `audience`; one value is split at its spaces, several are not.
+    4.39.20: `resource` (RFC 8707) or else `audience`; one value is split at its spaces, several
+    are not. 4.39.21: `audience` alone; what `resource` names is granted, and forgotten.
 
     Raises:
-        OAuthError: `invalid_request` for both at once, `invalid_target` for a relative URL or one
-            with a fragment.
+        OAuthError: `invalid_request` for both at once (4.39.20), `invalid_target` for a relative
+            URL or one with a fragment.
     """
+    if "resource" in form and not all(
+        _absolute(resource) for resource in _values(form, "resource")
+    ):
+        raise OAuthError(Error.INVALID_TARGET)
+    if release != "4.39.20":
+        return _values(form, "audience") if "audience" in form else None
     if "resource" in form and "audience" in form:
         raise OAuthError(
             Error.INVALID_REQUEST,
             "The 'resource' parameter is only allowed when the 'audience' parameter is not also "
             "present.",
         )
-    values = form.get("resource", form.get("audience"))
-    if values is None:
-        return None
-    wanted = split_spaces(values[0]) if len(values) == 1 else tuple(v for v in values if v)
-    if "resource" in form and not all(_absolute(resource) for resource in wanted):
-        raise OAuthError(Error.INVALID_TARGET)
-    return wanted
+    name = "resource" if "resource" in form else "audience"
+    return _values(form, name) if name in form else None
+
+
+def _values(form: Form, name: str) -> tuple[str, ...]:
+    values = form[name]
+    return split_spaces(values[0]) if len(values) == 1 else tuple(v for v in values if v)
 
 
 def _absolute(resource: str) -> bool:
@@ -79,17 +86,61 @@ def _absolute(resource: str) -> bool:
     return bool(url.scheme) and not url.fragment
 
 
-def audience(client: RegisteredClient, form: Form) -> tuple[str, ...]:
-    """Return the audience that a request is granted.
+def audience(client: RegisteredClient, form: Form, release: Release = "4.39.20") -> tuple[str, ...]:
+    """Return the audience that an authorization request is granted.
 
     Raises:
         OAuthError: `invalid_target`, `invalid_request`.
     """
-    wanted = named(form)
-    if wanted is None:
-        return client.audience if client.requested_audience_mode == "implicit" else ()
-    require_covered(client.audience, wanted)
-    return wanted
+    wanted = named(form, release)
+    if release == "4.39.20":
+        require_covered(client.audience, wanted or ())
+    else:
+        _require_listed(client.audience, wanted or ())
+        require_covered(client.audience, _values(form, "resource") if "resource" in form else ())
+    if wanted is not None:
+        return wanted
+    implicit = client.requested_audience_mode == "implicit" and "resource" not in form
+    return client.audience if implicit else ()
+
+
+def machine_audience(
+    client: RegisteredClient, form: Form, release: Release = "4.39.20"
+) -> tuple[str, ...]:
+    """Return the audience of a client's own token; there `resource` is not forgotten.
+
+    Raises:
+        OAuthError: as `audience`.
+    """
+    granted = audience(client, form, release)
+    if release == "4.39.20" or "resource" not in form:
+        return granted
+    return tuple(dict.fromkeys((*granted, *_values(form, "resource"))))
+
+
+def narrowed(granted: tuple[str, ...], form: Form, release: Release = "4.39.20") -> tuple[str, ...]:
+    """Return what a token request keeps of a granted audience.
+
+    Raises:
+        OAuthError: `invalid_target` for what was not granted; for 4.39.21 that is every `resource`.
+    """
+    wanted = named(form, release)
+    if release == "4.39.20":
+        require_covered(granted, wanted or ())
+    else:
+        _require_listed(granted, wanted or ())
+        require_covered((), _values(form, "resource") if "resource" in form else ())
+    return wanted or granted
+
+
+def _require_listed(allowed: Iterable[str], wanted: Iterable[str]) -> None:
+    """Refuse unless every wanted audience is an allowed one, to the letter.
+
+    Raises:
+        OAuthError: `invalid_target`.
+    """
+    if not set(wanted) <= set(allowed):
+        raise OAuthError(Error.INVALID_TARGET)
 
 
 def require_scopes(client: RegisteredClient, scopes: tuple[str, ...]) -> None:

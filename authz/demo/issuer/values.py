@@ -17,6 +17,8 @@ Policy = Literal["one_factor", "two_factor"]
 AuthMethod = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
 AudienceMode = Literal["explicit", "implicit"]
 AccessTokenKind = Literal["opaque", "RS256", "ES256"]
+# 4.39.21 stands for all that came after 4.39.20, up to the master of 2026-08-22.
+Release = Literal["4.39.20", "4.39.21"]
 
 # The scope that lets each standard claim out (OpenID Connect Core, section 5.4; Authelia adds
 # `groups`).
@@ -69,6 +71,7 @@ class RegisteredClient:
         claims_policy: the claims that a JWT access token carries besides the standard ones, each
             only where its scope was granted.
         id_token_claims: the same for its ID tokens, repeated at every refresh.
+        access_token_lifetime: seconds, where it has a lifespan of its own; 0 for everybody's.
         require_pkce: whether a code needs a challenge; public clients always do.
         require_pushed: whether authorization requests have to be pushed (RFC 9126).
     """
@@ -86,6 +89,7 @@ class RegisteredClient:
     access_token: AccessTokenKind = "opaque"  # noqa: S105 - the kind of token, not one
     claims_policy: tuple[str, ...] = ()
     id_token_claims: tuple[str, ...] = ()
+    access_token_lifetime: int = 0
     require_pkce: bool = True
     require_pushed: bool = False
 
@@ -126,6 +130,7 @@ class IssuerConfig:
         users, clients: who there is.
         custom_claims: claims beyond the standard ones.
         lifetimes: how long things live.
+        release: whose rules for `audience` and `resource` hold (`resources`).
         clock: seconds since the epoch; left out of the JSON form.
     """
 
@@ -134,6 +139,7 @@ class IssuerConfig:
     clients: tuple[RegisteredClient, ...] = ()
     custom_claims: tuple[CustomClaim, ...] = ()
     lifetimes: Lifetimes = Lifetimes()
+    release: Release = "4.39.20"
     clock: Annotated[Callable[[], float], Field(exclude=True)] = field(
         default=time.time, compare=False, repr=False
     )

@@ -6,7 +6,7 @@ belong to each other; or nothing is proven. What an ID token does not say, it do
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import jwt
@@ -112,12 +112,14 @@ class Proofs:
         return unverified
 
     def _principal(self, signed: Unverified) -> Principal:
-        claims = dict(signed.claims)
-        if claims.get("aud") == []:
-            # A step-up names no resource, and Authelia answers with a token for nobody: good as a
-            # proof of who it is, of no use to any server. The audience is theirs to compare.
-            claims["aud"] = [self._rules.issuer]
-        return read_principal(claims, self._rules, self._clock(), token_id="", key_id="")
+        claims, now = dict(signed.claims), self._clock()
+        if claims.get("aud") != []:
+            return read_principal(claims, self._rules, now, token_id="", key_id="")
+        # A step-up names no server, and Authelia answers with a token for nobody: good as a proof
+        # of who it is, of no use to any server. The audience is the caller's to compare.
+        claims["aud"] = [self._rules.issuer]
+        principal = read_principal(claims, self._rules, now, token_id="", key_id="")
+        return replace(principal, audience=())
 
     def _identity(
         self, stated: Unverified, access_token: str, principal: Principal, expected: Expected

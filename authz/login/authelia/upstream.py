@@ -220,7 +220,9 @@ class Authelia:
             if error.foreign:
                 raise UpstreamRefused("invalid_grant") from error
             raise Unavailable("issuer", error.words) from error
-        tokens = UpstreamTokens(access, refresh, principal.expires_at, principal.scopes)
+        tokens = UpstreamTokens(
+            access, refresh, principal.expires_at, principal.scopes, principal.audience
+        )
         return LoggedIn(tokens, identity)
 
     async def _ask(
@@ -304,7 +306,10 @@ def _request(asked: Asked) -> dict[str, str]:
         "code_challenge_method": "S256",
     }
     if asked.resource is not None:
-        form["resource"] = asked.resource
+        # Authelia's own parameter, and never `resource` (RFC 8707) beside it: 4.39.20 refuses both
+        # together, and later versions grant `resource` without putting it into the token's `aud`.
+        # Token requests repeat it not: what they leave out is as it was granted (section 2.2).
+        form["audience"] = asked.resource
     if asked.max_age is not None:
         # Authelia meets no 0: every log-in is too old for it, and it asks for ever.
         form["max_age"] = str(max(asked.max_age, 1))

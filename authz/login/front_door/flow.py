@@ -16,6 +16,7 @@ from authz.login.attempts import DOCUMENTS, LOG_INS
 from authz.login.digests import digest
 from authz.login.front_door.admission import Admission
 from authz.login.front_door.authorizing import Answer, SentBackError, Wish, again, check
+from authz.login.front_door.granted import WORDS, audience_fault
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters, read_parameters
 from authz.login.pages import problems
@@ -197,6 +198,10 @@ class FrontDoor:
         except Unavailable as away:
             told = _UPSTREAM["temporarily_unavailable"]
             return answer.error(*told), f"{told[0]}: {away.detail}"
+        if fault := audience_fault(found.tokens.audience, kept.wish.resource):
+            await self._means.faults.keep(fault)
+            await self._forget(kept, found)
+            return answer.error("server_error", WORDS), f"server_error: {fault}"
         if self._means.attempts.take_of(LOG_INS, found.identity.subject):
             await self._forget(kept, found)
             told = _UPSTREAM["temporarily_unavailable"]

@@ -12,7 +12,7 @@ from authz.login import ports
 from authz.login.attempts import Attempts
 from authz.login.front_door.blocks import Blocks
 from authz.login.front_door.grants import Grants
-from authz.login.front_door.store import Codes, Refreshes, States
+from authz.login.front_door.store import Codes, Faults, Refreshes, States
 from authz.login.front_door.targets import Targets
 from authz.login.values import FrontClient, LoggedIn
 from authz.tokens.sealing import Sealer
@@ -63,7 +63,7 @@ class Means:
         targets: our servers.
         clients, upstream, registers: ports.
         sealer: for what clients keep.
-        codes, states, refreshes, grants, blocks, log_ins: in Redis.
+        codes, states, refreshes, faults, grants, blocks, log_ins: in Redis.
         attempts: how often who asks, in this process.
         grant_max_age: seconds from the consent.
         clock: seconds since the epoch.
@@ -79,6 +79,7 @@ class Means:
     codes: Codes
     states: States
     refreshes: Refreshes
+    faults: Faults
     grants: Grants
     blocks: Blocks
     log_ins: LogIns

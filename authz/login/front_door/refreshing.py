@@ -20,6 +20,7 @@ from authz.login.front_door.answers import log_in_of, token_answer
 from authz.login.front_door.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
 from authz.login.front_door.exchanging import check_resources
 from authz.login.front_door.grant import renewed
+from authz.login.front_door.granted import WORDS, audience_fault
 from authz.login.front_door.grants import Held, Renewal
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
@@ -150,6 +151,11 @@ class Refreshing:
         found = await self._upstream(token)
         means, now, tokens = self._means, self._means.clock(), found.tokens
         next_token = replace(token, upstream=tokens.refresh_token or token.upstream)
+        if fault := audience_fault(tokens.audience, token.resource):
+            # The old token is spent, so the grant is of no use any more.
+            await means.faults.keep(fault)
+            await self._end(next_token, fault)
+            raise self._refused(token, fault, WORDS)
         lifetime = token.consented_at + means.grant_max_age - now
         sealed = seal_refresh(means.sealer, next_token, lifetime)
         log_in = log_in_of(token, client_id, found.identity)
@@ -227,9 +233,9 @@ class Refreshing:
             now=self._means.clock(),
         )
 
-    def _refused(self, token: RefreshToken, why: str) -> OAuthRefused:
+    def _refused(self, token: RefreshToken, why: str, words: str = _WORDS) -> OAuthRefused:
         self._means.tell(
             "refresh", "invalid_grant", client=token.name, server=token.server,
             grant=token.grant, detail=why,
         )  # fmt: skip
-        return OAuthRefused("invalid_grant", _WORDS)
+        return OAuthRefused("invalid_grant", words)

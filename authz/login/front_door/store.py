@@ -4,10 +4,12 @@ Law: everything has an end of its own, is named by a digest, and holds tokens on
 is taken once, whoever comes at the same moment, and what is left of it remembers its grant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from authz.core.ledger import Unavailable
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import Command
 from authz.login.digests import digest
@@ -20,6 +22,8 @@ ANSWER_LIFETIME: Final = 30
 # A refresh is over long before: its holder gives up (`refreshing.PATIENCE`), and a lost holder
 # keeps nobody out for longer.
 LOCK_LIFETIME: Final = 30
+
+_A_DAY: Final = 86_400
 
 _CODE: Final = "code"
 _USED: Final = "used-code"
@@ -101,6 +105,24 @@ class States:
         """
         name = self._keys.page("state", digest(state))
         return await self._command("SET", name, b"1", "EX", STATE_LIFETIME, "NX") is not None
+
+
+class Faults:
+    """Keep what the last log-in failed for that the operator has to mend; `authz doctor` reads it.
+
+    It is for one day, and one for all: a flood of failures takes no room.
+    """
+
+    def __init__(self, command: Command, keys: Keys, clock: Callable[[], float]) -> None:
+        """Take Redis, names, and seconds since the epoch."""
+        self._command = command
+        self._key = keys.log_in_fault
+        self._clock = clock
+
+    async def keep(self, fault: str) -> None:
+        """Keep a fault, in fixed words; where Redis does not answer the log has it alone."""
+        with suppress(Unavailable):
+            await self._command("SET", self._key, f"{int(self._clock())} {fault}", "EX", _A_DAY)
 
 
 class Refreshes:

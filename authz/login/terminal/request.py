@@ -119,8 +119,8 @@ _ERRORS: Final[Mapping[str, str]] = {
         "grant_types: refresh_token too. Or ask for others with --scope"
     ),
     "invalid_target": (
-        f"audience of {_ENTRY} has to name the server's URL. Where it does, this is Authelia "
-        "4.39.21 or 4.39.22, which refuse every resource: use 4.39.20"
+        f"audience of {_ENTRY} has to name the server's URL. Where it does, this is a release of "
+        "Authelia after 4.39.20 that forgets `resource`: log in by the front door, or use 4.39.20"
     ),
     "invalid_grant": "the code has expired or was used: try again",
     "temporarily_unavailable": "too many failed log-ins of this address: wait, an hour at most",

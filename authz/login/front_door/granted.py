@@ -1,0 +1,28 @@
+"""Check of the access token that the issuer gave: it is for the consented server, and no other."""
+
+from typing import Final
+
+from authz.core import audience
+
+EMPTY: Final = "the issuer's token is for no server (aud is empty)"
+FOREIGN: Final = "the issuer's token is not for the server that was asked for (aud)"
+WIDE: Final = "the issuer's token is for more than the server that was asked for (aud)"
+# What client and person are told (RFC 6749, sections 4.1.2.1 and 5.2).
+WORDS: Final = (
+    "the log-in service made a token that is not for this server; "
+    "its operator finds the cause in the log, or with authz doctor"
+)
+
+
+def audience_fault(granted: tuple[str, ...], resource: str) -> str:
+    """Return what is wrong with the audience of a new access token; empty where nothing is.
+
+    The person consented to one server. A token without it is refused by every server, and one for
+    others too would be taken there without a consent.
+    """
+    if not granted:
+        return EMPTY
+    if not audience.names(granted, resource):
+        return FOREIGN
+    others = (entry for entry in granted if not audience.names((entry,), resource))
+    return WIDE if any(others) else ""
