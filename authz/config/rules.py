@@ -156,6 +156,11 @@ class Server(Section):
         "(log-ins, refreshed tokens) is refused within `issuer.introspection.confirm_age`.",
         None,
     )
+    session_lifetime: Annotated[float, duration("1m", "365d", "7d")] = field(
+        "How long an `Mcp-Session-Id` stays bound to the person and client that used it first, "
+        "after their last use; no shorter than the server keeps sessions.",
+        "7d",
+    )
     versions: NonEmpty[Version] = field(
         "The MCP protocol versions that it accepts.", list(_EVERY_VERSION)
     )

@@ -24,6 +24,7 @@ from authz.core.ledger import (
     OverLimit,
     Query,
     Revoked,
+    SessionOfAnother,
     StepUpKey,
     StepUpMissing,
     StepUpTooOld,
@@ -50,6 +51,7 @@ from authz.core.second_factor import (
     proves,
     satisfies,
 )
+from authz.core.session import named_session, session_of
 from authz.core.standing import Standing, every_check, rules, scopes, stand
 from authz.core.step_up import StepUpTicket
 
@@ -62,11 +64,13 @@ class Call:
         server: whose rules apply.
         request: what was sent; the body of a POST is not read yet.
         token: the bearer token, not verified yet.
+        session_id: the session that the request names; None where it names none.
     """
 
     server: Server
     request: HttpRequest
     token: str = field(repr=False)
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ def read(request: HttpRequest, policy: Policy) -> Call | Deny:
     server = policy.servers.get(request.context.get("server", ""))
     try:
         check_shape(request, policy.origins)
-        return Call(_served(server, request), request, bearer_token(request))
+        session_id = named_session(request.headers)
+        return Call(_served(server, request), request, bearer_token(request), session_id)
     except Refused as refused:
         return denied(refused, server)
 
@@ -218,6 +223,9 @@ def _judged(
         )
     address = call.request.address
     query = _query(standing, unmet, address) if standing.by_address else _lasting(standing, *unmet)
+    if call.session_id is not None:
+        in_session = _make_in_session if standing.by_address else _in_session
+        query = in_session(query, call.session_id, call.server, standing.case.principal)
     return Pending(
         call,
         message,
@@ -313,6 +321,16 @@ def _make_lasting(standing: Standing, *unmet: SecondFactor) -> Query:
 _lasting: Final = Memo(_make_lasting, 16_384)
 
 
+def _make_in_session(query: Query, session_id: str, server: Server, principal: Principal) -> Query:
+    return replace(query, session=session_of(session_id, server, principal))
+
+
+# Of all that a query is made of, the session alone is not the token's.
+_in_session: Final = Memo(
+    _make_in_session, 4096, key=lambda query, session_id, *_: (id(query), session_id)
+)
+
+
 def _self_named(principal: Principal) -> Client | None:
     """Return a client of the front door as it names itself, where we call it otherwise."""
     log_in = principal.log_in
@@ -395,6 +413,8 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
     match answer:
         case Revoked(what):
             refusal = Deny(Reason.TOKEN_REVOKED, what)
+        case SessionOfAnother():
+            refusal = Deny(Reason.SESSION_OF_ANOTHER)
         case StepUpMissing() if pending.proved:
             refusal = Deny(Reason.LOGIN_TOO_OLD, "no step-up", step_up=pending.offer)
         case StepUpMissing():

@@ -1,12 +1,13 @@
 """What a decision asks of the ledger, and every answer it may get.
 
-Law: one query, one answer, one round trip. The ledger answers in this order: revoked; step-up
-missing or too old; over a limit; and only then charges, all limits or none.
+Law: one query, one answer, one round trip. The ledger answers in this order: revoked; session of
+another; step-up missing or too old; over a limit; and only then charges, all limits or none, and
+binds the session.
 """
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from authz.core.limits import Quota, Take
 from authz.core.principal import Client, Person
@@ -43,6 +44,27 @@ class StepUpKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """Bind a session of an MCP server to whoever uses it first (`authz.core.session`).
+
+    Attributes:
+        id: a digest that names the server and its session.
+        owner: a digest that names who asks: the person or machine, and the client.
+        person: a digest that names the person or machine alone: of each the newest
+            `MOST_SESSIONS` stay bound, so that nobody fills the store with invented ids.
+        lifetime: seconds for which the binding outlives its last use.
+    """
+
+    id: str
+    owner: str
+    person: str
+    lifetime: int
+
+
+MOST_SESSIONS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """Ask the ledger about one decision.
 
@@ -56,6 +78,7 @@ class Query:
         step_up_key, step_up: the record to look for and what it must prove; None together
             where no step-up is needed.
         takes: the limits to charge, all or none.
+        session: the session that the request names; None where it names none.
     """
 
     token_id: str
@@ -67,6 +90,7 @@ class Query:
     takes: tuple[Take, ...]
     grant: str | None = None
     self_named: Client | None = None
+    session: Session | None = None
 
     def __post_init__(self) -> None:
         """Refuse a need without a record to look for: it could be taken for no need at all.
@@ -91,6 +115,11 @@ class Revoked:
     """Answer that the token, or what it belongs to, or everything of its age is revoked."""
 
     what: str  # one of: token, person, client, grant, everything
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOfAnother:
+    """Answer that somebody else used the session first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +158,7 @@ class Taken:
     mode: Mode
 
 
-LedgerAnswer = Revoked | StepUpMissing | StepUpTooOld | OverLimit | Taken
+LedgerAnswer = Revoked | SessionOfAnother | StepUpMissing | StepUpTooOld | OverLimit | Taken
 
 
 class Ledger(Protocol):

@@ -73,6 +73,7 @@ class Server:
         tools: rules by tool; empty where tools are not named.
         machines: client ids that may come without a person.
         versions: the MCP protocol versions that it accepts.
+        session_lifetime: seconds for which a session stays bound after its last use.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Server:
     tools: tuple[ToolRule, ...] = ()
     machines: frozenset[str] = frozenset()
     versions: frozenset[str] = VERSIONS
+    session_lifetime: int = 7 * 86_400
 
     def tool_rules(self, tool: str) -> tuple[ToolRule, ...]:
         """Return every rule whose pattern matches: all of them apply."""

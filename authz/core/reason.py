@@ -127,6 +127,15 @@ class Reason(Enum):
         _OWN - 10,
         "There is no MCP server at this address.",
     )
+    # To the client its session is not there: MCP, "Session Management", has 404 for that, and
+    # the client begins a new one.
+    SESSION_OF_ANOTHER = Row(
+        "session_of_another",
+        404,
+        None,
+        _OWN - 11,
+        "This session is not yours. Start a new one (initialize).",
+    )
     # --- the token --------------------------------------------------------------------------
     TOKEN_MISSING = Row(
         "token_missing",

@@ -79,6 +79,13 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         "render Envoy's configuration anew with `authz envoy-config`, and reload both",
         ("servers",),
     ),
+    Reason.SESSION_OF_ANOTHER: Remedy(
+        "The Mcp-Session-Id is in use by another person, machine or client. A client that went on "
+        "with its session after somebody else logged in begins a new one; where many are refused "
+        "so, somebody tries ids that are not theirs.",
+        "nothing, as a rule; a server that gives two callers one id has to be mended",
+        ("servers.<server>.session_lifetime",),
+    ),
     Reason.TOKEN_MISSING: Remedy(
         "There was no bearer token. Every client begins so: it reads the challenge and logs in.",
         f"nothing, if the client then logs in; else {_LOG_IN} and try with that token",

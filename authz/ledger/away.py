@@ -1,7 +1,8 @@
 """The ledger that goes on while Redis is away, in the mode that the operator declared.
 
 Law: nothing but `Unavailable` is raised, and no caller waits longer for a broken Redis than for a
-slow one. While Redis is away, revocations known so far hold, what needs a step-up record is
+slow one. While Redis is away, revocations known so far hold, and so do the sessions that this
+worker has seen; one that it has not seen is bound by it alone. What needs a step-up record is
 refused, and after `max_away` everything is. A worker that never read the revocations answers
 nothing on its own.
 """
@@ -19,12 +20,14 @@ from authz.core.ledger import (
     Mode,
     OverLimit,
     Query,
+    SessionOfAnother,
     Taken,
     Unavailable,
 )
 from authz.core.limits import MAX_UNITS, Limit, Per, Quota, Take, charges
 from authz.core.principal import Client
 from authz.ledger.records import Corrupt, Revocation, revoked
+from authz.ledger.sessions import Sessions
 
 
 class WhenAway(Enum):
@@ -40,6 +43,8 @@ _MODES: Final[Mapping[WhenAway, Mode | None]] = {
     WhenAway.DENY: None,
     WhenAway.ALLOW: Mode.UNLIMITED,
 }
+
+_SESSIONS: Final = 16_384
 
 # Asks for a charge that nobody minds: a replica or a full Redis answers reads, but not this.
 _PROBE: Final = Query(
@@ -109,6 +114,7 @@ class ResilientLedger:
         self._options = options
         self._clock = clock
         self._on_error = on_error
+        self._sessions = Sessions(_SESSIONS)  # that this worker has admitted requests of
         self._revocations: Mapping[bytes, Revocation] = {}
         self._read_at: float | None = None  # when the revocations were read
         self._away_since: float | None = None  # the first failure since the last charge
@@ -153,6 +159,8 @@ class ResilientLedger:
         # Only a charge proves that Redis is whole: a replica answers everything else.
         if isinstance(answer, Taken):
             self._away_since = None
+            if query.session is not None:
+                self._sessions.use(query.session, self._clock())
         return answer
 
     def _may_ask(self) -> bool:
@@ -186,12 +194,19 @@ class ResilientLedger:
         found = revoked(self._revocations, query)
         if found is not None:
             return found
+        session, now = query.session, self._clock()
+        if session is not None and self._sessions.is_of_another(session, now):
+            return SessionOfAnother()
         if query.step_up is not None:
             raise Unavailable("redis", "step-ups cannot be read")
         if self._options.mode is WhenAway.ALLOW:
             untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
-            return Taken(tuple(untouched), Mode.UNLIMITED)
-        return await self._share(query)
+            answer: LedgerAnswer = Taken(tuple(untouched), Mode.UNLIMITED)
+        else:
+            answer = await self._share(replace(query, session=None))
+        if session is not None and isinstance(answer, Taken):
+            self._sessions.use(session, now)
+        return answer
 
     async def _share(self, query: Query) -> LedgerAnswer:
         """Let the twin count this worker's share of every quota."""

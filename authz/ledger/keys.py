@@ -8,7 +8,7 @@ one slot of a Redis Cluster, so that one script may touch them all.
 import re
 from typing import Final
 
-from authz.core.ledger import StepUpKey
+from authz.core.ledger import Session, StepUpKey
 from authz.core.limits import digest
 from authz.core.principal import Client, Person
 
@@ -36,6 +36,14 @@ class Keys:
         """Return the key of a step-up record."""
         name = digest(*key.person, key.grant, key.server)
         return self._tag + b"step-up:" + name.encode()
+
+    def session(self, session: Session) -> bytes:
+        """Return the key of a session's binding."""
+        return self._tag + b"session:" + session.id.encode("ascii")
+
+    def sessions(self, session: Session) -> bytes:
+        """Return the key of the sessions that a person or machine has bound."""
+        return self._tag + b"sessions:" + session.person.encode("ascii")
 
     def log_in(self, token: str) -> bytes:
         """Return the key of the log-in behind a token, which is named by its hex SHA-256."""

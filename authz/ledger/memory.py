@@ -9,7 +9,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, StepUpKey, Taken
+from authz.core.ledger import (
+    LedgerAnswer,
+    Mode,
+    OverLimit,
+    Query,
+    SessionOfAnother,
+    StepUpKey,
+    Taken,
+)
 from authz.core.limits import Outcome, State, Take, take
 from authz.core.second_factor import Method
 from authz.ledger.records import (
@@ -20,6 +28,7 @@ from authz.ledger.records import (
     revoked,
     step_up_missing,
 )
+from authz.ledger.sessions import Sessions
 
 _CAPACITY: Final = 50_000  # about half a kilobyte each
 
@@ -69,7 +78,7 @@ class MemoryLedger:
 
         Args:
             clock: seconds since the epoch.
-            capacity: how many buckets, and how many step-ups, are remembered.
+            capacity: how many buckets, step-ups and sessions are remembered, each.
             mode: what answers say about who counted.
         """
         self._clock = clock
@@ -78,17 +87,30 @@ class MemoryLedger:
         self._buckets = Buckets(capacity)
         self._revocations: dict[bytes, Revocation] = {}
         self._step_ups: OrderedDict[StepUpKey, tuple[bytes, float]] = OrderedDict()
+        self._sessions = Sessions(capacity)
 
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query; nothing is awaited, so nothing comes between."""
         now = int(self._clock() * 1000)
-        refused = revoked(self._revocations, query) or self._lacking(query, now)
+        refused = (
+            revoked(self._revocations, query)
+            or self._foreign(query, now)
+            or self._lacking(query, now)
+        )
         if refused is not None:
             return refused
         outcome = self._buckets.take(query.takes, now)
         if outcome.retry_after:
             return OverLimit(outcome.quotas, outcome.retry_after)
+        if query.session is not None:
+            self._sessions.use(query.session, now / 1000)
         return Taken(outcome.quotas, self._mode)
+
+    def _foreign(self, query: Query, now: int) -> LedgerAnswer | None:
+        session = query.session
+        if session is None or not self._sessions.is_of_another(session, now / 1000):
+            return None
+        return SessionOfAnother()
 
     def _lacking(self, query: Query, now: int) -> LedgerAnswer | None:
         if query.step_up is None or query.step_up_key is None:

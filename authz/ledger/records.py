@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core.ledger import Query, Revoked, StepUpMissing, StepUpTooOld, Unavailable
+from authz.core.ledger import Query, Revoked, Session, StepUpMissing, StepUpTooOld, Unavailable
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 
@@ -109,6 +109,11 @@ def ended(revocations: Mapping[bytes, Revocation], query: Query) -> int:
     found = (revocations.get(field) for field, _ in revocation_fields(query))
     moments = (each.issued_until for each in found if each is not None)
     return max((moment for moment in moments if moment is not None), default=-1)
+
+
+def session_owner(session: Session) -> bytes:
+    """Return the value of a session's binding: 16 bytes that name the person, 16 the owner."""
+    return bytes.fromhex(session.person + session.owner)
 
 
 def encode_step_up(method: Method, auth_time: int) -> bytes:

@@ -21,6 +21,7 @@ from authz.core.ledger import (
     OverLimit,
     Query,
     Revoked,
+    SessionOfAnother,
     StepUpMissing,
     StepUpTooOld,
     Taken,
@@ -31,7 +32,7 @@ from authz.core.memo import Memo
 from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.keys import Keys
-from authz.ledger.records import Corrupt, revocation_fields
+from authz.ledger.records import Corrupt, revocation_fields, session_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def _text(name: str) -> str:
 
 
 # One function for both: what one query means, it means among others too.
-TAKE: Final = Script(f"{_text('take.lua')}\nreturn take(1, #keys, 1)\n")
+TAKE: Final = Script(f"{_text('take.lua')}\nreturn take(1, #keys, 1, #argv)\n")
 TAKE_ALL: Final = Script(f"{_text('take.lua')}\n{_text('batch.lua')}")
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
 _COUNTS: Final = 8  # where they begin in it
@@ -93,11 +94,18 @@ class Call:
             method = int(query.step_up.method)
             if query.step_up.max_login_age is not None:
                 age = query.step_up.max_login_age * 1000
+        session = query.session
+        if session is not None:
+            names.append(keys.session(session))
         names += (keys.bucket(each.bucket) for each in self._charges)
+        if session is not None:
+            names.append(keys.sessions(session))
         asked: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000]
         asked += (len(self._fields), *(field for field, _ in self._fields))
         if self._charges:
             asked.append(b"".join(map(_charge, self._charges)))
+        if session is not None:
+            asked += (session_owner(session), session.lifetime * 1000)
         self.keys, self.args = pack(names), pack(asked)
         self.counts = pack([len(names), len(asked)])
         self.command = evalsha(self.script.sha, [self.keys], [self.args])
@@ -120,6 +128,8 @@ class Call:
         match reply[1:]:
             case [b"revoked", int(index)] if 1 <= index <= len(self._fields):
                 return Revoked(self._fields[index - 1][1])
+            case [b"foreign"] if self._query.session is not None:
+                return SessionOfAnother()
             case [b"missing" | b"old"] if self._query.step_up is not None:
                 return _STEP_UPS[what]
             case [b"corrupt"]:

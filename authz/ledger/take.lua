@@ -1,4 +1,5 @@
--- Answers one query of the ledger: revoked? step-up? over a limit? and only then charges.
+-- Answers one query of the ledger: revoked? session of another? step-up? over a limit? and only
+-- then charges, and binds the session.
 --
 -- Law: everything is read and judged before anything is written, so an error never leaves half a
 -- charge, and nothing is charged unless all passes. The clock is Redis' own, read once: that is
@@ -14,13 +15,15 @@
 -- found, where no slot has ended since, and of it four bytes are written. Old slots are forgotten
 -- by moving bytes, and counted only where there are any; no table is built per limit.
 --
--- KEYS: the revocations; the step-up record, where one is needed; the buckets, each once.
+-- KEYS: the revocations; the step-up record, where one is needed; the session, where the request
+--       names one; the buckets, each once; where there is a session, the sessions of its person.
 -- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms;
 --       how many fields of the revocations may name the token, and these fields; then, where
 --       there are buckets, of all of them in one text: quota (4 bytes), units to charge (4),
---       length of a slot in ms (8).
+--       length of a slot in ms (8); then, where there is a session, who asks (16 bytes that name
+--       the person, 16 that name the owner) and for how many ms the binding outlives this use.
 -- Answer: {now in ms, what, ...}, where what is
---   "revoked" (and the index of the field), "missing", "old", "corrupt",
+--   "revoked" (and the index of the field), "foreign", "missing", "old", "corrupt",
 --   "over" or "taken" (and every bucket as it stood at that moment, before any charge).
 
 local call, find, sub = redis.call, string.find, string.sub
@@ -37,6 +40,9 @@ local LIFETIME = '%.0f' -- as text: see above
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
+-- The sessions of one person that stay bound (authz/core/ledger.py).
+local MOST_SESSIONS = 4096
+
 -- Charges by the text that they came in: the same limits apply to query after query.
 local known = {}
 
@@ -47,9 +53,29 @@ local function sum(text, place)
   return a + b + c + d + e + f + g + h + j + k
 end
 
--- Answers the query whose keys are those from `first` to `last`, and whose arguments begin at
--- `arg`.
-local function take(first, last, arg)
+-- Binds a session to its owner, or lets the binding live on. `ring` holds the newest sessions that
+-- the person has bound, by their place in it, and `n`, the next place: the session that has to make
+-- room is bound no longer, unless somebody else's it is by now.
+local function bind(session, bound, owner, lifetime, ring)
+  if bound then
+    call('PEXPIRE', session, lifetime)
+    return
+  end
+  local place = (tonumber(call('HMGET', ring, 'n')[1] or 0) or 0) % MOST_SESSIONS
+  local oldest = call('HMGET', ring, place)[1]
+  if oldest then
+    local key = sub(session, 1, -33) .. oldest
+    local held = call('MGET', key)[1]
+    if held and sub(held, 1, 16) == sub(owner, 1, 16) then call('PEXPIRE', key, '0') end
+  end
+  call('HSET', ring, 'n', (place + 1) % MOST_SESSIONS, place, sub(session, -32))
+  call('PEXPIRE', ring, lifetime)
+  call('SET', session, owner, 'PX', lifetime)
+end
+
+-- Answers the query whose keys are those from `first` to `last`, and whose arguments are those from
+-- `arg` to `stop`.
+local function take(first, last, arg, stop)
   local issued_at, fields = tonumber(argv[arg]), tonumber(argv[arg + 4])
   local ended = -1 -- log-ins up to this second count for no step-up: they went with the tokens
   local revocations = call('HMGET', keys[first], unpack(argv, arg + 5, arg + 4 + fields))
@@ -66,13 +92,23 @@ local function take(first, last, arg)
   end
 
   if first == last then return {now, 'taken'} end
+  local owner, lifetime, ring
+  if stop - arg - 4 - fields > 1 then -- beside the charges, which are one argument
+    owner, lifetime, ring, last = argv[stop - 1], argv[stop], keys[last], last - 1
+  end
   local stored = call('MGET', unpack(keys, first + 1, last)) -- stored[i] is of keys[first + i]
   local count = last - first
 
   local bucket = 1 -- the first of them, in `stored`
   local method = tonumber(argv[arg + 1])
+  local session, bound
+  if owner then
+    bucket = method >= 0 and 3 or 2
+    session, bound = keys[first + bucket - 1], stored[bucket - 1]
+    if bound and bound ~= owner then return {now, 'foreign'} end
+  end
   if method >= 0 then
-    bucket = 2
+    if not owner then bucket = 2 end
     local record = stored[1]
     if not record then return {now, 'missing'} end
     local _, _, auth_time, proved = find(record, '^(%d+) ([0-7])$')
@@ -85,7 +121,10 @@ local function take(first, last, arg)
       if age < -argv[arg + 3] then return {now, 'missing'} end
       if age > greatest then return {now, 'old'} end
     end
-    if count == 1 then return {now, 'taken'} end
+  end
+  if bucket > count then -- without limits
+    if owner then bind(session, bound, owner, lifetime, ring) end
+    return {now, 'taken'}
   end
 
   local text = argv[arg + 5 + fields]
@@ -160,6 +199,7 @@ local function take(first, last, arg)
     end
     return answer
   end
+  if owner then bind(session, bound, owner, lifetime, ring) end
   for n = 3, final do
     local rest = rests[n]
     if rest then

@@ -31,6 +31,7 @@ from authz.core.ledger import (
     OverLimit,
     Query,
     Revoked,
+    SessionOfAnother,
     Taken,
     Unavailable,
 )
@@ -313,12 +314,17 @@ async def _looked(ledger: Ledger, query: Query) -> LedgerAnswer:
 
 
 def _ledger_steps(query: Query, answer: LedgerAnswer, decision: Decision) -> Iterator[Step]:
-    """Tell the three answers of a ledger, in its order, up to the one that it gave."""
+    """Tell the answers of a ledger, in its order, up to the one that it gave."""
     refusal = decision if isinstance(decision, Deny) else None
     if refusal is not None and isinstance(answer, Revoked):
         yield _refused("revocations", refusal.reason, f"revoked: {refusal.detail}")
         return
     yield Step("revocations", Outcome.PASSED, "nothing revoked names it")
+    if refusal is not None and isinstance(answer, SessionOfAnother):
+        yield _refused("session", refusal.reason)
+        return
+    if query.session is not None:
+        yield Step("session", Outcome.PASSED, "in nobody else's use")
     if refusal is not None and not isinstance(answer, OverLimit):
         yield _refused("step_up", refusal.reason, refusal.detail)
         return

@@ -257,6 +257,37 @@ FRONT_DOOR = (
     ),
 )  # fmt: skip
 
+_SESSION = ("tests/core/test_session.py",)
+
+BELONGINGS = (
+    Defence(
+        "A session is its first user's", "authz/ledger/take.lua", "take",
+        "if bound and bound ~= owner then return {now, 'foreign'} end", "", _LEDGER,
+    ),
+    Defence(
+        "A use binds a session", "authz/ledger/take.lua", "bind",
+        "  call('SET', session, owner, 'PX', lifetime)\n", "", _LEDGER,
+    ),
+    Defence(
+        "A person's sessions never push out another's", "authz/ledger/take.lua", "bind",
+        "if held and sub(held, 1, 16) == sub(owner, 1, 16) then", "if held then", _LEDGER,
+    ),
+    Defence(
+        "A session is asked for whatever the request is", "authz/core/decision.py", "_judged",
+        "    if call.session_id is not None:\n",
+        "    if call.session_id is not None and message is not None:\n", _SESSION,
+    ),
+    Defence(
+        "A session is one client's of a person", "authz/core/session.py", "session_of",
+        "owner=digest(*person, named)", "owner=digest(*person)", _SESSION,
+    ),
+    Defence(
+        "Sessions hold while Redis is away", "authz/ledger/away.py", "_answer",
+        "if session is not None and self._sessions.is_of_another(session, now):", "if False:",
+        ("tests/ledger/test_away.py",),
+    ),
+)  # fmt: skip
+
 _LOGIN = ("tests/login/test_attacks.py",)
 _BROWSER = ("tests/login/test_browser.py",)
 _FOUND = ("tests/attacks/test_front_door_findings.py",)
@@ -445,7 +476,7 @@ LOG_IN = (
     ),
 )  # fmt: skip
 
-DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *LOG_IN)
+DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *BELONGINGS, *LOG_IN)
 
 
 @pytest.mark.parametrize("defence", [pytest.param(each, id=each.name) for each in DEFENCES])

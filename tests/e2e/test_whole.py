@@ -136,6 +136,74 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(whole: RunningScene
     asyncio.run(go())
 
 
+LEGACY = "2025-11-25"
+
+
+async def in_session(
+    walking: Walk, token: str, session: str = "", method: str = "", **params: object
+) -> httpx.Response:
+    """POST a message of the older era to `files`; without a method, a response."""
+    sent: dict[str, object] = {"jsonrpc": "2.0", "id": 7}
+    sent |= {"method": method, "params": params} if method else {"result": {"action": "accept"}}
+    if method.startswith("notifications/"):
+        del sent["id"]
+    return await walking.http.post(
+        f"{walking.gateway}/files", json=sent, headers=plain(token, session)
+    )
+
+
+def plain(token: str, session: str = "", **more: str) -> dict[str, str]:
+    found = {
+        "authorization": f"Bearer {token}",
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": LEGACY,
+    } | more
+    return found | {"mcp-session-id": session} if session else found
+
+
+@pytest.mark.attack("session-of-another")
+def test_a_session_of_the_official_server_is_its_owners(whole: RunningScene) -> None:
+    """Another's call, response, stream and DELETE end at the gateway; the session lives on."""
+
+    async def go() -> None:
+        async with whole.network.browser() as http:
+            walking = await walker(whole, http)
+            await walking.call("files", "demo", whole.scene.who.john, "whoami", "legacy")
+            john = walking.tokens["demo files"]
+            machine = await walking.machine_token("files")
+            hello = {"protocolVersion": LEGACY, "capabilities": {}}
+            begun = await in_session(
+                walking, john, "", "initialize", **hello, clientInfo={"name": "t", "version": "1"}
+            )
+            session = begun.headers["mcp-session-id"]
+            told = await in_session(walking, john, session, "notifications/initialized")
+            assert (begun.status_code, told.status_code) == (200, 202)
+
+            url = f"{walking.gateway}/files"
+            foreign = [
+                await in_session(
+                    walking, machine, session, "tools/call", name="whoami", arguments={}
+                ),
+                await in_session(walking, machine, session, "notifications/cancelled", requestId=1),
+                await in_session(walking, machine, session),
+                await http.get(url, headers=plain(machine, session)),
+                await http.get(url, headers=plain(machine, session, **{"last-event-id": "1"})),
+                await http.delete(url, headers=plain(machine, session)),
+            ]
+            for answer in foreign:
+                assert (answer.status_code, reason_of(answer)) == (404, "session_of_another")
+
+            again = await in_session(walking, john, session, "tools/list")
+            assert again.status_code == 200
+            ended = await http.delete(url, headers=plain(john, session))
+            assert ended.status_code == 200
+            # It stays bound, so nobody can begin to use the same id.
+            late = await in_session(walking, machine, session, "tools/list")
+            assert reason_of(late) == "session_of_another"
+
+    asyncio.run(go())
+
+
 @pytest.mark.attack("sdk-1x")
 def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningScene) -> None:
     """An older SDK, with sessions and without mirror headers, is served as well."""

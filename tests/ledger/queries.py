@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
-from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, StepUpKey, Taken
+from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, Session, StepUpKey, Taken
 from authz.core.limits import Limit, Per, Take, digest
 from authz.core.principal import Client, Person
 from authz.core.second_factor import StepUpNeed
@@ -46,6 +46,13 @@ def query(*takes: Take, need: StepUpNeed | None = None, key: StepUpKey = KEY) ->
     return Query("token-1", PERSON, CLIENT, ISSUED, key_if_needed, need, takes, GRANT, SELF_NAMED)
 
 
+def session(
+    name: str = "s", owner: str = "ada", client: str = "claude", *, lifetime: int = DAY
+) -> Session:
+    """Return the session of that name, used by a person with a client."""
+    return Session(digest(name), digest(owner, client), digest(owner), lifetime)
+
+
 def left(answer: LedgerAnswer) -> list[int]:
     """Return what is left of each limit."""
     assert isinstance(answer, Taken | OverLimit), answer
@@ -68,6 +75,10 @@ class Subject(ABC):
         """Return the seconds of the ledger's own clock."""
 
     @abstractmethod
+    async def end_session(self, session: Session) -> None:
+        """Let the binding of a session end, as its lifetime does."""
+
+    @abstractmethod
     async def put_revocation(self, target: bytes, value: bytes) -> None:
         """Write a revocation that no code of ours has checked."""
 
@@ -84,6 +95,9 @@ class Twin(Subject):
     async def now(self) -> float:
         return START
 
+    async def end_session(self, session: Session) -> None:
+        self.ledger._sessions._bound.pop(session.id, None)
+
     async def put_revocation(self, target: bytes, value: bytes) -> None:
         self.ledger._revocations[target] = read_revocation(value)
 
@@ -99,6 +113,9 @@ class Real(Subject):
     async def now(self) -> float:
         seconds, _ = await self.ledger.command("TIME")
         return float(seconds)
+
+    async def end_session(self, session: Session) -> None:
+        await self.ledger.command("DEL", self.ledger._keys.session(session))
 
     async def put_revocation(self, target: bytes, value: bytes) -> None:
         await self.ledger.command("HSET", self.ledger._keys.revocations, target, value)

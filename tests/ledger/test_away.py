@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -12,6 +12,7 @@ from authz.core.ledger import (
     OverLimit,
     Query,
     Revoked,
+    SessionOfAnother,
     StepUpMissing,
     Taken,
     Unavailable,
@@ -23,7 +24,7 @@ from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Corrupt, Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
-from tests.ledger.queries import START, connected, left, query, take
+from tests.ledger.queries import START, connected, left, query, session, take
 from tests.support.valkey import ValkeyServer, valkey
 
 NEED = StepUpNeed(Method.TOTP, None)
@@ -509,3 +510,58 @@ def test_redis_may_come_late(server_name: str) -> None:
 
     with valkey(server_name, start=False) as server:
         asyncio.run(run(server))
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.attack("session-of-another")
+@pytest.mark.parametrize("mode", [WhenAway.LOCAL, WhenAway.ALLOW])
+def test_sessions_stay_their_owners_while_redis_is_away(mode: WhenAway) -> None:
+    """What this worker has seen holds; what it sees first while Redis is away it binds itself."""
+
+    async def law() -> None:
+        scene = await away(mode)
+        scene.heals()
+        await scene.ledger.take(replace(query(), session=session("before")))
+        scene.breaks()
+
+        for name in ("before", "since"):
+            mine = replace(query(), session=session(name))
+            theirs = replace(query(), session=session(name, "bob"))
+            assert isinstance(await scene.ledger.take(mine), Taken)
+            assert await scene.ledger.take(theirs) == SessionOfAnother()
+            assert isinstance(await scene.ledger.take(mine), Taken)
+
+    played(law)
+
+
+def test_what_was_refused_while_redis_is_away_binds_nothing() -> None:
+    """A request that the local share refuses leaves the session to its owner."""
+
+    async def law() -> None:
+        scene = await away()
+        one = take(quota=1)
+        await scene.ledger.take(query(one))
+        refused = await scene.ledger.take(replace(query(one), session=session(owner="bob")))
+        assert isinstance(refused, OverLimit)
+
+        assert isinstance(await scene.ledger.take(replace(query(), session=session())), Taken)
+
+    played(law)
+
+
+def test_redis_has_the_last_word_on_a_session() -> None:
+    """What this worker bound while Redis was away gives way to what Redis says."""
+
+    async def law() -> None:
+        scene = await away()
+        mine = replace(query(), session=session())
+        assert isinstance(await scene.ledger.take(mine), Taken)
+        scene.heals()
+        scene.seconds += 1
+        scene.redis.answer = SessionOfAnother()
+
+        assert await scene.ledger.take(mine) == SessionOfAnother()
+
+    played(law)

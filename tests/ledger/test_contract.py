@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 
 from authz.core.ledger import (
+    MOST_SESSIONS,
     OverLimit,
     Query,
     Revoked,
+    Session,
+    SessionOfAnother,
     StepUpKey,
     StepUpMissing,
     StepUpTooOld,
     Taken,
 )
-from authz.core.limits import Limit, Per, Take
+from authz.core.limits import Limit, Per, Take, unmeetable
 from authz.core.principal import Client, Person
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import (
@@ -37,6 +40,7 @@ from tests.ledger.queries import (
     Subject,
     left,
     query,
+    session,
     take,
 )
 
@@ -459,6 +463,117 @@ def test_a_malformed_step_up_proves_nothing(contract: Contract, value: bytes) ->
         await subject.put_step_up(KEY, value)
 
         assert await subject.ledger.take(query(need=TOTP)) == StepUpMissing()
+
+    contract(law)
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+NEED_ANY = StepUpNeed(Method.ANY, None)
+
+
+def using(one: Session, *takes: Take, need: StepUpNeed | None = None) -> Query:
+    return replace(query(*takes, need=need), session=one)
+
+
+@pytest.mark.attack("session-of-another")
+@pytest.mark.parametrize("takes", [(), (take("a", quota=99), take("b", quota=99))], ids=len)
+@pytest.mark.parametrize("need", [None, NEED_ANY], ids=["plain", "step-up"])
+def test_a_session_is_its_first_users(
+    contract: Contract, takes: tuple[Take, ...], need: StepUpNeed | None
+) -> None:
+    """Whoever uses a session first keeps it; nobody else's use passes, charges or takes it over."""
+
+    async def law(subject: Subject) -> None:
+        await subject.ledger.record_step_up(KEY, Method.ANY, ISSUED, DAY)
+        mine, theirs = session(), session(owner="bob")
+        assert isinstance(await subject.ledger.take(using(mine, *takes, need=need)), Taken)
+
+        for other in (theirs, session(client="cursor"), session(owner="claude", client="ada")):
+            answer = await subject.ledger.take(using(other, *takes, need=need))
+            assert answer == SessionOfAnother()
+        again = await subject.ledger.take(using(mine, *takes, need=need))
+        assert left(again) == [97] * len(takes)
+        fresh = using(session("another", "bob"), *takes, need=need)
+        assert isinstance(await subject.ledger.take(fresh), Taken)
+        assert isinstance(await subject.ledger.take(query(*takes, need=need)), Taken)
+
+    contract(law)
+
+
+@pytest.mark.attack("session-of-another")
+def test_only_an_admitted_request_binds_a_session(contract: Contract) -> None:
+    """What is revoked, lacks a step-up or is over a limit leaves a session to its owner."""
+
+    async def law(subject: Subject) -> None:
+        small, bobs = take("small", quota=1), session(owner="bob")
+        await subject.ledger.take(query(small))
+        assert isinstance(await subject.ledger.take(using(bobs, small)), OverLimit)
+        assert await subject.ledger.take(using(bobs, need=TOTP)) == StepUpMissing()
+        await subject.ledger.revoke(EVERYTHING, Revocation())
+        assert await subject.ledger.take(using(bobs)) == Revoked("everything")
+        await subject.ledger.lift(EVERYTHING)
+
+        assert isinstance(await subject.ledger.take(using(session())), Taken)
+        assert await subject.ledger.take(using(bobs)) == SessionOfAnother()
+
+    contract(law)
+
+
+def test_a_session_of_another_is_told_before_step_ups_and_limits(contract: Contract) -> None:
+    """A foreign session tells a caller nothing of limits and leads to no step-up."""
+
+    async def law(subject: Subject) -> None:
+        small = take("small", quota=1)
+        await subject.ledger.take(using(session(), small))
+
+        answer = await subject.ledger.take(using(session(owner="bob"), small, need=TOTP))
+        assert answer == SessionOfAnother()
+
+    contract(law)
+
+
+def test_a_binding_that_has_ended_is_anybodys(contract: Contract) -> None:
+    """After its lifetime without use a session binds whoever comes next."""
+
+    async def law(subject: Subject) -> None:
+        await subject.ledger.take(using(session()))
+        await subject.end_session(session())
+
+        assert isinstance(await subject.ledger.take(using(session(owner="bob"))), Taken)
+        assert await subject.ledger.take(using(session())) == SessionOfAnother()
+
+    contract(law)
+
+
+@pytest.mark.attack("bounded-memory")
+def test_a_person_binds_a_bounded_number_of_sessions(contract: Contract) -> None:
+    """Of one person the newest stay bound; whatever it invents, nobody else's session goes."""
+
+    async def law(subject: Subject) -> None:
+        others = session("kept", "bob")
+        await subject.ledger.take(using(others))
+        # A session that ada has bound before, and that is bob's by now.
+        await subject.ledger.take(using(session("0")))
+        await subject.end_session(session("0"))
+        await subject.ledger.take(using(session("0", "bob")))
+
+        for first in range(1, MOST_SESSIONS + 2, 64):
+            invented = range(first, min(first + 64, MOST_SESSIONS + 2))
+            asked = [subject.ledger.take(using(session(str(number)))) for number in invented]
+            assert all(isinstance(each, Taken) for each in await asyncio.gather(*asked))
+
+        async def free(name: str) -> bool:
+            asked = using(session(name, "eve"))
+            # Together with what is never charged: it looks and does not bind.
+            answer = await subject.ledger.take(replace(asked, takes=unmeetable()))
+            return not isinstance(answer, SessionOfAnother)
+
+        assert not await free("kept")
+        assert not await free("0")
+        assert [await free(str(n)) for n in (1, 2, 3, MOST_SESSIONS + 1)] == [
+            True, False, False, False,
+        ]  # fmt: skip
 
     contract(law)
 

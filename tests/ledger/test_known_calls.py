@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from authz.core.ledger import Query
+from authz.core.ledger import Query, Session
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.keys import Keys
@@ -23,6 +23,7 @@ OTHERS: dict[str, Any] = {
     "step_up": StepUpNeed(Method.ANY, 300),
     "grant": "another grant",
     "self_named": Client("https://auth.example.com", "https://cursor.example/client.json"),
+    "session": Session("0" * 32, "1" * 32, "2" * 32, 60),
     "takes": (take("a"), take("b", quota=8)),
 }
 

@@ -4,7 +4,7 @@ import asyncio
 import struct
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from authz.core.ledger import OverLimit, Query, Revoked, StepUpMissing, Taken, Unavailable
+from authz.core.ledger import (
+    MOST_SESSIONS,
+    OverLimit,
+    Query,
+    Revoked,
+    StepUpMissing,
+    Taken,
+    Unavailable,
+)
 from authz.core.limits import SLOTS, Limit, Per, State, Take, digest
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.keys import EVERYTHING, Keys, client_field, person_field, token_field
@@ -30,6 +38,7 @@ from tests.ledger.queries import (
     left,
     patient,
     query,
+    session,
     take,
     timed,
     without_mode,
@@ -125,12 +134,18 @@ charges = st.lists(st.tuples(indexes, st.integers(1, 3)), max_size=4)
 needs = st.none() | st.builds(
     StepUpNeed, st.sampled_from([Method.ANY, Method.TOTP]), st.none() | st.just(300)
 )
+sessions = st.none() | st.builds(
+    session, st.sampled_from(["s", "t"]), st.sampled_from(["ada", "bob"])
+)
 counts = st.lists(st.integers(0, 3), min_size=SLOTS + 1, max_size=SLOTS + 1)
 steps = st.one_of(
     st.builds(
-        lambda chosen, need: lambda both: both.take(query(*takes_of(chosen), need=need)),
+        lambda chosen, need, of: (
+            lambda both: both.take(replace(query(*takes_of(chosen), need=need), session=of))
+        ),
         charges,
         needs,
+        sessions,
     ),
     st.builds(
         lambda i, late, units: lambda both: both.forge(TAKES[i], late, units),
@@ -240,6 +255,7 @@ def test_every_key_is_of_this_deployment_and_is_forgotten(
         async with connected(patient(server, deployment)) as ledger:
             await ledger.revoke(EVERYTHING, Revocation(issued_until=0))
             await ledger.record_step_up(KEY, Method.TOTP, ISSUED, 100)
+            await ledger.take(replace(query(), session=session()))
             for window in WINDOWS:
                 asked = query(*(take(f"{window}{n}", window=window) for n in range(20)))
                 for _ in range(2):
@@ -248,7 +264,7 @@ def test_every_key_is_of_this_deployment_and_is_forgotten(
             lives = {key: await command(ledger, "PTTL", key) for key in keys}
 
             # The shortest windows may be over by now on a slow machine: -2.
-            assert 42 <= len(keys) <= 62
+            assert 44 <= len(keys) <= 64
             assert {key_slot(key) for key in keys} == {key_slot(b"{%s}" % deployment.encode())}
             assert [key for key, life in lives.items() if life == -1] == [
                 b"{%s}:revocations" % deployment.encode()
@@ -277,7 +293,7 @@ def test_a_bucket_lives_as_long_as_it_counts(server: ValkeyServer, deployment: s
 
 
 def test_a_cluster_runs_it() -> None:
-    """Every key that the script touches is announced and in one slot of a Redis Cluster."""
+    """Every key that the script touches is in one slot of a Redis Cluster."""
 
     async def run(server: ValkeyServer) -> None:
         async with connected(patient(server, "authz")) as ledger:
@@ -287,6 +303,10 @@ def test_a_cluster_runs_it() -> None:
             answer = await ledger.take(query(take("a"), take("b"), need=need))
 
             assert left(answer) == [2, 2]
+            for number in range(MOST_SESSIONS + 1):
+                asked = query() if number else query(take("a"), need=need)
+                asked = replace(asked, session=session(str(number)))
+                assert isinstance(await ledger.take(asked), Taken)
 
     name = next((name for name, path in binaries().items() if path), None)
     if name is None:
@@ -389,6 +409,46 @@ def test_a_step_up_record_of_a_wrong_type_proves_nothing(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("alien", ["hash", "list", "set"])
+@pytest.mark.attack("wrongtype")
+def test_a_binding_that_is_none_is_made_anew(
+    server: ValkeyServer, deployment: str, alien: str
+) -> None:
+    """What is no text binds nobody, and ages from the first use on."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            key = ledger._keys.session(session())
+            name, *values = ALIENS[alien]
+            await command(ledger, name, key, *values)
+
+            assert isinstance(await ledger.take(replace(query(), session=session())), Taken)
+            assert 0 < await command(ledger, "PTTL", key) <= DAY * 1000
+
+    asyncio.run(run())
+
+
+def test_a_binding_lives_on_with_every_use(server: ValkeyServer, deployment: str) -> None:
+    """The lifetime counts from the last admitted use, in whichever call it came."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            key = ledger._keys.session(session())
+            for takes in ((), (take("a", quota=99), take("b", quota=99))):
+                asked = replace(query(*takes), session=session())
+                await ledger.take(asked)
+                await command(ledger, "PEXPIRE", key, 1000)
+                await ledger.take(asked)
+                assert await command(ledger, "PTTL", key) > 1000 * 1000
+
+                await command(ledger, "PEXPIRE", key, 1000_000)
+                calls = [ledger.call(each) for each in (asked, query(), asked)]
+                assert all(isinstance(each, Taken) for each in await ledger.answer(calls))
+                assert await command(ledger, "PTTL", key) > 1000 * 1000
+
+    asyncio.run(run())
+
+
 # --- the answer -------------------------------------------------------------------------------
 
 NOW = 1_800_000_000_000
@@ -450,7 +510,7 @@ def test_what_the_script_says_is_read() -> None:
                 [NOW, b"over", state(5)],
                 [NOW, b"over", None, None],
                 # not asked
-                [NOW, b"missing"], [NOW, b"old"], [NOW, b"missing", 1],
+                [NOW, b"missing"], [NOW, b"old"], [NOW, b"missing", 1], [NOW, b"foreign"],
                 [NOW, b"revoked"], [NOW, b"revoked", 0], [NOW, b"revoked", 7],
                 [NOW, b"revoked", -1], [NOW, b"revoked", b"1"], [NOW, b"revoked", None],
                 [NOW, b"revoked", 1, 1],
