@@ -40,7 +40,9 @@ class Keys(Section):
         "How often they are fetched anew.", "5m"
     )
     cooldown: Annotated[float, duration("1s", "1h", "30s")] = field(
-        "The least time between two fetches, however many unknown `kid`s arrive.", "30s"
+        "The time between two fetches for unknown `kid`s, however many arrive; three may come "
+        "before it holds, for key rotations that follow each other.",
+        "30s",
     )
     max_age: Annotated[float, duration("1m", "30d", "24h")] = field(
         "How long they are trusted while the issuer cannot be reached.", "24h"

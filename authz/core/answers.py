@@ -114,7 +114,9 @@ def refusal(
         headers.append(("www-authenticate", challenge))
     if deny.reason is Reason.METHOD_NOT_ALLOWED:
         headers.append(("allow", "POST, GET, DELETE"))
-    retry_after = _AWAY if deny.reason in _FAULTS else deny.retry_after
+    retry_after = deny.retry_after
+    if retry_after is None and deny.reason in _FAULTS:
+        retry_after = _AWAY
     if retry_after is not None:
         headers.append(("retry-after", str(retry_after)))
     headers.extend(rate_limit(deny.quotas))

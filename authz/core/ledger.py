@@ -19,13 +19,18 @@ class Unavailable(Exception):  # noqa: N818 - the field's word for it
 
     Attributes:
         dependency: the name of a bounded set, for metrics: `redis`, `issuer`.
+        detail: fixed words for the log.
+        retry_after: seconds after which it may be there; None where nothing is known.
     """
 
-    def __init__(self, dependency: str, detail: str = "") -> None:
-        """Keep whose fault it is and the words for the log."""
+    def __init__(
+        self, dependency: str, detail: str = "", *, retry_after: int | None = None
+    ) -> None:
+        """Keep whose fault it is, the words for the log and the seconds to wait."""
         super().__init__(dependency, detail)
         self.dependency = dependency
         self.detail = detail
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)

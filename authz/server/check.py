@@ -157,7 +157,7 @@ class Check:
             return _unavailable(call, "issuer", "the deadline has passed")
         except Unavailable as fault:
             self._recorder.fault(fault.dependency, fault.detail)
-            return _unavailable(call, fault.dependency, fault.detail)
+            return _unavailable(call, fault.dependency, fault.detail, fault.retry_after)
 
     async def _judge(self, call: Call, snapshot: Snapshot) -> Decision:
         known = snapshot.verifier.cached(call.token)
@@ -215,8 +215,9 @@ def _too_many(call: Call, wait: int) -> Deny:
     return Deny(Reason.TOO_MANY_REFUSALS, "", call.server, retry_after=wait)
 
 
-def _unavailable(call: Call, dependency: str, detail: str) -> Deny:
-    return Deny(FAULTS.get(dependency, Reason.INTERNAL), detail, call.server)
+def _unavailable(call: Call, dependency: str, detail: str, retry_after: int | None = None) -> Deny:
+    reason = FAULTS.get(dependency, Reason.INTERNAL)
+    return Deny(reason, detail, call.server, retry_after=retry_after)
 
 
 async def _offered(deny: Deny, snapshot: Snapshot) -> Offer | None:

@@ -1,11 +1,14 @@
-"""The keys that tokens are verified with, kept fresh without making anybody wait.
+"""The issuer's signing keys, fetched in the background and again for a `kid` that is not known.
 
-Law: a token whose key is known waits for nobody. Keys come in the background, and once per
-cooldown for a kid that is not known; a fetch that fails changes nothing, and one that succeeds
-takes withdrawn keys away together with all that was verified with them.
+Invariant: a token whose key is known waits for nobody. A token is refused (401) for its key only
+where a successful fetch that began after the token existed does not have that key; where there was
+none yet, it waits for one, or is answered with `Unavailable` (503) and the seconds to wait. How
+many fetches tokens can cause is bounded (`FetchBudget`). A fetch that fails changes nothing; one
+that succeeds removes withdrawn keys together with all that was verified with them.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -16,12 +19,14 @@ from authz.core.ledger import Unavailable
 from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.tokens.documents import Fault, IssuerError
+from authz.tokens.fetch_budget import FetchBudget
 from authz.tokens.jwk import KeySet, VerificationKey
 
 _MAX_DOUBLINGS: Final = 10
-# Seconds for which a key set tells all there is to know: what it does not have is no key.
-_FRESH: Final = 5.0
-_MOST_UNKNOWN: Final = 1000
+_MAX_REFUSED: Final = 1000
+# Seconds by which `iat` must precede a fetch before it proves that the token did: the issuer's
+# clock may differ from ours by `issuer.leeway`, and it rounds down to a second.
+_CLOCK_MARGIN: Final = 60.0
 
 
 class KeySource(Protocol):
@@ -44,7 +49,10 @@ class Renewal:
         interval: between two fetches in the background, give or take `jitter` (a fraction), so
             that workers do not ask all at once.
         retry: until the first new try after a failure; doubled each time, up to the interval.
-        cooldown: at least between two fetches for unknown kids, whether they succeed or not.
+        cooldown: on average between two fetches for unknown kids, whether they succeed or not.
+        burst: how many of those fetches may come before the cooldown holds: key rotations can
+            follow each other, and a stranger's made-up kid must not use up the only one.
+        spacing: least between two of those fetches.
         deadline: how long a token with an unknown kid waits for such a fetch.
         max_age: how long keys are trusted that could not be fetched again: whoever cuts us off
             from the issuer must not keep a withdrawn key alive for ever.
@@ -54,8 +62,33 @@ class Renewal:
     jitter: float = 0.1
     retry: float = 1.0
     cooldown: float = 30.0
+    burst: int = 3
+    spacing: float = 0.5
     deadline: float = 1.0
     max_age: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """Say when a token came into being, as far as is known before its signature is verified.
+
+    Attributes:
+        digest: of the whole token. It is remembered once it was refused: a token that was refused
+            for its key existed before the fetch that proved it, whatever its `iat` says.
+        age: seconds since its `iat`, which is unverified: a lie about it gains a 503 in place of a
+            401. Infinite where `iat` is not a number, for such a token is never good.
+    """
+
+    digest: bytes
+    age: float
+
+    @classmethod
+    def of(cls, digest: bytes, issued_at: object, now: float) -> "Presented":
+        """Return what is known of a token from its `iat` claim and the time (epoch seconds)."""
+        if not isinstance(issued_at, int | float) or isinstance(issued_at, bool):
+            return cls(digest, math.inf)
+        # A comparison in place of a subtraction: an integer may be too long for a float.
+        return cls(digest, now - issued_at if issued_at < now else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +145,14 @@ class SigningKeys:
         self._sleep = sleep
         self._chance = chance
         self._keys = KeySet()
-        self._unknown: dict[str, float] = {}
+        self._budget = FetchBudget(renewal.cooldown, renewal.burst, renewal.spacing)
+        self._refused: dict[bytes, None] = {}  # tokens that were refused for their key
         self._loaded_at: float | None = None
-        self._asked_at: float | None = None
+        self._current_as_of: float | None = None  # when the fetch of these keys began
         self._last: Fault | None = None
         self._fetching: asyncio.Task[None] | None = None
+        self._scheduled: asyncio.Task[None] | None = None  # a fetch that the budget puts off
+        self._scheduled_at = 0.0
         self._listeners: list[Callable[[frozenset[str]], None]] = []
 
     def on_withdrawn(self, listener: Callable[[frozenset[str]], None]) -> None:
@@ -127,36 +163,75 @@ class SigningKeys:
         """Return the seconds since keys were last fetched; None where they never were."""
         return None if self._loaded_at is None else self._clock() - self._loaded_at
 
-    async def key(self, key_id: str | None, algorithm: str) -> VerificationKey:
+    def known(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
+        """Return the key that must have signed a token, if it is here and fresh enough."""
+        if self._is_too_old():
+            return None
+        return self._keys.choose(key_id, algorithm)
+
+    async def key(
+        self,
+        key_id: str | None,
+        algorithm: str,
+        presented: Presented,
+        other_than: VerificationKey | None = None,
+    ) -> VerificationKey:
         """Return the key that must have signed a token; at once where it is known.
+
+        Args:
+            key_id: the token's `kid`.
+            algorithm: the token's `alg`.
+            presented: when the token came into being.
+            other_than: a key of that name that does not verify it: the issuer may have replaced
+                it by another under the same name.
 
         Raises:
             Refused: TOKEN_INVALID where there is no such key.
-            Unavailable: where that cannot be said, because the issuer has not answered.
+            Unavailable: where that cannot be said yet, because the issuer has not answered or may
+                not be asked again so soon.
         """
-        if self._is_older_than(self._renewal.max_age):
-            await self._look_again()
-        if (found := self._known(key_id, algorithm)) is not None:
-            return found
-        if not self._is_remembered(key_id):
-            await self._look_again()
-        if (found := self._known(key_id, algorithm)) is not None:
-            return found
-        self._remember(key_id)
-        raise Refused(Reason.TOKEN_INVALID, "no such key")
+        arrived = self._clock()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._renewal.deadline
+        while True:
+            found = self.known(key_id, algorithm)
+            if found is not None and (other_than is None or found.identity != other_than.identity):
+                return found
+            if self._is_settled(key_id, presented, arrived):
+                self._remember_refused(presented.digest)
+                raise Refused(
+                    Reason.TOKEN_INVALID,
+                    "no such key" if other_than is None else "the signature does not verify",
+                )
+            task = self._fetching
+            if task is None or task.done():
+                task = self._schedule()
+            if task is self._scheduled and self._scheduled_at > arrived + self._renewal.deadline:
+                raise self._unavailable("the key set was fetched too often of late")
+            await asyncio.wait({task}, timeout=max(0.0, end - loop.time()))
+            # A log-in is not thrown away (401) because the issuer did not answer.
+            if not task.done() or task.cancelled() or self._last is not None:
+                raise self._unavailable("the key set could not be read")
 
-    def _is_remembered(self, key_id: str | None) -> bool:
-        """Tell whether this kid was asked for and is of no key, within this cooldown."""
-        asked = self._unknown.get(key_id or "")
-        return asked is not None and self._clock() - asked < self._renewal.cooldown
+    def _is_settled(self, key_id: str | None, presented: Presented, arrived: float) -> bool:
+        """Tell whether the keys that are here are all that could have signed a token."""
+        began = self._current_as_of
+        if began is None or self._is_too_old():
+            return False
+        # Without a kid the only key is meant; no fetch can tell which of several it is.
+        if key_id is None and len(self._keys.keys) > 1:
+            return True
+        return (
+            began >= arrived
+            or arrived - presented.age <= began - _CLOCK_MARGIN
+            or presented.digest in self._refused
+        )
 
-    def _remember(self, key_id: str | None) -> None:
-        """Remember a kid of no key; the oldest make room, and a new key set forgets them all."""
-        if key_id is not None and not self._is_remembered(key_id):
-            self._unknown.pop(key_id, None)
-            self._unknown[key_id] = self._clock()
-        while len(self._unknown) > _MOST_UNKNOWN:
-            del self._unknown[next(iter(self._unknown))]
+    def _remember_refused(self, digest: bytes) -> None:
+        """Remember a refused token; the oldest make room, and a new key set forgets them all."""
+        self._refused[digest] = None
+        if len(self._refused) > _MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
 
     async def run(self) -> None:
         """Fetch now and again, until cancelled."""
@@ -167,47 +242,45 @@ class SigningKeys:
             await self._sleep(self._pause(failures))
 
     async def aclose(self) -> None:
-        """End a fetch that is under way."""
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.wait({self._fetching})
+        """End a fetch that is under way, and one that is scheduled."""
+        for task in (self._scheduled, self._fetching):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
 
-    def _known(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the key, or None where asking the issuer again could bring it."""
-        found = self._keys.choose(key_id, algorithm)
-        if found is None and self._loaded_at is not None and self._is_settled(key_id):
-            raise Refused(Reason.TOKEN_INVALID, "no key of that name and algorithm")
-        return found
-
-    def _is_settled(self, key_id: str | None) -> bool:
-        """Tell whether a fetch is of no use: the key is here and no match, or none was named."""
-        return key_id is None or self._keys.knows(key_id)
-
-    async def _look_again(self) -> None:
-        """Wait for a fetch, within the deadline; return where it tells all there is to know."""
-        task = self._fetching if self._is_fetching() else None
-        if task is None and self._may_ask():
-            self._asked_at = self._clock()
-            task = self._fetch()
-        if task is not None:
-            await asyncio.wait({task}, timeout=self._renewal.deadline)
-        answered = task is None or (task.done() and not task.cancelled())
-        # A log-in is not thrown away (401) because the issuer did not answer, or because a
-        # stranger's kid has begun the cooldown in which a new key's first token arrives.
-        if not answered or self._last is not None or self._is_older_than(_FRESH):
-            raise Unavailable("issuer", "the key set could not be read")
-
-    def _is_older_than(self, seconds: float) -> bool:
-        """Tell whether the keys were fetched longer ago, or never."""
+    def _is_too_old(self) -> bool:
+        """Tell whether the keys were fetched longer ago than they are trusted, or never."""
         age = self.age()
-        return age is None or age > seconds
+        return age is None or age > self._renewal.max_age
 
-    def _may_ask(self) -> bool:
-        asked = self._asked_at
-        return asked is None or self._clock() - asked >= self._renewal.cooldown
+    def _unavailable(self, detail: str) -> Unavailable:
+        now = self._clock()
+        wait = self._scheduled_at - now if self._is_scheduled() else self._budget.wait(now)
+        return Unavailable("issuer", detail, retry_after=max(1, math.ceil(wait)))
 
-    def _is_fetching(self) -> bool:
-        return self._fetching is not None and not self._fetching.done()
+    def _is_scheduled(self) -> bool:
+        return self._scheduled is not None and not self._scheduled.done()
+
+    def _schedule(self) -> asyncio.Task[None]:
+        """Return the next fetch that the budget allows; all that want one share it.
+
+        It comes even where nobody can wait so long: a client that is told to come again shall
+        find the key.
+        """
+        if self._scheduled is not None and not self._scheduled.done():
+            return self._scheduled
+        now = self._clock()
+        wait = self._budget.wait(now)
+        self._budget.spend(now + wait)
+        if not wait:
+            return self._fetch()
+        self._scheduled_at = now + wait
+        self._scheduled = asyncio.create_task(self._fetch_later(wait), name="scheduled-key-fetch")
+        return self._scheduled
+
+    async def _fetch_later(self, wait: float) -> None:
+        await self._sleep(wait)
+        await asyncio.wait({self._fetch()})
 
     def _fetch(self) -> asyncio.Task[None]:
         """Return the fetch under way, or begin one: there is never more than one."""
@@ -216,6 +289,7 @@ class SigningKeys:
         return self._fetching
 
     async def _fetch_once(self) -> None:
+        began = self._clock()
         try:
             keys = await self._source.fetch()
         except IssuerError as error:
@@ -223,20 +297,21 @@ class SigningKeys:
         except Exception as error:  # noqa: BLE001 - what an issuer sends must not end the renewal
             self._fail(Fault.UNEXPECTED, type(error).__name__)
         else:
-            self._install(keys)
+            self._install(keys, began)
 
     def _fail(self, fault: Fault, detail: str) -> None:
         news = self._last is not fault
         self._last = fault
         self._observer(Fetched(fault, detail, news, len(self._keys.keys), 0, 0))
 
-    def _install(self, keys: KeySet) -> None:
+    def _install(self, keys: KeySet, began: float) -> None:
         before, after = self._keys.identities, keys.identities
         withdrawn = before - after
         news = self._last is not None or before != after
         self._keys, self._last, self._loaded_at = keys, None, self._clock()
+        self._current_as_of = began
         if before != after:
-            self._unknown.clear()
+            self._refused.clear()
         if withdrawn:
             for listener in self._listeners:
                 listener(withdrawn)

@@ -10,9 +10,8 @@ import hashlib
 import time
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final
-
-import jwt
 
 from authz.core.ledger import Unavailable
 from authz.core.principal import Principal
@@ -22,9 +21,10 @@ from authz.tokens.cache import PrincipalCache
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
 from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.introspection import Introspector
-from authz.tokens.jose import MAX_TOKEN, Unverified, is_opaque, read_jws
-from authz.tokens.jwk import DEFAULT_ALGORITHMS, VerificationKey, check_algorithms
+from authz.tokens.jose import MAX_TOKEN, is_opaque, read_jws
+from authz.tokens.jwk import DEFAULT_ALGORITHMS, check_algorithms
 from authz.tokens.keys import SigningKeys
+from authz.tokens.signature import SignatureVerifier
 
 _CAPACITY: Final = 10_000
 _DOTS: Final = 2  # of a compact JWS; an opaque token has fewer
@@ -72,14 +72,13 @@ class TokenVerifier:
         Raises:
             ValueError: where an algorithm is not an asymmetric signature.
         """
-        self._keys = keys
         self._rules = rules
         self._algorithms = check_algorithms(algorithms)
+        self._signatures = SignatureVerifier(keys, algorithms)
         self._introspector = introspector
         self._front_door = front_door
         self._clock = clock
         self._cache = PrincipalCache(capacity)
-        self._jws = jwt.PyJWS(sorted(self._algorithms))
         keys.on_withdrawn(self._cache.forget_keys)
 
     def cached(self, token: str, now: float | None = None) -> Principal | None:
@@ -150,9 +149,9 @@ class TokenVerifier:
         # Before the key: a token of another issuer must not make us ask ours.
         check_issuer(unverified.claims, self._rules.issuer)
         passed(Stage.ISSUER)
-        key = await self._keys.key(unverified.key_id, unverified.algorithm)
-        passed(Stage.KEY)
-        self._check_signature(token, unverified, key)
+        key = await self._signatures.verify(
+            token, unverified, self._clock(), key_found=partial(passed, Stage.KEY)
+        )
         passed(Stage.SIGNATURE)
         principal = read_principal(
             unverified.claims,
@@ -165,8 +164,8 @@ class TokenVerifier:
         if self._front_door is not None and self._front_door.owns(principal):
             principal = await self._front_door.known(token, principal)
             passed(Stage.LOG_IN)
-            again = await self._keys.key(unverified.key_id, unverified.algorithm)
-            if again.identity != key.identity:
+            again = self._signatures.known_key(unverified)
+            if again is None or again.identity != key.identity:
                 raise Refused(Reason.TOKEN_INVALID, "its key was withdrawn meanwhile")
         # No await since the key was found: a key withdrawn meanwhile could not be missed.
         self._cache.put(_digest(token), principal, key.identity)
@@ -177,14 +176,6 @@ class TokenVerifier:
         if principal is None or self._front_door is None or not self._front_door.owns(principal):
             return principal
         return None
-
-    def _check_signature(self, token: str, unverified: Unverified, key: VerificationKey) -> None:
-        # A PyJWK brings its own algorithm; PyJWT refuses a header that names another.
-        bound = key.by_algorithm[unverified.algorithm]
-        try:
-            self._jws.decode(token, bound, algorithms=[unverified.algorithm])
-        except (jwt.PyJWTError, ValueError) as error:
-            raise Refused(Reason.TOKEN_INVALID, "the signature does not verify") from error
 
 
 def _digest(token: str) -> bytes:

@@ -109,8 +109,22 @@ TEN_WORST = (
 
 OTHERS = (
     Defence(
-        "The signature is verified", "authz/tokens/verifier.py", "_verify_jwt",
-        "        self._check_signature(token, unverified, key)\n", "", _TOKENS,
+        "The signature is verified", "authz/tokens/signature.py", "_is_signed_by",
+        "            return False\n", "            return True\n", _TOKENS,
+    ),
+    Defence(
+        "A key that may have come since the last fetch is asked for", "authz/tokens/keys.py",
+        "_is_settled", "            began >= arrived\n", "            began >= arrived - 5.0\n",
+        ("tests/tokens/test_keys.py",),
+    ),
+    Defence(
+        "A key may be replaced under its name", "authz/tokens/keys.py", "key",
+        "other_than is None or found.identity != other_than.identity", "True",
+        ("tests/tokens/test_keys.py", "tests/tokens/test_verifier.py"),
+    ),
+    Defence(
+        "Made-up kids cause few fetches", "authz/tokens/keys.py", "_schedule",
+        "        self._budget.spend(now + wait)\n", "", ("tests/tokens/test_keys.py",),
     ),
     Defence(
         "Only the configured issuer", "authz/tokens/claims.py", "check_issuer",
@@ -239,7 +253,7 @@ FRONT_DOOR = (
     ),
     Defence(
         "A key withdrawn while a log-in is read", "authz/tokens/verifier.py", "_verify_jwt",
-        "            again = await self._keys.key(unverified.key_id, unverified.algorithm)\n",
+        "            again = self._signatures.known_key(unverified)\n",
         "            again = key\n", _DOOR,
     ),
     Defence(

@@ -30,6 +30,7 @@ from authz.telemetry.audit import Log, as_text, describe
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
+from authz.tokens.keys import Presented
 from tests.support.gateway import GATEWAY, GOOD, running_gateway, tls
 from tests.support.service import Issuer, running_issuer, running_service, until
 from tests.support.values import NOW, policy, principal, request, rpc, server
@@ -148,13 +149,14 @@ def test_keys_older_than_their_maximum_verify_nothing(tmp_path: Path) -> None:
         settings = load(config(tmp_path / "authz.yaml", "http://127.0.0.1:9"), {})
         assembly = Assembly(settings, {}, recorder())
         keys = assembly.identity.keys
-        keys._install(read_key_set({"keys": [rsa_signer().jwk()]}, DEFAULT_ALGORITHMS))
+        published = read_key_set({"keys": [rsa_signer().jwk()]}, DEFAULT_ALGORITHMS)
+        keys._install(published, time.monotonic())
         # The issuer has not answered for a month; max_age is a day.
         later = time.monotonic() + 30 * 86_400
         keys._clock = lambda: later
         assert assembly.identity.problem()
         try:
-            await keys.key("mcp-rs256", "RS256")
+            await keys.key("mcp-rs256", "RS256", Presented(b"", 0.0))
             trusted = True
         except Unavailable:
             trusted = False

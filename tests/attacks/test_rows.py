@@ -180,7 +180,7 @@ def test_an_unknown_key_is_told_to_come_back_while_the_issuer_hangs() -> None:
         world.clock.now += 60
         world.check.snapshot = Snapshot(policy(), world.verifier, world.ledger, Deadline(0.01))
 
-        late = await world.ask(ec_signer("rotated").token())
+        late = await world.ask(ec_signer("rotated").token({"iat": TOKEN_NOW + 60}))
 
         assert (late.status, reason_of(late)) == (503, "issuer_unavailable")
         assert int(late.headers["retry-after"]) >= 1

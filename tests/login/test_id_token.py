@@ -19,7 +19,7 @@ from authz.login.values import Identity
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
-from authz.tokens.keys import SigningKeys
+from authz.tokens.keys import Renewal, SigningKeys
 from tests.tokens.forge import (
     ABSENT,
     ISSUER,
@@ -84,7 +84,8 @@ def identifying(
 
 def proofs(answer: Any = None, now: float = NOW, rules: ClaimRules = RULES) -> Proofs:
     source = Source(key_set(rsa_signer().jwk(), ec_signer().jwk()) if answer is None else answer)
-    return Proofs(SigningKeys(source), rules, clock=lambda: now)
+    keys = SigningKeys(source, Renewal(spacing=0.0))
+    return Proofs(keys, rules, clock=lambda: now)
 
 
 def outcome(

@@ -240,6 +240,16 @@ def test_tokens_that_nobody_can_judge_count_as_bad_ones() -> None:
     assert world.ask(request(authorization="Bearer known")).allowed
 
 
+@pytest.mark.attack("key-rotation")
+def test_a_dependency_that_knows_says_when_to_come_again() -> None:
+    """A 503 carries the seconds after which the key set may be fetched again."""
+    world = World(Tokens(raising(Unavailable("issuer", retry_after=27))), Answers(TAKEN))
+    refused = world.ask()
+
+    assert refused.status == 503
+    assert dict(refused.headers)["retry-after"] == "27"
+
+
 def test_a_valid_token_that_keeps_being_refused_is_told_to_wait() -> None:
     """After its quota of refusals a client and user are answered without being judged."""
     world = World(Tokens(lambda _: principal(audience=())), Answers(TAKEN))

@@ -16,7 +16,7 @@ from authz.core.request import Refused
 from authz.tokens import base64url
 from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import ALGORITHMS
-from authz.tokens.keys import Renewal
+from authz.tokens.keys import Presented, Renewal
 from authz.tokens.verifier import TokenVerifier
 from tests.tokens.forge import (
     ABSENT,
@@ -252,7 +252,42 @@ async def _renew(bench: Bench) -> None:
     """Let an unknown kid bring the new keys."""
     bench.monotonic.now += 60
     with pytest.raises(Refused):
-        await bench.keys.key("nobody", "RS256")
+        await bench.keys.key("nobody", "RS256", Presented(b"", 0.0))
+
+
+@pytest.mark.attack("key-rotation")
+def test_a_good_token_of_a_replaced_key_is_admitted() -> None:
+    """The issuer replaces its key under the same name: a token of the new one is verified after
+    one more fetch, and a forged one is refused.
+    """
+    bench = Bench()
+    principal_of(bench, rsa_signer().token())
+    bench.source.answer = key_set(STRANGER.jwk(kid="mcp-rs256"))
+    bench.clock.now = NOW + 120
+    bench.monotonic.now += 120
+
+    principal_of(bench, STRANGER.token({"iat": NOW + 119}, {"kid": "mcp-rs256"}))
+
+    assert bench.source.fetches == 2
+    forged = rsa_signer().token({"iat": NOW + 119})
+    assert bench.outcome(forged) is Reason.TOKEN_INVALID
+
+
+@pytest.mark.attack("key-rotation")
+def test_a_signature_that_may_be_of_a_new_key_is_no_401() -> None:
+    """Where the key set may not be fetched so soon, a token issued since the last fetch whose
+    signature does not verify gets 503; one issued before it is refused at once.
+    """
+    bench = Bench(renewal=Renewal(burst=1))
+    principal_of(bench, rsa_signer().token())
+    bench.clock.now = NOW + 10
+    bench.monotonic.now += 10
+
+    fresh = rsa_signer("stranger").token({"iat": NOW + 9}, {"kid": "mcp-rs256"})
+    assert bench.outcome(fresh) == "unavailable: issuer"
+    stale = rsa_signer("stranger").token({"iat": NOW - 60}, {"kid": "mcp-rs256"})
+    assert bench.outcome(stale) is Reason.TOKEN_INVALID
+    assert bench.source.fetches == 1
 
 
 @pytest.mark.attack("issuer-hangs")

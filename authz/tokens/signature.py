@@ -1,0 +1,85 @@
+"""Find the key that signed a token, and verify the signature with it."""
+
+import hashlib
+from collections.abc import Callable
+
+import jwt
+
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.tokens.jose import Unverified
+from authz.tokens.jwk import VerificationKey, check_algorithms
+from authz.tokens.keys import Presented, SigningKeys
+
+
+def _ignore() -> None:
+    """Do nothing."""
+
+
+class SignatureVerifier:
+    """Verify signatures of one issuer."""
+
+    def __init__(self, keys: SigningKeys, algorithms: frozenset[str]) -> None:
+        """Take the issuer's keys and the allowed algorithms.
+
+        Raises:
+            ValueError: where an algorithm is not an asymmetric signature.
+        """
+        self._keys = keys
+        self._jws = jwt.PyJWS(sorted(check_algorithms(algorithms)))
+
+    def known_key(self, unverified: Unverified) -> VerificationKey | None:
+        """Return the key that a token names, where it is here."""
+        return self._keys.known(unverified.key_id, unverified.algorithm)
+
+    async def verify(
+        self,
+        token: str,
+        unverified: Unverified,
+        now: float,
+        *,
+        key_found: Callable[[], None] = _ignore,
+        before_fetch: Callable[[], None] = _ignore,
+    ) -> VerificationKey:
+        """Return the key that signed a token.
+
+        A signature that a known key does not verify can mean that the issuer has replaced the key
+        under the same name, so the issuer may be asked again before the token is refused.
+
+        Args:
+            token: the whole token.
+            unverified: what it says.
+            now: seconds since the epoch.
+            key_found: called once a key of that name is there.
+            before_fetch: called before the issuer is asked for keys; what it raises goes on.
+
+        Raises:
+            Refused: TOKEN_INVALID where none of the issuer's keys has signed it.
+            Unavailable: where the issuer has not answered, or may not be asked again so soon.
+        """
+        key = self.known_key(unverified)
+        if key is not None:
+            key_found()
+            if self._is_signed_by(token, unverified, key):
+                return key
+        before_fetch()
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        presented = Presented.of(digest, unverified.claims.get("iat"), now)
+        fetched = await self._keys.key(
+            unverified.key_id, unverified.algorithm, presented, other_than=key
+        )
+        if key is None:
+            key_found()
+        if not self._is_signed_by(token, unverified, fetched):
+            raise Refused(Reason.TOKEN_INVALID, "the signature does not verify")
+        return fetched
+
+    def _is_signed_by(self, token: str, unverified: Unverified, key: VerificationKey) -> bool:
+        """Tell whether a key has signed a token."""
+        # A PyJWK brings its own algorithm; PyJWT refuses a header that names another.
+        bound = key.by_algorithm[unverified.algorithm]
+        try:
+            self._jws.decode(token, bound, algorithms=[unverified.algorithm])
+        except (jwt.PyJWTError, ValueError):
+            return False
+        return True
