@@ -130,6 +130,7 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
         ),
         machines=frozenset(server.machines),
         versions=frozenset(server.versions),
+        methods=frozenset(server.methods),
         session_lifetime=int(server.session_lifetime),
     )
 

@@ -11,6 +11,7 @@ from typing import Final
 from authz.config.compile import LimitPlace, limit_places
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity, quoted
+from authz.core.methods import METHODS
 
 # Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
 # a server that names no authorization server. `authz` is for pages.
@@ -158,6 +159,26 @@ def _tools(config: Config) -> Iterator[Fault]:
             )
 
 
+def _methods(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        for index, method in enumerate(server.methods):
+            path: Path = ("servers", name, "methods", index)
+            known = METHODS.get(method)
+            if known is not None and not known.continues:
+                yield Fault(
+                    path,
+                    f"{quoted(method)} is MCP's own, and needs no naming",
+                    "name methods that MCP does not have",
+                )
+            elif server.tools is None:
+                yield Fault(
+                    path,
+                    "every method may be called where tools are not named",
+                    "name tools, or leave methods out",
+                    Severity.WARNING,
+                )
+
+
 def _weakens_nothing(config: Config, name: str, path: Path) -> Iterator[Fault]:
     if config.servers[name].second_factor is not None:
         yield Fault(
@@ -184,4 +205,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _limits,
     _unlimited,
     _tools,
+    _methods,
 )

@@ -146,6 +146,13 @@ class Server(Section):
         None,
         examples=[{"read_*": {}, "delete_*": {"second_factor": "totp"}}],
     )
+    methods: Listing[Annotated[str, scalars.METHOD]] = field(
+        "Methods besides MCP's own that may be called where tools are named, to the letter; the "
+        "server's rule is all that judges them. Also `tasks/...`, which else the rules of all "
+        "tools judge together.",
+        [],
+        examples=[["x-search/run"]],
+    )
     tokens: NonEmpty[TokenKind] | None = field(
         "The kinds of tokens that are accepted: signed ones (`jwt`), `opaque` ones; left out: both "
         "where `issuer.introspection` is configured, else `jwt`.",

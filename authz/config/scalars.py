@@ -172,6 +172,11 @@ TOOL_PATTERN: Final = Notation(
     r"[A-Za-z0-9_./:*?-]{1,128}",
     "delete_*",
 )
+METHOD: Final = Notation(
+    "the name of a method",
+    r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*",
+    "x-search/run",
+)
 LIMIT_NAME: Final = Notation(
     "a name of letters, digits, _ . and -", r"[A-Za-z0-9_.-]{1,64}", "deletions"
 )

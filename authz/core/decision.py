@@ -208,7 +208,7 @@ def confirmed(pending: Pending, principal: Principal, policy: Policy, now: float
 def _judged(
     call: Call, message: mcp.Message | None, principal: Principal, policy: Policy, now: float
 ) -> Pending | Deny:
-    standing = stand(call.server, principal, policy, _tool(message))
+    standing = stand(call.server, principal, policy, message)
     unmet = _unmet(standing, now)
     refused = standing.refused or _unprovable(standing, unmet)
     if refused is not None:
@@ -395,7 +395,7 @@ def inspect(call: Call, principal: Principal, policy: Policy, now: float) -> Ins
         message = _message(call, policy)
     except Refused as refused:
         return Inspection((("message", refused),), None, principal, None, (call.server.rule,), ())
-    standing = stand(call.server, principal, policy, _tool(message))
+    standing = stand(call.server, principal, policy, message)
     unprovable = _unprovable(standing, _unmet(standing, now))
     steps = (("message", None), *every_check(standing.case), ("second_factor", unprovable))
     case = standing.case
@@ -432,7 +432,7 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
         server=server,
         message=message,
         principal=principal,
-        scopes=scopes(rules(server, _tool(message))),
+        scopes=scopes(rules(server, message)),
         second_factor=_asked(pending),
     )
 

@@ -37,6 +37,8 @@ class Method:
             compared only if the header was sent.
         legacy, modern: whether it exists before 2026-07-28, and in 2026-07-28 or its extensions.
         by_client: whether clients send it; the others are sent by servers.
+        continues: whether it returns or goes on with what a tool was asked to do: where tools are
+            named it is judged by the rules of all of them, since nobody here knows of which tool.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Method:
     legacy: bool = True
     modern: bool = True
     by_client: bool = True
+    continues: bool = False
 
     @property
     def is_notification(self) -> bool:
@@ -68,15 +71,15 @@ _TABLE: Final = (
     Method("subscriptions/listen", Role.OPERATION, legacy=False),
     # 2025-11-25, "Tasks", and the tasks extension (SEP-2663). The extension requires Mcp-Name,
     # which not every official client obeys yet.
-    Method("tasks/get", Role.OPERATION, "taskId"),
-    Method("tasks/result", Role.OPERATION, "taskId"),
-    Method("tasks/cancel", Role.OPERATION, "taskId"),
-    Method("tasks/update", Role.OPERATION, "taskId", legacy=False),
+    Method("tasks/get", Role.OPERATION, "taskId", continues=True),
+    Method("tasks/result", Role.OPERATION, "taskId", continues=True),
+    Method("tasks/cancel", Role.OPERATION, "taskId", continues=True),
+    Method("tasks/update", Role.OPERATION, "taskId", legacy=False, continues=True),
     Method("tools/list", Role.LIST),
     Method("prompts/list", Role.LIST),
     Method("resources/list", Role.LIST),
     Method("resources/templates/list", Role.LIST),
-    Method("tasks/list", Role.LIST),
+    Method("tasks/list", Role.LIST, continues=True),
     Method("initialize", Role.HANDSHAKE, modern=False),
     Method("ping", Role.HANDSHAKE, modern=False),
     Method("logging/setLevel", Role.HANDSHAKE, modern=False),

@@ -71,6 +71,7 @@ class Server:
         metadata_url: where its RFC 9728 document is.
         rule: what every request to it must satisfy.
         tools: rules by tool; empty where tools are not named.
+        methods: what may be called besides the methods of MCP where tools are named.
         machines: client ids that may come without a person.
         versions: the MCP protocol versions that it accepts.
         session_lifetime: seconds for which a session stays bound after its last use.
@@ -84,6 +85,7 @@ class Server:
     machines: frozenset[str] = frozenset()
     versions: frozenset[str] = VERSIONS
     session_lifetime: int = 7 * 86_400
+    methods: frozenset[str] = frozenset()
 
     def tool_rules(self, tool: str) -> tuple[ToolRule, ...]:
         """Return every rule whose pattern matches: all of them apply."""

@@ -13,6 +13,7 @@ _OWN: Final = -31000
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
 HEADER_MISMATCH: Final = -32020  # MCP 2026-07-28
 UNSUPPORTED_PROTOCOL_VERSION: Final = -32022  # MCP 2026-07-28
 URL_ELICITATION_REQUIRED: Final = -32042  # MCP 2025-11-25; in place of a row's own, never in one
@@ -253,6 +254,13 @@ class Reason(Enum):
         None,
         _OWN - 33,
         "This tool is not offered through this gateway.",
+    )
+    METHOD_NOT_OFFERED = Row(
+        "method_not_offered",
+        403,
+        None,
+        METHOD_NOT_FOUND,
+        "This method is not offered through this gateway.",
     )
     INSUFFICIENT_SCOPE = Row(
         "insufficient_scope",

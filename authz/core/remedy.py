@@ -181,6 +181,12 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         "add a rule for the tool, if it may be called",
         ("servers.<server>.tools",),
     ),
+    Reason.METHOD_NOT_OFFERED: Remedy(
+        "The server names its tools, and the method is none that MCP clients send: it could be "
+        "another way to a tool that is not offered.",
+        "name the method at the server, if it leads to no tool and may be called",
+        ("servers.<server>.methods", "servers.<server>.tools"),
+    ),
     Reason.INSUFFICIENT_SCOPE: Remedy(
         "The token lacks a scope that is asked for, or its client may not use it.",
         f"let the client ask for it; it has to be in scopes of {_ENTRY}; then {_LOG_IN}",

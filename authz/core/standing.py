@@ -1,18 +1,21 @@
 """How a principal stands at a place: what the rules say of it that no request and no time changes.
 
-Law: all of it follows from the server, the principal and the policy, and from which rules the
-tool's name matches; so it is made once for these very objects, and a reload or another token makes
-it anew. It allows nothing: what it does not refuse has yet to prove its second factors and to
-pass the ledger (`core/decision.py`).
+Law: all of it follows from the server, the principal and the policy, and from which rules apply
+to what the message is about; so it is made once for these very objects, and a reload or another
+token makes it anew. It allows nothing: what it does not refuse has yet to prove its second factors
+and to pass the ledger (`core/decision.py`).
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final
 
 from authz.core import audience
 from authz.core.limits import Limit, Per
+from authz.core.mcp import Kind, Message
 from authz.core.memo import Memo
+from authz.core.methods import METHODS
 from authz.core.policy import (
     FrontDoor,
     KnownClient,
@@ -28,6 +31,37 @@ from authz.core.request import Refused
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
 
 
+class Concern(Enum):
+    """Name what a message is about, as far as rules tell it apart.
+
+    SERVER: no tool. TOOL: the one that it names. TOOLS: what some tool was asked to do, nobody
+    here knows which. UNKNOWN: a method that may be another way to a tool.
+    """
+
+    SERVER = "server"
+    TOOL = "tool"
+    TOOLS = "tools"
+    UNKNOWN = "unknown"
+
+
+def concern(server: Server, message: Message | None) -> Concern:
+    """Return what a message is about; None for a stream or the end of a session.
+
+    Where tools are not named, nothing but a tools/call is about tools: every tool is as good as
+    the server.
+    """
+    if message is None or message.kind is Kind.RESPONSE:
+        return Concern.SERVER
+    if message.tool is not None:
+        return Concern.TOOL
+    if not server.tools or message.method in server.methods:
+        return Concern.SERVER
+    known = METHODS.get(message.method)
+    if known is None or not known.by_client:
+        return Concern.UNKNOWN
+    return Concern.TOOLS if known.continues else Concern.SERVER
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """Hold what the rules look at.
@@ -37,7 +71,7 @@ class Case:
         principal: who asks, with the scopes that its client may use.
         known: what the operator declares of the client; None where nothing.
         rules: every rule that applies, the server's first.
-        calls_tool: whether a tool is called.
+        concern: what the message is about.
     """
 
     server: Server
@@ -45,7 +79,7 @@ class Case:
     principal: Principal
     known: KnownClient | None
     rules: tuple[Rule, ...]
-    calls_tool: bool
+    concern: Concern
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +107,12 @@ class Standing:
     by_address: bool
 
 
-def stand(server: Server, principal: Principal, policy: Policy, tool: str | None) -> Standing:
-    """Return how a principal stands at a server, or at one of its tools."""
-    return _standing(server, principal, policy, rules(server, tool), tool is not None)
+def stand(
+    server: Server, principal: Principal, policy: Policy, message: Message | None
+) -> Standing:
+    """Return how a principal stands at a server, or at what a message is about there."""
+    about = concern(server, message)
+    return _standing(server, principal, policy, _applying(server, message, about), about)
 
 
 def _make_standing(
@@ -83,11 +120,11 @@ def _make_standing(
     principal: Principal,
     policy: Policy,
     rules: tuple[Rule, ...],
-    calls_tool: bool,
+    concern: Concern,
 ) -> Standing:
     known = _known(principal, policy)
     narrowed = _narrowed(principal, _most(known, policy))
-    case = Case(server, policy, narrowed, known, rules, calls_tool)
+    case = Case(server, policy, narrowed, known, rules, concern)
     limits = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
     asked = tuple(rule.second_factor for rule in rules if rule.second_factor is not None)
     return Standing(
@@ -101,18 +138,29 @@ def _make_standing(
     )
 
 
-# By which objects they are; of two booleans there are two.
+# By which objects they are; a member of an enumeration is one.
 _standing: Final = Memo(_make_standing, 16_384)
 
 
-def rules(server: Server, tool: str | None) -> tuple[Rule, ...]:
-    """Return the server's rule and every tool rule that matches, the server's first."""
-    return _matching(server, tool)
+def rules(server: Server, message: Message | None) -> tuple[Rule, ...]:
+    """Return every rule that applies to a message, the server's first."""
+    return _applying(server, message, concern(server, message))
+
+
+def _applying(server: Server, message: Message | None, about: Concern) -> tuple[Rule, ...]:
+    if about is Concern.TOOLS:
+        return _of_all_tools(server)
+    return _matching(server, None if message is None else message.tool)
 
 
 def _make_matching(server: Server, tool: str | None) -> tuple[Rule, ...]:
     matching = () if tool is None else server.tool_rules(tool)
     return _together(server.rule, *(each.rule for each in matching))
+
+
+def _make_of_all_tools(server: Server) -> tuple[Rule, ...]:
+    # Without their limits: what asks after a tool's work does not begin it again.
+    return _together(server.rule, *(replace(each.rule, limits=()) for each in server.tools))
 
 
 def _make_together(*rules: Rule) -> tuple[Rule, ...]:
@@ -122,6 +170,7 @@ def _make_together(*rules: Rule) -> tuple[Rule, ...]:
 # The same rules are the same tuple, whatever tool they were found for.
 _together: Final = Memo(_make_together)
 # A tool by its name: callers choose it, and a message holds no longer one than 256 characters.
+_of_all_tools: Final = Memo(_make_of_all_tools)
 _matching: Final = Memo(_make_matching, key=lambda server, tool: (id(server), tool))
 
 
@@ -201,8 +250,13 @@ def _check_visitor(case: Case, door: FrontDoor) -> None:
         raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named as a client of the front door")
 
 
+def _check_method(case: Case) -> None:
+    if case.concern is Concern.UNKNOWN:
+        raise Refused(Reason.METHOD_NOT_OFFERED, "not among the methods of MCP or the server's")
+
+
 def _check_tool(case: Case) -> None:
-    if case.calls_tool and case.server.tools and len(case.rules) == 1:
+    if case.concern is Concern.TOOL and case.server.tools and len(case.rules) == 1:
         raise Refused(Reason.TOOL_NOT_ALLOWED, "no tool rule matches")
 
 
@@ -237,6 +291,7 @@ _CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
     _check_audience,
     _check_log_in,
     _check_client,
+    _check_method,
     _check_tool,
     _check_people,
     _check_scopes,

@@ -13,7 +13,7 @@ from authz.core.decision import Call, Deny, Inspection
 from authz.core.policy import TokenKind
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Evidence, Method, SecondFactor, proves, satisfies
-from authz.core.standing import lacks_marker
+from authz.core.standing import Concern, concern, lacks_marker
 
 _METHODS: Final = {
     Method.NONE: "nothing",
@@ -82,6 +82,22 @@ def _client(seen: Inspection, _: Call) -> str:
     return f"{client}, {'not named' if seen.known is None else 'named'} under clients"
 
 
+def _method(seen: Inspection, call: Call) -> str:
+    message = seen.message
+    if message is None or not message.method:
+        return "no method is called"
+    about = _CONCERNS[concern(call.server, message)]
+    return f"{json.dumps(message.method)}; {about}"
+
+
+_CONCERNS: Final = {
+    Concern.SERVER: "judged by the server's rule",
+    Concern.TOOL: "judged by the server's rule and the tool's",
+    Concern.TOOLS: "it goes on with a tool's work: judged by the rules of all tools together",
+    Concern.UNKNOWN: "tools are named, and neither MCP nor the server's methods have it",
+}
+
+
 def _tool(seen: Inspection, call: Call) -> str:
     tool = None if seen.message is None else seen.message.tool
     if tool is None:
@@ -118,6 +134,7 @@ _WORDS: Final[Mapping[str, Callable[[Inspection, Call], str]]] = MappingProxyTyp
     "audience": _audience,
     "log_in": _log_in,
     "client": _client,
+    "method": _method,
     "tool": _tool,
     "people": _people,
     "scopes": _scopes,

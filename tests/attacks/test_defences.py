@@ -272,6 +272,7 @@ FRONT_DOOR = (
 )  # fmt: skip
 
 _SESSION = ("tests/core/test_session.py",)
+_METHODS = ("tests/core/test_allowed_methods.py",)
 
 BELONGINGS = (
     Defence(
@@ -299,6 +300,14 @@ BELONGINGS = (
         "Sessions hold while Redis is away", "authz/ledger/away.py", "_answer",
         "if session is not None and self._sessions.is_of_another(session, now):", "if False:",
         ("tests/ledger/test_away.py",),
+    ),
+    Defence(
+        "Where tools are named, unknown methods are refused", "authz/core/standing.py", "_CHECKS",
+        "    _check_method,\n", "", _METHODS,
+    ),
+    Defence(
+        "A tool's work is judged by the rules of all tools", "authz/core/standing.py", "_applying",
+        "if about is Concern.TOOLS:", "if False:", _METHODS,
     ),
 )  # fmt: skip
 

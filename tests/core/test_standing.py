@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Call, Deny, Pending, authorize, read
 from authz.core.limits import Limit, Per
+from authz.core.mcp import Kind, Message
 from authz.core.policy import KnownClient, Policy, Rule, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -116,9 +117,10 @@ def test_a_tool_without_a_rule_is_not_a_message_without_a_tool() -> None:
     place, who = server(tools={"read_*": Rule()}), principal()
     by = policy(place)
 
-    assert rules(place, "other") is rules(place, None)
+    other = Message(Kind.REQUEST, "tools/call", 1, "other", None)
+    assert rules(place, other) is rules(place, None)
     assert stand(place, who, by, None).refused is None
-    refused = stand(place, who, by, "other").refused
+    refused = stand(place, who, by, other).refused
     assert refused is not None
     assert refused.reason is Reason.TOOL_NOT_ALLOWED
 
