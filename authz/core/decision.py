@@ -351,16 +351,19 @@ def _offer(
         return None
     if door is None or door.step_up is StepUpTelling.OFF:
         return None
+    log_in = principal.log_in
     return StepUpTicket(
         issuer=principal.issuer,
         subject=principal.subject,
         grant=principal.grant,
         client=principal.client_id,
-        account="" if principal.log_in is None else principal.log_in.account,
+        account="" if log_in is None else log_in.account,
         server=standing.case.server.name,
         tool=tool,
         need=query.step_up,
         at=int(now),
+        ends_at="" if log_in is None else log_in.ends_at,
+        document_host="" if log_in is None else log_in.document_host,
     )
 
 

@@ -28,13 +28,18 @@ class LogIn:
 
     Attributes:
         client: the name that rules and limits count by: a configured client's id,
-            `https://<host>` of a client id metadata document, or `dynamic/<redirect host>`.
+            `https://<host>` of a metadata document whose host vouches for where the log-in ended,
+            or `dynamic/<where it ended>`.
         client_id: as the client names itself; blocks name it.
         grant: the consent that the token comes of, kept through refresh.
         subject: the `sub` of the verified ID token.
         amr: its `amr` (RFC 8176).
         auth_time: its `auth_time`, seconds since the epoch.
         account: what the person is called, for pages; empty where that is not known.
+        redirect_uri: where the log-in ended, of which `client` is made; empty in a record of
+            before that was kept.
+        ends_at: the same for pages: a host, `loopback`, or a scheme with its colon.
+        document_host: the host of the client's metadata document; empty where it has none.
     """
 
     client: str
@@ -44,6 +49,9 @@ class LogIn:
     amr: frozenset[str]
     auth_time: int
     account: str = ""
+    redirect_uri: str = ""
+    ends_at: str = ""
+    document_host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

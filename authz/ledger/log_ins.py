@@ -15,7 +15,8 @@ from authz.ledger.keys import Keys
 
 Command = Callable[..., Awaitable[Any]]
 _TEXTS: Final = ("client", "client_id", "grant", "subject", "account")
-_MAY_BE_EMPTY: Final = "account"
+_LATER: Final = ("redirect_uri", "ends_at", "document_host")  # not in records of a version before
+_MAY_BE_EMPTY: Final = frozenset({"account", *_LATER})
 # Seconds that the old token's record stays after a refresh: calls under way end with it.
 AFTERLIFE: Final = 60
 
@@ -59,7 +60,7 @@ class LogIns:
 
 def encode(log_in: LogIn) -> bytes:
     """Return a record as bytes."""
-    record: dict[str, object] = {name: getattr(log_in, name) for name in _TEXTS}
+    record: dict[str, object] = {name: getattr(log_in, name) for name in (*_TEXTS, *_LATER)}
     record |= {"amr": sorted(log_in.amr), "auth_time": log_in.auth_time}
     return json.dumps(record, separators=(",", ":")).encode()
 
@@ -70,12 +71,16 @@ def decode(record: bytes) -> LogIn | None:
         found = loads(record)
     except StrictJsonError:
         return None
-    if not isinstance(found, dict) or found.keys() != {*_TEXTS, "amr", "auth_time"}:
+    if not isinstance(found, dict):
+        return None
+    if found.keys().isdisjoint(_LATER):
+        found |= dict.fromkeys(_LATER, "")
+    if found.keys() != {*_TEXTS, *_LATER, "amr", "auth_time"}:
         return None
     amr, auth_time = found["amr"], found["auth_time"]
-    texts = {name: found[name] for name in _TEXTS}
+    texts = {name: found[name] for name in (*_TEXTS, *_LATER)}
     if not all(
-        isinstance(text, str) and (text or name == _MAY_BE_EMPTY) for name, text in texts.items()
+        isinstance(text, str) and (text or name in _MAY_BE_EMPTY) for name, text in texts.items()
     ):
         return None
     if not isinstance(amr, list) or not all(isinstance(each, str) for each in amr):

@@ -23,21 +23,38 @@ class FrontClient:
     Attributes:
         client_id: as it names itself.
         kind: how it came to be known.
-        name: what rules and limits count by; registering again does not renew it.
         title: what it calls itself, for people: printable, at most 100 characters; never believed.
-        verified_host: the host that vouches for it (its document's); empty where none does. A
-            page must not show a client as verified whose log-in ends on loopback.
+        document_host: the host of its metadata document; empty where it has none.
         redirect_uris: where its log-ins may end.
         scopes: what it may ask for at most; None where that is not narrowed.
     """
 
     client_id: str
     kind: Kind
-    name: str
     title: str
-    verified_host: str
+    document_host: str
     redirect_uris: tuple[str, ...]
     scopes: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    """Say what a client is for one log-in: made of where that log-in ends, not of where it might.
+
+    Attributes:
+        name: what rules, limits and blocks count by (`clients.identity`).
+        title: what it calls itself; never believed.
+        redirect_uri: where the log-in ends; empty for a log-in of before that was recorded, and
+            for a client that logs in at the issuer itself.
+        ends_at: the same as `clients.redirects.place_of` has it, for pages.
+        document_host: the host of its metadata document; empty where it has none.
+    """
+
+    name: str
+    title: str
+    redirect_uri: str
+    ends_at: str
+    document_host: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from authz.tokens.sealing import NotSealedError, Sealer
 LIFETIME: Final = 600  # seconds in which the person may follow the link
 _PURPOSE: Final = "step-up-ticket"
 _TEXTS: Final = ("issuer", "subject", "grant", "client", "account", "server")
+_LATER: Final = ("ends_at", "document_host")  # not in tickets of a version before
 
 
 def seal_ticket(sealer: Sealer, ticket: StepUpTicket) -> str:
@@ -31,7 +32,7 @@ def open_ticket(sealer: Sealer, text: str) -> StepUpTicket:
 
 def ticket_value(ticket: StepUpTicket) -> dict[str, Any]:
     """Return the ticket as JSON, for whatever is sealed around it."""
-    value: dict[str, Any] = {name: getattr(ticket, name) for name in _TEXTS}
+    value: dict[str, Any] = {name: getattr(ticket, name) for name in (*_TEXTS, *_LATER)}
     return value | {
         "tool": ticket.tool,
         "method": int(ticket.need.method),
@@ -49,6 +50,7 @@ def ticket_of(value: Mapping[str, Any]) -> StepUpTicket:
     try:
         return StepUpTicket(
             **{name: value[name] for name in _TEXTS},
+            **{name: value.get(name, "") for name in _LATER},
             tool=value["tool"],
             need=StepUpNeed(Method(value["method"]), value["age"]),
             at=value["at"],

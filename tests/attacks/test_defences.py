@@ -320,6 +320,8 @@ _ENDS = (
     "tests/login/test_interleavings.py",
 )
 
+_IDENTITY = ("tests/login/test_registry.py", "tests/login/test_identity_flow.py")
+
 LOG_IN = (
     Defence(
         "A form of another site is no click", "authz/login/pages/browser.py", "check_post",
@@ -367,11 +369,6 @@ LOG_IN = (
         "No page is framed", "authz/login/pages/rendering.py", "_policy",
         "\"frame-ancestors 'none'; base-uri 'none'\"", "\"base-uri 'none'\"",
         ("tests/login/test_pages.py",),
-    ),
-    Defence(
-        "Nobody vouches for a program on this machine", "authz/login/pages/rendering.py", "asker",
-        'if url.scheme != "https" or redirect_host(redirect_uri) == LOOPBACK:',
-        'if url.scheme != "https":', (*_FOUND, "tests/login/test_pages.py"),
     ),
     Defence(
         "Redirect URIs are compared whole", "authz/login/clients/redirects.py", "is_registered",
@@ -434,7 +431,7 @@ LOG_IN = (
     ),
     Defence(
         "Who is blocked meanwhile gets nothing", "authz/login/front_door/exchanging.py", "_first",
-        "blocked = begun and await means.blocks.blocked(client_id, client.name)",
+        "blocked = begun and await means.blocks.blocked(client_id, names_of(identity))",
         "blocked = False", _FOUND,
     ),
     Defence(
@@ -463,7 +460,29 @@ LOG_IN = (
     ),
     Defence(
         "Who is blocked comes no further", "authz/login/front_door/admission.py", "admit",
-        "if await self._means.blocks.blocked(client.client_id, client.name):", "if False:",
+        "if await self._means.blocks.blocked(client.client_id, names_of(identity)):", "if False:",
+        ("tests/login/test_attacks.py",),
+    ),
+    Defence(
+        "A document vouches for its own origin alone", "authz/login/clients/identity.py", "_name",
+        "if host and _is_of_origin(redirect_uri, host):", "if host:", _IDENTITY,
+    ),
+    Defence(
+        "A blocked host is blocked whichever way it came",
+        "authz/login/clients/identity.py", "blocked_by",
+        "return frozenset({name, *_names_of(ends_at), *_names_of(document_host)})",
+        "return frozenset({name})", _IDENTITY,
+    ),
+    Defence(
+        "Nobody vouches for a program on this machine",
+        "authz/login/pages/clients.py", "trust_of",
+        "if client.ends_at and is_on_device(client.ends_at):", "if False:",
+        ("tests/login/test_pages.py", "tests/attacks/test_front_door_findings.py"),
+    ),
+    Defence(
+        "A log-in is refreshed as what it was", "authz/login/front_door/refreshing.py",
+        "_check_still_good",
+        "if identity is None or identity.name != token.name:", "if False:",
         ("tests/login/test_attacks.py",),
     ),
     Defence(

@@ -25,10 +25,11 @@ from authz.ledger.records import Revocation
 from authz.login.app import EACH
 from authz.login.attempts import LOG_INS, PAGES, Attempts
 from authz.login.clients.fetching import Fetched
+from authz.login.clients.identity import identify
 from authz.login.front_door.blocks import Block
 from authz.login.front_door.known import block
 from authz.login.pages.browser import read_form
-from authz.login.pages.rendering import asker, place
+from authz.login.pages.clients import Trust, describe_place, trust_of
 from authz.login.values import FrontClient, Kind
 from authz.tokens.tickets import seal_ticket
 from tests.demo.kit import ISSUER, JOHN
@@ -301,9 +302,9 @@ def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
 def test_no_spelling_of_this_machine_is_vouched_for(uri: str, kind: Kind) -> None:
     """Whatever program listens there; a host that vouches for it does not vouch for that."""
     verified = "good.example" if kind is Kind.DOCUMENT else ""
-    client = FrontClient("c", kind, "https://good.example", "Good", verified, (uri,))
-    assert asker(client, uri).trust == "unverified"
-    assert place(uri) == "a program on this computer"
+    client = identify(FrontClient("c", kind, "Good", verified, (uri,)), uri)
+    assert trust_of(client) is Trust.UNVERIFIED
+    assert describe_place(client.ends_at) == "a program on your computer"
 
 
 @pytest.mark.parametrize("host", ["mcp.example.test", "auth.example.test"])

@@ -14,7 +14,7 @@ import pytest
 from authz.demo.portals import LogInError
 from authz.demo.trail import reason_of
 from tests.support.commands import Typed
-from tests.support.door import CALLBACK, DOCUMENTS, Assistant, Door, assistant, play, words
+from tests.support.door import CALLBACK, Assistant, Door, assistant, play, words
 from tests.support.foreign import Foreign
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,14 +83,15 @@ def test_a_url_is_enough_for_the_1x_line(door: Door) -> None:
     assert found["told"]["authorization_arrived"] is False
 
 
-def test_a_client_with_a_document_is_known_by_its_host(door: Door) -> None:
-    """With a client id metadata document nothing is registered; the host is the client's name."""
+@pytest.mark.attack("document-foreign-redirect")
+def test_a_client_with_a_document_does_not_register(door: Door) -> None:
+    """Where its log-in ends on loopback, any program may have used the document: no host's name."""
 
     async def game() -> None:
         url = door.documents.publish("/client.json", "Documented", CALLBACK)
         async with assistant(door, door.john, "Ignored", document=url) as client:
             told = await client.whoami("notes")
-            assert told["x-authz-client"] == f"https://{DOCUMENTS}"
+            assert told["x-authz-client"] == "dynamic/loopback"
             assert (201, "/register") not in client.seen
             (opened,) = client.login.opened
             assert parse_qs(urlsplit(opened).query)["client_id"] == [url]

@@ -170,9 +170,7 @@ class Clients:
 
     async def find(self, client_id: str) -> FrontClient:
         self.recognize(client_id)
-        return FrontClient(
-            client_id, Kind.CONFIGURED, client_id, client_id.title(), "", (REDIRECT,), None
-        )
+        return FrontClient(client_id, Kind.CONFIGURED, client_id.title(), "", (REDIRECT,), None)
 
     def fetches(self, client_id: str) -> bool:
         return False

@@ -168,6 +168,8 @@ TICKET: Final = StepUpTicket(
     tool="delete_note",
     need=StepUpNeed(Method.TOTP, 300),
     at=0,
+    ends_at="claude.ai",
+    document_host="claude.ai",
 )
 
 

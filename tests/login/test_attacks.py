@@ -23,7 +23,7 @@ from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
 from authz.login.front_door.blocks import Block
-from authz.login.values import FrontClient, LoggedIn
+from authz.login.values import FrontClient, Kind, LoggedIn
 from authz.tokens.sealing import Sealer
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES
 from tests.login.conftest import Play
@@ -828,7 +828,7 @@ LATER: Mapping[str, Callable[[Stage, Client], Awaitable[None]]] = {
     "the server wants a second factor": lambda found, _: change(found, two_factor=True),
     "the client was blocked": lambda found, client: block(found, client.client_id),
     "its name was blocked": lambda found, _: block(found, "dynamic/loopback"),
-    "the client has another name": lambda found, _: say(found, name="claude"),
+    "the client has another name": lambda found, _: say(found, kind=Kind.CONFIGURED),
     "the client may not have the scope": lambda found, _: say(found, scopes=frozenset()),
 }
 
@@ -947,7 +947,7 @@ def test_a_code_is_of_the_client_under_its_name(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = await registered(found)
         back = await client.log_in()
-        await say(found, name="claude")
+        await say(found, kind=Kind.CONFIGURED)
         assert oauth(await client.exchange(back["code"])) == (400, "invalid_grant")
         assert len(found.upstream.calls("revocation")) == 1
         assert found.keys("log-in") == found.keys("grants") == []

@@ -20,6 +20,7 @@ from authz.login.clients.documents import (
     read_document,
 )
 from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.identity import identify
 from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient, Kind
 from authz.tokens.gate import Gate, Pace
@@ -112,26 +113,36 @@ def test_any_other_url_is_no_id(url: str) -> None:
 def test_a_document_describes_a_client() -> None:
     """Its host vouches for it, and is its name."""
     assert read(token_endpoint_auth_method="none", scope="x", logo_uri="https://evil/") == (
-        FrontClient(URL, Kind.DOCUMENT, f"https://{HOST}", "A client", HOST, (CALLBACK,), None)
+        FrontClient(URL, Kind.DOCUMENT, "A client", HOST, (CALLBACK,), None)
     )
     assert read(client_name="absent").title == HOST
     assert read(client_name="\u202e").title == HOST
 
 
-def test_log_ins_end_at_the_documents_own_origin_or_on_the_persons_machine() -> None:
-    """Other hosts, other ports and unlisted schemes are left out."""
-    allowed = [CALLBACK, f"https://{HOST}:443/x", "http://127.0.0.1/cb", CURSOR]
+def test_log_ins_may_end_elsewhere_and_what_no_client_may_have_is_left_out() -> None:
+    """Gemini's end at another host than its documents': admitted, and named by that host."""
+    own = [CALLBACK, f"https://{HOST}:443/x"]
     foreign = [
-        "https://evil.example/cb",
+        "https://redirect.example/cb",
         f"https://{HOST}.evil.example/cb",
         f"https://x.{HOST}/cb",
         f"https://{HOST}:8443/cb",
-        f"https://{HOST}@evil.example/cb",
-        f"http://{HOST}/cb",
-        "evil://x",
-        "javascript:alert(1)",
+        "http://127.0.0.1/cb",
+        CURSOR,
     ]
-    assert read(redirect_uris=foreign + allowed).redirect_uris == tuple(allowed)
+    refused = [f"https://{HOST}@evil.example/cb", f"http://{HOST}/cb", "evil://x"]
+    client = read(redirect_uris=[*refused, *foreign, *own])
+
+    assert client.redirect_uris == (*foreign, *own)
+    assert {identify(client, uri).name for uri in own} == {f"https://{HOST}"}
+    assert [identify(client, uri).name for uri in foreign] == [
+        "dynamic/redirect.example",
+        f"dynamic/{HOST}.evil.example",
+        f"dynamic/x.{HOST}",
+        f"dynamic/{HOST}",
+        "dynamic/loopback",
+        "dynamic/cursor",
+    ]
 
 
 @pytest.mark.attack("document-of-another")
@@ -144,9 +155,6 @@ def test_log_ins_end_at_the_documents_own_origin_or_on_the_persons_machine() -> 
         {"client_id": URL.upper()},
         {"client_id": "https://claude.ai/oauth/mcp-oauth-client-metadata"},
         {"client_id": [URL]},
-        {"redirect_uris": ["https://evil.example/cb"]},
-        {"redirect_uris": [f"https://{HOST}:8443/cb"]},
-        {"redirect_uris": [f"https://{HOST}.evil.example/cb"]},
         {"redirect_uris": ["javascript:alert(1)"]},
         {"redirect_uris": []},
         {"redirect_uris": "absent"},
@@ -208,7 +216,7 @@ def test_any_document_is_a_client_of_its_host_or_none(changes: dict[str, Any]) -
         client = read(**changes)
     except NoDocument:
         return
-    assert client.verified_host == HOST
+    assert client.document_host == HOST
     assert set(client.redirect_uris) <= {CALLBACK}
 
 

@@ -544,5 +544,5 @@ def test_a_document_becomes_a_client(files: certificates.Paths) -> None:
     client = asyncio.run(scene())
 
     assert client.redirect_uris == (f"https://{HOST}/cb",)
-    assert client.verified_host == HOST
+    assert client.document_host == HOST
     assert len(page.seen) == 1

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from authz.login.clients.identity import identify
 from authz.login.pages.own_log_ins import OwnGrant
+from authz.login.values import FrontClient, Kind
 from tests.demo.kit import BOB, JOHN, World
 from tests.login.pages_kit import (
     FROM_OUR_PAGE,
@@ -24,14 +26,16 @@ from tests.login.pages_kit import (
 def pages(world: World) -> Iterator[Gateway]:
     with gateway(world) as found:
         found.grants.grants = {
-            JOHN: [grant("g1", title="Claude"), grant("g2", client="dynamic/loopback")],
+            JOHN: [grant("g1", title="Claude"), grant("g2", uri="http://127.0.0.1/cb")],
             BOB: [grant("g3", title="Bob's <b>own</b>")],
         }
         yield found
 
 
-def grant(name: str, title: str = "", client: str = "https://claude.ai") -> OwnGrant:
-    return OwnGrant(name, client, title, "notes", ("mcp:notes",), 1795380000, 1797972000)
+def grant(name: str, title: str = "", uri: str = "https://claude.ai/cb") -> OwnGrant:
+    client = FrontClient("x", Kind.DOCUMENT, title, "claude.ai", (uri,))
+    who = identify(client, uri)
+    return OwnGrant(name, who, "notes", ("mcp:notes",), 1795380000, 1797972000)
 
 
 def log_in(pages: Gateway, browser: httpx.AsyncClient, username: str = "john") -> httpx.Response:

@@ -19,13 +19,20 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from starlette.responses import Response
 
-from authz.login.pages.rendering import Consent, Pages, asker, called, place, redirect, shown
-from authz.login.values import FrontClient, Kind
+from authz.login.clients.identity import identify
+from authz.login.clients.redirects import place_of
+from authz.login.pages.clients import Trust, describe_client, describe_place, shown
+from authz.login.pages.own_log_ins import OwnGrant
+from authz.login.pages.rendering import Consent, Pages, redirect
+from authz.login.pages.step_up import describe_ticket
+from authz.login.values import ClientIdentity, FrontClient, Kind
+from authz.tokens.tickets import ticket_of, ticket_value
+from tests.login.pages_kit import TICKET
 
 PAGES = Pages("https://mcp.example.com", "https://auth.example.com")
-CLIENT = FrontClient("x", Kind.DYNAMIC, "dynamic/app.example.com", "Claude", "", ())
-VERIFIED = replace(CLIENT, kind=Kind.DOCUMENT, verified_host="claude.ai")
-CONFIGURED = replace(CLIENT, kind=Kind.CONFIGURED, name="claude", title="")
+CLIENT = FrontClient("claude", Kind.DYNAMIC, "Claude", "", ())
+VERIFIED = replace(CLIENT, kind=Kind.DOCUMENT, document_host="claude.ai")
+CONFIGURED = replace(CLIENT, kind=Kind.CONFIGURED, title="")
 HTTPS = "https://app.example.com/callback"
 SCOPES = ("mcp:files", "offline_access")
 _ELEMENTS = {
@@ -40,7 +47,8 @@ _ATTRIBUTES = {
 
 
 def consent(client: FrontClient = CLIENT, redirect_uri: str = HTTPS, **changes: Any) -> Response:
-    asked = Consent(client, redirect_uri, "files", "https://mcp.example.com/files", SCOPES, True)
+    who = identify(client, redirect_uri)
+    asked = Consent(who, "files", "https://mcp.example.com/files", SCOPES, True)
     return PAGES.consent(replace(asked, **changes), "a-token", "a=b; Path=/")
 
 
@@ -163,7 +171,7 @@ def test_consent_form() -> None:
 
 def test_consent_says() -> None:
     """The page names the application, the server, each scope, and what comes next."""
-    page = words(consent(VERIFIED))
+    page = words(consent(VERIFIED, "https://claude.ai/cb"))
     for said in ("claude.ai", "Verified", "files", "https://mcp.example.com/files", "mcp:files"):
         assert said in page
     assert "stay connected" in page
@@ -177,6 +185,8 @@ def test_consent_says() -> None:
     ("client", "redirect_uri", "trust"),
     [
         (VERIFIED, "https://claude.ai/cb", "verified"),
+        (VERIFIED, "https://claude.ai:8443/cb", "unverified"),
+        (VERIFIED, "https://redirect.example.com/cb", "unverified"),
         (CONFIGURED, HTTPS, "known"),
         (CLIENT, HTTPS, "unverified"),
         *(
@@ -194,17 +204,17 @@ def test_consent_says() -> None:
     ],
 )
 def test_trust(client: FrontClient, redirect_uri: str, trust: str) -> None:
-    """Verified is who a host vouches for and whose log-in ends there; what ends on this computer
-    never is, whatever it shows.
+    """Verified is who a host vouches for and whose log-in ends there; what ends on a computer of
+    somebody's never is, whatever it shows.
     """
-    found = asker(client, redirect_uri)
-    assert found.trust == trust
+    found = describe_client(identify(client, redirect_uri))
+    assert found.trust.value == trust
     page = words(consent(client, redirect_uri))
     assert ("Verified" in page) == (trust == "verified")
     assert ("Unverified" in page) == (trust == "unverified")
     if trust == "unverified":
         assert "unverified" in found.heading
-        assert "claude" not in found.heading
+        assert "claude" not in found.heading or redirect_uri.startswith("https://claude.ai:")
 
 
 @pytest.mark.attack("client-title-on-pages")
@@ -225,7 +235,7 @@ def test_trust(client: FrontClient, redirect_uri: str, trust: str) -> None:
 )
 def test_hostile_title(title: str) -> None:
     """What a client calls itself is text of one line, as what it says, on every page."""
-    hostile = replace(CLIENT, title=title, name=title)
+    hostile = replace(CLIENT, title=title, client_id=title)
     for page in (consent(hostile), PAGES.go_back("cursor://x/y", hostile.title)):
         _harmless(text(page))
         assert "49" not in words(page)
@@ -267,28 +277,73 @@ def test_shown_as_it_is() -> None:
         assert shown(name) == name
 
 
+LATER = ("https://claude.ai/cb", "https://redirect.example.com/cb", "http://127.0.0.1:1/", "x:/y")
+
+
+@pytest.mark.attack("document-foreign-redirect")
+@pytest.mark.parametrize("client", [CLIENT, VERIFIED, CONFIGURED])
+@pytest.mark.parametrize("redirect_uri", LATER)
+def test_every_page_says_the_same_of_a_log_in(client: FrontClient, redirect_uri: str) -> None:
+    """Consent, step-up and the list of log-ins have one heading, one badge and the same facts."""
+    who = identify(client, redirect_uri)
+    found = describe_client(who)
+    ticket = ticket_of(
+        ticket_value(
+            replace(TICKET, client=who.name, ends_at=who.ends_at, document_host=who.document_host)
+        )
+    )
+    row = {"who": found, "grant": OwnGrant("g", who, "files", (), 0, 1), "form_token": "t",
+           "began": "", "ends": ""}  # fmt: skip
+    step_up = {"ticket": ticket, "who": describe_ticket(ticket), "at": "", "totp": True, "age": "",
+               "form_token": "t", "log_out": ""}  # fmt: skip
+    pages = (
+        consent(client, redirect_uri),
+        PAGES.page("step_up.html", step_up, form_to=()),
+        PAGES.page(
+            "log_ins.html", {"account": "", "grants": [row], "leave_token": "t"}, form_to=()
+        ),
+    )
+    for page in map(words, pages):
+        for said in (found.heading, found.badge, *found.facts):
+            assert " ".join(said.split()) in page
+        others = {"Verified", "Set up here", "Unverified"} - {found.badge}
+        assert not any(re.search(rf"\b{other}\b", page) for other in others)
+
+
 @pytest.mark.parametrize(
-    ("name", "words_"),
+    ("name", "heading", "trust"),
     [
-        ("claude", "claude"),
-        ("https://claude.ai", "claude.ai"),
-        ("dynamic/loopback", "an unverified program on a computer of yours"),
-        ("dynamic/app.example.com", "an unverified application at app.example.com"),
-        ("dynamic/<b>", "an unverified application at an address that cannot be shown"),
-        ("dynamic", "dynamic"),
+        ("claude", "claude", Trust.CONFIGURED),
+        ("https://claude.ai", "an unverified application", Trust.UNVERIFIED),
+        ("dynamic/loopback", "an unverified program on your computer", Trust.UNVERIFIED),
+        (
+            "dynamic/app.example.com",
+            "an unverified application at app.example.com",
+            Trust.UNVERIFIED,
+        ),
+        (
+            "dynamic/<b>",
+            "an unverified application at an address that cannot be shown",
+            Trust.UNVERIFIED,
+        ),
     ],
 )
-def test_called(name: str, words_: str) -> None:
-    """A client's name is told in words that a person understands."""
-    assert called(name) == words_
+def test_a_log_in_whose_end_was_not_recorded(name: str, heading: str, trust: Trust) -> None:
+    """Of before it was: described by its name alone, and by that nobody is verified."""
+    found = describe_client(ClientIdentity(name, "", "", "", ""))
+    assert (found.heading, found.trust) == (heading, trust)
 
 
 def test_hosts_as_in_dns() -> None:
     """A host is shown as DNS has it, so that look-alike letters stand out."""
-    assert place("https://xn--cludeai-3ve.example/") == "xn--cludeai-3ve.example"
-    assert place("https://cl\u0430ude.ai/") == "an address that cannot be shown"
-    assert place("https://claude.ai@evil.example/") == "evil.example"
-    assert place("http://127.0.0.1:1/") == "a program on this computer"
+
+    def shown_place(uri: str) -> str:
+        return describe_place(place_of(uri))
+
+    assert shown_place("https://xn--cludeai-3ve.example/") == "xn--cludeai-3ve.example"
+    assert shown_place("https://cl\u0430ude.ai/") == "an address that cannot be shown"
+    assert shown_place("https://claude.ai@evil.example/") == "evil.example"
+    assert shown_place("http://127.0.0.1:1/") == "a program on your computer"
 
 
 @pytest.mark.attack("go-back-elsewhere")

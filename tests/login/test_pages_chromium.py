@@ -26,6 +26,7 @@ from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.demo.serving import serve
+from authz.login.clients.identity import identify
 from authz.login.pages import step_up
 from authz.login.pages.browser import Browser, NotThisBrowserError, read_form
 from authz.login.pages.rendering import Consent, Pages, redirect
@@ -110,8 +111,8 @@ class Site:
         return f"{self.origin}/authz/step-up?{urlencode({'ticket': ticket})}"
 
     async def consent(self, request: Request) -> Response:
-        client = FrontClient("x", Kind.DYNAMIC, "dynamic/x", "Claude", "", ())
-        asked = Consent(client, self.redirect_uri, "files", self.origin, ("mcp:files",), True)
+        client = identify(FrontClient("x", Kind.DYNAMIC, "Claude", "", ()), self.redirect_uri)
+        asked = Consent(client, "files", self.origin, ("mcp:files",), True)
         about = {"tab": request.query_params["tab"]}
         token, cookie = self.browser.form_token(request, about=about)
         return self.pages.consent(asked, token, cookie)

@@ -138,7 +138,7 @@ def test_a_life(folder: Path, store: ValkeyServer) -> None:
         late.send(b"grant_type=x")
         answer = late.getresponse()
         assert (answer.status, json.loads(answer.read())["error"]) == (
-            400, "unsupported_grant_type",
+            400, "invalid_request",
         )  # fmt: skip
         late.close()
         assert found.process.wait(20) == 0

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from authz.config.model import Config
 from authz.login.clients.documents import Documents
 from authz.login.clients.fetching import Fetched
+from authz.login.clients.identity import identify, names_of, only_identity
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
-from authz.login.clients.registry import Clients, Shown, dynamic_name, shown_as
+from authz.login.clients.registry import Clients
 from authz.login.values import FrontClient, Kind, OAuthRefused
 from authz.tokens.sealing import Sealer
 from tests.login.test_documents import CALLBACK, CURSOR, HOST, URL, document
@@ -79,7 +80,6 @@ def test_a_configured_client_is_what_the_file_says() -> None:
         "claude",
         Kind.CONFIGURED,
         "claude",
-        "claude",
         "",
         ("https://claude.ai/cb",),
         frozenset({"mcp:files"}),
@@ -98,19 +98,21 @@ def test_a_document_is_named_by_its_host() -> None:
     found = find(URL)
 
     assert found.kind is Kind.DOCUMENT
-    assert found.name == find(f"https://{HOST}/other").name == f"https://{HOST}"
-    assert found.verified_host == HOST
+    other = find(f"https://{HOST}/other")
+    assert identify(found, CALLBACK).name == identify(other, CALLBACK).name == f"https://{HOST}"
+    assert found.document_host == HOST
     assert found.redirect_uris == (CALLBACK, LOCAL)
 
 
 def test_a_registered_client_is_named_by_where_its_log_ins_end() -> None:
-    """And has that for a title, where it has none."""
+    """And has no title, where it says none."""
     client_id = registered(LOCAL, title="Visual Studio Code")
 
     assert find(client_id) == FrontClient(
-        client_id, Kind.DYNAMIC, "dynamic/loopback", "Visual Studio Code", "", (LOCAL,), None
+        client_id, Kind.DYNAMIC, "Visual Studio Code", "", (LOCAL,), None
     )
-    assert find(registered("https://claude.ai/cb")).title == "claude.ai"
+    assert identify(find(client_id), LOCAL).name == "dynamic/loopback"
+    assert find(registered("https://claude.ai/cb")).title == ""
 
 
 def test_default_narrows_who_is_not_configured() -> None:
@@ -161,7 +163,7 @@ def test_where_log_ins_are_direct_strangers_have_no_door() -> None:
     """Only clients that are configured for the front door come in by it."""
     file = config({"claude": {**CLIENTS["claude"], "login": "front_door"}}, login="direct")
 
-    assert find("claude", file).name == "claude"
+    assert find("claude", file).kind is Kind.CONFIGURED
     refusal(URL, file)
     refusal(registered(LOCAL), file)
 
@@ -172,25 +174,22 @@ def test_registration_off_ends_those_who_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uris", "name"),
+    ("uri", "name"),
     [
-        ([LOCAL], "loopback"),
-        (["https://localhost/cb"], "loopback"),
-        ([CURSOR], "cursor"),
-        (["https://claude.ai/a", "https://claude.ai:8443/b"], "claude.ai"),
-        (["https://loopback/cb"], "loopback."),
-        (["https://cursor/cb"], "cursor."),
-        (["https://several/cb"], "several."),
-        (["https://[2001:db8::1]/cb"], "[2001:db8::1]"),
-        (["https://a.example/cb", "https://b.example/cb"], "several"),
-        (["https://insiders.vscode.dev/r", "https://vscode.dev/r", LOCAL], "loopback"),
-        (["https://a.example/cb", CURSOR], "cursor"),
-        ([CURSOR, LOCAL], "loopback"),
+        (LOCAL, "loopback"),
+        ("https://localhost/cb", "loopback"),
+        (CURSOR, "cursor"),
+        ("https://claude.ai/a", "claude.ai"),
+        ("https://claude.ai:8443/b", "claude.ai"),
+        ("https://loopback/cb", "loopback."),
+        ("https://cursor/cb", "cursor."),
+        ("https://[2001:db8::1]/cb", "[2001:db8::1]"),
     ],
 )
-def test_names_of_registered_clients(uris: list[str], name: str) -> None:
-    """Loopback before schemes before hosts; several hosts are one name."""
-    assert dynamic_name(uris) == f"dynamic/{name}"
+def test_names_of_registered_clients(uri: str, name: str) -> None:
+    """Where the log-in ends, in a word that nothing else can have."""
+    others = ("https://other.example/cb", "http://127.0.0.1/x", CURSOR)
+    assert identify(find(registered(*others, uri)), uri).name == f"dynamic/{name}"
 
 
 @pytest.mark.attack("name-renewed")
@@ -202,24 +201,70 @@ def test_names_of_registered_clients(uris: list[str], name: str) -> None:
     st.sampled_from([LOCAL, CURSOR, "https://own.example/cb"]),
     st.text(max_size=20),
 )
-def test_adding_hosts_of_others_gives_no_new_names(others: list[str], own: str, title: str) -> None:
-    """A program whose log-ins end in one place has two names at most, whatever it adds."""
-    name = find(registered(*others, own, title=title)).name
+def test_what_else_is_registered_gives_no_new_names(
+    others: list[str], own: str, title: str
+) -> None:
+    """A program whose log-ins end in one place has one name, whatever it adds."""
+    alone = find(registered(own))
 
-    assert name in {dynamic_name([own]), "dynamic/several"}
-    assert name == find(registered(own, *reversed(others))).name
+    assert identify(find(registered(*others, own, title=title)), own).name == (
+        identify(alone, own).name
+    )
 
 
 @pytest.mark.attack("client-look-alike")
-def test_nobody_is_shown_as_verified_but_where_the_verifying_host_is_the_end() -> None:
-    """A document vouches for log-ins that end at its host; loopback and schemes are anybody's."""
-    vouched = find(URL)
+def test_nobody_has_the_name_of_a_host_but_where_the_log_in_ends_there() -> None:
+    """A document vouches for log-ins that end at its origin; loopback and schemes are anybody's."""
+    vouched = FrontClient(URL, Kind.DOCUMENT, "x", HOST, (CALLBACK, LOCAL, CURSOR))
     pretender = find(registered("https://evil.example/cb", title="Claude, client.example.test"))
-    native = FrontClient(URL, Kind.DOCUMENT, "x", "x", HOST, (CALLBACK, LOCAL, CURSOR))
 
-    assert shown_as(vouched, CALLBACK) == Shown(HOST, verified=True)
-    assert shown_as(native, LOCAL) == Shown("loopback", verified=False)
-    assert shown_as(native, CURSOR) == Shown("cursor", verified=False)
-    assert shown_as(native, "https://evil.example/cb") == Shown("evil.example", verified=False)
-    assert shown_as(pretender, "https://evil.example/cb") == Shown("evil.example", verified=False)
-    assert shown_as(find("claude"), "https://claude.ai/cb") == Shown("claude.ai", verified=False)
+    assert identify(vouched, CALLBACK).name == f"https://{HOST}"
+    assert identify(vouched, LOCAL).name == "dynamic/loopback"
+    assert identify(vouched, CURSOR).name == "dynamic/cursor"
+    assert identify(vouched, "https://evil.example/cb").name == "dynamic/evil.example"
+    assert identify(vouched, f"https://{HOST}.evil.example/cb").name.startswith("dynamic/")
+    assert identify(vouched, f"https://{HOST}:8443/cb").name == f"dynamic/{HOST}"
+    assert identify(pretender, "https://evil.example/cb").name == "dynamic/evil.example"
+    assert identify(find("claude"), "https://claude.ai/cb").name == "claude"
+
+
+HOSTS = st.from_regex(r"[a-z]{1,3}\.example", fullmatch=True)
+PLACES = st.one_of(HOSTS, st.sampled_from(["loopback", "cursor:"]))
+
+
+@pytest.mark.attack("blocked-comes-back")
+@given(PLACES, st.one_of(st.just(""), HOSTS))
+def test_a_host_is_one_client_for_blocks_whichever_way_it_came(ends_at: str, host: str) -> None:
+    """A block of either spelling of the host, of where it ends or of its document, stops it."""
+    uri = {"loopback": LOCAL, "cursor:": CURSOR}.get(ends_at, f"https://{ends_at}/cb")
+    kind = Kind.DOCUMENT if host else Kind.DYNAMIC
+    found = identify(FrontClient("x", kind, "", host, (uri,)), uri)
+    names = names_of(found)
+
+    assert found.name in names
+    assert f"dynamic/{ends_at.removesuffix(':')}" in names
+    assert (f"https://{ends_at}" in names) == ("." in ends_at or ends_at == host)
+    assert {f"https://{host}", f"dynamic/{host}"} <= names or not host
+
+
+def test_a_client_of_the_file_is_blocked_as_itself_alone() -> None:
+    """Its redirect URIs are the operator's: a block of their host is one of strangers."""
+    assert names_of(identify(find("claude"), "https://claude.ai/cb")) == {"claude"}
+
+
+@pytest.mark.parametrize(
+    ("uris", "name"),
+    [
+        ((LOCAL,), "dynamic/loopback"),
+        ((LOCAL, "http://localhost/cb"), "dynamic/loopback"),
+        ((CALLBACK,), "dynamic/client.example.test"),
+        ((LOCAL, CALLBACK), None),
+        (("https://a.example/", "https://b.example/"), None),
+    ],
+)
+def test_of_a_log_in_of_before_only_what_is_sure_is_believed(
+    uris: tuple[str, ...], name: str | None
+) -> None:
+    """Where its end was not recorded, and the client may end it in several places: nothing."""
+    found = only_identity(FrontClient("x", Kind.DYNAMIC, "", "", uris))
+    assert (None if found is None else found.name) == name

@@ -247,14 +247,14 @@ def test_a_blocked_client_has_nothing_left(run: Callable[[Scene], None]) -> None
             named("", known)
         assert await block(grants, blocks, Block("one", 7, "me", "why")) == 2
         assert [grant.id for grant in await grants.of("john")] == ["g3"]
-        assert await blocks.blocked("one", "any")
-        assert await blocks.blocked("any", "one")
-        assert not await blocks.blocked("two", "two")
+        assert await blocks.blocked("one", frozenset({"any"}))
+        assert await blocks.blocked("any", frozenset({"x", "one"}))
+        assert not await blocks.blocked("two", frozenset({"two"}))
         assert [each.reason for each in await blocks.all()] == ["why"]
         assert len(await found.ledger.revocations()) == 2
         assert await blocks.unblock("one")
         assert not await blocks.unblock("one")
-        assert not await blocks.blocked("one", "one")
+        assert not await blocks.blocked("one", frozenset({"one"}))
 
     run(scene)
 

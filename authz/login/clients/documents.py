@@ -1,7 +1,7 @@
 """Client id metadata documents: clients whose id is the URL of what they say of themselves.
 
 draft-ietf-oauth-client-id-metadata-document-02 is the measure, and narrower where it leaves room:
-no query, no port, no address for a host, no keys, redirect URIs of the document's own origin.
+no query, no port, no address for a host, no keys.
 
 Law: strangers can name any URL, so look-ups are few at once and keep to a pace, one for all who
 wait for it, and nothing is remembered without bounds. Who is known waits for no stranger.
@@ -24,7 +24,7 @@ from authz.login.clients.client_metadata import (
     read_title,
 )
 from authz.login.clients.fetching import Fetched, FetchFailed
-from authz.login.clients.redirects import LOOPBACK, RedirectRules, is_private, redirect_host
+from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient, Kind
 from authz.tokens.gate import Gate, Pace, Turn, TurnedAwayError
 
@@ -80,8 +80,8 @@ def document_host(client_id: str) -> str | None:
 def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) -> FrontClient:
     """Return the client that a document describes.
 
-    Redirect URIs of other hosts are left out, as those that the rules do not allow: a log-in does
-    not end there.
+    A redirect URI of another host than the document's is as good as any: a log-in that ends there
+    is shown as unverified (`clients.identity`).
 
     Raises:
         NoDocument: where it describes none that can log in here.
@@ -100,12 +100,9 @@ def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) 
         uris, title = read_redirect_uris(said, rules), read_title(said)
     except WrongMetadata as error:
         raise NoDocument(error.words) from error
-    own = tuple(uri for uri in uris if _belongs(uri, host))
-    if not own:
-        raise NoDocument("none of its redirect URIs is of its own host or of a loopback address")
-    if sum(map(len, own)) > _MOST_URI_CHARACTERS:
+    if sum(map(len, uris)) > _MOST_URI_CHARACTERS:
         raise NoDocument("it has too many redirect URIs")
-    return FrontClient(client_id, Kind.DOCUMENT, f"https://{host}", title or host, host, own)
+    return FrontClient(client_id, Kind.DOCUMENT, title or host, host, uris)
 
 
 def _check_authentication(said: Mapping[str, object]) -> None:
@@ -118,13 +115,6 @@ def _check_authentication(said: Mapping[str, object]) -> None:
         raise NoDocument(
             "its token_endpoint_auth_method is not none, the only one that is supported here"
         )
-
-
-def _belongs(uri: str, host: str) -> bool:
-    if is_private(uri) or redirect_host(uri) == LOOPBACK:
-        return True
-    # The same origin: at another port of the host may be somebody else.
-    return uri.startswith((f"https://{host}/", f"https://{host}:443/")) or uri == f"https://{host}"
 
 
 @dataclass(frozen=True, slots=True)

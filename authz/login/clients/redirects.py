@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 LONGEST: Final = 512  # characters
 LOOPBACK: Final = "loopback"
@@ -91,6 +92,20 @@ def redirect_host(uri: str) -> str:
     if _leads_here(host):
         return LOOPBACK
     return host if "." in host or ":" in host else f"{host}."
+
+
+def place_of(uri: str) -> str:
+    """Return where a redirect URI leads as `redirect_host`, but a scheme with its colon.
+
+    So that no scheme reads as a host: `com.example.app:` is a program, `com.example.app` is not.
+    What a file spells otherwise than clients may leads to its host all the same.
+    """
+    if is_private(uri):
+        return f"{uri.partition(':')[0]}:"
+    if _web(uri) is not None:
+        return redirect_host(uri)
+    host = urlsplit(uri).hostname or ""
+    return LOOPBACK if _leads_here(host) else host
 
 
 def is_private(uri: str) -> bool:

@@ -1,19 +1,12 @@
 """Who a client is: one that is configured, one that a document describes, one that registered.
 
-Law: a client is what its id proves, for this moment's rules; anything else is `invalid_client`.
-What it calls itself is for people, and believed by nobody.
-
-Names, by which rules and limits count: a configured client's id; `https://<host>` of a document;
-`dynamic/<where its log-ins end>` of one that registered. For the last, whoever may end a log-in on
-loopback is `dynamic/loopback`, else whoever has a private scheme is `dynamic/<scheme>` (the first
-of them by the alphabet), else it is its one https host, and whoever has several is
-`dynamic/several`: were it one of the several, a program would have a new name for each host that it
-adds to its own. So a new name costs a new host at which log-ins really end.
+A client is what its id proves, by the rules of this moment; anything else is `invalid_client`.
+What it calls itself is for people, and believed by nobody. What it is for one log-in, its name
+included, is made of where that ends (`clients.identity`).
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from authz.config.model import Config
@@ -21,7 +14,6 @@ from authz.config.rules import Client
 from authz.login.clients import documents, registration
 from authz.login.clients.client_metadata import printable_title
 from authz.login.clients.documents import Documents, NoDocument
-from authz.login.clients.redirects import LOOPBACK, is_private, redirect_host
 from authz.login.clients.registration import NotRegistered, Registrations
 from authz.login.values import FrontClient, Kind, OAuthRefused
 
@@ -29,30 +21,6 @@ _DEFAULT: Final = "default"  # the entry of `clients` that is no client
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,2048}\Z")
 _UNAUTHORIZED: Final = 401
 _UNAVAILABLE: Final = 503
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Say how a page names a client, besides its title.
-
-    Attributes:
-        place: a host, `loopback`, or the scheme of a program's own.
-        verified: whether that place vouches for the client, and the log-in ends there.
-    """
-
-    place: str
-    verified: bool
-
-
-def shown_as(client: FrontClient, redirect_uri: str) -> Shown:
-    """Return how a page names a client for a log-in that ends at this redirect URI.
-
-    Any program of a machine can listen on its loopback address or claim a scheme there, with
-    anybody's document as its id: then nobody vouches for it.
-    """
-    place = redirect_host(redirect_uri)
-    verified = bool(client.verified_host) and place == client.verified_host
-    return Shown(place, verified and client.kind is Kind.DOCUMENT)
 
 
 class Clients:
@@ -131,7 +99,6 @@ class Clients:
         return FrontClient(
             client_id,
             Kind.CONFIGURED,
-            client_id,
             printable_title(client_id),
             "",
             tuple(client.redirect_uris),
@@ -156,31 +123,7 @@ class Clients:
                 f"this client is not known here: {words}it has to register anew (in most "
                 "programs: remove this server and add it again)"
             ) from error
-        name = dynamic_name(registered.redirect_uris)
-        return FrontClient(
-            client_id,
-            Kind.DYNAMIC,
-            name,
-            registered.title or name.removeprefix("dynamic/"),
-            "",
-            registered.redirect_uris,
-        )
-
-
-def dynamic_name(redirect_uris: Iterable[str]) -> str:
-    """Return the name of a client that registered, as the law above says."""
-    uris = tuple(redirect_uris)
-    places = {redirect_host(uri) for uri in uris}
-    schemes = sorted(redirect_host(uri) for uri in uris if is_private(uri))
-    if LOOPBACK in places:
-        place = LOOPBACK
-    elif schemes:
-        place = schemes[0]
-    elif len(places) == 1:
-        (place,) = places
-    else:
-        place = "several"
-    return f"dynamic/{place}"
+        return FrontClient(client_id, Kind.DYNAMIC, registered.title, "", registered.redirect_uris)
 
 
 def _scopes(client: Client) -> frozenset[str] | None:

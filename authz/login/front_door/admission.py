@@ -7,13 +7,14 @@ operator did not configure nobody is sent unasked.
 from typing import Final
 from urllib.parse import urlsplit
 
+from authz.login.clients.identity import identify, names_of
 from authz.login.clients.redirects import is_registered
 from authz.login.front_door.authorizing import Answer, SentBackError, state_of
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
 from authz.login.pages import problems
 from authz.login.pages.visits import NotDoneError
-from authz.login.values import FrontClient, Kind, OAuthRefused
+from authz.login.values import ClientIdentity, FrontClient, Kind, OAuthRefused
 
 _LONGEST_CLIENT_ID: Final = 2048
 _LONGEST_URI: Final = 2048
@@ -27,11 +28,11 @@ class Admission:
         """Take the parts."""
         self._means = means
 
-    async def admit(self, client_id: str, redirect_uri: str) -> FrontClient:
-        """Return a client whose log-in may end at a redirect URI, and that is not blocked.
+    async def admit(self, client_id: str, redirect_uri: str) -> tuple[FrontClient, ClientIdentity]:
+        """Return a client whose log-in may end at a redirect URI, and what it is there.
 
         Raises:
-            NotDoneError: with a page, where there is none.
+            NotDoneError: with a page, where there is none, or it is blocked.
             Unavailable: where Redis does not answer.
         """
         if not 0 < len(client_id) <= _LONGEST_CLIENT_ID:
@@ -44,12 +45,13 @@ class Admission:
         # RFC 9700, section 2.1: compared exactly, but for the port of a loopback one.
         good = 0 < len(redirect_uri) <= _LONGEST_URI
         if not good or not is_registered(redirect_uri, client.redirect_uris):
-            self._means.tell("authorize", "wrong_redirect_uri", client=client.name)
+            self._means.tell("authorize", "wrong_redirect_uri", client=client.client_id)
             raise NotDoneError(problems.WRONG_REDIRECT)
-        if await self._means.blocks.blocked(client.client_id, client.name):
-            self._means.tell("authorize", "blocked", client=client.name)
+        identity = identify(client, redirect_uri)
+        if await self._means.blocks.blocked(client.client_id, names_of(identity)):
+            self._means.tell("authorize", "blocked", client=identity.name)
             raise NotDoneError(problems.BLOCKED)
-        return client
+        return client, identity
 
     def told(
         self,

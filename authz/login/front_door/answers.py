@@ -8,7 +8,7 @@ from typing import Any
 
 from authz.core.principal import LogIn
 from authz.login.front_door.refresh_tokens import RefreshToken
-from authz.login.values import Identity
+from authz.login.values import ClientIdentity, Identity
 
 
 def token_answer(
@@ -33,14 +33,17 @@ def token_answer(
     return answer
 
 
-def log_in_of(token: RefreshToken, client_id: str, who: Identity) -> LogIn:
+def log_in_of(token: RefreshToken, client_id: str, client: ClientIdentity, who: Identity) -> LogIn:
     """Return the record behind an access token."""
     return LogIn(
-        client=token.name,
+        client=client.name,
         client_id=client_id,
         grant=token.grant,
         subject=who.subject,
         amr=who.amr,
         auth_time=who.auth_time,
         account=who.account,
+        redirect_uri=client.redirect_uri,
+        ends_at=client.ends_at,
+        document_host=client.document_host,
     )

@@ -43,17 +43,15 @@ class Blocks:
         self._command = command
         self._key = keys.page("blocks", "all")
 
-    async def blocked(self, client_id: str, name: str) -> bool:
-        """Tell whether a client is blocked.
+    async def blocked(self, client_id: str, names: frozenset[str]) -> bool:
+        """Tell whether a client is blocked, by its id or any of its names (`identity.blocked_by`).
 
         Raises:
             Unavailable: where Redis did not answer.
         """
-        return await self.blocked_digest(digest(client_id), name)
-
-    async def blocked_digest(self, client: str, name: str) -> bool:
-        """Tell it of a client that is named by the digest of its client_id."""
-        found = await self._command("HMGET", self._key, client, digest(name))
+        found = await self._command(
+            "HMGET", self._key, digest(client_id), *sorted(map(digest, names))
+        )
         return any(each is not None for each in found)
 
     async def block(self, block: Block) -> None:

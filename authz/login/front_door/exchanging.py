@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from authz.core.ledger import Unavailable
+from authz.login.clients.identity import identify, names_of
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
 from authz.login.front_door.ending import BLOCKED, LOST, REPLAYED, end
@@ -22,7 +23,7 @@ from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
 from authz.login.front_door.refresh_tokens import RefreshToken, seal_refresh, sealed_upstream
 from authz.login.front_door.store import Fresh, Used
-from authz.login.values import FrontClient, Identity, OAuthRefused, UpstreamRefused
+from authz.login.values import ClientIdentity, Identity, OAuthRefused, UpstreamRefused
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636, section 4.1
@@ -59,7 +60,7 @@ class Exchanging:
     ) -> Mapping[str, Any]:
         try:
             _check(held, client_id, parameters)
-            client = await self._client(client_id, held)
+            identity = await self._identity(client_id, held)
         except (OAuthRefused, Unavailable):
             await self._forget(held)
             raise
@@ -69,7 +70,8 @@ class Exchanging:
             upstream=held["refresh_token"] or "",
             grant=held["grant"],
             client=held["client"],
-            name=client.name,
+            name=identity.name,
+            redirect_uri=identity.redirect_uri,
             subject=held["subject"],
             server=held["server"],
             resource=held["resource"],
@@ -82,17 +84,19 @@ class Exchanging:
         refresh = seal_refresh(means.sealer, token, lifetime) if token.upstream else None
         who = Identity(held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"])
         upstream = sealed_upstream(means.sealer, token, lifetime)
-        grant = _grant(held, token, client, now, refresh=refresh or "", upstream=upstream)
+        grant = _grant(
+            held, token, client_id, identity, now, refresh=refresh or "", upstream=upstream
+        )
         try:
             begun = await means.grants.begin(
                 who.subject,
                 grant,
-                log_in_of(token, client_id, who),
+                log_in_of(token, client_id, identity, who),
                 max(int(grant.expires_at - now), 1),
                 means.codes.key(code),
             )
             # A block ends the grants that there are; this one may have begun behind its back.
-            blocked = begun and await means.blocks.blocked(client_id, client.name)
+            blocked = begun and await means.blocks.blocked(client_id, names_of(identity))
         except Unavailable:
             # It may have begun all the same, and nobody would know of it.
             with suppress(Unavailable):
@@ -101,12 +105,12 @@ class Exchanging:
             raise
         if not begun:
             await self._forget(held)
-            raise self._refused(client.name)
+            raise self._refused(identity.name)
         if blocked:
             await means.grants.end(who.subject, grant.id, BLOCKED)
             await self._forget(held)
-            raise self._blocked(client)
-        means.tell("token", "ok", client=client.name, server=grant.server, grant=grant.id)
+            raise self._blocked(identity)
+        means.tell("token", "ok", client=identity.name, server=grant.server, grant=grant.id)
         return token_answer(
             access_token=held["access_token"],
             refresh_token=refresh,
@@ -115,15 +119,16 @@ class Exchanging:
             now=now,
         )
 
-    async def _client(self, client_id: str, held: Mapping[str, Any]) -> FrontClient:
+    async def _identity(self, client_id: str, held: Mapping[str, Any]) -> ClientIdentity:
         client = await self._means.clients.find(client_id)
-        if client.name != held["name"]:
-            raise self._refused(client.name)
-        if await self._means.blocks.blocked(client_id, client.name):
-            raise self._blocked(client)
-        return client
+        identity = identify(client, held["redirect_uri"])
+        if identity.name != held["name"]:
+            raise self._refused(identity.name)
+        if await self._means.blocks.blocked(client_id, names_of(identity)):
+            raise self._blocked(identity)
+        return identity
 
-    def _blocked(self, client: FrontClient) -> OAuthRefused:
+    def _blocked(self, client: ClientIdentity) -> OAuthRefused:
         self._means.tell("token", "blocked", client=client.name)
         return OAuthRefused("unauthorized_client", "the client was blocked")
 
@@ -189,7 +194,8 @@ def check_resources(parameters: Parameters, resource: str) -> None:
 def _grant(
     held: Mapping[str, Any],
     token: RefreshToken,
-    client: FrontClient,
+    client_id: str,
+    identity: ClientIdentity,
     now: float,
     *,
     refresh: str,
@@ -198,9 +204,12 @@ def _grant(
     return Grant(
         id=token.grant,
         account=held["account"],
-        client=client.name,
-        client_id=client.client_id,
-        title=client.title,
+        client=identity.name,
+        client_id=client_id,
+        title=identity.title,
+        redirect_uri=identity.redirect_uri,
+        ends_at=identity.ends_at,
+        document_host=identity.document_host,
         server=token.server,
         resource=token.resource,
         scopes=token.scopes,

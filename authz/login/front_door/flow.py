@@ -22,7 +22,7 @@ from authz.login.front_door.parameters import Parameters, read_parameters
 from authz.login.pages import problems
 from authz.login.pages.visits import NotDoneError
 from authz.login.paths import CALLBACK
-from authz.login.values import Asked, FrontClient, LoggedIn, OAuthRefused, UpstreamRefused
+from authz.login.values import Asked, ClientIdentity, LoggedIn, OAuthRefused, UpstreamRefused
 
 # What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
 # `server_error`: the request was ours, so its faults are.
@@ -47,7 +47,7 @@ class Ended:
     """Say where the browser goes at the end, and whose end it is."""
 
     url: str
-    client: FrontClient
+    client: ClientIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class _Transaction:
     """Hold what came back: what the browser kept, and the client as it is now."""
 
     wish: Wish
-    client: FrontClient
+    client: ClientIdentity
     grant: str
     nonce: str
     verifier: str
@@ -72,7 +72,7 @@ class FrontDoor:
         self._means = means
         self._admission = Admission(means)
 
-    async def ask(self, query: str, address: str) -> tuple[Wish, FrontClient]:
+    async def ask(self, query: str, address: str) -> tuple[Wish, ClientIdentity]:
         """Return what a client asks for, to be shown to the person at an address.
 
         Raises:
@@ -90,15 +90,15 @@ class FrontDoor:
             raise NotDoneError(problems.BAD_REQUEST) from refused
         if self._means.clients.fetches(client_id or ""):
             self._means.attempts.pace(DOCUMENTS, address)
-        client = await self._admission.admit(client_id or "", redirect_uri or "")
+        client, identity = await self._admission.admit(client_id or "", redirect_uri or "")
         assert redirect_uri is not None
         try:
             wish = check(parameters, client, redirect_uri, self._means.targets)
         except OAuthRefused as refused:
-            self._means.tell("authorize", refused.error, client=client.name)
+            self._means.tell("authorize", refused.error, client=identity.name)
             raise self._admission.told(client, redirect_uri, parameters, refused) from refused
-        self._means.tell("authorize", "ok", client=client.name, server=wish.server)
-        return wish, client
+        self._means.tell("authorize", "ok", client=identity.name, server=wish.server)
+        return wish, identity
 
     async def approve(self, wish: Wish, address: str) -> Approved:
         """Begin the log-in at Authelia that a person has just consented to.
@@ -108,7 +108,7 @@ class FrontDoor:
             SentBackError: with the URL that tells the client.
             Unavailable: where Redis or Authelia do not answer.
         """
-        client = await self._admission.admit(wish.client_id, wish.redirect_uri)
+        client, identity = await self._admission.admit(wish.client_id, wish.redirect_uri)
         answer = self._answer(wish)
         try:
             wish = again(wish, client, self._means.targets)
@@ -119,13 +119,13 @@ class FrontDoor:
             raise SentBackError(answer, refused.error, refused.words) from refused
         except UpstreamRefused as refused:
             self._means.tell(
-                "consent", "server_error", client=client.name, server=wish.server,
+                "consent", "server_error", client=identity.name, server=wish.server,
                 detail=refused.error,
             )  # fmt: skip
             raise SentBackError(answer, *_SERVER_ERROR) from refused
         # 128 bits: step-ups, revocations and the list of one's log-ins go by it.
         grant = secrets.token_hex(16)
-        self._means.tell("consent", "ok", client=client.name, server=wish.server, grant=grant)
+        self._means.tell("consent", "ok", client=identity.name, server=wish.server, grant=grant)
         transaction = {
             "wish": wish.to_json(),
             "grant": grant,
@@ -142,7 +142,7 @@ class FrontDoor:
             NotDoneError: with a page, where the client is not good any more.
             Unavailable: where Redis does not answer.
         """
-        client = await self._admission.admit(wish.client_id, wish.redirect_uri)
+        _, client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         self._means.tell("consent", "access_denied", client=client.name, server=wish.server)
         url = self._answer(wish).error("access_denied", "the person did not agree")
         return Ended(url, client)
@@ -164,7 +164,7 @@ class FrontDoor:
             raise NotDoneError(problems.FOREIGN) from refused
         if not await means.states.use(parameters.needed("state")):
             raise NotDoneError(problems.USED)
-        client = await self._admission.admit(wish.client_id, wish.redirect_uri)
+        _, client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         kept = _Transaction(
             wish=wish,
             client=client,

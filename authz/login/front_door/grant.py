@@ -32,6 +32,7 @@ class Grant:
         refresh: the digest of the newest refresh token; empty where there is none.
         upstream: Authelia's newest refresh token, sealed (`untold.seal_upstream`); empty where
             there is none, and in what was written before it was kept.
+        redirect_uri, ends_at, document_host: of the log-in, as `LogIn` has them; empty likewise.
     """
 
     id: str
@@ -51,6 +52,9 @@ class Grant:
     access: str
     refresh: str
     upstream: str = field(default="", repr=False)
+    redirect_uri: str = ""
+    ends_at: str = ""
+    document_host: str = ""
 
 
 def encode(grant: Grant) -> bytes:
@@ -66,7 +70,8 @@ def decode(raw: bytes) -> Grant | None:
         return None
     if not isinstance(found, dict):
         return None
-    found.setdefault("upstream", "")
+    for name in _LATER:
+        found.setdefault(name, "")
     if found.keys() != {each.name for each in fields(Grant)}:
         return None
     for name in _LISTS:
@@ -83,11 +88,13 @@ def decode(raw: bytes) -> Grant | None:
     return Grant(**found)
 
 
+# Not in what a version before wrote.
+_LATER: Final = ("upstream", "redirect_uri", "ends_at", "document_host")
 _LISTS: Final = ("scopes", "amr")
 _MOMENTS: Final = ("created_at", "used_at", "auth_time", "expires_at")
 _TEXTS: Final = (
     "id", "account", "client", "client_id", "title", "server", "resource", "access", "refresh",
-    "upstream",
+    "upstream", "redirect_uri", "ends_at", "document_host",
 )  # fmt: skip
 
 
@@ -111,4 +118,7 @@ def renewed(
         access=access,
         refresh=refresh,
         upstream=upstream,
+        redirect_uri=log_in.redirect_uri,
+        ends_at=log_in.ends_at,
+        document_host=log_in.document_host,
     )

@@ -9,6 +9,7 @@ from authz.core.principal import Person
 from authz.login.front_door.ending import BY_PERSON, end
 from authz.login.front_door.means import Means
 from authz.login.pages.own_log_ins import OwnGrant
+from authz.login.values import ClientIdentity
 
 
 class OwnGrantsOf:
@@ -23,8 +24,13 @@ class OwnGrantsOf:
         return [
             OwnGrant(
                 grant=each.id,
-                client=each.client,
-                title=each.title,
+                client=ClientIdentity(
+                    name=each.client,
+                    title=each.title,
+                    redirect_uri=each.redirect_uri,
+                    ends_at=each.ends_at,
+                    document_host=each.document_host,
+                ),
                 server=each.server,
                 scopes=each.scopes,
                 began=each.created_at,

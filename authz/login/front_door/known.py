@@ -8,8 +8,10 @@ out yet, ends as well.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from authz.login.clients.identity import blocked_by
 from authz.login.digests import digest
 from authz.login.front_door.blocks import Block, Blocks
+from authz.login.front_door.grant import Grant
 from authz.login.front_door.grants import Grants
 
 SHORT = 12  # characters of a digest, which tell one client from another
@@ -66,25 +68,25 @@ async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ..
     Raises:
         Unavailable: where Redis does not answer.
     """
-    found: dict[str, KnownClient] = {}
+    found: dict[tuple[str, str], KnownClient] = {}
+    blocked = {block.what for block in await blocks.all()}
     async for key, grant in grants.everyone():
         if not grants.stands(grant):
             continue
+        # A client whose log-ins end in several places is one for each.
         name = digest(grant.client_id)[:SHORT]
         client = found.setdefault(
-            name,
+            (name, grant.client),
             KnownClient(
                 name, grant.client_id, grant.client, grant.title, grant.created_at, grant.used_at
             ),
         )
+        client.blocked |= not blocked.isdisjoint(_block_names(grant))
         client.people.add(grant.account or f"person {digest(key.decode('ascii', 'replace'))[:6]}")
         client.servers.add(grant.server)
         client.log_ins += 1
         client.first = min(client.first, grant.created_at)
         client.last = max(client.last, grant.used_at)
-    blocked = {block.what for block in await blocks.all()}
-    for client in found.values():
-        client.blocked = not blocked.isdisjoint({client.client_id, client.name})
     return tuple(sorted(found.values(), key=lambda client: client.last, reverse=True))
 
 
@@ -117,8 +119,13 @@ async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
     await blocks.block(one)
     ended = 0
     async for key, grant in grants.everyone():
-        if one.what in (grant.client_id, grant.client):
+        if one.what in _block_names(grant):
             stood = grants.stands(grant)
             gone = await grants.end_at(key, grant.id, f"blocked: {one.reason}")
             ended += stood and gone is not None
     return ended
+
+
+def _block_names(grant: Grant) -> frozenset[str]:
+    names = blocked_by(grant.client, grant.ends_at, grant.document_host)
+    return names | {grant.client_id}

@@ -30,6 +30,7 @@ class RefreshToken:
         scopes: what was consented to.
         two_factor: through which of our clients.
         consented_at: seconds since the epoch.
+        redirect_uri: where the log-in ended; empty in a token of before that was kept.
         address: of the person's browser at the log-in. Authelia counts failures by address, and
             the client's may be that of a company that serves thousands.
     """
@@ -46,6 +47,7 @@ class RefreshToken:
     two_factor: bool
     consented_at: int
     address: str
+    redirect_uri: str = ""
 
 
 def seal_refresh(sealer: Sealer, token: RefreshToken, lifetime: float) -> str:

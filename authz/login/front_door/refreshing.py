@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from authz.core.ledger import Unavailable
 from authz.login.attempts import REFRESHES
+from authz.login.clients.identity import identify, names_of, only_identity
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
 from authz.login.front_door.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
@@ -32,7 +33,7 @@ from authz.login.front_door.refresh_tokens import (
 )
 from authz.login.front_door.store import ANSWER_LIFETIME
 from authz.login.front_door.targets import TOLERATED, read_scopes
-from authz.login.values import LoggedIn, OAuthRefused, UpstreamRefused
+from authz.login.values import ClientIdentity, LoggedIn, OAuthRefused, UpstreamRefused
 from authz.tokens.sealing import NotSealedError
 
 # Seconds that Authelia has; less than the lock holds, so that one token is never refreshed twice.
@@ -76,7 +77,7 @@ class Refreshing:
         # says so (section 3.3).
         if not read_scopes(parameters.get("scope")) - TOLERATED <= frozenset(token.scopes):
             raise OAuthRefused("invalid_scope", "the person did not consent to these scopes")
-        await self._check_still_good(token, client_id)
+        client = await self._check_still_good(token, client_id)
         name = digest(text)
         for _ in range(self._polls):
             await self._alive(token)
@@ -86,7 +87,7 @@ class Refreshing:
             holder = secrets.token_hex(16)
             if await self._means.refreshes.lock(name, holder):
                 # Whoever hangs up must not take the answer of Authelia with him.
-                work = asyncio.create_task(self._locked(token, client_id, name, holder))
+                work = asyncio.create_task(self._locked(token, client_id, client, name, holder))
                 self._works.add(work)
                 work.add_done_callback(self._works.discard)
                 return await asyncio.shield(work)
@@ -103,21 +104,26 @@ class Refreshing:
             raise self._refused(token, "of another client")
         return token
 
-    async def _check_still_good(self, token: RefreshToken, client_id: str) -> None:
-        """Refuse what the operator does not allow any more."""
+    async def _check_still_good(self, token: RefreshToken, client_id: str) -> ClientIdentity:
+        """Return what the client is; refuse what the operator does not allow any more."""
         target = self._means.targets.named(token.server, token.resource)
         if target is None or not target.scopes.issuperset(token.scopes):
             raise self._refused(token, "the server has changed")
         # A step up in what the server asks for needs a new log-in, through the other client.
         if target.two_factor and not token.two_factor:
             raise self._refused(token, "the server wants a second factor now")
-        if await self._means.blocks.blocked_digest(token.client, token.name):
-            raise self._refused(token, "blocked")
         client = await self._means.clients.find(client_id)
-        if client.name != token.name:
+        # Of a log-in of before its end was kept, only what does not depend on that is believed.
+        identity = (
+            identify(client, token.redirect_uri) if token.redirect_uri else only_identity(client)
+        )
+        if identity is None or identity.name != token.name:
             raise self._refused(token, "the client has another name")
+        if await self._means.blocks.blocked(client_id, names_of(identity)):
+            raise self._refused(token, "blocked")
         if client.scopes is not None and not client.scopes.issuperset(token.scopes):
             raise self._refused(token, "the client may not have these scopes any more")
+        return identity
 
     async def _alive(self, token: RefreshToken) -> Held:
         held = await self._means.grants.find(token.subject, token.grant)
@@ -129,7 +135,12 @@ class Refreshing:
         return held
 
     async def _locked(
-        self, token: RefreshToken, client_id: str, name: str, holder: str
+        self,
+        token: RefreshToken,
+        client_id: str,
+        client: ClientIdentity,
+        name: str,
+        holder: str,
     ) -> Mapping[str, Any]:
         try:
             # Another one may have been done between the look and the lock.
@@ -140,17 +151,21 @@ class Refreshing:
             if held.grant.refresh != name:
                 await self._end(token, REUSED)
                 raise self._refused(token, REUSED)
-            return await self._renewed(token, client_id, name, held)
+            return await self._renewed(token, client_id, client, name, held)
         finally:
             with suppress(Unavailable):
                 await self._means.refreshes.unlock(name, holder)
 
     async def _renewed(
-        self, token: RefreshToken, client_id: str, name: str, held: Held
+        self, token: RefreshToken, client_id: str, client: ClientIdentity, name: str, held: Held
     ) -> Mapping[str, Any]:
         found = await self._upstream(token)
         means, now, tokens = self._means, self._means.clock(), found.tokens
-        next_token = replace(token, upstream=tokens.refresh_token or token.upstream)
+        next_token = replace(
+            token,
+            upstream=tokens.refresh_token or token.upstream,
+            redirect_uri=client.redirect_uri,
+        )
         if fault := audience_fault(tokens.audience, token.resource):
             # The old token is spent, so the grant is of no use any more.
             await means.faults.keep(fault)
@@ -158,7 +173,7 @@ class Refreshing:
             raise self._refused(token, fault, WORDS)
         lifetime = token.consented_at + means.grant_max_age - now
         sealed = seal_refresh(means.sealer, next_token, lifetime)
-        log_in = log_in_of(token, client_id, found.identity)
+        log_in = log_in_of(token, client_id, client, found.identity)
         answer = {
             "access_token": tokens.access_token,
             "refresh_token": sealed,

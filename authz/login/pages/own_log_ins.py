@@ -15,7 +15,8 @@ from starlette.routing import Route
 from authz.core.ledger import Unavailable
 from authz.core.principal import Person
 from authz.login.pages.browser import NotThisBrowserError, read_form
-from authz.login.pages.rendering import redirect, shown
+from authz.login.pages.clients import describe_client, shown
+from authz.login.pages.rendering import redirect
 from authz.login.pages.step_up import moment
 from authz.login.pages.visits import (
     AWAY,
@@ -28,6 +29,7 @@ from authz.login.pages.visits import (
     depart,
     forget,
 )
+from authz.login.values import ClientIdentity
 
 PATH: Final = "/authz/log-ins"
 
@@ -44,8 +46,7 @@ class OwnGrant:
 
     Attributes:
         grant: its id.
-        client: the client's name, as rules count it.
-        title: what the client calls itself; never believed.
+        client: what the client was at the consent.
         server: the server's name.
         scopes: what was consented to.
         began: when, seconds since the epoch.
@@ -53,8 +54,7 @@ class OwnGrant:
     """
 
     grant: str
-    client: str
-    title: str
+    client: ClientIdentity
     server: str
     scopes: tuple[str, ...]
     began: int
@@ -168,6 +168,7 @@ class _OwnLogIns:
         token, _ = self.parts.browser.form_token(request, _END, about)
         return {
             "grant": grant,
+            "who": describe_client(grant.client),
             "began": moment(grant.began),
             "ends": moment(grant.ends),
             "form_token": token,

@@ -7,7 +7,6 @@ page can be framed, cached or made to load anything; a form leads nowhere but wh
 import base64
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from authz.login.clients.redirects import LOOPBACK, redirect_host
-from authz.login.values import FrontClient, Kind
+from authz.login.pages.clients import (
+    consent_advice,
+    describe_client,
+    describe_place,
+    shown,
+    shown_host,
+)
+from authz.login.values import ClientIdentity
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _STYLE: Final = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
 
-_LONGEST: Final = 100  # characters of a foreign text on a page
-_MARKS: Final = 2  # on one letter
-_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,252})\Z")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,62}\Z")
 _URL: Final = re.compile(r"[!-~]{1,8192}\Z")  # printable ASCII: fit for a header
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
@@ -61,51 +63,20 @@ _SCOPES: Final = {
     "groups": "the groups that you are in",
 }
 
-_SET_UP: Final = "Whoever runs this gateway has set it up."
-_NOBODY: Final = "Nobody vouches for this application; it may call itself whatever it likes."
-_KNOW_IT: Final = (
-    "Go on only if you know that name and have just begun to connect the application yourself."
-)
-_WHICH: Final = (
-    "It cannot be checked which program this is. Go on only if you have just begun to connect one "
-    "yourself, on this computer."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Describe who asks, as far as that can be known.
-
-    Attributes:
-        heading: what to call it in a sentence.
-        trust: `verified`, `known` (configured here) or `unverified`.
-        badge: the same in a word or two.
-        facts: what is known of it, a sentence each.
-        claim: what it calls itself; empty where it says nothing.
-    """
-
-    heading: str
-    trust: str
-    badge: str
-    facts: tuple[str, ...]
-    claim: str
-
 
 @dataclass(frozen=True, slots=True)
 class Consent:
     """Say what a person is asked to agree to.
 
     Attributes:
-        client: who asks.
-        redirect_uri: where the log-in ends: one of the client's.
+        client: who asks, and where the log-in ends.
         server: the server's name.
         resource: its URL.
         scopes: what is asked for.
         two_factor: whether Authelia will ask for a second factor.
     """
 
-    client: FrontClient
-    redirect_uri: str
+    client: ClientIdentity
     server: str
     resource: str
     scopes: Sequence[str]
@@ -127,7 +98,6 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters["shown"] = shown
-        self._environment.filters["called"] = called
         self._environment.globals.update(
             style=_STYLE,
             gateway=self._gateway,
@@ -146,13 +116,14 @@ class Pages:
             "consent.html",
             {
                 "consent": consent,
-                "asker": asker(consent.client, consent.redirect_uri),
-                "ends_at": place(consent.redirect_uri),
+                "who": describe_client(consent.client),
+                "advice": consent_advice(consent.client),
+                "ends_at": describe_place(consent.client.ends_at),
                 "scopes": [(scope, _SCOPES.get(scope, "")) for scope in consent.scopes],
                 "form_token": form_token,
             },
             set_cookie=set_cookie,
-            form_to=(self._issuer, consent.redirect_uri),
+            form_to=(self._issuer, consent.client.redirect_uri),
             alone=False,
         )
 
@@ -248,89 +219,6 @@ def request_id(request: Request) -> str:
     return found if _REQUEST_ID.match(found) else ""
 
 
-def shown(text: str) -> str:
-    """Return a foreign text as a page may show it: one line, no text that turns or hides others.
-
-    Control and format characters go (the bidi overrides of Unicode TR36 are such), and so do
-    private and unassigned ones; marks are kept to two at a time; blanks are one space.
-    """
-    visible = (" " if each.isspace() else each for each in text if _is_shown(each))
-    kept: list[str] = []
-    marks = 0
-    # Counted last: between two marks of one letter there may have been what is gone now.
-    for character in " ".join("".join(visible).split()):
-        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
-        if marks <= _MARKS:
-            kept.append(character)
-    line = "".join(kept)
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-
-
-def _is_shown(character: str) -> bool:
-    return character.isspace() or unicodedata.category(character)[0] not in "CZ"
-
-
-def asker(client: FrontClient, redirect_uri: str) -> Asker:
-    """Return what can be said of a client whose log-in ends at a redirect URI.
-
-    Where it ends on this computer nothing vouches for it: any program can listen there, whatever
-    document or registration it shows (RFC 8252, section 8.6).
-    """
-    url = urlsplit(redirect_uri)
-    host = _host(url.hostname)
-    if url.scheme != "https" or redirect_host(redirect_uri) == LOOPBACK:
-        return _program(client, redirect_uri)
-    if client.verified_host:
-        verified = _host(client.verified_host)
-        words = f"{verified} vouches for this application."
-        return Asker(verified, "verified", "Verified", (words,), client.title)
-    if client.kind is Kind.CONFIGURED:
-        return Asker(client.name, "known", "Set up here", (_SET_UP,), client.title)
-    facts = (_NOBODY, f"What you allow goes to {host}. {_KNOW_IT}")
-    heading = f"an unverified application at {host}"
-    return Asker(heading, "unverified", "Unverified", facts, client.title)
-
-
-def called(name: str) -> str:
-    """Return what to call a client whose name is all that is known (`FrontClient.name`)."""
-    kind, slash, rest = name.partition("/")
-    if kind == "https:":
-        return _host(rest.lstrip("/"))
-    if kind != "dynamic" or not slash:
-        return shown(name)
-    if rest == "loopback":
-        return "an unverified program on a computer of yours"
-    return f"an unverified application at {_host(rest)}"
-
-
-def place(redirect_uri: str) -> str:
-    """Return where a log-in ends, in words."""
-    url = urlsplit(redirect_uri)
-    if redirect_host(redirect_uri) == LOOPBACK:
-        return "a program on this computer"
-    if url.scheme == "https":
-        return _host(url.hostname)
-    return f"the program on this computer that opens {shown(url.scheme)}: links"
-
-
-def _program(client: FrontClient, redirect_uri: str) -> Asker:
-    facts = [_WHICH]
-    if client.verified_host:
-        facts.append(f"It says that it is the application of {_host(client.verified_host)}.")
-    elif client.kind is Kind.CONFIGURED:
-        facts.append(f"It says that it is “{shown(client.name)}”, which is set up here.")
-    heading = "an unverified program on this computer"
-    if redirect_host(redirect_uri) != LOOPBACK:
-        facts.insert(0, f"What you allow goes to {place(redirect_uri)}.")
-    return Asker(heading, "unverified", "Unverified", tuple(facts), client.title)
-
-
-def _host(host: str | None) -> str:
-    """Return a host as it may be shown: ASCII as in DNS, so that look-alikes stand out (xn--)."""
-    host = (host or "").lower()
-    return host if _HOST.match(host) else "an address that cannot be shown"
-
-
 def _policy(form_to: Sequence[str] | None) -> str:
     # Chrome holds a form's whole redirect chain to form-action: Authelia, and, where nobody has
     # to log in, our callback and the client's redirect URI too.
@@ -350,7 +238,7 @@ def _source(url: str) -> str:
         return ""
     if scheme not in {"http", "https"} or ":" in (parts.hostname or ""):
         return f"{scheme}:"  # CSP has no words for `[::1]`
-    host = _host(parts.hostname)
+    host = shown_host(parts.hostname)
     if " " in host:
         return ""
     return f"{scheme}://{host}" + (f":{parts.port}" if parts.port else "")

@@ -33,7 +33,8 @@ from authz.core.second_factor import (
 )
 from authz.core.step_up import StepUpTicket
 from authz.login.pages.browser import NotThisBrowserError, read_form
-from authz.login.pages.rendering import redirect, shown
+from authz.login.pages.clients import ClientDescription, describe_client, shown
+from authz.login.pages.rendering import redirect
 from authz.login.pages.visits import (
     AWAY,
     NOT_THIS_BROWSER,
@@ -47,7 +48,7 @@ from authz.login.pages.visits import (
     forget,
     problem_route,
 )
-from authz.login.values import Identity
+from authz.login.values import ClientIdentity, Identity
 from authz.tokens.sealing import NotSealedError, Sealer
 from authz.tokens.tickets import open_ticket, ticket_of, ticket_value
 
@@ -143,6 +144,7 @@ class _StepUp:
         back = f"{self.parts.origin}{PATH}?{urlencode({'ticket': text})}"
         content = {
             "ticket": ticket,
+            "who": describe_ticket(ticket),
             "at": moment(ticket.at),
             "totp": Method.OTP in ticket.need.method,
             "age": words(ticket.need.max_login_age),
@@ -202,6 +204,7 @@ class _StepUp:
         token, cookie = self.parts.browser.form_token(request, _END, about)
         content = {
             "ticket": ticket,
+            "who": describe_ticket(ticket),
             "account": kept["account"],
             "totp": Method.OTP in Method(kept["method"]),
             "auth_time": moment(kept["auth_time"]),
@@ -278,6 +281,19 @@ def routes(parts: Parts, sealer: Sealer, records: StepUps) -> list[Route]:
         Route(f"{PATH}/end", step_up.end, methods=["POST"]),
         problem_route(parts),
     ]
+
+
+def describe_ticket(ticket: StepUpTicket) -> ClientDescription:
+    """Return what the consent said of the client, but for what it calls itself."""
+    return describe_client(
+        ClientIdentity(
+            name=ticket.client,
+            title="",
+            redirect_uri="",
+            ends_at=ticket.ends_at,
+            document_host=ticket.document_host,
+        )
+    )
 
 
 def lacks(ticket: StepUpTicket, identity: Identity, now: float) -> Problem | None:

@@ -1,0 +1,189 @@
+"""A client is what its log-in really was: through the whole front door, and in its record."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from authz.core.principal import LogIn
+from authz.ledger.keys import Keys as Names
+from authz.ledger.log_ins import LogIns
+from authz.login.clients.fetching import Fetched
+from authz.login.front_door.blocks import Block
+from authz.login.front_door.known import block, known_clients
+from tests.login.front import LOOPBACK, NOTES, Client, Stage
+
+Play = Callable[..., Any]
+EVIL = "https://evil.example/cb"
+HOST = "client.example.test"
+DOCUMENT = f"https://{HOST}/client.json"
+FOREIGN = "https://redirect.example/cb"
+OWN = f"https://{HOST}/cb"
+
+
+def publish(found: Stage, *redirect_uris: str, **said: Any) -> list[str]:
+    """Let documents say this; return the URLs that are fetched."""
+    fetched: list[str] = []
+
+    async def fetch(url: str, host: str) -> Fetched:
+        fetched.append(url)
+        body = {"client_id": url, "redirect_uris": list(redirect_uris), **said}
+        return Fetched(json.dumps(body).encode(), 600)
+
+    found.built._documents._fetch = fetch
+    return fetched
+
+
+async def record(found: Stage, token: str) -> LogIn:
+    log_in = await LogIns(found.ledger.command, Names(found.deployment)).of(token)
+    assert log_in is not None
+    return log_in
+
+
+async def block_in(found: Stage, what: str) -> int:
+    means = found.built.means
+    return await block(means.grants, means.blocks, Block(what, 1, "root", "test"))
+
+
+async def come(found: Stage, redirect_uri: str, *others: str) -> Client:
+    """A client that registers several redirect URIs, and uses one."""
+    client = Client(found, redirect_uri=redirect_uri, resource=NOTES)
+    await client.register(redirect_uris=[redirect_uri, *others])
+    return client
+
+
+@pytest.mark.parametrize(
+    ("uri", "others", "name", "ends_at"),
+    [
+        (LOOPBACK, (EVIL,), "dynamic/loopback", "loopback"),
+        (EVIL, (LOOPBACK, FOREIGN), "dynamic/evil.example", "evil.example"),
+        (FOREIGN, (EVIL, LOOPBACK), "dynamic/redirect.example", "redirect.example"),
+    ],
+)
+def test_the_record_says_where_the_log_in_ended(
+    play: Play, uri: str, others: tuple[str, ...], name: str, ends_at: str
+) -> None:
+    """Whatever else was registered; and a refresh keeps it."""
+
+    async def scene(found: Stage) -> None:
+        client = await come(found, uri, *others)
+        tokens = await client.tokens()
+        again = (await client.refresh(tokens["refresh_token"])).json()
+        for each in (tokens, again):
+            log_in = await record(found, each["access_token"])
+            assert (log_in.client, log_in.redirect_uri) == (name, uri)
+            assert (log_in.ends_at, log_in.document_host) == (ends_at, "")
+
+    play(scene)
+
+
+@pytest.mark.attack("blocked-comes-back")
+@pytest.mark.parametrize(
+    ("blocked", "others", "document"),
+    [
+        ("dynamic/evil.example", (FOREIGN,), False),
+        ("dynamic/evil.example", (LOOPBACK,), False),
+        ("dynamic/evil.example", (LOOPBACK, FOREIGN), False),
+        ("https://evil.example", (LOOPBACK,), False),
+        ("dynamic/evil.example", (LOOPBACK,), True),
+        ("https://evil.example", (), True),
+        (f"https://{HOST}", (), True),
+        (f"dynamic/{HOST}", (LOOPBACK,), True),
+    ],
+)
+def test_who_is_blocked_does_not_come_back_by_another_list(
+    play: Play, blocked: str, others: tuple[str, ...], document: bool
+) -> None:
+    """Neither by more redirect URIs, nor by a document, its own or another host's."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, EVIL, *others)
+        if document:
+            client = Client(found, client_id=DOCUMENT, redirect_uri=EVIL, resource=NOTES)
+        else:
+            client = await come(found, EVIL, *others)
+        tokens = await client.tokens()
+        assert (await client.authorize()).status_code == 200
+        assert await block_in(found, blocked) == 1
+        answer = await client.authorize()
+        assert answer.status_code == 403
+        assert "was blocked" in answer.text
+        assert (await client.refresh(tokens["refresh_token"])).status_code == 400
+
+    play(scene)
+
+
+@pytest.mark.attack("blocked-comes-back")
+def test_a_block_between_click_and_code_counts_for_where_it_ends(play: Play) -> None:
+    """The code of a log-in that ends at a blocked host is worth nothing."""
+
+    async def scene(found: Stage) -> None:
+        client = await come(found, EVIL, LOOPBACK)
+        back = await client.log_in()
+        await block_in(found, "dynamic/evil.example")
+        answer = await client.exchange(back["code"])
+        assert answer.json()["error"] == "unauthorized_client"
+        assert found.keys("log-in") == found.keys("grants") == []
+
+    play(scene)
+
+
+def test_a_block_of_one_place_leaves_the_others_alone(play: Play) -> None:
+    """One registration, two log-ins: each is a client of its own, also in the list."""
+
+    async def scene(found: Stage) -> None:
+        evil = await come(found, EVIL, LOOPBACK)
+        await evil.tokens()
+        here = Client(found, client_id=evil.client_id, resource=NOTES)
+        tokens = await here.tokens()
+        means = found.built.means
+        assert await block_in(found, "dynamic/evil.example") == 1
+        (left,) = await known_clients(means.grants, means.blocks)
+        assert (left.name, left.blocked) == ("dynamic/loopback", False)
+        assert (await here.refresh(tokens["refresh_token"])).status_code == 200
+
+    play(scene)
+
+
+DOCUMENTED: Mapping[str, tuple[str, str]] = {
+    OWN: (f"https://{HOST}", "Verified"),
+    FOREIGN: ("dynamic/redirect.example", "Unverified"),
+    LOOPBACK: ("dynamic/loopback", "Unverified"),
+}
+
+
+@pytest.mark.attack("document-foreign-redirect")
+@pytest.mark.parametrize("uri", DOCUMENTED)
+def test_a_document_vouches_for_log_ins_that_end_at_its_origin(play: Play, uri: str) -> None:
+    """Elsewhere it is admitted as unverified: on the page, in the name, in the record."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, *DOCUMENTED, client_name="Claude")
+        client = Client(found, client_id=DOCUMENT, redirect_uri=uri, resource=NOTES)
+        name, badge = DOCUMENTED[uri]
+        page = (await client.authorize()).text
+        assert f'<p class="badge">{badge}</p>' in page
+        assert (f"It says that it is the application of {HOST}." in page) == (uri != OWN)
+        log_in = await record(found, (await client.tokens())["access_token"])
+        assert (log_in.client, log_in.redirect_uri) == (name, uri)
+        assert log_in.document_host == HOST
+
+    play(scene)
+
+
+@pytest.mark.attack("document-foreign-redirect")
+def test_a_refresh_token_of_one_end_is_not_made_one_of_another(play: Play) -> None:
+    """The document drops nothing and adds its own origin: the log-in stays the one that it was."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, LOOPBACK)
+        client = Client(found, client_id=DOCUMENT, redirect_uri=LOOPBACK, resource=NOTES)
+        tokens = await client.tokens()
+        found.built._documents._known.clear()
+        publish(found, OWN)
+        again = (await client.refresh(tokens["refresh_token"])).json()
+        log_in = await record(found, again["access_token"])
+        assert (log_in.client, log_in.ends_at) == ("dynamic/loopback", "loopback")
+
+    play(scene)
