@@ -215,6 +215,15 @@ class Gateway(Section):
         "documents.",
         "100/second",
     )
+    address_bodies: Annotated[Rate, scalars.RATE] = field(
+        "How many requests with a body of 10,000 bytes or more, or of unknown length, one address "
+        "may begin. They wait in Envoy's memory until they have arrived, so that an address holds "
+        "at most this number and `request_timeout` times this rate of `max_body` each.",
+        "240/minute",
+    )
+    request_timeout: Annotated[float, duration("1s", "5m", "15s")] = field(
+        "How long a request may take to arrive whole; answers may take longer.", "15s"
+    )
 
 
 class Redis(Section):

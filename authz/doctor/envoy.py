@@ -24,6 +24,8 @@ PART: Final = "envoy"
 _PATIENCE: Final = 5.0
 _LARGEST: Final = 64 << 20
 _FILTER: Final = "envoy.filters.http.ext_authz"
+# Routes that lead nowhere: of requests without a token (authz/envoy/render/routes.py).
+_TOKENLESS: Final = "no-token:"
 _RENDER: Final = "authz envoy-config authz.yaml -o …, and restart Envoy with it"
 # What no rendered configuration ever has, also where there is none to compare with.
 _NEVER: Final[Mapping[tuple[str, ...], str]] = {
@@ -189,7 +191,8 @@ def _filters(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
 def _routes(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
     for name, check in asked.routes.items():
         body = check.get("with_request_body") or {}
-        if check.get("disable_request_body_buffering") or body.get("allow_partial_message"):
+        unread = check.get("disable_request_body_buffering") and not name.startswith(_TOKENLESS)
+        if unread or body.get("allow_partial_message"):
             words = f"the route {quoted(name)} shows authz no whole bodies"
             yield problem(PART, "no_bodies", words, _RENDER)
     if expected is None:

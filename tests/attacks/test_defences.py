@@ -204,6 +204,26 @@ OTHERS = (
         "http_filters", "        replace_refused(),\n", "",
         ("tests/envoy/live/test_responses_live.py",),
     ),
+    Defence(
+        "Nobody waits for a stranger's body", "authz/envoy/render/routes.py", "gateway_host",
+        "                tokenless_route(site, server, path),\n", "",
+        ("tests/envoy/live/test_strangers_live.py",),
+    ),
+    Defence(
+        "An address begins few large bodies", "authz/envoy/render/filters.py", "_per_address",
+        "RateLimit(actions=[_ADDRESS, RateLimitAction(header_value_match=_LARGE_BODY)]),", "",
+        ("tests/envoy/live/test_strangers_live.py",),
+    ),
+    Defence(
+        "Only a POST has a body", "authz/envoy/render/routes.py", "gateway_host",
+        "                bodiless_route(site, server, path),\n", "",
+        ("tests/envoy/live/test_strangers_live.py",),
+    ),
+    Defence(
+        "The pages are asked once a body is whole", "authz/envoy/render/pages.py", "_route",
+        "            BUFFER: Any.pack(buffered(_LONGEST_BODY)),\n", "",
+        ("tests/envoy/live/test_pages_live.py",),
+    ),
 )  # fmt: skip
 
 _DOOR = ("tests/core/test_front_door.py", "tests/tokens/test_front_door.py")

@@ -197,16 +197,37 @@ def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> Non
 def test_a_route_to_a_server_is_exact_and_names_it(text: str) -> None:
     """Its path with and without a last slash, compared as a whole, for every method."""
     found = settings(text)
-    mcp = [r for r in routes(render(found, Topology())["envoy.yaml"]) if "mcp:" in r["name"]]
+    every = routes(render(found, Topology())["envoy.yaml"])
 
     for name in found.config.servers:
-        own = [route for route in mcp if route["name"] == f"mcp:{name}"]
+        own = [route for route in every if route["name"] == f"mcp:{name}"]
         assert [route["match"] for route in own] == [{"path": f"/{name}"}, {"path": f"/{name}/"}]
         for route in own:
-            settings_ = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]
-            check = settings_["check_settings"]
-            assert check == {"context_extensions": {"server": name}}
-    assert len(mcp) == 2 * len(found.config.servers)
+            assert checked(route) == {"context_extensions": {"server": name}}
+    assert len([r for r in every if "cluster" in r.get("route", {})]) == 4 * len(
+        found.config.servers
+    )
+
+
+def checked(route: dict[str, Any]) -> Any:
+    return route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["check_settings"]
+
+
+def test_before_the_route_to_a_server_are_those_that_wait_for_no_body() -> None:
+    """Without a token nobody's body is read, and nothing is reached; a GET has none."""
+    every = routes(render(settings(SMALLEST), Topology())["envoy.yaml"])
+    own = [r for r in every if r["match"].get("path") == "/files" and "page" not in r["name"]]
+    names = [route["name"] for route in own]
+
+    assert names == ["no-token:files", "mcp:files:bodiless", "mcp:files"]
+    assert checked(own[0])["disable_request_body_buffering"] is True
+    assert "cluster" not in own[0]["route"]
+    for route in own[1:]:
+        assert "disable_request_body_buffering" not in checked(route)
+    buffers = [r["typed_per_filter_config"].get("envoy.filters.http.buffer") for r in own]
+    assert [each is not None and each["buffer"] for each in buffers] == [
+        False, {"max_request_bytes": 1}, False,
+    ]  # fmt: skip
 
 
 def test_streams_end_by_their_maximum_and_by_nothing_else() -> None:
@@ -232,7 +253,7 @@ def test_what_one_client_can_use_is_bounded() -> None:
 
     assert manager["http2_protocol_options"]["max_concurrent_streams"] == 7
     assert manager["request_headers_timeout"] == "10s"
-    assert manager["request_timeout"] == "30s"
+    assert manager["request_timeout"] == "15s"
     connections = monitors["envoy.resource_monitors.global_downstream_max_connections"]
     assert connections["max_active_downstream_connections"] == "77"
     assert monitors["envoy.resource_monitors.fixed_heap"]["max_heap_size_bytes"] == str(1 << 30)

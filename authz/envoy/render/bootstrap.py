@@ -46,6 +46,9 @@ _CERTIFICATE_HEADER: Final = """\
 Where Envoy finds its certificate (SDS from a file), by `authz envoy-config`. Envoy reads the
 certificate and the key again when a file in their folder is renamed into place."""
 _OWNER_ONLY: Final = 0o600
+# Streams of HTTP/2 that hold 64 KiB or more (2^16) are told apart: under pressure the largest of
+# them are reset first.
+_TRACKED: Final = 16
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _CONNECTIONS: Final = "envoy.resource_monitors.global_downstream_max_connections"
 
@@ -93,7 +96,7 @@ def _overload(site: Site, where: Topology) -> OverloadManager:
     }
     return OverloadManager(
         refresh_interval=duration(0.25),
-        buffer_factory_config=BufferFactoryConfig(minimum_account_to_track_power_of_two=20),
+        buffer_factory_config=BufferFactoryConfig(minimum_account_to_track_power_of_two=_TRACKED),
         resource_monitors=[
             ResourceMonitor(name=name, typed_config=Any.pack(config))
             for name, config in monitors.items()

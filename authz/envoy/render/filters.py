@@ -22,14 +22,17 @@ from envoy_data_plane.envoy.config.core.v3 import (
 )
 from envoy_data_plane.envoy.config.route.v3 import (
     FilterConfig,
+    HeaderMatcher,
     RateLimit,
     RateLimitAction,
+    RateLimitActionHeaderValueMatch,
     RateLimitActionMaskedRemoteAddress,
 )
 from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
     LocalRateLimitDescriptor,
     RateLimitDescriptorEntry,
 )
+from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer, BufferPerRoute
 from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors, CorsPolicy
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
     BufferSettings,
@@ -45,7 +48,7 @@ from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
 from envoy_data_plane.envoy.extensions.filters.http.local_ratelimit.v3 import LocalRateLimit
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
 from envoy_data_plane.envoy.type.v3 import (
     FractionalPercent,
     HttpStatus,
@@ -58,10 +61,11 @@ from authz.config.scalars import Rate
 from authz.envoy.render.clusters import AUTHZ
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, exactly, overwrite
 from authz.envoy.render.response_headers import FROM_SERVER, replace_refused
-from authz.envoy.render.site import Authority, Site
+from authz.envoy.render.site import Authority, Limits, Site
 
 CORS: Final = "envoy.filters.http.cors"
 HEADER_MUTATION: Final = "envoy.filters.http.header_mutation"
+BUFFER: Final = "envoy.filters.http.buffer"
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 LOCAL_RATE_LIMIT: Final = "envoy.filters.http.local_ratelimit"
 
@@ -120,12 +124,13 @@ def http_filters(site: Site) -> list[HttpFilter]:
     """Return the filters in their order.
 
     CORS stands before the rate limit, so that a browser can read a 429; a preflight that it
-    answers costs authz nothing.
+    answers costs authz nothing. The buffer filter acts only on routes that switch it on.
     """
     return [
         _filter(HEADER_MUTATION, _strip()),
         _filter(CORS, Cors()),
-        _filter(LOCAL_RATE_LIMIT, _per_address(site.limits.address_rate)),
+        _filter(LOCAL_RATE_LIMIT, _per_address(site.limits)),
+        HttpFilter(name=BUFFER, typed_config=Any.pack(Buffer(max_request_bytes=1)), disabled=True),
         ext_authz(site),
         replace_refused(),
         _filter("envoy.filters.http.router", Router()),
@@ -172,9 +177,30 @@ def check(server: str) -> ExtAuthzPerRoute:
     return ExtAuthzPerRoute(check_settings=CheckSettings(context_extensions={"server": server}))
 
 
+def check_unread(server: str) -> ExtAuthzPerRoute:
+    """Return the settings of a route whose requests have no token, and whose bodies are not read.
+
+    A stranger's body is not waited for: authz refuses such a request by its head alone.
+    """
+    return ExtAuthzPerRoute(
+        check_settings=CheckSettings(
+            context_extensions={"server": server}, disable_request_body_buffering=True
+        )
+    )
+
+
 def unchecked() -> ExtAuthzPerRoute:
     """Return the settings of a route that is open to everybody."""
     return ExtAuthzPerRoute(disabled=True)
+
+
+def buffered(longest: int) -> BufferPerRoute:
+    """Return the settings of a route whose requests go on once their bodies are whole.
+
+    Args:
+        longest: the length of the longest body; a longer one is answered with 413.
+    """
+    return BufferPerRoute(buffer=Buffer(max_request_bytes=longest))
 
 
 def unlimited() -> FilterConfig:
@@ -224,30 +250,66 @@ def _strip() -> HeaderMutation:
     )
 
 
-def _per_address(rate: Rate) -> LocalRateLimit:
-    """Return one token bucket per client address, in Envoy itself.
+def _per_address(limits: Limits) -> LocalRateLimit:
+    """Return token buckets per client address, in Envoy itself.
+
+    One counts requests, the other those with a large body. ext_authz keeps a body in memory until
+    all of it has arrived, whoever sends it, and Envoy's memory accounting does not see those of
+    HTTP/1.1 (envoyproxy/envoy#29581). A body arrives within `request_timeout` or is dropped, so a
+    bound on how many begin is a bound on how many are held.
 
     The bucket without descriptors must exist and is never taken from: every request has an
     address, and always_consume_default_token_bucket is off.
     """
-    masked = RateLimitActionMaskedRemoteAddress(v4_prefix_mask_len=32, v6_prefix_mask_len=64)
-    per_address = LocalRateLimitDescriptor(
-        entries=[RateLimitDescriptorEntry(key="masked_remote_address")],
-        token_bucket=_bucket(rate),
-    )
+    slowest = max(rate.window / rate.quota for rate in (limits.address_rate, limits.address_bodies))
     return LocalRateLimit(
         stat_prefix="per_address",
         filter_enabled=ALWAYS,
         filter_enforced=ALWAYS,
-        token_bucket=_bucket(rate),
+        token_bucket=_bucket(limits.address_rate),
         always_consume_default_token_bucket=False,
-        rate_limits=[RateLimit(actions=[RateLimitAction(masked_remote_address=masked)])],
-        descriptors=[per_address],
-        max_dynamic_descriptors=_ADDRESSES,
-        response_headers_to_add=[
-            overwrite("retry-after", str(math.ceil(rate.window / rate.quota)))
+        rate_limits=[
+            RateLimit(actions=[_ADDRESS]),
+            RateLimit(actions=[_ADDRESS, RateLimitAction(header_value_match=_LARGE_BODY)]),
         ],
+        descriptors=[
+            LocalRateLimitDescriptor(
+                entries=[_BY_ADDRESS], token_bucket=_bucket(limits.address_rate)
+            ),
+            LocalRateLimitDescriptor(
+                entries=[
+                    _BY_ADDRESS,
+                    RateLimitDescriptorEntry(key="header_match", value="large"),
+                ],
+                token_bucket=_bucket(limits.address_bodies),
+            ),
+        ],
+        max_dynamic_descriptors=_ADDRESSES,
+        response_headers_to_add=[overwrite("retry-after", str(math.ceil(slowest)))],
     )
+
+
+_ADDRESS: Final = RateLimitAction(
+    masked_remote_address=RateLimitActionMaskedRemoteAddress(
+        v4_prefix_mask_len=32, v6_prefix_mask_len=64
+    )
+)
+_BY_ADDRESS: Final = RateLimitDescriptorEntry(key="masked_remote_address")
+_SMALL: Final = StringMatcher(safe_regex=RegexMatcher(regex="[0-9]{1,4}"))
+# A POST that does not say that its body is small. Other methods have none (render/routes.py).
+_LARGE_BODY: Final = RateLimitActionHeaderValueMatch(
+    descriptor_value="large",
+    expect_match=True,
+    headers=[
+        HeaderMatcher(name=":method", string_match=exactly("POST")),
+        HeaderMatcher(
+            name="content-length",
+            string_match=_SMALL,
+            invert_match=True,
+            treat_missing_header_as_empty=True,
+        ),
+    ],
+)
 
 
 def refill(rate: Rate) -> tuple[int, float]:

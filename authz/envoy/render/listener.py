@@ -57,7 +57,6 @@ _HEADERS_KIB: Final = 32
 _HEADERS: Final = 100
 _IDLE_CONNECTION: Final = 300
 _WAIT_FOR_HEADERS: Final = 10
-_WAIT_FOR_REQUEST: Final = 30
 _WAIT_FOR_HANDSHAKE: Final = 10
 _VERSIONS: Final = {
     "1.2": TlsParametersTlsProtocol.TLSv1_2,
@@ -146,7 +145,7 @@ def _manager(
         # How much, for how long. stream_idle_timeout is off on MCP routes.
         max_request_headers_kb=_HEADERS_KIB,
         request_headers_timeout=duration(_WAIT_FOR_HEADERS),
-        request_timeout=duration(_WAIT_FOR_REQUEST),
+        request_timeout=duration(site.limits.request_timeout),
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=duration(_IDLE_CONNECTION),
             max_headers_count=_HEADERS,

@@ -10,7 +10,7 @@ from envoy_data_plane.envoy.config.route.v3 import Route, RouteAction, RouteMatc
 from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy.render.clusters import PAGES
-from authz.envoy.render.filters import CLIENT_ADDRESS, EXT_AUTHZ, unchecked
+from authz.envoy.render.filters import BUFFER, CLIENT_ADDRESS, EXT_AUTHZ, buffered, unchecked
 from authz.envoy.render.pieces import duration, forwarded
 from authz.envoy.render.site import Authority, Pages
 
@@ -20,6 +20,9 @@ PROGRAMS: Final = ("/token", "/revoke", REGISTER)
 AUTHORIZE: Final = "/authorize"
 PEOPLE: Final = "/authz/"
 _TIMEOUT: Final = 60
+# What the pages take (authz/login/requests.py). Envoy waits for it, so that a body which comes
+# slowly takes none of the pages' places.
+_LONGEST_BODY: Final = 64 * 1024
 
 
 def pages_routes(pages: Pages, authority: Authority) -> list[Route]:
@@ -45,5 +48,8 @@ def _route(name: str, match: RouteMatch, authority: Authority) -> Route:
         route=RouteAction(cluster=PAGES, timeout=duration(_TIMEOUT)),
         request_headers_to_add=forwarded(authority),
         request_headers_to_remove=["authorization", CLIENT_ADDRESS],
-        typed_per_filter_config={EXT_AUTHZ: Any.pack(unchecked())},
+        typed_per_filter_config={
+            EXT_AUTHZ: Any.pack(unchecked()),
+            BUFFER: Any.pack(buffered(_LONGEST_BODY)),
+        },
     )

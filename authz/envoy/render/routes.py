@@ -9,33 +9,42 @@ import re
 from typing import Final
 
 from envoy_data_plane.envoy.config.route.v3 import (
+    HeaderMatcher,
     RedirectAction,
     RedirectActionRedirectResponseCode,
     Route,
     RouteAction,
+    RouteActionClusterNotFoundResponseCode,
     RouteActionMaxStreamDuration,
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    RegexMatchAndSubstitute,
+    RegexMatcher,
+    StringMatcher,
+)
 from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy.render.clusters import ISSUER, cluster_of
 from authz.envoy.render.filters import (
+    BUFFER,
     CLIENT_ADDRESS,
     CORS,
     EXT_AUTHZ,
     LOCAL_RATE_LIMIT,
     browser_rules,
+    buffered,
     check,
+    check_unread,
     cors_policy,
     unchecked,
     unlimited,
 )
 from authz.envoy.render.landing import landing_routes
 from authz.envoy.render.pages import pages_routes
-from authz.envoy.render.pieces import duration, forwarded, method
+from authz.envoy.render.pieces import duration, exactly, forwarded, method
 from authz.envoy.render.site import Authority, McpServer, Portal, Site
 from authz.envoy.render.well_known import document_routes, https_only, registration_routes
 
@@ -45,6 +54,11 @@ from authz.envoy.render.well_known import document_routes, https_only, registrat
 _NOT_FOR_SERVERS: Final = ("authorization", "cookie", "origin", CLIENT_ADDRESS)
 # What Envoy's router adds to a response (what the server sent is response_headers.py's).
 _NOT_FOR_CLIENTS: Final = ("x-envoy-upstream-service-time",)
+# Names a cluster by a header that nobody sends: what clients say under x-authz- is stripped.
+_NOWHERE: Final = "x-authz-nowhere"
+TOKENLESS: Final = "no-token:"
+_BEARER: Final = "(?i:bearer) [A-Za-z0-9._~+/-]+"
+_NO_BODY: Final = 1  # the least that the buffer filter takes for a bound
 _PAGE_TIMEOUT: Final = 60
 
 
@@ -66,7 +80,13 @@ def gateway_host(site: Site) -> VirtualHost:
     if pages is not None:
         routes += pages_routes(pages, site.authority)
     routes += landing_routes(site)
-    routes += [mcp_route(site, server, path) for server in site.servers for path in server.paths]
+    for server in site.servers:
+        for path in server.paths:
+            routes += [
+                tokenless_route(site, server, path),
+                bodiless_route(site, server, path),
+                mcp_route(site, server, path),
+            ]
     return VirtualHost(
         name="gateway",
         domains=list(site.authority.spellings),
@@ -119,6 +139,37 @@ def portal_host(portal: Portal) -> VirtualHost:
     )
 
 
+def tokenless_route(site: Site, server: McpServer, path: str) -> Route:
+    """Return the route of a server's requests without a bearer token, which lead nowhere.
+
+    authz is asked as ever and challenges them, but nobody waits for their bodies: strangers would
+    hold Envoy's memory with bodies that never end. The header is read as authz reads it
+    (authz/core/request.py, bearer_token): what does not match has no token for authz either, and
+    if it had, there would be no server behind this route.
+    """
+    bearer = HeaderMatcher(
+        name="authorization",
+        string_match=StringMatcher(safe_regex=RegexMatcher(regex=_BEARER)),
+        invert_match=True,
+        treat_missing_header_as_empty=True,
+    )
+    return Route(
+        name=f"{TOKENLESS}{server.name}",
+        match=RouteMatch(path=path, headers=[bearer]),
+        # A route that answers by itself (direct_response) would have no CORS.
+        route=RouteAction(
+            cluster_header=_NOWHERE,
+            cluster_not_found_response_code=(
+                RouteActionClusterNotFoundResponseCode.SERVICE_UNAVAILABLE
+            ),
+        ),
+        typed_per_filter_config={
+            EXT_AUTHZ: Any.pack(check_unread(server.name)),
+            CORS: Any.pack(cors_policy(site)),
+        },
+    )
+
+
 def mcp_route(site: Site, server: McpServer, path: str) -> Route:
     """Return a server's route of one of its paths, for every method.
 
@@ -149,6 +200,20 @@ def mcp_route(site: Site, server: McpServer, path: str) -> Route:
             CORS: Any.pack(cors_policy(site)),
         },
     )
+
+
+def bodiless_route(site: Site, server: McpServer, path: str) -> Route:
+    """Return the route of a server's requests by any method but POST, which have no body.
+
+    authz refuses a body there; until it has arrived it would be held in memory, and nothing in
+    the head of a request of HTTP/2 tells of it.
+    """
+    route = mcp_route(site, server, path)
+    no_post = HeaderMatcher(name=":method", string_match=exactly("POST"), invert_match=True)
+    route.name += ":bodiless"
+    route.match = RouteMatch(path=path, headers=[no_post])
+    route.typed_per_filter_config[BUFFER] = Any.pack(buffered(_NO_BODY))
+    return route
 
 
 def _redirect_host(authority: Authority) -> VirtualHost:

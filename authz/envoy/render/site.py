@@ -171,6 +171,8 @@ class Limits:
         connections: the most at a time, from all clients.
         streams: the most HTTP/2 streams at a time on one connection.
         address_rate: the most requests of one address.
+        address_bodies: the most of them with a large body.
+        request_timeout: seconds in which a request arrives whole.
         max_body: the longest body of a POST in bytes.
         max_stream: seconds after which any MCP stream ends.
     """
@@ -178,6 +180,8 @@ class Limits:
     connections: int
     streams: int
     address_rate: Rate
+    address_bodies: Rate
+    request_timeout: float
     max_body: int
     max_stream: float
 
@@ -230,6 +234,8 @@ def site(config: Config, where: Topology) -> Site:
             connections=gateway.max_connections,
             streams=gateway.max_concurrent_streams,
             address_rate=gateway.address_rate,
+            address_bodies=gateway.address_bodies,
+            request_timeout=gateway.request_timeout,
             max_body=gateway.max_body,
             max_stream=gateway.max_stream,
         ),

@@ -94,7 +94,7 @@ def test_a_document_says_nothing_that_depends_on_who_asks(gateway: Gateway) -> N
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/files/", "/unknown", "/../oauth-authorization-server"],
+    ["", "/files/x", "/unknown", "/../oauth-authorization-server"],
 )
 def test_a_document_that_does_not_exist_is_a_404_that_browsers_can_read(
     gateway: Gateway, path: str

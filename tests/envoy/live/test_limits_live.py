@@ -29,7 +29,8 @@ gateway:
   listen: 127.0.0.1:0
   trusted_hops: 1
   origins: [https://inspector.example.test]
-  max_stream: 1s
+  max_stream: 3s
+  request_timeout: 1s
   address_rate: 3/minute
 servers: {files: {upstream: http://files:8000/mcp}}
 """
@@ -157,4 +158,16 @@ def test_a_stream_ends_by_its_maximum(plain: Plain) -> None:
         assert read(sock, head.encode()).status == 0
     plain.files.go_on.set()
 
-    assert 0.9 < time.monotonic() - began < 5
+    assert 2.9 < time.monotonic() - began < 8
+
+
+@pytest.mark.attack("unfinished-bodies")
+def test_a_body_that_does_not_arrive_is_not_waited_for(plain: Plain) -> None:
+    """After `request_timeout` the request is over, in words; a stream's answer may take longer."""
+    head = f"POST /files HTTP/1.1\r\nHost: {GATEWAY}\r\n{GOOD[0]}: {GOOD[1]}\r\n"
+    head += "X-Forwarded-For: 203.0.113.30\r\nContent-Length: 9\r\n\r\n{"
+    with plain.client.connect() as sock:
+        answer = read(sock, head.encode())
+
+    assert answer.status == 408
+    assert is_json_rpc_error(answer)

@@ -5,6 +5,7 @@ never leads there. What Envoy says in their place is worded for people, or as OA
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -62,6 +63,29 @@ def test_its_paths_lead_to_the_pages_alone(door: Gateway, path: str) -> None:
     assert [request.body for request in arrived if request.method == "POST"] == [b"a=b"]
     assert door.authz.checks == []
     assert sum(door.arrived().values()) == len(METHODS)
+
+
+@pytest.mark.attack("slow-forms")
+def test_a_body_that_comes_slowly_takes_no_place_at_the_pages(door: Gateway) -> None:
+    """They are asked once a body is whole; 600 that never are leave them to others."""
+    head = f"POST /token HTTP/1.1\r\nHost: {GATEWAY}\r\nContent-Length: 3\r\n\r\na"
+    with ExitStack() as stack:
+        slow = [stack.enter_context(door.send.connect()) for _ in range(600)]
+        for sock in slow:
+            sock.sendall(head.encode())
+        assert door.send("POST", "/token", body=b"a=b").status == 200
+        assert len(door.servers["pages"].arrived) == 1
+        slow[0].sendall(b"=b")
+        assert slow[0].recv(12) == b"HTTP/1.1 200"
+    assert [each.body for each in door.servers["pages"].arrived] == [b"a=b", b"a=b"]
+
+
+def test_a_body_that_is_too_long_reaches_no_page(door: Gateway) -> None:
+    """Envoy refuses it in the words that OAuth clients know."""
+    answer = door.send("POST", "/token", body=b"x" * (64 * 1024 + 1))
+
+    assert (answer.status, answer.json()["error"]) == (413, "invalid_request")
+    assert door.servers["pages"].arrived == []
 
 
 OTHER = [
