@@ -5,12 +5,13 @@ it says nothing that the pages do not do. It stands in this room because both ne
 and the pages, which do without Envoy's classes.
 """
 
-from typing import Final
+from typing import Final, get_args
 
-from authz.config.model import Config
+from authz.config.model import Algorithm, Config
 from authz.config.rules import Server
 
 OFFLINE: Final = "offline_access"
+ALGORITHMS: Final[tuple[str, ...]] = get_args(Algorithm)
 
 
 def server_metadata(config: Config) -> dict[str, object]:
@@ -22,6 +23,8 @@ def server_metadata(config: Config) -> dict[str, object]:
     door = config.front_door
     assert door is not None
     base, strangers = config.gateway.url, config.login == "front_door"
+    documents = strangers and door.metadata_hosts != ()
+    methods = ["none", *(["private_key_jwt"] if documents else [])]
     document: dict[str, object] = {
         # Section 3.3: the URL that the document's own was made of, to the letter.
         "issuer": base,
@@ -32,13 +35,16 @@ def server_metadata(config: Config) -> dict[str, object]:
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "code_challenge_methods_supported": ["S256"],
-        # Every client is a public one: a secret that a program carries is none.
-        "token_endpoint_auth_methods_supported": ["none"],
-        "revocation_endpoint_auth_methods_supported": ["none"],
+        # A secret that a program carries is none; a key that a document publishes is the client's.
+        "token_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_methods_supported": methods,
         "authorization_response_iss_parameter_supported": True,  # RFC 9207, section 3
-        "client_id_metadata_document_supported": strangers and door.metadata_hosts != (),
+        "client_id_metadata_document_supported": documents,
         "scopes_supported": [*_all_scopes(config), OFFLINE],
     }
+    if documents:
+        for endpoint in ("token", "revocation"):
+            document[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(ALGORITHMS)
     if strangers and door.registration:
         document["registration_endpoint"] = f"{base}/register"
     return document

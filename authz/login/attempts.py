@@ -29,6 +29,9 @@ REFRESHES: Final = Limit("login-refreshes", Per.USER, quota=20, window=60)
 # Each leaves in Redis what remembers its code for as long as its tokens may live; a person has a
 # hundred grants at most.
 LOG_INS: Final = Limit("login-log-ins", Per.USER, quota=120, window=3600)
+# Each leaves its id in Redis for as long as it lives. Of one host whose documents name the key:
+# a company's hosted assistant refreshes for thousands.
+ASSERTIONS: Final = Limit("login-assertions", Per.USER, quota=1200, window=60)
 _LARGEST: Final = 20_000
 
 

@@ -26,8 +26,10 @@ from authz.login.app import App
 from authz.login.attempts import APPROVALS, Attempts
 from authz.login.authelia.id_token import Proofs
 from authz.login.authelia.upstream import Authelia, OurClient
+from authz.login.clients.assertions import ClientAssertions, KeySets
 from authz.login.clients.documents import Documents
 from authz.login.clients.fetching import Fetcher, SystemResolver
+from authz.login.clients.lookup import stranger_gate
 from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients
@@ -37,7 +39,7 @@ from authz.login.front_door.grants import Grants
 from authz.login.front_door.grants_of import OwnGrantsOf
 from authz.login.front_door.means import Means
 from authz.login.front_door.refreshing import Refreshing
-from authz.login.front_door.store import Codes, Faults, Refreshes, States
+from authz.login.front_door.store import AssertionIds, Codes, Faults, Refreshes, States
 from authz.login.front_door.targets import Targets
 from authz.login.front_door.untold import PAUSE, Untold
 from authz.login.machines import Machines
@@ -45,6 +47,7 @@ from authz.login.pages import own_log_ins, step_up
 from authz.login.pages.browser import Browser
 from authz.login.pages.rendering import Pages
 from authz.login.pages.visits import Parts
+from authz.login.paths import TOKEN
 from authz.login.requests import REQUEST_ID, address_of
 from authz.login.visitors import Visitors
 from authz.telemetry.recorder import Recorder
@@ -104,9 +107,11 @@ class Built:
             frozenset(host for host in ours if redirect_host(f"https://{host}") != LOOPBACK),
         )
         hosts = section.metadata_hosts
+        fetcher, gate = Fetcher(self._resolver), stranger_gate()
         self._documents = Documents(
-            Fetcher(self._resolver), rules, None if hosts is None else tuple(hosts)
+            fetcher, rules, None if hosts is None else tuple(hosts), gate=gate
         )
+        self._key_sets = KeySets(fetcher, gate=gate)
         registrations = Registrations(
             sealer.mac_key("client"), rules, clock, taken=section.registration
         )
@@ -120,6 +125,8 @@ class Built:
             upstream=self._upstream,
             registers=registrations,
             sealer=sealer,
+            assertions=ClientAssertions(self._key_sets, frozenset({url, url + TOKEN}), clock),
+            assertion_ids=AssertionIds(command, keys),
             codes=Codes(command, keys, sealer, max_age),
             states=States(command, keys),
             refreshes=Refreshes(command, keys, sealer),
@@ -166,6 +173,7 @@ class Built:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._keys.aclose()
         await self._documents.aclose()
+        await self._key_sets.aclose()
         self._resolver.close()
         await self._http.aclose()
         await self._redis.aclose()

@@ -1,11 +1,12 @@
 """The endpoints that programs speak to: token, revocation, registration, metadata.
 
 Answers are JSON, never cached, and readable from any origin without cookies. The client is checked
-before any other parameter is looked at, and a client that tries to authenticate is told that all
-are public (RFC 6749, section 5.2).
+before any other parameter is looked at (RFC 6749, section 5.2): it is public, or authenticates with
+a key that its metadata document publishes.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -14,9 +15,10 @@ from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.login import paths
+from authz.login.front_door.authenticating import Authenticating, ClientRequest
 from authz.login.front_door.exchanging import Exchanging
 from authz.login.front_door.means import Means
-from authz.login.front_door.parameters import Parameters, read_parameters
+from authz.login.front_door.parameters import read_parameters
 from authz.login.front_door.refreshing import Refreshing
 from authz.login.front_door.revoking import Revoking
 from authz.login.pages.visits import NotDoneError, Problem
@@ -63,6 +65,7 @@ class Machines:
         self._refreshing = refreshing
         self._exchanging = Exchanging(means)
         self._revoking = Revoking(means)
+        self._authenticating = Authenticating(means)
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -79,12 +82,8 @@ class Machines:
 
     async def revoke(self, request: Request) -> Response:
         """End a token (RFC 7009)."""
-        parameters = await self._form(request, "revoke")
-        try:
-            address = address_of(request)
-        except NotDoneError as error:
-            raise OAuthRefused("invalid_request", "not through the gateway") from error
-        await self._revoking.revoke(parameters, address)
+        parameters, authenticated = await self._form(request, "revoke")
+        await self._revoking.revoke(parameters, _address(request), authenticated=authenticated)
         return _answered({})
 
     async def register(self, request: Request) -> Response:
@@ -116,7 +115,7 @@ class Machines:
 
         return Route(path, answer, methods=[method, "OPTIONS"])
 
-    async def _form(self, request: Request, step: str) -> Parameters:
+    async def _form(self, request: Request, step: str) -> ClientRequest:
         """Return the parameters of a request whose client is known here.
 
         A program that is told `invalid_client` registers anew by itself (the official TypeScript
@@ -124,9 +123,11 @@ class Machines:
         sealing key, for one, has ended.
 
         Raises:
-            OAuthRefused: `invalid_client` for a client that is not known, or that tries to
-                authenticate; `invalid_request` where it is no form, names no client, or has a
-                parameter twice.
+            OAuthRefused: `invalid_client` for a client that is not known, or that does not
+                authenticate as it has to; `invalid_request` where it is no form, names no client,
+                or has a parameter twice.
+            TooManyError: where strangers' hosts would be asked too often.
+            Unavailable: where Redis does not answer.
         """
         if content_type(request) != _FORM:
             raise OAuthRefused("invalid_request", "the body has to be a form")
@@ -134,29 +135,38 @@ class Machines:
         parameters = read_parameters(body.decode("latin-1"))
         if "authorization" in request.headers:
             headers = {"WWW-Authenticate": 'Basic realm="authz"'}
-            raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED, headers)
-        client_id = parameters.once("client_id")
+            raise OAuthRefused("invalid_client", _NO_SECRETS, _UNAUTHORIZED, headers)
         try:
-            self._means.clients.recognize(client_id or parameters.needed("client_id"))
+            found = await self._authenticating.authenticate(parameters, partial(_address, request))
         except OAuthRefused as refused:
             self._means.tell(step, refused.error, detail=refused.words)
             raise
-        if any(parameters.get(name) is not None for name in _SECRETS):
-            raise OAuthRefused("invalid_client", _PUBLIC, _UNAUTHORIZED)
-        parameters.check_repeated()
-        return parameters
+        found.parameters.check_repeated()
+        return found
 
-    async def _granted(self, parameters: Parameters) -> Answer:
+    async def _granted(self, found: ClientRequest) -> Answer:
+        parameters, authenticated = found
         match parameters.needed("grant_type"):
             case "authorization_code":
-                return await self._exchanging.exchange(parameters)
+                return await self._exchanging.exchange(parameters, authenticated=authenticated)
             case "refresh_token":
-                return await self._refreshing.refresh(parameters)
+                return await self._refreshing.refresh(parameters, authenticated=authenticated)
         raise OAuthRefused("unsupported_grant_type", "only codes and refresh tokens are taken")
 
 
-_SECRETS: Final = ("client_secret", "client_assertion", "client_assertion_type")
-_PUBLIC: Final = "clients are public here: send client_id alone"
+_NO_SECRETS: Final = "no client has a secret here: send client_id alone, or a client_assertion"
+
+
+def _address(request: Request) -> str:
+    """Return the address of who asks.
+
+    Raises:
+        OAuthRefused: where Envoy did not write one.
+    """
+    try:
+        return address_of(request)
+    except NotDoneError as error:
+        raise OAuthRefused("invalid_request", "not through the gateway") from error
 
 
 def _unavailable(away: Unavailable) -> Response:

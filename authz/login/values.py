@@ -17,6 +17,21 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyAuthentication:
+    """Say by which keys a client authenticates (`private_key_jwt`, RFC 7523).
+
+    Attributes:
+        jwks: its key set, as JSON; empty where it is at a URL.
+        jwks_uri: that URL; empty where the set is here.
+        algorithms: what its assertions may be signed with.
+    """
+
+    jwks: str
+    jwks_uri: str
+    algorithms: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class FrontClient:
     """Describe an MCP client as the front door knows it.
 
@@ -27,6 +42,7 @@ class FrontClient:
         document_host: the host of its metadata document; empty where it has none.
         redirect_uris: where its log-ins may end.
         scopes: what it may ask for at most; None where that is not narrowed.
+        authentication: how it has to authenticate; None for a public client.
     """
 
     client_id: str
@@ -35,6 +51,7 @@ class FrontClient:
     document_host: str
     redirect_uris: tuple[str, ...]
     scopes: frozenset[str] | None = None
+    authentication: KeyAuthentication | None = None
 
 
 @dataclass(frozen=True, slots=True)

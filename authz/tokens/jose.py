@@ -28,6 +28,9 @@ _AUTHELIA_ACCESS: Final = "authelia_at_"
 # RFC 9068, section 4 names both spellings; media types have no letter case (RFC 2045, section 5.1).
 _ACCESS_TOKEN_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 _OTHER_TOKEN_TYPES: Final = frozenset({"jwt", "application/jwt"})
+_ASSERTION_TYPES: Final = frozenset(
+    {"client-authentication+jwt", "application/client-authentication+jwt"}
+)
 # Each of them changes how the rest is read, or says where to find a key (RFC 7515, section 4.1;
 # RFC 7516; RFC 7797). None has a meaning here, so none may be there and be ignored.
 _STEERING: Final = frozenset({"crit", "b64", "zip", "jwk", "jku", "x5u", "x5c", "enc"})
@@ -93,6 +96,18 @@ def read_id_token(token: str, algorithms: frozenset[str]) -> Unverified:
     return _read(token, algorithms, _check_id_token_type)
 
 
+def read_client_assertion(token: str, algorithms: frozenset[str]) -> Unverified:
+    """Read a compact JWS by which a client authenticates (RFC 7523, section 3).
+
+    Its `typ` is absent, JWT, or the explicit one of draft-ietf-oauth-rfc7523bis. An access token is
+    none, whoever signed it.
+
+    Raises:
+        Refused: TOKEN_INVALID.
+    """
+    return _read(token, algorithms, _check_assertion_type)
+
+
 def _read(
     token: str, algorithms: frozenset[str], check_type: Callable[[Mapping[str, object]], None]
 ) -> Unverified:
@@ -154,6 +169,13 @@ def _check_id_token_type(header: Mapping[str, object]) -> None:
     name = kind.lower() if isinstance(kind, str) else ""
     if name not in _OTHER_TOKEN_TYPES:
         raise Refused(Reason.TOKEN_INVALID, "typ is not JWT")
+
+
+def _check_assertion_type(header: Mapping[str, object]) -> None:
+    kind = header.get("typ", "JWT")
+    name = kind.lower() if isinstance(kind, str) else ""
+    if name not in _OTHER_TOKEN_TYPES | _ASSERTION_TYPES:
+        raise Refused(Reason.TOKEN_INVALID, "typ is not that of a client assertion")
 
 
 def _key_id(header: Mapping[str, object]) -> str | None:

@@ -75,11 +75,15 @@ class SignatureVerifier:
         return fetched
 
     def _is_signed_by(self, token: str, unverified: Unverified, key: VerificationKey) -> bool:
-        """Tell whether a key has signed a token."""
-        # A PyJWK brings its own algorithm; PyJWT refuses a header that names another.
-        bound = key.by_algorithm[unverified.algorithm]
-        try:
-            self._jws.decode(token, bound, algorithms=[unverified.algorithm])
-        except (jwt.PyJWTError, ValueError):
-            return False
-        return True
+        return is_signed_by(self._jws, token, unverified, key)
+
+
+def is_signed_by(jws: jwt.PyJWS, token: str, unverified: Unverified, key: VerificationKey) -> bool:
+    """Tell whether a key, which fits the algorithm of a token, has signed it."""
+    # A PyJWK brings its own algorithm; PyJWT refuses a header that names another.
+    bound = key.by_algorithm[unverified.algorithm]
+    try:
+        jws.decode(token, bound, algorithms=[unverified.algorithm])
+    except (jwt.PyJWTError, ValueError):
+        return False
+    return True

@@ -109,8 +109,8 @@ TEN_WORST = (
 
 OTHERS = (
     Defence(
-        "The signature is verified", "authz/tokens/signature.py", "_is_signed_by",
-        "            return False\n", "            return True\n", _TOKENS,
+        "The signature is verified", "authz/tokens/signature.py", "is_signed_by",
+        "        return False\n", "        return True\n", _TOKENS,
     ),
     Defence(
         "A key that may have come since the last fetch is asked for", "authz/tokens/keys.py",
@@ -340,6 +340,10 @@ _ENDS = (
     "tests/login/test_interleavings.py",
 )
 
+_AUTHENTICATION = (
+    "tests/login/test_assertions.py",
+    "tests/login/test_authentication_flow.py",
+)
 _IDENTITY = ("tests/login/test_registry.py", "tests/login/test_identity_flow.py")
 
 LOG_IN = (
@@ -498,6 +502,32 @@ LOG_IN = (
         "authz/login/pages/clients.py", "trust_of",
         "if client.ends_at and is_on_device(client.ends_at):", "if False:",
         ("tests/login/test_pages.py", "tests/attacks/test_front_door_findings.py"),
+    ),
+    Defence(
+        "A client that has to authenticate is never a public one",
+        "authz/login/front_door/authenticating.py", "check_authenticated",
+        "if client is not None and client.authentication is not None and not authenticated:",
+        "if False:", _AUTHENTICATION,
+    ),
+    Defence(
+        "An assertion counts once", "authz/login/front_door/authenticating.py", "_check",
+        "            client.client_id, verified.token_id, verified.lifetime\n        ):",
+        "            client.client_id, verified.token_id, verified.lifetime\n        ) and False:",
+        _AUTHENTICATION,
+    ),
+    Defence(
+        "An assertion is for us alone", "authz/login/clients/assertions.py", "_check_claims",
+        "if not isinstance(audience, str) or audience not in self._audiences:", "if False:",
+        _AUTHENTICATION,
+    ),
+    Defence(
+        "An assertion is of its client", "authz/login/clients/assertions.py", "_check_claims",
+        'if claims.get("iss") != client_id or claims.get("sub") != client_id:', "if False:",
+        _AUTHENTICATION,
+    ),
+    Defence(
+        "Forged names of keys fetch at a pace", "authz/login/clients/lookup.py", "newer",
+        "if now < known.tried_at + age:", "if False:", _AUTHENTICATION,
     ),
     Defence(
         "A log-in is refreshed as what it was", "authz/login/front_door/refreshing.py",

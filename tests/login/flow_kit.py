@@ -19,12 +19,15 @@ from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.attempts import Attempts
+from authz.login.clients.assertions import ClientAssertions, KeySets
+from authz.login.clients.faults import DocumentFault
+from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.digests import digest
 from authz.login.front_door.blocks import Blocks
 from authz.login.front_door.grants import Grants
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
-from authz.login.front_door.store import Codes, Faults, Refreshes, States
+from authz.login.front_door.store import AssertionIds, Codes, Faults, Refreshes, States
 from authz.login.front_door.targets import Targets
 from authz.login.values import (
     Asked,
@@ -176,6 +179,10 @@ class Clients:
         return False
 
 
+async def nowhere(url: str, host: str) -> Fetched:
+    raise FetchFailed(DocumentFault.UNREACHABLE)
+
+
 class NoRegistration:
     def register(self, metadata: bytes) -> Mapping[str, object]:
         raise OAuthRefused("invalid_client_metadata", "none")
@@ -247,6 +254,8 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         upstream=authelia,
         registers=NoRegistration(),
         sealer=sealer,
+        assertions=ClientAssertions(KeySets(nowhere), frozenset({GATEWAY})),
+        assertion_ids=AssertionIds(command, keys),
         codes=Codes(command, keys, sealer, 30 * 86_400),
         states=States(command, keys),
         refreshes=Refreshes(command, keys, sealer),

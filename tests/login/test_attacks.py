@@ -19,6 +19,7 @@ from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_fiel
 from authz.ledger.keys import Keys as Names
 from authz.ledger.log_ins import LogIns
 from authz.ledger.records import Revocation
+from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
@@ -598,7 +599,7 @@ def test_a_document_that_is_out_of_reach_is_no_unknown_client(play: Play) -> Non
         async def fetch(url: str, _host: str) -> Fetched:
             asked.append(url)
             if len(asked) > 1:
-                raise FetchFailed("its host cannot be reached", passing=True)
+                raise FetchFailed(DocumentFault.UNREACHABLE)
             said = {"client_id": url, "redirect_uris": [LOOPBACK]}
             return Fetched(json.dumps(said).encode(), None)
 

@@ -10,20 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.login.clients.documents import (
-    LONGEST_AGE,
-    PAUSE,
-    SHORTEST_AGE,
-    Documents,
-    NoDocument,
-    document_host,
-    read_document,
-)
+from authz.login.clients.documents import Documents, document_host, read_document
+from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.clients.identity import identify
+from authz.login.clients.lookup import LONGEST_AGE, PAUSE, SHORTEST_AGE, NoDocument
 from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient, Kind
 from authz.tokens.gate import Gate, Pace
+from tests.login.assertion_kit import EC_KEY, public_jwk
 
 HOST = "client.example.test"
 URL = f"https://{HOST}/client.json"
@@ -182,11 +177,71 @@ def test_a_document_that_cannot_be_its_urls_is_refused(changes: dict[str, Any]) 
         read(**changes)
 
 
-def test_a_client_that_can_do_without_a_key_is_taken_without() -> None:
-    """One document may name several ways; `none` is ours."""
-    ways = ["private_key_jwt", "none"]
-    said = {"token_endpoint_auth_method": ways[0], "token_endpoint_auth_methods_supported": ways}
-    assert read(**said).redirect_uris == (CALLBACK,)
+KEYS = {"keys": [public_jwk(EC_KEY, "k1")]}
+KEY_AT = {"token_endpoint_auth_method": "private_key_jwt", "jwks_uri": f"https://{HOST}/jwks.json"}
+KEY_IN = {"token_endpoint_auth_method": "private_key_jwt", "jwks": KEYS}
+
+
+@pytest.mark.parametrize("said", [KEY_AT, KEY_IN])
+def test_a_client_whose_document_names_keys_has_to_authenticate(said: dict[str, Any]) -> None:
+    """The declared method counts, whatever else it lists (ChatGPT's lists `none` besides)."""
+    for more in ({}, {"token_endpoint_auth_methods_supported": ["none", "private_key_jwt"]}):
+        how = read(**said, **more).authentication
+        assert how is not None
+        assert how.jwks_uri == said.get("jwks_uri", "")
+        assert json.loads(how.jwks or "null") == said.get("jwks")
+        assert "RS256" in how.algorithms
+    narrow = read(**said, token_endpoint_auth_signing_alg="ES256").authentication
+    assert narrow is not None
+    assert narrow.algorithms == {"ES256"}
+
+
+@pytest.mark.parametrize(
+    ("said", "keyed"),
+    [
+        ({}, False),
+        ({"token_endpoint_auth_method": "none", "jwks": KEYS}, False),
+        ({"token_endpoint_auth_methods_supported": ["none", "private_key_jwt"]}, False),
+        ({"token_endpoint_auth_method": "client_secret_post",
+          "token_endpoint_auth_methods_supported": ["none"]}, False),
+        ({"token_endpoint_auth_methods_supported": ["private_key_jwt"], "jwks": KEYS}, True),
+        ({"token_endpoint_auth_method": "client_secret_basic", "jwks": KEYS,
+          "token_endpoint_auth_methods_supported": ["private_key_jwt"]}, True),
+    ],
+)  # fmt: skip
+def test_of_several_ways_the_one_without_a_key_is_taken(said: dict[str, Any], keyed: bool) -> None:
+    """Where the client does not declare that it authenticates."""
+    assert (read(**said).authentication is not None) is keyed
+
+
+@pytest.mark.attack("document-keys")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jwks_uri": "absent"},
+        {"jwks": KEYS},
+        {"jwks_uri": "http://client.example.test/jwks.json"},
+        {"jwks_uri": "https://127.0.0.1/jwks.json"},
+        {"jwks_uri": "https://localhost/jwks.json"},
+        {"jwks_uri": "https://client.example.test:8443/jwks.json"},
+        {"jwks_uri": "https://client.example.test/jwks.json?x"},
+        {"jwks_uri": 7},
+        {"token_endpoint_auth_signing_alg": "HS256"},
+        {"token_endpoint_auth_signing_alg": "none"},
+        {"token_endpoint_auth_signing_alg": ["RS256"]},
+        {"jwks_uri": "absent", "jwks": {"keys": []}},
+        {"jwks_uri": "absent", "jwks": "x"},
+        {"jwks_uri": "absent", "jwks": {"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}},
+        {"jwks_uri": "absent", "jwks": {"keys": [public_jwk(EC_KEY, f"k{n}") for n in range(9)]}},
+        {"jwks_uri": "absent", "jwks": {**KEYS, "x": "y" * 9000}},
+        {"jwks_uri": "absent", "jwks": KEYS, "token_endpoint_auth_signing_alg": "RS256"},
+    ],
+)
+def test_keys_that_prove_nothing_make_no_client(changes: dict[str, Any]) -> None:
+    """None, two places, a place inside, a shared secret, another algorithm, too many."""
+    with pytest.raises(NoDocument) as caught:
+        read(**{**KEY_AT, **changes})
+    assert caught.value.fault is DocumentFault.UNUSABLE
 
 
 @pytest.mark.attack("document-hostile")
@@ -223,8 +278,8 @@ def test_any_document_is_a_client_of_its_host_or_none(changes: dict[str, Any]) -
 # --- looking up --------------------------------------------------------------------------------
 
 Answer = Fetched | FetchFailed | NoDocument | Exception
-AWAY = FetchFailed("its host cannot be reached", passing=True)
-GONE = FetchFailed("its host does not answer with status 200")
+AWAY = FetchFailed(DocumentFault.UNREACHABLE)
+GONE = FetchFailed(DocumentFault.NOT_FOUND)
 GOOD = Fetched(document(), None)
 
 

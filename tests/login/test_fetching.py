@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from authz.demo.serving import ANYWHERE, Tls, serve
 from authz.login.clients.documents import Documents
+from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import (
     LARGEST,
     Fetched,
@@ -188,7 +189,7 @@ def test_nothing_inside_is_connected_to(address: str) -> None:
 
     refused = failure(Fetcher(Names([[address]]), network=network))
 
-    assert not refused.passing
+    assert refused.fault is DocumentFault.PRIVATE_ADDRESS
     assert network.asked == []
 
 
@@ -236,8 +237,8 @@ def test_a_host_without_an_address_may_have_one_later() -> None:
     async def nobody(_: str) -> Sequence[str]:
         raise socket.gaierror
 
-    assert failure(Fetcher(nobody)).passing
-    assert failure(Fetcher(Names([[]]))).passing
+    assert failure(Fetcher(nobody)).fault is DocumentFault.NO_ADDRESS
+    assert failure(Fetcher(Names([[]]))).fault is DocumentFault.NO_ADDRESS
 
 
 def test_the_system_is_asked_for_an_absolute_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +359,7 @@ def test_a_document_comes_over_tls_for_its_name(
 def test_another_hosts_certificate_is_not_taken(files: certificates.Paths) -> None:
     """TLS is verified for the name in the URL, not for the address, and by known authorities."""
     assert not_fetched(Page(), files, "https://other.example.test/c", "other.example.test").passing
-    assert not_fetched(Page(), files, trusted=False).passing
+    assert not_fetched(Page(), files, trusted=False).fault is DocumentFault.TLS
 
 
 @pytest.mark.attack("document-redirect")
@@ -367,27 +368,29 @@ def test_a_redirect_is_not_followed(files: certificates.Paths, status: int) -> N
     """Not even to the same host."""
     page = Page(status=status, headers=((b"location", URL.encode()),))
 
-    assert not not_fetched(page, files).passing
+    assert not_fetched(page, files).fault is DocumentFault.REDIRECT
     assert len(page.seen) == 1
 
 
 @pytest.mark.parametrize(
-    ("status", "passing"),
+    ("status", "fault"),
     [
-        (201, False),
-        (204, False),
-        (401, False),
-        (404, False),
-        (410, False),
-        (429, True),
-        (503, True),
+        (201, DocumentFault.STATUS),
+        (204, DocumentFault.STATUS),
+        (401, DocumentFault.STATUS),
+        (404, DocumentFault.NOT_FOUND),
+        (410, DocumentFault.NOT_FOUND),
+        (429, DocumentFault.SERVER_FAULT),
+        (503, DocumentFault.SERVER_FAULT),
     ],
 )
-def test_only_200_counts(files: certificates.Paths, status: int, passing: bool) -> None:
+def test_only_200_counts(files: certificates.Paths, status: int, fault: DocumentFault) -> None:
     """What is gone is gone; a server that is overrun or broken may be back."""
     body = b"" if status == 204 else b"{}"
     headers = () if status == 204 else Page.headers
-    assert not_fetched(Page(body, status, headers), files).passing is passing
+    found = not_fetched(Page(body, status, headers), files)
+    assert found.fault is fault
+    assert found.passing is (fault is DocumentFault.SERVER_FAULT)
 
 
 @pytest.mark.attack("document-large")
@@ -397,14 +400,14 @@ def test_a_long_document_is_not_read_to_its_end(files: certificates.Paths, decla
     length = ((b"content-length", b"%d" % (LARGEST + 1)),) if declared else ()
     page = Page(b" " * (LARGEST + 1), headers=(*Page.headers, *length))
 
-    assert not_fetched(page, files).words == "it is longer than 64 KiB"
+    assert not_fetched(page, files).fault is DocumentFault.TOO_LARGE
     assert len(fetched(Page(b" " * LARGEST), files).body) == LARGEST
 
 
 @pytest.mark.attack("document-slow")
 def test_a_byte_now_and_then_does_not_hold_us(files: certificates.Paths) -> None:
     """Every read is in time, and the whole is not."""
-    assert not_fetched(Page(drip=0.01), files, patience=0.3).passing
+    assert not_fetched(Page(drip=0.01), files, patience=0.3).fault is DocumentFault.LATE
 
 
 @pytest.mark.attack("document-slow")
@@ -415,7 +418,7 @@ def test_who_resolves_slowly_does_not_hold_us() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    assert failure(Fetcher(never, patience=0.01)).passing
+    assert failure(Fetcher(never, patience=0.01)).fault is DocumentFault.LATE
 
 
 @pytest.mark.parametrize(
@@ -432,7 +435,8 @@ def test_who_resolves_slowly_does_not_hold_us() -> None:
 )
 def test_only_json_is_read(files: certificates.Paths, kind: bytes) -> None:
     """A page that shows JSON is no document."""
-    assert not not_fetched(Page(headers=((b"content-type", kind),)), files).passing
+    page = Page(headers=((b"content-type", kind),))
+    assert not_fetched(page, files).fault is DocumentFault.WRONG_TYPE
 
 
 @pytest.mark.parametrize(
@@ -446,7 +450,7 @@ def test_json_of_any_kind_is_read(files: certificates.Paths, kind: bytes) -> Non
 def test_nothing_is_unpacked(files: certificates.Paths) -> None:
     """A small answer could become a large one."""
     page = Page(headers=(*Page.headers, (b"content-encoding", b"gzip")))
-    assert not_fetched(page, files).words == "it is compressed"
+    assert not_fetched(page, files).fault is DocumentFault.COMPRESSED
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,12 @@ def test_the_metadata_is_true(play: Play) -> None:
         document = answer.json()
         assert document["issuer"] == GATEWAY
         assert document["code_challenge_methods_supported"] == ["S256"]
-        assert document["token_endpoint_auth_methods_supported"] == ["none"]
+        for endpoint in ("token", "revocation"):
+            ways = document[f"{endpoint}_endpoint_auth_methods_supported"]
+            signed = document[f"{endpoint}_endpoint_auth_signing_alg_values_supported"]
+            assert ways == ["none", "private_key_jwt"]
+            assert {"RS256", "ES256"} <= set(signed)
+            assert not any(each in ("none", "HS256", "HS384", "HS512") for each in signed)
         openid = await browser.get(f"{GATEWAY}/.well-known/openid-configuration")
         assert openid.status_code == 404
 

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from authz.core.principal import LogIn
 from authz.ledger.keys import Keys as Names
 from authz.ledger.log_ins import LogIns
-from authz.login.clients.fetching import Fetched
+from authz.login.clients.faults import DocumentFault
+from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.front_door.blocks import Block
 from authz.login.front_door.known import block, known_clients
-from tests.login.front import LOOPBACK, NOTES, Client, Stage
+from tests.login.front import FILES, LOOPBACK, NOTES, Client, Stage
 
 Play = Callable[..., Any]
 EVIL = "https://evil.example/cb"
@@ -185,5 +187,77 @@ def test_a_refresh_token_of_one_end_is_not_made_one_of_another(play: Play) -> No
         again = (await client.refresh(tokens["refresh_token"])).json()
         log_in = await record(found, again["access_token"])
         assert (log_in.client, log_in.ends_at) == ("dynamic/loopback", "loopback")
+
+    play(scene)
+
+
+UNREACHABLE: Mapping[DocumentFault, tuple[int, str]] = {
+    DocumentFault.NO_ADDRESS: (503, "its host has no address"),
+    DocumentFault.UNREACHABLE: (503, "its host cannot be reached"),
+    DocumentFault.LATE: (503, "its host takes too long"),
+    DocumentFault.TLS: (503, "no certificate that is trusted"),
+    DocumentFault.SERVER_FAULT: (503, "overrun or broken"),
+    DocumentFault.NOT_FOUND: (400, "it is not there"),
+    DocumentFault.REDIRECT: (400, "a redirect"),
+    DocumentFault.WRONG_TYPE: (400, "its content type is not JSON"),
+    DocumentFault.TOO_LARGE: (400, "longer than 64 KiB"),
+    DocumentFault.PRIVATE_ADDRESS: (400, "not of the open Internet"),
+}
+
+
+@pytest.mark.parametrize("fault", UNREACHABLE)
+def test_a_document_that_cannot_be_had_is_no_unknown_client(
+    play: Play, fault: DocumentFault
+) -> None:
+    """The page says which of these it is, and so does the log; nobody is sent anywhere."""
+
+    async def scene(found: Stage) -> None:
+        async def fetch(url: str, host: str) -> Fetched:
+            raise FetchFailed(fault)
+
+        found.built._documents._fetch = fetch
+        client = Client(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)
+        answer = await client.authorize()
+        status, words = UNREACHABLE[fault]
+        assert answer.status_code == status
+        assert words in answer.text
+        assert "is not known" not in answer.text
+        (line,) = [each for each in found.lines() if each.get("outcome") == "no_document"]
+        assert line["detail"].startswith(f"{fault.value}: ")
+        assert line["client"] == DOCUMENT
+        unknown = await client.authorize(client_id="nobody")
+        assert "is not known" in unknown.text
+
+    play(scene)
+
+
+def test_a_document_of_no_use_says_why(play: Play) -> None:
+    """There, and wrong: the reason is on the page, and nothing that it says."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, OWN, client_secret="s3cret")
+        client = Client(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)
+        answer = await client.authorize()
+        assert answer.status_code == 400
+        assert "client_secret, which everybody can read" in answer.text
+        assert "s3cret" not in answer.text
+
+    play(scene)
+
+
+def test_a_client_that_names_no_server_is_told_which_there_are(play: Play) -> None:
+    """The TypeScript client 1.12 sends no `resource`: page and answer list the servers."""
+
+    async def scene(found: Stage) -> None:
+        away = await come(found, EVIL)
+        here = await come(found, LOOPBACK)
+        page = await away.authorize(resource=None)
+        sent = await here.authorize(resource=None)
+        told = dict(parse_qsl(urlsplit(sent.headers["location"]).query))
+        assert page.status_code == 400
+        assert told["error"] == "invalid_target"
+        for words in (page.text, told["error_description"]):
+            assert "resource is missing" in words
+            assert all(server in words for server in (NOTES, FILES))
 
     play(scene)

@@ -23,6 +23,8 @@ from typing import Final
 
 import httpcore
 
+from authz.login.clients.faults import DocumentFault
+
 LARGEST: Final = 64 * 1024  # bytes
 PATIENCE: Final = 5.0  # seconds, for everything together
 
@@ -30,6 +32,8 @@ _HTTPS: Final = 443
 _OK: Final = 200
 _TOO_MANY: Final = 429
 _SERVER_FAULT: Final = 500
+_REDIRECTS: Final = range(300, 400)
+_GONE: Final = (404, 410)
 _MOST_ADDRESSES: Final = 32
 _TRIED: Final = 4
 # Threads that resolve names: our own, since who is slow to answer for his names would otherwise
@@ -116,15 +120,23 @@ class FetchFailed(Exception):  # noqa: N818 - what happened, not an error of our
     """Say why there is no document.
 
     Attributes:
-        words: fixed words.
-        passing: whether it may be there in a while: nobody answered, or said that it is broken.
+        fault: what is wrong.
     """
 
-    def __init__(self, words: str, *, passing: bool = False) -> None:
-        """Keep both."""
-        super().__init__(words)
-        self.words = words
-        self.passing = passing
+    def __init__(self, fault: DocumentFault) -> None:
+        """Keep it."""
+        super().__init__(fault.value)
+        self.fault = fault
+
+    @property
+    def words(self) -> str:
+        """Return it in fixed words."""
+        return self.fault.words
+
+    @property
+    def passing(self) -> bool:
+        """Tell whether it may be over in a while."""
+        return self.fault.passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,22 +248,23 @@ class Fetcher:
             async with asyncio.timeout(self._patience):
                 return await self._get(url, await self._addresses(host))
         except TimeoutError as error:
-            raise FetchFailed("its host takes too long", passing=True) from error
+            raise FetchFailed(DocumentFault.LATE) from error
         except (OSError, httpcore.NetworkError, httpcore.TimeoutException) as error:
-            raise FetchFailed("its host cannot be reached", passing=True) from error
-        except (httpcore.ProtocolError, ssl.SSLError) as error:
-            raise FetchFailed("its host does not keep to HTTP", passing=True) from error
+            fault = _beneath(error)
+            raise FetchFailed(fault) from error
+        except httpcore.ProtocolError as error:
+            raise FetchFailed(DocumentFault.PROTOCOL) from error
 
     async def _addresses(self, host: str) -> Sequence[str]:
         try:
             found = list(dict.fromkeys(await self._resolve(host)))
         except OSError as error:
-            raise FetchFailed("its host has no address", passing=True) from error
+            raise FetchFailed(DocumentFault.NO_ADDRESS) from error
         if not found:
-            raise FetchFailed("its host has no address", passing=True)
+            raise FetchFailed(DocumentFault.NO_ADDRESS)
         # One address inside among public ones is no accident, and the next try would meet it.
         if len(found) > _MOST_ADDRESSES or not all(self._public(each) for each in found):
-            raise FetchFailed("its host has an address that is not of the open Internet")
+            raise FetchFailed(DocumentFault.PRIVATE_ADDRESS)
         return found[:_TRIED]
 
     async def _get(self, url: str, addresses: Sequence[str]) -> Fetched:
@@ -275,8 +288,35 @@ class Fetcher:
             async for chunk in response.aiter_stream():
                 data += chunk
                 if len(data) > LARGEST:
-                    raise FetchFailed("it is longer than 64 KiB")
+                    raise FetchFailed(DocumentFault.TOO_LARGE)
         return Fetched(bytes(data), _max_age(fields.get("cache-control", "")))
+
+
+def _beneath(error: BaseException) -> DocumentFault:
+    """Return what is wrong with a connection: TLS, time, or the way there."""
+    beneath: BaseException | None = error
+    while beneath is not None:
+        for kind, fault in _CAUSES.items():
+            if isinstance(beneath, kind):
+                return fault
+        beneath = beneath.__cause__ or beneath.__context__
+    return DocumentFault.UNREACHABLE
+
+
+_CAUSES: Final = {
+    ssl.SSLError: DocumentFault.TLS,  # an OSError itself
+    httpcore.TimeoutException: DocumentFault.LATE,
+    TimeoutError: DocumentFault.LATE,
+}
+
+
+def _of_status(status: int) -> DocumentFault:
+    if status in _REDIRECTS:
+        return DocumentFault.REDIRECT
+    if status in _GONE:
+        return DocumentFault.NOT_FOUND
+    broken = status >= _SERVER_FAULT or status == _TOO_MANY
+    return DocumentFault.SERVER_FAULT if broken else DocumentFault.STATUS
 
 
 def _fields(response: httpcore.Response) -> dict[str, str]:
@@ -291,14 +331,11 @@ def _fields(response: httpcore.Response) -> dict[str, str]:
 def _check(status: int, fields: dict[str, str]) -> None:
     if status != _OK:
         # A redirect is a refusal as well (the draft's section 5): it could lead inside.
-        raise FetchFailed(
-            "its host does not answer with status 200",
-            passing=status >= _SERVER_FAULT or status == _TOO_MANY,
-        )
+        raise FetchFailed(_of_status(status))
     if fields.get("content-encoding", "identity").lower() != "identity":
-        raise FetchFailed("it is compressed")
+        raise FetchFailed(DocumentFault.COMPRESSED)
     if not _JSON.match(fields.get("content-type", "")):
-        raise FetchFailed("its content type is not JSON")
+        raise FetchFailed(DocumentFault.WRONG_TYPE)
 
 
 def _max_age(control: str) -> int | None:

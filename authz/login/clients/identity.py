@@ -70,6 +70,8 @@ def _name(client: FrontClient, redirect_uri: str, ends_at: str) -> str:
     host = client.document_host
     if host and _is_of_origin(redirect_uri, host):
         return f"{METADATA}{host}"
+    if host and client.authentication is not None and not is_on_device(ends_at):
+        return f"{METADATA}{host}"
     return f"{DYNAMIC}{ends_at.removesuffix(_SCHEME)}"
 
 

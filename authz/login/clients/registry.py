@@ -6,6 +6,7 @@ included, is made of where that ends (`clients.identity`).
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -13,7 +14,8 @@ from authz.config.model import Config
 from authz.config.rules import Client
 from authz.login.clients import documents, registration
 from authz.login.clients.client_metadata import printable_title
-from authz.login.clients.documents import Documents, NoDocument
+from authz.login.clients.documents import Documents
+from authz.login.clients.lookup import PAUSE, NoDocument
 from authz.login.clients.registration import NotRegistered, Registrations
 from authz.login.values import FrontClient, Kind, OAuthRefused
 
@@ -21,6 +23,26 @@ _DEFAULT: Final = "default"  # the entry of `clients` that is no client
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,2048}\Z")
 _UNAUTHORIZED: Final = 401
 _UNAVAILABLE: Final = 503
+
+
+class DocumentRefusedError(OAuthRefused):
+    """Say that a client has a metadata document, which is of no use: it is no unknown client.
+
+    Attributes:
+        found: what is wrong with the document.
+    """
+
+    def __init__(
+        self,
+        found: NoDocument,
+        error: str,
+        words: str,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep the fault beside the answer."""
+        super().__init__(error, words, status, headers)
+        self.found = found
 
 
 class Clients:
@@ -132,11 +154,11 @@ def _scopes(client: Client) -> frozenset[str] | None:
 
 def _no_document(error: NoDocument) -> OAuthRefused:
     words = f"the client's metadata document is of no use: {error.words}"
-    if error.passing:
+    if error.fault.passing:
         # Not `invalid_client`: a program would forget a registration that is still good.
-        headers = {"Retry-After": str(int(documents.PAUSE))}
-        return OAuthRefused("temporarily_unavailable", words, _UNAVAILABLE, headers)
-    return _refused(words)
+        headers = {"Retry-After": str(int(PAUSE))}
+        return DocumentRefusedError(error, "temporarily_unavailable", words, _UNAVAILABLE, headers)
+    return DocumentRefusedError(error, "invalid_client", words, _UNAUTHORIZED)
 
 
 def _refused(words: str) -> OAuthRefused:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from authz.login.clients.identity import identify, names_of
 from authz.login.clients.redirects import is_registered
+from authz.login.clients.registry import DocumentRefusedError
 from authz.login.front_door.authorizing import Answer, SentBackError, state_of
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
@@ -39,6 +40,10 @@ class Admission:
             raise NotDoneError(problems.UNKNOWN_CLIENT)
         try:
             client = await self._means.clients.find(client_id)
+        except DocumentRefusedError as refused:
+            detail = f"{refused.found.fault.value}: {refused.found.words}"
+            self._means.tell("authorize", "no_document", client=client_id, detail=detail)
+            raise NotDoneError(problems.no_document(refused.found)) from refused
         except OAuthRefused as refused:
             self._means.tell("authorize", refused.error, detail=refused.words)
             raise NotDoneError(problems.UNKNOWN_CLIENT) from refused

@@ -17,6 +17,7 @@ from authz.core.ledger import Unavailable
 from authz.login.clients.identity import identify, names_of
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
+from authz.login.front_door.authenticating import check_authenticated
 from authz.login.front_door.ending import BLOCKED, LOST, REPLAYED, end
 from authz.login.front_door.grant import Grant
 from authz.login.front_door.means import Means
@@ -37,8 +38,14 @@ class Exchanging:
         """Take the parts."""
         self._means = means
 
-    async def exchange(self, parameters: Parameters) -> Mapping[str, Any]:
+    async def exchange(
+        self, parameters: Parameters, *, authenticated: bool = False
+    ) -> Mapping[str, Any]:
         """Return the answer to a token request with a code.
+
+        Args:
+            parameters: of the request.
+            authenticated: whether the client has authenticated.
 
         Raises:
             OAuthRefused: for the client.
@@ -50,17 +57,22 @@ class Exchanging:
         taken = await self._means.codes.take(code)
         match taken:
             case Fresh(payload):
-                return await self._first(code, payload, client_id, parameters)
+                return await self._first(code, payload, client_id, parameters, authenticated)
             case Used(mark):
                 await self._again(mark)
         raise self._refused()
 
     async def _first(
-        self, code: str, held: Mapping[str, Any], client_id: str, parameters: Parameters
+        self,
+        code: str,
+        held: Mapping[str, Any],
+        client_id: str,
+        parameters: Parameters,
+        authenticated: bool,
     ) -> Mapping[str, Any]:
         try:
             _check(held, client_id, parameters)
-            identity = await self._identity(client_id, held)
+            identity = await self._identity(client_id, held, authenticated)
         except (OAuthRefused, Unavailable):
             await self._forget(held)
             raise
@@ -119,8 +131,11 @@ class Exchanging:
             now=now,
         )
 
-    async def _identity(self, client_id: str, held: Mapping[str, Any]) -> ClientIdentity:
+    async def _identity(
+        self, client_id: str, held: Mapping[str, Any], authenticated: bool
+    ) -> ClientIdentity:
         client = await self._means.clients.find(client_id)
+        check_authenticated(client, authenticated=authenticated)
         identity = identify(client, held["redirect_uri"])
         if identity.name != held["name"]:
             raise self._refused(identity.name)

@@ -10,9 +10,10 @@ from typing import Protocol
 from authz.ledger.log_ins import LogIns
 from authz.login import ports
 from authz.login.attempts import Attempts
+from authz.login.clients.assertions import VerifiedAssertion
 from authz.login.front_door.blocks import Blocks
 from authz.login.front_door.grants import Grants
-from authz.login.front_door.store import Codes, Faults, Refreshes, States
+from authz.login.front_door.store import AssertionIds, Codes, Faults, Refreshes, States
 from authz.login.front_door.targets import Targets
 from authz.login.values import FrontClient, LoggedIn
 from authz.tokens.sealing import Sealer
@@ -54,6 +55,18 @@ class Registers(Protocol):
         ...
 
 
+class VerifiesAssertions(Protocol):
+    """Verify assertions of clients (`authz.login.clients.assertions.ClientAssertions`)."""
+
+    def fetches(self, client: FrontClient) -> bool:
+        """Tell whether that asks a stranger's host."""
+        ...
+
+    async def verify(self, client: FrontClient, text: str) -> VerifiedAssertion:
+        """Return what is left to do, or raise InvalidAssertionError or NoDocument."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """Hold the parts of one configuration.
@@ -63,7 +76,8 @@ class Means:
         targets: our servers.
         clients, upstream, registers: ports.
         sealer: for what clients keep.
-        codes, states, refreshes, faults, grants, blocks, log_ins: in Redis.
+        assertions: verifies those of clients.
+        assertion_ids, codes, states, refreshes, faults, grants, blocks, log_ins: in Redis.
         attempts: how often who asks, in this process.
         grant_max_age: seconds from the consent.
         clock: seconds since the epoch.
@@ -76,6 +90,8 @@ class Means:
     upstream: Upstream
     registers: Registers
     sealer: Sealer
+    assertions: VerifiesAssertions
+    assertion_ids: AssertionIds
     codes: Codes
     states: States
     refreshes: Refreshes

@@ -18,6 +18,7 @@ from authz.login.attempts import REFRESHES
 from authz.login.clients.identity import identify, names_of, only_identity
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
+from authz.login.front_door.authenticating import check_authenticated
 from authz.login.front_door.ending import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
 from authz.login.front_door.exchanging import check_resources
 from authz.login.front_door.grant import renewed
@@ -63,8 +64,14 @@ class Refreshing:
         self._polls = polls
         self._works: set[asyncio.Task[Mapping[str, Any]]] = set()
 
-    async def refresh(self, parameters: Parameters) -> Mapping[str, Any]:
+    async def refresh(
+        self, parameters: Parameters, *, authenticated: bool = False
+    ) -> Mapping[str, Any]:
         """Return the answer to a token request with a refresh token.
+
+        Args:
+            parameters: of the request.
+            authenticated: whether the client has authenticated.
 
         Raises:
             OAuthRefused: for the client.
@@ -77,7 +84,7 @@ class Refreshing:
         # says so (section 3.3).
         if not read_scopes(parameters.get("scope")) - TOLERATED <= frozenset(token.scopes):
             raise OAuthRefused("invalid_scope", "the person did not consent to these scopes")
-        client = await self._check_still_good(token, client_id)
+        client = await self._check_still_good(token, client_id, authenticated)
         name = digest(text)
         for _ in range(self._polls):
             await self._alive(token)
@@ -104,7 +111,9 @@ class Refreshing:
             raise self._refused(token, "of another client")
         return token
 
-    async def _check_still_good(self, token: RefreshToken, client_id: str) -> ClientIdentity:
+    async def _check_still_good(
+        self, token: RefreshToken, client_id: str, authenticated: bool
+    ) -> ClientIdentity:
         """Return what the client is; refuse what the operator does not allow any more."""
         target = self._means.targets.named(token.server, token.resource)
         if target is None or not target.scopes.issuperset(token.scopes):
@@ -113,6 +122,7 @@ class Refreshing:
         if target.two_factor and not token.two_factor:
             raise self._refused(token, "the server wants a second factor now")
         client = await self._means.clients.find(client_id)
+        check_authenticated(client, authenticated=authenticated)
         # Of a log-in of before its end was kept, only what does not depend on that is believed.
         identity = (
             identify(client, token.redirect_uri) if token.redirect_uri else only_identity(client)

@@ -8,10 +8,12 @@ import hmac
 
 from authz.core.principal import LogIn
 from authz.login.digests import digest
+from authz.login.front_door.authenticating import check_authenticated
 from authz.login.front_door.ending import REVOKED, end
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
 from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh
+from authz.login.values import OAuthRefused
 from authz.tokens.sealing import NotSealedError
 
 
@@ -22,8 +24,15 @@ class Revoking:
         """Take the parts."""
         self._means = means
 
-    async def revoke(self, parameters: Parameters, address: str) -> None:
+    async def revoke(
+        self, parameters: Parameters, address: str, *, authenticated: bool = False
+    ) -> None:
         """End the grant of a token, if it is this client's.
+
+        Args:
+            parameters: of the request.
+            address: in whose name Authelia is told.
+            authenticated: whether the client has authenticated.
 
         Raises:
             OAuthRefused: where the request is malformed.
@@ -33,12 +42,25 @@ class Revoking:
         text, client_id = parameters.needed("token"), parameters.needed("client_id")
         try:
             token = open_refresh(self._means.sealer, text, self._means.grants.issuer)
-            await self._refresh(token, client_id)
+            await self._refresh(token, client_id, authenticated)
         except NotSealedError:
-            await self._access(text, client_id, address)
+            await self._access(text, client_id, address, authenticated)
 
-    async def _refresh(self, token: RefreshToken, client_id: str) -> None:
+    async def _check_client(self, client_id: str, authenticated: bool) -> None:
+        """Refuse a client that has to authenticate, and has not.
+
+        While its document cannot be had that is not known: what ends then is what whoever holds
+        the token could use.
+        """
+        try:
+            client = await self._means.clients.find(client_id)
+        except OAuthRefused:
+            return
+        check_authenticated(client, authenticated=authenticated)
+
+    async def _refresh(self, token: RefreshToken, client_id: str, authenticated: bool) -> None:
         if hmac.compare_digest(digest(client_id), token.client):
+            await self._check_client(client_id, authenticated)
             await end(
                 self._means,
                 token.subject,
@@ -50,10 +72,11 @@ class Revoking:
             )
             self._means.tell("revoke", "ok", client=token.name, grant=token.grant)
 
-    async def _access(self, text: str, client_id: str, address: str) -> None:
+    async def _access(self, text: str, client_id: str, address: str, authenticated: bool) -> None:
         log_in: LogIn | None = await self._means.log_ins.of(text)
         if log_in is None or not hmac.compare_digest(digest(client_id), digest(log_in.client_id)):
             return
+        await self._check_client(client_id, authenticated)
         held = await self._means.grants.find(log_in.subject, log_in.grant)
         await end(
             self._means,

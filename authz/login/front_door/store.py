@@ -125,6 +125,25 @@ class Faults:
             await self._command("SET", self._key, f"{int(self._clock())} {fault}", "EX", _A_DAY)
 
 
+class AssertionIds:
+    """Remember which assertions of clients were used (RFC 7523, section 3, `jti`)."""
+
+    def __init__(self, command: Command, keys: Keys) -> None:
+        """Take Redis and names."""
+        self._command = command
+        self._keys = keys
+
+    async def use(self, client_id: str, token_id: str, lifetime: int) -> bool:
+        """Use an assertion up, for as long as it lives; tell whether this was the first time.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        # A client_id has no blanks, so no two pairs are one text.
+        name = self._keys.page("assertion", digest(f"{client_id} {token_id}"))
+        return await self._command("SET", name, b"1", "EX", lifetime, "NX") is not None
+
+
 class Refreshes:
     """Let many refreshes with one token be one, and its answer be had again for a while."""
 

@@ -17,6 +17,7 @@ from authz.login.values import OAuthRefused
 TOLERATED: Final = frozenset({"openid", "offline_access"})
 # Without `profile` the ID token does not say what the person is called.
 _UPSTREAM: Final = frozenset({"openid", "offline_access", "profile"})
+_LISTED: Final = 6  # servers in the words of a refusal
 # RFC 6749, section 3.3; and one blank between two.
 _SCOPES: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 
@@ -99,8 +100,20 @@ class Targets:
             form for target in found for form in (target.resource, f"{target.resource}/")
         }
         if len(found) != 1 or others:
-            raise OAuthRefused("invalid_target", "resource has to be the URL of one server here")
+            words = "resource has to be" if resources else "resource is missing; it has to be"
+            raise OAuthRefused(
+                "invalid_target", f"{words} the URL of one server here: {self._listed()}"
+            )
         return found[0]
+
+    def _listed(self) -> str:
+        """Return the servers' URLs, a few of them, for whoever set a client up.
+
+        They are no secret: each has a metadata document that is open to everybody.
+        """
+        urls = sorted(target.resource for target in self._targets.values())
+        more = len(urls) - _LISTED
+        return " or ".join(urls[:_LISTED]) + (f" (and {more} more)" if more > 0 else "")
 
 
 def read_scopes(text: str | None) -> frozenset[str]:

@@ -5,6 +5,7 @@ Law: sentences of ours; nothing that a caller chose.
 
 from typing import Final
 
+from authz.login.clients.lookup import NoDocument
 from authz.login.pages.visits import Problem
 
 _CLIENT: Final = (
@@ -84,4 +85,25 @@ def not_granted(error: str, words: str) -> Problem:
         f"The application asks for what it cannot have: {words} ({error})",
         _CLIENT,
         error,
+    )
+
+
+def no_document(found: NoDocument) -> Problem:
+    """Return the page of a client whose metadata document is of no use, with the reason."""
+    if found.fault.passing:
+        return Problem(
+            503,
+            "What the application says of itself cannot be fetched at the moment",
+            f"It is described by a document on the Internet, and {found.words}. Nothing was "
+            "allowed. Try again in a minute. If it is so with every application, the gateway has "
+            "no way out to the Internet: tell the people who run it.",
+            f"document: {found.fault.value}",
+        )
+    return Problem(
+        400,
+        "What the application says of itself cannot be used",
+        f"It is described by a document on the Internet, and this is wrong with that: "
+        f"{found.words}. Nothing was allowed. Tell the people who make the application, or who "
+        "run this gateway.",
+        f"document: {found.fault.value}",
     )

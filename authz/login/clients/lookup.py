@@ -1,0 +1,226 @@
+"""What strangers publish, fetched and remembered within bounds: documents, and key sets.
+
+Invariant: strangers can name any URL, so fetches are few at once and keep to a pace, one for all
+who wait for it, and nothing is remembered without bounds. Who is known waits for no stranger.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, Generic, TypeVar
+
+from authz.login.clients.faults import DocumentFault
+from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.tokens.gate import Gate, Pace, Turn, TurnedAwayError
+
+SHORTEST_AGE: Final = 300.0  # seconds
+LONGEST_AGE: Final = 86_400.0
+PAUSE: Final = 60.0  # seconds before one that was no use is fetched again
+_CAPACITY: Final = 4096
+_WIDTH: Final = 8  # fetches at once
+_PACE: Final = 4.0  # URLs a second that nobody knows
+_PATIENCE: Final = 8.0  # seconds that a caller waits, in line and for the fetch
+
+_LOG: Final = logging.getLogger("authz.login")
+V = TypeVar("V")
+Fetch = Callable[[str, str], Awaitable[Fetched]]
+
+
+class NoDocument(Exception):  # noqa: N818 - what was found, not an error of ours
+    """Say why a URL stands for nothing that can be used.
+
+    Attributes:
+        fault: what is wrong.
+        words: fixed words that follow "the client's metadata document is of no use: ".
+    """
+
+    def __init__(self, fault: DocumentFault, words: str = "") -> None:
+        """Take what is wrong, and words where those of the fault do not say enough."""
+        super().__init__(fault.value, words)
+        self.fault = fault
+        self.words = words or fault.words
+
+
+@dataclass(frozen=True, slots=True)
+class _Known(Generic[V]):
+    value: V
+    fetched_at: float
+    fresh_until: float
+    tried_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    fault: DocumentFault
+    words: str
+    until: float
+
+
+class _Shelf(OrderedDict[str, V]):
+    """Remember so many; the longest unused goes first."""
+
+    def used(self, key: str) -> V | None:
+        """Return what is remembered, and count it as used."""
+        if key in self:
+            self.move_to_end(key)
+        return self.get(key)
+
+    def put(self, key: str, value: V, capacity: int) -> None:
+        """Remember, and forget what is too much."""
+        self[key] = value
+        self.move_to_end(key)
+        while len(self) > capacity:
+            self.popitem(last=False)
+
+
+def stranger_gate(clock: Callable[[], float] = time.monotonic) -> Gate:
+    """Return how many fetches there may be: eight at once, and four strangers a second."""
+    return Gate(_WIDTH, Pace(_PACE, _WIDTH, clock), clock=clock)
+
+
+class FetchedCache(Generic[V]):
+    """Fetch what is at a URL, and remember it. Used from one event loop."""
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        read: Callable[[str, str, bytes], V],
+        *,
+        gate: Gate | None = None,
+        capacity: int = _CAPACITY,
+        patience: float = _PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take how to fetch and to read.
+
+        Args:
+            fetch: the document at a URL of a host (`Fetcher`); raises FetchFailed.
+            read: what a body at a URL of a host says; raises NoDocument.
+            gate: how many fetches there may be; None for `stranger_gate`.
+            capacity: how many are remembered, and how many that were no use.
+            patience: seconds that a caller waits; the fetch goes on.
+            clock: seconds that never go back.
+        """
+        self._fetch = fetch
+        self._read = read
+        self._gate = stranger_gate(clock) if gate is None else gate
+        self._capacity = capacity
+        self._patience = patience
+        self._clock = clock
+        # Two shelves: junk fills its own and pushes nothing else out.
+        self._known: _Shelf[_Known[V]] = _Shelf()
+        self._refused: _Shelf[_Refused] = _Shelf()
+        self._looking: dict[str, asyncio.Task[None]] = {}
+
+    async def at(self, url: str, host: str) -> V:
+        """Return what is at a URL of a host.
+
+        Raises:
+            NoDocument: where there is nothing, or nothing can be had now.
+        """
+        known, refused, now = self._known.used(url), self._refused.used(url), self._clock()
+        if known is not None and now < known.fresh_until:
+            return known.value
+        if refused is not None and now < refused.until:
+            raise NoDocument(refused.fault, refused.words)
+        return await self._looked_up(url, host)
+
+    async def newer(self, url: str, host: str, age: float) -> V | None:
+        """Return what is at a URL now, fetched anew.
+
+        None where that was tried less than `age` ago, or cannot be had: a forged name of a key
+        makes nobody fetch at a stranger's pace.
+
+        Raises:
+            NoDocument: as `at`.
+        """
+        known, now = self._known.get(url), self._clock()
+        if known is None:
+            return await self.at(url, host)
+        if now < known.tried_at + age:
+            return None
+        # What cannot be had anew stays good for its time (`_refuse`).
+        self._known[url] = replace(known, fresh_until=now, tried_at=now)
+        await self.at(url, host)
+        found = self._known.get(url)
+        return None if found is None or found.fetched_at == known.fetched_at else found.value
+
+    def fetches(self, url: str) -> bool:
+        """Tell whether to look here is to fetch what nobody has asked for lately."""
+        refused = self._refused.get(url)
+        known = url in self._known or url in self._looking
+        return not known and (refused is None or self._clock() >= refused.until)
+
+    async def aclose(self) -> None:
+        """End the fetches that are under way."""
+        tasks = set(self._looking.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _looked_up(self, url: str, host: str) -> V:
+        task = self._looking.get(url) or self._begin(url, host)
+        if task is not None:
+            await asyncio.wait({task}, timeout=self._patience)
+        known = self._known.get(url)
+        # Perhaps not fresh, where there is no fetch now, or it takes long.
+        if known is not None and self._clock() < known.fetched_at + LONGEST_AGE:
+            return known.value
+        refused = self._refused.get(url)
+        if refused is not None and self._clock() < refused.until:
+            raise NoDocument(refused.fault, refused.words)
+        raise NoDocument(DocumentFault.BUSY)
+
+    def _begin(self, url: str, host: str) -> "asyncio.Task[None] | None":
+        """Begin a look-up, if there may be one now."""
+        try:
+            turn = self._gate.join(known=url in self._known)
+        except TurnedAwayError:
+            return None
+        task = asyncio.create_task(self._look_up(url, host, turn))
+        self._looking[url] = task
+        return task
+
+    async def _look_up(self, url: str, host: str, turn: Turn) -> None:
+        """Fetch and remember; raise nothing, since perhaps nobody waits any more.
+
+        The gate is told of no failure: hosts fail each for itself.
+        """
+        try:
+            async with turn:
+                fetched = await self._fetch(url, host)
+            value = self._read(url, host, fetched.body)
+        except NoDocument as error:
+            self._refuse(url, error.fault, error.words)
+        except FetchFailed as error:
+            self._refuse(url, error.fault, error.words)
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is no document
+            _LOG.warning("a client's metadata document: %s", type(error).__name__)
+            self._refuse(url, DocumentFault.UNUSABLE, "")
+        else:
+            now = self._clock()
+            age = min(max(float(fetched.max_age or 0), SHORTEST_AGE), LONGEST_AGE)
+            self._refused.pop(url, None)
+            self._known.put(url, _Known(value, now, now + age, now), self._capacity)
+        finally:
+            del self._looking[url]
+
+    def _refuse(self, url: str, fault: DocumentFault, words: str) -> None:
+        """Remember for a while that there is no document, so that it is not fetched at a pace.
+
+        The draft's section 5.2 wants no error remembered: a minute is the pause before the next
+        try, which strangers would otherwise choose.
+        """
+        known, now = self._known.get(url), self._clock()
+        end = -1.0 if known is None else known.fetched_at + LONGEST_AGE
+        if known is not None and fault.passing and now < end:
+            # One that was good stays good for its longest age while it cannot be had anew: who is
+            # logged in should not lose that by a bad minute of somebody's web server.
+            self._known[url] = replace(known, fresh_until=min(now + PAUSE, end))
+            return
+        self._known.pop(url, None)
+        self._refused.put(url, _Refused(fault, words, now + PAUSE), self._capacity)
