@@ -6,7 +6,7 @@ import pytest
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
 
 from authz.config.load import Settings
-from authz.config.server_metadata import server_metadata
+from authz.config.server_metadata import ALGORITHMS, server_metadata
 
 SettingsOf = Callable[[str], Settings]
 DOOR = "front_door: {key_file: /run/secrets/front-door.pem}\n"
@@ -23,7 +23,7 @@ def test_authlib_finds_nothing_wrong(smallest: str, settings_of: SettingsOf) -> 
 
 
 def test_all_of_it(smallest: str, settings_of: SettingsOf) -> None:
-    """Nothing is promised that the pages do not do: public clients, codes with S256, no more."""
+    """Nothing is promised that the pages do not do: public clients, or keys of documents; S256."""
     config = settings_of(
         f"{smallest}    scopes: [b]\n    tools: {{t: {{scopes: [a]}}}}\n{DOOR}"
     ).config
@@ -38,8 +38,10 @@ def test_all_of_it(smallest: str, settings_of: SettingsOf) -> None:
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["none"],
-        "revocation_endpoint_auth_methods_supported": ["none"],
+        "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "revocation_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+        "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
         "client_id_metadata_document_supported": True,
         "scopes_supported": ["a", "b", "offline_access"],
@@ -62,6 +64,11 @@ def test_what_is_off_is_not_offered(
 
     assert ("registration_endpoint" in document) is registers
     assert document["client_id_metadata_document_supported"] is documents
+    for endpoint in ("token", "revocation"):
+        ways = document[f"{endpoint}_endpoint_auth_methods_supported"]
+        assert ways == (["none", "private_key_jwt"] if documents else ["none"])
+        signed = f"{endpoint}_endpoint_auth_signing_alg_values_supported"
+        assert (signed in document) is documents
 
 
 def test_strangers_come_only_where_logging_in_there_is_the_rule(
