@@ -30,8 +30,10 @@ class Upstream:
         set_headers: name and value for the upstream, in place of what the client sent.
         remove_headers: names that the upstream never sees; none of them is also set.
         response_headers: name and value for the client, in place of what the upstream sent.
+        judged: name and value for the upstream, once, of what the client may have sent twice.
     """
 
     set_headers: tuple[tuple[str, str], ...]
     remove_headers: tuple[str, ...] = ()
     response_headers: tuple[tuple[str, str], ...] = ()
+    judged: tuple[tuple[str, str], ...] = ()

@@ -54,7 +54,7 @@ _FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any se
 def upstream(allow: Allow) -> Upstream:
     """Return the headers of an allowed request: identity set, credentials removed."""
     given, removed = _identity(allow.principal, allow.server)
-    return Upstream(given, removed, rate_limit(allow.quotas))
+    return Upstream(given, removed, rate_limit(allow.quotas), allow.judged)
 
 
 def _make_identity(

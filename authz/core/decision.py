@@ -31,6 +31,7 @@ from authz.core.ledger import (
     Taken,
 )
 from authz.core.limits import Quota, Take, bucket_id
+from authz.core.mcp import NAME_HEADER
 from authz.core.memo import Memo
 from authz.core.policy import (
     MODERN,
@@ -51,6 +52,7 @@ from authz.core.second_factor import (
     proves,
     satisfies,
 )
+from authz.core.session import HEADER as SESSION_HEADER
 from authz.core.session import named_session, session_of
 from authz.core.standing import Standing, every_check, rules, scopes, stand
 from authz.core.step_up import StepUpTicket
@@ -106,6 +108,7 @@ class Allow:
         server, message, principal: what was decided about.
         quotas: every limit after the charge.
         mode: who counted.
+        judged: the headers that the upstream must see as they were judged.
     """
 
     server: Server
@@ -113,6 +116,7 @@ class Allow:
     principal: Principal
     quotas: tuple[Quota, ...]
     mode: Mode
+    judged: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,7 +431,7 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
         case OverLimit(quotas, retry_after):
             refusal = Deny(Reason.RATE_LIMITED, quotas=quotas, retry_after=retry_after)
         case Taken(quotas, mode):
-            return Allow(server, message, principal, quotas, mode)
+            return Allow(server, message, principal, quotas, mode, _judged_headers(pending))
         case _:
             refusal = Deny(Reason.INTERNAL, "the ledger's answer is unknown")
     return replace(
@@ -438,6 +442,22 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
         scopes=scopes(rules(server, message)),
         second_factor=_asked(pending),
     )
+
+
+def _judged_headers(pending: Pending) -> tuple[tuple[str, str], ...]:
+    """Return the headers that may have come twice, with the one value that was judged.
+
+    Envoy joins what came twice by a comma, and a single value may hold one too; the upstream gets
+    what was judged, once. Every other header that decides anything is compared with words that
+    have no comma: of those, two are refused.
+    """
+    headers = pending.call.request.headers
+    judged = list[tuple[str, str]]()
+    if pending.call.session_id is not None and "," in pending.call.session_id:
+        judged.append((SESSION_HEADER, pending.call.session_id))
+    if pending.message is not None and "," in headers.get(NAME_HEADER, ""):
+        judged.append((NAME_HEADER, headers[NAME_HEADER]))
+    return tuple(judged)
 
 
 def _asked(pending: Pending) -> SecondFactor | None:

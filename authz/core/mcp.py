@@ -92,6 +92,7 @@ _URL_ELICITATION_SINCE: Final = LEGACY[-1]
 _JSON: Final = re.compile(
     r'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE
 )
+NAME_HEADER: Final = "mcp-name"
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=")
 
 
@@ -282,7 +283,7 @@ def _check_mirrors(
     sent = headers.get("mcp-method")
     if sent != method and (required or sent is not None):
         raise Refused(Reason.HEADER_MISMATCH, "mcp-method")
-    sent = headers.get("mcp-name")
+    sent = headers.get(NAME_HEADER)
     if sent is None:
         if required and method in _NAMED:
             raise Refused(Reason.HEADER_MISMATCH, "mcp-name is missing")
@@ -305,7 +306,7 @@ def _names(method: str, params: _Members) -> list[object]:
 
 def _decoded(value: str) -> str | None:
     """Decode an Mcp-Name (MCP 2026-07-28, "Value Encoding"); None where it is malformed."""
-    if not value.isascii() or not value.isprintable():
+    if not value.isascii() or not value.isprintable() or value.strip() != value:
         return None
     sentinel = _SENTINEL.fullmatch(value)
     if sentinel is None:

@@ -176,9 +176,10 @@ def encode_allow(upstream: Upstream) -> bytes:
         ValueError: for a header that HTTP cannot carry, that is named twice or both set and
             removed, and for Host.
     """
-    allowed = _changes(upstream.set_headers, upstream.remove_headers) + _told(
-        upstream.response_headers
-    )
+    allowed = _changes(upstream.set_headers, upstream.remove_headers)
+    if upstream.judged:
+        allowed += _overwriting(_JUDGED, upstream.judged)
+    allowed += _overwriting(_TOLD, upstream.response_headers)
     return _ALLOWED + _varint(len(allowed)) + allowed
 
 
@@ -221,6 +222,7 @@ def _tag(message: type[Message], field: str) -> bytes:
 
 
 _DELIMITED: Final = 2
+_JUDGED: Final = _tag(wire.OkHttpResponse, "headers")
 _TOLD: Final = _tag(wire.OkHttpResponse, "response_headers_to_add")
 _HEADER: Final = _tag(HeaderValueOption, "header")
 _KEY: Final = _tag(HeaderValue, "key")
@@ -228,8 +230,8 @@ _VALUE: Final = _tag(HeaderValue, "value")
 _ACTION: Final = HeaderValueOption(append_action=_OVERWRITE).SerializeToString()
 
 
-def _told(headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Return the response headers of an OkHttpResponse, which differ from request to request.
+def _overwriting(field: bytes, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return headers of an OkHttpResponse that differ from request to request.
 
     Put together here, since the library's objects for them cost more than all that is in them.
     """
@@ -239,7 +241,7 @@ def _told(headers: tuple[tuple[str, str], ...]) -> bytes:
         text = value.encode("ascii")
         header = _key(name) + _varint(len(text)) + text
         option = _HEADER + _varint(len(header)) + header + _ACTION
-        written += _TOLD + _varint(len(option)) + option
+        written += field + _varint(len(option)) + option
     return written
 
 

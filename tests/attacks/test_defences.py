@@ -292,6 +292,7 @@ FRONT_DOOR = (
 )  # fmt: skip
 
 _SESSION = ("tests/core/test_session.py",)
+_JUDGED = ("tests/core/test_judged_headers.py",)
 _METHODS = ("tests/core/test_allowed_methods.py",)
 
 BELONGINGS = (
@@ -328,6 +329,17 @@ BELONGINGS = (
     Defence(
         "A tool's work is judged by the rules of all tools", "authz/core/standing.py", "_applying",
         "if about is Concern.TOOLS:", "if False:", _METHODS,
+    ),
+    Defence(
+        "The name that was judged is the one that is sent on", "authz/core/decision.py",
+        "_judged_headers", "        judged.append((NAME_HEADER, headers[NAME_HEADER]))\n",
+        "        pass\n", _JUDGED,
+    ),
+    Defence(
+        "The session that was judged is the one that is sent on", "authz/core/decision.py",
+        "_judged_headers",
+        "        judged.append((SESSION_HEADER, pending.call.session_id))\n", "        pass\n",
+        _JUDGED,
     ),
 )  # fmt: skip
 

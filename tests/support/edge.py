@@ -48,10 +48,12 @@ class Authz:
     Attributes:
         checks: what it was asked, None for what the codec refused.
         hold: where set to an event, answers wait for it.
+        allow: what an Allow changes, where it is not the usual.
     """
 
     checks: list[HttpRequest | None] = field(default_factory=list)
     hold: threading.Event | None = None
+    allow: Changes | None = None
 
     @property
     def last(self) -> HttpRequest:
@@ -68,7 +70,9 @@ class Authz:
         self.checks.append(asked)
         if self.hold is not None:
             self.hold.wait(_TIMEOUT)
-        return _ALLOW if asked.headers.get(GOOD[0]) == GOOD[1] else _DENY
+        if asked.headers.get(GOOD[0]) != GOOD[1]:
+            return _DENY
+        return _ALLOW if self.allow is None else codec.encode_allow(self.allow)
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class Gateway:
     def forget(self) -> None:
         """Forget what reached anybody."""
         self.authz.checks.clear()
+        self.authz.allow = None
         for server in self.servers.values():
             server.arrived.clear()
             server.status, server.more, server.raw = 200, (), b""

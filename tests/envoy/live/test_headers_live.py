@@ -4,9 +4,13 @@ Law: who asks, from where, and for what is said by Envoy and authz alone; cookie
 at the gateway.
 """
 
+from dataclasses import replace
+
 import pytest
 
-from tests.support.gateway import GOOD, ORIGIN, Gateway
+from authz.core.answer import Upstream as Changes
+from tests.support.gateway import GATEWAY, GOOD, ORIGIN, Gateway, tls
+from tests.support.wild_client import http2
 
 IDENTITY = ["subject", "client", "issuer", "scopes", "groups", "server", "request-id", "anything"]
 
@@ -39,6 +43,50 @@ def test_a_name_with_an_underscore_is_refused(gateway: Gateway, name: str) -> No
 
     assert answer.status == 400
     assert gateway.arrived()["files"] == 0
+
+
+@pytest.mark.attack("doubled-header")
+@pytest.mark.parametrize("name", ["mcp-name", "mcp-session-id"])
+@pytest.mark.parametrize(
+    ("values", "joined"),
+    [(("a", "b"), "a,b"), (("a", "a"), "a,a"), (("a,b",), "a,b"), (("a", "b,c"), "a,b,c")],
+    ids=str,
+)
+def test_the_header_that_was_judged_is_the_one_that_arrives(
+    gateway: Gateway, name: str, values: tuple[str, ...], joined: str
+) -> None:
+    """Envoy tells of two headers as one value; the server gets that value, and it alone."""
+    gateway.authz.allow = Changes((), judged=((name, joined),))
+    spellings = (name, name.title(), name.upper())
+    sent = zip(spellings, values, strict=False)
+    gateway.send("POST", "/files", GOOD, *sent, body=b"{}")
+
+    (request,) = gateway.servers["files"].arrived
+    assert gateway.authz.last.headers[name] == joined
+    assert request.values(name) == [joined]
+
+
+@pytest.mark.attack("doubled-header")
+@pytest.mark.parametrize("over", ["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize(
+    "name",
+    ["mcp-method", "mcp-protocol-version", "content-type", "content-encoding", "origin"],
+)
+def test_two_of_any_other_header_that_decides_are_told_with_a_comma(
+    gateway: Gateway, name: str, over: str
+) -> None:
+    """So none of the words that they are compared with is what two of them say."""
+    value = ORIGIN if name == "origin" else "x/y"
+    if over == "HTTP/2":
+        body = b"{}"
+        fields = ((":method", "POST"), (":scheme", "https"), (":authority", GATEWAY),
+                  (":path", "/files"), GOOD, (name, value), (name, value))  # fmt: skip
+        http2(replace(gateway.send, tls=tls("h2")), *fields, body=body)
+    else:
+        gateway.send("POST", "/files", GOOD, (name, value), (name, value), body=b"{}")
+
+    for check in gateway.authz.checks:
+        assert check is None or check.headers[name] == f"{value},{value}"
 
 
 FOREIGN = [
