@@ -12,6 +12,7 @@ from authz.config import rules, urls
 from authz.config.model import Config
 from authz.config.problems import Path
 from authz.config.scalars import Rate
+from authz.config.server_metadata import challenge_scopes
 from authz.core.limits import Limit, Per
 from authz.core.policy import (
     ALL_KINDS,
@@ -132,6 +133,7 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
         versions=frozenset(server.versions),
         methods=frozenset(server.methods),
         session_lifetime=int(server.session_lifetime),
+        challenge=frozenset(challenge_scopes(config, name)),
     )
 
 

@@ -22,6 +22,7 @@ from authz.core.policy import LEGACY, MODERN
 
 Login = Literal["direct", "front_door"]
 TokenKind = Literal["jwt", "opaque"]
+ChallengeScopes = Literal["all", "own"]
 Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]
 Scope = Annotated[str, scalars.SCOPE]
 ClientId = Annotated[str, scalars.CLIENT_ID]
@@ -126,6 +127,15 @@ class Server(Section):
         False,
     )
     scopes: Listing[Scope] = field("All of them are needed.", [])
+    challenge_scopes: ChallengeScopes | None = field(
+        "Which scopes a client is told to ask for at its log-in, by the challenge and the RFC 9728 "
+        "document: `all`, its tools' too, or its `own` (where it has none, its tools' all the "
+        "same). With `own` a tool's scope is first heard of in a refusal, and not every client "
+        "logs in once more for it. Left out: `all`; where clients log in at the issuer itself, "
+        "which refuses what a client may not ask for, `own` in the challenge.",
+        None,
+        examples=["own"],
+    )
     groups: NonEmpty[Annotated[str, scalars.GROUP]] | None = field(
         "The person must be in one of them; left out: anybody.", None
     )

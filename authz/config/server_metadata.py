@@ -8,7 +8,7 @@ and the pages, which do without Envoy's classes.
 from typing import Final, get_args
 
 from authz.config.model import Algorithm, Config
-from authz.config.rules import Server
+from authz.config.rules import ChallengeScopes, Server
 
 OFFLINE: Final = "offline_access"
 ALGORITHMS: Final[tuple[str, ...]] = get_args(Algorithm)
@@ -40,7 +40,9 @@ def server_metadata(config: Config) -> dict[str, object]:
         "revocation_endpoint_auth_methods_supported": methods,
         "authorization_response_iss_parameter_supported": True,  # RFC 9207, section 3
         "client_id_metadata_document_supported": documents,
-        "scopes_supported": [*_all_scopes(config), OFFLINE],
+        # Clients that find no scopes in a server's own metadata ask for all of these (the official
+        # Python SDKs, Codex), at whichever server: so they are what is right at every server.
+        "scopes_supported": [*_common_scopes(config), OFFLINE],
     }
     if documents:
         for endpoint in ("token", "revocation"):
@@ -56,5 +58,24 @@ def scopes_of(server: Server) -> list[str]:
     return sorted(set(server.scopes).union(*(tool.scopes for tool in tools)))
 
 
-def _all_scopes(config: Config) -> list[str]:
-    return sorted({scope for server in config.servers.values() for scope in scopes_of(server)})
+def challenge_scopes(config: Config, name: str) -> list[str]:
+    """Return the scopes that a server's first challenge names; none where it has none at all."""
+    server = config.servers[name]
+    which = server.challenge_scopes or ("all" if config.login == "front_door" else "own")
+    return _told(server, which)
+
+
+def document_scopes(config: Config, name: str) -> list[str]:
+    """Return the scopes that a server's RFC 9728 document names."""
+    server = config.servers[name]
+    return _told(server, server.challenge_scopes or "all")
+
+
+def _told(server: Server, which: ChallengeScopes) -> list[str]:
+    own = sorted(server.scopes) if which == "own" else []
+    return own or scopes_of(server)
+
+
+def _common_scopes(config: Config) -> list[str]:
+    told = [frozenset(document_scopes(config, name)) for name in config.servers]
+    return sorted(frozenset.intersection(*told))

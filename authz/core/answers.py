@@ -85,8 +85,7 @@ def _told(principal: Principal, server: Server) -> frozenset[str]:
     """
     if principal.log_in is None:
         return principal.scopes
-    named = server.rule.scopes.union(*(tool.rule.scopes for tool in server.tools))
-    return principal.scopes & named
+    return principal.scopes & server.named_scopes
 
 
 def _plain(value: str) -> str:
@@ -171,8 +170,13 @@ def _challenge(deny: Deny) -> str:
     if row.error is not None:
         fields += [f'error="{row.error}"', f'error_description="{row.sentence}"']
     fields.append(f'resource_metadata="{deny.server.metadata_url}"')
-    if deny.scopes:
-        fields.append(f'scope="{" ".join(sorted(deny.scopes))}"')
+    scopes = deny.scopes
+    if deny.principal is not None and deny.reason is Reason.INSUFFICIENT_SCOPE:
+        # MCP 2025-11-25, "Runtime Insufficient Scope Errors": with what is needed, what the token
+        # has. Clients that ask for the challenge's scopes alone would lose it otherwise.
+        scopes = scopes | (deny.principal.scopes & deny.server.named_scopes)
+    if scopes:
+        fields.append(f'scope="{" ".join(sorted(scopes))}"')
     return "Bearer " + ", ".join(fields)
 
 

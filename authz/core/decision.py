@@ -57,6 +57,8 @@ from authz.core.session import named_session, session_of
 from authz.core.standing import Standing, every_check, rules, scopes, stand
 from authz.core.step_up import StepUpTicket
 
+_UNAUTHORIZED: Final = 401  # RFC 9110, section 15.5.2
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -165,10 +167,9 @@ def read(request: HttpRequest, policy: Policy) -> Call | Deny:
 def denied(refused: Refused, server: Server | None) -> Deny:
     """Return the refusal of a request whose message was not read.
 
-    Its challenge asks for the scopes of the server; those of a tool are asked for when the tool
-    is called.
+    Its challenge asks for the scopes that the server wants asked for at a log-in.
     """
-    scopes = frozenset[str]() if server is None else server.rule.scopes
+    scopes = frozenset[str]() if server is None else server.challenge_scopes
     return Deny(refused.reason, refused.detail, server, scopes=scopes)
 
 
@@ -222,7 +223,7 @@ def _judged(
             call.server,
             message,
             principal,
-            scopes=scopes(standing.case.rules),
+            scopes=_challenge_scopes(refused.reason, call.server, standing.case.rules),
             second_factor=refused.second_factor,
         )
     address = call.request.address
@@ -239,6 +240,12 @@ def _judged(
         _offer(standing, query, _tool(message), policy, now),
         _proved(standing, unmet),
     )
+
+
+def _challenge_scopes(reason: Reason, server: Server, applied: tuple[Rule, ...]) -> frozenset[str]:
+    """Return the scopes of a challenge: where it begins a new log-in, all that one should have."""
+    needed = scopes(applied)
+    return needed | server.challenge_scopes if reason.row.status == _UNAUTHORIZED else needed
 
 
 def _tool(message: mcp.Message | None) -> str | None:
@@ -439,7 +446,7 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
         server=server,
         message=message,
         principal=principal,
-        scopes=scopes(rules(server, message)),
+        scopes=_challenge_scopes(refusal.reason, server, rules(server, message)),
         second_factor=_asked(pending),
     )
 

@@ -70,6 +70,7 @@ class Server:
         resource: its canonical URL (RFC 8707, RFC 9728): the audience of its tokens.
         metadata_url: where its RFC 9728 document is.
         rule: what every request to it must satisfy.
+        challenge: the scopes that a client is told to ask for at its log-in; None for the rule's.
         tools: rules by tool; empty where tools are not named.
         methods: what may be called besides the methods of MCP where tools are named.
         machines: client ids that may come without a person.
@@ -86,10 +87,21 @@ class Server:
     versions: frozenset[str] = VERSIONS
     session_lifetime: int = 7 * 86_400
     methods: frozenset[str] = frozenset()
+    challenge: frozenset[str] | None = None
 
     def tool_rules(self, tool: str) -> tuple[ToolRule, ...]:
         """Return every rule whose pattern matches: all of them apply."""
         return tuple(rule for rule in self.tools if rule.matches(tool))
+
+    @property
+    def challenge_scopes(self) -> frozenset[str]:
+        """Return the scopes that a challenge names to a client that has yet to log in."""
+        return self.rule.scopes if self.challenge is None else self.challenge
+
+    @property
+    def named_scopes(self) -> frozenset[str]:
+        """Return every scope that the server or one of its tools asks for."""
+        return self.rule.scopes.union(*(tool.rule.scopes for tool in self.tools))
 
     @property
     def accepts_opaque(self) -> bool:

@@ -6,6 +6,7 @@ wrong.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -267,14 +268,16 @@ class Built:
         server: str = "",
         grant: str = "",
         detail: str = "",
+        scopes: Sequence[str] = (),
     ) -> None:
-        said = {
+        said: dict[str, object] = {
             "step": step,
             "outcome": outcome,
             "client": client[:256],
             "server": server,
             "grant": grant,
             "detail": detail,
+            "scopes": list(scopes),
             "request_id": REQUEST_ID.get(),
         }
         # Both are fixed words of ours: no caller chooses a label.

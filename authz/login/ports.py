@@ -3,6 +3,7 @@
 Law: ports alone; what only one of them needs stands beside it.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from authz.login.values import Asked, LoggedIn
@@ -49,6 +50,10 @@ class Tell(Protocol):
         server: str = "",
         grant: str = "",
         detail: str = "",
+        scopes: Sequence[str] = (),
     ) -> None:
-        """Tell a step, its outcome, and whose it is: names, never a token, a code or a state."""
+        """Tell a step, its outcome, and whose it is: names, never a token, a code or a state.
+
+        `scopes` are those of authz.yaml, never what a client made up.
+        """
         ...

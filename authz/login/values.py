@@ -3,7 +3,7 @@
 Law: plain values. What a client or Authelia said stands in them only after it was checked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -52,6 +52,10 @@ class FrontClient:
     redirect_uris: tuple[str, ...]
     scopes: frozenset[str] | None = None
     authentication: KeyAuthentication | None = None
+
+    def allowed(self, scopes: frozenset[str]) -> frozenset[str]:
+        """Return those scopes that it may ask for."""
+        return scopes if self.scopes is None else scopes & self.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +149,22 @@ class OAuthRefused(Exception):  # noqa: N818 - what happened, not an error of ou
 
     Attributes:
         error: the code: `invalid_grant`, `invalid_target`, …
-        words: `error_description`: fixed words, no quote, no value that a caller chose.
+        words: `error_description`: fixed words and names of authz.yaml; no quote, no value that a
+            caller chose, but for the name that rules give the client.
         status: the HTTP status of a direct answer.
         headers: what else it needs.
+        server, scopes: which server and scopes of authz.yaml it is about, for the log.
     """
 
     def __init__(
-        self, error: str, words: str, status: int = 400, headers: Mapping[str, str] | None = None
+        self,
+        error: str,
+        words: str,
+        status: int = 400,
+        headers: Mapping[str, str] | None = None,
+        *,
+        server: str = "",
+        scopes: Iterable[str] = (),
     ) -> None:
         """Keep the answer."""
         super().__init__(error, words)
@@ -159,6 +172,8 @@ class OAuthRefused(Exception):  # noqa: N818 - what happened, not an error of ou
         self.words = words
         self.status = status
         self.headers = {} if headers is None else dict(headers)
+        self.server = server
+        self.scopes = tuple(sorted(scopes))
 
 
 class UpstreamRefused(Exception):  # noqa: N818 - as above

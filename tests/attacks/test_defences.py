@@ -485,7 +485,7 @@ LOG_IN = (
     ),
     Defence(
         "A consent is by the rules of the click", "authz/login/front_door/flow.py", "approve",
-        "            wish = again(wish, client, self._means.targets)\n", "",
+        "            wish = again(wish, client, identity, self._means.targets)\n", "",
         ("tests/login/test_attacks.py",),
     ),
     Defence(

@@ -6,7 +6,12 @@ import pytest
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
 
 from authz.config.load import Settings
-from authz.config.server_metadata import ALGORITHMS, server_metadata
+from authz.config.server_metadata import (
+    ALGORITHMS,
+    challenge_scopes,
+    document_scopes,
+    server_metadata,
+)
 
 SettingsOf = Callable[[str], Settings]
 DOOR = "front_door: {key_file: /run/secrets/front-door.pem}\n"
@@ -81,3 +86,57 @@ def test_strangers_come_only_where_logging_in_there_is_the_rule(
 
     assert "registration_endpoint" not in document
     assert document["client_id_metadata_document_supported"] is False
+
+
+@pytest.mark.parametrize(
+    ("rules", "common"),
+    [
+        (", scopes: [x]", ["x"]),
+        (", scopes: [y], tools: {t: {scopes: [x]}}", ["x"]),
+        (", scopes: [y], tools: {t: {scopes: [x]}}, challenge_scopes: own", []),
+        (", scopes: [y]", []),
+        ("", []),
+    ],
+)
+def test_the_authorization_server_lists_what_is_right_at_every_server(
+    rules: str, common: list[str], smallest: str, settings_of: SettingsOf
+) -> None:
+    """A client that finds no scopes in a server's own metadata asks for all of the authorization
+    server's: another server's among them would be none of its own.
+    """
+    more = "    scopes: [x]\n    tools: {t: {scopes: [z]}}\n"
+    more += f"  b: {{upstream: 'http://b/'{rules}}}\n{DOOR}"
+    document = server_metadata(settings_of(f"{smallest}{more}").config)
+
+    assert document["scopes_supported"] == [*common, "offline_access"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "door", "told"),
+    [
+        ("scopes: [b], tools: {t: {scopes: [a]}}", True, (["a", "b"], ["a", "b"])),
+        ("scopes: [b], tools: {t: {scopes: [a]}}, challenge_scopes: own", True, (["b"], ["b"])),
+        ("tools: {t: {scopes: [a]}}, challenge_scopes: own", True, (["a"], ["a"])),
+        ("tools: {t: {scopes: [a]}}", True, (["a"], ["a"])),
+        ("tools: {t: {}}", True, ([], [])),
+        # The issuer itself refuses a log-in with a scope that its client may not have.
+        ("scopes: [b], tools: {t: {scopes: [a]}}", False, (["b"], ["a", "b"])),
+        ("scopes: [b], tools: {t: {scopes: [a]}}, challenge_scopes: all", False, (["a", "b"],) * 2),
+        ("tools: {t: {scopes: [a]}}", False, (["a"], ["a"])),
+    ],
+)
+def test_which_scopes_a_client_is_told_of(
+    rules: str,
+    door: bool,
+    told: tuple[list[str], list[str]],
+    smallest: str,
+    settings_of: SettingsOf,
+) -> None:
+    """Challenge and document go by the setting, and name some wherever the server has any."""
+    text = f"{smallest}  one: {{upstream: 'http://b/', {rules}}}\n{DOOR if door else ''}"
+    settings = settings_of(text)
+
+    challenge, document = told
+    assert challenge_scopes(settings.config, "one") == challenge
+    assert settings.policy.servers["one"].challenge_scopes == frozenset(challenge)
+    assert document_scopes(settings.config, "one") == document

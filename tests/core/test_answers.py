@@ -87,6 +87,20 @@ def test_a_missing_scope_is_told_with_all_of_them() -> None:
     assert json.loads(answer.body)["error"]["data"]["scopes"] == ["a", "b"]
 
 
+def test_a_missing_scope_is_told_with_what_the_token_has() -> None:
+    """MCP 2025-11-25: a client that asks for the scopes of the challenge keeps what it has at this
+    server, and is told of nothing that it has elsewhere.
+    """
+    of = server(Rule(scopes=frozenset({"a"})), {"r": Rule(scopes=frozenset({"r"}))})
+    who = principal(scopes=frozenset({"a", "r", "openid", "elsewhere"}))
+    deny = Deny(Reason.INSUFFICIENT_SCOPE, "", of, None, who, scopes=frozenset({"a", "w"}))
+
+    answer = refusal(deny, 1, "")
+
+    assert 'scope="a r w"' in (header(answer, "www-authenticate") or "")
+    assert json.loads(answer.body)["error"]["data"]["scopes"] == ["a", "w"]
+
+
 def test_a_missing_second_factor_is_told_in_words() -> None:
     """A challenge would send the official client into a second log-in that changes nothing."""
     deny = Deny(Reason.LOGIN_TOO_OLD, "", server(), second_factor=SecondFactor(Method.TOTP, 300))

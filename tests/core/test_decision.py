@@ -35,6 +35,30 @@ def the_call(body: bytes | None = None, of: object = None) -> Call:
 # --- read -------------------------------------------------------------------------------------
 
 
+def test_a_log_in_is_asked_for_with_the_scopes_of_the_challenge() -> None:
+    """Whatever ends in a new log-in names what one should have; what a scope is missing for names
+    what the operation needs.
+    """
+    tools = {"w": Rule(scopes=frozenset({"w"})), "r": Rule(scopes=frozenset({"r"}))}
+    of = server(Rule(scopes=frozenset({"a"})), tools, challenge=frozenset({"a", "w", "r"}))
+    missing = read(request(authorization=None), policy(of))
+    assert isinstance(missing, Deny)
+    assert missing.scopes == frozenset("awr")
+    called = the_call(call("w"), of)
+    elsewhere = authorize(called, principal(audience=("https://other.test",)), policy(of), NOW)
+    assert isinstance(elsewhere, Deny)
+    assert (elsewhere.reason, elsewhere.scopes) == (Reason.AUDIENCE_MISMATCH, frozenset("awr"))
+    narrow = authorize(called, principal(scopes=frozenset({"a"})), policy(of), NOW)
+    assert isinstance(narrow, Deny)
+    assert (narrow.reason, narrow.scopes) == (Reason.INSUFFICIENT_SCOPE, frozenset("aw"))
+    has = principal(scopes=frozenset({"a", "w"}))
+    pending = authorize(called, has, policy(of), NOW)
+    assert isinstance(pending, Pending)
+    revoked = conclude(pending, Revoked("token"))
+    assert isinstance(revoked, Deny)
+    assert revoked.scopes == frozenset("awr")
+
+
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [

@@ -1,8 +1,8 @@
 """The official SDK 1.x as a client, run by an environment of its own (`.venv-mcp1`).
 
-Arguments: URL, port of 127.0.0.1, CA file, access token, tool. Prints one JSON line. With `log-in`
-in the token's place it logs in by itself: it prints a line with the URL for its person to open,
-and reads the line with the URL where that ended.
+Arguments: URL, port of 127.0.0.1, CA file, access token, tool, its arguments. Prints one JSON
+line. With `log-in` in the token's place it logs in by itself: it prints a line with the URL for its
+person to open, and reads the line with the URL where that ended.
 """
 
 import asyncio
@@ -76,7 +76,8 @@ def log_in(url: str) -> OAuthClientProvider:
     return OAuthClientProvider(url, metadata, Storage(), opens, comes_back)
 
 
-async def main(url: str, port: str, authority: str, token: str, tool: str) -> dict[str, Any]:
+async def main(url: str, port: str, authority: str, token: str, *calls: str) -> dict[str, Any]:
+    tool, arguments = (*calls, "{}")[:2]
     transport = Loopback(str(urlsplit(url).hostname), int(port), authority)
     auth = log_in(url) if token == "log-in" else None
     headers = {"Authorization": f"Bearer {token}"} if token and auth is None else {}
@@ -87,12 +88,13 @@ async def main(url: str, port: str, authority: str, token: str, tool: str) -> di
     ):
         began = await session.initialize()
         tools = [each.name for each in (await session.list_tools()).tools]
-        result = await session.call_tool(tool, {})
+        result = await session.call_tool(tool, json.loads(arguments))
         return {
             "version": began.protocolVersion,
             "tools": tools,
             "error": result.isError,
             "told": result.structuredContent,
+            "text": "".join(getattr(each, "text", "") for each in result.content),
         }
 
 

@@ -4,8 +4,10 @@ Law: what these tests prove is proved through Envoy, with the real processes, ov
 """
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -71,13 +73,69 @@ def test_a_url_with_a_slash_at_its_end_is_enough(door: Door, mode: str) -> None:
     play(game)
 
 
+def sdk_1x(door: Door, server: str, tool: str = "whoami", **arguments: str) -> dict[str, Any]:
+    """Let an older SDK log in and call a tool."""
+    scene = door.running.scene
+    told = (door.url(server), str(scene.place.port), str(scene.certificates.authority))
+    command = [str(MCP1), str(ROOT / "tests/e2e/mcp1_client.py"), *told, "log-in", tool]
+    return Foreign(door, door.john).run([*command, json.dumps(arguments)])
+
+
+def test_a_server_without_scopes_beside_servers_with_scopes(door: Door) -> None:
+    """The SDK takes what the authorization server's metadata lists: nothing that the server could
+    not have; the log-in gives no scope of another server.
+    """
+
+    async def game() -> None:
+        async with assistant(door, door.john, "No scopes") as client:
+            told = await client.whoami("open", "legacy")
+            assert told["x-authz-scopes"] is None
+            (opened,) = client.login.opened
+            asked = parse_qs(urlsplit(opened).query).get("scope", [""])[0]
+            assert set(asked.split()) <= {"offline_access"}
+            assert client.storage.tokens is not None
+            assert not client.storage.tokens.scope
+            client.let_it_expire("open")
+            await client.whoami("open", "legacy")
+            assert len(client.login.opened) == 1
+
+    play(game)
+
+
+def test_a_server_without_scopes_for_the_1x_line(door: Door) -> None:
+    """The older SDK does the same, and gets in."""
+    found = sdk_1x(door, "open")
+
+    assert found.get("told", {}).get("x-authz-client") == "dynamic/loopback", found
+    assert found["told"]["x-authz-scopes"] is None
+
+
+def test_the_scope_of_a_tool_is_asked_for_at_the_log_in(door: Door) -> None:
+    """The challenge names it, so the person is asked once, and every tool can be called."""
+
+    async def game() -> None:
+        async with assistant(door, door.john, "All scopes") as client:
+            async with client.at("shelf", "legacy") as session:
+                result = await session.call_tool("delete_file", {"name": "none"})
+            assert "no file of that name" in result.content[0].text  # type: ignore[union-attr]
+            assert client.storage.tokens is not None
+            assert client.storage.tokens.scope == "mcp:shelf mcp:write"
+            assert len(client.login.opened) == 1
+
+    play(game)
+
+
+def test_the_scope_of_a_tool_for_the_1x_line(door: Door) -> None:
+    """The older SDK asks for it at the log-in too."""
+    found = sdk_1x(door, "shelf", "delete_file", name="none")
+
+    assert "no file of that name" in found.get("text", ""), found
+
+
 @pytest.mark.attack("sdk-1x")
 def test_a_url_is_enough_for_the_1x_line(door: Door) -> None:
     """An older SDK registers and logs in by itself, to a `localhost` of its own port."""
-    scene = door.running.scene
-    told = (door.url("files"), str(scene.place.port), str(scene.certificates.authority))
-    command = [str(MCP1), str(ROOT / "tests/e2e/mcp1_client.py"), *told, "log-in", "whoami"]
-    found = Foreign(door, door.john).run(command)
+    found = sdk_1x(door, "files")
 
     assert found.get("told", {}).get("x-authz-client") == "dynamic/loopback", found
     assert found["told"]["authorization_arrived"] is False

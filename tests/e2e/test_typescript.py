@@ -69,6 +69,25 @@ def test_a_client_with_a_document_does_not_register(door: Door) -> None:
     assert "201 /register" not in found["seen"]
 
 
+def test_a_server_without_scopes_beside_servers_with_scopes(door: Door) -> None:
+    """It gets in, and has no scope of another server."""
+    found = run(door, Foreign(door, door.john), "open", refreshes=True)
+
+    assert found.get("told", {}).get("x-authz-client") == "dynamic/loopback", found
+    assert found["told"]["x-authz-scopes"] is None
+    assert found["refreshed"] is True
+
+
+def test_the_scope_of_a_tool_is_asked_for_at_the_log_in(door: Door) -> None:
+    """This client never widens a grant: the challenge names the scopes of all tools."""
+    who = Foreign(door, door.john)
+    found = run(door, who, "shelf", tool="delete_file", arguments={"name": "none"})
+
+    assert found.get("opened") == 1, found
+    assert "failed" not in found, found
+    assert "no file of that name" in found["text"]
+
+
 def test_a_new_sealing_key_is_recovered_from(door: Door) -> None:
     """What a client kept under another key is `invalid_client` at its refresh: it registers anew
     by itself, its person logs in, and nobody has to remove and add anything.

@@ -37,6 +37,7 @@ from tests.support.valkey import ValkeyServer
 
 GATEWAY: Final = "https://mcp.example.test"
 LOOPBACK: Final = "http://127.0.0.1:43210/callback"
+OPEN: Final = "https://mcp.example.test/open"  # a server without scopes, where a test adds it
 CONFIGURED: Final = "claude"
 CLAUDE: Final = "https://claude.ai/api/mcp/auth_callback"
 
@@ -243,7 +244,7 @@ async def stage(
     text = CONFIG.format(key=key, redis=valkey.url)
     settings = read(change(text), "authz.yaml", {})
     known = ours(config(time.time))
-    issuer = Issuer(replace(known, clients=tuple(map(_with_admin, known.clients))), keys)
+    issuer = Issuer(replace(known, clients=tuple(map(_with_more, known.clients))), keys)
     log = io.StringIO()
     options = RedisOptions(valkey.url, deployment=deployment)
     upstream = Upstream(issuer)
@@ -261,10 +262,12 @@ async def stage(
         await built.aclose()
 
 
-def _with_admin(client: Any) -> Any:
-    if not client.client_id.startswith("authz-") or "mcp:admin" in client.scopes:
+def _with_more(client: Any) -> Any:
+    """Let the front door ask for the scopes and servers that tests add."""
+    if not client.client_id.startswith("authz-"):
         return client
-    return replace(client, scopes=(*client.scopes, "mcp:admin"))
+    scopes = dict.fromkeys((*client.scopes, "mcp:admin"))
+    return replace(client, scopes=tuple(scopes), audience=(*client.audience, OPEN))
 
 
 __all__ = ["FILES", "HOME", "NOTES"]

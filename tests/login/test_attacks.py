@@ -7,10 +7,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
 from authz.core.principal import Client as Named
@@ -24,11 +26,12 @@ from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
 from authz.login.front_door.blocks import Block
-from authz.login.values import FrontClient, Kind, LoggedIn
+from authz.login.front_door.targets import Target, read_scopes
+from authz.login.values import FrontClient, Kind, LoggedIn, OAuthRefused
 from authz.tokens.sealing import Sealer
-from tests.demo.kit import BOB, ISSUER, JOHN, NOTES
+from tests.demo.kit import BOB, ISSUER, JOHN, NOTES, claims
 from tests.login.conftest import Play
-from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, bob, john
+from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, OPEN, Client, Stage, bob, john
 from tests.login.pages_kit import another_nonce
 
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
@@ -327,10 +330,6 @@ def test_an_unknown_client_is_told_on_a_page(play: Play) -> None:
             {"resource": ["https://mcp.example.test/files", "https://evil.example"]},
             "invalid_target",
         ),
-        ({"scope": "mcp:tools mcp:other"}, "invalid_scope"),
-        ({"scope": "groups"}, "invalid_scope"),
-        ({"scope": "mcp:tools  mcp:admin"}, "invalid_scope"),
-        ({"scope": "mcp:tools\n"}, "invalid_scope"),
         ({"scope": ["mcp:tools", "mcp:admin"]}, "invalid_request"),
         ({"state": "x" * 1025}, "invalid_request"),
         ({"state": "caf\u00e9"}, "invalid_request"),
@@ -364,6 +363,21 @@ def test_what_is_wrong_with_a_request_is_told_to_its_client(
         ({"scope": "mcp:admin mcp:tools"}, "mcp:admin mcp:tools"),
         ({"resource": "https://mcp.example.test/files/"}, "mcp:tools"),
         ({"resource": ["https://mcp.example.test/files"] * 2}, "mcp:tools"),
+        # What the server does not have is ignored (RFC 6749, section 3.3).
+        ({"scope": " offline_access"}, "mcp:tools"),
+        ({"scope": "claudeai"}, "mcp:tools"),
+        ({"scope": "openid profile email mcp:tools"}, "mcp:tools"),
+        ({"scope": "openid profile email mcp:admin"}, "mcp:admin"),
+        ({"scope": "mcp:tools mcp:other groups"}, "mcp:tools"),
+        ({"scope": "groups"}, "mcp:tools"),
+        # However it is blanked.
+        ({"scope": "  mcp:admin   mcp:tools "}, "mcp:admin mcp:tools"),
+        ({"scope": " "}, "mcp:tools"),
+        # And what is no scope by its characters is none of ours.
+        ({"scope": "mcp:admin\tmcp:tools"}, "mcp:tools"),
+        ({"scope": "mcp:admin\n"}, "mcp:tools"),
+        ({"scope": 'mcp:tools "mcp:admin"'}, "mcp:tools"),
+        ({"scope": "mcp:tools \u00e9"}, "mcp:tools"),
     ],
 )
 def test_what_is_granted(play: Play, changes: dict[str, Any], granted: str) -> None:
@@ -374,8 +388,123 @@ def test_what_is_granted(play: Play, changes: dict[str, Any], granted: str) -> N
         back = await client.log_in(**changes)
         answer = await client.exchange(back["code"], resource=None)
         assert answer.json()["scope"] == granted
+        # Authelia is asked for nothing that a client made up.
+        (pushed,) = found.upstream.calls("pushed-authorization-request")
+        asked = set(parse_qs(pushed.content.decode())["scope"][0].split(" "))
+        assert asked == {*granted.split(), "openid", "offline_access", "profile"}
 
     play(scene)
+
+
+def with_open(text: str) -> str:
+    """Add a server without scopes."""
+    return text + "  open: {upstream: 'http://open:8000/mcp'}\n"
+
+
+@pytest.mark.parametrize(
+    ("scope", "named"),
+    [
+        (None, None),
+        ("", None),
+        (" offline_access", ""),
+        ("claudeai", ""),
+        ("openid profile email mcp:notes", ""),
+        ("mcp:tools mcp:admin offline_access", ""),
+    ],
+)
+def test_a_server_without_scopes_beside_servers_with_scopes(
+    play: Play, scope: str | None, named: str | None
+) -> None:
+    """Whatever a client asks for, it gets in and has no scope of another server; where it asked
+    for something the answer says that it has none, since silence would mean all of it.
+    """
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found, resource=OPEN)
+        tokens = await client.tokens(scope=scope)
+        assert tokens.get("scope") == named
+        assert set(claims(tokens["access_token"])["scp"]).isdisjoint({"mcp:tools", "mcp:admin"})
+        renewed = (await client.refresh(tokens["refresh_token"], scope=scope)).json()
+        assert "scope" not in renewed
+
+    play(scene, with_open)
+
+
+@pytest.mark.parametrize("scope", ["mcp:tools", "mcp:admin mcp:tools", "openid nonsense", " "])
+def test_a_refresh_gives_what_was_consented_to(play: Play, scope: str) -> None:
+    """Clients repeat at a refresh what they asked for at the log-in; what they have is named."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        tokens = await client.tokens(scope="mcp:tools")
+        answer = await client.refresh(tokens["refresh_token"], scope=scope)
+        assert (answer.status_code, answer.json()["scope"]) == (200, "mcp:tools")
+
+    play(scene)
+
+
+@pytest.mark.attack("scope-ceiling")
+@pytest.mark.parametrize("scope", [None, "mcp:tools", "mcp:admin", "claudeai"])
+def test_a_client_that_may_have_nothing_of_a_server_is_told_why(
+    play: Play, scope: str | None
+) -> None:
+    """`invalid_scope` is left for the client whose ceiling leaves nothing; client, page and log
+    name scope, server and client, and what changes it.
+    """
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        answer = told(await client.authorize(scope=scope))
+        words = (
+            "the server files needs mcp:tools, which the operator does not let the client "
+            "dynamic/loopback have"
+        )
+        assert (answer["error"], answer["error_description"]) == ("invalid_scope", words)
+        line = next(each for each in found.lines() if each.get("outcome") == "invalid_scope")
+        assert line["client"] == "dynamic/loopback"
+        assert (line["server"], line["scopes"], line["detail"]) == ("files", ["mcp:tools"], words)
+        # On a page, where nobody is sent to a stranger's site without a click.
+        stranger = await registered(found, redirect_uri="https://client.example/callback")
+        page = await stranger.authorize(scope=scope)
+        assert page.status_code == 400
+        assert "The people who run this gateway can allow it" in page.text
+        assert "the server files needs mcp:tools" in page.text
+
+    def narrowed(text: str) -> str:
+        every = (
+            "  every: {redirect_uris: ['http://127.0.0.1/x'], scopes: ['mcp:tools', 'mcp:admin']}\n"
+        )
+        return text.replace("clients:\n", f"clients:\n  default: {{scopes: ['mcp:x']}}\n{every}")
+
+    play(scene, narrowed)
+
+
+@pytest.mark.attack("scope-ceiling")
+@given(
+    own=st.frozensets(st.sampled_from("abcd")),
+    tools=st.frozensets(st.sampled_from("abcd")),
+    ceiling=st.none() | st.frozensets(st.sampled_from("abcdef")),
+    asked=st.text('abcdef \t"', max_size=12),
+)
+def test_nothing_beyond_server_and_ceiling_is_ever_granted(
+    own: frozenset[str], tools: frozenset[str], ceiling: frozenset[str] | None, asked: str
+) -> None:
+    """And what a client is granted it would be granted again: so the consent page and what is
+    begun after the click read the same request the same way.
+    """
+    target = Target("s", NOTES, own, own | tools, two_factor=False, groups=False)
+    client = FrontClient("x", Kind.CONFIGURED, "", "", (), ceiling)
+    wanted = read_scopes(asked)
+    assert wanted == {each for each in asked.split(" ") if each}
+    if own and not client.allowed(own) and not client.allowed(wanted & target.scopes):
+        with pytest.raises(OAuthRefused, match="invalid_scope"):
+            target.grantable(wanted, client, "x")
+        return
+    granted = target.grantable(wanted, client, "x")
+    assert granted <= target.scopes
+    assert ceiling is None or granted <= ceiling
+    assert granted <= wanted or granted == client.allowed(own)
+    assert target.grantable(granted, client, "x") == granted
 
 
 def test_whoever_can_register_makes_no_redirector_of_us(play: Play) -> None:
@@ -383,7 +512,7 @@ def test_whoever_can_register_makes_no_redirector_of_us(play: Play) -> None:
 
     async def scene(found: Stage) -> None:
         client = await registered(found, redirect_uri="https://evil.example/login")
-        answer = await client.authorize(scope="nonsense")
+        answer = await client.authorize(code_challenge=None)
         assert answer.status_code == 400
         assert "location" not in answer.headers
         assert "evil.example" not in answer.text
@@ -667,8 +796,6 @@ def test_a_refresh_token_is_good_for_its_client_alone(play: Play) -> None:
         assert oauth(await other.refresh(refresh)) == (400, "invalid_grant")
         answer = await client.refresh(refresh, resource="https://mcp.example.test/notes")
         assert oauth(answer) == (400, "invalid_target")
-        answer = await client.refresh(refresh, scope="mcp:tools mcp:admin")
-        assert oauth(answer) == (400, "invalid_scope")
         assert len(found.upstream.calls("token")) == asked
         assert (await client.refresh(refresh, scope="mcp:tools")).status_code == 200
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
+from authz.demo import front_door
 from authz.demo.client import LogIn, Loopback2Transport, Storage
 from authz.demo.loopback import Network
 from authz.demo.person import Person
@@ -271,8 +273,14 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _whole(text: str) -> str:
-    """Raise the limits per minute, and let `files` have a tool that wants a recent log-in."""
+# The servers of the demo, two more, and a scope of one tool.
+_SERVERS: Final = ("notes", "board", "files", "open", "shelf", "write")
+
+
+def _whole(folder: Path, text: str) -> str:
+    """Raise the limits per minute, let `files` have a tool that wants a recent log-in; add `open`,
+    which has no scopes, and `shelf`, one of whose tools has a scope of its own.
+    """
     raised = text.replace("rate: 60/minute", "rate: 6000/minute")
     many = "    limits: [{per: [client, user], rate: 6000/minute}]\n"
     tools = (
@@ -281,7 +289,12 @@ def _whole(text: str) -> str:
     )
     machines = "    machines: [nightly-backup]\n"
     assert raised.count(machines) == 1
-    return raised.replace(machines, machines + many + tools)
+    versions = "    versions: ['2025-11-25', '2025-06-18', '2025-03-26']\n"
+    where = f"    upstream: http://files/mcp\n    socket: {folder / 'files.sock'}\n"
+    of_files = f"{where}{versions}{many}"
+    writing = "    scopes: [mcp:shelf]\n    tools: {'*': {}, 'delete_*': {scopes: [mcp:write]}}\n"
+    more = f"  open:\n{of_files}  shelf:\n{of_files}{writing}"
+    return raised.replace(machines, machines + many + tools) + more
 
 
 @contextmanager
@@ -292,7 +305,9 @@ def running_door(folder: Path, issuer: Issuer | None = None) -> Iterator[Door]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(deployment, "pages", known)
-            whole = running_scene(folder / "d", issuer, _whole, login="front_door", age=f"{AGE}s")
+            patch.setattr(front_door, "_SERVERS", _SERVERS)
+            change = partial(_whole, folder / "d")
+            whole = running_scene(folder / "d", issuer, change, login="front_door", age=f"{AGE}s")
             with whole as running:
                 yield Door(running, documents)
     finally:

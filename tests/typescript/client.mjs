@@ -151,6 +151,7 @@ try {
   const tools = (await client.listTools()).tools.map((tool) => tool.name);
   const result = await client.callTool({ name: told.tool, arguments: told.arguments ?? {} });
   const found = { tools, told: result.structuredContent, error: result.isError ?? false };
+  found.text = result.content?.[0]?.text;
   if (told.refreshes) {
     const before = provider.kept.tokens.access_token;
     provider.kept.tokens = { ...provider.kept.tokens, access_token: `${before.slice(0, -8)}AAAAAAAA` };

@@ -13,7 +13,7 @@ from authz.config import urls
 from authz.config.compile import metadata_url
 from authz.config.model import Config
 from authz.config.scalars import Rate, Tcp, Unix
-from authz.config.server_metadata import scopes_of, server_metadata
+from authz.config.server_metadata import document_scopes, server_metadata
 from authz.config.workers import places
 
 Endpoint = Tcp | Unix
@@ -254,7 +254,7 @@ def _server(config: Config, name: str, where: Topology) -> McpServer:
         name=name,
         path=urls.split(resource).path,
         upstream=_upstream(server.upstream, where.upstreams.get(name) or server.socket),
-        document=_document(name, resource, logs_in_at, scopes_of(server)),
+        document=_document(name, resource, logs_in_at, document_scopes(config, name)),
         document_path=urls.split(metadata_url(resource)).path,
     )
 

@@ -18,15 +18,21 @@ def token_answer(
     scopes: Iterable[str],
     expires_at: int,
     now: float,
+    restricted: bool = False,
 ) -> Mapping[str, Any]:
-    """Return the members of a successful answer."""
+    """Return the members of a successful answer.
+
+    RFC 6749, section 5.1: without `scope` a client takes it that it was granted what it asked for.
+    So where it asked for something (`restricted`) and nothing is granted, as at a server without
+    scopes, that is said too.
+    """
     answer: dict[str, Any] = {
         "access_token": access_token,
         "token_type": "Bearer",
         "expires_in": max(int(expires_at - now), 0),
     }
-    # RFC 6749, section 3.3: a scope has at least one token; a server may have none.
-    if granted := " ".join(sorted(scopes)):
+    granted = " ".join(sorted(scopes))
+    if granted or restricted:
         answer["scope"] = granted
     if refresh_token is not None:
         answer["refresh_token"] = refresh_token

@@ -11,8 +11,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from authz.login.front_door.parameters import Parameters
-from authz.login.front_door.targets import Targets
-from authz.login.values import FrontClient, OAuthRefused
+from authz.login.front_door.targets import Targets, read_scopes
+from authz.login.values import ClientIdentity, FrontClient, OAuthRefused
 
 LONGEST_STATE: Final = 1024
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
@@ -38,6 +38,8 @@ class Wish:
         server, resource: the server's name and URL.
         scopes: to consent to, sorted.
         two_factor: whether the log-in has to have a second factor.
+        restricted: whether the client asked for anything that is not among the scopes; then it is
+            told what it has, also where that is nothing (RFC 6749, section 5.1).
     """
 
     client_id: str
@@ -48,6 +50,7 @@ class Wish:
     resource: str
     scopes: tuple[str, ...]
     two_factor: bool
+    restricted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return it for a sealed form."""
@@ -105,7 +108,9 @@ def state_of(parameters: Parameters) -> str | None:
     return state
 
 
-def check(parameters: Parameters, client: FrontClient, redirect_uri: str, targets: Targets) -> Wish:
+def check(
+    parameters: Parameters, client: FrontClient, identity: ClientIdentity, targets: Targets
+) -> Wish:
     """Return what is asked for, of a client and redirect URI that are known to be good.
 
     Raises:
@@ -127,19 +132,22 @@ def check(parameters: Parameters, client: FrontClient, redirect_uri: str, target
     if "none" in (parameters.get("prompt") or "").split(" "):
         raise OAuthRefused("interaction_required", "a person has to be asked")
     target = targets.find(parameters.resources)
+    asked = read_scopes(parameters.get("scope"))
+    scopes = target.grantable(asked, client, identity.name)
     return Wish(
         client_id=client.client_id,
-        redirect_uri=redirect_uri,
+        redirect_uri=identity.redirect_uri,
         state=state_of(parameters),
         challenge=parameters.needed("code_challenge"),
         server=target.name,
         resource=target.resource,
-        scopes=tuple(sorted(target.grantable(parameters.get("scope"), client.scopes))),
+        scopes=tuple(sorted(scopes)),
         two_factor=target.two_factor,
+        restricted=not asked <= scopes,
     )
 
 
-def again(wish: Wish, client: FrontClient, targets: Targets) -> Wish:
+def again(wish: Wish, client: FrontClient, identity: ClientIdentity, targets: Targets) -> Wish:
     """Return a wish as the rules are now: they may have changed while the page was open.
 
     Raises:
@@ -148,9 +156,16 @@ def again(wish: Wish, client: FrontClient, targets: Targets) -> Wish:
     target = targets.named(wish.server, wish.resource)
     if target is None:
         raise OAuthRefused("invalid_target", "there is no such server any more")
-    scopes = target.grantable(" ".join(wish.scopes) or None, client.scopes)
+    scopes = target.grantable(wish.scopes, client, identity.name)
     if scopes != frozenset(wish.scopes):
-        raise OAuthRefused("invalid_scope", "the scopes of the server have changed")
+        raise OAuthRefused(
+            "invalid_scope",
+            f"what the client {identity.name} may have at the server {target.name} has changed "
+            f"meanwhile ({' '.join(sorted(scopes.symmetric_difference(wish.scopes)))}); connect "
+            "again",
+            server=target.name,
+            scopes=scopes.symmetric_difference(wish.scopes),
+        )
     return replace(wish, two_factor=target.two_factor)
 
 

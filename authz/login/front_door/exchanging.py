@@ -129,6 +129,7 @@ class Exchanging:
             scopes=token.scopes,
             expires_at=grant.expires_at,
             now=now,
+            restricted=held.get("restricted", False),
         )
 
     async def _identity(

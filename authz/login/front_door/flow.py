@@ -93,11 +93,13 @@ class FrontDoor:
         client, identity = await self._admission.admit(client_id or "", redirect_uri or "")
         assert redirect_uri is not None
         try:
-            wish = check(parameters, client, redirect_uri, self._means.targets)
+            wish = check(parameters, client, identity, self._means.targets)
         except OAuthRefused as refused:
-            self._means.tell("authorize", refused.error, client=identity.name)
+            self._tell_refused("authorize", identity, refused)
             raise self._admission.told(client, redirect_uri, parameters, refused) from refused
-        self._means.tell("authorize", "ok", client=identity.name, server=wish.server)
+        self._means.tell(
+            "authorize", "ok", client=identity.name, server=wish.server, scopes=wish.scopes
+        )
         return wish, identity
 
     async def approve(self, wish: Wish, address: str) -> Approved:
@@ -111,11 +113,12 @@ class FrontDoor:
         client, identity = await self._admission.admit(wish.client_id, wish.redirect_uri)
         answer = self._answer(wish)
         try:
-            wish = again(wish, client, self._means.targets)
+            wish = again(wish, client, identity, self._means.targets)
             state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
             asked = self._asked(wish, state, nonce, verifier)
             url = await self._means.upstream.push(asked, address)
         except OAuthRefused as refused:
+            self._tell_refused("consent", identity, refused)
             raise SentBackError(answer, refused.error, refused.words) from refused
         except UpstreamRefused as refused:
             self._means.tell(
@@ -242,6 +245,7 @@ class FrontDoor:
             "resource": wish.resource,
             # What Authelia did not grant is not promised (RFC 6749, section 3.3).
             "scopes": sorted(tokens.scopes.intersection(wish.scopes)),
+            "restricted": wish.restricted,
             "access_token": tokens.access_token,
             "refresh_token": tokens.refresh_token,
             "expires_at": tokens.expires_at,
@@ -251,6 +255,16 @@ class FrontDoor:
             "at": kept.consented_at,
         }
         await self._means.codes.issue(code, payload, mark)
+
+    def _tell_refused(self, step: str, client: ClientIdentity, refused: OAuthRefused) -> None:
+        self._means.tell(
+            step,
+            refused.error,
+            client=client.name,
+            server=refused.server,
+            scopes=refused.scopes,
+            detail=refused.words,
+        )
 
     def _answer(self, wish: Wish) -> Answer:
         return Answer(wish.redirect_uri, wish.state, self._means.url)

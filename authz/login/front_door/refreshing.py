@@ -33,7 +33,6 @@ from authz.login.front_door.refresh_tokens import (
     sealed_upstream,
 )
 from authz.login.front_door.store import ANSWER_LIFETIME
-from authz.login.front_door.targets import TOLERATED, read_scopes
 from authz.login.values import ClientIdentity, LoggedIn, OAuthRefused, UpstreamRefused
 from authz.tokens.sealing import NotSealedError
 
@@ -80,10 +79,8 @@ class Refreshing:
         text, client_id = parameters.needed("refresh_token"), parameters.needed("client_id")
         token = self._opened(text, client_id)
         check_resources(parameters, token.resource)
-        # Less than was consented to may be asked for. Authelia gives what it gave, and the answer
-        # says so (section 3.3).
-        if not read_scopes(parameters.get("scope")) - TOLERATED <= frozenset(token.scopes):
-            raise OAuthRefused("invalid_scope", "the person did not consent to these scopes")
+        # Whatever `scope` says, Authelia gives what the person consented to, and the answer says
+        # so (section 3.3): clients repeat here what they asked for at the log-in.
         client = await self._check_still_good(token, client_id, authenticated)
         name = digest(text)
         for _ in range(self._polls):

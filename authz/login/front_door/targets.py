@@ -1,25 +1,24 @@
 """What a log-in may be for: our servers, with the scopes and factors that their rules name.
 
-Law: a resource is one of our servers' canonical URLs or it is refused; nobody is given a scope that
-the server and its tools do not name, nor one beyond what its client may ask for.
+Invariant: a resource is one of our servers' canonical URLs or it is refused; nobody is given a
+scope that the server and its tools do not name, nor one beyond what its client may ask for. What
+is asked for besides is ignored (RFC 6749, section 3.3): clients ask for what they find in metadata
+of other servers, or are used to (`claudeai`, `email`).
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from authz.core import audience
 from authz.core.policy import Policy, Server
-from authz.login.values import OAuthRefused
+from authz.login.values import FrontClient, OAuthRefused
 
 # Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
 TOLERATED: Final = frozenset({"openid", "offline_access"})
 # Without `profile` the ID token does not say what the person is called.
 _UPSTREAM: Final = frozenset({"openid", "offline_access", "profile"})
 _LISTED: Final = 6  # servers in the words of a refusal
-# RFC 6749, section 3.3; and one blank between two.
-_SCOPES: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +45,31 @@ class Target:
         """Return the scopes to ask Authelia for."""
         return _UPSTREAM | granted | (frozenset({"groups"}) if self.groups else frozenset())
 
-    def grantable(self, asked: str | None, allowed: frozenset[str] | None) -> frozenset[str]:
+    def grantable(self, asked: Iterable[str], client: FrontClient, name: str) -> frozenset[str]:
         """Return the scopes that a person may be asked to consent to.
 
+        They are what the client asks for, as far as the server and its tools have it and the client
+        may; where nothing is left, the server's own scopes, as far as the client may.
+
         Args:
-            asked: the `scope` of the request; None where it has none.
-            allowed: what the client may ask for at most; None where that is not narrowed.
+            asked: of `read_scopes`.
+            client: who asks; its `scopes` are what it may ask for at most.
+            name: what rules call it.
 
         Raises:
-            OAuthRefused: `invalid_scope`, for a scope that the server does not have, or where the
-                client may have none of those that it asks for.
+            OAuthRefused: `invalid_scope`, where the client may have none of the server's own scopes
+                and asks for none that it may have: no log-in of it could use the server.
         """
-        wanted = read_scopes(asked) - TOLERATED or self.own
-        if not wanted <= self.scopes:
-            raise OAuthRefused("invalid_scope", "the server has no such scope")
-        # RFC 6749, section 3.3: less than was asked for may be granted, and the answer says so.
-        # Clients ask for all that a server lists.
-        granted = wanted if allowed is None else wanted & allowed
-        if wanted and not granted:
-            raise OAuthRefused("invalid_scope", "the client may have none of these scopes")
+        granted = client.allowed((frozenset(asked) - TOLERATED) & self.scopes)
+        granted = granted or client.allowed(self.own & self.scopes)
+        if self.own and not granted:
+            raise OAuthRefused(
+                "invalid_scope",
+                f"the server {self.name} needs {' '.join(sorted(self.own))}, which the operator "
+                f"does not let the client {name} have",
+                server=self.name,
+                scopes=self.own,
+            )
         return granted
 
 
@@ -117,16 +122,12 @@ class Targets:
 
 
 def read_scopes(text: str | None) -> frozenset[str]:
-    """Return the scopes of a `scope` parameter.
+    """Return the scopes of a `scope` parameter (RFC 6749, section 3.3), however they are blanked.
 
-    Raises:
-        OAuthRefused: `invalid_scope`, where it is malformed.
+    Only U+0020 stands between two. What is no scope by its characters equals none that a server
+    has, so it is ignored as any other that nobody has.
     """
-    if text is None:
-        return frozenset()
-    if _SCOPES.fullmatch(text) is None:
-        raise OAuthRefused("invalid_scope", "scope is malformed")
-    return frozenset(text.split(" "))
+    return frozenset((text or "").split(" ")) - {""}
 
 
 def _target(server: Server) -> Target:
@@ -135,7 +136,7 @@ def _target(server: Server) -> Target:
         name=server.name,
         resource=server.resource,
         own=server.rule.scopes,
-        scopes=frozenset[str]().union(*(rule.scopes for rule in rules)),
+        scopes=server.named_scopes,
         two_factor=any(rule.second_factor is not None for rule in rules),
         groups=any(rule.groups is not None for rule in rules),
     )

@@ -12,6 +12,10 @@ _CLIENT: Final = (
     "Nothing was allowed. Remove the connection from your assistant and add it again; if it stays, "
     "tell the people who run this gateway."
 )
+_BY_OPERATOR: Final = (
+    "Nothing was allowed, and to connect again changes nothing. The people who run this gateway "
+    "can allow it: tell them what stands above."
+)
 BAD_REQUEST: Final = Problem(
     400, "This log-in request cannot be read", _CLIENT, "malformed authorization request"
 )
@@ -83,7 +87,7 @@ def not_granted(error: str, words: str) -> Problem:
     return Problem(
         400,
         f"The application asks for what it cannot have: {words} ({error})",
-        _CLIENT,
+        _BY_OPERATOR if error == "invalid_scope" else _CLIENT,
         error,
     )
 
