@@ -52,6 +52,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         action="store_true",
         help="do not let each client begin a log-in at Authelia",
     )
+    parser.add_argument(
+        "--client-id",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a client's metadata document to look at; may be repeated",
+    )
+    parser.add_argument(
+        "--no-documents",
+        action="store_true",
+        help="do not try whether metadata documents of known assistants can be fetched",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         admin_named=arguments.envoy_admin is not None,
         tokens=tokens,
         rehearse=not arguments.no_log_in,
+        documents=None if arguments.no_documents else tuple(arguments.client_id),
     )
     findings = asyncio.run(examine(settings, asked, as_its_service(settings, os.environ, folder)))
     if arguments.json:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from authz.config.load import Settings
-from authz.doctor import envoy, files, front_door, issuer, redis, rehearsal, token
+from authz.doctor import documents, envoy, files, front_door, issuer, redis, rehearsal, token
 from authz.doctor.finding import Finding, note, problem
 from authz.doctor.introspection import asking
 from authz.server.redis_options import redis_options
@@ -25,6 +25,7 @@ class Asked:
         admin_named: whether somebody gave it.
         tokens: whose verdict is wanted.
         rehearse: whether clients begin to log in at Authelia.
+        documents: the metadata documents to fetch, empty for published ones; None for none at all.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Asked:
     admin_named: bool = False
     tokens: tuple[str, ...] = field(default=(), repr=False)
     rehearse: bool = True
+    documents: tuple[str, ...] | None = None
 
 
 async def examine(
@@ -51,6 +53,8 @@ async def examine(
     if asked.rehearse and found.metadata:
         findings += await rehearsal.rehearse(settings.config, found.metadata)
         findings += await front_door.examine(settings, found.metadata)
+    if asked.documents is not None:
+        findings += await documents.examine(settings.config, asked.documents)
     async with asking(settings) as who:
         if who is not None and found.metadata:
             findings += await who.examine(settings)
