@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
 from authz.tokens.sealing import Sealer
-from tests.support.door import CALLBACK, Door
+from tests.login.assertion_kit import EC_KEY, public_jwk
+from tests.support.door import CALLBACK, DOCUMENTS, Door
 from tests.support.foreign import Foreign
 
 HOME = Path(__file__).resolve().parents[1] / "typescript"
@@ -107,6 +109,29 @@ def test_a_new_sealing_key_is_recovered_from(door: Door) -> None:
     assert found["opened"] == 1
     logged_in = [each for each in found["seen"] if each.split()[1] in {"/token", "/register"}]
     assert logged_in == ["401 /token", "201 /register", "200 /token"]
+
+
+def test_a_client_proves_itself_with_a_key_of_its_document(door: Door) -> None:
+    """`private_key_jwt` as the SDK makes it, at the log-in and at the refresh; the keys are fetched
+    from the document's jwks_uri. Without the key the same document is nobody's.
+    """
+    door.documents.kept["/jwks.json"] = {"keys": [public_jwk(EC_KEY)]}
+    url = door.documents.publish(
+        "/keyed.json",
+        "Keyed",
+        CALLBACK,
+        token_endpoint_auth_method="private_key_jwt",
+        jwks_uri=f"https://{DOCUMENTS}/jwks.json",
+    )
+    pem = EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    found = run(door, Foreign(door, door.john), "files", document=url, key=pem, refreshes=True)
+    without = run(door, Foreign(door, door.john), "files", document=url)
+
+    assert found.get("told", {}).get("x-authz-client") == "dynamic/loopback", found
+    assert found["refreshed"] is True
+    assert door.documents.asked.count("/jwks.json") == 1
+    assert "told" not in without
+    assert "401 /token" in without["seen"]
 
 
 def test_a_step_up_is_told_by_its_own_error(door: Door) -> None:

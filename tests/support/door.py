@@ -78,14 +78,15 @@ class Documents:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def publish(self, path: str, title: str, *redirect_uris: str) -> str:
-        """Put a client there; return its URL, which is its client_id."""
+    def publish(self, path: str, title: str, *redirect_uris: str, **said: Any) -> str:
+        """Put a client there, of which more may be said; return its URL, its client_id."""
         url = f"https://{DOCUMENTS}{path}"
         self.kept[path] = {
             "client_id": url,
             "client_name": title,
             "redirect_uris": list(redirect_uris),
             "token_endpoint_auth_method": "none",
+            **said,
         }
         return url
 

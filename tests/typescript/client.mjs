@@ -4,12 +4,14 @@
 // place for its tokens, and a person, who is asked by a line of JSON and answers by a line.
 //
 // Argument, as JSON: url, port (of 127.0.0.1, where the URL's name is), redirectUri, name, tool,
-// arguments; optional: document (URL of its client id metadata document), elicits, refreshes, kept
+// arguments; optional: document (URL of its client id metadata document), key (PKCS #8,
+// PEM, by which it authenticates), elicits, refreshes, kept
 // (what it kept of an earlier time: client, tokens).
 
 import readline from "node:readline";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
+import { createPrivateKeyJwtAuth } from "@modelcontextprotocol/sdk/client/auth-extensions.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { UrlElicitationRequiredError } from "@modelcontextprotocol/sdk/types.js";
 import { Agent, buildConnector, fetch as undiciFetch } from "undici";
@@ -104,6 +106,14 @@ class Provider {
 }
 
 const provider = new Provider();
+if (told.key) {
+  provider.addClientAuthentication = createPrivateKeyJwtAuth({
+    issuer: told.document,
+    subject: told.document,
+    privateKey: told.key,
+    alg: "ES256",
+  });
+}
 
 async function connected() {
   const options = { authProvider: provider, fetch };
