@@ -80,6 +80,8 @@ def compile_policy(config: Config) -> Policy:
         front_door=_front_door(config),
         limits=limits[""],
         max_body=config.gateway.max_body,
+        max_stream=config.gateway.max_stream,
+        stream_recheck=config.gateway.stream_recheck,
         confirm_age=0.0 if introspection is None else introspection.confirm_age,
     )
 

@@ -204,9 +204,16 @@ class Gateway(Section):
     )
     max_body: Annotated[int, scalars.SIZE] = field("The longest MCP message.", "1MiB")
     max_stream: Annotated[float, duration("1s", "7d", "1h")] = field(
-        "The longest life of one response, streams included: what was open when a token expired "
-        "or was revoked ends by then.",
+        "The longest life of one response, streams included. It ends earlier where the token that "
+        "allowed it expires.",
         "1h",
+    )
+    stream_recheck: Annotated[float, duration("1s", "7d", "15m")] = field(
+        "The longest life of a stream that waits for a server's notifications (GET, or "
+        "`subscriptions/listen`). It ends then and its client opens it anew, which is decided "
+        "about anew: a revocation, a block and a new rule reach open streams within this time. A "
+        "tool call under way is not ended by it.",
+        "15m",
     )
     max_connections: Count = field("Connections at once, from all clients.", 10_000)
     max_concurrent_streams: Count = field("HTTP/2 streams at once on one connection.", 100)

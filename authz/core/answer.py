@@ -31,9 +31,11 @@ class Upstream:
         remove_headers: names that the upstream never sees; none of them is also set.
         response_headers: name and value for the client, in place of what the upstream sent.
         judged: name and value for the upstream, once, of what the client may have sent twice.
+        lasts: milliseconds after which the whole exchange ends; 0 where nothing is said of it.
     """
 
     set_headers: tuple[tuple[str, str], ...]
     remove_headers: tuple[str, ...] = ()
     response_headers: tuple[tuple[str, str], ...] = ()
     judged: tuple[tuple[str, str], ...] = ()
+    lasts: int = 0

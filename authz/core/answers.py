@@ -15,7 +15,8 @@ from authz.core.answer import HttpAnswer, Upstream
 from authz.core.decision import Allow, Deny
 from authz.core.limits import Limit, Quota
 from authz.core.memo import Memo
-from authz.core.policy import Server
+from authz.core.methods import LISTEN
+from authz.core.policy import Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Method
@@ -51,10 +52,20 @@ _CHALLENGED: Final = frozenset({"invalid_token", "insufficient_scope"})
 _FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any second factor"}
 
 
-def upstream(allow: Allow) -> Upstream:
-    """Return the headers of an allowed request: identity set, credentials removed."""
-    given, removed = _identity(allow.principal, allow.server)
-    return Upstream(given, removed, rate_limit(allow.quotas), allow.judged)
+def upstream(allow: Allow, policy: Policy, now: float) -> Upstream:
+    """Return the headers of an allowed request: identity set, credentials removed.
+
+    The exchange ends when the token does. One that waits for notifications ends earlier: its
+    client opens it anew, and is decided about by what is true then.
+    """
+    principal, message = allow.principal, allow.message
+    given, removed = _identity(principal, allow.server)
+    seconds = min(principal.expires_at - now, policy.max_stream)
+    if (message is None or message.method == LISTEN) and policy.stream_recheck < seconds:
+        seconds = policy.stream_recheck
+    # 0 would be no bound at all for Envoy.
+    lasts = max(1, int(seconds * 1000))
+    return Upstream(given, removed, rate_limit(allow.quotas), allow.judged, lasts)
 
 
 def _make_identity(

@@ -57,6 +57,8 @@ class Method:
 
 
 TOOLS_CALL: Final = "tools/call"
+# Its answer is a stream of notifications that only the client or a time limit ends (2026-07-28).
+LISTEN: Final = "subscriptions/listen"
 # Reserved for notifications: nothing else may begin so.
 NOTIFICATIONS: Final = "notifications/"
 
@@ -68,7 +70,7 @@ _TABLE: Final = (
     # The two below were replaced by subscriptions/listen.
     Method("resources/subscribe", Role.OPERATION, "uri", modern=False),
     Method("resources/unsubscribe", Role.OPERATION, "uri", modern=False),
-    Method("subscriptions/listen", Role.OPERATION, legacy=False),
+    Method(LISTEN, Role.OPERATION, legacy=False),
     # 2025-11-25, "Tasks", and the tasks extension (SEP-2663). The extension requires Mcp-Name,
     # which not every official client obeys yet.
     Method("tasks/get", Role.OPERATION, "taskId", continues=True),

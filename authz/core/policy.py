@@ -203,6 +203,8 @@ class Policy:
         limits: charged on every request, whatever the server.
         max_body: the longest body in bytes.
         confirm_age: how old, in seconds, the issuer's word may be where a rule asks to confirm.
+        max_stream: seconds that the exchange of an allowed request lasts at most.
+        stream_recheck: the same for a stream that waits for a server's notifications.
     """
 
     issuer: str
@@ -213,3 +215,5 @@ class Policy:
     limits: tuple[Limit, ...] = ()
     max_body: int = 1 << 20
     confirm_age: float = 0.0
+    max_stream: float = 3600.0
+    stream_recheck: float = 900.0

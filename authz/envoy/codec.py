@@ -38,6 +38,7 @@ _PARTIAL_BODY: Final = "x-envoy-auth-partial-body"
 # RFC 9110, section 5.6.2: token; without "_", which many upstreams read as "-", so that
 # `x_authz_subject` would be ours to them.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+\Z")
+_LASTS: Final = "x-envoy-upstream-rq-timeout-ms"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
 
 # google.rpc.Code by HTTP status. A denial is never OK, even where its HTTP status is 200.
@@ -174,12 +175,12 @@ def encode_allow(upstream: Upstream) -> bytes:
 
     Raises:
         ValueError: for a header that HTTP cannot carry, that is named twice or both set and
-            removed, and for Host.
+            removed, for Host, and for a time that is none.
     """
     allowed = _changes(upstream.set_headers, upstream.remove_headers)
     if upstream.judged:
-        allowed += _overwriting(_JUDGED, upstream.judged)
-    allowed += _overwriting(_TOLD, upstream.response_headers)
+        allowed += _overwriting(_SENT, upstream.judged)
+    allowed += _lasting(upstream.lasts) + _overwriting(_TOLD, upstream.response_headers)
     return _ALLOWED + _varint(len(allowed)) + allowed
 
 
@@ -222,12 +223,29 @@ def _tag(message: type[Message], field: str) -> bytes:
 
 
 _DELIMITED: Final = 2
-_JUDGED: Final = _tag(wire.OkHttpResponse, "headers")
+_SENT: Final = _tag(wire.OkHttpResponse, "headers")
 _TOLD: Final = _tag(wire.OkHttpResponse, "response_headers_to_add")
 _HEADER: Final = _tag(HeaderValueOption, "header")
 _KEY: Final = _tag(HeaderValue, "key")
 _VALUE: Final = _tag(HeaderValue, "value")
 _ACTION: Final = HeaderValueOption(append_action=_OVERWRITE).SerializeToString()
+
+
+def _lasting(milliseconds: int) -> bytes:
+    """Return the header by which Envoy's router ends the whole exchange after a time.
+
+    It takes the place of the route's timeout, which is off (Envoy, "HTTP route timeouts"), and the
+    router keeps it from the upstream; a client's own is stripped (render/filters.py). 0 would be no
+    bound for Envoy, and is never written.
+    """
+    if milliseconds <= 0:
+        if milliseconds < 0:
+            raise ValueError("an exchange that has no time")
+        return b""
+    text = b"%d" % milliseconds
+    header = _TIMEOUT + _varint(len(text)) + text
+    option = _HEADER + _varint(len(header)) + header + _ACTION
+    return _SENT + _varint(len(option)) + option
 
 
 def _overwriting(field: bytes, headers: tuple[tuple[str, str], ...]) -> bytes:
@@ -322,5 +340,6 @@ def _fallback() -> HttpAnswer:
     return HttpAnswer(row.status, headers, body.encode("ascii"))
 
 
+_TIMEOUT: Final = _key(_LASTS)
 FALLBACK_DENY: Final = encode_deny(_fallback())
 """What an edge sends where anything raises: made before the first request, so that it is there."""

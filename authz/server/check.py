@@ -129,7 +129,7 @@ class Check:
                 if isinstance(decision, Allow):
                     if snapshot.offers is not None:
                         snapshot.offers.admitted(decision)
-                    answer = codec.encode_allow(upstream(decision))
+                    answer = codec.encode_allow(upstream(decision, snapshot.policy, self._clock()))
                 else:
                     answer = _refuse(decision, request, await _offered(decision, snapshot))
             except Refused as refused:

@@ -224,6 +224,21 @@ OTHERS = (
         "            BUFFER: Any.pack(buffered(_LONGEST_BODY)),\n", "",
         ("tests/envoy/live/test_pages_live.py",),
     ),
+    Defence(
+        "An exchange ends with its token", "authz/core/answers.py", "upstream",
+        "seconds = min(principal.expires_at - now, policy.max_stream)",
+        "seconds = policy.max_stream", ("tests/core/test_answers.py",),
+    ),
+    Defence(
+        "A listening stream is judged anew", "authz/core/answers.py", "upstream",
+        "if (message is None or message.method == LISTEN) and policy.stream_recheck < seconds:",
+        "if False:", ("tests/core/test_answers.py",),
+    ),
+    Defence(
+        "Envoy is told how long an exchange lasts", "authz/envoy/codec.py", "encode_allow",
+        "_lasting(upstream.lasts) + ", "",
+        ("tests/envoy/test_codec_answers.py", "tests/envoy/live/test_connections_live.py"),
+    ),
 )  # fmt: skip
 
 _DOOR = ("tests/core/test_front_door.py", "tests/tokens/test_front_door.py")

@@ -120,7 +120,7 @@ def test_the_upstream_learns_no_scope_that_the_client_may_not_use() -> None:
     allow = conclude(pending, Taken((), Mode.REDIS))
     assert isinstance(allow, Allow)
 
-    assert dict(upstream(allow).set_headers)["x-authz-scopes"] == "mcp:files"
+    assert dict(upstream(allow, policy(), 0).set_headers)["x-authz-scopes"] == "mcp:files"
 
 
 @pytest.mark.attack("body-games")

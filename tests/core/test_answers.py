@@ -13,12 +13,17 @@ from authz.core.answers import IDENTITY, REMOVED, rate_limit, refusal, upstream
 from authz.core.decision import Allow, Deny
 from authz.core.ledger import Mode
 from authz.core.limits import Quota
+from authz.core.mcp import Kind, Message
 from authz.core.policy import Rule
 from authz.core.reason import Reason
 from authz.core.second_factor import Method, SecondFactor
-from tests.support.values import LIMIT, principal, server, visitor
+from tests.support.values import LIMIT, NOW, policy, principal, server, visitor
 
 METADATA = "https://mcp.example.test/.well-known/oauth-protected-resource/files"
+
+
+POLICY = policy(max_stream=3600.0, stream_recheck=900.0)
+CALL = Message(Kind.REQUEST, "tools/call", 1, "read_file", None)
 
 
 def header(answer: HttpAnswer, name: str) -> str | None:
@@ -159,7 +164,7 @@ def test_labels_are_unique_and_codes_are_no_standard_ones() -> None:
 
 def test_the_upstream_learns_who_asks_and_never_by_what() -> None:
     """Identity is set, credentials and method overrides are removed."""
-    sent = upstream(allow(groups=frozenset({"staff", "a,b"})))
+    sent = upstream(allow(groups=frozenset({"staff", "a,b"})), POLICY, 0)
     given_headers = dict(sent.set_headers)
 
     assert given_headers["x-authz-subject"] == "52b134ec-d812-4022-82b4-9100df7e1418"
@@ -174,7 +179,7 @@ def test_the_upstream_learns_who_asks_and_never_by_what() -> None:
 def test_an_identity_header_is_set_or_removed_never_left() -> None:
     """What a client sends under one of our names never reaches the upstream."""
     for token in (allow(), allow(subject=None), allow(scopes=frozenset())):
-        sent = upstream(token)
+        sent = upstream(token, POLICY, 0)
         named = {name for name, _ in sent.set_headers}
 
         assert named | set(sent.remove_headers) >= set(IDENTITY)
@@ -186,13 +191,47 @@ def test_an_identity_header_is_set_or_removed_never_left() -> None:
 def test_no_value_splits_a_header(subject: str, client_id: str, names: frozenset[str]) -> None:
     """Whatever a claim holds, the header is printable ASCII without separators of ours."""
     try:
-        sent = upstream(allow(subject=subject, client_id=client_id, groups=names, scopes=names))
+        sent = upstream(
+            allow(subject=subject, client_id=client_id, groups=names, scopes=names), POLICY, 0
+        )
     except UnicodeEncodeError:
         return  # a lone surrogate: the check turns it into a refusal
     for name, value in sent.set_headers:
         assert re.fullmatch(r"[\x20-\x7e]*", value), name
     groups = dict(sent.set_headers).get("x-authz-groups", "")
     assert groups.count(",") == max(0, len(names) - 1) or "" in names
+
+
+@pytest.mark.attack("stream-outlives-token")
+@given(
+    st.integers(1, 10**6),
+    st.integers(1, 10**6),
+    st.integers(1, 10**6),
+    st.sampled_from([None, CALL]),
+)
+def test_no_exchange_outlives_its_token(
+    left: int, longest: int, recheck: int, call: Message | None
+) -> None:
+    """It ends with the token or the configured maximum; a listening one when it is judged anew."""
+    token = principal(expires_at=int(NOW) + left)
+    rules = policy(max_stream=float(longest), stream_recheck=float(recheck))
+    allowed = Allow(server(), call, token, (), Mode.REDIS)
+    lasts = upstream(allowed, rules, NOW).lasts
+    ends = (left, longest) if call else (left, longest, recheck)
+
+    assert lasts == min(ends) * 1000
+
+
+@pytest.mark.parametrize(
+    ("method", "seconds"),
+    [("subscriptions/listen", 900), ("tools/call", 3600), ("resources/read", 3600), ("", 3600)],
+)
+def test_only_what_waits_for_notifications_is_judged_anew(method: str, seconds: int) -> None:
+    """A tool call that is under way goes on until its token expires."""
+    message = replace(CALL, method=method, tool=None)
+    allowed = Allow(server(), message, principal(expires_at=int(NOW) + 10**6), (), Mode.REDIS)
+
+    assert upstream(allowed, POLICY, NOW).lasts == seconds * 1000
 
 
 def test_the_deny_record_is_frozen() -> None:
@@ -212,9 +251,9 @@ def test_a_server_is_told_the_scopes_that_were_consented_to() -> None:
         {"delete_*": Rule(scopes=frozenset({"mcp:files:write"}))},
     )
     told = {
-        name: dict(upstream(Allow(where, None, who(scopes=scopes), (), Mode.REDIS)).set_headers)[
-            "x-authz-scopes"
-        ]
+        name: dict(
+            upstream(Allow(where, None, who(scopes=scopes), (), Mode.REDIS), POLICY, 0).set_headers
+        )["x-authz-scopes"]
         for name, who in (("door", visitor), ("direct", principal))
     }
 

@@ -199,7 +199,7 @@ def test_clients_default_narrows_those_that_are_not_named(
 
     assert isinstance(found, Allow)
     assert found.principal.scopes == expected
-    assert dict(upstream(found).set_headers)["x-authz-client"] == client
+    assert dict(upstream(found, Policy(ISSUER), NOW).set_headers)["x-authz-client"] == client
 
 
 def test_what_counts_and_what_is_revoked_goes_by_the_name_and_the_grant() -> None:

@@ -32,7 +32,7 @@ def decided(body: bytes | None, **headers: Any) -> Allow | Deny:
 def judged(decision: Allow | Deny) -> dict[str, str]:
     assert isinstance(decision, Allow), decision
     found = dict(decision.judged)
-    sent = answer(encode_allow(upstream(decision)))
+    sent = answer(encode_allow(upstream(decision, policy(), NOW)))
     # Each once, in place of what was sent: the codec has no other action.
     assert {name: sent.headers[name] for name in found} == found
     return found

@@ -7,7 +7,7 @@ from authz.core.decision import Allow
 from authz.core.ledger import Mode
 from authz.core.limits import Limit, Per, bucket_id
 from authz.core.memo import Memo
-from tests.support.values import principal, server
+from tests.support.values import policy, principal, server
 
 
 def test_the_same_objects_are_not_asked_about_twice() -> None:
@@ -50,6 +50,8 @@ def test_people_who_differ_in_anything_are_told_apart() -> None:
         allow = Allow(server(), None, one, (), Mode.REDIS)
         same = replace(one)
 
-        assert dict(upstream(allow).set_headers)["x-authz-subject"] == f"person-{number}"
+        assert (
+            dict(upstream(allow, policy(), 0).set_headers)["x-authz-subject"] == f"person-{number}"
+        )
         assert bucket_id(limit, one, "") == bucket_id(limit, same, "")
         assert bucket_id(limit, one, "") != bucket_id(limit, principal(subject="x"), "")

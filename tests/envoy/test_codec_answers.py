@@ -75,6 +75,28 @@ def test_an_allow_always_has_a_status() -> None:
     assert response.status.code == 0
 
 
+@pytest.mark.attack("stream-outlives-token")
+@given(st.integers(1, 2**40))
+def test_an_allow_says_how_long_the_exchange_lasts(milliseconds: int) -> None:
+    """In the header that Envoy's router takes for its timeout, beside the headers that are set."""
+    raw = codec.encode_allow(Upstream((("x-a", "1"),), lasts=milliseconds))
+    options = CheckResponse.FromString(raw).ok_response.headers
+
+    assert [(each.header.key, each.header.value) for each in options] == [
+        ("x-a", "1"), ("x-envoy-upstream-rq-timeout-ms", str(milliseconds)),
+    ]  # fmt: skip
+    assert {each.append_action for each in options} == {
+        HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    }
+
+
+def test_no_time_is_never_said_to_envoy() -> None:
+    """For Envoy 0 is no bound at all."""
+    assert b"timeout" not in codec.encode_allow(Upstream((), lasts=0))
+    with pytest.raises(ValueError, match="no time"):
+        codec.encode_allow(Upstream((), lasts=-1))
+
+
 def every_option(response: CheckResponse) -> list[HeaderValueOption]:
     denial, allowed = response.denied_response, response.ok_response
     return [*denial.headers, *allowed.headers, *allowed.response_headers_to_add]

@@ -6,14 +6,17 @@ Law: events pass as they come, the certificate is renewed without a restart, no 
 import json
 import ssl
 import threading
+import time
 from dataclasses import replace
 
+import httpx
 import pytest
 from cryptography import x509
 
+from authz.core.answer import Upstream
 from tests.support.edge import certificate
 from tests.support.gateway import GATEWAY, GOOD, ORIGIN, PORTAL, Gateway, tls
-from tests.support.wild_client import is_json_rpc_error
+from tests.support.wild_client import is_json_rpc_error, read
 
 
 def test_events_pass_as_they_come(gateway: Gateway) -> None:
@@ -137,3 +140,38 @@ def test_an_unanswered_question_is_a_refusal(gateway: Gateway) -> None:
     assert is_json_rpc_error(answer)
     assert answer.header("retry-after") == "5"
     assert gateway.arrived()["files"] == 0
+
+
+@pytest.mark.attack("stream-outlives-token")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_stream_ends_when_authz_said(gateway: Gateway, method: str) -> None:
+    """With what allowed it, over HTTP/2 and HTTP/1.1; the server is not told of the time."""
+    server = gateway.servers["files"]
+    gateway.authz.allow = Upstream((), lasts=300)
+    server.go_on.clear()
+    began = time.monotonic()
+    with (
+        gateway.well_behaved() as client,
+        pytest.raises(httpx.RemoteProtocolError),
+        client.stream(method, "/files?stream", headers=[GOOD]) as answer,
+    ):
+        assert [*answer.iter_bytes()][:1] == [b"data: first\n\n"]
+    head = f"{method} /files?stream HTTP/1.1\r\nHost: {GATEWAY}\r\n{GOOD[0]}: {GOOD[1]}\r\n\r\n"
+    with gateway.send.connect() as sock:
+        assert read(sock, head.encode()).status == 0
+    server.go_on.set()
+
+    assert 0.6 <= time.monotonic() - began < 5
+    assert len(server.arrived) == 2
+    assert not any(request.values("x-envoy-upstream-rq-timeout-ms") for request in server.arrived)
+
+
+def test_a_server_that_is_slower_than_the_token_lasts_is_told_in_words(gateway: Gateway) -> None:
+    """A call that has no answer yet when its token expires is a 504 in JSON-RPC."""
+    server = gateway.servers["files"]
+    gateway.authz.allow = Upstream((), lasts=200)
+    server.raw = b"HTTP/1.1 100 Continue\r\n\r\n"
+    answer = gateway.send("POST", "/files", GOOD, body=b"{}")
+
+    assert answer.status in {503, 504}
+    assert is_json_rpc_error(answer)
