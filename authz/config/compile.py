@@ -29,6 +29,8 @@ from authz.core.second_factor import Evidence, Method, SecondFactor
 
 DEFAULT_LIMITS: Final = (
     rules.Limit.model_validate({"per": ["client", "user"], "rate": "60/minute"}),
+    # However many clients a person has.
+    rules.Limit.model_validate({"per": ["user"], "rate": "120/minute"}),
 )
 
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}

@@ -59,7 +59,8 @@ class Limit(Section):
 
     per: CountedBy = field(
         "Whose requests are counted together: `client`, `user`, `[client, user]`, `address`. "
-        "A token without a person counts as its client's."
+        "A token without a person counts as its client's; clients that nobody configured, of the "
+        "front door, count as one client."
     )
     rate: Annotated[Rate, scalars.RATE] = field("How many in which time; one window.")
     cost: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] = field(
@@ -146,7 +147,8 @@ class Server(Section):
     )
     second_factor: InAWord[SecondFactor | None] = field("`any`, `totp`, `none` or a mapping.", None)
     limits: tuple[Limit, ...] | None = field(
-        "Charged together, all or none; left out: 60/minute per client and user. `[]` for none.",
+        "Charged together, all or none; left out: 60/minute per client and user, and 120/minute "
+        "per user. `[]` for none.",
         None,
         examples=[[{"per": ["client", "user"], "rate": "60/minute"}]],
     )

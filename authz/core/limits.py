@@ -263,7 +263,8 @@ def bucket_id(limit: Limit, principal: Principal | None, address: str) -> str:
     """Return the digest that names whose requests a limit counts.
 
     Two limits share a bucket only where place, per, quota and window are the same. A token
-    without a person counts as its client, never as a person of the same text.
+    without a person counts as its client, never as a person of the same text. All clients that
+    came through the front door and that nobody configured count as one client.
 
     Args:
         limit: the limit.
@@ -297,7 +298,10 @@ def _scope(limit: Limit) -> tuple[str, ...]:
 def _whose(per: Per, principal: Principal | None) -> tuple[str, ...]:
     if principal is None:
         raise ValueError("a limit per client or user needs a principal")
-    client = ("client", *principal.client)
+    client: tuple[str, ...] = ("client", *principal.client)
+    if principal.is_unconfigured:
+        # Whoever wants another such client registers one: together they have one budget.
+        client = ("unconfigured", principal.issuer)
     user = client if principal.person is None else ("person", *principal.person)
     return {Per.CLIENT: client, Per.USER: user, Per.CLIENT_USER: (*client, *user)}[per]
 

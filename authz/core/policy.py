@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from authz.core.limits import Limit
+from authz.core.principal import DYNAMIC, METADATA
 from authz.core.second_factor import Method, SecondFactor
 
 MODERN = "2026-07-28"
@@ -135,21 +136,6 @@ class KnownClient:
     assurance: Method = Method.NONE
     direct: bool = False
     marker: str | None = None
-
-
-# How the front door begins the name of a client that nobody configured; it is followed by the host
-# of its metadata document, or of its redirect URI.
-METADATA = "https://"
-DYNAMIC = "dynamic/"
-
-
-def is_configured(name: str) -> bool:
-    """Tell whether a client of the front door has a name that authz.yaml gave it.
-
-    The other two kinds are told by their beginning alone, so that no entry under `clients` can
-    be spelled to speak for them.
-    """
-    return not name.startswith((METADATA, DYNAMIC))
 
 
 class StepUpTelling(Enum):

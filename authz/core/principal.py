@@ -22,6 +22,21 @@ class Client(NamedTuple):
     client_id: str
 
 
+# How the front door begins the name of a client that nobody configured; it is followed by the host
+# of its metadata document, or of its redirect URI.
+METADATA = "https://"
+DYNAMIC = "dynamic/"
+
+
+def is_configured(name: str) -> bool:
+    """Tell whether a client of the front door has a name that authz.yaml gave it.
+
+    The other two kinds are told by their beginning alone, so that no entry under `clients` can
+    be spelled to speak for them.
+    """
+    return not name.startswith((METADATA, DYNAMIC))
+
+
 @dataclass(frozen=True, slots=True)
 class LogIn:
     """Hold what the front door knows of the log-in behind an access token.
@@ -111,6 +126,11 @@ class Principal:
     def person(self) -> Person | None:
         """Return the person, or None for a client that acts for itself."""
         return None if self.subject is None else Person(self.issuer, self.subject)
+
+    @property
+    def is_unconfigured(self) -> bool:
+        """Tell whether it came through the front door by a client that nobody configured."""
+        return self.log_in is not None and not is_configured(self.client_id)
 
     @property
     def client(self) -> Client:

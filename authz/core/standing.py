@@ -23,9 +23,8 @@ from authz.core.policy import (
     Rule,
     Server,
     TokenKind,
-    is_configured,
 )
-from authz.core.principal import Principal
+from authz.core.principal import Principal, is_configured
 from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
@@ -176,7 +175,7 @@ _matching: Final = Memo(_make_matching, key=lambda server, tool: (id(server), to
 
 def _known(principal: Principal, policy: Policy) -> KnownClient | None:
     """Return what the operator declares of the client; of the front door, of a configured one."""
-    if principal.log_in is not None and not is_configured(principal.client_id):
+    if principal.is_unconfigured:
         return None
     return policy.clients.get(principal.client_id)
 

@@ -267,8 +267,7 @@ FRONT_DOOR = (
     ),
     Defence(
         "A stranger's name is told by its beginning", "authz/core/standing.py", "_known",
-        "if principal.log_in is not None and not is_configured(principal.client_id):",
-        "if False:", _DOOR,
+        "    if principal.is_unconfigured:\n        return None\n", "", _DOOR,
     ),
     Defence(
         "A declaration counts for no token of the front door", "authz/core/standing.py", "_proofs",
@@ -306,6 +305,7 @@ FRONT_DOOR = (
     ),
 )  # fmt: skip
 
+_BUCKETS = ("tests/core/test_limits_buckets.py",)
 _SESSION = ("tests/core/test_session.py",)
 _JUDGED = ("tests/core/test_judged_headers.py",)
 _METHODS = ("tests/core/test_allowed_methods.py",)
@@ -344,6 +344,10 @@ BELONGINGS = (
     Defence(
         "A tool's work is judged by the rules of all tools", "authz/core/standing.py", "_applying",
         "if about is Concern.TOOLS:", "if False:", _METHODS,
+    ),
+    Defence(
+        "Unconfigured clients have one budget", "authz/core/limits.py", "_whose",
+        "    if principal.is_unconfigured:\n", "    if False:\n", _BUCKETS,
     ),
     Defence(
         "The name that was judged is the one that is sent on", "authz/core/decision.py",

@@ -74,7 +74,7 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        ("", ["files:client,user:60/minute"]),
+        ("", ["files:client,user:60/minute", "files:user:120/minute"]),
         ("    limits: []\n", []),
         ("    limits: [{per: address, rate: 10/2 minutes}]\n", ["files:address:10/2 minutes"]),
         ("    limits: [{per: [user, client], rate: 1/day, name: daily}]\n", ["daily"]),

@@ -47,6 +47,7 @@ def test_smallest(smallest: str, settings_of: SettingsOf) -> None:
     assert server.versions == VERSIONS
     assert server.rule.limits == (
         Limit("files:client,user:60/minute", Per.CLIENT_USER, 60, 60, place="files"),
+        Limit("files:user:120/minute", Per.USER, 120, 60, place="files"),
     )
 
 

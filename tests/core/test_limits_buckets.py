@@ -1,11 +1,13 @@
 """Bucket names: whose requests are counted together, and that nobody chooses whose."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.limits import Limit, Per, bucket_id, digest, network
-from authz.core.principal import Principal
+from authz.core.principal import LogIn, Principal
 
 ISSUER = "https://auth.example.com"
 
@@ -73,6 +75,59 @@ def test_without_a_person_the_client_counts() -> None:
     assert bucket(Per.CLIENT_USER, machine) != bucket(
         Per.CLIENT_USER, principal("backup", subject="backup")
     )
+
+
+def through_the_door(name: str, subject: str = "ada") -> Principal:
+    record = LogIn(name, name, "grant", subject, frozenset(), 1)
+    return replace(principal(name, subject), log_in=record, signed_for="authz-one-factor")
+
+
+UNCONFIGURED = ("dynamic/evil.example", "dynamic/loopback", "https://claude.ai", "dynamic/cursor")
+
+
+@pytest.mark.attack("limits-multiplied-by-registrations")
+@pytest.mark.parametrize("name", UNCONFIGURED)
+def test_clients_that_nobody_configured_have_one_budget(name: str) -> None:
+    """Whoever registers another client gets no other bucket; other people's are their own."""
+    one, other = through_the_door("dynamic/first.example"), through_the_door(name)
+
+    for per in (Per.CLIENT, Per.USER, Per.CLIENT_USER):
+        assert bucket(per, one) == bucket(per, other)
+    bob = through_the_door(name, "bob")
+    assert bucket(Per.CLIENT, bob) == bucket(Per.CLIENT, other)
+    assert bucket(Per.CLIENT_USER, bob) != bucket(Per.CLIENT_USER, other)
+
+
+@pytest.mark.attack("limits-multiplied-by-registrations")
+def test_configured_and_direct_clients_keep_their_own() -> None:
+    """A name of authz.yaml, at the front door or at Authelia, counts for itself alone."""
+    named = through_the_door("claude")
+    others = [
+        *map(through_the_door, UNCONFIGURED),
+        through_the_door("cursor"),
+        principal("dynamic/x"),
+        principal("unconfigured"),
+    ]
+    found = {bucket(Per.CLIENT_USER, each) for each in others}
+
+    assert bucket(Per.CLIENT_USER, named) not in found
+    assert len(found) == 4
+    assert bucket(Per.CLIENT_USER, named) == bucket(Per.CLIENT_USER, principal("claude"))
+
+
+@given(
+    names=st.lists(
+        st.builds(str.__add__, st.sampled_from(["dynamic/", "https://"]), st.text(max_size=8)),
+        min_size=1,
+    ),
+    per=st.sampled_from([Per.CLIENT, Per.USER, Per.CLIENT_USER]),
+)
+@pytest.mark.attack("limits-multiplied-by-registrations")
+def test_no_name_that_a_client_can_get_by_itself_is_another_bucket(
+    names: list[str], per: Per
+) -> None:
+    """However many clients a person brings along, and whatever they are called."""
+    assert len({bucket(per, through_the_door(name)) for name in names}) == 1
 
 
 @pytest.mark.parametrize(

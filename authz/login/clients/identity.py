@@ -15,7 +15,7 @@ Names, by which rules, limits and blocks count:
 from collections.abc import Iterator
 from typing import Final
 
-from authz.core.policy import DYNAMIC, METADATA, is_configured
+from authz.core.principal import DYNAMIC, METADATA, is_configured
 from authz.login.clients.redirects import LOOPBACK, place_of
 from authz.login.values import ClientIdentity, FrontClient, Kind
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from authz.core.policy import DYNAMIC, METADATA, is_configured
+from authz.core.principal import DYNAMIC, METADATA, is_configured
 from authz.login.clients.identity import is_on_device
 from authz.login.clients.redirects import LOOPBACK
 from authz.login.values import ClientIdentity
