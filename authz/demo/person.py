@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pyotp
 
-from authz.demo.portals import FormPortal, FrontDoorPages, LogInError, Portal, is_ours
+from authz.demo.portals import FormPortal, FrontDoorPages, LogInError, Portal, is_ours, leads_on
 
 FORMS = FormPortal()
 _OURS = FrontDoorPages()
@@ -88,15 +88,16 @@ class Person:
         for _ in range(_MOST_STEPS):
             page = await browser.get(url, follow_redirects=False)
             at_home = (page.url.scheme, page.url.netloc.decode("ascii")) == home[:2]
-            if at_home and not page.has_redirect_location and not is_ours(page):
+            if at_home and leads_on(page) is None and not is_ours(page):
                 return page
             url = await self._on(browser, page, portal)
         raise LogInError("the log-in goes in circles")
 
     async def _on(self, browser: httpx.AsyncClient, page: httpx.Response, portal: Portal) -> str:
         """Do what a page asks for; return where the browser goes next."""
-        if page.has_redirect_location:
-            return urljoin(str(page.url), page.headers["location"])
+        onward = leads_on(page)
+        if onward is not None:
+            return onward
         answering = _OURS if is_ours(page) else portal
         return await answering.answer(browser, self, page)
 

@@ -129,6 +129,14 @@ def _read(page: httpx.Response) -> _Page:
     return form
 
 
+def leads_on(page: httpx.Response) -> str | None:
+    """Return where a browser goes from a page by itself: by a redirect, or a refresh; else None."""
+    if page.has_redirect_location:
+        return urljoin(str(page.url), page.headers["location"])
+    _, found, url = page.headers.get("refresh", "").partition("; url=")
+    return url if found else None
+
+
 def is_ours(page: httpx.Response) -> bool:
     """Tell whether a page is one of the front door's, which waits for a click of the person."""
     return (
@@ -156,9 +164,10 @@ class FrontDoorPages:
             headers={"Origin": origin, "Sec-Fetch-Site": "same-origin"},
             follow_redirects=False,
         )
-        if not response.has_redirect_location:
+        url = leads_on(response)
+        if url is None:
             raise LogInError(" ".join(_read(response).words))
-        return urljoin(str(response.url), response.headers["location"])
+        return url
 
 
 class AutheliaPortal:

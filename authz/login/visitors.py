@@ -76,13 +76,14 @@ class Visitors:
             raise NotDoneError(NOT_THIS_BROWSER) from error
         # Whatever is not the one word is no consent.
         if form.get("decision") != _APPROVE:
-            return self._leave(request, await self._door.deny(wish))
+            ended = await self._door.deny(wish)
+            return self._parts.pages.go_back(ended.url, ended.client.title, alone=False)
         self._pace(APPROVALS, request)
         try:
             approved = await self._door.approve(wish, address_of(request))
         except SentBackError as error:
-            return redirect(error.url)
-        response = redirect(approved.url)
+            return self._parts.pages.go_back(error.url, "", alone=False)
+        response = self._parts.pages.go_on(approved.url)
         try:
             self._parts.browser.begin(
                 response, approved.state, approved.transaction, _LOG_IN, request

@@ -26,6 +26,7 @@ from authz.demo.issuer import Issuer, create_app
 from authz.demo.issuer.keys import Keys
 from authz.demo.issuer.run import forwarded_headers
 from authz.demo.person import Person
+from authz.demo.portals import leads_on
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.building import Built
 from authz.telemetry.audit import Log
@@ -218,6 +219,13 @@ class Client:
         answer = await self.exchange(back["code"])
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+
+def onward(answer: httpx.Response) -> str:
+    """Where a browser goes from an answer by itself."""
+    url = leads_on(answer)
+    assert url is not None, answer.text
+    return url
 
 
 def john(**knows: Any) -> Person:

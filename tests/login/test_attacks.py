@@ -31,7 +31,7 @@ from authz.login.values import FrontClient, Kind, LoggedIn, OAuthRefused
 from authz.tokens.sealing import Sealer
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES, claims
 from tests.login.conftest import Play
-from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, OPEN, Client, Stage, bob, john
+from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, OPEN, Client, Stage, bob, john, onward
 from tests.login.pages_kit import another_nonce
 
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
@@ -48,9 +48,8 @@ async def registered(found: Stage, **changes: Any) -> Client:
 
 
 def told(answer: httpx.Response) -> Mapping[str, str]:
-    """The parameters that a client is told by redirect."""
-    assert answer.status_code == 303, answer.text
-    return dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+    """The parameters that a client is told by way of the browser."""
+    return dict(parse_qsl(urlsplit(onward(answer)).query))
 
 
 def oauth(answer: httpx.Response) -> tuple[int, str]:
@@ -156,7 +155,7 @@ def test_the_callback_belongs_to_the_browser_that_began(play: Play) -> None:
     async def scene(found: Stage) -> None:
         attacker, victim = await registered(found), Client(found, address="192.0.2.50")
         _, token = await consent_page(attacker)
-        url = (await decide(attacker, token)).headers["location"]
+        url = onward(await decide(attacker, token))
         callback = await bob().log_in(victim.browser, url)
         answer = await victim.browser.get(callback)
         assert answer.status_code == 403
@@ -173,7 +172,7 @@ def test_a_callback_counts_once(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
-        url = (await decide(client, token)).headers["location"]
+        url = onward(await decide(client, token))
         callback = await john().log_in(client.browser, url)
         kept = {each.name: each.value for each in client.browser.cookies.jar}
         assert "code" in told(await client.browser.get(callback))
@@ -195,7 +194,7 @@ def test_an_answer_of_somebody_else_is_not_believed(play: Play, iss: str | None)
     async def scene(found: Stage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
-        url = (await decide(client, token)).headers["location"]
+        url = onward(await decide(client, token))
         callback = httpx.URL(await john().log_in(client.browser, url))
         for forged in ({}, {"error": "access_denied"}):
             wrong = callback.copy_merge_params(forged).copy_remove_param("iss")
@@ -218,7 +217,7 @@ def test_an_id_token_of_another_transaction_is_not_believed(
         another_nonce(found.upstream, monkeypatch)
         client = await registered(found)
         _, token = await consent_page(client)
-        url = (await decide(client, token)).headers["location"]
+        url = onward(await decide(client, token))
         callback = await john().log_in(client.browser, url)
         assert told(await client.browser.get(callback))["error"] == "server_error"
         assert found.keys("code") == []
@@ -232,7 +231,7 @@ def test_a_state_of_another_transaction_is_not_taken(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
-        url = (await decide(client, token)).headers["location"]
+        url = onward(await decide(client, token))
         callback = httpx.URL(await john().log_in(client.browser, url))
         wrong = callback.copy_set_param("state", "x" * 43)
         assert (await client.browser.get(wrong)).status_code == 403
@@ -349,6 +348,27 @@ def test_what_is_wrong_with_a_request_is_told_to_its_client(
         assert answer.get("state") == (None if "state" in changes else client.state)
         assert "code" not in answer
         assert found.upstream.calls("pushed-authorization-request") == []
+
+    play(scene)
+
+
+def test_a_client_is_told_in_words_without_plus_signs(play: Play) -> None:
+    """Blanks are `%20` in all that is appended to a redirect URI, errors and codes alike; and what
+    the client sent as its state it gets back to the letter.
+    """
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        client.state = "a b+c/d=e&f ~"
+        refused = await client.authorize(code_challenge_method=None)
+        _, token = await consent_page(client)
+        denied = await decide(client, token, "deny")
+        allowed = await john().log_in(client.browser, client.url())
+        for url in (onward(refused), onward(denied), allowed):
+            assert "+" not in url
+            assert " " not in url
+            assert dict(parse_qsl(urlsplit(url).query))["state"] == client.state
+        assert "error_description=code_challenge_method%20has%20to%20be%20S256" in onward(refused)
 
     play(scene)
 
@@ -1005,9 +1025,7 @@ def test_who_is_blocked_comes_no_further(play: Play) -> None:
         blocks = found.built.means.blocks
         _, waiting = await consent_page(client)
         _, token = await consent_page(client)
-        at_authelia = await john().log_in(
-            client.browser, (await decide(client, token)).headers["location"]
-        )
+        at_authelia = await john().log_in(client.browser, onward(await decide(client, token)))
         code = (await client.log_in())["code"]
         pushed = len(found.upstream.calls("pushed-authorization-request"))
         traded = len(found.upstream.calls("token"))
@@ -1093,7 +1111,7 @@ def test_authelia_away(play: Play) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         _, token = await consent_page(client)
-        url = (await decide(client, token)).headers["location"]
+        url = onward(await decide(client, token))
         callback = await john().log_in(client.browser, url)
         _, second = await consent_page(client)
         found.upstream.away = True
@@ -1124,7 +1142,7 @@ def test_authelias_errors_are_told_in_our_words(play: Play, error: str, expected
     async def scene(found: Stage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
-        url = httpx.URL((await decide(client, token)).headers["location"])
+        url = httpx.URL(onward(await decide(client, token)))
         callback = httpx.URL(await john().log_in(client.browser, str(url)))
         failed = callback.copy_remove_param("code").copy_set_param("error", error)
         answer = told(await client.browser.get(failed))
@@ -1189,12 +1207,12 @@ def test_approvals_of_one_address_are_paced(play: Play) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         statuses = [(await decide(client, token)).status_code for _ in range(22)]
-        assert statuses[:20] == [303] * 20
+        assert statuses[:20] == [200] * 20
         assert statuses[20:] == [429, 429]
         assert len(found.upstream.calls("pushed-authorization-request")) == 20
         neighbour = await registered(found, address="198.51.100.1")
         _, other = await consent_page(neighbour)
-        assert (await decide(neighbour, other)).status_code == 303
+        assert (await decide(neighbour, other)).status_code == 200
 
     play(scene)
 
@@ -1227,7 +1245,7 @@ def test_nothing_is_made_of_a_forged_host(play: Play) -> None:
         page, token = await consent_page(client)
         assert "evil.example" not in page.text
         answer = await decide(client, token)
-        assert "evil.example" not in answer.headers["location"]
+        assert "evil.example" not in onward(answer) + answer.text
         assert "evil" not in str(found.upstream.sent[-1].content)
         assert (await client.browser.get(f"{GATEWAY}/authorize/")).status_code == 404
 

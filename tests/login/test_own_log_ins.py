@@ -12,6 +12,7 @@ from authz.login.clients.identity import identify
 from authz.login.pages.own_log_ins import OwnGrant
 from authz.login.values import FrontClient, Kind
 from tests.demo.kit import BOB, JOHN, World
+from tests.login.front import onward
 from tests.login.pages_kit import (
     FROM_OUR_PAGE,
     LOG_INS,
@@ -40,7 +41,7 @@ def grant(name: str, title: str = "", uri: str = "https://claude.ai/cb") -> OwnG
 
 def log_in(pages: Gateway, browser: httpx.AsyncClient, username: str = "john") -> httpx.Response:
     sent = pages.click(browser, pages.get(browser, LOG_INS))
-    callback = pages.log_in(browser, sent.headers["location"], username=username)
+    callback = pages.log_in(browser, onward(sent), username=username)
     answer = pages.get(browser, callback)
     assert answer.status_code == 303
     assert answer.headers["location"] == LOG_INS
@@ -130,7 +131,7 @@ def test_log_in_of_another_browser(pages: Gateway) -> None:
     """Nobody is logged in by a link: the callback belongs to the browser that clicked."""
     attacker, victim = pages.browser(), pages.browser()
     sent = pages.click(attacker, pages.get(attacker, LOG_INS))
-    callback = pages.log_in(attacker, sent.headers["location"], username="bob")
+    callback = pages.log_in(attacker, onward(sent), username="bob")
     assert pages.get(victim, callback).status_code == 403
     assert "Bob" not in pages.get(victim, LOG_INS).text
 

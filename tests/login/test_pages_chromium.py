@@ -105,10 +105,17 @@ class Site:
     browser: Browser
     posted: list[tuple[str | None, str]] = field(default_factory=list)
     redirect_uri: str = ""
+    hop: str = ""  # where a form's answer redirects to, in place of a page
+    reached: list[str] = field(default_factory=list)
 
     def link(self, **changes: Any) -> str:
         ticket = seal_ticket(self.sealer, replace(TICKET, issuer=self.issuer.url, **changes))
         return f"{self.origin}/authz/step-up?{urlencode({'ticket': ticket})}"
+
+    @property
+    def elsewhere(self) -> str:
+        """Another origin than the client's."""
+        return self.evil.replace("127.0.0.1", "localhost")
 
     async def consent(self, request: Request) -> Response:
         client = identify(FrontClient("x", Kind.DYNAMIC, "Claude", "", ()), self.redirect_uri)
@@ -130,7 +137,10 @@ class Site:
         self.issuer.asked[state] = Asked(
             True, f"{self.origin}/authz/callback", frozenset(), None, state, "", ""
         )
-        response = redirect(f"{self.issuer.url}/authorize?{urlencode({'state': state})}")
+        url = f"{self.issuer.url}/authorize?{urlencode({'state': state})}"
+        if form["decision"] != "approve":
+            return self.pages.go_back(f"{self.redirect_uri}?error=access_denied", "", alone=False)
+        response = redirect(self.hop) if self.hop else self.pages.go_on(url)
         self.browser.begin(response, state, {"tab": about["tab"]}, "front", request)
         return response
 
@@ -196,6 +206,10 @@ def _other_site(made: Site) -> Callable[[Request], Awaitable[Response]]:
                 f'<input name="form_token" value="{token}">'
                 '<button name="decision" value="approve">Win</button></form>'
             )
+        made.reached.append(str(request.url))
+        onward = {"/to-a-program": "claude://done", "/to-another": f"{made.elsewhere}/end"}
+        if request.url.path in onward:
+            return RedirectResponse(onward[request.url.path], 302)
         return HTMLResponse("The client has its answer")
 
     return answer
@@ -286,15 +300,57 @@ def test_tabs(drive: Drive) -> None:
 
 @pytest.mark.attack("form-elsewhere")
 def test_redirect_elsewhere(drive: Drive) -> None:
-    """A form's redirects that lead elsewhere than its page said are stopped by the browser."""
+    """A form leads to our own pages alone: what would redirect elsewhere the browser stops."""
 
     async def work(made: Site, context: BrowserContext) -> None:
         page = await context.new_page()
         await page.goto(f"{made.origin}/consent?tab=0")
-        made.redirect_uri = made.evil.replace("127.0.0.1", "127.0.0.2") + "/client"
+        made.hop = f"{made.elsewhere}/client"
         await page.get_by_role("button", name="Allow and log in").click()
         await page.wait_for_timeout(500)
         assert "/client" not in page.url
+
+    drive(work)
+
+
+@pytest.mark.parametrize("decision", ["Deny", "Allow and log in"])
+def test_a_callback_that_redirects_to_another_origin(drive: Drive, decision: str) -> None:
+    """With an open session at the issuer everything after the click is redirects: they are let
+    through to wherever the client's own callback leads.
+    """
+
+    async def work(made: Site, context: BrowserContext) -> None:
+        made.redirect_uri = f"{made.evil}/to-another"
+        page = await context.new_page()
+        await page.goto(f"{made.origin}/consent?tab=0")
+        await page.get_by_role("button", name=decision).click()
+        await page.wait_for_url(f"{made.elsewhere}/end")
+        query = "error=access_denied" if decision == "Deny" else "tab=0"
+        assert made.reached == [f"{made.redirect_uri}?{query}", f"{made.elsewhere}/end"]
+
+    drive(work)
+
+
+@pytest.mark.parametrize("decision", ["Deny", "Allow and log in"])
+def test_a_callback_that_opens_a_program(drive: Drive, decision: str) -> None:
+    """claude.ai's callback opens `claude://`: the browser tries to, and where there is no such
+    program the person is left on a page that says how it ended, not on the one that asks.
+    """
+
+    async def work(made: Site, context: BrowserContext) -> None:
+        made.redirect_uri = f"{made.evil}/to-a-program"
+        page = await context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        await page.goto(f"{made.origin}/consent?tab=0")
+        await page.get_by_role("button", name=decision).click()
+        left = "You are not logged in" if decision == "Deny" else "You log in at"
+        await page.get_by_role("heading", name=left).wait_for()
+        while not made.reached:  # noqa: ASYNC110 - the site is in this process
+            await asyncio.sleep(0.05)
+        assert len(made.reached) == 1
+        assert await page.get_by_role("button", name=decision).count() == 0
+        assert not any("form-action" in each for each in said)
 
     drive(work)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from authz.login.front_door.parameters import Parameters
 from authz.login.front_door.targets import Targets, read_scopes
@@ -85,7 +85,9 @@ class Answer:
 
     def _url(self, members: Mapping[str, str]) -> str:
         state = {} if self.state is None else {"state": self.state}
-        query = urlencode({**members, **state, "iss": self.issuer})
+        # RFC 6749, appendix B, would have a blank be `+`, which many clients show as it stands;
+        # `%20` every parser reads as a blank.
+        query = urlencode({**members, **state, "iss": self.issuer}, safe="", quote_via=quote)
         # The URI stays as it was registered, a query in it too; it has no fragment.
         return self.redirect_uri + ("&" if "?" in self.redirect_uri else "?") + query
 

@@ -93,7 +93,7 @@ class _OwnLogIns:
                 "log_in.html",
                 {"form_token": token},
                 set_cookie=cookie,
-                form_to=(self.parts.issuer,),
+                has_form=True,
             )
         person = Person(self.parts.issuer, session["subject"])
         try:
@@ -106,7 +106,7 @@ class _OwnLogIns:
             "grants": [self._row(request, person, grant) for grant in _newest_first(grants)],
             "leave_token": leave,
         }
-        return self.parts.pages.page("log_ins.html", content, set_cookie=cookie, form_to=())
+        return self.parts.pages.page("log_ins.html", content, set_cookie=cookie, has_form=True)
 
     async def log_in(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""

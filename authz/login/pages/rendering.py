@@ -22,7 +22,6 @@ from authz.login.pages.clients import (
     describe_client,
     describe_place,
     shown,
-    shown_host,
 )
 from authz.login.values import ClientIdentity
 
@@ -89,7 +88,6 @@ class Pages:
     def __init__(self, origin: str, issuer: str) -> None:
         """Take the gateway's origin and the issuer's URL, as people's browsers reach them."""
         self._gateway = urlsplit(origin).netloc
-        self._issuer = issuer
         self._environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
             autoescape=True,
@@ -123,7 +121,7 @@ class Pages:
                 "form_token": form_token,
             },
             set_cookie=set_cookie,
-            form_to=(self._issuer, consent.client.redirect_uri),
+            has_form=True,
             alone=False,
         )
 
@@ -147,24 +145,42 @@ class Pages:
         content = {"happened": happened, "do": do, "request_id": request_id, "link": link}
         return self.page("error.html", content, status=status)
 
-    def go_back(self, url: str, claim: str) -> Response:
-        """Return the page at the end of what a client of a private scheme began.
+    def go_back(self, url: str, claim: str, *, alone: bool = True) -> Response:
+        """Return the page that leads back to a client, at the end of what it began.
 
-        A redirect would leave an empty window behind, since nothing is loaded from such a URL.
+        To a client of a private scheme, because a redirect would leave an empty window behind:
+        nothing is loaded from such a URL. And to any client in answer to a form, as `go_on` says.
 
         Args:
             url: the client's redirect URI with the answer.
-            claim: what the client calls itself.
+            claim: what the client calls itself; may be empty.
+            alone: as of `page`.
 
         Raises:
             ValueError: where it is no URL that a page may lead to.
         """
+        query = parse_qs(urlsplit(url).query, keep_blank_values=True)
+        web = urlsplit(url).scheme.lower() in {"http", "https"}
+        content = {"url": url, "claim": claim, "failed": "error" in query, "web": web}
+        return self._onward(url, self.page("go_back.html", content, alone=alone))
+
+    def go_on(self, url: str) -> Response:
+        """Return the page that leads from a form of ours to the log-in at Authelia.
+
+        Chromium holds all redirects that follow a form to the `form-action` of its page, those of
+        other sites too (a client's callback that opens `claude://`): so the answer to a form is a
+        page, and what follows from it is a navigation of its own.
+
+        Raises:
+            ValueError: where it is no URL that a page may lead to.
+        """
+        return self._onward(url, self.page("go_on.html", {"url": url}, alone=False))
+
+    @staticmethod
+    def _onward(url: str, response: Response) -> Response:
         scheme = urlsplit(url).scheme.lower()
         if not _URL.match(url) or not _SCHEME.match(scheme) or scheme in _NO_LINKS:
-            raise ValueError("no URL to go back to")
-        failed = "error" in parse_qs(urlsplit(url).query, keep_blank_values=True)
-        content = {"url": url, "claim": claim, "failed": failed}
-        response = self.page("go_back.html", content)
+            raise ValueError("no URL to lead to")
         response.headers["Refresh"] = f"0; url={url}"
         return response
 
@@ -175,7 +191,7 @@ class Pages:
         *,
         status: int = 200,
         set_cookie: str | None = None,
-        form_to: Sequence[str] | None = None,
+        has_form: bool = False,
         alone: bool = True,
     ) -> Response:
         """Return a page.
@@ -185,15 +201,14 @@ class Pages:
             content: what it shows.
             status: of HTTP.
             set_cookie: what it sets.
-            form_to: the URLs, beside our own, that a form of it may lead to; None where it has
-                no form.
+            has_form: whether it has one, which leads to our own pages alone.
             alone: whether it is cut off from whoever opened it.
         """
         text = self._environment.get_template(template).render(content)
         headers = _BASE_HEADERS | (_ALONE if alone else {})
         response = HTMLResponse(text, status, headers=headers)
-        response.headers["Content-Security-Policy"] = _policy(form_to)
-        response.headers["Referrer-Policy"] = _WITHOUT if form_to is None else _WITH_FORM
+        response.headers["Content-Security-Policy"] = _policy(has_form=has_form)
+        response.headers["Referrer-Policy"] = _WITH_FORM if has_form else _WITHOUT
         if set_cookie is not None:
             response.headers.append("set-cookie", set_cookie)
         return response
@@ -219,26 +234,9 @@ def request_id(request: Request) -> str:
     return found if _REQUEST_ID.match(found) else ""
 
 
-def _policy(form_to: Sequence[str] | None) -> str:
-    # Chrome holds a form's whole redirect chain to form-action: Authelia, and, where nobody has
-    # to log in, our callback and the client's redirect URI too.
-    targets = ["'none'"] if form_to is None else ["'self'", *map(_source, form_to)]
-    form = " ".join(dict.fromkeys(target for target in targets if target))
+def _policy(*, has_form: bool) -> str:
+    form = "'self'" if has_form else "'none'"
     return (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action {form}; "
         "frame-ancestors 'none'; base-uri 'none'"
     )
-
-
-def _source(url: str) -> str:
-    """Return the CSP source of a URL; empty where it has none that may stand in a header."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.lower()
-    if not _SCHEME.match(scheme) or scheme in _NO_LINKS:
-        return ""
-    if scheme not in {"http", "https"} or ":" in (parts.hostname or ""):
-        return f"{scheme}:"  # CSP has no words for `[::1]`
-    host = shown_host(parts.hostname)
-    if " " in host:
-        return ""
-    return f"{scheme}://{host}" + (f":{parts.port}" if parts.port else "")

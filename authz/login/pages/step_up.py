@@ -151,9 +151,7 @@ class _StepUp:
             "form_token": token,
             "log_out": self.parts.upstream.log_out_url(back),
         }
-        return self.parts.pages.page(
-            "step_up.html", content, set_cookie=cookie, form_to=(self.parts.issuer,)
-        )
+        return self.parts.pages.page("step_up.html", content, set_cookie=cookie, has_form=True)
 
     async def click(self, request: Request) -> Response:
         """Send the person to Authelia."""
@@ -213,7 +211,7 @@ class _StepUp:
             "form_token": token,
             "log_out": log_out,
         }
-        return self.parts.pages.page("step_up_done.html", content, set_cookie=cookie, form_to=())
+        return self.parts.pages.page("step_up_done.html", content, set_cookie=cookie, has_form=True)
 
     async def end(self, request: Request) -> Response:
         """Forget what was recorded."""

@@ -208,7 +208,7 @@ async def depart(
         max_age=max_age,
     )
     try:
-        response = redirect(await parts.upstream.push(asked, address))
+        response = parts.pages.go_on(await parts.upstream.push(asked, address))
     except UpstreamRefused as error:
         raise NotDoneError(_REFUSED) from error
     except Unavailable as error:
