@@ -167,6 +167,13 @@ class FrontDoor(Section):
     grant_max_age: Annotated[float, duration("1h", "365d", "30d")] = field(
         "How long one consent lasts, however often it is refreshed.", "30d"
     )
+    stale_refresh: Annotated[float, duration("30s", "7d", "24h")] = field(
+        "How long a refresh token that was replaced still gets the newest answer of its grant, "
+        "from the same client and from the network of the last refresh: several processes of one "
+        "program share a token, and each keeps a copy. `30s`: for lost answers alone. Later, or "
+        "from elsewhere, it ends the grant (RFC 9700, section 4.14.2).",
+        "24h",
+    )
     step_up: Literal["link", "challenge", "off"] = field(
         "How a client that cannot show links is told of a needed step-up: in words with the "
         "`link`, by an RFC 9470 `challenge`, which most answer with a log-in that changes "

@@ -26,6 +26,8 @@ APPROVALS: Final = Limit("login-approvals", Per.ADDRESS, quota=20, window=60)
 # Of one grant, so that a client that does not stop holds up no other of its person. Each is a call
 # of Authelia, and a record in Redis; a client refreshes once an hour or so.
 REFRESHES: Final = Limit("login-refreshes", Per.USER, quota=20, window=60)
+# Of one grant: tokens that were replaced, and stand for the newest one. A program has a few copies.
+STALE_REFRESHES: Final = Limit("login-stale-refreshes", Per.USER, quota=20, window=60)
 # Each leaves in Redis what remembers its code for as long as its tokens may live; a person has a
 # hundred grants at most.
 LOG_INS: Final = Limit("login-log-ins", Per.USER, quota=120, window=3600)

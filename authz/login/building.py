@@ -72,6 +72,7 @@ class Built:
     Attributes:
         app: the ASGI application.
         means: the parts of the flow, for tests and the command line.
+        refreshing: what refreshes, for tests.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Built:
             log_ins=LogIns(command, keys),
             attempts=Attempts(clock),
             grant_max_age=max_age,
+            stale_refresh=int(section.stale_refresh),
             clock=clock,
             tell=self._tell,
         )
@@ -156,6 +158,7 @@ class Built:
             tell=self._tell,
             clock=time.monotonic,
         )
+        self.refreshing = Refreshing(self.means)
         self.app = self._app(sealer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -196,7 +199,7 @@ class Built:
             tell=self._tell,
         )
         visitors = Visitors(FrontDoor(means), parts, attempts)
-        machines = Machines(means, server_metadata(config), Refreshing(means))
+        machines = Machines(means, server_metadata(config), self.refreshing)
         routes = [
             *visitors.routes(),
             *machines.routes(),

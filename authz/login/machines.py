@@ -78,7 +78,8 @@ class Machines:
 
     async def token(self, request: Request) -> Response:
         """Give tokens (RFC 6749, section 3.2)."""
-        return _answered(await self._granted(await self._form(request, "token")))
+        found = await self._form(request, "token")
+        return _answered(await self._granted(found, _address(request)))
 
     async def revoke(self, request: Request) -> Response:
         """End a token (RFC 7009)."""
@@ -144,13 +145,15 @@ class Machines:
         found.parameters.check_repeated()
         return found
 
-    async def _granted(self, found: ClientRequest) -> Answer:
+    async def _granted(self, found: ClientRequest, address: str) -> Answer:
         parameters, authenticated = found
         match parameters.needed("grant_type"):
             case "authorization_code":
                 return await self._exchanging.exchange(parameters, authenticated=authenticated)
             case "refresh_token":
-                return await self._refreshing.refresh(parameters, authenticated=authenticated)
+                return await self._refreshing.refresh(
+                    parameters, address, authenticated=authenticated
+                )
         raise OAuthRefused("unsupported_grant_type", "only codes and refresh tokens are taken")
 
 

@@ -363,6 +363,7 @@ BELONGINGS = (
 )  # fmt: skip
 
 _LOGIN = ("tests/login/test_attacks.py",)
+_STALE = ("tests/login/test_stale_refresh.py",)
 _BROWSER = ("tests/login/test_browser.py",)
 _FOUND = ("tests/attacks/test_front_door_findings.py",)
 _ENDS = (
@@ -457,7 +458,27 @@ LOG_IN = (
     ),
     Defence(
         "An old refresh token ends its grant", "authz/login/front_door/refreshing.py", "_locked",
-        "if held.grant.refresh != name:", "if False:", _LOGIN,
+        "if held.grant.refresh != asked.name:", "if False:", _STALE,
+    ),
+    Defence(
+        "A stale refresh token counts in the network of the last refresh alone",
+        "authz/login/front_door/refreshing.py", "_stale",
+        'or newest["place"] != asked.place', "or False", _STALE,
+    ),
+    Defence(
+        "A stale refresh token gets the newest answer of its own grant alone",
+        "authz/login/front_door/refreshing.py", "_stale",
+        'or digest(newest["refresh_token"]) != held.grant.refresh', "or False", _STALE,
+    ),
+    Defence(
+        "A log-in is for the consented server alone", "authz/login/front_door/granted.py",
+        "audience_fault", 'return WIDE if any(others) else ""', 'return ""',
+        ("tests/login/test_audience.py",),
+    ),
+    Defence(
+        "A token for no server ends its log-in", "authz/login/front_door/flow.py", "_ended",
+        "if fault := audience_fault(found.tokens.audience, kept.wish.resource):", "if False:",
+        ("tests/login/test_audience.py",),
     ),
     Defence(
         "A refresh under way brings no ended grant back",

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from copy import copy
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -32,6 +33,8 @@ FEW = settings(
 )
 
 
+HOME = "192.0.2.7"
+ELSEWHERE = "198.51.100.9"
 ORDERS = st.integers(0, 2**32).map(Random)
 
 
@@ -40,12 +43,12 @@ def exchange(found: Flow, code: str, client_id: str = "one") -> Awaitable[Any]:
     return Exchanging(found.means).exchange(form)
 
 
-def refresh(found: Flow, token: str, client_id: str = "one") -> Awaitable[Any]:
+def refresh(found: Flow, token: str, client_id: str = "one", address: str = HOME) -> Awaitable[Any]:
     async def pause(_: float) -> None:
         await found.schedule.step()
 
     refreshing = Refreshing(found.means, pause=pause, polls=4)
-    return refreshing.refresh(parameters(refresh_token=token, client_id=client_id))
+    return refreshing.refresh(parameters(refresh_token=token, client_id=client_id), address)
 
 
 def revoke(found: Flow, token: str, client_id: str = "one") -> Awaitable[None]:
@@ -260,6 +263,69 @@ def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
         assert {grant_field(ISSUER, "g" * 32)} == set(await found.ledger.revocations())
 
     run(store, scene)
+
+
+@FEW
+@given(
+    order=ORDERS,
+    kill=st.integers(-1, 40),
+    spent=st.booleans(),
+    ends=st.sampled_from(["nothing", "revoke", "person", "block"]),
+)
+@pytest.mark.attack("stale copies of a refresh token, at once with its successor and its end")
+def test_stale_copies_get_what_the_newest_gives_and_nothing_after_an_end(
+    store: ValkeyServer, order: Random, kill: int, spent: bool, ends: str
+) -> None:
+    """One family whatever the order; a token that was replaced is never sent to Authelia."""
+
+    async def scene(found: Flow) -> None:
+        grants, authelia = found.means.grants, found.authelia
+        first = await exchange(found, await found.code(grant="g" * 32))
+        second = await refresh(found, first["refresh_token"])
+        forget_lost_answers(found)
+        # At the end of the newest access token a stale copy has its successor refreshed.
+        if spent:
+            found.means = replace(found.means, clock=lambda: time.time() + 3590)
+        how: dict[str, Callable[[], Awaitable[object]]] = {
+            "revoke": lambda: revoke(found, second["refresh_token"]),
+            "person": lambda: OwnGrantsOf(found.means).end(Person(ISSUER, "john"), "g" * 32, HOME),
+            "block": lambda: block(grants, found.means.blocks, Block("one", 7, "me", "why")),
+        }
+        work: dict[str, Awaitable[Any]] = {
+            "stale 1": refresh(found, first["refresh_token"]),
+            "stale 2": refresh(found, first["refresh_token"]),
+            "newest": refresh(found, second["refresh_token"]),
+        }
+        if ends != "nothing":
+            work["end"] = how[ends]()
+        results = await found.schedule.run(work, order.randrange, kill)
+        ended = results.pop("end", None)
+        answers = good(results)
+        assert len(authelia.refreshed) == len(set(authelia.refreshed))
+        assert len({each["refresh_token"] for each in answers}) <= 2
+        for each in answers:
+            log_in = await found.means.log_ins.of(each["access_token"])
+            assert log_in is None or log_in.grant == "g" * 32
+        if ends == "nothing":
+            if kill < 0:
+                assert len(answers) == 3
+                assert len(await grants.of("john")) == 1
+            return
+        if isinstance(ended, BaseException):
+            await how[ends]()
+        assert await grants.of("john") == ()
+        assert found.keys("latest") == []
+        for each in (first, second, *answers):
+            with pytest.raises(OAuthRefused):
+                await refresh(found, each["refresh_token"])
+
+    run(store, scene)
+
+
+def forget_lost_answers(found: Flow) -> None:
+    """As after 30 seconds."""
+    for key in found.keys("refreshed"):
+        found.valkey.command("DEL", key)
 
 
 def later(found: Flow, seconds: int) -> Grants:

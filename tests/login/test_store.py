@@ -202,7 +202,18 @@ def test_a_renewal_meets_the_grant_as_it_was_read(run: Callable[[Scene], None]) 
         held = await grants.find("john", "g1")
         assert held is not None
         grant = replace(GRANT, access="n" * 64)
-        renewal = Renewal(held, grant, LOG_IN, 3600, refreshes.key("n"), "sealed", 30)
+        renewal = Renewal(
+            before=held,
+            grant=grant,
+            log_in=LOG_IN,
+            lifetime=3600,
+            answer_key=refreshes.key("n"),
+            answer="sealed",
+            answer_lifetime=30,
+            replaced_key=refreshes.replaced_key("n"),
+            latest="sealed",
+            stale_lifetime=60,
+        )
         assert await grants.renew("john", renewal)
         assert not await grants.renew("john", renewal)
         again = await grants.find("john", "g1")

@@ -42,6 +42,9 @@ class Renewal(NamedTuple):
         grant: what it is now.
         log_in: the record of the new access token, with its lifetime in seconds.
         answer_key, answer: where the sealed answer is kept, for how many seconds.
+        replaced_key: where it is kept that the token of this refresh was replaced.
+        latest: the sealed answer as the newest of its grant.
+        stale_lifetime: seconds that the token which was replaced stands for the newest one.
     """
 
     before: Held
@@ -51,6 +54,9 @@ class Renewal(NamedTuple):
     answer_key: bytes
     answer: str
     answer_lifetime: int
+    replaced_key: bytes
+    latest: str
+    stale_lifetime: int
 
 
 class Grants:
@@ -179,6 +185,8 @@ class Grants:
                 self._keys.log_in(grant.access),
                 self._keys.log_in(old),
                 renewal.answer_key,
+                renewal.replaced_key,
+                latest_key(self._keys, grant.id),
             ),
             grant.id,
             before.raw,
@@ -189,6 +197,8 @@ class Grants:
             renewal.lifetime,
             renewal.answer,
             renewal.answer_lifetime,
+            renewal.latest,
+            renewal.stale_lifetime,
         )
         return bool(answer == 1)
 
@@ -212,7 +222,12 @@ class Grants:
         raw = await scripts.run(
             self._command,
             scripts.END,
-            (key, self._keys.revocations, untold_key(self._keys, self.issuer)),
+            (
+                key,
+                self._keys.revocations,
+                untold_key(self._keys, self.issuer),
+                latest_key(self._keys, grant_id),
+            ),
             grant_id,
             field,
             revocation.encode(),
@@ -277,6 +292,11 @@ class Grants:
 
     def _lives(self, grant: Grant) -> bool:
         return self._clock() < grant.created_at + self._max_age
+
+
+def latest_key(keys: Keys, grant_id: str) -> bytes:
+    """Return where the newest answer to a refresh of a grant is kept, sealed."""
+    return keys.page("latest", digest(grant_id))
 
 
 def untold_key(keys: Keys, issuer: str) -> bytes:

@@ -80,6 +80,7 @@ class Means:
         assertion_ids, codes, states, refreshes, faults, grants, blocks, log_ins: in Redis.
         attempts: how often who asks, in this process.
         grant_max_age: seconds from the consent.
+        stale_refresh: seconds that a replaced refresh token stands for its successor.
         clock: seconds since the epoch.
         tell: the log.
     """
@@ -101,5 +102,6 @@ class Means:
     log_ins: LogIns
     attempts: Attempts
     grant_max_age: int
+    stale_refresh: int
     clock: Callable[[], float]
     tell: ports.Tell

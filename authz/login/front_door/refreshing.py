@@ -1,8 +1,12 @@
 """Refreshes (RFC 6749, section 6): one at Authelia, however many ask, and its answer for a while.
 
-Law: what is not a refresh token of this client, for a grant that is alive and a server and scopes
-that still are, never reaches Authelia. A token that was replaced longer than 30 seconds ago ends
-its grant: somebody has a copy (RFC 9700, section 4.14.2).
+What is not a refresh token of this client, for a grant that is alive and a server and scopes that
+still are, never reaches Authelia; nor does one that was replaced. That one is answered, or it is
+proof that somebody has a copy and ends its grant (RFC 9700, section 4.14.2):
+
+- for 30 seconds it has the same answer, from wherever it comes: the answer may have been lost;
+- for `front_door.stale_refresh` it stands for its newest successor, if it comes from the network of
+  the last refresh (docs/decisions/0011-stale-refresh-tokens.md).
 """
 
 import asyncio
@@ -10,11 +14,12 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from authz.core.ledger import Unavailable
-from authz.login.attempts import REFRESHES
+from authz.core.limits import network
+from authz.login.attempts import REFRESHES, STALE_REFRESHES
 from authz.login.clients.identity import identify, names_of, only_identity
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
@@ -43,6 +48,32 @@ _POLLS: Final = 100
 _WORDS: Final = "the refresh token is not good, or not any more"
 _BUSY: Final = "a refresh takes too long"
 _OFTEN: Final = "too many refreshes of one grant"
+_STALE: Final = "a replaced refresh token, from the network of the last refresh"
+# Seconds: with less left of it, the newest access token is renewed before it is given again.
+_WORTH_GIVING: Final = 60
+# A stale token leads to the newest one at once; a refresh of that one meanwhile makes it stale too.
+_SUCCESSORS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Hold a refresh token that was opened: of which client, its digest, from which network."""
+
+    token: RefreshToken
+    client_id: str
+    client: ClientIdentity
+    name: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Successor:
+    """Hold the token that a stale one stands for, where that one has to be refreshed itself."""
+
+    token: str = field(repr=False)
+
+
+_Outcome = Mapping[str, Any] | _Successor
 
 
 class Refreshing:
@@ -61,37 +92,49 @@ class Refreshing:
         self._pause = pause
         self._patience = patience
         self._polls = polls
-        self._works: set[asyncio.Task[Mapping[str, Any]]] = set()
+        self._works: set[asyncio.Task[_Outcome]] = set()
 
     async def refresh(
-        self, parameters: Parameters, *, authenticated: bool = False
+        self, parameters: Parameters, address: str, *, authenticated: bool = False
     ) -> Mapping[str, Any]:
         """Return the answer to a token request with a refresh token.
 
         Args:
             parameters: of the request.
+            address: from where it comes.
             authenticated: whether the client has authenticated.
 
         Raises:
             OAuthRefused: for the client.
             Unavailable: where Redis or Authelia do not answer.
         """
-        text, client_id = parameters.needed("refresh_token"), parameters.needed("client_id")
+        text, place = parameters.needed("refresh_token"), network(address)
+        for _ in range(_SUCCESSORS):
+            found = await self._answered(parameters, text, place, authenticated)
+            if not isinstance(found, _Successor):
+                return found
+            text = found.token
+        raise Unavailable("issuer", _BUSY)
+
+    async def _answered(
+        self, parameters: Parameters, text: str, place: str, authenticated: bool
+    ) -> _Outcome:
+        client_id = parameters.needed("client_id")
         token = self._opened(text, client_id)
         check_resources(parameters, token.resource)
         # Whatever `scope` says, Authelia gives what the person consented to, and the answer says
         # so (section 3.3): clients repeat here what they asked for at the log-in.
         client = await self._check_still_good(token, client_id, authenticated)
-        name = digest(text)
+        asked = _Asked(token, client_id, client, digest(text), place)
         for _ in range(self._polls):
             await self._alive(token)
-            found = await self._means.refreshes.answer(name)
+            found = await self._means.refreshes.answer(asked.name)
             if found is not None:
                 return self._given(found)
             holder = secrets.token_hex(16)
-            if await self._means.refreshes.lock(name, holder):
+            if await self._means.refreshes.lock(asked.name, holder):
                 # Whoever hangs up must not take the answer of Authelia with him.
-                work = asyncio.create_task(self._locked(token, client_id, client, name, holder))
+                work = asyncio.create_task(self._locked(asked, holder))
                 self._works.add(work)
                 work.add_done_callback(self._works.discard)
                 return await asyncio.shield(work)
@@ -141,37 +184,55 @@ class Refreshing:
             raise self._refused(token, REVOKED_FOR)
         return held
 
-    async def _locked(
-        self,
-        token: RefreshToken,
-        client_id: str,
-        client: ClientIdentity,
-        name: str,
-        holder: str,
-    ) -> Mapping[str, Any]:
+    async def _locked(self, asked: _Asked, holder: str) -> _Outcome:
         try:
             # Another one may have been done between the look and the lock.
-            held = await self._alive(token)
-            found = await self._means.refreshes.answer(name)
+            held = await self._alive(asked.token)
+            found = await self._means.refreshes.answer(asked.name)
             if found is not None:
                 return self._given(found)
-            if held.grant.refresh != name:
-                await self._end(token, REUSED)
-                raise self._refused(token, REUSED)
-            return await self._renewed(token, client_id, client, name, held)
+            if held.grant.refresh != asked.name:
+                return await self._stale(asked, held)
+            return await self._renewed(asked, held)
         finally:
             with suppress(Unavailable):
-                await self._means.refreshes.unlock(name, holder)
+                await self._means.refreshes.unlock(asked.name, holder)
 
-    async def _renewed(
-        self, token: RefreshToken, client_id: str, client: ClientIdentity, name: str, held: Held
-    ) -> Mapping[str, Any]:
+    async def _stale(self, asked: _Asked, held: Held) -> _Outcome:
+        """Answer a token that was replaced, or end its grant.
+
+        Raises:
+            OAuthRefused: where it was replaced too long ago, or comes from another network than
+                the last refresh: somebody has a copy.
+            Unavailable: where it comes too often.
+        """
+        means, token = self._means, asked.token
+        newest = await means.refreshes.latest(asked.name, token.grant)
+        if (
+            newest is None
+            or digest(newest["refresh_token"]) != held.grant.refresh
+            or newest["place"] != asked.place
+        ):
+            await self._end(token, REUSED)
+            raise self._refused(token, REUSED)
+        if means.attempts.take_of(STALE_REFRESHES, token.grant):
+            raise Unavailable("issuer", _OFTEN)
+        means.tell(
+            "refresh", "reused", client=token.name, server=token.server,
+            grant=token.grant, detail=_STALE,
+        )  # fmt: skip
+        if newest["expires_at"] - means.clock() >= _WORTH_GIVING:
+            return self._given(newest)
+        return _Successor(newest["refresh_token"])
+
+    async def _renewed(self, asked: _Asked, held: Held) -> Mapping[str, Any]:
+        token = asked.token
         found = await self._upstream(token)
         means, now, tokens = self._means, self._means.clock(), found.tokens
         next_token = replace(
             token,
             upstream=tokens.refresh_token or token.upstream,
-            redirect_uri=client.redirect_uri,
+            redirect_uri=asked.client.redirect_uri,
         )
         if fault := audience_fault(tokens.audience, token.resource):
             # The old token is spent, so the grant is of no use any more.
@@ -180,7 +241,7 @@ class Refreshing:
             raise self._refused(token, fault, WORDS)
         lifetime = token.consented_at + means.grant_max_age - now
         sealed = seal_refresh(means.sealer, next_token, lifetime)
-        log_in = log_in_of(token, client_id, client, found.identity)
+        log_in = log_in_of(token, asked.client_id, asked.client, found.identity)
         answer = {
             "access_token": tokens.access_token,
             "refresh_token": sealed,
@@ -200,9 +261,14 @@ class Refreshing:
             ),
             log_in=log_in,
             lifetime=max(int(tokens.expires_at - now), 1),
-            answer_key=means.refreshes.key(name),
+            answer_key=means.refreshes.key(asked.name),
             answer=means.refreshes.sealed(answer),
             answer_lifetime=ANSWER_LIFETIME,
+            replaced_key=means.refreshes.replaced_key(asked.name),
+            latest=means.refreshes.sealed_latest(
+                {**answer, "place": asked.place}, means.stale_refresh
+            ),
+            stale_lifetime=means.stale_refresh,
         )
         if not await means.grants.renew(token.subject, renewal):
             # Ended while Authelia was asked.

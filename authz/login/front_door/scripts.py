@@ -44,6 +44,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 redis.call('EXPIRE', KEYS[3], ARGV[5], 'LT')
 redis.call('SET', KEYS[2], ARGV[6], 'EX', ARGV[7])
 redis.call('SET', KEYS[4], ARGV[8], 'EX', ARGV[9])
+redis.call('SET', KEYS[5], '1', 'EX', ARGV[11])
+redis.call('SET', KEYS[6], ARGV[10], 'EX', ARGV[11])
 return 1
 """)
 
@@ -57,6 +59,7 @@ if not before or string.sub(before, 1, 2) ~= '*|' then
 end
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[4])
 local good, grant = pcall(cjson.decode, held or '')
 local upstream = good and type(grant) == 'table' and grant.upstream
 if type(upstream) == 'string' and upstream ~= ''

@@ -14,6 +14,7 @@ from authz.ledger.keys import Keys
 from authz.ledger.log_ins import Command
 from authz.login.digests import digest
 from authz.login.front_door import scripts
+from authz.login.front_door.grants import latest_key
 from authz.tokens.sealing import NotSealedError, Sealer
 
 CODE_LIFETIME: Final = 60  # seconds (RFC 9700, section 2.1.1, RFC 6749, section 4.1.2)
@@ -28,6 +29,7 @@ _A_DAY: Final = 86_400
 _CODE: Final = "code"
 _USED: Final = "used-code"
 _ANSWER: Final = "refresh-answer"
+_LATEST: Final = "latest-answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +159,32 @@ class Refreshes:
         """Return where the answer to a refresh token is kept, which is named by its digest."""
         return self._keys.page("refreshed", name)
 
+    def replaced_key(self, name: str) -> bytes:
+        """Return where it is kept that a refresh token was replaced lately."""
+        return self._keys.page("replaced", name)
+
     def sealed(self, answer: Mapping[str, Any]) -> str:
         """Return an answer as it is kept."""
         return self._sealer.seal(_ANSWER, answer, ANSWER_LIFETIME)
+
+    def sealed_latest(self, answer: Mapping[str, Any], lifetime: int) -> str:
+        """Return an answer as it is kept while it is the newest of its grant."""
+        return self._sealer.seal(_LATEST, answer, lifetime)
+
+    async def latest(self, name: str, grant_id: str) -> Mapping[str, Any] | None:
+        """Return the newest answer of a grant, if this token of it was replaced lately.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        keys = self.replaced_key(name), latest_key(self._keys, grant_id)
+        replaced, held = await self._command("MGET", *keys)
+        if replaced is None or not isinstance(held, bytes):
+            return None
+        try:
+            return self._sealer.open(_LATEST, held.decode("ascii", "replace"))
+        except NotSealedError:
+            return None
 
     async def answer(self, name: str) -> Mapping[str, Any] | None:
         """Return the answer that a refresh token had a moment ago.
