@@ -17,8 +17,11 @@ _HEAD: Final = """\
 # Reasons
 
 Every refusal has one of these reasons. It is the `reason` label of `authz_decisions_total`, the
-`reason` of the decision log, and `error.data.reason` of the answer. `allowed` is the label of what
-was let through. This page is made by `make docs` from `authz/core/reason.py`.
+`reason` of the decision log and of Envoy's access log, and `error.data.reason` of the answer (of a
+tool's result `result._meta["authz/refusal"].reason`). `allowed` is the label of what was let
+through. A status "200 (403)" is 200 for a request with an id and a valid token, and the other one
+for everything else ([decision 11](decisions/0011-refusals.md), `gateway.refusals`). This page is
+made by `make docs` from `authz/core/reason.py`.
 
 | reason | status | challenge | JSON-RPC code | what a person reads |
 |---|---|---|---|---|
@@ -29,9 +32,13 @@ def reasons() -> str:
     """Return docs/reasons.md."""
     rows = (reason.row for reason in Reason)
     return _HEAD + "".join(
-        f"| `{row.label}` | {row.status} | {_challenge(row)} | {row.code} | {row.sentence} |\n"
+        f"| `{row.label}` | {_status(row)} | {_challenge(row)} | {row.code} | {row.sentence} |\n"
         for row in rows
     )
+
+
+def _status(row: Row) -> str:
+    return f"200 ({row.status})" if row.of_operation else str(row.status)
 
 
 def _challenge(row: Row) -> str:

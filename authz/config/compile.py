@@ -19,6 +19,7 @@ from authz.core.policy import (
     FrontDoor,
     KnownClient,
     Policy,
+    RefusalForm,
     Rule,
     Server,
     StepUpTelling,
@@ -85,6 +86,7 @@ def compile_policy(config: Config) -> Policy:
         max_stream=config.gateway.max_stream,
         stream_recheck=config.gateway.stream_recheck,
         confirm_age=0.0 if introspection is None else introspection.confirm_age,
+        refusals=RefusalForm(config.gateway.refusals),
     )
 
 

@@ -210,6 +210,14 @@ class Gateway(Section):
         "How many proxies in front of Envoy are ours, so that their `X-Forwarded-For` counts.", 0
     )
     max_body: Annotated[int, scalars.SIZE] = field("The longest MCP message.", "1MiB")
+    refusals: Literal["tool_result", "json_rpc", "http_status"] = field(
+        "How a client with a valid token is told that its operation is refused (tool, group, "
+        "limit, second factor, something of ours away): with HTTP 200, of `tools/call` as a "
+        "result with `isError` that the model reads (`tool_result`), or always as a JSON-RPC "
+        "error (`json_rpc`); or by the HTTP status (`http_status`), which ends the sessions of "
+        "widely used clients. OAuth challenges and malformed requests always keep their status.",
+        "tool_result",
+    )
     max_stream: Annotated[float, duration("1s", "7d", "1h")] = field(
         "The longest life of one response, streams included. It ends earlier where the token that "
         "allowed it expires.",

@@ -5,6 +5,28 @@ checked where they are encoded (authz/envoy/codec.py).
 """
 
 from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+# The names of Upstream.metadata, which Envoy's local replies read (authz/envoy/render/replies.py):
+# the JSON of the request's id, how it is told (a Form), and under which id the log has it.
+RPC_ID: Final = "id"
+FORM: Final = "form"
+REQUEST_ID: Final = "request_id"
+
+
+class Form(Enum):
+    """Name what a failure is told as: an error, or a result of tools/call of either era."""
+
+    ERROR = "error"
+    RESULT = "result"
+    MODERN_RESULT = "modern_result"
+
+
+# The id and the media type of an error to a request whose id is not known (decision 11). At a null,
+# as JSON-RPC has it, rmcp waits for ever and Go ends its session; an empty id is no request's.
+NOBODY: Final = ""
+NOBODY_TYPE: Final = "application/json-rpc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +54,8 @@ class Upstream:
         response_headers: name and value for the client, in place of what the upstream sent.
         judged: name and value for the upstream, once, of what the client may have sent twice.
         lasts: milliseconds after which the whole exchange ends; 0 where nothing is said of it.
+        metadata: name and value for Envoy: what its own answer needs where it cannot reach the
+            upstream.
     """
 
     set_headers: tuple[tuple[str, str], ...]
@@ -39,3 +63,4 @@ class Upstream:
     response_headers: tuple[tuple[str, str], ...] = ()
     judged: tuple[tuple[str, str], ...] = ()
     lasts: int = 0
+    metadata: tuple[tuple[str, str], ...] = ()

@@ -1,22 +1,34 @@
 """What a decision looks like to the client and to the upstream.
 
-Law: every refusal is JSON-RPC with the request's id (MCP clients show nothing else), every 401
+Law: every refusal is JSON-RPC, with the request's id where it is known, every 401
 is a challenge, and no value that a caller chose stands in a header but percent-encoded.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
-from authz.core.answer import HttpAnswer, Upstream
+from authz.core.answer import (
+    FORM,
+    NOBODY,
+    NOBODY_TYPE,
+    REQUEST_ID,
+    RPC_ID,
+    Form,
+    HttpAnswer,
+    Upstream,
+)
 from authz.core.decision import Allow, Deny
 from authz.core.limits import Limit, Quota
+from authz.core.mcp import Envelope, Message
 from authz.core.memo import Memo
 from authz.core.methods import LISTEN
-from authz.core.policy import Policy, Server
+from authz.core.policy import MODERN, Policy, RefusalForm, Server
 from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Method
@@ -45,6 +57,8 @@ REMOVED: Final = (
     "x-rewrite-url",
 )
 
+# The member of a tool result's `_meta` that holds what `error.code` and `error.data` would.
+REFUSAL: Final = "authz/refusal"
 # Seconds to wait where a dependency of ours is away; it comes back by itself.
 _AWAY: Final = 5
 _FAULTS: Final = frozenset({Reason.ISSUER_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL})
@@ -52,11 +66,17 @@ _CHALLENGED: Final = frozenset({"invalid_token", "insufficient_scope"})
 _FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any second factor"}
 
 
-def upstream(allow: Allow, policy: Policy, now: float) -> Upstream:
+def upstream(allow: Allow, policy: Policy, now: float, request_id: str = "") -> Upstream:
     """Return the headers of an allowed request: identity set, credentials removed.
 
     The exchange ends when the token does. One that waits for notifications ends earlier: its
     client opens it anew, and is decided about by what is true then.
+
+    Args:
+        allow: the request.
+        policy: the rules.
+        now: seconds since the epoch.
+        request_id: under which the decision log has it.
     """
     principal, message = allow.principal, allow.message
     given, removed = _identity(principal, allow.server)
@@ -65,7 +85,25 @@ def upstream(allow: Allow, policy: Policy, now: float) -> Upstream:
         seconds = policy.stream_recheck
     # 0 would be no bound at all for Envoy.
     lasts = max(1, int(seconds * 1000))
-    return Upstream(given, removed, rate_limit(allow.quotas), allow.judged, lasts)
+    told = _told_by_envoy(message, request_id, policy.refusals)
+    return Upstream(given, removed, rate_limit(allow.quotas), allow.judged, lasts, told)
+
+
+def _told_by_envoy(
+    message: Message | None, request_id: str, form: RefusalForm
+) -> tuple[tuple[str, str], ...]:
+    """Return what Envoy has to know of a request that waits for a response.
+
+    With it Envoy says under HTTP 200 that the server cannot be reached, so that the client's
+    session outlives that; where statuses are wanted Envoy is told nothing.
+    """
+    if message is None or message.id is None or form is RefusalForm.HTTP_STATUS:
+        return ()
+    how = Form.ERROR
+    if form is RefusalForm.TOOL_RESULT and message.tool is not None:
+        how = Form.MODERN_RESULT if message.version == MODERN else Form.RESULT
+    rpc_id = str(message.id) if isinstance(message.id, int) else encode_basestring_ascii(message.id)
+    return (RPC_ID, rpc_id), (FORM, how.value), (REQUEST_ID, request_id)
 
 
 def _make_identity(
@@ -105,20 +143,25 @@ def _plain(value: str) -> str:
 
 
 def refusal(
-    deny: Deny, rpc_id: str | int | None, request_id: str, offer: Offer | None = None
+    deny: Deny,
+    asked: Envelope | None,
+    request_id: str,
+    offer: Offer | None = None,
+    form: RefusalForm = RefusalForm.TOOL_RESULT,
 ) -> HttpAnswer:
     """Return the HTTP answer of a refusal.
 
     Args:
         deny: the refusal.
-        rpc_id: the id of the JSON-RPC request; None where it had none that could be read.
+        asked: the JSON-RPC request; None where there was none that could be read.
         request_id: under which the decision log has it.
         offer: the step-up that would mend it; None where none is offered.
+        form: how refusals that concern the operation are told.
     """
+    how = _form(deny, asked, form)
     if offer is not None:
-        return _TELLINGS[offer.telling](deny, rpc_id, request_id, offer)
-    row = deny.reason.row
-    headers = [("content-type", "application/json"), ("cache-control", "no-store")]
+        return _TELLINGS[offer.telling](deny, asked, request_id, offer, how)
+    headers = []
     challenge = _challenge(deny)
     if challenge:
         headers.append(("www-authenticate", challenge))
@@ -130,16 +173,50 @@ def refusal(
     if retry_after is not None:
         headers.append(("retry-after", str(retry_after)))
     headers.extend(rate_limit(deny.quotas))
-    body = {
-        "jsonrpc": "2.0",
-        "id": rpc_id,
-        "error": {
-            "code": row.code,
-            "message": _sentence(deny, retry_after, request_id),
-            "data": _data(deny, retry_after, request_id),
-        },
-    }
-    return HttpAnswer(row.status, tuple(headers), json.dumps(body).encode("ascii"))
+    message = _sentence(deny, retry_after, request_id)
+    error = _ErrorMembers(deny.reason.row.code, message, _data(deny, retry_after, request_id))
+    return _worded(deny, asked, how, error, tuple(headers))
+
+
+def _form(deny: Deny, asked: Envelope | None, form: RefusalForm) -> RefusalForm:
+    """Return how this refusal is told.
+
+    HTTP 200 is for those who proved who they are and whose operation alone is refused: everybody
+    else is told by the status, which OAuth and MCP define.
+    """
+    if asked is None or deny.principal is None or not deny.reason.row.of_operation:
+        return RefusalForm.HTTP_STATUS
+    if form is RefusalForm.TOOL_RESULT and not asked.calls_tool:
+        return RefusalForm.JSON_RPC
+    return form
+
+
+@dataclass(frozen=True, slots=True)
+class _ErrorMembers:
+    """Hold the members of a JSON-RPC error."""
+
+    code: int
+    message: str
+    data: dict[str, object]
+
+
+def _worded(
+    deny: Deny,
+    asked: Envelope | None,
+    how: RefusalForm,
+    error: _ErrorMembers,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> HttpAnswer:
+    """Return a refusal as a tool's result, or as a JSON-RPC error."""
+    if how is RefusalForm.TOOL_RESULT:
+        content = [{"type": "text", "text": error.message}]
+        meta = {REFUSAL: {"code": error.code, **error.data}}
+        result: dict[str, object] = {"content": content, "isError": True, "_meta": meta}
+        if asked is not None and asked.modern:
+            result["resultType"] = "complete"
+        return _json(200, asked, {"result": result}, headers)
+    status = deny.reason.row.status if how is RefusalForm.HTTP_STATUS else 200
+    return _failed(status, asked, error, headers)
 
 
 def _sentence(deny: Deny, retry_after: int | None, request_id: str) -> str:
@@ -196,8 +273,6 @@ def _challenge(deny: Deny) -> str:
 # The name of our question among those of an input-required result. Its answer says only that the
 # person was asked; the upstream, which sees it when the call passes, asked nothing by this name.
 QUESTION: Final = "authz/step-up"
-_PLAIN: Final = (("content-type", "application/json"), ("cache-control", "no-store"))
-_Rpc = str | int | None
 
 
 def _asked_for(deny: Deny, request_id: str) -> str:
@@ -205,7 +280,9 @@ def _asked_for(deny: Deny, request_id: str) -> str:
     return _sentence(deny, None, request_id)
 
 
-def _input_required(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
+def _input_required(
+    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, _: RefusalForm
+) -> HttpAnswer:
     """Ask for input (MCP 2026-07-28): the client shows the link, and sends the request again.
 
     There is no `requestState`: the client would send it on to the upstream, which refuses what it
@@ -214,74 +291,85 @@ def _input_required(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> 
     params = {"mode": "url", "message": _asked_for(deny, request_id), "url": offer.link}
     question = {"method": "elicitation/create", "params": params}
     result = {"resultType": "input_required", "inputRequests": {QUESTION: question}}
-    return _json(200, {"jsonrpc": "2.0", "id": rpc_id, "result": result})
+    return _json(200, asked, {"result": result})
 
 
-def _url_elicitation(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
-    """Answer error -32042 (MCP 2025-11-25, "URL Elicitation Required Error")."""
-    message = _asked_for(deny, request_id)
+def _url_elicitation(
+    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, _: RefusalForm
+) -> HttpAnswer:
+    """Answer error -32042 (MCP 2025-11-25, "URL Elicitation Required Error").
+
+    The error's own message has the link, too: clients that declared URL elicitation without being
+    able to show one (Python SDK 1.30 does for them) show the message and nothing else.
+    """
     elicitation = {
         "mode": "url",
         # Unique, as the link is; and not the ticket itself, which is nobody's to read.
         "elicitationId": hashlib.sha256(offer.link.encode()).hexdigest()[:32],
         "url": offer.link,
-        "message": message,
+        "message": _asked_for(deny, request_id),
     }
     data = {**_data(deny, None, request_id), "elicitations": [elicitation]}
-    return _error(200, URL_ELICITATION_REQUIRED, message, data, rpc_id)
+    message = _with_link(deny, request_id, offer).message
+    return _failed(200, asked, _ErrorMembers(URL_ELICITATION_REQUIRED, message, data))
 
 
-def _in_words(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
-    message, data = _with_link(deny, request_id, offer)
-    row = deny.reason.row
-    return _error(row.status, row.code, message, data, rpc_id)
+def _in_words(
+    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, how: RefusalForm
+) -> HttpAnswer:
+    return _worded(deny, asked, how, _with_link(deny, request_id, offer))
 
 
-def _challenged(deny: Deny, rpc_id: _Rpc, request_id: str, offer: Offer) -> HttpAnswer:
+def _challenged(
+    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, _: RefusalForm
+) -> HttpAnswer:
     """Challenge (RFC 9470, section 3); without `acr_values`, which Authelia does not know."""
     row = deny.reason.row
     fields = [f'error="{row.error}"', f'error_description="{row.sentence}"']
-    asked = deny.second_factor
-    if asked is not None and asked.max_login_age is not None:
-        fields.append(f'max_age="{asked.max_login_age}"')
+    factor = deny.second_factor
+    if factor is not None and factor.max_login_age is not None:
+        fields.append(f'max_age="{factor.max_login_age}"')
     if deny.server is not None:
         fields.append(f'resource_metadata="{deny.server.metadata_url}"')
     challenge = ("www-authenticate", "Bearer " + ", ".join(fields))
-    message, data = _with_link(deny, request_id, offer)
-    return _error(401, row.code, message, data, rpc_id, challenge=challenge)
+    return _failed(401, asked, _with_link(deny, request_id, offer), (challenge,))
 
 
-def _with_link(deny: Deny, request_id: str, offer: Offer) -> tuple[str, dict[str, object]]:
-    """Return message and data of an error that has the link, for whoever reads either."""
+def _with_link(deny: Deny, request_id: str, offer: Offer) -> _ErrorMembers:
+    """Return an error that has the link in message and data, for whoever reads either."""
     message = (
         f"{_sentence(deny, None, '')} Log in again here, then repeat the request: {offer.link}"
     )
     if request_id:
         message += f" (Request {request_id})"
-    return message, {**_data(deny, None, request_id), "step_up_url": offer.link}
+    data = {**_data(deny, None, request_id), "step_up_url": offer.link}
+    return _ErrorMembers(deny.reason.row.code, message, data)
 
 
-def _error(
+def _failed(
     status: int,
-    code: int,
-    message: str,
-    data: dict[str, object],
-    rpc_id: _Rpc,
-    *,
-    challenge: tuple[str, str] | None = None,
+    asked: Envelope | None,
+    error: _ErrorMembers,
+    headers: tuple[tuple[str, str], ...] = (),
 ) -> HttpAnswer:
-    error = {"code": code, "message": message, "data": data}
-    answer = _json(status, {"jsonrpc": "2.0", "id": rpc_id, "error": error})
-    if challenge is None:
-        return answer
-    return HttpAnswer(status, (*answer.headers, challenge), answer.body)
+    members = {"code": error.code, "message": error.message, "data": error.data}
+    return _json(status, asked, {"error": members}, headers)
 
 
-def _json(status: int, body: dict[str, object]) -> HttpAnswer:
-    return HttpAnswer(status, _PLAIN, json.dumps(body).encode("ascii"))
+def _json(
+    status: int,
+    asked: Envelope | None,
+    outcome: dict[str, object],
+    headers: tuple[tuple[str, str], ...] = (),
+) -> HttpAnswer:
+    """Return a JSON-RPC response to a request, or to nobody's in particular."""
+    rpc_id, media = (NOBODY, NOBODY_TYPE) if asked is None else (asked.id, "application/json")
+    body = json.dumps({"jsonrpc": "2.0", "id": rpc_id, **outcome}).encode("ascii")
+    plain = (("content-type", media), ("cache-control", "no-store"))
+    return HttpAnswer(status, (*plain, *headers), body)
 
 
-_Tell = Callable[[Deny, _Rpc, str, Offer], HttpAnswer]
+_Tell = Callable[[Deny, Envelope | None, str, Offer, RefusalForm], HttpAnswer]
 _TELLINGS: Final[Mapping[Telling, _Tell]] = MappingProxyType(
     {
         Telling.INPUT_REQUIRED: _input_required,

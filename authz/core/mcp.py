@@ -29,6 +29,26 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Envelope:
+    """Hold what the response to a request depends on.
+
+    Attributes:
+        id: the id to repeat.
+        method: its method.
+        modern: whether the response is one of MCP 2026-07-28.
+    """
+
+    id: str | int
+    method: str
+    modern: bool = False
+
+    @property
+    def calls_tool(self) -> bool:
+        """Tell whether a result with isError is a response to it."""
+        return self.method == TOOLS_CALL
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """Hold what a decision needs of one JSON-RPC message.
 
@@ -52,6 +72,13 @@ class Message:
     version: str | None
     elicits_url: bool = False
     goes_on: bool = False
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """Return what an answer repeats; None where there is nothing to answer."""
+        if self.id is None:
+            return None
+        return Envelope(self.id, self.method, modern=self.version == MODERN)
 
 
 _Members = dict[str, Any]
@@ -130,17 +157,24 @@ def read(body: bytes, headers: dict[str, str], *, max_body: int) -> Message:
     )
 
 
-def request_id(body: bytes, *, max_body: int = 1 << 20) -> str | int | None:
-    """Return the id that a refusal repeats: of a strict document shaped as a request, else None.
+def envelope(body: bytes, headers: dict[str, str], *, max_body: int) -> Envelope | None:
+    """Return what a refusal repeats of a strict document shaped as a request; else None.
 
-    For the path of refusals only: it reads the body once more. It never raises, and it gives no
-    id of a response-shaped message, which a client could take for that of its own request.
+    For the path of refusals only: it reads the body once more. It never raises, and it returns
+    nothing of a response-shaped message, whose id a client could take for that of its own request.
     """
     if len(body) > max_body:
         return None
     try:
         members = _object(body)
-        return members["id"] if _kind(members) is Kind.REQUEST else None
+        if _kind(members) is not Kind.REQUEST:
+            return None
+        method = members["method"]
+        return Envelope(
+            members["id"],
+            method if isinstance(method, str) else "",
+            modern=headers.get("mcp-protocol-version") == MODERN,
+        )
     except Refused:
         return None
 

@@ -175,6 +175,14 @@ class FrontDoor:
         return self.metadata_hosts is None or host in self.metadata_hosts
 
 
+class RefusalForm(Enum):
+    """Name how an authenticated request is told that its operation is refused (decision 11)."""
+
+    TOOL_RESULT = "tool_result"  # HTTP 200: of tools/call a result with isError, else an error
+    JSON_RPC = "json_rpc"  # HTTP 200: a JSON-RPC error
+    HTTP_STATUS = "http_status"  # a JSON-RPC error under the HTTP status of its reason
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Hold all that decisions are made of.
@@ -191,6 +199,7 @@ class Policy:
         confirm_age: how old, in seconds, the issuer's word may be where a rule asks to confirm.
         max_stream: seconds that the exchange of an allowed request lasts at most.
         stream_recheck: the same for a stream that waits for a server's notifications.
+        refusals: how refusals that concern the operation are told.
     """
 
     issuer: str
@@ -203,3 +212,4 @@ class Policy:
     confirm_age: float = 0.0
     max_stream: float = 3600.0
     stream_recheck: float = 900.0
+    refusals: RefusalForm = RefusalForm.TOOL_RESULT

@@ -29,6 +29,9 @@ class Row:
         error: the RFC 6750 / RFC 9470 error code of the challenge; None where there is none.
         code: the JSON-RPC error code of the body.
         sentence: what a person reads, what to do next included.
+        of_operation: whether it concerns the operation alone, so that the session goes on: such a
+            refusal of an authenticated request is a JSON-RPC response with HTTP 200
+            (docs/decisions/0011).
     """
 
     label: str
@@ -36,6 +39,7 @@ class Row:
     error: str | None
     code: int
     sentence: str
+    of_operation: bool = False
 
 
 class Reason(Enum):
@@ -233,6 +237,7 @@ class Reason(Enum):
         None,
         _OWN - 30,
         "This client may not use this server. The operator can name it under clients.",
+        of_operation=True,
     )
     MACHINE_NOT_ALLOWED = Row(
         "machine_not_allowed",
@@ -240,6 +245,7 @@ class Reason(Enum):
         None,
         _OWN - 31,
         "A client without a person may not do this.",
+        of_operation=True,
     )
     PERSON_NOT_ALLOWED = Row(
         "person_not_allowed",
@@ -247,6 +253,7 @@ class Reason(Enum):
         None,
         _OWN - 32,
         "You are not in a group that may do this.",
+        of_operation=True,
     )
     TOOL_NOT_ALLOWED = Row(
         "tool_not_allowed",
@@ -254,6 +261,7 @@ class Reason(Enum):
         None,
         _OWN - 33,
         "This tool is not offered through this gateway.",
+        of_operation=True,
     )
     METHOD_NOT_OFFERED = Row(
         "method_not_offered",
@@ -261,6 +269,7 @@ class Reason(Enum):
         None,
         METHOD_NOT_FOUND,
         "This method is not offered through this gateway.",
+        of_operation=True,
     )
     INSUFFICIENT_SCOPE = Row(
         "insufficient_scope",
@@ -276,6 +285,7 @@ class Reason(Enum):
         "insufficient_user_authentication",
         _OWN - 40,
         "This needs a log-in with a second factor.",
+        of_operation=True,
     )
     LOGIN_TOO_OLD = Row(
         "login_too_old",
@@ -283,6 +293,7 @@ class Reason(Enum):
         "insufficient_user_authentication",
         _OWN - 41,
         "This needs a more recent log-in.",
+        of_operation=True,
     )
     # --- limits -----------------------------------------------------------------------------
     RATE_LIMITED = Row(
@@ -291,6 +302,7 @@ class Reason(Enum):
         None,
         _OWN - 50,
         "Too many requests. Wait as long as Retry-After says.",
+        of_operation=True,
     )
     TOO_MANY_REFUSALS = Row(
         "too_many_refusals",
@@ -298,6 +310,7 @@ class Reason(Enum):
         None,
         _OWN - 51,
         "Too many refused requests. Wait as long as Retry-After says.",
+        of_operation=True,
     )
     # --- faults of ours ---------------------------------------------------------------------
     ISSUER_UNAVAILABLE = Row(
@@ -306,6 +319,7 @@ class Reason(Enum):
         None,
         _OWN - 60,
         "The log-in service cannot be asked at the moment. Try again shortly.",
+        of_operation=True,
     )
     LEDGER_UNAVAILABLE = Row(
         "ledger_unavailable",
@@ -313,6 +327,7 @@ class Reason(Enum):
         None,
         _OWN - 61,
         "Limits and log-ins cannot be checked at the moment. Try again shortly.",
+        of_operation=True,
     )
     INTERNAL = Row(
         "internal",
@@ -320,6 +335,7 @@ class Reason(Enum):
         None,
         _OWN - 62,
         "The gateway could not decide. Try again shortly.",
+        of_operation=True,
     )
 
     @property

@@ -15,7 +15,7 @@ from mcp_types import ElicitRequestURLParams, ElicitResult
 from authz.demo.client import LogIn, Storage, connect, provider
 from authz.demo.person import Person
 from authz.demo.scene import CALLBACK, Scene
-from authz.demo.trail import Say, Trail, expect, insist
+from authz.demo.trail import Say, Trail, expect, insist, refusal_of
 from authz.demo.walk import Step, Walk, network_of, take, told
 
 _NAME: Final = "dynamic/loopback"  # what rules and limits call a program that registered itself
@@ -124,8 +124,8 @@ class FrontWalk(Walk):
         await self.call("notes", "another program", self.scene.who.john, "whoami")
         token = self.tokens["another program notes"]
         answer = await self.tool("notes", _TOOL, token, name="welcome")
-        expect(answer, 403, "second_factor_required")
-        link = answer.json()["error"]["data"]["step_up_url"]
+        expect(answer, 200, "second_factor_required")
+        link = str(refusal_of(answer)[1]["step_up_url"])
         insist(link.startswith(f"{self.gateway}/authz/step-up?ticket="), "a link of the gateway")
 
     async def take_back(self) -> None:

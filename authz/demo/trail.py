@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import httpx
 
+from authz.core.answers import REFUSAL
+
 _SHOWN: Final = ("www-authenticate", "retry-after", "ratelimit", "allow")
 _LONGEST: Final = 150
 _LINK: Final = re.compile(
@@ -108,25 +110,35 @@ def insist(condition: object, what: str) -> None:
         raise OtherwiseError(f"expected {what}")
 
 
-def reason_of(response: httpx.Response) -> str:
-    """Return `error.data.reason` of a refusal; nothing where there is none."""
+def refusal_of(response: httpx.Response) -> tuple[str, Mapping[str, Any]]:
+    """Return the sentence and the data of a refusal, however it is told; nothing where it is none.
+
+    It is a JSON-RPC error, or a tool's result with `isError` (docs/decisions/0011).
+    """
     try:
-        found: Any = response.json()["error"]["data"]["reason"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return str(found)
+        document = response.json()
+        if "error" in document:
+            return str(document["error"]["message"]), dict(document["error"]["data"])
+        result = document["result"]
+        return str(result["content"][0]["text"]), dict(result["_meta"][REFUSAL])
+    except (ValueError, KeyError, TypeError, IndexError):
+        return "", {}
+
+
+def reason_of(response: httpx.Response) -> str:
+    """Return the reason of a refusal; nothing where there is none."""
+    return str(refusal_of(response)[1].get("reason", ""))
 
 
 def _words(response: httpx.Response) -> str:
+    sentence, data = refusal_of(response)
+    if data:
+        words = _LINK.sub(r"\1…", sentence)
+        return f"{data.get('reason', '')}: {words}"
     try:
-        document = response.json()
+        return _cut(json.dumps(response.json()))
     except ValueError:
         return str(response.headers.get("content-type", ""))
-    error = document.get("error") if isinstance(document, dict) else None
-    if isinstance(error, dict):
-        words = _LINK.sub(r"\1…", str(error.get("message", "")))
-        return f"{reason_of(response)}: {words}"
-    return _cut(json.dumps(document))
 
 
 def _cut(text: str) -> str:

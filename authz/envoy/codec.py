@@ -15,8 +15,9 @@ from typing import Final, cast
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer, ScalarMap
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct, Value
 
-from authz.core.answer import HttpAnswer, Upstream
+from authz.core.answer import NOBODY, NOBODY_TYPE, HttpAnswer, Upstream
 from authz.core.memo import Memo
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
@@ -151,8 +152,13 @@ def _request_id(sent: str, stream: str) -> str:
     return ""
 
 
-def encode_deny(answer: HttpAnswer) -> bytes:
+def encode_deny(answer: HttpAnswer, reason: str = "") -> bytes:
     """Return a serialized CheckResponse that denies, with the answer for the client.
+
+    Args:
+        answer: what the client gets.
+        reason: the label of the reason, for Envoy's access log, whose status alone does not tell
+            a refusal from a success.
 
     Raises:
         ValueError: for a status outside 200 to 599, a header that HTTP cannot carry or that is
@@ -167,6 +173,8 @@ def encode_deny(answer: HttpAnswer) -> bytes:
     denied.status.code = cast(StatusCode, answer.status)
     _write(denied.headers, answer.headers)
     denied.body = answer.body.decode("utf-8")
+    if reason:
+        response.dynamic_metadata.fields["reason"].string_value = reason
     return response.SerializeToString()
 
 
@@ -181,7 +189,29 @@ def encode_allow(upstream: Upstream) -> bytes:
     if upstream.judged:
         allowed += _overwriting(_SENT, upstream.judged)
     allowed += _lasting(upstream.lasts) + _overwriting(_TOLD, upstream.response_headers)
-    return _ALLOWED + _varint(len(allowed)) + allowed
+    answer = _ALLOWED + _varint(len(allowed)) + allowed
+    return answer + _metadata(upstream.metadata) if upstream.metadata else answer
+
+
+def _metadata(values: tuple[tuple[str, str], ...]) -> bytes:
+    """Return a CheckResponse's dynamic metadata: a Struct of texts.
+
+    Put together here, like the headers: it is told of every request.
+    """
+    written = b""
+    for name, value in values:
+        text = value.encode()
+        held = _STRING + _varint(len(text)) + text
+        entry = _metadata_key(name) + _varint(len(held)) + held
+        written += _ENTRY + _varint(len(entry)) + entry
+    return _METADATA + _varint(len(written)) + written
+
+
+@lru_cache(maxsize=16)
+def _metadata_key(name: str) -> bytes:
+    """Return an entry of a Struct up to the length of its value; the names are ours, and few."""
+    text = name.encode("ascii")
+    return _ENTRY_KEY + _varint(len(text)) + text + _ENTRY_VALUE
 
 
 def _make_changes(
@@ -228,6 +258,11 @@ _TOLD: Final = _tag(wire.OkHttpResponse, "response_headers_to_add")
 _HEADER: Final = _tag(HeaderValueOption, "header")
 _KEY: Final = _tag(HeaderValue, "key")
 _VALUE: Final = _tag(HeaderValue, "value")
+_METADATA: Final = _tag(wire.CheckResponse, "dynamic_metadata")
+_ENTRY: Final = _tag(Struct, "fields")
+_ENTRY_KEY: Final = _tag(Struct.FieldsEntry, "key")
+_ENTRY_VALUE: Final = _tag(Struct.FieldsEntry, "value")
+_STRING: Final = _tag(Value, "string_value")
 _ACTION: Final = HeaderValueOption(append_action=_OVERWRITE).SerializeToString()
 
 
@@ -331,9 +366,9 @@ def _name(sent: str) -> str:
 def _fallback() -> HttpAnswer:
     row = Reason.INTERNAL.row
     error = {"code": row.code, "message": row.sentence, "data": {"reason": row.label}}
-    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error})
+    body = json.dumps({"jsonrpc": "2.0", "id": NOBODY, "error": error})
     headers = (
-        ("content-type", "application/json"),
+        ("content-type", NOBODY_TYPE),
         ("cache-control", "no-store"),
         ("retry-after", "5"),
     )
@@ -341,5 +376,5 @@ def _fallback() -> HttpAnswer:
 
 
 _TIMEOUT: Final = _key(_LASTS)
-FALLBACK_DENY: Final = encode_deny(_fallback())
+FALLBACK_DENY: Final = encode_deny(_fallback(), Reason.INTERNAL.label)
 """What an edge sends where anything raises: made before the first request, so that it is there."""

@@ -129,9 +129,12 @@ class Check:
                 if isinstance(decision, Allow):
                     if snapshot.offers is not None:
                         snapshot.offers.admitted(decision)
-                    answer = codec.encode_allow(upstream(decision, snapshot.policy, self._clock()))
+                    now, request_id = self._clock(), request.request_id
+                    changes = upstream(decision, snapshot.policy, now, request_id)
+                    answer = codec.encode_allow(changes)
                 else:
-                    answer = _refuse(decision, request, await _offered(decision, snapshot))
+                    offer = await _offered(decision, snapshot)
+                    answer = _refuse(decision, request, offer, snapshot.policy)
             except Refused as refused:
                 decision = Deny(refused.reason, refused.detail)
                 answer = _refuse(decision, request)
@@ -150,25 +153,31 @@ class Check:
         call = read(request, snapshot.policy)
         if isinstance(call, Deny):
             return call
+        # Who asks, once that is proved: a fault after it is told as a refusal of the operation.
+        known: Principal | None = None
         try:
             with snapshot.deadline.block():
-                return await self._judge(call, snapshot)
+                principal = await self._principal(call, snapshot)
+                if isinstance(principal, Deny):
+                    return principal
+                known = principal
+                return await self._judge(call, principal, snapshot)
         except TimeoutError:
-            return _unavailable(call, "issuer", "the deadline has passed")
+            return _unavailable(call, known, "issuer", "the deadline has passed")
         except Unavailable as fault:
             self._recorder.fault(fault.dependency, fault.detail)
-            return _unavailable(call, fault.dependency, fault.detail, fault.retry_after)
+            return _unavailable(call, known, fault.dependency, fault.detail, fault.retry_after)
 
-    async def _judge(self, call: Call, snapshot: Snapshot) -> Decision:
+    async def _principal(self, call: Call, snapshot: Snapshot) -> Principal | Deny:
         known = snapshot.verifier.cached(call.token)
         self._recorder.metrics.token_cache.labels("miss" if known is None else "hit").inc()
-        principal = await self._verified(call, snapshot) if known is None else known
-        if isinstance(principal, Deny):
-            return principal
+        return await self._verified(call, snapshot) if known is None else known
+
+    async def _judge(self, call: Call, principal: Principal, snapshot: Snapshot) -> Decision:
         now = self._clock()
         wait = self._refusals.principal_must_wait(principal, now)
         if wait is not None:
-            return _too_many(call, wait)
+            return _too_many(call, wait, principal)
         pending = authorize(call, principal, snapshot.policy, now)
         if isinstance(pending, Pending) and pending.confirm_since is not None:
             pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
@@ -211,13 +220,19 @@ async def _confirmed(
     return confirmed(pending, principal, snapshot.policy, now)
 
 
-def _too_many(call: Call, wait: int) -> Deny:
-    return Deny(Reason.TOO_MANY_REFUSALS, "", call.server, retry_after=wait)
+def _too_many(call: Call, wait: int, principal: Principal | None = None) -> Deny:
+    return Deny(Reason.TOO_MANY_REFUSALS, "", call.server, principal=principal, retry_after=wait)
 
 
-def _unavailable(call: Call, dependency: str, detail: str, retry_after: int | None = None) -> Deny:
+def _unavailable(
+    call: Call,
+    principal: Principal | None,
+    dependency: str,
+    detail: str,
+    retry_after: int | None = None,
+) -> Deny:
     reason = FAULTS.get(dependency, Reason.INTERNAL)
-    return Deny(reason, detail, call.server, retry_after=retry_after)
+    return Deny(reason, detail, call.server, principal=principal, retry_after=retry_after)
 
 
 async def _offered(deny: Deny, snapshot: Snapshot) -> Offer | None:
@@ -227,15 +242,25 @@ async def _offered(deny: Deny, snapshot: Snapshot) -> Offer | None:
     return await snapshot.offers.offer(deny)
 
 
-def _refuse(deny: Deny, request: HttpRequest | None, offer: Offer | None = None) -> bytes:
+def _refuse(
+    deny: Deny,
+    request: HttpRequest | None,
+    offer: Offer | None = None,
+    policy: Policy | None = None,
+) -> bytes:
     request_id = "" if request is None else request.request_id
-    return codec.encode_deny(refusal(deny, _rpc_id(deny, request), request_id, offer))
+    if policy is None:
+        return codec.encode_deny(refusal(deny, None, request_id), deny.reason.label)
+    asked = _asked(deny, request, policy.max_body)
+    answer = refusal(deny, asked, request_id, offer, policy.refusals)
+    return codec.encode_deny(answer, deny.reason.label)
 
 
-def _rpc_id(deny: Deny, request: HttpRequest | None) -> str | int | None:
-    """Return the id to repeat, where the message was read or is short enough to look for it."""
+def _asked(deny: Deny, request: HttpRequest | None, max_body: int) -> mcp.Envelope | None:
+    """Return the request to answer, where its message was read or may be looked at."""
     if deny.message is not None:
-        return deny.message.id
+        return deny.message.envelope
     if request is None:
         return None
-    return mcp.request_id(request.body, max_body=_ID_BODY)
+    longest = _ID_BODY if deny.principal is None else max_body
+    return mcp.envelope(request.body, request.headers, max_body=longest)

@@ -41,7 +41,7 @@ from authz.tokens.verifier import TokenVerifier
 from tests.ledger.queries import query
 from tests.support.valkey import valkey
 from tests.support.values import LIMIT, NOW, call, policy, principal, request, rpc, server
-from tests.support.wire import Answer, answer, check_request
+from tests.support.wire import Answer, answer, check_request, reason_of
 from tests.tokens.forge import FILES, RULES, Clock, Source, ec_signer, key_set, rsa_signer
 from tests.tokens.forge import NOW as TOKEN_NOW
 
@@ -68,11 +68,6 @@ class World:
     async def ask(self, token: str, sent: HttpRequest | None = None) -> Answer:
         asked = request(authorization=f"Bearer {token}") if sent is None else sent
         return answer(await self.check(check_request(asked)))
-
-
-def reason_of(found: Answer) -> str:
-    body: dict[str, dict[str, dict[str, str]]] = json.loads(found.body)
-    return body["error"]["data"]["reason"]
 
 
 # --- tokens -------------------------------------------------------------------------------------

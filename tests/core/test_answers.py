@@ -4,21 +4,24 @@ import json
 import re
 from dataclasses import replace
 
+import mcp_types
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.answer import HttpAnswer
-from authz.core.answers import IDENTITY, REMOVED, rate_limit, refusal, upstream
+from authz.core.answers import IDENTITY, REFUSAL, REMOVED, rate_limit, refusal, upstream
 from authz.core.decision import Allow, Deny
 from authz.core.ledger import Mode
 from authz.core.limits import Quota
-from authz.core.mcp import Kind, Message
-from authz.core.policy import Rule
+from authz.core.mcp import Envelope, Kind, Message
+from authz.core.policy import MODERN, RefusalForm, Rule
+from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Method, SecondFactor
 from tests.support.values import LIMIT, NOW, policy, principal, server, visitor
 
+ASKED = Envelope(1, "tools/call")
 METADATA = "https://mcp.example.test/.well-known/oauth-protected-resource/files"
 
 
@@ -34,10 +37,17 @@ def allow(**changes: object) -> Allow:
     return Allow(server(), None, principal(**changes), (), Mode.REDIS)
 
 
+def call(
+    rpc_id: str | int | None, method: str, tool: str | None, version: str | None = None
+) -> Message:
+    kind = Kind.NOTIFICATION if rpc_id is None else Kind.REQUEST
+    return Message(kind, method, rpc_id, tool, version)
+
+
 @pytest.mark.parametrize("reason", [pytest.param(r, id=r.label) for r in Reason])
 def test_every_refusal_is_json_rpc_with_the_requests_id(reason: Reason) -> None:
     """MCP clients show the JSON-RPC message and need the id of what they sent."""
-    answer = refusal(Deny(reason, "for the log only", server()), "seven", "req-1")
+    answer = refusal(Deny(reason, "for the log only", server()), Envelope("seven", "ping"), "req-1")
     body = json.loads(answer.body)
 
     assert answer.status == reason.row.status
@@ -52,17 +62,86 @@ def test_every_refusal_is_json_rpc_with_the_requests_id(reason: Reason) -> None:
     assert "for the log only" not in answer.body.decode()
 
 
-def test_a_request_without_an_id_is_answered_with_null() -> None:
-    """The official client shows an error only where the id member is there."""
-    body = json.loads(refusal(Deny(Reason.UNKNOWN_SERVER), None, "").body)
+def test_a_request_whose_id_is_unknown_is_answered_with_an_empty_one() -> None:
+    """Decision 11: the form that Python's client shows and that neither rmcp nor Go chokes on."""
+    for reason in Reason:
+        answer = refusal(Deny(reason, "", server(), principal=principal()), None, "")
 
-    assert body["id"] is None
+        assert json.loads(answer.body)["id"] == ""
+        assert header(answer, "content-type") == "application/json-rpc"
+        assert answer.status == reason.row.status
+
+
+OF_OPERATIONS = {
+    Reason.CLIENT_NOT_ALLOWED, Reason.MACHINE_NOT_ALLOWED, Reason.PERSON_NOT_ALLOWED,
+    Reason.TOOL_NOT_ALLOWED, Reason.SECOND_FACTOR_REQUIRED, Reason.LOGIN_TOO_OLD,
+    Reason.RATE_LIMITED, Reason.TOO_MANY_REFUSALS, Reason.ISSUER_UNAVAILABLE,
+    Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL, Reason.METHOD_NOT_OFFERED,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", [pytest.param(r, id=r.label) for r in Reason])
+def test_a_refused_tool_call_of_a_valid_token_is_a_result(reason: Reason) -> None:
+    """What concerns the operation alone is HTTP 200 and words for the model; the rest a status."""
+    deny = Deny(reason, "", server(), principal=principal())
+    answer = refusal(deny, Envelope(7, "tools/call"), "req-1")
+    body = json.loads(answer.body)
+
+    assert (answer.status == 200) is (reason in OF_OPERATIONS)
+    if reason not in OF_OPERATIONS:
+        assert (answer.status, body["error"]["code"]) == (reason.row.status, reason.row.code)
+        return
+    assert (body["id"], body["result"]["isError"]) == (7, True)
+    assert body["result"]["content"][0]["type"] == "text"
+    assert body["result"]["content"][0]["text"].startswith(reason.row.sentence)
+    told = body["result"]["_meta"][REFUSAL]
+    assert (told["code"], told["reason"], told["request_id"]) == (
+        reason.row.code,
+        reason.label,
+        "req-1",
+    )
+    assert "resultType" not in body["result"]
+
+
+def test_a_result_of_the_modern_era_says_that_it_is_complete() -> None:
+    """MCP 2026-07-28 asks every result for its type, and the official type takes ours."""
+    deny = Deny(Reason.TOOL_NOT_ALLOWED, "", server(), principal=principal())
+    asked = Envelope(7, "tools/call", modern=True)
+    result = json.loads(refusal(deny, asked, "").body)["result"]
+
+    assert result["resultType"] == "complete"
+    assert mcp_types.CallToolResult.model_validate(result).is_error
+
+
+@pytest.mark.parametrize(
+    ("form", "method", "who", "status"),
+    [
+        (RefusalForm.TOOL_RESULT, "prompts/get", principal(), 200),
+        (RefusalForm.JSON_RPC, "tools/call", principal(), 200),
+        (RefusalForm.HTTP_STATUS, "tools/call", principal(), 429),
+        (RefusalForm.TOOL_RESULT, "tools/call", None, 429),
+    ],
+)
+def test_a_refusal_is_an_error_where_no_result_fits(
+    form: RefusalForm, method: str, who: Principal | None, status: int
+) -> None:
+    """An error under 200 for other methods, the status where asked for or nobody is known."""
+    quotas = (Quota(LIMIT, 0, 12),)
+    deny = Deny(Reason.RATE_LIMITED, "", server(), principal=who, quotas=quotas, retry_after=12)
+
+    answer = refusal(deny, Envelope("a", method), "", form=form)
+    body = json.loads(answer.body)
+
+    assert (answer.status, body["id"]) == (status, "a")
+    assert body["error"]["code"] == Reason.RATE_LIMITED.row.code
+    assert header(answer, "retry-after") == "12"
+    assert header(answer, "ratelimit") == '"files:user:60/minute";r=0;t=12'
 
 
 @pytest.mark.parametrize("reason", [pytest.param(r, id=r.label) for r in Reason])
 def test_every_401_is_a_challenge(reason: Reason) -> None:
     """RFC 9110, section 15.5.2: a 401 carries WWW-Authenticate; RFC 9728 names the metadata."""
-    challenge = header(refusal(Deny(reason, "", server()), 1, ""), "www-authenticate")
+    challenge = header(refusal(Deny(reason, "", server()), ASKED, ""), "www-authenticate")
 
     expected = reason.row.status == 401 or reason is Reason.INSUFFICIENT_SCOPE
     assert (challenge is not None) is expected
@@ -75,7 +154,7 @@ def test_who_sent_no_token_learns_no_error_code() -> None:
     """RFC 6750, section 3.1: no error code for a request without authentication."""
     deny = Deny(Reason.TOKEN_MISSING, "", server(), scopes=frozenset({"b", "a"}))
 
-    challenge = header(refusal(deny, 1, ""), "www-authenticate")
+    challenge = header(refusal(deny, ASKED, ""), "www-authenticate")
 
     assert challenge == f'Bearer resource_metadata="{METADATA}", scope="a b"'
 
@@ -84,7 +163,7 @@ def test_a_missing_scope_is_told_with_all_of_them() -> None:
     """RFC 6750, section 3.1: insufficient_scope names the scopes that the operation needs."""
     deny = Deny(Reason.INSUFFICIENT_SCOPE, "", server(), scopes=frozenset({"b", "a"}))
 
-    answer = refusal(deny, 1, "")
+    answer = refusal(deny, ASKED, "")
 
     challenge = header(answer, "www-authenticate") or ""
     assert 'error="insufficient_scope"' in challenge
@@ -100,7 +179,7 @@ def test_a_missing_scope_is_told_with_what_the_token_has() -> None:
     who = principal(scopes=frozenset({"a", "r", "openid", "elsewhere"}))
     deny = Deny(Reason.INSUFFICIENT_SCOPE, "", of, None, who, scopes=frozenset({"a", "w"}))
 
-    answer = refusal(deny, 1, "")
+    answer = refusal(deny, ASKED, "")
 
     assert 'scope="a r w"' in (header(answer, "www-authenticate") or "")
     assert json.loads(answer.body)["error"]["data"]["scopes"] == ["a", "w"]
@@ -110,7 +189,7 @@ def test_a_missing_second_factor_is_told_in_words() -> None:
     """A challenge would send the official client into a second log-in that changes nothing."""
     deny = Deny(Reason.LOGIN_TOO_OLD, "", server(), second_factor=SecondFactor(Method.TOTP, 300))
 
-    answer = refusal(deny, 1, "")
+    answer = refusal(deny, ASKED, "")
 
     assert header(answer, "www-authenticate") is None
     message = json.loads(answer.body)["error"]["message"]
@@ -122,7 +201,7 @@ def test_a_limit_is_told_in_fields_and_words() -> None:
     """Retry-After, RateLimit and RateLimit-Policy say the same as the sentence."""
     deny = Deny(Reason.RATE_LIMITED, "", server(), quotas=(Quota(LIMIT, 0, 12),), retry_after=12)
 
-    answer = refusal(deny, 1, "")
+    answer = refusal(deny, ASKED, "")
 
     assert header(answer, "retry-after") == "12"
     assert header(answer, "ratelimit-policy") == '"files:user:60/minute";q=60;w=60'
@@ -140,7 +219,7 @@ def test_without_limits_there_are_no_fields() -> None:
 )
 def test_a_fault_of_ours_says_when_to_come_back(reason: Reason) -> None:
     """A 503 carries Retry-After: a 401 would throw a good log-in away."""
-    assert header(refusal(Deny(reason, "", server()), 1, ""), "retry-after") is not None
+    assert header(refusal(Deny(reason, "", server()), ASKED, ""), "retry-after") is not None
 
 
 def test_sentences_fit_into_a_quoted_string() -> None:
@@ -259,3 +338,29 @@ def test_a_server_is_told_the_scopes_that_were_consented_to() -> None:
 
     assert told["door"] == "mcp:files mcp:files:write"
     assert told["direct"].split() == sorted(scopes)
+
+
+@pytest.mark.parametrize(
+    ("message", "form", "expected"),
+    [
+        (call(7, "tools/call", "x"), RefusalForm.TOOL_RESULT, ("7", "result")),
+        (call('a"é', "tools/call", "x"), RefusalForm.TOOL_RESULT, ('"a\\"\\u00e9"', "result")),
+        (call(7, "tools/call", "x", MODERN), RefusalForm.TOOL_RESULT, ("7", "modern_result")),
+        (call(7, "tools/list", None), RefusalForm.TOOL_RESULT, ("7", "error")),
+        (call(7, "tools/call", "x"), RefusalForm.JSON_RPC, ("7", "error")),
+        (call(7, "tools/call", "x"), RefusalForm.HTTP_STATUS, None),
+        (call(None, "notifications/cancelled", None), RefusalForm.TOOL_RESULT, None),
+        (None, RefusalForm.TOOL_RESULT, None),
+    ],
+)
+def test_envoy_learns_to_whom_it_would_answer(
+    message: Message | None, form: RefusalForm, expected: tuple[str, str] | None
+) -> None:
+    """The JSON of the id and how a failure is told; nothing where a status is wanted or no id."""
+    rules = policy(refusals=form)
+    told = dict(upstream(replace(allow(), message=message), rules, NOW, "r-1").metadata)
+
+    if expected is None:
+        assert told == {}
+    else:
+        assert told == {"id": expected[0], "form": expected[1], "request_id": "r-1"}

@@ -9,7 +9,7 @@ import pytest
 from mcp_types import methods
 
 from authz.core import mcp
-from authz.core.mcp import Kind, Message, read, request_id
+from authz.core.mcp import Envelope, Kind, Message, envelope, read
 from authz.core.reason import Reason
 from authz.core.request import Refused
 
@@ -35,6 +35,11 @@ def encoded(message: object) -> bytes:
 def taken(message: object, headers: Mapping[str, str] = JSON) -> Message:
     body = message if isinstance(message, bytes) else encoded(message)
     return read(body, {**JSON, **headers}, max_body=MAX_BODY)
+
+
+def request_id(body: bytes) -> str | int | None:
+    found = envelope(body, dict(JSON), max_body=MAX_BODY)
+    return None if found is None else found.id
 
 
 def reason(message: object, headers: Mapping[str, str] = JSON) -> Reason:
@@ -685,3 +690,16 @@ def test_a_request_that_goes_on_from_an_earlier_result(
 ) -> None:
     """2026-07-28: answers to what was asked, or the state that came with the question."""
     assert taken(rpc(_meta=META, **more), modern()).goes_on is expected
+
+
+def test_what_an_answer_repeats() -> None:
+    """Of a message, or of its bytes alone: its id, whether it calls a tool, and the era."""
+    headers = {**JSON, **modern()}
+    expected = Envelope(7, "tools/call", modern=True)
+
+    assert taken(rpc(_meta=META), modern()).envelope == expected
+    assert envelope(encoded(rpc()), headers, max_body=MAX_BODY) == expected
+    assert expected.calls_tool
+    assert envelope(encoded(rpc()), headers, max_body=8) is None
+    assert envelope(encoded({**rpc(), "method": 1}), {}, max_body=MAX_BODY) == Envelope(7, "")
+    assert taken({"jsonrpc": "2.0", "method": "notifications/initialized"}).envelope is None

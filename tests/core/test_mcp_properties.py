@@ -14,7 +14,7 @@ from mcp.shared.inbound import (
 from mcp_types import INVALID_PARAMS, JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from authz.core.mcp import Kind, Message, read, request_id
+from authz.core.mcp import Kind, Message, envelope, read
 from authz.core.request import Refused
 
 MAX_BODY = 1 << 16
@@ -148,10 +148,10 @@ def calls(
 def test_any_bytes(body: bytes, headers: dict[str, str]) -> None:
     """Whatever is sent becomes a Message or a Refused, and no other error."""
     message = taken(body, headers)
-    found = request_id(body)
+    found = envelope(body, headers, max_body=MAX_BODY)
 
     if message is not None:
-        assert found == message.id
+        assert found == message.envelope
 
 
 @ANY_TIME

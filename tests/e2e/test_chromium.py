@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page, Request
 
-from authz.demo.trail import reason_of
+from authz.demo.trail import expect, reason_of, refusal_of
 from tests.support.chromium import (
     ALLOW,
     CHROMIUM,
@@ -111,7 +111,7 @@ def test_from_the_first_401_to_a_step_up_and_its_end(door: Door) -> None:
             assert reason_of(await door.call(http, "notes", shelf.token, "whoami")) == (
                 "token_revoked"
             )
-            assert (await door.call(http, "notes", desk.token, "whoami")).status_code == 200
+            expect(await door.call(http, "notes", desk.token, "whoami"), 200)
 
     browse(door, game)
 
@@ -121,8 +121,7 @@ async def delete(door: Door, http: httpx.AsyncClient, client: Assistant) -> http
 
 
 async def admitted(door: Door, http: httpx.AsyncClient, client: Assistant) -> None:
-    answer = await delete(door, http, client)
-    assert answer.status_code == 200, answer.text
+    expect(await delete(door, http, client), 200)
 
 
 async def refused(door: Door, http: httpx.AsyncClient, client: Assistant) -> str:
@@ -132,7 +131,7 @@ async def refused(door: Door, http: httpx.AsyncClient, client: Assistant) -> str
         return reason_of(answer) in STEP_UP
 
     answer = await door.called(http, "notes", client.token, "delete_note", is_refused, name="none")
-    link: str = answer.json()["error"]["data"]["step_up_url"]
+    link: str = refusal_of(answer)[1]["step_up_url"]
     return link
 
 

@@ -22,7 +22,7 @@ from pydantic import AnyUrl
 
 from authz.demo.client import Storage
 from authz.demo.scene import CALLBACK
-from authz.demo.trail import reason_of
+from authz.demo.trail import expect, reason_of, refusal_of
 from tests.support.door import Assistant, Door, assistant, play, words
 
 MISSING = {"second_factor_required", "login_too_old"}
@@ -74,8 +74,7 @@ class Aged:
                 await client.whoami(server)
                 # At once after the log-in nothing more is asked.
                 if server == "notes":
-                    answer = await self._delete(client)
-                    assert answer.status_code == 200, answer.text
+                    expect(await self._delete(client), 200)
                 self.cookies[which] = list(client.browser.cookies.jar)
         async with self.back("The other") as client, client.network.browser() as http:
             await self.door.called(
@@ -132,7 +131,7 @@ def test_a_client_of_2026_is_asked_for_input(door: Door, aged: Aged) -> None:
                 again = await door.called(
                     http, "notes", client.token, "delete_note", is_missing, name="none"
                 )
-            assert again.status_code == 403
+            assert refusal_of(again)[1]["step_up_url"]
 
     play(game)
 
@@ -190,7 +189,7 @@ def test_a_step_up_helps_nobody_else(door: Door, aged: Aged) -> None:
             client.network.browser() as bobs,
         ):
             refused = await door.call(http, "notes", client.token, "delete_note", name="none")
-            link = refused.json()["error"]["data"]["step_up_url"]
+            link = refusal_of(refused)[1]["step_up_url"]
             portal = door.running.scene.issuer.portal
             with pytest.raises(Exception, match="one-time code"):
                 await door.bob.visit(bobs, link, portal)
@@ -199,7 +198,7 @@ def test_a_step_up_helps_nobody_else(door: Door, aged: Aged) -> None:
 
             await Agent(client).visit(link)
             passed = await door.call(http, "notes", client.token, "delete_note", name="none")
-            assert passed.status_code == 200
+            expect(passed, 200)
             refused = await door.call(http, "notes", other.token, "delete_note", name="none")
             assert is_missing(refused)
 
@@ -223,12 +222,12 @@ def test_a_client_that_logs_in_directly_steps_up(door: Door) -> None:
             issuer = door.running.scene.issuer
             token = await direct_token(browser, place.issuer, door, issuer.portal)
             answer = await door.call(browser, "notes", token, "whoami")
-            assert answer.status_code == 200, answer.text
+            expect(answer, 200)
             refused = await door.call(browser, "notes", token, "delete_note", name="none")
             assert is_missing(refused)
-            await Agent(client).visit(refused.json()["error"]["data"]["step_up_url"])
+            await Agent(client).visit(refusal_of(refused)[1]["step_up_url"])
             passed = await door.call(browser, "notes", token, "delete_note", name="none")
-            assert passed.status_code == 200
+            expect(passed, 200)
 
     play(game)
 

@@ -13,13 +13,14 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
+from starlette.applications import Starlette
 
 from authz.config.scalars import Tcp, Unix
 from authz.demo.serving import ANYWHERE, serve
 from authz.envoy.render import Topology, render
 from authz.server.grpc import GrpcTransport
 from authz.server.health import Health
-from tests.server.test_step_up_clients import Scene, upstream
+from tests.server.test_step_up_clients import Scene, text_of, upstream
 from tests.support import edge
 from tests.support.envoy import running_envoy
 from tests.support.gateway import GATEWAY, tls
@@ -42,11 +43,20 @@ servers:
 class ThroughEnvoy(Scene):
     """The same person and agent, and Envoy between them and the check."""
 
+    def app(self) -> Starlette:
+        """Build the server behind the gateway."""
+        return upstream(self.ran)
+
+    @asynccontextmanager
+    async def between(self, port: int) -> AsyncIterator[int]:
+        """Give the port at which Envoy finds the server."""
+        yield port
+
     @asynccontextmanager
     async def edge(self) -> AsyncIterator[str]:
         """Run Envoy, the check and the server; give the server's URL."""
         check, capabilities = self.checked()
-        async with serve(upstream(self.ran), ANYWHERE) as port:
+        async with serve(self.app(), ANYWHERE) as server, self.between(server) as port:
             with tempfile.TemporaryDirectory(prefix="e") as name:
                 folder = Path(name)
                 (folder / "tls").mkdir()
@@ -119,11 +129,12 @@ def test_a_modern_agent_that_asks_again_is_told_in_words() -> None:
 
     async def run() -> None:
         async with scene.client("2026-07-28") as client:
-            with pytest.raises(MCPError, match="authz/step-up"):
-                await client.call_tool("delete_note", {})
+            told = await client.call_tool("delete_note", {})
+            assert told.is_error
+            assert "authz/step-up" in text_of(told)
 
     play(run)
-    assert (scene.ran, scene.told, len(scene.shown)) == ([], [200, 403], 1)
+    assert (scene.ran, scene.told, len(scene.shown)) == ([], [200, 200], 1)
 
 
 def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
@@ -144,16 +155,17 @@ def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 def test_an_agent_that_shows_no_links_is_told_in_words(mode: str) -> None:
-    """The sentence and the link are in the error that the application shows."""
+    """The sentence and the link are in a result that the model reads."""
     scene = ThroughEnvoy()
 
     async def run() -> None:
         async with scene.client(mode, elicits=False) as client:
-            with pytest.raises(MCPError, match="authz/step-up"):
-                await client.call_tool("delete_note", {})
+            told = await client.call_tool("delete_note", {})
+            assert told.is_error
+            assert "authz/step-up" in text_of(told)
 
     play(run)
-    assert (scene.ran, scene.told) == ([], [403])
+    assert (scene.ran, scene.told) == ([], [200])
 
 
 @pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")

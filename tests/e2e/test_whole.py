@@ -15,7 +15,7 @@ import pytest
 from authz.core.ledger import StepUpKey
 from authz.core.principal import Person as PersonName
 from authz.core.second_factor import Method
-from authz.demo.trail import Trail, headers, message, reason_of
+from authz.demo.trail import Trail, expect, headers, message, reason_of
 from authz.demo.walk import Walk, walk
 from authz.ledger.keys import token_field
 from authz.ledger.records import Revocation
@@ -99,7 +99,7 @@ def test_a_step_up_record_lets_its_person_client_and_server_through(whole: Runni
             store = ledger(whole)
             await store.record_step_up(key, Method.ANY, int(time.time()), ttl=60)
 
-            assert (await walking.initialize("files", token)).status_code == 200
+            expect(await walking.initialize("files", token), 200)
 
             other = StepUpKey(PersonName(said["iss"], said["sub"]), "demo", "files")
             await store.record_step_up(key, Method.NONE, int(time.time()), ttl=60)
@@ -120,7 +120,7 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(whole: RunningScene
             walking = await walker(whole, http)
             await walking.call("notes", "demo", whole.scene.who.john, "whoami")
             token = walking.tokens["demo notes"]
-            assert (await walking.tool("notes", "whoami", token)).status_code == 200
+            expect(await walking.tool("notes", "whoami", token), 200)
 
             signed = token.rpartition(".")[0]
             target = token_field(hashlib.sha256(signed.encode()).hexdigest())
@@ -130,7 +130,7 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(whole: RunningScene
             refused = await walking.tool("notes", "whoami", token)
             assert (refused.status_code, reason_of(refused)) == (401, "token_revoked")
             await store.lift(target)
-            assert (await walking.tool("notes", "whoami", token)).status_code == 200
+            expect(await walking.tool("notes", "whoami", token), 200)
             await store.aclose()
 
     asyncio.run(go())

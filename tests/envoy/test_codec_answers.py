@@ -215,10 +215,10 @@ def test_the_fallback_denies_in_json_rpc() -> None:
     assert response.WhichOneof("http_response") == "denied_response"
     assert response.denied_response.status.code == 503
     headers = {option.header.key: option.header.value for option in every_option(response)}
-    assert headers["content-type"] == "application/json"
+    assert headers["content-type"] == "application/json-rpc"
     assert int(headers["retry-after"]) > 0
     body = json.loads(response.denied_response.body)
-    assert (body["jsonrpc"], body["id"]) == ("2.0", None)
+    assert (body["jsonrpc"], body["id"]) == ("2.0", "")
     assert body["error"]["code"] == Reason.INTERNAL.row.code
 
 
@@ -254,3 +254,30 @@ def test_an_allow_is_what_protobuf_itself_would_write(
         )
         assert CheckResponse.FromString(raw) == whole
         assert raw.startswith(b"\n\x00\x1a")
+
+
+@unhurried
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["id", "form", "request_id"]), st.text(max_size=300)),
+        unique_by=lambda pair: pair[0],
+    )
+)
+def test_metadata_is_what_protobuf_itself_would_read(values: list[tuple[str, str]]) -> None:
+    """The hand-written Struct of an allow says each text under its name, whatever it holds."""
+    raw = codec.encode_allow(Upstream((("x-a", "1"),), metadata=tuple(values)))
+    response = CheckResponse.FromString(raw)
+
+    assert response.HasField("ok_response")
+    assert response.status.code == 0
+    found = response.dynamic_metadata.fields
+    assert {name: found[name].string_value for name in found} == dict(values)
+
+
+@pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.label)
+def test_a_denial_tells_envoy_its_reason(reason: Reason) -> None:
+    """The access log has it whatever the status is."""
+    raw = codec.encode_deny(HttpAnswer(200, (), b""), reason.label)
+    fields = CheckResponse.FromString(raw).dynamic_metadata.fields
+
+    assert fields["reason"].string_value == reason.label

@@ -20,7 +20,7 @@ from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.values import NOW, policy, principal, request
-from tests.support.wire import Answer, answer, check_request
+from tests.support.wire import Answer, answer, check_request, reason_of
 
 Verify = Callable[[str], Principal]
 
@@ -97,12 +97,6 @@ TAKEN = Taken((), Mode.REDIS)
 
 def good() -> World:
     return World(Tokens(lambda _: principal(), principal()), Answers(TAKEN))
-
-
-def reason_of(found: Answer) -> str:
-    assert not found.allowed
-    body: dict[str, dict[str, dict[str, str]]] = json.loads(found.body)
-    return body["error"]["data"]["reason"]
 
 
 def test_a_good_request_is_allowed_with_its_identity() -> None:

@@ -18,7 +18,7 @@ from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.introspection import ASK, Site, named, site
 from tests.support.values import request, rpc
-from tests.support.wire import Answer, answer, check_request
+from tests.support.wire import Answer, answer, check_request, reason_of
 from tests.tokens.forge import ec_signer, rsa_signer
 from tests.tokens.opaque import TOKEN, junk, said
 from tests.tokens.test_client_auth import pem
@@ -106,12 +106,6 @@ def play(
                 await worker.assembly.aclose()
 
     asyncio.run(run())
-
-
-def reason_of(found: Answer) -> str:
-    assert not found.allowed
-    body: dict[str, dict[str, dict[str, str]]] = json.loads(found.body)
-    return body["error"]["data"]["reason"]
 
 
 async def _hold(_: Writer) -> None:

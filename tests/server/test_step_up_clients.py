@@ -15,7 +15,13 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
-from mcp_types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
+from mcp_types import (
+    CallToolResult,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+    TextContent,
+)
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
@@ -174,19 +180,26 @@ def test_a_modern_agent_hands_the_link_to_its_person_and_the_call_goes_through()
     assert scene.told == [200]
 
 
+def text_of(result: CallToolResult) -> str:
+    """Return what the model reads."""
+    (content,) = result.content
+    assert isinstance(content, TextContent)
+    return content.text
+
+
 def test_a_modern_agent_whose_person_does_nothing_is_told_in_words() -> None:
-    """The link is shown once; the retry is an error that the application shows."""
+    """The link is shown once; the retry has a result that the model reads."""
     scene = Scene(steps_up=False)
 
     async def run() -> None:
         async with scene.client("2026-07-28") as client:
-            with pytest.raises(MCPError) as told:
-                await client.call_tool("delete_note", {})
-            assert "https://mcp.example.test/authz/step-up?ticket=" in str(told.value)
+            told = await client.call_tool("delete_note", {})
+            assert told.is_error
+            assert "https://mcp.example.test/authz/step-up?ticket=" in text_of(told)
 
     play(run)
     assert (scene.ran, len(scene.shown)) == ([], 1)
-    assert scene.told == [200, 403]
+    assert scene.told == [200, 200]
 
 
 def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
@@ -209,17 +222,17 @@ def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 def test_an_agent_that_shows_no_links_is_told_in_words(mode: str) -> None:
-    """The application has the sentence and the link of its error."""
+    """The model has the sentence and the link, and the session goes on."""
     scene = Scene()
 
     async def run() -> None:
         async with scene.client(mode, elicits=False) as client:
-            with pytest.raises(MCPError) as told:
-                await client.call_tool("delete_note", {})
-            assert "https://mcp.example.test/authz/step-up?ticket=" in str(told.value)
+            told = await client.call_tool("delete_note", {})
+            assert told.is_error
+            assert "https://mcp.example.test/authz/step-up?ticket=" in text_of(told)
             scene.ledger.stepped_up = True
             assert not (await client.call_tool("delete_note", {})).is_error
 
     play(run)
     assert (scene.ran, scene.shown) == (["delete_note"], [])
-    assert scene.told == [403]
+    assert scene.told == [200]

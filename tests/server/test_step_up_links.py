@@ -36,7 +36,7 @@ from tests.support.values import (
     server,
     visitor,
 )
-from tests.support.wire import Answer, answer, check_request
+from tests.support.wire import Answer, answer, check_request, reason_of, refusal_of
 
 META: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -134,7 +134,7 @@ def body_of(found: Answer) -> Any:
 
 
 def test_a_modern_client_is_asked_once_and_then_told_in_words() -> None:
-    """200 with the link; the retry before the step-up is done is a 403 that still has it."""
+    """The link; a retry before the step-up is done gets a tool's result that still has it."""
     world = World()
     first, retry = world.ask(
         modern(), modern(inputResponses={"authz/step-up": {"action": "accept"}})
@@ -145,8 +145,9 @@ def test_a_modern_client_is_asked_once_and_then_told_in_words() -> None:
     ticket = open_ticket(world.sealer, ticket_of(question["params"]["url"]))
     assert (ticket.grant, ticket.client, ticket.tool) == ("grant-1", "claude", "delete_note")
     assert ticket.subject == world.who.subject
-    assert retry.status == 403
-    again = open_ticket(world.sealer, ticket_of(body_of(retry)["error"]["data"]["step_up_url"]))
+    assert (retry.status, body_of(retry)["result"]["isError"]) == (200, True)
+    assert body_of(retry)["result"]["resultType"] == "complete"
+    again = open_ticket(world.sealer, ticket_of(refusal_of(retry.body)["step_up_url"]))
     assert again == ticket
 
 
@@ -154,7 +155,7 @@ def test_a_request_that_goes_on_from_the_upstreams_state_keeps_it() -> None:
     """A result of ours would make the client forget the upstream's `requestState`."""
     (found,) = World().ask(modern(requestState="of the upstream"))
 
-    assert found.status == 403
+    assert refusal_of(found.body)["step_up_url"]
     assert "of the upstream" not in found.body.decode()
 
 
@@ -173,7 +174,7 @@ def test_a_session_that_declared_links_gets_the_error_for_them() -> None:
 
     world.who = visitor(log_in(grant="another", amr=frozenset({"pwd"})))
     (other,) = world.ask(legacy())
-    assert other.status == 403
+    assert refusal_of(other.body)["step_up_url"]
 
 
 @pytest.mark.parametrize("capabilities", [{}, {"elicitation": {}}, {"elicitation": {"form": {}}}])
@@ -184,7 +185,8 @@ def test_a_session_that_declared_none_is_told_in_words(capabilities: dict[str, A
     world.ask(initialize(**capabilities))
     world.ledger._answer = StepUpMissing()
 
-    assert [each.status for each in world.ask(legacy())] == [403]
+    (found,) = world.ask(legacy())
+    assert refusal_of(found.body)["step_up_url"]
 
 
 def test_a_refused_initialize_declares_nothing() -> None:
@@ -200,7 +202,8 @@ def test_where_redis_cannot_say_it_is_words() -> None:
     world = World()
     world.redis.away = True
 
-    assert [each.status for each in world.ask(legacy())] == [403]
+    (found,) = world.ask(legacy())
+    assert refusal_of(found.body)["step_up_url"]
 
 
 def test_the_operator_may_want_a_challenge() -> None:
@@ -210,7 +213,9 @@ def test_the_operator_may_want_a_challenge() -> None:
         modern(), modern(inputResponses={}), request(call("delete_note"))
     )
 
-    assert [asked.status, retry.status, plain.status] == [200, 403, 401]
+    assert [asked.status, retry.status, plain.status] == [200, 200, 401]
+    assert "inputRequests" in body_of(asked)["result"]
+    assert body_of(retry)["result"]["isError"]
     assert 'error="insufficient_user_authentication"' in plain.headers["www-authenticate"]
     assert 'max_age="300"' in plain.headers["www-authenticate"]
 
@@ -219,8 +224,8 @@ def test_switched_off_it_is_told_as_a_refusal_only() -> None:
     """No link is made, and the sentence stays."""
     (found,) = World(mode=StepUpTelling.OFF).ask(modern())
 
-    assert found.status == 403
-    assert "step_up_url" not in body_of(found)["error"]["data"]
+    assert found.status == 200
+    assert "step_up_url" not in refusal_of(found.body)
 
 
 @pytest.mark.attack("denial-with-status-200")
@@ -234,12 +239,12 @@ def test_what_is_answered_with_200_is_logged_and_counted_as_refused() -> None:
     assert "ticket" not in world.stream.getvalue()
 
 
-def test_with_redis_away_it_is_503_and_no_link() -> None:
+def test_with_redis_away_there_is_no_link() -> None:
     """Where the step-up cannot be looked up nobody is sent to make another one."""
     (found,) = World(Unavailable("redis", "step-ups cannot be read")).ask(modern())
 
-    assert found.status == 503
-    assert body_of(found)["error"]["data"]["reason"] == "ledger_unavailable"
+    assert (found.status, found.headers["retry-after"]) == (200, "5")
+    assert reason_of(found) == "ledger_unavailable"
     assert "step-up?" not in found.body.decode()
 
 
@@ -248,7 +253,7 @@ def test_a_link_ends_and_cannot_be_altered() -> None:
     """What is not sealed by us, for this, in these ten minutes, opens nothing."""
     world = World()
     (found,) = world.ask(request(call("delete_note")))
-    ticket = ticket_of(body_of(found)["error"]["data"]["step_up_url"])
+    ticket = ticket_of(refusal_of(found.body)["step_up_url"])
 
     open_ticket(world.sealer, ticket)
     for text in (ticket[:-2] + "AA", ticket.replace(".", "", 1), ""):

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from authz.config import load
 from authz.config.load import Settings
-from authz.core.answer import HttpAnswer
+from authz.core.answer import FORM, REQUEST_ID, RPC_ID, Form, HttpAnswer
 from authz.core.answer import Upstream as Changes
 from authz.core.request import HttpRequest, Refused
 from authz.envoy import codec
@@ -41,9 +41,25 @@ _DENY = codec.encode_deny(
 )
 
 
+# Denied with HTTP 200, and let through with what Envoy needs to answer a request itself.
+REFUSED = ("authorization", "Bearer refused")
+KNOWN = {
+    f"Bearer {form.value}": codec.encode_allow(
+        Changes(
+            (), metadata=((RPC_ID, "9007199254740991"), (FORM, form.value), (REQUEST_ID, "r-1"))
+        )
+    )
+    for form in Form
+}
+_REFUSE = codec.encode_deny(
+    HttpAnswer(200, (("content-type", "application/json"),), b'{"refused by": "authz"}'),
+    "tool_not_allowed",
+)
+
+
 @dataclass(slots=True)
 class Authz:
-    """Answer Check in place of authz: allow the good token, deny anything else.
+    """Answer Check in place of authz: allow good tokens, deny anything else.
 
     Attributes:
         checks: what it was asked, None for what the codec refused.
@@ -70,9 +86,13 @@ class Authz:
         self.checks.append(asked)
         if self.hold is not None:
             self.hold.wait(_TIMEOUT)
-        if asked.headers.get(GOOD[0]) != GOOD[1]:
-            return _DENY
-        return _ALLOW if self.allow is None else codec.encode_allow(self.allow)
+        sent = asked.headers.get(GOOD[0], "")
+        if sent == GOOD[1] and self.allow is not None:
+            return codec.encode_allow(self.allow)
+        return _ANSWERS.get(sent, _DENY)
+
+
+_ANSWERS = {GOOD[1]: _ALLOW, REFUSED[1]: _REFUSE, **KNOWN}
 
 
 @contextmanager

@@ -83,6 +83,10 @@ class RunningEnvoy:
         """Return what Envoy says of itself."""
         return (self.folder / "stderr").read_text()
 
+    def stat(self, name: str) -> int:
+        """Return the value of a counter or gauge."""
+        return int(self.ask(f"/stats?filter=^{name}$").rpartition(": ")[2])
+
     def wait_for(self, name: str, value: int) -> None:
         """Wait until a counter or gauge has a value."""
         for _ in _looks():

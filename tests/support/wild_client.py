@@ -107,13 +107,13 @@ def read(sock: socket.socket, request: bytes, method: str = "GET") -> Answer:
 
 def is_json_rpc_error(answer: Answer) -> bool:
     """Tell whether an answer is an error that MCP clients show."""
-    if answer.header("content-type") != "application/json":
+    if answer.header("content-type") != "application/json-rpc":
         return False
     body = answer.json()
     error = body.get("error")
     return (
         body.get("jsonrpc") == "2.0"
-        and body["id"] is None
+        and body["id"] == ""
         and isinstance(error, dict)
         and isinstance(error["code"], int)
         and bool(error["message"])

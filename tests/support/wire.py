@@ -1,8 +1,11 @@
 """CheckRequests as Envoy sends them, and CheckResponses as Envoy reads them, for tests."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from authz.core.answers import REFUSAL
 from authz.core.request import HttpRequest
 from authz.envoy.pb import external_auth_pb2 as wire
 from tests.support.values import request
@@ -17,6 +20,24 @@ class Answer:
     headers: Mapping[str, str]
     removed: tuple[str, ...]
     body: bytes
+
+
+def refusal_of(body: bytes) -> dict[str, Any]:
+    """Return code, message and the data of a refusal: of an error, or of a tool's result."""
+    document = json.loads(body)
+    if "error" in document:
+        error = document["error"]
+        return {"code": error["code"], "message": error["message"], **error["data"]}
+    result = document["result"]
+    assert result["isError"] is True
+    return {"message": result["content"][0]["text"], **result["_meta"][REFUSAL]}
+
+
+def reason_of(found: Answer) -> str:
+    """Return why a request was refused."""
+    assert not found.allowed
+    reason: str = refusal_of(found.body)["reason"]
+    return reason
 
 
 def check_request(sent: HttpRequest | None = None) -> bytes:

@@ -5,8 +5,9 @@ process, and grpcio-health-checking, googleapis-common-protos and every package 
 stubs register the same names: whichever is imported last would fail.
 """
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
 POOL = DescriptorPool()
+POOL.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
 POOL.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)

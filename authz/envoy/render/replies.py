@@ -5,6 +5,7 @@ JSON-RPC that MCP clients show to people. Nothing is logged that could hold a se
 header but the host and the request id.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from envoy_data_plane.envoy.config.accesslog.v3 import (
     ComparisonFilterOp,
     ExtensionFilter,
     HeaderFilter,
+    MetadataFilter,
     OrFilter,
     ResponseFlagFilter,
     StatusCodeFilter,
@@ -33,9 +35,17 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     LocalReplyConfig,
     ResponseMapper,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    MetadataMatcher,
+    MetadataMatcherPathSegment,
+    RegexMatcher,
+    StringMatcher,
+    ValueMatcher,
+)
 from envoy_data_plane.google.protobuf import Any, Struct
 
+from authz.core.answer import FORM, NOBODY, NOBODY_TYPE, REQUEST_ID, RPC_ID, Form
+from authz.core.answers import REFUSAL
 from authz.core.reason import Reason
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, overwrite
 from authz.envoy.render.site import Authority
@@ -47,6 +57,8 @@ _AWAY: Final = "5"
 
 # Envoy's names for answers that are not its own errors (%RESPONSE_CODE_DETAILS%). A failing
 # ext_authz call is `ext_authz_error`, so its 503 is not among them.
+_EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
+_FAULT: Final = 500
 _SAID_ON_PURPOSE: Final = (
     "response.code_details in ['ext_authz_denied', 'direct_response', 'cors_response']"
 )
@@ -103,7 +115,7 @@ _NO_LOG_IN: Final = "The log-in cannot be reached at the moment. Try again short
 # With or without a query; the pages' routes rewrite nothing, so this is what the client asked for.
 _PEOPLE: Final = r"/authorize(\?.*)?|/authz/.*"
 _PROGRAMS: Final = r"/(token|revoke|register)(\?.*)?"
-_OTHERWISE: Final = Reply(0, "gateway_error", -31079, "The gateway could not pass this on.")
+_OTHERWISE: Final = Reply(500, "gateway_error", -31079, "The gateway could not pass this on.")
 
 
 def local_replies(portal: Authority | None, front_door: Authority | None) -> LocalReplyConfig:
@@ -119,6 +131,12 @@ def local_replies(portal: Authority | None, front_door: Authority | None) -> Loc
     if front_door is not None:
         mappers += _front_door(front_door)
     mappers += [
+        _to_request(reply, form)
+        for reply in (*REPLIES, _OTHERWISE)
+        if reply.status >= _FAULT and reply.flag is None
+        for form in Form
+    ]
+    mappers += [
         ResponseMapper(
             filter=_when(reply),
             body_format_override=_json_rpc(reply),
@@ -127,6 +145,60 @@ def local_replies(portal: Authority | None, front_door: Authority | None) -> Loc
         for reply in REPLIES
     ]
     return LocalReplyConfig(mappers=mappers, body_format=_json_rpc(_OTHERWISE))
+
+
+def _to_request(reply: Reply, form: Form) -> ResponseMapper:
+    """Return how a request that authz has let through is told that its server failed.
+
+    authz said to which request (`core.answer.Upstream.metadata`). A status would end the sessions
+    of widely used clients (docs/decisions/0011); details and flags of the access log still tell.
+    """
+    op = ComparisonFilterOp.GE if reply is _OTHERWISE else ComparisonFilterOp.EQ
+    status = _status(reply.status, op)
+    return ResponseMapper(
+        filter=_all(status, _form_is(form)),
+        status_code=200,
+        body_format_override=SubstitutionFormatString(
+            text_format_source=DataSource(inline_string=_response(reply, form)),
+            content_type=_JSON,
+        ),
+        headers_to_add=_retry_after(reply),
+    )
+
+
+def _response(reply: Reply, form: Form) -> str:
+    """Return the text of a JSON-RPC response, in which Envoy fills in the id.
+
+    It is text and no `json_format`: that would round long numbers.
+    """
+    data = {"reason": reply.label, "request_id": _metadata(REQUEST_ID)}
+    outcome: dict[str, object]
+    if form is Form.ERROR:
+        outcome = {"error": {"code": reply.code, "message": reply.sentence, "data": data}}
+    else:
+        content = {"type": "text", "text": f"{reply.sentence} (Request {_metadata(REQUEST_ID)})"}
+        meta = {REFUSAL: {"code": reply.code, **data}}
+        result: dict[str, object] = {"content": [content], "isError": True, "_meta": meta}
+        if form is Form.MODERN_RESULT:
+            result["resultType"] = "complete"
+        outcome = {"result": result}
+    written = json.dumps({"jsonrpc": "2.0", "id": None, **outcome})
+    return written.replace('"id": null', f'"id": {_metadata(RPC_ID)}', 1)
+
+
+def _metadata(name: str) -> str:
+    return f"%DYNAMIC_METADATA({_EXT_AUTHZ}:{name})%"
+
+
+def _form_is(form: Form) -> AccessLogFilter:
+    matcher = MetadataMatcher(
+        filter=_EXT_AUTHZ,
+        path=[MetadataMatcherPathSegment(key=FORM)],
+        value=ValueMatcher(string_match=StringMatcher(exact=form.value)),
+    )
+    return AccessLogFilter(
+        metadata_filter=MetadataFilter(matcher=matcher, match_if_key_not_found=False)
+    )
 
 
 def _front_door(authority: Authority) -> list[ResponseMapper]:
@@ -163,15 +235,15 @@ def plain_replies() -> LocalReplyConfig:
 
 
 def json_rpc_error(reply: Reply, request_id: str | None) -> dict[str, object]:
-    """Return the body of an error to nobody's request in particular: its id is null."""
+    """Return the body of an error to a request whose id is not known (docs/decisions/0011)."""
     data = {"reason": reply.label, "request_id": request_id}
     error = {"code": reply.code, "message": reply.sentence, "data": data}
-    return {"jsonrpc": "2.0", "id": None, "error": error}
+    return {"jsonrpc": "2.0", "id": NOBODY, "error": error}
 
 
 def _json_rpc(reply: Reply) -> SubstitutionFormatString:
     body = Struct.from_dict(json_rpc_error(reply, _REQUEST_ID))
-    return SubstitutionFormatString(json_format=body, content_type=_JSON)
+    return SubstitutionFormatString(json_format=body, content_type=NOBODY_TYPE)
 
 
 def _text(text: str) -> SubstitutionFormatString:
@@ -255,7 +327,7 @@ _FIELDS: Final = {
     "status": "%RESPONSE_CODE%",
     "details": "%RESPONSE_CODE_DETAILS%",
     "flags": "%RESPONSE_FLAGS%",
-    "reason": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:reason)%",
+    "reason": _metadata("reason"),
     "duration_ms": "%DURATION%",
     "bytes_in": "%BYTES_RECEIVED%",
     "bytes_out": "%BYTES_SENT%",

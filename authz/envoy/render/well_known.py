@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
+from authz.core.answer import NOBODY_TYPE
 from authz.envoy.render.filters import EXT_AUTHZ, LOCAL_RATE_LIMIT, unchecked, unlimited
 from authz.envoy.render.pieces import method, overwrite
 from authz.envoy.render.replies import Reply, json_rpc_error
@@ -115,7 +116,8 @@ def registration_routes() -> list[Route]:
 def https_only() -> Route:
     """Return the answer to whatever cannot be sent on from plain HTTP."""
     body = json_rpc_error(_HTTPS_ONLY, None)
-    route = _answer("https-only", RouteMatch(prefix="/"), _HTTPS_ONLY.status, (_JSON,), body)
+    media = (("content-type", NOBODY_TYPE),)
+    route = _answer("https-only", RouteMatch(prefix="/"), _HTTPS_ONLY.status, media, body)
     route.typed_per_filter_config.clear()  # no filter but the router stands on that listener
     return route
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from authz.core.answer import Form
+from authz.core.answers import REFUSAL
+from tests.support import edge
 from tests.support.gateway import GATEWAY, GOOD, MAX_BODY, ORIGIN, PORTAL, Gateway
 from tests.support.wild_client import is_json_rpc_error, preflight
 
@@ -17,6 +20,51 @@ def test_what_authz_says_passes_untouched(gateway: Gateway) -> None:
     answer = gateway.send("POST", "/files", body=b"{}")
 
     assert (answer.status, answer.json()) == (401, {"said by": "authz"})
+
+
+@pytest.mark.attack("denial-with-status-200")
+def test_a_denial_with_status_200_is_a_denial(gateway: Gateway) -> None:
+    """It never reaches the server, and log and counters tell it from a success."""
+    before = gateway.envoy.stat("http.gateway.ext_authz.authz.denied")
+    with gateway.logged() as entries:
+        answer = gateway.send("POST", "/files", edge.REFUSED, body=b"{}")
+
+    assert (answer.status, answer.json()) == (200, {"refused by": "authz"})
+    assert gateway.arrived()["files"] == 0
+    (entry,) = entries
+    assert (entry["status"], entry["details"], entry["flags"], entry["reason"]) == (
+        200,
+        "ext_authz_denied",
+        "UAEX",
+        "tool_not_allowed",
+    )
+    assert gateway.envoy.stat("http.gateway.ext_authz.authz.denied") == before + 1
+
+
+@pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
+def test_a_server_that_is_away_ends_no_session(gateway: Gateway, form: Form) -> None:
+    """A request that was let through is told under 200, with its id to the last digit."""
+    with gateway.logged() as entries:
+        answer = gateway.send(
+            "POST", "/gone", ("authorization", f"Bearer {form.value}"), body=b"{}"
+        )
+    body: Any = answer.json()
+
+    assert answer.status == 200
+    assert answer.header("content-type") == "application/json"
+    assert answer.header("retry-after") == "5"
+    assert (body["jsonrpc"], body["id"]) == ("2.0", 2**53 - 1)
+    if form is Form.ERROR:
+        assert body["error"]["data"] == {"reason": "server_unavailable", "request_id": "r-1"}
+    else:
+        result = body["result"]
+        assert result["isError"] is True
+        assert "cannot be reached" in result["content"][0]["text"]
+        assert result["_meta"][REFUSAL]["reason"] == "server_unavailable"
+        assert ("resultType" in result) is (form is Form.MODERN_RESULT)
+    (entry,) = entries
+    assert entry["flags"] != "-"
+    assert entry["details"] != "via_upstream"
 
 
 def test_a_preflight_of_a_known_origin_is_answered_before_authorization(gateway: Gateway) -> None:
