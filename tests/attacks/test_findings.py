@@ -231,7 +231,7 @@ def test_a_draining_service_still_answers_who_comes(tmp_path: Path) -> None:
         with running_service(tmp_path, path.read_text(), {}) as service:
             service.wait_ready()
             issuer.hold.clear()
-            token = rsa_signer("new-kid").token()
+            token = rsa_signer("new-kid").token({"iat": int(time.time())})
             waiting = service.begin(check_request(request(authorization=f"Bearer {token}")))
             until(lambda: "authz_checks_in_flight 1.0" in service.get("/metrics")[1], "one")
             service.process.terminate()

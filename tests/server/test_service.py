@@ -196,7 +196,9 @@ def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
     assert service.check(asking(token)).allowed
     issuer.hold.clear()
 
-    unknown = service.begin(asking(ec_signer("new-kid").token()), timeout=5)
+    unknown = service.begin(
+        asking(ec_signer("new-kid").token({"iat": int(time.time())})), timeout=5
+    )
     assert service.check(asking(token)).allowed
     assert not unknown.done()
     assert answer(unknown.result()).status in {401, 503}
@@ -266,7 +268,9 @@ def test_what_is_in_flight_at_sigterm_is_answered(service: Service, issuer: Issu
     service.wait_ready()
     issuer.hold.clear()
     waiting = [
-        service.begin(asking(ec_signer(f"new-kid-{number}").token()), timeout=10)
+        service.begin(
+            asking(ec_signer(f"new-kid-{number}").token({"iat": int(time.time())})), timeout=10
+        )
         for number in range(5)
     ]
     until(lambda: "authz_checks_in_flight 5.0" in service.get("/metrics")[1], "five in flight")
