@@ -47,7 +47,7 @@ _MODES: Final[Mapping[WhenAway, Mode | None]] = {
 _SESSIONS: Final = 16_384
 
 # Asks for a charge that nobody minds: a replica or a full Redis answers reads, but not this.
-_PROBE: Final = Query(
+PROBE: Final = Query(
     token_id="",
     person=None,
     client=Client("", ""),
@@ -68,6 +68,10 @@ class AwayOptions:
         max_away: seconds after which everything is refused.
         pause: seconds after a failure before Redis is asked again, by one caller.
         refresh: seconds between two readings of the revocations.
+        probe: seconds between two charges that nobody asked for, so that it shows without traffic
+            whether Redis is there and takes charges.
+        tolerated: trips in a row that may fail without Redis counting as away: one slow answer, or
+            one connection that was closed, says nothing of the next.
     """
 
     mode: WhenAway = WhenAway.LOCAL
@@ -75,6 +79,8 @@ class AwayOptions:
     max_away: float = 300
     pause: float = 0.25
     refresh: float = 5
+    probe: float = 1
+    tolerated: int = 1
 
 
 class Remote(Ledger, Protocol):
@@ -98,7 +104,7 @@ class ResilientLedger:
         twin: Ledger,
         options: AwayOptions,
         clock: Callable[[], float],
-        on_error: Callable[[str], None] = lambda _: None,
+        on_error: Callable[[Unavailable], None] = lambda _: None,
     ) -> None:
         """Begin as if Redis were there.
 
@@ -107,7 +113,7 @@ class ResilientLedger:
             twin: counts limits while Redis is away, for this worker.
             options: what to do then.
             clock: monotonic seconds.
-            on_error: told the dependency's name at every failure of it.
+            on_error: told every failure of Redis.
         """
         self._remote = remote
         self._twin = twin
@@ -118,6 +124,9 @@ class ResilientLedger:
         self._revocations: Mapping[bytes, Revocation] = {}
         self._read_at: float | None = None  # when the revocations were read
         self._away_since: float | None = None  # the first failure since the last charge
+        self._fault = ""  # what was wrong at the last failure, while Redis is away
+        self._failures = 0  # in a row, of trips that followed each other
+        self._failed_at = 0.0  # the last of them
         self._ask_at: float | None = None  # None: at once, by everybody; else by one, from then on
         self._probing = False
         self._task: asyncio.Task[None] | None = None
@@ -128,6 +137,16 @@ class ResilientLedger:
         if self._away_since is None:
             return Mode.REDIS
         return _MODES[self._options.mode] if self._may_answer() else None
+
+    @property
+    def fault(self) -> str:
+        """Return what is wrong with Redis while it is away, in fixed words; empty where nothing."""
+        return "" if self._away_since is None else self._fault
+
+    @property
+    def is_failing(self) -> bool:
+        """Tell whether the last trip failed, or Redis is away."""
+        return self._failures > 0 or self._away_since is not None
 
     @property
     def has_read(self) -> bool:
@@ -144,11 +163,12 @@ class ResilientLedger:
         if not self._may_ask():
             return await self._answer(query)
         probe = self._probing = self._ask_at is not None
+        began = self._clock()
         answer: LedgerAnswer | None = None
         try:
             answer = await self._remote.take(query)
         except Unavailable as error:
-            self._failed(error)
+            self._failed(error, began)
         finally:
             # Also where the caller was cancelled: the next one asks.
             if probe:
@@ -156,6 +176,7 @@ class ResilientLedger:
         if answer is None:
             return await self._answer(query)
         self._ask_at = None
+        self._failures = 0
         # Only a charge proves that Redis is whole: a replica answers everything else.
         if isinstance(answer, Taken):
             self._away_since = None
@@ -168,11 +189,20 @@ class ResilientLedger:
             return True
         return not self._probing and self._clock() >= self._ask_at
 
-    def _failed(self, error: Unavailable) -> None:
-        self._on_error(error.dependency)
+    def _failed(self, error: Unavailable, began: float) -> None:
+        """Take notice of a failure of a call that began at a moment."""
+        self._on_error(error)
         if isinstance(error, Corrupt):
             return  # one broken record says nothing of the others
         now = self._clock()
+        self._fault = error.detail
+        if self._failures <= self._options.tolerated:
+            # Calls of one trip fail together, and count as one failure.
+            if self._failures == 0 or began > self._failed_at:
+                self._failures += 1
+                self._failed_at = now
+            if self._failures <= self._options.tolerated:
+                return
         self._ask_at = now + self._options.pause
         if self._away_since is None:
             self._away_since = now
@@ -233,14 +263,18 @@ class ResilientLedger:
     async def refresh(self) -> None:
         """Read the revocations; where Redis is away, also try whether it is back."""
         if self._away_since is not None:
-            with suppress(Unavailable):
-                await self.take(_PROBE)
+            await self.probe()
         try:
             self._revocations = await self._remote.revocations()
         except Unavailable as error:
-            self._on_error(error.dependency)
+            self._on_error(error)
         else:
             self._read_at = self._clock()
+
+    async def probe(self) -> None:
+        """Try a charge of our own: only that tells whether Redis is whole."""
+        with suppress(Unavailable):
+            await self.take(PROBE)
 
     async def start(self) -> None:
         """Read the revocations once, then keep reading them in the background."""
@@ -256,6 +290,11 @@ class ResilientLedger:
             self._task = None
 
     async def _keep_reading(self) -> None:
+        left = self._options.refresh
         while True:
-            await asyncio.sleep(self._options.refresh)
-            await self.refresh()
+            await asyncio.sleep(self._options.probe)
+            await self.probe()
+            left -= self._options.probe
+            if left <= 0:
+                left = self._options.refresh
+                await self.refresh()

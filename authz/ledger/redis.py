@@ -24,6 +24,7 @@ from authz.core.second_factor import Method
 from authz.ledger.commands import command
 from authz.ledger.connections import QuickPool
 from authz.ledger.deadline import Deadline
+from authz.ledger.faults import describe_fault, fault_of, needs_new_connection
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
 from authz.ledger.script import Call, Calls, known_calls
@@ -279,12 +280,14 @@ class RedisLedger:
                 with self._deadline.block():
                     return await work(*args)
             except ResponseError as error:
-                raise Unavailable("redis", type(error).__name__) from error
-            except Exception as fault:
+                if needs_new_connection(fault_of(error)):
+                    self._pool.give_up()
+                raise Unavailable("redis", describe_fault(error)) from error
+            except Exception as error:
                 # Not RedisError and OSError alone: a driver's slip (an AttributeError of a
                 # connection closed beneath it, a UnicodeError) is Redis being away too.
                 self._lost += 1
-                raise Unavailable("redis", type(fault).__name__) from fault
+                raise Unavailable("redis", describe_fault(error)) from error
 
     async def _ask(self, name: str, *arguments: bytes | str | int) -> Any:
         answer = await self._send(command(name, *arguments))
@@ -296,11 +299,6 @@ class RedisLedger:
             return await self._send(call.command)
         except NoScriptError:
             pass
-        except ResponseError:
-            # READONLY after a failover, for one: the name may lead to the new primary by now, but
-            # only for a new connection. (Redis 6 wraps it into an ERR, so any error will do.)
-            self._pool.give_up()
-            raise
         # After a restart. Nothing ran, so nothing was charged: to send it again is no retry. (Not
         # awaited in the `except`: see `AsgiTransport._guard`.)
         await self._send(command("SCRIPT LOAD", call.script.source))

@@ -31,6 +31,7 @@ from authz.core.limits import SLOTS, Charge, Quota, State, charges, in_use, outc
 from authz.core.memo import Memo
 from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
+from authz.ledger.faults import fault_of_code
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, revocation_fields, session_owner
 
@@ -61,7 +62,6 @@ _CHARGE: Final = struct.Struct(">IIQ")
 _HEAD: Final = 2  # of an answer: the clock, and what it is; buckets follow
 _TAKEN: Final = b"taken"
 _COUNTED: Final = frozenset({_TAKEN, b"over"})
-_FAILED: Final = [0, b"error"]
 _NONE: Final = -1
 _STEP_UPS: Final[dict[bytes, LedgerAnswer]] = {b"missing": StepUpMissing(), b"old": StepUpTooOld()}
 
@@ -210,8 +210,9 @@ class Calls:
 
 
 def _read_one(call: Call, reply: object) -> LedgerAnswer | Unavailable:
-    if reply == _FAILED:
-        return Unavailable("redis", "the script failed")
+    match reply:
+        case [0, b"error", bytes(code)]:
+            return Unavailable("redis", fault_of_code(code.decode("ascii", "replace")).value)
     try:
         return call.read(reply)
     except Corrupt as error:

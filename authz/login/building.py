@@ -19,6 +19,7 @@ from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import Unavailable
+from authz.ledger.away import PROBE
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -51,6 +52,7 @@ from authz.login.pages.visits import Parts
 from authz.login.paths import TOKEN
 from authz.login.requests import REQUEST_ID, address_of
 from authz.login.visitors import Visitors
+from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt
@@ -64,6 +66,7 @@ _REDIS: Final = 1.0
 _AUTHELIA: Final = 10.0
 _AT_ONCE: Final = 16
 _PRUNE: Final = 600.0
+_LOOK: Final = 1.0  # seconds between two looks at Redis
 
 
 class Built:
@@ -82,6 +85,7 @@ class Built:
         recorder: Recorder,
         *,
         http: httpx.AsyncClient | None = None,
+        health: Health | None = None,
     ) -> None:
         """Build.
 
@@ -90,11 +94,14 @@ class Built:
             options: where Redis is.
             recorder: the log.
             http: what reaches Authelia; None for the network.
+            health: is told whether Redis is there.
 
         Raises:
             ValueError: where a secret is none.
         """
         self._recorder = recorder
+        self._health = health or Health()
+        self._redis_fault = ""
         self._settings = settings
         config, section = settings.config, _section(settings)
         issuer, url, clock = config.issuer, config.gateway.url, time.time
@@ -168,7 +175,12 @@ class Built:
             asyncio.create_task(self._keys.run()),
             asyncio.create_task(self._keep_pruning()),
             asyncio.create_task(self._keep_telling()),
+            asyncio.create_task(self._keep_looking()),
         ]
+
+    def retire(self) -> None:
+        """Leave readiness to the configuration that takes this one's place."""
+        self._tasks[-1].cancel()
 
     async def aclose(self) -> None:
         """End it all."""
@@ -238,6 +250,29 @@ class Built:
 
     async def _used(self, state: str) -> bool:
         return not await self.means.states.use(state)
+
+    async def look(self) -> None:
+        """Try a write, so that a Redis that became a replica is left without waiting for a visit.
+
+        What is wrong is logged where it changes, and shown by readiness.
+        """
+        try:
+            await self._redis.take(PROBE)
+            fault = ""
+        except Unavailable as error:
+            fault = error.detail
+        self._health.set("redis", fault and f"Redis is away ({fault})")
+        if fault != self._redis_fault:
+            self._redis_fault = fault
+            if fault:
+                self._recorder.fault("redis", fault)
+            else:
+                self._recorder.event("redis_back")
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(_LOOK)
 
     async def _keep_pruning(self) -> None:
         while True:

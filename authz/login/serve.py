@@ -65,13 +65,15 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
         recorder.event("config_warning", problem=str(problem))
     options = _options(settings, env)
     where = str(settings.config.service.pages) if listen is None else listen
-    with bound(where) as listener, _status(settings, recorder):
-        asyncio.run(_Service(read, env, recorder).run(settings, options, listener, where))
+    health = Health()
+    health.set("pages", "")  # it is asked while they are served, and not otherwise
+    with bound(where) as listener, _status(settings, recorder, health):
+        asyncio.run(_Service(read, env, recorder, health).run(settings, options, listener, where))
     return 0
 
 
 @contextlib.contextmanager
-def _status(settings: Settings, recorder: Recorder) -> Iterator[None]:
+def _status(settings: Settings, recorder: Recorder, health: Health) -> Iterator[None]:
     """Serve metrics and probes as long as the block lasts, where authz.yaml has a place for them.
 
     Raises:
@@ -81,8 +83,6 @@ def _status(settings: Settings, recorder: Recorder) -> Iterator[None]:
     if at is None:
         yield
         return
-    health = Health()
-    health.set("pages", "")  # it is asked while they are served, and not otherwise
     try:
         status = Status(recorder.metrics.registry, health, (at.host, at.port))
     except OSError as error:
@@ -146,11 +146,16 @@ class _Service:
     """Serve one configuration after the other."""
 
     def __init__(
-        self, read: Callable[[], Settings], env: Mapping[str, str], recorder: Recorder
+        self,
+        read: Callable[[], Settings],
+        env: Mapping[str, str],
+        recorder: Recorder,
+        health: Health,
     ) -> None:
         self._read = read
         self._env = env
         self._recorder = recorder
+        self._health = health
         self._built: Built | None = None
         self._hung_up = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -162,7 +167,7 @@ class _Service:
     async def run(
         self, settings: Settings, options: RedisOptions, listener: socket.socket, where: str
     ) -> None:
-        self._built = Built(settings, options, self._recorder)
+        self._built = Built(settings, options, self._recorder, health=self._health)
         self._built.start()
         server = _Quiet(_uvicorn(self))
         loop = asyncio.get_running_loop()
@@ -208,9 +213,13 @@ class _Service:
         except NotServedError as error:
             self._recorder.event("reload_refused", problems=[str(error)])
             return
-        old, self._built = self._built, Built(settings, options, self._recorder)
-        self._built.start()
+        old, self._built = (
+            self._built,
+            Built(settings, options, self._recorder, health=self._health),
+        )
         assert old is not None
+        old.retire()
+        self._built.start()
         retiring = asyncio.create_task(_retire(old))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)

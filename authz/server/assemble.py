@@ -210,6 +210,10 @@ class Assembly:
         """Return each part and why it is not ready; empty where it is."""
         return {"keys": self.identity.problem(), "redis": await self.counting.problem()}
 
+    def notes(self) -> Mapping[str, str]:
+        """Return what is wrong with parts that are ready all the same; empty where nothing is."""
+        return {"redis": self.counting.note()}
+
     def key_age(self) -> float:
         """Return the seconds since the keys were fetched; -1 where they never were."""
         age = self.identity.keys.age()

@@ -37,6 +37,8 @@ class Counting:
     ) -> None:
         """Build the ledger; nothing is connected yet."""
         self._clock = clock
+        self._recorder = recorder
+        self._told = ""  # the fault that the log has
         self._twin = MemoryLedger(time.time)
         self._remote: RedisLedger | None = None
         self._batched: BatchedLedger | None = None
@@ -48,9 +50,7 @@ class Counting:
             away = AwayOptions(WhenAway(config.mode), workers, config.max_away)
             self._remote = RedisLedger(options)
             self._batched = BatchedLedger(self._remote)
-            self._resilient = ResilientLedger(
-                self._batched, self._twin, away, clock, lambda name: recorder.fault(name, "away")
-            )
+            self._resilient = ResilientLedger(self._batched, self._twin, away, clock, self._failed)
 
     @property
     def remote(self) -> RedisLedger | None:
@@ -72,14 +72,34 @@ class Counting:
         mode = Mode.LOCAL if self._resilient is None else self._resilient.mode
         return "refusing" if mode is None else mode.value
 
+    def note(self) -> str:
+        """Return what is wrong with Redis, also where requests are answered without it."""
+        fault = "" if self._resilient is None else self._resilient.fault
+        return fault and f"Redis is away ({fault})"
+
+    def _failed(self, error: Unavailable) -> None:
+        """Count a failure of Redis, and log what is wrong where that is news."""
+        if error.detail == self._told:
+            self._recorder.metrics.dependency_errors.labels(error.dependency).inc()
+            return
+        self._told = error.detail
+        self._recorder.fault(error.dependency, error.detail)
+
+    def _look_back(self) -> None:
+        """Log that Redis is back; looked for with readiness, once a second."""
+        if self._told and self._resilient is not None and not self._resilient.is_failing:
+            self._told = ""
+            self._recorder.event("redis_back")
+
     async def problem(self) -> str:
         """Return why decisions cannot be made as configured; nothing where they can."""
         if self._resilient is None or self._remote is None:
             return ""
+        self._look_back()
         if not self._resilient.has_read:
-            return "Redis has not answered yet"
+            return f"Redis has not answered yet{self._told and f' ({self._told})'}"
         if self._resilient.mode is None:
-            return "Redis is away, and everything is refused"
+            return f"{self.note()}, and everything is refused"
         now = self._clock()
         if self._looked_at is None or now - self._looked_at >= _LOOK:
             await self._look(self._remote)

@@ -14,6 +14,7 @@ class Health:
     def __init__(self) -> None:
         """Begin without parts: not ready until somebody says otherwise."""
         self._parts: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
         self._changed = asyncio.Event()
 
     def set(self, part: str, problem: str) -> None:
@@ -23,6 +24,15 @@ class Health:
         self._parts[part] = problem
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def note(self, part: str, words: str) -> None:
+        """Say what is wrong with a part that is ready all the same; empty where nothing is."""
+        self._notes[part] = words
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Return what is wrong with parts that are ready all the same."""
+        return MappingProxyType({part: words for part, words in self._notes.items() if words})
 
     @property
     def ready(self) -> bool:

@@ -225,6 +225,8 @@ class Service:
         while True:
             for part, problem in (await self._assembly.problems()).items():
                 self._health.set(part, problem)
+            for part, words in self._assembly.notes().items():
+                self._health.note(part, words)
             await asyncio.sleep(_LOOK)
 
     # Methods, not the assembly's own: a reload replaces the assembly.

@@ -133,7 +133,10 @@ class Status(Pages):
         return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def _readyz(self) -> Page:
-        return readyz(self._health.ready, {"parts": dict(self._health.parts)})
+        said: dict[str, object] = {"parts": dict(self._health.parts)}
+        if self._health.notes:
+            said["notes"] = dict(self._health.notes)
+        return readyz(self._health.ready, said)
 
 
 def healthz() -> Page:

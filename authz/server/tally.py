@@ -12,6 +12,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socket
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -63,10 +64,12 @@ class State(NamedTuple):
     Attributes:
         ready: whether it may be asked.
         parts: each part and its problem, empty where there is none.
+        notes: what is wrong with parts that are ready all the same.
     """
 
     ready: bool
     parts: Mapping[str, str]
+    notes: Mapping[str, str] = MappingProxyType({})
 
 
 class Slot:
@@ -76,6 +79,10 @@ class Slot:
         """Take the socket on which whoever runs there answers."""
         self._place = place
         self._lock = threading.Lock()
+        # Held while the worker is asked: of two answers that cross, nobody could say which of them
+        # was counted later, and a counter would go back.
+        self._asking = threading.Lock()
+        self._asked = 0
         self._generation = 0
         self._runs = False
         self._left: Exposition = {}
@@ -99,7 +106,18 @@ class Slot:
             self._generation += 1
 
     def look(self) -> None:
-        """Ask the worker for its counts; where it does not answer, the last ones hold."""
+        """Ask the worker for its counts; where it does not answer, the last ones hold.
+
+        Callers at the same time are served by one look that began after they came.
+        """
+        asked = self._asked
+        with self._asking:
+            if self._asked > asked:
+                return
+            self._asked += 1
+            self._look()
+
+    def _look(self) -> None:
         with self._lock:
             generation, runs = self._generation, self._runs
         if not runs:
@@ -127,9 +145,13 @@ class Slot:
         try:
             _, body = ask(self._place, "/readyz")
             said = json.loads(body)
-            return State(bool(said["ready"]), {str(k): str(v) for k, v in said["parts"].items()})
+            return State(bool(said["ready"]), _words(said["parts"]), _words(said.get("notes", {})))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return State(ready=False, parts={"worker": _SILENT})
+
+
+def _words(said: Mapping[object, object]) -> Mapping[str, str]:
+    return {str(part): str(words) for part, words in said.items()}
 
 
 class Tally(Pages):
@@ -173,4 +195,12 @@ class Tally(Pages):
         }
         ready = any(state.ready for state in states)
         workers = {str(number): state.ready for number, state in enumerate(states)}
-        return readyz(ready, {"parts": parts, "workers": workers})
+        said: dict[str, object] = {"parts": parts, "workers": workers}
+        notes = {
+            f"worker {number} {part}": words
+            for number, state in enumerate(states)
+            for part, words in state.notes.items()
+        }
+        if notes:
+            said["notes"] = notes
+        return readyz(ready, said)

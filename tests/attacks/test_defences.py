@@ -123,6 +123,24 @@ OTHERS = (
         ("tests/tokens/test_keys.py", "tests/tokens/test_verifier.py"),
     ),
     Defence(
+        "A connection to a demoted Redis is given up", "authz/ledger/redis.py", "_guard",
+        "if needs_new_connection(fault_of(error)):", "if False:", ("tests/ledger/test_redis.py",),
+    ),
+    Defence(
+        "Redis is tried without traffic", "authz/ledger/away.py", "_keep_reading",
+        "            await self.probe()\n            left", "            left",
+        ("tests/ledger/test_away.py",),
+    ),
+    Defence(
+        "One slow answer is not Redis away", "authz/ledger/away.py", "_failed",
+        "            if self._failures <= self._options.tolerated:\n                return\n", "",
+        ("tests/ledger/test_away.py",),
+    ),
+    Defence(
+        "A worker's counts are looked at by one at a time", "authz/server/tally.py", "look",
+        "        with self._asking:\n", "        if True:\n", ("tests/server/test_tally.py",),
+    ),
+    Defence(
         "Made-up kids cause few fetches", "authz/tokens/keys.py", "_schedule",
         "        self._budget.spend(now + wait)\n", "", ("tests/tokens/test_keys.py",),
     ),

@@ -58,18 +58,22 @@ class FakeRedis:
 class Scene:
     """A resilient ledger before a fake Redis, with a clock to turn."""
 
-    def __init__(self, mode: WhenAway = WhenAway.LOCAL, workers: int = 1) -> None:
+    def __init__(
+        self, mode: WhenAway = WhenAway.LOCAL, workers: int = 1, *, tolerated: int = 0
+    ) -> None:
         self.redis = FakeRedis()
         self.twin = MemoryLedger(lambda: START)
         self.seconds = 1000.0
         self.errors: list[str] = []
-        self.options = AwayOptions(mode, workers, max_away=300, pause=0.25, refresh=5)
+        self.options = AwayOptions(
+            mode, workers, max_away=300, pause=0.25, refresh=5, tolerated=tolerated
+        )
         self.ledger = ResilientLedger(
             self.redis,
             self.twin,
             self.options,
             lambda: self.seconds,
-            self.errors.append,
+            lambda error: self.errors.append(error.dependency),
         )
 
     def breaks(self) -> None:
@@ -324,6 +328,65 @@ def test_after_a_failure_nobody_waits_for_redis() -> None:
     played(law)
 
 
+@pytest.mark.attack("redis-slow-once")
+def test_one_slow_answer_is_not_redis_away() -> None:
+    """One trip that fails, with all that were in it, is answered without Redis; the next request
+    asks Redis, and where it answers, nothing was away. Two failures in a row are.
+    """
+
+    async def law() -> None:
+        scene = Scene(tolerated=1)
+        await scene.ledger.refresh()
+        for _ in range(3):
+            scene.redis.broken, scene.redis.gate = Unavailable("redis", "late"), asyncio.Event()
+            trip = [
+                asyncio.create_task(scene.ledger.take(query(take(quota=1000)))) for _ in range(20)
+            ]
+            await asyncio.sleep(0)
+            scene.seconds += 0.05
+            scene.redis.gate.set()
+            answers = await asyncio.gather(*trip)
+            assert {each.mode for each in answers if isinstance(each, Taken)} == {Mode.LOCAL}
+            scene.heals()
+            assert scene.ledger.mode is Mode.REDIS
+            assert scene.ledger.is_failing
+            asked = scene.redis.asked
+            assert await scene.ledger.take(query(take())) == Taken((), Mode.REDIS)
+            assert scene.redis.asked == asked + 1
+            assert not scene.ledger.is_failing
+
+        scene.redis.broken = Unavailable("redis", "late")
+        for _ in range(2):
+            scene.seconds += 0.05
+            await outcome(scene)
+        assert scene.ledger.mode is Mode.LOCAL
+        assert scene.ledger.fault == "late"
+
+    played(law)
+
+
+@pytest.mark.attack("redis-failover")
+def test_without_traffic_it_shows_that_redis_takes_no_charges() -> None:
+    """The background tries a charge of its own every second, so that it shows within two that Redis
+    answers reads only.
+    """
+
+    async def law() -> None:
+        scene = Scene(tolerated=1)
+        scene.ledger._options = AwayOptions(probe=0, refresh=1000)
+        await scene.ledger.start()
+        try:
+            scene.redis.broken = Unavailable("redis", "READONLY: it is a replica")
+            while scene.ledger.mode is not Mode.LOCAL:
+                scene.seconds += 0.001
+                await asyncio.sleep(0)
+        finally:
+            await scene.ledger.aclose()
+        assert scene.ledger.fault == "READONLY: it is a replica"
+
+    played(law)
+
+
 def test_one_caller_asks_for_all() -> None:
     """While one caller waits for the probe, the others are answered at once."""
 
@@ -401,7 +464,7 @@ def test_the_copy_is_read_again_and_again() -> None:
 
     async def law() -> None:
         scene = Scene()
-        scene.ledger._options = AwayOptions(refresh=0)
+        scene.ledger._options = AwayOptions(refresh=0, probe=0)
         await scene.ledger.start()
         try:
             scene.breaks()

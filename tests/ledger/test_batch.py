@@ -500,7 +500,7 @@ def test_an_error_in_one_query_is_nobody_elses(fragile: ValkeyServer) -> None:
             )
             await asyncio.wait(tasks)
 
-            assert refused(tasks[0]) == "the script failed"
+            assert refused(tasks[0]) == "OOM: it has no memory left"
             assert tasks[1].result() == Revoked("token")
             assert isinstance(tasks[2].result(), OverLimit)
             assert tasks[3].result() == StepUpMissing()

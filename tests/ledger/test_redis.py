@@ -14,6 +14,7 @@ import redis
 
 from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
 from authz.ledger.deadline import Deadline
+from authz.ledger.faults import RedisFault, fault_of
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -353,6 +354,54 @@ def test_a_failover_is_followed(server_name: str) -> None:
         asyncio.run(run(first, second))
 
 
+@pytest.mark.attack("redis-failover")
+def test_a_failover_by_name_is_followed_by_every_command(server_name: str) -> None:
+    """The old primary stays up as a replica, and the name leads to the new one: whatever is
+    written next says READONLY once, and goes to the new primary from then on. So do plain
+    commands, which the log-in's stores send, and the script for many.
+    """
+
+    async def run(first: ValkeyServer, second: ValkeyServer) -> None:
+        for write in _WRITES:
+            first.command("REPLICAOF", "NO", "ONE")
+            async with proxied(first) as (proxy, url):
+                options = replace(patient(first, "authz"), url=url)
+                async with connected(options) as ledger:
+                    await write(ledger)
+                    first.command("REPLICAOF", "127.0.0.1", "1")
+                    proxy.target = second.socket
+
+                    with pytest.raises(Unavailable) as raised:
+                        await write(ledger)
+                    assert raised.value.detail == RedisFault.READ_ONLY.value
+                    await write(ledger)
+
+    with valkey(server_name) as first, valkey(server_name) as second:
+        asyncio.run(run(first, second))
+
+
+async def _write_by_command(ledger: RedisLedger) -> None:
+    await ledger.command("SET", "{authz}:x", "1", "EX", 10)
+
+
+async def _write_by_script(ledger: RedisLedger) -> None:
+    await ledger.take(query(take(quota=1000)))
+
+
+async def _write_by_script_for_many(ledger: RedisLedger) -> None:
+    calls = [ledger.call(query(take(quota=1000))) for _ in range(3)]
+    for each in await ledger.answer(calls):
+        if isinstance(each, Unavailable):
+            raise each
+
+
+async def _write_a_revocation(ledger: RedisLedger) -> None:
+    await ledger.revoke(token_field("x"), Revocation())
+
+
+_WRITES = (_write_by_command, _write_by_script, _write_by_script_for_many, _write_a_revocation)
+
+
 @pytest.mark.attack("redis-loading")
 def test_a_server_that_still_loads(server_name: str) -> None:
     """A server that reads its file answers nothing yet, and then everything."""
@@ -565,8 +614,6 @@ def test_what_is_no_redis_is_a_fault(reply: bytes | None) -> None:
         RuntimeError("loop"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"),
         RecursionError(),
-        OSError(5, "I/O"),
-        TimeoutError(),
         redis.exceptions.InvalidResponse("odd"),
     ],
     ids=lambda error: type(error).__name__,
@@ -585,6 +632,34 @@ def test_a_slip_of_the_driver_is_a_fault(error: Exception) -> None:
             assert raised.value.detail == type(error).__name__
 
     asyncio.run(run())
+
+
+@pytest.mark.attack("redis-failover")
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (redis.exceptions.ReadOnlyError("x"), RedisFault.READ_ONLY),
+        (redis.exceptions.BusyLoadingError("x"), RedisFault.LOADING),
+        (redis.exceptions.MasterDownError("x"), RedisFault.MASTER_DOWN),
+        (redis.exceptions.OutOfMemoryError("x"), RedisFault.OUT_OF_MEMORY),
+        (redis.exceptions.ResponseError("MISCONF x"), RedisFault.CANNOT_SAVE),
+        (redis.exceptions.ResponseError("NOREPLICAS x"), RedisFault.TOO_FEW_REPLICAS),
+        (redis.exceptions.ResponseError("READONLY x script: 1"), RedisFault.READ_ONLY),
+        (redis.exceptions.ResponseError("WRONGTYPE x"), RedisFault.WRONG_TYPE),
+        (redis.exceptions.ResponseError("ERR x"), RedisFault.OTHER),
+        (redis.exceptions.ResponseError("what READONLY x"), RedisFault.OTHER),
+        (redis.exceptions.AuthenticationError("x"), RedisFault.NOT_LOGGED_IN),
+        (redis.exceptions.ConnectionError("x"), RedisFault.CLOSED),
+        (ConnectionRefusedError(), RedisFault.CLOSED),
+        (OSError(5, "I/O"), RedisFault.CLOSED),
+        (TimeoutError(), RedisFault.LATE),
+        (RuntimeError(), RedisFault.OTHER),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_is_told_apart(error: Exception, fault: RedisFault) -> None:
+    """By the type or the code of Redis' protocol, in one of a few fixed words."""
+    assert fault_of(error) is fault
 
 
 def test_a_cancellation_is_none_of_it() -> None:

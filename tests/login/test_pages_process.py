@@ -21,8 +21,9 @@ import pytest
 
 from authz.authelia.keys import make_key
 from authz.demo.scene import free_port
+from tests.support.relay import Relay, relayed
 from tests.support.service import running_issuer, until
-from tests.support.valkey import ValkeyServer
+from tests.support.valkey import ValkeyServer, valkey
 
 CONFIG = """\
 issuer: {{url: 'https://auth.example.test', internal: '{issuer}'}}
@@ -76,7 +77,9 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def pages(folder: Path, store: ValkeyServer, issuer: str, telemetry: str = "") -> Iterator[Pages]:
+def pages(
+    folder: Path, store: ValkeyServer | Relay, issuer: str, telemetry: str = ""
+) -> Iterator[Pages]:
     key, config, path = folder / "k.pem", folder / "authz.yaml", folder / "p.sock"
     if not key.exists():
         make_key(key)
@@ -162,6 +165,40 @@ def test_metrics_tell_of_log_ins(folder: Path, store: ValkeyServer) -> None:
         assert httpx.get(f"{there}/readyz", trust_env=False).status_code == 200
         assert httpx.get(f"{there}/authorize", trust_env=False).status_code == 404
         assert found.get("/metrics")[0] == 404
+
+
+@pytest.mark.attack("redis-failover")
+def test_a_failover_by_name_is_followed_without_a_visit(folder: Path) -> None:
+    """The old primary stays up as a replica and the name leads to a new one: within seconds, and
+    without anybody's visit, the log says READONLY once, then that Redis is back. While the new one
+    takes no writes either, readiness says what is wrong.
+    """
+    port = free_port()
+    metrics = f", pages_metrics: '127.0.0.1:{port}'"
+
+    def readyz() -> tuple[int, str]:
+        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False)
+        return answer.status_code, answer.text
+
+    with (
+        valkey() as first,
+        valkey() as second,
+        relayed(first.socket) as name,
+        running_issuer() as issuer,
+        pages(folder, name, issuer.address, metrics) as found,
+    ):
+        until(lambda: readyz()[0] == 200, "ready")
+        second.command("REPLICAOF", "127.0.0.1", "1")
+        first.command("REPLICAOF", "127.0.0.1", "1")
+        name.target = second.socket
+        until(lambda: readyz()[0] == 503, "not ready")
+        assert "READONLY: it is a replica" in readyz()[1]
+
+        second.command("REPLICAOF", "NO", "ONE")
+        found.wait_for("redis_back")
+        until(lambda: readyz()[0] == 200, "ready again")
+        faults = [line["detail"] for line in found.lines if line["event"] == "fault"]
+        assert faults == ["READONLY: it is a replica"]
 
 
 def test_a_stale_socket_is_replaced_and_a_file_is_not(folder: Path, store: ValkeyServer) -> None:

@@ -160,7 +160,9 @@ def test_a_redis_that_dies_costs_no_request(service: Service, redis: ValkeyServe
     redis.kill()
     away = service.check(asking(token))
     assert away.allowed, away.body
-    assert 'authz_limiter_mode{mode="local"} 1.0' in service.get("/metrics")[1]
+    local = 'authz_limiter_mode{mode="local"} 1.0'
+    until(lambda: local in service.get("/metrics")[1], "local limits")
+    until(lambda: "Redis is away (" in service.get("/readyz")[1], "a note")
 
     redis.start()
     until(

@@ -1,6 +1,7 @@
 """Workers that come and go, and the sum that never goes back."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,6 +88,41 @@ def test_a_worker_that_is_gone_stays_in_the_sum(folder: Path, tally: Tally, told
     again.count(1)
     assert counted(tally) == expected + 1
     again.leave()
+
+
+@pytest.mark.attack("counters-go-back")
+def test_looks_at_the_same_time_do_not_overtake_each_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is asked by one at a time, so that no older answer takes a newer one's place; who
+    comes meanwhile is served by a look that began afterwards.
+    """
+    slot = Slot(folder / "0")
+    slot.begin()
+    began, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    asked: list[int] = []
+
+    def answer(place: Path, page: str) -> tuple[int, bytes]:
+        asked.append(len(asked) + 1)
+        text = f"# TYPE a_total counter\na_total {asked[-1]}\n"
+        began.release()
+        assert go_on.acquire(timeout=10)
+        return 200, text.encode()
+
+    monkeypatch.setattr("authz.server.tally.ask", answer)
+    scrapers = [threading.Thread(target=slot.look) for _ in range(4)]
+    scrapers[0].start()
+    assert began.acquire(timeout=10)
+    for each in scrapers[1:]:
+        each.start()
+    assert not began.acquire(timeout=0.05)  # nobody else asks while the first one waits
+    go_on.release()
+    assert began.acquire(timeout=10)
+    go_on.release(len(scrapers))
+    for each in scrapers:
+        each.join(10)
+
+    assert slot.counts()[1]["a_total"].values == {"a_total": float(len(asked))}
 
 
 def test_ready_where_any_is(folder: Path, tally: Tally) -> None:

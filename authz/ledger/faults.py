@@ -1,0 +1,106 @@
+"""What is wrong with a Redis, by the error code that it sent or by how the connection ended.
+
+The code is the first word of an error reply, in capitals: `READONLY`, `LOADING`, `OOM`. It is part
+of Redis' protocol, and what the log, the metric and readiness say. Nothing else of the reply is
+kept.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as NoConnectionError
+
+
+class RedisFault(Enum):
+    """Name what is wrong, in fixed words for the log and for readiness."""
+
+    READ_ONLY = "READONLY: it is a replica"
+    LOADING = "LOADING: it still reads its data"
+    MASTER_DOWN = "MASTERDOWN: it is a replica without its primary"
+    OUT_OF_MEMORY = "OOM: it has no memory left"
+    CANNOT_SAVE = "MISCONF: it cannot save and takes no writes"
+    TOO_FEW_REPLICAS = "NOREPLICAS: it has too few replicas and takes no writes"
+    CLUSTER_DOWN = "CLUSTERDOWN: its cluster is down"
+    MOVED = "MOVED: another node of its cluster has the keys"
+    NOT_LOGGED_IN = "NOAUTH: it does not take our user or password"
+    NOT_PERMITTED = "NOPERM: its user may not do this"
+    BUSY = "BUSY: a script takes too long"
+    NO_SCRIPT = "NOSCRIPT: it does not know the script"
+    WRONG_TYPE = "WRONGTYPE: a key holds another type"
+    CLOSED = "the connection was refused or closed"
+    LATE = "no answer in time"
+    OTHER = "another error"
+
+
+_BY_TYPE: Final[Mapping[type[BaseException], RedisFault]] = {
+    ReadOnlyError: RedisFault.READ_ONLY,
+    BusyLoadingError: RedisFault.LOADING,
+    MasterDownError: RedisFault.MASTER_DOWN,
+    OutOfMemoryError: RedisFault.OUT_OF_MEMORY,
+    ClusterDownError: RedisFault.CLUSTER_DOWN,
+    MovedError: RedisFault.MOVED,
+    AuthenticationError: RedisFault.NOT_LOGGED_IN,
+    NoPermissionError: RedisFault.NOT_PERMITTED,
+    NoScriptError: RedisFault.NO_SCRIPT,
+}
+_CODE: Final = re.compile(r"-?([A-Z]{2,16})\b")
+_BY_CODE: Final[Mapping[str, RedisFault]] = {
+    each.value.partition(":")[0]: each for each in RedisFault if ":" in each.value
+}
+# Errors of one command, which another connection would not change. After any other error the name
+# may lead to a new primary, which only a new connection finds. (Redis 6 wraps what a script's
+# command answers into an ERR, so that an unknown error counts among the others.)
+_OF_THE_COMMAND: Final = frozenset(
+    {
+        RedisFault.OUT_OF_MEMORY,
+        RedisFault.NOT_PERMITTED,
+        RedisFault.BUSY,
+        RedisFault.NO_SCRIPT,
+        RedisFault.WRONG_TYPE,
+    }
+)
+
+
+def fault_of(error: BaseException) -> RedisFault:
+    """Return what an exception of redis-py, of the socket or of a deadline says."""
+    found = _BY_TYPE.get(type(error))
+    if found is not None:
+        return found
+    if isinstance(error, ResponseError):
+        return fault_of_code(str(error))
+    if isinstance(error, TimeoutError):
+        return RedisFault.LATE
+    if isinstance(error, NoConnectionError | OSError):
+        return RedisFault.CLOSED
+    return RedisFault.OTHER
+
+
+def describe_fault(error: BaseException) -> str:
+    """Return fixed words on what went wrong; for a defect, the name of its class."""
+    fault = fault_of(error)
+    return type(error).__name__ if fault is RedisFault.OTHER else fault.value
+
+
+def fault_of_code(reply: str) -> RedisFault:
+    """Return what an error reply says, by the code that it begins with."""
+    code = _CODE.match(reply)
+    return RedisFault.OTHER if code is None else _BY_CODE.get(code[1], RedisFault.OTHER)
+
+
+def needs_new_connection(fault: RedisFault) -> bool:
+    """Tell whether connections to a Redis that said this are to be given up."""
+    return fault not in _OF_THE_COMMAND
