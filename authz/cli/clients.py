@@ -31,8 +31,9 @@ examples:
   authz clients block https://evil.example
   authz clients unblock https://evil.example
 A client is named by its id as listed, its client_id, or its name; a name means all of that name:
-every client of one host, or every one that registered itself and ends on this computer
-(dynamic/loopback). Who is listed has a log-in that has not ended.
+every log-in that ends at one host or whose document is there (https://HOST, dynamic/HOST), or every
+one that ends with a program on a person's computer (dynamic/loopback), but for clients of
+authz.yaml. Who is listed has a log-in that has not ended.
 """
 _BLOCKING: Final = """\
 Its log-ins end at once, on every worker, and nobody can log in with it until it is unblocked.

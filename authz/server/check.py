@@ -251,9 +251,18 @@ def _refuse(
     request_id = "" if request is None else request.request_id
     if policy is None:
         return codec.encode_deny(refusal(deny, None, request_id), deny.reason.label)
+    if request is not None and deny.server is not None and _has_slash(request.path):
+        # The document of the URL that was asked for (RFC 9728, section 3.3: clients compare).
+        server = replace(deny.server, metadata_url=f"{deny.server.metadata_url}/")
+        deny = replace(deny, server=server)
     asked = _asked(deny, request, policy.max_body)
     answer = refusal(deny, asked, request_id, offer, policy.refusals)
     return codec.encode_deny(answer, deny.reason.label)
+
+
+def _has_slash(path: str) -> bool:
+    """Tell whether a server was asked for by its URL with a slash at the end."""
+    return path.partition("?")[0].endswith("/")
 
 
 def _asked(deny: Deny, request: HttpRequest | None, max_body: int) -> mcp.Envelope | None:

@@ -580,6 +580,10 @@ LOG_IN = (
         "if False:", _AUTHENTICATION,
     ),
     Defence(
+        "What the page said of a client is what it is", "authz/login/front_door/authorizing.py",
+        "check_same_client", "if identity.name != wish.name:", "if False:", _AUTHENTICATION,
+    ),
+    Defence(
         "An assertion counts once", "authz/login/front_door/authenticating.py", "_check",
         "            client.client_id, verified.token_id, verified.lifetime\n        ):",
         "            client.client_id, verified.token_id, verified.lifetime\n        ) and False:",

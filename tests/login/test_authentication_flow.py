@@ -8,7 +8,8 @@ import pytest
 
 from authz.login.clients.fetching import Fetched
 from tests.login.assertion_kit import EC_KEY, OTHER_KEY, TYPE, assertion, public_jwk
-from tests.login.front import GATEWAY, LOOPBACK, NOTES, Client, Stage
+from tests.login.front import GATEWAY, LOOPBACK, NOTES, Client, Stage, john
+from tests.login.test_attacks import consent_page, decide, told
 from tests.login.test_identity_flow import record
 
 Play = Callable[..., Any]
@@ -229,5 +230,48 @@ def test_strangers_assertions_make_us_ask_few_hosts(play: Play) -> None:
         assert [each.status_code for each in answers].count(429) == 8
         assert answers[-1].json()["error"] == "temporarily_unavailable"
         assert len(fetched) == 12
+
+    play(scene)
+
+
+def becomes_public(found: Stage) -> None:
+    """The document stops naming keys, so nobody vouches for where the log-in ends any more."""
+    found.built._documents._known.clear()
+    publish(found, FOREIGN, token_endpoint_auth_method="none")
+
+
+@pytest.mark.attack("document-changed-after-consent")
+def test_a_client_that_is_no_longer_what_the_page_said_gets_nothing_at_the_click(
+    play: Play,
+) -> None:
+    """The person saw that a host vouches for it: Authelia is not asked."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, FOREIGN)
+        client = keyed(found, FOREIGN)
+        page, token = await consent_page(client)
+        assert "Verified" in page.text
+        becomes_public(found)
+        assert told(await decide(client, token))["error"] == "access_denied"
+        assert found.upstream.calls("pushed-authorization-request") == []
+
+    play(scene)
+
+
+@pytest.mark.attack("document-changed-after-consent")
+def test_a_client_that_is_no_longer_what_the_page_said_gets_no_code(play: Play) -> None:
+    """Nor after the log-in: what was consented to is what is given."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, FOREIGN)
+        client = keyed(found, FOREIGN)
+        _, token = await consent_page(client)
+        url = (await decide(client, token)).headers["location"]
+        callback = await john().log_in(client.browser, url)
+        becomes_public(found)
+        answer = told(await client.browser.get(callback))
+        assert answer["error"] == "access_denied"
+        assert "code" not in answer
+        assert found.keys("code") == []
 
     play(scene)

@@ -108,6 +108,21 @@ def test_a_good_request_is_allowed_with_its_identity() -> None:
     assert {"authorization", "cookie"} <= set(found.removed)
 
 
+@pytest.mark.parametrize(
+    ("path", "slash"),
+    [("/files", ""), ("/files/", "/"), ("/files/?a=b", "/"), ("/files?a=/", "")],
+)
+def test_a_challenge_names_the_document_of_the_url_that_was_asked_for(
+    path: str, slash: str
+) -> None:
+    """RFC 9728, section 3.3: clients compare the document's `resource` with their own URL."""
+    found = good().ask(request(path=path, authorization=None))
+
+    assert found.status == 401
+    document = policy().servers["files"].metadata_url
+    assert f'resource_metadata="{document}{slash}"' in found.headers["www-authenticate"]
+
+
 def test_each_check_is_recorded_once() -> None:
     """Allowed, refused or broken: one line and one count."""
     for world in (good(), World(Tokens(), Answers(ValueError("x")))):

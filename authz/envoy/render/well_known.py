@@ -6,7 +6,7 @@ it: the cors filter does not touch answers that Envoy makes itself.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValueOption
@@ -80,12 +80,7 @@ def document_routes(
         servers: the MCP servers.
         front_door: the metadata of the authorization server; None where it is the issuer.
     """
-    # A client that was given a server's URL with a slash at its end looks for the document there.
-    places = [
-        (path, _named(server), server.document)
-        for server in servers
-        for path in (server.document_path, f"{server.document_path}/")
-    ]
+    places = [place for server in servers for place in _places(server)]
     if len(servers) == 1 and servers[0].document_path != _METADATA:
         places.append((_METADATA, _named(servers[0]), servers[0].document))
     if front_door is not None:
@@ -120,6 +115,17 @@ def https_only() -> Route:
     route = _answer("https-only", RouteMatch(prefix="/"), _HTTPS_ONLY.status, media, body)
     route.typed_per_filter_config.clear()  # no filter but the router stands on that listener
     return route
+
+
+def _places(server: McpServer) -> Iterator[tuple[str, str, Mapping[str, object]]]:
+    """Yield where a server's document is.
+
+    A client that was given the server's URL with a slash at its end looks for the document of that
+    URL, and compares (RFC 9728, section 3.3).
+    """
+    yield server.document_path, _named(server), server.document
+    slashed = {**server.document, "resource": f"{server.document['resource']}/"}
+    yield f"{server.document_path}/", _named(server), slashed
 
 
 def _named(server: McpServer) -> str:

@@ -38,6 +38,7 @@ class Wish:
         server, resource: the server's name and URL.
         scopes: to consent to, sorted.
         two_factor: whether the log-in has to have a second factor.
+        name: what the client was called on the page (`ClientIdentity.name`).
         restricted: whether the client asked for anything that is not among the scopes; then it is
             told what it has, also where that is nothing (RFC 6749, section 5.1).
     """
@@ -50,6 +51,7 @@ class Wish:
     resource: str
     scopes: tuple[str, ...]
     two_factor: bool
+    name: str = ""
     restricted: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -145,6 +147,7 @@ def check(
         resource=target.resource,
         scopes=tuple(sorted(scopes)),
         two_factor=target.two_factor,
+        name=identity.name,
         restricted=not asked <= scopes,
     )
 
@@ -155,6 +158,7 @@ def again(wish: Wish, client: FrontClient, identity: ClientIdentity, targets: Ta
     Raises:
         OAuthRefused: where it cannot be granted any more.
     """
+    check_same_client(wish, identity)
     target = targets.named(wish.server, wish.resource)
     if target is None:
         raise OAuthRefused("invalid_target", "there is no such server any more")
@@ -169,6 +173,18 @@ def again(wish: Wish, client: FrontClient, identity: ClientIdentity, targets: Ta
             scopes=scopes.symmetric_difference(wish.scopes),
         )
     return replace(wish, two_factor=target.two_factor)
+
+
+def check_same_client(wish: Wish, identity: ClientIdentity) -> None:
+    """Refuse a client that is not what the page said of it: its document may have changed.
+
+    Raises:
+        OAuthRefused: for the client to hear.
+    """
+    if identity.name != wish.name:
+        raise OAuthRefused(
+            "access_denied", "what vouches for the client has changed meanwhile; connect again"
+        )
 
 
 def _check_challenge(parameters: Parameters) -> None:

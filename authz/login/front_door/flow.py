@@ -15,7 +15,14 @@ from authz.core.ledger import Unavailable
 from authz.login.attempts import DOCUMENTS, LOG_INS
 from authz.login.digests import digest
 from authz.login.front_door.admission import Admission
-from authz.login.front_door.authorizing import Answer, SentBackError, Wish, again, check
+from authz.login.front_door.authorizing import (
+    Answer,
+    SentBackError,
+    Wish,
+    again,
+    check,
+    check_same_client,
+)
 from authz.login.front_door.granted import WORDS, audience_fault
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters, read_parameters
@@ -184,6 +191,10 @@ class FrontDoor:
 
     async def _ended(self, kept: _Transaction, parameters: Parameters) -> tuple[str, str]:
         answer, error = kept.answer, parameters.get("error")
+        try:
+            check_same_client(kept.wish, kept.client)
+        except OAuthRefused as refused:
+            return answer.error(refused.error, refused.words), refused.error
         if error is not None:
             told = _UPSTREAM.get(error, _SERVER_ERROR)
             return answer.error(*told), told[0]
