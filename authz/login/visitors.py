@@ -27,13 +27,23 @@ from authz.login.pages.browser import (
     read_form,
 )
 from authz.login.pages.rendering import Consent, redirect
-from authz.login.pages.visits import GONE, NOT_THIS_BROWSER, NotDoneError, Parts, aside
+from authz.login.pages.visits import (
+    GONE,
+    NOT_THIS_BROWSER,
+    SPENT,
+    NotDoneError,
+    Parts,
+    aside,
+    missing,
+)
 from authz.login.requests import address_of
 from authz.login.values import OAuthRefused
 
 _APPROVE: Final = "approve"
 _LOG_IN: Final = "log-in"
 _BACK: Final = "back"
+# What leaves the transaction as it is: the true answer may still come.
+_IN_PLACE: Final = (problems.FOREIGN, problems.MALFORMED_ANSWER, NOT_THIS_BROWSER, SPENT)
 
 
 class Visitors:
@@ -94,16 +104,16 @@ class Visitors:
 
     async def callback(self, request: Request) -> Response:
         """Take Authelia's answer (RFC 6749, section 4.1.2)."""
-        state, parameters, transaction = self._answer(request)
         try:
+            state, parameters, transaction = self._answer(request)
             ended = await self._door.come_back(transaction, parameters, address_of(request))
             response = self._leave(request, ended)
         except NotDoneError as error:
-            if error.problem is problems.FOREIGN:
-                raise  # the true answer may still come
+            if error.problem in _IN_PLACE:
+                raise
             # At an address of its own: the callback's holds a code, and histories keep addresses.
             return aside(self._parts, request, error.problem)
-        self._parts.browser.forget(response, state)
+        self._parts.browser.end(request, response, state)
         return response
 
     def _answer(self, request: Request) -> tuple[str, Parameters, Mapping[str, object]]:
@@ -116,7 +126,7 @@ class Visitors:
         try:
             return state, parameters, self._parts.browser.take(request, state, _LOG_IN)
         except NotThisBrowserError as error:
-            raise NotDoneError(NOT_THIS_BROWSER) from error
+            raise NotDoneError(missing(self._parts, request, state)) from error
 
     async def back(self, request: Request) -> Response:
         """Open the program of a private scheme that a log-in was for."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -369,6 +370,55 @@ def test_a_client_is_told_in_words_without_plus_signs(play: Play) -> None:
             assert " " not in url
             assert dict(parse_qsl(urlsplit(url).query))["state"] == client.state
         assert "error_description=code_challenge_method%20has%20to%20be%20S256" in onward(refused)
+
+    play(scene)
+
+
+def test_a_callback_that_is_loaded_again_was_used_already(play: Play) -> None:
+    """The person is told so, as often as it is loaded; in another browser it belongs to nothing."""
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        _, token = await consent_page(client)
+        url = onward(await decide(client, token))
+        callback = await john().log_in(client.browser, url)
+        back = onward(await client.browser.get(callback))
+        assert "code=" in back
+        for _ in range(2):
+            page = await client.browser.get(callback)
+            assert page.status_code == 403
+            assert "This answer was used already" in page.text
+            assert "just close the page" in page.text
+        elsewhere = await found.browser().get(callback)
+        assert "does not belong to anything that you began" in elsewhere.text
+        code = parse_qs(urlsplit(back).query)["code"][0]
+        assert (await client.exchange(code)).status_code == 200
+
+    play(scene)
+
+
+def test_many_tabs_lose_nothing_silently(play: Play) -> None:
+    """Of thirty log-ins begun at once in one browser as many end as fit; the others say why."""
+
+    async def scene(found: Stage) -> None:
+        clients = [Client(found, address=f"198.51.100.{number}") for number in range(30)]
+        callbacks = []
+        for client in clients:
+            # One browser on the move: its approvals are paced by address.
+            client.browser.cookies = clients[0].browser.cookies
+            await client.register(client_name="T" * 90)
+            _, token = await consent_page(client, state="s" * 200)
+            callbacks.append((await decide(client, token)).headers["refresh"])
+        ended = Counter[str]()
+        for client, refresh in zip(clients, callbacks, strict=True):
+            callback = await john().log_in(client.browser, refresh.partition("url=")[2])
+            answer = await client.browser.get(callback)
+            url = onward(answer)
+            page = "" if "code=" in url else (await client.browser.get(url)).text
+            told = "This log-in made room for newer ones" in page
+            ended["code" if not page else "told" if told else page] += 1
+        assert ended.keys() == {"code", "told"}
+        assert ended["code"] > 8
 
     play(scene)
 

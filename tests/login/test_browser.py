@@ -19,6 +19,7 @@ from authz.login.pages.browser import (
     LARGEST,
     Browser,
     NotThisBrowserError,
+    Over,
     TransactionTooLargeError,
     cookies,
     read_form,
@@ -260,17 +261,47 @@ def test_tabs_never_collide(data: st.DataObject) -> None:
         assert browser.take(jars[whose].request(), state, "front")["of"] == state
 
 
-@pytest.mark.parametrize(("size", "most"), [(10, 8), (2300, 3)])
+@pytest.mark.parametrize(("size", "most"), [(10, 16), (2300, 6)])
 def test_bounded(browser: Browser, size: int, most: int) -> None:
-    """A browser keeps eight transactions at most, fewer where they are large: the newest."""
+    """A browser keeps sixteen transactions at most, fewer where they are large: the newest. Of
+    those that made room it knows as much, of sixteen; Envoy takes all of it with a request.
+    """
     jar = Jar()
     jar.cookies["another"] = "kept"
-    for number in range(20):
+    for number in range(50):
         begin(browser, jar, str(number), size)
-        assert sum(len(value) for value in jar.cookies.values()) <= 12 * 1024 + 4
-    assert len(jar.cookies) == most + 1
-    for number in range(20 - most, 20):
+        assert len(jar.request().headers["cookie"]) < 28 * 1024
+    assert len(jar.cookies) == most + 16 + 1
+    for number in range(50 - most, 50):
         assert browser.take(jar.request(), str(number), "front")["of"] == str(number)
+        assert browser.over(jar.request(), str(number)) is None
+    for number in range(50 - most - 16, 50 - most):
+        assert browser.over(jar.request(), str(number)) is Over.CROWDED
+        with pytest.raises(NotThisBrowserError):
+            browser.take(jar.request(), str(number), "front")
+    assert browser.over(jar.request(), str(50 - most - 17)) is None
+
+
+@pytest.mark.attack("callback-another-browser")
+def test_the_end_of_a_transaction_is_remembered(browser: Browser, clock: Clock) -> None:
+    """In the browser that had it, for its ten minutes; elsewhere nothing is, and nothing counts."""
+    jar, other = Jar(), Jar()
+    begin(browser, jar, "s")
+    for each in (jar, other):
+        response = Response()
+        browser.end(each.request(), response, "s")
+        each.answer(response)
+    assert browser.over(jar.request(), "s") is Over.USED
+    assert not other.cookies
+    ((name, value),) = jar.cookies.items()
+    other.cookies = {f"{name[:-16]}{'0' * 16}": value}
+    assert browser.over(other.request(), "s") is None
+    for state in ("s", "t"):
+        with pytest.raises(NotThisBrowserError):
+            browser.take(jar.request(), state, "front")
+    assert browser.over(jar.request(), "t") is None
+    clock.at += 600
+    assert browser.over(jar.request(), "s") is None
 
 
 def test_too_large(browser: Browser) -> None:

@@ -160,6 +160,7 @@ def test_replayed(pages: Gateway) -> None:
     assert pages.get(browser, callback).status_code == 303
     pages.records.kept.clear()
     assert pages.get(browser, callback).status_code == 403  # its cookie is gone
+    assert "used already" in pages.get(browser, callback).text
     again = pages.browser()
     for cookie in jar:
         again.cookies.jar.set_cookie(cookie)

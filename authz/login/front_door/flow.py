@@ -27,7 +27,7 @@ from authz.login.front_door.granted import WORDS, audience_fault
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters, read_parameters
 from authz.login.pages import problems
-from authz.login.pages.visits import NotDoneError
+from authz.login.pages.visits import USED, NotDoneError
 from authz.login.paths import CALLBACK
 from authz.login.values import Asked, ClientIdentity, LoggedIn, OAuthRefused, UpstreamRefused
 
@@ -173,7 +173,7 @@ class FrontDoor:
         except UpstreamRefused as refused:
             raise NotDoneError(problems.FOREIGN) from refused
         if not await means.states.use(parameters.needed("state")):
-            raise NotDoneError(problems.USED)
+            raise NotDoneError(USED)
         _, client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         kept = _Transaction(
             wish=wish,

@@ -15,6 +15,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -34,10 +35,19 @@ _CSRF: Final = "__Host-authz-csrf-"
 _TRANSACTION: Final = "__Host-authz-tx-"
 _RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
-_MOST: Final = 8  # transactions of a browser
-_MOST_TOGETHER: Final = 12 * 1024  # characters of their cookies: h11 takes 16 KiB of headers
+_OVER: Final = "__Host-authz-over-"
+_MOST: Final = 16  # transactions of a browser
+_MOST_OVER: Final = 16  # transactions whose end is remembered
+_MOST_TOGETHER: Final = 20 * 1024  # characters of their cookies: Envoy takes 32 KiB of headers
 _LARGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 20
+
+
+class Over(Enum):
+    """Say why a transaction that this browser began is there no more."""
+
+    USED = "used"  # its answer came
+    CROWDED = "crowded"  # it made room for newer ones
 
 
 class NotThisBrowserError(Exception):
@@ -138,7 +148,7 @@ class Browser:
         if len(sealed) > LARGEST:
             raise TransactionTooLargeError("a transaction over 3800 characters")
         for name in _superfluous(request, len(sealed)):
-            _expire(response, name)
+            self._remember(request, response, name, Over.CROWDED)
         response.headers.append(
             "set-cookie", f"{_name(state)}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
         )
@@ -165,6 +175,32 @@ class Browser:
     def forget(self, response: Response, state: str) -> None:
         """Take the transaction's cookie from the browser."""
         _expire(response, _name(state))
+
+    def end(self, request: Request, response: Response, state: str) -> None:
+        """Take a transaction's cookie from the browser that has it; remember that it was used."""
+        if _name(state) in cookies(request):
+            self._remember(request, response, _name(state), Over.USED)
+
+    def over(self, request: Request, state: str) -> Over | None:
+        """Tell why a transaction is over that this browser began a while ago; None for any other.
+
+        It says nothing but which page is true: what it tells of counts no more in any case.
+        """
+        name = _over(_name(state))
+        try:
+            sealed = self._sealer.open("transaction-over", cookies(request).get(name, ""))
+            return Over(sealed["why"]) if sealed["of"] == name else None
+        except NotSealedError:
+            return None
+
+    def _remember(self, request: Request, response: Response, name: str, why: Over) -> None:
+        _expire(response, name)
+        over = _over(name)
+        known = [each for each in cookies(request) if each.startswith(_OVER) and each != over]
+        for oldest in known[: max(0, len(known) + 1 - _MOST_OVER)]:
+            _expire(response, oldest)
+        sealed = self._sealer.seal("transaction-over", {"of": over, "why": why.value}, LIFETIME)
+        response.headers.append("set-cookie", f"{over}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}")
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
@@ -230,6 +266,10 @@ def _superfluous(request: Request, more: int) -> list[str]:
 
 def _expire(response: Response, name: str) -> None:
     response.headers.append("set-cookie", f"{name}=; Max-Age=0; {_ATTRIBUTES}")
+
+
+def _over(name: str) -> str:
+    return _OVER + name.removeprefix(_TRANSACTION)
 
 
 def _name(state: str) -> str:

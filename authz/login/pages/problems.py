@@ -56,12 +56,6 @@ FOREIGN: Final = Problem(
     "Nothing was done. Begin again where you came from.",
     "iss of somebody else",
 )
-USED: Final = Problem(
-    403,
-    "This answer was used already",
-    "Nothing was done this time. If you came here with the back button, just close the page.",
-    "state used before",
-)
 NO_ADDRESS: Final = Problem(
     400,
     "This page is only reached through the gateway",

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from authz.core.ledger import Unavailable
 from authz.login import ports
-from authz.login.pages.browser import Browser, NotThisBrowserError
+from authz.login.pages.browser import Browser, NotThisBrowserError, Over
 from authz.login.pages.rendering import Pages, redirect, request_id
 from authz.login.values import Asked, Identity, UpstreamRefused
 
@@ -70,11 +70,18 @@ NOT_THIS_BROWSER: Final = Problem(
     "minutes at most.",
     "not this browser",
 )
-_USED: Final = Problem(
+USED: Final = Problem(
     403,
     "This answer was used already",
     "Nothing was done this time. If you came here with the back button, just close the page.",
     "state used before",
+)
+_CROWDED: Final = Problem(
+    403,
+    "This log-in made room for newer ones",
+    "Nothing was done: too many log-ins were begun at once in this browser, and this was the "
+    "oldest. Begin it again where you came from.",
+    "transaction made room for newer ones",
 )
 _FOREIGN: Final = Problem(
     403,
@@ -107,6 +114,11 @@ AWAY: Final = Problem(
     "Nothing was done. Try again in a minute; if it stays, tell the people who run this gateway.",
     "unavailable",
 )
+
+
+# The same, where only this browser remembers it: its code is spent, and told of in place.
+SPENT: Final = replace(USED, note="answer loaded again")
+_WHY_OVER: Final[Mapping[Over, Problem]] = {Over.USED: SPENT, Over.CROWDED: _CROWDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +241,7 @@ async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
     try:
         transaction = parts.browser.take(request, state, visit.purpose)
     except NotThisBrowserError as error:
-        raise NotDoneError(NOT_THIS_BROWSER) from error
+        raise NotDoneError(missing(parts, request, state)) from error
     try:
         # RFC 9207, section 2.4: before anything else of the answer is believed, errors included.
         parts.upstream.check_iss(answer.get("iss"))
@@ -237,7 +249,7 @@ async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
         raise NotDoneError(_FOREIGN) from error
     try:
         if await parts.used(state):
-            raise NotDoneError(_USED)
+            raise NotDoneError(USED)
         if answer.get("error") == "access_denied":
             raise NotDoneError(_DENIED)
         if "error" in answer:
@@ -263,9 +275,10 @@ def aside(parts: Parts, request: Request, problem: Problem, *, log_out: bool = F
     """Send the browser from a callback to a clean address that tells a problem.
 
     A page at the callback's own address would leave a code and a state in the browser's history.
-    What never was this browser's own is told in place: it is nobody's secret here.
+    What never was this browser's own is told in place: it is nobody's secret here. So is what it
+    loads again, whose code is spent.
     """
-    if problem is NOT_THIS_BROWSER:
+    if problem in (NOT_THIS_BROWSER, SPENT):
         return parts.problem(request, problem)
     parts.note(request_id(request), problem.note or problem.happened)
     name = secrets.token_urlsafe(32)
@@ -280,6 +293,12 @@ def aside(parts: Parts, request: Request, problem: Problem, *, log_out: bool = F
     }
     parts.browser.begin(response, name, kept, _ASIDE, request)
     return forget(parts, request, response)
+
+
+def missing(parts: Parts, request: Request, state: str) -> Problem:
+    """Return why a transaction is not in this browser."""
+    over = parts.browser.over(request, state)
+    return NOT_THIS_BROWSER if over is None else _WHY_OVER[over]
 
 
 def problem_route(parts: Parts) -> Route:
@@ -298,10 +317,10 @@ def problem_route(parts: Parts) -> Route:
 
 
 def forget(parts: Parts, request: Request, response: Response) -> Response:
-    """Take the cookie of the visit that an answer belongs to."""
+    """Take the cookie of the visit that an answer belongs to; remember that it was used."""
     state = _answer(request).get("state", "")
     if _STATE.match(state):
-        parts.browser.forget(response, state)
+        parts.browser.end(request, response, state)
     return response
 
 
