@@ -12,19 +12,21 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import UNSUPPORTED_PROTOCOL_VERSION
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz.demo.serving import LOOPBACK, Address, serve_forever
+from authz.integrations.mcp_identity import GatewayIdentity
 
 Sample = Literal["notes", "files"]
 PATH: Final = "/mcp"
@@ -42,6 +44,12 @@ def _whoami(ctx: _Tool) -> dict[str, str | bool | None]:
     told: dict[str, str | bool | None] = {name: request.headers.get(name) for name in IDENTITY}
     arrived = {f"{name}_arrived": name in request.headers for name in KEPT_BACK}
     return {**told, **arrived, "host": request.headers.get("host")}
+
+
+class _Sure(BaseModel):
+    """An answer to whether something is meant."""
+
+    really: bool
 
 
 def _missing(kind: str, name: str) -> ToolError:
@@ -77,6 +85,14 @@ def _notes() -> MCPServer:
         if notes.pop(name, None) is None:
             raise _missing("note", name)
         return f"deleted {name}"
+
+    def confirmed() -> Elicit[_Sure]:
+        return Elicit("Really?", _Sure)
+
+    @server.tool()
+    def read_diary(sure: Annotated[_Sure, Resolve(confirmed)]) -> str:
+        """Read the diary, after its reader was asked whether that is meant."""
+        return "Dear diary." if sure.really else "You decided against it."
 
     server.add_tool(_whoami, name="whoami")
     return server
@@ -130,7 +146,8 @@ def app(name: Sample, hosts: Sequence[str] = ()) -> ASGIApp:
         enable_dns_rebinding_protection=bool(hosts), allowed_hosts=list(hosts)
     )
     server = make().streamable_http_app(streamable_http_path=PATH, transport_security=security)
-    return _one_era(server, versions)
+    # Whoever comes past the gateway, as tests do, is nobody.
+    return _one_era(GatewayIdentity(server, required=False), versions)
 
 
 def _one_era(server: ASGIApp, versions: tuple[str, ...]) -> ASGIApp:

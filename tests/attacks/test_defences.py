@@ -323,6 +323,7 @@ FRONT_DOOR = (
     ),
 )  # fmt: skip
 
+_MCP_IDENTITY = ("tests/integrations/test_mcp_identity.py",)
 _BUCKETS = ("tests/core/test_limits_buckets.py",)
 _SESSION = ("tests/core/test_session.py",)
 _JUDGED = ("tests/core/test_judged_headers.py",)
@@ -362,6 +363,14 @@ BELONGINGS = (
     Defence(
         "A tool's work is judged by the rules of all tools", "authz/core/standing.py", "_applying",
         "if about is Concern.TOOLS:", "if False:", _METHODS,
+    ),
+    Defence(
+        "The SDK's server knows its caller", "authz/integrations/mcp_identity.py", "__call__",
+        "            known |= _user(caller)\n", "            pass\n", _MCP_IDENTITY,
+    ),
+    Defence(
+        "An identity header comes once", "authz/integrations/mcp_identity.py", "_told",
+        "if key in told or not value:", "if not value:", _MCP_IDENTITY,
     ),
     Defence(
         "Unconfigured clients have one budget", "authz/core/limits.py", "_whose",

@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 from authz.demo.samples import PATH, Sample, app, main
 from authz.demo.serving import Address, serve
 
-NOTES = ["list_notes", "read_note", "write_note", "delete_note", "whoami"]
+NOTES = ["list_notes", "read_note", "write_note", "delete_note", "read_diary", "whoami"]
 FILES = ["list_files", "read_file", "delete_file", "whoami"]
 
 
@@ -89,10 +89,11 @@ def test_a_sample_refuses_the_other_era(name: Sample, mode: str) -> None:
 def test_whoami_shows_what_the_gateway_said_and_what_came_through(name: Sample) -> None:
     """Identity headers are shown; a token or cookie that reached the server is told of."""
     identity = {"x-authz-subject": "s", "x-authz-client": "c", "x-authz-scopes": "a b"}
+    issuer = {"x-authz-issuer": "i"}
 
     clean, leaky = (
         calls(name, ("whoami", {}), headers=headers)[0].structured_content
-        for headers in (identity, {"authorization": "Bearer x", "cookie": "a=b"})
+        for headers in (identity | issuer, {"authorization": "Bearer x", "cookie": "a=b"})
     )
 
     assert {key: clean[key] for key in identity} == identity

@@ -204,6 +204,45 @@ def test_a_session_of_the_official_server_is_its_owners(whole: RunningScene) -> 
     asyncio.run(go())
 
 
+def asking(**more: object) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a call whose result asks the person, and its mirror headers."""
+    body = message("tools/call", {"name": "read_diary", "arguments": {}, **more})
+    meta = body["params"]["_meta"]
+    meta["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {"form": {}}}
+    return body, headers(body)
+
+
+@pytest.mark.attack("state-of-another")
+def test_a_state_of_the_official_server_is_its_callers(whole: RunningScene) -> None:
+    """Behind Envoy the SDK's server knows its caller again, and refuses another's requestState."""
+
+    async def go() -> None:
+        async with whole.network.browser() as http:
+            walking = await walker(whole, http)
+            await walking.call("notes", "demo", whole.scene.who.john, "whoami")
+            await walking.call("notes", "password-only", whole.scene.who.bob, "whoami")
+            john, bob = (walking.tokens[f"{each} notes"] for each in ("demo", "password-only"))
+
+            async def post(token: str, **more: object) -> dict[str, Any]:
+                body, mirrors = asking(**more)
+                sent = mirrors | {"authorization": f"Bearer {token}"}
+                answer = await http.post(f"{walking.gateway}/notes", json=body, headers=sent)
+                lines = [line[6:] for line in answer.text.splitlines() if line[:6] == "data: "]
+                found: dict[str, Any] = json.loads(lines[-1] if lines else answer.text)
+                return found
+
+            asked = (await post(john))["result"]
+            (name,) = asked["inputRequests"]
+            answer = {"action": "accept", "content": {"really": True}}
+            more = {"inputResponses": {name: answer}, "requestState": asked["requestState"]}
+
+            assert "error" in await post(bob, **more)
+            told = (await post(john, **more))["result"]
+            assert told["content"][0]["text"] == "Dear diary."
+
+    asyncio.run(go())
+
+
 @pytest.mark.attack("sdk-1x")
 def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningScene) -> None:
     """An older SDK, with sessions and without mirror headers, is served as well."""

@@ -1,0 +1,1 @@
+"""What runs elsewhere: files for MCP servers, each usable alone."""
