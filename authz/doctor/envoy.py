@@ -5,6 +5,8 @@ be rendered; nothing in Envoy is changed.
 """
 
 import json
+import math
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -26,6 +28,12 @@ _LARGEST: Final = 64 << 20
 _FILTER: Final = "envoy.filters.http.ext_authz"
 # Routes that lead nowhere: of requests without a token (authz/envoy/render/routes.py).
 _TOKENLESS: Final = "no-token:"
+# The first release of each minor version that has the fixes of August 2026: CVE-2026-73511 and
+# -73551 (paths normalised to another than the upstream has), CVE-2026-50572 and -73547
+# (ext_authz), nine more. A later minor version has them from the start; an earlier one has none.
+_FIXED: Final = {36: 10, 37: 6, 38: 4, 39: 1}
+_VERSION: Final = re.compile(r"[0-9a-f]+/1\.(\d{1,3})\.(\d{1,3})(?:-[^/]*)?/")
+_UPGRADE: Final = "run a newer release of Envoy; compose has envoyproxy/envoy:v1.40.0"
 _RENDER: Final = "authz envoy-config authz.yaml -o …, and restart Envoy with it"
 # What no rendered configuration ever has, also where there is none to compare with.
 _NEVER: Final[Mapping[tuple[str, ...], str]] = {
@@ -64,6 +72,7 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
             of our business.
     """
     try:
+        server = _ask(admin, "/server_info")
         listeners = _ask(admin, "/listeners?format=json")
         dump = _ask(admin, "/config_dump")
     except (OSError, HTTPException, ValueError, RecursionError) as error:
@@ -72,7 +81,7 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
             "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
         )
         return [(problem if named else note)(PART, "unreachable", words, mend)]
-    findings = list(_listeners(listeners))
+    findings = [*_age(server), *_listeners(listeners)]
     asked = read(dump)
     if not asked.filters:
         words = "no listener of it asks authz (there is no ext_authz filter)"
@@ -113,6 +122,24 @@ def _ask(admin: Path, path: str) -> Any:
         if answer.status != HTTPStatus.OK or len(data) > _LARGEST:
             raise ValueError("no document")
         return json.loads(data)
+
+
+def _age(document: Any) -> Iterator[Finding]:
+    """Yield whether Envoy lacks published fixes (`version` of envoy.admin.v3.ServerInfo)."""
+    version = document.get("version") if isinstance(document, dict) else None
+    found = _VERSION.match(version) if isinstance(version, str) else None
+    if found is None:
+        words = "it does not say which release it is"
+        yield note(PART, "version_unknown", words, "look at what `envoy --version` prints")
+        return
+    minor, patch = int(found[1]), int(found[2])
+    if patch < _FIXED.get(minor, math.inf if minor < min(_FIXED) else 0):
+        words = (
+            f"it is Envoy 1.{minor}.{patch}, without the fixes of August 2026 to path "
+            "normalisation (CVE-2026-73511, CVE-2026-73551) and "
+            "ext_authz (CVE-2026-50572, CVE-2026-73547)"
+        )
+        yield problem(PART, "too_old", words, _UPGRADE)
 
 
 def _listeners(document: Any) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from tests.compose.engine import Engine, NoEngineError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = "python:3.11.14-slim-bookworm"
-ENVOY: Final = "envoyproxy/envoy:v1.39.3"
+ENVOY: Final = "envoyproxy/envoy:v1.40.0"
 VALKEY: Final = "valkey/valkey:9.1.1"
 PROMETHEUS: Final = "prom/prometheus:v3.13.3"
 AUTHELIA: Final = "authelia/authelia:4.39.20"

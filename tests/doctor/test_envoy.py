@@ -9,9 +9,9 @@ import pytest
 
 from authz.config.load import Settings
 from authz.doctor import envoy
-from authz.doctor.finding import Finding
+from authz.doctor.finding import Finding, Severity
 from authz.envoy.render import Topology, render
-from tests.doctor.kit import SERVERS, diagnoses, problems, settings
+from tests.doctor.kit import SERVERS, diagnoses, problems, settings, the
 from tests.support.envoy import running_envoy
 
 Examine = Callable[..., list[Finding]]
@@ -102,3 +102,35 @@ def test_an_envoy_of_somebody_else() -> None:
     """A configuration without our filter, and one that is no configuration, hold nothing."""
     assert envoy.read({"configs": [{"name": "envoy.filters.http.router"}]}).filters == ()
     assert envoy.read(["x", None, 7]).filters == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("1.39.0", ["too_old"]), ("1.39.1", []), ("1.39.3", []), ("1.38.3", ["too_old"]),
+        ("1.38.4", []), ("1.38.4-dev", []), ("1.37.5", ["too_old"]), ("1.37.6", []),
+        ("1.36.9", ["too_old"]), ("1.36.10", []), ("1.35.13", ["too_old"]), ("1.9.0", ["too_old"]),
+        ("1.40.0", []), ("1.41.0", []),
+    ],
+)  # fmt: skip
+def test_an_envoy_without_published_fixes_is_named(
+    monkeypatch: pytest.MonkeyPatch, version: str, expected: list[str]
+) -> None:
+    """By the release that it says it is, as the admin socket has it."""
+    server = {"version": f"8a2a7e1c3f00/{version}/Clean/RELEASE/BoringSSL"}
+    known = {"/server_info": server, "/listeners?format=json": {}, "/config_dump": {}}
+    monkeypatch.setattr(envoy, "_ask", lambda _, path: known[path])
+    found = problems(envoy.examine(settings(), Path("admin"), named=True))
+
+    assert found == [*expected, "no_listener", "no_filter"]
+
+
+@pytest.mark.parametrize("server", [None, [], {}, {"version": 7}, {"version": "1.39.0"}])
+def test_one_that_does_not_say_what_it_is(monkeypatch: pytest.MonkeyPatch, server: object) -> None:
+    """It is told, and is no problem."""
+    known = {"/server_info": server, "/listeners?format=json": {}, "/config_dump": {}}
+    monkeypatch.setattr(envoy, "_ask", lambda _, path: known[path])
+    found = envoy.examine(settings(), Path("admin"), named=True)
+
+    assert the(found, "version_unknown").severity is Severity.NOTE
+    assert "too_old" not in problems(found)
