@@ -243,6 +243,14 @@ class Gateway(Section):
         "at most this number and `request_timeout` times this rate of `max_body` each.",
         "240/minute",
     )
+    address_bad_tokens: Annotated[Rate, scalars.RATE] = field(
+        "How many tokens that nobody is known to have signed one address may present to one "
+        "worker, each token counted once, before the issuer is not asked about another one (429). "
+        "A token that a known key has signed is never held up by it, so that the people behind one "
+        "address are not locked out by a stranger among them; opaque tokens are unknown until the "
+        "issuer was asked.",
+        "60/minute",
+    )
     request_timeout: Annotated[float, duration("1s", "5m", "15s")] = field(
         "How long a request may take to arrive whole; answers may take longer.", "15s"
     )

@@ -27,6 +27,7 @@ from authz.server.check import Snapshot
 from authz.server.counting import Counting
 from authz.server.introspecting import Introspecting
 from authz.server.redis_options import require_redis
+from authz.server.refusals import bad_tokens_limit
 from authz.server.step_up_links import StepUpLinks, StepUpOffers
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
@@ -190,6 +191,7 @@ class Assembly:
             self.counting.ledger,
             Deadline(config.issuer.deadline + _LEDGER),
             self.offers,
+            bad_tokens_limit(config.gateway.address_bad_tokens),
         )
 
     def start(self) -> None:

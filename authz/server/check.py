@@ -24,6 +24,7 @@ from authz.core.decision import (
     read,
 )
 from authz.core.ledger import Ledger, Unavailable
+from authz.core.limits import Limit
 from authz.core.policy import Policy
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -31,8 +32,9 @@ from authz.core.request import HttpRequest, Refused
 from authz.core.step_up import Offer
 from authz.envoy import codec
 from authz.ledger.deadline import Deadline
-from authz.server.refusals import Refusals
+from authz.server.refusals import BAD_TOKENS, Refusals
 from authz.telemetry.recorder import Recorder
+from authz.tokens.verifier import Stage
 
 FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
 # The longest body in which the id of a refused request is looked for: whoever has no token yet
@@ -47,12 +49,21 @@ class TokenVerifier(Protocol):
         """Return the principal of a token that was verified before and still holds."""
         ...
 
-    async def verify(self, token: str, *, opaque: bool) -> Principal:
+    async def verify(
+        self,
+        token: str,
+        *,
+        opaque: bool,
+        passed: Callable[[Stage], None],
+        before_asking: Callable[[], None],
+    ) -> Principal:
         """Verify a token.
 
         Args:
             token: the token.
             opaque: whether the issuer may be asked about one that is not signed.
+            passed: told of each stage that the token has passed.
+            before_asking: called before the issuer is asked; what it raises goes on.
 
         Raises:
             Refused: where it is no valid access token of the issuer.
@@ -92,6 +103,7 @@ class Snapshot:
         ledger: revocations, step-ups, limits.
         deadline: after it any check is answered, come what may.
         offers: the step-ups that refusals offer; None where none are offered.
+        bad_tokens: how many tokens that nobody is known to have signed one address may present.
     """
 
     policy: Policy
@@ -99,6 +111,7 @@ class Snapshot:
     ledger: Ledger
     deadline: Deadline
     offers: Offers | None = None
+    bad_tokens: Limit = BAD_TOKENS
 
 
 class Check:
@@ -191,21 +204,71 @@ class Check:
 
     async def _verified(self, call: Call, snapshot: Snapshot) -> Principal | Deny:
         """Return who sent a token that is not known yet."""
-        address = call.request.address
-        wait = self._refusals.address_must_wait(address, self._clock())
-        if wait is not None:
-            return _too_many(call, wait)
+        stranger = _Stranger(call, snapshot.bad_tokens, self._refusals, self._clock)
         try:
-            return await snapshot.verifier.verify(call.token, opaque=call.server.accepts_opaque)
+            return await snapshot.verifier.verify(
+                call.token,
+                opaque=call.server.accepts_opaque,
+                passed=stranger.passed,
+                before_asking=stranger.wait,
+            )
+        except MustWaitError as late:
+            return _too_many(call, late.seconds)
         except Refused as refused:
-            self._refusals.bad_token(address, self._clock())
+            stranger.failed()
             return denied(refused, call.server)
-        except Unavailable as fault:
+        except Unavailable:
             # Made-up tokens hold a call each for the whole deadline while the issuer hangs.
-            # For a log-in the ledger is asked only of a token whose signature has verified.
-            if fault.dependency != "redis":
-                self._refusals.bad_token(address, self._clock())
+            stranger.failed()
             raise
+
+
+class MustWaitError(Exception):
+    """Say that an address has presented too many tokens that nobody is known to have signed.
+
+    Attributes:
+        seconds: how long it has to wait.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        """Keep how long."""
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Stranger:
+    """Count a token among those of its address, unless the issuer is known to have signed it."""
+
+    def __init__(
+        self, call: Call, limit: Limit, refusals: Refusals, clock: Callable[[], float]
+    ) -> None:
+        self._call = call
+        self._limit = limit
+        self._refusals = refusals
+        self._clock = clock
+        self._signed = False
+
+    def passed(self, stage: Stage) -> None:
+        """Take notice of a stage that the token has passed."""
+        if stage is Stage.SIGNATURE:
+            self._signed = True
+
+    def wait(self) -> None:
+        """Refuse to ask the issuer for an address that has presented too many bad tokens.
+
+        Raises:
+            MustWaitError: where it has to wait.
+        """
+        address = self._call.request.address
+        seconds = self._refusals.address_must_wait(address, self._clock(), self._limit)
+        if seconds is not None:
+            raise MustWaitError(seconds)
+
+    def failed(self) -> None:
+        """Count the token: an expired one that the issuer has signed is nobody's guess."""
+        if not self._signed:
+            address, token = self._call.request.address, self._call.token
+            self._refusals.bad_token(address, token, self._clock(), self._limit)
 
 
 async def _confirmed(

@@ -213,6 +213,13 @@ class SigningKeys:
             if not task.done() or task.cancelled() or self._last is not None:
                 raise self._unavailable("the key set could not be read")
 
+    def begin_fetch(self, key_id: str | None, presented: Presented) -> None:
+        """Begin a fetch for a token whose key may be a new one, within the budget."""
+        if not self._is_settled(key_id, presented, self._clock()) and (
+            self._fetching is None or self._fetching.done()
+        ):
+            self._schedule()
+
     def _is_settled(self, key_id: str | None, presented: Presented, arrived: float) -> bool:
         """Tell whether the keys that are here are all that could have signed a token."""
         began = self._current_as_of

@@ -62,9 +62,11 @@ class SignatureVerifier:
             key_found()
             if self._is_signed_by(token, unverified, key):
                 return key
-        before_fetch()
         digest = hashlib.sha256(token.encode("ascii")).digest()
         presented = Presented.of(digest, unverified.claims.get("iat"), now)
+        # Whoever is told to wait by `before_fetch` shall find a new key when coming again.
+        self._keys.begin_fetch(unverified.key_id, presented)
+        before_fetch()
         fetched = await self._keys.key(
             unverified.key_id, unverified.algorithm, presented, other_than=key
         )

@@ -50,6 +50,10 @@ def _ignore(_: Stage) -> None:
     """Tell nobody."""
 
 
+def _ask_freely() -> None:
+    """Hold nobody up."""
+
+
 class TokenVerifier:
     """Verify access tokens of one issuer, and remember the good ones."""
 
@@ -96,7 +100,12 @@ class TokenVerifier:
         return self._cache.get(_digest(token), self._clock() if now is None else now)
 
     async def verify(
-        self, token: str, *, opaque: bool = True, passed: Callable[[Stage], None] = _ignore
+        self,
+        token: str,
+        *,
+        opaque: bool = True,
+        passed: Callable[[Stage], None] = _ignore,
+        before_asking: Callable[[], None] = _ask_freely,
     ) -> Principal:
         """Return who sent the token; the audience is the caller's to compare.
 
@@ -104,6 +113,8 @@ class TokenVerifier:
             token: the token.
             opaque: whether the issuer may be asked about one that is not signed.
             passed: told of each stage that the token has passed; of none where it is known.
+            before_asking: called before the issuer is asked, for a key or about an opaque token;
+                what it raises goes on. A token that a known key has signed never waits for it.
 
         Raises:
             Refused: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED,
@@ -116,10 +127,11 @@ class TokenVerifier:
         if known is not None:
             return known
         if not is_opaque(token):
-            return await self._verify_jwt(token, passed)
+            return await self._verify_jwt(token, passed, before_asking)
         if self._introspector is None or not opaque:
             raise Refused(Reason.TOKEN_OPAQUE)
         passed(Stage.SHAPE)
+        before_asking()
         principal = self._not_ours(await self._introspector.principal(token))
         # The tokens of the front door are signed; what else is made for our clients is not of it.
         if principal is None:
@@ -143,14 +155,20 @@ class TokenVerifier:
             raise Unavailable("issuer", "introspection is not configured")
         return await self._introspector.confirm(token, principal, since)
 
-    async def _verify_jwt(self, token: str, passed: Callable[[Stage], None]) -> Principal:
+    async def _verify_jwt(
+        self, token: str, passed: Callable[[Stage], None], before_asking: Callable[[], None]
+    ) -> Principal:
         unverified = read_jws(token, self._algorithms)
         passed(Stage.SHAPE)
         # Before the key: a token of another issuer must not make us ask ours.
         check_issuer(unverified.claims, self._rules.issuer)
         passed(Stage.ISSUER)
         key = await self._signatures.verify(
-            token, unverified, self._clock(), key_found=partial(passed, Stage.KEY)
+            token,
+            unverified,
+            self._clock(),
+            key_found=partial(passed, Stage.KEY),
+            before_fetch=before_asking,
         )
         passed(Stage.SIGNATURE)
         principal = read_principal(

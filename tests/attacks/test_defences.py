@@ -141,6 +141,20 @@ OTHERS = (
         "        with self._asking:\n", "        if True:\n", ("tests/server/test_tally.py",),
     ),
     Defence(
+        "A token of a known key waits for no stranger", "authz/server/check.py", "failed",
+        "        if not self._signed:\n", "        if True:\n", ("tests/server/test_check.py",),
+    ),
+    Defence(
+        "Strangers do not make us ask the issuer", "authz/server/check.py", "wait",
+        "            raise MustWaitError(seconds)\n", "            pass\n",
+        ("tests/server/test_check.py",),
+    ),
+    Defence(
+        "A bad token counts once", "authz/server/refusals.py", "bad_token",
+        "if self._counted.get(digest, 0.0) > now:", "if False:",
+        ("tests/server/test_refusals.py", "tests/server/test_check.py"),
+    ),
+    Defence(
         "Made-up kids cause few fetches", "authz/tokens/keys.py", "_schedule",
         "        self._budget.spend(now + wait)\n", "", ("tests/tokens/test_keys.py",),
     ),

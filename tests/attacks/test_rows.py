@@ -185,6 +185,31 @@ def test_an_unknown_key_is_told_to_come_back_while_the_issuer_hangs() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.attack("shared-address")
+def test_five_hundred_people_behind_one_address_beside_a_stranger() -> None:
+    """A stranger of the same address presents hundreds of forged, expired and unknown tokens; 500
+    people with tokens that were never seen before are all admitted meanwhile, and afterwards.
+    """
+
+    async def run() -> None:
+        world = World(policy(), capacity=2000)
+        assert (await world.ask(rsa_signer().token())).allowed
+        told = set()
+        for number in range(500):
+            bad = (
+                rsa_signer("stranger").token({"jti": str(number)}, {"kid": "mcp-rs256"}),
+                rsa_signer("made-up").token({"iat": TOKEN_NOW, "jti": str(number)}),
+                rsa_signer().token({"exp": TOKEN_NOW - 1}),
+            )[number % 3]
+            told.add((await world.ask(bad)).status)
+            token = ec_signer().token({"sub": f"person-{number}", "jti": f"good-{number}"})
+            assert (await world.ask(token)).allowed
+        assert told == {401, 429}
+        assert (await world.ask(rsa_signer().token({"jti": "late"}))).allowed
+
+    asyncio.run(run())
+
+
 # --- requests -----------------------------------------------------------------------------------
 
 

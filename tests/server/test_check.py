@@ -19,6 +19,7 @@ from authz.server.refusals import BAD_TOKENS, REFUSED, Refusals
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz.tokens.verifier import Stage
 from tests.support.values import NOW, policy, principal, request
 from tests.support.wire import Answer, answer, check_request, reason_of
 
@@ -30,13 +31,25 @@ class Tokens:
 
     def __init__(self, verify: Verify | None = None, known: Principal | None = None) -> None:
         self.asked: list[str] = []
+        self.passes: tuple[Stage, ...] = ()  # the stages that a token passes
         self._verify = verify
         self._known = known
 
     def cached(self, token: str) -> Principal | None:
         return self._known if token == "known" else None
 
-    async def verify(self, token: str, *, opaque: bool) -> Principal:
+    async def verify(
+        self,
+        token: str,
+        *,
+        opaque: bool,
+        passed: Callable[[Stage], None],
+        before_asking: Callable[[], None],
+    ) -> Principal:
+        for stage in self.passes:
+            passed(stage)
+        if Stage.SIGNATURE not in self.passes:
+            before_asking()
         self.asked.append(token)
         if self._verify is None:
             await asyncio.Event().wait()
@@ -226,8 +239,8 @@ def test_an_address_full_of_bad_tokens_locks_out_no_known_one() -> None:
     """Unknown tokens of a failing address wait; a known one beside them passes."""
     tokens = Tokens(raising(Refused(Reason.TOKEN_INVALID)), principal())
     world = World(tokens, Answers(TAKEN))
-    for _ in range(BAD_TOKENS.quota):
-        assert world.ask().status == 401
+    for number in range(BAD_TOKENS.quota):
+        assert world.ask(request(authorization=f"Bearer bad-{number}")).status == 401
 
     refused = world.ask()
 
@@ -236,13 +249,29 @@ def test_an_address_full_of_bad_tokens_locks_out_no_known_one() -> None:
     assert world.ask(request(authorization="Bearer known")).allowed
 
 
+@pytest.mark.attack("shared-address")
+def test_one_bad_token_counts_once_and_a_signed_one_never() -> None:
+    """A client that repeats one token is one mistake, and what the issuer has signed (an expired
+    token) is no guess: neither locks the address out.
+    """
+    tokens = Tokens(raising(Refused(Reason.TOKEN_INVALID)))
+    world = World(tokens, Answers(TAKEN))
+    assert {world.ask().status for _ in range(10 * BAD_TOKENS.quota)} == {401}
+
+    tokens.passes = (Stage.SHAPE, Stage.ISSUER, Stage.KEY, Stage.SIGNATURE)
+    for number in range(2 * BAD_TOKENS.quota):
+        assert world.ask(request(authorization=f"Bearer expired-{number}")).status == 401
+    tokens.passes = ()
+    assert world.ask(request(authorization="Bearer another")).status == 401
+
+
 @pytest.mark.attack("issuer-hangs-for-strangers")
 def test_tokens_that_nobody_can_judge_count_as_bad_ones() -> None:
     """While the issuer is away, an address cannot hold more calls than its quota of bad tokens."""
     tokens = Tokens(raising(Unavailable("issuer")), principal())
     world = World(tokens, Answers(TAKEN))
-    for _ in range(BAD_TOKENS.quota):
-        assert world.ask().status == 503
+    for number in range(BAD_TOKENS.quota):
+        assert world.ask(request(authorization=f"Bearer bad-{number}")).status == 503
 
     assert world.ask().status == 429
     assert len(tokens.asked) == BAD_TOKENS.quota

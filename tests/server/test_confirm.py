@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -18,6 +18,7 @@ from authz.server.refusals import REFUSED, Refusals
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz.tokens.verifier import Stage
 from tests.support.values import NOW, call, policy, principal, request, server
 from tests.support.wire import Answer, answer, check_request, reason_of
 
@@ -36,7 +37,14 @@ class Tokens:
     def cached(self, token: str) -> Principal | None:
         return self.known if token == "known" else None
 
-    async def verify(self, token: str, *, opaque: bool) -> Principal:
+    async def verify(
+        self,
+        token: str,
+        *,
+        opaque: bool,
+        passed: Callable[[Stage], None],
+        before_asking: Callable[[], None],
+    ) -> Principal:
         self.opaque.append(opaque)
         return self.known
 

@@ -1,5 +1,7 @@
 """Refusals cost: by address for bad tokens, by client and user for valid ones."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,9 +14,9 @@ from tests.support.values import NOW, principal
 def test_an_address_that_keeps_failing_must_wait() -> None:
     """After its quota of bad tokens an address waits; another one does not."""
     refusals = Refusals()
-    for _ in range(BAD_TOKENS.quota):
+    for number in range(BAD_TOKENS.quota):
         assert refusals.address_must_wait("192.0.2.7", NOW) is None
-        refusals.bad_token("192.0.2.7", NOW)
+        refusals.bad_token("192.0.2.7", str(number), NOW)
 
     wait = refusals.address_must_wait("192.0.2.7", NOW)
 
@@ -23,12 +25,30 @@ def test_an_address_that_keeps_failing_must_wait() -> None:
     assert refusals.address_must_wait("192.0.2.7", NOW + wait) is None
 
 
+@pytest.mark.attack("shared-address")
+def test_the_same_token_counts_once_in_a_window() -> None:
+    """A client that repeats a token that is no good is one mistake; in the next window it is one
+    more, and for another address another one.
+    """
+    refusals = Refusals()
+    once = replace(BAD_TOKENS, quota=2)
+    for _ in range(100):
+        refusals.bad_token("192.0.2.7", "same", NOW, once)
+    assert refusals.address_must_wait("192.0.2.7", NOW, once) is None
+    refusals.bad_token("192.0.2.8", "same", NOW, once)
+    refusals.bad_token("192.0.2.8", "other", NOW, once)
+    assert refusals.address_must_wait("192.0.2.8", NOW, once) is not None
+    refusals.bad_token("192.0.2.7", "same", NOW + once.window, once)
+    refusals.bad_token("192.0.2.7", "other", NOW + once.window, once)
+    assert refusals.address_must_wait("192.0.2.7", NOW + once.window, once) is not None
+
+
 @pytest.mark.attack("ipv6-rotation")
 def test_addresses_of_one_network_are_one() -> None:
     """Rotating through a /64 changes nothing."""
     refusals = Refusals()
     for number in range(BAD_TOKENS.quota):
-        refusals.bad_token(f"2001:db8::{number:x}", NOW)
+        refusals.bad_token(f"2001:db8::{number:x}", str(number), NOW)
 
     assert refusals.address_must_wait("2001:db8::ffff", NOW) is not None
     assert refusals.address_must_wait("2001:db8:0:1::1", NOW) is None
@@ -53,6 +73,7 @@ def test_memory_is_bounded(addresses: list[str]) -> None:
     """However many addresses fail, no more than the cap are remembered."""
     refusals = Refusals(largest=16)
     for address in addresses:
-        refusals.bad_token(address, NOW)
+        refusals.bad_token(address, "token", NOW)
 
+    assert len(refusals._counted) <= 16
     assert len(refusals) == min(16, len(set(addresses)))
