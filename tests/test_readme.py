@@ -25,7 +25,11 @@ def test_the_smallest_file_of_the_readme_is_right() -> None:
     server = settings.policy.servers["notes"]
 
     assert server.resource == "https://mcp.example.com/notes"
-    assert [(each.quota, each.window) for each in server.rule.limits] == [(60, 60), (120, 60)]
+    assert [(each.quota, each.window, each.counts.value) for each in server.rule.limits] == [
+        (60, 60, "operations"),
+        (120, 60, "operations"),
+        (600, 60, "handshakes"),
+    ]
     assert settings.config.gateway.tls is not None
     assert settings.config.gateway.tls.minimum == "1.3"
     assert settings.policy.origins == frozenset()

@@ -14,6 +14,7 @@ from authz.config.problems import Path
 from authz.config.scalars import Rate
 from authz.config.server_metadata import challenge_scopes
 from authz.core.limits import Limit, Per
+from authz.core.methods import Counts
 from authz.core.policy import (
     ALL_KINDS,
     FrontDoor,
@@ -29,9 +30,15 @@ from authz.core.policy import (
 from authz.core.second_factor import Evidence, Method, SecondFactor
 
 DEFAULT_LIMITS: Final = (
-    rules.Limit.model_validate({"per": ["client", "user"], "rate": "60/minute"}),
+    rules.Limit.model_validate(
+        {"per": ["client", "user"], "rate": "60/minute", "counts": "operations"}
+    ),
     # However many clients a person has.
-    rules.Limit.model_validate({"per": ["user"], "rate": "120/minute"}),
+    rules.Limit.model_validate({"per": ["user"], "rate": "120/minute", "counts": "operations"}),
+    # Clients that begin a session for every call send five of these with each.
+    rules.Limit.model_validate(
+        {"per": ["client", "user"], "rate": "600/minute", "counts": "handshakes"}
+    ),
 )
 
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
@@ -103,23 +110,25 @@ def metadata_url(resource: str) -> str:
     return resource.removesuffix(path) + _WELL_KNOWN + path
 
 
-def limit_name(place: str, per: Per, rate: Rate) -> str:
+def limit_name(place: str, per: Per, rate: Rate, counts: str = "all") -> str:
     """Return the name of a limit that was given none: `files:delete_*:user:5/minute`.
 
     It can be a structured-field string (RFC 9651): printable ASCII, no quote, no backslash. No
     server is called `*`, and no given name holds a colon, so names never meet.
     """
-    return f"{place or '*'}:{per.value}:{rate}"
+    name = f"{place or '*'}:{per.value}:{rate}"
+    return name if counts == "all" else f"{name}:{counts}"
 
 
 def _limit(place: str, limit: rules.Limit) -> Limit:
     return Limit(
-        name=limit.name or limit_name(place, limit.per, limit.rate),
+        name=limit.name or limit_name(place, limit.per, limit.rate, limit.counts),
         per=limit.per,
         quota=limit.rate.quota,
         window=limit.rate.window,
         cost=limit.cost,
         place=place,
+        counts=Counts(limit.counts),
     )
 
 

@@ -109,13 +109,19 @@ def _limits(config: Config) -> Iterator[Fault]:
 
 
 def _limits_of(where: LimitPlace) -> Iterator[Fault]:
-    seen: dict[tuple[object, object], int] = {}
+    seen: dict[tuple[object, object, str], int] = {}
     for index, limit in enumerate(where.limits):
         path = (*where.path, index)
-        first = seen.setdefault((limit.per, limit.rate), index)
+        first = seen.setdefault((limit.per, limit.rate, limit.counts), index)
         if first != index:
             yield Fault(
                 path, f"it counts the same as number {first} of this list", "keep one of them"
+            )
+        if limit.counts == "handshakes" and "tools" in where.path[2:]:
+            yield Fault(
+                (*path, "counts"),
+                "a tool's limit counts calls of the tool, which are no handshakes",
+                "leave counts out",
             )
         if limit.cost > limit.rate.quota:
             yield Fault(

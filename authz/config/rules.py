@@ -66,6 +66,13 @@ class Limit(Section):
     cost: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] = field(
         "How many units one request takes.", 1
     )
+    counts: Literal["all", "operations", "handshakes"] = field(
+        "Which requests are charged: `all`; `operations` (`tools/call`, `prompts/get`, "
+        "`resources/read` and the like, and every unknown method); or `handshakes`, which are all "
+        "others: what begins, keeps and ends a session, lists, notifications, GET and DELETE. Of a "
+        "tool's limits each counts that tool's calls.",
+        "all",
+    )
     name: Annotated[str, scalars.LIMIT_NAME] | None = field(
         "The name that clients read in `RateLimit`; left out, it is made of the place and the "
         "rate.",
@@ -147,8 +154,8 @@ class Server(Section):
     )
     second_factor: InAWord[SecondFactor | None] = field("`any`, `totp`, `none` or a mapping.", None)
     limits: tuple[Limit, ...] | None = field(
-        "Charged together, all or none; left out: 60/minute per client and user, and 120/minute "
-        "per user. `[]` for none.",
+        "Charged together, all or none; left out: 60 `operations` a minute per client and user, "
+        "120 per user, and 600 `handshakes` a minute per client and user. `[]` for none.",
         None,
         examples=[[{"per": ["client", "user"], "rate": "60/minute"}]],
     )

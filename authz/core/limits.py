@@ -17,6 +17,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from authz.core.memo import Memo
+from authz.core.methods import Counts
 from authz.core.principal import Principal
 
 SLOTS: Final = 10
@@ -45,6 +46,7 @@ class Limit:
         cost: units that a request is charged, at least 1.
         place: what is counted: "" everything, a server's name, or server and tool pattern; part
             of the bucket, so that two places never share one.
+        counts: which messages are charged; part of the bucket, too.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Limit:
     window: int
     cost: int = 1
     place: str = ""
+    counts: Counts = Counts.ALL
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bucket can count.
@@ -262,7 +265,7 @@ def outcome(states: Mapping[str, State], takes: Sequence[Take], delay: int, now:
 def bucket_id(limit: Limit, principal: Principal | None, address: str) -> str:
     """Return the digest that names whose requests a limit counts.
 
-    Two limits share a bucket only where place, per, quota and window are the same. A token
+    Two limits share a bucket only where place, per, quota, window and counts are the same. A token
     without a person counts as its client, never as a person of the same text. All clients that
     came through the front door and that nobody configured count as one client.
 
@@ -292,7 +295,9 @@ _bucket: Final = Memo(_make_bucket, 16_384)
 
 
 def _scope(limit: Limit) -> tuple[str, ...]:
-    return limit.place, limit.per.value, str(limit.quota), str(limit.window)
+    scope = limit.place, limit.per.value, str(limit.quota), str(limit.window)
+    # A limit that counts everything has the bucket that it had before others could be told.
+    return scope if limit.counts is Counts.ALL else (*scope, limit.counts.value)
 
 
 def _whose(per: Per, principal: Principal | None) -> tuple[str, ...]:

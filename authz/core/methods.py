@@ -24,6 +24,18 @@ class Role(Enum):
     NOTIFICATION = "notification"
 
 
+class Counts(Enum):
+    """Name which messages a limit charges.
+
+    OPERATIONS are what a person would call a request: tools/call and whatever else has the role
+    OPERATION, unknown methods too. HANDSHAKES are the rest: what begins, keeps, lists and ends.
+    """
+
+    ALL = "all"
+    OPERATIONS = "operations"
+    HANDSHAKES = "handshakes"
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """Describe one method of MCP.
@@ -99,6 +111,17 @@ _TABLE: Final = (
 )
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType({each.name: each for each in _TABLE})
+
+
+def counted(method: str | None) -> Counts:
+    """Return which limits a message is charged to, besides those that count everything.
+
+    Args:
+        method: its method; "" of a response, None where there is no message (GET, DELETE).
+    """
+    if not method or role(method) is not Role.OPERATION:
+        return Counts.HANDSHAKES
+    return Counts.OPERATIONS
 
 
 def role(method: str) -> Role:

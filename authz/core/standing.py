@@ -15,7 +15,7 @@ from authz.core import audience
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Kind, Message
 from authz.core.memo import Memo
-from authz.core.methods import METHODS
+from authz.core.methods import METHODS, Counts, counted
 from authz.core.policy import (
     FrontDoor,
     KnownClient,
@@ -111,20 +111,24 @@ def stand(
 ) -> Standing:
     """Return how a principal stands at a server, or at what a message is about there."""
     about = concern(server, message)
-    return _standing(server, principal, policy, _applying(server, message, about), about)
+    charged = counted(None if message is None else message.method)
+    applying = _applying(server, message, about)
+    return _standing(server, principal, policy, applying, about, charged)
 
 
-def _make_standing(
+def _make_standing(  # noqa: PLR0917 - what it is found by
     server: Server,
     principal: Principal,
     policy: Policy,
     rules: tuple[Rule, ...],
     concern: Concern,
+    charged: Counts,
 ) -> Standing:
     known = _known(principal, policy)
     narrowed = _narrowed(principal, _most(known, policy))
     case = Case(server, policy, narrowed, known, rules, concern)
-    limits = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
+    every = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
+    limits = tuple(limit for limit in every if limit.counts in {Counts.ALL, charged})
     asked = tuple(rule.second_factor for rule in rules if rule.second_factor is not None)
     return Standing(
         case=case,

@@ -11,6 +11,7 @@ from authz.config.compile import compile_policy, metadata_url
 from authz.config.load import Settings
 from authz.config.model import Config
 from authz.core.limits import Limit, Per
+from authz.core.methods import Counts
 from authz.core.policy import (
     FrontDoor,
     KnownClient,
@@ -74,7 +75,14 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        ("", ["files:client,user:60/minute", "files:user:120/minute"]),
+        (
+            "",
+            [
+                "files:client,user:60/minute:operations",
+                "files:user:120/minute:operations",
+                "files:client,user:600/minute:handshakes",
+            ],
+        ),
         ("    limits: []\n", []),
         ("    limits: [{per: address, rate: 10/2 minutes}]\n", ["files:address:10/2 minutes"]),
         ("    limits: [{per: [user, client], rate: 1/day, name: daily}]\n", ["daily"]),
@@ -86,6 +94,17 @@ def test_limits(limits: str, expected: list[str], smallest: str, settings_of: Se
     rule = settings_of(smallest + limits).policy.servers["files"].rule
 
     assert [limit.name for limit in rule.limits] == expected
+
+
+def test_what_a_limit_counts(smallest: str, settings_of: SettingsOf) -> None:
+    """A limit that is written counts every request, as it always did, unless it says otherwise."""
+    written = (
+        "    limits: [{per: user, rate: 1/day}, {per: user, rate: 1/day, counts: operations}]\n"
+    )
+    limits = settings_of(smallest + written).policy.servers["files"].rule.limits
+
+    assert [limit.counts for limit in limits] == [Counts.ALL, Counts.OPERATIONS]
+    assert [limit.name for limit in limits] == ["files:user:1/day", "files:user:1/day:operations"]
 
 
 def test_limits_on_everything(smallest: str, settings_of: SettingsOf) -> None:

@@ -12,6 +12,7 @@ from authz.config.problems import ConfigErrors, Severity, field_name
 from authz.config.scalars import Rate, Tcp, Unix
 from authz.config.tree import SIZE
 from authz.core.limits import Limit, Per
+from authz.core.methods import Counts
 from authz.core.policy import VERSIONS
 
 SettingsOf = Callable[[str], Settings]
@@ -46,8 +47,30 @@ def test_smallest(smallest: str, settings_of: SettingsOf) -> None:
     assert server.resource == "https://mcp.example.com/files"
     assert server.versions == VERSIONS
     assert server.rule.limits == (
-        Limit("files:client,user:60/minute", Per.CLIENT_USER, 60, 60, place="files"),
-        Limit("files:user:120/minute", Per.USER, 120, 60, place="files"),
+        Limit(
+            "files:client,user:60/minute:operations",
+            Per.CLIENT_USER,
+            60,
+            60,
+            place="files",
+            counts=Counts.OPERATIONS,
+        ),
+        Limit(
+            "files:user:120/minute:operations",
+            Per.USER,
+            120,
+            60,
+            place="files",
+            counts=Counts.OPERATIONS,
+        ),
+        Limit(
+            "files:client,user:600/minute:handshakes",
+            Per.CLIENT_USER,
+            600,
+            60,
+            place="files",
+            counts=Counts.HANDSHAKES,
+        ),
     )
 
 

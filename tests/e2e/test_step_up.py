@@ -20,10 +20,11 @@ from mcp.shared.auth import OAuthClientInformationFull
 from mcp_types import ElicitRequestURLParams, ElicitResult
 from pydantic import AnyUrl
 
+from authz.core.answers import REFUSAL
 from authz.demo.client import Storage
 from authz.demo.scene import CALLBACK
 from authz.demo.trail import expect, reason_of, refusal_of
-from tests.support.door import Assistant, Door, assistant, play, words
+from tests.support.door import Assistant, Door, assistant, play
 
 MISSING = {"second_factor_required", "login_too_old"}
 
@@ -157,17 +158,18 @@ def test_a_client_of_2025_gets_the_error_with_a_link(aged: Aged) -> None:
 
 @pytest.mark.parametrize(("server", "mode"), [("notes", "2026-07-28"), ("files", "legacy")])
 def test_a_client_that_declares_nothing_gets_words(aged: Aged, server: str, mode: str) -> None:
-    """What the SDK raises is a sentence with the link, which its person can follow by hand."""
+    """The tool's result is a sentence with the link, which its person can follow by hand."""
     tool = "delete_note" if server == "notes" else "delete_file"
 
     async def game() -> None:
         async with aged.back(f"Wordy {server}") as client:
             agent = Agent(client)
             async with client.at(server, mode) as session:
-                with pytest.raises(MCPError) as caught:
-                    await session.call_tool(tool, {"name": "none"})
-                link = caught.value.error.data["step_up_url"]
-                assert f"repeat the request: {link}" in words(caught.value)
+                told = await session.call_tool(tool, {"name": "none"})
+                assert told.is_error
+                assert told.meta is not None
+                link = told.meta[REFUSAL]["step_up_url"]
+                assert f"repeat the request: {link}" in text(told)
                 await agent.visit(link)
                 result = await session.call_tool(tool, {"name": "none"})
                 assert "of that name" in text(result)
