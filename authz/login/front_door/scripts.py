@@ -7,6 +7,7 @@ one deployment, so of one slot.
 from typing import Any, Final
 
 from authz.core.ledger import Unavailable
+from authz.ledger.faults import RedisFault
 from authz.ledger.log_ins import Command
 from authz.ledger.script import Script
 
@@ -88,7 +89,7 @@ async def run(
     try:
         return await command(*call)
     except Unavailable as error:
-        if error.detail != "NoScriptError":
+        if error.detail != RedisFault.NO_SCRIPT.value:
             raise
     await command("SCRIPT LOAD", script.source)
     return await command(*call)
