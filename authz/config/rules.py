@@ -23,7 +23,7 @@ from authz.core.policy import LEGACY, MODERN
 Login = Literal["direct", "front_door"]
 TokenKind = Literal["jwt", "opaque"]
 ChallengeScopes = Literal["all", "own"]
-Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"]
+Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 Scope = Annotated[str, scalars.SCOPE]
 ClientId = Annotated[str, scalars.CLIENT_ID]
 _EVERY_VERSION: Final = (MODERN, *reversed(LEGACY))

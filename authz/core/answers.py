@@ -174,7 +174,8 @@ def refusal(
         headers.append(("retry-after", str(retry_after)))
     headers.extend(rate_limit(deny.quotas))
     message = _sentence(deny, retry_after, request_id)
-    error = _ErrorMembers(deny.reason.row.code, message, _data(deny, retry_after, request_id))
+    data = _data(deny, retry_after, request_id) | _versions(deny, asked)
+    error = _ErrorMembers(deny.reason.row.code, message, data)
     return _worded(deny, asked, how, error, tuple(headers))
 
 
@@ -241,6 +242,16 @@ def _data(deny: Deny, retry_after: int | None, request_id: str) -> dict[str, obj
     if retry_after is not None:
         data["retry_after"] = retry_after
     return data
+
+
+def _versions(deny: Deny, asked: Envelope | None) -> dict[str, object]:
+    """Return the data of an UnsupportedProtocolVersionError (MCP 2026-07-28)."""
+    if deny.reason is not Reason.UNSUPPORTED_VERSION or deny.server is None:
+        return {}
+    supported = {"supported": sorted(deny.server.versions, reverse=True)}
+    if asked is None or not asked.version:
+        return dict(supported)
+    return {**supported, "requested": asked.version}
 
 
 def _challenge(deny: Deny) -> str:

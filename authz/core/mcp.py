@@ -9,7 +9,7 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -36,11 +36,13 @@ class Envelope:
         id: the id to repeat.
         method: its method.
         modern: whether the response is one of MCP 2026-07-28.
+        version: the protocol version that it asks for, as it was sent; empty where it names none.
     """
 
     id: str | int
     method: str
     modern: bool = False
+    version: str = field(default="", compare=False)
 
     @property
     def calls_tool(self) -> bool:
@@ -110,6 +112,7 @@ _FOLDED: Final = frozenset(method.lower() for method in _KNOWN)
 _METHOD: Final = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(?:/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*")
 _MAX_METHOD: Final = 128
 _MAX_ID: Final = 256
+_MAX_VERSION: Final = 64
 _MAX_INTEGER: Final = 2**53 - 1  # RFC 7493, section 2.2: the integers that every parser reads alike
 
 _PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
@@ -133,7 +136,8 @@ def read(body: bytes, headers: dict[str, str], *, max_body: int) -> Message:
 
     Raises:
         Refused: BODY_MISSING, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, MALFORMED_REQUEST,
-            MALFORMED_JSON, BATCH, INVALID_MESSAGE, HEADER_MISMATCH or UNSUPPORTED_VERSION.
+            MALFORMED_JSON, BATCH, INVALID_MESSAGE, HEADER_MISMATCH, VERSION_MISSING or
+            UNSUPPORTED_VERSION.
     """
     _check_framing(body, headers, max_body)
     members = _object(body)
@@ -174,9 +178,19 @@ def envelope(body: bytes, headers: dict[str, str], *, max_body: int) -> Envelope
             members["id"],
             method if isinstance(method, str) else "",
             modern=headers.get("mcp-protocol-version") == MODERN,
+            version=_requested(members, headers),
         )
     except Refused:
         return None
+
+
+def _requested(members: _Members, headers: dict[str, str]) -> str:
+    """Return the version of the header, or the one that `initialize` proposes; cut to be told."""
+    version: object = headers.get("mcp-protocol-version", "")
+    params = members.get("params")
+    if not version and members["method"] == "initialize" and isinstance(params, dict):
+        version = params.get("protocolVersion")
+    return version[:_MAX_VERSION] if isinstance(version, str) else ""
 
 
 # --- the HTTP message ---------------------------------------------------------------------------
@@ -295,7 +309,7 @@ def _version(headers: dict[str, str], kind: Kind, meta: _Members) -> str | None:
         if version is None or meta[_PROTOCOL_VERSION] != version:
             raise Refused(Reason.HEADER_MISMATCH, "protocol version of _meta")
     elif version == MODERN and kind is Kind.REQUEST:
-        raise Refused(Reason.HEADER_MISMATCH, "no protocol version in _meta")
+        raise Refused(Reason.VERSION_MISSING)
     # MCP 2026-07-28, Streamable HTTP, "Sending Messages": clients send no responses, since servers
     # send no requests. It defines no notifications from clients either, but leaves servers free to
     # accept them, and official clients send some (roots/list_changed, progress): they pass here,

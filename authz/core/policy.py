@@ -15,7 +15,9 @@ from authz.core.principal import DYNAMIC, METADATA
 from authz.core.second_factor import Method, SecondFactor
 
 MODERN = "2026-07-28"
-LEGACY = ("2025-03-26", "2025-06-18", "2025-11-25")
+# The first one is of the transport before Streamable HTTP; clients and servers that know no newer
+# one negotiate it over Streamable HTTP all the same.
+LEGACY = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 VERSIONS = frozenset({MODERN, *LEGACY})
 
 

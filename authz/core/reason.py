@@ -15,6 +15,7 @@ PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 HEADER_MISMATCH: Final = -32020  # MCP 2026-07-28
+INVALID_PARAMS: Final = -32602
 UNSUPPORTED_PROTOCOL_VERSION: Final = -32022  # MCP 2026-07-28
 URL_ELICITATION_REQUIRED: Final = -32042  # MCP 2025-11-25; in place of a row's own, never in one
 
@@ -116,6 +117,13 @@ class Reason(Enum):
         None,
         HEADER_MISMATCH,
         "The MCP headers are missing or do not say what the body says.",
+    )
+    VERSION_MISSING = Row(
+        "version_missing",
+        400,
+        None,
+        INVALID_PARAMS,
+        "A request of MCP 2026-07-28 needs its protocol version in params._meta.",
     )
     UNSUPPORTED_VERSION = Row(
         "unsupported_version",

@@ -69,6 +69,9 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         "body: a defect of the client, or of a proxy before Envoy that drops headers.",
         _CALLER,
     ),
+    Reason.VERSION_MISSING: Remedy(
+        "The header says 2026-07-28, and `params._meta` names no protocol version.", _CALLER
+    ),
     Reason.UNSUPPORTED_VERSION: Remedy(
         "The message is of an MCP protocol version that the server does not accept.",
         "accept the version, if the server behind speaks it",

@@ -232,7 +232,7 @@ def test_sentences_fit_into_a_quoted_string() -> None:
 def test_labels_are_unique_and_codes_are_no_standard_ones() -> None:
     """Each reason is one label; codes of ours lie outside JSON-RPC's and MCP's range."""
     assert len({reason.label for reason in Reason}) == len(Reason)
-    standard = {-32700, -32600, -32601, -32020, -32022}
+    standard = {-32700, -32600, -32601, -32020, -32022, -32602}
     for reason in Reason:
         code = reason.row.code
         assert code in standard or not -32768 <= code <= -32000, reason
@@ -364,3 +364,17 @@ def test_envoy_learns_to_whom_it_would_answer(
         assert told == {}
     else:
         assert told == {"id": expected[0], "form": expected[1], "request_id": "r-1"}
+
+
+def test_an_unsupported_version_is_told_with_what_is_supported() -> None:
+    """MCP 2026-07-28, UnsupportedProtocolVersionError: the server's versions, and the asked one."""
+    of = server(versions=frozenset({"2025-06-18", "2025-11-25"}))
+    deny = Deny(Reason.UNSUPPORTED_VERSION, "", of)
+    told = json.loads(refusal(deny, Envelope(1, "ping", version="2099-01-01"), "").body)["error"]
+
+    assert told["code"] == -32022
+    assert told["data"]["supported"] == ["2025-11-25", "2025-06-18"]
+    assert told["data"]["requested"] == "2099-01-01"
+    nobody = json.loads(refusal(deny, None, "").body)["error"]["data"]
+    assert "requested" not in nobody
+    assert nobody["supported"]

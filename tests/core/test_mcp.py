@@ -567,7 +567,7 @@ def test_headers_like_the_body() -> None:
 @pytest.mark.parametrize(
     ("header", "claimed", "expected"),
     [
-        pytest.param(MODERN, None, Reason.HEADER_MISMATCH, id="body-says-nothing"),
+        pytest.param(MODERN, None, Reason.VERSION_MISSING, id="body-says-nothing"),
         pytest.param(MODERN, LEGACY, Reason.HEADER_MISMATCH, id="body-says-older"),
         pytest.param(LEGACY, MODERN, Reason.HEADER_MISMATCH, id="header-says-older"),
         pytest.param("2025-03-26", MODERN, Reason.HEADER_MISMATCH, id="header-says-oldest"),
@@ -576,7 +576,7 @@ def test_headers_like_the_body() -> None:
         pytest.param(f"{MODERN},{MODERN}", MODERN, Reason.HEADER_MISMATCH, id="header-twice"),
         pytest.param(f"{LEGACY},{MODERN}", MODERN, Reason.HEADER_MISMATCH, id="two-headers"),
         pytest.param("2099-01-01", "2099-01-01", Reason.UNSUPPORTED_VERSION, id="unknown"),
-        pytest.param("2024-11-05", None, Reason.UNSUPPORTED_VERSION, id="http-and-sse"),
+        pytest.param("2024-10-07", None, Reason.UNSUPPORTED_VERSION, id="too-old"),
         pytest.param("", None, Reason.UNSUPPORTED_VERSION, id="empty"),
         pytest.param("draft", "draft", Reason.UNSUPPORTED_VERSION, id="draft"),
     ],
@@ -703,3 +703,32 @@ def test_what_an_answer_repeats() -> None:
     assert envelope(encoded(rpc()), headers, max_body=8) is None
     assert envelope(encoded({**rpc(), "method": 1}), {}, max_body=MAX_BODY) == Envelope(7, "")
     assert taken({"jsonrpc": "2.0", "method": "notifications/initialized"}).envelope is None
+
+
+def test_the_oldest_version_is_of_the_older_era() -> None:
+    """2024-11-05 is read like what came after it, by its header and without one."""
+    opening = rpc("initialize", protocolVersion="2024-11-05", capabilities={}, clientInfo={})
+
+    assert taken(rpc(), {"mcp-protocol-version": "2024-11-05"}).version == "2024-11-05"
+    assert taken(opening).method == "initialize"
+
+
+@pytest.mark.parametrize(
+    ("message", "headers", "expected"),
+    [
+        (rpc(), {"mcp-protocol-version": "2099-01-01"}, "2099-01-01"),
+        (rpc(), {"mcp-protocol-version": "x" * 100}, "x" * 64),
+        (rpc("initialize", protocolVersion="2025-11-25"), {}, "2025-11-25"),
+        (rpc("initialize", protocolVersion=7), {}, ""),
+        ({**rpc("initialize"), "params": []}, {}, ""),
+        (rpc(protocolVersion="2025-11-25"), {}, ""),
+    ],
+)
+def test_which_version_was_asked_for(
+    message: dict[str, Any], headers: dict[str, str], expected: str
+) -> None:
+    """Of the header, or what `initialize` proposes; never more than fits an answer."""
+    found = envelope(encoded(message), headers, max_body=MAX_BODY)
+
+    assert found is not None
+    assert found.version == expected
