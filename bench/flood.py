@@ -1,7 +1,8 @@
 """What a flood of bad tokens costs those with good ones: their p99 with the flood against without.
 
-50 good requests a second of one token, then the same beside 500 a second with random kids or junk
-opaque tokens from other addresses, over real gRPC on one worker, in turns. Answers are checked.
+50 good requests a second of one token, then the same beside 500 a second with random kids, forged
+signatures of a known kid or junk opaque tokens from other addresses, over real gRPC on one worker,
+in turns. Answers are checked.
 
     python -m bench.flood [rounds] [seconds]
 """
@@ -46,8 +47,12 @@ def good() -> bytes:
 
 def bad() -> bytes:
     token = f"authelia_at_{secrets.token_urlsafe(32)}"
-    if secrets.randbelow(2):
-        token = rsa_signer().token(header={"kid": secrets.token_hex(8)})
+    kind = secrets.randbelow(3)
+    if kind == 0:
+        now = int(time.time())
+        token = rsa_signer().token({"iat": now}, {"kid": secrets.token_hex(8)})
+    elif kind == 1:  # forged with a known kid: its signature is verified before anything is limited
+        token = rsa_signer("stranger").token({"jti": secrets.token_hex(8)}, {"kid": "mcp-rs256"})
     address = f"198.51.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
     return check_request(request(rpc(), authorization=f"Bearer {token}", address=address))
 

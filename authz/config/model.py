@@ -159,6 +159,23 @@ class FrontDoor(Section):
         "`[]`: none.",
         None,
     )
+    address_pages: Annotated[Rate, scalars.RATE] = field(
+        "How many pages of the log-in one address may open. A log-in opens two or three, so that "
+        "an office or a VPN with one address needs three times its log-ins of a busy minute.",
+        "600/minute",
+    )
+    address_log_ins: Annotated[Rate, scalars.RATE] = field(
+        "How many log-ins, step-ups and looks at one's own log-ins one address may begin at the "
+        "issuer. Tokens are refreshed and used without it: people who are logged in are never "
+        "counted. Authelia itself takes 30 failed requests a minute of one address, and answers "
+        "429 to all of that address afterwards.",
+        "20/minute",
+    )
+    address_documents: Annotated[Rate, scalars.RATE] = field(
+        "How many client id metadata documents one address may have fetched that are not known "
+        "yet.",
+        "12/minute",
+    )
     private_redirect_uris: Listing[Annotated[str, urls.REDIRECT]] = field(
         "Redirect URIs with a scheme of a program's own that clients which are not configured "
         "may use, each compared exactly.",

@@ -10,14 +10,18 @@ paced by person or grant.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
+from authz.config.model import FrontDoor
+from authz.config.scalars import Rate
 from authz.core.limits import Limit, Per, Take, bucket_id, digest
 from authz.ledger.memory import Buckets
 
 # Each looks into Redis.
-PAGES: Final = Limit("login-pages", Per.ADDRESS, quota=120, window=60)
+PAGES: Final = Limit("login-pages", Per.ADDRESS, quota=600, window=60)
 # Each holds one of the few places for fetching documents, for seconds where its host wants that.
 DOCUMENTS: Final = Limit("login-documents", Per.ADDRESS, quota=12, window=60)
 # Each is a request pushed to Authelia, and at most one failure that it counts: log-ins, step-ups
@@ -37,6 +41,15 @@ ASSERTIONS: Final = Limit("login-assertions", Per.USER, quota=1200, window=60)
 _LARGEST: Final = 20_000
 
 
+def configured_rates(section: FrontDoor) -> Mapping[str, Rate]:
+    """Return what authz.yaml says of the limits by address."""
+    return {
+        PAGES.name: section.address_pages,
+        APPROVALS.name: section.address_log_ins,
+        DOCUMENTS.name: section.address_documents,
+    }
+
+
 class TooManyError(Exception):
     """Say that an address has to wait.
 
@@ -53,8 +66,20 @@ class TooManyError(Exception):
 class Attempts:
     """Count attempts in this process's memory; at the cap the oldest is forgotten."""
 
-    def __init__(self, clock: Callable[[], float], largest: int = _LARGEST) -> None:
-        """Begin with nobody counted; `clock` gives seconds since the epoch."""
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        largest: int = _LARGEST,
+        rates: Mapping[str, Rate] = MappingProxyType({}),
+    ) -> None:
+        """Begin with nobody counted.
+
+        Args:
+            clock: seconds since the epoch.
+            largest: how many are remembered, for each limit.
+            rates: the figures of authz.yaml, by the limit's name.
+        """
+        self._rates = rates
         # One for each limit: who comes from a flood of addresses pushes out no person's.
         self._buckets = defaultdict[str, Buckets](lambda: Buckets(largest))
         self._clock = clock
@@ -78,5 +103,8 @@ class Attempts:
             raise TooManyError(seconds)
 
     def _take(self, bucket: str, limit: Limit) -> int:
+        rate = self._rates.get(limit.name)
+        if rate is not None:
+            limit = replace(limit, quota=rate.quota, window=rate.window)
         now = int(self._clock() * 1000)
         return self._buckets[limit.name].take((Take(bucket, limit),), now).retry_after

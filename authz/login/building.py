@@ -25,7 +25,7 @@ from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revoking import MARGIN
 from authz.login.app import App
-from authz.login.attempts import APPROVALS, Attempts
+from authz.login.attempts import APPROVALS, Attempts, configured_rates
 from authz.login.authelia.id_token import Proofs
 from authz.login.authelia.upstream import Authelia, OurClient
 from authz.login.clients.assertions import ClientAssertions, KeySets
@@ -150,7 +150,7 @@ class Built:
             ),
             blocks=Blocks(command, keys),
             log_ins=LogIns(command, keys),
-            attempts=Attempts(clock),
+            attempts=Attempts(clock, rates=configured_rates(section)),
             grant_max_age=max_age,
             stale_refresh=int(section.stale_refresh),
             clock=clock,
