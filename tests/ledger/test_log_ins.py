@@ -28,7 +28,11 @@ RECORDS = st.builds(
     amr=st.frozensets(st.text(st.characters(exclude_categories=["Cs"]))),
     auth_time=st.integers(0, 2**53),
     account=st.text(st.characters(exclude_categories=["Cs"])),
+    redirect_uri=NAMES | st.just(""),
+    ends_at=NAMES | st.just(""),
+    document_host=NAMES | st.just(""),
 )
+LATER = ("redirect_uri", "ends_at", "document_host")
 GOOD = json.loads(encode(log_in()))
 
 
@@ -36,6 +40,16 @@ GOOD = json.loads(encode(log_in()))
 def test_a_record_is_read_as_it_was_written(record: LogIn) -> None:
     """Whatever people and clients are called."""
     assert decode(encode(record)) == record
+
+
+def test_a_record_of_before_is_read_and_half_a_one_is_not() -> None:
+    """Where a log-in ended was not kept once: an update of ours ends nobody's log-in."""
+    old = {name: value for name, value in GOOD.items() if name not in LATER}
+
+    found = decode(json.dumps(old).encode())
+    assert found is not None
+    assert (found.redirect_uri, found.ends_at, found.document_host) == ("", "", "")
+    assert decode(json.dumps(old | {"ends_at": "loopback"}).encode()) is None
 
 
 @given(value=st.binary() | st.recursive(

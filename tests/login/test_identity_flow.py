@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,8 +13,11 @@ from authz.ledger.keys import Keys as Names
 from authz.ledger.log_ins import LogIns
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.digests import digest
 from authz.login.front_door.blocks import Block
+from authz.login.front_door.grant import encode
 from authz.login.front_door.known import block, known_clients
+from authz.login.front_door.refresh_tokens import open_refresh, seal_refresh
 from tests.login.front import FILES, LOOPBACK, NOTES, Client, Stage
 
 Play = Callable[..., Any]
@@ -259,5 +263,61 @@ def test_a_client_that_names_no_server_is_told_which_there_are(play: Play) -> No
         for words in (page.text, told["error_description"]):
             assert "resource is missing" in words
             assert all(server in words for server in (NOTES, FILES))
+
+    play(scene)
+
+
+# --- what a version before has written ---------------------------------------------------------
+
+
+async def of_before(found: Stage, client: Client, name: str) -> str:
+    """A refresh token of before the end of a log-in was kept in it, under a name of then."""
+    tokens = await client.tokens()
+    means = found.built.means
+    token = open_refresh(means.sealer, tokens["refresh_token"], means.grants.issuer)
+    text = seal_refresh(means.sealer, replace(token, redirect_uri="", name=name), 3600)
+    log_in = await record(found, tokens["access_token"])
+    held = await means.grants.find(log_in.subject, log_in.grant)
+    assert held is not None
+    grant = replace(held.grant, refresh=digest(text), redirect_uri="", ends_at="")
+    found.valkey.command("HSET", means.grants.key(log_in.subject), grant.id, encode(grant))
+    return text
+
+
+@pytest.mark.parametrize(
+    ("uri", "others", "name", "status"),
+    [
+        (LOOPBACK, (), "dynamic/loopback", 200),
+        (LOOPBACK, ("http://localhost/cb",), "dynamic/loopback", 200),
+        (EVIL, (), "dynamic/evil.example", 200),
+        (EVIL, (FOREIGN,), "dynamic/several", 400),
+        (EVIL, (LOOPBACK,), "dynamic/loopback", 400),
+    ],
+)
+def test_a_log_in_of_before_goes_on_where_its_name_is_sure(
+    play: Play, uri: str, others: tuple[str, ...], name: str, status: int
+) -> None:
+    """Where the client could end it in one place only; else the person logs in once more."""
+
+    async def scene(found: Stage) -> None:
+        client = await come(found, uri, *others)
+        answer = await client.refresh(await of_before(found, client, name))
+        assert answer.status_code == status
+        if status == 200:
+            log_in = await record(found, answer.json()["access_token"])
+            assert (log_in.client, log_in.redirect_uri) == (name, uri)
+
+    play(scene)
+
+
+@pytest.mark.attack("document-foreign-redirect")
+def test_a_log_in_of_before_is_nowhere_verified_by_its_name(play: Play) -> None:
+    """A document whose log-in ended on loopback had its host's name then, and has it no more."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, LOOPBACK, OWN)
+        client = Client(found, client_id=DOCUMENT, redirect_uri=LOOPBACK, resource=NOTES)
+        text = await of_before(found, client, f"https://{HOST}")
+        assert (await client.refresh(text)).json()["error"] == "invalid_grant"
 
     play(scene)
