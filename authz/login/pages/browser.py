@@ -29,16 +29,21 @@ FIELD: Final = "form_token"  # the hidden input of every form
 LIFETIME: Final = 600  # seconds in which a form is sent, and in which a transaction ends
 CONSENT: Final = "consent"
 PATIENCE: Final = 10.0  # seconds for a body
-LARGEST: Final = 3800  # characters of a transaction's cookie: browsers drop what is over 4096
+LARGEST: Final = 4000  # characters of a transaction's cookie: browsers drop what is over 4096
 
 _CSRF: Final = "__Host-authz-csrf-"
 _TRANSACTION: Final = "__Host-authz-tx-"
 _RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
-_OVER: Final = "__Host-authz-over-"
+_OVER: Final = "__Host-authz-over"
 _MOST: Final = 16  # transactions of a browser
-_MOST_OVER: Final = 16  # transactions whose end is remembered
-_MOST_TOGETHER: Final = 20 * 1024  # characters of their cookies: Envoy takes 32 KiB of headers
+_MOST_OVER: Final = 64  # transactions whose end is remembered
+_MOST_TOGETHER: Final = 18 * 1024  # characters of their cookies: Envoy takes 32 KiB of headers
+# What a page after the end of one is to show: of these no log-in under way has to make room.
+_PAGE: Final = "__Host-authz-page-"
+_PAGES: Final = frozenset({"back", "problem", "step-up-done", "log-ins-session"})
+_MOST_PAGES: Final = 8
+_MOST_PAGES_TOGETHER: Final = 6 * 1024
 _LARGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 20
 
@@ -46,8 +51,8 @@ _MOST_FIELDS: Final = 20
 class Over(Enum):
     """Say why a transaction that this browser began is there no more."""
 
-    USED = "used"  # its answer came
-    CROWDED = "crowded"  # it made room for newer ones
+    USED = "u"  # its answer came
+    CROWDED = "c"  # it made room for newer ones
 
 
 class NotThisBrowserError(Exception):
@@ -146,11 +151,14 @@ class Browser:
         value = {"state": digest(state), "transaction": dict(transaction)}
         sealed = self._sealer.seal(f"transaction-{purpose}", value, LIFETIME)
         if len(sealed) > LARGEST:
-            raise TransactionTooLargeError("a transaction over 3800 characters")
-        for name in _superfluous(request, len(sealed)):
-            self._remember(request, response, name, Over.CROWDED)
+            raise TransactionTooLargeError("a transaction over 4000 characters")
+        for name in _superfluous(request, purpose, len(sealed)):
+            if purpose in _PAGES:
+                _expire(response, name)
+            else:
+                self._remember(request, response, name, Over.CROWDED)
         response.headers.append(
-            "set-cookie", f"{_name(state)}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
+            "set-cookie", f"{_name(state, purpose)}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
         )
 
     def take(self, request: Request, state: str, purpose: str) -> Mapping[str, Any]:
@@ -163,7 +171,7 @@ class Browser:
         """
         try:
             sealed = self._sealer.open(
-                f"transaction-{purpose}", cookies(request).get(_name(state), "")
+                f"transaction-{purpose}", cookies(request).get(_name(state, purpose), "")
             )
         except NotSealedError as error:
             raise NotThisBrowserError("no such transaction in this browser") from error
@@ -174,7 +182,8 @@ class Browser:
 
     def forget(self, response: Response, state: str) -> None:
         """Take the transaction's cookie from the browser."""
-        _expire(response, _name(state))
+        for prefix in (_TRANSACTION, _PAGE):
+            _expire(response, prefix + digest(state)[:16])
 
     def end(self, request: Request, response: Response, state: str) -> None:
         """Take a transaction's cookie from the browser that has it; remember that it was used."""
@@ -186,21 +195,29 @@ class Browser:
 
         It says nothing but which page is true: what it tells of counts no more in any case.
         """
-        name = _over(_name(state))
-        try:
-            sealed = self._sealer.open("transaction-over", cookies(request).get(name, ""))
-            return Over(sealed["why"]) if sealed["of"] == name else None
-        except NotSealedError:
-            return None
+        why = self._known_over(request).get(_name(state))
+        return None if why is None else Over(why)
 
     def _remember(self, request: Request, response: Response, name: str, why: Over) -> None:
         _expire(response, name)
-        over = _over(name)
-        known = [each for each in cookies(request) if each.startswith(_OVER) and each != over]
-        for oldest in known[: max(0, len(known) + 1 - _MOST_OVER)]:
-            _expire(response, oldest)
-        sealed = self._sealer.seal("transaction-over", {"of": over, "why": why.value}, LIFETIME)
-        response.headers.append("set-cookie", f"{over}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}")
+        # One cookie for all, so that many fit; the last that a response sets is whole.
+        known = request.scope.setdefault("authz.over", dict(self._known_over(request)))
+        known.pop(name, None)
+        known[name] = why.value
+        for oldest in list(known)[:-_MOST_OVER]:
+            del known[oldest]
+        shortened = {each.removeprefix(_TRANSACTION): why for each, why in known.items()}
+        sealed = self._sealer.seal("transactions-over", {"why": shortened}, LIFETIME)
+        response.headers.append(
+            "set-cookie", f"{_OVER}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
+        )
+
+    def _known_over(self, request: Request) -> Mapping[str, str]:
+        try:
+            held = self._sealer.open("transactions-over", cookies(request).get(_OVER, ""))
+        except NotSealedError:
+            return {}
+        return {_TRANSACTION + name: why for name, why in held["why"].items()}
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
@@ -253,13 +270,16 @@ def _csrf(request: Request) -> list[str]:
     ]
 
 
-def _superfluous(request: Request, more: int) -> list[str]:
-    """Return the oldest transactions' cookies, those that have no room beside one more."""
-    room, count, names = _MOST_TOGETHER - more, 1, []
+def _superfluous(request: Request, purpose: str, more: int) -> list[str]:
+    """Return the oldest cookies of a kind, those that have no room beside one more."""
+    prefix, most, together = _TRANSACTION, _MOST, _MOST_TOGETHER
+    if purpose in _PAGES:
+        prefix, most, together = _PAGE, _MOST_PAGES, _MOST_PAGES_TOGETHER
+    room, count, names = together - more, 1, []
     for name, value in reversed(list(cookies(request).items())):
-        if name.startswith(_TRANSACTION) and re.fullmatch(r"[0-9a-f]{16}", name[-16:]):
+        if name.startswith(prefix) and re.fullmatch(r"[0-9a-f]{16}", name[-16:]):
             room, count = room - len(value), count + 1
-            if room < 0 or count > _MOST:
+            if room < 0 or count > most:
                 names.append(name)
     return names
 
@@ -268,12 +288,8 @@ def _expire(response: Response, name: str) -> None:
     response.headers.append("set-cookie", f"{name}=; Max-Age=0; {_ATTRIBUTES}")
 
 
-def _over(name: str) -> str:
-    return _OVER + name.removeprefix(_TRANSACTION)
-
-
-def _name(state: str) -> str:
-    return _TRANSACTION + digest(state)[:16]
+def _name(state: str, purpose: str = "") -> str:
+    return (_PAGE if purpose in _PAGES else _TRANSACTION) + digest(state)[:16]
 
 
 def _same(one: object, other: str) -> bool:
