@@ -203,6 +203,10 @@ def _about(info: Mapping[str, Any]) -> Iterator[Finding]:
         yield note(PART, "no_maxmemory", words, "maxmemory in redis.conf, with noeviction")
 
 
+# As the front door words it.
+_OPAQUE: Final = "access_token_signed_response_alg"
+
+
 def _log_ins(held: Any) -> Iterator[Finding]:
     """Tell of the last log-in that the front door had to end, as it was kept for a day."""
     if not isinstance(held, bytes):
@@ -212,6 +216,13 @@ def _log_ins(held: Any) -> Iterator[Finding]:
         return
     when = datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     words = f"a log-in of {when} was ended: {quoted(fault)}"
+    if _OPAQUE in fault:
+        mend = (
+            "access_token_signed_response_alg: RS256 for our two clients at Authelia: print `authz "
+            "authelia-config` again and restart Authelia with it"
+        )
+        yield problem("clients", "log_in_opaque", words, mend)
+        return
     mend = (
         "the front door asks Authelia for the server's URL as `audience`: print `authz "
         "authelia-config` again and restart Authelia with it; where that changes nothing, this "

@@ -6,6 +6,7 @@ Law: plain values. What a client or Authelia said stands in them only after it w
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 
 class Kind(Enum):
@@ -176,11 +177,15 @@ class OAuthRefused(Exception):  # noqa: N818 - what happened, not an error of ou
         self.scopes = tuple(sorted(scopes))
 
 
+# An `error` of UpstreamRefused that is ours: the access token is no JWT.
+OPAQUE_TOKEN: Final = "opaque_access_token"  # noqa: S105 - a code
+
+
 class UpstreamRefused(Exception):  # noqa: N818 - as above
     """Say that Authelia answered with an OAuth error.
 
     Attributes:
-        error: Authelia's code, of the known ones; `server_error` for any other.
+        error: Authelia's code, of the known ones; `server_error` for any other; `OPAQUE_TOKEN`.
     """
 
     def __init__(self, error: str) -> None:

@@ -11,6 +11,7 @@ from authz.doctor import redis
 from authz.doctor.finding import Finding
 from authz.ledger.keys import Keys
 from authz.ledger.redis import RedisOptions
+from authz.login.front_door.granted import OPAQUE
 from tests.doctor.kit import diagnoses, problems, the
 from tests.support.valkey import ValkeyServer, valkey
 
@@ -159,3 +160,13 @@ def test_a_log_in_that_the_front_door_had_to_end(held: bytes, told: bool) -> Non
         words = the(found, "log_in_audience").words
         assert "2026-11-22" in words
         assert "for no server" in words
+
+
+def test_an_opaque_token_of_the_front_door_is_told_with_its_setting() -> None:
+    """The remedy names the setting of our clients at Authelia."""
+    with valkey(appendonly="yes", maxmemory="100mb") as server:
+        server.command("SET", Keys("authz").log_in_fault, f"1795380700 {OPAQUE}")
+        found = asyncio.run(redis.examine(RedisOptions(server.url), front_door=True))
+
+    assert wrong(found) == ["log_in_opaque"]
+    assert "access_token_signed_response_alg: RS256" in the(found, "log_in_opaque").mend

@@ -9,7 +9,7 @@ import pytest
 from authz.demo.issuer.state import Grant
 from authz.demo.issuer.values import Release
 from authz.ledger.keys import Keys
-from authz.login.front_door.granted import EMPTY, FOREIGN, WIDE, audience_fault
+from authz.login.front_door.granted import EMPTY, FOREIGN, OPAQUE, WIDE, audience_fault
 from tests.demo.kit import FILES, JOHN, NOTES, claims
 from tests.login.conftest import Play
 from tests.login.front import Client, Stage
@@ -84,6 +84,29 @@ def test_a_log_in_with_another_audience_gives_no_code(
         assert found.keys("code") == []
         kept = found.valkey.command("GET", Keys(found.deployment).log_in_fault)
         assert kept.decode().partition(" ")[2] == fault
+
+    play(scene)
+
+
+def test_an_opaque_access_token_is_told_with_its_cause(play: Play) -> None:
+    """Authelia's default for a client: the log names the setting, so does what the doctor reads;
+    client and person hear that it is the log-in service.
+    """
+
+    async def scene(found: Stage) -> None:
+        opaque = tuple(replace(each, access_token="opaque") for each in found.issuer.config.clients)
+        found.issuer.config = replace(found.issuer.config, clients=opaque)
+        client = Client(found)
+        await client.register()
+        back = await client.log_in()
+        assert back["error"] == "server_error"
+        assert "cannot read" in back["error_description"]
+        (line,) = [each for each in found.lines() if each.get("step") == "callback"]
+        assert line["outcome"] == f"server_error: {OPAQUE}"
+        assert "access_token_signed_response_alg" in line["outcome"]
+        assert (line["client"], line["server"]) == ("dynamic/loopback", "files")
+        kept = found.valkey.command("GET", Keys(found.deployment).log_in_fault)
+        assert kept.decode().partition(" ")[2] == OPAQUE
 
     play(scene)
 

@@ -268,9 +268,9 @@ WRONG: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "huge-id-token": ("id_token is missing or malformed", {"id_token": "x" * 8193}),
     "refresh-token-number": ("the refresh token is malformed", {"refresh_token": 7}),
     "refresh-token-is-a-code": ("the refresh token is malformed", {"refresh_token": CODE}),
-    "opaque-access-token": (
+    "no-access-token-of-its-kind": (
         "a token is not good: not three base64url segments",
-        {"access_token": f"authelia_at_{'a' * 43}.{'b' * 43}"},
+        {"access_token": "a.b+.c"},
     ),
     "id-token-as-access-token": (
         "a token is not good: typ is JWT, as of an ID token",

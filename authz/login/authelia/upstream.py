@@ -23,7 +23,7 @@ from authz.core.ledger import Unavailable
 from authz.login.authelia.asking import TooMany, send
 from authz.login.authelia.id_token import Expected, NotProven, Proofs
 from authz.login.authelia.pacing import Lanes, Locks
-from authz.login.values import Asked, LoggedIn, UpstreamRefused, UpstreamTokens
+from authz.login.values import OPAQUE_TOKEN, Asked, LoggedIn, UpstreamRefused, UpstreamTokens
 from authz.tokens.client_auth import ClientAuth
 from authz.tokens.documents import IssuerError, Target
 from authz.tokens.issuer import IssuerAddress, read_metadata
@@ -42,6 +42,7 @@ _CODE: Final = re.compile("authelia_ac_" + _SECRET)
 _REFRESH: Final = re.compile("authelia_rt_" + _SECRET)
 _REQUEST_URI: Final = re.compile(r"urn:ietf:params:oauth:request_uri:[\x21-\x7e]{16,512}\Z")
 _LONGEST_TOKEN: Final = 8192
+_JWT_DOTS: Final = 2
 _MOST_ENDED: Final = 10_000  # tokens that are remembered, by digest
 
 
@@ -207,6 +208,9 @@ class Authelia:
 
     async def _logged_in(self, answer: Mapping[str, object], expected: Expected) -> LoggedIn:
         access, identifying = _token(answer, "access_token"), _token(answer, "id_token")
+        if access.count(".") != _JWT_DOTS:
+            # Authelia's default, where `access_token_signed_response_alg` is not set.
+            raise UpstreamRefused(OPAQUE_TOKEN)
         refresh = answer.get("refresh_token")
         if refresh is not None and (
             not isinstance(refresh, str) or _REFRESH.match(refresh) is None

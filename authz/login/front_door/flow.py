@@ -23,13 +23,20 @@ from authz.login.front_door.authorizing import (
     check,
     check_same_client,
 )
-from authz.login.front_door.granted import WORDS, audience_fault
+from authz.login.front_door.granted import OPAQUE, OPAQUE_WORDS, WORDS, audience_fault
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters, read_parameters
 from authz.login.pages import problems
 from authz.login.pages.visits import USED, NotDoneError
 from authz.login.paths import CALLBACK
-from authz.login.values import Asked, ClientIdentity, LoggedIn, OAuthRefused, UpstreamRefused
+from authz.login.values import (
+    OPAQUE_TOKEN,
+    Asked,
+    ClientIdentity,
+    LoggedIn,
+    OAuthRefused,
+    UpstreamRefused,
+)
 
 # What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
 # `server_error`: the request was ours, so its faults are.
@@ -208,6 +215,9 @@ class FrontDoor:
                 address=kept.address,
             )
         except UpstreamRefused as refused:
+            if refused.error == OPAQUE_TOKEN:
+                await self._means.faults.keep(OPAQUE)
+                return answer.error("server_error", OPAQUE_WORDS), f"server_error: {OPAQUE}"
             return answer.error(*_SERVER_ERROR), f"server_error: {refused.error}"
         except Unavailable as away:
             told = _UPSTREAM["temporarily_unavailable"]

@@ -7,9 +7,17 @@ from authz.core import audience
 EMPTY: Final = "the issuer's token is for no server (aud is empty)"
 FOREIGN: Final = "the issuer's token is not for the server that was asked for (aud)"
 WIDE: Final = "the issuer's token is for more than the server that was asked for (aud)"
+OPAQUE: Final = (
+    "the issuer's access token is opaque: our client there lacks access_token_signed_response_alg"
+)
 # What client and person are told (RFC 6749, sections 4.1.2.1 and 5.2).
 WORDS: Final = (
     "the log-in service made a token that is not for this server; "
+    "its operator finds the cause in the log, or with authz doctor"
+)
+
+OPAQUE_WORDS: Final = (
+    "the log-in service made a token that this gateway cannot read; "
     "its operator finds the cause in the log, or with authz doctor"
 )
 
