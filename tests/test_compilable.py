@@ -72,6 +72,22 @@ def test_no_name_stands_for_two_kinds_of_exception(path: Path) -> None:
         assert all(len(kinds) == 1 for kinds in caught.values()), (function.name, caught)
 
 
+# Words of gcc that begin with two underscores: mypyc's field of an attribute has one more than the
+# attribute, so that `_signed` is no field, and the C does not compile.
+_WORDS_OF_C = frozenset(
+    {"_alignof", "_asm", "_attribute", "_complex", "_const", "_extension__", "_imag", "_inline"}
+    | {"_label__", "_real", "_restrict", "_signed", "_thread", "_typeof", "_volatile"}
+)
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_attribute_is_a_word_of_c(path: Path) -> None:
+    """The compiler of C would refuse the struct of its class."""
+    tree = ast.walk(ast.parse(path.read_text()))
+    found = {node.attr for node in tree if isinstance(node, ast.Attribute)}
+    assert not found & _WORDS_OF_C
+
+
 def _waits(statements: list[ast.stmt]) -> list[int]:
     """Return the lines on which the statements may wait for others."""
     kinds = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)

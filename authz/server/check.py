@@ -246,12 +246,12 @@ class _Stranger:
         self._limit = limit
         self._refusals = refusals
         self._clock = clock
-        self._signed = False
+        self._has_good_signature = False
 
     def passed(self, stage: Stage) -> None:
         """Take notice of a stage that the token has passed."""
         if stage is Stage.SIGNATURE:
-            self._signed = True
+            self._has_good_signature = True
 
     def wait(self) -> None:
         """Refuse to ask the issuer for an address that has presented too many bad tokens.
@@ -266,7 +266,7 @@ class _Stranger:
 
     def failed(self) -> None:
         """Count the token: an expired one that the issuer has signed is nobody's guess."""
-        if not self._signed:
+        if not self._has_good_signature:
             address, token = self._call.request.address, self._call.token
             self._refusals.bad_token(address, token, self._clock(), self._limit)
 
