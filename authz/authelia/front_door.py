@@ -25,7 +25,7 @@ from authz.config.model import Config
 FRONT_DOOR: Final = "authz-front-door"
 # In the ID token, so that a page can say whose account it is about; of the scope `profile`.
 ACCOUNT: Final = "preferred_username"
-_FIXED: Final = ("openid", OFFLINE, "profile")
+_FIXED: Final = ("openid", "profile")
 _CALLBACK: Final = "/authz/callback"
 _POLICIES: Final = {
     "one_factor": (_CALLBACK, "/authz/log-ins/callback"),
@@ -34,9 +34,12 @@ _POLICIES: Final = {
 _OURS: Final = (
     "As these two clients authz logs people in (front_door): Authelia asks for a second factor by",
     "the client's policy. Clients of the front door are not registered here. consent_mode is",
-    "implicit because authz asks for consent itself, each time. Authelia asks all the same where",
-    "offline_access is asked for (seen with 4.39.20), and these ask for it: people consent twice,",
-    "on a page of ours and on one of Authelia's.",
+    "implicit because authz asks for consent itself, each time.",
+)
+_TWICE: Final = (
+    "Authelia asks all the same where offline_access is asked for (seen with 4.39.20 and later),",
+    "as front_door.refresh_tokens has it: people consent twice, on a page of ours and on one of",
+    "Authelia's. With refresh_tokens: never there is one page, and no refresh token.",
 )
 
 
@@ -53,6 +56,7 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
     for policy, callbacks in _POLICIES.items():
         client_id = getattr(door, policy)
         credentials, notes = signed_with(key, door.key_id, "front_door.key_file")
+        refreshes = door.refresh_tokens != "never"
         values = {
             "client_id": client_id,
             # Authelia shows it on its own consent page: where the person comes from.
@@ -63,7 +67,8 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
             "audience": [config.resource(name) for name in config.servers],
             "authorization_policy": policy,
             "consent_mode": "implicit",
-            "grant_types": ["authorization_code", "refresh_token"],
+            "grant_types": ["authorization_code", *(["refresh_token"] if refreshes else [])],
+            **({} if refreshes else {"lifespan": FRONT_DOOR}),
             "response_types": ["code"],
             "require_pushed_authorization_requests": True,
             "require_pkce": True,
@@ -71,7 +76,8 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
             **signing_algorithms(config, config.servers, id_token=True),
             "claims_policy": FRONT_DOOR,
         }
-        first = {"": _OURS} if policy == "one_factor" else {}
+        about = (*_OURS, *_TWICE) if refreshes else _OURS
+        first = {"": about} if policy == "one_factor" else {}
         yield Registered(values, {**notes, **first})
 
 
@@ -89,4 +95,17 @@ def _scopes(config: Config) -> list[str]:
         for scope in rule.scopes
     ]
     groups = [GROUPS] if asks_groups(config, config.servers) else []
-    return list(dict.fromkeys([*_FIXED, *groups, *asked]))
+    offline = [OFFLINE] if _refreshes(config) else []
+    return list(dict.fromkeys([_FIXED[0], *offline, *_FIXED[1:], *groups, *asked]))
+
+
+def lifespans(config: Config) -> dict[str, object]:
+    """Return how long access tokens live where there are no refresh tokens; empty elsewhere."""
+    door = config.front_door
+    if door is None or _refreshes(config):
+        return {}
+    return {"custom": {FRONT_DOOR: {"access_token": f"{int(door.access_token_lifetime)}s"}}}
+
+
+def _refreshes(config: Config) -> bool:
+    return config.front_door is None or config.front_door.refresh_tokens != "never"

@@ -22,7 +22,7 @@ from authz.authelia.clients import (
     registered,
     rules_of,
 )
-from authz.authelia.front_door import ACCOUNT, FRONT_DOOR, claims_policy, our_clients
+from authz.authelia.front_door import ACCOUNT, FRONT_DOOR, claims_policy, lifespans, our_clients
 from authz.authelia.hints import hints
 from authz.authelia.text import Notes, Path, comment, yaml
 from authz.config.model import Config
@@ -46,6 +46,7 @@ _CLIENTS: Final = (
     "puts the client's whole audience into every token.",
 )
 _CORS: Final = ("For clients that run in a page of gateway.origins.",)
+_LIFESPANS: Final = ("front_door.refresh_tokens: never. Nobody can refresh these tokens.",)
 _SCOPES: Final = ("Authelia warns about scopes that it does not know.",)
 # Seen with 4.39.20: with other characters in its name, a scope is no key that it expects.
 _DEFINABLE: Final = re.compile(r"[A-Za-z0-9._:/*-]+\Z")
@@ -108,6 +109,9 @@ def implied(
     if scopes := _scopes(config, clients):
         oidc["scopes"] = scopes
         notes[*_OIDC, "scopes"] = _SCOPES
+    if found := lifespans(config):
+        oidc["lifespans"] = found
+        notes[*_OIDC, "lifespans"] = _LIFESPANS
     oidc["clients"] = [dict(client.values) for client in clients]
     for index, client in enumerate(clients):
         for member, lines in client.notes.items():

@@ -149,6 +149,20 @@ def _private_redirects(config: Config) -> Iterator[Fault]:
             )
 
 
+def _lifetime(config: Config) -> Iterator[Fault]:
+    """Check that the tokens which `authz authelia-config` asks for are taken."""
+    door = config.front_door
+    if door is None or door.refresh_tokens != "never":
+        return
+    if door.access_token_lifetime > config.issuer.max_lifetime:
+        yield Fault(
+            (*_SECTION, "access_token_lifetime"),
+            "it is longer than issuer.max_lifetime: every token would be refused",
+            "write a shorter one, or raise issuer.max_lifetime",
+            reads=(("issuer", "max_lifetime"), (*_SECTION, "refresh_tokens")),
+        )
+
+
 def _opaque(config: Config) -> Iterator[Fault]:
     """Find servers that take other tokens than the front door has: one kind, for all of them."""
     opaque = [name for name, server in config.servers.items() if server.tokens == ("opaque",)]
@@ -172,5 +186,6 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _default,
     _clients,
     _private_redirects,
+    _lifetime,
     _opaque,
 )

@@ -29,6 +29,8 @@ from authz.config.scalars import Rate, Tcp, Unix, duration
 # "none" and the HMAC family are missing on purpose: neither proves who signed.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 
+RefreshTokens = Literal["unless_declined", "on_request", "never"]
+
 # The entry of `clients` that is no client: it narrows those which are not configured.
 DEFAULT: Final = "default"
 
@@ -183,6 +185,19 @@ class FrontDoor(Section):
     )
     grant_max_age: Annotated[float, duration("1h", "365d", "30d")] = field(
         "How long one consent lasts, however often it is refreshed.", "30d"
+    )
+    refresh_tokens: RefreshTokens = field(
+        "Which log-ins give a refresh token, for which Authelia asks the person once more, on a "
+        "page of its own after ours. `unless_declined`: all, but of clients whose metadata lists "
+        "`grant_types` without `refresh_token`. `on_request`: those that ask for the scope "
+        "`offline_access`. `never`: none; people see one page, and log in again after "
+        "`access_token_lifetime`.",
+        "unless_declined",
+    )
+    access_token_lifetime: Annotated[float, duration("5m", "30d", "8h")] = field(
+        "How long an access token lives where there are no refresh tokens (`refresh_tokens: "
+        "never`); `authz authelia-config` writes it. At most `issuer.max_lifetime`.",
+        "8h",
     )
     stale_refresh: Annotated[float, duration("30s", "7d", "24h")] = field(
         "How long a refresh token that was replaced still gets the newest answer of its grant, "

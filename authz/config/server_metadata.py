@@ -24,6 +24,7 @@ def server_metadata(config: Config) -> dict[str, object]:
     assert door is not None
     base, strangers = config.gateway.url, config.login == "front_door"
     documents = strangers and door.metadata_hosts != ()
+    refreshes = door.refresh_tokens != "never"
     methods = ["none", *(["private_key_jwt"] if documents else [])]
     document: dict[str, object] = {
         # Section 3.3: the URL that the document's own was made of, to the letter.
@@ -33,7 +34,7 @@ def server_metadata(config: Config) -> dict[str, object]:
         "revocation_endpoint": f"{base}/revoke",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": ["authorization_code", *(["refresh_token"] if refreshes else [])],
         "code_challenge_methods_supported": ["S256"],
         # A secret that a program carries is none; a key that a document publishes is the client's.
         "token_endpoint_auth_methods_supported": methods,
@@ -42,7 +43,7 @@ def server_metadata(config: Config) -> dict[str, object]:
         "client_id_metadata_document_supported": documents,
         # Clients that find no scopes in a server's own metadata ask for all of these (the official
         # Python SDKs, Codex), at whichever server: so they are what is right at every server.
-        "scopes_supported": [*_common_scopes(config), OFFLINE],
+        "scopes_supported": [*_common_scopes(config), *([OFFLINE] if refreshes else [])],
     }
     if documents:
         for endpoint in ("token", "revocation"):

@@ -152,6 +152,7 @@ class Built:
             log_ins=LogIns(command, keys),
             attempts=Attempts(clock, rates=configured_rates(section)),
             grant_max_age=max_age,
+            refresh_tokens=section.refresh_tokens,
             stale_refresh=int(section.stale_refresh),
             clock=clock,
             tell=self._tell,

@@ -44,6 +44,7 @@ class FrontClient:
         redirect_uris: where its log-ins may end.
         scopes: what it may ask for at most; None where that is not narrowed.
         authentication: how it has to authenticate; None for a public client.
+        refreshes: whether it can use a refresh token: not where its metadata says otherwise.
     """
 
     client_id: str
@@ -53,6 +54,7 @@ class FrontClient:
     redirect_uris: tuple[str, ...]
     scopes: frozenset[str] | None = None
     authentication: KeyAuthentication | None = None
+    refreshes: bool = True
 
     def allowed(self, scopes: frozenset[str]) -> frozenset[str]:
         """Return those scopes that it may ask for."""

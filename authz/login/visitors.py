@@ -72,7 +72,9 @@ class Visitors:
             wish, client = await self._door.ask(query, address_of(request))
         except SentBackError as error:
             return redirect(error.url)
-        consent = Consent(client, wish.server, wish.resource, wish.scopes, wish.two_factor)
+        consent = Consent(
+            client, wish.server, wish.resource, wish.scopes, wish.two_factor, wish.offline
+        )
         # The request waits in the form itself, sealed, for this browser alone.
         token, cookie = self._parts.browser.form_token(request, CONSENT, wish.to_json())
         return self._parts.pages.consent(consent, token, cookie)

@@ -88,6 +88,20 @@ def test_both_may_ask_for_whatever_any_server_needs(name: str, of: Of) -> None:
     ]
 
 
+def test_without_refresh_tokens_access_tokens_have_a_lifespan_of_their_own(of: Of) -> None:
+    """Neither grant nor scope to refresh with: Authelia then shows no consent page of its own."""
+    never = "refresh_tokens: never, access_token_lifetime: 4h, "
+    result = of(DOOR.replace("front_door: {", f"front_door: {{{never}") + SERVERS)
+
+    assert oidc(result)["lifespans"] == {"custom": {"authz-front-door": {"access_token": "14400s"}}}
+    for client in clients(result).values():
+        assert client["grant_types"] == ["authorization_code"]
+        assert "offline_access" not in client["scopes"]
+        assert client["lifespan"] == "authz-front-door"
+    assert "consent twice" not in result.yaml()
+    assert "lifespans" not in oidc(of(DOOR + SERVERS))
+
+
 def test_the_id_token_says_whose_account_it_is(of: Of) -> None:
     """Authelia puts `preferred_username` there only by a claims policy, of the scope `profile`."""
     result = of(DOOR + SERVERS)

@@ -267,6 +267,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         log_ins=LogIns(command, keys),
         attempts=Attempts(time.time),
         grant_max_age=30 * 86_400,
+        refresh_tokens="unless_declined",
         stale_refresh=86_400,
         clock=time.time,
         tell=lambda step, outcome, **_: told.append((step, outcome)),

@@ -400,7 +400,9 @@ def test_not_at_once(drive: Drive) -> None:
         await page.wait_for_timeout(
             1000
         )  # the page was there all the while, beneath another window
-        box = await page.get_by_role("button", name="Allow and log in").bounding_box()
+        button = page.get_by_role("button", name="Allow and log in")
+        await button.scroll_into_view_if_needed()
+        box = await button.bounding_box()
         assert box is not None
         await page.mouse.click(box["x"] + 20, box["y"] + 20)
         await page.wait_for_timeout(1000)

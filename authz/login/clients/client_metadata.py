@@ -78,6 +78,17 @@ def check_grants(metadata: Mapping[str, object]) -> None:
             raise WrongMetadata("invalid_client_metadata", f"{name} must hold {needed}")
 
 
+def read_refreshes(metadata: Mapping[str, object]) -> bool:
+    """Tell whether a client uses refresh tokens; call it after `check_grants`.
+
+    One that lists its `grant_types` without `refresh_token` does not. One that lists none may: RFC
+    7591, section 2, has `authorization_code` alone as the default, but clients that leave it out
+    take a refresh token where they get one, and would lose it.
+    """
+    said = metadata.get("grant_types")
+    return not isinstance(said, list) or GRANT_TYPES[1] in said
+
+
 def read_title(metadata: Mapping[str, object]) -> str:
     """Return what a client calls itself, made printable; empty where there is nothing.
 

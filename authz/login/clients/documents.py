@@ -20,6 +20,7 @@ from authz.login.clients.client_metadata import (
     WrongMetadata,
     check_grants,
     read_redirect_uris,
+    read_refreshes,
     read_title,
 )
 from authz.login.clients.faults import DocumentFault
@@ -88,7 +89,13 @@ def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) 
     if sum(map(len, uris)) > _MOST_URI_CHARACTERS:
         raise unusable("it has too many redirect URIs")
     return FrontClient(
-        client_id, Kind.DOCUMENT, title or host, host, uris, authentication=authentication
+        client_id,
+        Kind.DOCUMENT,
+        title or host,
+        host,
+        uris,
+        authentication=authentication,
+        refreshes=read_refreshes(said),
     )
 
 

@@ -23,6 +23,7 @@ from authz.login.clients.client_metadata import (
     WrongMetadata,
     check_grants,
     read_redirect_uris,
+    read_refreshes,
     read_title,
 )
 from authz.login.clients.redirects import RedirectRules
@@ -34,6 +35,7 @@ LONGEST_ID: Final = 2048  # characters: it travels in URLs
 PREFIX: Final = "dyn."
 
 _VERSION: Final = 1
+_NO_REFRESH: Final = "no-refresh"
 _MAX_DEPTH: Final = 8
 _FORBIDDEN: Final = 403
 
@@ -50,11 +52,13 @@ class Registered:
         redirect_uris: at least one.
         title: printable; empty where the client has none.
         issued_at: seconds since the epoch.
+        refreshes: whether it uses refresh tokens.
     """
 
     redirect_uris: tuple[str, ...]
     title: str
     issued_at: int
+    refreshes: bool = True
 
 
 class Registrations:
@@ -109,7 +113,10 @@ class Registrations:
         try:
             check_grants(said)
             registered = Registered(
-                read_redirect_uris(said, self._rules), read_title(said), int(self._clock())
+                read_redirect_uris(said, self._rules),
+                read_title(said),
+                int(self._clock()),
+                read_refreshes(said),
             )
         except WrongMetadata as error:
             raise OAuthRefused(error.error, error.words) from error
@@ -130,7 +137,7 @@ class Registrations:
         ):
             raise NotRegistered
         try:
-            version, issued_at, _, title, uris = json.loads(
+            version, issued_at, _, title, uris, *without = json.loads(
                 base64url.decode(signed.removeprefix(PREFIX))
             )
         except ValueError as error:
@@ -138,7 +145,7 @@ class Registrations:
         allowed = tuple(uri for uri in uris if self._rules.allow(uri))
         if version != _VERSION or not allowed:
             raise NotRegistered
-        return Registered(allowed, title, issued_at)
+        return Registered(allowed, title, issued_at, refreshes=_NO_REFRESH not in without)
 
     def _sign(self, registered: Registered) -> str:
         payload = [
@@ -147,6 +154,7 @@ class Registrations:
             secrets.token_urlsafe(6),
             registered.title,
             registered.redirect_uris,
+            *(() if registered.refreshes else (_NO_REFRESH,)),
         ]
         text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
         signed = PREFIX + base64url.encode(text.encode())
@@ -168,7 +176,7 @@ def _answer(client_id: str, registered: Registered) -> Mapping[str, object]:
         "client_id": client_id,
         "client_id_issued_at": registered.issued_at,
         "redirect_uris": list(registered.redirect_uris),
-        "grant_types": list(GRANT_TYPES),
+        "grant_types": list(GRANT_TYPES if registered.refreshes else GRANT_TYPES[:1]),
         "response_types": list(RESPONSE_TYPES),
         "token_endpoint_auth_method": "none",
     }

@@ -145,7 +145,14 @@ class Clients:
                 f"this client is not known here: {words}it has to register anew (in most "
                 "programs: remove this server and add it again)"
             ) from error
-        return FrontClient(client_id, Kind.DYNAMIC, registered.title, "", registered.redirect_uris)
+        return FrontClient(
+            client_id,
+            Kind.DYNAMIC,
+            registered.title,
+            "",
+            registered.redirect_uris,
+            refreshes=registered.refreshes,
+        )
 
 
 def _scopes(client: Client) -> frozenset[str] | None:

@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from authz.config.model import RefreshTokens
 from authz.login.front_door.parameters import Parameters
 from authz.login.front_door.targets import Targets, read_scopes
 from authz.login.values import ClientIdentity, FrontClient, OAuthRefused
 
+OFFLINE: Final = "offline_access"
 LONGEST_STATE: Final = 1024
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 # The base64url of a SHA-256 (RFC 7636, section 4.2): nothing else is S256.
@@ -41,6 +43,7 @@ class Wish:
         name: what the client was called on the page (`ClientIdentity.name`).
         restricted: whether the client asked for anything that is not among the scopes; then it is
             told what it has, also where that is nothing (RFC 6749, section 5.1).
+        offline: whether it gets a refresh token, for which Authelia asks the person once more.
     """
 
     client_id: str
@@ -53,10 +56,16 @@ class Wish:
     two_factor: bool
     name: str = ""
     restricted: bool = False
+    offline: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for a sealed form."""
-        return asdict(self)
+        """Return it for a sealed form, and for a cookie of 4 KiB: the usual flags are left out."""
+        usual = {"restricted": False, "offline": True}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in usual or value is not usual[name]
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Wish":
@@ -185,6 +194,19 @@ def check_same_client(wish: Wish, identity: ClientIdentity) -> None:
         raise OAuthRefused(
             "access_denied", "what vouches for the client has changed meanwhile; connect again"
         )
+
+
+def gets_refresh(mode: RefreshTokens, client: FrontClient, scope: str | None) -> bool:
+    """Tell whether a log-in gives a refresh token.
+
+    Args:
+        mode: `front_door.refresh_tokens`.
+        client: whose log-in it is.
+        scope: of the request.
+    """
+    if mode == "never" or not client.refreshes:
+        return False
+    return mode == "unless_declined" or OFFLINE in read_scopes(scope)
 
 
 def _check_challenge(parameters: Parameters) -> None:

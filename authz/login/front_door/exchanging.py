@@ -11,6 +11,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from authz.core.ledger import Unavailable
@@ -95,7 +96,11 @@ class Exchanging:
         lifetime = held["at"] + means.grant_max_age - now
         refresh = seal_refresh(means.sealer, token, lifetime) if token.upstream else None
         who = Identity(held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"])
-        upstream = sealed_upstream(means.sealer, token, lifetime)
+        # Without a refresh token it is the access token that Authelia ends with the grant.
+        ending = token if refresh else replace(token, upstream=held["access_token"])
+        upstream = sealed_upstream(
+            means.sealer, ending, lifetime if refresh else held["expires_at"] - now
+        )
         grant = _grant(
             held, token, client_id, identity, now, refresh=refresh or "", upstream=upstream
         )

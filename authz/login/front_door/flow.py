@@ -8,7 +8,7 @@ redirect URI are good, nothing is sent there.
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from authz.core.ledger import Unavailable
@@ -16,12 +16,14 @@ from authz.login.attempts import DOCUMENTS, LOG_INS
 from authz.login.digests import digest
 from authz.login.front_door.admission import Admission
 from authz.login.front_door.authorizing import (
+    OFFLINE,
     Answer,
     SentBackError,
     Wish,
     again,
     check,
     check_same_client,
+    gets_refresh,
 )
 from authz.login.front_door.granted import OPAQUE, OPAQUE_WORDS, WORDS, audience_fault
 from authz.login.front_door.means import Means
@@ -108,13 +110,14 @@ class FrontDoor:
         assert redirect_uri is not None
         try:
             wish = check(parameters, client, identity, self._means.targets)
+            offline = gets_refresh(self._means.refresh_tokens, client, parameters.get("scope"))
         except OAuthRefused as refused:
             self._tell_refused("authorize", identity, refused)
             raise self._admission.told(client, redirect_uri, parameters, refused) from refused
         self._means.tell(
             "authorize", "ok", client=identity.name, server=wish.server, scopes=wish.scopes
         )
-        return wish, identity
+        return replace(wish, offline=offline), identity
 
     async def approve(self, wish: Wish, address: str) -> Approved:
         """Begin the log-in at Authelia that a person has just consented to.
@@ -128,6 +131,9 @@ class FrontDoor:
         answer = self._answer(wish)
         try:
             wish = again(wish, client, identity, self._means.targets)
+            # What was asked for stands in the wish; what the client may have, may have changed.
+            offline = wish.offline and gets_refresh(self._means.refresh_tokens, client, OFFLINE)
+            wish = replace(wish, offline=offline)
             state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
             asked = self._asked(wish, state, nonce, verifier)
             url = await self._means.upstream.push(asked, address)
@@ -296,7 +302,7 @@ class FrontDoor:
         return Asked(
             two_factor=wish.two_factor,
             redirect_uri=self._means.url + CALLBACK,
-            scopes=target.upstream(frozenset(wish.scopes)),
+            scopes=target.upstream(frozenset(wish.scopes), offline=wish.offline),
             resource=wish.resource,
             state=state,
             nonce=nonce,

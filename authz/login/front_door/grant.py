@@ -30,8 +30,8 @@ class Grant:
         expires_at: of the newest access token.
         access: its digest, hex SHA-256.
         refresh: the digest of the newest refresh token; empty where there is none.
-        upstream: Authelia's newest refresh token, sealed (`untold.seal_upstream`); empty where
-            there is none, and in what was written before it was kept.
+        upstream: Authelia's newest refresh token, or its access token where there is none, sealed
+            (`untold.seal_upstream`); empty in what was written before it was kept.
         redirect_uri, ends_at, document_host: of the log-in, as `LogIn` has them; empty likewise.
     """
 

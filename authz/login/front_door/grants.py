@@ -291,7 +291,13 @@ class Grants:
             await self.end_at(key, grant.id, "a hundred newer log-ins")
 
     def _lives(self, grant: Grant) -> bool:
-        return self._clock() < grant.created_at + self._max_age
+        return self._clock() < self.ends_at(grant)
+
+    def ends_at(self, grant: Grant) -> int:
+        """Return when a grant ends by itself: without a refresh token with its access token."""
+        if not grant.refresh:
+            return grant.expires_at
+        return grant.created_at + self._max_age
 
 
 def latest_key(keys: Keys, grant_id: str) -> bytes:

@@ -34,7 +34,7 @@ class OwnGrantsOf:
                 server=each.server,
                 scopes=each.scopes,
                 began=each.created_at,
-                ends=each.created_at + self._means.grant_max_age,
+                ends=self._means.grants.ends_at(each),
             )
             for each in await self._means.grants.of(person.subject)
         ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from authz.config.model import RefreshTokens
 from authz.ledger.log_ins import LogIns
 from authz.login import ports
 from authz.login.attempts import Attempts
@@ -80,6 +81,7 @@ class Means:
         assertion_ids, codes, states, refreshes, faults, grants, blocks, log_ins: in Redis.
         attempts: how often who asks, in this process.
         grant_max_age: seconds from the consent.
+        refresh_tokens: which log-ins give one (`front_door.refresh_tokens`).
         stale_refresh: seconds that a replaced refresh token stands for its successor.
         clock: seconds since the epoch.
         tell: the log.
@@ -102,6 +104,7 @@ class Means:
     log_ins: LogIns
     attempts: Attempts
     grant_max_age: int
+    refresh_tokens: RefreshTokens
     stale_refresh: int
     clock: Callable[[], float]
     tell: ports.Tell

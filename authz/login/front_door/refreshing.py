@@ -161,6 +161,8 @@ class Refreshing:
         # A step up in what the server asks for needs a new log-in, through the other client.
         if target.two_factor and not token.two_factor:
             raise self._refused(token, "the server wants a second factor now")
+        if self._means.refresh_tokens == "never":
+            raise self._refused(token, "refresh tokens are not given any more")
         client = await self._means.clients.find(client_id)
         check_authenticated(client, authenticated=authenticated)
         # Of a log-in of before its end was kept, only what does not depend on that is believed.

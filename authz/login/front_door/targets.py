@@ -17,7 +17,7 @@ from authz.login.values import FrontClient, OAuthRefused
 # Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
 TOLERATED: Final = frozenset({"openid", "offline_access"})
 # Without `profile` the ID token does not say what the person is called.
-_UPSTREAM: Final = frozenset({"openid", "offline_access", "profile"})
+_UPSTREAM: Final = frozenset({"openid", "profile"})
 _LISTED: Final = 6  # servers in the words of a refusal
 
 
@@ -41,9 +41,15 @@ class Target:
     two_factor: bool
     groups: bool
 
-    def upstream(self, granted: frozenset[str]) -> frozenset[str]:
-        """Return the scopes to ask Authelia for."""
-        return _UPSTREAM | granted | (frozenset({"groups"}) if self.groups else frozenset())
+    def upstream(self, granted: frozenset[str], *, offline: bool) -> frozenset[str]:
+        """Return the scopes to ask Authelia for; `offline` for a refresh token."""
+        offline_access = frozenset({"offline_access"}) if offline else frozenset[str]()
+        return (
+            _UPSTREAM
+            | offline_access
+            | granted
+            | (frozenset({"groups"}) if self.groups else frozenset())
+        )
 
     def grantable(self, asked: Iterable[str], client: FrontClient, name: str) -> frozenset[str]:
         """Return the scopes that a person may be asked to consent to.

@@ -73,6 +73,7 @@ class Consent:
         resource: its URL.
         scopes: what is asked for.
         two_factor: whether Authelia will ask for a second factor.
+        offline: whether Authelia will ask once more, since the client gets a refresh token.
     """
 
     client: ClientIdentity
@@ -80,6 +81,7 @@ class Consent:
     resource: str
     scopes: Sequence[str]
     two_factor: bool
+    offline: bool = True
 
 
 class Pages:
