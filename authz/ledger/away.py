@@ -94,6 +94,18 @@ class Remote(Ledger, Protocol):
         """
         ...
 
+    async def generation(self) -> bytes:
+        """Return the marker of the data set; empty where there is none."""
+        ...
+
+    async def begin_generation(self) -> bytes:
+        """Return the marker of the data set, set now where there is none."""
+        ...
+
+    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
+        """Write revocations that were lost."""
+        ...
+
 
 class ResilientLedger:
     """Ask Redis; while it is away, answer as declared, and come back without help."""
@@ -105,6 +117,8 @@ class ResilientLedger:
         options: AwayOptions,
         clock: Callable[[], float],
         on_error: Callable[[Unavailable], None] = lambda _: None,
+        *,
+        on_restored: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Begin as if Redis were there.
 
@@ -114,12 +128,16 @@ class ResilientLedger:
             options: what to do then.
             clock: monotonic seconds.
             on_error: told every failure of Redis.
+            on_restored: told that Redis had lost its data, and how many revocations were written
+                to it again.
         """
         self._remote = remote
         self._twin = twin
         self._options = options
         self._clock = clock
         self._on_error = on_error
+        self._on_restored = on_restored
+        self._generation = b""  # the marker of the data set that the revocations were read from
         self._sessions = Sessions(_SESSIONS)  # that this worker has admitted requests of
         self._revocations: Mapping[bytes, Revocation] = {}
         self._read_at: float | None = None  # when the revocations were read
@@ -265,11 +283,30 @@ class ResilientLedger:
         if self._away_since is not None:
             await self.probe()
         try:
-            self._revocations = await self._remote.revocations()
+            await self._read()
         except Unavailable as error:
             self._on_error(error)
-        else:
-            self._read_at = self._clock()
+
+    async def _read(self) -> None:
+        """Read the revocations; where Redis has lost its data, write those that are known again.
+
+        A lifted revocation is gone from a data set that has its marker still. A data set that has
+        another marker, or none, began empty.
+        """
+        generation = await self._remote.generation()
+        found = await self._remote.revocations()
+        if generation != await self._remote.generation():
+            return  # emptied meanwhile: the next reading will tell
+        emptied = bool(self._generation) and generation != self._generation
+        known = self._revocations if emptied else {}
+        lost = {target: each for target, each in known.items() if target not in found}
+        # Here they hold, whether or not Redis takes them.
+        self._revocations = {**found, **lost}
+        self._read_at = self._clock()
+        if emptied:
+            await self._remote.restore(lost)
+            self._on_restored(len(lost))
+        self._generation = generation or await self._remote.begin_generation()
 
     async def probe(self) -> None:
         """Try a charge of our own: only that tells whether Redis is whole."""

@@ -46,6 +46,18 @@ class Remote(Protocol):
         """
         ...
 
+    async def generation(self) -> bytes:
+        """Return the marker of the data set; empty where there is none."""
+        ...
+
+    async def begin_generation(self) -> bytes:
+        """Return the marker of the data set, set now where there is none."""
+        ...
+
+    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
+        """Write revocations that were lost."""
+        ...
+
 
 class _Waiting:
     __slots__ = ("answer", "call")
@@ -99,6 +111,30 @@ class BatchedLedger:
             Unavailable: where Redis did not answer.
         """
         return await self._remote.revocations()
+
+    async def generation(self) -> bytes:
+        """Return the marker of the data set; empty where there is none.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        return await self._remote.generation()
+
+    async def begin_generation(self) -> bytes:
+        """Return the marker of the data set, set now where there is none.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        return await self._remote.begin_generation()
+
+    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
+        """Write revocations that were lost.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        await self._remote.restore(revocations)
 
     def _depart(self) -> None:
         """Call a trip, where there is room for one and none is boarding.

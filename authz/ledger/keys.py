@@ -31,6 +31,7 @@ class Keys:
             raise ValueError("a deployment is named with letters, digits, dots, dashes, underlines")
         self._tag = b"{%s}:" % deployment.encode()
         self.revocations = self._tag + b"revocations"
+        self.generation = self._tag + b"generation"
 
     def step_up(self, key: StepUpKey) -> bytes:
         """Return the key of a step-up record."""

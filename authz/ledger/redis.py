@@ -7,6 +7,7 @@ reads another caller's answer.
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -194,6 +195,33 @@ class RedisLedger:
         """
         found = await self.command("HGETALL", self._keys.revocations)
         return {target: read_revocation(value) for target, value in found.items()}
+
+    async def generation(self) -> bytes:
+        """Return the marker of this data set; empty where Redis holds none: it began empty.
+
+        Raises:
+            Unavailable: where Redis did not answer.
+        """
+        (found,) = await self.command("MGET", self._keys.generation)
+        return found or b""
+
+    async def begin_generation(self) -> bytes:
+        """Return the marker of this data set, set now where there is none.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        await self.command("SET", self._keys.generation, secrets.token_hex(16), "NX")
+        return await self.generation()
+
+    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
+        """Write revocations that Redis has lost, where it has no others of these targets.
+
+        Raises:
+            Unavailable: where Redis did not confirm it.
+        """
+        for target, revocation in revocations.items():
+            await self.command("HSET", self._keys.revocations, target, revocation.encode())
 
     async def prune(self, now: float) -> int:
         """Remove the revocations of tokens that have expired; return how many.

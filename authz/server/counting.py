@@ -50,7 +50,9 @@ class Counting:
             away = AwayOptions(WhenAway(config.mode), workers, config.max_away)
             self._remote = RedisLedger(options)
             self._batched = BatchedLedger(self._remote)
-            self._resilient = ResilientLedger(self._batched, self._twin, away, clock, self._failed)
+            self._resilient = ResilientLedger(
+                self._batched, self._twin, away, clock, self._failed, on_restored=self._restored
+            )
 
     @property
     def remote(self) -> RedisLedger | None:
@@ -84,6 +86,10 @@ class Counting:
             return
         self._told = error.detail
         self._recorder.fault(error.dependency, error.detail)
+
+    def _restored(self, revocations: int) -> None:
+        """Log that Redis has lost its data: a restart without persistence, a FLUSHALL."""
+        self._recorder.event("redis_emptied", revocations_restored=revocations)
 
     def _look_back(self) -> None:
         """Log that Redis is back; looked for with readiness, once a second."""

@@ -155,6 +155,11 @@ OTHERS = (
         ("tests/server/test_refusals.py", "tests/server/test_check.py"),
     ),
     Defence(
+        "An empty Redis is told what was revoked", "authz/ledger/away.py", "_read",
+        "emptied = bool(self._generation) and generation != self._generation", "emptied = False",
+        ("tests/ledger/test_away.py",),
+    ),
+    Defence(
         "Made-up kids cause few fetches", "authz/tokens/keys.py", "_schedule",
         "        self._budget.spend(now + wait)\n", "", ("tests/tokens/test_keys.py",),
     ),

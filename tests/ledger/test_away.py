@@ -39,6 +39,8 @@ class FakeRedis:
     answer: LedgerAnswer = field(default_factory=lambda: Taken((), Mode.REDIS))
     known: dict[bytes, Revocation] = field(default_factory=dict)
     asked: int = 0
+    marker: bytes = b""
+    emptied: int = 0
     gate: asyncio.Event | None = None
 
     async def take(self, asked: Query) -> LedgerAnswer:
@@ -48,6 +50,18 @@ class FakeRedis:
         if self.broken is not None:
             raise self.broken
         return self.answer
+
+    async def generation(self) -> bytes:
+        if not self.readable:
+            raise Unavailable("redis", "test")
+        return self.marker
+
+    async def begin_generation(self) -> bytes:
+        self.marker = self.marker or b"%d" % self.emptied
+        return self.marker
+
+    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
+        self.known.update(revocations)
 
     async def revocations(self) -> Mapping[bytes, Revocation]:
         if not self.readable:
@@ -479,6 +493,43 @@ def test_the_copy_is_read_again_and_again() -> None:
         assert await scene.ledger.take(query(take())) == Revoked("token")
 
     played(law)
+
+
+@pytest.mark.attack("redis-emptied")
+def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
+    """A Redis that comes back without its data gets the revocations that a worker knows, and the
+    log says so; what was lifted before stays lifted, and a second worker writes nothing anew.
+    """
+
+    async def run(server: ValkeyServer) -> None:
+        options = RedisOptions(server.url, timeout=5)
+        async with connected(options) as first, connected(options) as second:
+            told: list[int] = []
+            ledgers = [
+                ResilientLedger(
+                    each, MemoryLedger(lambda: START), AwayOptions(), lambda: 0.0,
+                    on_restored=told.append,
+                )
+                for each in (first, second)
+            ]  # fmt: skip
+            await first.revoke(token_field("kept"), Revocation(words="stolen"))
+            await first.revoke(token_field("lifted"), Revocation())
+            for each in ledgers:
+                await each.refresh()
+            await first.lift(token_field("lifted"))
+            for each in ledgers:
+                await each.refresh()
+            server.command("FLUSHALL")
+            for each in (*ledgers, *ledgers):
+                await each.refresh()
+
+            assert await second.revocations() == {token_field("kept"): Revocation(words="stolen")}
+            assert told == [1, 0]
+            answer = await ledgers[1].take(replace(query(take()), token_id="kept"))
+            assert answer == Revoked("token")
+
+    with valkey(server_name) as server:
+        asyncio.run(run(server))
 
 
 async def until(reached: Callable[[], bool]) -> None:
