@@ -570,6 +570,23 @@ LOG_IN = (
         "if name in self._ended:", "if False:", _FOUND,
     ),
     Defence(
+        "Nothing is granted that the server does not have", "authz/login/front_door/targets.py",
+        "grantable",
+        "client.allowed((frozenset(asked) - TOLERATED) & self.scopes)",
+        "client.allowed(frozenset(asked) - TOLERATED)",
+        ("tests/login/test_attacks.py",),
+    ),
+    Defence(
+        "Nothing is granted beyond a client's ceiling", "authz/login/values.py", "allowed",
+        "return scopes if self.scopes is None else scopes & self.scopes", "return scopes",
+        ("tests/login/test_attacks.py",),
+    ),
+    Defence(
+        "A form leads to our own pages alone", "authz/login/pages/rendering.py", "_policy",
+        "form = \"'self'\" if has_form else \"'none'\"", 'form = "*"',
+        ("tests/login/test_pages.py",),
+    ),
+    Defence(
         "A consent is by the rules of the click", "authz/login/front_door/flow.py", "approve",
         "            wish = again(wish, client, identity, self._means.targets)\n", "",
         ("tests/login/test_attacks.py",),
