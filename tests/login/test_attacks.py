@@ -374,6 +374,27 @@ def test_a_client_is_told_in_words_without_plus_signs(play: Play) -> None:
     play(scene)
 
 
+def test_what_authelia_refuses_is_told_with_server_and_scopes(play: Play) -> None:
+    """A scope that our client there lacks: the client hears which server and what Authelia said,
+    the log has the scopes.
+    """
+
+    async def scene(found: Stage) -> None:
+        ours = (replace(each, scopes=("openid",)) for each in found.issuer.config.clients)
+        found.issuer.config = replace(found.issuer.config, clients=tuple(ours))
+        client = await registered(found)
+        _, token = await consent_page(client)
+        answer = told(await decide(client, token))
+        assert answer["error"] == "server_error"
+        assert answer["error_description"].endswith("for the server files: invalid_scope")
+        line = found.lines()[-1]
+        assert (line["step"], line["outcome"]) == ("consent", "server_error")
+        assert (line["client"], line["server"]) == ("dynamic/loopback", "files")
+        assert (line["scopes"], line["detail"]) == (["mcp:tools"], "invalid_scope")
+
+    play(scene)
+
+
 def test_a_callback_that_is_loaded_again_was_used_already(play: Play) -> None:
     """The person is told so, as often as it is loaded; in another browser it belongs to nothing."""
 
@@ -619,6 +640,10 @@ def test_a_wrong_guess_costs_the_code(play: Play, changes: dict[str, Any]) -> No
         back = await client.log_in()
         status, error = oauth(await client.exchange(back["code"], **changes))
         assert (status, error) in {(400, "invalid_grant"), (400, "invalid_target")}
+        line = found.lines()[-1]
+        assert (line["step"], line["outcome"]) == ("token", error)
+        assert (line["client"], line["server"]) == ("dynamic/loopback", "files")
+        assert line["detail"]
         assert len(found.upstream.calls("revocation")) == 1
         assert oauth(await client.exchange(back["code"])) == (400, "invalid_grant")
         assert found.keys("log-in") == []

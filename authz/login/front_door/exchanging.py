@@ -72,7 +72,7 @@ class Exchanging:
         authenticated: bool,
     ) -> Mapping[str, Any]:
         try:
-            _check(held, client_id, parameters)
+            self._check_told(held, client_id, parameters)
             identity = await self._identity(client_id, held, authenticated)
         except (OAuthRefused, Unavailable):
             await self._forget(held)
@@ -136,6 +136,26 @@ class Exchanging:
             now=now,
             restricted=held.get("restricted", False),
         )
+
+    def _check_told(self, held: Mapping[str, Any], client_id: str, parameters: Parameters) -> None:
+        """Check as `_check`; the log hears which log-in was refused.
+
+        Raises:
+            OAuthRefused: as `_check`.
+        """
+        try:
+            _check(held, client_id, parameters)
+        except OAuthRefused as refused:
+            detail = "another client, verifier or redirect URI than at the log-in"
+            self._means.tell(
+                "token",
+                refused.error,
+                client=held["name"],
+                server=held["server"],
+                grant=held["grant"],
+                detail=refused.words if refused.error == "invalid_target" else detail,
+            )
+            raise
 
     async def _identity(
         self, client_id: str, held: Mapping[str, Any], authenticated: bool

@@ -143,9 +143,10 @@ class FrontDoor:
         except UpstreamRefused as refused:
             self._means.tell(
                 "consent", "server_error", client=identity.name, server=wish.server,
-                detail=refused.error,
+                detail=refused.error, scopes=wish.scopes,
             )  # fmt: skip
-            raise SentBackError(answer, *_SERVER_ERROR) from refused
+            words = f"{_SERVER_ERROR[1]} for the server {wish.server}: {refused.error}"
+            raise SentBackError(answer, _SERVER_ERROR[0], words) from refused
         # 128 bits: step-ups, revocations and the list of one's log-ins go by it.
         grant = secrets.token_hex(16)
         self._means.tell("consent", "ok", client=identity.name, server=wish.server, grant=grant)
@@ -199,7 +200,14 @@ class FrontDoor:
             address=address,
         )
         url, outcome = await self._ended(kept, parameters)
-        means.tell("callback", outcome, client=client.name, server=wish.server, grant=kept.grant)
+        means.tell(
+            "callback",
+            outcome,
+            client=client.name,
+            server=wish.server,
+            grant=kept.grant,
+            scopes=wish.scopes,
+        )
         return Ended(url, client)
 
     async def _ended(self, kept: _Transaction, parameters: Parameters) -> tuple[str, str]:
