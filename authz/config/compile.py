@@ -147,6 +147,7 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
         machines=frozenset(server.machines),
         versions=frozenset(server.versions),
         methods=frozenset(server.methods),
+        signed_identity=server.identity == "signed",
         session_lifetime=int(server.session_lifetime),
         challenge=frozenset(challenge_scopes(config, name)),
     )

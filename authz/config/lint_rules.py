@@ -165,6 +165,17 @@ def _tools(config: Config) -> Iterator[Fault]:
             )
 
 
+def _signed_identity(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        if server.identity == "signed" and config.gateway.identity_key_file is None:
+            yield Fault(
+                ("servers", name, "identity"),
+                "there is no key to sign with",
+                "write gateway.identity_key_file, or identity: headers",
+                reads=(("gateway",),),
+            )
+
+
 def _methods(config: Config) -> Iterator[Fault]:
     for name, server in config.servers.items():
         for index, method in enumerate(server.methods):
@@ -212,4 +223,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _unlimited,
     _tools,
     _methods,
+    _signed_identity,
 )

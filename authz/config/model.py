@@ -238,6 +238,11 @@ class Gateway(Section):
     origins: Listing[Annotated[str, urls.ORIGIN]] = field(
         "The web origins whose pages may call; an `Origin` outside of them is refused.", []
     )
+    identity_key_file: Annotated[str, scalars.IDENTITY_KEY_FILE] | None = field(
+        "The private key that signs who calls for servers with `identity: signed`, PEM: P-256 or "
+        "RSA; `authz identity-keys` makes it and prints its public half for them.",
+        None,
+    )
     trusted_hops: Annotated[StrictInt, Field(ge=0, le=10)] = field(
         "How many proxies in front of Envoy are ours, so that their `X-Forwarded-For` counts.", 0
     )

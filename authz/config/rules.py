@@ -165,6 +165,12 @@ class Server(Section):
         None,
         examples=[{"read_*": {}, "delete_*": {"second_factor": "totp"}}],
     )
+    identity: Literal["headers", "signed"] = field(
+        "How it is told who calls: by `headers`, or `signed` besides: a token of a minute for this "
+        "server alone in `x-authz-identity`, so that it need not trust its network. Needs "
+        "`gateway.identity_key_file`.",
+        "headers",
+    )
     methods: Listing[Annotated[str, scalars.METHOD]] = field(
         "Methods besides MCP's own that may be called where tools are named, to the letter; the "
         "server's rule is all that judges them. Also `tasks/...`, which else the rules of all "

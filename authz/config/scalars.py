@@ -222,6 +222,9 @@ KEY_FILE: Final = Notation(
 DOOR_KEY_FILE: Final = Notation(
     "an absolute path", FILE.pattern, "/run/secrets/front-door.pem", secret=True
 )
+IDENTITY_KEY_FILE: Final = Notation(
+    "an absolute path", FILE.pattern, "/run/secrets/identity.pem", secret=True
+)
 SEAL_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/seal", secret=True)
 KEY_ID: Final = Notation("a key id of printable ASCII", r"[\x21-\x7e]{1,128}", "authz-es256")
 

@@ -38,12 +38,14 @@ class Secrets:
         front_door: the private key (PEM) of our clients at Authelia; None without front door.
         sealing: the keys to seal with (`authz.tokens.sealing`), newest first, one a line; None
             where they are made of `front_door`.
+        identity: the private key (PEM) that signs who calls; None where none is named.
     """
 
     redis_password: SecretStr | None = field(default=None)
     introspection: SecretStr | None = field(default=None)
     front_door: SecretStr | None = field(default=None)
     sealing: SecretStr | None = field(default=None)
+    identity: SecretStr | None = field(default=None)
 
 
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:
@@ -52,7 +54,10 @@ def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[
     credential, more = _introspection(config)
     front_door, and_more = _front_door(config)
     sealing, most = _sealing(config)
-    return Secrets(password, credential, front_door, sealing), faults + more + and_more + most
+    path: Path = ("gateway", "identity_key_file")
+    identity, rest = _from_file(path, config.gateway.identity_key_file, _private_key)
+    found = Secrets(password, credential, front_door, sealing, identity)
+    return found, faults + more + and_more + most + rest
 
 
 def _redis_password(config: Config, env: Mapping[str, str]) -> tuple[SecretStr | None, list[Fault]]:

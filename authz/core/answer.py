@@ -52,7 +52,8 @@ class Upstream:
         set_headers: name and value for the upstream, in place of what the client sent.
         remove_headers: names that the upstream never sees; none of them is also set.
         response_headers: name and value for the client, in place of what the upstream sent.
-        judged: name and value for the upstream, once, of what the client may have sent twice.
+        judged: name and value for the upstream that differ from request to request: of what the
+            client may have sent twice, and the signed identity.
         lasts: milliseconds after which the whole exchange ends; 0 where nothing is said of it.
         metadata: name and value for Envoy: what its own answer needs where it cannot reach the
             upstream.

@@ -7,7 +7,7 @@ is a challenge, and no value that a caller chose stands in a header but percent-
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 from typing import Final
@@ -41,6 +41,8 @@ ISSUER: Final = "x-authz-issuer"
 SCOPES: Final = "x-authz-scopes"
 GROUPS: Final = "x-authz-groups"
 SERVER: Final = "x-authz-server"
+# The same, signed (`authz.tokens.identity`).
+ASSERTION: Final = "x-authz-identity"
 IDENTITY: Final = (SUBJECT, CLIENT, ISSUER, SCOPES, GROUPS, SERVER)
 
 # Never for the upstream: credentials, headers by which some frameworks change the method or the
@@ -89,6 +91,11 @@ def upstream(allow: Allow, policy: Policy, now: float, request_id: str = "") -> 
     return Upstream(given, removed, rate_limit(allow.quotas), allow.judged, lasts, told)
 
 
+def with_assertion(changes: Upstream, assertion: str) -> Upstream:
+    """Return the headers of an allowed request with the signed identity."""
+    return replace(changes, judged=(*changes.judged, (ASSERTION, assertion)))
+
+
 def _told_by_envoy(
     message: Message | None, request_id: str, form: RefusalForm
 ) -> tuple[tuple[str, str], ...]:
@@ -114,19 +121,20 @@ def _make_identity(
         SUBJECT: _plain(principal.subject or ""),
         CLIENT: _plain(principal.client_id),
         ISSUER: _plain(principal.issuer),
-        SCOPES: " ".join(_plain(scope) for scope in sorted(_told(principal, server))),
+        SCOPES: " ".join(_plain(scope) for scope in sorted(told_scopes(principal, server))),
         GROUPS: ",".join(_plain(group) for group in sorted(principal.groups)),
         SERVER: _plain(server.name),
     }
     given = {name: value for name, value in values.items() if value}
     absent = tuple(name for name in IDENTITY if name not in given)
-    return tuple(given.items()), (*REMOVED, *absent)
+    unsigned = () if server.signed_identity else (ASSERTION,)
+    return tuple(given.items()), (*REMOVED, *absent, *unsigned)
 
 
 _identity: Final = Memo(_make_identity)
 
 
-def _told(principal: Principal, server: Server) -> frozenset[str]:
+def told_scopes(principal: Principal, server: Server) -> frozenset[str]:
     """Return the scopes that a server is told of.
 
     At the front door a person agrees to scopes of the server alone; what its tokens have besides

@@ -78,6 +78,7 @@ class Server:
         methods: what may be called besides the methods of MCP where tools are named.
         machines: client ids that may come without a person.
         versions: the MCP protocol versions that it accepts.
+        signed_identity: whether it is told who calls by a signature, too.
         session_lifetime: seconds for which a session stays bound after its last use.
     """
 
@@ -90,6 +91,7 @@ class Server:
     versions: frozenset[str] = VERSIONS
     session_lifetime: int = 7 * 86_400
     methods: frozenset[str] = frozenset()
+    signed_identity: bool = False
     challenge: frozenset[str] | None = None
 
     def tool_rules(self, tool: str) -> tuple[ToolRule, ...]:

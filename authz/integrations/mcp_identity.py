@@ -83,8 +83,9 @@ class Assertions:
         """Take the keys.
 
         Args:
-            keys: the gateway's key set (`authz identity-keys`): itself, the path of a file, or the
-                URL inside at which the service has it (`/identity.json` of telemetry.metrics).
+            keys: the gateway's key set (`authz identity-keys`): itself, a file's path, or a URL
+                inside. A file or URL is read again, at most every ten seconds, where a
+                key is new.
             issuer: `gateway.url` of authz.yaml.
             audience: this server's public URL.
         """

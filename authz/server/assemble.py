@@ -33,6 +33,7 @@ from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import issuer_client
 from authz.tokens.front_door import FrontDoorTokens
+from authz.tokens.identity import IdentitySigner
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
 from authz.tokens.sealing import Sealer, sealing_secrets
@@ -192,6 +193,7 @@ class Assembly:
             Deadline(config.issuer.deadline + _LEDGER),
             self.offers,
             bad_tokens_limit(config.gateway.address_bad_tokens),
+            _identity_signer(settings),
         )
 
     def start(self) -> None:
@@ -246,6 +248,13 @@ def front_door_tokens(
     if door is None or options is None or remote is None:
         return None
     return FrontDoorTokens(door.clients, LogIns(remote.command, Keys(options.deployment)))
+
+
+def _identity_signer(settings: Settings) -> IdentitySigner | None:
+    key = settings.secrets.identity
+    if key is None:
+        return None
+    return IdentitySigner(key.get_secret_value(), settings.config.gateway.url, time.time)
 
 
 def _step_up_sources(

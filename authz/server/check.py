@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
-from authz.core.answers import refusal, upstream
+from authz.core.answer import Upstream
+from authz.core.answers import refusal, upstream, with_assertion
 from authz.core.decision import (
     Allow,
     Call,
@@ -25,7 +26,7 @@ from authz.core.decision import (
 )
 from authz.core.ledger import Ledger, Unavailable
 from authz.core.limits import Limit
-from authz.core.policy import Policy
+from authz.core.policy import Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
@@ -93,6 +94,14 @@ class Offers(Protocol):
         ...
 
 
+class Signer(Protocol):
+    """Sign who calls."""
+
+    def assertion(self, principal: Principal, server: Server) -> str:
+        """Return a statement that this principal calls this server now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Hold all that one configuration means; a reload swaps it whole.
@@ -104,6 +113,7 @@ class Snapshot:
         deadline: after it any check is answered, come what may.
         offers: the step-ups that refusals offer; None where none are offered.
         bad_tokens: how many tokens that nobody is known to have signed one address may present.
+        identity: signs who calls, for servers that ask for it; None where none does.
     """
 
     policy: Policy
@@ -112,6 +122,7 @@ class Snapshot:
     deadline: Deadline
     offers: Offers | None = None
     bad_tokens: Limit = BAD_TOKENS
+    identity: Signer | None = None
 
 
 class Check:
@@ -144,6 +155,8 @@ class Check:
                         snapshot.offers.admitted(decision)
                     now, request_id = self._clock(), request.request_id
                     changes = upstream(decision, snapshot.policy, now, request_id)
+                    if decision.server.signed_identity:
+                        changes = _signed(decision, changes, snapshot)
                     answer = codec.encode_allow(changes)
                 else:
                     offer = await _offered(decision, snapshot)
@@ -296,6 +309,13 @@ def _unavailable(
 ) -> Deny:
     reason = FAULTS.get(dependency, Reason.INTERNAL)
     return Deny(reason, detail, call.server, principal=principal, retry_after=retry_after)
+
+
+def _signed(allow: Allow, changes: Upstream, snapshot: Snapshot) -> Upstream:
+    """Return what goes to a server that asks for a signed identity."""
+    if snapshot.identity is None:  # which the configuration does not allow
+        raise RuntimeError("no key to sign with")
+    return with_assertion(changes, snapshot.identity.assertion(allow.principal, allow.server))
 
 
 async def _offered(deny: Deny, snapshot: Snapshot) -> Offer | None:

@@ -392,6 +392,21 @@ BELONGINGS = (
         "if key in told or not value:", "if not value:", _MCP_IDENTITY,
     ),
     Defence(
+        "A signed identity is for one server", "authz/integrations/mcp_identity.py",
+        "__call__", "                audience=self._audience,\n", "",
+        ("tests/tokens/test_identity.py",),
+    ),
+    Defence(
+        "A signed identity is the gateway's own kind", "authz/integrations/mcp_identity.py",
+        "__call__", 'if header.get("typ") != _TYPE or header.get("alg") not in _ALGORITHMS:',
+        "if False:", ("tests/tokens/test_identity.py",),
+    ),
+    Defence(
+        "A client's own signed identity never passes", "authz/core/answers.py", "_make_identity",
+        "unsigned = () if server.signed_identity else (ASSERTION,)",
+        "unsigned: tuple[str, ...] = ()", ("tests/server/test_check.py",),
+    ),
+    Defence(
         "Unconfigured clients have one budget", "authz/core/limits.py", "_whose",
         "    if principal.is_unconfigured:\n", "    if False:\n", _BUCKETS,
     ),

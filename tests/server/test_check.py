@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, Unavailable
+from authz.core.policy import Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
@@ -20,7 +22,7 @@ from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
-from tests.support.values import NOW, policy, principal, request
+from tests.support.values import NOW, policy, principal, request, server
 from tests.support.wire import Answer, answer, check_request, reason_of
 
 Verify = Callable[[str], Principal]
@@ -134,6 +136,29 @@ def test_a_challenge_names_the_document_of_the_url_that_was_asked_for(
     assert found.status == 401
     document = policy().servers["files"].metadata_url
     assert f'resource_metadata="{document}{slash}"' in found.headers["www-authenticate"]
+
+
+class Signs:
+    """Sign as told."""
+
+    def assertion(self, principal: Principal, server: Server) -> str:
+        return f"signed.{principal.client_id}.{server.name}"
+
+
+@pytest.mark.attack("spoofed-identity")
+def test_a_signed_identity_is_set_where_it_is_asked_for_and_else_removed() -> None:
+    """A client's own never passes, and without a key nothing does."""
+    sent = request(x_authz_identity="mine")
+    assert "x-authz-identity" in good().ask(sent).removed
+
+    world = good()
+    signed = policy(server(signed_identity=True))
+    world.check.snapshot = replace(world.check.snapshot, policy=signed)
+    assert reason_of(world.ask(sent)) == "internal"
+    world.check.snapshot = replace(world.check.snapshot, identity=Signs())
+    found = world.ask(sent)
+    assert found.headers["x-authz-identity"] == "signed.claude.files"
+    assert "x-authz-identity" not in found.removed
 
 
 def test_each_check_is_recorded_once() -> None:

@@ -1,0 +1,50 @@
+"""`authz identity-keys`: the key set with which MCP servers verify the signed identity."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from authz.authelia.keys import make_key
+from authz.cli.common import DONE, FAILED, command, config_argument
+from authz.config.load import load
+from authz.config.private_keys import read_private_key
+from authz.tokens.identity import public_key
+
+_EXAMPLES = """\
+examples:
+  authz identity-keys authz.yaml > authz-identity.json      for the MCP servers, and nobody else
+  authz identity-keys authz.yaml --make-key                 also makes the private key
+"""
+_FIELD = "gateway.identity_key_file"
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    words = "print the key set with which MCP servers verify who calls"
+    parser = command(commands, "identity-keys", words, run, _EXAMPLES)
+    config_argument(parser)
+    parser.add_argument(
+        "--make-key",
+        action="store_true",
+        help=f"make {_FIELD} where there is none (P-256, mode 600)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the public half."""
+    file = load(arguments.config, os.environ, secrets=False).config.gateway.identity_key_file
+    if file is None:
+        print(f"authz: authz.yaml has no {_FIELD}", file=sys.stderr)
+        return FAILED
+    try:
+        if arguments.make_key:
+            make_key(Path(file))
+        key, algorithm = read_private_key(Path(file).read_text("ascii"))
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        print(f"authz: {_FIELD}: {words}; --make-key makes one", file=sys.stderr)
+        return FAILED
+    print(json.dumps({"keys": [public_key(key, algorithm)]}, indent=2))
+    return DONE
