@@ -18,6 +18,7 @@ from authz.core.methods import Counts
 from authz.core.policy import (
     ALL_KINDS,
     FrontDoor,
+    JsonBounds,
     KnownClient,
     Policy,
     RefusalForm,
@@ -94,6 +95,9 @@ def compile_policy(config: Config) -> Policy:
         stream_recheck=config.gateway.stream_recheck,
         confirm_age=0.0 if introspection is None else introspection.confirm_age,
         refusals=RefusalForm(config.gateway.refusals),
+        json=JsonBounds(
+            work=round(config.gateway.max_json_work * 1e9), depth=config.gateway.max_json_depth
+        ),
     )
 
 

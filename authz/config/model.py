@@ -247,6 +247,16 @@ class Gateway(Section):
         "How many proxies in front of Envoy are ours, so that their `X-Forwarded-For` counts.", 0
     )
     max_body: Annotated[int, scalars.SIZE] = field("The longest MCP message.", "1MiB")
+    max_json_work: Annotated[float, duration("1ms", "2s", "50ms")] = field(
+        "How long reading one message may take, estimated from its size and what it consists of, "
+        "the same on any machine: 6 ns a byte, 50 a comma, 280 a number with a point or an "
+        "exponent, 350 an object or array, 250 a member. A megabyte of long floating-point numbers "
+        "takes 24 ms; others wait meanwhile.",
+        "50ms",
+    )
+    max_json_depth: Annotated[StrictInt, Field(ge=8, le=256)] = field(
+        "How many objects and arrays of a message may be nested.", 64
+    )
     refusals: Literal["tool_result", "json_rpc", "http_status"] = field(
         "How a client with a valid token is told that its operation is refused (tool, group, "
         "limit, second factor, something of ours away): with HTTP 200, of `tools/call` as a "

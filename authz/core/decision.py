@@ -267,7 +267,7 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
         if version is not None and (version == MODERN or version not in server.versions):
             raise Refused(Reason.UNSUPPORTED_VERSION)
         return None
-    message = mcp.read(request.body, request.headers, max_body=policy.max_body)
+    message = mcp.read(request.body, request.headers, max_body=policy.max_body, bounds=policy.json)
     # MCP 2025-06-18, "Protocol Version Header": without the header it is a legacy message
     # (`initialize` negotiates the version in its body).
     legacy = server.accepts_legacy

@@ -14,10 +14,16 @@ from enum import Enum
 from typing import Any, Final
 
 from authz.core.methods import METHODS, NOTIFICATIONS, TOOLS_CALL
-from authz.core.policy import LEGACY, MODERN, VERSIONS
+from authz.core.policy import LEGACY, MODERN, VERSIONS, JsonBounds
 from authz.core.reason import Reason
 from authz.core.request import Refused
-from authz.core.strict_json import StrictJsonError, loads, unmistakable
+from authz.core.strict_json import (
+    StrictJsonError,
+    TooDeepError,
+    TooMuchWorkError,
+    loads,
+    unmistakable,
+)
 
 
 class Kind(Enum):
@@ -84,6 +90,7 @@ class Message:
 
 
 _Members = dict[str, Any]
+_BOUNDS: Final = JsonBounds()
 
 _SHAPES: Final[Mapping[frozenset[str], Kind]] = {
     frozenset({"jsonrpc", "id", "method"}): Kind.REQUEST,
@@ -92,6 +99,8 @@ _SHAPES: Final[Mapping[frozenset[str], Kind]] = {
     frozenset({"jsonrpc", "method", "params"}): Kind.NOTIFICATION,
     frozenset({"jsonrpc", "id", "result"}): Kind.RESPONSE,
     frozenset({"jsonrpc", "id", "error"}): Kind.RESPONSE,
+    # MCP 2025-11-25: an error to what could not be read has no id.
+    frozenset({"jsonrpc", "error"}): Kind.RESPONSE,
 }
 
 # The member of params that names a thing, and its longest length in characters.
@@ -119,31 +128,36 @@ _PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 _CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 _URL_ELICITATION_SINCE: Final = LEGACY[-1]
 
+# A parameter that is not there, and both spellings of UTF-8, the only encoding of JSON.
 _JSON: Final = re.compile(
-    r'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE
+    r'application/json[ \t]*(?:;[ \t]*(?:charset=(?:utf-?8|"utf-?8")[ \t]*)?)?', re.IGNORECASE
 )
 NAME_HEADER: Final = "mcp-name"
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=")
 
 
-def read(body: bytes, headers: dict[str, str], *, max_body: int) -> Message:
+def read(
+    body: bytes, headers: dict[str, str], *, max_body: int, bounds: JsonBounds = _BOUNDS
+) -> Message:
     """Read the one message of a POST to an MCP server (JSON-RPC 2.0; MCP, Streamable HTTP).
 
     Args:
         body: the whole body.
         headers: lower-case name to value; of a header that came twice, joined by a comma.
         max_body: the longest body in bytes.
+        bounds: what its JSON may cost to read.
 
     Raises:
         Refused: BODY_MISSING, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, MALFORMED_REQUEST,
-            MALFORMED_JSON, BATCH, INVALID_MESSAGE, HEADER_MISMATCH, VERSION_MISSING or
-            UNSUPPORTED_VERSION.
+            MALFORMED_JSON, JSON_TOO_DEEP, JSON_TOO_COSTLY, BATCH, INVALID_MESSAGE,
+            HEADER_MISMATCH, VERSION_MISSING or UNSUPPORTED_VERSION.
     """
     _check_framing(body, headers, max_body)
-    members = _object(body)
+    members = _object(body, bounds)
     kind = _kind(members)
     method = "" if kind is Kind.RESPONSE else _method(members["method"], kind)
-    params = _inner(members, "params")
+    # JSON-RPC 2.0 has no null there; whoever reads it, reads it as none.
+    params = {} if members.get("params", members) is None else _inner(members, "params")
     meta = _inner(params, "_meta")
     if method in _NAMED:
         _check_name(params, *_NAMED[method])
@@ -170,7 +184,7 @@ def envelope(body: bytes, headers: dict[str, str], *, max_body: int) -> Envelope
     if len(body) > max_body:
         return None
     try:
-        members = _object(body)
+        members = _object(body, _BOUNDS)
         if _kind(members) is not Kind.REQUEST:
             return None
         method = members["method"]
@@ -221,9 +235,13 @@ def _check_framing(body: bytes, headers: dict[str, str], max_body: int) -> None:
 # --- the JSON-RPC message -----------------------------------------------------------------------
 
 
-def _object(body: bytes) -> _Members:
+def _object(body: bytes, bounds: JsonBounds) -> _Members:
     try:
-        document = loads(body)
+        document = loads(body, max_depth=bounds.depth, max_work=bounds.work)
+    except TooDeepError:
+        raise Refused(Reason.JSON_TOO_DEEP) from None
+    except TooMuchWorkError:
+        raise Refused(Reason.JSON_TOO_COSTLY) from None
     except StrictJsonError as error:
         raise Refused(Reason.MALFORMED_JSON, str(error)) from None
     if isinstance(document, list):
@@ -239,11 +257,17 @@ def _kind(members: _Members) -> Kind:
     kind = _SHAPES.get(frozenset(members))
     if kind is None or members["jsonrpc"] != "2.0":
         raise Refused(Reason.INVALID_MESSAGE, "not a JSON-RPC 2.0 message")
-    if kind is not Kind.NOTIFICATION and not _is_id(members["id"]):
+    if kind is not Kind.NOTIFICATION and not _has_id(members):
         raise Refused(Reason.INVALID_MESSAGE, "id")
     if kind is Kind.RESPONSE and not isinstance(members.get("result", members.get("error")), dict):
         raise Refused(Reason.INVALID_MESSAGE, "result or error is not an object")
     return kind
+
+
+def _has_id(members: _Members) -> bool:
+    """Tell whether the id is one, or may be missing or null: of an error (JSON-RPC 2.0, 5)."""
+    value = members.get("id")
+    return _is_id(value) or (value is None and "error" in members)
 
 
 def _is_id(value: object) -> bool:

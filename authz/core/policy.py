@@ -13,6 +13,7 @@ from types import MappingProxyType
 from authz.core.limits import Limit
 from authz.core.principal import DYNAMIC, METADATA
 from authz.core.second_factor import Method, SecondFactor
+from authz.core.strict_json import MAX_DEPTH, MAX_WORK
 
 MODERN = "2026-07-28"
 # The first one is of the transport before Streamable HTTP; clients and servers that know no newer
@@ -179,6 +180,19 @@ class FrontDoor:
         return self.metadata_hosts is None or host in self.metadata_hosts
 
 
+@dataclass(frozen=True, slots=True)
+class JsonBounds:
+    """Bound what a message costs to read.
+
+    Attributes:
+        work: nanoseconds that reading may take, as `strict_json` estimates them.
+        depth: how many objects and arrays may be nested.
+    """
+
+    work: int = MAX_WORK
+    depth: int = MAX_DEPTH
+
+
 class RefusalForm(Enum):
     """Name how an authenticated request is told that its operation is refused (decision 11)."""
 
@@ -204,6 +218,7 @@ class Policy:
         max_stream: seconds that the exchange of an allowed request lasts at most.
         stream_recheck: the same for a stream that waits for a server's notifications.
         refusals: how refusals that concern the operation are told.
+        json: what a message may be as a JSON document.
     """
 
     issuer: str
@@ -217,3 +232,4 @@ class Policy:
     max_stream: float = 3600.0
     stream_recheck: float = 900.0
     refusals: RefusalForm = RefusalForm.TOOL_RESULT
+    json: JsonBounds = JsonBounds()

@@ -97,6 +97,22 @@ class Reason(Enum):
         PARSE_ERROR,
         "The body is not one strict JSON document.",
     )
+    JSON_TOO_DEEP = Row(
+        "json_too_deep",
+        400,
+        None,
+        INVALID_REQUEST,
+        "The message is nested more deeply than this gateway reads. "
+        "The operator can raise gateway.max_json_depth.",
+    )
+    JSON_TOO_COSTLY = Row(
+        "json_too_costly",
+        413,
+        None,
+        INVALID_REQUEST,
+        "The message has more numbers, members and lists than this gateway reads at once. "
+        "The operator can raise gateway.max_json_work.",
+    )
     BATCH = Row(
         "batch",
         400,

@@ -60,6 +60,17 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
     Reason.MALFORMED_JSON: Remedy(
         "The body is not one strict JSON document: broken, or with a member twice.", _CALLER
     ),
+    Reason.JSON_TOO_DEEP: Remedy(
+        "The body is JSON nested more deeply than allowed.",
+        "raise the bound, if honest calls are so deep",
+        ("gateway.max_json_depth",),
+    ),
+    Reason.JSON_TOO_COSTLY: Remedy(
+        "Reading the body would take longer than allowed, by an estimate from its size and its "
+        "numbers, members and lists.",
+        "raise the bound, if honest calls are so large",
+        ("gateway.max_json_work",),
+    ),
     Reason.BATCH: Remedy("The body is a list of messages.", _CALLER),
     Reason.INVALID_MESSAGE: Remedy(
         "The body is JSON and no message of MCP; `detail` says what is odd.", _CALLER

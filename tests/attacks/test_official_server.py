@@ -103,6 +103,10 @@ def wild() -> Iterator[tuple[bytes, dict[str, str]]]:
     legacy = {"mcp-protocol-version": LEGACY}
     for headers in ({}, legacy, {"mcp-name": "look"}, {"mcp-name": "drop", "mcp-method": "x"}):
         yield json.dumps(call("drop")).encode(), headers
+        for media in ("application/json;", "application/json ; charset=utf8"):
+            yield json.dumps(call("drop")).encode(), {**headers, "content-type": media}
+        yield json.dumps({**call("drop"), "params": None}).encode(), headers
+        yield json.dumps({**call("drop"), "error": {}}).encode(), headers
         yield json.dumps(call()).encode(), headers
         yield json.dumps([call(), call("drop")]).encode(), headers
         yield json.dumps(call(meta={VERSION_KEY: MODERN})).encode(), headers

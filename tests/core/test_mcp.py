@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from mcp_types import methods
+from mcp_types import JSONRPCError, jsonrpc_message_adapter, methods
+from pydantic import ValidationError
 
 from authz.core import mcp
 from authz.core.mcp import Envelope, Kind, Message, envelope, read
+from authz.core.policy import JsonBounds
 from authz.core.reason import Reason
 from authz.core.request import Refused
 
@@ -166,7 +168,8 @@ def test_ids(client_id: object) -> None:
         pytest.param("content-type", "application/json,text/plain", id="two-types"),
         pytest.param("content-type", "application/json; charset=utf-16", id="utf-16"),
         pytest.param("content-type", "application/json; charset=utf-8; a=b", id="parameter"),
-        pytest.param("content-type", "application/json;", id="semicolon"),
+        pytest.param("content-type", "application/json; charset=utf-8;", id="two-semicolons"),
+        pytest.param("content-type", "application/json; charset=utf8, text/plain", id="list"),
         pytest.param("content-type", "application/x-www-form-urlencoded", id="form"),
     ],
 )
@@ -177,7 +180,14 @@ def test_other_media(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["application/json", "Application/JSON; Charset=UTF-8", 'application/json;charset="utf-8"'],
+    [
+        "application/json",
+        "Application/JSON; Charset=UTF-8",
+        'application/json;charset="utf-8"',
+        "application/json;",
+        "application/json ; ",
+        "application/json; charset=utf8",
+    ],
 )
 def test_media(value: str) -> None:
     """JSON in UTF-8 is accepted however it is spelled."""
@@ -257,7 +267,6 @@ _PLAIN = encoded(rpc())
         pytest.param(_PLAIN + b"\n" + _PLAIN, id="two-documents"),
         pytest.param(json.dumps(rpc()).encode("utf-16"), id="utf-16"),
         pytest.param(b"\xef\xbb\xbf" + _PLAIN, id="bom"),
-        pytest.param(_PLAIN.replace(b'"/x"', b"[" * 100_000 + b"]" * 100_000), id="100000-deep"),
         pytest.param(_PLAIN.replace(b'"/x"', b"1" * 5_000), id="5000-digits"),
         pytest.param(_PLAIN.replace(b"/x", b"\xff"), id="not-utf-8"),
     ],
@@ -344,8 +353,11 @@ def test_arguments_may_differ_by_case(name: str) -> None:
         pytest.param({"jsonrpc": "2.0", "result": {}}, id="response-without-id"),
         pytest.param({"jsonrpc": "2.0", "id": 1, "result": []}, id="result-a-list"),
         pytest.param({"jsonrpc": "2.0", "id": 1, "error": None}, id="error-null"),
-        pytest.param({"jsonrpc": "2.0", "id": None, "error": {}}, id="error-for-nobody"),
-        pytest.param({**rpc(), "params": None}, id="params-null"),
+        pytest.param({"jsonrpc": "2.0", "id": None, "result": {}}, id="result-for-nobody"),
+        pytest.param({**rpc(), "params": None}, id="params-null-without-the-name"),
+        pytest.param({"jsonrpc": "2.0", "id": None, "method": "ping"}, id="request-for-nobody"),
+        pytest.param({"jsonrpc": "2.0", "id": [], "error": {}}, id="error-for-a-list"),
+        pytest.param({"jsonrpc": "2.0", "error": {}, "method": "ping"}, id="error-and-method"),
         pytest.param({**rpc("ping"), "params": ["a"]}, id="params-a-list"),
         pytest.param({**rpc("ping"), "params": "a"}, id="params-a-string"),
         pytest.param(rpc(_meta=None), id="meta-null"),
@@ -732,3 +744,57 @@ def test_which_version_was_asked_for(
 
     assert found is not None
     assert found.version == expected
+
+
+@pytest.mark.attack("mcp-json-work")
+def test_what_costs_too_much_has_a_reason_of_its_own() -> None:
+    """Depth and work are told apart from broken JSON, and follow the settings."""
+    deep = encoded(rpc()).replace(b'"/x"', b"[" * 100 + b"]" * 100)
+    large = encoded(rpc()).replace(b'"/x"', b"[" + b"{}," * 300_000 + b"1]")
+
+    assert reason(deep) is Reason.JSON_TOO_DEEP
+    assert reason(large) is Reason.JSON_TOO_COSTLY
+    assert reason(encoded(rpc()).replace(b'"/x"', b"[" * 10_000)) is Reason.JSON_TOO_DEEP
+    bounds = JsonBounds(10**9, 200)
+    for body in (deep, large):
+        assert read(body, dict(JSON), max_body=MAX_BODY, bounds=bounds).tool == "read_file"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": None},
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": None},
+        {"jsonrpc": "2.0", "method": "notifications/initialized", "params": None},
+    ],
+)
+def test_params_of_null_are_none(message: dict[str, Any]) -> None:
+    """The official types read it as absent, and find the same method and id."""
+    found = taken(message)
+    theirs = jsonrpc_message_adapter.validate_json(encoded(message))
+
+    assert theirs.params is None  # type: ignore[union-attr]  # a request or notification
+    assert getattr(theirs, "method", None) == found.method
+    assert getattr(theirs, "id", None) == found.id
+    del message["params"]
+    assert taken(message) == found
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "x"}},
+        {"jsonrpc": "2.0", "error": {"code": -32700, "message": "x"}},
+    ],
+)
+def test_an_error_to_nobody_is_a_response(message: dict[str, Any]) -> None:
+    """It calls nothing, here and to the official types, and nothing answers it."""
+    found = taken(message, {"mcp-protocol-version": LEGACY})
+
+    assert (found.kind, found.method, found.tool, found.id) == (Kind.RESPONSE, "", None, None)
+    assert found.envelope is None
+    try:
+        theirs = jsonrpc_message_adapter.validate_json(encoded(message))
+    except ValidationError:
+        return  # without the member they are stricter
+    assert isinstance(theirs, JSONRPCError)
