@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from authz.config.load import Settings
-from authz.doctor import documents, envoy, files, front_door, issuer, redis, rehearsal, token
+from authz.doctor import (
+    documents,
+    envoy,
+    files,
+    firewall,
+    front_door,
+    issuer,
+    redis,
+    rehearsal,
+    token,
+)
 from authz.doctor.finding import Finding, note, problem
 from authz.doctor.introspection import asking
 from authz.server.redis_options import redis_options
@@ -48,6 +58,7 @@ async def examine(
         OSError: where the file with Redis' password cannot be read.
     """
     findings = list(files.examine(settings, asked.path, asked.admin))
+    findings += firewall.examine(asked.path.parent, settings.config.gateway.trusted_hops)
     found = await issuer.examine(settings.config.issuer, clock)
     findings += found.findings
     if asked.rehearse and found.metadata:

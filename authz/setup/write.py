@@ -36,6 +36,7 @@ _TEMPLATES: Final = {
     ".gitattributes": "gitattributes",
     ".gitignore": "gitignore",
     "docker-compose.yml": "docker-compose.yml",
+    "firewall.nft": "firewall.nft",
     CONFIGURATION: "authz.yaml",
     "prometheus/prometheus.yml": "prometheus.yml",
     "prometheus/rules.yml": "rules.yml",

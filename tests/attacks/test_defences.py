@@ -276,6 +276,16 @@ OTHERS = (
         "_lasting(upstream.lasts) + ", "",
         ("tests/envoy/test_codec_answers.py", "tests/envoy/live/test_connections_live.py"),
     ),
+    Defence(
+        "A full server is said to be full", "authz/envoy/render/clusters.py", "_CONNECTIONS",
+        "_CONNECTIONS: Final = 2 * _REQUESTS", "_CONNECTIONS: Final = 3",
+        ("tests/envoy/live/test_strangers_live.py", "tests/envoy/test_render.py"),
+    ),
+    Defence(
+        "The kernel bounds the connections of an address",
+        "authz/setup/templates/firewall.nft.j2", "connections", "ip saddr ct count over 512",
+        "ip saddr ct count over 5120", ("tests/doctor/test_firewall.py",),
+    ),
 )  # fmt: skip
 
 _DOOR = ("tests/core/test_front_door.py", "tests/tokens/test_front_door.py")

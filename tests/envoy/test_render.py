@@ -253,12 +253,24 @@ def test_what_one_client_can_use_is_bounded() -> None:
     }
 
     assert manager["http2_protocol_options"]["max_concurrent_streams"] == 7
-    assert manager["request_headers_timeout"] == "10s"
+    assert manager["request_headers_timeout"] == "5s"
     assert manager["request_timeout"] == "15s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == "60s"
     connections = monitors["envoy.resource_monitors.global_downstream_max_connections"]
     assert connections["max_active_downstream_connections"] == "77"
     assert monitors["envoy.resource_monitors.fixed_heap"]["max_heap_size_bytes"] == str(1 << 30)
     assert [n for n in nodes(document) if n.get("max_request_bytes") == 2048]
+
+
+def test_who_connects_and_says_nothing_is_not_kept() -> None:
+    """A handshake has five seconds; clusters have more connections than requests."""
+    document = read(render(example(), Topology())["envoy.yaml"])
+    (chain,) = (node for node in nodes(document) if "transport_socket_connect_timeout" in node)
+    breakers = [node for node in nodes(document) if "max_requests" in node]
+
+    assert chain["transport_socket_connect_timeout"] == "5s"
+    assert breakers
+    assert all(each["max_connections"] > each["max_requests"] for each in breakers)
 
 
 def test_the_only_server_has_its_document_at_the_root_too() -> None:

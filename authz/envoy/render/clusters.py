@@ -70,6 +70,9 @@ _IDLE: Final = 4.0
 _BUFFER: Final = 32 * 1024
 # Streams of MCP servers stay open for long, one a client; Envoy's default is 1024.
 _REQUESTS: Final = 4096
+# More than requests: at this bound Envoy lets a request to an HTTP/1.1 upstream wait in silence, at
+# that of requests it answers 503 at once (seen on 1.39.3).
+_CONNECTIONS: Final = 2 * _REQUESTS
 _HTTP1: Final = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
 
 
@@ -157,7 +160,7 @@ def _cluster(name: str, places: tuple[Tcp | Unix, ...]) -> Cluster:
     endpoints = [LbEndpoint(endpoint=Endpoint(address=address(place))) for place in places]
     named = any(isinstance(place, Tcp) and not _is_ip(place.host) for place in places)
     limits = CircuitBreakersThresholds(
-        max_connections=_REQUESTS, max_pending_requests=_REQUESTS, max_requests=_REQUESTS
+        max_connections=_CONNECTIONS, max_pending_requests=_REQUESTS, max_requests=_REQUESTS
     )
     return Cluster(
         name=name,

@@ -55,9 +55,9 @@ _BUFFER: Final = 32 * 1024
 # A token of 8 KiB, generous cookies of the portal, and headers; authz takes 64 KiB a request.
 _HEADERS_KIB: Final = 32
 _HEADERS: Final = 100
-_IDLE_CONNECTION: Final = 300
-_WAIT_FOR_HEADERS: Final = 10
-_WAIT_FOR_HANDSHAKE: Final = 10
+_IDLE_CONNECTION: Final = 60
+_WAIT_FOR_HEADERS: Final = 5
+_WAIT_FOR_HANDSHAKE: Final = 5
 _VERSIONS: Final = {
     "1.2": TlsParametersTlsProtocol.TLSv1_2,
     "1.3": TlsParametersTlsProtocol.TLSv1_3,

@@ -41,6 +41,7 @@ class Site:
 
     envoy: RunningEnvoy
     authz: edge.Authz
+    files: edge.Upstream
     client: Client
     port: int
 
@@ -73,11 +74,18 @@ def tight() -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture
+def narrow() -> Iterator[Site]:
+    """An edge that passes three requests at a time to a server."""
+    with running(SETTINGS, ("max_requests: 4096", "max_requests: 3")) as site:
+        yield site
+
+
 @contextmanager
-def running(text: str) -> Iterator[Site]:
+def running(text: str, change: tuple[str, str] = ("", "")) -> Iterator[Site]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
-        _, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
+        files, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
         where = Topology(
             authz=(Unix(f"{folder}/check"),),
             admin=f"{folder}/admin",
@@ -86,11 +94,12 @@ def running(text: str) -> Iterator[Site]:
             memory=MEMORY,
         )
         rendered = render(edge.settings(text), where)
+        rendered["envoy.yaml"] = rendered["envoy.yaml"].replace(*change)
         authz = stack.enter_context(edge.authz(f"unix:{folder}/check"))
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         envoy.wait_for("cluster.authz.membership_healthy", 1)
         port = envoy.port("gateway")
-        yield Site(envoy, authz, Client(port, GATEWAY), port)
+        yield Site(envoy, authz, files, Client(port, GATEWAY), port)
 
 
 def first_line(sock: socket.socket, patience: float) -> bytes:
@@ -160,3 +169,21 @@ def test_what_has_no_body_is_no_large_one(tight: Site) -> None:
     for method in ("GET", "DELETE") * 3:
         assert tight.client(method, "/files", GOOD).status == 200
     assert tight.client("POST", "/files", GOOD, body=b"x" * 10_000).status == 200
+
+
+@pytest.mark.attack("open-streams")
+def test_beyond_a_servers_streams_the_answer_is_at_once(narrow: Site) -> None:
+    """Where all that a server may have are open, the next request does not wait in silence."""
+    head = f"GET /files?stream HTTP/1.1\r\nHost: {GATEWAY}\r\n{GOOD[0]}: {GOOD[1]}\r\n\r\n"
+    narrow.files.go_on.clear()
+    with ExitStack() as stack:
+        for _ in range(3):
+            sock = stack.enter_context(narrow.client.connect())
+            sock.sendall(head.encode())
+            assert first_line(sock, 5) == b"HTTP/1.1 200"
+        answer = narrow.client("POST", "/files", GOOD, body=b"{}")
+        narrow.files.go_on.set()
+
+    assert answer.status == 503
+    assert is_json_rpc_error(answer)
+    assert answer.header("retry-after") == "5"
