@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+CLIENT_VENVS = fastmcp2 fastmcp4 langchain
+CLIENT_NODES = codex conformance inspector mcp-remote node typescript2
 COMPILED_TESTS = $(addprefix tests/,attacks core envoy ledger server telemetry tokens)
 
-.PHONY: help setup typescript demo test test-compose compiled test-compiled bench wheelhouse image lint types format protos docs example lock clean
+.PHONY: help setup typescript matrix demo test test-compose compiled test-compiled bench wheelhouse image lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,11 +46,46 @@ tests/typescript/node_modules/.ready: tests/typescript/package-lock.json
 
 typescript: tests/typescript/node_modules/.ready  ## make the TypeScript client ready for the tests
 
+# The clients of the matrix, each in an environment of its own.
+.venv-clients/%/.ready: tests/clients/python/requirements-%.lock
+	@echo "setting up .venv-clients/$*"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-clients/$*
+	@$(BIN)/uv pip sync --quiet --require-hashes --python .venv-clients/$*/bin/python $<
+	@touch $@
+
+tests/clients/%/node_modules/.ready: tests/clients/%/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  echo "setting up tests/clients/$*"; \
+	  npm ci --prefix tests/clients/$* --loglevel error --no-audit --no-fund --ignore-scripts && touch $@; \
+	else echo "NO npm HERE: $* is not tested"; fi
+
+build/clients/.go: tests/clients/go/main.go tests/clients/go/go.mod tests/clients/go/go.sum
+	@mkdir -p build/clients
+	@if command -v go >/dev/null; then \
+	  echo "building the Go client, and the server of the conformance suite"; \
+	  go build -C tests/clients/go -o $(CURDIR)/build/clients/go . && \
+	  go build -C tests/clients/go -o $(CURDIR)/build/clients/everything-server \
+	    github.com/modelcontextprotocol/go-sdk/conformance/everything-server && touch $@; \
+	else echo "NO go HERE: the Go client and the conformance suite are not tested"; fi
+
+build/clients/.rust: tests/clients/rust/src/main.rs tests/clients/rust/Cargo.toml tests/clients/rust/Cargo.lock
+	@mkdir -p build/clients
+	@if command -v cargo >/dev/null; then \
+	  echo "building the Rust client (a minute or two)"; \
+	  cargo build --quiet --locked --manifest-path tests/clients/rust/Cargo.toml \
+	    --target-dir build/clients/rust && touch $@; \
+	else echo "NO cargo HERE: the Rust client is not tested"; fi
+
+CLIENTS = $(CLIENT_VENVS:%=.venv-clients/%/.ready) $(CLIENT_NODES:%=tests/clients/%/node_modules/.ready)
+
+matrix: setup .venv-mcp1/.ready typescript $(CLIENTS) build/clients/.go build/clients/.rust  ## run real clients and the conformance suite (AUTHZ_RECORD=1 writes docs/clients.json)
+	@$(BIN)/pytest -n 0 tests/clients $(ARGS)
+
 demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 	@$(BIN)/authz demo $(ARGS)
 
 test: setup .venv-mcp1/.ready typescript  ## run every test
-	@$(BIN)/pytest -n auto --dist loadfile --ignore=tests/compose $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile --ignore=tests/compose --ignore=tests/clients $(ARGS)
 
 test-compose: setup  ## prove the compose deployment on a real Docker engine (AUTHZ_ENGINE=required)
 	@$(BIN)/pytest -n 0 tests/compose $(ARGS)
@@ -108,8 +145,12 @@ lock: setup  ## resolve requirements.lock again, with hashes and without index a
 	  --custom-compile-command "make lock" --quiet -o requirements.lock
 	@echo "mcp<2" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
 	  --custom-compile-command "make lock" --quiet -o requirements-mcp1.lock
-	@if command -v npm >/dev/null; then npm install --prefix tests/typescript --package-lock-only \
-	  --omit-lockfile-registry-resolved --ignore-scripts --silent --no-audit --no-fund; fi
+	@for name in $(CLIENT_VENVS); do $(BIN)/uv pip compile tests/clients/python/$$name.in --universal \
+	  --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
+	  --custom-compile-command "make lock" --quiet -o tests/clients/python/requirements-$$name.lock; done
+	@if command -v npm >/dev/null; then for name in typescript $(CLIENT_NODES:%=clients/%); do \
+	  npm install --prefix tests/$$name --package-lock-only \
+	    --omit-lockfile-registry-resolved --ignore-scripts --silent --no-audit --no-fund; done; fi
 
 clean:  ## remove the environment and the caches
-	@rm -rf $(VENV) .venv-mcp1 tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-mcp1 .venv-clients tests/typescript/node_modules tests/clients/*/node_modules build/clients .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,10 @@
 """Make the pages of docs/ that are tables of the code, or say with `--check` what is stale.
 
-Law: docs/reasons.md says what `core/reason.py` says, docs/configuration.md what the models say.
+docs/reasons.md says what `core/reason.py` says, docs/configuration.md what the models say,
+docs/clients.md what docs/clients.json holds.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -48,11 +50,60 @@ def _challenge(row: Row) -> str:
     return ""
 
 
+_CLIENTS: Final = """\
+# Clients
+
+What real clients do at the gateway, as `make matrix` saw it: each is the published package,
+installed by a lock file of its own and told one URL, before the real Envoy with a stand-in for
+Authelia. CI runs it and fails where a client does less than this page says. The page is made by
+`make docs` from `docs/clients.json`, which `AUTHZ_RECORD=1 make matrix` writes.
+
+| row | what it means |
+|---|---|
+"""
+
+
+def clients() -> str:
+    """Return docs/clients.md."""
+    found = json.loads((DOCS / "clients.json").read_text("utf-8"))
+    rows: dict[str, str] = found["rows"]
+    text = _CLIENTS + "".join(f"| {row} | {meaning} |\n" for row, meaning in rows.items())
+    text += "\n| client | version | " + " | ".join(rows) + " |\n" + "|---" * (len(rows) + 2) + "|\n"
+    for client in found["clients"]:
+        works = {row["row"]: "yes" if row["works"] else "**no**" for row in client["rows"]}
+        cells = " | ".join(works.get(row, "") for row in rows)
+        text += f"| [{client['title']}](#{client['name']}) | {client['version']} | {cells} |\n"
+    text += "\n## What to know\n"
+    for client in found["clients"]:
+        text += f'\n<a id="{client["name"]}"></a>\n### {client["title"]} {client["version"]}\n\n'
+        for row in client["rows"]:
+            why = f" {row['why']}" if row["why"] else ""
+            if not row["works"]:
+                text += f"- **{row['row']}** does not work.{why} {_shown(row['seen'])}\n"
+            elif row["row"] in _TOLD or why:
+                text += f"- {row['row']}:{why} {_shown(row['seen'])}\n"
+    return text
+
+
+# The rows that end in words of ours: what the client shows of them.
+_TOLD: Final = frozenset({"refused tool", "limit", "step-up link", "server away"})
+
+
+def _shown(seen: str) -> str:
+    """Return what was seen as one line of code."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in seen.replace("`", "'"))
+    return f"Seen: `{text[:_LONGEST]}{'…' if len(text) > _LONGEST else ''}`"
+
+
+_LONGEST: Final = 240
+
+
 def pages() -> dict[Path, str]:
     """Return each page and what it should say."""
     configuration = DOCS / "configuration.md"
     return {
         DOCS / "reasons.md": reasons(),
+        DOCS / "clients.md": clients(),
         configuration: rewritten(configuration.read_text("utf-8")),
     }
 
