@@ -311,11 +311,11 @@ class RedisLedger:
                 if needs_new_connection(fault_of(error)):
                     self._pool.give_up()
                 raise Unavailable("redis", describe_fault(error)) from error
-            except Exception as error:
+            except Exception as fault:
                 # Not RedisError and OSError alone: a driver's slip (an AttributeError of a
                 # connection closed beneath it, a UnicodeError) is Redis being away too.
                 self._lost += 1
-                raise Unavailable("redis", describe_fault(error)) from error
+                raise Unavailable("redis", describe_fault(fault)) from fault
 
     async def _ask(self, name: str, *arguments: bytes | str | int) -> Any:
         answer = await self._send(command(name, *arguments))
