@@ -1,0 +1,231 @@
+"""The official client (SDK 2.x) whose streams end with what allowed them, through Envoy."""
+
+import asyncio
+import contextlib
+import io
+import itertools
+import tempfile
+import time
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from authz.config.scalars import Tcp, Unix
+from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import Refused
+from authz.demo.serving import ANYWHERE, serve
+from authz.envoy.render import Topology, render
+from authz.ledger.deadline import Deadline
+from authz.server.check import Check, Snapshot
+from authz.server.grpc import GrpcTransport
+from authz.server.health import Health
+from authz.server.refusals import Refusals
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from tests.e2e.test_step_up_told import SETTINGS
+from tests.server.test_check import Tokens
+from tests.support import edge
+from tests.support.envoy import running_envoy
+from tests.support.gateway import GATEWAY, tls
+from tests.support.values import policy, principal, server
+
+
+class Events(EventStore):
+    """Keep every event of every stream."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, Any]] = []
+
+    async def store_event(self, stream_id: str, message: Any) -> str:
+        self.kept.append((stream_id, message))
+        return str(len(self.kept))
+
+    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str:
+        stream = self.kept[int(last_event_id) - 1][0]
+        for number, (of, message) in enumerate(self.kept, 1):
+            if number > int(last_event_id) and of == stream and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream
+
+
+class Allowing:
+    """A ledger that has no objection."""
+
+    async def take(self, query: Query) -> LedgerAnswer:
+        return Taken((), Mode.REDIS)
+
+
+class Renewing(httpx2.Auth):
+    """Send a token, and the next one where that is refused."""
+
+    def __init__(self) -> None:
+        self.number = 1
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response]:
+        request.headers["authorization"] = f"Bearer token.{self.number}.x"
+        if (yield request).status_code == 401:
+            self.number += 1
+            request.headers["authorization"] = f"Bearer token.{self.number}.x"
+            yield request
+
+
+class World:
+    """An MCP server behind Envoy and the check, and tokens of which the first expires soon."""
+
+    def __init__(self, *, recheck: float, first: float) -> None:
+        self._recheck = recheck
+        self._first = int(time.time() + first)
+        self.session: Any = None
+        self.events = Events()
+        self.cut = asyncio.Event()
+        self.streams = 0
+        self.auth = Renewing()
+
+    def verified(self, token: str) -> Principal:
+        """Return who sent a token; the first has expired at its time, the others last."""
+        until = self._first if token == "token.1.x" else int(time.time()) + 3600
+        if until <= time.time():
+            raise Refused(Reason.TOKEN_EXPIRED)
+        return replace(principal(), issued_at=int(time.time()), expires_at=until)
+
+    def app(self) -> ASGIApp:
+        mcp: MCPServer = MCPServer("files", log_level="CRITICAL")
+
+        async def slow(seconds: float, ctx: Context) -> str:
+            self.session = ctx.session
+            await asyncio.sleep(seconds)
+            return "done"
+
+        mcp.add_tool(slow)
+        inner = mcp.streamable_http_app(
+            streamable_http_path="/files", event_store=self.events, host="files"
+        )
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            get = scope["type"] == "http" and scope["method"] == "GET"
+            self.streams += get
+            try:
+                await inner(scope, receive, send)
+            finally:
+                if get:
+                    self.cut.set()
+
+        return counted
+
+    @asynccontextmanager
+    async def client(self, mode: str, heard: list[str]) -> AsyncIterator[Client]:
+        rules = policy(server(), max_stream=3600.0, stream_recheck=self._recheck)
+        tokens = Tokens(self.verified)
+        check = Check(
+            Snapshot(rules, tokens, Allowing(), Deadline(5.0)),
+            Recorder(Metrics(), Log("json", io.StringIO())),
+            Refusals(),
+        )
+
+        async def hear(message: object) -> None:
+            heard.append(type(getattr(message, "root", message)).__name__)
+
+        async with contextlib.AsyncExitStack() as stack:
+            port = await stack.enter_async_context(serve(self.app(), ANYWHERE))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
+            (folder / "tls").mkdir()
+            edge.certificate(folder / "tls", 1, GATEWAY, swap=False)
+            transport = GrpcTransport(check, Health(), max_body=1 << 20)
+            transport.listen(f"unix:{folder}/check")
+            await transport.start()
+            stack.push_async_callback(transport.stop, 0)
+            where = Topology(
+                authz=(Unix(f"{folder}/check"),),
+                admin=f"{folder}/admin",
+                folder=str(folder),
+                upstreams={"files": Tcp("127.0.0.1", port)},
+                issuer=Tcp("127.0.0.1", port),
+            )
+            rendered = render(edge.settings(SETTINGS.format(folder=folder)), where)
+            running = running_envoy(rendered, folder, folder / "admin")
+            envoy = await asyncio.to_thread(running.__enter__)
+            stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
+            http = await stack.enter_async_context(
+                httpx2.AsyncClient(
+                    verify=tls("http/1.1"), headers={"host": GATEWAY}, auth=self.auth, timeout=20
+                )
+            )
+            url = f"https://127.0.0.1:{envoy.port('gateway')}/files"
+            yield await stack.enter_async_context(
+                Client(
+                    streamable_http_client(url, http_client=http), mode=mode, message_handler=hear
+                )
+            )
+
+
+async def until(true: Any) -> None:
+    for _ in itertools.count():
+        if true():
+            return
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.attack("stream-outlives-token")
+@pytest.mark.parametrize(
+    ("recheck", "first"), [(2.0, 3600.0), (3600.0, 6.0)], ids=["recheck", "expiry"]
+)
+def test_a_legacy_client_comes_back_and_loses_no_event(recheck: float, first: float) -> None:
+    """Its GET stream is cut; what is sent meanwhile arrives once it is there again."""
+
+    async def run() -> None:
+        world, heard = World(recheck=recheck, first=first), list[str]()
+        async with world.client("legacy", heard) as client:
+            await client.call_tool("slow", {"seconds": 0})
+            await until(lambda: world.streams)
+            await world.session.send_tool_list_changed()
+            await until(lambda: len(heard) == 1)
+            await world.cut.wait()
+            await world.session.send_prompt_list_changed()
+            await until(lambda: len(heard) == 2)
+        assert heard == ["ToolListChangedNotification", "PromptListChangedNotification"]
+        assert world.streams >= 2
+        assert world.auth.number == (1 if first > recheck else 2)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+def test_a_call_under_way_is_not_cut_by_the_recheck(mode: str) -> None:
+    """It goes on past `stream_recheck`; its token is still good."""
+
+    async def run() -> None:
+        world = World(recheck=1.0, first=3600.0)
+        async with world.client(mode, []) as client:
+            assert not (await client.call_tool("slow", {"seconds": 2.5})).is_error
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.attack("stream-outlives-token")
+def test_a_modern_client_is_told_that_its_subscription_ended_and_listens_again() -> None:
+    """`subscriptions/listen` has no replay: the client listens anew and fetches what it needs."""
+
+    async def run() -> None:
+        world = World(recheck=1.0, first=3600.0)
+        async with world.client("2026-07-28", []) as client:
+            for _ in range(2):
+                async with client.listen(tools_list_changed=True) as subscription:
+                    with pytest.raises(SubscriptionLost):
+                        async for _event in subscription:
+                            pass
+
+    asyncio.run(asyncio.wait_for(run(), 60))
