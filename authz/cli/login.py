@@ -30,18 +30,22 @@ examples:
   authz login authz.yaml --server files --client claude --no-browser
   authz login authz.yaml --server files --print-token | authz explain authz.yaml \\
     --server files --token-file -
-The client has to be public at the issuer, with the redirect URI http://127.0.0.1/callback (any
-port). The token goes to a file of mode 600, and is printed with --print-token only.
+Where authz.yaml has a front door the log-in goes through it, and needs no client: it registers.
+With --client it is one of authz.yaml; one with login: direct has to be public at the issuer, with
+the redirect URI http://127.0.0.1/callback (any port). The token goes to a file of mode 600, and is
+printed with --print-token only.
 """
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
-    words = "log in at the issuer, and get a token to try a server with"
+    words = "log in, and get a token to try a server with"
     parser = command(commands, "login", words, run, _EXAMPLES)
     config_argument(parser)
     parser.add_argument("--server", metavar="NAME", help="default: the only one")
-    parser.add_argument("--client", metavar="ID", help="default: the only one that has people")
+    parser.add_argument(
+        "--client", metavar="ID", help="default: none at the front door, else the only one"
+    )
     parser.add_argument(
         "--scope",
         action="append",
@@ -73,8 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         server = _server(settings, arguments.server)
         wanted = _wanted(settings, server, arguments.client, arguments.scope)
-        issuer = settings.config.issuer
-        address = IssuerAddress(issuer.url, issuer.internal if arguments.internal else None)
+        issuer, gateway = settings.config.issuer, settings.config.gateway
+        address = (
+            IssuerAddress(gateway.url)
+            if by_front_door(settings, arguments.client)
+            else IssuerAddress(issuer.url, issuer.internal if arguments.internal else None)
+        )
     except ValueError as error:
         print(f"authz: {error}", file=sys.stderr)
         return WRONG
@@ -129,6 +137,8 @@ def _wanted(
         ValueError: where authz.yaml does not name the client, or names no loopback URI of it.
     """
     config = settings.config
+    if by_front_door(settings, client):
+        return _wanted_of_front_door(settings, server, client, scopes)
     people, any_goes = list(config.direct), not config.clients and config.login == "direct"
     if client is None and len(people) <= 1:
         client = people[0] if people else _FIRST
@@ -149,6 +159,34 @@ def _wanted(
             scopes.append(GROUPS)
     path = _path(client, () if known is None else tuple(known.redirect_uris))
     return Wanted(client, config.resource(server), tuple(dict.fromkeys(scopes)), path)
+
+
+def by_front_door(settings: Settings, client: str | None) -> bool:
+    """Tell whether the log-in goes to the gateway, as those of other clients do.
+
+    It does where there is a front door, unless a client is named that logs in at the issuer.
+    """
+    config = settings.config
+    if client is None:
+        return config.login == "front_door" and config.logs_in
+    return client in config.named and config.login_of(client) == "front_door"
+
+
+def _wanted_of_front_door(
+    settings: Settings, server: str, client: str | None, scopes: list[str] | None
+) -> Wanted:
+    """Return what to ask the gateway for; a client that is not configured registers.
+
+    Without --scope the scopes of the server and its tools are asked for; the front door gives what
+    the client may have of them.
+    """
+    config = settings.config
+    if scopes is None:
+        rules = rules_of(config.servers[server])
+        scopes = list(dict.fromkeys(scope for rule in rules for scope in rule.scopes))
+    uris = () if client is None else tuple(config.clients[client].redirect_uris)
+    path = "/callback" if client is None else _path(client, uris)
+    return Wanted(client or "", config.resource(server), tuple(scopes), path)
 
 
 def _path(client: str, redirect_uris: tuple[str, ...]) -> str:

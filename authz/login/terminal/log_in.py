@@ -6,8 +6,8 @@ repr and no argument of a program.
 
 import asyncio
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import httpx
@@ -21,6 +21,7 @@ from authz.tokens.issuer import IssuerAddress, read_metadata
 _LARGEST: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}\Z")  # RFC 6750, section 2.1
 _OK: Final = 200
+_REGISTERED: Final = frozenset({200, 201})
 _METADATA: Final = 15.0  # seconds
 
 
@@ -58,9 +59,14 @@ async def log_in(
     Raises:
         LogInFailed: in words, whatever went wrong.
     """
-    link, exchange, promised = await _endpoints(address, client)
+    metadata = await _metadata(address, client)
+    link, exchange, promised = _endpoints(metadata, address)
     attempt = Attempt()
     async with Loopback(wanted.path, attempt.is_answered_by) as loopback:
+        if not wanted.client_id:
+            registration = _target(metadata, address, "registration_endpoint")
+            name = await _registered(client, registration, loopback.redirect_uri)
+            wanted = replace(wanted, client_id=name)
         show(str(link.copy_merge_params(attempt.form(wanted, loopback.redirect_uri))))
         try:
             async with asyncio.timeout(patience):
@@ -77,28 +83,67 @@ async def log_in(
         )
 
 
-async def _endpoints(
-    address: IssuerAddress, client: httpx.AsyncClient
-) -> tuple[httpx.URL, Target, bool]:
-    """Return where the browser goes, where the code goes, and whether answers name the issuer."""
+async def _metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Mapping[str, object]:
     try:
         async with asyncio.timeout(_METADATA):
-            metadata = await read_metadata(address, client)
-        name = "authorization_endpoint"
-        address.endpoint(name, metadata.get(name))
-        # As it is written: the browser goes to the issuer's public name, whatever way we take.
-        link = httpx.URL(str(metadata[name]))
-        exchange = address.endpoint("token_endpoint", metadata.get("token_endpoint"))
+            return await read_metadata(address, client)
     except IssuerError as error:
-        words = f"the issuer gives no usable metadata: {error.fault.value}, {error.detail}"
-        raise LogInFailed(words) from error
+        raise _no_metadata(error) from error
     except TimeoutError as error:
         raise LogInFailed("the issuer gives no metadata in time") from error
+
+
+def _no_metadata(error: IssuerError) -> LogInFailed:
+    words = f"the issuer gives no usable metadata: {error.fault.value}, {error.detail}"
+    return LogInFailed(words)
+
+
+def _target(metadata: Mapping[str, object], address: IssuerAddress, name: str) -> Target:
+    try:
+        return address.endpoint(name, metadata.get(name))
+    except IssuerError as error:
+        raise _no_metadata(error) from error
+
+
+def _endpoints(
+    metadata: Mapping[str, object], address: IssuerAddress
+) -> tuple[httpx.URL, Target, bool]:
+    """Return where the browser goes, where the code goes, and whether answers name the issuer."""
+    name = "authorization_endpoint"
+    _target(metadata, address, name)
+    # As it is written: the browser goes to the issuer's public name, whatever way we take.
+    link = httpx.URL(str(metadata[name]))
+    exchange = _target(metadata, address, "token_endpoint")
     return link, exchange, metadata.get("authorization_response_iss_parameter_supported") is True
 
 
-async def _exchanged(client: httpx.AsyncClient, target: Target, form: dict[str, str]) -> Granted:
-    request = client.build_request("POST", target.url, data=form, headers=dict(target.headers))
+async def _registered(client: httpx.AsyncClient, target: Target, redirect_uri: str) -> str:
+    """Register at the front door (RFC 7591) and return the client's id; nothing is kept there.
+
+    Without `refresh_token` among its grants: the token is for trying, and people see one page.
+    """
+    metadata = {
+        "client_name": "authz login",
+        "redirect_uris": [redirect_uri],
+        "grant_types": ["authorization_code"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+        "application_type": "native",
+    }
+    request = client.build_request("POST", target.url, json=metadata, headers=dict(target.headers))
+    status, answer = await _answer(client, request, "the registration")
+    client_id = answer.get("client_id")
+    if status not in _REGISTERED or not isinstance(client_id, str):
+        raise LogInFailed(
+            "the gateway registers no client", "give one of authz.yaml that logs in there: --client"
+        )
+    return client_id
+
+
+async def _answer(
+    client: httpx.AsyncClient, request: httpx.Request, what: str
+) -> tuple[int, Mapping[str, object]]:
+    """Return the status and the members of an answer in JSON."""
     try:
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
@@ -106,22 +151,28 @@ async def _exchanged(client: httpx.AsyncClient, target: Target, form: dict[str, 
             async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > _LARGEST:
-                    raise LogInFailed("the token answer is too long")
+                    raise LogInFailed(f"{what} answer is too long")
         finally:
             await response.aclose()
         document = loads(bytes(data))
     except httpx.HTTPError as error:
-        raise LogInFailed(f"the token endpoint does not answer: {trouble(error)}") from error
+        raise LogInFailed(f"{what} endpoint does not answer: {trouble(error)}") from error
     except StrictJsonError as error:
-        raise LogInFailed(f"the token answer is no JSON (status {response.status_code})") from error
+        raise LogInFailed(f"{what} answer is no JSON (status {response.status_code})") from error
     if not isinstance(document, dict):
-        raise LogInFailed("the token answer is no JSON object")
-    if response.status_code != _OK:
-        raise refused(str(document.get("error", f"status {response.status_code}")))
+        raise LogInFailed(f"{what} answer is no JSON object")
+    return response.status_code, document
+
+
+async def _exchanged(client: httpx.AsyncClient, target: Target, form: dict[str, str]) -> Granted:
+    request = client.build_request("POST", target.url, data=form, headers=dict(target.headers))
+    status, document = await _answer(client, request, "the token")
+    if status != _OK:
+        raise refused(str(document.get("error", f"status {status}")))
     return _granted(document)
 
 
-def _granted(document: dict[str, object]) -> Granted:
+def _granted(document: Mapping[str, object]) -> Granted:
     token, kind = document.get("access_token"), document.get("token_type")
     if not isinstance(token, str) or _TOKEN.match(token) is None:
         raise LogInFailed("the token answer has no access token")

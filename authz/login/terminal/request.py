@@ -29,7 +29,8 @@ class Wanted:
     """Say what to log in for.
 
     Attributes:
-        client_id: a public client of the issuer.
+        client_id: a public client of the issuer; empty where it registers first (RFC 7591), as a
+            client of the front door does.
         resource: the server's URL.
         scopes: what to ask for.
         path: of the loopback redirect URI.
