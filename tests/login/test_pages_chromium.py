@@ -206,7 +206,8 @@ def _other_site(made: Site) -> Callable[[Request], Awaitable[Response]]:
                 f'<input name="form_token" value="{token}">'
                 '<button name="decision" value="approve">Win</button></form>'
             )
-        made.reached.append(str(request.url))
+        if request.url.path != "/favicon.ico":
+            made.reached.append(str(request.url))
         onward = {"/to-a-program": "claude://done", "/to-another": f"{made.elsewhere}/end"}
         if request.url.path in onward:
             return RedirectResponse(onward[request.url.path], 302)
@@ -266,7 +267,8 @@ def test_step_up_in_a_browser(drive: Drive) -> None:
         assert made.records.kept[key][:2] == (Method.TOTP, NOW)
         assert {cookie["name"][:15] for cookie in await context.cookies()} == {
             "__Host-authz-cs",
-            "__Host-authz-tx",
+            "__Host-authz-ov",
+            "__Host-authz-pa",
         }
         await page.go_back()
         assert page.url == made.link() or "/authz/step-up?ticket=" in page.url
