@@ -84,6 +84,20 @@ TEN_WORST = (
         (*_MCP, "tests/core/test_strict_json.py"),
     ),
     Defence(
+        "What reading a message costs is bounded", "authz/core/strict_json.py", "_check_structure",
+        "if work > max_work:", "if False:",
+        ("tests/core/test_mcp.py", "tests/core/test_strict_json.py"),
+    ),
+    Defence(
+        "An unknown method is no handshake", "authz/core/methods.py", "role",
+        "return Role.OPERATION if known is None", "return Role.LIST if known is None",
+        ("tests/core/test_counts.py", "tests/core/test_methods.py"),
+    ),
+    Defence(
+        "Who is not known is refused by the status", "authz/core/answers.py", "_form",
+        "or deny.principal is None ", "", ("tests/core/test_answers.py",),
+    ),
+    Defence(
         "Headers say what the body says", "authz/core/mcp.py", "read",
         "    _check_mirrors(headers, kind, method, params, required=version == MODERN)\n", "", _MCP,
     ),
@@ -142,7 +156,8 @@ OTHERS = (
     ),
     Defence(
         "A token of a known key waits for no stranger", "authz/server/check.py", "failed",
-        "        if not self._signed:\n", "        if True:\n", ("tests/server/test_check.py",),
+        "        if not self._has_good_signature:\n", "        if True:\n",
+        ("tests/server/test_check.py",),
     ),
     Defence(
         "Strangers do not make us ask the issuer", "authz/server/check.py", "wait",

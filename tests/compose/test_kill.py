@@ -15,7 +15,7 @@ OK: Final = "200"
 # What a caller with a good token may see of each service's death besides 200. Of these none may be
 # taken for a refusal of the token: a client would throw a good log-in away.
 _SEEN: Final[Mapping[str, frozenset[str]]] = {
-    "notes": frozenset({"503"}),
+    "notes": frozenset({"server_unavailable"}),
     "authz": frozenset({"503"}),
     "envoy": frozenset({"no connection"}),
     "authz-pages": frozenset(),
