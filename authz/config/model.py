@@ -244,7 +244,10 @@ class Gateway(Section):
         None,
     )
     trusted_hops: Annotated[StrictInt, Field(ge=0, le=10)] = field(
-        "How many proxies in front of Envoy are ours, so that their `X-Forwarded-For` counts.", 0
+        "How many proxies in front of Envoy are ours, so that their `X-Forwarded-For` counts. They "
+        "have to write addresses without ports: of `192.0.2.1:443` Envoy takes the proxy's own "
+        "address, and everybody behind it counts as one.",
+        0,
     )
     max_body: Annotated[int, scalars.SIZE] = field("The longest MCP message.", "1MiB")
     max_json_work: Annotated[float, duration("1ms", "2s", "50ms")] = field(
