@@ -8,7 +8,7 @@ import pytest
 
 from authz.login.clients.fetching import Fetched
 from tests.login.assertion_kit import EC_KEY, OTHER_KEY, TYPE, assertion, public_jwk
-from tests.login.front import GATEWAY, LOOPBACK, NOTES, Client, Stage, john
+from tests.login.front import GATEWAY, LOOPBACK, NOTES, Client, Stage, john, onward
 from tests.login.test_attacks import consent_page, decide, told
 from tests.login.test_identity_flow import record
 
@@ -266,7 +266,7 @@ def test_a_client_that_is_no_longer_what_the_page_said_gets_no_code(play: Play) 
         publish(found, FOREIGN)
         client = keyed(found, FOREIGN)
         _, token = await consent_page(client)
-        url = (await decide(client, token)).headers["location"]
+        url = onward(await decide(client, token))
         callback = await john().log_in(client.browser, url)
         becomes_public(found)
         answer = told(await client.browser.get(callback))
