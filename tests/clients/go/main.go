@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -87,6 +88,11 @@ func call(ctx context.Context, session *mcp.ClientSession, tool string, argument
 	result, err := session.CallTool(ctx, params)
 	if err != nil {
 		return nil, err
+	}
+	// The SDK hands notifications on beside the result: the last may come after it.
+	wanted, _ := arguments["to"].(float64)
+	for end := time.Now().Add(5 * time.Second); float64(progress.Load()) < wanted && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
 	}
 	var text strings.Builder
 	for _, part := range result.Content {
