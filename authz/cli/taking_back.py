@@ -9,7 +9,7 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,19 +19,21 @@ from authz.cli.common import FAILED, WRONG
 from authz.config.load import Settings, load
 from authz.core.ledger import Unavailable
 from authz.ledger.entries import LONGEST_BY, LONGEST_REASON, Entry, Remark
+from authz.ledger.faults import RedisFault, fault_of
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revoking import LONGEST
 
 T = TypeVar("T")
-# What Redis says by the name of an error, and what mends it.
-_TROUBLES: Final = {
-    "AuthenticationError": "it refuses the user or the password",
-    "NoPermissionError": "its user may not do this: docs/operations.md has the commands it needs",
-    "ReadOnlyError": "it is a replica: revocations are written to the primary",
-    "OutOfMemoryError": "it is full",
+# What a person is told where the ledger's own words do not say what mends it.
+_TROUBLES: Final[Mapping[RedisFault, str]] = {
+    RedisFault.NOT_LOGGED_IN: "it refuses the user or the password",
+    RedisFault.NOT_PERMITTED: "its user may not do this: docs/operations.md has the commands it "
+    "needs",
+    RedisFault.READ_ONLY: "it is a replica: revocations are written to the primary",
+    RedisFault.OUT_OF_MEMORY: "it is full",
     # redis-py says the same of both.
-    "ConnectionError": "nobody answers there, or it refuses the user or the password",
-    "TimeoutError": "it does not answer",
+    RedisFault.CLOSED: "nobody answers there, or it refuses the user or the password",
+    RedisFault.LATE: "it does not answer",
 }
 _HERE: Final = Path("authz.yaml")
 _DIGEST: Final = 12  # characters of an id in the table: enough to tell one from another
@@ -141,8 +143,12 @@ def perform(
     except (WrongError, ValueError) as error:
         return _told(str(error), WRONG)
     except Unavailable as error:
-        trouble = _TROUBLES.get(error.detail, error.detail)
-        return _told(f"Redis at {options.url} did not do it: {trouble}", FAILED)
+        return _told(f"Redis at {options.url} did not do it: {_trouble(error)}", FAILED)
+
+
+def _trouble(error: Unavailable) -> str:
+    cause = error.__cause__
+    return error.detail if cause is None else _TROUBLES.get(fault_of(cause), error.detail)
 
 
 async def _connected(work: Callable[[RedisLedger, Asked], Awaitable[T]], asked: Asked) -> T:

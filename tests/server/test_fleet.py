@@ -29,7 +29,7 @@ from tests.tokens.forge import rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d}}
-gateway: {{url: https://mcp.example.test}}
+gateway: {{url: https://mcp.example.test, refusals: http_status}}
 redis: {{url: '{redis}', mode: {mode}}}
 telemetry: {{log: json}}
 service: {{transport: {transport}, workers: {workers}, drain_notice: 0s}}

@@ -22,7 +22,7 @@ from tests.tokens.forge import ec_signer, rsa_signer
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d,
          keys: {{refresh: 10s, cooldown: 1s}}}}
-gateway: {{url: https://mcp.example.test}}
+gateway: {{url: https://mcp.example.test, refusals: http_status}}
 redis: {{url: '{redis}'}}
 telemetry: {{log: json}}
 service: {{transport: {transport}, drain_notice: 0s}}

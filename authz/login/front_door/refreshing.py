@@ -6,7 +6,7 @@ proof that somebody has a copy and ends its grant (RFC 9700, section 4.14.2):
 
 - for 30 seconds it has the same answer, from wherever it comes: the answer may have been lost;
 - for `front_door.stale_refresh` it stands for its newest successor, if it comes from the network of
-  the last refresh (docs/decisions/0011-stale-refresh-tokens.md).
+  the last refresh (docs/decisions/0012-stale-refresh-tokens.md).
 """
 
 import asyncio

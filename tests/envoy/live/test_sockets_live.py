@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from authz.core.answer import Upstream as Changes
 from tests.support import edge
 from tests.support.gateway import GOOD, running_gateway
 
@@ -75,6 +76,10 @@ def test_a_server_on_a_socket_is_asked_as_its_url_says(folder: Path, url: str, s
         sample(socket, "localhost:8000"),
         running_gateway(server(socket, url)) as gateway,
     ):
+        # The sample asks who its caller is, as authz tells it.
+        gateway.authz.allow = Changes(
+            tuple((f"x-authz-{each}", "somebody") for each in ("subject", "client", "issuer")), ()
+        )
         body = json.dumps(_INITIALIZE).encode()
         answer = gateway.send("POST", "/local", *_HEADERS, body=body)
         assert answer.status == status
