@@ -11,7 +11,7 @@ from typing import Final
 from authz.config.compile import LimitPlace, limit_places
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity, quoted
-from authz.core.methods import METHODS
+from authz.core.methods import LISTEN, METHODS
 
 # Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
 # a server that names no authorization server. `authz` is for pages.
@@ -181,7 +181,7 @@ def _methods(config: Config) -> Iterator[Fault]:
         for index, method in enumerate(server.methods):
             path: Path = ("servers", name, "methods", index)
             known = METHODS.get(method)
-            if known is not None and not known.continues:
+            if known is not None and not known.continues and method != LISTEN:
                 yield Fault(
                     path,
                     f"{quoted(method)} is MCP's own, and needs no naming",

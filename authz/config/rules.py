@@ -173,8 +173,8 @@ class Server(Section):
     )
     methods: Listing[Annotated[str, scalars.METHOD]] = field(
         "Methods besides MCP's own that may be called where tools are named, to the letter; the "
-        "server's rule is all that judges them. Also `tasks/...`, which else the rules of all "
-        "tools judge together.",
+        "server's rule is all that judges them. Also `tasks/...`, and `subscriptions/listen` for "
+        "tasks, which else the rules of all tools judge together.",
         [],
         examples=[["x-search/run"]],
     )

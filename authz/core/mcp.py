@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from authz.core.methods import METHODS, NOTIFICATIONS, TOOLS_CALL
+from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, TOOLS_CALL
 from authz.core.policy import LEGACY, MODERN, VERSIONS, JsonBounds
 from authz.core.reason import Reason
 from authz.core.request import Refused
@@ -71,6 +71,8 @@ class Message:
         elicits_url: whether the client declared URL elicitation in this message.
         goes_on: whether it answers an input-required result, or goes on from one's state
             (MCP 2026-07-28, "Multi Round-Trip Requests").
+        follows_tasks: whether it may ask for what tools return to others of its requests: a
+            subscriptions/listen that names more than the changes which MCP itself tells of.
     """
 
     kind: Kind
@@ -80,6 +82,7 @@ class Message:
     version: str | None
     elicits_url: bool = False
     goes_on: bool = False
+    follows_tasks: bool = False
 
     @property
     def envelope(self) -> Envelope | None:
@@ -112,6 +115,12 @@ _NAMED: Final = {
 # MCP 2026-07-28: the requests whose result may ask for input, to be sent again with it.
 INTERACTIVE: Final = frozenset(_NAMED)
 _GOING_ON: Final = frozenset({"inputResponses", "requestState"})
+# MCP 2026-07-28, "Subscriptions": a listening request, and what it may listen for. The tasks
+# extension (SEP-2663) adds `taskIds`, for which whole tasks are sent, their results included.
+_LISTENING: Final = frozenset({"_meta", "notifications"})
+_CHANGES: Final = frozenset(
+    {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"}
+)
 # What Mcp-Name repeats.
 _MIRRORED: Final = {each.name: each.named for each in METHODS.values() if each.named is not None}
 _REQUESTS: Final = frozenset(each.name for each in METHODS.values() if not each.is_notification)
@@ -172,6 +181,7 @@ def read(
         version,
         _elicits_url(method, params, meta, version),
         not _GOING_ON.isdisjoint(params),
+        method == LISTEN and _follows_tasks(params),
     )
 
 
@@ -390,6 +400,21 @@ def _decoded(value: str) -> str | None:
         return raw.decode() if b64encode(raw).decode() == payload else None
     except (Base64Error, UnicodeDecodeError):
         return None
+
+
+# --- what it listens for ------------------------------------------------------------------------
+
+
+def _follows_tasks(params: _Members) -> bool:
+    """Tell whether a subscriptions/listen may bring the results of tasks.
+
+    Whatever is not known to bring none counts: what an extension adds, and what another parser
+    could take for it.
+    """
+    notifications = params.get("notifications", {})
+    if not isinstance(notifications, dict):
+        return True
+    return not (_LISTENING.issuperset(params) and _CHANGES.issuperset(notifications))
 
 
 # --- what the client can do ---------------------------------------------------------------------

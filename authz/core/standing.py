@@ -58,7 +58,7 @@ def concern(server: Server, message: Message | None) -> Concern:
     known = METHODS.get(message.method)
     if known is None or not known.by_client:
         return Concern.UNKNOWN
-    return Concern.TOOLS if known.continues else Concern.SERVER
+    return Concern.TOOLS if known.continues or message.follows_tasks else Concern.SERVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -409,6 +409,10 @@ BELONGINGS = (
         "if about is Concern.TOOLS:", "if False:", _METHODS,
     ),
     Defence(
+        "Who listens for tasks is judged as who asks for them", "authz/core/standing.py", "concern",
+        "known.continues or message.follows_tasks", "known.continues", _METHODS,
+    ),
+    Defence(
         "The SDK's server knows its caller", "authz/integrations/mcp_identity.py", "__call__",
         "            known |= _user(caller)\n", "            pass\n", _MCP_IDENTITY,
     ),

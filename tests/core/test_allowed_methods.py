@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.decision import Call, Deny, Pending, authorize, read
-from authz.core.methods import METHODS, NOTIFICATIONS, TOOLS_CALL
+from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, TOOLS_CALL
 from authz.core.policy import Policy, Rule, Server, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -96,6 +96,45 @@ def test_a_tools_work_asks_for_what_every_tool_asks(method: str) -> None:
     assert reason(sent(method), PLAIN) is None
     # The operator's word: the server behind looks to it itself.
     assert reason(sent(method), replace(NAMED, methods=frozenset({method}))) is None
+
+
+CHANGES = {
+    "toolsListChanged": True,
+    "promptsListChanged": False,
+    "resourcesListChanged": True,
+    "resourceSubscriptions": ["file:///a"],
+}
+
+
+def test_listening_for_changes_is_about_no_tool() -> None:
+    """What MCP itself tells of to who listens holds no result of a tool."""
+    assert reason(rpc(LISTEN, notifications=CHANGES), NAMED) is None
+    assert reason(rpc(LISTEN), NAMED) is None
+
+
+@pytest.mark.attack("tasks-of-a-protected-tool")
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param({"notifications": {"taskIds": ["t1"]}}, id="tasks"),
+        pytest.param({"notifications": {**CHANGES, "taskIds": []}}, id="tasks-beside-changes"),
+        pytest.param({"notifications": {"TASKIDS": ["t1"]}}, id="in-another-case"),
+        pytest.param({"notifications": {"all": True}}, id="what-nobody-knows"),
+        pytest.param({"notifications": ["taskIds"]}, id="no-object"),
+        pytest.param({"notifications": CHANGES, "taskIds": ["t1"]}, id="beside-the-filter"),
+    ],
+)
+def test_listening_for_tasks_asks_for_what_every_tool_asks(params: dict[str, object]) -> None:
+    """Who listens for a task is sent it whole, with its result, as tasks/get would answer."""
+    found = judged(rpc(LISTEN, **params), NAMED)
+
+    assert isinstance(found, Deny)
+    assert found.reason is Reason.INSUFFICIENT_SCOPE
+    assert found.scopes == {"mcp:write"}
+    both = principal(scopes=frozenset({"mcp:files", "mcp:write"}))
+    assert reason(rpc(LISTEN, **params), NAMED, both) is None
+    assert reason(rpc(LISTEN, **params), PLAIN) is None
+    assert reason(rpc(LISTEN, **params), replace(NAMED, methods=frozenset({LISTEN}))) is None
 
 
 def test_asking_after_a_task_charges_no_limit_of_a_tool() -> None:
