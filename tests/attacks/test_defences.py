@@ -262,6 +262,12 @@ OTHERS = (
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
+        "No client names the server of a request without a token",
+        "authz/envoy/render/routes.py", "_NOWHERE",
+        '_NOWHERE: Final = "x_authz_nowhere"', '_NOWHERE: Final = "x-authz-nowhere"',
+        ("tests/envoy/live/test_strangers_live.py",),
+    ),
+    Defence(
         "An address begins few large bodies", "authz/envoy/render/filters.py", "_per_address",
         "RateLimit(actions=[_ADDRESS, RateLimitAction(header_value_match=_LARGE_BODY)]),", "",
         ("tests/envoy/live/test_strangers_live.py",),

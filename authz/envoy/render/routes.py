@@ -54,8 +54,9 @@ from authz.envoy.render.well_known import document_routes, https_only, registrat
 _NOT_FOR_SERVERS: Final = ("authorization", "cookie", "origin", CLIENT_ADDRESS)
 # What Envoy's router adds to a response (what the server sent is response_headers.py's).
 _NOT_FOR_CLIENTS: Final = ("x-envoy-upstream-service-time",)
-# Names a cluster by a header that nobody sends: what clients say under x-authz- is stripped.
-_NOWHERE: Final = "x-authz-nowhere"
+# Names a cluster by a header that nobody can send: a request with an underscore in the name of a
+# header is refused before a route is chosen. What the filters strip is read by then.
+_NOWHERE: Final = "x_authz_nowhere"
 TOKENLESS: Final = "no-token:"
 _BEARER: Final = "(?i:bearer) [A-Za-z0-9._~+/-]+"
 _NO_BODY: Final = 1  # the least that the buffer filter takes for a bound

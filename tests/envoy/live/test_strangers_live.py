@@ -187,3 +187,20 @@ def test_beyond_a_servers_streams_the_answer_is_at_once(narrow: Site) -> None:
     assert answer.status == 503
     assert is_json_rpc_error(answer)
     assert answer.header("retry-after") == "5"
+
+
+@pytest.mark.attack("a client that names the cluster of the route without a token")
+@pytest.mark.parametrize("name", ["x-authz-nowhere", "x_authz_nowhere"])
+def test_no_client_can_name_a_server_for_the_route_without_a_token(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Envoy chooses the cluster before it strips what clients say. Were a request allowed there,
+    whose body authz has not seen, it would still arrive at nobody.
+    """
+    basic = ("Authorization", "Basic eA==")
+    monkeypatch.setitem(edge._ANSWERS, basic[1], edge._ALLOW)
+
+    answer = site.client("POST", "/files", basic, (name, "mcp:files"), body=b"{}")
+
+    assert answer.status == (400 if "_" in name else 503)
+    assert site.files.arrived == []
