@@ -170,13 +170,24 @@ class FrontDoor:
     scopes: frozenset[str] | None = None
     step_up: StepUpTelling = StepUpTelling.LINK
 
-    def admits(self, name: str) -> bool:
-        """Tell whether a client that nobody configured may come."""
-        if name.startswith(DYNAMIC):
-            return self.registration and name != DYNAMIC
-        host = name.removeprefix(METADATA)
-        if not name.startswith(METADATA) or not host:
+    def admits(self, name: str, document_host: str) -> bool:
+        """Tell whether a client that nobody configured may come.
+
+        How it came decides, not where its log-in ends: one with a metadata document is named after
+        another place where its log-in ends at one.
+
+        Args:
+            name: what rules call it.
+            document_host: the host of its metadata document; empty where it has none, and in a
+                record of before that was kept, where the name tells.
+        """
+        kind = METADATA if name.startswith(METADATA) else DYNAMIC
+        place = name.removeprefix(kind)
+        if not place or place == name:
             return False
+        host = document_host or (place if kind == METADATA else "")
+        if not host:
+            return self.registration
         return self.metadata_hosts is None or host in self.metadata_hosts
 
 

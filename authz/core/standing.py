@@ -24,7 +24,7 @@ from authz.core.policy import (
     Server,
     TokenKind,
 )
-from authz.core.principal import Principal, is_configured
+from authz.core.principal import LogIn, Principal, is_configured
 from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
@@ -237,17 +237,18 @@ def _check_log_in(case: Case) -> None:
 
 def _check_client(case: Case) -> None:
     door = case.policy.front_door
-    if case.principal.log_in is not None and door is not None:
-        _check_visitor(case, door)
+    log_in = case.principal.log_in
+    if log_in is not None and door is not None:
+        _check_visitor(case, door, log_in)
     elif case.known is None and case.policy.clients:
         raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
 
 
-def _check_visitor(case: Case, door: FrontDoor) -> None:
+def _check_visitor(case: Case, door: FrontDoor, log_in: LogIn) -> None:
     """Refuse a client of the front door that may not come, or not any more."""
     name = case.principal.client_id
     if not is_configured(name):
-        if not door.admits(name):
+        if not door.admits(name, log_in.document_host):
             raise Refused(Reason.CLIENT_NOT_ALLOWED, "not taken by the front door")
     elif case.known is None or case.known.direct:
         raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named as a client of the front door")

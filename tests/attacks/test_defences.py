@@ -331,7 +331,12 @@ FRONT_DOOR = (
     ),
     Defence(
         "Which clients come through the front door", "authz/core/standing.py", "_check_client",
-        "        _check_visitor(case, door)\n", "        pass\n", _DOOR,
+        "        _check_visitor(case, door, log_in)\n", "        pass\n", _DOOR,
+    ),
+    Defence(
+        "A client with a document comes by the host of it", "authz/core/standing.py",
+        "_check_visitor", "if not door.admits(name, log_in.document_host):",
+        'if not door.admits(name, ""):', _DOOR,
     ),
     Defence(
         "A stranger's name is told by its beginning", "authz/core/standing.py", "_known",

@@ -160,6 +160,37 @@ def test_a_client_of_the_front_door_is_named_or_of_a_kind_that_may_come(
     assert reason_of(found) is (None if admitted else Reason.CLIENT_NOT_ALLOWED)
 
 
+UNREGISTERED = front_door(registration=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "document_host", "door", "admitted"),
+    [
+        ("dynamic/loopback", "claude.ai", UNREGISTERED, True),
+        ("dynamic/loopback", "claude.ai", ONE_HOST, True),
+        ("dynamic/loopback", "evil.test", ONE_HOST, False),
+        ("dynamic/claude.ai", "evil.test", ONE_HOST, False),
+        ("dynamic/loopback", "claude.ai", NOBODY, False),
+        ("dynamic/loopback", "", UNREGISTERED, False),
+        ("https://claude.ai", "claude.ai", UNREGISTERED, True),
+        ("https://claude.ai", "claude.ai", NOBODY, False),
+        ("dynamic/", "claude.ai", ANYBODY, False),
+    ],
+)
+@pytest.mark.attack("client-of-the-front-door")
+def test_a_client_with_a_document_comes_by_the_host_of_it(
+    name: str, document_host: str, door: FrontDoor, admitted: bool
+) -> None:
+    """Wherever its log-in ends, and whatever that makes its name: `registration` says nothing of
+    it, and `metadata_hosts` all.
+    """
+    log_in_there = log_in(client=name, document_host=document_host)
+
+    found = decided(visitor(log_in_there), policy(server(), CLAUDE, front_door=door))
+
+    assert reason_of(found) is (None if admitted else Reason.CLIENT_NOT_ALLOWED)
+
+
 @pytest.mark.parametrize("name", ["https://claude.ai", "dynamic/loopback"])
 @pytest.mark.attack("client-of-the-front-door")
 def test_an_entry_spelled_like_a_stranger_speaks_for_none(name: str) -> None:
