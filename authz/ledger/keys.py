@@ -32,6 +32,7 @@ class Keys:
         self._tag = b"{%s}:" % deployment.encode()
         self.revocations = self._tag + b"revocations"
         self.generation = self._tag + b"generation"
+        self.restored = self._tag + b"restored"
 
     def step_up(self, key: StepUpKey) -> bytes:
         """Return the key of a step-up record."""

@@ -28,7 +28,7 @@ from authz.ledger.deadline import Deadline
 from authz.ledger.faults import describe_fault, fault_of, needs_new_connection
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import Call, Calls, known_calls
+from authz.ledger.script import Call, Calls, Restoration, known_calls
 
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
@@ -217,11 +217,12 @@ class RedisLedger:
     async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
         """Write revocations that Redis has lost, where it has no others of these targets.
 
+        Each is written once in the life of a data set: one that was lifted since stays lifted.
+
         Raises:
             Unavailable: where Redis did not confirm it.
         """
-        for target, revocation in revocations.items():
-            await self.command("HSET", self._keys.revocations, target, revocation.encode())
+        await self._guard(self._evaluate, Restoration(self._keys, revocations))
 
     async def prune(self, now: float) -> int:
         """Remove the revocations of tokens that have expired; return how many.
@@ -322,7 +323,7 @@ class RedisLedger:
         reading = self._reading.get(name)
         return answer if reading is None else reading(answer)
 
-    async def _evaluate(self, call: Call | Calls) -> Any:
+    async def _evaluate(self, call: Call | Calls | Restoration) -> Any:
         try:
             return await self._send(call.command)
         except NoScriptError:

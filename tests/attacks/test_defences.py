@@ -170,6 +170,10 @@ OTHERS = (
         ("tests/server/test_refusals.py", "tests/server/test_check.py"),
     ),
     Defence(
+        "What was lifted is not revoked again", "authz/ledger/script.py", "_RESTORE",
+        "redis.call('HSET', KEYS[2], ARGV[i], '')", "", ("tests/ledger/test_redis.py",),
+    ),
+    Defence(
         "An empty Redis is told what was revoked", "authz/ledger/away.py", "_read",
         "emptied = bool(self._generation) and generation != self._generation", "emptied = False",
         ("tests/ledger/test_away.py",),
