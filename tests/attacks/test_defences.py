@@ -704,6 +704,12 @@ LOG_IN = (
         _AUTHENTICATION,
     ),
     Defence(
+        "What every token has is consented to where it permits something",
+        "authz/login/front_door/targets.py", "grantable",
+        "return granted | client.allowed(self._always & self.scopes)", "return granted",
+        ("tests/login/test_attacks.py",),
+    ),
+    Defence(
         "Forged names of keys fetch at a pace", "authz/login/clients/lookup.py", "newer",
         "if now < known.tried_at + age:", "if False:", _AUTHENTICATION,
     ),

@@ -488,6 +488,37 @@ def test_what_is_granted(play: Play, changes: dict[str, Any], granted: str) -> N
     play(scene)
 
 
+def shown(page: httpx.Response) -> list[str]:
+    """The scopes that a consent page asks for."""
+    return re.findall(r"<li><code><bdi>([^<]+)</bdi>", page.text)
+
+
+@pytest.mark.attack("a permission that the consent page does not show")
+@pytest.mark.parametrize("scope", ["profile", "openid", "groups"])
+def test_what_every_token_has_is_consented_to_where_it_permits_something(
+    play: Play, scope: str
+) -> None:
+    """Authelia is asked for `profile` and the like at every log-in. Where a tool needs one, the
+    token opens that tool: so the person reads it on the page, but of a client that may not use it.
+    """
+
+    async def scene(found: Stage) -> None:
+        client = await registered(found)
+        page, _ = await consent_page(client, scope="mcp:tools")
+        assert shown(page) == sorted(["mcp:tools", scope])
+        tokens = await client.tokens(scope="mcp:tools")
+        assert set(tokens["scope"].split()) == {"mcp:tools", scope}
+        assert scope in claims(tokens["access_token"])["scp"]
+        narrow = Client(found, client_id="narrow")
+        assert (await narrow.tokens(scope="mcp:tools"))["scope"] == "mcp:tools"
+
+    def asking(text: str) -> str:
+        rule = f"read_*: {{scopes: [{scope}], groups: [staff]}}"
+        return text.replace("read_*: {}", rule)
+
+    play(scene, asking)
+
+
 def with_open(text: str) -> str:
     """Add a server without scopes."""
     return text + "  open: {upstream: 'http://open:8000/mcp'}\n"

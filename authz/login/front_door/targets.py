@@ -44,18 +44,19 @@ class Target:
     def upstream(self, granted: frozenset[str], *, offline: bool) -> frozenset[str]:
         """Return the scopes to ask Authelia for; `offline` for a refresh token."""
         offline_access = frozenset({"offline_access"}) if offline else frozenset[str]()
-        return (
-            _UPSTREAM
-            | offline_access
-            | granted
-            | (frozenset({"groups"}) if self.groups else frozenset())
-        )
+        return self._always | offline_access | granted
+
+    @property
+    def _always(self) -> frozenset[str]:
+        """Return the scopes that every token for it has, whatever is consented to."""
+        return _UPSTREAM | (frozenset({"groups"}) if self.groups else frozenset())
 
     def grantable(self, asked: Iterable[str], client: FrontClient, name: str) -> frozenset[str]:
         """Return the scopes that a person may be asked to consent to.
 
         They are what the client asks for, as far as the server and its tools have it and the client
-        may; where nothing is left, the server's own scopes, as far as the client may.
+        may; where nothing is left, the server's own scopes, as far as the client may. What every
+        token has is among them where a rule makes a permission of it: the person is to see it.
 
         Args:
             asked: of `read_scopes`.
@@ -76,7 +77,7 @@ class Target:
                 server=self.name,
                 scopes=self.own,
             )
-        return granted
+        return granted | client.allowed(self._always & self.scopes)
 
 
 class Targets:
