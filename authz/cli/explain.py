@@ -67,9 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, os.environ)
     server = _server(settings.policy, arguments.server)
     method = arguments.method or ("tools/call" if arguments.tool else "tools/list")
-    if server is None or (arguments.tool is not None) != (method == "tools/call"):
-        known = ", ".join(settings.policy.servers)
-        print(f"authz: --server is one of: {known}; --tool goes with tools/call", file=sys.stderr)
+    if server is None:
+        print(f"authz: --server is one of: {', '.join(settings.policy.servers)}", file=sys.stderr)
+        return WRONG
+    if (arguments.tool is not None) != (method == "tools/call"):
+        print("authz: --tool and --method tools/call go together", file=sys.stderr)
         return WRONG
     # The service's rooms take a while to load.
     from authz.local.reach import as_its_service  # noqa: PLC0415 - said above

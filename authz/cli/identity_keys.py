@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the public half."""
     file = load(arguments.config, os.environ, secrets=False).config.gateway.identity_key_file
     if file is None:
-        print(f"authz: authz.yaml has no {_FIELD}", file=sys.stderr)
+        mend = f"write {_FIELD}: /run/secrets/identity.pem, and run this with --make-key"
+        print(f"authz: {arguments.config} has no {_FIELD}; {mend}", file=sys.stderr)
         return FAILED
     try:
         if arguments.make_key:

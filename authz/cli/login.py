@@ -143,12 +143,7 @@ def _wanted(
     if client is None and len(people) <= 1:
         client = people[0] if people else _FIRST
     if client is None or (client not in people and not any_goes):
-        nobody = (
-            "none: no client of authz.yaml logs people in at the issuer itself; add one there,"
-            " clients.NAME: {login: direct, redirect_uris: [http://127.0.0.1/callback]}, and at"
-            " Authelia what `authz authelia-config` then prints"
-        )
-        raise ValueError(f"--client is one of: {', '.join(people) or nobody}")
+        raise ValueError(_no_such_client(settings, people))
     known = config.clients.get(client)
     if scopes is None:
         rules = rules_of(config.servers[server])
@@ -159,6 +154,20 @@ def _wanted(
             scopes.append(GROUPS)
     path = _path(client, () if known is None else tuple(known.redirect_uris))
     return Wanted(client, config.resource(server), tuple(dict.fromkeys(scopes)), path)
+
+
+def _no_such_client(settings: Settings, people: list[str]) -> str:
+    """Say which clients there are, or what would do without one."""
+    if by_front_door(settings, None):
+        known = [name for name in settings.config.named if by_front_door(settings, name)] + people
+        words = f"--client is one of: {', '.join(known)}" if known else "authz.yaml names no client"
+        return f"{words}; leave --client out to log in at the front door, which needs none"
+    nobody = (
+        "none: no client of authz.yaml logs people in at the issuer itself; add one there,"
+        " clients.NAME: {login: direct, redirect_uris: [http://127.0.0.1/callback]}, and at"
+        " Authelia what `authz authelia-config` then prints"
+    )
+    return f"--client is one of: {', '.join(people) or nobody}"
 
 
 def by_front_door(settings: Settings, client: str | None) -> bool:

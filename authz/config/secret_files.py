@@ -21,9 +21,13 @@ from authz.config.sealing_keys import sealing_lines
 REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
 _LONGEST: Final = 16 * 1024  # characters; an RSA key of 8192 bits has 6,400
 _LONGEST_LINE: Final = 4096
-_NO_FILE: Final = (
-    "make it, or write another path; `authz authelia-config --make-key` makes the private keys"
-)
+_NO_FILE: Final = "make it, or write another path"
+_MADE_BY: Final[Mapping[Path, str]] = {
+    ("front_door", "key_file"): "`authz authelia-config --make-key` makes it",
+    ("front_door", "seal_file"): "`openssl rand -base64 32` prints a line for it",
+    ("gateway", "identity_key_file"): "`authz identity-keys --make-key` makes it",
+    ("issuer", "introspection", "key_file"): "`authz authelia-config --make-key` makes it",
+}
 _WORLD: Final = stat.S_IROTH | stat.S_IWOTH
 
 
@@ -103,6 +107,9 @@ def _from_file(
         return None, []
     try:
         secret = parse(_read(File(file)))
+    except FileNotFoundError as error:
+        right = f"{_NO_FILE}; {_MADE_BY[path]}" if path in _MADE_BY else _NO_FILE
+        return None, [Fault(path, f"the file cannot be read: {error.strerror}", right)]
     except WrongValueError as error:
         return None, [Fault(path, error.wrong, error.right)]
     return SecretStr(secret), list(_world_readable(path, file))
@@ -128,6 +135,7 @@ def _read(file: File) -> str:
     """Return a file's text.
 
     Raises:
+        FileNotFoundError: where there is none.
         WrongValueError: where it cannot be read, or is no text of a secret's length.
     """
     try:
@@ -137,9 +145,11 @@ def _read(file: File) -> str:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
             data = stream.read(_LONGEST + 1) if regular else None
         text = None if data is None else data.decode()
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        right = _NO_FILE if isinstance(error, FileNotFoundError) else "give it to this user"
-        raise WrongValueError(f"the file cannot be read: {error.strerror}", right) from None
+        wrong = f"the file cannot be read: {error.strerror}"
+        raise WrongValueError(wrong, "give it to this user") from None
     except UnicodeDecodeError:
         raise WrongValueError("the file holds something else than text", _ONE_LINE) from None
     if text is None:

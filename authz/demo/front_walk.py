@@ -210,7 +210,7 @@ _STEPS: Final[tuple[Step, ...]] = (
         FrontWalk.machine,
     ),
     ("Paths that only resemble a server: 404", FrontWalk.wrong_paths),
-    ("A flood: 429 with Retry-After, and admitted after waiting that long", FrontWalk.flood),
+    ("A flood: told with Retry-After, and admitted after waiting that long", FrontWalk.flood),
 )
 
 

@@ -63,3 +63,38 @@ def test_a_token_in_place_of_its_file(config: Path, capsys: pytest.CaptureFixtur
     assert main(["explain", str(config), "--token-file", wrong]) == 2
     captured = capsys.readouterr()
     assert wrong not in captured.out + captured.err
+
+
+def test_each_missing_file_is_told_what_makes_it(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The key that signs who calls and a password's file are not made by `authelia-config`."""
+    key, password = tmp_path / "identity.pem", tmp_path / "password"
+    text = config.read_text().replace("key: /k}}", f"key: /k}}, identity_key_file: {key}}}")
+    config.write_text(f"{text}redis: {{url: redis://redis:6379/0, password_file: {password}}}\n")
+
+    assert main(["check-config", str(config)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    (of_key,) = [line for line in lines if "gateway.identity_key_file" in line]
+    (of_password,) = [line for line in lines if "redis.password_file" in line]
+    assert "authz identity-keys --make-key" in of_key
+    assert "--make-key" not in of_password
+
+
+def test_an_identity_key_that_is_not_named(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks for the key set of a file that names no key is told what to write."""
+    assert main(["identity-keys", str(config)]) == 1
+    assert "write gateway.identity_key_file: " in capsys.readouterr().err
+
+
+def test_a_client_that_is_not_needed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who names an unknown client where there is a front door hears that none is needed."""
+    config.write_text(
+        config.read_text() + "clients: {desk: {redirect_uris: ['http://127.0.0.1/callback']}}\n"
+    )
+
+    assert main(["login", str(config), "--client", "desc"]) == 2
+    err = capsys.readouterr().err
+    assert "--client is one of: desk; leave --client out" in err
