@@ -31,7 +31,7 @@ The names, and sessions in Redis. A session in memory outlives its expiration, a
 session that bounds how old a TOTP can be: `otp` stays true until it ends.
 session:
   expiration: 1h                  # the oldest that a TOTP can be
-  inactivity: 5m
+  inactivity: 15m
   remember_me: -1                 # -1: no log-in that lasts a month
   cookies:
     - domain: {domain}
