@@ -706,7 +706,7 @@ LOG_IN = (
     Defence(
         "What every token has is consented to where it permits something",
         "authz/login/front_door/targets.py", "grantable",
-        "return granted | client.allowed(self._always & self.scopes)", "return granted",
+        "client.allowed(self._always & self.scopes)", "frozenset[str]()",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
