@@ -199,10 +199,11 @@ class FrontDoor:
             answer=self._answer(wish),
             address=address,
         )
-        url, outcome = await self._ended(kept, parameters)
+        url, outcome, detail = await self._ended(kept, parameters)
         means.tell(
             "callback",
             outcome,
+            detail=detail,
             client=client.name,
             server=wish.server,
             grant=kept.grant,
@@ -210,15 +211,19 @@ class FrontDoor:
         )
         return Ended(url, client)
 
-    async def _ended(self, kept: _Transaction, parameters: Parameters) -> tuple[str, str]:
+    async def _ended(self, kept: _Transaction, parameters: Parameters) -> tuple[str, str, str]:
+        """Return where the browser goes, and the outcome and detail for the log.
+
+        The outcome is an error code: it is a label of a metric.
+        """
         answer, error = kept.answer, parameters.get("error")
         try:
             check_same_client(kept.wish, kept.client)
         except OAuthRefused as refused:
-            return answer.error(refused.error, refused.words), refused.error
+            return answer.error(refused.error, refused.words), refused.error, ""
         if error is not None:
             told = _UPSTREAM.get(error, _SERVER_ERROR)
-            return answer.error(*told), told[0]
+            return answer.error(*told), told[0], ""
         try:
             found = await self._means.upstream.exchange(
                 two_factor=kept.wish.two_factor,
@@ -231,26 +236,26 @@ class FrontDoor:
         except UpstreamRefused as refused:
             if refused.error == OPAQUE_TOKEN:
                 await self._means.faults.keep(OPAQUE)
-                return answer.error("server_error", OPAQUE_WORDS), f"server_error: {OPAQUE}"
-            return answer.error(*_SERVER_ERROR), f"server_error: {refused.error}"
+                return answer.error("server_error", OPAQUE_WORDS), "server_error", OPAQUE
+            return answer.error(*_SERVER_ERROR), "server_error", refused.error
         except Unavailable as away:
             told = _UPSTREAM["temporarily_unavailable"]
-            return answer.error(*told), f"{told[0]}: {away.detail}"
+            return answer.error(*told), told[0], away.detail
         if fault := audience_fault(found.tokens.audience, kept.wish.resource):
             await self._means.faults.keep(fault)
             await self._forget(kept, found)
-            return answer.error("server_error", WORDS), f"server_error: {fault}"
+            return answer.error("server_error", WORDS), "server_error", fault
         if self._means.attempts.take_of(LOG_INS, found.identity.subject):
             await self._forget(kept, found)
             told = _UPSTREAM["temporarily_unavailable"]
-            return answer.error(*told), "too many log-ins of one person"
+            return answer.error(*told), told[0], "too many log-ins of one person"
         code = secrets.token_urlsafe(32)
         try:
             await self._issue(code, kept, found)
         except Unavailable:
             await self._forget(kept, found)
             raise
-        return answer.code(code), "ok"
+        return answer.code(code), "ok", ""
 
     async def _forget(self, kept: _Transaction, found: LoggedIn) -> None:
         """End Authelia's tokens, which nobody will ever use."""
