@@ -108,6 +108,14 @@ class Issuer(Section):
         "Needs `internal`.",
         False,
     )
+    serve_endpoints: StrictBool | None = field(
+        "Whether Envoy passes on what programs send to the issuer's token, introspection, "
+        "revocation, pushed authorization and device authorization endpoints, where it serves the "
+        "portal. Left out: all of them where a client logs in at the issuer itself, the token "
+        "endpoint alone where there are machines only, else none: the front door calls them at "
+        "`internal`. `true` for other applications that log in at this Authelia by this name.",
+        None,
+    )
     algorithms: NonEmpty[Algorithm] = field(
         "The signature algorithms that are accepted.", ["RS256", "ES256"]
     )

@@ -277,6 +277,11 @@ OTHERS = (
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
+        "No stranger fails at the issuer's endpoints", "authz/envoy/render/routes.py",
+        "portal_host", "[*closed_endpoints(portal.closed), pages]", "[pages]",
+        ("tests/envoy/live/test_pages_live.py", "tests/envoy/test_render.py"),
+    ),
+    Defence(
         "Only a POST has a body", "authz/envoy/render/routes.py", "gateway_host",
         "                bodiless_route(site, server, path),\n", "",
         ("tests/envoy/live/test_strangers_live.py",),

@@ -20,6 +20,7 @@ from authz.config.load import Settings, load
 from authz.config.scalars import Rate, Tcp, Unix
 from authz.envoy.render import Topology, fragment, render
 from authz.envoy.render.filters import refill
+from authz.envoy.render.site import site
 from tests.support.edge import settings
 from tests.support.envoy import validate
 
@@ -311,6 +312,46 @@ def test_an_issuer_below_a_path_is_served_below_it() -> None:
     assert portal["match"] == {"path_separated_prefix": "/auth"}
     rewrite = portal["route"]["regex_rewrite"]
     assert (rewrite["pattern"]["regex"], rewrite["substitution"]) == ("^/auth/*", "/a.b/")
+
+
+PROGRAMS = ("introspection", "revocation", "pushed-authorization-request", "device-authorization")
+DIRECT = "redirect_uris: [http://127.0.0.1/callback]"
+
+
+@pytest.mark.parametrize(
+    ("door", "client", "said", "closed"),
+    [
+        (True, "", "", ("token", *PROGRAMS)),
+        (True, DIRECT, "", ("token", *PROGRAMS)),
+        (True, "machine: true", "", PROGRAMS),
+        (True, f"login: direct, {DIRECT}", "", ()),
+        (True, "", "login: direct", ()),
+        (False, "", "", ()),
+        (True, "", "serve_endpoints: true", ()),
+        (True, f"login: direct, {DIRECT}", "serve_endpoints: false", ("token", *PROGRAMS)),
+        (False, "", "serve_endpoints: false", ("token", *PROGRAMS)),
+    ],
+)
+def test_the_issuers_endpoints_are_open_to_those_who_use_them(
+    door: bool, client: str, said: str, closed: tuple[str, ...]
+) -> None:
+    """To clients that log in at the issuer, and its token endpoint to machines; else to nobody."""
+    text = (
+        "issuer: {url: https://auth.example.test, internal: http://issuer:9091, serve: true"
+        + (f", {said}}}\n" if said else "}\n")
+        + "gateway: {url: https://mcp.example.test}\n"
+        + "servers: {files: {upstream: http://files:8000/mcp}}\n"
+        + ("front_door: {key_file: /k.pem}\n" if door else "")
+        + (f"clients: {{one: {{{client}}}}}\n" if client else "")
+    )
+    portal = site(settings(text).config, Topology()).portal
+
+    assert portal is not None
+    assert portal.closed == closed
+    names = [r["name"] for r in routes(render(settings(text), Topology())["envoy.yaml"])]
+    assert [name for name in names if name.startswith("closed:")] == [
+        f"closed:{name}" for name in (*closed, "encoded") if closed
+    ]
 
 
 def test_the_fragment_is_made_of_the_same_pieces(tmp_path: Path) -> None:

@@ -46,7 +46,12 @@ from authz.envoy.render.landing import landing_routes
 from authz.envoy.render.pages import pages_routes
 from authz.envoy.render.pieces import duration, exactly, forwarded, method
 from authz.envoy.render.site import Authority, McpServer, Portal, Site
-from authz.envoy.render.well_known import document_routes, https_only, registration_routes
+from authz.envoy.render.well_known import (
+    closed_endpoints,
+    document_routes,
+    https_only,
+    registration_routes,
+)
 
 # Removed when the request leaves for the upstream, after authz has seen it. authz removes the
 # credentials too; this holds also where it forgets. The Origin has been judged: an MCP server
@@ -135,7 +140,7 @@ def portal_host(portal: Portal) -> VirtualHost:
     return VirtualHost(
         name="portal",
         domains=list(portal.authority.spellings),
-        routes=[pages],
+        routes=[*closed_endpoints(portal.closed), pages],
         typed_per_filter_config=browser_rules(portal.authority),
     )
 

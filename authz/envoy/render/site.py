@@ -18,6 +18,12 @@ from authz.config.workers import places
 
 Endpoint = Tcp | Unix
 
+TOKEN: Final = "token"  # noqa: S105 - the name of an endpoint
+# Authelia's endpoints for programs, below /api/oidc/. The first four count failures per address
+# and answer that address 429 afterwards.
+ENDPOINTS: Final = (
+    TOKEN, "introspection", "revocation", "pushed-authorization-request", "device-authorization",
+)  # fmt: skip
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -130,11 +136,13 @@ class Portal:
         authority: the issuer's origin.
         path: the path of the issuer's URL, as a rule empty; its pages are under it.
         upstream: where they are; its path stands in place of the public one.
+        closed: the last segments of the issuer's endpoints that nobody outside has a use for.
     """
 
     authority: Authority
     path: str
     upstream: Upstream
+    closed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +286,22 @@ def _portal(config: Config, where: Topology) -> Portal | None:
     if not issuer.serve or issuer.internal is None:
         return None
     url = urls.split(issuer.url)
-    return Portal(_authority(url), url.path, _upstream(issuer.internal, where.issuer))
+    upstream = _upstream(issuer.internal, where.issuer)
+    return Portal(_authority(url), url.path, upstream, _closed(config))
+
+
+def _closed(config: Config) -> tuple[str, ...]:
+    """Return the endpoints of the issuer that no client in authz.yaml calls from outside.
+
+    Behind the front door only authz calls them, at `issuer.internal`. A machine gets its tokens
+    at the token endpoint; a client that logs in at the issuer itself may use all of them.
+    """
+    if config.issuer.serve_endpoints is not None:
+        return () if config.issuer.serve_endpoints else ENDPOINTS
+    if config.login == "direct" or config.direct:
+        return ()
+    machines = any(client.machine for client in config.named.values())
+    return tuple(name for name in ENDPOINTS if not (machines and name == TOKEN))
 
 
 def _pages(config: Config, where: Topology) -> Pages | None:

@@ -1,4 +1,4 @@
-"""What the gateway answers itself: metadata documents and the answer to registration.
+"""What Envoy answers itself: metadata documents, registration, closed endpoints.
 
 Law: these are open to everybody and say nothing that depends on who asks. A well-known path is
 never answered with 401, 429 or 5xx, since clients give up on those, and any web origin may read
@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     Route,
     RouteMatch,
 )
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from authz.core.answer import NOBODY_TYPE
@@ -57,6 +58,15 @@ _NO_REGISTRATION: Final = {
         "This gateway has no dynamic client registration. Its operator registers clients in "
         "Authelia's configuration.yml (identity_providers.oidc.clients) and names them under "
         "clients in authz.yaml. Ask for a client_id and give it to your MCP client."
+    ),
+}
+# RFC 6749, section 5.2 is the shape.
+_CLOSED: Final = {
+    "error": "unauthorized_client",
+    "error_description": (
+        "This endpoint is not served here. MCP clients log in at the gateway: its "
+        "/.well-known/oauth-authorization-server names the endpoints. Where other applications "
+        "log in at this issuer, its operator writes issuer.serve_endpoints: true in authz.yaml."
     ),
 }
 _HTTPS_ONLY: Final = Reply(
@@ -106,6 +116,26 @@ def registration_routes() -> list[Route]:
         _answer("preflight", preflight, 204, _PREFLIGHT),
         _answer("register", register, 400, headers, _NO_REGISTRATION),
     ]
+
+
+def closed_endpoints(names: Sequence[str]) -> list[Route]:
+    """Return the answers at endpoints of the issuer that nobody outside has a use for.
+
+    The issuer counts failures there per address, and whoever shares an address with a stranger
+    who fails would be refused with him. More is closed than Authelia's router takes for them: any
+    case, whatever path stands in front (the issuer may strip one) or behind, and every path with a
+    percent-encoded character, of which the portal has none.
+    """
+    closed = {name: f"(?i).*/api/oidc/{name}(?:[^a-z-].*)?" for name in names}
+    if names:
+        closed["encoded"] = ".*%.*"
+    routes = []
+    for name, regex in closed.items():
+        match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
+        route = _answer(f"closed:{name}", match, 403, (_JSON, _FRESH), _CLOSED)
+        route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(unlimited())
+        routes.append(route)
+    return routes
 
 
 def https_only() -> Route:

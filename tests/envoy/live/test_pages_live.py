@@ -88,6 +88,58 @@ def test_a_body_that_is_too_long_reaches_no_page(door: Gateway) -> None:
     assert door.servers["pages"].arrived == []
 
 
+ENDPOINTS = (
+    "token", "introspection", "revocation", "pushed-authorization-request", "device-authorization",
+)  # fmt: skip
+
+
+@pytest.mark.attack("issuer-buckets")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_no_stranger_fails_at_the_issuers_endpoints(door: Gateway, endpoint: str) -> None:
+    """Failures there are counted per address, so that none reaches it; OAuth clients are told."""
+    for method in METHODS:
+        assert door.portal(method, f"/api/oidc/{endpoint}").status == 403
+    answer = door.portal("POST", f"/api/oidc/{endpoint}?x=1", body=b"grant_type=refresh_token")
+
+    assert (answer.status, answer.json()["error"]) == (403, "unauthorized_client")
+    assert answer.values("content-type") == ["application/json"]
+    assert answer.values("cache-control") == ["no-store"]
+    assert door.arrived()["issuer"] == 0
+    assert door.authz.checks == []
+
+
+@pytest.mark.attack("path-games")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/oidc/token/", "/api/oidc/token/x", "/api/oidc//token", "//api/oidc/token",
+        "/./api/oidc/token", "/api/oidc/x/../token", "/api/oidc/%2e/token", "/api/oidc/tok%65n",
+        "/api/oidc/tok%45n", "/%61pi/oidc/token", "/API/oidc/TOKEN", "/api/oidc/token;x=1",
+        "/api/oidc/token%3Fx", "/api/oidc/token%20", "/api/oidc/token.", "/api%2foidc/token",
+        "/api/oidc%2Ftoken", "/authelia/api/oidc/token", "/api/oidc/pushed%2dauthorization-request",
+        "https://auth.example.test/api/oidc/token", "/api/oidc/token#x", "/api/oidc/token?",
+    ],
+)  # fmt: skip
+def test_no_spelling_of_them_leads_to_the_issuer(door: Gateway, path: str) -> None:
+    """Whatever a router behind might take for one of them is answered by Envoy."""
+    assert door.portal("POST", path, body=b"a=b").status in {400, 403}
+    assert door.arrived()["issuer"] == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/api/oidc/authorization", "/api/oidc/consent", "/api/oidc/userinfo", "/jwks.json",
+        "/api/firstfactor", "/consent/openid/decision", "/.well-known/openid-configuration",
+        "/api/oidc/tokens", "/api/oidc", "/api/token",
+    ],
+)  # fmt: skip
+def test_what_people_need_of_the_issuer_stays(door: Gateway, path: str) -> None:
+    """Its pages, what they call, and its documents."""
+    assert door.portal("GET", f"{path}?x=1").status == 200
+    assert [each.path for each in door.servers["issuer"].arrived] == [f"{path}?x=1"]
+
+
 OTHER = [
     "/", "/authz", "/authorize/", "/authorize/x", "/token/", "/token/x", "/Token", "/TOKEN",
     "/token;v=1", "/revoke/", "/register/", "/register/x", "/Authz/callback", "/authzx",
