@@ -84,7 +84,7 @@ class Machines:
     async def revoke(self, request: Request) -> Response:
         """End a token (RFC 7009)."""
         parameters, authenticated = await self._form(request, "revoke")
-        await self._revoking.revoke(parameters, _address(request), authenticated=authenticated)
+        await self._revoking.revoke(parameters, authenticated=authenticated)
         return _answered({})
 
     async def register(self, request: Request) -> Response:

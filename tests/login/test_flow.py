@@ -3,17 +3,26 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
 
+import httpx
 import pytest
 
+from authz.core.ledger import Unavailable
 from authz.core.principal import LogIn
 from authz.demo.person import Person
 from authz.ledger.keys import Keys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.log_ins import LogIns
+from authz.login.front_door.refresh_tokens import open_refresh, seal_refresh
+from authz.login.values import UpstreamRefused
 from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, NOTES, Client, Stage, bob, john
+from tests.login.upstream_kit import asked
 
 
 async def record(found: Stage, token: str) -> LogIn | None:
@@ -232,19 +241,81 @@ def test_the_metadata_is_true(play: Play) -> None:
     play(scene)
 
 
+@pytest.mark.attack("issuer-buckets")
 def test_the_address_that_authelia_counts_by_is_the_persons(play: Play) -> None:
-    """At every call, refreshes too: a server that refreshes for thousands is no person."""
+    """Where they log in: the browser's. Then one that nobody else has, wherever the client is."""
 
     async def scene(found: Stage) -> None:
         client = Client(found, address="198.51.100.7")
         await client.register()
         tokens = await client.tokens()
         client.browser = found.browser("203.0.113.200")
+        log_in = found.upstream.sent.copy()
+        tokens = (await client.refresh(tokens["refresh_token"])).json()
         await client.refresh(tokens["refresh_token"])
-        sent = [each for each in found.upstream.sent if each.method == "POST"]
-        assert {each.headers["x-forwarded-for"] for each in sent} == {"198.51.100.7"}
+        tokens = (await client.refresh(tokens["refresh_token"])).json()
+        await client.post("/revoke", token=tokens["access_token"])
+        ours = [each for each in found.upstream.sent[len(log_in) :] if each.method == "POST"]
+        neighbour = Client(found, address="198.51.100.7")
+        await neighbour.register()
+        begun = len(found.upstream.sent)
+        theirs = await neighbour.tokens(bob())
+        await neighbour.post("/revoke", token=theirs["refresh_token"])
+        ended = found.upstream.sent[begun:][-1]
+
+        assert addresses(log_in) == {"198.51.100.7"}
+        (alias,) = addresses(ours)
+        assert IPv6Address(alias) in IPv6Network("fd00::/8")
+        assert ended.url.path.endswith("/revocation")
+        assert addresses([ended]) != {alias}
+        assert IPv6Address(*addresses([ended])) in IPv6Network("fd00::/8")
 
     play(scene)
+
+
+def test_a_refresh_token_of_an_older_version_has_the_persons_address(play: Play) -> None:
+    """It was sealed with the browser's, which strangers may share."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found, address="198.51.100.7")
+        await client.register()
+        tokens = await client.tokens()
+        sealer = found.built.means.sealer
+        token = open_refresh(sealer, tokens["refresh_token"], ISSUER)
+        old = seal_refresh(sealer, replace(token, address="198.51.100.7"), 60.0)
+        assert open_refresh(sealer, old, ISSUER).address == token.address
+        assert IPv6Address(token.address) in IPv6Network("fd00::/8")
+
+    play(scene)
+
+
+@pytest.mark.attack("issuer-buckets")
+def test_a_stranger_at_the_same_address_ends_no_refresh(play: Play) -> None:
+    """What Authelia no longer takes of an address does not concern who is logged in there."""
+
+    async def scene(found: Stage) -> None:
+        client = Client(found, address="198.51.100.7")
+        await client.register()
+        tokens = await client.tokens()
+        for _ in range(31):
+            with suppress(UpstreamRefused, Unavailable):
+                await found.built.means.upstream.exchange(
+                    two_factor=False,
+                    code="authelia_ac_" + "a" * 43 + "." + "b" * 43,
+                    verifier="v" * 43,
+                    redirect_uri=f"{GATEWAY}/authz/callback",
+                    nonce="n",
+                    address="198.51.100.7",
+                )
+        with pytest.raises(Unavailable, match="too many failures of this address"):
+            await found.built.means.upstream.push(asked(), "198.51.100.7")
+        assert "access_token" in (await client.refresh(tokens["refresh_token"])).json()
+
+    play(scene)
+
+
+def addresses(sent: Sequence[httpx.Request]) -> set[str]:
+    return {each.headers["x-forwarded-for"] for each in sent if each.method == "POST"}
 
 
 def test_what_is_revoked_is_refused_by_all_workers(play: Play) -> None:

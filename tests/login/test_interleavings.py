@@ -53,7 +53,7 @@ def refresh(found: Flow, token: str, client_id: str = "one", address: str = HOME
 
 def revoke(found: Flow, token: str, client_id: str = "one") -> Awaitable[None]:
     form = parameters(token=token, client_id=client_id)
-    return Revoking(found.means).revoke(form, "192.0.2.7")
+    return Revoking(found.means).revoke(form)
 
 
 def run(store: ValkeyServer, scene: Callable[[Flow], Awaitable[None]]) -> None:

@@ -28,6 +28,7 @@ from authz.login.front_door.authorizing import (
 from authz.login.front_door.granted import OPAQUE, OPAQUE_WORDS, WORDS, audience_fault
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters, read_parameters
+from authz.login.front_door.person_address import person_address
 from authz.login.pages import problems
 from authz.login.pages.visits import USED, NotDoneError
 from authz.login.paths import CALLBACK
@@ -263,7 +264,7 @@ class FrontDoor:
             await self._means.upstream.revoke(
                 two_factor=kept.wish.two_factor,
                 token=found.tokens.refresh_token or found.tokens.access_token,
-                address=kept.address,
+                address=person_address(self._means.sealer, found.identity.subject),
             )
 
     async def _issue(self, code: str, kept: _Transaction, found: LoggedIn) -> None:
@@ -273,7 +274,7 @@ class FrontDoor:
             "subject": who.subject,
             "two_factor": wish.two_factor,
             "token": tokens.refresh_token or tokens.access_token,
-            "address": kept.address,
+            "address": person_address(self._means.sealer, who.subject),
             "name": kept.client.name,
         }
         payload = {

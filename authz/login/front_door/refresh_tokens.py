@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from authz.login.front_door.person_address import person_address
 from authz.login.front_door.untold import seal_upstream
 from authz.tokens.sealing import NotSealedError, Sealer
 
@@ -31,8 +32,7 @@ class RefreshToken:
         two_factor: through which of our clients.
         consented_at: seconds since the epoch.
         redirect_uri: where the log-in ended; empty in a token of before that was kept.
-        address: of the person's browser at the log-in. Authelia counts failures by address, and
-            the client's may be that of a company that serves thousands.
+        address: that Authelia is told (`person_address`), whatever the sealed token says.
     """
 
     issuer: str
@@ -77,7 +77,9 @@ def open_refresh(sealer: Sealer, text: str, issuer: str) -> RefreshToken:
     """
     value: Mapping[str, Any] = sealer.open(_PURPOSE, text)
     try:
-        token = RefreshToken(**{**value, "scopes": tuple(value["scopes"])})
+        address = person_address(sealer, value["subject"])
+        changes = {"scopes": tuple(value["scopes"]), "address": address}
+        token = RefreshToken(**{**value, **changes})
     except (KeyError, TypeError) as error:
         raise NotSealedError from error
     if token.issuer != issuer:

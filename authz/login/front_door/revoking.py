@@ -12,6 +12,7 @@ from authz.login.front_door.authenticating import check_authenticated
 from authz.login.front_door.ending import REVOKED, end
 from authz.login.front_door.means import Means
 from authz.login.front_door.parameters import Parameters
+from authz.login.front_door.person_address import person_address
 from authz.login.front_door.refresh_tokens import RefreshToken, open_refresh
 from authz.login.values import OAuthRefused
 from authz.tokens.sealing import NotSealedError
@@ -24,14 +25,11 @@ class Revoking:
         """Take the parts."""
         self._means = means
 
-    async def revoke(
-        self, parameters: Parameters, address: str, *, authenticated: bool = False
-    ) -> None:
+    async def revoke(self, parameters: Parameters, *, authenticated: bool = False) -> None:
         """End the grant of a token, if it is this client's.
 
         Args:
             parameters: of the request.
-            address: in whose name Authelia is told.
             authenticated: whether the client has authenticated.
 
         Raises:
@@ -44,7 +42,7 @@ class Revoking:
             token = open_refresh(self._means.sealer, text, self._means.grants.issuer)
             await self._refresh(token, client_id, authenticated)
         except NotSealedError:
-            await self._access(text, client_id, address, authenticated)
+            await self._access(text, client_id, authenticated)
 
     async def _check_client(self, client_id: str, authenticated: bool) -> None:
         """Refuse a client that has to authenticate, and has not.
@@ -72,7 +70,7 @@ class Revoking:
             )
             self._means.tell("revoke", "ok", client=token.name, grant=token.grant)
 
-    async def _access(self, text: str, client_id: str, address: str, authenticated: bool) -> None:
+    async def _access(self, text: str, client_id: str, authenticated: bool) -> None:
         log_in: LogIn | None = await self._means.log_ins.of(text)
         if log_in is None or not hmac.compare_digest(digest(client_id), digest(log_in.client_id)):
             return
@@ -86,7 +84,7 @@ class Revoking:
             # Of a grant that is past its age nobody knows through which client it was.
             two_factor=held is not None and held.grant.two_factor,
             token=text if held is not None else "",
-            address=address,
+            address=person_address(self._means.sealer, log_in.subject),
         )
         await self._means.log_ins.expire(text, 0)
         self._means.tell("revoke", "ok", client=log_in.client, grant=log_in.grant)
