@@ -143,6 +143,8 @@ class ResilientLedger:
         self._read_at: float | None = None  # when the revocations were read
         self._away_since: float | None = None  # the first failure since the last charge
         self._fault = ""  # what was wrong at the last failure, while Redis is away
+        self._faults = 0  # of all time, and how many there were when the revocations were read
+        self._faults_at_reading = 0
         self._failures = 0  # in a row, of trips that followed each other
         self._failed_at = 0.0  # the last of them
         self._ask_at: float | None = None  # None: at once, by everybody; else by one, from then on
@@ -198,9 +200,17 @@ class ResilientLedger:
         # Only a charge proves that Redis is whole: a replica answers everything else.
         if isinstance(answer, Taken):
             self._away_since = None
+            found = revoked(self._revocations, query) if self._may_be_emptied else None
+            if found is not None:
+                return found
             if query.session is not None:
                 self._sessions.use(query.session, self._clock())
         return answer
+
+    @property
+    def _may_be_emptied(self) -> bool:
+        """Tell whether Redis may have been started anew since the revocations were read."""
+        return self._faults != self._faults_at_reading
 
     def _may_ask(self) -> bool:
         if self._ask_at is None:
@@ -212,6 +222,7 @@ class ResilientLedger:
         self._on_error(error)
         if isinstance(error, Corrupt):
             return  # one broken record says nothing of the others
+        self._faults += 1
         now = self._clock()
         self._fault = error.detail
         if self._failures <= self._options.tolerated:
@@ -293,6 +304,7 @@ class ResilientLedger:
         A lifted revocation is gone from a data set that has its marker still. A data set that has
         another marker, or none, began empty.
         """
+        faults = self._faults
         generation = await self._remote.generation()
         found = await self._remote.revocations()
         if generation != await self._remote.generation():
@@ -307,6 +319,7 @@ class ResilientLedger:
             await self._remote.restore(lost)
             self._on_restored(len(lost))
         self._generation = generation or await self._remote.begin_generation()
+        self._faults_at_reading = faults
 
     async def probe(self) -> None:
         """Try a charge of our own: only that tells whether Redis is whole."""
@@ -332,6 +345,6 @@ class ResilientLedger:
             await asyncio.sleep(self._options.probe)
             await self.probe()
             left -= self._options.probe
-            if left <= 0:
+            if left <= 0 or (self._may_be_emptied and self._away_since is None):
                 left = self._options.refresh
                 await self.refresh()

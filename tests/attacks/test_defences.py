@@ -174,6 +174,11 @@ OTHERS = (
         "redis.call('HSET', KEYS[2], ARGV[i], '')", "", ("tests/ledger/test_redis.py",),
     ),
     Defence(
+        "After a failure what is known to be revoked stays so", "authz/ledger/away.py", "take",
+        "found = revoked(self._revocations, query) if self._may_be_emptied else None",
+        "found = None", ("tests/ledger/test_away.py",),
+    ),
+    Defence(
         "An empty Redis is told what was revoked", "authz/ledger/away.py", "_read",
         "emptied = bool(self._generation) and generation != self._generation", "emptied = False",
         ("tests/ledger/test_away.py",),

@@ -532,6 +532,34 @@ def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
         asyncio.run(run(server))
 
 
+@pytest.mark.attack("redis-emptied")
+def test_after_a_failure_what_is_known_to_be_revoked_stays_so(server_name: str) -> None:
+    """A Redis that was started anew without its data allows no revoked token, not even until the
+    revocations are read again; after that its word counts, and what was lifted passes.
+    """
+
+    async def run(server: ValkeyServer) -> None:
+        options = RedisOptions(server.url, timeout=5)
+        async with connected(options) as redis:
+            ledger = ResilientLedger(redis, MemoryLedger(lambda: START), AwayOptions(), lambda: 0.0)
+            one = replace(query(take()), token_id="stolen")
+            await redis.revoke(token_field("stolen"), Revocation())
+            await ledger.refresh()
+            server.kill()
+            assert await ledger.take(one) == Revoked("token")
+            server.start()
+            assert isinstance(await redis.take(one), Taken)
+            assert await ledger.take(one) == Revoked("token")
+            await ledger.refresh()
+            assert await ledger.take(one) == Revoked("token")
+            await redis.lift(token_field("stolen"))
+            await ledger.refresh()
+            assert isinstance(await ledger.take(one), Taken)
+
+    with valkey(server_name) as server:
+        asyncio.run(run(server))
+
+
 async def until(reached: Callable[[], bool]) -> None:
     while not reached():  # noqa: ASYNC110 - there is no event: the task has nobody to tell
         await asyncio.sleep(0)
