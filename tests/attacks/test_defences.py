@@ -725,6 +725,12 @@ LOG_IN = (
         ("tests/login/test_attacks.py",),
     ),
     Defence(
+        "A scheme that is taken back ends what ended there",
+        "authz/login/clients/identity.py", "identity_again",
+        "given or redirect_uri in client.redirect_uris", "True",
+        ("tests/login/test_identity_flow.py",),
+    ),
+    Defence(
         "Forged names of keys fetch at a pace", "authz/login/clients/lookup.py", "newer",
         "if now < known.tried_at + age:", "if False:", _AUTHENTICATION,
     ),

@@ -19,6 +19,7 @@ from authz.login.front_door.grant import encode
 from authz.login.front_door.known import block, known_clients
 from authz.login.front_door.refresh_tokens import open_refresh, seal_refresh
 from tests.login.front import FILES, LOOPBACK, NOTES, Client, Stage
+from tests.login.test_attacks import say
 
 Play = Callable[..., Any]
 EVIL = "https://evil.example/cb"
@@ -150,6 +151,30 @@ def test_a_block_of_one_place_leaves_the_others_alone(play: Play) -> None:
         assert (await here.refresh(tokens["refresh_token"])).status_code == 200
 
     play(scene)
+
+
+CURSOR = "cursor://authz/cb"
+
+
+@pytest.mark.attack("a scheme that the operator took back")
+@pytest.mark.parametrize("document", [False, True])
+def test_a_scheme_that_is_taken_back_ends_what_ended_there(play: Play, document: bool) -> None:
+    """Neither a code nor a refresh is good any more, whatever else the client registered."""
+
+    async def scene(found: Stage) -> None:
+        publish(found, CURSOR, LOOPBACK)
+        if document:
+            client = Client(found, client_id=DOCUMENT, redirect_uri=CURSOR, resource=NOTES)
+        else:
+            client = await come(found, CURSOR, LOOPBACK)
+        tokens = await client.tokens()
+        code = (await client.log_in())["code"]
+        await say(found, redirect_uris=(LOOPBACK,))  # as a reload does
+        for answer in (await client.exchange(code), await client.refresh(tokens["refresh_token"])):
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+
+    allowed = f"front_door: {{private_redirect_uris: ['{CURSOR}'], "
+    play(scene, lambda text: text.replace("front_door: {", allowed))
 
 
 DOCUMENTED: Mapping[str, tuple[str, str]] = {

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from authz.core.principal import DYNAMIC, METADATA, is_configured
-from authz.login.clients.redirects import LOOPBACK, place_of
+from authz.login.clients.redirects import LOOPBACK, is_private, place_of
 from authz.login.values import ClientIdentity, FrontClient, Kind
 
 
@@ -36,6 +36,24 @@ def only_identity(client: FrontClient) -> ClientIdentity | None:
     """Return what a client is whatever redirect URI it uses; None where it depends on that."""
     found = [identify(client, uri) for uri in client.redirect_uris]
     return found[0] if len({each.name for each in found}) == 1 else None
+
+
+def identity_again(client: FrontClient, redirect_uri: str) -> ClientIdentity | None:
+    """Return what a client is for a log-in that ended earlier.
+
+    Args:
+        client: as it is now.
+        redirect_uri: where the log-in ended; empty in what was written before that was kept.
+
+    Returns:
+        None where the log-in could not end there any more: the operator allows the schemes of
+        programs, and may take one back (`front_door.private_redirect_uris`); and where what the
+        client is depends on an end that is not known.
+    """
+    if not redirect_uri:
+        return only_identity(client)
+    given = client.kind is Kind.CONFIGURED or not is_private(redirect_uri)
+    return identify(client, redirect_uri) if given or redirect_uri in client.redirect_uris else None
 
 
 def is_on_device(ends_at: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from authz.core.ledger import Unavailable
-from authz.login.clients.identity import identify, names_of
+from authz.login.clients.identity import identity_again, names_of
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
 from authz.login.front_door.authenticating import check_authenticated
@@ -162,9 +162,9 @@ class Exchanging:
     ) -> ClientIdentity:
         client = await self._means.clients.find(client_id)
         check_authenticated(client, authenticated=authenticated)
-        identity = identify(client, held["redirect_uri"])
-        if identity.name != held["name"]:
-            raise self._refused(identity.name)
+        identity = identity_again(client, held["redirect_uri"])
+        if identity is None or identity.name != held["name"]:
+            raise self._refused(held["name"])
         if await self._means.blocks.blocked(client_id, names_of(identity)):
             raise self._blocked(identity)
         return identity

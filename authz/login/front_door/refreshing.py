@@ -20,7 +20,7 @@ from typing import Any, Final
 from authz.core.ledger import Unavailable
 from authz.core.limits import network
 from authz.login.attempts import REFRESHES, STALE_REFRESHES
-from authz.login.clients.identity import identify, names_of, only_identity
+from authz.login.clients.identity import identity_again, names_of
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
 from authz.login.front_door.authenticating import check_authenticated
@@ -165,10 +165,7 @@ class Refreshing:
             raise self._refused(token, "refresh tokens are not given any more")
         client = await self._means.clients.find(client_id)
         check_authenticated(client, authenticated=authenticated)
-        # Of a log-in of before its end was kept, only what does not depend on that is believed.
-        identity = (
-            identify(client, token.redirect_uri) if token.redirect_uri else only_identity(client)
-        )
+        identity = identity_again(client, token.redirect_uri)
         if identity is None or identity.name != token.name:
             raise self._refused(token, "the client has another name")
         if await self._means.blocks.blocked(client_id, names_of(identity)):
