@@ -4,7 +4,7 @@ Invariant: a binding is forgotten early only for `capacity` newer ones, of which
 `MOST_SESSIONS` at most; none of a person's own makes room for another person's before that.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from authz.core.ledger import MOST_SESSIONS, Session
@@ -25,7 +25,8 @@ class Sessions:
         """Begin empty; `capacity` sessions are remembered, those used last."""
         self._capacity = capacity
         self._bound: OrderedDict[str, _Binding] = OrderedDict()
-        self._newest: OrderedDict[str, deque[str]] = OrderedDict()  # of each person
+        # Of each person those that are bound, the newest last: no more than are in `_bound`.
+        self._newest: dict[str, dict[str, None]] = {}
 
     def __len__(self) -> int:
         return len(self._bound)
@@ -38,22 +39,23 @@ class Sessions:
     def use(self, session: Session, now: float) -> None:
         """Bind the session, or let its binding live on; it is in nobody else's use."""
         found = self._bound.get(session.id)
-        if found is None or found.owner != session.owner or found.ends <= now:
-            self._note(session)
-        self._bound[session.id] = _Binding(session.owner, session.person, now + session.lifetime)
-        self._bound.move_to_end(session.id)
-        while len(self._bound) > self._capacity:
-            self._bound.popitem(last=False)
-
-    def _note(self, session: Session) -> None:
-        """Note a new binding; the person's oldest makes room, unless it is another's by now."""
-        newest = self._newest.setdefault(session.person, deque())
-        self._newest.move_to_end(session.person)
-        newest.append(session.id)
+        binding = _Binding(session.owner, session.person, now + session.lifetime)
+        if found is not None and found.owner == session.owner and now < found.ends:
+            self._bound[session.id] = binding
+            self._bound.move_to_end(session.id)
+            return
+        if found is not None:
+            self._forget(session.id)
+        newest = self._newest.setdefault(session.person, {})
+        self._bound[session.id], newest[session.id] = binding, None
         if len(newest) > MOST_SESSIONS:
-            oldest = newest.popleft()
-            held = self._bound.get(oldest)
-            if held is not None and held.person == session.person:
-                del self._bound[oldest]
-        while len(self._newest) > self._capacity:
-            self._newest.popitem(last=False)
+            self._forget(next(iter(newest)))
+        if len(self._bound) > self._capacity:
+            self._forget(next(iter(self._bound)))
+
+    def _forget(self, session_id: str) -> None:
+        person = self._bound.pop(session_id).person
+        newest = self._newest[person]
+        del newest[session_id]
+        if not newest:
+            del self._newest[person]
