@@ -8,6 +8,7 @@ import pytest
 from authz.cli.main import parser
 from authz.config.load import read
 from authz.core.reason import Reason
+from authz.envoy.render.replies import OTHERWISE, REPLIES
 from authz.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +83,11 @@ def test_every_metric_is_told() -> None:
 
 
 def test_every_reason_is_told() -> None:
-    """docs/reasons.md has a row for every reason."""
+    """docs/reasons.md has a row for every reason, and one for what only Envoy says."""
     page = (ROOT / "docs" / "reasons.md").read_text("utf-8")
+    ours, envoys = (
+        re.findall(r"^\| `([a-z_]+)`", part, re.MULTILINE) for part in page.split("## What Envoy")
+    )
 
-    assert re.findall(r"^\| `([a-z_]+)`", page, re.MULTILINE) == [each.label for each in Reason]
+    assert ours == [each.label for each in Reason]
+    assert {*ours, *envoys} >= {each.label for each in (*REPLIES, OTHERWISE)}

@@ -1,7 +1,7 @@
 """Make the pages of docs/ that are tables of the code, or say with `--check` what is stale.
 
-docs/reasons.md says what `core/reason.py` says, docs/configuration.md what the models say,
-docs/clients.md what docs/clients.json holds.
+docs/reasons.md says what `core/reason.py` and Envoy's own answers say, docs/configuration.md what
+the models say, docs/clients.md what docs/clients.json holds.
 """
 
 import json
@@ -13,30 +13,51 @@ from typing import Final
 
 from authz.config.reference import rewritten
 from authz.core.reason import Reason, Row
+from authz.envoy.render.replies import OTHERWISE, REPLIES
+from authz.envoy.render.well_known import HTTPS_ONLY
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 _HEAD: Final = """\
 # Reasons
 
-Every refusal has one of these reasons. It is the `reason` label of `authz_decisions_total`, the
-`reason` of the decision log and of Envoy's access log, and `error.data.reason` of the answer (of a
-tool's result `result._meta["authz/refusal"].reason`). `allowed` is the label of what was let
-through. A status "200 (403)" is 200 for a request with an id and a valid token, and the other one
-for everything else ([decision 11](decisions/0011-refusals.md), `gateway.refusals`). This page is
-made by `make docs` from `authz/core/reason.py`.
+Every refusal by authz has one of these reasons. It is the `reason` label of
+`authz_decisions_total`, the `reason` of the decision log and of Envoy's access log, and
+`error.data.reason` of the answer (of a tool's result `result._meta["authz/refusal"].reason`).
+`allowed` is the label of what was let through. A status "200 (403)" is 200 for a request with an id
+and a valid token, and the other one for everything else
+([decision 11](decisions/0011-refusals.md), `gateway.refusals`). This page is made by `make docs`
+from `authz/core/reason.py` and `authz/envoy/render/replies.py`.
 
 | reason | status | challenge | JSON-RPC code | what a person reads |
 |---|---|---|---|---|
+"""
+_ENVOY: Final = """
+## What Envoy answers by itself
+Before authz is asked, or after it has let a request through, Envoy answers with one of these in
+`error.data.reason`, or with `malformed_request`, `unknown_server`, `body_too_large`, `rate_limited`
+or `internal` of the table above. authz neither logs nor counts them as refusals; Envoy's access log
+tells them by status and `flags`. A status "200 (503)" is 200 for a request that authz has let
+through and that has an id, and the other one for everything else.
+
+| reason | status | JSON-RPC code | what a person reads |
+|---|---|---|---|
 """
 
 
 def reasons() -> str:
     """Return docs/reasons.md."""
-    rows = (reason.row for reason in Reason)
-    return _HEAD + "".join(
-        f"| `{row.label}` | {_status(row)} | {_challenge(row)} | {row.code} | {row.sentence} |\n"
-        for row in rows
-    )
+    text = _HEAD
+    for row in (reason.row for reason in Reason):
+        cells = (f"`{row.label}`", _status(row), _challenge(row), str(row.code), row.sentence)
+        text += f"| {' | '.join(cells)} |\n"
+    text += _ENVOY
+    known = {reason.label for reason in Reason}
+    for reply in (*REPLIES, HTTPS_ONLY, OTHERWISE):
+        if reply.label not in known:
+            fails = reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            status = f"200 ({reply.status})" if fails else str(reply.status)
+            text += f"| `{reply.label}` | {status} | {reply.code} | {reply.sentence} |\n"
+    return text
 
 
 def _status(row: Row) -> str:

@@ -115,7 +115,7 @@ _NO_LOG_IN: Final = "The log-in cannot be reached at the moment. Try again short
 # With or without a query; the pages' routes rewrite nothing, so this is what the client asked for.
 _PEOPLE: Final = r"/authorize(\?.*)?|/authz/.*"
 _PROGRAMS: Final = r"/(token|revoke|register)(\?.*)?"
-_OTHERWISE: Final = Reply(500, "gateway_error", -31079, "The gateway could not pass this on.")
+OTHERWISE: Final = Reply(500, "gateway_error", -31079, "The gateway could not pass this on.")
 
 
 def local_replies(portal: Authority | None, front_door: Authority | None) -> LocalReplyConfig:
@@ -132,7 +132,7 @@ def local_replies(portal: Authority | None, front_door: Authority | None) -> Loc
         mappers += _front_door(front_door)
     mappers += [
         _to_request(reply, form)
-        for reply in (*REPLIES, _OTHERWISE)
+        for reply in (*REPLIES, OTHERWISE)
         if reply.status >= _FAULT and reply.flag is None
         for form in Form
     ]
@@ -144,7 +144,7 @@ def local_replies(portal: Authority | None, front_door: Authority | None) -> Loc
         )
         for reply in REPLIES
     ]
-    return LocalReplyConfig(mappers=mappers, body_format=_json_rpc(_OTHERWISE))
+    return LocalReplyConfig(mappers=mappers, body_format=_json_rpc(OTHERWISE))
 
 
 def _to_request(reply: Reply, form: Form) -> ResponseMapper:
@@ -153,7 +153,7 @@ def _to_request(reply: Reply, form: Form) -> ResponseMapper:
     authz said to which request (`core.answer.Upstream.metadata`). A status would end the sessions
     of widely used clients (docs/decisions/0011); details and flags of the access log still tell.
     """
-    op = ComparisonFilterOp.GE if reply is _OTHERWISE else ComparisonFilterOp.EQ
+    op = ComparisonFilterOp.GE if reply is OTHERWISE else ComparisonFilterOp.EQ
     status = _status(reply.status, op)
     return ResponseMapper(
         filter=_all(status, _form_is(form)),
@@ -220,7 +220,7 @@ def _front_door(authority: Authority) -> list[ResponseMapper]:
             _oauth("temporarily_unavailable", too_many.sentence),
             [],
         ),
-        (programs, _oauth("invalid_request", _OTHERWISE.sentence), []),
+        (programs, _oauth("invalid_request", OTHERWISE.sentence), []),
     )
     return [
         ResponseMapper(filter=when, body_format_override=body, headers_to_add=headers)
@@ -231,7 +231,7 @@ def _front_door(authority: Authority) -> list[ResponseMapper]:
 def plain_replies() -> LocalReplyConfig:
     """Return one wording for whatever Envoy answers where no MCP server is."""
     on_purpose = ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)
-    return LocalReplyConfig(mappers=[on_purpose], body_format=_json_rpc(_OTHERWISE))
+    return LocalReplyConfig(mappers=[on_purpose], body_format=_json_rpc(OTHERWISE))
 
 
 def json_rpc_error(reply: Reply, request_id: str | None) -> dict[str, object]:

@@ -69,7 +69,7 @@ _CLOSED: Final = {
         "log in at this issuer, its operator writes issuer.serve_endpoints: true in authz.yaml."
     ),
 }
-_HTTPS_ONLY: Final = Reply(
+HTTPS_ONLY: Final = Reply(
     403,
     "https_only",
     -31074,
@@ -140,9 +140,9 @@ def closed_endpoints(names: Sequence[str]) -> list[Route]:
 
 def https_only() -> Route:
     """Return the answer to whatever cannot be sent on from plain HTTP."""
-    body = json_rpc_error(_HTTPS_ONLY, None)
+    body = json_rpc_error(HTTPS_ONLY, None)
     media = (("content-type", NOBODY_TYPE),)
-    route = _answer("https-only", RouteMatch(prefix="/"), _HTTPS_ONLY.status, media, body)
+    route = _answer("https-only", RouteMatch(prefix="/"), HTTPS_ONLY.status, media, body)
     route.typed_per_filter_config.clear()  # no filter but the router stands on that listener
     return route
 
