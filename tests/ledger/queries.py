@@ -96,7 +96,8 @@ class Twin(Subject):
         return START
 
     async def end_session(self, session: Session) -> None:
-        self.ledger._sessions._bound.pop(session.id, None)
+        bound = self.ledger._sessions._bound
+        bound[session.id] = bound[session.id]._replace(ends=0)
 
     async def put_revocation(self, target: bytes, value: bytes) -> None:
         self.ledger._revocations[target] = read_revocation(value)
