@@ -586,6 +586,11 @@ LOG_IN = (
         'or newest["place"] != asked.place', "or False", _STALE,
     ),
     Defence(
+        "A stale refresh token counts for the time that is set now",
+        "authz/login/front_door/store.py", "latest",
+        "or int(replaced) < since", "or False", _STALE,
+    ),
+    Defence(
         "A stale refresh token gets the newest answer of its own grant alone",
         "authz/login/front_door/refreshing.py", "_stale",
         'or digest(newest["refresh_token"]) != held.grant.refresh', "or False", _STALE,

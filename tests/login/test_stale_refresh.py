@@ -1,5 +1,6 @@
 """Replaced refresh tokens: copies that several processes of one program keep, and stolen ones."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -180,6 +181,20 @@ def test_the_time_is_a_setting(play: Play) -> None:
             assert 0 < found.valkey.command("TTL", key) <= 30
 
     play(scene, lambda text: text.replace("front_door: {", "front_door: {stale_refresh: 30s, "))
+
+
+@pytest.mark.attack("a replaced refresh token after the operator shortened its time")
+def test_a_shorter_time_counts_for_what_was_replaced_before(play: Play) -> None:
+    """A reload makes it true at once, not when what is in Redis has ended by itself."""
+
+    async def scene(found: Stage) -> None:
+        client, first = await begun(found)
+        second = await renewed(found, client, first)
+        object.__setattr__(found.built.means, "stale_refresh", 30)
+        object.__setattr__(found.built.means, "clock", lambda: time.time() + 40)
+        await ended(found, client, await client.refresh(first["refresh_token"]), first, second)
+
+    play(scene)
 
 
 @pytest.mark.attack("a stale refresh token after the end of its grant")

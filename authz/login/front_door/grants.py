@@ -42,7 +42,7 @@ class Renewal(NamedTuple):
         grant: what it is now.
         log_in: the record of the new access token, with its lifetime in seconds.
         answer_key, answer: where the sealed answer is kept, for how many seconds.
-        replaced_key: where it is kept that the token of this refresh was replaced.
+        replaced_key: where it is kept when the token of this refresh was replaced.
         latest: the sealed answer as the newest of its grant.
         stale_lifetime: seconds that the token which was replaced stands for the newest one.
     """
@@ -199,6 +199,7 @@ class Grants:
             renewal.answer_lifetime,
             renewal.latest,
             renewal.stale_lifetime,
+            int(self._clock()),
         )
         return bool(answer == 1)
 

@@ -206,7 +206,8 @@ class Refreshing:
             Unavailable: where it comes too often.
         """
         means, token = self._means, asked.token
-        newest = await means.refreshes.latest(asked.name, token.grant)
+        since = means.clock() - means.stale_refresh
+        newest = await means.refreshes.latest(asked.name, token.grant, since)
         if (
             newest is None
             or digest(newest["refresh_token"]) != held.grant.refresh

@@ -160,7 +160,7 @@ class Refreshes:
         return self._keys.page("refreshed", name)
 
     def replaced_key(self, name: str) -> bytes:
-        """Return where it is kept that a refresh token was replaced lately."""
+        """Return where it is kept when a refresh token was replaced, if that was lately."""
         return self._keys.page("replaced", name)
 
     def sealed(self, answer: Mapping[str, Any]) -> str:
@@ -171,15 +171,23 @@ class Refreshes:
         """Return an answer as it is kept while it is the newest of its grant."""
         return self._sealer.seal(_LATEST, answer, lifetime)
 
-    async def latest(self, name: str, grant_id: str) -> Mapping[str, Any] | None:
+    async def latest(self, name: str, grant_id: str, since: float) -> Mapping[str, Any] | None:
         """Return the newest answer of a grant, if this token of it was replaced lately.
+
+        Args:
+            name: the token's.
+            grant_id: whose answer.
+            since: the moment before which it was replaced too long ago, seconds since the epoch.
+                What is kept for longer is of a time when the setting was greater.
 
         Raises:
             Unavailable: where Redis did not answer.
         """
         keys = self.replaced_key(name), latest_key(self._keys, grant_id)
         replaced, held = await self._command("MGET", *keys)
-        if replaced is None or not isinstance(held, bytes):
+        if not isinstance(replaced, bytes) or not isinstance(held, bytes):
+            return None
+        if not replaced.isdigit() or int(replaced) < since:
             return None
         try:
             return self._sealer.open(_LATEST, held.decode("ascii", "replace"))
