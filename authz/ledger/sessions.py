@@ -21,9 +21,15 @@ class _Binding(NamedTuple):
 class Sessions:
     """Bind sessions to whoever uses them first, as the script does in Redis."""
 
-    def __init__(self, capacity: int = _CAPACITY) -> None:
-        """Begin empty; `capacity` sessions are remembered, those used last."""
+    def __init__(self, capacity: int = _CAPACITY, most: int = MOST_SESSIONS) -> None:
+        """Begin empty.
+
+        Args:
+            capacity: how many sessions are remembered, those used last.
+            most: how many of them are one person's.
+        """
         self._capacity = capacity
+        self._most = most
         self._bound: OrderedDict[str, _Binding] = OrderedDict()
         # Of each person those that are bound, the newest last: no more than are in `_bound`.
         self._newest: dict[str, dict[str, None]] = {}
@@ -48,7 +54,7 @@ class Sessions:
             self._forget(session.id)
         newest = self._newest.setdefault(session.person, {})
         self._bound[session.id], newest[session.id] = binding, None
-        if len(newest) > MOST_SESSIONS:
+        if len(newest) > self._most:
             self._forget(next(iter(newest)))
         if len(self._bound) > self._capacity:
             self._forget(next(iter(self._bound)))
