@@ -69,7 +69,9 @@ local function bind(session, bound, owner, lifetime, ring)
     if held and sub(held, 1, 16) == sub(owner, 1, 16) then call('PEXPIRE', key, '0') end
   end
   call('HSET', ring, 'n', (place + 1) % MOST_SESSIONS, place, sub(session, -32))
-  call('PEXPIRE', ring, lifetime)
+  -- Never for less than before: a server whose sessions end soon would let the ring be forgotten
+  -- while the sessions of another live on.
+  if call('PTTL', ring) < tonumber(lifetime) then call('PEXPIRE', ring, lifetime) end
   call('SET', session, owner, 'PX', lifetime)
 end
 

@@ -426,6 +426,11 @@ BELONGINGS = (
         "owner=digest(*person, named)", "owner=digest(*person)", _SESSION,
     ),
     Defence(
+        "Short sessions do not free the count of long ones", "authz/ledger/take.lua", "bind",
+        "if call('PTTL', ring) < tonumber(lifetime) then call('PEXPIRE', ring, lifetime) end",
+        "call('PEXPIRE', ring, lifetime)", ("tests/ledger/test_script.py",),
+    ),
+    Defence(
         "Sessions hold while Redis is away", "authz/ledger/away.py", "_answer",
         "if session is not None and self._sessions.is_of_another(session, now):", "if False:",
         ("tests/ledger/test_away.py",),

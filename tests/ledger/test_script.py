@@ -292,6 +292,22 @@ def test_a_bucket_lives_as_long_as_it_counts(server: ValkeyServer, deployment: s
     asyncio.run(run())
 
 
+@pytest.mark.attack("sessions-fill-memory")
+def test_short_sessions_do_not_free_the_count_of_long_ones(server: ValkeyServer) -> None:
+    """What bounds a person's sessions is kept as long as the longest of them is bound."""
+
+    async def run() -> None:
+        async with connected(patient(server, "rings")) as ledger:
+            ring = ledger._keys.sessions(session())
+            for name, lifetime in (("long", DAY), ("short", 1), ("longer", 2 * DAY)):
+                one = session(name, lifetime=lifetime)
+                await ledger.take(replace(query(), session=one))
+                longest = 2 * DAY if name == "longer" else DAY
+                assert longest - 60 < await ledger.command("PTTL", ring) / 1000 <= longest
+
+    asyncio.run(run())
+
+
 def test_a_cluster_runs_it() -> None:
     """Every key that the script touches is in one slot of a Redis Cluster."""
 
