@@ -292,6 +292,11 @@ OTHERS = (
         ("tests/login/test_flow.py", "tests/login/test_untold.py"),
     ),
     Defence(
+        "Few passwords are hashed at a time", "authz/envoy/render/clusters.py", "_passwords",
+        "limits.max_requests = limits.max_pending_requests = _AT_ONCE", "pass",
+        ("tests/envoy/live/test_strangers_live.py",),
+    ),
+    Defence(
         "Only a POST has a body", "authz/envoy/render/routes.py", "gateway_host",
         "                bodiless_route(site, server, path),\n", "",
         ("tests/envoy/live/test_strangers_live.py",),

@@ -56,6 +56,8 @@ from authz.envoy.render.site import McpServer, Site, Topology, Upstream
 
 AUTHZ: Final = "authz"
 ISSUER: Final = "issuer"
+# The same issuer, for what makes it compute the hash of a password.
+PASSWORDS: Final = "issuer:passwords"
 PAGES: Final = "pages"
 
 _PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -73,6 +75,9 @@ _REQUESTS: Final = 4096
 # More than requests: at this bound Envoy lets a request to an HTTP/1.1 upstream wait in silence, at
 # that of requests it answers 503 at once (seen on 1.39.3).
 _CONNECTIONS: Final = 2 * _REQUESTS
+# Authelia's argon2 takes 64 MiB for each, known user or not, and has no bound of its own. Its
+# memory in docker-compose.yml is sized from this.
+_AT_ONCE: Final = 4
 _HTTP1: Final = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
 
 
@@ -84,6 +89,7 @@ def clusters(site: Site, where: Topology) -> list[Cluster]:
         found.append(_upstream(PAGES, site.pages.upstream, where))
     if site.portal is not None:
         found.append(_upstream(ISSUER, site.portal.upstream, where))
+        found.append(_passwords(site.portal.upstream, where))
     return found
 
 
@@ -144,6 +150,15 @@ def _mcp(server: McpServer, where: Topology) -> Cluster:
     """Return the cluster of an MCP server, whose responses are filtered as they come in."""
     cluster = _upstream(cluster_of(server), server.upstream, where)
     cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE, upstream_filters())
+    return cluster
+
+
+def _passwords(upstream: Upstream, where: Topology) -> Cluster:
+    """Return the issuer as a cluster that is full soon: the excess is answered 503 at once."""
+    cluster = _upstream(PASSWORDS, upstream, where)
+    assert cluster.circuit_breakers is not None
+    (limits,) = cluster.circuit_breakers.thresholds
+    limits.max_requests = limits.max_pending_requests = _AT_ONCE
     return cluster
 
 

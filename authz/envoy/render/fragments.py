@@ -8,7 +8,7 @@ from typing import Final
 
 import betterproto2
 
-from authz.envoy.render.clusters import ISSUER, clusters
+from authz.envoy.render.clusters import ISSUER, PASSWORDS, clusters
 from authz.envoy.render.filters import http_filters
 from authz.envoy.render.routes import gateway_host
 from authz.envoy.render.site import Site, Topology
@@ -44,7 +44,9 @@ def text(site: Site, where: Topology) -> str:
     pieces = {
         "http_filters": http_filters(site)[:-1],
         "virtual_host": gateway_host(site),
-        "clusters": [cluster for cluster in clusters(site, where) if cluster.name != ISSUER],
+        "clusters": [
+            cluster for cluster in clusters(site, where) if cluster.name not in {ISSUER, PASSWORDS}
+        ],
     }
     return yaml(
         {name: _plain(piece) for name, piece in pieces.items()},

@@ -127,7 +127,12 @@ def local_replies(portal: Authority | None, front_door: Authority | None) -> Loc
     """
     mappers = [ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)]
     if portal is not None:
-        mappers.append(ResponseMapper(filter=_host_is(portal), body_format_override=_FOR_PEOPLE))
+        full = _all(_host_is(portal), _status(503))
+        later = [overwrite("retry-after", _AWAY)]
+        mappers += [
+            ResponseMapper(filter=full, body_format_override=_FOR_PEOPLE, headers_to_add=later),
+            ResponseMapper(filter=_host_is(portal), body_format_override=_FOR_PEOPLE),
+        ]
     if front_door is not None:
         mappers += _front_door(front_door)
     mappers += [

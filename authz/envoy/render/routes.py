@@ -27,7 +27,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
-from authz.envoy.render.clusters import ISSUER, cluster_of
+from authz.envoy.render.clusters import ISSUER, PASSWORDS, cluster_of
 from authz.envoy.render.filters import (
     BUFFER,
     CLIENT_ADDRESS,
@@ -64,6 +64,10 @@ _NOT_FOR_CLIENTS: Final = ("x-envoy-upstream-service-time",)
 _NOWHERE: Final = "x_authz_nowhere"
 TOKENLESS: Final = "no-token:"
 _BEARER: Final = "(?i:bearer) [A-Za-z0-9._~+/-]+"
+# Where Authelia is given passwords, those of Basic authentication included.
+_PASSWORDS: Final = (
+    "firstfactor", "secondfactor/password", "change-password", "reset-password", "authz", "verify",
+)  # fmt: skip
 _NO_BODY: Final = 1  # the least that the buffer filter takes for a bound
 _PAGE_TIMEOUT: Final = 60
 
@@ -118,15 +122,38 @@ def portal_host(portal: Portal) -> VirtualHost:
     Authelia takes the leftmost X-Forwarded-For for the client's address and computes its own
     URLs from X-Forwarded-Proto and -Host, so each is said by Envoy alone.
     """
-    action = RouteAction(cluster=ISSUER, timeout=duration(_PAGE_TIMEOUT))
+    pages = _portal_route(portal, "portal", ISSUER)
+    pages.match = RouteMatch(prefix="/")
+    if portal.path:
+        pages.match = RouteMatch(path_separated_prefix=portal.path)
+    return VirtualHost(
+        name="portal",
+        domains=list(portal.authority.spellings),
+        routes=[*closed_endpoints(portal.closed), *_password_routes(portal), pages],
+        typed_per_filter_config=browser_rules(portal.authority),
+    )
+
+
+def _password_routes(portal: Portal) -> list[Route]:
+    """Return the routes to what makes the issuer compute hashes: few at a time, whoever asks."""
+    routes = []
+    for name in _PASSWORDS:
+        route = _portal_route(portal, f"portal:{name}", PASSWORDS)
+        regex = f"{re.escape(portal.path)}/(?:.*/)?api/{name}(?:[^a-z-].*)?"
+        route.match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
+        routes.append(route)
+    return routes
+
+
+def _portal_route(portal: Portal, name: str, cluster: str) -> Route:
+    action = RouteAction(cluster=cluster, timeout=duration(_PAGE_TIMEOUT))
     if portal.upstream.path != portal.path:
         action.regex_rewrite = RegexMatchAndSubstitute(
             pattern=RegexMatcher(regex=f"^{re.escape(portal.path)}/*"),
             substitution=f"{portal.upstream.path}/",
         )
-    pages = Route(
-        name="portal",
-        match=RouteMatch(prefix="/"),
+    return Route(
+        name=name,
         route=action,
         request_headers_to_add=forwarded(portal.authority),
         request_headers_to_remove=[CLIENT_ADDRESS],
@@ -134,14 +161,6 @@ def portal_host(portal: Portal) -> VirtualHost:
             EXT_AUTHZ: Any.pack(unchecked()),
             LOCAL_RATE_LIMIT: Any.pack(unlimited()),
         },
-    )
-    if portal.path:
-        pages.match = RouteMatch(path_separated_prefix=portal.path)
-    return VirtualHost(
-        name="portal",
-        domains=list(portal.authority.spellings),
-        routes=[*closed_endpoints(portal.closed), pages],
-        typed_per_filter_config=browser_rules(portal.authority),
     )
 
 

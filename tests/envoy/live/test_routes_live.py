@@ -17,6 +17,8 @@ from tests.support.wild_client import is_json_rpc_error
 OPEN = {
     "preflight", "metadata:files", "metadata:notes", "metadata:gone", "no-document", "register",
     "portal", "https", "https-only", "page", "page:files", "page:notes", "page:gone",
+    "portal:firstfactor", "portal:secondfactor/password", "portal:change-password",
+    "portal:reset-password", "portal:authz", "portal:verify",
 }  # fmt: skip
 METHODS = ("GET", "POST", "DELETE", "PUT", "OPTIONS", "TRACE")
 
@@ -28,11 +30,11 @@ def probes(table: Any) -> Iterator[tuple[str, str, str]]:
         for host in manager["route_config"]["virtual_hosts"]:
             for route in host["routes"]:
                 match = route["match"]
-                yield (
-                    listener["name"],
-                    host["domains"][0],
-                    match.get("path") or f"{match['prefix']}anything",
-                )
+                if "safe_regex" in match:  # those of the portal, named after their path
+                    path = f"/api/{route['name'].partition(':')[2]}"
+                else:
+                    path = match.get("path") or f"{match['prefix']}anything"
+                yield listener["name"], host["domains"][0], path
 
 
 def is_mcp(route: object) -> bool:

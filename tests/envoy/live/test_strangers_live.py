@@ -17,7 +17,7 @@ from authz.config.scalars import Tcp, Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
-from tests.support.gateway import GATEWAY, GOOD
+from tests.support.gateway import GATEWAY, GOOD, PORTAL, Gateway
 from tests.support.wild_client import Client, is_json_rpc_error
 
 FLOOD = 1050
@@ -204,3 +204,30 @@ def test_no_client_can_name_a_server_for_the_route_without_a_token(
 
     assert answer.status == (400 if "_" in name else 503)
     assert site.files.arrived == []
+
+
+PASSWORDS = (
+    "/api/firstfactor", "/api/secondfactor/password", "/api/reset-password",
+    "/api/change-password", "/api/authz/auth-request", "/api/verify",
+)  # fmt: skip
+
+
+@pytest.mark.attack("many-passwords")
+@pytest.mark.parametrize("path", PASSWORDS)
+def test_few_passwords_are_hashed_at_a_time(gateway: Gateway, path: str) -> None:
+    """64 MiB each at Authelia: the fifth is turned away at once, and everything else is served."""
+    issuer = gateway.servers["issuer"]
+    head = f"GET /api/firstfactor?stream HTTP/1.1\r\nHost: {PORTAL}\r\n\r\n"
+    issuer.go_on.clear()
+    with ExitStack() as stack:
+        for _ in range(4):
+            sock = stack.enter_context(gateway.portal.connect())
+            sock.sendall(head.encode())
+            assert first_line(sock, 5) == b"HTTP/1.1 200"
+        refused = gateway.portal("POST", path, body=b"{}")
+        page = gateway.portal("GET", "/api/state")
+        issuer.go_on.set()
+
+    assert (refused.status, refused.header("retry-after")) == (503, "5")
+    assert (refused.header("content-type") or "").startswith("text/plain")
+    assert page.status == 200
