@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -304,12 +304,16 @@ def running_door(folder: Path, issuer: Issuer | None = None) -> Iterator[Door]:
     documents = Documents(make(folder / "documents", [DOCUMENTS]))
     known = knowing(DOCUMENTS, documents.port, documents.authority)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(deployment, "pages", known)
-            patch.setattr(front_door, "_SERVERS", _SERVERS)
-            change = partial(_whole, folder / "d")
-            whole = running_scene(folder / "d", issuer, change, login="front_door", age=f"{AGE}s")
-            with whole as running:
-                yield Door(running, documents)
+        with ExitStack() as stack:
+            # For the start alone: the whole runs for a session, and other tests beside it.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(deployment, "pages", known)
+                patch.setattr(front_door, "_SERVERS", _SERVERS)
+                change = partial(_whole, folder / "d")
+                whole = running_scene(
+                    folder / "d", issuer, change, login="front_door", age=f"{AGE}s"
+                )
+                running = stack.enter_context(whole)
+            yield Door(running, documents)
     finally:
         documents.close()
