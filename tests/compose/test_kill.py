@@ -32,13 +32,17 @@ _SEEN_BY_ENVOY: Final = 10.0
 
 # A known fault, found at the end of a day and not yet mended: after Redis was killed, authz may go
 # on refusing log-ins that it has not seen (ledger_unavailable) until it is started again.
+_AFTER_REDIS: Final = frozenset({"authelia", "prometheus", "files"})
 _KNOWN_FAULT: Final = pytest.mark.xfail(
     strict=False, reason="after a restart of Redis new log-ins may be refused: issue 14, item 19"
 )
 
 
-@_KNOWN_FAULT
-@pytest.mark.parametrize("service", _SEEN)
+@pytest.mark.parametrize(
+    "service",
+    # Those that begin with a log-in after Redis was killed meet the fault.
+    [pytest.param(each, marks=_KNOWN_FAULT) if each in _AFTER_REDIS else each for each in _SEEN],
+)
 def test_a_service_dies_under_load(deployment: Deployment, service: str) -> None:
     """It comes back by itself; meanwhile the caller sees the documented answers and no other."""
     load = asyncio.run(_killed(deployment, service))
