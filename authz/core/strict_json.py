@@ -15,7 +15,9 @@ MAX_DEPTH: Final = 64
 # takes forty times as long as one of text. It is an estimate from counts, the same on any machine.
 _PER_BYTE: Final = 6
 _PER_COMMA: Final = 50
-_PER_NUMBER: Final = 280  # with a point or an exponent
+_PER_POINT: Final = 280
+_PER_EXPONENT: Final = 700  # a power of ten as a number of many words
+_PER_RUN: Final = 200  # of twenty digits: more than a machine's word holds
 _PER_CONTAINER: Final = 350
 _PER_MEMBER: Final = 250
 MAX_WORK: Final = 50_000_000
@@ -27,8 +29,10 @@ _BLANK: Final = " \t\n\r"  # RFC 8259, section 2; str.strip() alone would take U
 _BRACKETS: Final = bytes.maketrans(b"[{]}E", b"(())e")
 _NO_STRUCTURE: Final = bytes(set(range(256)) - set(b"[{]},:.eE"))
 _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
-# As many as `_integer` lets through without a sign: with fewer in a row no integer is too long.
+_RUN: Final = b"0" * 20
+# With fewer in a row no integer is too long.
 _MANY_DIGITS: Final = b"0" * _MAX_NUMBER
+_TOO_MANY: Final = (_MANY_DIGITS + b"0", b"-" + _MANY_DIGITS)
 # Not written as escapes: mypyc takes no surrogate in a literal.
 _SURROGATE: Final = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]")
 _VISIBLE: Final = re.compile("[!-~]*")
@@ -63,14 +67,18 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_work: int = MAX_WORK) 
         StrictJsonError: for everything else.
     """
     opened = data.count(b"[") + data.count(b"{")
+    long = len(data) >= _MAX_NUMBER and _MANY_DIGITS in data.translate(_DIGITS)
     # No byte costs more than one that opens something.
-    if opened > max_depth or len(data) * _PER_CONTAINER > max_work:
-        _check_structure(data, max_depth, max_work)
+    if long or opened > max_depth or len(data) * _PER_CONTAINER > max_work:
+        outside = _outside_strings(data)
+        _check_structure(outside, len(data), max_depth, max_work)
+        # Here, not as the parser reads: calling back for every integer takes three times as long.
+        if long and any(many in outside.translate(_DIGITS) for many in _TOO_MANY):
+            raise StrictJsonError("a number too long")
     try:
         text = data.decode().strip(_BLANK)
         # A lone surrogate can only be written as an escape: its bytes are no UTF-8.
-        long = len(data) > _MAX_NUMBER and _MANY_DIGITS in data.translate(_DIGITS)
-        value, end = _DECODERS["\\u" in text, long].raw_decode(text)
+        value, end = _DECODERS["\\u" in text].raw_decode(text)
     except StrictJsonError:
         raise
     except UnicodeDecodeError:
@@ -99,25 +107,35 @@ def has_surrogate(text: str) -> bool:
     return not text.isascii() and _SURROGATE.search(text) is not None
 
 
-def _check_structure(data: bytes, max_depth: int, max_work: int) -> None:
+def _outside_strings(data: bytes) -> bytes:
+    # Without escaped backslashes, then without escaped quotes, the quotes that are left begin and
+    # end strings, and every second piece is outside. A backslash out there misleads nobody: it
+    # is no JSON, so a parser stops at it. A regular expression is slower and easily quadratic.
+    return b"".join(data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+
+
+def _check_structure(outside: bytes, length: int, max_depth: int, max_work: int) -> None:
     """Refuse too much work and too deep a nesting, before a parser meets them.
+
+    Args:
+        outside: the document without what stands in its strings.
+        length: how long the document is.
+        max_depth: as of `loads`.
+        max_work: as of `loads`.
 
     Raises:
         TooMuchWorkError, TooDeepError: for either.
     """
-    # Without escaped backslashes, then without escaped quotes, the quotes that are left begin and
-    # end strings, and every second piece is outside. A backslash out there misleads nobody: it
-    # is no JSON, so a parser stops at it. A regular expression is slower and easily quadratic.
-    pieces = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
-    outside = b"".join(pieces)
     structure = outside.translate(_BRACKETS, delete=_NO_STRUCTURE)
     words = outside.count(b"true") + outside.count(b"false")
     work = (
-        len(data) * _PER_BYTE
+        length * _PER_BYTE
         + structure.count(b"(") * _PER_CONTAINER
         + structure.count(b":") * _PER_MEMBER
         + structure.count(b",") * _PER_COMMA
-        + (structure.count(b".") + structure.count(b"e") - words) * _PER_NUMBER
+        + structure.count(b".") * _PER_POINT
+        + (structure.count(b"e") - words) * _PER_EXPONENT
+        + outside.translate(_DIGITS).count(_RUN) * _PER_RUN
     )
     if work > max_work:
         raise TooMuchWorkError("too much to read")
@@ -143,12 +161,6 @@ def _members_of_escaped(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _integer(text: str) -> int:
-    if len(text) > _MAX_NUMBER:
-        raise StrictJsonError("a number too long")
-    return int(text)
-
-
 def _number(text: str) -> float:
     if len(text) > _MAX_NUMBER or isinf(number := float(text)):
         raise StrictJsonError("a number too long or too large")
@@ -159,15 +171,12 @@ def _constant(_: str) -> object:
     raise StrictJsonError("NaN or Infinity")
 
 
-# By whether there are escapes of the kind that makes surrogates, and whether there may be a number
-# that is too long. Calling back for every integer takes three times as long as reading it.
+# By whether there are escapes of the kind that makes surrogates.
 _DECODERS: Final = {
-    (escaped, long): json.JSONDecoder(
+    escaped: json.JSONDecoder(
         object_pairs_hook=_members_of_escaped if escaped else _members,
-        parse_int=_integer if long else None,
         parse_float=_number,
         parse_constant=_constant,
     )
     for escaped in (False, True)
-    for long in (False, True)
 }

@@ -247,11 +247,15 @@ PARTS = {
     "nested-objects": b'{"a":' * 62 + b"1" + b"}" * 62 + b",", "strings": b'"",',
     "quotes": b'"\\"",',
     "escapes": b'"\\u00e9",', "long-integers": b"1" * 309 + b",",
+    "small-exponents": b"1e-300,", "long-mantissas": b"1." + b"2345678901" * 5 + b"e-300,",
+    "longest-floats": b"0." + b"1" * 307 + b",",
 }  # fmt: skip
+# A run of digits as long as no integer may be, where it is allowed.
+MANY_DIGITS = b'"' + b"1" * 310 + b'",'
 
 
-def of(part: bytes, count: int) -> bytes:
-    return b"[" + part * count + b"1]"
+def of(part: bytes, count: int, before: bytes = b"") -> bytes:
+    return b"[" + before + part * count + b"1]"
 
 
 @pytest.mark.attack("mcp-json-work")
@@ -291,6 +295,57 @@ def seconds(read: Callable[[bytes], object], data: bytes) -> float:
         return time.process_time() - began
     finally:
         gc.enable()
+
+
+def test_no_integer_is_called_back_for() -> None:
+    """Where a long run of digits stands somewhere, each integer costs what it costs elsewhere.
+
+    A call of Python's for each took three times as long as reading it, and nothing counted it.
+    """
+    calls: list[int] = []
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        if event == "call":
+            calls[-1] += 1
+
+    for before in (b'"0",', MANY_DIGITS):
+        calls.append(0)
+        sys.setprofile(count)
+        try:
+            loads(of(b"1,", 1_000, before))
+        finally:
+            sys.setprofile(None)
+
+    assert max(calls) < 100
+
+
+@pytest.mark.parametrize(
+    ("cheap", "dear"),
+    [
+        pytest.param(b"1.5,", b"1e3,", id="an-exponent-more-than-a-point"),
+        pytest.param(b"1.5,", b"1." + b"5" * 60 + b",", id="digits-more-than-none"),
+        pytest.param(b"1." + b"5" * 60 + b",", b"1." + b"5" * 120 + b",", id="by-their-number"),
+        pytest.param(b"15,", b"1" * 100 + b",", id="of-integers-too"),
+    ],
+)
+def test_digits_and_exponents_are_counted(cheap: bytes, dear: bytes) -> None:
+    """A number is charged for its exponent and its digits, beyond its bytes and its comma."""
+    least = {part: work_of(of(part, 1_000)) - 1_000 * 6 * len(part) for part in (cheap, dear)}
+
+    assert least[dear] > 1.3 * least[cheap]
+
+
+def work_of(data: bytes) -> int:
+    """Return what a document is charged: the least that is enough."""
+    low, high = 0, 10**9
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            loads(data, max_work=middle)
+            high = middle
+        except TooMuchWorkError:
+            low = middle + 1
+    return low
 
 
 @pytest.mark.parametrize(
