@@ -260,9 +260,9 @@ class Gateway(Section):
     max_body: Annotated[int, scalars.SIZE] = field("The longest MCP message.", "1MiB")
     max_json_work: Annotated[float, duration("1ms", "2s", "50ms")] = field(
         "How long reading one message may take, estimated from its size and what it consists of, "
-        "the same on any machine: 6 ns a byte, 50 a comma, 280 a point of a number, 700 an exponent, "
-        "200 for every 20 digits in a row, 350 an object or array, 250 a member. A megabyte of long "
-        "floating-point numbers takes 24 ms; others wait meanwhile.",
+        "the same on any machine: 6 ns a byte, 50 a comma, 280 a point of a number, 700 an "
+        "exponent, 200 for every 20 digits in a row, 350 an object or array, 250 a member. A "
+        "megabyte of long floating-point numbers takes 24 ms; others wait meanwhile.",
         "50ms",
     )
     max_json_depth: Annotated[StrictInt, Field(ge=8, le=256)] = field(

@@ -43,7 +43,7 @@ class LogIn:
 
     Attributes:
         client: the name that rules and limits count by: a configured client's id,
-            `https://<host>` of a metadata document whose host vouches for where the log-in ended,
+            `https://<host>` of a metadata document that stands where the log-in ended,
             or `dynamic/<where it ended>`.
         client_id: as the client names itself; blocks name it.
         grant: the consent that the token comes of, kept through refresh.

@@ -692,7 +692,8 @@ LOG_IN = (
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "A document vouches for its own origin alone", "authz/login/clients/identity.py", "_name",
+        "A document names log-ins at its own origin alone",
+        "authz/login/clients/identity.py", "_name",
         "if host and _is_of_origin(redirect_uri, host):", "if host:", _IDENTITY,
     ),
     Defence(

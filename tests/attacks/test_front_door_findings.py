@@ -300,9 +300,9 @@ def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
 )
 @pytest.mark.parametrize("kind", [Kind.DOCUMENT, Kind.CONFIGURED])
 def test_no_spelling_of_this_machine_is_vouched_for(uri: str, kind: Kind) -> None:
-    """Whatever program listens there; a host that vouches for it does not vouch for that."""
-    verified = "good.example" if kind is Kind.DOCUMENT else ""
-    client = identify(FrontClient("c", kind, "Good", verified, (uri,)), uri)
+    """Whatever program listens there; a document at some host says nothing of that."""
+    host = "good.example" if kind is Kind.DOCUMENT else ""
+    client = identify(FrontClient("c", kind, "Good", host, (uri,)), uri)
     assert trust_of(client) is Trust.UNVERIFIED
     assert describe_place(client.ends_at) == "a program on your computer"
 

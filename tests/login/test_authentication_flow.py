@@ -193,8 +193,8 @@ def test_a_public_client_is_told_that_it_is(play: Play) -> None:
 @pytest.mark.parametrize(
     ("uri", "name", "badge"),
     [
-        (OWN, f"https://{HOST}", "Verified"),
-        (FOREIGN, f"https://{HOST}", "Verified"),
+        (OWN, f"https://{HOST}", "Host checked"),
+        (FOREIGN, f"https://{HOST}", "Host checked"),
         (LOOPBACK, "dynamic/loopback", "Unverified"),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_client_that_proves_its_key_is_shown_as_what_it_is(
         client = keyed(found, uri)
         page = (await client.authorize()).text
         assert f'<p class="badge">{badge}</p>' in page
-        assert ("with a key of" in page) == (uri == FOREIGN)
+        assert ("with a key of that description" in page) == (uri == FOREIGN)
         answer = await client.exchange((await client.log_in())["code"], **proof())
         assert (await record(found, answer.json()["access_token"])).client == name
 
@@ -235,7 +235,7 @@ def test_strangers_assertions_make_us_ask_few_hosts(play: Play) -> None:
 
 
 def becomes_public(found: Stage) -> None:
-    """The document stops naming keys, so nobody vouches for where the log-in ends any more."""
+    """The document stops naming keys, so nothing says any more where its log-in may end."""
     found.built._documents._known.clear()
     publish(found, FOREIGN, token_endpoint_auth_method="none")
 
@@ -244,13 +244,13 @@ def becomes_public(found: Stage) -> None:
 def test_a_client_that_is_no_longer_what_the_page_said_gets_nothing_at_the_click(
     play: Play,
 ) -> None:
-    """The person saw that a host vouches for it: Authelia is not asked."""
+    """The person saw that it proves itself with a key: Authelia is not asked."""
 
     async def scene(found: Stage) -> None:
         publish(found, FOREIGN)
         client = keyed(found, FOREIGN)
         page, token = await consent_page(client)
-        assert "Verified" in page.text
+        assert "Host checked" in page.text
         becomes_public(found)
         assert told(await decide(client, token))["error"] == "access_denied"
         assert found.upstream.calls("pushed-authorization-request") == []

@@ -1,4 +1,4 @@
-"""Documents: what they must say, whose log-ins they vouch for, and how they are looked up."""
+"""Documents: what they must say, whose log-ins they name, and how they are looked up."""
 
 import asyncio
 import json
@@ -106,7 +106,7 @@ def test_any_other_url_is_no_id(url: str) -> None:
 
 
 def test_a_document_describes_a_client() -> None:
-    """Its host vouches for it, and is its name."""
+    """Its host is its name."""
     assert read(token_endpoint_auth_method="none", scope="x", logo_uri="https://evil/") == (
         FrontClient(URL, Kind.DOCUMENT, "A client", HOST, (CALLBACK,), None)
     )

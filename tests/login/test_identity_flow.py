@@ -178,7 +178,7 @@ def test_a_scheme_that_is_taken_back_ends_what_ended_there(play: Play, document:
 
 
 DOCUMENTED: Mapping[str, tuple[str, str]] = {
-    OWN: (f"https://{HOST}", "Verified"),
+    OWN: (f"https://{HOST}", "Host checked"),
     FOREIGN: ("dynamic/redirect.example", "Unverified"),
     LOOPBACK: ("dynamic/loopback", "Unverified"),
 }
@@ -186,7 +186,7 @@ DOCUMENTED: Mapping[str, tuple[str, str]] = {
 
 @pytest.mark.attack("document-foreign-redirect")
 @pytest.mark.parametrize("uri", DOCUMENTED)
-def test_a_document_vouches_for_log_ins_that_end_at_its_origin(play: Play, uri: str) -> None:
+def test_a_document_names_log_ins_that_end_at_its_origin(play: Play, uri: str) -> None:
     """Elsewhere it is admitted as unverified: on the page, in the name, in the record."""
 
     async def scene(found: Stage) -> None:

@@ -31,7 +31,7 @@ from tests.login.pages_kit import TICKET
 
 PAGES = Pages("https://mcp.example.com", "https://auth.example.com")
 CLIENT = FrontClient("claude", Kind.DYNAMIC, "Claude", "", ())
-VERIFIED = replace(CLIENT, kind=Kind.DOCUMENT, document_host="claude.ai")
+DOCUMENTED = replace(CLIENT, kind=Kind.DOCUMENT, document_host="claude.ai")
 CONFIGURED = replace(CLIENT, kind=Kind.CONFIGURED, title="")
 HTTPS = "https://app.example.com/callback"
 SCOPES = ("mcp:files", "offline_access")
@@ -164,8 +164,14 @@ def test_consent_form() -> None:
 
 def test_consent_says() -> None:
     """The page names the application, the server, each scope, and what comes next."""
-    page = words(consent(VERIFIED, "https://claude.ai/cb"))
-    for said in ("claude.ai", "Verified", "files", "https://mcp.example.com/files", "mcp:files"):
+    page = words(consent(DOCUMENTED, "https://claude.ai/cb"))
+    for said in (
+        "claude.ai",
+        "Host checked",
+        "files",
+        "https://mcp.example.com/files",
+        "mcp:files",
+    ):
         assert said in page
     assert "stay connected" in page
     assert "second factor" in page
@@ -177,14 +183,14 @@ def test_consent_says() -> None:
 @pytest.mark.parametrize(
     ("client", "redirect_uri", "trust"),
     [
-        (VERIFIED, "https://claude.ai/cb", "verified"),
-        (VERIFIED, "https://claude.ai:8443/cb", "unverified"),
-        (VERIFIED, "https://redirect.example.com/cb", "unverified"),
+        (DOCUMENTED, "https://claude.ai/cb", "document"),
+        (DOCUMENTED, "https://claude.ai:8443/cb", "unverified"),
+        (DOCUMENTED, "https://redirect.example.com/cb", "unverified"),
         (CONFIGURED, HTTPS, "known"),
         (CLIENT, HTTPS, "unverified"),
         *(
             (client, uri, "unverified")
-            for client in (VERIFIED, CONFIGURED, CLIENT)
+            for client in (DOCUMENTED, CONFIGURED, CLIENT)
             for uri in (
                 "http://127.0.0.1:1/",
                 "http://localhost:1/",
@@ -197,17 +203,32 @@ def test_consent_says() -> None:
     ],
 )
 def test_trust(client: FrontClient, redirect_uri: str, trust: str) -> None:
-    """Verified is who a host vouches for and whose log-in ends there; what ends on a computer of
-    somebody's never is, whatever it shows.
+    """A host is checked where the document is and the log-in ends there; of what ends on a computer
+    of somebody's nothing ever is, whatever it shows.
     """
     found = describe_client(identify(client, redirect_uri))
     assert found.trust.value == trust
     page = words(consent(client, redirect_uri))
-    assert ("Verified" in page) == (trust == "verified")
+    assert ("Host checked" in page) == (trust == "document")
     assert ("Unverified" in page) == (trust == "unverified")
     if trust == "unverified":
         assert "unverified" in found.heading
         assert "claude" not in found.heading or redirect_uri.startswith("https://claude.ai:")
+
+
+@pytest.mark.attack("consent-verified")
+def test_no_more_is_said_of_a_host_than_was_checked() -> None:
+    """A stranger's file at a host that people share: the page says where it is, that nothing else
+    was checked, and whose it may be; it calls nobody verified and nothing the host's own.
+    """
+    host = "raw.githubusercontent.com"
+    found = describe_client(identify(replace(DOCUMENTED, document_host=host), f"https://{host}/x"))
+    page = words(consent(replace(DOCUMENTED, document_host=host), f"https://{host}/x"))
+    assert found.heading == f"an application described at {host}"
+    assert f"Its description is at {host}, and so is the address where its log-in ends." in page
+    assert "all that was checked: where others can publish there too, it may be theirs." in page
+    assert "Go on only if you know that name" in page
+    assert not re.search(r"(?i)\bverified\b|vouch", page)
 
 
 @pytest.mark.attack("client-title-on-pages")
@@ -274,7 +295,7 @@ LATER = ("https://claude.ai/cb", "https://redirect.example.com/cb", "http://127.
 
 
 @pytest.mark.attack("document-foreign-redirect")
-@pytest.mark.parametrize("client", [CLIENT, VERIFIED, CONFIGURED])
+@pytest.mark.parametrize("client", [CLIENT, DOCUMENTED, CONFIGURED])
 @pytest.mark.parametrize("redirect_uri", LATER)
 def test_every_page_says_the_same_of_a_log_in(client: FrontClient, redirect_uri: str) -> None:
     """Consent, step-up and the list of log-ins have one heading, one badge and the same facts."""
@@ -299,7 +320,7 @@ def test_every_page_says_the_same_of_a_log_in(client: FrontClient, redirect_uri:
     for page in map(words, pages):
         for said in (found.heading, found.badge, *found.facts):
             assert " ".join(said.split()) in page
-        others = {"Verified", "Set up here", "Unverified"} - {found.badge}
+        others = {"Host checked", "Set up here", "Unverified"} - {found.badge}
         assert not any(re.search(rf"\b{other}\b", page) for other in others)
 
 

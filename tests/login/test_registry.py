@@ -214,16 +214,16 @@ def test_what_else_is_registered_gives_no_new_names(
 
 @pytest.mark.attack("client-look-alike")
 def test_nobody_has_the_name_of_a_host_but_where_the_log_in_ends_there() -> None:
-    """A document vouches for log-ins that end at its origin; loopback and schemes are anybody's."""
-    vouched = FrontClient(URL, Kind.DOCUMENT, "x", HOST, (CALLBACK, LOCAL, CURSOR))
+    """A document names log-ins that end at its origin; loopback and schemes are anybody's."""
+    documented = FrontClient(URL, Kind.DOCUMENT, "x", HOST, (CALLBACK, LOCAL, CURSOR))
     pretender = find(registered("https://evil.example/cb", title="Claude, client.example.test"))
 
-    assert identify(vouched, CALLBACK).name == f"https://{HOST}"
-    assert identify(vouched, LOCAL).name == "dynamic/loopback"
-    assert identify(vouched, CURSOR).name == "dynamic/cursor"
-    assert identify(vouched, "https://evil.example/cb").name == "dynamic/evil.example"
-    assert identify(vouched, f"https://{HOST}.evil.example/cb").name.startswith("dynamic/")
-    assert identify(vouched, f"https://{HOST}:8443/cb").name == f"dynamic/{HOST}"
+    assert identify(documented, CALLBACK).name == f"https://{HOST}"
+    assert identify(documented, LOCAL).name == "dynamic/loopback"
+    assert identify(documented, CURSOR).name == "dynamic/cursor"
+    assert identify(documented, "https://evil.example/cb").name == "dynamic/evil.example"
+    assert identify(documented, f"https://{HOST}.evil.example/cb").name.startswith("dynamic/")
+    assert identify(documented, f"https://{HOST}:8443/cb").name == f"dynamic/{HOST}"
     assert identify(pretender, "https://evil.example/cb").name == "dynamic/evil.example"
     assert identify(find("claude"), "https://claude.ai/cb").name == "claude"
 

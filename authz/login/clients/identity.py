@@ -1,4 +1,4 @@
-"""What a client is for one log-in: its name, and who vouches for it.
+"""What a client is for one log-in: its name, and where it comes from.
 
 Both are made of the redirect URI at which this log-in ends. A registration or a document may list
 many; were the name made of the list, a client would be blocked under one list and come back under

@@ -192,7 +192,7 @@ def check_same_client(wish: Wish, identity: ClientIdentity) -> None:
     """
     if identity.name != wish.name:
         raise OAuthRefused(
-            "access_denied", "what vouches for the client has changed meanwhile; connect again"
+            "access_denied", "what the page said of the client has changed meanwhile; connect again"
         )
 
 

@@ -2,7 +2,8 @@
 
 Everything is made of where the log-in ended, of the name that was made of that (`identity`),
 and of the host of the client's metadata document. Of what a client says of itself nothing is
-believed.
+believed. Of a host no more is said than what was fetched from it: where people share a host (pages,
+raw files of a repository) anybody's document stands there.
 """
 
 import re
@@ -26,20 +27,23 @@ _ON_DEVICE: Final = "It cannot be checked which program this is."
 _KNOW_IT: Final = (
     "Go on only if you know that name and have just begun to connect the application yourself."
 )
+_NO_MORE: Final = (
+    "That is all that was checked: where others can publish there too, it may be theirs."
+)
 _WHICH: Final = "Go on only if you have just begun to connect one yourself, on this computer."
 _PROGRAM: Final = "an unverified program on your computer"
 
 
 class Trust(Enum):
-    """Name who vouches for a client; the value is a class of the style sheet."""
+    """Name what is known of who a client is; the value is a class of the style sheet."""
 
-    VERIFIED = "verified"  # the host of its document
-    CONFIGURED = "known"  # authz.yaml
+    DOCUMENT = "document"  # its document is at that host, which is all
+    CONFIGURED = "known"  # authz.yaml names it
     UNVERIFIED = "unverified"  # nobody
 
 
 _BADGES: Final = {
-    Trust.VERIFIED: "Verified",
+    Trust.DOCUMENT: "Host checked",
     Trust.CONFIGURED: "Set up here",
     Trust.UNVERIFIED: "Unverified",
 }
@@ -51,7 +55,7 @@ class ClientDescription:
 
     Attributes:
         heading: what to call it in a sentence.
-        trust: who vouches for it.
+        trust: what is known of who it is.
         facts: what is known of it, a sentence each.
         claim: what it calls itself; empty where it says nothing.
     """
@@ -68,13 +72,13 @@ class ClientDescription:
 
 
 def trust_of(client: ClientIdentity) -> Trust:
-    """Return who vouches for a client; of a log-in whose end is not known, nobody but the file."""
+    """Return what is known of a client; of a log-in whose end is not known, by the file alone."""
     if client.ends_at and is_on_device(client.ends_at):
         return Trust.UNVERIFIED
     if is_configured(client.name):
         return Trust.CONFIGURED
-    vouched = bool(client.ends_at) and client.name.startswith(METADATA)
-    return Trust.VERIFIED if vouched else Trust.UNVERIFIED
+    checked = bool(client.ends_at) and client.name.startswith(METADATA)
+    return Trust.DOCUMENT if checked else Trust.UNVERIFIED
 
 
 def describe_client(client: ClientIdentity) -> ClientDescription:
@@ -84,8 +88,8 @@ def describe_client(client: ClientIdentity) -> ClientDescription:
 
 
 def consent_advice(client: ClientIdentity) -> str:
-    """Return what a person who is asked to agree should know besides; empty for the trusted."""
-    if trust_of(client) is not Trust.UNVERIFIED:
+    """Return what a person who is asked to agree should know besides; empty for what is set up."""
+    if trust_of(client) is Trust.CONFIGURED:
         return ""
     return _WHICH if is_on_device(client.ends_at) else _KNOW_IT
 
@@ -127,15 +131,17 @@ def _is_shown(character: str) -> bool:
     return character.isspace() or unicodedata.category(character)[0] not in "CZ"
 
 
-def _verified(client: ClientIdentity) -> tuple[str, tuple[str, ...]]:
+def _documented(client: ClientIdentity) -> tuple[str, tuple[str, ...]]:
     host = shown_host(client.name.removeprefix(METADATA))
-    facts = [f"{host} vouches for this application."]
-    if client.ends_at != client.document_host:
-        facts.append(
-            f"It has to prove itself with a key of {host}, and its log-in ends at "
-            f"{describe_place(client.ends_at)}."
+    described = f"Its description is at {host}, "
+    if client.ends_at == client.document_host:
+        fact = f"{described}and so is the address where its log-in ends."
+    else:
+        fact = (
+            f"{described}it has to prove itself with a key of that description, and its log-in "
+            f"ends at {describe_place(client.ends_at)}."
         )
-    return host, tuple(facts)
+    return f"an application described at {host}", (fact, _NO_MORE)
 
 
 def _configured(client: ClientIdentity) -> tuple[str, tuple[str, ...]]:
@@ -166,7 +172,7 @@ def _says(client: ClientIdentity) -> tuple[str, ...]:
 
 
 _DESCRIPTIONS: Final = {
-    Trust.VERIFIED: _verified,
+    Trust.DOCUMENT: _documented,
     Trust.CONFIGURED: _configured,
     Trust.UNVERIFIED: _unverified,
 }
