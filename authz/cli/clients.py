@@ -20,8 +20,9 @@ from authz.ledger.keys import Keys
 from authz.ledger.redis import RedisLedger
 from authz.login.digests import digest
 from authz.login.front_door.blocks import Block, Blocks
+from authz.login.front_door.called import called, spellings
 from authz.login.front_door.grants import Grants
-from authz.login.front_door.known import SHORT, KnownClient, block, known_clients, named
+from authz.login.front_door.known import SHORT, KnownClient, block, known_clients
 
 _EXAMPLES: Final = """\
 examples:
@@ -31,9 +32,9 @@ examples:
   authz clients block https://evil.example
   authz clients unblock https://evil.example
 A client is named by its id as listed, its client_id, or its name; a name means all of that name:
-every log-in that ends at one host or whose document is there (https://HOST, dynamic/HOST), or every
-one that ends with a program on a person's computer (dynamic/loopback), but for clients of
-authz.yaml. Who is listed has a log-in that has not ended.
+every log-in that ends at one host or whose document is there (HOST, which is dynamic/HOST and
+https://HOST), or every one that ends with a program on a person's computer (dynamic/loopback), but
+for clients of authz.yaml. Who is listed has a log-in that has not ended.
 """
 _BLOCKING: Final = """\
 Its log-ins end at once, on every worker, and nobody can log in with it until it is unblocked.
@@ -94,7 +95,8 @@ def run_block(arguments: argparse.Namespace) -> int:
 
     async def work(ledger: RedisLedger, asked: Asked) -> tuple[str, int]:
         grants, blocks = _stores(ledger, asked)
-        what = named(arguments.what, await known_clients(grants, blocks))
+        known = [each.called for each in await known_clients(grants, blocks)]
+        what = called(arguments.what, known, asked.settings.config.named)
         remark = asked.remark()
         one = Block(what, int(asked.now), remark.by, remark.reason)
         return what, await block(grants, blocks, one)
@@ -158,7 +160,7 @@ async def _blocked(what: str, blocks: Blocks) -> str:
     """Return the block that a person means: whole, or by the id of its client."""
     names = [each.what for each in await blocks.all()]
     begun = [name for name in names if digest(name)[:SHORT] == what.lower()]
-    return what if what in names or not begun else begun[0]
+    return next((each for each in (*spellings(what), *begun) if each in names), what)
 
 
 def _row(client: KnownClient) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from authz.authelia.keys import make_key
 from authz.cli import main
 from authz.core.ledger import Query, Revoked, Taken
 from authz.core.principal import Client, Person
@@ -280,3 +281,35 @@ def test_options_may_stand_on_either_side_of_lift(
 
     assert main(["revocations", "-c", str(config), "--json", "lift", name]) == 0
     assert json.loads(capsys.readouterr().out)[0]["lifted"]["name"] == "ada"
+
+
+@pytest.fixture
+def with_door(config: Path, tmp_path: Path) -> Path:
+    """Return the configuration of a deployment to which clients come by the front door."""
+    key = tmp_path / "front_door.pem"
+    make_key(key)
+    config.write_text(
+        f"{TEXT}front_door: {{key_file: {key}}}\n".replace("clients: {claude: {}}", "")
+    )
+    return config
+
+
+@pytest.mark.usefixtures("with_door")
+def test_a_host_alone_is_blocked(typed: Typed) -> None:
+    """All that ends there or has its document there; and it is let in again in any spelling."""
+    assert typed("clients", "block", "Evil.example") == 0
+    assert "blocked dynamic/evil.example" in typed.out
+    assert typed("clients", "--json") == 0
+    assert [each["what"] for each in typed.json["blocked"]] == ["dynamic/evil.example"]
+    assert typed("clients", "unblock", "https://evil.example") == 0
+    assert "unblocked dynamic/evil.example" in typed.out
+
+
+@pytest.mark.usefixtures("with_door")
+def test_what_would_stop_nobody_is_not_blocked(typed: Typed) -> None:
+    """A word that can be no client's is refused, with the forms, and nothing is written."""
+    assert typed("clients", "block", "vscode") == 2
+    assert "dynamic/HOST" in typed.err
+    assert "did you mean dynamic/vscode?" in typed.err
+    assert typed("clients", "--json") == 0
+    assert typed.json["blocked"] == []

@@ -10,9 +10,10 @@ import pytest
 from authz.core.principal import LogIn
 from authz.ledger.keys import grant_field
 from authz.login.front_door.blocks import Block
+from authz.login.front_door.called import called
 from authz.login.front_door.grant import Grant, decode, encode
 from authz.login.front_door.grants import MOST, Renewal
-from authz.login.front_door.known import UnknownClientError, block, known_clients, named
+from authz.login.front_door.known import block, known_clients
 from authz.login.front_door.store import Fresh, Used
 from tests.login.flow_kit import Flow, flow
 from tests.support.valkey import ValkeyServer
@@ -253,9 +254,7 @@ def test_a_blocked_client_has_nothing_left(run: Callable[[Scene], None]) -> None
         (one,) = [client for client in known if client.name == "one"]
         assert one.log_ins == 2
         assert "john" in one.people
-        assert named(one.id[:6], known) == "one"
-        with pytest.raises(UnknownClientError):
-            named("", known)
+        assert called(one.id[:6], [each.called for each in known], ()) == "one"
         assert await block(grants, blocks, Block("one", 7, "me", "why")) == 2
         assert [grant.id for grant in await grants.of("john")] == ["g3"]
         assert await blocks.blocked("one", frozenset({"any"}))

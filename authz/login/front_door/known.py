@@ -5,20 +5,16 @@ what it says. Blocking one ends what it has: whatever was begun before the block
 out yet, ends as well.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from authz.login.clients.identity import blocked_by
 from authz.login.digests import digest
 from authz.login.front_door.blocks import Block, Blocks
+from authz.login.front_door.called import Called
 from authz.login.front_door.grant import Grant
 from authz.login.front_door.grants import Grants
 
 SHORT = 12  # characters of a digest, which tell one client from another
-
-
-class UnknownClientError(ValueError):
-    """Say that nobody is called so."""
 
 
 @dataclass(slots=True)
@@ -45,6 +41,11 @@ class KnownClient:
     servers: set[str] = field(default_factory=set)
     log_ins: int = 0
     blocked: bool = False
+
+    @property
+    def called(self) -> Called:
+        """Return how an operator may call it."""
+        return Called(self.id, self.client_id, self.name)
 
     def to_json(self) -> dict[str, object]:
         """Return it for programs."""
@@ -88,21 +89,6 @@ async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ..
         client.first = min(client.first, grant.created_at)
         client.last = max(client.last, grant.used_at)
     return tuple(sorted(found.values(), key=lambda client: client.last, reverse=True))
-
-
-def named(what: str, clients: Sequence[KnownClient]) -> str:
-    """Return the client_id or name that a person means.
-
-    Raises:
-        UnknownClientError: where it begins several ids.
-    """
-    if any(what in (client.client_id, client.name) for client in clients):
-        return what
-    begun = {client.client_id for client in clients if client.id.startswith(what.lower())}
-    if len(begun) > 1:
-        raise UnknownClientError("several clients are called so; give more of the id")
-    # Whoever has not come yet can be blocked, too.
-    return begun.pop() if begun else what
 
 
 async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
