@@ -115,16 +115,21 @@ def _has(result: dict[str, Any], text: str) -> bool:
     return text in result.get("text", "") and not result.get("is_error")
 
 
+def times(opened: int) -> str:
+    """Return how often a client opened the browser, in words."""
+    return f"{'once' if opened == 1 else f'{opened} times'} in the browser"
+
+
 def log_in(visit: Visit) -> Outcome:
     """A URL is enough, at the README's smallest server."""
     driver = visit.at("plain")
-    return Outcome(len(driver.opened) == 1, f"{len(driver.opened)} times in the browser")
+    return Outcome(len(driver.opened) == 1, times(len(driver.opened)))
 
 
 def log_in_scopes(visit: Visit) -> Outcome:
     """A URL is enough, at a server with a scope."""
     driver = visit.at("ruled")
-    return Outcome(len(driver.opened) == 1, f"{len(driver.opened)} times in the browser")
+    return Outcome(len(driver.opened) == 1, times(len(driver.opened)))
 
 
 def list_tools(visit: Visit) -> Outcome:

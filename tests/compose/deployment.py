@@ -172,6 +172,7 @@ class Deployment:
         init(self.folder, "--port", str(self.port), "--bind", "127.0.0.1")
         # A load is many calls of one person, from one address; and nobody waits 15 s for figures.
         _edit(self.folder / "authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
+        _edit(self.folder / "authz.yaml", "rate: 120/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz.yaml", "rate: 600/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz.yaml", "  listen:", "  address_rate: 100000/second\n  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")

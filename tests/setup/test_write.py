@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from ruamel.yaml import YAML
 
+from authz.config.compile import DEFAULT_LIMITS
 from authz.config.load import load
 from authz.config.problems import ConfigErrors
 from authz.setup.answers import Answers
@@ -44,6 +45,17 @@ def test_a_second_run_changes_no_byte(tmp_path: Path, answers: Answers) -> None:
     assert snapshot(tmp_path) == before
     assert set(done.outcomes.values()) == {Outcome.UNCHANGED}
     assert done.password_file is None
+
+
+@pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
+def test_the_limits_that_are_written_are_the_defaults(tmp_path: Path, answers: Answers) -> None:
+    """Who leaves `limits` out and who keeps what was written have the same bounds, per user too."""
+    make(tmp_path, answers)
+
+    servers = load(tmp_path / "authz.yaml", {}, secrets=False).config.servers
+
+    assert servers
+    assert all(server.limits == DEFAULT_LIMITS for server in servers.values())
 
 
 def test_what_was_changed_is_kept_and_told(tmp_path: Path) -> None:
