@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import sys
 
-from authz.cli.common import DONE, command, config_argument, print_problems
+from authz.cli.common import DONE, WRONG, command, config_argument, print_problems
 from authz.config.load import load
+from authz.config.problems import ConfigErrors
 
 _EXAMPLES = """\
 examples:
@@ -23,16 +25,35 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--no-secrets",
         action="store_true",
-        help="leave secret files unread, as for paths that are in a container",
+        help="leave secret files and the certificate unread, as for paths that are in a container",
     )
     parser.add_argument("--json", action="store_true", help="problems as a JSON list")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the problems; 2 where one is an error."""
-    settings = load(arguments.config, os.environ, secrets=not arguments.no_secrets)
+    here = not arguments.no_secrets
+    try:
+        settings = load(arguments.config, os.environ, secrets=here, tls=here)
+    except ConfigErrors as errors:
+        print_problems(errors.problems, as_json=arguments.json)
+        if here and not arguments.json and _is_right_without_files(arguments):
+            print(
+                "only files that it names are in the way; where they are elsewhere, as in a"
+                " container: --no-secrets",
+                file=sys.stderr,
+            )
+        return WRONG
     print_problems(settings.warnings, as_json=arguments.json)
     if not arguments.json:
         servers = ", ".join(settings.policy.servers)
         print(f"{arguments.config} is right: {len(settings.policy.servers)} server(s): {servers}")
     return DONE
+
+
+def _is_right_without_files(arguments: argparse.Namespace) -> bool:
+    try:
+        load(arguments.config, os.environ, secrets=False)
+    except ConfigErrors:
+        return False
+    return True

@@ -27,6 +27,7 @@ from authz.cli import (
     up,
 )
 from authz.cli.common import FAILED, WRONG, Command, os_words, print_problems
+from authz.cli.nearest import unknown_arguments, unknown_command
 from authz.config.problems import ConfigErrors
 
 _COMMANDS: Final = (
@@ -48,6 +49,7 @@ _COMMANDS: Final = (
     up,
     demo,
 )
+_NAMES: Final = frozenset(each.__name__.rpartition(".")[2].replace("_", "-") for each in _COMMANDS)
 _EPILOG: Final = """\
 examples:
   authz init deploy --domain home.example.com
@@ -76,7 +78,14 @@ exit status: 0 done, 1 failed, 2 asked wrongly (arguments or authz.yaml)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    top = parser()
+    wrong = unknown_command(argv, _NAMES)
+    if wrong is not None:
+        top.error(wrong)
+    arguments, left = top.parse_known_args(argv)
+    if left:
+        arguments.parser.error(unknown_arguments(left, arguments.parser))
     command: Command = arguments.run
     try:
         return command(arguments)

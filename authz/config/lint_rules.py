@@ -10,7 +10,7 @@ from typing import Final
 
 from authz.config.compile import LimitPlace, limit_places
 from authz.config.model import Config
-from authz.config.problems import Fault, Path, Severity, quoted
+from authz.config.problems import Fault, Path, Severity, field_name, quoted
 from authz.core.methods import LISTEN, METHODS
 
 # Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
@@ -176,6 +176,37 @@ def _signed_identity(config: Config) -> Iterator[Fault]:
             )
 
 
+def _identity_key(config: Config) -> Iterator[Fault]:
+    """Check that the file is nobody else's; `secret_files` looks at the keys themselves."""
+    file = config.gateway.identity_key_file
+    for path, other in _other_keys(config):
+        if file is not None and file == other:
+            yield shared_identity_key(path)
+
+
+def _other_keys(config: Config) -> Iterator[tuple[Path, str | None]]:
+    if config.front_door is not None:
+        yield ("front_door", "key_file"), config.front_door.key_file
+        yield ("front_door", "seal_file"), config.front_door.seal_file
+    if config.issuer.introspection is not None:
+        yield ("issuer", "introspection", "key_file"), config.issuer.introspection.key_file
+    if config.gateway.tls is not None:
+        yield ("gateway", "tls", "key"), config.gateway.tls.key
+
+
+def shared_identity_key(other: Path) -> Fault:
+    """Return what is said of a key that signs who calls and something else besides.
+
+    Whoever takes the one signature could be shown the other.
+    """
+    return Fault(
+        ("gateway", "identity_key_file"),
+        f"the key of {field_name(other)} is to sign who calls, too",
+        "write another file; `authz identity-keys --make-key` makes it",
+        reads=(other,),
+    )
+
+
 def _methods(config: Config) -> Iterator[Fault]:
     for name, server in config.servers.items():
         for index, method in enumerate(server.methods):
@@ -224,4 +255,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _tools,
     _methods,
     _signed_identity,
+    _identity_key,
 )

@@ -13,6 +13,7 @@ from authz.config.lint import lint
 from authz.config.model import Config
 from authz.config.problems import ConfigErrors, Fault, Problem, Severity, field_name
 from authz.config.secret_files import Secrets, inspect_files, read_secrets
+from authz.config.tls_files import inspect_tls
 from authz.config.tree import SIZE, Place, Tree, UnreadableError, read_tree
 from authz.config.validate import validate
 from authz.core.policy import Policy
@@ -35,7 +36,9 @@ class Settings:
     warnings: tuple[Problem, ...]
 
 
-def load(path: Path, env: Mapping[str, str], *, secrets: bool = True) -> Settings:
+def load(
+    path: Path, env: Mapping[str, str], *, secrets: bool = True, tls: bool = False
+) -> Settings:
     """Read a file.
 
     Args:
@@ -43,14 +46,17 @@ def load(path: Path, env: Mapping[str, str], *, secrets: bool = True) -> Setting
         env: the environment.
         secrets: whether to read secret files; without, a file can be checked and Envoy's
             configuration rendered on a machine that has none of them.
+        tls: whether to look at Envoy's certificate and key, which only Envoy needs.
 
     Raises:
         ConfigErrors: with every problem, where there is an error among them.
     """
-    return read(text_of(path), str(path), env, secrets=secrets)
+    return read(text_of(path), str(path), env, secrets=secrets, tls=tls)
 
 
-def read(text: str, file: str, env: Mapping[str, str], *, secrets: bool = True) -> Settings:
+def read(
+    text: str, file: str, env: Mapping[str, str], *, secrets: bool = True, tls: bool = False
+) -> Settings:
     """Read a text as `load` reads a file; `file` is the name that problems show.
 
     Raises:
@@ -66,6 +72,7 @@ def read(text: str, file: str, env: Mapping[str, str], *, secrets: bool = True) 
     found, values = list(validated.faults), Secrets()
     if validated.config is not None:
         values, between = _between(validated.config, env, secrets=secrets)
+        between += inspect_tls(validated.config) if tls else []
         found += filter(validated.trusts, between)
     problems = _problems(file, tree, found)
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Final
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
+from authz.config.lint_rules import shared_identity_key
 from authz.config.model import Config
 from authz.config.private_keys import read_private_key
 from authz.config.problems import Fault, Path, Severity, WrongValueError
@@ -61,7 +63,27 @@ def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[
     path: Path = ("gateway", "identity_key_file")
     identity, rest = _from_file(path, config.gateway.identity_key_file, _private_key)
     found = Secrets(password, credential, front_door, sealing, identity)
-    return found, faults + more + and_more + most + rest
+    return found, faults + more + and_more + most + rest + list(_shared_key(found))
+
+
+def _shared_key(secrets: Secrets) -> Iterator[Fault]:
+    """Find a key that signs for two, in whatever file: what `lint_rules` says of one file."""
+    others: dict[Path, SecretStr | None] = {
+        ("front_door", "key_file"): secrets.front_door,
+        ("issuer", "introspection", "key_file"): secrets.introspection,
+    }
+    identity = _public_half(secrets.identity)
+    for path, other in others.items():
+        if identity is not None and identity == _public_half(other):
+            yield shared_identity_key(path)
+
+
+def _public_half(secret: SecretStr | None) -> bytes | None:
+    try:
+        key, _ = read_private_key("" if secret is None else secret.get_secret_value())
+    except ValueError:  # a client secret, or none
+        return None
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _redis_password(config: Config, env: Mapping[str, str]) -> tuple[SecretStr | None, list[Fault]]:

@@ -6,13 +6,12 @@ and the kernel then gives connections to either of two Envoys.
 
 import errno
 import socket
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from authz.config.model import Config
 from authz.config.scalars import Tcp
+from authz.config.tls_files import tls_fault
 from authz.local.state import FAILED, MISCONFIGURED, SetupError
 
 _RESERVED: Final = (
@@ -53,26 +52,10 @@ def check_certificate(config: Config) -> None:
     Raises:
         SetupError: where a file cannot be read, or the two do not fit.
     """
-    tls = config.gateway.tls
-    if tls is None:
-        return
-    for field, file in (("certificate", tls.certificate), ("key", tls.key)):
-        try:
-            Path(file).read_bytes()
-        except OSError as error:
-            raise SetupError(f"gateway.tls.{field}: {file}: {error.strerror}") from error
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            tls.certificate, tls.key, password=_no_password
-        )
-    except (ssl.SSLError, ValueError) as error:
-        words = "is no PEM certificate, or its key is not that of gateway.tls.key"
-        raise SetupError(f"gateway.tls.certificate: {tls.certificate} {words}") from error
-
-
-def _no_password() -> str:
-    """Refuse a key that needs a password: Envoy could not read it either, and nobody can type."""
-    raise ValueError("the key is encrypted")
+    found = tls_fault(config)
+    if found is not None:
+        between = ": " if found.is_unread else " "
+        raise SetupError(f"gateway.tls.{found.field}: {found.file}{between}{found.wrong}")
 
 
 def _places(config: Config) -> Iterator[tuple[str, Tcp]]:

@@ -20,6 +20,8 @@ def read_decision(line: bytes) -> Record:
     """
     if len(line) > _LONGEST:
         raise ValueError("the line is longer than any of the decision log")
+    if not line.strip():
+        raise ValueError("there is no line on standard input: tail -1 LOG | authz explain --line")
     try:
         record = loads(line.strip())
     except StrictJsonError as error:

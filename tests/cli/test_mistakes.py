@@ -1,10 +1,16 @@
 """What a person is told who asked for something that cannot be."""
 
+import io
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from authz.authelia.keys import make_key
 from authz.cli import main
+from authz.cli.main import _COMMANDS, _NAMES
+from authz.setup.certificates import make
 
 TEXT = """\
 issuer: {{url: https://auth.example.com}}
@@ -98,3 +104,95 @@ def test_a_client_that_is_not_needed(config: Path, capsys: pytest.CaptureFixture
     assert main(["login", str(config), "--client", "desc"]) == 2
     err = capsys.readouterr().err
     assert "--client is one of: desk; leave --client out" in err
+
+
+def right_but_for_its_tls(tmp_path: Path, certificate: Path, key: Path) -> Path:
+    door = tmp_path / "front_door.pem"
+    make_key(door)
+    text = TEXT.format(key=door).replace("/c", str(certificate)).replace("/k", str(key))
+    path = tmp_path / "authz.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_certificate_that_is_not_there_is_told_before_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a warning with its line: Envoy may be elsewhere. Not where files are left unread."""
+    config = right_but_for_its_tls(tmp_path, tmp_path / "tls.crt", tmp_path / "tls.key")
+
+    assert main(["check-config", str(config)]) == 0
+    err = capsys.readouterr().err
+    assert (
+        f"{config}:3: warning: gateway.tls.certificate: the file cannot be read here: No such"
+        in err
+    )
+    assert main(["check-config", str(config), "--no-secrets"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_certificate_of_another_key_is_told_before_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two files that are here and do not fit serve nobody anywhere."""
+    one, other = (make(tmp_path / name, ["mcp.example.com"]) for name in ("one", "other"))
+    config = right_but_for_its_tls(tmp_path, one.certificate, other.key)
+
+    assert main(["check-config", str(config)]) == 2
+    assert (
+        "gateway.tls.certificate: it is no PEM certificate, or its key" in capsys.readouterr().err
+    )
+
+
+def test_who_has_no_secrets_here_is_told_of_the_option(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing but files that are not here is wrong; not where something else is."""
+    assert main(["check-config", str(config)]) == 2
+    assert "--no-secrets" in capsys.readouterr().err
+    config.write_text(config.read_text() + "colour: red\n")
+    assert main(["check-config", str(config)]) == 2
+    assert "--no-secrets" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["chek-config"], "there is no such command; did you mean check-config?"),
+        (["xyzzy"], "there is no such command; authz --help lists them"),
+        (["check-config", "--no-secret5"], "no option --no-secret5; did you mean --no-secrets?"),
+        (["revoke", "--user", "x", "--reson=hunter2"], "--reson; did you mean --reason?"),
+        (["clients", "block", "x", "--reson", "y"], "--reson; did you mean --reason?"),
+        (["schema", "hunter2"], "it takes fewer arguments than these"),
+        (["clients", "--xyzzy"], "there is no option --xyzzy"),
+    ],
+)
+def test_what_is_mistyped(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest command or option is named, with status 2; no value is repeated."""
+    with pytest.raises(SystemExit) as left:
+        main(words)
+
+    assert left.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "hunter2" not in err
+
+
+@pytest.mark.parametrize("name", sorted(_NAMES))
+def test_every_command_has_its_name(name: str) -> None:
+    """What is taken for a command is one."""
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+
+    assert left.value.code == 0
+    assert len(_NAMES) == len(_COMMANDS)
+
+
+def test_explaining_no_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty standard input is no broken JSON: what belongs there is said, with status 2."""
+    for empty in (b"", b" \n"):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(empty)))
+        assert main(["explain", "--line"]) == 2
+        assert "there is no line on standard input" in capsys.readouterr().err

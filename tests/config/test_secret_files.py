@@ -293,3 +293,23 @@ def test_not_in_the_schema(
     load(path, {})
 
     assert SECRET not in schema_text()
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["a-copy", "of-its-own"])
+def test_a_key_signs_for_one(copied: bool, tmp_path: Path, smallest: str) -> None:
+    """The key that signs who calls is none that Authelia knows, whatever its file is called: what
+    is signed for one would be shown to the other.
+    """
+    one, two = tmp_path / "front_door.pem", tmp_path / "identity.pem"
+    pem(one)
+    if copied:
+        two.write_bytes(one.read_bytes())
+    else:
+        pem(two)
+    for file in (one, two):
+        file.chmod(0o600)
+    text = smallest.replace("  tls:", f"  identity_key_file: {two}\n  tls:")
+    text += f"front_door: {{key_file: {one}}}\n"
+
+    wrong = "gateway.identity_key_file: the key of front_door.key_file is to sign who calls, too"
+    assert (wrong in said(text)) == copied
