@@ -42,6 +42,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- The sessions of one person that stay bound (authz/core/ledger.py).
 local MOST_SESSIONS = 4096
+local PLACE = '>I2' -- of a session among them, behind its owner
 
 -- Charges by the text that they came in: the same limits apply to query after query.
 local known = {}
@@ -55,7 +56,8 @@ end
 
 -- Binds a session to its owner, or lets the binding live on. `ring` holds the newest sessions that
 -- the person has bound, by their place in it, and `n`, the next place: the session that has to make
--- room is bound no longer, unless somebody else's it is by now.
+-- room is bound no longer, unless somebody else's it is by now. A session that ended and was bound
+-- again stands in two places; its binding names the newer one, and the older one ends nothing.
 local function bind(session, bound, owner, lifetime, ring)
   if bound then
     call('PEXPIRE', session, lifetime)
@@ -66,13 +68,16 @@ local function bind(session, bound, owner, lifetime, ring)
   if oldest then
     local key = sub(session, 1, -33) .. oldest
     local held = call('MGET', key)[1]
-    if held and sub(held, 1, 16) == sub(owner, 1, 16) then call('PEXPIRE', key, '0') end
+    local at = held and #held > #owner and unpack_(PLACE, held, #owner + 1) or place
+    if held and sub(held, 1, 16) == sub(owner, 1, 16) and at == place then
+      call('PEXPIRE', key, '0')
+    end
   end
   call('HSET', ring, 'n', (place + 1) % MOST_SESSIONS, place, sub(session, -32))
   -- Never for less than before: a server whose sessions end soon would let the ring be forgotten
   -- while the sessions of another live on.
   if call('PTTL', ring) < tonumber(lifetime) then call('PEXPIRE', ring, lifetime) end
-  call('SET', session, owner, 'PX', lifetime)
+  call('SET', session, owner .. pack(PLACE, place), 'PX', lifetime)
 end
 
 -- Answers the query whose keys are those from `first` to `last`, and whose arguments are those from
@@ -107,7 +112,7 @@ local function take(first, last, arg, stop)
   if owner then
     bucket = method >= 0 and 3 or 2
     session, bound = keys[first + bucket - 1], stored[bucket - 1]
-    if bound and bound ~= owner then return {now, 'foreign'} end
+    if bound and find(bound, owner, 1, true) ~= 1 then return {now, 'foreign'} end
   end
   if method >= 0 then
     if not owner then bucket = 2 end

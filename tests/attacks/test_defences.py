@@ -411,15 +411,20 @@ _METHODS = ("tests/core/test_allowed_methods.py",)
 BELONGINGS = (
     Defence(
         "A session is its first user's", "authz/ledger/take.lua", "take",
-        "if bound and bound ~= owner then return {now, 'foreign'} end", "", _LEDGER,
+        "if bound and find(bound, owner, 1, true) ~= 1 then return {now, 'foreign'} end", "",
+        _LEDGER,
+    ),
+    Defence(
+        "An old place of a session ends nothing", "authz/ledger/take.lua", "the script",
+        " and at == place then", " then", _LEDGER,
     ),
     Defence(
         "A use binds a session", "authz/ledger/take.lua", "bind",
-        "  call('SET', session, owner, 'PX', lifetime)\n", "", _LEDGER,
+        "  call('SET', session, owner .. pack(PLACE, place), 'PX', lifetime)\n", "", _LEDGER,
     ),
     Defence(
         "A person's sessions never push out another's", "authz/ledger/take.lua", "bind",
-        "if held and sub(held, 1, 16) == sub(owner, 1, 16) then", "if held then", _LEDGER,
+        "if held and sub(held, 1, 16) == sub(owner, 1, 16) and", "if held and", _LEDGER,
     ),
     Defence(
         "A session is asked for whatever the request is", "authz/core/decision.py", "_judged",

@@ -551,12 +551,11 @@ def test_a_person_binds_a_bounded_number_of_sessions(contract: Contract) -> None
     """Of one person the newest stay bound; whatever it invents, nobody else's session goes."""
 
     async def law(subject: Subject) -> None:
-        others = session("kept", "bob")
-        await subject.ledger.take(using(others))
-        # A session that ada has bound before, and that is bob's by now.
+        # A session that ada has bound before, and that is bob's by now: the first of either.
         await subject.ledger.take(using(session("0")))
         await subject.end_session(session("0"))
         await subject.ledger.take(using(session("0", "bob")))
+        await subject.ledger.take(using(session("kept", "bob")))
 
         for first in range(1, MOST_SESSIONS + 2, 64):
             invented = range(first, min(first + 64, MOST_SESSIONS + 2))
@@ -574,6 +573,49 @@ def test_a_person_binds_a_bounded_number_of_sessions(contract: Contract) -> None
         assert [await free(str(n)) for n in (1, 2, 3, MOST_SESSIONS + 1)] == [
             True, False, False, False,
         ]  # fmt: skip
+
+    contract(law)
+
+
+@pytest.mark.attack("bounded-memory")
+def test_a_session_that_was_bound_anew_counts_from_then(contract: Contract) -> None:
+    """Of one that ended and came back nothing old is left that would end it before its turn."""
+
+    async def law(subject: Subject) -> None:
+        async def bind(*names: str) -> None:
+            asked = [subject.ledger.take(using(session(name))) for name in names]
+            assert all(isinstance(each, Taken) for each in await asyncio.gather(*asked))
+
+        async def is_bound(name: str) -> bool:
+            asked = replace(using(session(name, "eve")), takes=unmeetable())
+            return isinstance(await subject.ledger.take(asked), SessionOfAnother)
+
+        await bind("back")
+        await subject.end_session(session("back"))
+        await bind("first", "second")
+        await bind("back")
+        newer = [str(number) for number in range(MOST_SESSIONS - 1)]
+        for first in range(0, len(newer), 64):
+            await bind(*newer[first : first + 64])
+        # As many as may be were bound since: it is the oldest of them.
+        assert await is_bound("back")
+        assert not await is_bound("first")
+        await bind("last")
+        assert not await is_bound("back")
+        assert await is_bound(newer[0])
+
+    contract(law)
+
+
+@pytest.mark.attack("session-of-another")
+def test_a_binding_is_compared_whole(contract: Contract) -> None:
+    """Two owners whose names begin alike are two."""
+
+    async def law(subject: Subject) -> None:
+        await subject.ledger.take(using(session(owner="bob")))
+        for stranger in ("bo", "bobby", "ada"):
+            assert await subject.ledger.take(using(session(owner=stranger))) == SessionOfAnother()
+        assert isinstance(await subject.ledger.take(using(session(owner="bob"))), Taken)
 
     contract(law)
 
