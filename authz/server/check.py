@@ -112,7 +112,7 @@ class Snapshot:
         ledger: revocations, step-ups, limits.
         deadline: after it any check is answered, come what may.
         offers: the step-ups that refusals offer; None where none are offered.
-        bad_tokens: how many tokens that nobody is known to have signed one address may present.
+        bad_tokens: about how many tokens the issuer is asked in vain for one address.
         identity: signs who calls, for servers that ask for it; None where none does.
     """
 
@@ -250,7 +250,11 @@ class MustWaitError(Exception):
 
 
 class _Stranger:
-    """Count a token among those of its address, unless the issuer is known to have signed it."""
+    """Count a token among those about which the issuer was asked in vain for its address.
+
+    What is refused without asking costs the next one nothing, and one that the issuer has signed
+    (an expired one of a new key) is nobody's guess.
+    """
 
     def __init__(
         self, call: Call, limit: Limit, refusals: Refusals, clock: Callable[[], float]
@@ -260,6 +264,7 @@ class _Stranger:
         self._refusals = refusals
         self._clock = clock
         self._has_good_signature = False
+        self._issuer_was_asked = False
 
     def passed(self, stage: Stage) -> None:
         """Take notice of a stage that the token has passed."""
@@ -272,14 +277,15 @@ class _Stranger:
         Raises:
             MustWaitError: where it has to wait.
         """
-        address = self._call.request.address
-        seconds = self._refusals.address_must_wait(address, self._clock(), self._limit)
+        address, token = self._call.request.address, self._call.token
+        seconds = self._refusals.address_must_wait(address, token, self._clock(), self._limit)
         if seconds is not None:
             raise MustWaitError(seconds)
+        self._issuer_was_asked = True
 
     def failed(self) -> None:
-        """Count the token: an expired one that the issuer has signed is nobody's guess."""
-        if not self._has_good_signature:
+        """Count the token, where that is due."""
+        if self._issuer_was_asked and not self._has_good_signature:
             address, token = self._call.request.address, self._call.token
             self._refusals.bad_token(address, token, self._clock(), self._limit)
 

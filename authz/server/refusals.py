@@ -1,9 +1,11 @@
 """What refusals cost: those who keep presenting what fails are told to wait.
 
-Law: memory is bounded whatever arrives, a token known to be valid is never locked out by its
+Invariant: memory is bounded whatever arrives, a token known to be valid is never locked out by its
 neighbours, and nothing here lets anybody in.
 """
 
+import math
+from collections import OrderedDict
 from dataclasses import replace
 from hashlib import sha256
 from typing import Final
@@ -13,12 +15,14 @@ from authz.core.limits import Limit, Per, Take, bucket_id
 from authz.core.principal import Principal
 from authz.ledger.memory import Buckets
 
-# Presented tokens that nobody is known to have signed, per address (per /64 for IPv6), each token
-# once: the default of gateway.address_bad_tokens.
+# Tokens about which the issuer was asked in vain, per address (per /64 for IPv6), each token once:
+# the default of gateway.address_bad_tokens.
 BAD_TOKENS: Final = Limit("refused-tokens", Per.ADDRESS, quota=60, window=60)
 # Refusals of a valid token, per client and user: an agent that retries what it may not do.
 REFUSED: Final = Limit("refusals", Per.CLIENT_USER, quota=300, window=60)
 _LARGEST: Final = 20_000
+# Seconds after which a token that was told to wait has come back, and was not merely repeated.
+_PATIENCE: Final = 1.0
 
 
 def bad_tokens_limit(rate: Rate) -> Limit:
@@ -35,45 +39,110 @@ class Refusals:
 
     def __init__(self, largest: int = _LARGEST) -> None:
         """Begin with nobody counted."""
-        self._buckets = Buckets(largest)
-        self._largest = largest
-        self._counted: dict[bytes, float] = {}  # tokens by digest, until when they are counted
+        self._principals = Buckets(largest)
+        self._addresses = _TokenBuckets(largest)
+        # The same again, for tokens that were told to wait and have done so: whoever makes up a
+        # new one each time takes nothing of it.
+        self._returned = _TokenBuckets(largest)
+        self._counted = _Digests(largest)  # tokens, until when they are counted
+        self._waiting = _Digests(largest)  # tokens that were told to wait, until when
 
     def __len__(self) -> int:
-        """Return how many are counted."""
-        return len(self._buckets)
+        """Return how many principals and addresses are counted."""
+        return len(self._principals) + len(self._addresses) + len(self._returned)
 
-    def address_must_wait(self, address: str, now: float, limit: Limit = BAD_TOKENS) -> int | None:
-        """Return the seconds that an address must wait before the issuer is asked for it."""
-        return self._wait(Take(bucket_id(limit, None, address), limit), now)
+    def address_must_wait(
+        self, address: str, token: str, now: float, limit: Limit = BAD_TOKENS
+    ) -> int | None:
+        """Return the seconds that an address must wait before the issuer is asked about a token.
+
+        A token that comes again once it has waited has a chance that new ones do not take from it.
+        """
+        bucket = bucket_id(limit, None, address)
+        wait = self._addresses.wait(bucket, limit, now)
+        if not wait:
+            return None
+        digest = _digest(bucket, token)
+        until = self._waiting.get(digest)
+        if until is None:
+            self._waiting.put(digest, now + _PATIENCE)
+        elif until <= now:
+            wait = self._returned.wait(bucket, limit, now)
+        return math.ceil(wait) or None
 
     def bad_token(self, address: str, token: str, now: float, limit: Limit = BAD_TOKENS) -> None:
-        """Count a presented token that nobody is known to have signed, once in a window.
+        """Count a token about which the issuer was asked in vain, once in a window.
 
         A client that repeats one token is one mistake, and not a guesser.
         """
         bucket = bucket_id(limit, None, address)
-        digest = sha256(f"{bucket} {token}".encode("utf-8", "surrogatepass")).digest()
-        if self._counted.get(digest, 0.0) > now:
+        digest = _digest(bucket, token)
+        if (self._counted.get(digest) or 0.0) > now:
             return
-        self._counted.pop(digest, None)
-        self._counted[digest] = now + limit.window
-        if len(self._counted) > self._largest:
-            del self._counted[next(iter(self._counted))]
-        self._charge(Take(bucket, limit), now)
+        self._counted.put(digest, now + limit.window)
+        waited = self._waiting.get(digest)
+        came_back = waited is not None and waited <= now
+        (self._returned if came_back else self._addresses).spend(bucket, limit, now)
 
     def principal_must_wait(self, principal: Principal, now: float) -> int | None:
         """Return the seconds that a client and user must wait before they are judged again."""
-        if not self._buckets:
+        if not self._principals:
             return None
-        return self._wait(Take(bucket_id(REFUSED, principal, ""), REFUSED), now)
+        one = Take(bucket_id(REFUSED, principal, ""), REFUSED)
+        return self._principals.wait(one, int(now * 1000)) or None
 
     def refused(self, principal: Principal, now: float) -> None:
         """Count a refusal of a valid token."""
-        self._charge(Take(bucket_id(REFUSED, principal, ""), REFUSED), now)
+        one = Take(bucket_id(REFUSED, principal, ""), REFUSED)
+        self._principals.take((one,), int(now * 1000))
 
-    def _wait(self, one: Take, now: float) -> int | None:
-        return self._buckets.wait(one, int(now * 1000)) or None
 
-    def _charge(self, one: Take, now: float) -> None:
-        self._buckets.take((one,), int(now * 1000))
+class _TokenBuckets:
+    """Token buckets by name: a quota at once, then one each time that a part of it comes back.
+
+    Not the sliding window of the ledger: there a burst is held against its address for a whole
+    window after it has ended, and with it an honest token that nobody has asked about yet.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def wait(self, bucket: str, limit: Limit, now: float) -> float:
+        """Return the seconds until there is a token; 0 where there is one now."""
+        part = limit.window / limit.quota
+        return max(0.0, self._full_at.get(bucket, 0.0) - now - (limit.window - part))
+
+    def spend(self, bucket: str, limit: Limit, now: float) -> None:
+        """Take one; of an empty bucket none: what was asked at once is no debt."""
+        full_at = max(self._full_at.pop(bucket, 0.0), now) + limit.window / limit.quota
+        self._full_at[bucket] = min(full_at, now + limit.window)
+        if len(self._full_at) > self._largest:
+            self._full_at.popitem(last=False)
+
+
+class _Digests:
+    """A moment for each of so many digests; the oldest go first."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._moments: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def get(self, digest: bytes) -> float | None:
+        return self._moments.get(digest)
+
+    def put(self, digest: bytes, moment: float) -> None:
+        self._moments.pop(digest, None)
+        self._moments[digest] = moment
+        if len(self._moments) > self._largest:
+            self._moments.popitem(last=False)
+
+
+def _digest(bucket: str, token: str) -> bytes:
+    return sha256(f"{bucket} {token}".encode("utf-8", "surrogatepass")).digest()

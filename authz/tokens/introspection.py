@@ -62,6 +62,13 @@ class Introspector:
             self._lookups.renew(token)
         return said.principal
 
+    def is_settled(self, token: str) -> bool:
+        """Tell whether the issuer has called a token active before, or not active lately.
+
+        Nobody made such a token up, or it costs the issuer nothing.
+        """
+        return self._lookups.has_spoken_of(token)
+
     async def principal(self, token: str) -> Principal:
         """Return who presents an opaque token.
 

@@ -117,6 +117,13 @@ class LookUps:
         """
         return self._remembered(token_digest(token), since)
 
+    def has_spoken_of(self, token: str) -> bool:
+        """Tell whether the issuer once called a token active, or said lately that it is not."""
+        digest, now = token_digest(token), self._clock()
+        if digest in self._active:
+            return True
+        return self._inactive.get(digest, now - self.ages.inactive, now) is not None
+
     async def statement(self, token: str, since: float) -> Statement:
         """Return a statement on a token that was asked for since then, or wait for it.
 

@@ -20,7 +20,7 @@ from authz.core.request import Refused
 from authz.tokens.cache import PrincipalCache
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
 from authz.tokens.front_door import FrontDoorTokens
-from authz.tokens.introspection import Introspector
+from authz.tokens.introspection import Introspector, check_shape
 from authz.tokens.jose import MAX_TOKEN, is_opaque, read_jws
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, check_algorithms
 from authz.tokens.keys import SigningKeys
@@ -114,7 +114,8 @@ class TokenVerifier:
             opaque: whether the issuer may be asked about one that is not signed.
             passed: told of each stage that the token has passed; of none where it is known.
             before_asking: called before the issuer is asked, for a key or about an opaque token;
-                what it raises goes on. A token that a known key has signed never waits for it.
+                what it raises goes on. A token that a known key has signed never waits for it,
+                nor an opaque one about which the issuer has spoken.
 
         Raises:
             Refused: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED,
@@ -130,8 +131,10 @@ class TokenVerifier:
             return await self._verify_jwt(token, passed, before_asking)
         if self._introspector is None or not opaque:
             raise Refused(Reason.TOKEN_OPAQUE)
+        check_shape(token)
         passed(Stage.SHAPE)
-        before_asking()
+        if not self._introspector.is_settled(token):
+            before_asking()
         principal = self._not_ours(await self._introspector.principal(token))
         # The tokens of the front door are signed; what else is made for our clients is not of it.
         if principal is None:
