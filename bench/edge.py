@@ -149,7 +149,7 @@ def run(rounds: int, requests: int) -> list[Found]:
             text = config.replace(
                 "gateway: {url: https://mcp.example.test}",
                 f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0',"
-                " address_rate: 1000000/second}",
+                " address_calls: 1000000/second}",
             )
             cases = {f"{kind}{transport}": str(check)}
             if not loads:

@@ -291,22 +291,31 @@ class Gateway(Section):
     max_connections: Count = field("Connections at once, from all clients.", 10_000)
     max_concurrent_streams: Count = field("HTTP/2 streams at once on one connection.", 100)
     address_rate: Annotated[Rate, scalars.RATE] = field(
-        "What one address may send before Envoy answers 429 by itself; not on the well-known "
-        "documents.",
+        "What one address may send without a bearer token before Envoy answers 429 by itself, not "
+        "on the well-known documents. Token requests and revocations of the front door, its pages, "
+        "and all other requests are counted apart, up to this rate each.",
         "100/second",
     )
+    address_calls: Annotated[Rate, scalars.RATE] = field(
+        "What one address may send to MCP servers with a bearer token, good or not: Envoy does not "
+        "know tokens. It bounds what one address costs authz; who is known is bounded by `limits`. "
+        "All people behind one address share it.",
+        "500/second",
+    )
     address_bodies: Annotated[Rate, scalars.RATE] = field(
-        "How many requests with a body of 10,000 bytes or more, or of unknown length, one address "
-        "may begin. They wait in Envoy's memory until they have arrived, so that an address holds "
-        "at most this number and `request_timeout` times this rate of `max_body` each.",
+        "How many requests with a bearer token and a body of 10,000 bytes or more, or of unknown "
+        "length, one address may begin. They wait in Envoy's memory until they have arrived, so "
+        "that an address holds at most this number and `request_timeout` times this rate of "
+        "`max_body` each. Such requests to the front door are counted apart.",
         "240/minute",
     )
     address_bad_tokens: Annotated[Rate, scalars.RATE] = field(
-        "How many tokens that nobody is known to have signed one address may present to one "
-        "worker, each token counted once, before the issuer is not asked about another one (429). "
-        "A token that a known key has signed is never held up by it, so that the people behind one "
-        "address are not locked out by a stranger among them; opaque tokens are unknown until the "
-        "issuer was asked.",
+        "About how many tokens, made up or not, one worker asks the issuer in vain for one "
+        "address, each token counted once, before it is not asked about another one (429). A token "
+        "that a known key has signed is never held up by it, nor an opaque one that this worker "
+        "has once found active, so that a stranger behind an address locks nobody out who is known "
+        "there. One that is not known yet passes at the latest when it comes again, unless the "
+        "stranger repeats its own too.",
         "60/minute",
     )
     request_timeout: Annotated[float, duration("1s", "5m", "15s")] = field(

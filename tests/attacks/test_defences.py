@@ -156,7 +156,8 @@ OTHERS = (
     ),
     Defence(
         "A token of a known key waits for no stranger", "authz/server/check.py", "failed",
-        "        if not self._has_good_signature:\n", "        if True:\n",
+        "if self._issuer_was_asked and not self._has_good_signature:",
+        "if True:",
         ("tests/server/test_check.py",),
     ),
     Defence(
@@ -166,8 +167,24 @@ OTHERS = (
     ),
     Defence(
         "A bad token counts once", "authz/server/refusals.py", "bad_token",
-        "if self._counted.get(digest, 0.0) > now:", "if False:",
+        "if (self._counted.get(digest) or 0.0) > now:", "if False:",
         ("tests/server/test_refusals.py", "tests/server/test_check.py"),
+    ),
+    Defence(
+        "An opaque token that was active before waits for no stranger",
+        "authz/tokens/verifier.py", "verify",
+        "if not self._introspector.is_settled(token):", "if True:",
+        ("tests/server/test_shared_address.py",),
+    ),
+    Defence(
+        "A burst of bad tokens is over when it ends", "authz/server/refusals.py", "spend",
+        "min(full_at, now + limit.window)", "full_at", ("tests/server/test_refusals.py",),
+    ),
+    Defence(
+        "A token that has waited takes turns with no new one",
+        "authz/server/refusals.py", "address_must_wait",
+        "elif until <= now:", "elif False:",
+        ("tests/server/test_refusals.py", "tests/server/test_shared_address.py"),
     ),
     Defence(
         "What was lifted is not revoked again", "authz/ledger/script.py", "_RESTORE",
@@ -277,9 +294,21 @@ OTHERS = (
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
-        "An address begins few large bodies", "authz/envoy/render/filters.py", "_per_address",
-        "RateLimit(actions=[_ADDRESS, RateLimitAction(header_value_match=_LARGE_BODY)]),", "",
-        ("tests/envoy/live/test_strangers_live.py",),
+        "An address begins few large bodies", "authz/envoy/render/per_address.py", "per_address",
+        "RateLimit(actions=[_ADDRESS, _TRAFFIC, RateLimitAction(header_value_match=_LARGE)]),", "",
+        ("tests/envoy/live/test_per_address_live.py",),
+    ),
+    Defence(
+        "Strangers without a token take nothing from those with one",
+        "authz/envoy/render/routes.py", "mcp_route",
+        "metadata=of_kind(Traffic.TOKEN),", "",
+        ("tests/envoy/live/test_per_address_live.py",),
+    ),
+    Defence(
+        "Junk elsewhere stops no refresh of a consented log-in",
+        "authz/envoy/render/pages.py", "_route",
+        "Traffic.OAUTH if match.path in _FOR_GRANTS else Traffic.PAGE", "Traffic.OTHER",
+        ("tests/envoy/live/test_per_address_live.py",),
     ),
     Defence(
         "No stranger fails at the issuer's endpoints", "authz/envoy/render/routes.py",

@@ -174,7 +174,7 @@ class Deployment:
         _edit(self.folder / "authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz.yaml", "rate: 120/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz.yaml", "rate: 600/minute", "rate: 1000000/minute")
-        _edit(self.folder / "authz.yaml", "  listen:", "  address_rate: 100000/second\n  listen:")
+        _edit(self.folder / "authz.yaml", "  listen:", "  address_calls: 100000/second\n  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
         if find_spec("authz.server.fleet") is not None:
             _edit(self.folder / "authz.yaml", "service: {", "service: {workers: 2, ")

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from authz.config.load import Settings, load
 from authz.config.scalars import Rate, Tcp, Unix
 from authz.envoy.render import Topology, fragment, render
-from authz.envoy.render.filters import refill
+from authz.envoy.render.per_address import refill
 from authz.envoy.render.site import site
 from tests.support.edge import settings
 from tests.support.envoy import validate

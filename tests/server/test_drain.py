@@ -25,7 +25,7 @@ from tests.support.valkey import valkey
 # What it takes Envoy to know (two health checks of one second), and a little.
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
-gateway: {{url: https://mcp.example.test, listen: '127.0.0.1:0', address_rate: 1000000/second,
+gateway: {{url: https://mcp.example.test, listen: '127.0.0.1:0', address_calls: 1000000/second,
           refusals: http_status}}
 redis: {{url: '{redis}'}}
 telemetry: {{log: json}}

@@ -41,14 +41,18 @@ gateway:
   tls: {{certificate: {folder}/tls/tls.crt, key: {folder}/tls/tls.key}}
   origins: [https://inspector.example.test]
   max_body: 64KiB
-  address_rate: 1000000/second
-servers:
+{gateway}servers:
   files:
     upstream: http://files:8000/mcp
     scopes: [mcp:files]
     tools: {{read_*: {{}}, delete_*: {{scopes: [mcp:files:write]}}}}
   notes: {{upstream: http://notes:8000/mcp, scopes: ["%REQ(COOKIE)%"]}}
   gone: {{upstream: http://gone:8000}}
+"""
+
+_UNLIMITED = """\
+  address_rate: 1000000/second
+  address_calls: 1000000/second
 """
 
 
@@ -128,12 +132,15 @@ def tls(*alpn: str) -> ssl.SSLContext:
 
 
 @contextmanager
-def running_gateway(more: str = "", *, pages: bool = True) -> Iterator[Gateway]:
+def running_gateway(
+    more: str = "", *, pages: bool = True, gateway: str = _UNLIMITED
+) -> Iterator[Gateway]:
     """Start everything; ports are the system's choice.
 
     Args:
         more: what authz.yaml says besides.
         pages: whether the pages answer.
+        gateway: what it says of the gateway besides.
     """
     with ExitStack() as stack:
         # Short: the path of a Unix socket has 108 bytes at most.
@@ -160,7 +167,9 @@ def running_gateway(more: str = "", *, pages: bool = True) -> Iterator[Gateway]:
         )
         servers = {"files": files, "notes": notes, "issuer": issuer}
         servers |= zip(("pages",), front, strict=False)
-        rendered = render(edge.settings(SETTINGS.format(folder=folder) + more), where)
+        rendered = render(
+            edge.settings(SETTINGS.format(folder=folder, gateway=gateway) + more), where
+        )
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         port = envoy.port("gateway")
         yield Gateway(

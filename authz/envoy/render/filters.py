@@ -4,7 +4,6 @@ Law: what a client sent is stripped of everything that speaks for somebody else 
 looks at it; nothing is forwarded that ext_authz has not allowed, also when nobody answers it.
 """
 
-import math
 from typing import Final
 
 import betterproto2
@@ -18,19 +17,9 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
     GrpcService,
     GrpcServiceEnvoyGrpc,
-    RuntimeFractionalPercent,
 )
 from envoy_data_plane.envoy.config.route.v3 import (
     FilterConfig,
-    HeaderMatcher,
-    RateLimit,
-    RateLimitAction,
-    RateLimitActionHeaderValueMatch,
-    RateLimitActionMaskedRemoteAddress,
-)
-from envoy_data_plane.envoy.extensions.common.ratelimit.v3 import (
-    LocalRateLimitDescriptor,
-    RateLimitDescriptorEntry,
 )
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer, BufferPerRoute
 from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors, CorsPolicy
@@ -45,23 +34,17 @@ from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
     HeaderMutationPerRoute,
     Mutations,
 )
-from envoy_data_plane.envoy.extensions.filters.http.local_ratelimit.v3 import LocalRateLimit
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
-from envoy_data_plane.envoy.type.v3 import (
-    FractionalPercent,
-    HttpStatus,
-    StatusCode,
-    TokenBucket,
-)
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
-from authz.config.scalars import Rate
 from authz.envoy.render.clusters import AUTHZ
+from authz.envoy.render.per_address import per_address
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, exactly, overwrite
 from authz.envoy.render.response_headers import FROM_SERVER, replace_refused
-from authz.envoy.render.site import Authority, Limits, Site
+from authz.envoy.render.site import Authority, Site
 
 CORS: Final = "envoy.filters.http.cors"
 HEADER_MUTATION: Final = "envoy.filters.http.header_mutation"
@@ -109,15 +92,8 @@ _CORS_EXPOSED: Final = "www-authenticate, mcp-session-id, retry-after, ratelimit
 _CORS_MAX_AGE: Final = "7200"
 _HSTS: Final = 365 * 86400
 
-# Addresses that are remembered; the one unused for longest is forgotten first.
-_ADDRESSES: Final = 10_000
-# Envoy takes no shorter fill_interval (seconds).
-_SHORTEST_FILL: Final = 0.05
-
 # The answer is to be authz's own 503 with its words; Envoy gives up a little later.
 _GRACE: Final = 0.1
-
-ALWAYS: Final = RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100))
 
 
 def http_filters(site: Site) -> list[HttpFilter]:
@@ -129,7 +105,7 @@ def http_filters(site: Site) -> list[HttpFilter]:
     return [
         _filter(HEADER_MUTATION, _strip()),
         _filter(CORS, Cors()),
-        _filter(LOCAL_RATE_LIMIT, _per_address(site.limits)),
+        _filter(LOCAL_RATE_LIMIT, per_address(site.limits, pages=site.pages is not None)),
         HttpFilter(name=BUFFER, typed_config=Any.pack(Buffer(max_request_bytes=1)), disabled=True),
         ext_authz(site),
         replace_refused(),
@@ -248,77 +224,3 @@ def _strip() -> HeaderMutation:
     return HeaderMutation(
         mutations=Mutations(request_mutations=mutations, response_mutations=internal)
     )
-
-
-def _per_address(limits: Limits) -> LocalRateLimit:
-    """Return token buckets per client address, in Envoy itself.
-
-    One counts requests, the other those with a large body. ext_authz keeps a body in memory until
-    all of it has arrived, whoever sends it, and Envoy's memory accounting does not see those of
-    HTTP/1.1 (envoyproxy/envoy#29581). A body arrives within `request_timeout` or is dropped, so a
-    bound on how many begin is a bound on how many are held.
-
-    The bucket without descriptors must exist and is never taken from: every request has an
-    address, and always_consume_default_token_bucket is off.
-    """
-    slowest = max(rate.window / rate.quota for rate in (limits.address_rate, limits.address_bodies))
-    return LocalRateLimit(
-        stat_prefix="per_address",
-        filter_enabled=ALWAYS,
-        filter_enforced=ALWAYS,
-        token_bucket=_bucket(limits.address_rate),
-        always_consume_default_token_bucket=False,
-        rate_limits=[
-            RateLimit(actions=[_ADDRESS]),
-            RateLimit(actions=[_ADDRESS, RateLimitAction(header_value_match=_LARGE_BODY)]),
-        ],
-        descriptors=[
-            LocalRateLimitDescriptor(
-                entries=[_BY_ADDRESS], token_bucket=_bucket(limits.address_rate)
-            ),
-            LocalRateLimitDescriptor(
-                entries=[
-                    _BY_ADDRESS,
-                    RateLimitDescriptorEntry(key="header_match", value="large"),
-                ],
-                token_bucket=_bucket(limits.address_bodies),
-            ),
-        ],
-        max_dynamic_descriptors=_ADDRESSES,
-        response_headers_to_add=[overwrite("retry-after", str(math.ceil(slowest)))],
-    )
-
-
-_ADDRESS: Final = RateLimitAction(
-    masked_remote_address=RateLimitActionMaskedRemoteAddress(
-        v4_prefix_mask_len=32, v6_prefix_mask_len=64
-    )
-)
-_BY_ADDRESS: Final = RateLimitDescriptorEntry(key="masked_remote_address")
-_SMALL: Final = StringMatcher(safe_regex=RegexMatcher(regex="[0-9]{1,4}"))
-# A POST that does not say that its body is small. Other methods have none (render/routes.py).
-_LARGE_BODY: Final = RateLimitActionHeaderValueMatch(
-    descriptor_value="large",
-    expect_match=True,
-    headers=[
-        HeaderMatcher(name=":method", string_match=exactly("POST")),
-        HeaderMatcher(
-            name="content-length",
-            string_match=_SMALL,
-            invert_match=True,
-            treat_missing_header_as_empty=True,
-        ),
-    ],
-)
-
-
-def refill(rate: Rate) -> tuple[int, float]:
-    """Return how many tokens come back every how many seconds: never more than the rate."""
-    step = max(_SHORTEST_FILL, rate.window / rate.quota)
-    return max(1, int(rate.quota * step / rate.window)), math.ceil(step * 1000) / 1000
-
-
-def _bucket(rate: Rate) -> TokenBucket:
-    """Return a bucket that holds the whole quota and is refilled in small steps."""
-    tokens, step = refill(rate)
-    return TokenBucket(max_tokens=rate.quota, tokens_per_fill=tokens, fill_interval=duration(step))

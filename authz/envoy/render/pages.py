@@ -11,12 +11,15 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy.render.clusters import PAGES
 from authz.envoy.render.filters import BUFFER, CLIENT_ADDRESS, EXT_AUTHZ, buffered, unchecked
+from authz.envoy.render.per_address import Traffic, of_kind
 from authz.envoy.render.pieces import duration, forwarded
 from authz.envoy.render.site import Authority, Pages
 
 REGISTER: Final = "/register"
 # What programs call and what people see: the first are answered in JSON, whatever happens.
 PROGRAMS: Final = ("/token", "/revoke", REGISTER)
+# Those that concern a log-in that was consented to.
+_FOR_GRANTS: Final = ("/token", "/revoke")
 AUTHORIZE: Final = "/authorize"
 PEOPLE: Final = "/authz/"
 _TIMEOUT: Final = 60
@@ -40,11 +43,13 @@ def pages_routes(pages: Pages, authority: Authority) -> list[Route]:
 def _route(name: str, match: RouteMatch, authority: Authority) -> Route:
     """Return one route, for every method: which ones there are is for the pages to say.
 
-    The rate limit per address stays on; a client's access token has no business there.
+    The rate limit per address stays on, and counts a person's pages apart from what clients ask
+    for those who have logged in; a client's access token has no business there.
     """
     return Route(
         name=name,
         match=match,
+        metadata=of_kind(Traffic.OAUTH if match.path in _FOR_GRANTS else Traffic.PAGE),
         route=RouteAction(cluster=PAGES, timeout=duration(_TIMEOUT)),
         request_headers_to_add=forwarded(authority),
         request_headers_to_remove=["authorization", CLIENT_ADDRESS],

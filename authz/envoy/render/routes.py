@@ -44,6 +44,7 @@ from authz.envoy.render.filters import (
 )
 from authz.envoy.render.landing import landing_routes
 from authz.envoy.render.pages import pages_routes
+from authz.envoy.render.per_address import Traffic, of_kind
 from authz.envoy.render.pieces import duration, exactly, forwarded, method
 from authz.envoy.render.site import Authority, McpServer, Portal, Site
 from authz.envoy.render.well_known import (
@@ -216,6 +217,7 @@ def mcp_route(site: Site, server: McpServer, path: str) -> Route:
     return Route(
         name=f"mcp:{server.name}",
         match=RouteMatch(path=path),
+        metadata=of_kind(Traffic.TOKEN),
         route=action,
         request_headers_to_add=forwarded(site.authority),
         request_headers_to_remove=list(_NOT_FOR_SERVERS),

@@ -178,8 +178,9 @@ class Limits:
     Attributes:
         connections: the most at a time, from all clients.
         streams: the most HTTP/2 streams at a time on one connection.
-        address_rate: the most requests of one address.
-        address_bodies: the most of them with a large body.
+        address_rate: the most requests of one address without a token, of each kind.
+        address_calls: the most requests of one address with one.
+        address_bodies: the most requests of one address with a large body, of each kind.
         request_timeout: seconds in which a request arrives whole.
         max_body: the longest body of a POST in bytes.
         max_stream: seconds after which any MCP stream ends.
@@ -188,6 +189,7 @@ class Limits:
     connections: int
     streams: int
     address_rate: Rate
+    address_calls: Rate
     address_bodies: Rate
     request_timeout: float
     max_body: int
@@ -242,6 +244,7 @@ def site(config: Config, where: Topology) -> Site:
             connections=gateway.max_connections,
             streams=gateway.max_concurrent_streams,
             address_rate=gateway.address_rate,
+            address_calls=gateway.address_calls,
             address_bodies=gateway.address_bodies,
             request_timeout=gateway.request_timeout,
             max_body=gateway.max_body,

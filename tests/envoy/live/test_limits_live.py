@@ -32,6 +32,7 @@ gateway:
   max_stream: 3s
   request_timeout: 1s
   address_rate: 3/minute
+  address_calls: 3/minute
 servers: {files: {upstream: http://files:8000/mcp}}
 """
 

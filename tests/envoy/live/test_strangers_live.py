@@ -30,6 +30,7 @@ gateway:
   url: https://mcp.example.test
   listen: 127.0.0.1:0
   address_rate: 1000000/second
+  address_calls: 1000000/second
 servers: {files: {upstream: http://files:8000/mcp}}
 """
 _ATTACKER = "127.0.0.2"
