@@ -6,6 +6,7 @@ import sys
 
 from authz.cli.common import DONE, WRONG, command, config_argument, print_problems
 from authz.config.load import load
+from authz.config.notes import notes
 from authz.config.problems import ConfigErrors
 
 _EXAMPLES = """\
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         servers = ", ".join(settings.policy.servers)
         print(f"{arguments.config} is right: {len(settings.policy.servers)} server(s): {servers}")
+        for note in notes(settings.config):
+            print(f"note: {note}")
     return DONE
 
 

@@ -1,0 +1,74 @@
+"""What the figures of a configuration mean for many people behind one address.
+
+Nothing here is wrong: an office, a VPN or a hosted assistant shares one figure among all its
+people, and whoever runs a gateway for such people should know it before they do.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from authz.config.model import Config
+from authz.config.scalars import Rate
+from authz.core.limits import Per
+
+_CROWD: Final = 500
+# Pages of a log-in: the one that asks for consent, its click, and the way back.
+_PAGES: Final = 3
+_MINUTE: Final = 60
+
+
+def notes(config: Config) -> Iterator[str]:
+    """Yield one sentence for each figure, with the setting that it comes from."""
+    gateway = config.gateway
+    yield (
+        "gateway.address_calls: all people behind one address (an office, a hosted assistant) "
+        f"have {gateway.address_calls} calls together, and {gateway.address_bodies} with 10,000 "
+        "bytes or more (gateway.address_bodies)"
+    )
+    if config.issuer.introspection is not None:
+        yield (
+            f"gateway.address_bad_tokens: after {gateway.address_bad_tokens} opaque tokens of one "
+            "address that are no good, one that a worker does not know yet may have to come twice"
+        )
+    if config.front_door is not None and config.logs_in:
+        rate = _log_ins(config)
+        yield (
+            f"front_door.address_log_ins: {rate.quota} people behind one address may log in at "
+            f"once, and {_CROWD} take {_how_long(rate)}; tokens are used and refreshed without it"
+        )
+    if Per.ADDRESS in _counted_by(config):
+        yield (
+            "limits with per: address: all people behind one address share them; per: user and "
+            "per: [client, user] count each person alone"
+        )
+
+
+def _counted_by(config: Config) -> set[Per]:
+    servers = config.servers.values()
+    tools = [tool for server in servers for tool in (server.tools or {}).values()]
+    lists = [config.limits, *(server.limits or () for server in servers)]
+    lists += [tool.limits for tool in tools]
+    return {limit.per for limits in lists for limit in limits}
+
+
+def _log_ins(config: Config) -> Rate:
+    """Return the scarcer of log-ins and of the pages that they need."""
+    assert config.front_door is not None
+    pages = config.front_door.address_pages
+    rates = (
+        config.front_door.address_log_ins,
+        Rate(max(1, pages.quota // _PAGES), pages.window),
+    )
+    return min(rates, key=lambda rate: rate.quota / rate.window)
+
+
+def _how_long(rate: Rate) -> str:
+    """Return how long the last of a crowd waits that comes at once, in words."""
+    seconds = max(0, _CROWD - rate.quota) * rate.window / rate.quota
+    if not seconds:
+        return "no longer"
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} seconds"
+    if seconds < 2 * _MINUTE * _MINUTE:
+        return f"{seconds / _MINUTE:.0f} minutes"
+    return f"{seconds / _MINUTE / _MINUTE:.0f} hours"
