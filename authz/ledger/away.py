@@ -169,6 +169,11 @@ class ResilientLedger:
         return self._failures > 0 or self._away_since is not None
 
     @property
+    def is_asking(self) -> bool:
+        """Tell whether Redis is asked by everybody; while it is away, only a probe asks it."""
+        return self._ask_at is None
+
+    @property
     def has_read(self) -> bool:
         """Tell whether the revocations were ever read."""
         return self._read_at is not None

@@ -7,10 +7,15 @@ nothing else is to come.
 
 redis-py does what differs from place to place: TCP, TLS, Unix sockets, log-in, database. What
 every trip costs (its stream, its pool's locks and records) is left out.
+
+A caller waits for a connection as long as for an answer, but setting it up goes on without the
+caller, and the next one finds it: a look-up, a TLS handshake and a log-in may together take longer
+than an answer may, and begun anew with every call they would never come to an end.
 """
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Self, cast
 
 from hiredis import Reader
@@ -20,6 +25,7 @@ from redis.exceptions import ConnectionError as NoConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
 _MORE: Final = object()  # what the reader returns as long as an answer is not whole
+_SETTING_UP: Final = 5.0  # seconds that a connection may take until calls can be written to it
 
 
 class Line(asyncio.Protocol):
@@ -110,6 +116,7 @@ class _Quick(AbstractConnection):
     """Talk as redis-py does until the connection is set up, and over a `Line` from then on."""
 
     _line: Line | None = None
+    _setting_up: asyncio.Task[None] | None = None
 
     @property
     def idle(self) -> bool:
@@ -117,11 +124,37 @@ class _Quick(AbstractConnection):
         return self._line is not None and self._line.idle
 
     async def set_up(self) -> None:
-        """Connect anew, log in and select the database; then there are calls and answers only.
+        """Set it up, so that a call may be written; it goes on where the caller is cancelled.
 
         Raises:
-            Exception: where that did not come about.
+            Exception: where it could not be set up.
         """
+        task = self._setting_up
+        if task is None or task.done():
+            task = self._setting_up = asyncio.create_task(self._begin_in_time())
+            # Perhaps nobody is left to hear of its failure.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(task)
+
+    def cease(self) -> set[asyncio.Task[None]]:
+        """Stop setting it up; return what is to be awaited for it."""
+        task = self._setting_up
+        if task is None or task.done():
+            return set()
+        task.cancel()
+        return {task}
+
+    async def _begin_in_time(self) -> None:
+        try:
+            async with asyncio.timeout(_SETTING_UP):
+                await self._begin()
+        except BaseException:
+            with suppress(Exception):
+                await self.disconnect(nowait=True)  # half set up, it is of no use
+            raise
+
+    async def _begin(self) -> None:
+        """Connect anew, log in and select the database; then there are calls and answers only."""
         self.give_up()
         await self.disconnect(nowait=True)
         await self.connect()  # type: ignore[no-untyped-call]
@@ -212,3 +245,11 @@ class QuickPool(ConnectionPool):
         """Close the connections that are not in use, at once."""
         for each in self._available_connections:
             cast("_Quick", each).give_up()
+
+    async def aclose(self) -> None:
+        """Close all connections, those too that are being set up."""
+        connections = (*self._available_connections, *self._in_use_connections)
+        ceasing = {task for each in connections for task in cast("_Quick", each).cease()}
+        if ceasing:
+            await asyncio.wait(ceasing)
+        await super().aclose()

@@ -20,8 +20,8 @@ from authz.config.problems import ConfigErrors, Problem
 from authz.core.policy import FrontDoor, StepUpTelling
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys
-from authz.ledger.log_ins import LogIns
-from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.log_ins import Command, LogIns
+from authz.ledger.redis import RedisOptions
 from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
 from authz.server.counting import Counting
@@ -181,10 +181,10 @@ class Assembly:
             config.issuer,
             settings.secrets.introspection,
             recorder,
-            front_door_tokens(settings, options, self.counting.remote),
+            front_door_tokens(settings, options, self.counting.command),
         )
         self.offers = _kept_offers(self.sources, before, self.counting) or _offers(
-            self.sources, self.counting.remote
+            self.sources, self.counting.command
         )
         self.snapshot = Snapshot(
             settings.policy,
@@ -241,13 +241,13 @@ _POLL: Final = 0.02
 
 
 def front_door_tokens(
-    settings: Settings, options: RedisOptions | None, remote: RedisLedger | None
+    settings: Settings, options: RedisOptions | None, command: Command | None
 ) -> FrontDoorTokens | None:
     """Return what knows the tokens of the front door, by their records in Redis."""
     door = settings.policy.front_door
-    if door is None or options is None or remote is None:
+    if door is None or options is None or command is None:
         return None
-    return FrontDoorTokens(door.clients, LogIns(remote.command, Keys(options.deployment)))
+    return FrontDoorTokens(door.clients, LogIns(command, Keys(options.deployment)))
 
 
 def _identity_signer(settings: Settings) -> IdentitySigner | None:
@@ -266,13 +266,13 @@ def _step_up_sources(
     return secrets.front_door, secrets.sealing, settings.config.gateway.url, door.step_up
 
 
-def _offers(sources: _Sources, remote: RedisLedger | None) -> StepUpOffers | None:
+def _offers(sources: _Sources, command: Command | None) -> StepUpOffers | None:
     """Return what offers step-ups.
 
     Raises:
         ConfigErrors: where there is nothing to seal links with.
     """
-    if sources.step_up is None or sources.options is None or remote is None:
+    if sources.step_up is None or sources.options is None or command is None:
         return None
     key, file, gateway, mode = sources.step_up
     if key is None:
@@ -283,7 +283,7 @@ def _offers(sources: _Sources, remote: RedisLedger | None) -> StepUpOffers | Non
         )
     except ValueError as error:
         raise ConfigErrors([_unsealed("seal_file", str(error))]) from None
-    capabilities = Capabilities(remote.command, Keys(sources.options.deployment))
+    capabilities = Capabilities(command, Keys(sources.options.deployment))
     return StepUpOffers(StepUpLinks(Sealer(secrets, time.time), gateway), capabilities, mode)
 
 

@@ -7,13 +7,14 @@ decides how a refusal is worded and nothing else. Memory is bounded, in the work
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from authz.core.ledger import Unavailable
 from authz.core.limits import digest
 from authz.core.principal import Principal
 from authz.ledger.keys import Keys
+from authz.ledger.log_ins import Command
 
 LIFETIME: Final = 86_400  # seconds in Redis; a session that goes on longer is told in words
 _KIND: Final = "capability"
@@ -22,8 +23,6 @@ _PATIENCE: Final = 0.05  # seconds
 _COPY: Final = 300.0  # seconds in this worker: another one may have heard otherwise since
 _LARGEST: Final = 10_000
 _MOST_WRITES: Final = 64  # under way at once; more are not written
-
-Command = Callable[..., Awaitable[Any]]
 
 
 class Capabilities:

@@ -16,8 +16,10 @@ from typing import Final, Self
 from authz.server.orders import ALIVE, ASK, FAILED, RELOAD, STARTED, STOP
 
 _ORDERS: Final = {signal.SIGTERM: STOP, signal.SIGINT: STOP, signal.SIGHUP: RELOAD}
-# Seconds until a service has to have started, and its process to be gone after its end.
-PATIENCE: Final = 20.0
+# Seconds until a service has to have started. Where a machine starts all at once, what takes two
+# seconds takes half a minute.
+_START: Final = 60.0
+PATIENCE: Final = 20.0  # seconds until its process has to be gone after its end
 # Seconds on top of the grace: `service.drain_notice`, which a reload may have changed, is 60 at
 # most, and an Envoy's own drain (`inside.DRAIN`) comes after it.
 _FAREWELL: Final = 61.0 + PATIENCE
@@ -79,7 +81,7 @@ class Control:
         self._ours.close()
         self.theirs.close()
 
-    async def started(self, process: Process, patience: float = PATIENCE) -> None:
+    async def started(self, process: Process, patience: float = _START) -> None:
         """Return when Check is answered.
 
         Raises:

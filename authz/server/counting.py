@@ -8,12 +8,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from authz.config.model import Redis
 from authz.core.ledger import Ledger, Mode, Unavailable
 from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
 from authz.ledger.batch import BatchedLedger
+from authz.ledger.log_ins import Command
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.telemetry.recorder import Recorder
@@ -55,9 +56,9 @@ class Counting:
             )
 
     @property
-    def remote(self) -> RedisLedger | None:
-        """Return the ledger in Redis; None where there is none."""
-        return self._remote
+    def command(self) -> Command | None:
+        """Return what sends one command to Redis; None where there is none."""
+        return None if self._remote is None else self._command
 
     @property
     def ledger(self) -> Ledger:
@@ -111,6 +112,16 @@ class Counting:
             await self._look(self._remote)
             self._looked_at = now
         return self._facts
+
+    async def _command(self, name: str, *arguments: bytes | str | int) -> Any:
+        """Return the answer to one command; while Redis is away, only a charge is tried.
+
+        Raises:
+            Unavailable: where Redis gave none in time, an error, or is away.
+        """
+        if self._remote is None or self._resilient is None or not self._resilient.is_asking:
+            raise Unavailable("redis", "away")
+        return await self._remote.command(name, *arguments)
 
     async def _look(self, remote: RedisLedger) -> None:
         # A user without the right to INFO, or a Redis that is away for a moment, says nothing new.

@@ -142,7 +142,7 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
         settings.config.issuer,
         settings.secrets.introspection,
         recorder,
-        front_door_tokens(settings, options, remote),
+        front_door_tokens(settings, options, None if remote is None else remote.command),
     )
     found: Explanation | BaseException
     try:

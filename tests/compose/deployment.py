@@ -178,7 +178,9 @@ class Deployment:
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
         if find_spec("authz.server.fleet") is not None:
             _edit(self.folder / "authz.yaml", "service: {", "service: {workers: 2, ")
+        # Probes are closer together, and as long as before may fail: this machine may be busy.
         _edit(self.folder / "docker-compose.yml", "interval: 5s", "interval: 1s")
+        _edit(self.folder / "docker-compose.yml", "retries: 12", "retries: 60")
         init(self.folder, "--render")
         issuer = self.folder / "data/authelia/stand-in.json"
         issuer.write_text(configuration(self.folder, self.person))

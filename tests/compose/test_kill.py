@@ -30,19 +30,7 @@ _SLOWEST: Final = 2.0
 _SEEN_BY_ENVOY: Final = 10.0
 
 
-# A known fault, found at the end of a day and not yet mended: after Redis was killed, authz may go
-# on refusing log-ins that it has not seen (ledger_unavailable) until it is started again.
-_AFTER_REDIS: Final = frozenset({"authelia", "prometheus", "files"})
-_KNOWN_FAULT: Final = pytest.mark.xfail(
-    strict=False, reason="after a restart of Redis new log-ins may be refused: issue 14, item 19"
-)
-
-
-@pytest.mark.parametrize(
-    "service",
-    # Those that begin with a log-in after Redis was killed meet the fault.
-    [pytest.param(each, marks=_KNOWN_FAULT) if each in _AFTER_REDIS else each for each in _SEEN],
-)
+@pytest.mark.parametrize("service", list(_SEEN))
 def test_a_service_dies_under_load(deployment: Deployment, service: str) -> None:
     """It comes back by itself; meanwhile the caller sees the documented answers and no other."""
     load = asyncio.run(_killed(deployment, service))
@@ -108,7 +96,6 @@ def _written(deployment: Deployment) -> None:
     deployment.until(done, "the append-only file")
 
 
-@_KNOWN_FAULT
 def test_a_deployment_comes_back_as_a_whole(deployment: Deployment) -> None:
     """Envoy, authz and Redis start again at once: the log-in of before is still good."""
     _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))

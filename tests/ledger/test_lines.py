@@ -244,6 +244,46 @@ def test_a_cancellation_in_the_turn_of_the_answer(way: Way) -> None:
     way.play(peer, scene)
 
 
+# --- connections that take longer than their callers ------------------------------------------
+
+
+def test_a_connection_is_set_up_although_its_caller_is_gone(way: Way) -> None:
+    """The next caller finds it: where the log-in takes longer than a call may, Redis is reached."""
+    peer = Peer(lambda _: HOLD)
+
+    async def scene(pool: QuickPool) -> None:
+        pool.connection_kwargs["password"] = "x"
+        impatient = asyncio.create_task(pool.send(PING))
+        await until(lambda: peer.heard == [1])
+        impatient.cancel()
+        await asyncio.wait({impatient})
+        peer.reply = lambda _: b"+OK\r\n"
+        peer.say(1, b"+OK\r\n")
+        assert await pool.send(PING) == b"OK"
+
+    way.play(peer, scene)
+    assert set(peer.heard) == {1}
+
+
+@pytest.mark.attack("half-open-tcp")
+def test_impatient_callers_share_the_connection_that_is_being_set_up(way: Way) -> None:
+    """A server that never answers AUTH is asked once, not by each of them anew."""
+    peer = Peer(lambda _: HOLD)
+
+    async def scene(pool: QuickPool) -> None:
+        pool.connection_kwargs["password"] = "x"
+        for _ in range(5):
+            impatient = asyncio.create_task(pool.send(PING))
+            await until(lambda: peer.heard == [1])
+            impatient.cancel()
+            await asyncio.wait({impatient})
+        assert idle(pool) == 0
+        assert not pool._in_use_connections
+
+    way.play(peer, scene)
+    assert peer.heard == [1]
+
+
 # --- answers that do not end well -------------------------------------------------------------
 
 

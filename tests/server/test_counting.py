@@ -1,0 +1,59 @@
+"""What asks Redis besides decisions: log-ins and capabilities, also while Redis is away."""
+
+import asyncio
+import io
+
+import pytest
+
+from authz.config.model import Redis
+from authz.core.ledger import Mode, Unavailable
+from authz.ledger.redis import RedisOptions
+from authz.server.counting import Counting
+from authz.telemetry.audit import Log
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from tests.support.valkey import valkey
+
+_FOREVER = 60.0  # what no test takes, however busy the machine
+
+
+async def _detail(counting: Counting) -> str:
+    """Return why one command had no answer; empty where it had."""
+    assert counting.command is not None
+    try:
+        await counting.command("GET", b"a key")
+    except Unavailable as error:
+        return error.detail
+    return ""
+
+
+async def _until(counting: Counting, mode: Mode) -> None:
+    while counting.mode() != mode.value:  # noqa: ASYNC110 - its own task probes; it tells nobody
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.attack("redis-killed")
+def test_while_redis_is_away_only_a_probe_asks_it() -> None:
+    """A log-in of an unseen token waits for nothing then; once Redis is back it is asked again."""
+
+    async def run() -> None:
+        with valkey() as server:
+            recorder = Recorder(Metrics(), Log("json", io.StringIO()))
+            options = RedisOptions(server.url, timeout=5)
+            counting = Counting(Redis(), options, 1, recorder)
+            counting.start()
+            try:
+                async with asyncio.timeout(_FOREVER):
+                    while await counting.problem():  # noqa: ASYNC110 - as in `_until`
+                        await asyncio.sleep(0.01)
+                    assert await _detail(counting) == ""
+                    server.kill()
+                    await _until(counting, Mode.LOCAL)
+                    assert await _detail(counting) == "away"
+                    server.start()
+                    await _until(counting, Mode.REDIS)
+                    assert await _detail(counting) == ""
+            finally:
+                await counting.aclose()
+
+    asyncio.run(run())
