@@ -26,7 +26,8 @@ from authz.core.ledger import (
 )
 from authz.core.limits import MAX_UNITS, Limit, Per, Quota, Take, charges
 from authz.core.principal import Client
-from authz.ledger.records import Corrupt, Revocation, revoked
+from authz.ledger.copies import Loss, Merge, Question, Reader, Reading, merged
+from authz.ledger.records import Corrupt, Revocation, read_revocation, revoked
 from authz.ledger.sessions import Sessions
 
 
@@ -86,24 +87,20 @@ class AwayOptions:
 class Remote(Ledger, Protocol):
     """Answer queries, and tell the revocations (`RedisLedger`)."""
 
-    async def revocations(self) -> Mapping[bytes, Revocation]:
-        """Return all revocations by their target.
+    async def read(self, question: Question) -> Reading:
+        """Return the revocations as they are stored, and leave the reader's mark.
 
         Raises:
             Unavailable: where they cannot be had.
         """
         ...
 
-    async def generation(self) -> bytes:
-        """Return the marker of the data set; empty where there is none."""
+    async def mark(self, reader: str) -> bytes:
+        """Return the mark that a reader has left; empty where there is none."""
         ...
 
-    async def begin_generation(self) -> bytes:
-        """Return the marker of the data set, set now where there is none."""
-        ...
-
-    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
-        """Write revocations that were lost."""
+    async def merge(self, merge: Merge) -> int | None:
+        """Write revocations that were lost; return how many, None where another was quicker."""
         ...
 
 
@@ -118,7 +115,7 @@ class ResilientLedger:
         clock: Callable[[], float],
         on_error: Callable[[Unavailable], None] = lambda _: None,
         *,
-        on_restored: Callable[[int], None] = lambda _: None,
+        on_lost: Callable[[Loss, int], None] = lambda _, __: None,
     ) -> None:
         """Begin as if Redis were there.
 
@@ -128,16 +125,18 @@ class ResilientLedger:
             options: what to do then.
             clock: monotonic seconds.
             on_error: told every failure of Redis.
-            on_restored: told that Redis had lost its data, and how many revocations were written
-                to it again.
+            on_lost: told that Redis had lost data, and how many revocations were written to it
+                again.
         """
         self._remote = remote
         self._twin = twin
         self._options = options
         self._clock = clock
         self._on_error = on_error
-        self._on_restored = on_restored
-        self._generation = b""  # the marker of the data set that the revocations were read from
+        self._on_lost = on_lost
+        self._reader = Reader()
+        # What became of the data set, and how many revocations it lacks; until that is mended.
+        self._lost: tuple[Loss, int] | None = None
         self._sessions = Sessions(_SESSIONS)  # that this worker has admitted requests of
         self._revocations: Mapping[bytes, Revocation] = {}
         self._read_at: float | None = None  # when the revocations were read
@@ -174,6 +173,11 @@ class ResilientLedger:
         return self._ask_at is None
 
     @property
+    def lost(self) -> Loss | None:
+        """Return how Redis lost data that is not written to it again yet; None where it has all."""
+        return None if self._lost is None else self._lost[0]
+
+    @property
     def has_read(self) -> bool:
         """Tell whether the revocations were ever read."""
         return self._read_at is not None
@@ -205,7 +209,7 @@ class ResilientLedger:
         # Only a charge proves that Redis is whole: a replica answers everything else.
         if isinstance(answer, Taken):
             self._away_since = None
-            found = revoked(self._revocations, query) if self._may_be_emptied else None
+            found = revoked(self._revocations, query) if self._may_lack else None
             if found is not None:
                 return found
             if query.session is not None:
@@ -213,9 +217,9 @@ class ResilientLedger:
         return answer
 
     @property
-    def _may_be_emptied(self) -> bool:
-        """Tell whether Redis may have been started anew since the revocations were read."""
-        return self._faults != self._faults_at_reading
+    def _may_lack(self) -> bool:
+        """Tell whether Redis may lack revocations that are known here."""
+        return self._lost is not None or self._faults != self._faults_at_reading
 
     def _may_ask(self) -> bool:
         if self._ask_at is None:
@@ -304,27 +308,50 @@ class ResilientLedger:
             self._on_error(error)
 
     async def _read(self) -> None:
-        """Read the revocations; where Redis has lost its data, write those that are known again.
+        """Read the revocations; where Redis has lost data, write those that are known again.
 
-        A lifted revocation is gone from a data set that has its marker still. A data set that has
-        another marker, or none, began empty.
+        What was lifted stays so: it is known of no data set that holds the reader's mark.
         """
         faults = self._faults
-        generation = await self._remote.generation()
-        found = await self._remote.revocations()
-        if generation != await self._remote.generation():
-            return  # emptied meanwhile: the next reading will tell
-        emptied = bool(self._generation) and generation != self._generation
-        known = self._revocations if emptied else {}
-        lost = {target: each for target, each in known.items() if target not in found}
+        reading = await self._remote.read(self._reader.question)
+        if self._reader.is_repeated(reading):
+            reading = await self._remote.read(self._reader.question)
+        found = {target: read_revocation(value) for target, value in reading.values.items()}
+        if self._reader.follow(reading):
+            self._keep(found, faults)
+            self._tell_loss()
+            return
+        revocations, changes = merged(self._revocations, found, reading.values)
+        merge = self._reader.merge(reading, changes)
         # Here they hold, whether or not Redis takes them.
-        self._revocations = {**found, **lost}
+        self._lost = merge.loss, sum(each.found != each.wanted for each in changes)
+        self._keep(revocations, faults)
+        written = await self._remote.merge(merge)
+        if written is not None:
+            self._reader.confirm(merge)
+            self._lost = merge.loss, written
+            self._tell_loss()
+
+    def _keep(self, revocations: Mapping[bytes, Revocation], faults: int) -> None:
+        """Keep what was read, or merged, when there had been so many faults."""
+        self._revocations = revocations
         self._read_at = self._clock()
-        if emptied:
-            await self._remote.restore(lost)
-            self._on_restored(len(lost))
-        self._generation = generation or await self._remote.begin_generation()
         self._faults_at_reading = faults
+
+    def _tell_loss(self) -> None:
+        """Say what Redis had lost, where it has all again."""
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            self._on_lost(*lost)
+
+    async def _is_to_be_read(self) -> bool:
+        """Tell whether Redis may not hold all that was read from it."""
+        if self._may_lack:
+            return True
+        try:
+            return await self._remote.mark(self._reader.name) not in self._reader.accepted
+        except Unavailable:
+            return False  # the probe tells
 
     async def probe(self) -> None:
         """Try a charge of our own: only that tells whether Redis is whole."""
@@ -350,6 +377,6 @@ class ResilientLedger:
             await asyncio.sleep(self._options.probe)
             await self.probe()
             left -= self._options.probe
-            if left <= 0 or (self._may_be_emptied and self._away_since is None):
+            if left <= 0 or (self._away_since is None and await self._is_to_be_read()):
                 left = self._options.refresh
                 await self.refresh()

@@ -8,11 +8,11 @@ is sent twice.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from authz.core.ledger import LedgerAnswer, Query, Unavailable
-from authz.ledger.records import Revocation
+from authz.ledger.copies import Merge, Question, Reading
 from authz.ledger.script import Call
 
 # Queries of one trip: Redis serves nobody else while it answers them, about 20 µs each.
@@ -38,24 +38,16 @@ class Remote(Protocol):
         """
         ...
 
-    async def revocations(self) -> Mapping[bytes, Revocation]:
-        """Return all revocations by their target.
-
-        Raises:
-            Unavailable: where they cannot be had.
-        """
+    async def read(self, question: Question) -> Reading:
+        """Return the revocations as they are stored, and leave the reader's mark."""
         ...
 
-    async def generation(self) -> bytes:
-        """Return the marker of the data set; empty where there is none."""
+    async def mark(self, reader: str) -> bytes:
+        """Return the mark that a reader has left; empty where there is none."""
         ...
 
-    async def begin_generation(self) -> bytes:
-        """Return the marker of the data set, set now where there is none."""
-        ...
-
-    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
-        """Write revocations that were lost."""
+    async def merge(self, merge: Merge) -> int | None:
+        """Write revocations that were lost; return how many, None where another was quicker."""
         ...
 
 
@@ -104,37 +96,29 @@ class BatchedLedger:
         self._depart()
         return await answer
 
-    async def revocations(self) -> Mapping[bytes, Revocation]:
-        """Return all revocations by their target.
+    async def read(self, question: Question) -> Reading:
+        """Return the revocations as they are stored, and leave the reader's mark.
+
+        Raises:
+            Unavailable: where Redis did not answer; it may have left the mark.
+        """
+        return await self._remote.read(question)
+
+    async def mark(self, reader: str) -> bytes:
+        """Return the mark that a reader has left; empty where there is none.
 
         Raises:
             Unavailable: where Redis did not answer.
         """
-        return await self._remote.revocations()
+        return await self._remote.mark(reader)
 
-    async def generation(self) -> bytes:
-        """Return the marker of the data set; empty where there is none.
-
-        Raises:
-            Unavailable: where Redis did not answer.
-        """
-        return await self._remote.generation()
-
-    async def begin_generation(self) -> bytes:
-        """Return the marker of the data set, set now where there is none.
+    async def merge(self, merge: Merge) -> int | None:
+        """Write revocations that were lost; return how many, None where another was quicker.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            Unavailable: where Redis did not confirm it; it may have written them.
         """
-        return await self._remote.begin_generation()
-
-    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
-        """Write revocations that were lost.
-
-        Raises:
-            Unavailable: where Redis did not confirm it.
-        """
-        await self._remote.restore(revocations)
+        return await self._remote.merge(merge)
 
     def _depart(self) -> None:
         """Call a trip, where there is room for one and none is boarding.

@@ -34,6 +34,10 @@ class Keys:
         self.generation = self._tag + b"generation"
         self.restored = self._tag + b"restored"
 
+    def mark(self, reader: str) -> bytes:
+        """Return the key of the mark that a reader of the revocations leaves."""
+        return self._tag + b"mark:" + reader.encode("ascii")
+
     def step_up(self, key: StepUpKey) -> bytes:
         """Return the key of a step-up record."""
         name = digest(*key.person, key.grant, key.server)

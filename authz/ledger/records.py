@@ -68,6 +68,19 @@ def read_revocation(value: bytes) -> Revocation:
     )
 
 
+def stricter(one: Revocation | None, other: Revocation) -> Revocation:
+    """Return what revokes all that either does, for as long as either; `one` where it does so."""
+    if one is None:
+        return other
+    issued_until = _later(one.issued_until, other.issued_until)
+    words = one.words if issued_until == one.issued_until else other.words
+    return Revocation(issued_until, _later(one.until, other.until), words)
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
+
+
 def _moment(text: bytes) -> int | None:
     return int(text) if _MOMENT.fullmatch(text) else None
 

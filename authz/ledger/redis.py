@@ -7,7 +7,6 @@ reads another caller's answer.
 """
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,11 +23,20 @@ from authz.core.memo import Memo
 from authz.core.second_factor import Method
 from authz.ledger.commands import command
 from authz.ledger.connections import QuickPool
+from authz.ledger.copies import (
+    Merge,
+    MergeCall,
+    Question,
+    ReadCall,
+    Reading,
+    read_merged,
+    read_reading,
+)
 from authz.ledger.deadline import Deadline
 from authz.ledger.faults import describe_fault, fault_of, needs_new_connection
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import Call, Calls, Restoration, known_calls
+from authz.ledger.script import Call, Calls, known_calls
 
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 # What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
@@ -196,33 +204,30 @@ class RedisLedger:
         found = await self.command("HGETALL", self._keys.revocations)
         return {target: read_revocation(value) for target, value in found.items()}
 
-    async def generation(self) -> bytes:
-        """Return the marker of this data set; empty where Redis holds none: it began empty.
+    async def read(self, question: Question) -> Reading:
+        """Return the revocations as they are stored, and leave the reader's mark.
+
+        Raises:
+            Unavailable: where Redis did not answer; it may have left the mark.
+        """
+        return read_reading(await self._guard(self._evaluate, ReadCall(self._keys, question)))
+
+    async def mark(self, reader: str) -> bytes:
+        """Return the mark that a reader has left; empty where there is none.
 
         Raises:
             Unavailable: where Redis did not answer.
         """
-        (found,) = await self.command("MGET", self._keys.generation)
+        (found,) = await self.command("MGET", self._keys.mark(reader))
         return found or b""
 
-    async def begin_generation(self) -> bytes:
-        """Return the marker of this data set, set now where there is none.
+    async def merge(self, merge: Merge) -> int | None:
+        """Write revocations that Redis has lost; return how many, None where it changed meanwhile.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            Unavailable: where Redis did not confirm it; it may have written them.
         """
-        await self.command("SET", self._keys.generation, secrets.token_hex(16), "NX")
-        return await self.generation()
-
-    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
-        """Write revocations that Redis has lost, where it has no others of these targets.
-
-        Each is written once in the life of a data set: one that was lifted since stays lifted.
-
-        Raises:
-            Unavailable: where Redis did not confirm it.
-        """
-        await self._guard(self._evaluate, Restoration(self._keys, revocations))
+        return read_merged(await self._guard(self._evaluate, MergeCall(self._keys, merge)))
 
     async def prune(self, now: float) -> int:
         """Remove the revocations of tokens that have expired; return how many.
@@ -323,7 +328,7 @@ class RedisLedger:
         reading = self._reading.get(name)
         return answer if reading is None else reading(answer)
 
-    async def _evaluate(self, call: Call | Calls | Restoration) -> Any:
+    async def _evaluate(self, call: Call | Calls | ReadCall | MergeCall) -> Any:
         try:
             return await self._send(call.command)
         except NoScriptError:

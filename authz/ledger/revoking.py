@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from authz.core.ledger import Unavailable
 from authz.ledger.entries import Entry, Remark, Target, entry_of, written
-from authz.ledger.records import Revocation
+from authz.ledger.records import Revocation, stricter
 
 # The most that `issuer.max_lifetime` may be: no token lives longer, whatever it is set to later.
 LONGEST: Final = 30 * 86_400
@@ -62,11 +62,7 @@ async def revoke(
     before = (await store.revocations()).get(target.field)
     wanted = Revocation(issued_until, until, written(target, remark))
     if before is not None:
-        wanted = replace(
-            wanted,
-            issued_until=_later(before.issued_until, issued_until),
-            until=_later(before.until, until),
-        )
+        wanted = replace(stricter(before, wanted), words=wanted.words)
         if replace(wanted, words=before.words) == before:
             return entry_of(target.field, before)
     await store.revoke(target.field, wanted)
@@ -147,10 +143,6 @@ def _named(text: str, found: Sequence[Entry]) -> Entry:
             raise NotLiftedError(f"there is no revocation {text[:80]!a}")
         case _:
             raise NotLiftedError(f"several revocations begin with {kind}:{digest}")
-
-
-def _later(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else max(one, other)
 
 
 def _is_stale(revocation: Revocation, now: float) -> bool:

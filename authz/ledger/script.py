@@ -7,7 +7,7 @@ spoils all of them, since it tells that the places cannot be trusted.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import sha1
@@ -33,7 +33,7 @@ from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.faults import fault_of_code
 from authz.ledger.keys import Keys
-from authz.ledger.records import Corrupt, Revocation, revocation_fields, session_owner
+from authz.ledger.records import Corrupt, revocation_fields, session_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +56,6 @@ def _text(name: str) -> str:
 # One function for both: what one query means, it means among others too.
 TAKE: Final = Script(f"{_text('take.lua')}\nreturn take(1, #keys, 1, #argv)\n")
 TAKE_ALL: Final = Script(f"{_text('take.lua')}\n{_text('batch.lua')}")
-# Writes each revocation once in the life of a data set, and none in another's place: workers come
-# one after the other with what they knew, and what was lifted in between stays lifted. Noted for a
-# week, longer than a worker is cut off. No HSETNX: what takes charges needs no further right.
-_RESTORE: Final = Script(
-    """\
-for i = 1, #ARGV, 2 do
-  if not redis.call('HMGET', KEYS[2], ARGV[i])[1] then
-    redis.call('HSET', KEYS[2], ARGV[i], '')
-    if not redis.call('HMGET', KEYS[1], ARGV[i])[1] then
-      redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-    end
-  end
-end
-redis.call('PEXPIRE', KEYS[2], '604800000')
-"""
-)
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
 _COUNTS: Final = 8  # where they begin in it
 _CHARGE: Final = struct.Struct(">IIQ")
@@ -223,24 +207,6 @@ class Calls:
         if not isinstance(reply, list) or len(reply) != len(self._calls):
             raise _odd()
         return [_read_one(*each) for each in zip(self._calls, reply, strict=True)]
-
-
-class Restoration:
-    """Hold revocations that Redis has lost, to be written again where it has no others.
-
-    Attributes:
-        script: what writes them, all at one moment.
-        command: its call.
-    """
-
-    script = _RESTORE
-
-    def __init__(self, keys: Keys, revocations: Mapping[bytes, Revocation]) -> None:
-        """Write down which."""
-        pairs = [part for each, one in revocations.items() for part in (each, one.encode())]
-        self.command = evalsha(
-            self.script.sha, [pack([keys.revocations, keys.restored])], [pack(pairs)]
-        )
 
 
 def _read_one(call: Call, reply: object) -> LedgerAnswer | Unavailable:

@@ -6,7 +6,7 @@ Redis that may forget what it was told is said to be a problem.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from authz.config.model import Redis
 from authz.core.ledger import Ledger, Mode, Unavailable
 from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
 from authz.ledger.batch import BatchedLedger
+from authz.ledger.copies import Loss
 from authz.ledger.log_ins import Command
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -21,6 +22,12 @@ from authz.telemetry.recorder import Recorder
 
 # Seconds between two looks at what Redis may evict.
 _LOOK: Final = 30.0
+# Seconds that readiness says what Redis had lost.
+_SAY: Final = 3600.0
+_LOST: Final[Mapping[Loss, str]] = {
+    Loss.EMPTIED: "Redis came back empty",
+    Loss.OLDER_COPY: "Redis went back to an older copy of its data",
+}
 _EVICTS: Final = "Redis may evict records: set maxmemory-policy noeviction"
 _REPLICA: Final = "Redis is a replica and takes no charges"
 
@@ -40,6 +47,8 @@ class Counting:
         self._clock = clock
         self._recorder = recorder
         self._told = ""  # the fault that the log has
+        self._lost: Loss | None = None  # what became of the data in Redis last
+        self._lost_at = 0.0
         self._twin = MemoryLedger(time.time)
         self._remote: RedisLedger | None = None
         self._batched: BatchedLedger | None = None
@@ -52,7 +61,7 @@ class Counting:
             self._remote = RedisLedger(options)
             self._batched = BatchedLedger(self._remote)
             self._resilient = ResilientLedger(
-                self._batched, self._twin, away, clock, self._failed, on_restored=self._restored
+                self._batched, self._twin, away, clock, self._failed, on_lost=self._has_lost
             )
 
     @property
@@ -77,8 +86,15 @@ class Counting:
 
     def note(self) -> str:
         """Return what is wrong with Redis, also where requests are answered without it."""
-        fault = "" if self._resilient is None else self._resilient.fault
-        return fault and f"Redis is away ({fault})"
+        if self._resilient is None:
+            return ""
+        if self._resilient.fault:
+            return f"Redis is away ({self._resilient.fault})"
+        if self._resilient.lost is not None:
+            return f"{_LOST[self._resilient.lost]}; what was revoked holds here, but is not in it"
+        if self._lost is None or self._clock() - self._lost_at > _SAY:
+            return ""
+        return f"{_LOST[self._lost]} within the last hour; what was revoked is in it again"
 
     def _failed(self, error: Unavailable) -> None:
         """Count a failure of Redis, and log what is wrong where that is news."""
@@ -88,9 +104,11 @@ class Counting:
         self._told = error.detail
         self._recorder.fault(error.dependency, error.detail)
 
-    def _restored(self, revocations: int) -> None:
-        """Log that Redis has lost its data: a restart without persistence, a FLUSHALL."""
-        self._recorder.event("redis_emptied", revocations_restored=revocations)
+    def _has_lost(self, loss: Loss, revocations: int) -> None:
+        """Log and count that Redis had lost data, and how many revocations it lacked."""
+        self._lost, self._lost_at = loss, self._clock()
+        self._recorder.metrics.redis_losses.labels(loss.value).inc()
+        self._recorder.event(f"redis_{loss.value}", revocations_restored=revocations)
 
     def _look_back(self) -> None:
         """Log that Redis is back; looked for with readiness, once a second."""

@@ -79,6 +79,16 @@ class Metrics:
                 registry=self.registry,
             )
         )
+        self.redis_losses: Final = Labelled(
+            Counter(
+                "authz_redis_data_losses_total",
+                "How often Redis came back without data that this worker had read from it.",
+                ["loss"],
+                registry=self.registry,
+            )
+        )
+        for loss in ("emptied", "older_copy"):  # so that the first one is seen to grow
+            self.redis_losses.labels(loss)
         self.token_cache: Final = Labelled(
             Counter(
                 "authz_token_cache_total",

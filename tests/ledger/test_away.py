@@ -1,7 +1,7 @@
 """While Redis is away: the declared mode, known revocations, one probe, and back by itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -20,6 +20,7 @@ from authz.core.ledger import (
 from authz.core.limits import Quota
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
+from authz.ledger.copies import Loss, Merge, Question, Reading
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Corrupt, Revocation
@@ -40,7 +41,6 @@ class FakeRedis:
     known: dict[bytes, Revocation] = field(default_factory=dict)
     asked: int = 0
     marker: bytes = b""
-    emptied: int = 0
     gate: asyncio.Event | None = None
 
     async def take(self, asked: Query) -> LedgerAnswer:
@@ -51,22 +51,18 @@ class FakeRedis:
             raise self.broken
         return self.answer
 
-    async def generation(self) -> bytes:
+    async def read(self, question: Question) -> Reading:
         if not self.readable:
             raise Unavailable("redis", "test")
+        mark, self.marker = self.marker, question.mark
+        values = {name: one.encode() for name, one in self.known.items()}
+        return Reading(b"", mark, is_marked=True, values=values)
+
+    async def mark(self, reader: str) -> bytes:
         return self.marker
 
-    async def begin_generation(self) -> bytes:
-        self.marker = self.marker or b"%d" % self.emptied
-        return self.marker
-
-    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
-        self.known.update(revocations)
-
-    async def revocations(self) -> Mapping[bytes, Revocation]:
-        if not self.readable:
-            raise Unavailable("redis", "test")
-        return dict(self.known)
+    async def merge(self, merge: Merge) -> int | None:
+        raise AssertionError("nothing was lost")
 
 
 class Scene:
@@ -504,11 +500,11 @@ def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
     async def run(server: ValkeyServer) -> None:
         options = RedisOptions(server.url, timeout=5)
         async with connected(options) as first, connected(options) as second:
-            told: list[int] = []
+            told: list[tuple[Loss, int]] = []
             ledgers = [
                 ResilientLedger(
                     each, MemoryLedger(lambda: START), AwayOptions(), lambda: 0.0,
-                    on_restored=told.append,
+                    on_lost=lambda *said: told.append(said),
                 )
                 for each in (first, second)
             ]  # fmt: skip
@@ -524,7 +520,7 @@ def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
                 await each.refresh()
 
             assert await second.revocations() == {token_field("kept"): Revocation(words="stolen")}
-            assert told == [1, 0]
+            assert told == [(Loss.EMPTIED, 1), (Loss.EMPTIED, 0)]
             answer = await ledgers[1].take(replace(query(take()), token_id="kept"))
             assert answer == Revoked("token")
 

@@ -4,7 +4,7 @@ The sequential model is the in-process twin, which the contract tests hold toget
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from authz.core.ledger import (
 )
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.batch import BatchedLedger
+from authz.ledger.copies import Merge, Question, Reading
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import Keys, token_field
 from authz.ledger.memory import MemoryLedger
@@ -73,17 +74,15 @@ class Scripted:
         await gate
         return answers
 
-    async def generation(self) -> bytes:
-        return b"1"
+    async def read(self, question: Question) -> Reading:
+        values = {name: one.encode() for name, one in (await self.twin.revocations()).items()}
+        return Reading(b"1", b"", is_marked=True, values=values)
 
-    async def begin_generation(self) -> bytes:
-        return b"1"
+    async def mark(self, reader: str) -> bytes:
+        return reader.encode()
 
-    async def restore(self, revocations: Mapping[bytes, Revocation]) -> None:
-        raise AssertionError("nothing was lost")
-
-    async def revocations(self) -> Mapping[bytes, Revocation]:
-        return await self.twin.revocations()
+    async def merge(self, merge: Merge) -> int | None:
+        return len(merge.changes)
 
     def let_go(self, error: Exception | None = None) -> bool:
         """Answer the oldest trip, or let it fail; tell whether there was one."""

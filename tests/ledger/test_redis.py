@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
+from authz.ledger.copies import Change, Reader
 from authz.ledger.deadline import Deadline
 from authz.ledger.faults import RedisFault, fault_of
 from authz.ledger.keys import EVERYTHING, token_field
@@ -545,51 +546,21 @@ def test_an_acl_user(fragile: ValkeyServer) -> None:
             assert left(await ledger.take(query(take()))) == [1]
             await ledger.revoke(EVERYTHING, Revocation())
             assert isinstance(await ledger.take(query(take())), Revoked)
-            await ledger.restore({EVERYTHING: Revocation()})
+            reader = Reader()
+            assert reader.follow(await ledger.read(reader.question))
+            fragile.command("DEL", "{authz}:mark:" + reader.name)
+            merge = reader.merge(
+                await ledger.read(reader.question),
+                (Change(b"person:1", b"", Revocation().encode()),),
+            )
+            assert await ledger.merge(merge) == 1
+            assert await ledger.mark(reader.name) == merge.mark
             await ledger.lift(*await ledger.revocations())
             await ledger.ping()
             await ledger.facts()
         with pytest.raises(Unavailable):
             async with connected(replace(options, deployment="other")) as other:
                 await other.take(query(take()))
-
-    asyncio.run(run())
-
-
-@pytest.mark.attack("redis-emptied")
-def test_what_is_written_again_takes_the_place_of_nothing(server: ValkeyServer) -> None:
-    """What an operator has revoked or weakened since is newer than what a worker knew."""
-
-    async def run() -> None:
-        async with connected(patient(server, "restored")) as ledger:
-            await ledger.revoke(b"person:1", Revocation(issued_until=20, words="newer"))
-            old = {b"person:1": Revocation(issued_until=10), b"person:2": Revocation()}
-            await ledger.restore(old)
-            await ledger.restore({})
-            assert await ledger.revocations() == {
-                b"person:1": Revocation(issued_until=20, words="newer"),
-                b"person:2": Revocation(),
-            }
-
-    asyncio.run(run())
-
-
-@pytest.mark.attack("redis-emptied")
-def test_what_was_lifted_is_not_written_again(fragile: ValkeyServer) -> None:
-    """Workers come one after the other, also one that was cut off for long; but a data set that
-    is lost once more is told again.
-    """
-
-    async def run() -> None:
-        async with connected(patient(fragile, "restored")) as ledger:
-            known = {b"person:1": Revocation(), b"person:2": Revocation()}
-            await ledger.restore(known)
-            await ledger.lift(b"person:1")
-            await ledger.restore(known)
-            assert await ledger.revocations() == {b"person:2": Revocation()}
-            fragile.command("FLUSHALL")
-            await ledger.restore(known)
-            assert await ledger.revocations() == known
 
     asyncio.run(run())
 

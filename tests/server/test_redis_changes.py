@@ -1,0 +1,142 @@
+"""`authz serve`, as a process, and a Redis whose name moves or that comes back with older data."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.relay import relayed
+from tests.support.service import Issuer, Service, running_issuer, running_service, until
+from tests.support.valkey import ValkeyServer, valkey
+from tests.support.values import request as sent
+from tests.support.values import rpc
+from tests.support.wire import check_request
+from tests.tokens.forge import rsa_signer
+
+CONFIG = """\
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+gateway: {{url: https://mcp.example.test, refusals: http_status}}
+redis: {{url: '{redis}'}}
+telemetry: {{log: json}}
+service: {{transport: {transport}, drain_notice: 0s}}
+servers:
+  files: {{upstream: 'http://127.0.0.1:9/mcp', limits: [{{per: user, rate: 1000/hour}}]}}
+"""
+ENV = {"PATH": os.environ["PATH"]}
+READONLY = "READONLY: it is a replica"
+MASTERDOWN = "MASTERDOWN: it is a replica without its primary"
+
+
+@pytest.fixture(params=["grpcio", "pyvoy"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Every law of this file holds on both."""
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
+    return str(request.param)
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with running_issuer() as one:
+        yield one
+
+
+@pytest.fixture
+def token() -> str:
+    now = int(time.time())
+    return rsa_signer().token({"iat": now - 5, "nbf": now - 5, "exp": now + 600})
+
+
+def asking(token: str) -> bytes:
+    return check_request(sent(rpc(), authorization=f"Bearer {token}"))
+
+
+def notes(service: Service) -> str:
+    found = json.loads(service.get("/readyz")[1]).get("notes", {})
+    return str(found.get("redis", ""))
+
+
+def counts(server: ValkeyServer) -> list[bytes]:
+    """Return what a server has counted of people's limits."""
+    keys = [key for key in server.command("KEYS", "*:limit:*") if b"probe" not in key]
+    return [server.command("GET", key) for key in sorted(keys)]
+
+
+@pytest.mark.attack("redis-failover")
+@pytest.mark.parametrize("fault", [READONLY, MASTERDOWN], ids=["readonly", "masterdown"])
+def test_a_failover_by_name_is_followed(
+    issuer: Issuer, tmp_path: Path, transport: str, token: str, fault: str
+) -> None:
+    """The old primary stays up as a replica, the name leads to another one: without a request
+    readiness says within seconds what is wrong, the log says it once, and as soon as the new one
+    is a primary it counts, in the same process.
+    """
+    stale = "yes" if fault is READONLY else "no"
+    with (
+        valkey(tcp=True) as first,
+        valkey() as second,
+        relayed(first.socket) as name,
+    ):
+        config = CONFIG.format(issuer=issuer.address, redis=name.url, transport=transport)
+        with running_service(tmp_path, config, ENV) as service:
+            service.wait_ready()
+            second.command("REPLICAOF", "127.0.0.1", str(first.port))
+            assert service.check(asking(token)).allowed
+            until(lambda: counts(second) == counts(first) != [], "the replica")
+            before = counts(second)
+            for each in (second, first):
+                each.command("CONFIG", "SET", "replica-serve-stale-data", stale)
+                each.command("REPLICAOF", "127.0.0.1", "1")
+            name.target = second.socket
+            until(lambda: notes(service) == f"Redis is away ({fault})", "the note")
+            assert service.check(asking(token)).allowed  # counted here
+
+            second.command("REPLICAOF", "NO", "ONE")
+            service.wait_for("redis_back")
+            until(lambda: "away" not in notes(service), "no note")
+            assert counts(second) == before
+            assert service.check(asking(token)).allowed
+            assert counts(second) != before
+            assert service.process.poll() is None
+        told = [line["detail"] for line in service.events("fault")]
+        assert told == [fault]
+
+
+@pytest.mark.attack("redis-older-copy")
+def test_an_older_copy_is_told_and_un_revokes_nothing(
+    issuer: Issuer, tmp_path: Path, transport: str, token: str
+) -> None:
+    """A backup that was made before a revocation is put back: the token stays refused, and log,
+    metric and readiness say what happened.
+    """
+    with valkey(save="3600 1000000") as redis:
+        config = CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)
+        with running_service(tmp_path, config, ENV) as service:
+            service.wait_ready()
+            assert service.check(asking(token)).allowed
+            redis.command("SAVE")
+            backup = (redis.directory / "dump.rdb").read_bytes()
+            redis.command("HSET", "{authz}:revocations", "everything", "*||stolen")
+            assert not service.check(asking(token)).allowed
+            marked = marks(redis)
+            until(lambda: marks(redis) != marked, "a reading")
+
+            redis.kill()
+            (redis.directory / "dump.rdb").write_bytes(backup)
+            redis.start()
+            assert redis.command("HGETALL", "{authz}:revocations") in ({}, [])
+            told = service.wait_for("redis_older_copy")
+            assert not service.check(asking(token)).allowed
+            assert redis.command("HGET", "{authz}:revocations", "everything") == b"*||stolen"
+            assert told["revocations_restored"] == 1
+            until(lambda: "an older copy of its data" in notes(service), "the note")
+            assert service.get("/readyz")[0] == 200
+            counted = 'authz_redis_data_losses_total{loss="older_copy"} 1.0'
+            assert counted in service.get("/metrics")[1]
+
+
+def marks(redis: ValkeyServer) -> list[bytes]:
+    return [redis.command("GET", key) for key in sorted(redis.command("KEYS", "*:mark:*"))]
