@@ -1,0 +1,146 @@
+"""Five hundred people behind one address, each with a token of their own, and a stranger there.
+
+The issuer runs in this process, so that tokens can be made without five hundred log-ins; their
+records are written where the front door writes them. All else is as it runs: Envoy, `authz serve`,
+`authz pages`, Valkey, MCP servers.
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pyotp
+
+from authz.config.load import load
+from authz.config.rules import Login
+from authz.core.principal import LogIn
+from authz.demo import front_door
+from authz.demo.issuer import Issuer, IssuerConfig, User, mint
+from authz.demo.issuer.run import run
+from authz.demo.issuer.state import Grant
+from authz.demo.loopback import Network
+from authz.demo.person import FORMS, Person
+from authz.demo.portals import Portal
+from authz.demo.scene import People, Place, environment, listening
+from authz.demo.serving import Address
+from authz.ledger.keys import Keys
+from authz.ledger.log_ins import LogIns
+from authz.ledger.redis import RedisLedger
+from authz.local.part import Part
+from authz.local.reach import shared_redis
+from tests.support.scene import RunningScene
+
+ADDRESS: Final = "127.0.0.9"
+SERVER: Final = "notes"
+_AMR: Final = ("pwd", "kba", "otp", "mfa")
+_WAITING: Final = (sys.executable, "-c", "import signal; signal.pause()")
+_PATIENCE: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of the crowd: who they are, and the token that they have."""
+
+    person: Person
+    subject: str
+    token: str
+
+
+class OpenIssuer:
+    """The stand-in in a thread of this process, with many people."""
+
+    portal: Portal = FORMS
+
+    def __init__(self, people: int) -> None:
+        self._users = [
+            User(
+                f"person-{number}",
+                secrets.token_urlsafe(9),
+                pyotp.random_base32(),
+                f"00000000-0000-4000-8000-{number:012}",
+            )
+            for number in range(people)
+        ]
+        self._running: Future[Issuer] = Future()
+        self._loop = asyncio.new_event_loop()
+        self._end = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+        """Start it, and return a part that stands for it."""
+        del who, machine_secret, login
+        known = front_door.clients(place.gateway, place.folder)
+        config = IssuerConfig(place.issuer, tuple(self._users), known)
+        address = Address(place.issuer_port)
+        self._thread = threading.Thread(
+            target=lambda: self._loop.run_until_complete(self._run(config, address))
+        )
+        self._thread.start()
+        self._running.result(_PATIENCE)
+        return Part("issuer", _WAITING, environment(), listening(place.issuer_port))
+
+    async def _run(self, config: IssuerConfig, address: Address) -> None:
+        try:
+            async with run(config, address) as running:
+                self._running.set_result(running.issuer)
+                await self._end.wait()
+        except BaseException as error:  # noqa: BLE001 - told to the thread that waits
+            if not self._running.done():
+                self._running.set_exception(error)
+
+    def close(self) -> None:
+        """End it."""
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._thread.join()
+        self._loop.close()
+
+    def members(self, gateway: str) -> list[Member]:
+        """Return everybody with a new access token for the server."""
+        issuer = self._running.result()
+        client = next(
+            each for each in issuer.config.clients if each.client_id == front_door.TWO_FACTOR
+        )
+        scopes, audience = ("openid", f"mcp:{SERVER}"), (f"{gateway}/{SERVER}",)
+        now = int(time.time())
+        return [
+            Member(
+                Person(user.username, user.password, user.totp_secret),
+                user.subject,
+                mint.access_token(
+                    issuer,
+                    client,
+                    Grant(client.client_id, user, scopes, audience, now, amr=_AMR, auth_time=now),
+                    scopes,
+                ),
+            )
+            for user in self._users
+        ]
+
+
+async def record(running: RunningScene, members: Sequence[Member]) -> None:
+    """Write down the log-in behind each token, as the front door does."""
+    settings = load(running.scene.configuration, os.environ)
+    ledger = RedisLedger(replace(shared_redis(settings, os.environ, running.state), timeout=20))
+    log_ins = LogIns(ledger.command, Keys(settings.config.redis.deployment))
+    try:
+        for member in members:
+            name = "dynamic/assistant.example"
+            log_in = LogIn(
+                name, name, member.subject, member.subject, frozenset(_AMR), int(time.time())
+            )
+            await log_ins.record(member.token, log_in, 3600)
+    finally:
+        await ledger.aclose()
+
+
+def from_one_address(running: RunningScene) -> Network:
+    """Return how everybody of the office reaches the gateway."""
+    return replace(running.network, source=ADDRESS)
