@@ -320,7 +320,10 @@ OTHERS = (
     Defence(
         "An address begins few large bodies", "authz/envoy/render/per_address.py", "per_address",
         "RateLimit(actions=[_ADDRESS, _TRAFFIC, RateLimitAction(header_value_match=_LARGE)]),", "",
-        ("tests/envoy/live/test_per_address_live.py",),
+        (
+            "tests/envoy/live/test_per_address_live.py",
+            "tests/envoy/live/test_http2_bodies_live.py",
+        ),
     ),
     Defence(
         "Strangers without a token take nothing from those with one",

@@ -33,7 +33,7 @@ gateway:
   address_calls: 1000000/second
 servers: {files: {upstream: http://files:8000/mcp}}
 """
-_ATTACKER = "127.0.0.2"
+ATTACKER = "127.0.0.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Site:
         """Begin a POST from the attacker's address that will never be whole."""
         lines = ["POST /files HTTP/1.1", f"Host: {GATEWAY}", "Content-Length: 1000000", *headers]
         sock = socket.create_connection(
-            ("127.0.0.1", self.port), timeout=10, source_address=(_ATTACKER, 0)
+            ("127.0.0.1", self.port), timeout=10, source_address=(ATTACKER, 0)
         )
         with suppress(OSError):  # answered and closed before all of it was sent
             sock.sendall("\r\n".join((*lines, "", "")).encode() + bytes(SENT))
@@ -83,7 +83,7 @@ def narrow() -> Iterator[Site]:
 
 
 @contextmanager
-def running(text: str, change: tuple[str, str] = ("", "")) -> Iterator[Site]:
+def running(text: str, change: tuple[str, str] = ("", ""), memory: int = MEMORY) -> Iterator[Site]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
         files, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
@@ -92,7 +92,7 @@ def running(text: str, change: tuple[str, str] = ("", "")) -> Iterator[Site]:
             admin=f"{folder}/admin",
             folder=str(folder),
             upstreams={"files": Tcp("127.0.0.1", port)},
-            memory=MEMORY,
+            memory=memory,
         )
         rendered = render(edge.settings(text), where)
         rendered["envoy.yaml"] = rendered["envoy.yaml"].replace(*change)
