@@ -37,7 +37,7 @@ class Counts(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class McpMethod:
     """Describe one method of MCP.
 
     Attributes:
@@ -75,42 +75,42 @@ LISTEN: Final = "subscriptions/listen"
 NOTIFICATIONS: Final = "notifications/"
 
 _TABLE: Final = (
-    Method(TOOLS_CALL, Role.OPERATION, "name", 256),
-    Method("prompts/get", Role.OPERATION, "name", 256),
-    Method("resources/read", Role.OPERATION, "uri", 8192),
-    Method("completion/complete", Role.OPERATION),
+    McpMethod(TOOLS_CALL, Role.OPERATION, "name", 256),
+    McpMethod("prompts/get", Role.OPERATION, "name", 256),
+    McpMethod("resources/read", Role.OPERATION, "uri", 8192),
+    McpMethod("completion/complete", Role.OPERATION),
     # The two below were replaced by subscriptions/listen.
-    Method("resources/subscribe", Role.OPERATION, "uri", modern=False),
-    Method("resources/unsubscribe", Role.OPERATION, "uri", modern=False),
-    Method(LISTEN, Role.OPERATION, legacy=False),
+    McpMethod("resources/subscribe", Role.OPERATION, "uri", modern=False),
+    McpMethod("resources/unsubscribe", Role.OPERATION, "uri", modern=False),
+    McpMethod(LISTEN, Role.OPERATION, legacy=False),
     # 2025-11-25, "Tasks", and the tasks extension (SEP-2663). The extension requires Mcp-Name,
     # which not every official client obeys yet.
-    Method("tasks/get", Role.OPERATION, "taskId", continues=True),
-    Method("tasks/result", Role.OPERATION, "taskId", continues=True),
-    Method("tasks/cancel", Role.OPERATION, "taskId", continues=True),
-    Method("tasks/update", Role.OPERATION, "taskId", legacy=False, continues=True),
-    Method("tools/list", Role.LIST),
-    Method("prompts/list", Role.LIST),
-    Method("resources/list", Role.LIST),
-    Method("resources/templates/list", Role.LIST),
-    Method("tasks/list", Role.LIST, continues=True),
-    Method("initialize", Role.HANDSHAKE, modern=False),
-    Method("ping", Role.HANDSHAKE, modern=False),
-    Method("logging/setLevel", Role.HANDSHAKE, modern=False),
-    Method("server/discover", Role.HANDSHAKE, legacy=False),
-    Method("notifications/initialized", Role.NOTIFICATION, modern=False),
-    Method("notifications/cancelled", Role.NOTIFICATION),
+    McpMethod("tasks/get", Role.OPERATION, "taskId", continues=True),
+    McpMethod("tasks/result", Role.OPERATION, "taskId", continues=True),
+    McpMethod("tasks/cancel", Role.OPERATION, "taskId", continues=True),
+    McpMethod("tasks/update", Role.OPERATION, "taskId", legacy=False, continues=True),
+    McpMethod("tools/list", Role.LIST),
+    McpMethod("prompts/list", Role.LIST),
+    McpMethod("resources/list", Role.LIST),
+    McpMethod("resources/templates/list", Role.LIST),
+    McpMethod("tasks/list", Role.LIST, continues=True),
+    McpMethod("initialize", Role.HANDSHAKE, modern=False),
+    McpMethod("ping", Role.HANDSHAKE, modern=False),
+    McpMethod("logging/setLevel", Role.HANDSHAKE, modern=False),
+    McpMethod("server/discover", Role.HANDSHAKE, legacy=False),
+    McpMethod("notifications/initialized", Role.NOTIFICATION, modern=False),
+    McpMethod("notifications/cancelled", Role.NOTIFICATION),
     # Of 2025-11-25 and before; official clients send the two below in 2026-07-28 all the same.
-    Method("notifications/progress", Role.NOTIFICATION, modern=False),
-    Method("notifications/roots/list_changed", Role.NOTIFICATION, modern=False),
-    Method("notifications/tasks/status", Role.NOTIFICATION),
+    McpMethod("notifications/progress", Role.NOTIFICATION, modern=False),
+    McpMethod("notifications/roots/list_changed", Role.NOTIFICATION, modern=False),
+    McpMethod("notifications/tasks/status", Role.NOTIFICATION),
     # What servers ask of clients. No client sends it; known, so that no extension is called alike.
-    Method("elicitation/create", Role.OPERATION, by_client=False),
-    Method("roots/list", Role.OPERATION, by_client=False),
-    Method("sampling/createMessage", Role.OPERATION, by_client=False),
+    McpMethod("elicitation/create", Role.OPERATION, by_client=False),
+    McpMethod("roots/list", Role.OPERATION, by_client=False),
+    McpMethod("sampling/createMessage", Role.OPERATION, by_client=False),
 )
 
-METHODS: Final[Mapping[str, Method]] = MappingProxyType({each.name: each for each in _TABLE})
+METHODS: Final[Mapping[str, McpMethod]] = MappingProxyType({each.name: each for each in _TABLE})
 
 
 def counted(method: str | None) -> Counts:

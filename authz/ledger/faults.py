@@ -24,6 +24,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as NoConnectionError
 
+from authz.core.ledger import Unavailable
+
 
 class RedisFault(Enum):
     """Name what is wrong, in fixed words for the log and for readiness."""
@@ -99,6 +101,16 @@ def fault_of_code(reply: str) -> RedisFault:
     """Return what an error reply says, by the code that it begins with."""
     code = _CODE.match(reply)
     return RedisFault.OTHER if code is None else _BY_CODE.get(code[1], RedisFault.OTHER)
+
+
+class NoScriptYetError(Unavailable):
+    """Say that Redis does not know a script: nothing ran, so it may be loaded and sent again."""
+
+
+def unavailable(error: BaseException) -> Unavailable:
+    """Return an exception of redis-py, of the socket or of a deadline as a fault of Redis."""
+    kind = NoScriptYetError if fault_of(error) is RedisFault.NO_SCRIPT else Unavailable
+    return kind("redis", describe_fault(error))
 
 
 def needs_new_connection(fault: RedisFault) -> bool:

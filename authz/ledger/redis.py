@@ -33,7 +33,7 @@ from authz.ledger.copies import (
     read_reading,
 )
 from authz.ledger.deadline import Deadline
-from authz.ledger.faults import describe_fault, fault_of, needs_new_connection
+from authz.ledger.faults import fault_of, needs_new_connection, unavailable
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
 from authz.ledger.script import Call, Calls, known_calls
@@ -316,12 +316,12 @@ class RedisLedger:
             except ResponseError as error:
                 if needs_new_connection(fault_of(error)):
                     self._pool.give_up()
-                raise Unavailable("redis", describe_fault(error)) from error
+                raise unavailable(error) from error
             except Exception as fault:
                 # Not RedisError and OSError alone: a driver's slip (an AttributeError of a
                 # connection closed beneath it, a UnicodeError) is Redis being away too.
                 self._lost += 1
-                raise Unavailable("redis", describe_fault(fault)) from fault
+                raise unavailable(fault) from fault
 
     async def _ask(self, name: str, *arguments: bytes | str | int) -> Any:
         answer = await self._send(command(name, *arguments))

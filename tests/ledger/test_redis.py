@@ -15,10 +15,12 @@ import redis
 from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
 from authz.ledger.copies import Change, Reader
 from authz.ledger.deadline import Deadline
-from authz.ledger.faults import RedisFault, fault_of
+from authz.ledger.faults import NoScriptYetError, RedisFault, fault_of
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.script import Script
+from authz.login.front_door import scripts
 from authz.setup import certificates
 from tests.ledger.queries import DAY, connected, idle, left, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey
@@ -238,6 +240,25 @@ def test_a_forgotten_script_is_loaded_again_and_charged_once(
                 answers = await asyncio.gather(*(ledger.take(one) for _ in range(50)))
                 assert all(isinstance(answer, Taken) for answer in answers)
             assert await charged(ledger) == 150
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("noscript")
+def test_an_unknown_script_is_told_by_its_type(server: ValkeyServer, deployment: str) -> None:
+    """Whoever sends a script again asks what kind of fault it was, not how it is worded."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            with pytest.raises(NoScriptYetError):
+                await ledger.command("EVALSHA", "0" * 40, 0)
+            with pytest.raises(Unavailable) as raised:
+                await ledger.command("EVALSHA", "0" * 40, 1)
+            assert not isinstance(raised.value, NoScriptYetError)
+            script = Script("return ARGV[1]")
+            for _ in range(2):
+                await ledger.command("SCRIPT FLUSH")
+                assert await scripts.run(ledger.command, script, (), "once") == b"once"
 
     asyncio.run(run())
 

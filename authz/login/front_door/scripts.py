@@ -6,8 +6,7 @@ one deployment, so of one slot.
 
 from typing import Any, Final
 
-from authz.core.ledger import Unavailable
-from authz.ledger.faults import RedisFault
+from authz.ledger.faults import NoScriptYetError
 from authz.ledger.log_ins import Command
 from authz.ledger.script import Script
 
@@ -88,8 +87,7 @@ async def run(
     call = ("EVALSHA", script.sha, len(keys), *keys, *args)
     try:
         return await command(*call)
-    except Unavailable as error:
-        if error.detail != RedisFault.NO_SCRIPT.value:
-            raise
+    except NoScriptYetError:
+        pass
     await command("SCRIPT LOAD", script.source)
     return await command(*call)
