@@ -1015,11 +1015,14 @@ def test_fifty_failures_of_one_person_lock_nobody_out(play: Play) -> None:
 
 
 @pytest.mark.parametrize("moment", [None, 0])
-@pytest.mark.parametrize("what", ["grant", "person", "client", "everything"])
+@pytest.mark.parametrize("what", ["grant", "person", "client", "client_id", "everything"])
 def test_what_the_operator_revoked_is_not_refreshed(
     play: Play, what: str, moment: int | None
 ) -> None:
-    """Of whatever kind, for good or up to now: Authelia is not asked, and the grant ends."""
+    """Of whatever kind, for good or up to now: Authelia is not asked, and the grant ends.
+
+    A client is revoked by the name that rules count by, or by its client_id.
+    """
 
     async def scene(found: Stage) -> None:
         client = await registered(found)
@@ -1030,6 +1033,7 @@ def test_what_the_operator_revoked_is_not_refreshed(
             "grant": grant_field(ISSUER, held.grant),
             "person": person_field(Person(ISSUER, JOHN)),
             "client": client_field(Named(ISSUER, "dynamic/loopback")),
+            "client_id": client_field(Named(ISSUER, client.client_id)),
             "everything": EVERYTHING,
         }
         until = None if moment is None else int(time.time())

@@ -9,13 +9,14 @@ access token may pass, so that whoever ends it then still ends that.
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from authz.core.ledger import Query
 from authz.core.limits import digest
 from authz.core.principal import Client, LogIn, Person
 from authz.ledger import log_ins
 from authz.ledger.entries import Remark, Target, written
-from authz.ledger.keys import EVERYTHING, Keys, client_field, grant_field, person_field
+from authz.ledger.keys import Keys, grant_field
 from authz.ledger.log_ins import AFTERLIFE, Command
-from authz.ledger.records import Revocation, read_revocation
+from authz.ledger.records import Revocation, read_revocation, revocation_fields
 from authz.login.front_door import scripts
 from authz.login.front_door.grant import Grant, decode, encode
 
@@ -149,12 +150,19 @@ class Grants:
         Raises:
             Unavailable: where Redis did not answer.
         """
-        fields = (
-            grant_field(self.issuer, grant.id),
-            person_field(Person(self.issuer, subject)),
-            client_field(Client(self.issuer, grant.client)),
-            EVERYTHING,
+        # As the check asks for its tokens: what is refused there must not be refreshed here.
+        query = Query(
+            token_id="",
+            person=Person(self.issuer, subject),
+            client=Client(self.issuer, grant.client),
+            issued_at=grant.created_at,
+            step_up_key=None,
+            step_up=None,
+            takes=(),
+            grant=grant.id,
+            self_named=Client(self.issuer, grant.client_id),
         )
+        fields = (field for field, _ in revocation_fields(query))
         found = await self._command("HMGET", self._keys.revocations, *fields)
         return any(
             each is not None and read_revocation(each).covers(grant.created_at) for each in found
