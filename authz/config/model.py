@@ -309,6 +309,11 @@ class Gateway(Section):
         "`max_body` each. Such requests to the front door are counted apart.",
         "240/minute",
     )
+    address_passwords: Annotated[Rate, scalars.RATE] = field(
+        "How many passwords one address may try at the issuer's log-in page before Envoy answers "
+        "429 by itself, right ones too. It counts where Envoy serves that page (`issuer.serve`).",
+        "30/minute",
+    )
     address_bad_tokens: Annotated[Rate, scalars.RATE] = field(
         "About how many tokens, made up or not, one worker asks the issuer in vain for one "
         "address, each token counted once, before it is not asked about another one (429). A token "

@@ -52,13 +52,15 @@ def _counted_by(config: Config) -> set[Per]:
 
 
 def _log_ins(config: Config) -> Rate:
-    """Return the scarcer of log-ins and of the pages that they need."""
+    """Return the scarcest of log-ins, of the pages and of the passwords that they need."""
     assert config.front_door is not None
     pages = config.front_door.address_pages
-    rates = (
+    rates = [
         config.front_door.address_log_ins,
         Rate(max(1, pages.quota // _PAGES), pages.window),
-    )
+    ]
+    if config.issuer.serve:
+        rates.append(config.gateway.address_passwords)
     return min(rates, key=lambda rate: rate.quota / rate.window)
 
 

@@ -353,6 +353,16 @@ OTHERS = (
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
+        "An address tries few passwords", "authz/envoy/render/routes.py", "_password_route",
+        "    route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(limit)\n", "",
+        ("tests/envoy/live/test_passwords_live.py",),
+    ),
+    Defence(
+        "Wrong passwords ban no person", "authz/setup/templates/configuration.yml.j2",
+        "regulation", "{modes: [ip], max_retries", "{max_retries",
+        ("tests/setup/test_write.py",),
+    ),
+    Defence(
         "Only a POST has a body", "authz/envoy/render/routes.py", "gateway_host",
         "                bodiless_route(site, server, path),\n", "",
         ("tests/envoy/live/test_strangers_live.py",),

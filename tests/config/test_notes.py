@@ -57,6 +57,17 @@ def test_log_ins_behind_one_address(figures: str, told: str) -> None:
     assert told in said(_DOOR % figures)
 
 
+def test_passwords_at_the_portal_bound_log_ins_too() -> None:
+    """Where Envoy serves it: people behind one address share them."""
+    many = _DOOR % ", address_log_ins: 500/minute, address_pages: 1500/minute"
+    served = many.replace("  introspection:", "  serve: true\n  introspection:")
+
+    assert "30 people behind one address may log in at once, and 500 take 16 minutes" in said(
+        served
+    )
+    assert "500 take 3 minutes" in said(served, ", address_passwords: 120/minute")
+
+
 @pytest.mark.parametrize("place", ["limits", "tools: {a: {limits"])
 def test_limits_by_address_are_shared(place: str) -> None:
     """Wherever one stands."""

@@ -4,7 +4,7 @@ Law: its clients are what `authz authelia-config` prints for the scene's authz.y
 word but for the secret's digest, a scope that the walk wants nobody to have, and an audience that
 the gateway shall refuse by itself. Its own file has nothing that would make it more lenient, but
 for what tests need: a TOTP code may be used again (several log-ins of one person within half a
-minute), wrong passwords ban nobody, and it asks no time server.
+minute), wrong passwords ban nobody where a test does not say otherwise, and it asks no time server.
 """
 
 import json
@@ -13,6 +13,7 @@ import secrets
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
@@ -39,8 +40,11 @@ class RealAuthelia:
 
     portal: Portal = AutheliaPortal()
 
-    def __init__(self, binary: Path) -> None:
+    def __init__(
+        self, binary: Path, regulation: Mapping[str, Any] = MappingProxyType({"max_retries": 0})
+    ) -> None:
         self._binary = binary
+        self._regulation = regulation
 
     def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
         folder = place.folder / "authelia"
@@ -55,8 +59,13 @@ class RealAuthelia:
             if person.totp_secret is not None:
                 options = ["--secret", person.totp_secret, "--config", files]
                 self._run("storage", "user", "totp", "generate", person.username, *options)
+        self._files = files
         argv = (str(self._binary), "--config", files)
         return Part("issuer", argv, environment(), listening(place.issuer_port), patience=60)
+
+    def bans(self, whose: str) -> str:
+        """Return whom it has banned, as its command line says: `ip` or `user`."""
+        return self._run("storage", "bans", whose, "list", "--config", self._files)
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -81,7 +90,7 @@ class RealAuthelia:
             "log": {"level": "info"},
             "ntp": {"disable_startup_check": True},
             "totp": {"disable_reuse_security_policy": True},
-            "regulation": {"max_retries": 0},
+            "regulation": dict(self._regulation),
             "identity_validation": {"reset_password": {"jwt_secret": secrets.token_hex(32)}},
             "authentication_backend": {"file": {"path": str(users)}},
             "access_control": {"default_policy": "two_factor"},
@@ -138,7 +147,13 @@ class RealAuthelia:
         return path
 
 
+def binary_of_the_environment() -> Path | None:
+    """Return the program that AUTHELIA names, if it does."""
+    named = os.environ.get("AUTHELIA")
+    return Path(named) if named else None
+
+
 def issuer_of_the_environment() -> RealAuthelia | None:
     """Return the real Authelia where AUTHELIA names one."""
-    binary = os.environ.get("AUTHELIA")
-    return RealAuthelia(Path(binary)) if binary else None
+    binary = binary_of_the_environment()
+    return RealAuthelia(binary) if binary else None

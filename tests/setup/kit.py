@@ -1,6 +1,11 @@
 """What the tests of this room share."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
 
 from authz.setup.answers import Answers
 from authz.setup.write import Written, write
@@ -15,6 +20,13 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def authelia_configuration(folder: Path) -> Any:
+    """Authelia's own file, whose template filter runs before its reader of YAML."""
+    text = (folder / "authelia/configuration.yml").read_text()
+    plain = re.sub(r"\{\{.*?\}\}", "'template'", text)
+    return json.loads(json.dumps(YAML(typ="safe").load(plain)))
 
 
 def make(folder: Path, answers: Answers = ANSWERS, password: str | None = None) -> Written:

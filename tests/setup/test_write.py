@@ -18,7 +18,7 @@ from authz.config.problems import ConfigErrors
 from authz.setup.answers import Answers
 from authz.setup.folder import Outcome
 from authz.setup.write import write
-from tests.setup.kit import ANSWERS, make, snapshot
+from tests.setup.kit import ANSWERS, authelia_configuration, make, snapshot
 
 VARIANTS = {
     "ours": ANSWERS,
@@ -101,6 +101,19 @@ def test_a_wrong_authz_yaml_is_an_error_and_nothing_of_it_is_rendered(tmp_path: 
         write(tmp_path, ANSWERS, None, render=True)
 
     assert (tmp_path / "envoy/envoy.yaml").read_bytes() == envoy
+
+
+@pytest.mark.parametrize("answers", [VARIANTS["ours"], VARIANTS["direct"]], ids=["ours", "direct"])
+@pytest.mark.attack("password-guessing")
+def test_wrong_passwords_ban_an_address_and_not_a_person(tmp_path: Path, answers: Answers) -> None:
+    """Whoever knows a name could lock its person out by Authelia's default, `user`. A ban is short,
+    since people share addresses. tests/e2e/test_wrong_passwords.py shows what the line does.
+    """
+    make(tmp_path, answers)
+
+    said = authelia_configuration(tmp_path)["regulation"]
+
+    assert said == {"modes": ["ip"], "max_retries": 10, "find_time": "2m", "ban_time": "2m"}
 
 
 @pytest.mark.attack("default password")

@@ -53,6 +53,7 @@ gateway:
 _UNLIMITED = """\
   address_rate: 1000000/second
   address_calls: 1000000/second
+  address_passwords: 1000000/second
 """
 
 

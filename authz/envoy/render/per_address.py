@@ -103,6 +103,27 @@ def per_address(limits: Limits, *, pages: bool) -> LocalRateLimit:
     )
 
 
+def passwords_per_address(rate: Rate) -> LocalRateLimit:
+    """Return the buckets of each client address for the route to the issuer's passwords.
+
+    They are the route's own, so that their Retry-After is. The bucket without descriptors is never
+    taken from, as in `per_address`.
+    """
+    return LocalRateLimit(
+        stat_prefix="passwords_per_address",
+        filter_enabled=_ALWAYS,
+        filter_enforced=_ALWAYS,
+        token_bucket=_bucket(rate),
+        always_consume_default_token_bucket=False,
+        rate_limits=[RateLimit(actions=[_ADDRESS])],
+        descriptors=[LocalRateLimitDescriptor(entries=[_BY_ADDRESS], token_bucket=_bucket(rate))],
+        max_dynamic_descriptors=_ADDRESSES,
+        response_headers_to_add=[
+            overwrite("retry-after", str(math.ceil(rate.window / rate.quota)))
+        ],
+    )
+
+
 def _descriptor(kind: Traffic, rate: Rate, *, large: bool = False) -> LocalRateLimitDescriptor:
     entries = [_BY_ADDRESS, RateLimitDescriptorEntry(key=_KEY, value=kind.value)]
     if large:

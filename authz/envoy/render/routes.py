@@ -27,6 +27,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
+from authz.config.scalars import Rate
 from authz.envoy.render.clusters import ISSUER, PASSWORDS, cluster_of
 from authz.envoy.render.filters import (
     BUFFER,
@@ -44,7 +45,7 @@ from authz.envoy.render.filters import (
 )
 from authz.envoy.render.landing import landing_routes
 from authz.envoy.render.pages import pages_routes
-from authz.envoy.render.per_address import Traffic, of_kind
+from authz.envoy.render.per_address import Traffic, of_kind, passwords_per_address
 from authz.envoy.render.pieces import duration, exactly, forwarded, method
 from authz.envoy.render.site import Authority, McpServer, Portal, Site
 from authz.envoy.render.well_known import (
@@ -77,7 +78,7 @@ def gateway_routes(site: Site) -> RouteConfiguration:
     """Return the routes of the gateway's listener."""
     hosts = [gateway_host(site)]
     if site.portal is not None:
-        hosts.append(portal_host(site.portal))
+        hosts.append(portal_host(site.portal, site.limits.address_passwords))
     return RouteConfiguration(name="gateway", virtual_hosts=hosts)
 
 
@@ -117,11 +118,15 @@ def redirect_routes(site: Site) -> RouteConfiguration:
     return RouteConfiguration(name="redirect", virtual_hosts=hosts)
 
 
-def portal_host(portal: Portal) -> VirtualHost:
+def portal_host(portal: Portal, passwords: Rate) -> VirtualHost:
     """Return the issuer's pages under their own name, as the issuer itself serves them.
 
     Authelia takes the leftmost X-Forwarded-For for the client's address and computes its own
     URLs from X-Forwarded-Proto and -Host, so each is said by Envoy alone.
+
+    Args:
+        portal: the issuer.
+        passwords: how many one address may try.
     """
     pages = _portal_route(portal, "portal", ISSUER)
     pages.match = RouteMatch(prefix="/")
@@ -130,20 +135,23 @@ def portal_host(portal: Portal) -> VirtualHost:
     return VirtualHost(
         name="portal",
         domains=list(portal.authority.spellings),
-        routes=[*closed_endpoints(portal.closed), *_password_routes(portal), pages],
+        routes=[*closed_endpoints(portal.closed), _password_route(portal, passwords), pages],
         typed_per_filter_config=browser_rules(portal.authority),
     )
 
 
-def _password_routes(portal: Portal) -> list[Route]:
-    """Return the routes to what makes the issuer compute hashes: few at a time, whoever asks."""
-    routes = []
-    for name in _PASSWORDS:
-        route = _portal_route(portal, f"portal:{name}", PASSWORDS)
-        regex = f"{re.escape(portal.path)}/(?:.*/)?api/{name}(?:[^a-z-].*)?"
-        route.match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
-        routes.append(route)
-    return routes
+def _password_route(portal: Portal, rate: Rate) -> Route:
+    """Return the route to what makes the issuer compute hashes.
+
+    Few at a time pass, whoever asks, and so many of one address. It is one route, since each route
+    has token buckets of its own.
+    """
+    route = _portal_route(portal, "portal:passwords", PASSWORDS)
+    regex = f"{re.escape(portal.path)}/(?:.*/)?api/(?:{'|'.join(_PASSWORDS)})(?:[^a-z-].*)?"
+    route.match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
+    limit = passwords_per_address(rate)
+    route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(limit)
+    return route
 
 
 def _portal_route(portal: Portal, name: str, cluster: str) -> Route:

@@ -181,6 +181,7 @@ class Limits:
         address_rate: the most requests of one address without a token, of each kind.
         address_calls: the most requests of one address with one.
         address_bodies: the most requests of one address with a large body, of each kind.
+        address_passwords: the most passwords that one address may try at the portal.
         request_timeout: seconds in which a request arrives whole.
         max_body: the longest body of a POST in bytes.
         max_stream: seconds after which any MCP stream ends.
@@ -191,6 +192,7 @@ class Limits:
     address_rate: Rate
     address_calls: Rate
     address_bodies: Rate
+    address_passwords: Rate
     request_timeout: float
     max_body: int
     max_stream: float
@@ -246,6 +248,7 @@ def site(config: Config, where: Topology) -> Site:
             address_rate=gateway.address_rate,
             address_calls=gateway.address_calls,
             address_bodies=gateway.address_bodies,
+            address_passwords=gateway.address_passwords,
             request_timeout=gateway.request_timeout,
             max_body=gateway.max_body,
             max_stream=gateway.max_stream,

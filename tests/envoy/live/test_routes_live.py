@@ -17,8 +17,7 @@ from tests.support.wild_client import is_json_rpc_error
 OPEN = {
     "preflight", "metadata:files", "metadata:notes", "metadata:gone", "no-document", "register",
     "portal", "https", "https-only", "page", "page:files", "page:notes", "page:gone",
-    "portal:firstfactor", "portal:secondfactor/password", "portal:change-password",
-    "portal:reset-password", "portal:authz", "portal:verify",
+    "portal:passwords",
 }  # fmt: skip
 METHODS = ("GET", "POST", "DELETE", "PUT", "OPTIONS", "TRACE")
 
@@ -30,8 +29,8 @@ def probes(table: Any) -> Iterator[tuple[str, str, str]]:
         for host in manager["route_config"]["virtual_hosts"]:
             for route in host["routes"]:
                 match = route["match"]
-                if "safe_regex" in match:  # those of the portal, named after their path
-                    path = f"/api/{route['name'].partition(':')[2]}"
+                if "safe_regex" in match:
+                    path = "/api/firstfactor"  # of the portal
                 else:
                     path = match.get("path") or f"{match['prefix']}anything"
                 yield listener["name"], host["domains"][0], path
