@@ -1,12 +1,9 @@
-"""Connections to Redis that redis-py sets up, and whose calls go over them without redis-py.
+"""Connections to Redis: over TCP, TLS or a Unix socket, logged in, with one call at a time on each.
 
 Law: a connection has at most one call under way, and what arrives is its answer or the end of the
 connection. An answer that nobody awaits, more than was asked for, a caller who is gone, half an
 answer: it is never used again. A call is written at most once, and only to a connection from which
 nothing else is to come.
-
-redis-py does what differs from place to place: TCP, TLS, Unix sockets, log-in, database. What
-every trip costs (its stream, its pool's locks and records) is left out.
 
 A caller waits for a connection as long as for an answer, but setting it up goes on without the
 caller, and the next one finds it: a look-up, a TLS handshake and a log-in may together take longer
@@ -14,16 +11,25 @@ than an answer may, and begun anew with every call they would never come to an e
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Final, Self, cast
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from hiredis import Reader
-from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as NoConnectionError
-from redis.exceptions import InvalidResponse, ResponseError
 
+from authz.ledger.commands import command
+from authz.ledger.faults import (
+    InvalidReplyError,
+    NotConnectedError,
+    ReplyError,
+)
+
+# What a URL may set besides the place.
+SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+PARAMETERS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_PORT: Final = 6379
 _MORE: Final = object()  # what the reader returns as long as an answer is not whole
 _SETTING_UP: Final = 5.0  # seconds that a connection may take until calls can be written to it
 
@@ -31,20 +37,15 @@ _SETTING_UP: Final = 5.0  # seconds that a connection may take until calls can b
 class Line(asyncio.Protocol):
     """Write one call at a time, and hand its answer to who awaits it."""
 
-    def __init__(self, writer: asyncio.StreamWriter, reader: Reader) -> None:
-        """Take over a connection from which nothing more is to come.
-
-        Args:
-            writer: redis-py's, which goes on to hear when the connection ends: it waits for that.
-            reader: what reads answers, empty.
-        """
+    def __init__(self) -> None:
+        """Begin without a connection."""
         self._loop = asyncio.get_running_loop()
-        self._transport = cast("asyncio.Transport", writer.transport)
-        self._stream = cast("asyncio.Protocol", self._transport.get_protocol())
-        self._reader = reader
+        self._reader = Reader(
+            protocolError=InvalidReplyError, replyError=ReplyError, notEnoughData=_MORE
+        )
+        self._transport: asyncio.Transport | None = None
         self._ended = False
         self._answer: asyncio.Future[Any] | None = None
-        self._transport.set_protocol(self)
 
     @property
     def idle(self) -> bool:
@@ -52,16 +53,21 @@ class Line(asyncio.Protocol):
 
         Who is cancelled leaves a call without an answer behind, so the line is idle no more.
         """
-        return self._answer is None and not self._ended and not self._transport.is_closing()
+        return (
+            self._answer is None
+            and not self._ended
+            and self._transport is not None
+            and not self._transport.is_closing()
+        )
 
     def ask(self, call: bytes) -> asyncio.Future[Any]:
         """Write a call; return what will come of it: the answer, or an exception as a value.
 
         Raises:
-            NoConnectionError: where nothing may be written; nothing was.
+            NotConnectedError: where nothing may be written; nothing was.
         """
-        if not self.idle:
-            raise NoConnectionError("not idle")
+        if self._transport is None or not self.idle:
+            raise NotConnectedError("not idle")
         answer = self._answer = self._loop.create_future()
         # Never more than one call is buffered here, so nobody waits for the buffer to drain.
         self._transport.write(call)
@@ -70,7 +76,12 @@ class Line(asyncio.Protocol):
     def give_up(self) -> None:
         """Close the connection at once; nothing more is read from it."""
         self._ended = True
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection."""
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Hand over the answer once it is whole; anything else ends the connection."""
@@ -83,7 +94,7 @@ class Line(asyncio.Protocol):
             self._reader.feed(data)
             reply = self._reader.gets()
             if reply is not _MORE and self._reader.has_data():
-                raise InvalidResponse("more than one answer")  # noqa: TRY301 - as any other fault
+                raise InvalidReplyError("more than one answer")  # noqa: TRY301 - as any other fault
         except Exception as error:  # noqa: BLE001 - no RESP, an error in no encoding, no memory
             self.give_up()
             answer.set_result(error)
@@ -96,45 +107,177 @@ class Line(asyncio.Protocol):
         """Use the connection no more; the transport closes itself."""
         self._ended = True
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         """Tell who awaits an answer that none will come."""
         self._ended = True
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(NoConnectionError("closed"))
-        self._stream.connection_lost(error)
-
-    def pause_writing(self) -> None:
-        """Have redis-py's writer wait."""
-        self._stream.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Have redis-py's writer go on."""
-        self._stream.resume_writing()
+            self._answer.set_result(NotConnectedError("closed"))
 
 
-class _Quick(AbstractConnection):
-    """Talk as redis-py does until the connection is set up, and over a `Line` from then on."""
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Say where Redis is, and what a connection says first.
 
-    _line: Line | None = None
-    _setting_up: asyncio.Task[None] | None = None
+    Attributes:
+        host: a name or an address; empty for a Unix socket.
+        port: of the host.
+        path: of the Unix socket; empty for TCP.
+        tls: the files of a TLS connection; None for a plain one.
+        greeting: the commands that log in and select the database.
+    """
+
+    host: str
+    port: int
+    path: str
+    tls: "TlsFiles | None"
+    greeting: tuple[bytes, ...]
+
+    async def connect(self) -> Line:
+        """Return a line over which calls may be written.
+
+        Raises:
+            ReplyError: where Redis refuses the log-in or the database.
+            Exception: where it cannot be reached.
+        """
+        loop = asyncio.get_running_loop()
+        if self.path:
+            transport, line = await loop.create_unix_connection(Line, self.path)
+        else:
+            # Read for each connection: files that were replaced count from the next one on.
+            tls = None if self.tls is None else self.tls.context()
+            transport, line = await loop.create_connection(Line, self.host, self.port, ssl=tls)
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        try:
+            for each in self.greeting:
+                await answer_of(line, each)
+        except BaseException:
+            line.give_up()
+            raise
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Name the files of a TLS connection; an empty name is no file.
+
+    Attributes:
+        authorities: who may have signed the server's certificate; the system's, where empty.
+        certificate: ours.
+        key: its key.
+    """
+
+    authorities: str
+    certificate: str
+    key: str
+
+    def context(self) -> ssl.SSLContext:
+        """Read the files.
+
+        Raises:
+            OSError: where one cannot be read, or is none.
+        """
+        context = ssl.create_default_context(cafile=self.authorities or None)
+        if self.certificate:
+            context.load_cert_chain(self.certificate, self.key or None)
+        return context
+
+
+def endpoint(url: str, username: str = "", password: str = "") -> Endpoint:
+    """Read a Redis URL (https://www.iana.org/assignments/uri-schemes/prov/redis).
+
+    Args:
+        url: `redis://host:port/db`, `rediss://…` or `unix:///path?db=0`.
+        username: the ACL user; empty for the default one.
+        password: empty where none is asked.
+
+    Raises:
+        ValueError: for another scheme, credentials in the URL, an unknown parameter, or a port or
+            a database that is no number.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not belong in the Redis URL")
+    given = {name: values[-1] for name, values in parse_qs(parts.query, True).items()}
+    if not given.keys() <= PARAMETERS:
+        raise ValueError("a Redis URL may only set " + ", ".join(sorted(PARAMETERS)))
+    path = unquote(parts.path)
+    local = parts.scheme == "unix"
+    database = given.get("db", "") or ("" if local else path.strip("/")) or "0"
+    if not (database.isascii() and database.isdigit()):
+        raise ValueError("the database of a Redis URL is a number")
+    tls = None
+    if parts.scheme == "rediss":
+        names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+        tls = TlsFiles(*(given.get(name, "") for name in names))
+    greeting = []
+    if password or username:
+        user = (username,) if username else ()
+        greeting.append(command("AUTH", *user, password))
+    if int(database):
+        greeting.append(command("SELECT", database))
+    host = "" if local else parts.hostname or "localhost"
+    return Endpoint(host, parts.port or _PORT, path if local else "", tls, tuple(greeting))
+
+
+async def answer_of(line: Line, call: bytes) -> Any:
+    """Return the answer to a call.
+
+    Raises:
+        ReplyError: what Redis said instead.
+        Exception: where there is no answer; the line is given up.
+    """
+    try:
+        reply = await line.ask(call)
+    except BaseException:
+        line.give_up()
+        raise
+    if isinstance(reply, Exception):
+        if not isinstance(reply, ReplyError):
+            line.give_up()
+        raise reply
+    return reply
+
+
+class _Connection:
+    """Hold the line of one connection, and set up another one where it has ended."""
+
+    __slots__ = ("_endpoint", "_line", "_setting_up")
+
+    def __init__(self, place: Endpoint) -> None:
+        self._endpoint = place
+        self._line: Line | None = None
+        self._setting_up: asyncio.Task[None] | None = None
 
     @property
     def idle(self) -> bool:
-        """Tell whether a call may be written to it now."""
         return self._line is not None and self._line.idle
 
-    async def set_up(self) -> None:
-        """Set it up, so that a call may be written; it goes on where the caller is cancelled.
+    async def send(self, call: bytes) -> Any:
+        line = self._line
+        if line is None or not line.idle:
+            # New, or closed by the server, or given up by a caller. Nothing has been sent yet.
+            line = await self._set_up()
+        return await answer_of(line, call)
 
-        Raises:
-            Exception: where it could not be set up.
-        """
+    async def _set_up(self) -> Line:
+        """Return a new line; it goes on being set up where the caller is cancelled."""
         task = self._setting_up
         if task is None or task.done():
-            task = self._setting_up = asyncio.create_task(self._begin_in_time())
+            task = self._setting_up = asyncio.create_task(self._connect())
             # Perhaps nobody is left to hear of its failure.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(task)
+        if self._line is None:
+            raise NotConnectedError("closed while it was set up")
+        return self._line
+
+    async def _connect(self) -> None:
+        self.give_up()
+        async with asyncio.timeout(_SETTING_UP):
+            self._line = await self._endpoint.connect()
 
     def cease(self) -> set[asyncio.Task[None]]:
         """Stop setting it up; return what is to be awaited for it."""
@@ -144,112 +287,63 @@ class _Quick(AbstractConnection):
         task.cancel()
         return {task}
 
-    async def _begin_in_time(self) -> None:
-        try:
-            async with asyncio.timeout(_SETTING_UP):
-                await self._begin()
-        except BaseException:
-            with suppress(Exception):
-                await self.disconnect(nowait=True)  # half set up, it is of no use
-            raise
-
-    async def _begin(self) -> None:
-        """Connect anew, log in and select the database; then there are calls and answers only."""
-        self.give_up()
-        await self.disconnect(nowait=True)
-        await self.connect()  # type: ignore[no-untyped-call]
-        if self._writer is None:
-            raise NoConnectionError("closed while it was set up")
-        told = self._parser.parse_error
-        reader = Reader(protocolError=InvalidResponse, replyError=told, notEnoughData=_MORE)
-        surplus = await self.can_read()
-        self._line = Line(self._writer, reader)
-        if surplus:
-            self.give_up()
-
-    async def send(self, call: bytes) -> Any:
-        """Return the answer to a command.
-
-        Raises:
-            ResponseError: what Redis said instead.
-            Exception: where there is no answer; the connection is given up.
-        """
-        if self._line is None:
-            raise NoConnectionError("not set up")
-        try:
-            reply = await self._line.ask(call)
-        except BaseException:
-            self.give_up()
-            raise
-        if isinstance(reply, Exception):
-            if not isinstance(reply, ResponseError):
-                # No answer; or one that means no command (it is loading, it wants a password).
-                self.give_up()
-            raise reply
-        return reply
-
     def give_up(self) -> None:
-        """Close the connection at once, where there is one."""
         if self._line is not None:
             self._line.give_up()
 
 
-class QuickConnection(_Quick, Connection):
-    """Connect over TCP."""
+class ConnectionPool:
+    """Hold connections, and lend each to one call at a time.
 
+    There are as many as there were calls at once: who calls bounds that.
+    """
 
-class QuickSSLConnection(_Quick, SSLConnection):
-    """Connect over TLS."""
+    def __init__(self, place: Endpoint) -> None:
+        """Take where Redis is; nothing is opened yet."""
+        self._endpoint = place
+        self._free: list[_Connection] = []
+        self._in_use: set[_Connection] = set()
 
+    @property
+    def idle(self) -> int:
+        """Return how many connections are open, and in nobody's use."""
+        return sum(each.idle for each in self._free)
 
-class QuickUnixConnection(_Quick, UnixDomainSocketConnection):
-    """Connect over a Unix socket."""
+    @property
+    def size(self) -> int:
+        """Return how many connections there are, open or not."""
+        return len(self._free) + len(self._in_use)
 
-
-_QUICK: Final[Mapping[type, type[_Quick]]] = {
-    Connection: QuickConnection,
-    SSLConnection: QuickSSLConnection,
-    UnixDomainSocketConnection: QuickUnixConnection,
-}
-
-
-class QuickPool(ConnectionPool):
-    """Hold connections, and lend each to one call at a time."""
-
-    @classmethod
-    def at(cls, url: str, **settings: Any) -> Self:
-        """Return a pool of connections to a URL; none is opened yet."""
-        pool = cls.from_url(url, **settings)
-        pool.connection_class = _QUICK[pool.connection_class]
-        return pool
+    @property
+    def in_use(self) -> int:
+        """Return how many are lent."""
+        return len(self._in_use)
 
     async def send(self, call: bytes) -> Any:
         """Return the answer to a command, which is sent at most once.
 
         Raises:
-            ResponseError: what Redis said instead.
+            ReplyError: what Redis said instead.
             Exception: where there is no answer.
         """
-        connection = cast("_Quick", self.get_available_connection())  # type: ignore[no-untyped-call]
+        connection = self._free.pop() if self._free else _Connection(self._endpoint)
+        self._in_use.add(connection)
         try:
-            if not connection.idle:
-                # New, or closed by the server, or given up by a caller. Nothing has been sent yet.
-                await connection.set_up()
             return await connection.send(call)
         finally:
-            # redis-py's `release` would wait for a lock, and could be cancelled there.
-            self._in_use_connections.remove(connection)
-            self._available_connections.append(connection)
+            self._in_use.remove(connection)
+            self._free.append(connection)
 
     def give_up(self) -> None:
         """Close the connections that are not in use, at once."""
-        for each in self._available_connections:
-            cast("_Quick", each).give_up()
+        for each in self._free:
+            each.give_up()
 
     async def aclose(self) -> None:
         """Close all connections, those too that are being set up."""
-        connections = (*self._available_connections, *self._in_use_connections)
-        ceasing = {task for each in connections for task in cast("_Quick", each).cease()}
+        connections = (*self._free, *self._in_use)
+        ceasing = {task for each in connections for task in each.cease()}
         if ceasing:
             await asyncio.wait(ceasing)
-        await super().aclose()
+        for each in connections:
+            each.give_up()

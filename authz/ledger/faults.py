@@ -10,21 +10,19 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as NoConnectionError
-
 from authz.core.ledger import Unavailable
+
+
+class ReplyError(Exception):
+    """Hold the error that Redis answered a command with."""
+
+
+class InvalidReplyError(Exception):
+    """Say that what came is no answer: another protocol, or more than was asked for."""
+
+
+class NotConnectedError(ConnectionError):
+    """Say that there is no connection to write to or to read from any more."""
 
 
 class RedisFault(Enum):
@@ -48,20 +46,10 @@ class RedisFault(Enum):
     OTHER = "another error"
 
 
-_BY_TYPE: Final[Mapping[type[BaseException], RedisFault]] = {
-    ReadOnlyError: RedisFault.READ_ONLY,
-    BusyLoadingError: RedisFault.LOADING,
-    MasterDownError: RedisFault.MASTER_DOWN,
-    OutOfMemoryError: RedisFault.OUT_OF_MEMORY,
-    ClusterDownError: RedisFault.CLUSTER_DOWN,
-    MovedError: RedisFault.MOVED,
-    AuthenticationError: RedisFault.NOT_LOGGED_IN,
-    NoPermissionError: RedisFault.NOT_PERMITTED,
-    NoScriptError: RedisFault.NO_SCRIPT,
-}
 _CODE: Final = re.compile(r"-?([A-Z]{2,16})\b")
 _BY_CODE: Final[Mapping[str, RedisFault]] = {
-    each.value.partition(":")[0]: each for each in RedisFault if ":" in each.value
+    "WRONGPASS": RedisFault.NOT_LOGGED_IN,
+    **{each.value.partition(":")[0]: each for each in RedisFault if ":" in each.value},
 }
 # Errors of one command, which another connection would not change. After any other error the name
 # may lead to a new primary, which only a new connection finds. (Redis 6 wraps what a script's
@@ -78,15 +66,12 @@ _OF_THE_COMMAND: Final = frozenset(
 
 
 def fault_of(error: BaseException) -> RedisFault:
-    """Return what an exception of redis-py, of the socket or of a deadline says."""
-    found = _BY_TYPE.get(type(error))
-    if found is not None:
-        return found
-    if isinstance(error, ResponseError):
+    """Return what an error reply, an exception of the socket or of a deadline says."""
+    if isinstance(error, ReplyError):
         return fault_of_code(str(error))
     if isinstance(error, TimeoutError):
         return RedisFault.LATE
-    if isinstance(error, NoConnectionError | OSError):
+    if isinstance(error, OSError):
         return RedisFault.CLOSED
     return RedisFault.OTHER
 
@@ -108,7 +93,7 @@ class NoScriptYetError(Unavailable):
 
 
 def unavailable(error: BaseException) -> Unavailable:
-    """Return an exception of redis-py, of the socket or of a deadline as a fault of Redis."""
+    """Return an error reply, an exception of the socket or of a deadline as a fault of Redis."""
     kind = NoScriptYetError if fault_of(error) is RedisFault.NO_SCRIPT else Unavailable
     return kind("redis", describe_fault(error))
 

@@ -10,19 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ResponseError
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.memo import Memo
 from authz.core.second_factor import Method
 from authz.ledger.commands import command
-from authz.ledger.connections import QuickPool
+from authz.ledger.connections import ConnectionPool, endpoint
 from authz.ledger.copies import (
     Merge,
     MergeCall,
@@ -33,14 +29,17 @@ from authz.ledger.copies import (
     read_reading,
 )
 from authz.ledger.deadline import Deadline
-from authz.ledger.faults import fault_of, needs_new_connection, unavailable
+from authz.ledger.faults import (
+    InvalidReplyError,
+    RedisFault,
+    ReplyError,
+    fault_of,
+    needs_new_connection,
+    unavailable,
+)
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
 from authz.ledger.script import Call, Calls, known_calls
-
-_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
-# What a URL may set besides the place: redis-py would let it override time-outs and decoding too.
-_QUERY: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +69,9 @@ class RedisOptions:
         """Refuse a URL that says more than where Redis is.
 
         Raises:
-            ValueError: for another scheme, credentials in the URL, or an unknown parameter.
+            ValueError: as `endpoint` does.
         """
-        parts = urlsplit(self.url)
-        if parts.scheme not in _SCHEMES:
-            raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("credentials do not belong in the Redis URL")
-        if not parse_qs(parts.query, keep_blank_values=True).keys() <= _QUERY:
-            raise ValueError("a Redis URL may only set " + ", ".join(sorted(_QUERY)))
+        endpoint(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +92,9 @@ class RedisFacts:
         return self.policy != "noeviction"
 
 
-class NoHashError(ResponseError):
-    """Say that an answer is not the fields of a hash and their values."""
-
-
 def _hash(answer: object) -> dict[bytes, bytes]:
     if not isinstance(answer, list) or len(answer) % 2 or {*map(type, answer)} - {bytes}:
-        raise NoHashError
+        raise InvalidReplyError("no hash")
     return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
@@ -118,30 +107,13 @@ class RedisLedger:
         # Mostly it is the very same query; else one of the same values.
         self._calls = Memo(known_calls(self._keys).__call__)
         self._deadline = Deadline(options.timeout, patient=True)
-        # redis-py's defaults wait 5 s and send a call up to 11 times, time-outs included, and
-        # each of them may have been charged. The one time-out is ours (`Deadline`): redis-py's
-        # three would cost a task for every call. RESP2 and no name of the library spare a new
-        # connection three round trips.
-        self._pool = QuickPool.at(
-            options.url,
-            username=options.username or None,
-            password=options.password or None,
-            max_connections=options.connections,
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            health_check_interval=0,
-            decode_responses=False,
-            protocol=2,
-            driver_info=None,
-        )
+        self._pool = ConnectionPool(endpoint(options.url, options.username, options.password))
         # What redis-py makes of answers, by the command's name. Of no answer to HGETALL it makes a
         # hash without fields: to us nothing is revoked only where Redis says so.
-        reading = Redis(connection_pool=self._pool).response_callbacks
+        reading = Redis().response_callbacks
         self._reading: Mapping[Any, Any] = {**reading, "HGETALL": _hash}
         self._send: Callable[[bytes], Awaitable[Any]] = self._pool.send
-        # The pool raises where it is exhausted; callers shall wait for their turn instead.
+        # As many connections as there are turns: further callers wait for theirs.
         self._turn = asyncio.Semaphore(options.connections)
         self._lost = 0  # calls that got no answer
 
@@ -313,7 +285,7 @@ class RedisLedger:
             try:
                 with self._deadline.block():
                     return await work(*args)
-            except ResponseError as error:
+            except (ReplyError, InvalidReplyError) as error:
                 if needs_new_connection(fault_of(error)):
                     self._pool.give_up()
                 raise unavailable(error) from error
@@ -331,8 +303,9 @@ class RedisLedger:
     async def _evaluate(self, call: Call | Calls | ReadCall | MergeCall) -> Any:
         try:
             return await self._send(call.command)
-        except NoScriptError:
-            pass
+        except ReplyError as error:
+            if fault_of(error) is not RedisFault.NO_SCRIPT:
+                raise
         # After a restart. Nothing ran, so nothing was charged: to send it again is no retry. (Not
         # awaited in the `except`: see `AsgiTransport._guard`.)
         await self._send(command("SCRIPT LOAD", call.script.source))

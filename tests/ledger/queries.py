@@ -4,13 +4,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, Session, StepUpKey, Taken
 from authz.core.limits import Limit, Per, Take, digest
 from authz.core.principal import Client, Person
 from authz.core.second_factor import StepUpNeed
-from authz.ledger.connections import QuickConnection, QuickPool
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import read_revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -155,11 +154,6 @@ class Contract:
                 return await law(Real(ledger))
 
         return asyncio.run(run())
-
-
-def idle(pool: QuickPool) -> int:
-    """Return how many connections are open, and in nobody's use."""
-    return sum(cast("QuickConnection", each).idle for each in pool._available_connections)
 
 
 async def timed(ledger: RedisLedger, asked: Query) -> tuple[int, LedgerAnswer]:

@@ -7,22 +7,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import redis
 
 from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
+from authz.ledger.commands import command
+from authz.ledger.connections import TlsFiles, endpoint
 from authz.ledger.copies import Change, Reader
 from authz.ledger.deadline import Deadline
-from authz.ledger.faults import NoScriptYetError, RedisFault, fault_of
+from authz.ledger.faults import (
+    InvalidReplyError,
+    NoScriptYetError,
+    NotConnectedError,
+    RedisFault,
+    ReplyError,
+    fault_of,
+)
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.script import Script
 from authz.login.front_door import scripts
 from authz.setup import certificates
-from tests.ledger.queries import DAY, connected, idle, left, patient, query, take
+from tests.ledger.queries import DAY, connected, left, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey
 
 FOREVER = 30.0  # what no test takes, however busy the machine
@@ -308,7 +317,7 @@ def test_a_server_that_restarted_between_two_calls(server_name: str, tcp: bool) 
             await asyncio.gather(*(ledger.take(one) for _ in range(20)))
             server.restart()
             async with asyncio.timeout(FOREVER):
-                while idle(ledger._pool):  # noqa: ASYNC110 - the event is in another process
+                while ledger._pool.idle:  # noqa: ASYNC110 - the event is in another process
                     await asyncio.sleep(0)
             answers = await asyncio.gather(*(ledger.take(one) for _ in range(20)))
             assert all(isinstance(answer, Taken) for answer in answers)
@@ -502,8 +511,8 @@ def test_wherever_a_caller_is_cancelled_nothing_leaks(fragile: ValkeyServer, tur
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
-                assert not ledger._pool._in_use_connections
-                assert len(ledger._pool._available_connections) <= 2
+                assert ledger._pool.in_use == 0
+                assert ledger._pool.size <= 2
                 assert ledger._turn._value == 2
             assert isinstance(await ledger.take(query()), Taken)
             assert ledger._lost == 0
@@ -645,7 +654,7 @@ def test_what_is_no_redis_is_a_fault(reply: bytes | None) -> None:
         RuntimeError("loop"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"),
         RecursionError(),
-        redis.exceptions.InvalidResponse("odd"),
+        InvalidReplyError("odd"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -669,18 +678,24 @@ def test_a_slip_of_the_driver_is_a_fault(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("error", "fault"),
     [
-        (redis.exceptions.ReadOnlyError("x"), RedisFault.READ_ONLY),
-        (redis.exceptions.BusyLoadingError("x"), RedisFault.LOADING),
-        (redis.exceptions.MasterDownError("x"), RedisFault.MASTER_DOWN),
-        (redis.exceptions.OutOfMemoryError("x"), RedisFault.OUT_OF_MEMORY),
-        (redis.exceptions.ResponseError("MISCONF x"), RedisFault.CANNOT_SAVE),
-        (redis.exceptions.ResponseError("NOREPLICAS x"), RedisFault.TOO_FEW_REPLICAS),
-        (redis.exceptions.ResponseError("READONLY x script: 1"), RedisFault.READ_ONLY),
-        (redis.exceptions.ResponseError("WRONGTYPE x"), RedisFault.WRONG_TYPE),
-        (redis.exceptions.ResponseError("ERR x"), RedisFault.OTHER),
-        (redis.exceptions.ResponseError("what READONLY x"), RedisFault.OTHER),
-        (redis.exceptions.AuthenticationError("x"), RedisFault.NOT_LOGGED_IN),
-        (redis.exceptions.ConnectionError("x"), RedisFault.CLOSED),
+        (ReplyError("READONLY x"), RedisFault.READ_ONLY),
+        (ReplyError("LOADING x"), RedisFault.LOADING),
+        (ReplyError("MASTERDOWN x"), RedisFault.MASTER_DOWN),
+        (ReplyError("OOM x"), RedisFault.OUT_OF_MEMORY),
+        (ReplyError("MISCONF x"), RedisFault.CANNOT_SAVE),
+        (ReplyError("NOREPLICAS x"), RedisFault.TOO_FEW_REPLICAS),
+        (ReplyError("READONLY x script: 1"), RedisFault.READ_ONLY),
+        (ReplyError("CLUSTERDOWN x"), RedisFault.CLUSTER_DOWN),
+        (ReplyError("MOVED 1 x:1"), RedisFault.MOVED),
+        (ReplyError("WRONGTYPE x"), RedisFault.WRONG_TYPE),
+        (ReplyError("NOSCRIPT x"), RedisFault.NO_SCRIPT),
+        (ReplyError("NOPERM x"), RedisFault.NOT_PERMITTED),
+        (ReplyError("BUSY x"), RedisFault.BUSY),
+        (ReplyError("ERR x"), RedisFault.OTHER),
+        (ReplyError("what READONLY x"), RedisFault.OTHER),
+        (ReplyError("NOAUTH x"), RedisFault.NOT_LOGGED_IN),
+        (ReplyError("WRONGPASS x"), RedisFault.NOT_LOGGED_IN),
+        (NotConnectedError("x"), RedisFault.CLOSED),
         (ConnectionRefusedError(), RedisFault.CLOSED),
         (OSError(5, "I/O"), RedisFault.CLOSED),
         (TimeoutError(), RedisFault.LATE),
@@ -725,8 +740,8 @@ def test_there_are_no_more_connections_than_said(server: ValkeyServer, deploymen
             one = query(take(quota=1000))
             answers = await asyncio.gather(*(ledger.take(one) for _ in range(200)))
             assert all(isinstance(answer, Taken) for answer in answers)
-            assert len(ledger._pool._available_connections) == 4
-            assert not ledger._pool._in_use_connections
+            assert ledger._pool.size == 4
+            assert ledger._pool.in_use == 0
 
     asyncio.run(run())
 
@@ -736,25 +751,48 @@ def test_the_default_time_out() -> None:
     assert RedisOptions("redis://redis:6379/0").timeout == 0.05
 
 
+_NO_FILE = TlsFiles("", "", "")
+
+
 @pytest.mark.parametrize(
-    "url",
+    ("url", "place"),
     [
-        "redis://redis",
-        "redis://redis:6379/3",
-        "redis://[::1]:6379",
-        "rediss://redis:6380/0?ssl_ca_certs=/run/ca.pem",
-        "unix:///run/redis.sock?db=1",
+        ("redis://redis", ("redis", 6379, "", None, ())),
+        ("redis://redis:6380/3", ("redis", 6380, "", None, (command("SELECT", 3),))),
+        ("redis://[::1]:6379?db=2", ("::1", 6379, "", None, (command("SELECT", 2),))),
+        ("rediss://redis/0", ("redis", 6379, "", _NO_FILE, ())),
+        (
+            "rediss://redis:6380/0?ssl_ca_certs=/run/ca.pem&ssl_certfile=/c&ssl_keyfile=/k",
+            ("redis", 6380, "", TlsFiles("/run/ca.pem", "/c", "/k"), ()),
+        ),
+        (
+            "unix:///run/redis.sock?db=1",
+            ("", 6379, "/run/redis.sock", None, (command("SELECT", 1),)),
+        ),
+        ("unix:///run/a%20b", ("", 6379, "/run/a b", None, ())),
     ],
 )
-def test_a_url_says_where_redis_is(url: str) -> None:
-    """TCP, TLS and Unix sockets can be named."""
+def test_a_url_says_where_redis_is(url: str, place: tuple[object, ...]) -> None:
+    """TCP, TLS and Unix sockets can be named, and a database."""
+    found = endpoint(url)
 
-    async def run() -> None:
-        async with connected(RedisOptions(url)) as ledger:
-            settings = ledger._pool.connection_kwargs
-            assert settings["retry"].get_retries() == 0
+    assert (found.host, found.port, found.path, found.tls, found.greeting) == place
 
-    asyncio.run(run())
+
+@pytest.mark.parametrize(
+    ("username", "password", "greeting"),
+    [
+        ("", "", ()),
+        ("", "secret", (command("AUTH", "secret"),)),
+        ("authz", "secret", (command("AUTH", "authz", "secret"),)),
+        ("health", "", (command("AUTH", "health", ""),)),
+    ],
+)
+def test_a_connection_logs_in_first(
+    username: str, password: str, greeting: tuple[bytes, ...]
+) -> None:
+    """With a user's name or without; nothing is said where neither is given."""
+    assert endpoint("redis://redis", username, password).greeting == greeting
 
 
 @pytest.mark.parametrize(
@@ -775,6 +813,9 @@ def test_a_url_says_where_redis_is(url: str) -> None:
         "unix:///run/redis.sock?health_check_interval=1",
         "redis://redis?db=0&timeout=9",
         "redis://redis?x",
+        "redis://redis/one",
+        "redis://redis?db=-1",
+        "unix:///run/redis.sock?db=one",
     ],
 )
 def test_a_url_says_nothing_else(url: str) -> None:
@@ -786,15 +827,11 @@ def test_a_url_says_nothing_else(url: str) -> None:
 
 def test_tls_is_verified() -> None:
     """`rediss://` checks the certificate and its name."""
-
-    async def run() -> None:
-        async with connected(RedisOptions("rediss://redis")) as ledger:
-            connection: Any = ledger._pool
-            context = connection.make_connection().ssl_context.get()
-            assert context.check_hostname
-            assert context.verify_mode.name == "CERT_REQUIRED"
-
-    asyncio.run(run())
+    tls = endpoint("rediss://redis").tls
+    assert tls is not None
+    context = tls.context()
+    assert context.check_hostname
+    assert context.verify_mode.name == "CERT_REQUIRED"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a}", "{a", "a\n", "é", "x" * 65, "a:b"])
