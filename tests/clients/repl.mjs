@@ -1,4 +1,4 @@
-// What the TypeScript clients of the matrix share: commands and results are lines of JSON.
+// What the TypeScript clients share: commands and results are lines of JSON.
 
 import readline from "node:readline";
 
@@ -6,7 +6,7 @@ export const told = JSON.parse(process.argv[2]);
 export const NAME = "Ada";
 const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
-function say(line) {
+export function say(line) {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 

@@ -3,30 +3,17 @@
 // Law: the client is the official one, unchanged. What is ours is what an application gives it: a
 // place for its tokens, and a person, who is asked by a line of JSON and answers by a line.
 //
-// Argument, as JSON: url, port (of 127.0.0.1, where the URL's name is), redirectUri, name, tool,
+// Argument, as JSON: url, port (of 127.0.0.1, where the URL's name is), redirect_uri, name, tool,
 // arguments; optional: document (URL of its client id metadata document), key (PKCS #8,
 // PEM, by which it authenticates), elicits, refreshes, kept
 // (what it kept of an earlier time: client, tokens).
 
-import readline from "node:readline";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { createPrivateKeyJwtAuth } from "@modelcontextprotocol/sdk/client/auth-extensions.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { UrlElicitationRequiredError } from "@modelcontextprotocol/sdk/types.js";
 import { Agent, buildConnector, fetch as undiciFetch } from "undici";
-
-const told = JSON.parse(process.argv[2]);
-const answers = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-
-function say(line) {
-  process.stdout.write(`${JSON.stringify(line)}\n`);
-}
-
-async function ask(line) {
-  say(line);
-  return (await answers.next()).value;
-}
+import { Provider as Kept, ask, say, told } from "../clients/repl.mjs";
 
 // Every name is this machine, at one port; the certificate is checked for the name.
 const connect = buildConnector({});
@@ -47,56 +34,15 @@ async function fetch(url, init) {
   return new Response(body, { status, statusText, headers: [...headers] });
 }
 
-class Provider {
+// Besides what every client keeps: it may have been here before, and forgets what is no good.
+class Provider extends Kept {
   kept = told.kept ?? {};
-  opened = [];
+  opened = 0;
   clientMetadataUrl = told.document;
 
-  get redirectUrl() {
-    return told.redirectUri;
-  }
-
-  get clientMetadata() {
-    return {
-      client_name: told.name,
-      redirect_uris: [told.redirectUri],
-      grant_types: ["authorization_code", "refresh_token"],
-      response_types: ["code"],
-      token_endpoint_auth_method: "none",
-    };
-  }
-
-  state() {
-    this.kept.state = crypto.randomUUID();
-    return this.kept.state;
-  }
-
-  clientInformation() {
-    return this.kept.client;
-  }
-
-  saveClientInformation(client) {
-    this.kept.client = client;
-  }
-
-  tokens() {
-    return this.kept.tokens;
-  }
-
-  saveTokens(tokens) {
-    this.kept.tokens = tokens;
-  }
-
   redirectToAuthorization(url) {
-    this.opened.push(String(url));
-  }
-
-  saveCodeVerifier(verifier) {
-    this.kept.verifier = verifier;
-  }
-
-  codeVerifier() {
-    return this.kept.verifier;
+    this.opened += 1;
+    super.redirectToAuthorization(url);
   }
 
   invalidateCredentials(scope) {
@@ -116,23 +62,19 @@ if (told.key) {
 }
 
 async function connected() {
-  const options = { authProvider: provider, fetch };
   const capabilities = told.elicits ? { elicitation: { url: {} } } : {};
-  const client = new Client({ name: told.name, version: "1" }, { capabilities });
-  const transport = new StreamableHTTPClientTransport(new URL(told.url), options);
-  try {
-    await client.connect(transport);
-    return client;
-  } catch (error) {
-    if (!(error instanceof UnauthorizedError)) throw error;
-  }
-  const came = new URL(await ask({ open: provider.opened.at(-1) })).searchParams;
-  if (came.get("error")) throw new Error(came.get("error"));
-  if (came.get("state") !== provider.kept.state) throw new Error("state");
-  await transport.finishAuth(came.get("code"));
-  const again = new Client({ name: told.name, version: "1" }, { capabilities });
-  await again.connect(new StreamableHTTPClientTransport(new URL(told.url), options));
-  return again;
+  let client;
+  let transport;
+  await provider.loggedIn(
+    () => transport,
+    () => {
+      const options = { authProvider: provider, fetch };
+      transport = new StreamableHTTPClientTransport(new URL(told.url), options);
+      client = new Client({ name: told.name, version: "1" }, { capabilities });
+      return client.connect(transport);
+    },
+  );
+  return client;
 }
 
 // A call that is admitted while the log-in is young, until it is not.
@@ -169,9 +111,9 @@ try {
     found.refreshed = provider.kept.tokens.access_token !== before && !(later.isError ?? false);
   }
   if (told.elicits) found.after = (await steppedUp(client)).content[0].text;
-  say({ ...found, opened: provider.opened.length, seen });
+  say({ ...found, opened: provider.opened, seen });
   await client.close();
 } catch (error) {
-  say({ failed: `${error.name}: ${error.message}`, opened: provider.opened.length, seen });
+  say({ failed: `${error.name}: ${error.message}`, opened: provider.opened, seen });
 }
 process.exit(0);

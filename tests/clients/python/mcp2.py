@@ -7,103 +7,31 @@ from typing import Any
 import httpx2
 import mcp_types as types
 from mcp import Client
-from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import (
-    AuthorizationCodeResult,
-    OAuthClientInformationFull,
-    OAuthClientMetadata,
-    OAuthToken,
-)
-from pydantic import AnyUrl
-from repl import NAME, Repl, main, text
+from mcp.shared.auth import AuthorizationCodeResult
+from repl import Repl, main
+from sdk import Session, elicited, provider
 
 
-class Storage:
-    """Keep what the SDK gives us, in memory."""
-
-    tokens: OAuthToken | None = None
-    client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.client = client_info
-
-
-STORAGE = Storage()
-
-
-def provider(repl: Repl) -> OAuthClientProvider:
-    """Return the SDK's OAuth, which keeps its tokens as long as the process runs."""
-    came: dict[str, str] = {}
-
-    async def opens(address: str) -> None:
-        came.clear()
-        came.update(await repl.log_in(address))
-
-    async def comes_back() -> AuthorizationCodeResult:
-        if "error" in came:
-            raise RuntimeError(f"{came['error']}: {came.get('error_description', '')}")
-        return AuthorizationCodeResult(
-            code=came["code"], state=came.get("state"), iss=came.get("iss")
-        )
-
-    metadata = OAuthClientMetadata(
-        client_name=repl.told["name"],
-        redirect_uris=[AnyUrl(repl.told["redirect_uri"])],
-        token_endpoint_auth_method="none",
-    )
-    return OAuthClientProvider(repl.told["url"], metadata, STORAGE, opens, comes_back)
-
-
-class Session:
-    """One connection of the SDK."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def tools(self) -> list[str]:
-        return [tool.name for tool in (await self._client.list_tools()).tools]
-
-    async def call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        seen: list[float] = []
-
-        async def progress(done: float, _total: float | None, _message: str | None) -> None:
-            seen.append(done)
-
-        result = await self._client.call_tool(tool, arguments, progress_callback=progress)
-        return {
-            "text": text(result.content),
-            "is_error": result.is_error,
-            "progress": len(seen),
-        }
+def answer(came: dict[str, str]) -> AuthorizationCodeResult:
+    """Return what came back, with `iss`, which this line checks."""
+    return AuthorizationCodeResult(code=came["code"], state=came.get("state"), iss=came.get("iss"))
 
 
 @asynccontextmanager
 async def client(repl: Repl) -> AsyncIterator[Session]:
     async def asked(_context: Any, params: Any) -> types.ElicitResult:
-        if getattr(params, "mode", "form") == "url":
-            await repl.ask({"visit": params.url})
-            return types.ElicitResult(action="accept")
-        return types.ElicitResult(action="accept", content={"name": NAME})
+        return await elicited(repl, params, types.ElicitResult)
 
     async with (
-        httpx2.AsyncClient(auth=provider(repl), timeout=30, follow_redirects=True) as http,
+        httpx2.AsyncClient(auth=provider(repl, answer), timeout=30, follow_redirects=True) as http,
         Client(
             streamable_http_client(repl.told["url"], http_client=http),
             mode=repl.told.get("mode", "auto"),
             elicitation_callback=asked,
         ) as connected,
     ):
-        yield Session(connected)
+        yield Session(connected, lambda result: result.is_error)
 
 
 if __name__ == "__main__":
