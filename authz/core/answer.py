@@ -9,10 +9,12 @@ from enum import Enum
 from typing import Final
 
 # The names of Upstream.metadata, which Envoy's local replies read (authz/envoy/render/replies.py):
-# the JSON of the request's id, how it is told (a Form), and under which id the log has it.
+# the JSON of the request's id, how it is told (a Form), and under which id the log has it; and
+# the web origin that sent the request, one of `Policy.origins`.
 RPC_ID: Final = "id"
 FORM: Final = "form"
 REQUEST_ID: Final = "request_id"
+ORIGIN: Final = "origin"
 
 
 class Form(Enum):
@@ -56,7 +58,7 @@ class Upstream:
             client may have sent twice, and the signed identity.
         lasts: milliseconds after which the whole exchange ends; 0 where nothing is said of it.
         metadata: name and value for Envoy: what its own answer needs where it cannot reach the
-            upstream.
+            upstream, or does not pass on what that said.
     """
 
     set_headers: tuple[tuple[str, str], ...]

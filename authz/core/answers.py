@@ -17,6 +17,7 @@ from authz.core.answer import (
     FORM,
     NOBODY,
     NOBODY_TYPE,
+    ORIGIN,
     REQUEST_ID,
     RPC_ID,
     Form,
@@ -68,7 +69,9 @@ _CHALLENGED: Final = frozenset({"invalid_token", "insufficient_scope"})
 _FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any second factor"}
 
 
-def upstream(allow: Allow, policy: Policy, now: float, request_id: str = "") -> Upstream:
+def upstream(
+    allow: Allow, policy: Policy, now: float, request_id: str = "", origin: str | None = None
+) -> Upstream:
     """Return the headers of an allowed request: identity set, credentials removed.
 
     The exchange ends when the token does. One that waits for notifications ends earlier: its
@@ -79,6 +82,7 @@ def upstream(allow: Allow, policy: Policy, now: float, request_id: str = "") -> 
         policy: the rules.
         now: seconds since the epoch.
         request_id: under which the decision log has it.
+        origin: the web origin that sent it, which `request.check_shape` has looked at.
     """
     principal, message = allow.principal, allow.message
     given, removed = _identity(principal, allow.server)
@@ -88,6 +92,8 @@ def upstream(allow: Allow, policy: Policy, now: float, request_id: str = "") -> 
     # 0 would be no bound at all for Envoy.
     lasts = max(1, int(seconds * 1000))
     told = _told_by_envoy(message, request_id, policy.refusals)
+    if origin is not None:
+        told = (*told, (ORIGIN, origin))
     return Upstream(given, removed, rate_limit(allow.quotas), allow.judged, lasts, told)
 
 

@@ -154,7 +154,8 @@ class Check:
                     if snapshot.offers is not None:
                         snapshot.offers.admitted(decision)
                     now, request_id = self._clock(), request.request_id
-                    changes = upstream(decision, snapshot.policy, now, request_id)
+                    origin = request.headers.get("origin")
+                    changes = upstream(decision, snapshot.policy, now, request_id, origin)
                     if decision.server.signed_identity:
                         changes = _signed(decision, changes, snapshot)
                     answer = codec.encode_allow(changes)

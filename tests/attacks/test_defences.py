@@ -303,7 +303,7 @@ OTHERS = (
     ),
     Defence(
         "A server's 401 and redirects are not passed on", "authz/envoy/render/filters.py",
-        "http_filters", "        replace_refused(),\n", "",
+        "http_filters", "        replace_refused(_hsts(site.authority)),\n", "",
         ("tests/envoy/live/test_responses_live.py",),
     ),
     Defence(

@@ -366,6 +366,16 @@ def test_envoy_learns_to_whom_it_would_answer(
         assert told == {"id": expected[0], "form": expected[1], "request_id": "r-1"}
 
 
+@pytest.mark.parametrize("form", RefusalForm)
+def test_envoy_learns_which_page_asked(form: RefusalForm) -> None:
+    """Whatever it would answer, the page has to read it; of what no page sent nothing is said."""
+    allowed, rules = replace(allow(), message=call(7, "tools/call", "x")), policy(refusals=form)
+    page = "https://inspector.example.com"
+
+    assert dict(upstream(allowed, rules, NOW, "r-1", page).metadata)["origin"] == page
+    assert "origin" not in dict(upstream(allowed, rules, NOW, "r-1").metadata)
+
+
 def test_an_unsupported_version_is_told_with_what_is_supported() -> None:
     """MCP 2026-07-28, UnsupportedProtocolVersionError: the server's versions, and the asked one."""
     of = server(versions=frozenset({"2025-06-18", "2025-11-25"}))

@@ -15,6 +15,7 @@ from authz.core.policy import Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
+from authz.envoy.pb import external_auth_pb2 as wire
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
 from authz.server.refusals import BAD_TOKENS, REFUSED, Refusals
@@ -122,6 +123,18 @@ def test_a_good_request_is_allowed_with_its_identity() -> None:
     assert found.allowed
     assert found.headers["x-authz-client"] == "claude"
     assert {"authorization", "cookie"} <= set(found.removed)
+
+
+@pytest.mark.parametrize("origin", ["https://inspector.example.com", None])
+def test_envoy_is_told_which_page_asked(origin: str | None) -> None:
+    """So that the page can read what takes the place of a server's answer."""
+    world = good()
+    rules = policy(origins=frozenset({"https://inspector.example.com"}))
+    world.check.snapshot = replace(world.check.snapshot, policy=rules)
+    raw = asyncio.run(world.check(check_request(request(origin=origin))))
+
+    told = wire.CheckResponse.FromString(raw).dynamic_metadata.fields
+    assert told["origin"].string_value == (origin or "")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from authz.config import load
 from authz.config.load import Settings
-from authz.core.answer import FORM, REQUEST_ID, RPC_ID, Form, HttpAnswer
+from authz.core.answer import FORM, ORIGIN, REQUEST_ID, RPC_ID, Form, HttpAnswer
 from authz.core.answer import Upstream as Changes
 from authz.core.request import HttpRequest, Refused
 from authz.envoy import codec
@@ -31,7 +31,7 @@ GOOD = ("authorization", "Bearer good")
 _TIMEOUT = 5
 
 
-_ALLOW = codec.encode_allow(Changes((("x-authz-subject", "from-authz"),), ("x-authz-groups",)))
+_ALLOW = Changes((("x-authz-subject", "from-authz"),), ("x-authz-groups",))
 _DENY = codec.encode_deny(
     HttpAnswer(
         401,
@@ -44,10 +44,8 @@ _DENY = codec.encode_deny(
 # Denied with HTTP 200, and let through with what Envoy needs to answer a request itself.
 REFUSED = ("authorization", "Bearer refused")
 KNOWN = {
-    f"Bearer {form.value}": codec.encode_allow(
-        Changes(
-            (), metadata=((RPC_ID, "9007199254740991"), (FORM, form.value), (REQUEST_ID, "r-1"))
-        )
+    f"Bearer {form.value}": Changes(
+        (), metadata=((RPC_ID, "9007199254740991"), (FORM, form.value), (REQUEST_ID, "r-1"))
     )
     for form in Form
 }
@@ -65,11 +63,13 @@ class Authz:
         checks: what it was asked, None for what the codec refused.
         hold: where set to an event, answers wait for it.
         allow: what an Allow changes, where it is not the usual.
+        origins: the web origins that it allows.
     """
 
     checks: list[HttpRequest | None] = field(default_factory=list)
     hold: threading.Event | None = None
     allow: Changes | None = None
+    origins: frozenset[str] = frozenset({"https://inspector.example.test"})
 
     @property
     def last(self) -> HttpRequest:
@@ -86,13 +86,20 @@ class Authz:
         self.checks.append(asked)
         if self.hold is not None:
             self.hold.wait(_TIMEOUT)
-        sent = asked.headers.get(GOOD[0], "")
+        sent, origin = asked.headers.get(GOOD[0], ""), asked.headers.get("origin")
+        if sent == REFUSED[1]:
+            return _REFUSE
+        changes = _ALLOWED.get(sent)
         if sent == GOOD[1] and self.allow is not None:
-            return codec.encode_allow(self.allow)
-        return _ANSWERS.get(sent, _DENY)
+            changes = self.allow
+        # Whoever sends a foreign one is refused, and who sends none is not spoken of.
+        if changes is None or origin not in {None, *self.origins}:
+            return _DENY
+        told = () if origin is None else ((ORIGIN, origin),)
+        return codec.encode_allow(replace(changes, metadata=(*changes.metadata, *told)))
 
 
-_ANSWERS = {GOOD[1]: _ALLOW, REFUSED[1]: _REFUSE, **KNOWN}
+_ALLOWED = {GOOD[1]: _ALLOW, **KNOWN}
 
 
 @contextmanager

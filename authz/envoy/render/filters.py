@@ -17,12 +17,13 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
     GrpcService,
     GrpcServiceEnvoyGrpc,
+    HeaderValueOption,
 )
 from envoy_data_plane.envoy.config.route.v3 import (
     FilterConfig,
 )
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer, BufferPerRoute
-from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors, CorsPolicy
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
     BufferSettings,
     CheckSettings,
@@ -41,12 +42,12 @@ from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy.render.clusters import AUTHZ
+from authz.envoy.render.cors import CORS
 from authz.envoy.render.per_address import per_address
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, exactly, overwrite
 from authz.envoy.render.response_headers import FROM_SERVER, replace_refused
 from authz.envoy.render.site import Authority, Site
 
-CORS: Final = "envoy.filters.http.cors"
 HEADER_MUTATION: Final = "envoy.filters.http.header_mutation"
 BUFFER: Final = "envoy.filters.http.buffer"
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
@@ -82,14 +83,6 @@ _SPEAKING_FOR_OTHERS_EXACTLY: Final = (
     "proxy-authorization",
 )
 
-# What MCP clients in a browser send and read (both eras).
-_CORS_METHODS: Final = "GET, POST, DELETE"
-_CORS_ALLOWED: Final = (
-    "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, "
-    "mcp-session-id, last-event-id"
-)
-_CORS_EXPOSED: Final = "www-authenticate, mcp-session-id, retry-after, ratelimit, ratelimit-policy"
-_CORS_MAX_AGE: Final = "7200"
 _HSTS: Final = 365 * 86400
 
 # The answer is to be authz's own 503 with its words; Envoy gives up a little later.
@@ -108,7 +101,7 @@ def http_filters(site: Site) -> list[HttpFilter]:
         _filter(LOCAL_RATE_LIMIT, per_address(site.limits, pages=site.pages is not None)),
         HttpFilter(name=BUFFER, typed_config=Any.pack(Buffer(max_request_bytes=1)), disabled=True),
         ext_authz(site),
-        replace_refused(),
+        replace_refused(_hsts(site.authority)),
         _filter("envoy.filters.http.router", Router()),
     ]
 
@@ -192,20 +185,15 @@ def browser_rules(authority: Authority) -> dict[str, Any]:
     """
     if authority.scheme != "https":
         return {}
-    hsts = Mutation(append=overwrite("strict-transport-security", f"max-age={_HSTS}"))
-    config = HeaderMutationPerRoute(mutations=Mutations(response_mutations=[hsts]))
+    mutations = [Mutation(append=header) for header in _hsts(authority)]
+    config = HeaderMutationPerRoute(mutations=Mutations(response_mutations=mutations))
     return {HEADER_MUTATION: Any.pack(config)}
 
 
-def cors_policy(site: Site) -> CorsPolicy:
-    """Return what browsers are told on MCP routes; origins are compared as whole texts."""
-    return CorsPolicy(
-        allow_origin_string_match=[exactly(origin) for origin in site.origins],
-        allow_methods=_CORS_METHODS,
-        allow_headers=_CORS_ALLOWED,
-        expose_headers=_CORS_EXPOSED,
-        max_age=_CORS_MAX_AGE,
-    )
+def _hsts(authority: Authority) -> list[HeaderValueOption]:
+    if authority.scheme != "https":
+        return []
+    return [overwrite("strict-transport-security", f"max-age={_HSTS}")]
 
 
 def _filter(name: str, config: betterproto2.Message) -> HttpFilter:

@@ -6,7 +6,7 @@ header but the host and the request id.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from envoy_data_plane.envoy.config.accesslog.v3 import (
@@ -44,9 +44,10 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any, Struct
 
-from authz.core.answer import FORM, NOBODY, NOBODY_TYPE, REQUEST_ID, RPC_ID, Form
+from authz.core.answer import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REQUEST_ID, RPC_ID, Form
 from authz.core.answers import REFUSAL
 from authz.core.reason import Reason
+from authz.envoy.render.cors import cors_headers
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, overwrite
 from authz.envoy.render.site import Authority
 
@@ -90,6 +91,14 @@ def _as_authz(reason: Reason, retry_after: str | None = None, flag: str | None =
     return Reply(row.status, row.label, row.code, row.sentence, retry_after, flag)
 
 
+# A response of the server that response_headers.py or Envoy's codec refused.
+_REFUSED: Final = Reply(
+    502,
+    "server_answer_refused",
+    -31075,
+    "The MCP server answered in a way that this gateway does not pass on: with a redirect, a "
+    "demand for credentials of its own, or no valid HTTP.",
+)
 # The first that matches is said. Where authz has a row for the same thing, it is that row.
 REPLIES: Final = (
     _as_authz(Reason.MALFORMED_REQUEST),
@@ -99,12 +108,7 @@ REPLIES: Final = (
     _as_authz(Reason.INTERNAL, _AWAY, "UAEX"),
     Reply(408, "request_timeout", -31070, "The request did not arrive in time."),
     Reply(431, "headers_too_large", -31071, "The headers are larger than this gateway accepts."),
-    # A response of the server that response_headers.py or Envoy's codec refused.
-    Reply(
-        502, "server_answer_refused", -31075,
-        "The MCP server answered in a way that this gateway does not pass on: with a redirect, a "
-        "demand for credentials of its own, or no valid HTTP.",
-    ),
+    _REFUSED,
     Reply(
         503, "server_unavailable", -31072,
         "The MCP server cannot be reached at the moment. Try again shortly.", _AWAY,
@@ -135,21 +139,36 @@ def local_replies(portal: Authority | None, front_door: Authority | None) -> Loc
         ]
     if front_door is not None:
         mappers += _front_door(front_door)
-    mappers += [
+    to_requests = [
         _to_request(reply, form)
         for reply in (*REPLIES, OTHERWISE)
         if reply.status >= _FAULT and reply.flag is None
         for form in Form
     ]
-    mappers += [
-        ResponseMapper(
-            filter=_when(reply),
-            body_format_override=_json_rpc(reply),
-            headers_to_add=_retry_after(reply),
-        )
-        for reply in REPLIES
-    ]
+    refused = [*(_to_request(_REFUSED, form) for form in Form), _to_nobody(_REFUSED)]
+    mappers += [*map(_readable, refused), *to_requests, *map(_to_nobody, REPLIES)]
     return LocalReplyConfig(mappers=mappers, body_format=_json_rpc(OTHERWISE))
+
+
+def _to_nobody(reply: Reply) -> ResponseMapper:
+    """Return how a request is answered whose id is not known."""
+    return ResponseMapper(
+        filter=_when(reply),
+        body_format_override=_json_rpc(reply),
+        headers_to_add=_retry_after(reply),
+    )
+
+
+def _readable(mapper: ResponseMapper) -> ResponseMapper:
+    """Return the same for web pages, which read no answer without the fields of CORS.
+
+    Envoy's cors filter sees no answer that replaces a server's, and the Origin header is gone by
+    then: authz said which of `gateway.origins` it was.
+    """
+    assert mapper.filter is not None
+    of_page = _told(ORIGIN, ValueMatcher(present_match=True))
+    headers = [*mapper.headers_to_add, *cors_headers(_metadata(ORIGIN))]
+    return replace(mapper, filter=_all(mapper.filter, of_page), headers_to_add=headers)
 
 
 def _to_request(reply: Reply, form: Form) -> ResponseMapper:
@@ -196,11 +215,13 @@ def _metadata(name: str) -> str:
 
 
 def _form_is(form: Form) -> AccessLogFilter:
-    matcher = MetadataMatcher(
-        filter=_EXT_AUTHZ,
-        path=[MetadataMatcherPathSegment(key=FORM)],
-        value=ValueMatcher(string_match=StringMatcher(exact=form.value)),
-    )
+    return _told(FORM, ValueMatcher(string_match=StringMatcher(exact=form.value)))
+
+
+def _told(name: str, value: ValueMatcher) -> AccessLogFilter:
+    """Return what matches requests of which authz has told Envoy something."""
+    path = [MetadataMatcherPathSegment(key=name)]
+    matcher = MetadataMatcher(filter=_EXT_AUTHZ, path=path, value=value)
     return AccessLogFilter(
         metadata_filter=MetadataFilter(matcher=matcher, match_if_key_not_found=False)
     )

@@ -17,6 +17,7 @@ from typing import Final
 import betterproto2
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation as Mutation
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRemoveOnMatch
+from envoy_data_plane.envoy.config.core.v3 import HeaderValueOption
 from envoy_data_plane.envoy.extensions.filters.http.custom_response.v3 import CustomResponse
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
     HeaderMutation,
@@ -141,12 +142,15 @@ def _others(stem: str, allowed: Sequence[str], cut: _Cut) -> str:
     return f"(?:{'|'.join(choices)}){end}"
 
 
-def replace_refused() -> HttpFilter:
+def replace_refused(headers: Sequence[HeaderValueOption]) -> HttpFilter:
     """Return the filter that answers 502 in place of what only the gateway may answer.
 
     A 401 or 407 of an MCP server asks for credentials that no client of the gateway can have: MCP
     clients would log their person in again, and be refused again. A redirect leads to an address
     behind the gateway. local_reply_config has the words.
+
+    Args:
+        headers: what every answer has; this one passes no filter that would write it.
     """
     refused = _any(
         _is(HttpResponseStatusCodeMatchInput(), "401"),
@@ -154,7 +158,8 @@ def replace_refused() -> HttpFilter:
         _is(HttpResponseStatusCodeClassMatchInput(), "3xx"),
     )
     from_server = _is(HttpResponseHeaderMatchInput(header_name=FROM_SERVER), "1")
-    answer = _typed("answer", LocalResponsePolicy(status_code=BAD_GATEWAY))
+    policy = LocalResponsePolicy(status_code=BAD_GATEWAY, response_headers_to_add=list(headers))
+    answer = _typed("answer", policy)
     row = MatcherMatcherListFieldMatcher(
         predicate=_all(from_server, refused), on_match=MatcherOnMatch(action=answer)
     )

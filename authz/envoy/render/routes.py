@@ -29,17 +29,16 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.scalars import Rate
 from authz.envoy.render.clusters import ISSUER, PASSWORDS, cluster_of
+from authz.envoy.render.cors import CORS, cors_policy
 from authz.envoy.render.filters import (
     BUFFER,
     CLIENT_ADDRESS,
-    CORS,
     EXT_AUTHZ,
     LOCAL_RATE_LIMIT,
     browser_rules,
     buffered,
     check,
     check_unread,
-    cors_policy,
     unchecked,
     unlimited,
 )
@@ -199,7 +198,7 @@ def tokenless_route(site: Site, server: McpServer, path: str) -> Route:
         ),
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(check_unread(server.name)),
-            CORS: Any.pack(cors_policy(site)),
+            CORS: Any.pack(cors_policy(site.origins)),
         },
     )
 
@@ -232,7 +231,7 @@ def mcp_route(site: Site, server: McpServer, path: str) -> Route:
         response_headers_to_remove=list(_NOT_FOR_CLIENTS),
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(check(server.name)),
-            CORS: Any.pack(cors_policy(site)),
+            CORS: Any.pack(cors_policy(site.origins)),
         },
     )
 

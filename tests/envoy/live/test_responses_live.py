@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.answer import Form
 from authz.envoy.render.response_headers import ALLOWED, FROM_SERVER, others
 from tests.support.gateway import GOOD, ORIGIN, Gateway
 from tests.support.wild_client import is_json_rpc_error
@@ -81,6 +82,29 @@ def test_what_only_the_gateway_answers_is_refused(gateway: Gateway, status: int)
     assert answer.header("www-authenticate") is answer.header("location") is None
 
 
+@pytest.mark.parametrize("form", [*Form, None], ids=str)
+def test_a_web_page_can_read_that_an_answer_was_refused(
+    gateway: Gateway, form: Form | None
+) -> None:
+    """What takes the place of a server's answer passes no cors filter, and has its fields all the
+    same: those of a refusal of authz. For other origins, and for none, it has not.
+    """
+    token = GOOD if form is None else ("authorization", f"Bearer {form.value}")
+    gateway.servers["files"].status = 302
+    answer = gateway.send("POST", "/files", token, ("Origin", ORIGIN), body=b"{}")
+    refusal = gateway.send("POST", "/files", ("Origin", ORIGIN), body=b"{}")
+    others = [
+        gateway.send("POST", "/files", token, *origin, body=b"{}")
+        for origin in ([("Origin", "https://evil.example")], [("Origin", f"{ORIGIN}.evil")], [])
+    ]
+
+    assert (answer.status, refusal.status) == (502 if form is None else 200, 401)
+    assert b"server_answer_refused" in answer.body
+    for name in ("access-control-allow-origin", "access-control-expose-headers"):
+        assert answer.values(name) == refusal.values(name) != []
+    assert not [n for each in others for n, _ in each.headers if n.startswith("access-control")]
+
+
 @pytest.mark.parametrize("status", [200, 202, 400, 403, 404, 405, 429, 500, 503])
 def test_any_other_status_is_the_servers(gateway: Gateway, status: int) -> None:
     """MCP gives them a meaning: 404 ends a session, 405 says that there is no stream."""
@@ -121,6 +145,8 @@ def test_the_refusals_of_authz_keep_their_headers(gateway: Gateway) -> None:
 def test_the_gateway_sends_hsts(gateway: Gateway, target: str) -> None:
     """On answers of servers, of authz and of Envoy itself, once; and on the portal's."""
     answers = [gateway.send("GET", target, GOOD), gateway.send("GET", target)]
+    gateway.servers["files"].status = 302
+    answers.append(gateway.send("GET", target, GOOD))
     answers.append(gateway.portal("GET", "/"))
 
     for answer in answers:

@@ -199,7 +199,7 @@ def test_no_client_can_name_a_server_for_the_route_without_a_token(
     whose body authz has not seen, it would still arrive at nobody.
     """
     basic = ("Authorization", "Basic eA==")
-    monkeypatch.setitem(edge._ANSWERS, basic[1], edge._ALLOW)
+    monkeypatch.setitem(edge._ALLOWED, basic[1], edge._ALLOW)
 
     answer = site.client("POST", "/files", basic, (name, "mcp:files"), body=b"{}")
 
