@@ -673,8 +673,8 @@ LOG_IN = (
     ),
     Defence(
         "A stale refresh token gets the newest answer of its own grant alone",
-        "authz/login/front_door/refreshing.py", "_stale",
-        'or digest(newest["refresh_token"]) != held.grant.refresh', "or False", _STALE,
+        "authz/login/front_door/refreshing.py", "_newest",
+        'or digest(newest["refresh_token"]) == held.grant.refresh', "or True", _STALE,
     ),
     Defence(
         "A log-in is for the consented server alone", "authz/login/front_door/granted.py",

@@ -124,6 +124,7 @@ class Authelia:
     refreshed: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     alive: dict[str, str] = field(default_factory=dict)  # refresh token → subject
+    lifetime: int = 3600  # seconds that access tokens live
     numbers: Any = field(default_factory=itertools.count)
 
     async def push(self, asked: Asked, address: str) -> str:
@@ -157,7 +158,7 @@ class Authelia:
         tokens = UpstreamTokens(
             f"at-{number}",
             refresh,
-            int(time.time()) + 3600,
+            int(time.time()) + self.lifetime,
             frozenset({"openid", "mcp:tools"}),
             (FILES,),
         )

@@ -53,6 +53,8 @@ _STALE: Final = "a replaced refresh token, from the network of the last refresh"
 _WORTH_GIVING: Final = 60
 # A stale token leads to the newest one at once; a refresh of that one meanwhile makes it stale too.
 _SUCCESSORS: Final = 3
+# Looks at a grant and its newest answer until both are of one moment.
+_LOOKS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +208,8 @@ class Refreshing:
             Unavailable: where it comes too often.
         """
         means, token = self._means, asked.token
-        since = means.clock() - means.stale_refresh
-        newest = await means.refreshes.latest(asked.name, token.grant, since)
-        if (
-            newest is None
-            or digest(newest["refresh_token"]) != held.grant.refresh
-            or newest["place"] != asked.place
-        ):
+        newest = await self._newest(asked, held)
+        if newest is None or newest["place"] != asked.place:
             await self._end(token, REUSED)
             raise self._refused(token, REUSED)
         if means.attempts.take_of(STALE_REFRESHES, token.grant):
@@ -224,6 +221,21 @@ class Refreshing:
         if newest["expires_at"] - means.clock() >= _WORTH_GIVING:
             return self._given(newest)
         return _Successor(newest["refresh_token"])
+
+    async def _newest(self, asked: _Asked, held: Held) -> Mapping[str, Any] | None:
+        """Return the newest answer of the grant of a token that was replaced lately; else None.
+
+        Grant and answer change in one step and are read in two: where they do not fit each other,
+        another process may have refreshed in between, which is no sign of a thief.
+        """
+        refreshes, token = self._means.refreshes, asked.token
+        since = self._means.clock() - self._means.stale_refresh
+        for _ in range(_LOOKS):
+            newest = await refreshes.latest(asked.name, token.grant, since)
+            if newest is None or digest(newest["refresh_token"]) == held.grant.refresh:
+                return newest
+            held = await self._alive(token)
+        return None
 
     async def _renewed(self, asked: _Asked, held: Held) -> Mapping[str, Any]:
         token = asked.token
