@@ -12,6 +12,8 @@ from authz.demo.walk import Walk
 from tests.support.commands import Typed
 from tests.support.scene import RunningScene
 
+pytestmark = pytest.mark.usefixtures("direct_clients")
+
 REVOKED = (401, "token_revoked")
 PASSED = (200, "")
 

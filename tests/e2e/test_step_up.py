@@ -207,6 +207,7 @@ def test_a_step_up_helps_nobody_else(door: Door, aged: Aged) -> None:
     play(game)
 
 
+@pytest.mark.usefixtures("direct_clients")
 def test_a_client_that_logs_in_directly_steps_up(door: Door) -> None:
     """Of a log-in at the issuer itself nothing is known: the step-up is what there is."""
 

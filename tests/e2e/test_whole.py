@@ -51,6 +51,7 @@ def ledger(whole: RunningScene) -> RedisLedger:
     return RedisLedger(RedisOptions(url, USER, password, timeout=2))
 
 
+@pytest.mark.usefixtures("direct_clients")
 def test_the_walk_goes_as_it_should(whole: RunningScene) -> None:
     """Every step of the demonstration passes, with the official client over TLS 1.3."""
     assert asyncio.run(walk(whole.scene, quiet)) == []
@@ -66,6 +67,7 @@ SABOTAGE = {
 }
 
 
+@pytest.mark.usefixtures("direct_clients")
 def test_the_walk_notices_every_sabotaged_rule(short: Path) -> None:
     """A walk that cannot fail proves nothing: with a rule taken out, its step goes otherwise."""
 
@@ -84,6 +86,7 @@ def test_the_walk_notices_every_sabotaged_rule(short: Path) -> None:
         assert any(step in each for each in failed), (step, failed)
 
 
+@pytest.mark.usefixtures("direct_clients")
 def test_a_step_up_record_lets_its_person_client_and_server_through(whole: RunningScene) -> None:
     """What is missing is a record in the ledger: with it the same token is admitted."""
 
@@ -112,6 +115,7 @@ def test_a_step_up_record_lets_its_person_client_and_server_through(whole: Runni
 
 
 @pytest.mark.attack("revoked-token")
+@pytest.mark.usefixtures("direct_clients")
 def test_a_revoked_token_is_refused_from_the_next_request_on(whole: RunningScene) -> None:
     """A revocation in the ledger ends a token that is cached, and lifting it brings it back."""
 
@@ -162,6 +166,7 @@ def plain(token: str, session: str = "", **more: str) -> dict[str, str]:
 
 
 @pytest.mark.attack("session-of-another")
+@pytest.mark.usefixtures("direct_clients")
 def test_a_session_of_the_official_server_is_its_owners(whole: RunningScene) -> None:
     """Another's call, response, stream and DELETE end at the gateway; the session lives on."""
 
@@ -213,6 +218,7 @@ def asking(**more: object) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 @pytest.mark.attack("state-of-another")
+@pytest.mark.usefixtures("direct_clients")
 def test_a_state_of_the_official_server_is_its_callers(whole: RunningScene) -> None:
     """Behind Envoy the SDK's server knows its caller again, and refuses another's requestState."""
 
@@ -244,6 +250,7 @@ def test_a_state_of_the_official_server_is_its_callers(whole: RunningScene) -> N
 
 
 @pytest.mark.attack("sdk-1x")
+@pytest.mark.usefixtures("direct_clients")
 def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningScene) -> None:
     """An older SDK, with sessions and without mirror headers, is served as well."""
     assert MCP1.exists(), "make setup makes the environment of SDK 1.x"
@@ -280,6 +287,7 @@ def kill_service(whole: RunningScene) -> None:
 
 
 @pytest.mark.attack("worker-killed")
+@pytest.mark.usefixtures("direct_clients")
 def test_a_killed_service_lets_nobody_in_and_comes_back(whole: RunningScene) -> None:
     """While the service is gone Envoy answers 503 as JSON-RPC; it is started again by itself."""
 
@@ -338,6 +346,7 @@ def _belongs(entry: Path, folder: str) -> bool:
         return False
 
 
+@pytest.mark.usefixtures("direct_clients")
 def test_metrics_tell_of_the_walk(whole: RunningScene) -> None:
     """What was decided can be read by Prometheus on the metrics listener; where a busy machine
     has made Redis late twice in a row, it counts again without anybody's request.
