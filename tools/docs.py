@@ -39,6 +39,13 @@ or `internal` of the table above. authz neither logs nor counts them as refusals
 tells them by status and `flags`. A status "200 (503)" is 200 for a request that authz has let
 through and that has an id, and the other one for everything else.
 
+What Envoy refuses before it has read the headers of a request (a header name with an underscore,
+HTTP/1.0, no HTTP) gets a request id of its own: the answer, its body and the line in the access
+log have it, with the address, the status and `details`, and without method, host and path. A
+request without a host, or with a path that cannot be normalised, keeps the id that its client
+sent, if any. Over HTTP/2 Envoy resets the stream of a malformed request, and no answer follows:
+the line has status 0, the `details` (`http2.unexpected_underscore`) and no request id.
+
 | reason | status | JSON-RPC code | what a person reads |
 |---|---|---|---|
 """

@@ -43,6 +43,14 @@ def overwrite(name: str, value: str) -> HeaderValueOption:
     )
 
 
+def add_if_absent(name: str, value: str) -> HeaderValueOption:
+    """Return a header for where there is none of its name; nothing where the value is empty."""
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value),
+        append_action=HeaderValueOptionHeaderAppendAction.ADD_IF_ABSENT,
+    )
+
+
 def forwarded(authority: Authority) -> list[HeaderValueOption]:
     """Return who asks, and for which host: what is told to pages and servers of people."""
     return [

@@ -48,11 +48,23 @@ from authz.core.answer import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REQUEST_ID, RPC
 from authz.core.answers import REFUSAL
 from authz.core.reason import Reason
 from authz.envoy.render.cors import cors_headers
-from authz.envoy.render.pieces import TRUSTED_ADDRESS, overwrite
+from authz.envoy.render.pieces import TRUSTED_ADDRESS, add_if_absent, overwrite
 from authz.envoy.render.site import Authority
 
 _JSON: Final = "application/json"
 _REQUEST_ID: Final = "%REQ(X-REQUEST-ID)%"
+# Of the answer: what Envoy answers before it has the headers of a request (an underscore in a name,
+# HTTP/1.0, no HTTP) would have none else. The same is in its body and in the access log.
+_ANSWER_ID: Final = "%RESP(X-REQUEST-ID)%"
+_EITHER_ID: Final = "%COALESCE({})%".format(
+    json.dumps(
+        {"operators": [{"command": each, "param": "X-REQUEST-ID"} for each in ("REQ", "RESP")]}
+    )
+)
+_NAMED: Final = [
+    overwrite("x-request-id", _REQUEST_ID),
+    add_if_absent("x-request-id", "%UNIQUE_ID%"),
+]
 # Seconds; as long as authz itself tells clients to wait for something of ours that is away.
 _AWAY: Final = "5"
 
@@ -107,6 +119,10 @@ REPLIES: Final = (
     _as_authz(Reason.RATE_LIMITED),
     _as_authz(Reason.INTERNAL, _AWAY, "UAEX"),
     Reply(408, "request_timeout", -31070, "The request did not arrive in time."),
+    Reply(
+        426, "http_version", -31076,
+        "This gateway speaks HTTP/2 and HTTP/1.1, and no older version.",
+    ),
     Reply(431, "headers_too_large", -31071, "The headers are larger than this gateway accepts."),
     _REFUSED,
     Reply(
@@ -146,8 +162,8 @@ def local_replies(portal: Authority | None, front_door: Authority | None) -> Loc
         for form in Form
     ]
     refused = [*(_to_request(_REFUSED, form) for form in Form), _to_nobody(_REFUSED)]
-    mappers += [*map(_readable, refused), *to_requests, *map(_to_nobody, REPLIES)]
-    return LocalReplyConfig(mappers=mappers, body_format=_json_rpc(OTHERWISE))
+    mappers += [*map(_readable, refused), *to_requests, *map(_to_nobody, REPLIES), _otherwise()]
+    return LocalReplyConfig(mappers=mappers)
 
 
 def _to_nobody(reply: Reply) -> ResponseMapper:
@@ -155,7 +171,7 @@ def _to_nobody(reply: Reply) -> ResponseMapper:
     return ResponseMapper(
         filter=_when(reply),
         body_format_override=_json_rpc(reply),
-        headers_to_add=_retry_after(reply),
+        headers_to_add=[*_retry_after(reply), *_NAMED],
     )
 
 
@@ -257,7 +273,15 @@ def _front_door(authority: Authority) -> list[ResponseMapper]:
 def plain_replies() -> LocalReplyConfig:
     """Return one wording for whatever Envoy answers where no MCP server is."""
     on_purpose = ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)
-    return LocalReplyConfig(mappers=[on_purpose], body_format=_json_rpc(OTHERWISE))
+    return LocalReplyConfig(mappers=[on_purpose, _otherwise()])
+
+
+def _otherwise() -> ResponseMapper:
+    return ResponseMapper(
+        filter=_status(0, ComparisonFilterOp.GE),
+        body_format_override=_json_rpc(OTHERWISE),
+        headers_to_add=_NAMED,
+    )
 
 
 def json_rpc_error(reply: Reply, request_id: str | None) -> dict[str, object]:
@@ -268,7 +292,7 @@ def json_rpc_error(reply: Reply, request_id: str | None) -> dict[str, object]:
 
 
 def _json_rpc(reply: Reply) -> SubstitutionFormatString:
-    body = Struct.from_dict(json_rpc_error(reply, _REQUEST_ID))
+    body = Struct.from_dict(json_rpc_error(reply, _ANSWER_ID))
     return SubstitutionFormatString(json_format=body, content_type=NOBODY_TYPE)
 
 
@@ -359,7 +383,7 @@ _FIELDS: Final = {
     "bytes_out": "%BYTES_SENT%",
     "protocol": "%PROTOCOL%",
     "tls": "%DOWNSTREAM_TLS_VERSION%",
-    "request_id": _REQUEST_ID,
+    "request_id": _EITHER_ID,
 }
 
 

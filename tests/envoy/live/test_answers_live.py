@@ -4,6 +4,7 @@ Law: documents are open to everybody, preflights to known origins; every refusal
 on an MCP path is an error that MCP clients show.
 """
 
+import uuid
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from authz.core.answer import Form
 from authz.core.answers import REFUSAL
 from tests.support import edge
 from tests.support.gateway import GATEWAY, GOOD, MAX_BODY, ORIGIN, PORTAL, Gateway
-from tests.support.wild_client import is_json_rpc_error, preflight
+from tests.support.wild_client import is_json_rpc_error, preflight, read
 
 
 def test_what_authz_says_passes_untouched(gateway: Gateway) -> None:
@@ -203,3 +204,76 @@ def test_the_portal_is_served_as_it_is(gateway: Gateway) -> None:
     assert len(answer.values("set-cookie")) == 1
     assert answer.values("access-control-allow-origin") == ["https://evil.example"]
     assert gateway.authz.checks == []
+
+
+@pytest.mark.attack("answered-by-the-codec")
+@pytest.mark.parametrize(
+    ("head", "status", "reason", "details"),
+    [
+        pytest.param(
+            "POST /files HTTP/1.1\r\nX_Authz_Subject: evil",
+            400, "malformed_request", "http1.unexpected_underscore", id="underscore",
+        ),
+        pytest.param("POST /files HTTP/1.0", 426, "http_version", "low_version", id="http-1.0"),
+        pytest.param("nonsense", 400, "malformed_request", "http1.codec_error", id="no-http"),
+        pytest.param(
+            "POST /files HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 2",
+            400, "malformed_request", "http1.content_length_and_chunked_not_allowed", id="two-ends",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused_before_it_is_a_request_has_an_id_and_a_line(
+    gateway: Gateway, head: str, status: int, reason: str, details: str
+) -> None:
+    """The answer, its body and the access log have one id, which no client chooses; nobody behind
+    Envoy hears of it.
+    """
+    lines = (head, f"Host: {GATEWAY}", f"{GOOD[0]}: {GOOD[1]}", "X-Request-Id: evil", "", "")
+    with gateway.logged() as entries, gateway.send.connect() as sock:
+        answer = read(sock, "\r\n".join(lines).encode(), "POST")
+    body: Any = answer.json()
+    (entry,) = entries
+
+    assert (answer.status, body["error"]["data"]["reason"]) == (status, reason)
+    assert is_json_rpc_error(answer)
+    (request_id,) = answer.values("x-request-id")
+    assert uuid.UUID(request_id).version == 4
+    assert body["error"]["data"]["request_id"] == request_id
+    assert (entry["request_id"], entry["status"], entry["details"]) == (request_id, status, details)
+    assert entry["address"] == "127.0.0.1"
+    assert gateway.authz.checks == []
+    assert set(gateway.arrived().values()) == {0}
+
+
+@pytest.mark.attack("answered-by-the-codec")
+def test_over_http2_an_underscore_ends_its_stream_and_leaves_a_line(gateway: Gateway) -> None:
+    """Envoy has no answer to a malformed request of HTTP/2: the log alone tells of it."""
+    with gateway.logged() as entries:
+        answer = gateway.over_h2(("x_authz_subject", "evil"))
+
+    assert answer.status == 0
+    (entry,) = entries
+    assert (entry["status"], entry["details"]) == (0, "http2.unexpected_underscore")
+    assert (entry["address"], entry["request_id"]) == ("127.0.0.1", None)
+    assert gateway.authz.checks == []
+    assert set(gateway.arrived().values()) == {0}
+
+
+@pytest.mark.parametrize("path", ["/files", "/nothing", "/gone"], ids=["authz", "no-route", "away"])
+def test_one_request_has_one_id(gateway: Gateway, path: str) -> None:
+    """Whoever answers a request: what the client saw is what the access log has."""
+    with gateway.logged() as entries:
+        answer = gateway.send("POST", path, GOOD, ("X-Request-Id", "evil"), body=b"{}")
+
+    (entry,) = entries
+    assert answer.values("x-request-id") == [entry["request_id"]] != ["evil"]
+
+
+def test_a_path_that_cannot_be_normalised_has_an_id(gateway: Gateway) -> None:
+    """Here Envoy has read the headers, and given the request no id yet."""
+    with gateway.logged() as entries:
+        answer = gateway.send("POST", "/files%2f", GOOD, body=b"{}")
+
+    (entry,) = entries
+    assert (entry["status"], entry["details"]) == (400, "path_normalization_failed")
+    assert answer.values("x-request-id") == [entry["request_id"]]
