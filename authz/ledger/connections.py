@@ -13,7 +13,7 @@ than an answer may, and begun anew with every call they would never come to an e
 import asyncio
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -130,7 +130,7 @@ class Endpoint:
     port: int
     path: str
     tls: "TlsFiles | None"
-    greeting: tuple[bytes, ...]
+    greeting: tuple[bytes, ...] = field(repr=False)
 
     async def connect(self) -> Line:
         """Return a line over which calls may be written.
@@ -143,8 +143,9 @@ class Endpoint:
         if self.path:
             transport, line = await loop.create_unix_connection(Line, self.path)
         else:
-            # Read for each connection: files that were replaced count from the next one on.
-            tls = None if self.tls is None else self.tls.context()
+            # Read for each connection: files that were replaced count from the next one on. Not on
+            # the loop: the system's authorities take longer than an answer may.
+            tls = None if self.tls is None else await asyncio.to_thread(self.tls.context)
             transport, line = await loop.create_connection(Line, self.host, self.port, ssl=tls)
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

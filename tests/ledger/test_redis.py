@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -832,6 +833,31 @@ def test_tls_is_verified() -> None:
     context = tls.context()
     assert context.check_hostname
     assert context.verify_mode.name == "CERT_REQUIRED"
+
+
+def test_certificates_are_not_read_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's authorities take 100 ms and more to read, for every new connection."""
+    readers = list[int]()
+
+    def read(_: TlsFiles) -> ssl.SSLContext:
+        readers.append(threading.get_ident())
+        raise FileNotFoundError
+
+    monkeypatch.setattr(TlsFiles, "context", read)
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(endpoint("rediss://127.0.0.1").connect())
+
+    assert len(readers) == 1
+    assert threading.get_ident() not in readers
+
+
+def test_a_password_is_in_no_repr() -> None:
+    """Where Redis is may be logged; how we log in there may not."""
+    for said in (
+        RedisOptions("redis://redis", password="secret"),
+        endpoint("redis://redis", "authz", "secret"),
+    ):
+        assert "secret" not in repr(said)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a}", "{a", "a\n", "é", "x" * 65, "a:b"])
