@@ -185,7 +185,9 @@ def read(
     )
 
 
-def envelope(body: bytes, headers: dict[str, str], *, max_body: int) -> Envelope | None:
+def envelope(
+    body: bytes, headers: dict[str, str], *, max_body: int, bounds: JsonBounds = _BOUNDS
+) -> Envelope | None:
     """Return what a refusal repeats of a strict document shaped as a request; else None.
 
     For the path of refusals only: it reads the body once more. It never raises, and it returns
@@ -194,7 +196,7 @@ def envelope(body: bytes, headers: dict[str, str], *, max_body: int) -> Envelope
     if len(body) > max_body:
         return None
     try:
-        members = _object(body, _BOUNDS)
+        members = _object(body, bounds)
         if _kind(members) is not Kind.REQUEST:
             return None
         method = members["method"]

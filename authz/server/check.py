@@ -345,7 +345,7 @@ def _refuse(
         # The document of the URL that was asked for (RFC 9728, section 3.3: clients compare).
         server = replace(deny.server, metadata_url=f"{deny.server.metadata_url}/")
         deny = replace(deny, server=server)
-    asked = _asked(deny, request, policy.max_body)
+    asked = _asked(deny, request, policy)
     answer = refusal(deny, asked, request_id, offer, policy.refusals)
     return codec.encode_deny(answer, deny.reason.label)
 
@@ -355,11 +355,11 @@ def _has_slash(path: str) -> bool:
     return path.partition("?")[0].endswith("/")
 
 
-def _asked(deny: Deny, request: HttpRequest | None, max_body: int) -> mcp.Envelope | None:
+def _asked(deny: Deny, request: HttpRequest | None, policy: Policy) -> mcp.Envelope | None:
     """Return the request to answer, where its message was read or may be looked at."""
     if deny.message is not None:
         return deny.message.envelope
     if request is None:
         return None
-    longest = _ID_BODY if deny.principal is None else max_body
-    return mcp.envelope(request.body, request.headers, max_body=longest)
+    longest = _ID_BODY if deny.principal is None else policy.max_body
+    return mcp.envelope(request.body, request.headers, max_body=longest, bounds=policy.json)

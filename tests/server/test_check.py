@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, Unavailable
-from authz.core.policy import Server
+from authz.core.policy import JsonBounds, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, Refused
@@ -344,6 +344,22 @@ def test_the_id_is_repeated_even_where_the_message_is_refused() -> None:
     body = b'{"jsonrpc":"2.0","id":"abc","method":"tools/call","params":{}}'
 
     assert json.loads(good().ask(request(body)).body)["id"] == "abc"
+
+
+def test_a_refusal_reads_what_a_decision_reads() -> None:
+    """Where Redis is away the id is looked for by the operator's own bounds of JSON."""
+    world = World(Tokens(known=principal()), Answers(Unavailable("redis")))
+    nested = b"[" * 80 + b"]" * 80
+    body = b'{"jsonrpc":"2.0","id":7,"method":"x/y","params":{"a":%s}}' % nested
+    sent = request(body, authorization="Bearer known")
+    statuses = []
+    for depth in (200, 64):
+        rules = policy(json=JsonBounds(depth=depth))
+        world.check.snapshot = replace(world.check.snapshot, policy=rules)
+        refused = world.ask(sent)
+        statuses.append((refused.status, json.loads(refused.body)["id"]))
+
+    assert statuses == [(200, 7), (400, "")]
 
 
 def test_a_cancelled_check_leaves_nothing_in_flight() -> None:
