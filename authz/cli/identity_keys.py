@@ -1,7 +1,6 @@
 """`authz identity-keys`: the key set with which MCP servers verify the signed identity."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -9,8 +8,7 @@ from pathlib import Path
 from authz.authelia.keys import make_key
 from authz.cli.common import DONE, FAILED, command, config_argument
 from authz.config.load import load
-from authz.config.private_keys import read_private_key
-from authz.tokens.identity import public_key
+from authz.tokens.identity import key_set
 
 _EXAMPLES = """\
 examples:
@@ -34,7 +32,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the public half."""
-    file = load(arguments.config, os.environ, secrets=False).config.gateway.identity_key_file
+    gateway = load(arguments.config, os.environ, secrets=False).config.gateway
+    file, other = gateway.identity_key_file, gateway.identity_other_key_file
     if file is None:
         mend = f"write {_FIELD}: /run/secrets/identity.pem, and run this with --make-key"
         print(f"authz: {arguments.config} has no {_FIELD}; {mend}", file=sys.stderr)
@@ -42,10 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.make_key:
             make_key(Path(file))
-        key, algorithm = read_private_key(Path(file).read_text("ascii"))
+        files = [file] if other is None else [file, other]
+        keys = key_set(*(Path(each).read_text("ascii") for each in files))
     except (OSError, ValueError) as error:
         words = error.strerror if isinstance(error, OSError) else str(error)
         print(f"authz: {_FIELD}: {words}; --make-key makes one", file=sys.stderr)
         return FAILED
-    print(json.dumps({"keys": [public_key(key, algorithm)]}, indent=2))
+    print(keys.decode(), end="")
     return DONE

@@ -178,10 +178,21 @@ def _signed_identity(config: Config) -> Iterator[Fault]:
 
 def _identity_key(config: Config) -> Iterator[Fault]:
     """Check that the file is nobody else's; `secret_files` looks at the keys themselves."""
-    file = config.gateway.identity_key_file
-    for path, other in _other_keys(config):
-        if file is not None and file == other:
-            yield shared_identity_key(path)
+    gateway = config.gateway
+    ours = {
+        "identity_key_file": gateway.identity_key_file,
+        "identity_other_key_file": gateway.identity_other_key_file,
+    }
+    for name, file in ours.items():
+        for path, other in _other_keys(config):
+            if file is not None and file == other:
+                yield shared_identity_key(name, path)
+    if gateway.identity_other_key_file is not None and gateway.identity_key_file is None:
+        yield Fault(
+            ("gateway", "identity_other_key_file"),
+            "there is no key that it would be published beside",
+            "write gateway.identity_key_file, or leave it out",
+        )
 
 
 def _other_keys(config: Config) -> Iterator[tuple[Path, str | None]]:
@@ -194,13 +205,13 @@ def _other_keys(config: Config) -> Iterator[tuple[Path, str | None]]:
         yield ("gateway", "tls", "key"), config.gateway.tls.key
 
 
-def shared_identity_key(other: Path) -> Fault:
+def shared_identity_key(name: str, other: Path) -> Fault:
     """Return what is said of a key that signs who calls and something else besides.
 
     Whoever takes the one signature could be shown the other.
     """
     return Fault(
-        ("gateway", "identity_key_file"),
+        ("gateway", name),
         f"the key of {field_name(other)} is to sign who calls, too",
         "write another file; `authz identity-keys --make-key` makes it",
         reads=(other,),

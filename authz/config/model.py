@@ -251,6 +251,11 @@ class Gateway(Section):
         "RSA; `authz identity-keys` makes it and prints its public half for them.",
         None,
     )
+    identity_other_key_file: Annotated[str, scalars.IDENTITY_KEY_FILE] | None = field(
+        "A second key that is published beside it and signs nothing: the next one, so that servers "
+        "know it before it signs, or the last one, until what it signed has ended (a minute).",
+        None,
+    )
     trusted_hops: Annotated[StrictInt, Field(ge=0, le=10)] = field(
         "How many proxies in front of Envoy are ours, so that their `X-Forwarded-For` counts. They "
         "have to write addresses without ports: of `192.0.2.1:443` Envoy takes the proxy's own "

@@ -45,6 +45,7 @@ class Secrets:
         sealing: the keys to seal with (`authz.tokens.sealing`), newest first, one a line; None
             where they are made of `front_door`.
         identity: the private key (PEM) that signs who calls; None where none is named.
+        identity_other: one that is published beside it; None where none is named.
     """
 
     redis_password: SecretStr | None = field(default=None)
@@ -52,6 +53,7 @@ class Secrets:
     front_door: SecretStr | None = field(default=None)
     sealing: SecretStr | None = field(default=None)
     identity: SecretStr | None = field(default=None)
+    identity_other: SecretStr | None = field(default=None)
 
 
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:
@@ -62,8 +64,10 @@ def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[
     sealing, most = _sealing(config)
     path: Path = ("gateway", "identity_key_file")
     identity, rest = _from_file(path, config.gateway.identity_key_file, _private_key)
-    found = Secrets(password, credential, front_door, sealing, identity)
-    return found, faults + more + and_more + most + rest + list(_shared_key(found))
+    path = ("gateway", "identity_other_key_file")
+    other, last = _from_file(path, config.gateway.identity_other_key_file, _private_key)
+    found = Secrets(password, credential, front_door, sealing, identity, other)
+    return found, [*faults, *more, *and_more, *most, *rest, *last, *_shared_key(found)]
 
 
 def _shared_key(secrets: Secrets) -> Iterator[Fault]:
@@ -72,10 +76,15 @@ def _shared_key(secrets: Secrets) -> Iterator[Fault]:
         ("front_door", "key_file"): secrets.front_door,
         ("issuer", "introspection", "key_file"): secrets.introspection,
     }
-    identity = _public_half(secrets.identity)
-    for path, other in others.items():
-        if identity is not None and identity == _public_half(other):
-            yield shared_identity_key(path)
+    ours = {
+        "identity_key_file": secrets.identity,
+        "identity_other_key_file": secrets.identity_other,
+    }
+    for name, secret in ours.items():
+        half = _public_half(secret)
+        for path, other in others.items():
+            if half is not None and half == _public_half(other):
+                yield shared_identity_key(name, path)
 
 
 def _public_half(secret: SecretStr | None) -> bytes | None:

@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz.demo.serving import LOOPBACK, Address, serve_forever
-from authz.integrations.mcp_identity import GatewayIdentity
+from authz.integrations.mcp_identity import GatewayIdentity, Verify
 
 Sample = Literal["notes", "files"]
 PATH: Final = "/mcp"
@@ -131,7 +131,7 @@ _SAMPLES: dict[Sample, tuple[Callable[[], MCPServer], tuple[str, ...]]] = {
 }
 
 
-def app(name: Sample, hosts: Sequence[str] = ()) -> ASGIApp:
+def app(name: Sample, hosts: Sequence[str] = (), verify: Verify | None = None) -> ASGIApp:
     """Return one sample server, at `/mcp`.
 
     Args:
@@ -139,6 +139,8 @@ def app(name: Sample, hosts: Sequence[str] = ()) -> ASGIApp:
         hosts: the Host headers that it answers to, as the SDK's guard against DNS rebinding takes
             them: the gateway's authority, `mcp.example.com` or `mcp.example.com:8443`. None:
             any, which is right on a Unix socket only, where no browser comes.
+        verify: checks the signed identity; None: the headers are believed, and who has none is
+            nobody: whoever comes past the gateway, as tests do.
     """
     make, versions = _SAMPLES[name]
     # Without settings the SDK lets loopback names in only, and answers the gateway with 421.
@@ -146,8 +148,7 @@ def app(name: Sample, hosts: Sequence[str] = ()) -> ASGIApp:
         enable_dns_rebinding_protection=bool(hosts), allowed_hosts=list(hosts)
     )
     server = make().streamable_http_app(streamable_http_path=PATH, transport_security=security)
-    # Whoever comes past the gateway, as tests do, is nobody.
-    return _one_era(GatewayIdentity(server, required=False), versions)
+    return _one_era(GatewayIdentity(server, verify, required=verify is not None), versions)
 
 
 def _one_era(server: ASGIApp, versions: tuple[str, ...]) -> ASGIApp:

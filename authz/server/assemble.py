@@ -33,7 +33,7 @@ from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import issuer_client
 from authz.tokens.front_door import FrontDoorTokens
-from authz.tokens.identity import IdentitySigner
+from authz.tokens.identity import IdentitySigner, key_set
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.keys import Fetched, Renewal, SigningKeys
 from authz.tokens.sealing import Sealer, sealing_secrets
@@ -186,6 +186,7 @@ class Assembly:
         self.offers = _kept_offers(self.sources, before, self.counting) or _offers(
             self.sources, self.counting.command
         )
+        self.identity_keys = _identity_keys(settings)
         self.snapshot = Snapshot(
             settings.policy,
             self.identity.verifier,
@@ -255,6 +256,13 @@ def _identity_signer(settings: Settings) -> IdentitySigner | None:
     if key is None:
         return None
     return IdentitySigner(key.get_secret_value(), settings.config.gateway.url, time.time)
+
+
+def _identity_keys(settings: Settings) -> bytes | None:
+    """Return what MCP servers verify the signed identity with; None where nothing is signed."""
+    found = (settings.secrets.identity, settings.secrets.identity_other)
+    pems = [secret.get_secret_value() for secret in found if secret is not None]
+    return key_set(*pems) if pems else None
 
 
 def _step_up_sources(

@@ -119,7 +119,13 @@ class Service:
     async def run(self) -> None:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
         transport = self._carry(self.check, self._health, max_body=self._settings.policy.max_body)
-        status = Status(self._recorder.metrics.registry, self._health, self._listeners.status)
+        status = Status(
+            self._recorder.metrics.registry,
+            self._health,
+            self._listeners.status,
+            # Of the assembly that is in force: a reload brings other keys.
+            lambda: self._assembly.identity_keys,
+        )
         try:
             port = transport.listen(self._listeners.check)
             self.ports = (port, status.port)

@@ -1,6 +1,6 @@
-"""The listener of its own for Prometheus and probes: /metrics, /healthz, /readyz.
+"""The listener of its own for Prometheus and probes: /metrics, /healthz, /readyz, /identity-keys.
 
-Law: it answers these three paths to GET and nothing else, and shares nothing with the Check
+Law: it answers these paths to GET and nothing else, and shares nothing with the Check
 listener. One of several workers answers on a socket that only the process above it can open.
 """
 
@@ -12,7 +12,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,6 +24,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Page = tuple[HTTPStatus, str, bytes]
 # Host and port, or the path of a Unix socket.
 Place = tuple[str, int] | str
+IDENTITY_KEYS: Final = "/identity-keys"
 # Seconds that a probe may take to say what it wants.
 _PATIENCE = 5
 
@@ -116,17 +117,35 @@ class Pages:
 
 
 class Status(Pages):
-    """Serve the three pages of one service."""
+    """Serve the pages of one service."""
 
-    def __init__(self, registry: CollectorRegistry, health: Health, place: Place) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        health: Health,
+        place: Place,
+        identity_keys: Callable[[], bytes | None] = lambda: None,
+    ) -> None:
         """Bind the listener.
+
+        Args:
+            registry: what is counted.
+            health: how the parts are.
+            place: where to listen.
+            identity_keys: returns the key set for MCP servers; None where nothing is signed.
 
         Raises:
             OSError: where the address cannot be bound.
         """
         self._registry = registry
         self._health = health
-        pages = {"/metrics": self._metrics, "/healthz": healthz, "/readyz": self._readyz}
+        self._identity_keys = identity_keys
+        pages = {
+            "/metrics": self._metrics,
+            "/healthz": healthz,
+            "/readyz": self._readyz,
+            IDENTITY_KEYS: lambda: key_page(self._identity_keys()),
+        }
         super().__init__(pages, place)
 
     def _metrics(self) -> Page:
@@ -137,6 +156,13 @@ class Status(Pages):
         if self._health.notes:
             said["notes"] = dict(self._health.notes)
         return readyz(self._health.ready, said)
+
+
+def key_page(keys: bytes | None) -> Page:
+    """Return the page with the key set of the signed identity: public halves, for MCP servers."""
+    if keys is None:
+        return HTTPStatus.NOT_FOUND, "text/plain", b"nothing is signed\n"
+    return HTTPStatus.OK, "application/jwk-set+json", keys
 
 
 def healthz() -> Page:

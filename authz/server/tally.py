@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from authz.server.status import Page, Pages, Place, healthz, readyz
+from authz.server.status import IDENTITY_KEYS, Page, Pages, Place, healthz, key_page, readyz
 from authz.telemetry.sums import Exposition, add, kept, parse, render
 
 # Seconds for a worker to answer; a page needs a millisecond or two.
@@ -132,6 +132,14 @@ class Slot:
             if generation == self._generation:
                 self._last = found
 
+    def page(self, path: str) -> bytes | None:
+        """Return a page of the worker; None where it does not answer, or has none."""
+        try:
+            status, body = ask(self._place, path)
+        except (OSError, ValueError):
+            return None
+        return body if status == HTTPStatus.OK else None
+
     def counts(self) -> list[Exposition]:
         """Return what was counted there."""
         with self._lock:
@@ -170,7 +178,12 @@ class Tally(Pages):
         """
         self._slots = slots
         self._registry = registry
-        pages = {"/metrics": self._metrics, "/healthz": healthz, "/readyz": self._readyz}
+        pages = {
+            "/metrics": self._metrics,
+            "/healthz": healthz,
+            "/readyz": self._readyz,
+            IDENTITY_KEYS: self._identity_keys,
+        }
         super().__init__(pages, place)
 
     def look(self) -> None:
@@ -184,6 +197,11 @@ class Tally(Pages):
         for slot in self._slots:
             found += slot.counts()
         return HTTPStatus.OK, CONTENT_TYPE_LATEST, render(add(found)).encode()
+
+    def _identity_keys(self) -> Page:
+        """Return the key set of the first worker that answers: after a reload all have the same."""
+        found = (slot.page(IDENTITY_KEYS) for slot in self._slots)
+        return key_page(next((keys for keys in found if keys is not None), None))
 
     def _readyz(self) -> Page:
         """Say ready where any worker is: Envoy asks those that are."""

@@ -88,6 +88,17 @@ def _claims(principal: Principal, server: Server) -> dict[str, Any]:
     return claims
 
 
+def key_set(*pems: str) -> bytes:
+    """Return the public halves as a key set (RFC 7517), each once, for MCP servers.
+
+    Raises:
+        ValueError: where one is no private key (`read_private_key`).
+    """
+    keys = [public_key(*read_private_key(pem)) for pem in pems]
+    once = {str(key["kid"]): key for key in keys}
+    return json.dumps({"keys": list(once.values())}, indent=2).encode() + b"\n"
+
+
 def public_key(key: PrivateKey, algorithm: str) -> dict[str, Any]:
     """Return the public half as a JWK, named by its thumbprint (RFC 7638)."""
     public = key.public_key()

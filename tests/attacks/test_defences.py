@@ -485,6 +485,11 @@ BELONGINGS = (
         " and at == place then", " then", _LEDGER,
     ),
     Defence(
+        "A key signs for one alone", "authz/config/secret_files.py", "_shared_key",
+        "if half is not None and half == _public_half(other):", "if False:",
+        ("tests/config/test_secret_files.py",),
+    ),
+    Defence(
         "A use binds a session", "authz/ledger/take.lua", "bind",
         "  call('SET', session, owner .. pack(PLACE, place), 'PX', lifetime)\n", "", _LEDGER,
     ),

@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 import pytest
 
 from authz.server.health import Health
-from authz.server.status import Status
+from authz.server.status import IDENTITY_KEYS, Status
 from authz.telemetry.metrics import Metrics
 
 
@@ -68,3 +68,17 @@ def test_nothing_else_is_here(status: tuple[Status, Health, Metrics], path: str)
 def test_only_get(status: tuple[Status, Health, Metrics]) -> None:
     """Probes and scrapes read; nothing can be posted."""
     assert get(status[0].port, "/metrics", "POST")[0] == 405
+
+
+def test_the_keys_of_the_signed_identity() -> None:
+    """The set that is in force, as a reload leaves it; where nothing is signed there is none."""
+    in_force: list[bytes | None] = [None]
+    listener = Status(Metrics().registry, Health(), ("127.0.0.1", 0), lambda: in_force[0])
+    listener.start()
+    try:
+        assert get(listener.port, IDENTITY_KEYS)[0] == 404
+        for keys in (b'{"keys": []}', b'{"keys": [1]}'):
+            in_force[0] = keys
+            assert get(listener.port, IDENTITY_KEYS) == (200, keys.decode())
+    finally:
+        listener.stop()

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from authz.server.health import Health
-from authz.server.status import Status
+from authz.server.status import IDENTITY_KEYS, Status
 from authz.server.tally import Slot, Tally
 from authz.telemetry.metrics import Metrics
 from tests.server.test_status import get
@@ -159,3 +159,14 @@ def test_healthz_is_about_the_process_above(tally: Tally) -> None:
     assert get(tally.port, "/healthz") == (200, "ok\n")
     assert get(tally.port, "/")[0] == 404
     assert get(tally.port, "/metrics", "POST")[0] == 405
+
+
+def test_the_keys_are_of_any_worker_that_answers(folder: Path, tally: Tally) -> None:
+    """MCP servers ask the process above; a worker that is gone hides no key."""
+    assert get(tally.port, IDENTITY_KEYS)[0] == 404
+    one = Status(Metrics().registry, Health(), str(folder / "1"), lambda: b'{"keys": []}')
+    one.start()
+    try:
+        assert get(tally.port, IDENTITY_KEYS) == (200, '{"keys": []}')
+    finally:
+        one.stop()

@@ -18,6 +18,7 @@ from authz.core.policy import Server
 from authz.core.principal import Principal
 from authz.integrations.mcp_identity import Assertions, Caller, IdentityError
 from authz.tokens.identity import LIFETIME, TYPE, IdentitySigner, public_key
+from authz.tokens.identity import key_set as published
 from tests.support.values import FILES, principal, server
 
 GATEWAY = "https://mcp.example.test"
@@ -226,3 +227,30 @@ def test_the_command_prints_the_public_half_alone(
     clock = Clock()
     made = IdentitySigner(key.read_text(), GATEWAY, clock)
     assert believed(made.assertion(living(clock), SERVER), printed).client == "claude"
+
+
+def test_two_keys_are_published_and_one_signs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Servers know the next key before it signs, and the last one until what it signed has ended:
+    with the same two files the other way round, every token of before is believed.
+    """
+    for name, key in (("one.pem", KEY), ("two.pem", OTHER)):
+        (tmp_path / name).write_text(pem(key))
+    file = tmp_path / "authz.yaml"
+    file.write_text(
+        "issuer: {url: https://auth.example.com}\n"
+        f"gateway: {{url: {GATEWAY}, identity_key_file: {tmp_path}/one.pem,"
+        f" identity_other_key_file: {tmp_path}/two.pem}}\n"
+        "servers: {files: {upstream: http://files:8000/mcp, identity: signed}}\n"
+    )
+    assert main(["identity-keys", str(file)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+
+    assert [key["kid"] for key in printed["keys"]] == [
+        key["kid"] for key in key_set(KEY, OTHER)["keys"]
+    ]
+    for key in (KEY, OTHER):
+        made, clock = signer(key)
+        assert believed(made.assertion(living(clock), SERVER), printed).client == "claude"
+    assert published(pem(KEY), pem(KEY)) == published(pem(KEY))
