@@ -23,7 +23,7 @@ from tests.support.scene import RunningScene, running_scene
 from tests.tokens.forge import rsa_signer
 
 PEOPLE = 500
-WALKS = 12  # fewer than address_log_ins, 20 a minute, which are nobody's who is known
+WALKS = 8  # fewer than address_log_ins, 20 a minute, which are nobody's who is known
 AT_ONCE = 16
 # Figures of an hour, so that no count depends on how fast this machine is. What people need fits,
 # and what the stranger sends would not, were it counted with them.
@@ -31,10 +31,12 @@ EDGE = 120
 BAD_TOKENS = 60
 FIGURES = f"""\
   address_rate: {EDGE}/hour
-  address_calls: {2 * PEOPLE}/hour
+  address_calls: {3 * PEOPLE}/hour
   address_bad_tokens: {BAD_TOKENS}/hour
 """
 JUNK = 160
+# Where this machine is so busy that Redis takes over 50 ms, a new token is told to come again.
+AWAY, COMES_AGAIN = 503, 5
 # What comes back meanwhile, at two an hour or so at most: generous.
 BACK = 10
 
@@ -98,6 +100,10 @@ async def people_call(office: Office, members: list[Member]) -> list[tuple[int, 
 
     async def call(member: Member) -> None:
         answer = await office.call(http, member.token)
+        for _ in range(COMES_AGAIN):
+            if answer.status_code != AWAY:
+                break
+            answer = await office.call(http, member.token)
         told = _told(answer)
         found.append((answer.status_code, told and "their own" if told == member.subject else told))
 
