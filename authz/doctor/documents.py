@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from authz.config import urls
 from authz.config.model import Config
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, note, ok, problem, warning
@@ -17,6 +16,7 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetcher, FetchFailed, SystemResolver
 from authz.login.clients.lookup import Fetch, NoDocument
 from authz.login.clients.redirects import RedirectRules
+from authz.login.clients.registry import redirect_rules
 
 PART: Final = "clients"
 # What assistants publish for everybody. One that answers at all is enough: the way out is there.
@@ -62,10 +62,7 @@ async def examine(
     try:
         how = fetch or Fetcher(resolver)
         if named:
-            rules = RedirectRules(
-                frozenset(door.private_redirect_uris),
-                frozenset({urls.split(config.gateway.url).host}),
-            )
+            rules = redirect_rules(config, door)
             return [await _named(url, how, rules, hosts) for url in named]
         published = [
             url for url in PUBLISHED if hosts is None or (document_host(url) or "") in hosts

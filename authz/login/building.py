@@ -14,7 +14,6 @@ from typing import Final
 
 import httpx
 
-from authz.config import urls
 from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
@@ -32,9 +31,8 @@ from authz.login.clients.assertions import ClientAssertions, KeySets
 from authz.login.clients.documents import Documents
 from authz.login.clients.fetching import Fetcher, SystemResolver
 from authz.login.clients.lookup import stranger_gate
-from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
 from authz.login.clients.registration import Registrations
-from authz.login.clients.registry import Clients
+from authz.login.clients.registry import Clients, redirect_rules
 from authz.login.front_door.blocks import Blocks
 from authz.login.front_door.flow import FrontDoor
 from authz.login.front_door.grants import Grants
@@ -109,12 +107,7 @@ class Built:
         self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
         self._upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
-        ours = frozenset(urls.split(each).host for each in (url, issuer.url))
-        rules = RedirectRules(
-            frozenset(section.private_redirect_uris),
-            # On one machine, for a trial, the programs are there too.
-            frozenset(host for host in ours if redirect_host(f"https://{host}") != LOOPBACK),
-        )
+        rules = redirect_rules(config, section)
         hosts = section.metadata_hosts
         fetcher, gate = Fetcher(self._resolver), stranger_gate()
         self._documents = Documents(

@@ -94,6 +94,10 @@ def test_a_named_document_is_read_as_the_pages_read_it() -> None:
     assert "private_key_jwt" in the(look(URL, answer=keyed), "document_good").words
     wrong = the(look(URL, answer=GOOD | {"client_id": "x"}), "document_unusable")
     assert "client_id is not its own URL" in wrong.words
+    for ours in ("mcp.example.test", "auth.example.test"):
+        ends_here = GOOD | {"redirect_uris": [f"https://{ours}/cb"]}
+        found = the(look(URL, answer=ends_here), "document_unusable")
+        assert "no redirect URI is allowed here" in found.words
     assert the(look("http://x/c"), "document_url").severity is Severity.PROBLEM
     other = the(look(URL, more=", metadata_hosts: [claude.ai]"), "document_host_not_taken")
     assert "metadata_hosts" in other.mend

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from authz.config import urls
 from authz.config.model import Config
+from authz.config.model import FrontDoor as Section
 from authz.config.rules import Client
 from authz.login.clients import documents, registration
 from authz.login.clients.client_metadata import printable_title
 from authz.login.clients.documents import Documents
 from authz.login.clients.lookup import PAUSE, NoDocument
+from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
 from authz.login.clients.registration import NotRegistered, Registrations
 from authz.login.values import FrontClient, Kind, OAuthRefused
 
@@ -43,6 +46,16 @@ class DocumentRefusedError(OAuthRefused):
         """Keep the fault beside the answer."""
         super().__init__(error, words, status, headers)
         self.found = found
+
+
+def redirect_rules(config: Config, section: Section) -> RedirectRules:
+    """Return which redirect URIs clients may have that nobody configured."""
+    ours = {urls.split(each).host for each in (config.gateway.url, config.issuer.url)}
+    return RedirectRules(
+        frozenset(section.private_redirect_uris),
+        # On one machine, for a trial, the programs are there too.
+        frozenset(host for host in ours if redirect_host(f"https://{host}") != LOOPBACK),
+    )
 
 
 class Clients:

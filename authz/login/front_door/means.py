@@ -19,8 +19,6 @@ from authz.login.front_door.targets import Targets
 from authz.login.values import FrontClient, LoggedIn
 from authz.tokens.sealing import Sealer
 
-ANYBODY = "-"
-
 
 class FindsClients(Protocol):
     """Find clients (`authz.login.clients.registry.Clients`)."""
