@@ -29,7 +29,7 @@ def test_the_smallest_file_of_the_readme_is_right() -> None:
     assert [(each.quota, each.window, each.counts.value) for each in server.rule.limits] == [
         (60, 60, "operations"),
         (120, 60, "operations"),
-        (600, 60, "handshakes"),
+        (150, 15, "handshakes"),
     ]
     assert settings.config.gateway.tls is not None
     assert settings.config.gateway.tls.minimum == "1.3"

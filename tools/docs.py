@@ -68,7 +68,8 @@ def reasons() -> str:
 
 
 def _status(row: Row) -> str:
-    return f"200 ({row.status})" if row.of_operation else str(row.status)
+    status = f"{row.status}, of a GET {row.get_status}" if row.get_status else str(row.status)
+    return f"200 ({status})" if row.of_operation else status
 
 
 def _challenge(row: Row) -> str:

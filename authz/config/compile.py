@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from authz.config import rules, urls
+from authz.config.budgets import Budget, budget
 from authz.config.model import Config
 from authz.config.problems import Path
 from authz.config.scalars import Rate
@@ -36,10 +37,9 @@ DEFAULT_LIMITS: Final = (
     ),
     # However many clients a person has.
     rules.Limit.model_validate({"per": ["user"], "rate": "120/minute", "counts": "operations"}),
-    # Clients that begin a session for every call send five of these with each.
-    rules.Limit.model_validate(
-        {"per": ["client", "user"], "rate": "600/minute", "counts": "handshakes"}
-    ),
+    # Clients that begin a session for every call send five of these with each. In so short a
+    # window that few are open together, of all clients of a person (decision 15).
+    rules.Limit.model_validate({"per": ["user"], "rate": "150/15 seconds", "counts": "handshakes"}),
 )
 
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
@@ -77,10 +77,7 @@ def limit_places(config: Config) -> Iterator[LimitPlace]:
 def compile_policy(config: Config) -> Policy:
     """Return the policy of a configuration that has no errors."""
     introspection = config.issuer.introspection
-    limits = {
-        where.place: tuple(_limit(where.place, limit) for limit in where.limits)
-        for where in limit_places(config)
-    }
+    limits = _limits(config)
     return Policy(
         issuer=config.issuer.url,
         origins=frozenset(config.gateway.origins),
@@ -99,6 +96,12 @@ def compile_policy(config: Config) -> Policy:
             work=round(config.gateway.max_json_work * 1e9), depth=config.gateway.max_json_depth
         ),
     )
+
+
+def budget_of(config: Config, name: str) -> Budget:
+    """Return what bounds the exchanges of one person at a server."""
+    limits = _limits(config)
+    return budget(config, name, limits[""] + limits[name])
 
 
 def kinds(config: Config, server: rules.Server) -> frozenset[str]:
@@ -124,6 +127,13 @@ def limit_name(place: str, per: Per, rate: Rate, counts: str = "all") -> str:
     return name if counts == "all" else f"{name}:{counts}"
 
 
+def _limits(config: Config) -> dict[str, tuple[Limit, ...]]:
+    return {
+        where.place: tuple(_limit(where.place, limit) for limit in where.limits)
+        for where in limit_places(config)
+    }
+
+
 def _limit(place: str, limit: rules.Limit) -> Limit:
     return Limit(
         name=limit.name or limit_name(place, limit.per, limit.rate, limit.counts),
@@ -139,6 +149,7 @@ def _limit(place: str, limit: rules.Limit) -> Limit:
 def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) -> Server:
     server = config.servers[name]
     resource = config.resource(name)
+    bounds = budget(config, name, limits[""] + limits[name])
     return Server(
         name=name,
         resource=resource,
@@ -154,6 +165,8 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
         signed_identity=server.identity == "signed",
         session_lifetime=int(server.session_lifetime),
         challenge=frozenset(challenge_scopes(config, name)),
+        streams=bounds.streams,
+        meters=bounds.meters,
     )
 
 

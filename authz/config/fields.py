@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from authz.config.problems import WrongValueError, shown
+from authz.core.exchanges import SERVER_REQUESTS
 from authz.core.limits import Per
 
 K = TypeVar("K")
@@ -53,6 +54,8 @@ NonEmptyMap = Annotated[Mapping[K, V], Field(min_length=1), AfterValidator(Mappi
 Listing = Annotated[tuple[V, ...], AfterValidator(_unique)]
 NonEmpty = Annotated[tuple[V, ...], Field(min_length=1), AfterValidator(_unique)]
 Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+# Of what a server can serve at a time.
+PerUser = Annotated[StrictInt, Field(ge=1, le=SERVER_REQUESTS)]
 
 # --- a TLS version, which looks like a number ------------------------------------------------
 

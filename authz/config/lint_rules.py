@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config.compile import LimitPlace, limit_places
+from authz.config.compile import LimitPlace, budget_of, limit_places
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity, field_name, quoted
+from authz.core.exchanges import SERVER_REQUESTS
 from authz.core.methods import LISTEN, METHODS
 
 # Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
@@ -143,6 +144,30 @@ def _unlimited(config: Config) -> Iterator[Fault]:
             )
 
 
+def _budgets(config: Config) -> Iterator[Fault]:
+    """Find servers that one person can keep from everybody else by what is left open there."""
+    if any(
+        limit.cost > limit.rate.quota for where in limit_places(config) for limit in where.limits
+    ):
+        return  # an error, said already
+    for name, server in config.servers.items():
+        most = budget_of(config, name).most_open
+        if most is not None and most <= SERVER_REQUESTS // 2:
+            continue
+        if server.limits == () and not config.limits:
+            continue  # said already
+        held = "all" if most is None or most >= SERVER_REQUESTS else f"{most:,}"
+        yield Fault(
+            ("servers", name, "limits"),
+            f"one person could hold {held} of the {SERVER_REQUESTS:,} requests that the server is "
+            "given at a time",
+            "add limits of short windows per user, such as {per: user, rate: 120/minute}, or lower "
+            "gateway.calls_per_user and gateway.streams_per_user",
+            Severity.WARNING,
+            reads=(("limits",), ("gateway",)),
+        )
+
+
 def _tools(config: Config) -> Iterator[Fault]:
     for name, server in config.servers.items():
         tools = server.tools or {}
@@ -263,6 +288,7 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _nested,
     _limits,
     _unlimited,
+    _budgets,
     _tools,
     _methods,
     _signed_identity,

@@ -19,6 +19,7 @@ from authz.config.fields import (
     Listing,
     NonEmpty,
     NonEmptyMap,
+    PerUser,
     Section,
     TlsVersion,
     field,
@@ -292,6 +293,21 @@ class Gateway(Section):
         "about anew: a revocation, a block and a new rule reach open streams within this time. A "
         "tool call under way is not ended by it.",
         "15m",
+    )
+    streams_per_user: PerUser = field(
+        "How many streams of notifications one person may begin at one server, by whatever "
+        "clients, within `stream_recheck` (of which 15 minutes count at most): so many are open "
+        "at a time. The excess is told 405, by which MCP means that there is no stream to be had; "
+        "the session goes on without.",
+        96,
+    )
+    calls_per_user: PerUser = field(
+        "How many calls one person may keep a server busy with at a steady rate. A call lasts at "
+        "most this number divided by the rate at which its person has begun calls: with 32 half an "
+        "hour at one a minute, three minutes at ten, and never less than a minute; `max_stream` "
+        "and the token end it earlier. A third of the number goes to lists, handshakes and the "
+        "like, which last 15 seconds at least.",
+        32,
     )
     max_connections: Count = field("Connections at once, from all clients.", 10_000)
     max_concurrent_streams: Count = field("HTTP/2 streams at once on one connection.", 100)

@@ -155,7 +155,7 @@ class Server(Section):
     second_factor: InAWord[SecondFactor | None] = field("`any`, `totp`, `none` or a mapping.", None)
     limits: tuple[Limit, ...] | None = field(
         "Charged together, all or none; left out: 60 `operations` a minute per client and user, "
-        "120 per user, and 600 `handshakes` a minute per client and user. `[]` for none.",
+        "120 per user, and 150 `handshakes` in 15 seconds per user. `[]` for none.",
         None,
         examples=[[{"per": ["client", "user"], "rate": "60/minute"}]],
     )

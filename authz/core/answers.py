@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 from typing import Final
@@ -25,10 +26,10 @@ from authz.core.answer import (
     Upstream,
 )
 from authz.core.decision import Allow, Deny
+from authz.core.exchanges import Exchange
 from authz.core.limits import Limit, Quota
 from authz.core.mcp import Envelope, Message
 from authz.core.memo import Memo
-from authz.core.methods import LISTEN
 from authz.core.policy import MODERN, Policy, RefusalForm, Server
 from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
@@ -75,7 +76,8 @@ def upstream(
     """Return the headers of an allowed request: identity set, credentials removed.
 
     The exchange ends when the token does. One that waits for notifications ends earlier: its
-    client opens it anew, and is decided about by what is true then.
+    client opens it anew, and is decided about by what is true then. Who begins many has each end
+    earlier (`core/exchanges.py`).
 
     Args:
         allow: the request.
@@ -87,8 +89,11 @@ def upstream(
     principal, message = allow.principal, allow.message
     given, removed = _identity(principal, allow.server)
     seconds = min(principal.expires_at - now, policy.max_stream)
-    if (message is None or message.method == LISTEN) and policy.stream_recheck < seconds:
-        seconds = policy.stream_recheck
+    if allow.exchange is Exchange.STREAM:
+        seconds = min(seconds, policy.stream_recheck)
+    meter = allow.server.meters.get(allow.exchange)
+    if meter is not None:
+        seconds = meter.lasts(allow.quotas, seconds)
     # 0 would be no bound at all for Envoy.
     lasts = max(1, int(seconds * 1000))
     told = _told_by_envoy(message, request_id, policy.refusals)
@@ -179,8 +184,9 @@ def refusal(
     challenge = _challenge(deny)
     if challenge:
         headers.append(("www-authenticate", challenge))
-    if deny.reason is Reason.METHOD_NOT_ALLOWED:
-        headers.append(("allow", "POST, GET, DELETE"))
+    if _status(deny, asked) == HTTPStatus.METHOD_NOT_ALLOWED:
+        is_method = deny.reason is Reason.METHOD_NOT_ALLOWED
+        headers.append(("allow", "POST, GET, DELETE" if is_method else "POST, DELETE"))
     retry_after = deny.retry_after
     if retry_after is None and deny.reason in _FAULTS:
         retry_after = _AWAY
@@ -230,8 +236,14 @@ def _worded(
         if asked is not None and asked.modern:
             result["resultType"] = "complete"
         return _json(200, asked, {"result": result}, headers)
-    status = deny.reason.row.status if how is RefusalForm.HTTP_STATUS else 200
+    status = _status(deny, asked) if how is RefusalForm.HTTP_STATUS else 200
     return _failed(status, asked, error, headers)
+
+
+def _status(deny: Deny, asked: Envelope | None) -> int:
+    row = deny.reason.row
+    is_get = deny.message is None and asked is None
+    return row.get_status if is_get and row.get_status else row.status
 
 
 def _sentence(deny: Deny, retry_after: int | None, request_id: str) -> str:

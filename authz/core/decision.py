@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from authz.core import mcp
+from authz.core.exchanges import Exchange, exchange
 from authz.core.ledger import (
     LedgerAnswer,
     Mode,
@@ -33,6 +34,7 @@ from authz.core.ledger import (
 from authz.core.limits import Quota, Take, bucket_id
 from authz.core.mcp import NAME_HEADER
 from authz.core.memo import Memo
+from authz.core.methods import Counts
 from authz.core.policy import (
     MODERN,
     KnownClient,
@@ -91,6 +93,7 @@ class Pending:
         offer: the step-up that is offered where the ledger finds it missing; None where none is.
         proved: whether all that is missing is a more recent log-in: it words a refusal and
             allows nothing.
+        exchange: what it stays open for.
     """
 
     call: Call
@@ -100,6 +103,7 @@ class Pending:
     confirm_since: float | None = None
     offer: StepUpTicket | None = None
     proved: bool = False
+    exchange: Exchange = Exchange.CALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class Allow:
         quotas: every limit after the charge.
         mode: who counted.
         judged: the headers that the upstream must see as they were judged.
+        exchange: what it stays open for.
     """
 
     server: Server
@@ -119,6 +124,7 @@ class Allow:
     quotas: tuple[Quota, ...]
     mode: Mode
     judged: tuple[tuple[str, str], ...] = ()
+    exchange: Exchange = Exchange.CALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +219,8 @@ def confirmed(pending: Pending, principal: Principal, policy: Policy, now: float
 def _judged(
     call: Call, message: mcp.Message | None, principal: Principal, policy: Policy, now: float
 ) -> Pending | Deny:
-    standing = stand(call.server, principal, policy, message)
+    kind = _exchange(call, message)
+    standing = stand(call.server, principal, policy, message, kind)
     unmet = _unmet(standing, now)
     refused = standing.refused or _unprovable(standing, unmet)
     if refused is not None:
@@ -239,7 +246,12 @@ def _judged(
         _confirm_since(standing, policy, now),
         _offer(standing, query, _tool(message), policy, now),
         _proved(standing, unmet),
+        kind,
     )
+
+
+def _exchange(call: Call, message: mcp.Message | None) -> Exchange:
+    return exchange(call.request.method, None if message is None else message.method)
 
 
 def _challenge_scopes(reason: Reason, server: Server, applied: tuple[Rule, ...]) -> frozenset[str]:
@@ -409,7 +421,7 @@ def inspect(call: Call, principal: Principal, policy: Policy, now: float) -> Ins
         message = _message(call, policy)
     except Refused as refused:
         return Inspection((("message", refused),), None, principal, None, (call.server.rule,), ())
-    standing = stand(call.server, principal, policy, message)
+    standing = stand(call.server, principal, policy, message, _exchange(call, message))
     unprovable = _unprovable(standing, _unmet(standing, now))
     steps = (("message", None), *every_check(standing.case), ("second_factor", unprovable))
     case = standing.case
@@ -436,9 +448,11 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
         case StepUpTooOld():
             refusal = Deny(Reason.LOGIN_TOO_OLD, "step-up too old", step_up=pending.offer)
         case OverLimit(quotas, retry_after):
-            refusal = Deny(Reason.RATE_LIMITED, quotas=quotas, retry_after=retry_after)
+            reason = Reason.TOO_MANY_STREAMS if _lacks_stream(quotas) else Reason.RATE_LIMITED
+            refusal = Deny(reason, quotas=quotas, retry_after=retry_after)
         case Taken(quotas, mode):
-            return Allow(server, message, principal, quotas, mode, _judged_headers(pending))
+            judged = _judged_headers(pending)
+            return Allow(server, message, principal, quotas, mode, judged, pending.exchange)
         case _:
             refusal = Deny(Reason.INTERNAL, "the ledger's answer is unknown")
     return replace(
@@ -448,6 +462,14 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
         principal=principal,
         scopes=_challenge_scopes(refusal.reason, server, rules(server, message)),
         second_factor=_asked(pending),
+    )
+
+
+def _lacks_stream(quotas: tuple[Quota, ...]) -> bool:
+    """Tell whether a person has begun as many streams as one may."""
+    return any(
+        quota.limit.counts is Counts.STREAMS and quota.remaining < quota.limit.cost
+        for quota in quotas
     )
 
 

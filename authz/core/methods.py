@@ -29,11 +29,13 @@ class Counts(Enum):
 
     OPERATIONS are what a person would call a request: tools/call and whatever else has the role
     OPERATION, unknown methods too. HANDSHAKES are the rest: what begins, keeps, lists and ends.
+    STREAMS wait for a server's notifications; they are operations or handshakes besides.
     """
 
     ALL = "all"
     OPERATIONS = "operations"
     HANDSHAKES = "handshakes"
+    STREAMS = "streams"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
+from authz.core.exchanges import Exchange, Meter
 from authz.core.limits import Limit
 from authz.core.principal import DYNAMIC, METADATA
 from authz.core.second_factor import Method, SecondFactor
@@ -81,6 +82,9 @@ class Server:
         versions: the MCP protocol versions that it accepts.
         signed_identity: whether it is told who calls by a signature, too.
         session_lifetime: seconds for which a session stays bound after its last use.
+        streams: how many streams one person may begin; None where they are not counted.
+        meters: by what it is known how long an exchange may last; one that is not named lasts as
+            long as any.
     """
 
     name: str
@@ -94,6 +98,8 @@ class Server:
     methods: frozenset[str] = frozenset()
     signed_identity: bool = False
     challenge: frozenset[str] | None = None
+    streams: Limit | None = None
+    meters: Mapping[Exchange, Meter] = field(default_factory=lambda: MappingProxyType({}))
 
     def tool_rules(self, tool: str) -> tuple[ToolRule, ...]:
         """Return every rule whose pattern matches: all of them apply."""

@@ -33,6 +33,7 @@ class Row:
         of_operation: whether it concerns the operation alone, so that the session goes on: such a
             refusal of an authenticated request is a JSON-RPC response with HTTP 200
             (docs/decisions/0011).
+        get_status: the HTTP status of the refusal of a GET, where it is another one; else 0.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Row:
     code: int
     sentence: str
     of_operation: bool = False
+    get_status: int = 0
 
 
 class Reason(Enum):
@@ -335,6 +337,18 @@ class Reason(Enum):
         _OWN - 51,
         "Too many refused requests. Wait as long as Retry-After says.",
         of_operation=True,
+    )
+    # A GET is told 405, by which MCP means that there is no stream to be had ("Listening for
+    # Messages from the Server"): its session goes on in every official client.
+    TOO_MANY_STREAMS = Row(
+        "too_many_streams",
+        429,
+        None,
+        _OWN - 52,
+        "You have opened as many streams to this server as one person may. The session goes on "
+        "without.",
+        of_operation=True,
+        get_status=405,
     )
     # --- faults of ours ---------------------------------------------------------------------
     ISSUER_UNAVAILABLE = Row(

@@ -235,6 +235,12 @@ REMEDIES: Final[Mapping[Reason, Remedy]] = MappingProxyType({
         "wait, or raise the limit",
         ("limits", "servers.<server>.limits", "servers.<server>.tools.<pattern>.limits"),
     ),
+    Reason.TOO_MANY_STREAMS: Remedy(
+        "The person has begun as many streams of notifications at this server as one person may "
+        "hold; all else goes on.",
+        "wait, find out which client opens so many, or raise the number",
+        ("gateway.streams_per_user", "gateway.stream_recheck"),
+    ),
     Reason.TOO_MANY_REFUSALS: Remedy(
         "So many requests of this address, or of this client and person, were refused that no "
         "more are looked at for a while.",

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from authz.core import audience
+from authz.core.exchanges import Exchange
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Kind, Message
 from authz.core.memo import Memo
@@ -107,13 +108,17 @@ class Standing:
 
 
 def stand(
-    server: Server, principal: Principal, policy: Policy, message: Message | None
+    server: Server,
+    principal: Principal,
+    policy: Policy,
+    message: Message | None,
+    kind: Exchange = Exchange.CALL,
 ) -> Standing:
     """Return how a principal stands at a server, or at what a message is about there."""
     about = concern(server, message)
     charged = counted(None if message is None else message.method)
     applying = _applying(server, message, about)
-    return _standing(server, principal, policy, applying, about, charged)
+    return _standing(server, principal, policy, applying, about, charged, kind)
 
 
 def _make_standing(  # noqa: PLR0917 - what it is found by
@@ -123,12 +128,15 @@ def _make_standing(  # noqa: PLR0917 - what it is found by
     rules: tuple[Rule, ...],
     concern: Concern,
     charged: Counts,
+    kind: Exchange,
 ) -> Standing:
     known = _known(principal, policy)
     narrowed = _narrowed(principal, _most(known, policy))
     case = Case(server, policy, narrowed, known, rules, concern)
     every = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
     limits = tuple(limit for limit in every if limit.counts in {Counts.ALL, charged})
+    if kind is Exchange.STREAM and server.streams is not None:
+        limits = (*limits, server.streams)
     asked = tuple(rule.second_factor for rule in rules if rule.second_factor is not None)
     return Standing(
         case=case,

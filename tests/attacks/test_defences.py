@@ -52,6 +52,11 @@ _TOKENS = (
     "tests/tokens/test_verifier.py",
 )
 _LEDGER = ("tests/ledger/test_contract.py",)
+_STREAMS = (
+    "tests/core/test_exchanges.py",
+    "tests/config/test_budgets.py",
+    "tests/attacks/test_streams_of_one_person.py",
+)
 _CODEC = ("tests/envoy/test_codec.py", "tests/envoy/test_codec_answers.py")
 
 TEN_WORST = (
@@ -270,7 +275,7 @@ OTHERS = (
     ),
     Defence(
         "Only a charge is an Allow", "authz/core/decision.py", "conclude",
-        "refusal = Deny(Reason.RATE_LIMITED, quotas=quotas, retry_after=retry_after)",
+        "refusal = Deny(reason, quotas=quotas, retry_after=retry_after)",
         "return Allow(server, message, principal, quotas, Mode.LOCAL)", _DECISION,
     ),
     Defence(
@@ -379,8 +384,38 @@ OTHERS = (
     ),
     Defence(
         "A listening stream is judged anew", "authz/core/answers.py", "upstream",
-        "if (message is None or message.method == LISTEN) and policy.stream_recheck < seconds:",
+        "if allow.exchange is Exchange.STREAM:",
         "if False:", ("tests/core/test_answers.py",),
+    ),
+    Defence(
+        "The streams of a person are counted", "authz/core/standing.py", "_make_standing",
+        "if kind is Exchange.STREAM and server.streams is not None:", "if False:", _STREAMS,
+    ),
+    Defence(
+        "A person's streams are of all clients together", "authz/config/budgets.py", "_streams",
+        'return Limit(f"{name}:streams", Per.USER,',
+        'return Limit(f"{name}:streams", Per.CLIENT_USER,', _STREAMS,
+    ),
+    Defence(
+        "A stream is counted for as long as it lives", "authz/config/budgets.py", "_streams",
+        "window = ceil(min(gateway.stream_recheck, _LONGEST_WINDOW)) + 1", "window = 60", _STREAMS,
+    ),
+    Defence(
+        "Who listens by POST has a stream, too", "authz/core/exchanges.py", "exchange",
+        'if method == LISTEN or (method is None and http_method == "GET"):',
+        'if method is None and http_method == "GET":', _STREAMS,
+    ),
+    Defence(
+        "A refused stream ends no session", "authz/core/reason.py", "TOO_MANY_STREAMS",
+        "get_status=405,", "get_status=0,", _STREAMS,
+    ),
+    Defence(
+        "The calls of who calls often end earlier", "authz/core/answers.py", "upstream",
+        "if meter is not None:", "if False:", _STREAMS,
+    ),
+    Defence(
+        "How long calls last is told by how many there are", "authz/core/exchanges.py", "_lasts",
+        "self.sustained * self.limit.window / max(1, begun)", "longest", _STREAMS,
     ),
     Defence(
         "Envoy is told how long an exchange lasts", "authz/envoy/codec.py", "encode_allow",

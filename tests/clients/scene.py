@@ -48,6 +48,7 @@ gateway:
   listen: 127.0.0.1:{port}
   tls: {{certificate: {certificate}, key: {key}}}
   origins: [{origin}]
+  streams_per_user: 4096
 telemetry: {{metrics: '127.0.0.1:{metrics}'}}
 service: {{drain_notice: 0s}}
 servers:

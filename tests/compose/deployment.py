@@ -173,8 +173,9 @@ class Deployment:
         # A load is many calls of one person, from one address; and nobody waits 15 s for figures.
         _edit(self.folder / "authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz.yaml", "rate: 120/minute", "rate: 1000000/minute")
-        _edit(self.folder / "authz.yaml", "rate: 600/minute", "rate: 1000000/minute")
-        _edit(self.folder / "authz.yaml", "  listen:", "  address_calls: 100000/second\n  listen:")
+        _edit(self.folder / "authz.yaml", "rate: 150/15 seconds", "rate: 1000000/minute")
+        more = "  address_calls: 100000/second\n  streams_per_user: 4096\n"
+        _edit(self.folder / "authz.yaml", "  listen:", f"{more}  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
         if find_spec("authz.server.fleet") is not None:
             _edit(self.folder / "authz.yaml", "service: {", "service: {workers: 2, ")

@@ -80,7 +80,7 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
             [
                 "files:client,user:60/minute:operations",
                 "files:user:120/minute:operations",
-                "files:client,user:600/minute:handshakes",
+                "files:user:150/15 seconds:handshakes",
             ],
         ),
         ("    limits: []\n", []),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from authz.core.answer import HttpAnswer
 from authz.core.answers import IDENTITY, REFUSAL, REMOVED, rate_limit, refusal, upstream
 from authz.core.decision import Allow, Deny
+from authz.core.exchanges import Exchange, exchange
 from authz.core.ledger import Mode
 from authz.core.limits import Quota
 from authz.core.mcp import Envelope, Kind, Message
@@ -69,14 +70,15 @@ def test_a_request_whose_id_is_unknown_is_answered_with_an_empty_one() -> None:
 
         assert json.loads(answer.body)["id"] == ""
         assert header(answer, "content-type") == "application/json-rpc"
-        assert answer.status == reason.row.status
+        assert answer.status == (reason.row.get_status or reason.row.status)
 
 
 OF_OPERATIONS = {
     Reason.CLIENT_NOT_ALLOWED, Reason.MACHINE_NOT_ALLOWED, Reason.PERSON_NOT_ALLOWED,
     Reason.TOOL_NOT_ALLOWED, Reason.SECOND_FACTOR_REQUIRED, Reason.LOGIN_TOO_OLD,
-    Reason.RATE_LIMITED, Reason.TOO_MANY_REFUSALS, Reason.ISSUER_UNAVAILABLE,
-    Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL, Reason.METHOD_NOT_OFFERED,
+    Reason.RATE_LIMITED, Reason.TOO_MANY_STREAMS, Reason.TOO_MANY_REFUSALS,
+    Reason.ISSUER_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL,
+    Reason.METHOD_NOT_OFFERED,
 }  # fmt: skip
 
 
@@ -286,17 +288,17 @@ def test_no_value_splits_a_header(subject: str, client_id: str, names: frozenset
     st.integers(1, 10**6),
     st.integers(1, 10**6),
     st.integers(1, 10**6),
-    st.sampled_from([None, CALL]),
+    st.sampled_from(Exchange),
 )
 def test_no_exchange_outlives_its_token(
-    left: int, longest: int, recheck: int, call: Message | None
+    left: int, longest: int, recheck: int, kind: Exchange
 ) -> None:
     """It ends with the token or the configured maximum; a listening one when it is judged anew."""
     token = principal(expires_at=int(NOW) + left)
     rules = policy(max_stream=float(longest), stream_recheck=float(recheck))
-    allowed = Allow(server(), call, token, (), Mode.REDIS)
+    allowed = Allow(server(), None, token, (), Mode.REDIS, exchange=kind)
     lasts = upstream(allowed, rules, NOW).lasts
-    ends = (left, longest) if call else (left, longest, recheck)
+    ends = (left, longest, recheck) if kind is Exchange.STREAM else (left, longest)
 
     assert lasts == min(ends) * 1000
 
@@ -308,7 +310,9 @@ def test_no_exchange_outlives_its_token(
 def test_only_what_waits_for_notifications_is_judged_anew(method: str, seconds: int) -> None:
     """A tool call that is under way goes on until its token expires."""
     message = replace(CALL, method=method, tool=None)
-    allowed = Allow(server(), message, principal(expires_at=int(NOW) + 10**6), (), Mode.REDIS)
+    kind = exchange("POST", method)
+    token = principal(expires_at=int(NOW) + 10**6)
+    allowed = Allow(server(), message, token, (), Mode.REDIS, exchange=kind)
 
     assert upstream(allowed, POLICY, NOW).lasts == seconds * 1000
 

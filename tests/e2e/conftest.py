@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from authz.core.exchanges import SERVER_REQUESTS
 from authz.demo.trail import Trail
 from authz.demo.walk import Walk
 from tests.e2e.authelia import issuer_of_the_environment
@@ -67,8 +68,9 @@ def door() -> Iterator[Door]:
 
 
 def unhurried(text: str) -> str:
-    """Raise the limits per minute: many tests are one person. The flood's own limit stays."""
+    """Raise the limits of a person: many tests are one person. The flood's own limit stays."""
     raised = text.replace("rate: 60/minute", "rate: 6000/minute")
+    raised = raised.replace("gateway:\n", f"gateway:\n  streams_per_user: {SERVER_REQUESTS}\n")
     machines = "    machines: [nightly-backup]\n"
     assert raised.count(machines) == 1
     limits = "    limits: [{per: [client, user], rate: 6000/minute}]\n"

@@ -27,6 +27,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
+from authz.core.exchanges import SERVER_REQUESTS
 from authz.demo import front_door
 from authz.demo.client import LogIn, Loopback2Transport, Storage
 from authz.demo.loopback import Network
@@ -279,10 +280,11 @@ _SERVERS: Final = ("notes", "board", "files", "open", "shelf", "write")
 
 
 def _whole(folder: Path, text: str) -> str:
-    """Raise the limits per minute, let `files` have a tool that wants a recent log-in; add `open`,
+    """Raise the limits of a person, let `files` have a tool that wants a recent log-in; add `open`,
     which has no scopes, and `shelf`, one of whose tools has a scope of its own.
     """
     raised = text.replace("rate: 60/minute", "rate: 6000/minute")
+    raised = raised.replace("gateway:\n", f"gateway:\n  streams_per_user: {SERVER_REQUESTS}\n")
     many = "    limits: [{per: [client, user], rate: 6000/minute}]\n"
     tools = (
         "    tools:\n      '*': {}\n      delete_*:\n"

@@ -50,6 +50,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config.scalars import Tcp, Unix
+from authz.core.exchanges import SERVER_REQUESTS
 from authz.envoy.render.pieces import address, duration, exactly
 from authz.envoy.render.response_headers import upstream_filters
 from authz.envoy.render.site import McpServer, Site, Topology, Upstream
@@ -71,7 +72,7 @@ _IDLE: Final = 4.0
 # What Envoy buffers for one connection before it stops reading.
 _BUFFER: Final = 32 * 1024
 # Streams of MCP servers stay open for long, one a client; Envoy's default is 1024.
-_REQUESTS: Final = 4096
+_REQUESTS: Final = SERVER_REQUESTS
 # More than requests: at this bound Envoy lets a request to an HTTP/1.1 upstream wait in silence, at
 # that of requests it answers 503 at once (seen on 1.39.3).
 _CONNECTIONS: Final = 2 * _REQUESTS
