@@ -23,7 +23,7 @@ from authz.login.pages import problems
 from authz.login.pages.rendering import request_id
 from authz.login.pages.visits import AWAY, NotDoneError, Parts, Problem, aside
 from authz.login.paths import is_callback
-from authz.login.requests import REQUEST_ID
+from authz.login.requests import NETWORK, REQUEST_ID
 from authz.telemetry.recorder import Recorder
 
 # Requests under way from one address, of the 512 that the server takes (`serve`): the others are
@@ -75,6 +75,7 @@ class App:
             TooManyError: where its network has too many.
         """
         whose = network(request.headers.get("x-forwarded-for", ""))
+        NETWORK.set(whose)
         if self._under_way[whose] >= EACH:
             raise TooManyError(_AGAIN)
         self._under_way[whose] += 1

@@ -48,7 +48,7 @@ from authz.login.pages.browser import Browser
 from authz.login.pages.rendering import Pages
 from authz.login.pages.visits import Parts
 from authz.login.paths import TOKEN
-from authz.login.requests import REQUEST_ID, address_of
+from authz.login.requests import NETWORK, REQUEST_ID, address_of
 from authz.login.visitors import Visitors
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
@@ -111,9 +111,13 @@ class Built:
         hosts = section.metadata_hosts
         fetcher, gate = Fetcher(self._resolver), stranger_gate()
         self._documents = Documents(
-            fetcher, rules, None if hosts is None else tuple(hosts), gate=gate
+            fetcher,
+            rules,
+            None if hosts is None else tuple(hosts),
+            gate=gate,
+            asker=NETWORK.get,
         )
-        self._key_sets = KeySets(fetcher, gate=gate)
+        self._key_sets = KeySets(fetcher, gate=gate, asker=NETWORK.get)
         registrations = Registrations(
             sealer.mac_key("client"), rules, clock, taken=section.registration
         )

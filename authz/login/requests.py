@@ -21,6 +21,8 @@ _TOO_LARGE: Final = 413
 _TOO_SLOW: Final = 408
 
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
+# The network whose request it is: an address, of IPv6 the /64.
+NETWORK: Final[ContextVar[str]] = ContextVar("network", default="")
 
 
 def address_of(request: Request) -> str:

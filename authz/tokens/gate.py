@@ -1,14 +1,15 @@
 """How many calls to a dependency there may be, and none while it fails.
 
-Law: never more calls at once than the width, never more strangers a second than the pace, never
-more in line than a line holds; and after a failure one probe at a time, each after a longer pause.
-Who is known waits for no stranger.
+Law: never more calls at once than the width, nor of one source than its share; never more strangers
+a second than the pace, never more in line than a line holds; and after a failure one probe at a
+time, each after a longer pause. Who is known waits for no stranger, and of those who wait in one
+line the source with the fewest calls goes first.
 """
 
 import asyncio
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -64,6 +65,7 @@ class Gate:
         width: int,
         pace: Pace | None = None,
         *,
+        share: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -72,6 +74,7 @@ class Gate:
         Args:
             width: calls at once.
             pace: of those who are not known; None for eight a second for each call at once.
+            share: calls at once of one source; None for the width.
             clock: seconds that never go back.
             chance: a number from 0 to 1, so that workers do not probe all at once.
         """
@@ -80,11 +83,13 @@ class Gate:
         self._pace = Pace(width * _PACE, width, clock) if pace is None else pace
         self._timer: asyncio.TimerHandle | None = None
         self._width = width
+        self._share = width if share is None else share
         self._clock = clock
         self._chance = chance
         self._running = 0
-        self._known: deque[asyncio.Future[bool]] = deque()
-        self._strangers: deque[asyncio.Future[bool]] = deque()
+        self._running_of = Counter[str]()
+        self._known = _Line()
+        self._strangers = _Line()
         self._failures = 0
         self._closed_until = 0.0
         self._probe: Turn | None = None
@@ -94,26 +99,27 @@ class Gate:
         """Tell whether the last call failed, or takes too long."""
         return self._failures > 0
 
-    def join(self, *, known: bool) -> "Turn":
+    def join(self, *, known: bool, source: str = "") -> "Turn":
         """Return a turn: at once, or in line; begin it with `async with`.
 
         Args:
             known: whether to go before those who are not.
+            source: who asks, for the share of each.
 
         Raises:
             TurnedAwayError: where there is none to be had.
         """
-        turn = Turn(self)
-        line = self._known if known else self._strangers
+        turn = Turn(self, source)
         if self.failing:
             self._join_as_probe(turn)
-        elif self._running < self._width and (known or (not line and self._pace.take())):
-            self._running += 1
-        elif len(line) < self._width * _LINE:
-            turn.place = asyncio.get_running_loop().create_future()
-            line.append(turn.place)
-            self._wake_up()
-        else:
+            return turn
+        place = turn.place = asyncio.get_running_loop().create_future()
+        line = self._known if known else self._strangers
+        line.append(turn)
+        self._admit()
+        if place.done():
+            turn.place = None
+        elif len(line) > self._width * _LINE and line.turn_away() is turn:
             raise TurnedAwayError("the line is full")
         return turn
 
@@ -121,26 +127,40 @@ class Gate:
         free = self._running < self._width and self._probe is None
         if not free or self._clock() < self._closed_until:
             raise TurnedAwayError("it fails, and the next try is later")
-        self._running += 1
+        self._begin(turn)
         self._probe = turn
+
+    def _begin(self, turn: "Turn") -> None:
+        self._running += 1
+        self._running_of[turn.source] += 1
 
     def leave(self, turn: "Turn") -> None:
         """End a turn; the next in line begins."""
         self._running -= 1
+        self._running_of[turn.source] -= 1
+        if not self._running_of[turn.source]:
+            del self._running_of[turn.source]
         if turn is self._probe:
             self._probe = None
         self._admit()
 
     def _admit(self) -> None:
         """Begin the turns of those in line for whom there is room."""
-        while self._running < self._width and (self._known or self._strangers):
-            if not self._known and not self._pace.take():
-                self._wake_up()
-                return
-            place = (self._known or self._strangers).popleft()
-            if not place.done():
-                self._running += 1
-                place.set_result(True)
+        while self._running < self._width:
+            turn = self._known.next(self._running_of, self._share)
+            if turn is None:
+                turn = self._strangers.next(self._running_of, self._share)
+                if turn is None:
+                    return
+                if not self._pace.take():
+                    self._wake_up()
+                    return
+                self._strangers.remove(turn)
+            else:
+                self._known.remove(turn)
+            self._begin(turn)
+            assert turn.place is not None
+            turn.place.set_result(True)
 
     def _wake_up(self) -> None:
         """Look at the line again as soon as the pace lets a stranger through."""
@@ -167,27 +187,128 @@ class Gate:
         jitter = 0.9 + 0.2 * self._chance()
         self._closed_until = self._clock() + min(pause, _LONGEST_PAUSE) * jitter
         for line in (self._known, self._strangers):
-            while line:
-                place = line.popleft()
-                if not place.done():
-                    place.set_result(False)
+            for waiting in line.clear():
+                waiting.turn_away()
+
+
+class _Line:
+    """Keep those who wait, each source in the order in which it came.
+
+    A place whose owner has gone (its future is done) is forgotten when it is met.
+    """
+
+    def __init__(self) -> None:
+        # The source that was served last is the last.
+        self._of: dict[str, deque[Turn]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+    def append(self, turn: "Turn") -> None:
+        """Take one more, behind the others of its source."""
+        self._of.setdefault(turn.source, deque()).append(turn)
+
+    def next(self, running: Counter[str], share: int) -> "Turn | None":
+        """Return who is next: of the sources below their share the one with the fewest calls.
+
+        Args:
+            running: the calls of each source.
+            share: the most calls of one.
+        """
+        self._forget_the_gone()
+        waiting = [source for source in self._of if running[source] < share]
+        if not waiting:
+            return None
+        return self._of[min(waiting, key=running.__getitem__)][0]
+
+    def remove(self, turn: "Turn") -> None:
+        """Let the next one go; its source is the last from now on."""
+        turns = self._of.pop(turn.source)
+        turns.popleft()
+        if turns:
+            self._of[turn.source] = turns
+
+    def turn_away(self) -> "Turn | None":
+        """Turn away the last of the source that has the most in line, and return who it was.
+
+        None where room is made by who has gone.
+        """
+        before = len(self)
+        self._of = {source: deque(t for t in ts if not t.gone) for source, ts in self._of.items()}
+        self._forget_the_gone()
+        if len(self) < before:
+            return None
+        source, turns = max(self._of.items(), key=lambda each: len(each[1]))
+        turn = turns.pop()
+        if not turns:
+            del self._of[source]
+        turn.turn_away()
+        return turn
+
+    def clear(self) -> "list[Turn]":
+        """Return all, and keep none."""
+        turns = [turn for each in self._of.values() for turn in each]
+        self._of.clear()
+        return turns
+
+    def _forget_the_gone(self) -> None:
+        for source, turns in list(self._of.items()):
+            while turns and turns[0].gone:
+                turns.popleft()
+            if not turns:
+                del self._of[source]
 
 
 class Turn:
     """Hold one call's place; a context manager around the call.
 
     Attributes:
+        source: who asks.
         place: resolved with whether to go on; None where there was no line.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, source: str = "") -> None:
         """Belong to a gate."""
         self._gate = gate
+        self._entered = False
+        self.source = source
         self.place: asyncio.Future[bool] | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Tell whether it counts as a call under way."""
+        place = self.place
+        return place is None or (place.done() and not place.cancelled() and place.result())
+
+    @property
+    def gone(self) -> bool:
+        """Tell whether nobody waits for it any more."""
+        return self.place is not None and self.place.done()
+
+    def turn_away(self) -> None:
+        """End the wait, if anybody waits."""
+        if self.place is not None and not self.place.done():
+            self.place.set_result(False)
+
+    def give_up(self) -> None:
+        """Leave the place to others, where the call was not begun with `async with`."""
+        if self._entered:
+            return
+        self._entered = True
+        if self.begun:
+            self._gate.leave(self)
+        elif self.place is not None:
+            self.place.cancel()
+
     async def __aenter__(self) -> Self:
-        if self.place is not None and not await self.place:
-            raise TurnedAwayError("it has begun to fail")
+        try:
+            goes_on = self.place is None or await self.place
+        except asyncio.CancelledError:
+            self.give_up()  # perhaps it has begun in the same moment
+            raise
+        self._entered = True
+        if not goes_on:
+            raise TurnedAwayError("it has begun to fail, or the line is full")
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -748,6 +748,22 @@ LOG_IN = (
         "    parts.pace(address)\n", "", _FOUND,
     ),
     Defence(
+        "An address has its share of the fetches of documents", "authz/tokens/gate.py", "next",
+        "if running[source] < share]", "]",
+        ("tests/tokens/test_gate.py", "tests/login/test_documents.py",
+         "tests/attacks/test_front_door_findings.py"),
+    ),
+    Defence(
+        "Nobody waits for a document in the line of another", "authz/login/clients/lookup.py",
+        "_join", "(search.fetching is not None or asker in search.tasks)", "True",
+        ("tests/login/test_documents.py",),
+    ),
+    Defence(
+        "The pages know whose fetch it is", "authz/login/app.py", "_counted",
+        "        NETWORK.set(whose)\n", "",
+        ("tests/attacks/test_front_door_findings.py",),
+    ),
+    Defence(
         "Strangers' hosts are asked at a pace", "authz/login/front_door/flow.py", "ask",
         'if self._means.clients.fetches(client_id or ""):', "if False:", _FOUND,
     ),

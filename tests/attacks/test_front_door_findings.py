@@ -248,6 +248,42 @@ def test_documents_that_one_address_makes_us_fetch_are_paced(play: Play) -> None
     play(scene)
 
 
+@pytest.mark.attack("document-starvation")
+def test_documents_of_slow_hosts_keep_no_other_address_waiting(play: Play) -> None:
+    """Ten that hang, named by one address (of IPv6: one /64), have two of the eight fetches."""
+
+    async def scene(found: Stage) -> None:
+        fetched: list[str] = []
+        two, go_on = asyncio.Event(), asyncio.Event()
+
+        async def fetch(url: str, host: str) -> Fetched:
+            fetched.append(host)
+            if len(fetched) == 2:
+                two.set()
+            if host.startswith("slow"):
+                await go_on.wait()
+            said = {"client_id": url, "redirect_uris": [f"https://{host}/cb"]}
+            return Fetched(json.dumps(said).encode(), 600)
+
+        async def ask(address: str, host: str) -> int:
+            browser = found.browser(address)
+            url = f"{GATEWAY}/authorize"
+            answer = await browser.get(url, params={"client_id": f"https://{host}/c"})
+            return answer.status_code
+
+        found.built._documents._fetch = fetch
+        slow = [
+            asyncio.create_task(ask(f"2001:db8:0:1::{n:x}", f"slow{n}.example")) for n in range(10)
+        ]
+        await two.wait()
+        assert await ask("198.51.100.1", "app.example") == 400
+        assert fetched == ["slow0.example", "slow1.example", "app.example"]
+        go_on.set()
+        assert await asyncio.gather(*slow) == [400] * 10
+
+    play(scene)
+
+
 @pytest.mark.parametrize("path", ["/token", "/authz/consent", "/authz/log-ins"])
 def test_one_address_does_not_hold_all_there_is(play: Play, path: str) -> None:
     """Bodies that never come are a bounded part of the pages' places; a neighbour has others."""

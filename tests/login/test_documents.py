@@ -19,6 +19,7 @@ from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient, Kind
 from authz.tokens.gate import Gate, Pace
 from tests.login.assertion_kit import EC_KEY, public_jwk
+from tests.tokens.opaque import settled
 
 HOST = "client.example.test"
 URL = f"https://{HOST}/client.json"
@@ -293,6 +294,9 @@ class Desk:
     capacity: int = 100
     now: float = 1000.0
     open: asyncio.Event | None = None
+    # Hosts that begin with `slow` answer when this is set.
+    slow: asyncio.Event | None = None
+    asker: str = ""
     asked: list[str] = field(default_factory=list)
     busy: int = 0
     busiest: int = 0
@@ -305,7 +309,8 @@ class Desk:
             self.hosts,
             gate=self.gate,
             capacity=self.capacity,
-            patience=0.05,
+            patience=0.05 if self.slow is None else 60,
+            asker=lambda: self.asker,
             clock=lambda: self.now,
         )
 
@@ -316,6 +321,8 @@ class Desk:
         try:
             if self.open is not None:
                 await self.open.wait()
+            if self.slow is not None and host.startswith("slow"):
+                await self.slow.wait()
         finally:
             self.busy -= 1
         if isinstance(self.answer, Exception):
@@ -324,6 +331,15 @@ class Desk:
             return self.answer
         own = document(client_id=url, redirect_uris=[f"https://{host}/cb"])
         return Fetched(own, self.answer.max_age)
+
+    def ask(self, asker: str, *urls: str) -> list[asyncio.Task[FrontClient | str]]:
+        """Begin look-ups from an address."""
+
+        async def asking(url: str) -> FrontClient | str:
+            self.asker = asker
+            return await self.outcome(url)
+
+        return [asyncio.create_task(asking(url)) for url in urls]
 
     async def outcome(self, url: str = URL) -> FrontClient | str:
         try:
@@ -462,12 +478,107 @@ def test_a_flood_of_urls_is_a_few_fetches_and_bounded() -> None:
         ]
         outcomes = await asyncio.gather(*flood)
         assert set(outcomes) == {"it cannot be fetched right now; try again in a minute"}
-        assert len(desk.documents._looking) <= 8 + 8 * 16
+        assert len(desk.documents._searches) <= 8 + 8 * 16
 
     desk = play(scene)
 
     assert desk.busiest <= 8
     assert len(desk.asked) <= 9
+
+
+SLOW = tuple(f"https://slow{n}.example.test/c" for n in range(12))
+
+
+@pytest.mark.attack("document-starvation")
+def test_hosts_that_never_answer_keep_no_other_address_waiting() -> None:
+    """One address names twelve, two of which are asked at a time; another's look-up goes through
+    meanwhile, and those of ten more.
+    """
+
+    async def scene(desk: Desk) -> None:
+        assert desk.slow is not None
+        slow = desk.ask("stranger", *SLOW)
+        await settled()
+        assert desk.asked == list(SLOW[:2])
+
+        for n in range(10):
+            (other,) = desk.ask(f"person-{n}", f"https://h{n}.example.test/c")
+            assert isinstance(await other, FrontClient)
+        assert not any(task.done() for task in slow)
+        desk.slow.set()
+        assert all(isinstance(each, FrontClient) for each in await asyncio.gather(*slow))
+
+    play(scene, slow=asyncio.Event(), gate=Gate(8, Pace(1e9, 1e9, lambda: 0.0), share=2))
+
+
+@pytest.mark.attack("document-starvation")
+def test_nobody_waits_in_the_line_of_another_address() -> None:
+    """Where a stranger with a long line is in it for the URL that somebody else asks for: it is
+    fetched once, at the turn of the other, and both have it.
+    """
+
+    async def scene(desk: Desk) -> None:
+        assert desk.slow is not None
+        slow = desk.ask("stranger", *SLOW, URL)
+        await settled()
+        (other,) = desk.ask("person", URL)
+        assert isinstance(await other, FrontClient)
+        assert isinstance(await slow.pop(), FrontClient)
+        assert desk.asked == [*SLOW[:2], URL]
+
+        desk.slow.set()
+        await asyncio.gather(*slow)
+        assert desk.asked == [*SLOW[:2], URL, *SLOW[2:]]
+        assert desk.documents._searches == {}
+
+    play(scene, slow=asyncio.Event(), gate=Gate(8, Pace(1e9, 1e9, lambda: 0.0), share=2))
+
+
+@pytest.mark.attack("document-starvation")
+def test_known_documents_that_become_slow_keep_no_other_address_waiting() -> None:
+    """Renewals have no pace: a share bounds them all the same."""
+
+    async def scene(desk: Desk) -> None:
+        assert desk.slow is not None
+        desk.slow.set()
+        await asyncio.gather(*desk.ask("stranger", *SLOW))
+        desk.slow.clear()
+        desk.now += SHORTEST_AGE
+        desk.asked.clear()
+        slow = desk.ask("stranger", *SLOW)
+        await settled()
+        (other,) = desk.ask("person", URL)
+        assert isinstance(await other, FrontClient)
+        assert desk.asked == [*SLOW[:2], URL]
+        desk.slow.set()
+        await asyncio.gather(*slow)
+
+    play(scene, slow=asyncio.Event(), gate=Gate(8, Pace(1e9, 1e9, lambda: 0.0), share=2))
+
+
+@pytest.mark.attack("document-starvation")
+def test_who_is_turned_away_is_told_so_and_leaves_no_place_taken() -> None:
+    """A line that is full makes room for another address; whoever had to leave may try again."""
+
+    async def scene(desk: Desk) -> None:
+        assert desk.slow is not None
+        many = desk.ask("stranger", *(f"https://slow{n}.example.test/c" for n in range(17)))
+        await settled()
+        (other,) = desk.ask("person", URL)
+        await settled()
+        assert await many[-1] == "it cannot be fetched right now; try again in a minute"
+        assert not other.done()
+
+        desk.slow.set()
+        assert isinstance(await other, FrontClient)
+        await asyncio.gather(*many)
+        assert len(desk.asked) == 17
+        assert desk.documents._searches == {}
+        assert isinstance(
+            await desk.ask("stranger", "https://slow16.example.test/c")[0], FrontClient
+        )
+
+    play(scene, slow=asyncio.Event(), gate=Gate(1, Pace(1e9, 1e9, lambda: 0.0), share=1))
 
 
 @pytest.mark.attack("document-flood")

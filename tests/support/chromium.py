@@ -142,7 +142,8 @@ async def log_in(
             typed.append(what)
             await _type(page, person, fields, what)
         await page.wait_for_timeout(50)
-    raise AssertionError(f"it ended at {page.url}, after {typed}")
+    shown = " ".join((await page.inner_text("body")).split())
+    raise AssertionError(f"it ended at {page.url}, after {typed}: {shown}")
 
 
 async def _asked(page: Page, fields: Fields) -> str | None:

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -49,23 +49,34 @@ _addresses = itertools.count(2)
 
 
 class Documents:
-    """The host of client id metadata documents: what is put there is served, over TLS."""
+    """The host of client id metadata documents: what is put there is served, over TLS.
+
+    Attributes:
+        go_on: while it is not set, what is below `/slow/` is not answered.
+        hangs: set once somebody waits for that.
+    """
 
     def __init__(self, tls: Paths) -> None:
         self.authority = tls.authority
         self.asked: list[str] = []
+        self.go_on, self.hangs = threading.Event(), threading.Event()
+        self.go_on.set()
         self.kept: dict[str, Mapping[str, Any]] = {}
         documents = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 documents.asked.append(self.path)
+                if self.path.startswith("/slow/"):
+                    documents.hangs.set()
+                    documents.go_on.wait(_PATIENCE)
                 body = json.dumps(documents.kept.get(self.path)).encode()
                 self.send_response(200 if self.path in documents.kept else 404)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                with suppress(OSError):  # whoever asked may have gone
+                    self.end_headers()
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -92,6 +103,7 @@ class Documents:
         return url
 
     def close(self) -> None:
+        self.go_on.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -17,19 +17,19 @@ from tests.tokens.opaque import Unpaced, settled
 class Stand:
     """A gate, its clock, and calls that end when a test says so."""
 
-    def __init__(self, width: int = 2, pace: float | None = None) -> None:
+    def __init__(self, width: int = 2, pace: float | None = None, share: int | None = None) -> None:
         self.clock = Clock(1000.0)
         paced = Unpaced() if pace is None else Pace(pace, width, self.clock)
-        self.gate = Gate(width, paced, clock=self.clock, chance=lambda: 0.5)
+        self.gate = Gate(width, paced, share=share, clock=self.clock, chance=lambda: 0.5)
         self.begun: list[str] = []
         self.turned_away: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
         self.turns: dict[str, Turn] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
-    def call(self, name: str, *, known: bool = False) -> None:
+    def call(self, name: str, *, known: bool = False, source: str = "") -> None:
         """Join, as a call of this name; raises TurnedAwayError where there is no place."""
-        turn = self.turns[name] = self.gate.join(known=known)
+        turn = self.turns[name] = self.gate.join(known=known, source=source)
         self.ends[name] = asyncio.Event()
         self.tasks.append(asyncio.create_task(self._run(name, turn)))
 
@@ -40,6 +40,13 @@ class Stand:
                 await self.ends[name].wait()
         except TurnedAwayError:
             self.turned_away.append(name)
+
+    def cancel(self, which: int) -> None:
+        """Cancel one of the calls, wherever it stands."""
+        if self.tasks:
+            which %= len(self.tasks)
+            self.tasks[which].cancel()
+            list(self.ends.values())[which].set()
 
     async def end(self, *names: str) -> None:
         for name in names:
@@ -54,10 +61,13 @@ class Stand:
 
 
 def play(
-    scene: Callable[[Stand], Awaitable[None]], width: int = 2, pace: float | None = None
+    scene: Callable[[Stand], Awaitable[None]],
+    width: int = 2,
+    pace: float | None = None,
+    share: int | None = None,
 ) -> None:
     async def run() -> None:
-        stand = Stand(width, pace)
+        stand = Stand(width, pace, share)
         await scene(stand)
         await stand.close()
 
@@ -163,12 +173,124 @@ def test_nobody_overtakes_who_is_in_line() -> None:
         stand.clock.now += 1
         stand.call("third")
         await settled()
-        assert stand.begun == ["first"]
+        assert stand.begun == ["first", "second"]
         stand.call("known", known=True)
-        await stand.end("known")
-        assert stand.begun == ["first", "known", "second"]
+        await stand.end("second", "known")
+        assert stand.begun == ["first", "second", "known"]
 
     play(scene, width=1, pace=1)
+
+
+@pytest.mark.attack("document-starvation")
+@pytest.mark.parametrize("known", [False, True])
+def test_a_source_has_no_more_than_its_share(known: bool) -> None:
+    """Whoever has many calls that never end has two of them under way; the next one begins."""
+
+    async def scene(stand: Stand) -> None:
+        for number in range(10):
+            stand.call(f"slow-{number}", known=known, source="slow")
+        stand.call("other", known=known, source="other")
+        await settled()
+        assert stand.begun == ["slow-0", "slow-1", "other"]
+
+        await stand.end("slow-0")
+        assert stand.begun[3:] == ["slow-2"]
+
+    play(scene, width=8, share=2)
+
+
+@pytest.mark.attack("document-starvation")
+def test_who_has_the_fewest_calls_goes_first() -> None:
+    """Of the sources that wait, and among equals who came first, whatever the line of one is."""
+
+    async def scene(stand: Stand) -> None:
+        for name in ("a-0", "a-1", "a-2", "a-3", "a-4", "b-0", "c-0"):
+            stand.call(name, source=name[0])
+        await settled()
+        for name in ("a-0", "a-1", "b-0", "a-2", "c-0"):
+            await stand.end(name)
+        assert stand.begun == ["a-0", "a-1", "b-0", "a-2", "c-0", "a-3", "a-4"]
+
+    play(scene, width=2, share=2)
+
+
+@pytest.mark.attack("document-starvation")
+def test_who_has_the_longest_line_makes_room() -> None:
+    """A full line turns away the last of whoever has most in it, never who comes with one."""
+
+    async def scene(stand: Stand) -> None:
+        for number in range(17):
+            stand.call(f"many-{number}", source="many")
+        stand.call("one", source="one")
+        with pytest.raises(TurnedAwayError):
+            stand.call("many-17", source="many")
+        await settled()
+        assert stand.turned_away == ["many-16"]
+
+        await stand.end("many-0", "many-1")
+        assert stand.begun == ["many-0", "many-1", "one"]
+
+    play(scene, width=1, share=1)
+
+
+def test_who_gives_up_leaves_the_place_to_others() -> None:
+    """In line or begun, before the call; once it was begun, giving up changes nothing."""
+
+    async def scene(stand: Stand) -> None:
+        begun, in_line = stand.gate.join(known=False), stand.gate.join(known=False)
+        stand.call("next")
+        assert begun.begun
+        assert not in_line.begun
+        in_line.give_up()
+        begun.give_up()
+        begun.give_up()
+        await settled()
+        assert stand.begun == ["next"]
+        stand.turns["next"].give_up()
+        stand.call("last")
+        await settled()
+        assert stand.begun == ["next"]
+        await stand.end("next")
+        assert stand.begun == ["next", "last"]
+
+    play(scene, width=1)
+
+
+def test_those_who_left_a_full_line_make_room() -> None:
+    """Nobody is turned away for the sake of who has gone."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("running")
+        turns = [stand.gate.join(known=False) for _ in range(16)]
+        turns[7].give_up()
+        stand.call("late")
+        with pytest.raises(TurnedAwayError):
+            stand.call("later")
+        for turn in turns:
+            turn.give_up()
+        await stand.end("running")
+        assert stand.begun == ["running", "late"]
+
+    play(scene, width=1)
+
+
+def test_who_is_cancelled_as_its_turn_comes_leaves_it_to_others() -> None:
+    """A place that was given in the same moment is not lost."""
+
+    async def scene(stand: Stand) -> None:
+        stand.call("running")
+        stand.call("cancelled")
+        await settled()
+        stand.gate.leave(stand.turns["running"])
+        stand.tasks[1].cancel()
+        stand.gate.join(known=True).give_up()  # only the width is looked at: one is running
+        await settled()
+        stand.call("next")
+        await settled()
+        assert stand.begun == ["running", "next"]
+        stand.tasks.pop(0).cancel()
+
+    play(scene, width=1)
 
 
 def test_a_failure_turns_everybody_away() -> None:
@@ -315,7 +437,7 @@ def test_what_nobody_can_pass_is_refused() -> None:
     width=st.integers(1, 4),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["stranger", "known", "end", "fail", "succeed", "wait"]),
+            st.sampled_from(["stranger", "known", "end", "fail", "succeed", "wait", "cancel"]),
             st.integers(0, 30),
         ),
         max_size=40,
@@ -323,16 +445,22 @@ def test_what_nobody_can_pass_is_refused() -> None:
 )
 @pytest.mark.attack("introspection-flood")
 def test_whatever_happens_the_width_holds(width: int, steps: list[tuple[str, int]]) -> None:
-    """In no order of events are there more calls than the width, and at the end none is left."""
+    """In no order of events are there more calls than the width, or of one source than its share,
+    and at the end none is left.
+    """
 
     async def run() -> None:
-        stand = Stand(width)
+        stand = Stand(width, share=2)
         for number, (step, which) in enumerate(steps):
             running = [name for name in stand.begun if not stand.ends[name].is_set()]
             one = running[which % len(running)] if running else None
             if step in {"stranger", "known"}:
                 with suppress(TurnedAwayError):
-                    stand.call(str(number), known=step == "known")
+                    stand.call(
+                        f"{which % 3}-{number}", known=step == "known", source=str(which % 3)
+                    )
+            elif step == "cancel":
+                stand.cancel(which)
             elif step == "wait":
                 stand.clock.now += which
             elif one is not None and step == "end":
@@ -344,12 +472,13 @@ def test_whatever_happens_the_width_holds(width: int, steps: list[tuple[str, int
             await settled()
             left = [name for name in stand.begun if not stand.ends[name].is_set()]
             assert len(left) <= width
+            assert all(sum(name[0] == each for name in left) <= 2 for each in "012")
         await stand.close()
         # Every place has come back.
         stand.clock.now += 100
         stand.gate.succeeded()
         for number in range(width):
-            stand.call(f"last-{number}")
+            stand.call(f"last-{number}", source=str(number))
         await settled()
         assert sum(name.startswith("last") for name in stand.begun) == width
         await stand.close()

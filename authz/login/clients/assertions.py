@@ -17,7 +17,7 @@ import jwt
 from authz.core.request import Refused
 from authz.login.clients.documents import document_host, read_keys
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument
+from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
 from authz.login.values import FrontClient, KeyAuthentication
 from authz.tokens.gate import Gate
 from authz.tokens.jose import Unverified, read_client_assertion
@@ -66,9 +66,17 @@ class VerifiedAssertion:
 class KeySets(FetchedCache[KeySet]):
     """Find the key sets at the `jwks_uri` of documents."""
 
-    def __init__(self, fetch: Fetch, *, gate: Gate | None = None) -> None:
-        """Take how to fetch, and how many fetches there may be: the same gate as the documents'."""
-        super().__init__(fetch, _read_key_set, gate=gate, capacity=_KEY_SETS)
+    def __init__(
+        self, fetch: Fetch, *, gate: Gate | None = None, asker: Callable[[], str] = nobody
+    ) -> None:
+        """Take how to fetch.
+
+        Args:
+            fetch: what is at a URL of a host.
+            gate: how many fetches there may be: the same as the documents'.
+            asker: the address of who asks at this moment.
+        """
+        super().__init__(fetch, _read_key_set, gate=gate, capacity=_KEY_SETS, asker=asker)
 
 
 class ClientAssertions:

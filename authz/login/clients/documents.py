@@ -24,7 +24,7 @@ from authz.login.clients.client_metadata import (
     read_title,
 )
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument
+from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
 from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient, KeyAuthentication, Kind
 from authz.tokens.gate import Gate
@@ -168,6 +168,7 @@ class Documents(FetchedCache[FrontClient]):
         gate: Gate | None = None,
         capacity: int = 4096,
         patience: float = 8.0,
+        asker: Callable[[], str] = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how to fetch and what to allow; the rest as `FetchedCache`.
@@ -179,10 +180,13 @@ class Documents(FetchedCache[FrontClient]):
             gate: how many fetches there may be.
             capacity: how many documents are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
+            asker: the address of who asks at this moment.
             clock: seconds that never go back.
         """
         read = partial(read_document, rules=rules)
-        super().__init__(fetch, read, gate=gate, capacity=capacity, patience=patience, clock=clock)
+        super().__init__(
+            fetch, read, gate=gate, capacity=capacity, patience=patience, asker=asker, clock=clock
+        )
         self._hosts = hosts
 
     def check(self, client_id: str) -> str:

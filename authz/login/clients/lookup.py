@@ -1,7 +1,9 @@
 """What strangers publish, fetched and remembered within bounds: documents, and key sets.
 
 Invariant: strangers can name any URL, so fetches are few at once and keep to a pace, one for all
-who wait for it, and nothing is remembered without bounds. Who is known waits for no stranger.
+who wait for it, and nothing is remembered without bounds. Who is known waits for no stranger, and
+no address has more than its share of the fetches: who asks for what hosts never answer keeps nobody
+at another address waiting, also where both ask for the same URL.
 """
 
 import asyncio
@@ -9,7 +11,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from authz.login.clients.faults import DocumentFault
@@ -21,6 +24,7 @@ LONGEST_AGE: Final = 86_400.0
 PAUSE: Final = 60.0  # seconds before one that was no use is fetched again
 _CAPACITY: Final = 4096
 _WIDTH: Final = 8  # fetches at once
+_SHARE: Final = 2  # of them for one address
 _PACE: Final = 4.0  # URLs a second that nobody knows
 _PATIENCE: Final = 8.0  # seconds that a caller waits, in line and for the fetch
 
@@ -59,6 +63,21 @@ class _Refused:
     until: float
 
 
+@dataclass(eq=False, slots=True)
+class _Search:
+    """Hold who is in line for what is at one URL: everybody who asks, once for each address.
+
+    Attributes:
+        answered: done when the search is over.
+        tasks: by who asks.
+        fetching: the turn that fetches, once one of them has come.
+    """
+
+    answered: asyncio.Future[None]
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    fetching: Turn | None = None
+
+
 class _Shelf(OrderedDict[str, V]):
     """Remember so many; the longest unused goes first."""
 
@@ -77,8 +96,16 @@ class _Shelf(OrderedDict[str, V]):
 
 
 def stranger_gate(clock: Callable[[], float] = time.monotonic) -> Gate:
-    """Return how many fetches there may be: eight at once, and four strangers a second."""
-    return Gate(_WIDTH, Pace(_PACE, _WIDTH, clock), clock=clock)
+    """Return how many fetches there may be: eight at once, and four strangers a second.
+
+    Of one address two at once.
+    """
+    return Gate(_WIDTH, Pace(_PACE, _WIDTH, clock), share=_SHARE, clock=clock)
+
+
+def nobody() -> str:
+    """Return the asker where nobody is told from anybody: all have one share."""
+    return ""
 
 
 class FetchedCache(Generic[V]):
@@ -92,6 +119,7 @@ class FetchedCache(Generic[V]):
         gate: Gate | None = None,
         capacity: int = _CAPACITY,
         patience: float = _PATIENCE,
+        asker: Callable[[], str] = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how to fetch and to read.
@@ -102,6 +130,7 @@ class FetchedCache(Generic[V]):
             gate: how many fetches there may be; None for `stranger_gate`.
             capacity: how many are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
+            asker: the address of who asks at this moment, for the share of each.
             clock: seconds that never go back.
         """
         self._fetch = fetch
@@ -109,11 +138,12 @@ class FetchedCache(Generic[V]):
         self._gate = stranger_gate(clock) if gate is None else gate
         self._capacity = capacity
         self._patience = patience
+        self._asker = asker
         self._clock = clock
         # Two shelves: junk fills its own and pushes nothing else out.
         self._known: _Shelf[_Known[V]] = _Shelf()
         self._refused: _Shelf[_Refused] = _Shelf()
-        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._searches: dict[str, _Search] = {}
 
     async def at(self, url: str, host: str) -> V:
         """Return what is at a URL of a host.
@@ -151,21 +181,21 @@ class FetchedCache(Generic[V]):
     def fetches(self, url: str) -> bool:
         """Tell whether to look here is to fetch what nobody has asked for lately."""
         refused = self._refused.get(url)
-        known = url in self._known or url in self._looking
+        known = url in self._known or url in self._searches
         return not known and (refused is None or self._clock() >= refused.until)
 
     async def aclose(self) -> None:
         """End the fetches that are under way."""
-        tasks = set(self._looking.values())
+        tasks = {task for search in self._searches.values() for task in search.tasks.values()}
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
     async def _looked_up(self, url: str, host: str) -> V:
-        task = self._looking.get(url) or self._begin(url, host)
-        if task is not None:
-            await asyncio.wait({task}, timeout=self._patience)
+        search = self._join(url, host)
+        if search is not None:
+            await asyncio.wait({search.answered}, timeout=self._patience)
         known = self._known.get(url)
         # Perhaps not fresh, where there is no fetch now, or it takes long.
         if known is not None and self._clock() < known.fetched_at + LONGEST_AGE:
@@ -175,25 +205,56 @@ class FetchedCache(Generic[V]):
             raise NoDocument(refused.fault, refused.words)
         raise NoDocument(DocumentFault.BUSY)
 
-    def _begin(self, url: str, host: str) -> "asyncio.Task[None] | None":
-        """Begin a look-up, if there may be one now."""
-        try:
-            turn = self._gate.join(known=url in self._known)
-        except TurnedAwayError:
-            return None
-        task = asyncio.create_task(self._look_up(url, host, turn))
-        self._looking[url] = task
-        return task
+    def _join(self, url: str, host: str) -> _Search | None:
+        """Return the search for what is at a URL, with whoever asks now in line; None without one.
 
-    async def _look_up(self, url: str, host: str, turn: Turn) -> None:
+        Who asks for what another address is in line for takes a place of its own: it would wait for
+        as long as the other, who may have a long line.
+        """
+        search, asker = self._searches.get(url), self._asker()
+        if search is not None and (search.fetching is not None or asker in search.tasks):
+            return search
+        try:
+            turn = self._gate.join(known=url in self._known, source=asker)
+        except TurnedAwayError:
+            return search
+        if search is None:
+            search = _Search(asyncio.get_running_loop().create_future())
+            self._searches[url] = search
+        if turn.begun:
+            search.fetching = turn
+        task = asyncio.create_task(self._look_up(url, host, turn, search))
+        search.tasks[asker] = task
+        task.add_done_callback(partial(self._left, url, search, asker, turn))
+        return search
+
+    def _left(
+        self, url: str, search: _Search, asker: str, turn: Turn, _task: "asyncio.Task[None]"
+    ) -> None:
+        """End a search with its fetch, or when the last has left the line."""
+        turn.give_up()  # for a task that was cancelled before it ran
+        del search.tasks[asker]
+        if self._searches.get(url) is not search or (search.tasks and search.fetching is not turn):
+            return
+        del self._searches[url]
+        search.answered.set_result(None)
+        for task in search.tasks.values():
+            task.cancel()
+
+    async def _look_up(self, url: str, host: str, turn: Turn, search: _Search) -> None:
         """Fetch and remember; raise nothing, since perhaps nobody waits any more.
 
         The gate is told of no failure: hosts fail each for itself.
         """
         try:
             async with turn:
+                search.fetching = search.fetching or turn
+                if search.fetching is not turn:
+                    return
                 fetched = await self._fetch(url, host)
             value = self._read(url, host, fetched.body)
+        except TurnedAwayError:
+            return
         except NoDocument as error:
             self._refuse(url, error.fault, error.words)
         except FetchFailed as error:
@@ -206,8 +267,6 @@ class FetchedCache(Generic[V]):
             age = min(max(float(fetched.max_age or 0), SHORTEST_AGE), LONGEST_AGE)
             self._refused.pop(url, None)
             self._known.put(url, _Known(value, now, now + age, now), self._capacity)
-        finally:
-            del self._looking[url]
 
     def _refuse(self, url: str, fault: DocumentFault, words: str) -> None:
         """Remember for a while that there is no document, so that it is not fetched at a pace.
