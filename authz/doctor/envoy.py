@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from authz.config.load import Settings
 from authz.config.problems import quoted
-from authz.doctor.finding import Finding, note, ok, problem
+from authz.doctor.finding import Finding, note, ok, problem, warning
 
 PART: Final = "envoy"
 _PATIENCE: Final = 5.0
@@ -34,6 +34,12 @@ _TOKENLESS: Final = "no-token:"
 _FIXED: Final = {36: 10, 37: 6, 38: 4, 39: 1}
 _VERSION: Final = re.compile(r"[0-9a-f]+/1\.(\d{1,3})\.(\d{1,3})(?:-[^/]*)?/")
 _UPGRADE: Final = "run a newer release of Envoy; compose has envoyproxy/envoy:v1.40.0"
+# `PREFIX` of authz/envoy/render/forwarded_ports.py, which needs envoy-data-plane.
+_WITH_PORT: Final = r"rbac\.forwarded_with_port\.shadow_allowed$"
+_BARE: Final = (
+    "have the proxy write bare addresses; Azure's Application Gateway: a rewrite rule that sets"
+    " X-Forwarded-For to {var_add_x_forwarded_for_proxy}"
+)
 _RENDER: Final = "authz envoy-config authz.yaml -o …, and restart Envoy with it"
 # What no rendered configuration ever has, also where there is none to compare with.
 _NEVER: Final[Mapping[tuple[str, ...], str]] = {
@@ -81,7 +87,7 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
             "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
         )
         return [(problem if named else note)(PART, "unreachable", words, mend)]
-    findings = [*_age(server), *_listeners(listeners)]
+    findings = [*_age(server), *_listeners(listeners), *_forwarded(admin)]
     asked = read(dump)
     if not asked.filters:
         words = "no listener of it asks authz (there is no ext_authz filter)"
@@ -140,6 +146,23 @@ def _age(document: Any) -> Iterator[Finding]:
             "ext_authz (CVE-2026-50572, CVE-2026-73547)"
         )
         yield problem(PART, "too_old", words, _UPGRADE)
+
+
+def _forwarded(admin: Path) -> Iterator[Finding]:
+    """Yield whether a proxy writes ports into X-Forwarded-For (envoy/render/forwarded_ports.py)."""
+    try:
+        document = _ask(admin, f"/stats?format=json&filter={_WITH_PORT}")
+    except (OSError, HTTPException, ValueError, RecursionError):
+        return
+    stats = document.get("stats") if isinstance(document, dict) else None
+    values = [each.get("value") for each in stats or [] if isinstance(each, dict)]
+    count = sum(value for value in values if isinstance(value, int))
+    if count:
+        words = (
+            f"the proxy before it wrote address:port into X-Forwarded-For ({count} requests since "
+            "Envoy started), which Envoy does not read: all of them count as the proxy's address"
+        )
+        yield warning(PART, "forwarded_with_port", words, _BARE)
 
 
 def _listeners(document: Any) -> Iterator[Finding]:

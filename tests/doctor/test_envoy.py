@@ -90,6 +90,21 @@ def test_one_that_runs_an_older_authz_yaml(examine: Examine) -> None:
     assert problems(examine(known=newer)) == ["missing_route"] * 3
 
 
+@pytest.mark.parametrize("value", [0, 3, "3", None])
+def test_a_proxy_that_writes_ports_is_named(
+    monkeypatch: pytest.MonkeyPatch, value: int | str | None
+) -> None:
+    """Where Envoy has counted one, and only then; what is no count says nothing."""
+    stats = {"stats": [{"name": "x", "value": value}, 7]}
+    known = {f"/stats?format=json&filter={envoy._WITH_PORT}": stats}
+    monkeypatch.setattr(envoy, "_ask", lambda _, path: known.get(path, {}))
+    found = envoy.examine(settings(), Path("admin"), named=True)
+
+    said = [each for each in found if each.diagnosis == "forwarded_with_port"]
+    assert len(said) == (value == 3)
+    assert all("{var_add_x_forwarded_for_proxy}" in each.mend for each in said)
+
+
 def test_nobody_there(tmp_path: Path) -> None:
     """A socket that somebody named has to be there; the usual one may be missing."""
     admin = tmp_path / "admin"
@@ -119,7 +134,7 @@ def test_an_envoy_without_published_fixes_is_named(
     """By the release that it says it is, as the admin socket has it."""
     server = {"version": f"8a2a7e1c3f00/{version}/Clean/RELEASE/BoringSSL"}
     known = {"/server_info": server, "/listeners?format=json": {}, "/config_dump": {}}
-    monkeypatch.setattr(envoy, "_ask", lambda _, path: known[path])
+    monkeypatch.setattr(envoy, "_ask", lambda _, path: known.get(path, {}))
     found = problems(envoy.examine(settings(), Path("admin"), named=True))
 
     assert found == [*expected, "no_listener", "no_filter"]
@@ -129,7 +144,7 @@ def test_an_envoy_without_published_fixes_is_named(
 def test_one_that_does_not_say_what_it_is(monkeypatch: pytest.MonkeyPatch, server: object) -> None:
     """It is told, and is no problem."""
     known = {"/server_info": server, "/listeners?format=json": {}, "/config_dump": {}}
-    monkeypatch.setattr(envoy, "_ask", lambda _, path: known[path])
+    monkeypatch.setattr(envoy, "_ask", lambda _, path: known.get(path, {}))
     found = envoy.examine(settings(), Path("admin"), named=True)
 
     assert the(found, "version_unknown").severity is Severity.NOTE

@@ -41,6 +41,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.scalars import Tcp
 from authz.envoy.render.filters import http_filters
+from authz.envoy.render.forwarded_ports import forwarded_ports
 from authz.envoy.render.pieces import address, duration
 from authz.envoy.render.replies import access_log, local_replies, plain_replies
 from authz.envoy.render.routes import gateway_routes, redirect_routes
@@ -69,7 +70,8 @@ def listeners(site: Site, where: Topology) -> list[Listener]:
     portal = None if site.portal is None else site.portal.authority
     front_door = None if site.pages is None else site.authority
     replies = local_replies(portal, front_door)
-    main = _chain(_manager(GATEWAY, site, gateway_routes(site), http_filters(site), replies))
+    filters = [*forwarded_ports(site.trusted_hops), *http_filters(site)]
+    main = _chain(_manager(GATEWAY, site, gateway_routes(site), filters, replies))
     if site.tls is not None:
         main.transport_socket = _tls(site.tls, where.folder)
         main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)
