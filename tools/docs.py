@@ -87,6 +87,19 @@ installed by a lock file of its own and told one URL, before the real Envoy with
 Authelia. CI runs it and fails where a client does less than this page says. The page is made by
 `make docs` from `docs/clients.json`, which `AUTHZ_RECORD=1 make matrix` writes.
 
+## Scopes of tools
+
+A log-in names the scopes of a server and of all its tools, so that every client below has them at
+once. With `challenge_scopes: own` it names the server's alone, and a tool's scope is first heard
+of in a refusal (403 `insufficient_scope`). Only a client that then logs in anew and asks for it
+gets there: tried were TypeScript 2.x, FastMCP 2 and 4, Go 1.8 and mcp-remote, which do, and
+TypeScript 1.x, which does not: it refreshes its token or gives up, and where its person logs in
+from scratch it asks for what the server named, as before. The consent page cannot offer the scope
+by itself: it is shown before anybody knows whose refusal it was, and nothing is granted that it
+did not show. `authz check-config` warns of it.
+
+## What works
+
 | row | what it means |
 |---|---|
 """

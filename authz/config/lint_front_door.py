@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from authz.config.model import Config
-from authz.config.problems import Fault, Path, Severity, quoted
+from authz.config.problems import Fault, Path, Severity, listed, quoted
 from authz.config.rules import Client
+from authz.config.server_metadata import challenge_scopes, scopes_of
 
 _SECTION: Final[Path] = ("front_door",)
 _KEPT: Final = ("https://", "http://", "dynamic/")
@@ -178,6 +179,25 @@ def _opaque(config: Config) -> Iterator[Fault]:
         )
 
 
+def _hidden_scopes(config: Config) -> Iterator[Fault]:
+    """Find scopes of tools that no log-in names: some clients never ask for more than that.
+
+    The consent page comes before anybody knows who the person is, so it cannot offer what that
+    person was refused: the client has to ask for it.
+    """
+    for name, server in config.servers.items() if config.logs_in else ():
+        hidden = set(scopes_of(server)) - set(challenge_scopes(config, name))
+        if server.challenge_scopes == "own" and hidden:
+            names = listed(sorted(hidden), "and")
+            yield Fault(
+                ("servers", name, "challenge_scopes"),
+                f"only a client that logs in anew after a refusal gets {names}",
+                "leave it out, or see in docs/clients.md which clients do",
+                Severity.WARNING,
+                reads=(("issuer", "login"), ("front_door",), ("servers", name, "tools")),
+            )
+
+
 CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _missing,
     _unused,
@@ -188,4 +208,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _private_redirects,
     _lifetime,
     _opaque,
+    _hidden_scopes,
 )

@@ -138,9 +138,10 @@ class Server(Section):
     challenge_scopes: ChallengeScopes | None = field(
         "Which scopes a client is told to ask for at its log-in, by the challenge and the RFC 9728 "
         "document: `all`, its tools' too, or its `own` (where it has none, its tools' all the "
-        "same). With `own` a tool's scope is first heard of in a refusal, and not every client "
-        "logs in once more for it. Left out: `all`; where clients log in at the issuer itself, "
-        "which refuses what a client may not ask for, `own` in the challenge.",
+        "same). With `own` a tool's scope is first heard of in a refusal, and only some clients "
+        "log in once more for it: docs/clients.md names them. Left out: `all`; where clients log "
+        "in at the issuer itself, which refuses what a client may not ask for, `own` in the "
+        "challenge.",
         None,
         examples=["own"],
     )

@@ -90,6 +90,21 @@ def test_the_scope_of_a_tool_is_asked_for_at_the_log_in(door: Door) -> None:
     assert "no file of that name" in found["text"]
 
 
+def test_a_scope_that_the_log_in_did_not_name_is_out_of_reach(door: Door) -> None:
+    """Where the server names its own scopes alone (`challenge_scopes: own`) this client's call is
+    refused, and a log-in from scratch leads to the same: it asks for what it is told, again. Hence
+    the warning of `check-config`, and `all` by default.
+    """
+    who = Foreign(door, door.john)
+    for _ in range(2):
+        found = run(door, who, "drawer", tool="delete_file", arguments={"name": "none"})
+        assert found.get("failed"), found
+        assert found["opened"] == 1
+        assert "403 /drawer" in found["seen"]
+    allowed = run(door, who, "drawer")
+    assert allowed["told"]["x-authz-scopes"] == "mcp:drawer"
+
+
 def test_a_new_sealing_key_is_recovered_from(door: Door) -> None:
     """What a client kept under another key is `invalid_client` at its refresh: it registers anew
     by itself, its person logs in, and nobody has to remove and add anything.

@@ -287,13 +287,14 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-# The servers of the demo, two more, and a scope of one tool.
-_SERVERS: Final = ("notes", "board", "files", "open", "shelf", "write")
+# The servers of the demo, three more, and a scope of one tool.
+_SERVERS: Final = ("notes", "board", "files", "open", "shelf", "drawer", "write")
 
 
 def _whole(folder: Path, text: str) -> str:
     """Raise the limits of a person, let `files` have a tool that wants a recent log-in; add `open`,
-    which has no scopes, and `shelf`, one of whose tools has a scope of its own.
+    which has no scopes, and `shelf`, one of whose tools has a scope of its own; `drawer` is the
+    same, and names its own scopes alone at the log-in.
     """
     raised = text.replace("rate: 60/minute", "rate: 6000/minute")
     raised = raised.replace("gateway:\n", f"gateway:\n  streams_per_user: {SERVER_REQUESTS}\n")
@@ -308,7 +309,8 @@ def _whole(folder: Path, text: str) -> str:
     where = f"    upstream: http://files/mcp\n    socket: {folder / 'files.sock'}\n"
     of_files = f"{where}{versions}{many}"
     writing = "    scopes: [mcp:shelf]\n    tools: {'*': {}, 'delete_*': {scopes: [mcp:write]}}\n"
-    more = f"  open:\n{of_files}  shelf:\n{of_files}{writing}"
+    own = writing.replace("mcp:shelf", "mcp:drawer") + "    challenge_scopes: own\n"
+    more = f"  open:\n{of_files}  shelf:\n{of_files}{writing}  drawer:\n{of_files}{own}"
     return raised.replace(machines, machines + many + tools) + more
 
 
