@@ -27,9 +27,11 @@ from mcp.shared.exceptions import MCPError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz.config.scalars import Tcp, Unix
+from authz.core.answers import REFUSAL
 from authz.core.exchanges import Exchange, Meter
 from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
+from authz.core.policy import Rule
 from authz.core.principal import Principal
 from authz.demo.serving import ANYWHERE, serve
 from authz.envoy.render import Topology, render
@@ -76,12 +78,14 @@ class World:
         recheck: how long a stream lives.
         log: the decision log.
         open, most: how many streams the server has now, and had at a time.
+        in_json: whether it answers calls at their end, and not by a stream that begins at once.
     """
 
     recheck: float = 900.0
     log: io.StringIO = field(default_factory=io.StringIO)
     open: int = 0
     most: int = 0
+    in_json: bool = False
 
     def app(self) -> ASGIApp:
         mcp: MCPServer = MCPServer("files", log_level="CRITICAL")
@@ -89,8 +93,15 @@ class World:
         def read_note() -> str:
             return "a note"
 
+        async def wait() -> str:
+            await asyncio.sleep(30)
+            return "too late"
+
         mcp.add_tool(read_note)
-        inner = mcp.streamable_http_app(streamable_http_path="/files", host="files")
+        mcp.add_tool(wait)
+        inner = mcp.streamable_http_app(
+            streamable_http_path="/files", json_response=self.in_json, host="files"
+        )
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             is_stream = scope["type"] == "http" and scope["method"] == "GET"
@@ -108,9 +119,16 @@ class World:
         streams = Limit(
             "files:streams", Per.USER, QUOTA, window, place="files", counts=Counts.STREAMS
         )
-        meters = {Exchange.STREAM: Meter(streams, 1, 900.0)}
+        # One call begun within two seconds may last for as long.
+        calls = Limit("files:calls", Per.USER, 1000, 2, place="files", counts=Counts.OPERATIONS)
+        meters = {
+            Exchange.STREAM: Meter(streams, 1, 900.0),
+            Exchange.CALL: Meter(calls, 1, 1.0),
+        }
         rules = policy(
-            server(streams=streams, meters=meters), stream_recheck=self.recheck, max_stream=3600.0
+            server(Rule(limits=(calls,)), streams=streams, meters=meters),
+            stream_recheck=self.recheck,
+            max_stream=3600.0,
         )
         snapshot = Snapshot(rules, Tokens(verified), ledger, Deadline(5.0))
         return Check(snapshot, Recorder(Metrics(), Log("json", self.log)), Refusals())
@@ -301,6 +319,22 @@ def test_the_official_client_that_listens_is_told_and_goes_on() -> None:
             with pytest.raises(MCPError, match="as many streams"):
                 async with client.listen(tools_list_changed=True):
                     pass
+            assert not (await client.call_tool("read_note", {})).is_error
+
+    play(run)
+
+
+@pytest.mark.attack("streams-of-one-person")
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+def test_a_call_that_is_not_answered_ends_and_its_client_is_told(mode: str) -> None:
+    """It holds nothing for longer than its person's rate of calls leaves to it."""
+    world = World(in_json=True)
+
+    async def run() -> None:
+        async with world.edge() as url, official(url, mode, []) as client:
+            told = await client.call_tool("wait", {})
+            assert told.is_error
+            assert dict(told.meta or {})[REFUSAL]["reason"] == "server_timeout"
             assert not (await client.call_tool("read_note", {})).is_error
 
     play(run)
