@@ -128,6 +128,12 @@ class MemoryLedger:
         for target in targets:
             self._revocations.pop(target, None)
 
+    async def discard(self, found: Mapping[bytes, Revocation]) -> None:
+        """Remove revocations that stand as they were found."""
+        for target, one in found.items():
+            if self._revocations.get(target) == one:
+                del self._revocations[target]
+
     async def revocations(self) -> Mapping[bytes, Revocation]:
         """Return all revocations by their target."""
         return dict(self._revocations)

@@ -39,7 +39,7 @@ from authz.ledger.faults import (
 )
 from authz.ledger.keys import Keys
 from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import Call, Calls, known_calls
+from authz.ledger.script import Call, Calls, DiscardCall, known_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,16 +201,14 @@ class RedisLedger:
         """
         return read_merged(await self._guard(self._evaluate, MergeCall(self._keys, merge)))
 
-    async def prune(self, now: float) -> int:
-        """Remove the revocations of tokens that have expired; return how many.
+    async def discard(self, found: Mapping[bytes, Revocation]) -> None:
+        """Remove revocations that stand as they were found; others of these targets stay.
 
         Raises:
             Unavailable: where Redis did not confirm it.
         """
-        found = await self.revocations()
-        stale = [each for each, one in found.items() if one.until is not None and one.until < now]
-        await self.lift(*stale)
-        return len(stale)
+        if found:
+            await self._guard(self._evaluate, DiscardCall(self._keys, found))
 
     async def record_step_up(
         self, key: StepUpKey, method: Method, auth_time: int, ttl: int
@@ -300,7 +298,7 @@ class RedisLedger:
         reading = self._reading.get(name)
         return answer if reading is None else reading(answer)
 
-    async def _evaluate(self, call: Call | Calls | ReadCall | MergeCall) -> Any:
+    async def _evaluate(self, call: Call | Calls | DiscardCall | ReadCall | MergeCall) -> Any:
         try:
             return await self._send(call.command)
         except ReplyError as error:

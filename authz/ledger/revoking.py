@@ -31,6 +31,10 @@ class Store(Protocol):
         """Remove revocations."""
         ...
 
+    async def discard(self, found: Mapping[bytes, Revocation]) -> None:
+        """Remove revocations that stand as they were found."""
+        ...
+
     async def revocations(self) -> Mapping[bytes, Revocation]:
         """Return all revocations by their target."""
         ...
@@ -76,11 +80,21 @@ async def entries(store: Store, now: float) -> tuple[Entry, ...]:
         Unavailable: where the store did not answer.
     """
     found = await store.revocations()
-    stale = {field for field, each in found.items() if _is_stale(each, now)}
+    stale = {field: each for field, each in found.items() if _is_stale(each, now)}
     with suppress(Unavailable):  # who may only read is not kept from reading
-        await store.lift(*stale)
+        await store.discard(stale)
     left = (entry_of(field, each) for field, each in found.items() if field not in stale)
     return tuple(sorted(left, key=lambda entry: (entry.remark.at or 0, entry.id)))
+
+
+async def prune(store: Store, now: float) -> None:
+    """Remove what nobody needs any more.
+
+    Raises:
+        Unavailable: where the store did not answer.
+    """
+    found = await store.revocations()
+    await store.discard({field: each for field, each in found.items() if _is_stale(each, now)})
 
 
 async def lift(

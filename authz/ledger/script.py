@@ -7,7 +7,7 @@ spoils all of them, since it tells that the places cannot be trusted.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import sha1
@@ -33,7 +33,7 @@ from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.faults import fault_of_code
 from authz.ledger.keys import Keys
-from authz.ledger.records import Corrupt, revocation_fields, session_owner
+from authz.ledger.records import Corrupt, Revocation, revocation_fields, session_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,17 @@ def _text(name: str) -> str:
 # One function for both: what one query means, it means among others too.
 TAKE: Final = Script(f"{_text('take.lua')}\nreturn take(1, #keys, 1, #argv)\n")
 TAKE_ALL: Final = Script(f"{_text('take.lua')}\n{_text('batch.lua')}")
+# What was written since it was read stays: a revocation of the same target, made meanwhile.
+_DISCARD: Final = Script(
+    """\
+for i = 1, #ARGV, 2 do
+  if redis.call('HMGET', KEYS[1], ARGV[i])[1] == ARGV[i + 1] then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return 1
+"""
+)
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
 _COUNTS: Final = 8  # where they begin in it
 _CHARGE: Final = struct.Struct(">IIQ")
@@ -207,6 +218,22 @@ class Calls:
         if not isinstance(reply, list) or len(reply) != len(self._calls):
             raise _odd()
         return [_read_one(*each) for each in zip(self._calls, reply, strict=True)]
+
+
+class DiscardCall:
+    """Hold revocations to remove where they stand as they were read.
+
+    Attributes:
+        script: what removes them.
+        command: its call.
+    """
+
+    script = _DISCARD
+
+    def __init__(self, keys: Keys, found: Mapping[bytes, Revocation]) -> None:
+        """Write down which."""
+        pairs = [part for target, one in found.items() for part in (target, one.encode())]
+        self.command = evalsha(self.script.sha, [pack([keys.revocations])], [pack(pairs)])
 
 
 def _read_one(call: Call, reply: object) -> LedgerAnswer | Unavailable:

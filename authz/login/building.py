@@ -22,7 +22,7 @@ from authz.ledger.away import PROBE
 from authz.ledger.keys import Keys
 from authz.ledger.log_ins import LogIns
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.revoking import MARGIN
+from authz.ledger.revoking import prune
 from authz.login.app import App
 from authz.login.attempts import APPROVALS, Attempts, configured_rates
 from authz.login.authelia.id_token import Proofs
@@ -275,7 +275,7 @@ class Built:
     async def _keep_pruning(self) -> None:
         while True:
             with suppress(Unavailable):
-                await self._redis.prune(self.means.clock() - MARGIN)
+                await prune(self._redis, self.means.clock())
             await asyncio.sleep(_PRUNE)
 
     async def _keep_telling(self) -> None:

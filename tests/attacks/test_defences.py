@@ -197,6 +197,11 @@ OTHERS = (
         ("tests/ledger/test_copies.py",),
     ),
     Defence(
+        "What is revoked anew is not cleared away", "authz/ledger/script.py", "_DISCARD",
+        "if redis.call('HMGET', KEYS[1], ARGV[i])[1] == ARGV[i + 1] then", "if true then",
+        ("tests/ledger/test_revoking.py",),
+    ),
+    Defence(
         "After a failure what is known to be revoked stays so", "authz/ledger/away.py", "take",
         "found = revoked(self._revocations, query) if self._may_lack else None",
         "found = None", ("tests/ledger/test_away.py", "tests/ledger/test_copies.py"),

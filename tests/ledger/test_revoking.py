@@ -1,7 +1,9 @@
 """Taking back, listing and giving back, on the twin and on real servers."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ from authz.ledger.keys import person_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisOptions
-from authz.ledger.revoking import LONGEST, MARGIN, NotLiftedError, lift, revoke
+from authz.ledger.revoking import LONGEST, MARGIN, NotLiftedError, lift, prune, revoke
 from authz.ledger.revoking import entries as listed
 from tests.ledger.queries import (
     CLIENT,
@@ -131,6 +133,38 @@ def test_what_nobody_needs_any_more_goes(contract: Contract) -> None:
         assert len(await listed(subject.ledger, NOW + MARGIN)) == 2
         assert [each.what for each in await listed(subject.ledger, NOW + MARGIN + 1)] == ["person"]
         assert list(await subject.ledger.revocations()) == [TARGETS["person"].field]
+
+    contract(law)
+
+
+class Overtaken:
+    """A store in which somebody takes a target back between a reading and what follows it."""
+
+    def __init__(self, inner: Any, field: bytes, revocation: Revocation) -> None:
+        self._inner, self._field, self._revocation = inner, field, revocation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def revocations(self) -> Mapping[bytes, Revocation]:
+        found: Mapping[bytes, Revocation] = await self._inner.revocations()
+        await self._inner.revoke(self._field, self._revocation)
+        return found
+
+
+@pytest.mark.attack("revoked anew while the last revocation of the same is cleared away")
+@pytest.mark.parametrize("clears", [prune, listed])
+def test_what_is_revoked_meanwhile_is_not_cleared_away(
+    contract: Contract, clears: Callable[[Any, float], Awaitable[object]]
+) -> None:
+    """What nobody needs any more goes as it was read; a newer record of the same target stays."""
+
+    async def law(subject: Subject) -> None:
+        field = TARGETS["person"].field
+        await subject.ledger.revoke(field, Revocation(NOW - LONGEST, NOW - MARGIN - 1))
+        newer = Revocation(None, None, "taken back")
+        await clears(Overtaken(subject.ledger, field, newer), NOW)
+        assert await subject.ledger.revocations() == {field: newer}
 
     contract(law)
 
