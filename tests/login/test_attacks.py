@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from authz.core.ledger import Unavailable
 from authz.core.principal import Client as Named
 from authz.core.principal import LogIn, Person
+from authz.envoy.codec import AUTHORIZATION
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field
 from authz.ledger.keys import Keys as Names
 from authz.ledger.log_ins import LogIns
@@ -1360,6 +1361,22 @@ def test_nothing_is_made_of_a_forged_host(play: Play) -> None:
         assert "evil.example" not in onward(answer) + answer.text
         assert "evil" not in str(found.upstream.sent[-1].content)
         assert (await client.browser.get(f"{GATEWAY}/authorize/")).status_code == 404
+
+    play(scene)
+
+
+@pytest.mark.attack("pages-on-another-listener")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_pages_are_all_that_is_here(play: Play, method: str) -> None:
+    """Check, metrics, probes and MCP servers answer on listeners of their own."""
+
+    async def scene(found: Stage) -> None:
+        browser = found.browser()
+        kinds = {"content-type": "application/grpc"} if method == "POST" else {}
+        for path in (f"/{AUTHORIZATION}/Check", "/metrics", "/healthz", "/readyz", "/files", "/"):
+            answer = await browser.request(method, GATEWAY + path, headers=kinds)
+            assert answer.status_code == 404, path
+            assert "authz_" not in answer.text
 
     play(scene)
 

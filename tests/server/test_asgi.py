@@ -247,9 +247,22 @@ def test_a_caller_that_goes_away_breaks_nothing(events: int) -> None:
     assert len(caller.sent) == events
 
 
-def test_another_path_is_unimplemented() -> None:
-    """There are three methods."""
-    assert ask(Caller(frame(b"x")), path="/a.B/C").status == UNIMPLEMENTED
+@pytest.mark.attack("pages-on-another-listener")
+@pytest.mark.parametrize(
+    "path",
+    ["/a.B/C", "/", "/metrics", "/healthz", "/readyz", "/authorize", "/token", "/register",
+     "/authz/consent", "/authz/step-up", "/files", f"{CHECK}/", f"/{CHECK}", CHECK.lower()],
+)  # fmt: skip
+def test_another_path_is_unimplemented(path: str) -> None:
+    """There are three methods; no page, metric or server of the product answers beside them."""
+    asked: list[bytes] = []
+
+    async def check(raw: bytes) -> bytes:
+        asked.append(raw)
+        return raw
+
+    assert ask(Caller(frame(b"x")), check, path=path).status == UNIMPLEMENTED
+    assert asked == []
 
 
 @pytest.mark.parametrize(

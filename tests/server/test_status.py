@@ -6,6 +6,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from authz.envoy.codec import AUTHORIZATION
 from authz.server.health import Health
 from authz.server.status import IDENTITY_KEYS, Status
 from authz.telemetry.metrics import Metrics
@@ -59,7 +60,12 @@ def test_metrics_are_prometheus_text(status: tuple[Status, Health, Metrics]) -> 
 
 
 @pytest.mark.attack("pages-on-another-listener")
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/files", "/register", "/.well-known/x"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/metrics/", "/files", "/register", "/.well-known/x", "/authorize", "/token",
+     "/authz/consent", "/authz/log-ins", "/authz/step-up", "/stats", "/config_dump",
+     f"/{AUTHORIZATION}/Check"],
+)  # fmt: skip
 def test_nothing_else_is_here(status: tuple[Status, Health, Metrics], path: str) -> None:
     """No other path of the product answers on this listener."""
     assert get(status[0].port, path)[0] == 404

@@ -92,10 +92,10 @@ def test_two_of_any_other_header_that_decides_are_told_with_a_comma(
 FOREIGN = [
     "forwarded", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix",
     "x-forwarded-user", "x-forwarded-uri", "x-forwarded-client-cert", "x-real-ip", "x-client-ip",
-    "true-client-ip", "remote-user", "remote-groups", "x-envoy-internal", "x-envoy-retry-on",
-    "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms", "x-envoy-external-address",
-    "x-envoy-auth-partial-body", "x-envoy-force-trace", "x-envoy-hedge-on-per-try-timeout",
-    "proxy-authorization",
+    "true-client-ip", "x-cluster-client-ip", "cf-connecting-ip", "proxy", "remote-user",
+    "remote-groups", "x-envoy-internal", "x-envoy-retry-on", "x-envoy-max-retries",
+    "x-envoy-upstream-rq-timeout-ms", "x-envoy-external-address", "x-envoy-auth-partial-body",
+    "x-envoy-force-trace", "x-envoy-hedge-on-per-try-timeout", "proxy-authorization",
 ]  # fmt: skip
 
 
