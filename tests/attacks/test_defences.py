@@ -307,6 +307,88 @@ OTHERS = (
         ("tests/core/test_answers.py",),
     ),
     Defence(
+        "A denial is never OK, whatever its HTTP status", "authz/envoy/codec.py", "encode_deny",
+        "_CODES.get(answer.status, _PERMISSION_DENIED)", "_CODES.get(answer.status, _OK)", _CODEC,
+    ),
+    Defence(
+        "A token does not say how it is verified", "authz/tokens/jose.py", "_check_members",
+        "if not _STEERING.isdisjoint(header):", "if False:", ("tests/tokens/test_jose.py",),
+    ),
+    Defence(
+        "A token is measured before it is read", "authz/tokens/jose.py", "is_opaque",
+        "if len(token) > MAX_TOKEN:", "if False:", ("tests/tokens/test_jose.py",),
+    ),
+    Defence(
+        "A token is measured before it is decoded", "authz/tokens/jose.py", "_read",
+        "if len(token) > MAX_TOKEN or _JWT.match(token) is None:",
+        "if _JWT.match(token) is None:", ("tests/tokens/test_jose.py",),
+    ),
+    Defence(
+        "A token is never in the address", "authz/core/request.py", "check_shape",
+        "if query and _names_a_token(query):", "if False:", ("tests/core/test_decision.py",),
+    ),
+    Defence(
+        "Active is true or false and nothing else", "authz/tokens/statement.py", "read_statement",
+        "if not isinstance(active, bool):", "if active is None:",
+        ("tests/tokens/test_statement.py",),
+    ),
+    Defence(
+        "A confirmation is about this token", "authz/tokens/statement.py", "agreed",
+        'raise Refused(Reason.TOKEN_INVALID, "the issuer\'s answer is about another token")',
+        "pass", ("tests/tokens/test_statement.py",),
+    ),
+    Defence(
+        "What the issuer answers has a size", "authz/tokens/documents.py", "_read",
+        "if len(data) > largest:", "if False:", ("tests/tokens/test_issuer.py",),
+    ),
+    Defence(
+        "A compressed body is refused", "authz/core/mcp.py", "_check_framing",
+        'if headers.get("content-encoding", "identity").lower() != "identity":', "if False:",
+        ("tests/core/test_mcp.py",),
+    ),
+    Defence(
+        "What speaks for others is stripped at the edge", "authz/envoy/render/filters.py",
+        "_strip", "for prefix in _SPEAKING_FOR_OTHERS]", "for prefix in ()]",
+        ("tests/envoy/live/test_headers_live.py",),
+    ),
+    Defence(
+        "Names of headers of proxies are stripped at the edge", "authz/envoy/render/filters.py",
+        "_strip", "for name in _SPEAKING_FOR_OTHERS_EXACTLY]", "for name in ()]",
+        ("tests/envoy/live/test_headers_live.py",),
+    ),
+    Defence(
+        "No cookie, token or origin goes on to a server", "authz/envoy/render/routes.py",
+        "_NOT_FOR_SERVERS", '("authorization", "cookie", "origin", CLIENT_ADDRESS)',
+        "(CLIENT_ADDRESS,)", ("tests/envoy/live/test_headers_live.py",),
+    ),
+    Defence(
+        "An underscore is no dash", "authz/envoy/render/listener.py", "_manager",
+        "HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST",
+        "HttpProtocolOptionsHeadersWithUnderscoresAction.ALLOW",
+        ("tests/envoy/live/test_headers_live.py",),
+    ),
+    Defence(
+        "An escaped slash is refused", "authz/envoy/render/listener.py", "_manager",
+        "HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST",
+        "HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED",
+        ("tests/envoy/live/test_routes_live.py",),
+    ),
+    Defence(
+        "A path has one spelling", "authz/envoy/render/listener.py", "_manager",
+        "        normalize_path=True,\n        merge_slashes=True,\n", "",
+        ("tests/envoy/live/test_routes_live.py",),
+    ),
+    Defence(
+        "A handshake that does not come is not waited for", "authz/envoy/render/listener.py",
+        "listeners", "main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)",
+        "pass", ("tests/envoy/test_render.py",),
+    ),
+    Defence(
+        "HSTS is said by the gateway", "authz/envoy/render/filters.py", "browser_rules",
+        'if authority.scheme != "https":', "if True:",
+        ("tests/envoy/live/test_responses_live.py",),
+    ),
+    Defence(
         "A server's response headers are an allow-list", "authz/envoy/render/response_headers.py",
         "upstream_filters", "for regex in others(ALLOWED)", "for regex in others(ALLOWED)[:0]",
         ("tests/envoy/live/test_responses_live.py",),
@@ -431,6 +513,11 @@ OTHERS = (
         "A full server is said to be full", "authz/envoy/render/clusters.py", "_CONNECTIONS",
         "_CONNECTIONS: Final = 2 * _REQUESTS", "_CONNECTIONS: Final = 3",
         ("tests/envoy/live/test_strangers_live.py", "tests/envoy/test_render.py"),
+    ),
+    Defence(
+        "A flood pushes nothing out of Redis", "authz/local/valkey.py", "_CONFIGURATION",
+        "maxmemory-policy noeviction", "maxmemory-policy allkeys-lru",
+        ("tests/local/test_valkey.py",),
     ),
     Defence(
         "The kernel bounds the connections of an address",
@@ -693,6 +780,15 @@ LOG_IN = (
     Defence(
         "A code is its client's", "authz/login/front_door/exchanging.py", "_check",
         'hmac.compare_digest(digest(client_id), held["client"])\n        and ', "", _LOGIN,
+    ),
+    Defence(
+        "A code is its redirect URI's", "authz/login/front_door/exchanging.py", "_check",
+        '        and redirect_uri in (None, held["redirect_uri"])\n', "", _LOGIN,
+    ),
+    Defence(
+        "An unknown client is told before anything else",
+        "authz/login/front_door/authenticating.py", "authenticate",
+        "        clients.recognize(client_id)\n", "", _LOGIN,
     ),
     Defence(
         "A refresh token is its client's", "authz/login/front_door/refreshing.py", "_opened",

@@ -17,7 +17,7 @@ import redis.asyncio as redis_client
 from redis.exceptions import ConnectionError as RefusedConnection
 from redis.exceptions import NoPermissionError, ResponseError
 
-from authz.core.ledger import OverLimit, Query, Revoked, StepUpKey, Taken
+from authz.core.ledger import OverLimit, Query, Revoked, StepUpKey, Taken, Unavailable
 from authz.core.limits import Limit, Per, Take
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
@@ -280,6 +280,54 @@ def test_the_ledger_itself(state: State, stage: Stage) -> None:
                 await ledger.aclose()
 
     asyncio.run(play())
+
+
+@pytest.mark.attack("flood-against-revocations")
+def test_a_flood_pushes_out_no_revocation_and_no_step_up(
+    state: State, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server full of strangers' counts takes no more of them, and forgets neither who was revoked
+    nor who has stepped up.
+    """
+    monkeypatch.setattr("authz.local.valkey._MEGABYTES", 4)
+
+    async def play() -> None:
+        async with running(state, stage) as server:
+            password = server.password_file.read_text().strip()
+            ledger = RedisLedger(RedisOptions(server.url, server.user, password, timeout=10))
+            try:
+                await _flood(ledger)
+            finally:
+                await ledger.aclose()
+
+    asyncio.run(play())
+
+
+async def _flood(ledger: RedisLedger) -> None:
+    now = int(time.time())
+    person, client_ = Person("https://i", "john"), Client("https://i", "claude")
+    keys = [StepUpKey(person, f"grant-{number}", "files") for number in range(20)]
+    for key in keys:
+        await ledger.record_step_up(key, Method.TOTP, now, 3600)
+        await ledger.revoke(token_field(f"stolen-{key.grant}"), Revocation())
+    limit = Limit("l", Per.ADDRESS, quota=2, window=3600)
+    charged, full = 0, False
+    while not full and charged < 2_000:
+        takes = tuple(Take(f"{charged}-{number}", limit) for number in range(20))
+        try:
+            await ledger.take(Query("", None, client_, now, None, None, takes))
+        except Unavailable:
+            full = True
+        charged += 1
+
+    assert full
+    assert charged > 100
+    need = StepUpNeed(Method.TOTP, None)
+    for key in keys:
+        stolen = Query(f"stolen-{key.grant}", person, client_, now, None, None, ())
+        proved = Query(f"good-{key.grant}", person, client_, now, key, need, ())
+        assert await ledger.take(stolen) == Revoked("token")
+        assert isinstance(await ledger.take(proved), Taken)
 
 
 async def _use(ledger: RedisLedger) -> None:

@@ -267,6 +267,17 @@ def test_redis_users_are_digests(tmp_path: Path) -> None:
     assert not re.search(r"\+(?:@|config|acl|flush|keys|eval( |$))", users)
 
 
+def test_redis_refuses_rather_than_forgets(tmp_path: Path) -> None:
+    """What a full Valkey of the folder does is what the embedded one is tested to do."""
+    make(tmp_path)
+    written = (tmp_path / "redis/valkey.conf").read_text().splitlines()
+
+    assert [line for line in written if line.startswith("maxmemory-policy")] == [
+        "maxmemory-policy noeviction"
+    ]
+    assert any(re.fullmatch(r"maxmemory \d+mb", line) for line in written)
+
+
 def test_a_file_that_somebody_put_there_meanwhile_is_kept(tmp_path: Path) -> None:
     """A link that leads elsewhere is followed by nothing that writes."""
     elsewhere = tmp_path / "elsewhere"
