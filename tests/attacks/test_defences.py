@@ -515,11 +515,6 @@ OTHERS = (
         ("tests/envoy/live/test_strangers_live.py", "tests/envoy/test_render.py"),
     ),
     Defence(
-        "A flood pushes nothing out of Redis", "authz/local/valkey.py", "_CONFIGURATION",
-        "maxmemory-policy noeviction", "maxmemory-policy allkeys-lru",
-        ("tests/local/test_valkey.py",),
-    ),
-    Defence(
         "The kernel bounds the connections of an address",
         "authz/setup/templates/firewall.nft.j2", "connections", "ip saddr ct count over 512",
         "ip saddr ct count over 5120", ("tests/doctor/test_firewall.py",),
@@ -780,15 +775,6 @@ LOG_IN = (
     Defence(
         "A code is its client's", "authz/login/front_door/exchanging.py", "_check",
         'hmac.compare_digest(digest(client_id), held["client"])\n        and ', "", _LOGIN,
-    ),
-    Defence(
-        "A code is its redirect URI's", "authz/login/front_door/exchanging.py", "_check",
-        '        and redirect_uri in (None, held["redirect_uri"])\n', "", _LOGIN,
-    ),
-    Defence(
-        "An unknown client is told before anything else",
-        "authz/login/front_door/authenticating.py", "authenticate",
-        "        clients.recognize(client_id)\n", "", _LOGIN,
     ),
     Defence(
         "A refresh token is its client's", "authz/login/front_door/refreshing.py", "_opened",
