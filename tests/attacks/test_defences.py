@@ -385,8 +385,8 @@ OTHERS = (
     ),
     Defence(
         "HSTS is said by the gateway", "authz/envoy/render/filters.py", "browser_rules",
-        'if authority.scheme != "https":', "if True:",
-        ("tests/envoy/live/test_responses_live.py",),
+        "mutations = [Mutation(append=header) for header in _hsts(authority)]",
+        "mutations: list[Mutation] = []", ("tests/envoy/live/test_responses_live.py",),
     ),
     Defence(
         "A server's response headers are an allow-list", "authz/envoy/render/response_headers.py",
@@ -513,6 +513,11 @@ OTHERS = (
         "A full server is said to be full", "authz/envoy/render/clusters.py", "_CONNECTIONS",
         "_CONNECTIONS: Final = 2 * _REQUESTS", "_CONNECTIONS: Final = 3",
         ("tests/envoy/live/test_strangers_live.py", "tests/envoy/test_render.py"),
+    ),
+    Defence(
+        "A flood pushes nothing out of Redis", "authz/local/valkey.py", "_CONFIGURATION",
+        "maxmemory-policy noeviction", "maxmemory-policy allkeys-lru",
+        ("tests/local/test_valkey.py",),
     ),
     Defence(
         "The kernel bounds the connections of an address",
@@ -775,6 +780,15 @@ LOG_IN = (
     Defence(
         "A code is its client's", "authz/login/front_door/exchanging.py", "_check",
         'hmac.compare_digest(digest(client_id), held["client"])\n        and ', "", _LOGIN,
+    ),
+    Defence(
+        "A code is its redirect URI's", "authz/login/front_door/exchanging.py", "_check",
+        '        and redirect_uri in (None, held["redirect_uri"])\n', "", _LOGIN,
+    ),
+    Defence(
+        "An unknown client is told before anything else",
+        "authz/login/front_door/authenticating.py", "authenticate",
+        "        clients.recognize(client_id)\n", "", _LOGIN,
     ),
     Defence(
         "A refresh token is its client's", "authz/login/front_door/refreshing.py", "_opened",
