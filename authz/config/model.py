@@ -303,11 +303,11 @@ class Gateway(Section):
     )
     calls_per_user: PerUser = field(
         "How many calls one person may keep a server busy with at a steady rate. A call lasts at "
-        "most this number divided by the rate at which its person has begun calls: with 32 half an "
-        "hour at one a minute, three minutes at ten, and never less than a minute; `max_stream` "
+        "most this number divided by the rate at which its person has begun calls: with 64 an hour "
+        "at one a minute, six minutes at ten, and never less than a minute; `max_stream` "
         "and the token end it earlier. A third of the number goes to lists, handshakes and the "
         "like, which last 15 seconds at least.",
-        32,
+        64,
     )
     max_connections: Count = field("Connections at once, from all clients.", 10_000)
     max_concurrent_streams: Count = field("HTTP/2 streams at once on one connection.", 100)

@@ -19,7 +19,7 @@ def gateway(text: str, line: str) -> str:
 
 @pytest.mark.attack("streams-of-one-person")
 @pytest.mark.parametrize("clients", ["", "clients: {a: {}, b: {}, c: {}}\n"])
-def test_by_default_nobody_holds_an_eighth_of_a_server(
+def test_by_default_nobody_holds_a_fifth_of_a_server(
     clients: str, smallest: str, settings_of: SettingsOf
 ) -> None:
     """Streams, calls and answers together; the figures of docs/operations.md."""
@@ -27,8 +27,8 @@ def test_by_default_nobody_holds_an_eighth_of_a_server(
     kinds = {kind: meter.most_open(3600) for kind, meter in found.meters.items()}
 
     assert found.most_open is not None
-    assert found.most_open <= SERVER_REQUESTS // 8
-    assert (found.most_open, kinds[Exchange.CALL], kinds[Exchange.ANSWER]) == (502, 233, 173)
+    assert found.most_open <= SERVER_REQUESTS // 5
+    assert (found.most_open, kinds[Exchange.CALL], kinds[Exchange.ANSWER]) == (701, 389, 216)
 
 
 def test_what_is_decided_by_is_what_is_checked(smallest: str, settings_of: SettingsOf) -> None:
