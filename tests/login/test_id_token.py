@@ -347,10 +347,21 @@ OTHERS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+@pytest.mark.attack("code-of-another-client")
 @pytest.mark.parametrize(("how", "token"), OTHERS.values(), ids=OTHERS.keys())
 def test_the_access_token_is_ours_and_of_the_same_person(how: str, token: str) -> None:
     """What is handed on to a client is a signed token of our client, about the same person."""
     assert outcome(token, identifying(beside=token)) == how
+
+
+@pytest.mark.attack("id-token-forged")
+@pytest.mark.parametrize("sub", [ABSENT, None])
+@pytest.mark.parametrize("machine", [ABSENT, US])
+def test_two_tokens_of_nobody_are_no_log_in(machine: object, sub: object) -> None:
+    """That neither token names a person does not make them agree on one."""
+    token = access(sub=machine)
+
+    assert outcome(token, identifying({"sub": sub}, beside=token)) == FOREIGN
 
 
 def test_an_access_token_is_no_id_token() -> None:
