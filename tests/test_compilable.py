@@ -115,8 +115,9 @@ def test_nothing_is_awaited_while_an_exception_is_handled(path: Path) -> None:
 def test_no_interpreted_class_inherits_from_a_compiled_one() -> None:
     """Mypyc forbids it when the class is made, that is when a process starts."""
     modules = {_module(path) for path in COMPILED}
-    # Exceptions and protocols stay classes of Python.
-    plain = {"Refused", "Unavailable", "Ledger"}
+    # Protocols stay classes of Python. Exceptions do, too, but their methods are compiled: one that
+    # inherits the constructor fails when it is raised.
+    plain = {"Ledger"}
     found = []
     for path in SOURCES:
         tree = ast.parse(path.read_text())

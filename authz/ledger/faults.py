@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 from authz.core.ledger import Unavailable
+from authz.ledger.records import NoScriptYetError
 
 
 class ReplyError(Exception):
@@ -86,10 +87,6 @@ def fault_of_code(reply: str) -> RedisFault:
     """Return what an error reply says, by the code that it begins with."""
     code = _CODE.match(reply)
     return RedisFault.OTHER if code is None else _BY_CODE.get(code[1], RedisFault.OTHER)
-
-
-class NoScriptYetError(Unavailable):
-    """Say that Redis does not know a script: nothing ran, so it may be loaded and sent again."""
 
 
 def unavailable(error: BaseException) -> Unavailable:

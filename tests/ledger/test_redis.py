@@ -20,14 +20,13 @@ from authz.ledger.copies import Change, Reader
 from authz.ledger.deadline import Deadline
 from authz.ledger.faults import (
     InvalidReplyError,
-    NoScriptYetError,
     NotConnectedError,
     RedisFault,
     ReplyError,
     fault_of,
 )
 from authz.ledger.keys import EVERYTHING, token_field
-from authz.ledger.records import Revocation
+from authz.ledger.records import NoScriptYetError, Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revoking import MARGIN, prune
 from authz.ledger.script import Script

@@ -6,8 +6,8 @@ one deployment, so of one slot.
 
 from typing import Any, Final
 
-from authz.ledger.faults import NoScriptYetError
 from authz.ledger.log_ins import Command
+from authz.ledger.records import NoScriptYetError
 from authz.ledger.script import Script
 
 # A code is `f<payload>\n<mark>` while it is fresh, `u<mark>` once it was used, and `x<mark>` once
