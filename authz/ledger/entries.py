@@ -14,7 +14,7 @@ from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 from authz.ledger.records import Revocation
 
-LONGEST_NAME: Final = 256
+LONGEST_NAME: Final = 2_048  # characters: as many as the id of a registered client has
 LONGEST_REASON: Final = 200
 LONGEST_BY: Final = 64
 
