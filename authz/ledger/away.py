@@ -168,11 +168,6 @@ class ResilientLedger:
         return self._failures > 0 or self._away_since is not None
 
     @property
-    def is_asking(self) -> bool:
-        """Tell whether Redis is asked by everybody; while it is away, only a probe asks it."""
-        return self._ask_at is None
-
-    @property
     def lost(self) -> Loss | None:
         """Return how Redis lost data that is not written to it again yet; None where it has all."""
         return None if self._lost is None else self._lost[0]

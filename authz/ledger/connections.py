@@ -13,12 +13,14 @@ than an answer may, and begun anew with every call they would never come to an e
 import asyncio
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hiredis import Reader
 
+from authz.ledger.addresses import Addresses
 from authz.ledger.commands import command
 from authz.ledger.faults import (
     InvalidReplyError,
@@ -31,7 +33,7 @@ SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 PARAMETERS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 _PORT: Final = 6379
 _MORE: Final = object()  # what the reader returns as long as an answer is not whole
-_SETTING_UP: Final = 5.0  # seconds that a connection may take until calls can be written to it
+_SETTING_UP: Final = 2.0  # seconds that a connection may take until calls can be written to it
 
 
 class Line(asyncio.Protocol):
@@ -132,23 +134,21 @@ class Endpoint:
     tls: "TlsFiles | None"
     greeting: tuple[bytes, ...] = field(repr=False)
 
-    async def connect(self) -> Line:
+    async def connect(self, addresses: Addresses) -> Line:
         """Return a line over which calls may be written.
+
+        Args:
+            addresses: of the host.
 
         Raises:
             ReplyError: where Redis refuses the log-in or the database.
             Exception: where it cannot be reached.
         """
-        loop = asyncio.get_running_loop()
         if self.path:
-            transport, line = await loop.create_unix_connection(Line, self.path)
+            loop = asyncio.get_running_loop()
+            _, line = await loop.create_unix_connection(Line, self.path)
         else:
-            # Read for each connection: files that were replaced count from the next one on. Not on
-            # the loop: the system's authorities take longer than an answer may.
-            tls = None if self.tls is None else await asyncio.to_thread(self.tls.context)
-            transport, line = await loop.create_connection(Line, self.host, self.port, ssl=tls)
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            line = await self._reach(await addresses.find())
         try:
             for each in self.greeting:
                 await answer_of(line, each)
@@ -156,6 +156,30 @@ class Endpoint:
             line.give_up()
             raise
         return line
+
+    async def _reach(self, addresses: Sequence[str]) -> Line:
+        """Return a line to the first address that takes a connection."""
+        # Read for each connection: files that were replaced count from the next one on. Not on
+        # the loop: the system's authorities take longer than an answer may.
+        tls = None if self.tls is None else await asyncio.to_thread(self.tls.context)
+        loop = asyncio.get_running_loop()
+        for each in addresses:
+            try:
+                transport, line = await loop.create_connection(
+                    Line,
+                    each,
+                    self.port,
+                    ssl=tls,
+                    server_hostname=None if tls is None else self.host,
+                )
+            except OSError:
+                if each == addresses[-1]:
+                    raise
+                continue
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return line
+        raise NotConnectedError("no address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +269,11 @@ async def answer_of(line: Line, call: bytes) -> Any:
 class _Connection:
     """Hold the line of one connection, and set up another one where it has ended."""
 
-    __slots__ = ("_endpoint", "_line", "_setting_up")
+    __slots__ = ("_addresses", "_endpoint", "_line", "_setting_up")
 
-    def __init__(self, place: Endpoint) -> None:
+    def __init__(self, place: Endpoint, addresses: Addresses) -> None:
         self._endpoint = place
+        self._addresses = addresses
         self._line: Line | None = None
         self._setting_up: asyncio.Task[None] | None = None
 
@@ -278,7 +303,7 @@ class _Connection:
     async def _connect(self) -> None:
         self.give_up()
         async with asyncio.timeout(_SETTING_UP):
-            self._line = await self._endpoint.connect()
+            self._line = await self._endpoint.connect(self._addresses)
 
     def cease(self) -> set[asyncio.Task[None]]:
         """Stop setting it up; return what is to be awaited for it."""
@@ -302,6 +327,7 @@ class ConnectionPool:
     def __init__(self, place: Endpoint) -> None:
         """Take where Redis is; nothing is opened yet."""
         self._endpoint = place
+        self._addresses = Addresses(place.host, place.port)
         self._free: list[_Connection] = []
         self._in_use: set[_Connection] = set()
 
@@ -327,13 +353,16 @@ class ConnectionPool:
             ReplyError: what Redis said instead.
             Exception: where there is no answer.
         """
-        connection = self._free.pop() if self._free else _Connection(self._endpoint)
+        connection = self._free.pop() if self._free else self._new()
         self._in_use.add(connection)
         try:
             return await connection.send(call)
         finally:
             self._in_use.remove(connection)
             self._free.append(connection)
+
+    def _new(self) -> _Connection:
+        return _Connection(self._endpoint, self._addresses)
 
     def give_up(self) -> None:
         """Close the connections that are not in use, at once."""
@@ -344,6 +373,7 @@ class ConnectionPool:
         """Close all connections, those too that are being set up."""
         connections = (*self._free, *self._in_use)
         ceasing = {task for each in connections for task in each.cease()}
+        ceasing |= self._addresses.cease()
         if ceasing:
             await asyncio.wait(ceasing)
         for each in connections:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from authz.config.model import Redis
 from authz.core.ledger import Ledger, Mode, Unavailable
@@ -67,7 +67,7 @@ class Counting:
     @property
     def command(self) -> Command | None:
         """Return what sends one command to Redis; None where there is none."""
-        return None if self._remote is None else self._command
+        return None if self._remote is None else self._remote.command
 
     @property
     def ledger(self) -> Ledger:
@@ -130,16 +130,6 @@ class Counting:
             await self._look(self._remote)
             self._looked_at = now
         return self._facts
-
-    async def _command(self, name: str, *arguments: bytes | str | int) -> Any:
-        """Return the answer to one command; while Redis is away, only a charge is tried.
-
-        Raises:
-            Unavailable: where Redis gave none in time, an error, or is away.
-        """
-        if self._remote is None or self._resilient is None or not self._resilient.is_asking:
-            raise Unavailable("redis", "away")
-        return await self._remote.command(name, *arguments)
 
     async def _look(self, remote: RedisLedger) -> None:
         # A user without the right to INFO, or a Redis that is away for a moment, says nothing new.

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
+from authz.ledger.addresses import Addresses
 from authz.ledger.commands import command
 from authz.ledger.connections import TlsFiles, endpoint
 from authz.ledger.copies import Change, Reader
@@ -845,7 +846,7 @@ def test_certificates_are_not_read_on_the_loop(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(TlsFiles, "context", read)
     with pytest.raises(FileNotFoundError):
-        asyncio.run(endpoint("rediss://127.0.0.1").connect())
+        asyncio.run(endpoint("rediss://127.0.0.1").connect(Addresses("127.0.0.1", 6379)))
 
     assert len(readers) == 1
     assert threading.get_ident() not in readers

@@ -7,6 +7,7 @@ import pytest
 
 from authz.config.model import Redis
 from authz.core.ledger import Mode, Unavailable
+from authz.ledger.faults import RedisFault
 from authz.ledger.redis import RedisOptions
 from authz.server.counting import Counting
 from authz.telemetry.audit import Log
@@ -33,8 +34,8 @@ async def _until(counting: Counting, mode: Mode) -> None:
 
 
 @pytest.mark.attack("redis-killed")
-def test_while_redis_is_away_only_a_probe_asks_it() -> None:
-    """A log-in of an unseen token waits for nothing then; once Redis is back it is asked again."""
+def test_a_log_in_is_looked_up_as_soon_as_redis_is_back() -> None:
+    """It does not wait for the probe that tells the limits: a person who logs in then is let in."""
 
     async def run() -> None:
         with valkey() as server:
@@ -49,10 +50,10 @@ def test_while_redis_is_away_only_a_probe_asks_it() -> None:
                     assert await _detail(counting) == ""
                     server.kill()
                     await _until(counting, Mode.LOCAL)
-                    assert await _detail(counting) == "away"
+                    assert await _detail(counting) == RedisFault.CLOSED.value
                     server.start()
-                    await _until(counting, Mode.REDIS)
                     assert await _detail(counting) == ""
+                    await _until(counting, Mode.REDIS)
             finally:
                 await counting.aclose()
 
