@@ -41,7 +41,7 @@ setup: $(VENV)/.ready  ## make the environment from the lock file
 tests/typescript/node_modules/.ready: tests/typescript/package-lock.json
 	@if command -v npm >/dev/null; then \
 	  echo "setting up tests/typescript (the TypeScript client, for tests)"; \
-	  npm ci --prefix tests/typescript --silent --no-audit --no-fund --ignore-scripts && touch $@; \
+	  npm ci --prefix tests/typescript --loglevel error --no-audit --no-fund --ignore-scripts && touch $@; \
 	else echo "NO npm HERE: the TypeScript client is not tested"; fi
 
 typescript: tests/typescript/node_modules/.ready  ## make the TypeScript client ready for the tests
