@@ -7,7 +7,7 @@ from typing import Any
 from langchain_mcp_adapters.callbacks import Callbacks
 from langchain_mcp_adapters.client import MultiServerMCPClient
 from mcp import types
-from mcp1 import provider
+from mcp1 import log_in
 from repl import NAME, Repl, main
 
 
@@ -61,7 +61,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
             "it": {
                 "transport": "streamable_http",
                 "url": repl.told["url"],
-                "auth": provider(repl),
+                "auth": log_in(repl),
             }
         },
         callbacks=Callbacks(on_progress=progress, on_elicitation=asked),

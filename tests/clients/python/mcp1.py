@@ -6,9 +6,15 @@ from typing import Any
 
 import httpx
 from mcp import ClientSession, types
+from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from repl import Repl, main
 from sdk import Session, elicited, provider
+
+
+def log_in(repl: Repl) -> OAuthClientProvider:
+    """Return the SDK's OAuth, as this line wants to be told what came back."""
+    return provider(repl, lambda came: (came["code"], came.get("state")))
 
 
 @asynccontextmanager
@@ -16,7 +22,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
     async def asked(_context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
         return await elicited(repl, params, types.ElicitResult)
 
-    auth = provider(repl, lambda came: (came["code"], came.get("state")))
+    auth = log_in(repl)
     async with (
         httpx.AsyncClient(auth=auth, timeout=30, follow_redirects=True) as http,
         streamable_http_client(repl.told["url"], http_client=http) as (read, write, _),

@@ -18,6 +18,11 @@ def answer(came: dict[str, str]) -> AuthorizationCodeResult:
     return AuthorizationCodeResult(code=came["code"], state=came.get("state"), iss=came.get("iss"))
 
 
+def session_of(connected: Client) -> Session:
+    """Return a session that reads results as this line names them."""
+    return Session(connected, lambda result: result.is_error)
+
+
 @asynccontextmanager
 async def client(repl: Repl) -> AsyncIterator[Session]:
     async def asked(_context: Any, params: Any) -> types.ElicitResult:
@@ -31,7 +36,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
             elicitation_callback=asked,
         ) as connected,
     ):
-        yield Session(connected, lambda result: result.is_error)
+        yield session_of(connected)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import mcp_types as types
 from mcp import Client, StdioServerParameters
-from mcp2 import Session
+from mcp2 import Session, session_of
 from repl import NAME, Repl, main
 
 
@@ -26,7 +26,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
     arguments = [os.environ["MCP_REMOTE"], repl.told["url"], port]
     server = StdioServerParameters(command="node", args=arguments, env=dict(os.environ))
     async with Client(server, mode="legacy", elicitation_callback=asked) as connected:
-        yield Session(connected)
+        yield session_of(connected)
 
 
 if __name__ == "__main__":
