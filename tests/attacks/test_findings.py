@@ -102,7 +102,7 @@ def test_one_body_stops_nobody_else(unit: bytes) -> None:
         with suppress(Refused):
             mcp.read(body, headers, max_body=1 << 20)
 
-    assert processor_time(reading) < 0.15
+    assert processor_time(reading) < 0.05
 
 
 # --- what the upstream is told ------------------------------------------------------------------
