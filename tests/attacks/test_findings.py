@@ -58,9 +58,12 @@ def recorder() -> Recorder:
 
 
 def processor_time(work: Callable[[], object]) -> float:
-    """Return the least processor time of a few runs, in seconds: what others do does not count."""
+    """Return the least processor time of many runs, in seconds: what others do does not count.
+
+    Not of a few: who shares the processor's caches slows all of a quarter of a second.
+    """
     times = []
-    for _ in range(5):
+    for _ in range(30):
         begin = time.process_time()
         work()
         times.append(time.process_time() - begin)
