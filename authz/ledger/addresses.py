@@ -11,6 +11,8 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from authz.ledger.shared_task import SharedTask
+
 # Seconds that a look-up is waited for where an address is known. Redis' answer is waited for twice
 # as long, so that the address is tried within the same call.
 _FRESH: Final = 0.02
@@ -39,7 +41,7 @@ class Addresses:
         self._port = port
         self._look_up = look_up
         self._known: Sequence[str] = ()
-        self._looking: asyncio.Task[None] | None = None
+        self._looking = SharedTask(self._look)
 
     async def find(self) -> Sequence[str]:
         """Return the addresses, the newest that can be had now.
@@ -47,11 +49,7 @@ class Addresses:
         Raises:
             OSError: where there is none.
         """
-        task = self._looking
-        if task is None or task.done():
-            task = self._looking = asyncio.create_task(self._look())
-            # Perhaps nobody is left to hear of its failure.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task = self._looking.begin()
         done, _ = await asyncio.wait({task}, timeout=_FRESH if self._known else None)
         if done:
             task.result()
@@ -67,8 +65,4 @@ class Addresses:
 
     def cease(self) -> set[asyncio.Task[None]]:
         """Stop looking; return what is to be awaited for it."""
-        task = self._looking
-        if task is None or task.done():
-            return set()
-        task.cancel()
-        return {task}
+        return self._looking.cease()

@@ -27,6 +27,7 @@ from authz.ledger.faults import (
     NotConnectedError,
     ReplyError,
 )
+from authz.ledger.shared_task import SharedTask
 
 # What a URL may set besides the place.
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
@@ -275,7 +276,7 @@ class _Connection:
         self._endpoint = place
         self._addresses = addresses
         self._line: Line | None = None
-        self._setting_up: asyncio.Task[None] | None = None
+        self._setting_up = SharedTask(self._connect)
 
     @property
     def idle(self) -> bool:
@@ -285,33 +286,19 @@ class _Connection:
         line = self._line
         if line is None or not line.idle:
             # New, or closed by the server, or given up by a caller. Nothing has been sent yet.
-            line = await self._set_up()
+            # It goes on being set up where the caller is cancelled.
+            line = await asyncio.shield(self._setting_up.begin())
         return await answer_of(line, call)
 
-    async def _set_up(self) -> Line:
-        """Return a new line; it goes on being set up where the caller is cancelled."""
-        task = self._setting_up
-        if task is None or task.done():
-            task = self._setting_up = asyncio.create_task(self._connect())
-            # Perhaps nobody is left to hear of its failure.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.shield(task)
-        if self._line is None:
-            raise NotConnectedError("closed while it was set up")
-        return self._line
-
-    async def _connect(self) -> None:
+    async def _connect(self) -> Line:
         self.give_up()
         async with asyncio.timeout(_SETTING_UP):
-            self._line = await self._endpoint.connect(self._addresses)
+            line = self._line = await self._endpoint.connect(self._addresses)
+        return line
 
-    def cease(self) -> set[asyncio.Task[None]]:
+    def cease(self) -> set[asyncio.Task[Line]]:
         """Stop setting it up; return what is to be awaited for it."""
-        task = self._setting_up
-        if task is None or task.done():
-            return set()
-        task.cancel()
-        return {task}
+        return self._setting_up.cease()
 
     def give_up(self) -> None:
         if self._line is not None:
@@ -372,8 +359,8 @@ class ConnectionPool:
     async def aclose(self) -> None:
         """Close all connections, those too that are being set up."""
         connections = (*self._free, *self._in_use)
-        ceasing = {task for each in connections for task in each.cease()}
-        ceasing |= self._addresses.cease()
+        ceasing: set[asyncio.Task[Any]] = self._addresses.cease()
+        ceasing |= {task for each in connections for task in each.cease()}
         if ceasing:
             await asyncio.wait(ceasing)
         for each in connections:
