@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,29 +14,14 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from starlette.applications import Starlette
 
-from authz.config.scalars import Tcp, Unix
 from authz.demo.serving import ANYWHERE, serve
-from authz.envoy.render import Topology, render
-from authz.server.grpc import GrpcTransport
-from authz.server.health import Health
 from tests.server.test_step_up_clients import Scene, text_of, upstream
-from tests.support import edge
-from tests.support.envoy import running_envoy
+from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls
 
 ROOT = Path(__file__).parents[2]
 MCP1 = ROOT / ".venv-mcp1" / "bin" / "python"
 AGENT = ROOT / "tests" / "e2e" / "mcp1_step_up.py"
-SETTINGS = """\
-issuer: {{url: https://auth.example.test, internal: http://issuer:9091}}
-gateway:
-  url: https://mcp.example.test
-  listen: 127.0.0.1:0
-  http_listen: 127.0.0.1:0
-  tls: {{certificate: {folder}/tls/tls.crt, key: {folder}/tls/tls.key}}
-servers:
-  files: {{upstream: http://files:8000/files, tools: {{"*": {{}}}}}}
-"""
 
 
 class ThroughEnvoy(Scene):
@@ -56,30 +40,15 @@ class ThroughEnvoy(Scene):
     async def edge(self) -> AsyncIterator[str]:
         """Run Envoy, the check and the server; give the server's URL."""
         check, capabilities = self.checked()
-        async with serve(self.app(), ANYWHERE) as server, self.between(server) as port:
-            with tempfile.TemporaryDirectory(prefix="e") as name:
-                folder = Path(name)
-                (folder / "tls").mkdir()
-                edge.certificate(folder / "tls", 1, GATEWAY, swap=False)
-                transport = GrpcTransport(check, Health(), max_body=1 << 20)
-                transport.listen(f"unix:{folder}/check")
-                await transport.start()
-                where = Topology(
-                    authz=(Unix(f"{folder}/check"),),
-                    admin=f"{folder}/admin",
-                    folder=str(folder),
-                    upstreams={"files": Tcp("127.0.0.1", port)},
-                    issuer=Tcp("127.0.0.1", port),
-                )
-                rendered = render(edge.settings(SETTINGS.format(folder=folder)), where)
-                running = running_envoy(rendered, folder, folder / "admin")
-                envoy = await asyncio.to_thread(running.__enter__)
-                try:
-                    yield f"https://127.0.0.1:{envoy.port('gateway')}/files"
-                finally:
-                    await asyncio.to_thread(running.__exit__, None, None, None)
-                    await transport.stop(0)
-                    await capabilities.aclose()
+        try:
+            async with (
+                serve(self.app(), ANYWHERE) as server,
+                self.between(server) as port,
+                checked_edge(check, port) as url,
+            ):
+                yield url
+        finally:
+            await capabilities.aclose()
 
     @asynccontextmanager
     async def client(self, mode: str, *, elicits: bool = True) -> AsyncIterator[Client]:

@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import io
 import itertools
-import tempfile
 import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,25 +19,19 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.config.scalars import Tcp, Unix
 from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.demo.serving import ANYWHERE, serve
-from authz.envoy.render import Topology, render
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
-from authz.server.grpc import GrpcTransport
-from authz.server.health import Health
 from authz.server.refusals import Refusals
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from tests.e2e.test_step_up_told import SETTINGS
 from tests.server.test_check import Tokens
-from tests.support import edge
-from tests.support.envoy import running_envoy
+from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls
 from tests.support.values import policy, principal, server
 
@@ -141,30 +133,12 @@ class World:
 
         async with contextlib.AsyncExitStack() as stack:
             port = await stack.enter_async_context(serve(self.app(), ANYWHERE))
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
-            (folder / "tls").mkdir()
-            edge.certificate(folder / "tls", 1, GATEWAY, swap=False)
-            transport = GrpcTransport(check, Health(), max_body=1 << 20)
-            transport.listen(f"unix:{folder}/check")
-            await transport.start()
-            stack.push_async_callback(transport.stop, 0)
-            where = Topology(
-                authz=(Unix(f"{folder}/check"),),
-                admin=f"{folder}/admin",
-                folder=str(folder),
-                upstreams={"files": Tcp("127.0.0.1", port)},
-                issuer=Tcp("127.0.0.1", port),
-            )
-            rendered = render(edge.settings(SETTINGS.format(folder=folder)), where)
-            running = running_envoy(rendered, folder, folder / "admin")
-            envoy = await asyncio.to_thread(running.__enter__)
-            stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
+            url = await stack.enter_async_context(checked_edge(check, port))
             http = await stack.enter_async_context(
                 httpx2.AsyncClient(
                     verify=tls("http/1.1"), headers={"host": GATEWAY}, auth=self.auth, timeout=20
                 )
             )
-            url = f"https://127.0.0.1:{envoy.port('gateway')}/files"
             yield await stack.enter_async_context(
                 Client(
                     streamable_http_client(url, http_client=http), mode=mode, message_handler=hear

@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +25,6 @@ from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.config.scalars import Tcp, Unix
 from authz.core.answers import REFUSAL
 from authz.core.exchanges import Exchange, Meter
 from authz.core.limits import Limit, Per
@@ -34,22 +32,18 @@ from authz.core.methods import Counts
 from authz.core.policy import Rule
 from authz.core.principal import Principal
 from authz.demo.serving import ANYWHERE, serve
-from authz.envoy.render import Topology, render
 from authz.ledger.deadline import Deadline
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.check import Check, Snapshot
-from authz.server.grpc import GrpcTransport
-from authz.server.health import Health
 from authz.server.refusals import Refusals
 from authz.telemetry.audit import Log
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from tests.e2e.test_step_up_told import MCP1, SETTINGS
+from tests.e2e.test_step_up_told import MCP1
 from tests.e2e.test_streams_end import until
 from tests.e2e.test_typescript import HOME, NODE
 from tests.server.test_check import Tokens
-from tests.support import edge
-from tests.support.envoy import running_envoy
+from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls
 from tests.support.valkey import valkey
 from tests.support.values import policy, principal, rpc, server
@@ -145,25 +139,7 @@ class World:
             redis = stack.enter_context(valkey())
             ledger = RedisLedger(RedisOptions(redis.url, timeout=5.0))
             stack.push_async_callback(ledger.aclose)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
-            (folder / "tls").mkdir()
-            edge.certificate(folder / "tls", 1, GATEWAY, swap=False)
-            transport = GrpcTransport(self.check(ledger), Health(), max_body=1 << 20)
-            transport.listen(f"unix:{folder}/check")
-            await transport.start()
-            stack.push_async_callback(transport.stop, 0)
-            where = Topology(
-                authz=(Unix(f"{folder}/check"),),
-                admin=f"{folder}/admin",
-                folder=str(folder),
-                upstreams={"files": Tcp("127.0.0.1", port)},
-                issuer=Tcp("127.0.0.1", port),
-            )
-            rendered = render(edge.settings(SETTINGS.format(folder=folder)), where)
-            running = running_envoy(rendered, folder, folder / "admin")
-            envoy = await asyncio.to_thread(running.__enter__)
-            stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
-            yield f"https://127.0.0.1:{envoy.port('gateway')}/files"
+            yield await stack.enter_async_context(checked_edge(self.check(ledger), port))
 
 
 class Caller:

@@ -270,18 +270,7 @@ def test_what_the_front_door_runs_is_allowed() -> None:
 
 def test_the_ledger_itself(state: State, stage: Stage) -> None:
     """The ledger does all that it can do with the rights that it has."""
-
-    async def play() -> None:
-        async with running(state, stage) as server:
-            password = server.password_file.read_text().strip()
-            # Patient: this is about rights, and the machine may be busy.
-            ledger = RedisLedger(RedisOptions(server.url, server.user, password, timeout=10))
-            try:
-                await _use(ledger)
-            finally:
-                await ledger.aclose()
-
-    asyncio.run(play())
+    asyncio.run(_play(state, stage, _use))
 
 
 @pytest.mark.attack("flood-against-revocations")
@@ -293,16 +282,21 @@ def test_a_flood_pushes_out_no_revocation_and_no_step_up(
     """
     monkeypatch.setattr("authz.local.valkey._MEGABYTES", 4)
 
-    async def play() -> None:
-        async with running(state, stage) as server:
-            password = server.password_file.read_text().strip()
-            ledger = RedisLedger(RedisOptions(server.url, server.user, password, timeout=10))
-            try:
-                await _flood(ledger)
-            finally:
-                await ledger.aclose()
+    asyncio.run(_play(state, stage, _flood))
 
-    asyncio.run(play())
+
+async def _play(
+    state: State, stage: Stage, scene: Callable[[RedisLedger], Awaitable[None]]
+) -> None:
+    """Play a scene with the ledger, which has the rights that it has in the embedded server."""
+    async with running(state, stage) as server:
+        password = server.password_file.read_text().strip()
+        # Patient: this is about rights and room, and the machine may be busy.
+        ledger = RedisLedger(RedisOptions(server.url, server.user, password, timeout=10))
+        try:
+            await scene(ledger)
+        finally:
+            await ledger.aclose()
 
 
 async def _flood(ledger: RedisLedger) -> None:

@@ -3,13 +3,12 @@
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.relay import relayed
-from tests.support.service import Issuer, Service, running_issuer, running_service, until
+from tests.support.service import Issuer, Service, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -28,20 +27,6 @@ servers:
 ENV = {"PATH": os.environ["PATH"]}
 READONLY = "READONLY: it is a replica"
 MASTERDOWN = "MASTERDOWN: it is a replica without its primary"
-
-
-@pytest.fixture(params=["grpcio", "pyvoy"])
-def transport(request: pytest.FixtureRequest) -> str:
-    """Every law of this file holds on both."""
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
-    return str(request.param)
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    with running_issuer() as one:
-        yield one
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from authz.envoy import codec
 from authz.envoy.pb import health_pb2
-from tests.support.service import Issuer, Service, running_issuer, running_service, until
+from tests.support.service import Issuer, Service, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -32,20 +32,6 @@ servers:
     limits: [{{per: user, rate: {rate}}}]
 """
 ENV = {"PATH": os.environ["PATH"]}
-
-
-@pytest.fixture(params=["grpcio", "pyvoy"])
-def transport(request: pytest.FixtureRequest) -> str:
-    """Every law of this file holds on both."""
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
-    return str(request.param)
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    with running_issuer() as one:
-        yield one
 
 
 @pytest.fixture
