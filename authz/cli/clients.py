@@ -16,7 +16,7 @@ from authz.cli.taking_back import (
     same_place,
     shown_moment,
 )
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 from authz.login.digests import digest
 from authz.login.front_door.blocks import Block, Blocks
@@ -97,7 +97,7 @@ def run_block(arguments: argparse.Namespace) -> int:
         grants, blocks = _stores(ledger, asked)
         known = [each.called for each in await known_clients(grants, blocks)]
         what = called(arguments.what, known, asked.settings.config.named)
-        remark = asked.remark()
+        remark = asked.note()
         one = Block(what, int(asked.now), remark.by, remark.reason)
         return what, await block(grants, blocks, one)
 
@@ -144,7 +144,7 @@ def _stores(ledger: RedisLedger, asked: Asked) -> tuple[Grants, Blocks]:
     config = asked.settings.config
     if config.front_door is None:
         raise WrongError("authz.yaml has no front_door, so no clients come to it")
-    keys = Keys(asked.options.deployment)
+    keys = RedisKeys(asked.options.deployment)
     grants = Grants(
         ledger.command,
         keys,

@@ -18,7 +18,7 @@ from authz.core.reason import Reason
 from authz.core.remedy import REMEDIES, named
 from authz.server.sample import http_request
 from authz.telemetry.audit import Record
-from authz.telemetry.lines import find_decision, read_decision
+from authz.telemetry.log_reader import find_decision, read_decision
 
 _LONGEST: Final = 64 * 1024
 _MARKS: Final = {"passed": "\u2713", "refused": "\u2717", "unknown": "?"}

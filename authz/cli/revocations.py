@@ -16,9 +16,8 @@ from authz.cli.taking_back import (
     shown_moment,
     shown_tokens,
 )
-from authz.ledger.entries import Entry
 from authz.ledger.redis import RedisLedger
-from authz.ledger.revoking import entries, lift
+from authz.ledger.revocations import RevocationEntry, lift, list_revocations
 
 _EXAMPLES: Final = """\
 examples:
@@ -36,7 +35,7 @@ removed.
 """
 _HEAD: Final = ("ID", "TOKENS", "KEPT UNTIL", "WHEN", "BY", "WHY")
 
-Lifted = tuple[tuple[Entry, Entry | None], ...]
+Lifted = tuple[tuple[RevocationEntry, RevocationEntry | None], ...]
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,8 +56,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """List."""
 
-    async def work(ledger: RedisLedger, asked: Asked) -> tuple[Entry, ...]:
-        return await entries(ledger, asked.now)
+    async def work(ledger: RedisLedger, asked: Asked) -> tuple[RevocationEntry, ...]:
+        return await list_revocations(ledger, asked.now)
 
     found = perform(arguments, time.time(), work)
     if isinstance(found, int):
@@ -78,7 +77,7 @@ def run_lift(arguments: argparse.Namespace) -> int:
 
     async def work(ledger: RedisLedger, asked: Asked) -> Lifted:
         return await lift(
-            ledger, arguments.ids, asked.moment, asked.remark(), restore=arguments.restore
+            ledger, arguments.ids, asked.moment, asked.note(), restore=arguments.restore
         )
 
     done = perform(arguments, time.time(), work)
@@ -98,7 +97,7 @@ def run_lift(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _print_table(found: Sequence[Entry]) -> None:
+def _print_table(found: Sequence[RevocationEntry]) -> None:
     rows = [_HEAD, *(_row(entry) for entry in found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -106,9 +105,9 @@ def _print_table(found: Sequence[Entry]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: RevocationEntry) -> tuple[str, ...]:
     until = entry.revocation.until
     kept = "lifted" if until is None else shown_moment(until)
-    remark = entry.remark
-    when = shown_moment(remark.at)
-    return (shown_id(entry), shown_tokens(entry), kept, when, remark.by, remark.reason)
+    note = entry.note
+    when = shown_moment(note.at)
+    return (shown_id(entry), shown_tokens(entry), kept, when, note.by, note.reason)

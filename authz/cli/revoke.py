@@ -23,10 +23,15 @@ from authz.cli.taking_back import (
 )
 from authz.core.principal import Client, Person
 from authz.core.request import Refused
-from authz.ledger import entries, revoking
-from authz.ledger.entries import LONGEST_NAME, Entry, Target
+from authz.ledger import revocations
 from authz.ledger.redis import RedisLedger
-from authz.ledger.revoking import LONGEST, MARGIN
+from authz.ledger.revocations import (
+    CLOCK_MARGIN,
+    MAX_LIFETIME,
+    MAX_NAME,
+    RevocationEntry,
+    RevocationTarget,
+)
 
 _LONGEST_FILE: Final = 64 * 1024
 _EXAMPLES: Final = """\
@@ -68,10 +73,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Revoke, and say what survives."""
 
-    async def work(ledger: RedisLedger, asked: Asked) -> tuple[Entry, list[str]]:
+    async def work(ledger: RedisLedger, asked: Asked) -> tuple[RevocationEntry, list[str]]:
         target, issued_until, until = _wanted(asked)
-        entry = await revoking.revoke(ledger, target, issued_until, until, asked.remark())
-        await revoking.entries(ledger, asked.now)  # so that what expired goes
+        entry = await revocations.revoke(ledger, target, issued_until, until, asked.note())
+        await revocations.list_revocations(ledger, asked.now)  # so that what expired goes
         return entry, list(_survives(entry, asked))
 
     done = perform(arguments, time.time(), work)
@@ -88,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _wanted(asked: Asked) -> tuple[Target, int | None, int | None]:
+def _wanted(asked: Asked) -> tuple[RevocationTarget, int | None, int | None]:
     """Return whose tokens, up to which moment, and how long the record is needed.
 
     Raises:
@@ -101,34 +106,34 @@ def _wanted(asked: Asked) -> tuple[Target, int | None, int | None]:
         return _token(arguments.token_file, asked)
     given = arguments.issued_before or ("now" if arguments.everything else None)
     moment = None if given is None else read_moment(given, asked.moment)
-    until = None if moment is None else moment + LONGEST
+    until = None if moment is None else moment + MAX_LIFETIME
     return _whose(asked), moment, until
 
 
-def _whose(asked: Asked) -> Target:
+def _whose(asked: Asked) -> RevocationTarget:
     arguments, issuer = asked.arguments, asked.settings.config.issuer.url
     if arguments.everything:
-        return entries.everything()
+        return revocations.everything_target()
     if arguments.user is not None:
-        return entries.person(Person(issuer, _name("--user", arguments.user)))
+        return revocations.person_target(Person(issuer, _name("--user", arguments.user)))
     if arguments.grant is not None:
-        return entries.grant(issuer, _name("--grant", arguments.grant))
+        return revocations.grant_target(issuer, _name("--grant", arguments.grant))
     client_id = _name("--client", arguments.client)
     known = asked.settings.config.named
     strangers = asked.settings.config.strangers is not None
     if known and client_id not in known and not strangers:
         print("authz: authz.yaml names no such client, and refuses it anyway", file=sys.stderr)
-    return entries.client(Client(issuer, client_id))
+    return revocations.client_target(Client(issuer, client_id))
 
 
 def _name(option: str, name: str) -> str:
     """Return a name that a token can have (authz.tokens.claims)."""
-    if not (0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()):
+    if not (0 < len(name) <= MAX_NAME and name.isprintable() and name == name.strip()):
         raise WrongError(f"{option}: no token has such a name")
     return name
 
 
-def _token(file: str, asked: Asked) -> tuple[Target, int | None, int | None]:
+def _token(file: str, asked: Asked) -> tuple[RevocationTarget, int | None, int | None]:
     from authz.tokens.naming import name_token  # noqa: PLC0415 - keeps other commands quick
 
     try:
@@ -138,10 +143,10 @@ def _token(file: str, asked: Asked) -> tuple[Target, int | None, int | None]:
             f"--token-file: no access token that could pass here ({refused.detail})"
         ) from None
     # What an opaque token says is known to the issuer alone: it lives no longer than any may.
-    until = asked.moment + LONGEST if named.expires_at is None else named.expires_at
-    if until + MARGIN < asked.now:
+    until = asked.moment + MAX_LIFETIME if named.expires_at is None else named.expires_at
+    if until + CLOCK_MARGIN < asked.now:
         raise WrongError("--token-file: the token has expired long ago, and is refused for that")
-    return entries.token(named.token_id), None, until
+    return revocations.token_target(named.token_id), None, until
 
 
 def _read(file: str) -> str:
@@ -163,7 +168,7 @@ def _read(file: str) -> str:
     return data.decode("ascii").strip()
 
 
-def _survives(entry: Entry, asked: Asked) -> Iterator[str]:
+def _survives(entry: RevocationEntry, asked: Asked) -> Iterator[str]:
     """Yield what this does not end, and what does."""
     config = asked.settings.config
     seconds = int(config.gateway.max_stream)

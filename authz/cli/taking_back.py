@@ -1,7 +1,7 @@
 """What `revoke` and `revocations` share: where to write, moments, and the words.
 
 Law: nothing that is printed here is a token, and nothing of a record reaches a terminal unescaped
-(authz.ledger.revoking).
+(authz.ledger.revocations).
 """
 
 import argparse
@@ -18,10 +18,15 @@ from typing import Final, TypeVar
 from authz.cli.common import FAILED, WRONG
 from authz.config.load import Settings, load
 from authz.core.ledger import Unavailable
-from authz.ledger.entries import LONGEST_BY, LONGEST_REASON, Entry, Remark
 from authz.ledger.faults import RedisFault, fault_of
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.revoking import LONGEST
+from authz.ledger.revocations import (
+    MAX_BY,
+    MAX_LIFETIME,
+    MAX_REASON,
+    RevocationEntry,
+    RevocationNote,
+)
 
 T = TypeVar("T")
 # What a person is told where the ledger's own words do not say what mends it.
@@ -68,7 +73,7 @@ class Asked:
         """
         return int(self.now + self.settings.config.issuer.leeway)
 
-    def remark(self) -> Remark:
+    def note(self) -> RevocationNote:
         """Return who asks, and why.
 
         Raises:
@@ -77,12 +82,12 @@ class Asked:
         by = self.arguments.by or os.environ.get("USER", "")
         reason = self.arguments.reason
         for name, words, longest in (
-            ("--by", by, LONGEST_BY),
-            ("--reason", reason, LONGEST_REASON),
+            ("--by", by, MAX_BY),
+            ("--reason", reason, MAX_REASON),
         ):
             if len(words) > longest or not (words.isprintable() or not words):
                 raise WrongError(f"{name} takes up to {longest} printable characters")
-        return Remark(int(self.now), by, reason)
+        return RevocationNote(int(self.now), by, reason)
 
 
 def place_options(parser: argparse.ArgumentParser, *, inner: bool = False) -> None:
@@ -186,7 +191,7 @@ def read_moment(text: str, now: int) -> int:
         ) from None
     if moment > now:
         raise WrongError("--issued-before lies in the future")
-    if moment < now - LONGEST:
+    if moment < now - MAX_LIFETIME:
         raise WrongError("--issued-before lies so far back that every token from then has expired")
     return moment
 
@@ -208,19 +213,19 @@ def shown_moment(moment: int | None) -> str:
         return str(moment)  # in the year 30000, for one
 
 
-def shown_id(entry: Entry) -> str:
+def shown_id(entry: RevocationEntry) -> str:
     """Return as much of an id as tells it from others."""
     kind, colon, digest = entry.id.partition(":")
     return kind + colon + digest[:_DIGEST]
 
 
-def lifting(entry: Entry) -> str:
+def lifting(entry: RevocationEntry) -> str:
     """Return the command that lifts an entry."""
     kept = entry.revocation.issued_until is not None and entry.what != "token"
     return f"authz revocations lift {shown_id(entry)}" + (" --restore" if kept else "")
 
 
-def shown_tokens(entry: Entry) -> str:
+def shown_tokens(entry: RevocationEntry) -> str:
     """Return which tokens an entry revokes."""
     name = entry.target.name or "?"
     whose = {

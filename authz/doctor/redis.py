@@ -26,7 +26,7 @@ from authz.config.problems import quoted
 from authz.core.ledger import Query, Unavailable
 from authz.core.principal import Client
 from authz.doctor.finding import Finding, note, ok, problem, warning
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 
 PART: Final = "redis"
@@ -96,7 +96,7 @@ async def _examined(
         findings.append(ok(PART, "rights", "its user may do all that the ledger needs"))
         findings += await _script(options)
     if front_door and "GET" not in lacking:
-        findings += _log_ins(await _run(redis, "GET", Keys(options.deployment).log_in_fault))
+        findings += _log_ins(await _run(redis, "GET", RedisKeys(options.deployment).log_in_fault))
     if "INFO" not in lacking:
         findings += _about(await _run(redis, "INFO"))
     if "TIME" not in lacking:
@@ -125,7 +125,7 @@ def _ms(options: RedisOptions) -> str:
 
 def _commands(options: RedisOptions, *, front_door: bool) -> Iterator[Command]:
     """Yield each command of the ledger and of its script, in a form that changes nothing of it."""
-    keys = Keys(options.deployment)
+    keys = RedisKeys(options.deployment)
     own = keys.bucket(f"doctor-{secrets.token_hex(8)}")
     yield ("INFO",)
     yield ("TIME",)

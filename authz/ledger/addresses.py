@@ -32,7 +32,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class Addresses:
+class HostAddresses:
     """Remember the addresses of one host, and look for newer ones."""
 
     def __init__(self, host: str, port: int, look_up: LookUp = look_up) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from authz.core.ledger import LedgerAnswer, Query, Unavailable
-from authz.ledger.copies import Merge, Question, Reading
-from authz.ledger.script import Call
+from authz.ledger.data_loss import MergeRequest, ReadRequest, StoredRevocations
+from authz.ledger.script import TakeCall
 
 # Queries of one trip: Redis serves nobody else while it answers them, about 20 µs each.
 LARGEST: Final = 64
@@ -26,11 +26,11 @@ LONGEST: Final = 4096
 class Remote(Protocol):
     """Answer many queries at once, and tell the revocations (`RedisLedger`)."""
 
-    def call(self, query: Query) -> Call:
+    def call(self, query: Query) -> TakeCall:
         """Return a query in the script's words."""
         ...
 
-    async def answer(self, calls: Sequence[Call]) -> Sequence[LedgerAnswer | Unavailable]:
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
         """Answer many queries, each at its place.
 
         Raises:
@@ -38,7 +38,7 @@ class Remote(Protocol):
         """
         ...
 
-    async def read(self, question: Question) -> Reading:
+    async def read(self, question: ReadRequest) -> StoredRevocations:
         """Return the revocations as they are stored, and leave the reader's mark."""
         ...
 
@@ -46,7 +46,7 @@ class Remote(Protocol):
         """Return the mark that a reader has left; empty where there is none."""
         ...
 
-    async def merge(self, merge: Merge) -> int | None:
+    async def merge(self, merge: MergeRequest) -> int | None:
         """Write revocations that were lost; return how many, None where another was quicker."""
         ...
 
@@ -54,7 +54,7 @@ class Remote(Protocol):
 class _Waiting:
     __slots__ = ("answer", "call")
 
-    def __init__(self, call: Call, answer: asyncio.Future[LedgerAnswer]) -> None:
+    def __init__(self, call: TakeCall, answer: asyncio.Future[LedgerAnswer]) -> None:
         self.call: Final = call
         self.answer: Final = answer
 
@@ -96,7 +96,7 @@ class BatchedLedger:
         self._depart()
         return await answer
 
-    async def read(self, question: Question) -> Reading:
+    async def read(self, question: ReadRequest) -> StoredRevocations:
         """Return the revocations as they are stored, and leave the reader's mark.
 
         Raises:
@@ -112,7 +112,7 @@ class BatchedLedger:
         """
         return await self._remote.mark(reader)
 
-    async def merge(self, merge: Merge) -> int | None:
+    async def merge(self, merge: MergeRequest) -> int | None:
         """Write revocations that were lost; return how many, None where another was quicker.
 
         Raises:

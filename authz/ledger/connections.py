@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from hiredis import Reader
 
-from authz.ledger.addresses import Addresses
+from authz.ledger.addresses import HostAddresses
 from authz.ledger.commands import command
 from authz.ledger.faults import (
     InvalidReplyError,
@@ -37,7 +37,7 @@ _MORE: Final = object()  # what the reader returns as long as an answer is not w
 _SETTING_UP: Final = 2.0  # seconds that a connection may take until calls can be written to it
 
 
-class Line(asyncio.Protocol):
+class RedisProtocol(asyncio.Protocol):
     """Write one call at a time, and hand its answer to who awaits it."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Line(asyncio.Protocol):
         self._transport.write(call)
         return answer
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Close the connection at once; nothing more is read from it."""
         self._ended = True
         if self._transport is not None:
@@ -91,7 +91,7 @@ class Line(asyncio.Protocol):
         answer = self._answer
         if answer is None or answer.done():
             # A second answer to somebody's call, or the first to somebody's who is gone.
-            self.give_up()
+            self.abort()
             return
         try:
             self._reader.feed(data)
@@ -99,7 +99,7 @@ class Line(asyncio.Protocol):
             if reply is not _MORE and self._reader.has_data():
                 raise InvalidReplyError("more than one answer")  # noqa: TRY301 - as any other fault
         except Exception as error:  # noqa: BLE001 - no RESP, an error in no encoding, no memory
-            self.give_up()
+            self.abort()
             answer.set_result(error)
         else:
             if reply is not _MORE:
@@ -118,7 +118,7 @@ class Line(asyncio.Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class RedisEndpoint:
     """Say where Redis is, and what a connection says first.
 
     Attributes:
@@ -135,7 +135,7 @@ class Endpoint:
     tls: "TlsFiles | None"
     greeting: tuple[bytes, ...] = field(repr=False)
 
-    async def connect(self, addresses: Addresses) -> Line:
+    async def connect(self, addresses: HostAddresses) -> RedisProtocol:
         """Return a line over which calls may be written.
 
         Args:
@@ -147,18 +147,18 @@ class Endpoint:
         """
         if self.path:
             loop = asyncio.get_running_loop()
-            _, line = await loop.create_unix_connection(Line, self.path)
+            _, line = await loop.create_unix_connection(RedisProtocol, self.path)
         else:
             line = await self._reach(await addresses.find())
         try:
             for each in self.greeting:
                 await answer_of(line, each)
         except BaseException:
-            line.give_up()
+            line.abort()
             raise
         return line
 
-    async def _reach(self, addresses: Sequence[str]) -> Line:
+    async def _reach(self, addresses: Sequence[str]) -> RedisProtocol:
         """Return a line to the first address that takes a connection."""
         # Read for each connection: files that were replaced count from the next one on. Not on
         # the loop: the system's authorities take longer than an answer may.
@@ -167,7 +167,7 @@ class Endpoint:
         for each in addresses:
             try:
                 transport, line = await loop.create_connection(
-                    Line,
+                    RedisProtocol,
                     each,
                     self.port,
                     ssl=tls,
@@ -209,7 +209,7 @@ class TlsFiles:
         return context
 
 
-def endpoint(url: str, username: str = "", password: str = "") -> Endpoint:
+def parse_redis_url(url: str, username: str = "", password: str = "") -> RedisEndpoint:
     """Read a Redis URL (https://www.iana.org/assignments/uri-schemes/prov/redis).
 
     Args:
@@ -245,10 +245,10 @@ def endpoint(url: str, username: str = "", password: str = "") -> Endpoint:
     if int(database):
         greeting.append(command("SELECT", database))
     host = "" if local else parts.hostname or "localhost"
-    return Endpoint(host, parts.port or _PORT, path if local else "", tls, tuple(greeting))
+    return RedisEndpoint(host, parts.port or _PORT, path if local else "", tls, tuple(greeting))
 
 
-async def answer_of(line: Line, call: bytes) -> Any:
+async def answer_of(line: RedisProtocol, call: bytes) -> Any:
     """Return the answer to a call.
 
     Raises:
@@ -258,11 +258,11 @@ async def answer_of(line: Line, call: bytes) -> Any:
     try:
         reply = await line.ask(call)
     except BaseException:
-        line.give_up()
+        line.abort()
         raise
     if isinstance(reply, Exception):
         if not isinstance(reply, ReplyError):
-            line.give_up()
+            line.abort()
         raise reply
     return reply
 
@@ -272,10 +272,10 @@ class _Connection:
 
     __slots__ = ("_addresses", "_endpoint", "_line", "_setting_up")
 
-    def __init__(self, place: Endpoint, addresses: Addresses) -> None:
+    def __init__(self, place: RedisEndpoint, addresses: HostAddresses) -> None:
         self._endpoint = place
         self._addresses = addresses
-        self._line: Line | None = None
+        self._line: RedisProtocol | None = None
         self._setting_up = SharedTask(self._connect)
 
     @property
@@ -290,19 +290,19 @@ class _Connection:
             line = await asyncio.shield(self._setting_up.begin())
         return await answer_of(line, call)
 
-    async def _connect(self) -> Line:
-        self.give_up()
+    async def _connect(self) -> RedisProtocol:
+        self.abort()
         async with asyncio.timeout(_SETTING_UP):
             line = self._line = await self._endpoint.connect(self._addresses)
         return line
 
-    def cease(self) -> set[asyncio.Task[Line]]:
+    def cease(self) -> set[asyncio.Task[RedisProtocol]]:
         """Stop setting it up; return what is to be awaited for it."""
         return self._setting_up.cease()
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         if self._line is not None:
-            self._line.give_up()
+            self._line.abort()
 
 
 class ConnectionPool:
@@ -311,10 +311,10 @@ class ConnectionPool:
     There are as many as there were calls at once: who calls bounds that.
     """
 
-    def __init__(self, place: Endpoint) -> None:
+    def __init__(self, place: RedisEndpoint) -> None:
         """Take where Redis is; nothing is opened yet."""
         self._endpoint = place
-        self._addresses = Addresses(place.host, place.port)
+        self._addresses = HostAddresses(place.host, place.port)
         self._free: list[_Connection] = []
         self._in_use: set[_Connection] = set()
 
@@ -351,10 +351,10 @@ class ConnectionPool:
     def _new(self) -> _Connection:
         return _Connection(self._endpoint, self._addresses)
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Close the connections that are not in use, at once."""
         for each in self._free:
-            each.give_up()
+            each.abort()
 
     async def aclose(self) -> None:
         """Close all connections, those too that are being set up."""
@@ -364,4 +364,4 @@ class ConnectionPool:
         if ceasing:
             await asyncio.wait(ceasing)
         for each in connections:
-            each.give_up()
+            each.abort()

@@ -47,15 +47,17 @@ class Deadline:
         self._tick = max(_SHORTEST, tick if patient else min(tick, _LONGEST))
         self._length = round(seconds / self._tick)
         self._turns = 0  # of the timer, while a block is running
-        self._running: dict[Block, int] = {}  # and the tick that ends it; the first one first
+        self._running: dict[
+            DeadlineScope, int
+        ] = {}  # and the tick that ends it; the first one first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
 
-    def block(self) -> "Block":
+    def block(self) -> "DeadlineScope":
         """Return a context; what takes too long in it is cancelled and raises TimeoutError."""
-        return Block(self)
+        return DeadlineScope(self)
 
-    def begin(self, block: "Block") -> asyncio.AbstractEventLoop:
+    def begin(self, block: "DeadlineScope") -> asyncio.AbstractEventLoop:
         """Watch a block from now on, and return the loop that does."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -68,7 +70,7 @@ class Deadline:
         self._running[block] = self._now() + self._length + 1
         return loop
 
-    def end(self, block: "Block") -> None:
+    def end(self, block: "DeadlineScope") -> None:
         """Watch a block no more."""
         self._running.pop(block, None)
 
@@ -79,7 +81,7 @@ class Deadline:
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._turns += 1
         now = self._now()
-        over = list[Block]()
+        over = list[DeadlineScope]()
         for block, last in self._running.items():
             if last > now:
                 break
@@ -90,7 +92,7 @@ class Deadline:
         self._timer = loop.call_later(self._tick, self._turn, loop) if self._running else None
 
 
-class Block:
+class DeadlineScope:
     """Raise TimeoutError in what is watched once its time is over."""
 
     __slots__ = ("_cancelling", "_deadline", "_end", "_loop", "_over", "_task")

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from authz.core.ledger import Unavailable
-from authz.ledger.records import NoScriptYetError
+from authz.ledger.records import ScriptNotLoadedError
 
 
 class ReplyError(Exception):
@@ -91,7 +91,7 @@ def fault_of_code(reply: str) -> RedisFault:
 
 def unavailable(error: BaseException) -> Unavailable:
     """Return an error reply, an exception of the socket or of a deadline as a fault of Redis."""
-    kind = NoScriptYetError if fault_of(error) is RedisFault.NO_SCRIPT else Unavailable
+    kind = ScriptNotLoadedError if fault_of(error) is RedisFault.NO_SCRIPT else Unavailable
     return kind("redis", describe_fault(error))
 
 

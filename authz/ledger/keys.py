@@ -17,7 +17,7 @@ _DEPLOYMENT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 EVERYTHING: Final = b"everything"
 
 
-class Keys:
+class RedisKeys:
     """Make the keys of one deployment."""
 
     def __init__(self, deployment: str) -> None:

@@ -28,7 +28,7 @@ from authz.ledger.records import (
     revoked,
     step_up_missing,
 )
-from authz.ledger.sessions import Sessions
+from authz.ledger.sessions import SessionBindings
 
 _CAPACITY: Final = 50_000  # about half a kilobyte each
 
@@ -87,7 +87,7 @@ class MemoryLedger:
         self._buckets = Buckets(capacity)
         self._revocations: dict[bytes, Revocation] = {}
         self._step_ups: OrderedDict[StepUpKey, tuple[bytes, float]] = OrderedDict()
-        self._sessions = Sessions(capacity)
+        self._sessions = SessionBindings(capacity)
 
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query; nothing is awaited, so nothing comes between."""

@@ -17,11 +17,11 @@ _MOMENT: Final = re.compile(rb"[0-9]{1,15}")
 _STEP_UP: Final = re.compile(rb"([0-9]{1,15}) ([0-7])")
 
 
-class NoScriptYetError(Unavailable):
+class ScriptNotLoadedError(Unavailable):
     """Say that Redis does not know a script: nothing ran, so it may be loaded and sent again."""
 
 
-class Corrupt(Unavailable):
+class CorruptRecordError(Unavailable):
     """Say that one record in Redis is not of our making: it cannot be counted on, others can."""
 
 

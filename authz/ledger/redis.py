@@ -18,13 +18,13 @@ from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
 from authz.core.memo import Memo
 from authz.core.second_factor import Method
 from authz.ledger.commands import command
-from authz.ledger.connections import ConnectionPool, endpoint
-from authz.ledger.copies import (
-    Merge,
+from authz.ledger.connections import ConnectionPool, parse_redis_url
+from authz.ledger.data_loss import (
     MergeCall,
-    Question,
+    MergeRequest,
     ReadCall,
-    Reading,
+    ReadRequest,
+    StoredRevocations,
     read_merged,
     read_reading,
 )
@@ -37,9 +37,9 @@ from authz.ledger.faults import (
     needs_new_connection,
     unavailable,
 )
-from authz.ledger.keys import Keys
-from authz.ledger.records import Corrupt, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import Call, Calls, DiscardCall, known_calls
+from authz.ledger.keys import RedisKeys
+from authz.ledger.records import CorruptRecordError, Revocation, encode_step_up, read_revocation
+from authz.ledger.script import BatchCall, DiscardCall, TakeCall, known_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class RedisOptions:
         Raises:
             ValueError: as `endpoint` does.
         """
-        endpoint(self.url)
+        parse_redis_url(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,13 @@ class RedisLedger:
 
     def __init__(self, options: RedisOptions) -> None:
         """Prepare the connections; none is opened before the first query."""
-        self._keys = Keys(options.deployment)
+        self._keys = RedisKeys(options.deployment)
         # Mostly it is the very same query; else one of the same values.
         self._calls = Memo(known_calls(self._keys).__call__)
         self._deadline = Deadline(options.timeout, patient=True)
-        self._pool = ConnectionPool(endpoint(options.url, options.username, options.password))
+        self._pool = ConnectionPool(
+            parse_redis_url(options.url, options.username, options.password)
+        )
         # What redis-py makes of answers, by the command's name. Of no answer to HGETALL it makes a
         # hash without fields: to us nothing is revoked only where Redis says so.
         reading = Redis().response_callbacks
@@ -123,14 +125,14 @@ class RedisLedger:
         Raises:
             Unavailable: where Redis gave no proper answer in time; it may have charged.
         """
-        call = Call(self._keys, query)
+        call = TakeCall(self._keys, query)
         return call.read(await self._guard(self._evaluate, call))
 
-    def call(self, query: Query) -> Call:
+    def call(self, query: Query) -> TakeCall:
         """Return a query in the script's words, for `answer`."""
         return self._calls(query)
 
-    async def answer(self, calls: Sequence[Call]) -> Sequence[LedgerAnswer | Unavailable]:
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
         """Answer many queries with one script call, each atomically and in their order.
 
         Raises:
@@ -139,10 +141,13 @@ class RedisLedger:
         if len(calls) == 1:
             # Half the work for the script; and what fails is told in full.
             return [calls[0].read(await self._guard(self._evaluate, calls[0]))]
-        many = Calls(calls)
+        many = BatchCall(calls)
         found = many.read(await self._guard(self._evaluate, many))
-        if any(isinstance(each, Unavailable) and not isinstance(each, Corrupt) for each in found):
-            self._pool.give_up()
+        if any(
+            isinstance(each, Unavailable) and not isinstance(each, CorruptRecordError)
+            for each in found
+        ):
+            self._pool.abort()
         return found
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
@@ -176,7 +181,7 @@ class RedisLedger:
         found = await self.command("HGETALL", self._keys.revocations)
         return {target: read_revocation(value) for target, value in found.items()}
 
-    async def read(self, question: Question) -> Reading:
+    async def read(self, question: ReadRequest) -> StoredRevocations:
         """Return the revocations as they are stored, and leave the reader's mark.
 
         Raises:
@@ -193,7 +198,7 @@ class RedisLedger:
         (found,) = await self.command("MGET", self._keys.mark(reader))
         return found or b""
 
-    async def merge(self, merge: Merge) -> int | None:
+    async def merge(self, merge: MergeRequest) -> int | None:
         """Write revocations that Redis has lost; return how many, None where it changed meanwhile.
 
         Raises:
@@ -285,7 +290,7 @@ class RedisLedger:
                     return await work(*args)
             except (ReplyError, InvalidReplyError) as error:
                 if needs_new_connection(fault_of(error)):
-                    self._pool.give_up()
+                    self._pool.abort()
                 raise unavailable(error) from error
             except Exception as fault:
                 # Not RedisError and OSError alone: a driver's slip (an AttributeError of a
@@ -298,7 +303,9 @@ class RedisLedger:
         reading = self._reading.get(name)
         return answer if reading is None else reading(answer)
 
-    async def _evaluate(self, call: Call | Calls | DiscardCall | ReadCall | MergeCall) -> Any:
+    async def _evaluate(
+        self, call: TakeCall | BatchCall | DiscardCall | ReadCall | MergeCall
+    ) -> Any:
         try:
             return await self._send(call.command)
         except ReplyError as error:

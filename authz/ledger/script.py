@@ -32,8 +32,8 @@ from authz.core.memo import Memo
 from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.faults import fault_of_code
-from authz.ledger.keys import Keys
-from authz.ledger.records import Corrupt, Revocation, revocation_fields, session_owner
+from authz.ledger.keys import RedisKeys
+from authz.ledger.records import CorruptRecordError, Revocation, revocation_fields, session_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ _NONE: Final = -1
 _STEP_UPS: Final[dict[bytes, LedgerAnswer]] = {b"missing": StepUpMissing(), b"old": StepUpTooOld()}
 
 
-class Call:
+class TakeCall:
     """Hold one query in the script's words.
 
     Attributes:
@@ -90,7 +90,7 @@ class Call:
 
     script = TAKE
 
-    def __init__(self, keys: Keys, query: Query) -> None:
+    def __init__(self, keys: RedisKeys, query: Query) -> None:
         """Write the question."""
         self._query = query
         self._charges = charges(query.takes)
@@ -144,7 +144,7 @@ class Call:
             case [b"missing" | b"old"] if self._query.step_up is not None:
                 return _STEP_UPS[what]
             case [b"corrupt"]:
-                raise Corrupt("redis", "a bucket holds what is no count")
+                raise CorruptRecordError("redis", "a bucket holds what is no count")
         raise _odd()
 
     def _taken(self, now: int, reply: list[object]) -> Taken:
@@ -182,7 +182,7 @@ def _asked(query: Query) -> tuple[object, ...]:
     return (*_ASKED(query), *takes)
 
 
-def known_calls(keys: Keys, capacity: int = 8192) -> Memo[Query, Call]:
+def known_calls(keys: RedisKeys, capacity: int = 8192) -> Memo[Query, TakeCall]:
     """Return what writes queries, the same query once: tokens come again and again.
 
     Args:
@@ -190,10 +190,10 @@ def known_calls(keys: Keys, capacity: int = 8192) -> Memo[Query, Call]:
         capacity: how many calls to hold; the oldest go first.
     """
     # A query is held with its call, so its limits keep their numbers.
-    return Memo(partial(Call, keys), capacity, key=_asked)
+    return Memo(partial(TakeCall, keys), capacity, key=_asked)
 
 
-class Calls:
+class BatchCall:
     """Hold many queries in the words of the script for many.
 
     Attributes:
@@ -203,7 +203,7 @@ class Calls:
 
     script = TAKE_ALL
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: Sequence[TakeCall]) -> None:
         """Write the questions, one after the other."""
         self._calls = calls
         args = [part for each in calls for part in (each.counts, each.args)]
@@ -230,19 +230,19 @@ class DiscardCall:
 
     script = _DISCARD
 
-    def __init__(self, keys: Keys, found: Mapping[bytes, Revocation]) -> None:
+    def __init__(self, keys: RedisKeys, found: Mapping[bytes, Revocation]) -> None:
         """Write down which."""
         pairs = [part for target, one in found.items() for part in (target, one.encode())]
         self.command = evalsha(self.script.sha, [pack([keys.revocations])], [pack(pairs)])
 
 
-def _read_one(call: Call, reply: object) -> LedgerAnswer | Unavailable:
+def _read_one(call: TakeCall, reply: object) -> LedgerAnswer | Unavailable:
     match reply:
         case [0, b"error", bytes(code)]:
             return Unavailable("redis", fault_of_code(code.decode("ascii", "replace")).value)
     try:
         return call.read(reply)
-    except Corrupt as error:
+    except CorruptRecordError as error:
         return error
 
 

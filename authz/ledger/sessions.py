@@ -18,7 +18,7 @@ class _Binding(NamedTuple):
     ends: float
 
 
-class Sessions:
+class SessionBindings:
     """Bind sessions to whoever uses them first, as the script does in Redis."""
 
     def __init__(self, capacity: int = _CAPACITY, most: int = MOST_SESSIONS) -> None:

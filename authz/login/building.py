@@ -18,11 +18,11 @@ from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import Unavailable
-from authz.ledger.away import PROBE
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import LogIns
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.revoking import prune
+from authz.ledger.resilient import PROBE
+from authz.ledger.revocations import prune
 from authz.login.app import App
 from authz.login.attempts import APPROVALS, Attempts, configured_rates
 from authz.login.authelia.id_token import Proofs
@@ -122,7 +122,7 @@ class Built:
             sealer.mac_key("client"), rules, clock, taken=section.registration
         )
         self._redis = RedisLedger(replace(options, timeout=_REDIS))
-        command, keys = self._redis.command, Keys(options.deployment)
+        command, keys = self._redis.command, RedisKeys(options.deployment)
         max_age = int(section.grant_max_age)
         self.means = Means(
             url=url,
@@ -146,7 +146,7 @@ class Built:
                 clock=clock,
             ),
             blocks=Blocks(command, keys),
-            log_ins=LogIns(command, keys),
+            log_ins=LoginRecords(command, keys),
             attempts=Attempts(clock, rates=configured_rates(section)),
             grant_max_age=max_age,
             refresh_tokens=section.refresh_tokens,

@@ -24,7 +24,7 @@ from authz.login.building import Built
 from authz.server.health import Health
 from authz.server.redis_options import redis_options
 from authz.server.status import Status
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
@@ -60,7 +60,7 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
         return load(configuration, env)
 
     settings = read()
-    recorder = Recorder(Metrics(), Log(settings.config.telemetry.log))
+    recorder = Recorder(Metrics(), EventLog(settings.config.telemetry.log))
     for problem in settings.warnings:
         recorder.event("config_warning", problem=str(problem))
     options = _options(settings, env)

@@ -19,15 +19,15 @@ from authz.config.model import Redis as RedisConfig
 from authz.config.problems import ConfigErrors, Problem
 from authz.core.policy import FrontDoor, StepUpTelling
 from authz.ledger.deadline import Deadline
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import Command, LogIns
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command, LoginRecords
 from authz.ledger.redis import RedisOptions
 from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
-from authz.server.counting import Counting
 from authz.server.introspecting import Introspecting
+from authz.server.ledger_lifecycle import LedgerLifecycle
 from authz.server.redis_options import require_redis
-from authz.server.refusals import bad_tokens_limit
+from authz.server.refusal_limiter import bad_tokens_limit
 from authz.server.step_up_links import StepUpLinks, StepUpOffers
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
@@ -174,7 +174,7 @@ class Assembly:
             config.service.workers,
             None if door is None else _step_up_sources(settings, door),
         )
-        self.counting = _kept_counting(self.sources, before) or Counting(
+        self.counting = _kept_counting(self.sources, before) or LedgerLifecycle(
             config.redis, options, config.service.workers, recorder
         )
         self.identity = _kept_identity(self.sources, before, self.counting) or Identity(
@@ -248,7 +248,7 @@ def front_door_tokens(
     door = settings.policy.front_door
     if door is None or options is None or command is None:
         return None
-    return FrontDoorTokens(door.clients, LogIns(command, Keys(options.deployment)))
+    return FrontDoorTokens(door.clients, LoginRecords(command, RedisKeys(options.deployment)))
 
 
 def _identity_signer(settings: Settings) -> IdentitySigner | None:
@@ -291,7 +291,7 @@ def _offers(sources: _Sources, command: Command | None) -> StepUpOffers | None:
         )
     except ValueError as error:
         raise ConfigErrors([_unsealed("seal_file", str(error))]) from None
-    capabilities = Capabilities(command, Keys(sources.options.deployment))
+    capabilities = Capabilities(command, RedisKeys(sources.options.deployment))
     return StepUpOffers(StepUpLinks(Sealer(secrets, time.time), gateway), capabilities, mode)
 
 
@@ -301,7 +301,7 @@ def _unsealed(field: str, wrong: str) -> Problem:
 
 
 def _kept_offers(
-    sources: _Sources, before: Assembly | None, counting: Counting
+    sources: _Sources, before: Assembly | None, counting: LedgerLifecycle
 ) -> StepUpOffers | None:
     if before is None or before.counting is not counting:
         return None
@@ -309,7 +309,7 @@ def _kept_offers(
 
 
 def _kept_identity(
-    sources: _Sources, before: Assembly | None, counting: Counting
+    sources: _Sources, before: Assembly | None, counting: LedgerLifecycle
 ) -> Identity | None:
     if before is None:
         return None
@@ -324,7 +324,7 @@ def _kept_identity(
     return before.identity if same and kept else None
 
 
-def _kept_counting(sources: _Sources, before: Assembly | None) -> Counting | None:
+def _kept_counting(sources: _Sources, before: Assembly | None) -> LedgerLifecycle | None:
     if before is None:
         return None
     was = before.sources

@@ -13,8 +13,8 @@ from typing import Final
 from authz.core.ledger import Unavailable
 from authz.core.limits import digest
 from authz.core.principal import Principal
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import Command
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command
 
 LIFETIME: Final = 86_400  # seconds in Redis; a session that goes on longer is told in words
 _KIND: Final = "capability"
@@ -31,7 +31,7 @@ class Capabilities:
     def __init__(
         self,
         command: Command,
-        keys: Keys,
+        keys: RedisKeys,
         clock: Callable[[], float] = time.monotonic,
         largest: int = _LARGEST,
     ) -> None:

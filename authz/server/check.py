@@ -33,7 +33,7 @@ from authz.core.request import HttpRequest, Refused
 from authz.core.step_up import Offer
 from authz.envoy import codec
 from authz.ledger.deadline import Deadline
-from authz.server.refusals import BAD_TOKENS, Refusals
+from authz.server.refusal_limiter import BAD_TOKENS, RefusalLimiter
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
 
@@ -132,7 +132,7 @@ class Check:
         self,
         snapshot: Snapshot,
         recorder: Recorder,
-        refusals: Refusals,
+        refusals: RefusalLimiter,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Build the check; `snapshot` may be replaced at any time by assignment."""
@@ -258,7 +258,7 @@ class _Stranger:
     """
 
     def __init__(
-        self, call: Call, limit: Limit, refusals: Refusals, clock: Callable[[], float]
+        self, call: Call, limit: Limit, refusals: RefusalLimiter, clock: Callable[[], float]
     ) -> None:
         self._call = call
         self._limit = limit

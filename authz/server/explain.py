@@ -45,7 +45,7 @@ from authz.server.assemble import Identity, front_door_tokens
 from authz.server.check import FAULTS
 from authz.server.explain_words import bearer_words, step_words
 from authz.server.redis_options import redis_options
-from authz.telemetry.audit import Log, Record
+from authz.telemetry.audit import EventLog, Record
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
@@ -109,7 +109,7 @@ class Explanation:
     principal: Principal | None = None
 
 
-class _Kept(Log):
+class _Kept(EventLog):
     """Keep the service's events in place of writing them."""
 
     def __init__(self) -> None:

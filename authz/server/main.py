@@ -16,7 +16,7 @@ from authz.server.control import NotStarted
 from authz.server.fleet import Fleet, Plan
 from authz.server.redis_options import require_redis
 from authz.server.service import Listeners, Service
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
@@ -44,7 +44,7 @@ def serve(
     settings = read(text, str(configuration), env)
     require_redis(settings, env, configuration)
     config = settings.config
-    recorder = Recorder(Metrics(), Log(config.telemetry.log))
+    recorder = Recorder(Metrics(), EventLog(config.telemetry.log))
     for problem in settings.warnings:
         recorder.event("config_warning", problem=str(problem))
     metrics = config.telemetry.metrics

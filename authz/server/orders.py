@@ -20,7 +20,7 @@ from authz.config.load import Settings, load, read
 from authz.server.calm import calm
 from authz.server.service import Listeners, Service
 from authz.server.status import Place
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
@@ -113,7 +113,7 @@ class Ordered:
         Raises:
             ConfigErrors: where the configuration is wrong.
         """
-        log = Log(self.read().config.telemetry.log)
+        log = EventLog(self.read().config.telemetry.log)
         return Recorder(self._metrics, log, self.orders.worker)
 
     @property

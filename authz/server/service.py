@@ -18,7 +18,7 @@ from authz.server.check import Check
 from authz.server.compiled import is_compiled
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
-from authz.server.refusals import Refusals
+from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.status import Place, Status
 from authz.telemetry.recorder import Recorder
 
@@ -108,7 +108,7 @@ class Service:
         self._health = Health()
         self._settings = load()
         self._assembly = Assembly(self._settings, env, recorder)
-        self.check = Check(self._assembly.snapshot, recorder, Refusals())
+        self.check = Check(self._assembly.snapshot, recorder, RefusalLimiter())
         self._stop = asyncio.Event()
         self._hung_up = asyncio.Event()
         self._reloading = asyncio.Lock()

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from authz.server.status import IDENTITY_KEYS, Page, Pages, Place, healthz, key_page, readyz
-from authz.telemetry.sums import Exposition, add, kept, parse, render
+from authz.telemetry.expositions import Exposition, merge, parse, persisted, render
 
 # Seconds for a worker to answer; a page needs a millisecond or two.
 _PATIENCE: Final = 1.0
@@ -100,7 +100,7 @@ class Slot:
             last = parse(farewell.read_text("utf-8"))
             farewell.unlink()
         with self._lock:
-            self._left = add([self._left, kept(self._last if last is None else last)])
+            self._left = merge([self._left, persisted(self._last if last is None else last)])
             self._last = {}
             self._runs = False
             self._generation += 1
@@ -193,10 +193,10 @@ class Tally(Pages):
 
     def _metrics(self) -> Page:
         self.look()
-        found = [kept(parse(generate_latest(self._registry).decode()))]
+        found = [persisted(parse(generate_latest(self._registry).decode()))]
         for slot in self._slots:
             found += slot.counts()
-        return HTTPStatus.OK, CONTENT_TYPE_LATEST, render(add(found)).encode()
+        return HTTPStatus.OK, CONTENT_TYPE_LATEST, render(merge(found)).encode()
 
     def _identity_keys(self) -> Page:
         """Return the key set of the first worker that answers: after a reload all have the same."""

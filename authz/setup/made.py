@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 from authz.local.valkey import COMMANDS, FRONT_DOOR_COMMANDS
 
 # Authelia's own: what it would digest with (argon2id, 64 MiB, 3 passes, 4 lanes).
@@ -66,7 +66,7 @@ def redis_users(authz: str, authelia: str | None, deployment: str = "authz") -> 
         authelia: that of Authelia; None where the folder brings none.
         deployment: the hash tag that all keys of the ledger begin with.
     """
-    tag = Keys(deployment).revocations.decode().partition(":")[0]
+    tag = RedisKeys(deployment).revocations.decode().partition(":")[0]
     lines = [
         "user default off",
         # For the health check: anybody on this network may learn that Redis is alive.

@@ -143,7 +143,7 @@ def _shown(value: object) -> str:
     return text if _WORD.fullmatch(text) else json.dumps(text)
 
 
-class Log:
+class EventLog:
     """Write records to a stream, one line each, and never wait for whoever reads it.
 
     Attributes:

@@ -7,14 +7,14 @@ import traceback
 
 from authz.core.decision import Allow, Decision
 from authz.core.request import HttpRequest
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
 
 
 class Recorder:
     """Record decisions and the faults of dependencies."""
 
-    def __init__(self, metrics: Metrics, log: Log, worker: int | None = None) -> None:
+    def __init__(self, metrics: Metrics, log: EventLog, worker: int | None = None) -> None:
         """Keep where to count and where to write.
 
         Args:

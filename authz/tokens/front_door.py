@@ -16,7 +16,7 @@ _UNKNOWN: Final = Reason.LOG_IN_UNKNOWN
 
 
 class LogInRecords(Protocol):
-    """Tell the log-in behind an access token (`authz.ledger.log_ins.LogIns`)."""
+    """Tell the log-in behind an access token (`authz.ledger.login_records.LoginRecords`)."""
 
     async def of(self, token: str) -> LogIn | None:
         """Return it; None where there is no record.

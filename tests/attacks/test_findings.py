@@ -26,7 +26,7 @@ from authz.core.request import Refused
 from authz.envoy import codec
 from authz.server.assemble import Assembly
 from authz.server.service import Listeners, Service
-from authz.telemetry.audit import Log, as_text, describe
+from authz.telemetry.audit import EventLog, as_text, describe
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
@@ -54,7 +54,7 @@ def config(path: Path, issuer: str, groups: str = "[staff]", deadline: str = "2s
 
 
 def recorder() -> Recorder:
-    return Recorder(Metrics(), Log("json"))
+    return Recorder(Metrics(), EventLog("json"))
 
 
 def processor_time(work: Callable[[], object]) -> float:

@@ -18,9 +18,9 @@ from starlette.types import Message
 
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
-from authz.ledger.keys import Keys as Names
+from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
-from authz.ledger.log_ins import LogIns
+from authz.ledger.login_records import LoginRecords
 from authz.ledger.records import Revocation
 from authz.login.app import EACH
 from authz.login.attempts import LOG_INS, PAGES, Attempts
@@ -363,11 +363,11 @@ def test_a_token_is_revoked_though_its_grant_is_past_its_age(play: Play) -> None
         names = Names(found.deployment)
         (key,) = found.keys("grants")
         assert found.valkey.command("DEL", key) == 1
-        log_in = await LogIns(found.ledger.command, names).of(tokens["access_token"])
+        log_in = await LoginRecords(found.ledger.command, names).of(tokens["access_token"])
         assert log_in is not None
         assert (await client.post("/revoke", token=tokens["access_token"])).status_code == 200
         assert grant_field(ISSUER, log_in.grant) in await found.ledger.revocations()
-        assert await LogIns(found.ledger.command, names).of(tokens["access_token"]) is None
+        assert await LoginRecords(found.ledger.command, names).of(tokens["access_token"]) is None
 
     play(scene)
 
@@ -378,7 +378,7 @@ def test_an_end_weakens_no_revocation(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
-        log_in = await LogIns(found.ledger.command, Names(found.deployment)).of(
+        log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).of(
             tokens["access_token"]
         )
         assert log_in is not None

@@ -30,9 +30,9 @@ from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import Refusals
+from authz.server.refusal_limiter import RefusalLimiter
 from authz.telemetry import audit
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
@@ -56,8 +56,8 @@ class World:
         self.verifier = TokenVerifier(self.keys, claims, clock=self.clock, capacity=capacity)
         self.ledger = MemoryLedger(self.clock, capacity=capacity)
         self.stream = io.StringIO()
-        self.recorder = Recorder(Metrics(), Log("json", self.stream, clock=self.clock))
-        self.refusals = Refusals(largest=capacity)
+        self.recorder = Recorder(Metrics(), EventLog("json", self.stream, clock=self.clock))
+        self.refusals = RefusalLimiter(largest=capacity)
         self.check = Check(
             Snapshot(rules, self.verifier, self.ledger, Deadline(5.0)),
             self.recorder,

@@ -11,9 +11,9 @@ from authz.core.policy import Policy
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
-from authz.ledger.away import AwayOptions, ResilientLedger
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.resilient import OutageOptions, ResilientLedger
 from tests.core.test_exchanges import listen
 from tests.support.valkey import valkey
 from tests.support.values import NOW, principal, request, rpc
@@ -114,7 +114,7 @@ def test_while_redis_is_away_each_worker_gives_its_share() -> None:
         clock = Clock(NOW)
         with valkey() as redis:
             remote = RedisLedger(RedisOptions(redis.url, timeout=5.0))
-            options = AwayOptions(workers=3, tolerated=0)
+            options = OutageOptions(workers=3, tolerated=0)
             ledger = ResilientLedger(remote, MemoryLedger(clock), options, clock)
             await ledger.refresh()
             redis.kill()

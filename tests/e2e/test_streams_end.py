@@ -26,8 +26,8 @@ from authz.core.request import Refused
 from authz.demo.serving import ANYWHERE, serve
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import Refusals
-from authz.telemetry.audit import Log
+from authz.server.refusal_limiter import RefusalLimiter
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.server.test_check import Tokens
@@ -124,8 +124,8 @@ class World:
         tokens = Tokens(self.verified)
         check = Check(
             Snapshot(rules, tokens, Allowing(), Deadline(5.0)),
-            Recorder(Metrics(), Log("json", io.StringIO())),
-            Refusals(),
+            Recorder(Metrics(), EventLog("json", io.StringIO())),
+            RefusalLimiter(),
         )
 
         async def hear(message: object) -> None:

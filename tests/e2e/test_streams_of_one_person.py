@@ -35,8 +35,8 @@ from authz.demo.serving import ANYWHERE, serve
 from authz.ledger.deadline import Deadline
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import Refusals
-from authz.telemetry.audit import Log
+from authz.server.refusal_limiter import RefusalLimiter
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.e2e.test_step_up_told import MCP1
@@ -125,7 +125,7 @@ class World:
             max_stream=3600.0,
         )
         snapshot = Snapshot(rules, Tokens(verified), ledger, Deadline(5.0))
-        return Check(snapshot, Recorder(Metrics(), Log("json", self.log)), Refusals())
+        return Check(snapshot, Recorder(Metrics(), EventLog("json", self.log)), RefusalLimiter())
 
     def refused(self) -> list[dict[str, Any]]:
         lines = map(json.loads, self.log.getvalue().splitlines())

@@ -13,7 +13,7 @@ from authz.core.second_factor import StepUpNeed
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import read_revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.script import Call
+from authz.ledger.script import TakeCall
 from tests.support.valkey import ValkeyServer
 
 PERSON = Person("https://auth.example.com", "ada")
@@ -158,6 +158,6 @@ class Contract:
 
 async def timed(ledger: RedisLedger, asked: Query) -> tuple[int, LedgerAnswer]:
     """Answer a query as `take` does, and tell Redis' clock at the answer, in milliseconds."""
-    call = Call(ledger._keys, asked)
+    call = TakeCall(ledger._keys, asked)
     reply = await ledger._guard(ledger._evaluate, call)
     return reply[0], call.read(reply)

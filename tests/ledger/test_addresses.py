@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from authz.ledger.addresses import Addresses, look_up
+from authz.ledger.addresses import HostAddresses, look_up
 
 OLD, NEW = ("192.0.2.1",), ("192.0.2.2", "2001:db8::2")
 
@@ -36,11 +36,11 @@ class Resolver:
             self.changed.set()
 
 
-def play(scene: Callable[[Resolver, Addresses], Awaitable[None]]) -> None:
+def play(scene: Callable[[Resolver, HostAddresses], Awaitable[None]]) -> None:
     async def run() -> None:
         async with asyncio.timeout(30):
             resolver = Resolver()
-            addresses = Addresses("redis", 6379, resolver)
+            addresses = HostAddresses("redis", 6379, resolver)
             await scene(resolver, addresses)
             ceased = addresses.cease()
             if ceased:
@@ -52,7 +52,7 @@ def play(scene: Callable[[Resolver, Addresses], Awaitable[None]]) -> None:
 def test_a_name_that_moved_is_followed() -> None:
     """Each look-up counts: nothing is kept where a newer answer can be had."""
 
-    async def scene(resolver: Resolver, addresses: Addresses) -> None:
+    async def scene(resolver: Resolver, addresses: HostAddresses) -> None:
         assert await addresses.find() == OLD
         resolver.tell(NEW)
         assert await addresses.find() == NEW
@@ -64,7 +64,7 @@ def test_a_name_that_moved_is_followed() -> None:
 def test_while_a_look_up_hangs_the_last_address_holds() -> None:
     """Nobody waits for it, it is begun once, and what it ends with counts from then on."""
 
-    async def scene(resolver: Resolver, addresses: Addresses) -> None:
+    async def scene(resolver: Resolver, addresses: HostAddresses) -> None:
         assert await addresses.find() == OLD
         resolver.tell(None)
         assert [await addresses.find() for _ in range(3)] == [OLD] * 3
@@ -79,7 +79,7 @@ def test_while_a_look_up_hangs_the_last_address_holds() -> None:
 def test_without_an_address_a_look_up_is_waited_for() -> None:
     """The first one: who is cancelled meanwhile leaves it to the next."""
 
-    async def scene(resolver: Resolver, addresses: Addresses) -> None:
+    async def scene(resolver: Resolver, addresses: HostAddresses) -> None:
         resolver.tell(None)
         impatient = asyncio.create_task(addresses.find())
         while resolver.asked == 0:  # noqa: ASYNC110 - the event is in the code under test
@@ -96,7 +96,7 @@ def test_without_an_address_a_look_up_is_waited_for() -> None:
 def test_a_resolver_that_cannot_tell_takes_no_address_away() -> None:
     """A resolver without an answer says nothing of the name."""
 
-    async def scene(resolver: Resolver, addresses: Addresses) -> None:
+    async def scene(resolver: Resolver, addresses: HostAddresses) -> None:
         assert await addresses.find() == OLD
         resolver.tell(socket.gaierror(socket.EAI_AGAIN, "later"))
         assert await addresses.find() == OLD
@@ -108,7 +108,7 @@ def test_a_resolver_that_cannot_tell_takes_no_address_away() -> None:
 def test_a_name_that_does_not_exist_has_no_address(code: int) -> None:
     """What is at the last address by now is not ours to log in to."""
 
-    async def scene(resolver: Resolver, addresses: Addresses) -> None:
+    async def scene(resolver: Resolver, addresses: HostAddresses) -> None:
         assert await addresses.find() == OLD
         resolver.tell(socket.gaierror(code, "gone"))
         for _ in range(2):

@@ -24,12 +24,12 @@ from authz.core.ledger import (
 )
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.batch import BatchedLedger
-from authz.ledger.copies import Merge, Question, Reading
+from authz.ledger.data_loss import MergeRequest, ReadRequest, StoredRevocations
 from authz.ledger.deadline import Deadline
-from authz.ledger.keys import Keys, token_field
+from authz.ledger.keys import RedisKeys, token_field
 from authz.ledger.memory import MemoryLedger
-from authz.ledger.records import Corrupt, Revocation
-from authz.ledger.script import Call, Calls
+from authz.ledger.records import CorruptRecordError, Revocation
+from authz.ledger.script import BatchCall, TakeCall
 from tests.ledger.queries import (
     CLIENT,
     ISSUED,
@@ -62,10 +62,10 @@ class Scripted:
         self.trips: list[list[Query]] = []
         self.waiting: list[asyncio.Future[None]] = []
 
-    def call(self, asked: Query) -> Call:
-        return Call(Keys("test"), asked)
+    def call(self, asked: Query) -> TakeCall:
+        return TakeCall(RedisKeys("test"), asked)
 
-    async def answer(self, calls: Sequence[Call]) -> Sequence[LedgerAnswer | Unavailable]:
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
         queries = [each._query for each in calls]
         self.trips.append(queries)
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -74,14 +74,14 @@ class Scripted:
         await gate
         return answers
 
-    async def read(self, question: Question) -> Reading:
+    async def read(self, question: ReadRequest) -> StoredRevocations:
         values = {name: one.encode() for name, one in (await self.twin.revocations()).items()}
-        return Reading(b"1", b"", is_marked=True, values=values)
+        return StoredRevocations(b"1", b"", is_marked=True, values=values)
 
     async def mark(self, reader: str) -> bytes:
         return reader.encode()
 
-    async def merge(self, merge: Merge) -> int | None:
+    async def merge(self, merge: MergeRequest) -> int | None:
         return len(merge.changes)
 
     def let_go(self, error: Exception | None = None) -> bool:
@@ -225,7 +225,7 @@ def test_answers_that_could_have_shifted_are_nobodys(change: int) -> None:
     """One answer too few or too many, and nobody is told anything but a fault."""
 
     class Shifted(Scripted):
-        async def answer(self, calls: Sequence[Call]) -> Sequence[LedgerAnswer | Unavailable]:
+        async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
             answers = [await self.twin.take(each._query) for each in calls]
             return answers[:change] if change < 0 else [answers[0], *answers]
 
@@ -242,7 +242,7 @@ def test_a_query_that_cannot_be_written_is_its_callers_trouble() -> None:
     """It is refused before it comes near the others."""
 
     class Fussy(Scripted):
-        def call(self, asked: Query) -> Call:
+        def call(self, asked: Query) -> TakeCall:
             if asked.token_id == "bad":
                 raise ValueError("no")
             return super().call(asked)
@@ -484,7 +484,7 @@ def test_a_broken_record_spoils_its_own_query_only(server: ValkeyServer, deploym
             await asyncio.wait([first, broken, last])
 
             assert [left(first.result()), left(last.result())] == [[2], [1]]
-            assert isinstance(broken.exception(), Corrupt)
+            assert isinstance(broken.exception(), CorruptRecordError)
 
     asyncio.run(run())
 
@@ -611,7 +611,7 @@ def test_cancelled_callers_shift_nobodys_answer(
 )
 def test_an_odd_answer_is_a_fault_for_all(reply: object) -> None:
     """Where one place cannot be trusted, none can."""
-    calls = Calls([Call(Keys("test"), query()) for _ in range(2)])
+    calls = BatchCall([TakeCall(RedisKeys("test"), query()) for _ in range(2)])
 
     with pytest.raises(Unavailable):
         calls.read(reply)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from authz.ledger.deadline import Block, Deadline
+from authz.ledger.deadline import Deadline, DeadlineScope
 
 
 def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -89,7 +89,7 @@ def test_an_answer_of_the_last_turn_counts() -> None:
     async def scene() -> None:
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def last_turn(block: Block) -> None:
+        def last_turn(block: DeadlineScope) -> None:
             answer.set_result("in time")
             block.expire()
 

@@ -8,8 +8,8 @@ import pytest
 from authz.core.ledger import Query, Session
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
-from authz.ledger.keys import Keys
-from authz.ledger.script import Call, known_calls
+from authz.ledger.keys import RedisKeys
+from authz.ledger.script import TakeCall, known_calls
 from tests.ledger.queries import KEY, query, take
 
 NEED = StepUpNeed(Method.TOTP, 300)
@@ -28,44 +28,44 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def said(call: Call) -> bytes:
+def said(call: TakeCall) -> bytes:
     return call.command
 
 
 def test_the_same_question_is_written_once() -> None:
     """Another query of the same values is answered by the call that is there."""
-    known = known_calls(Keys("test"))
+    known = known_calls(RedisKeys("test"))
 
     assert known(ONE) is known(replace(ONE))
-    assert said(known(ONE)) == said(Call(Keys("test"), ONE))
+    assert said(known(ONE)) == said(TakeCall(RedisKeys("test"), ONE))
 
 
 @pytest.mark.parametrize("field", [each.name for each in fields(Query)])
 def test_a_question_that_differs_in_anything_is_another(field: str) -> None:
     """Every member of a query tells it apart; a new member needs a line here."""
-    known = known_calls(Keys("test"))
+    known = known_calls(RedisKeys("test"))
     other = replace(ONE, **{field: OTHERS[field]})
 
     assert known(ONE) is not known(other)
-    assert said(known(other)) == said(Call(Keys("test"), other))
+    assert said(known(other)) == said(TakeCall(RedisKeys("test"), other))
 
 
 @pytest.mark.parametrize("changes", [{"cost": 2}, {"quota": 8}, {"window": 60}])
 def test_a_limit_that_differs_is_another_question(changes: dict[str, int]) -> None:
     """Also where the bucket is the same: after a reload, for one."""
-    known = known_calls(Keys("test"))
+    known = known_calls(RedisKeys("test"))
     before, after = query(take("a")), query(take("a", **changes))
 
     known(before)
 
-    assert said(known(after)) == said(Call(Keys("test"), after)) != said(known(before))
+    assert said(known(after)) == said(TakeCall(RedisKeys("test"), after)) != said(known(before))
 
 
 def test_no_more_is_held_than_may_be() -> None:
     """The oldest go first; limits that come and go at one address are told apart."""
-    known = known_calls(Keys("test"), capacity=4)
+    known = known_calls(RedisKeys("test"), capacity=4)
 
     for number in range(200):
         one = query(take("a", quota=number + 1))
-        assert said(known(one)) == said(Call(Keys("test"), one))
+        assert said(known(one)) == said(TakeCall(RedisKeys("test"), one))
     assert len(known) == 4

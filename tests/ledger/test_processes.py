@@ -13,12 +13,12 @@ WORKERS = 4
 ROOT = Path(__file__).parents[2]
 
 
-def hammer(server: ValkeyServer, deployment: str, *numbers: int) -> tuple[list[int], int]:
+def run_contenders(server: ValkeyServer, deployment: str, *numbers: int) -> tuple[list[int], int]:
     """Let four processes begin together; return the moments of all admissions, and of the end."""
     words = [server.url, deployment, *map(str, numbers)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.ledger.hammer", *words],
+            [sys.executable, "-m", "tests.ledger.contention", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -51,7 +51,7 @@ def test_of_two_thousand_takes_in_four_processes_exactly_a_hundred_pass(
     server: ValkeyServer, deployment: str
 ) -> None:
     """2,000 concurrent takes against a limit of 100 a day: exactly 100 are admitted."""
-    admitted, _ = hammer(server, deployment, 100, 86_400, 500, 1, 0)
+    admitted, _ = run_contenders(server, deployment, 100, 86_400, 500, 1, 0)
 
     assert len(admitted) == 100
 
@@ -60,7 +60,7 @@ def test_of_two_thousand_takes_in_four_processes_exactly_a_hundred_pass(
 def test_across_the_edges_of_windows_the_bound_holds(server: ValkeyServer, deployment: str) -> None:
     """With 40 a second and all the load that fits, no second anywhere admits more than 40."""
     quota = 40
-    admitted, last = hammer(server, deployment, quota, 1, 8, 1_000_000, 1600)
+    admitted, last = run_contenders(server, deployment, quota, 1, 8, 1_000_000, 1600)
 
     most = max(sum(begin <= each <= begin + 1000 for each in admitted) for begin in admitted)
     assert most == quota

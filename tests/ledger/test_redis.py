@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
-from authz.ledger.addresses import Addresses
+from authz.ledger.addresses import HostAddresses
 from authz.ledger.commands import command
-from authz.ledger.connections import TlsFiles, endpoint
-from authz.ledger.copies import Change, Reader
+from authz.ledger.connections import TlsFiles, parse_redis_url
+from authz.ledger.data_loss import DataSetTracker, RevocationChange
 from authz.ledger.deadline import Deadline
 from authz.ledger.faults import (
     InvalidReplyError,
@@ -27,9 +27,9 @@ from authz.ledger.faults import (
     fault_of,
 )
 from authz.ledger.keys import EVERYTHING, token_field
-from authz.ledger.records import NoScriptYetError, Revocation
+from authz.ledger.records import Revocation, ScriptNotLoadedError
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.revoking import MARGIN, prune
+from authz.ledger.revocations import CLOCK_MARGIN, prune
 from authz.ledger.script import Script
 from authz.login.front_door import scripts
 from authz.setup import certificates
@@ -261,11 +261,11 @@ def test_an_unknown_script_is_told_by_its_type(server: ValkeyServer, deployment:
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
-            with pytest.raises(NoScriptYetError):
+            with pytest.raises(ScriptNotLoadedError):
                 await ledger.command("EVALSHA", "0" * 40, 0)
             with pytest.raises(Unavailable) as raised:
                 await ledger.command("EVALSHA", "0" * 40, 1)
-            assert not isinstance(raised.value, NoScriptYetError)
+            assert not isinstance(raised.value, ScriptNotLoadedError)
             script = Script("return ARGV[1]")
             for _ in range(2):
                 await ledger.command("SCRIPT FLUSH")
@@ -530,7 +530,7 @@ def test_a_database_of_its_own(fragile: ValkeyServer) -> None:
         async with connected(replace(options, url=f"{options.url}?db=3")) as ledger:
             for _ in range(2):
                 await asyncio.gather(*(ledger.take(query(take(quota=99))) for _ in range(5)))
-                ledger._pool.give_up()
+                ledger._pool.abort()
             assert await charged(ledger, quota=99) == 10
         async with connected(options) as other:
             assert await charged(other, quota=99) == 0
@@ -578,12 +578,12 @@ def test_an_acl_user(fragile: ValkeyServer) -> None:
             assert left(await ledger.take(query(take()))) == [1]
             await ledger.revoke(EVERYTHING, Revocation())
             assert isinstance(await ledger.take(query(take())), Revoked)
-            reader = Reader()
+            reader = DataSetTracker()
             assert reader.follow(await ledger.read(reader.question))
             fragile.command("DEL", "{authz}:mark:" + reader.name)
             merge = reader.merge(
                 await ledger.read(reader.question),
-                (Change(b"person:1", b"", Revocation().encode()),),
+                (RevocationChange(b"person:1", b"", Revocation().encode()),),
             )
             assert await ledger.merge(merge) == 1
             assert await ledger.mark(reader.name) == merge.mark
@@ -776,7 +776,7 @@ _NO_FILE = TlsFiles("", "", "")
 )
 def test_a_url_says_where_redis_is(url: str, place: tuple[object, ...]) -> None:
     """TCP, TLS and Unix sockets can be named, and a database."""
-    found = endpoint(url)
+    found = parse_redis_url(url)
 
     assert (found.host, found.port, found.path, found.tls, found.greeting) == place
 
@@ -794,7 +794,7 @@ def test_a_connection_logs_in_first(
     username: str, password: str, greeting: tuple[bytes, ...]
 ) -> None:
     """With a user's name or without; nothing is said where neither is given."""
-    assert endpoint("redis://redis", username, password).greeting == greeting
+    assert parse_redis_url("redis://redis", username, password).greeting == greeting
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ def test_a_url_says_nothing_else(url: str) -> None:
 
 def test_tls_is_verified() -> None:
     """`rediss://` checks the certificate and its name."""
-    tls = endpoint("rediss://redis").tls
+    tls = parse_redis_url("rediss://redis").tls
     assert tls is not None
     context = tls.context()
     assert context.check_hostname
@@ -846,7 +846,7 @@ def test_certificates_are_not_read_on_the_loop(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(TlsFiles, "context", read)
     with pytest.raises(FileNotFoundError):
-        asyncio.run(endpoint("rediss://127.0.0.1").connect(Addresses("127.0.0.1", 6379)))
+        asyncio.run(parse_redis_url("rediss://127.0.0.1").connect(HostAddresses("127.0.0.1", 6379)))
 
     assert len(readers) == 1
     assert threading.get_ident() not in readers
@@ -856,7 +856,7 @@ def test_a_password_is_in_no_repr() -> None:
     """Where Redis is may be logged; how we log in there may not."""
     for said in (
         RedisOptions("redis://redis", password="secret"),
-        endpoint("redis://redis", "authz", "secret"),
+        parse_redis_url("redis://redis", "authz", "secret"),
     ):
         assert "secret" not in repr(said)
 
@@ -922,9 +922,9 @@ def test_pruning_forgets_expired_tokens_only(server: ValkeyServer, deployment: s
             for target, revocation in {**kept, **gone}.items():
                 await ledger.revoke(target, revocation)
 
-            await prune(ledger, DAY + MARGIN)
+            await prune(ledger, DAY + CLOCK_MARGIN)
             assert await ledger.revocations() == kept
-            await prune(ledger, DAY + MARGIN)
+            await prune(ledger, DAY + CLOCK_MARGIN)
             assert await ledger.revocations() == kept
 
     asyncio.run(run())

@@ -23,11 +23,11 @@ from authz.core.ledger import (
 )
 from authz.core.limits import SLOTS, Limit, Per, State, Take, digest
 from authz.core.second_factor import Method, StepUpNeed
-from authz.ledger.keys import EVERYTHING, Keys, client_field, person_field, token_field
+from authz.ledger.keys import EVERYTHING, RedisKeys, client_field, person_field, token_field
 from authz.ledger.memory import MemoryLedger
-from authz.ledger.records import Corrupt, Revocation
+from authz.ledger.records import CorruptRecordError, Revocation
 from authz.ledger.redis import RedisLedger
-from authz.ledger.script import Call
+from authz.ledger.script import TakeCall
 from tests.ledger.queries import (
     CLIENT,
     DAY,
@@ -362,7 +362,7 @@ def test_a_bucket_that_is_none_admits_nobody(
             await command(ledger, name, key, *values)
             before = await command(ledger, "DUMP", key)
             for takes in ((good, bad), (bad, good), (take("fresh"), bad), (bad,)):
-                with pytest.raises(Corrupt) as raised:
+                with pytest.raises(CorruptRecordError) as raised:
                     await ledger.take(query(*takes))
                 assert raised.value.dependency == "redis"
 
@@ -477,7 +477,7 @@ def state(*units: int, slot: int = SLOT) -> bytes:
 
 
 def read(reply: object, *takes: Take, need: StepUpNeed | None = None) -> object:
-    return Call(Keys("test"), query(*takes, need=need)).read(reply)
+    return TakeCall(RedisKeys("test"), query(*takes, need=need)).read(reply)
 
 
 def test_what_the_script_says_is_read() -> None:

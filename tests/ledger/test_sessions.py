@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import Session
 from authz.core.limits import digest
-from authz.ledger.sessions import Sessions
+from authz.ledger.sessions import SessionBindings
 
 CAPACITY = 8
 
@@ -17,7 +17,7 @@ def session(number: int, person: str = "p", owner: str = "o", lifetime: int = 10
     return Session(digest(f"{number}"), digest(person, owner), digest(person), lifetime)
 
 
-def grown(sessions: Sessions, person: int, rounds: range) -> int:
+def grown(sessions: SessionBindings, person: int, rounds: range) -> int:
     """Return by how many bytes memory has grown after one person's new sessions."""
     before, _ = tracemalloc.get_traced_memory()
     for each in rounds:
@@ -30,7 +30,7 @@ def test_what_is_forgotten_takes_no_memory() -> None:
     """Clients that open a session for every call do it for as long as a worker runs: what has made
     room for newer sessions is not kept under the name of its person either.
     """
-    sessions = Sessions(1000)
+    sessions = SessionBindings(1000)
     tracemalloc.start()
     try:
         first = grown(sessions, 0, range(1000))
@@ -54,7 +54,7 @@ def test_of_each_person_the_newest_stay_bound(steps: list[tuple[int, str, str, i
     """No more than the bound of each, none but its own makes room for it, and all of them together
     are no more than the capacity; whoever is bound is bound to who used it last.
     """
-    sessions, owners, now = Sessions(CAPACITY, most=3), dict[str, Session](), 0
+    sessions, owners, now = SessionBindings(CAPACITY, most=3), dict[str, Session](), 0
     for number, person, owner, wait in steps:
         now += wait
         one = session(number, person, owner)

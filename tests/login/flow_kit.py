@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from authz.core.policy import Policy, Rule, Server
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import LogIns
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.attempts import Attempts
 from authz.login.clients.assertions import ClientAssertions, KeySets
@@ -245,7 +245,11 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         finally:
             schedule.busy -= 1
 
-    keys, sealer, told = Keys(deployment), Sealer(("k" * 40,), time.time), list[tuple[str, str]]()
+    keys, sealer, told = (
+        RedisKeys(deployment),
+        Sealer(("k" * 40,), time.time),
+        list[tuple[str, str]](),
+    )
     server = Server("files", FILES, "", Rule(scopes=frozenset({"mcp:tools"})))
     policy = Policy(ISSUER, servers=MappingProxyType({"files": server}))
     means = Means(
@@ -265,7 +269,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
             command, keys, ISSUER, max_age=30 * 86_400, max_lifetime=43_210, clock=time.time
         ),
         blocks=Blocks(command, keys),
-        log_ins=LogIns(command, keys),
+        log_ins=LoginRecords(command, keys),
         attempts=Attempts(time.time),
         grant_max_age=30 * 86_400,
         refresh_tokens="unless_declined",

@@ -29,7 +29,7 @@ from authz.demo.person import Person
 from authz.demo.portals import leads_on
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.building import Built
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, SECRET, config
@@ -258,7 +258,7 @@ async def stage(
     upstream = Upstream(issuer)
     # Where the network would be; all else is as it runs.
     http = httpx.AsyncClient(transport=upstream)
-    built = Built(settings, options, Recorder(Metrics(), Log("json", log)), http=http)
+    built = Built(settings, options, Recorder(Metrics(), EventLog("json", log)), http=http)
     ledger = RedisLedger(options)
     found = Stage(built, issuer, upstream, ledger, valkey, deployment, log)
     try:

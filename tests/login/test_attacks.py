@@ -20,8 +20,8 @@ from authz.core.principal import Client as Named
 from authz.core.principal import LogIn, Person
 from authz.envoy.codec import AUTHORIZATION
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field
-from authz.ledger.keys import Keys as Names
-from authz.ledger.log_ins import LogIns
+from authz.ledger.keys import RedisKeys as Names
+from authz.ledger.login_records import LoginRecords
 from authz.ledger.records import Revocation
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
@@ -40,7 +40,7 @@ REPLAYED = "code replayed (the tokens of the first use are revoked)"
 
 
 async def record(found: Stage, token: str) -> LogIn | None:
-    return await LogIns(found.ledger.command, Names(found.deployment)).of(token)
+    return await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
 
 
 async def registered(found: Stage, **changes: Any) -> Client:

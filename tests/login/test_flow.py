@@ -14,9 +14,9 @@ import pytest
 from authz.core.ledger import Unavailable
 from authz.core.principal import LogIn
 from authz.demo.person import Person
-from authz.ledger.keys import Keys as Names
+from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
-from authz.ledger.log_ins import LogIns
+from authz.ledger.login_records import LoginRecords
 from authz.login.front_door.refresh_tokens import open_refresh, seal_refresh
 from authz.login.values import UpstreamRefused
 from tests.demo.kit import ISSUER, JOHN, claims
@@ -26,7 +26,7 @@ from tests.login.upstream_kit import asked
 
 
 async def record(found: Stage, token: str) -> LogIn | None:
-    return await LogIns(found.ledger.command, Names(found.deployment)).of(token)
+    return await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
 
 
 async def grants(found: Stage, subject: str = JOHN) -> list[str]:

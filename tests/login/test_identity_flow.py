@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from authz.core.principal import LogIn
-from authz.ledger.keys import Keys as Names
-from authz.ledger.log_ins import LogIns
+from authz.ledger.keys import RedisKeys as Names
+from authz.ledger.login_records import LoginRecords
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.digests import digest
@@ -43,7 +43,7 @@ def publish(found: Stage, *redirect_uris: str, **said: Any) -> list[str]:
 
 
 async def record(found: Stage, token: str) -> LogIn:
-    log_in = await LogIns(found.ledger.command, Names(found.deployment)).of(token)
+    log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
     assert log_in is not None
     return log_in
 

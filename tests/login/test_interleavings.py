@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
 from authz.core.principal import Person
-from authz.ledger.keys import Keys, grant_field
+from authz.ledger.keys import RedisKeys, grant_field
 from authz.login.front_door.blocks import Block
 from authz.login.front_door.exchanging import Exchanging
 from authz.login.front_door.grants import Grants
@@ -237,7 +237,7 @@ def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
         others = authelia.alive.keys() - {"rt-0"}
         untold = Untold(
             grants._command,
-            Keys(found.deployment),
+            RedisKeys(found.deployment),
             ISSUER,
             sealer=found.means.sealer,
             upstream=authelia,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from authz.core.principal import Person
-from authz.ledger.keys import Keys as Names
+from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
 from authz.login.front_door.blocks import Block
 from authz.login.front_door.grants import Grants, untold_key

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from authz.core.ledger import Unavailable
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 from authz.server.capabilities import LIFETIME, Capabilities
 from tests.support.values import log_in, principal, visitor
 
@@ -48,7 +48,7 @@ def play(scene: Callable[[Redis, Callable[..., Capabilities]], Awaitable[None]])
         made: list[Capabilities] = []
 
         def worker(clock: Clock | None = None, largest: int = 100) -> Capabilities:
-            made.append(Capabilities(redis, Keys("test"), clock or Clock(), largest))
+            made.append(Capabilities(redis, RedisKeys("test"), clock or Clock(), largest))
             return made[-1]
 
         try:

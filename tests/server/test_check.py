@@ -18,8 +18,8 @@ from authz.core.request import HttpRequest, Refused
 from authz.envoy.pb import external_auth_pb2 as wire
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import BAD_TOKENS, REFUSED, Refusals
-from authz.telemetry.audit import Log
+from authz.server.refusal_limiter import BAD_TOKENS, REFUSED, RefusalLimiter
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
@@ -83,11 +83,11 @@ class World:
 
     def __init__(self, tokens: Tokens, ledger: Answers, deadline: float = 5.0) -> None:
         self.stream = io.StringIO()
-        self.recorder = Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0))
+        self.recorder = Recorder(Metrics(), EventLog("json", self.stream, clock=lambda: 0.0))
         self.check = Check(
             Snapshot(policy(), tokens, ledger, Deadline(deadline)),
             self.recorder,
-            Refusals(),
+            RefusalLimiter(),
             clock=lambda: NOW,
         )
 

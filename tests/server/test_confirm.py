@@ -14,8 +14,8 @@ from authz.core.reason import Reason
 from authz.core.request import Refused
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import REFUSED, Refusals
-from authz.telemetry.audit import Log
+from authz.server.refusal_limiter import REFUSED, RefusalLimiter
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
@@ -79,8 +79,8 @@ class World:
             Snapshot(
                 policy(server(rule, RULES), confirm_age=1.0), tokens, self.ledger, Deadline(5.0)
             ),
-            Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0)),
-            Refusals(),
+            Recorder(Metrics(), EventLog("json", self.stream, clock=lambda: 0.0)),
+            RefusalLimiter(),
             clock=lambda: NOW,
         )
 

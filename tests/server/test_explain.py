@@ -22,7 +22,7 @@ from authz.demo.serving import ANYWHERE, serve
 from authz.server.explain import Explanation, Outcome, explain
 from authz.server.explain_words import step_words
 from authz.server.sample import http_request, message
-from authz.telemetry.lines import find_decision, read_decision
+from authz.telemetry.log_reader import find_decision, read_decision
 from tests.doctor.kit import answering
 from tests.support.valkey import valkey
 from tests.support.values import NOW, policy, principal, request, server

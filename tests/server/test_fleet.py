@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from authz.core.principal import Person
-from authz.ledger import entries
+from authz.ledger import revocations
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from tests.support import hasty
@@ -254,7 +254,7 @@ def test_a_revocation_reaches_every_worker(fleet: Service, redis: ValkeyServer) 
 
 async def revoke(redis: ValkeyServer, subject: str) -> None:
     ledger = RedisLedger(RedisOptions(redis.url, timeout=5))
-    target = entries.person(Person("https://auth.example.test", subject))
+    target = revocations.person_target(Person("https://auth.example.test", subject))
     await ledger.revoke(target.field, Revocation())
     await ledger.aclose()
 

@@ -21,16 +21,16 @@ from authz.config.secret_files import Secrets
 from authz.core.ledger import StepUpKey
 from authz.core.principal import LogIn, Person
 from authz.core.second_factor import Method
-from authz.ledger.keys import Keys, grant_field
-from authz.ledger.log_ins import LogIns
+from authz.ledger.keys import RedisKeys, grant_field
+from authz.ledger.login_records import LoginRecords
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.assemble import Assembly
 from authz.server.check import Check
 from authz.server.explain import explain
-from authz.server.refusals import Refusals
+from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.sample import http_request
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.sealing import Sealer, sealing_secrets
@@ -108,11 +108,11 @@ class World:
 
     def __init__(self, settings: Settings, redis: ValkeyServer) -> None:
         self.stream = io.StringIO()
-        self.recorder = Recorder(Metrics(), Log("json", self.stream))
+        self.recorder = Recorder(Metrics(), EventLog("json", self.stream))
         self.assembly = Assembly(settings, {}, self.recorder)
-        self.check = Check(self.assembly.snapshot, self.recorder, Refusals())
+        self.check = Check(self.assembly.snapshot, self.recorder, RefusalLimiter())
         self.ledger = RedisLedger(RedisOptions(redis.url, timeout=20))
-        self.log_ins = LogIns(self.ledger.command, Keys("authz"))
+        self.log_ins = LoginRecords(self.ledger.command, RedisKeys("authz"))
         self.redis = redis
 
     async def ask(self, bearer: str, tool: str | None = None) -> Answer:
@@ -321,7 +321,7 @@ def test_a_front_door_without_redis_does_not_start() -> None:
     config = found.config.model_copy(
         update={"redis": found.config.redis.model_copy(update={"url": None})}
     )
-    recorder = Recorder(Metrics(), Log("json", io.StringIO()))
+    recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
 
     with pytest.raises(ConfigErrors) as errors:
         Assembly(replace(found, config=config), {}, recorder)
@@ -333,7 +333,7 @@ def test_a_front_door_without_a_key_to_seal_with_does_not_start(sealing: str) ->
     """A link that anybody could make would be none."""
     found = settings_of("http://127.0.0.1:9", "redis://127.0.0.1:9")
     secrets = Secrets(front_door=SecretStr(KEY), sealing=SecretStr(sealing))
-    recorder = Recorder(Metrics(), Log("json", io.StringIO()))
+    recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
 
     for each in (secrets, Secrets()):
         with pytest.raises(ConfigErrors):
@@ -404,5 +404,5 @@ def test_the_service_knows_log_ins_and_offers_step_ups(
 
 async def _write(redis: ValkeyServer, bearer: str, log_in: LogIn) -> None:
     ledger = RedisLedger(RedisOptions(redis.url, timeout=20))
-    await LogIns(ledger.command, Keys("authz")).record(bearer, log_in, 600)
+    await LoginRecords(ledger.command, RedisKeys("authz")).record(bearer, log_in, 600)
     await ledger.aclose()

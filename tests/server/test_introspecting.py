@@ -12,8 +12,8 @@ import pytest
 from authz.config.load import load
 from authz.server.assemble import Assembly
 from authz.server.check import Check
-from authz.server.refusals import Refusals
-from authz.telemetry.audit import Log
+from authz.server.refusal_limiter import RefusalLimiter
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.introspection import ASK, Site, named, site
@@ -43,9 +43,9 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "authz.yaml"
         self.stream = io.StringIO()
-        self.recorder = Recorder(Metrics(), Log("json", self.stream))
+        self.recorder = Recorder(Metrics(), EventLog("json", self.stream))
         self.assembly = Assembly(load(self.path, {}), {}, self.recorder)
-        self.check = Check(self.assembly.snapshot, self.recorder, Refusals())
+        self.check = Check(self.assembly.snapshot, self.recorder, RefusalLimiter())
 
     async def reload(self) -> None:
         old, self.assembly = (

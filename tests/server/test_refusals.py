@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.server.refusals import BAD_TOKENS, REFUSED, Refusals
+from authz.server.refusal_limiter import BAD_TOKENS, REFUSED, RefusalLimiter
 from tests.support.values import NOW, principal
 
 
 @pytest.mark.attack("flood-of-bad-tokens")
 def test_an_address_that_keeps_failing_must_wait() -> None:
     """After its quota of bad tokens an address waits; another one does not."""
-    refusals = Refusals()
+    refusals = RefusalLimiter()
     for number in range(BAD_TOKENS.quota):
         assert refusals.address_must_wait("192.0.2.7", str(number), NOW) is None
         refusals.bad_token("192.0.2.7", str(number), NOW)
@@ -28,7 +28,7 @@ def test_an_address_that_keeps_failing_must_wait() -> None:
 @pytest.mark.attack("shared-address")
 def test_a_burst_is_not_held_against_its_address_once_it_has_ended() -> None:
     """However much was asked at once: a part of the window later there is room for one again."""
-    refusals = Refusals()
+    refusals = RefusalLimiter()
     for number in range(10 * BAD_TOKENS.quota):
         refusals.bad_token("192.0.2.7", str(number), NOW)
     part = BAD_TOKENS.window / BAD_TOKENS.quota
@@ -44,7 +44,7 @@ def test_a_token_that_comes_again_passes_beside_a_flood_of_new_ones() -> None:
     """While a stranger takes whatever comes free, by a new token each time, one that has waited
     is asked about; it has to have waited, and those that did and are bad are bounded too.
     """
-    refusals = Refusals()
+    refusals = RefusalLimiter()
 
     def flood(since: float) -> None:
         for number in range(2 * BAD_TOKENS.quota):
@@ -74,7 +74,7 @@ def test_the_same_token_counts_once_in_a_window() -> None:
     """A client that repeats a token that is no good is one mistake; in the next window it is one
     more, and for another address another one.
     """
-    refusals = Refusals()
+    refusals = RefusalLimiter()
     once = replace(BAD_TOKENS, quota=2)
     for _ in range(100):
         refusals.bad_token("192.0.2.7", "same", NOW, once)
@@ -90,7 +90,7 @@ def test_the_same_token_counts_once_in_a_window() -> None:
 @pytest.mark.attack("ipv6-rotation")
 def test_addresses_of_one_network_are_one() -> None:
     """Rotating through a /64 changes nothing."""
-    refusals = Refusals()
+    refusals = RefusalLimiter()
     for number in range(BAD_TOKENS.quota):
         refusals.bad_token(f"2001:db8::{number:x}", str(number), NOW)
 
@@ -100,7 +100,7 @@ def test_addresses_of_one_network_are_one() -> None:
 
 def test_a_valid_token_that_keeps_being_refused_must_wait() -> None:
     """An agent that retries what it may not do waits; its neighbour's agent does not."""
-    refusals = Refusals()
+    refusals = RefusalLimiter()
     for _ in range(REFUSED.quota):
         assert refusals.principal_must_wait(principal(), NOW) is None
         refusals.refused(principal(), NOW)
@@ -115,7 +115,7 @@ def test_a_valid_token_that_keeps_being_refused_must_wait() -> None:
 @pytest.mark.attack("a-million-addresses")
 def test_memory_is_bounded(addresses: list[str]) -> None:
     """However many addresses fail, no more than the cap are remembered."""
-    refusals = Refusals(largest=16)
+    refusals = RefusalLimiter(largest=16)
     once = replace(BAD_TOKENS, quota=1)
     for address in addresses:
         refusals.bad_token(address, "token", NOW, once)

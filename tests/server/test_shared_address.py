@@ -13,8 +13,8 @@ import pytest
 from authz.ledger.deadline import Deadline
 from authz.ledger.memory import MemoryLedger
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import BAD_TOKENS, Refusals
-from authz.telemetry.audit import Log
+from authz.server.refusal_limiter import BAD_TOKENS, RefusalLimiter
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.values import policy, request
@@ -31,13 +31,13 @@ class Office:
     def __init__(self) -> None:
         self.good: set[str] = set()
         self.desk = Desk(self._said, capacity=1000)
-        recorder = Recorder(Metrics(), Log("json", io.StringIO(), clock=lambda: 0.0))
+        recorder = Recorder(Metrics(), EventLog("json", io.StringIO(), clock=lambda: 0.0))
         clock = self.desk.clock
         ledger = MemoryLedger(clock)
         self.check = Check(
             Snapshot(policy(), self.desk.verifier, ledger, Deadline(5.0)),
             recorder,
-            Refusals(),
+            RefusalLimiter(),
             clock=clock,
         )
 

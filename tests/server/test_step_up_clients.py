@@ -28,12 +28,12 @@ from starlette.types import Receive, Scope, Send
 from authz.core.ledger import LedgerAnswer, Mode, Query, StepUpMissing, Taken
 from authz.core.request import HttpRequest
 from authz.ledger.deadline import Deadline
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 from authz.server.capabilities import Capabilities
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import Refusals
+from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.step_up_links import StepUpLinks, StepUpOffers
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.server.test_check import Tokens
@@ -128,14 +128,14 @@ class Scene:
 
     def checked(self) -> tuple[Check, Capabilities]:
         """Build the check that decides."""
-        capabilities = Capabilities(self.world.redis, Keys("test"))
+        capabilities = Capabilities(self.world.redis, RedisKeys("test"))
         links = StepUpLinks(self.world.sealer, "https://mcp.example.test")
         offers = StepUpOffers(links, capabilities, self.world.mode)
         tokens = Tokens(lambda _: self.world.who)
         check = Check(
             Snapshot(self.world.policy, tokens, self.ledger, Deadline(5.0), offers),
-            Recorder(Metrics(), Log("json", self.world.stream)),
-            Refusals(),
+            Recorder(Metrics(), EventLog("json", self.world.stream)),
+            RefusalLimiter(),
         )
         return check, capabilities
 

@@ -13,12 +13,12 @@ from authz.core.policy import KnownClient, Rule, StepUpTelling
 from authz.core.principal import Principal
 from authz.core.second_factor import Method, SecondFactor
 from authz.ledger.deadline import Deadline
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 from authz.server.capabilities import Capabilities
 from authz.server.check import Check, Snapshot
-from authz.server.refusals import Refusals
+from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.step_up_links import StepUpLinks, StepUpOffers
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.sealing import NotSealedError, Sealer
@@ -74,7 +74,7 @@ class World:
         """Ask one after the other, in one process."""
 
         async def run() -> list[Answer]:
-            capabilities = Capabilities(self.redis, Keys("test"))
+            capabilities = Capabilities(self.redis, RedisKeys("test"))
             links = StepUpLinks(self.sealer, "https://mcp.example.test")
             check = Check(
                 Snapshot(
@@ -84,8 +84,8 @@ class World:
                     Deadline(5.0),
                     StepUpOffers(links, capabilities, self.mode),
                 ),
-                Recorder(Metrics(), Log("json", self.stream, clock=lambda: 0.0)),
-                Refusals(),
+                Recorder(Metrics(), EventLog("json", self.stream, clock=lambda: 0.0)),
+                RefusalLimiter(),
                 clock=lambda: NOW,
             )
             found = [answer(await check(check_request(each))) for each in sent]

@@ -30,8 +30,8 @@ from authz.demo.person import FORMS, Person
 from authz.demo.portals import Portal
 from authz.demo.scene import People, Place, environment, listening
 from authz.demo.serving import Address
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import LogIns
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger
 from authz.local.part import Part
 from authz.local.reach import shared_redis
@@ -129,7 +129,7 @@ async def record(running: RunningScene, members: Sequence[Member]) -> None:
     """Write down the log-in behind each token, as the front door does."""
     settings = load(running.scene.configuration, os.environ)
     ledger = RedisLedger(replace(shared_redis(settings, os.environ, running.state), timeout=20))
-    log_ins = LogIns(ledger.command, Keys(settings.config.redis.deployment))
+    log_ins = LoginRecords(ledger.command, RedisKeys(settings.config.redis.deployment))
     try:
         for member in members:
             name = "dynamic/assistant.example"

@@ -17,7 +17,7 @@ from authz.config.workers import places
 from authz.server import pyvoy
 from authz.server.control import Watch
 from authz.server.fleet import Fleet, Pace, Plan
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
@@ -41,7 +41,7 @@ def main() -> int:
     settings = read(text, str(asked.config), os.environ)
     service = settings.config.service
     checks = [str(at) for at in places(Unix(asked.check.removeprefix("unix:")), service.workers)]
-    recorder = Recorder(Metrics(), Log("json"))
+    recorder = Recorder(Metrics(), EventLog("json"))
 
     async def run() -> int:
         status = (host, int(port))

@@ -15,7 +15,15 @@ from authz.core.ledger import Mode
 from authz.core.mcp import Kind, Message
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
-from authz.telemetry.audit import Log, _together, as_colour, as_json, as_line, as_text, describe
+from authz.telemetry.audit import (
+    EventLog,
+    _together,
+    as_colour,
+    as_json,
+    as_line,
+    as_text,
+    describe,
+)
 from tests.support.values import principal, request, server, visitor
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
@@ -131,7 +139,7 @@ def test_the_quick_line_is_the_line(
 def test_a_stream_that_is_gone_costs_a_line_and_nothing_else() -> None:
     """Logging never raises into a decision."""
     stream = io.StringIO()
-    log = Log("json", stream, clock=lambda: 1.5)
+    log = EventLog("json", stream, clock=lambda: 1.5)
     log.write({"event": "x"})
 
     assert json.loads(stream.getvalue()) == {"time": 1.5, "event": "x"}
@@ -144,7 +152,7 @@ def test_a_reader_that_stops_holds_up_nobody() -> None:
     """A full pipe costs lines, counted; when it is read again, lines are whole again."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as reader, os.fdopen(writing, "w") as stream:
-        log = Log("json", stream, clock=lambda: 0.0)
+        log = EventLog("json", stream, clock=lambda: 0.0)
         while not log.lost:
             log.write({"event": "x" * 1000})
         lost = log.lost
@@ -169,7 +177,7 @@ def test_a_line_fits_a_pipe_as_a_whole(value: str) -> None:
     who = principal(subject=value, client_id=value, issuer=value)
     written = io.StringIO()
 
-    Log("json", written).decision(
+    EventLog("json", written).decision(
         Allow(server(), message, who, (), Mode.REDIS), request(address=value), 0.0
     )
 
@@ -181,14 +189,14 @@ def test_lines_of_one_turn_are_written_at_its_end() -> None:
     """In an event loop many lines are one write; none is longer than a pipe takes as a whole."""
     reading, writing = os.pipe()
 
-    async def play(log: Log) -> None:
+    async def play(log: EventLog) -> None:
         for number in range(100):
             log.write({"event": "decision", "number": number})
         assert log._waiting
         await asyncio.sleep(0)
 
     with os.fdopen(writing, "w", encoding="ascii") as stream:
-        log = Log("json", stream)
+        log = EventLog("json", stream)
         asyncio.run(play(log))
         assert (log.lost, log._waiting) == (0, [])
     with os.fdopen(reading, "rb") as pipe:

@@ -7,7 +7,7 @@ import pytest
 
 from authz.core.decision import Deny
 from authz.core.reason import Reason
-from authz.telemetry.audit import Log
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.values import request, server
@@ -15,7 +15,7 @@ from tests.support.values import request, server
 
 def recorder() -> tuple[Recorder, io.StringIO]:
     stream = io.StringIO()
-    return Recorder(Metrics(), Log("json", stream, clock=lambda: 0.0)), stream
+    return Recorder(Metrics(), EventLog("json", stream, clock=lambda: 0.0)), stream
 
 
 def value(recorder: Recorder, name: str, **labels: str) -> float | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.core.strict_json import StrictJsonError, loads
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import Command
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command
 from authz.login.digests import digest
 
 MOST: Final = 1000
@@ -38,7 +38,7 @@ class Block:
 class Blocks:
     """Keep the blocks of one deployment."""
 
-    def __init__(self, command: Command, keys: Keys) -> None:
+    def __init__(self, command: Command, keys: RedisKeys) -> None:
         """Take Redis and names."""
         self._command = command
         self._key = keys.page("blocks", "all")

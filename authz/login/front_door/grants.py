@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 from authz.core.ledger import Query
 from authz.core.limits import digest
 from authz.core.principal import Client, LogIn, Person
-from authz.ledger import log_ins
-from authz.ledger.entries import Remark, Target, written
-from authz.ledger.keys import Keys, grant_field
-from authz.ledger.log_ins import AFTERLIFE, Command
+from authz.ledger import login_records
+from authz.ledger.keys import RedisKeys, grant_field
+from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command
 from authz.ledger.records import Revocation, read_revocation, revocation_fields
+from authz.ledger.revocations import RevocationNote, RevocationTarget, encode_metadata
 from authz.login.front_door import scripts
 from authz.login.front_door.grant import Grant, decode, encode
 
@@ -70,7 +70,7 @@ class Grants:
     def __init__(
         self,
         command: Command,
-        keys: Keys,
+        keys: RedisKeys,
         issuer: str,
         *,
         max_age: int,
@@ -122,7 +122,7 @@ class Grants:
                 encode(grant),
                 MOST,
                 self._kept,
-                log_ins.encode(log_in),
+                login_records.encode(log_in),
                 lifetime,
             )
             if answer != b"full":
@@ -200,8 +200,8 @@ class Grants:
             before.raw,
             encode(grant),
             self._kept,
-            AFTERLIFE,
-            log_ins.encode(renewal.log_in),
+            REFRESHED_RECORD_TTL,
+            login_records.encode(renewal.log_in),
             renewal.lifetime,
             renewal.answer,
             renewal.answer_lifetime,
@@ -225,7 +225,9 @@ class Grants:
         """End a grant of those kept at a key, as `end` does."""
         now = int(self._clock())
         field = grant_field(self.issuer, grant_id)
-        words = written(Target(field, self.issuer, grant_id), Remark(now, "authz", why))
+        words = encode_metadata(
+            RevocationTarget(field, self.issuer, grant_id), RevocationNote(now, "authz", why)
+        )
         # No access token of it is younger than this moment: a refresh under way finds no grant.
         revocation = Revocation(None, now + self._max_lifetime, words)
         raw = await scripts.run(
@@ -309,12 +311,12 @@ class Grants:
         return grant.created_at + self._max_age
 
 
-def latest_key(keys: Keys, grant_id: str) -> bytes:
+def latest_key(keys: RedisKeys, grant_id: str) -> bytes:
     """Return where the newest answer to a refresh of a grant is kept, sealed."""
     return keys.page("latest", digest(grant_id))
 
 
-def untold_key(keys: Keys, issuer: str) -> bytes:
+def untold_key(keys: RedisKeys, issuer: str) -> bytes:
     """Return where ended grants wait to be told at their issuer (`untold`): a hash, by grant.
 
     Each issuer has its own: what one has given is shown to no other.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from authz.config.model import RefreshTokens
-from authz.ledger.log_ins import LogIns
+from authz.ledger.login_records import LoginRecords
 from authz.login import ports
 from authz.login.attempts import Attempts
 from authz.login.clients.assertions import VerifiedAssertion
@@ -99,7 +99,7 @@ class Means:
     faults: Faults
     grants: Grants
     blocks: Blocks
-    log_ins: LogIns
+    log_ins: LoginRecords
     attempts: Attempts
     grant_max_age: int
     refresh_tokens: RefreshTokens

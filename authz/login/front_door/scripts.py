@@ -6,8 +6,8 @@ one deployment, so of one slot.
 
 from typing import Any, Final
 
-from authz.ledger.log_ins import Command
-from authz.ledger.records import NoScriptYetError
+from authz.ledger.login_records import Command
+from authz.ledger.records import ScriptNotLoadedError
 from authz.ledger.script import Script
 
 # A code is `f<payload>\n<mark>` while it is fresh, `u<mark>` once it was used, and `x<mark>` once
@@ -87,7 +87,7 @@ async def run(
     call = ("EVALSHA", script.sha, len(keys), *keys, *args)
     try:
         return await command(*call)
-    except NoScriptYetError:
+    except ScriptNotLoadedError:
         pass
     await command("SCRIPT LOAD", script.source)
     return await command(*call)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.core.ledger import Unavailable
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import Command
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command
 from authz.login.digests import digest
 from authz.login.front_door import scripts
 from authz.login.front_door.grants import latest_key
@@ -49,7 +49,7 @@ class Used:
 class Codes:
     """Keep our authorization codes."""
 
-    def __init__(self, command: Command, keys: Keys, sealer: Sealer, remember: int) -> None:
+    def __init__(self, command: Command, keys: RedisKeys, sealer: Sealer, remember: int) -> None:
         """Take Redis, names, what seals, and the seconds that tokens of a code may live."""
         self._command = command
         self._keys = keys
@@ -94,7 +94,7 @@ class Codes:
 class States:
     """Remember which transactions came back from Authelia."""
 
-    def __init__(self, command: Command, keys: Keys) -> None:
+    def __init__(self, command: Command, keys: RedisKeys) -> None:
         """Take Redis and names."""
         self._command = command
         self._keys = keys
@@ -115,7 +115,7 @@ class Faults:
     It is for one day, and one for all: a flood of failures takes no room.
     """
 
-    def __init__(self, command: Command, keys: Keys, clock: Callable[[], float]) -> None:
+    def __init__(self, command: Command, keys: RedisKeys, clock: Callable[[], float]) -> None:
         """Take Redis, names, and seconds since the epoch."""
         self._command = command
         self._key = keys.log_in_fault
@@ -130,7 +130,7 @@ class Faults:
 class AssertionIds:
     """Remember which assertions of clients were used (RFC 7523, section 3, `jti`)."""
 
-    def __init__(self, command: Command, keys: Keys) -> None:
+    def __init__(self, command: Command, keys: RedisKeys) -> None:
         """Take Redis and names."""
         self._command = command
         self._keys = keys
@@ -149,7 +149,7 @@ class AssertionIds:
 class Refreshes:
     """Let many refreshes with one token be one, and its answer be had again for a while."""
 
-    def __init__(self, command: Command, keys: Keys, sealer: Sealer) -> None:
+    def __init__(self, command: Command, keys: RedisKeys, sealer: Sealer) -> None:
         """Take Redis, names, and what seals."""
         self._command = command
         self._keys = keys

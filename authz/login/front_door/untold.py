@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from authz.core.ledger import Unavailable
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import Command
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command
 from authz.login import ports
 from authz.login.front_door.grants import untold_key
 from authz.login.values import UpstreamRefused
@@ -42,7 +42,7 @@ class Untold:
     def __init__(
         self,
         command: Command,
-        keys: Keys,
+        keys: RedisKeys,
         issuer: str,
         *,
         sealer: Sealer,

@@ -26,12 +26,19 @@ from authz.core.ledger import (
 )
 from authz.core.limits import MAX_UNITS, Limit, Per, Quota, Take, charges
 from authz.core.principal import Client
-from authz.ledger.copies import Loss, Merge, Question, Reader, Reading, merged
-from authz.ledger.records import Corrupt, Revocation, read_revocation, revoked
-from authz.ledger.sessions import Sessions
+from authz.ledger.data_loss import (
+    DataLoss,
+    DataSetTracker,
+    MergeRequest,
+    ReadRequest,
+    StoredRevocations,
+    merge_revocations,
+)
+from authz.ledger.records import CorruptRecordError, Revocation, read_revocation, revoked
+from authz.ledger.sessions import SessionBindings
 
 
-class WhenAway(Enum):
+class OutagePolicy(Enum):
     """Name what happens to limits while Redis is away (`redis.when_away`)."""
 
     LOCAL = "local"
@@ -39,10 +46,10 @@ class WhenAway(Enum):
     ALLOW = "allow"
 
 
-_MODES: Final[Mapping[WhenAway, Mode | None]] = {
-    WhenAway.LOCAL: Mode.LOCAL,
-    WhenAway.DENY: None,
-    WhenAway.ALLOW: Mode.UNLIMITED,
+_MODES: Final[Mapping[OutagePolicy, Mode | None]] = {
+    OutagePolicy.LOCAL: Mode.LOCAL,
+    OutagePolicy.DENY: None,
+    OutagePolicy.ALLOW: Mode.UNLIMITED,
 }
 
 _SESSIONS: Final = 16_384
@@ -60,7 +67,7 @@ PROBE: Final = Query(
 
 
 @dataclass(frozen=True, slots=True)
-class AwayOptions:
+class OutageOptions:
     """Say what to do while Redis is away.
 
     Attributes:
@@ -75,7 +82,7 @@ class AwayOptions:
             one connection that was closed, says nothing of the next.
     """
 
-    mode: WhenAway = WhenAway.LOCAL
+    mode: OutagePolicy = OutagePolicy.LOCAL
     workers: int = 1
     max_away: float = 300
     pause: float = 0.25
@@ -87,7 +94,7 @@ class AwayOptions:
 class Remote(Ledger, Protocol):
     """Answer queries, and tell the revocations (`RedisLedger`)."""
 
-    async def read(self, question: Question) -> Reading:
+    async def read(self, question: ReadRequest) -> StoredRevocations:
         """Return the revocations as they are stored, and leave the reader's mark.
 
         Raises:
@@ -99,7 +106,7 @@ class Remote(Ledger, Protocol):
         """Return the mark that a reader has left; empty where there is none."""
         ...
 
-    async def merge(self, merge: Merge) -> int | None:
+    async def merge(self, merge: MergeRequest) -> int | None:
         """Write revocations that were lost; return how many, None where another was quicker."""
         ...
 
@@ -111,11 +118,11 @@ class ResilientLedger:
         self,
         remote: Remote,
         twin: Ledger,
-        options: AwayOptions,
+        options: OutageOptions,
         clock: Callable[[], float],
         on_error: Callable[[Unavailable], None] = lambda _: None,
         *,
-        on_lost: Callable[[Loss, int], None] = lambda _, __: None,
+        on_lost: Callable[[DataLoss, int], None] = lambda _, __: None,
     ) -> None:
         """Begin as if Redis were there.
 
@@ -134,10 +141,10 @@ class ResilientLedger:
         self._clock = clock
         self._on_error = on_error
         self._on_lost = on_lost
-        self._reader = Reader()
+        self._reader = DataSetTracker()
         # What became of the data set, and how many revocations it lacks; until that is mended.
-        self._lost: tuple[Loss, int] | None = None
-        self._sessions = Sessions(_SESSIONS)  # that this worker has admitted requests of
+        self._lost: tuple[DataLoss, int] | None = None
+        self._sessions = SessionBindings(_SESSIONS)  # that this worker has admitted requests of
         self._revocations: Mapping[bytes, Revocation] = {}
         self._read_at: float | None = None  # when the revocations were read
         self._away_since: float | None = None  # the first failure since the last charge
@@ -168,7 +175,7 @@ class ResilientLedger:
         return self._failures > 0 or self._away_since is not None
 
     @property
-    def lost(self) -> Loss | None:
+    def lost(self) -> DataLoss | None:
         """Return how Redis lost data that is not written to it again yet; None where it has all."""
         return None if self._lost is None else self._lost[0]
 
@@ -224,7 +231,7 @@ class ResilientLedger:
     def _failed(self, error: Unavailable, began: float) -> None:
         """Take notice of a failure of a call that began at a moment."""
         self._on_error(error)
-        if isinstance(error, Corrupt):
+        if isinstance(error, CorruptRecordError):
             return  # one broken record says nothing of the others
         self._faults += 1
         now = self._clock()
@@ -252,7 +259,7 @@ class ResilientLedger:
 
     async def _answer(self, query: Query) -> LedgerAnswer:
         """Answer without Redis."""
-        if self._options.mode is WhenAway.DENY or not self._may_answer():
+        if self._options.mode is OutagePolicy.DENY or not self._may_answer():
             raise Unavailable("redis", "away")
         found = revoked(self._revocations, query)
         if found is not None:
@@ -262,7 +269,7 @@ class ResilientLedger:
             return SessionOfAnother()
         if query.step_up is not None:
             raise Unavailable("redis", "step-ups cannot be read")
-        if self._options.mode is WhenAway.ALLOW:
+        if self._options.mode is OutagePolicy.ALLOW:
             untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
             answer: LedgerAnswer = Taken(tuple(untouched), Mode.UNLIMITED)
         else:
@@ -316,7 +323,7 @@ class ResilientLedger:
             self._keep(found, faults)
             self._tell_loss()
             return
-        revocations, changes = merged(self._revocations, found, reading.values)
+        revocations, changes = merge_revocations(self._revocations, found, reading.values)
         merge = self._reader.merge(reading, changes)
         # Here they hold, whether or not Redis takes them.
         self._lost = merge.loss, sum(each.found != each.wanted for each in changes)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
 from authz.core.principal import LogIn
-from authz.ledger.keys import Keys
-from authz.ledger.log_ins import LogIns, decode, encode
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import LoginRecords, decode, encode
 from authz.ledger.redis import RedisLedger, RedisOptions
 from tests.ledger.queries import connected, patient
 from tests.support.valkey import ValkeyServer
@@ -97,7 +97,7 @@ def test_a_record_is_under_the_digest_of_its_token(server: ValkeyServer, deploym
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
-            log_ins = LogIns(ledger.command, Keys(deployment))
+            log_ins = LoginRecords(ledger.command, RedisKeys(deployment))
             assert await log_ins.of(TOKEN) is None
             await log_ins.record(TOKEN, log_in(), 3600)
             assert await log_ins.of(TOKEN) == log_in()
@@ -120,8 +120,8 @@ def test_other_deployments_have_other_records(server: ValkeyServer, deployment: 
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
-            await LogIns(ledger.command, Keys(deployment)).record(TOKEN, log_in(), 60)
-            assert await LogIns(ledger.command, Keys("other")).of(TOKEN) is None
+            await LoginRecords(ledger.command, RedisKeys(deployment)).record(TOKEN, log_in(), 60)
+            assert await LoginRecords(ledger.command, RedisKeys("other")).of(TOKEN) is None
 
     asyncio.run(run())
 
@@ -130,11 +130,11 @@ def test_what_is_no_text_is_a_fault(server: ValkeyServer, deployment: str) -> No
     """A key of another type: Redis does not answer the question, so nobody is judged by it."""
 
     async def run() -> None:
-        keys = Keys(deployment)
+        keys = RedisKeys(deployment)
         server.command("HSET", keys.log_in(sha256(TOKEN.encode()).hexdigest()), "a", "b")
         async with connected(patient(server, deployment)) as ledger:
             with pytest.raises(Unavailable):
-                await LogIns(ledger.command, keys).of(TOKEN)
+                await LoginRecords(ledger.command, keys).of(TOKEN)
 
     asyncio.run(run())
 
@@ -144,7 +144,7 @@ def test_without_redis_there_is_no_answer() -> None:
 
     async def run() -> None:
         ledger = RedisLedger(RedisOptions("redis://127.0.0.1:1", timeout=5))
-        log_ins = LogIns(ledger.command, Keys("x"))
+        log_ins = LoginRecords(ledger.command, RedisKeys("x"))
         for work in (log_ins.of(TOKEN), log_ins.record(TOKEN, log_in(), 1), log_ins.expire(TOKEN)):
             with pytest.raises(Unavailable):
                 await work

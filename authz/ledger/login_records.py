@@ -11,20 +11,20 @@ from typing import Any, Final
 
 from authz.core.principal import LogIn
 from authz.core.strict_json import StrictJsonError, loads
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 
 Command = Callable[..., Awaitable[Any]]
 _TEXTS: Final = ("client", "client_id", "grant", "subject", "account")
 _LATER: Final = ("redirect_uri", "ends_at", "document_host")  # not in records of a version before
 _MAY_BE_EMPTY: Final = frozenset({"account", *_LATER})
 # Seconds that the old token's record stays after a refresh: calls under way end with it.
-AFTERLIFE: Final = 60
+REFRESHED_RECORD_TTL: Final = 60
 
 
-class LogIns:
+class LoginRecords:
     """Read and write the records of one deployment."""
 
-    def __init__(self, command: Command, keys: Keys) -> None:
+    def __init__(self, command: Command, keys: RedisKeys) -> None:
         """Take what sends one command to Redis (`RedisLedger.command`), and the names."""
         self._command = command
         self._keys = keys
@@ -46,7 +46,7 @@ class LogIns:
         """
         await self._command("SET", self._key(token), encode(log_in), "EX", lifetime)
 
-    async def expire(self, token: str, within: int = AFTERLIFE) -> None:
+    async def expire(self, token: str, within: int = REFRESHED_RECORD_TTL) -> None:
         """Let a record end in so many seconds, if it would not before.
 
         Raises:

@@ -19,12 +19,12 @@ from authz.core.ledger import (
 )
 from authz.core.limits import Quota
 from authz.core.second_factor import Method, StepUpNeed
-from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
-from authz.ledger.copies import Loss, Merge, Question, Reading
+from authz.ledger.data_loss import DataLoss, MergeRequest, ReadRequest, StoredRevocations
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.memory import MemoryLedger
-from authz.ledger.records import Corrupt, Revocation
+from authz.ledger.records import CorruptRecordError, Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.resilient import OutageOptions, OutagePolicy, ResilientLedger
 from tests.ledger.queries import START, connected, left, query, session, take
 from tests.support.valkey import ValkeyServer, valkey
 
@@ -51,17 +51,17 @@ class FakeRedis:
             raise self.broken
         return self.answer
 
-    async def read(self, question: Question) -> Reading:
+    async def read(self, question: ReadRequest) -> StoredRevocations:
         if not self.readable:
             raise Unavailable("redis", "test")
         mark, self.marker = self.marker, question.mark
         values = {name: one.encode() for name, one in self.known.items()}
-        return Reading(b"", mark, is_marked=True, values=values)
+        return StoredRevocations(b"", mark, is_marked=True, values=values)
 
     async def mark(self, reader: str) -> bytes:
         return self.marker
 
-    async def merge(self, merge: Merge) -> int | None:
+    async def merge(self, merge: MergeRequest) -> int | None:
         raise AssertionError("nothing was lost")
 
 
@@ -69,13 +69,13 @@ class Scene:
     """A resilient ledger before a fake Redis, with a clock to turn."""
 
     def __init__(
-        self, mode: WhenAway = WhenAway.LOCAL, workers: int = 1, *, tolerated: int = 0
+        self, mode: OutagePolicy = OutagePolicy.LOCAL, workers: int = 1, *, tolerated: int = 0
     ) -> None:
         self.redis = FakeRedis()
         self.twin = MemoryLedger(lambda: START)
         self.seconds = 1000.0
         self.errors: list[str] = []
-        self.options = AwayOptions(
+        self.options = OutageOptions(
             mode, workers, max_away=300, pause=0.25, refresh=5, tolerated=tolerated
         )
         self.ledger = ResilientLedger(
@@ -103,7 +103,9 @@ def played(law: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-async def away(mode: WhenAway = WhenAway.LOCAL, workers: int = 1, **known: Revocation) -> Scene:
+async def away(
+    mode: OutagePolicy = OutagePolicy.LOCAL, workers: int = 1, **known: Revocation
+) -> Scene:
     """Return a scene whose Redis was there once, told the revocations, and broke."""
     scene = Scene(mode, workers)
     scene.redis.known = {name.encode(): one for name, one in known.items()}
@@ -119,7 +121,7 @@ def test_while_redis_is_there_it_answers() -> None:
     """What Redis says is the answer, whatever it is."""
 
     async def law() -> None:
-        scene = Scene(WhenAway.DENY)
+        scene = Scene(OutagePolicy.DENY)
         for answer in (Taken((), Mode.REDIS), Revoked("token"), StepUpMissing(), OverLimit((), 3)):
             scene.redis.answer = answer
             assert await scene.ledger.take(query(take())) is answer
@@ -201,7 +203,7 @@ def test_allow_counts_nothing_and_says_so() -> None:
     """In mode allow limits are untouched, and the answer says that nobody counted."""
 
     async def law() -> None:
-        scene = await away(WhenAway.ALLOW)
+        scene = await away(OutagePolicy.ALLOW)
         asked = query(take(quota=1))
         for _ in range(3):
             answer = await scene.ledger.take(asked)
@@ -215,7 +217,7 @@ def test_deny_refuses() -> None:
     """In mode deny nothing passes without Redis."""
 
     async def law() -> None:
-        scene = await away(WhenAway.DENY)
+        scene = await away(OutagePolicy.DENY)
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await scene.ledger.take(query(take()))
@@ -225,8 +227,8 @@ def test_deny_refuses() -> None:
 
 
 @pytest.mark.attack("revoked-while-redis-is-away")
-@pytest.mark.parametrize("mode", [WhenAway.LOCAL, WhenAway.ALLOW])
-def test_known_revocations_hold(mode: WhenAway) -> None:
+@pytest.mark.parametrize("mode", [OutagePolicy.LOCAL, OutagePolicy.ALLOW])
+def test_known_revocations_hold(mode: OutagePolicy) -> None:
     """A token that was known to be revoked is refused while Redis is away too."""
 
     async def law() -> None:
@@ -239,8 +241,8 @@ def test_known_revocations_hold(mode: WhenAway) -> None:
     played(law)
 
 
-@pytest.mark.parametrize("mode", WhenAway)
-def test_what_needs_a_step_up_is_refused(mode: WhenAway) -> None:
+@pytest.mark.parametrize("mode", OutagePolicy)
+def test_what_needs_a_step_up_is_refused(mode: OutagePolicy) -> None:
     """Step-up records are in Redis only: without it nobody has stepped up."""
 
     async def law() -> None:
@@ -252,8 +254,8 @@ def test_what_needs_a_step_up_is_refused(mode: WhenAway) -> None:
     played(law)
 
 
-@pytest.mark.parametrize("mode", WhenAway)
-def test_a_worker_that_knows_no_revocations_refuses(mode: WhenAway) -> None:
+@pytest.mark.parametrize("mode", OutagePolicy)
+def test_a_worker_that_knows_no_revocations_refuses(mode: OutagePolicy) -> None:
     """A worker that began while Redis was away cannot tell who is revoked."""
 
     async def law() -> None:
@@ -267,13 +269,13 @@ def test_a_worker_that_knows_no_revocations_refuses(mode: WhenAway) -> None:
     played(law)
 
 
-@pytest.mark.parametrize("mode", WhenAway)
-def test_after_max_away_everything_is_refused(mode: WhenAway) -> None:
+@pytest.mark.parametrize("mode", OutagePolicy)
+def test_after_max_away_everything_is_refused(mode: OutagePolicy) -> None:
     """Five minutes without Redis, and nothing passes any more."""
 
     async def law() -> None:
         scene = await away(mode)
-        passes = mode is not WhenAway.DENY
+        passes = mode is not OutagePolicy.DENY
         scene.seconds += 10
         assert await outcome(scene) is passes
         # What was read last is 300 s old at 290 s after the first failure.
@@ -383,7 +385,7 @@ def test_without_traffic_it_shows_that_redis_takes_no_charges() -> None:
 
     async def law() -> None:
         scene = Scene(tolerated=1)
-        scene.ledger._options = AwayOptions(probe=0, refresh=1000)
+        scene.ledger._options = OutageOptions(probe=0, refresh=1000)
         await scene.ledger.start()
         try:
             scene.redis.broken = Unavailable("redis", "READONLY: it is a replica")
@@ -453,7 +455,7 @@ def test_one_broken_record_is_answered_for_alone() -> None:
 
     async def law() -> None:
         scene = await away()
-        scene.redis.broken = Corrupt("redis", "test")
+        scene.redis.broken = CorruptRecordError("redis", "test")
         answer = await scene.ledger.take(query(take()))
         assert isinstance(answer, Taken)
         assert answer.mode is Mode.LOCAL
@@ -474,7 +476,7 @@ def test_the_copy_is_read_again_and_again() -> None:
 
     async def law() -> None:
         scene = Scene()
-        scene.ledger._options = AwayOptions(refresh=0, probe=0)
+        scene.ledger._options = OutageOptions(refresh=0, probe=0)
         await scene.ledger.start()
         try:
             scene.breaks()
@@ -500,10 +502,10 @@ def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
     async def run(server: ValkeyServer) -> None:
         options = RedisOptions(server.url, timeout=5)
         async with connected(options) as first, connected(options) as second:
-            told: list[tuple[Loss, int]] = []
+            told: list[tuple[DataLoss, int]] = []
             ledgers = [
                 ResilientLedger(
-                    each, MemoryLedger(lambda: START), AwayOptions(), lambda: 0.0,
+                    each, MemoryLedger(lambda: START), OutageOptions(), lambda: 0.0,
                     on_lost=lambda *said: told.append(said),
                 )
                 for each in (first, second)
@@ -520,7 +522,7 @@ def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
                 await each.refresh()
 
             assert await second.revocations() == {token_field("kept"): Revocation(words="stolen")}
-            assert told == [(Loss.EMPTIED, 1), (Loss.EMPTIED, 0)]
+            assert told == [(DataLoss.EMPTIED, 1), (DataLoss.EMPTIED, 0)]
             answer = await ledgers[1].take(replace(query(take()), token_id="kept"))
             assert answer == Revoked("token")
 
@@ -537,7 +539,9 @@ def test_after_a_failure_what_is_known_to_be_revoked_stays_so(server_name: str) 
     async def run(server: ValkeyServer) -> None:
         options = RedisOptions(server.url, timeout=5)
         async with connected(options) as redis:
-            ledger = ResilientLedger(redis, MemoryLedger(lambda: START), AwayOptions(), lambda: 0.0)
+            ledger = ResilientLedger(
+                redis, MemoryLedger(lambda: START), OutageOptions(), lambda: 0.0
+            )
             one = replace(query(take()), token_id="stolen")
             await redis.revoke(token_field("stolen"), Revocation())
             await ledger.refresh()
@@ -589,7 +593,9 @@ def unhurried(server: ValkeyServer) -> RedisOptions:
 
 async def real(redis: RedisLedger) -> tuple[ResilientLedger, list[float]]:
     seconds = [1000.0]
-    ledger = ResilientLedger(redis, MemoryLedger(lambda: START), AwayOptions(), lambda: seconds[0])
+    ledger = ResilientLedger(
+        redis, MemoryLedger(lambda: START), OutageOptions(), lambda: seconds[0]
+    )
     await ledger.start()
     return ledger, seconds
 
@@ -654,8 +660,8 @@ def test_redis_may_come_late(server_name: str) -> None:
 
 
 @pytest.mark.attack("session-of-another")
-@pytest.mark.parametrize("mode", [WhenAway.LOCAL, WhenAway.ALLOW])
-def test_sessions_stay_their_owners_while_redis_is_away(mode: WhenAway) -> None:
+@pytest.mark.parametrize("mode", [OutagePolicy.LOCAL, OutagePolicy.ALLOW])
+def test_sessions_stay_their_owners_while_redis_is_away(mode: OutagePolicy) -> None:
     """What this worker has seen holds; what it sees first while Redis is away it binds itself."""
 
     async def law() -> None:

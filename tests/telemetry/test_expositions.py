@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from authz.telemetry.expositions import GAUGES, Exposition, merge, parse, persisted, render
 from authz.telemetry.metrics import Metrics
-from authz.telemetry.sums import GAUGES, Exposition, add, kept, parse, render
 
 
 def text(change: Callable[[Metrics], object] = lambda _: None) -> str:
@@ -26,7 +26,7 @@ def test_one_exposition_is_its_own_sum() -> None:
     """What one worker says comes out of it byte by byte."""
     said = text(lambda each: each.duration.observe(0.3))
 
-    assert render(add([parse(said)])) == said
+    assert render(merge([parse(said)])) == said
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.integers(0, 2**40)), max_size=6))
@@ -37,7 +37,7 @@ def test_counters_are_summed_whatever_their_labels_hold(counted: list[tuple[str,
         for label, number in counted:
             metrics.dependency_errors.labels(label).inc(number)
 
-    total = render(add([parse(text(count)), parse(text(count))]))
+    total = render(merge([parse(text(count)), parse(text(count))]))
 
     wanted: dict[str, float] = {}
     for label, number in counted:
@@ -74,7 +74,7 @@ def test_every_gauge_has_its_rule() -> None:
 )
 def test_gauges(name: str, ages: tuple[int, int], expected: float) -> None:
     """The oldest keys, what is in flight altogether, every line that was lost."""
-    found = add(parse(f"# TYPE {name} gauge\n{name} {age}\n") for age in ages)
+    found = merge(parse(f"# TYPE {name} gauge\n{name} {age}\n") for age in ages)
 
     assert values(found) == {name: expected}
 
@@ -87,7 +87,7 @@ def test_a_mode_is_on_where_any_worker_is_in_it() -> None:
         'authz_limiter_mode{mode="redis"} 0\nauthz_limiter_mode{mode="local"} 1\n'
     )
 
-    assert set(values(add([one, other])).values()) == {1.0}
+    assert set(values(merge([one, other])).values()) == {1.0}
 
 
 def test_what_is_kept_of_a_worker_that_is_gone() -> None:
@@ -99,7 +99,7 @@ def test_what_is_kept_of_a_worker_that_is_gone() -> None:
         metrics.log_lost.set(4)
         metrics.key_age.set(100)
 
-    found = values(kept(parse(text(busy))))
+    found = values(persisted(parse(text(busy))))
 
     assert found['authz_decisions_total{reason="allowed",server="files"}'] == 3
     assert found["authz_log_lines_lost"] == 4

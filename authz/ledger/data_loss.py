@@ -10,7 +10,7 @@ another: what was changed since is newer than what it knows. The generation of a
 higher number than the reader's own, so that the copy's list is never taken for a current one.
 
 Invariant: merging makes no revocation weaker
-(tests/ledger/test_copies.py::test_whatever_happens_a_merge_weakens_nothing).
+(tests/ledger/test_data_loss.py::test_whatever_happens_a_merge_weakens_nothing).
 """
 
 import re
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from authz.core.ledger import Unavailable
 from authz.ledger.commands import evalsha, pack
-from authz.ledger.keys import Keys
+from authz.ledger.keys import RedisKeys
 from authz.ledger.records import Revocation, stricter
 from authz.ledger.script import Script
 
@@ -75,14 +75,14 @@ return merged
 _GENERATION: Final = re.compile(rb"([0-9]{1,15}):([a-z_]+):[0-9a-f]{32}")
 
 
-class Loss(Enum):
+class DataLoss(Enum):
     """Name how a data set lost data, in fixed words for the log and the metric."""
 
     EMPTIED = "emptied"
     OLDER_COPY = "older_copy"
 
 
-class Reading(NamedTuple):
+class StoredRevocations(NamedTuple):
     """Hold one reading of the revocations, all of one moment.
 
     Attributes:
@@ -98,7 +98,7 @@ class Reading(NamedTuple):
     values: Mapping[bytes, bytes]
 
 
-class Change(NamedTuple):
+class RevocationChange(NamedTuple):
     """Hold what merging makes of one target: the value that was found, and the one from now on.
 
     An empty value stands for none.
@@ -110,7 +110,7 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ReadRequest:
     """Ask for the revocations, and leave a mark.
 
     Attributes:
@@ -125,7 +125,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class MergeRequest:
     """Ask for changes of a data set that lost data.
 
     Attributes:
@@ -141,11 +141,11 @@ class Merge:
     mark: bytes
     found: bytes
     generation: bytes
-    changes: tuple[Change, ...]
-    loss: Loss
+    changes: tuple[RevocationChange, ...]
+    loss: DataLoss
 
 
-class Reader:
+class DataSetTracker:
     """Follow a data set from one reading to the next, for one worker."""
 
     def __init__(self) -> None:
@@ -160,9 +160,9 @@ class Reader:
         return self._name
 
     @property
-    def question(self) -> Question:
+    def question(self) -> ReadRequest:
         """Return what to ask next; a question without an answer may be asked again."""
-        return Question(self._name, self.accepted, self._next)
+        return ReadRequest(self._name, self.accepted, self._next)
 
     @property
     def accepted(self) -> tuple[bytes, ...]:
@@ -170,7 +170,7 @@ class Reader:
         # The next one was left where only the answer was lost.
         return (*self._accepted, self._next)
 
-    def is_repeated(self, reading: Reading) -> bool:
+    def is_repeated(self, reading: StoredRevocations) -> bool:
         """Tell whether a reading left no mark of its own, so that another has to be made.
 
         The question before it had left the same one, and its answer was lost.
@@ -180,7 +180,7 @@ class Reader:
         self._accepted, self._next = (self._next,), _new_mark()
         return True
 
-    def follow(self, reading: Reading) -> bool:
+    def follow(self, reading: StoredRevocations) -> bool:
         """Tell whether a reading is of a data set that holds all that was read before."""
         if reading.mark not in self._accepted:
             return False
@@ -189,7 +189,9 @@ class Reader:
         self._generation = reading.generation or self._generation
         return True
 
-    def merge(self, reading: Reading, changes: tuple[Change, ...]) -> Merge:
+    def merge(
+        self, reading: StoredRevocations, changes: tuple[RevocationChange, ...]
+    ) -> MergeRequest:
         """Return what to write to a data set that lacks what was read before."""
         # No mark of before counts again: it says nothing of what this reading brought.
         self._accepted, self._next = (), _new_mark()
@@ -197,21 +199,21 @@ class Reader:
         number, loss = _read_generation(found)
         known, _ = _read_generation(self._generation)
         if number <= known:
-            loss = Loss.OLDER_COPY if found else Loss.EMPTIED
+            loss = DataLoss.OLDER_COPY if found else DataLoss.EMPTIED
             found = b"%d:%s:%s" % (known + 1, loss.value.encode(), _new_mark())
-        return Merge(self._name, self._next, reading.generation, found, changes, loss)
+        return MergeRequest(self._name, self._next, reading.generation, found, changes, loss)
 
-    def confirm(self, merge: Merge) -> None:
+    def confirm(self, merge: MergeRequest) -> None:
         """Take notice that a merge was written."""
         self._accepted, self._next = (merge.mark,), _new_mark()
         self._generation = merge.generation
 
 
-def merged(
+def merge_revocations(
     known: Mapping[bytes, Revocation],
     found: Mapping[bytes, Revocation],
     values: Mapping[bytes, bytes],
-) -> tuple[Mapping[bytes, Revocation], tuple[Change, ...]]:
+) -> tuple[Mapping[bytes, Revocation], tuple[RevocationChange, ...]]:
     """Return the stricter of what is known and what was found, and the changes that make it so.
 
     What stays as it is has a change too: the list of what was merged names all that was known.
@@ -227,7 +229,9 @@ def merged(
     changes = []
     for target, one in wanted.items():
         value = values.get(target, b"")
-        changes.append(Change(target, value, value if one == found.get(target) else one.encode()))
+        changes.append(
+            RevocationChange(target, value, value if one == found.get(target) else one.encode())
+        )
     return wanted, tuple(changes)
 
 
@@ -241,10 +245,10 @@ class ReadCall:
 
     script: Final = _READ
 
-    def __init__(self, keys: Keys, question: Question) -> None:
+    def __init__(self, keys: RedisKeys, question: ReadRequest) -> None:
         names = [keys.revocations, keys.generation, keys.mark(question.reader)]
         # A data set that is new has a number that no reader takes for a later one.
-        begun = b"0:%s:%s" % (Loss.EMPTIED.value.encode(), _new_mark())
+        begun = b"0:%s:%s" % (DataLoss.EMPTIED.value.encode(), _new_mark())
         asked = [question.mark, _KEPT, begun, *question.accepted]
         self.command: Final = evalsha(self.script.sha, [pack(names)], [pack(asked)])
 
@@ -259,14 +263,14 @@ class MergeCall:
 
     script: Final = _MERGE
 
-    def __init__(self, keys: Keys, merge: Merge) -> None:
+    def __init__(self, keys: RedisKeys, merge: MergeRequest) -> None:
         names = [keys.revocations, keys.generation, keys.mark(merge.reader), keys.restored]
         asked = [merge.found, merge.generation, merge.mark, _KEPT]
         asked += (part for change in merge.changes for part in change)
         self.command: Final = evalsha(self.script.sha, [pack(names)], [pack(asked)])
 
 
-def read_reading(reply: object) -> Reading:
+def read_reading(reply: object) -> StoredRevocations:
     """Read the script's answer: nothing is revoked only where Redis says so.
 
     Raises:
@@ -276,7 +280,7 @@ def read_reading(reply: object) -> Reading:
         case [bytes(generation), bytes(mark), 0 | 1 as left, list(fields)]:
             if len(fields) % 2 == 0 and {*map(type, fields)} <= {bytes}:
                 values = dict(zip(fields[::2], fields[1::2], strict=True))
-                return Reading(generation, mark, left == 1, values)
+                return StoredRevocations(generation, mark, left == 1, values)
     raise Unavailable("redis", "an answer that the script does not give")
 
 
@@ -295,10 +299,12 @@ def _new_mark() -> bytes:
     return secrets.token_hex(16).encode()
 
 
-def _read_generation(value: bytes) -> tuple[int, Loss]:
+def _read_generation(value: bytes) -> tuple[int, DataLoss]:
     """Return the number of a generation, and what it began with; an older version has no number."""
     match = _GENERATION.fullmatch(value)
     if match is None:
-        return 0, Loss.OLDER_COPY
+        return 0, DataLoss.OLDER_COPY
     words = match[2].decode()
-    return int(match[1]), Loss.OLDER_COPY if words == Loss.OLDER_COPY.value else Loss.EMPTIED
+    return int(
+        match[1]
+    ), DataLoss.OLDER_COPY if words == DataLoss.OLDER_COPY.value else DataLoss.EMPTIED

@@ -1,4 +1,4 @@
-"""A process of its own that takes as fast as it can; `python -m tests.ledger.hammer` runs it.
+"""A process of its own that takes as fast as it can; `python -m tests.ledger.contention` runs it.
 
 Arguments: the options' URL and deployment, quota, window in seconds, how many callers at once,
 how many takes each, and after how many milliseconds of Redis' clock to stop (0: never). It says

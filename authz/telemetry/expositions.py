@@ -71,7 +71,7 @@ def parse(text: str) -> Exposition:
     return found
 
 
-def kept(exposition: Exposition) -> Exposition:
+def persisted(exposition: Exposition) -> Exposition:
     """Return what stays in the sum when a worker is gone."""
     return {
         name: family
@@ -80,7 +80,7 @@ def kept(exposition: Exposition) -> Exposition:
     }
 
 
-def add(expositions: Iterable[Exposition]) -> Exposition:
+def merge(expositions: Iterable[Exposition]) -> Exposition:
     """Return the one exposition of several."""
     total: Exposition = {}
     values: dict[str, dict[str, list[float]]] = {}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import Unavailable
 from authz.ledger.commands import command
-from authz.ledger.connections import ConnectionPool, Line, endpoint
+from authz.ledger.connections import ConnectionPool, RedisProtocol, parse_redis_url
 from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError
 from authz.ledger.redis import RedisOptions
 from authz.setup import certificates
@@ -119,7 +119,7 @@ class Way:
 
         async def run() -> None:
             async with asyncio.timeout(FOREVER), self.open(peer) as url:
-                pool = ConnectionPool(endpoint(url, password=password))
+                pool = ConnectionPool(parse_redis_url(url, password=password))
                 try:
                     await scene(pool)
                 finally:
@@ -419,14 +419,14 @@ class Transport(asyncio.Transport):
         self.over = True
 
 
-def a_line() -> tuple[Line, Transport]:
+def a_line() -> tuple[RedisProtocol, Transport]:
     """Return a line on a connection without a network."""
-    line, transport = Line(), Transport()
+    line, transport = RedisProtocol(), Transport()
     line.connection_made(transport)
     return line, transport
 
 
-def heard(line: Line, data: bytes, cuts: set[int]) -> None:
+def heard(line: RedisProtocol, data: bytes, cuts: set[int]) -> None:
     """Have the line receive some bytes in pieces."""
     ends = [*sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for begin, end in pairwise([0, *ends]):
@@ -438,7 +438,7 @@ def test_a_connection_that_ends_is_used_no_more() -> None:
     """From the moment that either side closes it, not only when it is gone."""
 
     async def scene() -> None:
-        for end in ("eof_received", "give_up", "transport"):
+        for end in ("eof_received", "abort", "transport"):
             line, transport = a_line()
             assert line.idle
             if end == "transport":

@@ -30,7 +30,7 @@ def bad_tokens_limit(rate: Rate) -> Limit:
     return replace(BAD_TOKENS, quota=rate.quota, window=rate.window)
 
 
-class Refusals:
+class RefusalLimiter:
     """Count refusals in this worker's memory.
 
     At the cap the bucket that was charged longest ago is forgotten, which forgives its owner: a

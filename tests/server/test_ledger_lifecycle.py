@@ -9,8 +9,8 @@ from authz.config.model import Redis
 from authz.core.ledger import Mode, Unavailable
 from authz.ledger.faults import RedisFault
 from authz.ledger.redis import RedisOptions
-from authz.server.counting import Counting
-from authz.telemetry.audit import Log
+from authz.server.ledger_lifecycle import LedgerLifecycle
+from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.valkey import valkey
@@ -18,7 +18,7 @@ from tests.support.valkey import valkey
 _FOREVER = 60.0  # what no test takes, however busy the machine
 
 
-async def _detail(counting: Counting) -> str:
+async def _detail(counting: LedgerLifecycle) -> str:
     """Return why one command had no answer; empty where it had."""
     assert counting.command is not None
     try:
@@ -28,7 +28,7 @@ async def _detail(counting: Counting) -> str:
     return ""
 
 
-async def _until(counting: Counting, mode: Mode) -> None:
+async def _until(counting: LedgerLifecycle, mode: Mode) -> None:
     while counting.mode() != mode.value:  # noqa: ASYNC110 - its own task probes; it tells nobody
         await asyncio.sleep(0.01)
 
@@ -39,9 +39,9 @@ def test_a_log_in_is_looked_up_as_soon_as_redis_is_back() -> None:
 
     async def run() -> None:
         with valkey() as server:
-            recorder = Recorder(Metrics(), Log("json", io.StringIO()))
+            recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
             options = RedisOptions(server.url, timeout=5)
-            counting = Counting(Redis(), options, 1, recorder)
+            counting = LedgerLifecycle(Redis(), options, 1, recorder)
             counting.start()
             try:
                 async with asyncio.timeout(_FOREVER):

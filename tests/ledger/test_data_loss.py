@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.core.ledger import LedgerAnswer, Query, Revoked, Taken, Unavailable
-from authz.ledger.away import AwayOptions, ResilientLedger
-from authz.ledger.copies import (
-    Change,
-    Loss,
-    Merge,
-    Question,
-    Reader,
-    Reading,
+from authz.ledger.data_loss import (
+    DataLoss,
+    DataSetTracker,
+    MergeRequest,
+    ReadRequest,
+    RevocationChange,
+    StoredRevocations,
     read_merged,
     read_reading,
 )
-from authz.ledger.keys import Keys, token_field
+from authz.ledger.keys import RedisKeys, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation, read_revocation, stricter
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.resilient import OutageOptions, ResilientLedger
 from tests.ledger.queries import START, connected, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey
 
@@ -39,12 +39,12 @@ class Worker:
 
     def __init__(self, redis: RedisLedger) -> None:
         self.redis = redis
-        self.told: list[tuple[Loss, int]] = []
+        self.told: list[tuple[DataLoss, int]] = []
         self.errors: list[str] = []
         self.ledger = ResilientLedger(
             redis,
             MemoryLedger(lambda: START),
-            AwayOptions(),
+            OutageOptions(),
             lambda: 0.0,
             lambda error: self.errors.append(error.detail),
             on_lost=lambda *said: self.told.append(said),
@@ -123,9 +123,9 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
         await worker.read()
         assert await worker.refuses("since")
         assert await other.refuses("since")
-        assert worker.told == [(Loss.OLDER_COPY, 1)]
+        assert worker.told == [(DataLoss.OLDER_COPY, 1)]
         await other.read()
-        assert other.told in ([], [(Loss.OLDER_COPY, 0)])
+        assert other.told in ([], [(DataLoss.OLDER_COPY, 0)])
         found = await worker.redis.revocations()
         assert found[token_field("since")] == Revocation(words="stolen")
 
@@ -169,7 +169,7 @@ def test_a_promoted_replica_that_lagged_un_revokes_nothing(server_name: str) -> 
             await worker.read()
             assert await worker.refuses("since")
             assert isinstance(await promoted.take(named("since")), Revoked)
-            assert worker.told == [(Loss.OLDER_COPY, 1)]
+            assert worker.told == [(DataLoss.OLDER_COPY, 1)]
 
     with valkey(server_name, tcp=True) as primary, valkey(server_name) as replica:
         played(RedisOptions(primary.url, timeout=5), law, apart=False)
@@ -182,7 +182,7 @@ def test_it_is_noticed_without_a_fault_and_without_waiting_for_a_reading(
     """The background looks for its mark with every probe, not only when it reads again."""
 
     async def law(worker: Worker, _: Worker) -> None:
-        worker.ledger._options = AwayOptions(probe=0, refresh=1_000_000)
+        worker.ledger._options = OutageOptions(probe=0, refresh=1_000_000)
         await worker.ledger.start()
         try:
             old = copied(server, deployment)
@@ -303,7 +303,7 @@ def test_a_data_set_of_an_older_version_is_read_as_it_is(
     """
 
     async def law(worker: Worker, _: Worker) -> None:
-        server.command("SET", Keys(deployment).generation, b"0f" * 16)
+        server.command("SET", RedisKeys(deployment).generation, b"0f" * 16)
         await worker.redis.revoke(TARGETS[0], ALL)
         await worker.read()
         assert worker.told == []
@@ -312,11 +312,11 @@ def test_a_data_set_of_an_older_version_is_read_as_it_is(
         await worker.read()
         put_back(server, deployment, old)
         # Workers of the older version that live beside note what they write without its value.
-        server.command("HSET", Keys(deployment).restored, TARGETS[1], "")
+        server.command("HSET", RedisKeys(deployment).restored, TARGETS[1], "")
         await worker.read()
-        assert worker.told == [(Loss.OLDER_COPY, 1)]
+        assert worker.told == [(DataLoss.OLDER_COPY, 1)]
         assert set(await worker.redis.revocations()) == set(TARGETS[:2])
-        assert server.command("GET", Keys(deployment).generation).startswith(b"1:older_copy:")
+        assert server.command("GET", RedisKeys(deployment).generation).startswith(b"1:older_copy:")
 
     played(patient(server, deployment), law)
 
@@ -333,7 +333,7 @@ def test_what_redis_does_not_take_holds_here(server_name: str) -> None:
         put_back(server, "authz", old)
         server.command("CONFIG", "SET", "min-replicas-to-write", "1")
         await worker.read()
-        assert worker.ledger.lost is Loss.OLDER_COPY
+        assert worker.ledger.lost is DataLoss.OLDER_COPY
         assert worker.told == []
         server.command("CONFIG", "SET", "min-replicas-to-write", "0")
         # Redis itself does not know yet.
@@ -341,7 +341,7 @@ def test_what_redis_does_not_take_holds_here(server_name: str) -> None:
         assert await worker.refuses("since")
         await worker.read()
         assert worker.ledger.lost is None
-        assert worker.told == [(Loss.OLDER_COPY, 1)]
+        assert worker.told == [(DataLoss.OLDER_COPY, 1)]
         assert isinstance(await worker.redis.take(named("since")), Revoked)
 
     with valkey(server_name) as server:
@@ -383,13 +383,13 @@ class Deaf:
     async def mark(self, reader: str) -> bytes:
         return await self.redis.mark(reader)
 
-    async def read(self, question: Question) -> Reading:
+    async def read(self, question: ReadRequest) -> StoredRevocations:
         reading = await self.redis.read(question)
         if self.deaf_to == "read":
             raise Unavailable("redis", "no answer in time")
         return reading
 
-    async def merge(self, merge: Merge) -> int | None:
+    async def merge(self, merge: MergeRequest) -> int | None:
         written = await self.redis.merge(merge)
         if self.deaf_to == "merge":
             raise Unavailable("redis", "no answer in time")
@@ -415,10 +415,10 @@ def test_a_lost_answer_hides_no_older_copy(server: ValkeyServer, deployment: str
         await worker.read()
         deaf.deaf_to = "merge"
         await worker.read()  # the merge was written
-        assert worker.ledger.lost is Loss.OLDER_COPY
+        assert worker.ledger.lost is DataLoss.OLDER_COPY
         deaf.deaf_to = ""
         await worker.read()
-        assert worker.told == [(Loss.OLDER_COPY, 1)]
+        assert worker.told == [(DataLoss.OLDER_COPY, 1)]
         assert await worker.refuses("since")
 
     played(patient(server, deployment), law)
@@ -456,7 +456,7 @@ class Model:
     # Per worker: the step of its last reading, while the data set is not older than that.
     read_at: dict[int, int | None] = field(default_factory=dict)
     # What was changed since the data set was merged into, by its target, in this incident.
-    merged: set[bytes] = field(default_factory=set)
+    merge_revocations: set[bytes] = field(default_factory=set)
     changed: set[bytes] = field(default_factory=set)
     incidents: int = 0
 
@@ -466,10 +466,10 @@ class Model:
         redis = self.workers[0].redis
         if what == "revoke":
             await redis.revoke(target, Revocation(moment, words=str(self.step)))
-            self.changed |= {target} & self.merged
+            self.changed |= {target} & self.merge_revocations
         elif what == "lift":
             await redis.lift(target)
-            self.changed |= {target} & self.merged
+            self.changed |= {target} & self.merge_revocations
         elif what == "copy":
             self.copies.append((self.step, copied(self.server, self.deployment)))
         elif what == "lose":
@@ -479,7 +479,7 @@ class Model:
             for index, read in self.read_at.items():
                 if read is not None and read > at:
                     self.read_at[index] = None
-            self.merged, self.changed = set(), set()
+            self.merge_revocations, self.changed = set(), set()
             self.incidents += 1
         else:
             await self.read(number % 2)
@@ -506,7 +506,7 @@ class Model:
             if self.incidents == 1:
                 for target in self.changed:
                     assert after.get(target) == before.get(target), "a change was undone"
-            self.merged |= known.keys() | before.keys()
+            self.merge_revocations |= known.keys() | before.keys()
         self.read_at[index] = self.step
 
 
@@ -568,14 +568,18 @@ def test_a_record_that_cannot_be_read_is_left_as_it_is(
     """It revokes all that its target names: nothing is stricter."""
 
     async def law(worker: Worker, _: Worker) -> None:
-        await worker.redis.command("HSET", Keys(deployment).revocations, TARGETS[0], b"\xff odd")
+        await worker.redis.command(
+            "HSET", RedisKeys(deployment).revocations, TARGETS[0], b"\xff odd"
+        )
         await worker.read()
         old = copied(server, deployment)
         await worker.read()
         put_back(server, deployment, old)
         await worker.read()
-        assert worker.told == [(Loss.OLDER_COPY, 0)]
-        assert server.command("HGETALL", Keys(deployment).revocations) == {TARGETS[0]: b"\xff odd"}
+        assert worker.told == [(DataLoss.OLDER_COPY, 0)]
+        assert server.command("HGETALL", RedisKeys(deployment).revocations) == {
+            TARGETS[0]: b"\xff odd"
+        }
         assert read_revocation(b"\xff odd").covers(1)
 
     played(patient(server, deployment), law)
@@ -587,13 +591,13 @@ def test_a_merge_of_what_changed_meanwhile_writes_nothing(
     """Between reading and writing somebody was quicker: the next reading tells."""
 
     async def law(worker: Worker, other: Worker) -> None:
-        reader = Reader()
+        reader = DataSetTracker()
         reading = await worker.redis.read(reader.question)
-        change = (Change(TARGETS[0], b"", ALL.encode()),)
+        change = (RevocationChange(TARGETS[0], b"", ALL.encode()),)
         await other.redis.revoke(TARGETS[0], Revocation(5))
         assert await worker.redis.merge(reader.merge(reading, change)) is None
         assert await other.redis.revocations() == {TARGETS[0]: Revocation(5)}
-        server.command("SET", Keys(deployment).generation, "another")
+        server.command("SET", RedisKeys(deployment).generation, "another")
         assert await worker.redis.merge(reader.merge(reading, ())) is None
 
     played(patient(server, deployment), law)

@@ -14,15 +14,25 @@ from authz.config.problems import ConfigErrors
 from authz.core.ledger import Mode, Revoked, StepUpMissing, Taken
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
-from authz.ledger import entries
-from authz.ledger.away import AwayOptions, ResilientLedger
-from authz.ledger.entries import Entry, Remark, entry_of, written
+from authz.ledger import revocations
 from authz.ledger.keys import person_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisOptions
-from authz.ledger.revoking import LONGEST, MARGIN, NotLiftedError, lift, prune, revoke
-from authz.ledger.revoking import entries as listed
+from authz.ledger.resilient import OutageOptions, ResilientLedger
+from authz.ledger.revocations import (
+    CLOCK_MARGIN,
+    MAX_LIFETIME,
+    NotLiftedError,
+    RevocationEntry,
+    RevocationNote,
+    encode_metadata,
+    lift,
+    prune,
+    read_entry,
+    revoke,
+)
+from authz.ledger.revocations import list_revocations as listed
 from tests.ledger.queries import (
     CLIENT,
     KEY,
@@ -37,12 +47,12 @@ from tests.ledger.queries import (
 from tests.support.valkey import ValkeyServer
 
 NOW = 1_800_000_000
-OPS = Remark(NOW, "ops", "laptop stolen")
+OPS = RevocationNote(NOW, "ops", "laptop stolen")
 TARGETS = {
-    "token": entries.token("token-1"),
-    "person": entries.person(PERSON),
-    "client": entries.client(CLIENT),
-    "everything": entries.everything(),
+    "token": revocations.token_target("token-1"),
+    "person": revocations.person_target(PERSON),
+    "client": revocations.client_target(CLIENT),
+    "everything": revocations.everything_target(),
 }
 
 
@@ -56,7 +66,7 @@ def test_what_is_taken_back_is_refused_and_listed(contract: Contract, what: str)
         assert await subject.ledger.take(query()) == Revoked(what)
         (shown,) = await listed(subject.ledger, NOW)
         assert shown == made
-        assert (shown.what, shown.remark) == (what, OPS)
+        assert (shown.what, shown.note) == (what, OPS)
         assert shown.target == TARGETS[what]
 
     contract(law)
@@ -110,13 +120,16 @@ def test_a_second_revocation_weakens_nothing(contract: Contract) -> None:
 
     async def law(subject: Subject) -> None:
         target = TARGETS["person"]
-        first = await revoke(subject.ledger, target, 100, 100 + LONGEST, OPS)
-        assert await revoke(subject.ledger, target, 50, 50 + LONGEST, Remark(1, "x", "y")) == first
+        first = await revoke(subject.ledger, target, 100, 100 + MAX_LIFETIME, OPS)
+        assert (
+            await revoke(subject.ledger, target, 50, 50 + MAX_LIFETIME, RevocationNote(1, "x", "y"))
+            == first
+        )
 
-        wider = await revoke(subject.ledger, target, None, None, Remark(2, "x", "y"))
+        wider = await revoke(subject.ledger, target, None, None, RevocationNote(2, "x", "y"))
         assert wider.revocation.issued_until is None
-        assert wider.remark.by == "x"
-        again = await revoke(subject.ledger, target, 100, 100 + LONGEST, OPS)
+        assert wider.note.by == "x"
+        again = await revoke(subject.ledger, target, 100, 100 + MAX_LIFETIME, OPS)
         assert (again.revocation.issued_until, again.revocation.until) == (None, None)
         assert await subject.ledger.take(query()) == Revoked("person")
 
@@ -130,8 +143,10 @@ def test_what_nobody_needs_any_more_goes(contract: Contract) -> None:
         await revoke(subject.ledger, TARGETS["token"], None, NOW, OPS)
         await revoke(subject.ledger, TARGETS["person"], None, None, OPS)
 
-        assert len(await listed(subject.ledger, NOW + MARGIN)) == 2
-        assert [each.what for each in await listed(subject.ledger, NOW + MARGIN + 1)] == ["person"]
+        assert len(await listed(subject.ledger, NOW + CLOCK_MARGIN)) == 2
+        assert [each.what for each in await listed(subject.ledger, NOW + CLOCK_MARGIN + 1)] == [
+            "person"
+        ]
         assert list(await subject.ledger.revocations()) == [TARGETS["person"].field]
 
     contract(law)
@@ -161,7 +176,7 @@ def test_what_is_revoked_meanwhile_is_not_cleared_away(
 
     async def law(subject: Subject) -> None:
         field = TARGETS["person"].field
-        await subject.ledger.revoke(field, Revocation(NOW - LONGEST, NOW - MARGIN - 1))
+        await subject.ledger.revoke(field, Revocation(NOW - MAX_LIFETIME, NOW - CLOCK_MARGIN - 1))
         newer = Revocation(None, None, "taken back")
         await clears(Overtaken(subject.ledger, field, newer), NOW)
         assert await subject.ledger.revocations() == {field: newer}
@@ -174,7 +189,7 @@ def test_ids_may_be_cut_and_are_lifted_together_or_not_at_all(contract: Contract
 
     async def law(subject: Subject) -> None:
         for name in ("aaaa1", "aaaa2", "bbbb1"):
-            await revoke(subject.ledger, entries.token(name), None, None, OPS)
+            await revoke(subject.ledger, revocations.token_target(name), None, None, OPS)
         for wrong in ("token:aaaa", "token:cccc", "token:bbb", "token:", "", "everything", "\x1b"):
             with pytest.raises(NotLiftedError):
                 await lift(subject.ledger, ["token:bbbb", wrong], NOW, OPS, restore=False)
@@ -188,18 +203,20 @@ def test_ids_may_be_cut_and_are_lifted_together_or_not_at_all(contract: Contract
 
 def test_a_name_that_its_field_does_not_prove_is_not_shown() -> None:
     """A record cannot say that it is somebody else's."""
-    words = written(entries.person(Person("i", "bob")), OPS)
+    words = encode_metadata(revocations.person_target(Person("i", "bob")), OPS)
 
-    assert entry_of(person_field(Person("i", "ada")), Revocation(words=words)).target.name == ""
-    assert entry_of(person_field(Person("i", "bob")), Revocation(words=words)).target.name == "bob"
+    assert read_entry(person_field(Person("i", "ada")), Revocation(words=words)).target.name == ""
+    assert (
+        read_entry(person_field(Person("i", "bob")), Revocation(words=words)).target.name == "bob"
+    )
 
 
 @given(field=st.binary(max_size=80), words=st.text(max_size=400))
 def test_any_record_is_shown_and_printable(field: bytes, words: str) -> None:
     """Whatever stands in Redis neither raises nor steers a terminal."""
-    entry = entry_of(field, Revocation(words=words))
+    entry = read_entry(field, Revocation(words=words))
 
-    shown = (entry.target.name, entry.remark.by, entry.remark.reason)
+    shown = (entry.target.name, entry.note.by, entry.note.reason)
     assert all(text.isprintable() for text in shown)
     assert entry.id.isascii()
 
@@ -208,13 +225,13 @@ def test_any_record_is_shown_and_printable(field: bytes, words: str) -> None:
 @given(name=st.text(min_size=1, max_size=256), by=st.text(max_size=64), why=st.text(max_size=200))
 def test_words_come_back_as_they_were_written(name: str, by: str, why: str) -> None:
     """Separators, quotes and any letters are no trouble; the record stays small."""
-    target = entries.client(Client("https://auth.example.com", name))
-    revocation = Revocation(words=written(target, Remark(NOW, by, why)))
-    entry: Entry = entry_of(target.field, revocation)
+    target = revocations.client_target(Client("https://auth.example.com", name))
+    revocation = Revocation(words=encode_metadata(target, RevocationNote(NOW, by, why)))
+    entry: RevocationEntry = read_entry(target.field, revocation)
 
     assert len(revocation.encode()) < 8192
     if all(text.isprintable() for text in (name, by, why)):
-        assert (entry.target, entry.remark) == (target, Remark(NOW, by, why))
+        assert (entry.target, entry.note) == (target, RevocationNote(NOW, by, why))
 
 
 def test_no_token_may_live_longer_than_a_record() -> None:
@@ -225,7 +242,10 @@ def test_no_token_may_live_longer_than_a_record() -> None:
         "servers: {files: {upstream: 'http://files:8000/mcp'}}\n"
     )
 
-    assert read(text % "30d", "authz.yaml", {}, secrets=False).config.issuer.max_lifetime == LONGEST
+    assert (
+        read(text % "30d", "authz.yaml", {}, secrets=False).config.issuer.max_lifetime
+        == MAX_LIFETIME
+    )
     with pytest.raises(ConfigErrors):
         read(text % "31d", "authz.yaml", {}, secrets=False)
 
@@ -238,7 +258,7 @@ def test_every_worker_refuses_at_once_and_while_redis_is_away(fragile: ValkeySer
         options = RedisOptions(fragile.url, timeout=20)
         async with connected(options) as operator, connected(options) as a, connected(options) as b:
             workers = [
-                ResilientLedger(each, MemoryLedger(lambda: START), AwayOptions(), lambda: 0.0)
+                ResilientLedger(each, MemoryLedger(lambda: START), OutageOptions(), lambda: 0.0)
                 for each in (a, b)
             ]
             for worker in workers:

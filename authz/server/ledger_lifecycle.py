@@ -12,27 +12,27 @@ from typing import Final
 
 from authz.config.model import Redis
 from authz.core.ledger import Ledger, Mode, Unavailable
-from authz.ledger.away import AwayOptions, ResilientLedger, WhenAway
 from authz.ledger.batch import BatchedLedger
-from authz.ledger.copies import Loss
-from authz.ledger.log_ins import Command
+from authz.ledger.data_loss import DataLoss
+from authz.ledger.login_records import Command
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.resilient import OutageOptions, OutagePolicy, ResilientLedger
 from authz.telemetry.recorder import Recorder
 
 # Seconds between two looks at what Redis may evict.
 _LOOK: Final = 30.0
 # Seconds that readiness says what Redis had lost.
 _SAY: Final = 3600.0
-_LOST: Final[Mapping[Loss, str]] = {
-    Loss.EMPTIED: "Redis came back empty",
-    Loss.OLDER_COPY: "Redis went back to an older copy of its data",
+_LOST: Final[Mapping[DataLoss, str]] = {
+    DataLoss.EMPTIED: "Redis came back empty",
+    DataLoss.OLDER_COPY: "Redis went back to an older copy of its data",
 }
 _EVICTS: Final = "Redis may evict records: set maxmemory-policy noeviction"
 _REPLICA: Final = "Redis is a replica and takes no charges"
 
 
-class Counting:
+class LedgerLifecycle:
     """Own the ledger of one configuration."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Counting:
         self._clock = clock
         self._recorder = recorder
         self._told = ""  # the fault that the log has
-        self._lost: Loss | None = None  # what became of the data in Redis last
+        self._lost: DataLoss | None = None  # what became of the data in Redis last
         self._lost_at = 0.0
         self._twin = MemoryLedger(time.time)
         self._remote: RedisLedger | None = None
@@ -57,7 +57,7 @@ class Counting:
         self._facts = ""
         self._looked_at: float | None = None
         if options is not None:
-            away = AwayOptions(WhenAway(config.mode), workers, config.max_away)
+            away = OutageOptions(OutagePolicy(config.mode), workers, config.max_away)
             self._remote = RedisLedger(options)
             self._batched = BatchedLedger(self._remote)
             self._resilient = ResilientLedger(
@@ -104,7 +104,7 @@ class Counting:
         self._told = error.detail
         self._recorder.fault(error.dependency, error.detail)
 
-    def _has_lost(self, loss: Loss, revocations: int) -> None:
+    def _has_lost(self, loss: DataLoss, revocations: int) -> None:
         """Log and count that Redis had lost data, and how many revocations it lacked."""
         self._lost, self._lost_at = loss, self._clock()
         self._recorder.metrics.redis_losses.labels(loss.value).inc()
