@@ -20,12 +20,12 @@ endif
 endif
 
 # The environment is made once and again whenever what it is made of changes.
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready: requirements.lock pyproject.toml demo/pyproject.toml
 	@echo "setting up $(VENV) (a minute or two)"
 	@$(PYTHON) -c 'import sys; sys.exit("authz needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e demo
 	@touch $@
 
 setup: $(VENV)/.ready  ## make the environment from the lock file
@@ -140,7 +140,8 @@ example: setup  ## render envoy/ again from envoy/authz.yaml
 	@$(BIN)/python tools/example.py
 
 lock: setup  ## resolve requirements.lock again, with hashes and without index addresses
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --group test --group lint --group type \
+	@$(BIN)/uv pip compile pyproject.toml demo/pyproject.toml --all-extras \
+	  --no-emit-package authz --no-emit-package authz-demo --group test --group lint --group type \
 	  --group build --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
 	  --custom-compile-command "make lock" --quiet -o requirements.lock
 	@echo "mcp<2" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \

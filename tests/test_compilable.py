@@ -27,7 +27,7 @@ COMPILED = included()
 # Not what npm installed for the TypeScript client's tests: some of its packages carry Python.
 SOURCES = sorted(
     file
-    for folder in ("authz", "bench", "tests")
+    for folder in ("authz", "bench", "demo", "tests")
     for file in (ROOT / folder).rglob("*.py")
     if "node_modules" not in file.parts
 )

@@ -1,8 +1,9 @@
 """Gather what the container images are built of: `make wheelhouse`, into dist/wheelhouse/.
 
 For every image a list with hashes (`authz.txt`, `samples.txt`) and the wheels that the lists name;
-our own wheel in dist/authz/, and beside it a compiled one where this machine can make it for the
-image's Python (tools/compiled.py). With these the images build without a network.
+our own wheel in dist/authz/ and beside it a compiled one where this machine can make it for the
+image's Python (tools/compiled.py); the demonstration's wheel in dist/demo/. With these the images
+build without a network.
 
 Law: nothing comes in that requirements.lock does not name with a hash. What an image needs is read
 from the metadata of the packages that are installed here; the platform is the image's own.
@@ -140,8 +141,9 @@ def main(argv: Sequence[str]) -> int:
     for old in folder.glob("*"):
         if old.suffix != ".whl":
             old.unlink()
-    own = ROOT / "dist" / "authz"
-    shutil.rmtree(own, ignore_errors=True)
+    own, demo = ROOT / "dist" / "authz", ROOT / "dist" / "demo"
+    for place in (own, demo):
+        shutil.rmtree(place, ignore_errors=True)
     roots = {
         "authz": _SERVICE if options.small else (*_SERVICE, *_FAST),
         "samples": _SAMPLES,
@@ -151,7 +153,9 @@ def main(argv: Sequence[str]) -> int:
         (folder / f"{name}.txt").write_text(text, "utf-8")
     fetch(lists, folder, options.machine)
     build = ("-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps")
-    _run(sys.executable, *build, "--no-build-isolation", f"--wheel-dir={own}", str(ROOT))
+    build += ("--no-build-isolation",)
+    _run(sys.executable, *build, f"--wheel-dir={own}", str(ROOT))
+    _run(sys.executable, *build, f"--wheel-dir={demo}", str(ROOT / "demo"))
     lacking = _why_not_compiled(options.machine)
     if lacking:
         print(f"wheelhouse: the image runs the sources as they are: {lacking}", file=sys.stderr)

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.demo.issuer.keys import Keys
 from authz.login import paths
 from authz.login.pages import own_log_ins, step_up
 from authz.login.pages.visits import PROBLEM
+from authz_demo.issuer.keys import Keys
 from tests.demo.kit import FILES
 from tests.login.conftest import keys, store
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, stage

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.scene import free_port
+from authz_demo.scene import free_port
 from tests.clients.clients import CLIENTS, Client, command
 from tests.clients.driver import Driver
 from tests.clients.record import BUILD, DOCS, recorded, written

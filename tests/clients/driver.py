@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import httpx
 
-from authz.demo.loopback import Network
-from authz.demo.person import Person
-from authz.demo.portals import FormPortal, LogInError
+from authz_demo.loopback import Network
+from authz_demo.person import Person
+from authz_demo.portals import FormPortal, LogInError
 
 _BROWSER: Final = '#!/bin/sh\nprintf "%s\\n" "$1" >> "$AUTHZ_OPENED"\n'
 PATIENCE: Final = 20.0

@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from authz.demo.client import LogIn, Storage, connect, provider
-from authz.demo.loopback import Network
-from authz.demo.person import FORMS, Person
-from authz.demo.scene import free_port
-from authz.demo.serving import serve
+from authz_demo.client import LogIn, Storage, connect, provider
+from authz_demo.loopback import Network
+from authz_demo.person import FORMS, Person
+from authz_demo.scene import free_port
+from authz_demo.serving import serve
 from tests.clients.clients import BUILT, HERE, NODE22
 from tests.clients.scene import ORIGIN
 from tests.support.service import until

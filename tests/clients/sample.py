@@ -14,7 +14,7 @@ from mcp.server.mcpserver.resolve import Elicit, Resolve
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import BaseModel
 
-from authz.demo.serving import Address, serve_forever
+from authz_demo.serving import Address, serve_forever
 
 server: MCPServer[Any] = MCPServer("matrix", version="1", log_level="WARNING")
 

@@ -16,15 +16,15 @@ from typing import Final
 
 from authz.config.rules import Login
 from authz.config.scalars import Unix
-from authz.demo import front_door
-from authz.demo.issuer import IssuerConfig, RegisteredClient, User, to_json
-from authz.demo.loopback import Network
-from authz.demo.person import FORMS, Person
-from authz.demo.portals import Portal
-from authz.demo.scene import People, Place, environment, free_port, listening, people, write
 from authz.local.deployment import Extras
 from authz.local.part import Part
 from authz.setup.certificates import make
+from authz_demo import front_door
+from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
+from authz_demo.loopback import Network
+from authz_demo.person import FORMS, Person
+from authz_demo.portals import Portal
+from authz_demo.scene import People, Place, environment, free_port, listening, people, write
 from tests.support.scene import RunningScene
 from tests.support.service import until
 
@@ -119,7 +119,7 @@ class Residents:
         path = place.folder / "issuer.json"
         path.touch(0o600)
         path.write_text(to_json(IssuerConfig(place.issuer, users, ours)))
-        command = (sys.executable, "-P", "-m", "authz.demo.issuer", "--config", str(path))
+        command = (sys.executable, "-P", "-m", "authz_demo.issuer", "--config", str(path))
         argv = (*command, "--port", str(place.issuer_port))
         return Part("issuer", argv, environment(), listening(place.issuer_port))
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import httpx
 
-from authz.demo.client import LogIn, Storage, connect, provider
-from authz.demo.loopback import LoopbackTransport
-from authz.demo.trail import headers, message, reason_of
+from authz_demo.client import LogIn, Storage, connect, provider
+from authz_demo.loopback import LoopbackTransport
+from authz_demo.trail import headers, message, reason_of
 from tests.compose.deployment import Deployment
 
 CLIENT: Final = "a program on a desk"

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import pyotp
 
-from authz.demo.loopback import Network
-from authz.demo.person import Person
-from authz.demo.scene import free_port
+from authz_demo.loopback import Network
+from authz_demo.person import Person
+from authz_demo.scene import free_port
 from tests.compose.engine import Engine, compose_command
 from tests.compose.images import SAMPLES
 from tests.compose.stand_in import configuration

@@ -53,7 +53,7 @@ _OURS: Final[Mapping[str, tuple[str, ...]]] = {
     AUTHZ: ("--target", "authz"),
     SAMPLES: ("--target", "samples", "--build-arg", "LIST=samples"),
 }
-_ISSUER: Final = '["/opt/authz/bin/python3", "-P", "-m", "authz.demo.issuer"]'
+_ISSUER: Final = '["/opt/authz/bin/python3", "-P", "-m", "authz_demo.issuer"]'
 _ISSUER_ARGS: Final = '["--config", "/data/stand-in.json", "--bind", "0.0.0.0", "--port", "9091"]'
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from ruamel.yaml import YAML
 
-from authz.demo.issuer import IssuerConfig, RegisteredClient, User, to_json
-from authz.demo.person import Person
+from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
+from authz_demo.person import Person
 
 
 def configuration(folder: Path, person: Person) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from authz.demo.issuer import Issuer
-from authz.demo.issuer.keys import Keys
+from authz_demo.issuer import Issuer
+from authz_demo.issuer.keys import Keys
 from tests.demo.kit import Clock, World, config
 
 

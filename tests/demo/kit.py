@@ -20,7 +20,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from authz.demo.issuer import (
+from authz_demo.issuer import (
     CustomClaim,
     Issuer,
     IssuerConfig,
@@ -28,8 +28,8 @@ from authz.demo.issuer import (
     User,
     create_app,
 )
-from authz.demo.issuer.run import forwarded_headers
-from authz.demo.person import Person
+from authz_demo.issuer.run import forwarded_headers
+from authz_demo.person import Person
 
 ISSUER = "https://auth.example.test"
 FILES, NOTES = "https://mcp.example.test/files", "https://mcp.example.test/notes"

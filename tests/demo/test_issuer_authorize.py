@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.demo.issuer.app import HEADER
-from authz.demo.issuer.pages import WARNING
-from authz.demo.portals import LogInError
+from authz_demo.issuer.app import HEADER
+from authz_demo.issuer.pages import WARNING
+from authz_demo.portals import LogInError
 from tests.demo.kit import FILES, ISSUER, App, World, claims, query
 
 COMPLETION = f"{ISSUER}/consent/completion"

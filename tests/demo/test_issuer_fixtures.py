@@ -11,8 +11,8 @@ import httpx
 import jwt
 import pytest
 
-from authz.demo.issuer.metadata import authorization_server, openid_configuration
-from authz.demo.portals import LogInError
+from authz_demo.issuer.metadata import authorization_server, openid_configuration
+from authz_demo.portals import LogInError
 from tests.demo.kit import ISSUER, App, World, claims, query, recorded
 
 FLOWS: dict[str, Any] = recorded("flows")

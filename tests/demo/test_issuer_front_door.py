@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from authz.demo.person import Person
-from authz.demo.portals import LogInError
+from authz_demo.person import Person
+from authz_demo.portals import LogInError
 from tests.demo.kit import FILES, ISSUER, SECRET, App, Clock, World, claims, query
 
 LOGOUT = f"{ISSUER}/logout"

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
-from authz.demo.issuer import RegisteredClient
-from authz.demo.issuer.values import Release
-from authz.demo.portals import FormPortal, Knowledge
+from authz_demo.issuer import RegisteredClient
+from authz_demo.issuer.values import Release
+from authz_demo.portals import FormPortal, Knowledge
 from tests.demo.kit import FILES, ISSUER, NOTES, App, World, claims, config, recorded
 
 RECORDED: dict[str, dict[str, Any]] = recorded("audience")

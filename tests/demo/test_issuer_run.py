@@ -11,10 +11,10 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from authz.demo.issuer import Issuer, IssuerConfig, from_json, run, to_json
-from authz.demo.issuer.keys import Keys
-from authz.demo.issuer.pages import WARNING
-from authz.demo.serving import Address
+from authz_demo.issuer import Issuer, IssuerConfig, from_json, run, to_json
+from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.pages import WARNING
+from authz_demo.serving import Address
 from tests.demo.kit import Clock, config
 
 
@@ -80,7 +80,7 @@ def child(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The stand-in as the demonstration starts it."""
     file, socket = tmp_path / "issuer.json", tmp_path / "issuer.sock"
     file.write_text(to_json(config(Clock())), encoding="utf-8")
-    command = [sys.executable, "-m", "authz.demo.issuer", "--config", str(file)]
+    command = [sys.executable, "-m", "authz_demo.issuer", "--config", str(file)]
     command += ["--uds", str(socket)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         yield process, socket

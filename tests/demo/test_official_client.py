@@ -22,15 +22,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.demo.client import LogIn, Loopback2Transport, Storage, connect, provider
-from authz.demo.issuer import Issuer, create_app
-from authz.demo.issuer.keys import Keys
-from authz.demo.loopback import Network
-from authz.demo.person import Person
-from authz.demo.portals import LogInError
-from authz.demo.samples import PATH, Sample, app
-from authz.demo.serving import Tls, serve
 from authz.setup.certificates import make
+from authz_demo.client import LogIn, Loopback2Transport, Storage, connect, provider
+from authz_demo.issuer import Issuer, create_app
+from authz_demo.issuer.keys import Keys
+from authz_demo.loopback import Network
+from authz_demo.person import Person
+from authz_demo.portals import LogInError
+from authz_demo.samples import PATH, Sample, app
+from authz_demo.serving import Tls, serve
 from tests.demo.kit import ISSUER, SECRET, config, query
 
 CALLBACK = "http://127.0.0.1:43210/callback"

@@ -13,8 +13,8 @@ import httpx
 import pyotp
 import pytest
 
-from authz.demo.person import Person
-from authz.demo.portals import AutheliaPortal, LogInError
+from authz_demo.person import Person
+from authz_demo.portals import AutheliaPortal, LogInError
 from tests.demo.kit import ISSUER, SECRET, Clock
 
 CALLBACK = "http://127.0.0.1:43210/callback"

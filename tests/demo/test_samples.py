@@ -12,8 +12,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from authz.demo.samples import PATH, Sample, app, main
-from authz.demo.serving import Address, serve
+from authz_demo.samples import PATH, Sample, app, main
+from authz_demo.serving import Address, serve
 
 NOTES = ["list_notes", "read_note", "write_note", "delete_note", "read_diary", "whoami"]
 FILES = ["list_files", "read_file", "delete_file", "whoami"]

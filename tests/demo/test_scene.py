@@ -10,9 +10,9 @@ from authz.authelia import implied
 from authz.authelia.keys import public_half
 from authz.config.load import load
 from authz.config.rules import Login
-from authz.demo.front_door import KEY, ONE_FACTOR, TWO_FACTOR
-from authz.demo.issuer import from_json
-from authz.demo.scene import Place, write
+from authz_demo.front_door import KEY, ONE_FACTOR, TWO_FACTOR
+from authz_demo.issuer import from_json
+from authz_demo.scene import Place, write
 
 
 @pytest.mark.parametrize("login", ["direct", "front_door"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.serving import LOOPBACK, Address, bind
+from authz_demo.serving import LOOPBACK, Address, bind
 
 
 def test_a_port_is_of_loopback_unless_another_address_is_named() -> None:

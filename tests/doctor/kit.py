@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from authz.config.load import Settings, read
-from authz.demo.issuer import Issuer, RegisteredClient, create_app
-from authz.demo.issuer.keys import Keys
-from authz.demo.issuer.values import Release
-from authz.demo.serving import ANYWHERE, serve
 from authz.doctor.finding import Finding, Severity
+from authz_demo.issuer import Issuer, RegisteredClient, create_app
+from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.values import Release
+from authz_demo.serving import ANYWHERE, serve
 from tests.demo.kit import FILES, ISSUER, NOTES, Clock, config
 
 KEYS = Keys.generate()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.demo.serving import ANYWHERE, Tls, serve
 from authz.doctor import envoy, issuer, token
 from authz.doctor.issuer import Examined
 from authz.setup.certificates import make
+from authz_demo.serving import ANYWHERE, Tls, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, problems, saying
 from tests.tokens.forge import NOW, key_set, rsa_signer

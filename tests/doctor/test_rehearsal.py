@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from authz.demo.issuer import RegisteredClient
 from authz.doctor import issuer
 from authz.doctor.finding import Finding, Severity
 from authz.doctor.rehearsal import rehearse
+from authz_demo.issuer import RegisteredClient
 from tests.demo.kit import NOTES
 from tests.doctor.kit import PUBLIC, against, diagnoses, problems, settings, stand_in, the
 

@@ -24,11 +24,11 @@ from authz.authelia.clients import PLACEHOLDER
 from authz.authelia.keys import public_half
 from authz.config.load import load
 from authz.config.rules import Login
-from authz.demo.front_door import KEY
-from authz.demo.person import Person
-from authz.demo.portals import AutheliaPortal, Portal
-from authz.demo.scene import People, Place, environment, listening
 from authz.local.part import Part
+from authz_demo.front_door import KEY
+from authz_demo.person import Person
+from authz_demo.portals import AutheliaPortal, Portal
+from authz_demo.scene import People, Place, environment, listening
 
 # The walk calls a tool whose scope was granted to nobody, and a server that refuses its machine.
 _UNGRANTED: Final = '          - "mcp:notes:write"\n'

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from authz.core.exchanges import SERVER_REQUESTS
-from authz.demo.trail import Trail
-from authz.demo.walk import Walk
+from authz_demo.trail import Trail
+from authz_demo.walk import Walk
 from tests.e2e.authelia import issuer_of_the_environment
 from tests.support.door import Door, running_door, words
 from tests.support.scene import RunningScene, running_scene

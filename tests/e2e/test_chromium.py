@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page, Request
 
-from authz.demo.trail import expect, reason_of, refusal_of
+from authz_demo.trail import expect, reason_of, refusal_of
 from tests.support.chromium import (
     ALLOW,
     CHROMIUM,

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.demo.front_door import KEY, TWO_FACTOR
 from authz.login.front_door.refresh_tokens import open_refresh
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.sealing import Sealer, sealing_secrets
+from authz_demo.front_door import KEY, TWO_FACTOR
 from tests.support.commands import Typed
 from tests.support.door import Assistant, Door, assistant, play
 

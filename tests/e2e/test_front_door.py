@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from authz.demo.portals import LogInError
-from authz.demo.trail import reason_of
+from authz_demo.portals import LogInError
+from authz_demo.trail import reason_of
 from tests.support.commands import Typed
 from tests.support.door import CALLBACK, Assistant, Door, assistant, play, words
 from tests.support.foreign import Foreign

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.front_walk import ask_anew, front_walk
+from authz_demo.front_walk import ask_anew, front_walk
 from tests.e2e.authelia import issuer_of_the_environment
 from tests.support.scene import RunningScene, running_scene
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo.trail import Trail, reason_of
-from authz.demo.walk import Walk
+from authz_demo.trail import Trail, reason_of
+from authz_demo.walk import Walk
 from tests.support.commands import Typed
 from tests.support.scene import RunningScene
 

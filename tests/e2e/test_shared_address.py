@@ -15,7 +15,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from authz.demo.trail import headers, message
+from authz_demo.trail import headers, message
 from tests.login.front import LOOPBACK, Client, Stage
 from tests.support import crowd
 from tests.support.crowd import Member, OpenIssuer

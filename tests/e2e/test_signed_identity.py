@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from authz.authelia.keys import make_key
-from authz.demo.scene import Place, free_port, write
-from authz.demo.trail import Trail, headers, message
-from authz.demo.walk import Walk
 from authz.local.part import Part
+from authz_demo.scene import Place, free_port, write
+from authz_demo.trail import Trail, headers, message
+from authz_demo.walk import Walk
 from tests.support.scene import RunningScene
 
 ROOT = Path(__file__).resolve().parents[2]

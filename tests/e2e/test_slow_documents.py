@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from authz.demo.loopback import Network
+from authz_demo.loopback import Network
 from tests.support.door import Door, play
 
 CALLBACK = "https://client.example.test/callback"

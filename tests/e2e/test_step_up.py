@@ -21,9 +21,9 @@ from mcp_types import ElicitRequestURLParams, ElicitResult
 from pydantic import AnyUrl
 
 from authz.core.answers import REFUSAL
-from authz.demo.client import Storage
-from authz.demo.scene import CALLBACK
-from authz.demo.trail import expect, reason_of, refusal_of
+from authz_demo.client import Storage
+from authz_demo.scene import CALLBACK
+from authz_demo.trail import expect, reason_of, refusal_of
 from tests.support.door import Assistant, Door, assistant, play
 
 MISSING = {"second_factor_required", "login_too_old"}

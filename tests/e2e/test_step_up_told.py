@@ -14,7 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from starlette.applications import Starlette
 
-from authz.demo.serving import ANYWHERE, serve
+from authz_demo.serving import ANYWHERE, serve
 from tests.server.test_step_up_clients import Scene, text_of, upstream
 from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls

@@ -23,13 +23,13 @@ from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import Refused
-from authz.demo.serving import ANYWHERE, serve
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
 from authz.server.refusal_limiter import RefusalLimiter
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz_demo.serving import ANYWHERE, serve
 from tests.server.test_check import Tokens
 from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls

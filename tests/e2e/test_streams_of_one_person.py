@@ -31,7 +31,6 @@ from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
 from authz.core.policy import Rule
 from authz.core.principal import Principal
-from authz.demo.serving import ANYWHERE, serve
 from authz.ledger.deadline import Deadline
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.check import Check, Snapshot
@@ -39,6 +38,7 @@ from authz.server.refusal_limiter import RefusalLimiter
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz_demo.serving import ANYWHERE, serve
 from tests.e2e.test_step_up_told import MCP1
 from tests.e2e.test_streams_end import until
 from tests.e2e.test_typescript import HOME, NODE

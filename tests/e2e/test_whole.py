@@ -15,13 +15,13 @@ import pytest
 from authz.core.ledger import StepUpKey
 from authz.core.principal import Person as PersonName
 from authz.core.second_factor import Method
-from authz.demo.trail import Trail, expect, headers, message, reason_of
-from authz.demo.walk import Walk, walk
 from authz.ledger.keys import token_field
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.local.state import State
 from authz.local.valkey import USER
+from authz_demo.trail import Trail, expect, headers, message, reason_of
+from authz_demo.walk import Walk, walk
 from tests.support.scene import RunningScene, running_scene
 from tests.support.service import until
 

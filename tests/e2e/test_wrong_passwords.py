@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.demo.person import Person
+from authz_demo.person import Person
 from tests.e2e.authelia import RealAuthelia, binary_of_the_environment
 from tests.setup.kit import authelia_configuration, make
 from tests.support.scene import RunningScene, running_scene

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from authz.demo.issuer.keys import Keys
+from authz_demo.issuer.keys import Keys
 from tests.demo.conftest import keys, world
 from tests.login.front import Change, Stage, stage
 from tests.support.valkey import ValkeyServer, valkey

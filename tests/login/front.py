@@ -22,16 +22,16 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz.config.load import read
-from authz.demo.issuer import Issuer, create_app
-from authz.demo.issuer.keys import Keys
-from authz.demo.issuer.run import forwarded_headers
-from authz.demo.person import Person
-from authz.demo.portals import leads_on
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.building import Built
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz_demo.issuer import Issuer, create_app
+from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.run import forwarded_headers
+from authz_demo.person import Person
+from authz_demo.portals import leads_on
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, SECRET, config
 from tests.login.upstream_kit import HOME, ours
 from tests.support.valkey import ValkeyServer

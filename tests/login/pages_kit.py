@@ -16,9 +16,6 @@ from authz.core.ledger import StepUpKey, Unavailable
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
-from authz.demo.issuer import create_app
-from authz.demo.issuer.run import forwarded_headers
-from authz.demo.portals import leads_on
 from authz.login.pages import own_log_ins, step_up
 from authz.login.pages.browser import Browser
 from authz.login.pages.own_log_ins import OwnGrant
@@ -26,6 +23,9 @@ from authz.login.pages.rendering import Pages
 from authz.login.pages.visits import Parts
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
+from authz_demo.issuer import create_app
+from authz_demo.issuer.run import forwarded_headers
+from authz_demo.portals import leads_on
 from tests.demo.kit import ISSUER, JOHN, World
 from tests.login.upstream_kit import Stand, standing
 

@@ -6,10 +6,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from authz.demo.issuer.state import Grant
-from authz.demo.issuer.values import Release
 from authz.ledger.keys import RedisKeys
 from authz.login.front_door.granted import EMPTY, FOREIGN, OPAQUE, WIDE, audience_fault
+from authz_demo.issuer.state import Grant
+from authz_demo.issuer.values import Release
 from tests.demo.kit import FILES, JOHN, NOTES, claims
 from tests.login.conftest import Play
 from tests.login.front import Client, Stage

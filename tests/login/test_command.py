@@ -16,11 +16,11 @@ import pytest
 
 from authz.cli import login, main
 from authz.config.load import read
-from authz.demo.issuer import Issuer, create_app
-from authz.demo.issuer.keys import Keys
-from authz.demo.issuer.run import forwarded_headers
-from authz.demo.person import Person
-from authz.demo.serving import ANYWHERE, serve
+from authz_demo.issuer import Issuer, create_app
+from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.run import forwarded_headers
+from authz_demo.person import Person
+from authz_demo.serving import ANYWHERE, serve
 from tests.demo.kit import ISSUER, SECRET, config
 
 TEXT = """\

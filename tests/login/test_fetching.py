@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from authz.demo.serving import ANYWHERE, Tls, serve
 from authz.login.clients.documents import Documents
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import (
@@ -30,6 +29,7 @@ from authz.login.clients.fetching import (
 from authz.login.clients.redirects import RedirectRules
 from authz.login.values import FrontClient
 from authz.setup import certificates
+from authz_demo.serving import ANYWHERE, Tls, serve
 from tests.support.listening import Handler, listening
 
 HOST = "client.example.test"

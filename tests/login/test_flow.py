@@ -13,12 +13,12 @@ import pytest
 
 from authz.core.ledger import Unavailable
 from authz.core.principal import LogIn
-from authz.demo.person import Person
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
 from authz.login.front_door.refresh_tokens import open_refresh, seal_refresh
 from authz.login.values import UpstreamRefused
+from authz_demo.person import Person
 from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, NOTES, Client, Stage, bob, john

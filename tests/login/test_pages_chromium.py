@@ -25,7 +25,6 @@ from starlette.routing import Route
 from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method
-from authz.demo.serving import serve
 from authz.login.clients.identity import identify
 from authz.login.pages import step_up
 from authz.login.pages.browser import Browser, NotThisBrowserError, read_form
@@ -34,6 +33,7 @@ from authz.login.pages.visits import Parts
 from authz.login.values import Asked, FrontClient, Identity, Kind, LoggedIn, UpstreamTokens
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
+from authz_demo.serving import serve
 from tests.login.pages_kit import TICKET, Records, States
 
 CHROMIUM: Final = Path("/usr/bin/chromium")

@@ -12,8 +12,6 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz.core.ledger import Unavailable
-from authz.demo.issuer import IssuerConfig, RegisteredClient, create_app
-from authz.demo.person import Person
 from authz.login.authelia.id_token import Proofs
 from authz.login.authelia.upstream import Authelia, OurClient
 from authz.login.values import Asked, LoggedIn, UpstreamRefused
@@ -22,6 +20,8 @@ from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
+from authz_demo.issuer import IssuerConfig, RegisteredClient, create_app
+from authz_demo.person import Person
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, World
 from tests.tokens.test_client_auth import pem
 

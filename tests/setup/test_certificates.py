@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 from starlette.types import Receive, Scope, Send
 
-from authz.demo.serving import Tls, serve
 from authz.setup.certificates import Paths, make
+from authz_demo.serving import Tls, serve
 
 NAMES = ("mcp.example.test", "auth.example.test", "127.0.0.1", "::1")
 

@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from authz.demo.client import LogIn
-from authz.demo.person import Person
-from authz.demo.portals import AutheliaPortal
-from authz.demo.serving import serve
+from authz_demo.client import LogIn
+from authz_demo.person import Person
+from authz_demo.portals import AutheliaPortal
+from authz_demo.serving import serve
 from tests.support.door import Door
 
 CHROMIUM: Final = Path("/usr/bin/chromium")

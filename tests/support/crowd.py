@@ -21,20 +21,20 @@ import pyotp
 from authz.config.load import load
 from authz.config.rules import Login
 from authz.core.principal import LogIn
-from authz.demo import front_door
-from authz.demo.issuer import Issuer, IssuerConfig, User, mint
-from authz.demo.issuer.run import run
-from authz.demo.issuer.state import Grant
-from authz.demo.loopback import Network
-from authz.demo.person import FORMS, Person
-from authz.demo.portals import Portal
-from authz.demo.scene import People, Place, environment, listening
-from authz.demo.serving import Address
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger
 from authz.local.part import Part
 from authz.local.reach import shared_redis
+from authz_demo import front_door
+from authz_demo.issuer import Issuer, IssuerConfig, User, mint
+from authz_demo.issuer.run import run
+from authz_demo.issuer.state import Grant
+from authz_demo.loopback import Network
+from authz_demo.person import FORMS, Person
+from authz_demo.portals import Portal
+from authz_demo.scene import People, Place, environment, listening
+from authz_demo.serving import Address
 from tests.support.scene import RunningScene
 
 ADDRESS: Final = "127.0.0.9"

@@ -28,14 +28,14 @@ from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
 from authz.core.exchanges import SERVER_REQUESTS
-from authz.demo import front_door
-from authz.demo.client import LogIn, Loopback2Transport, Storage
-from authz.demo.loopback import Network
-from authz.demo.person import Person
-from authz.demo.scene import Issuer
-from authz.demo.trail import headers, message
 from authz.local import deployment
 from authz.setup.certificates import Paths, make
+from authz_demo import front_door
+from authz_demo.client import LogIn, Loopback2Transport, Storage
+from authz_demo.loopback import Network
+from authz_demo.person import Person
+from authz_demo.scene import Issuer
+from authz_demo.trail import headers, message
 from tests.support.pages_with_names import knowing
 from tests.support.scene import RunningScene, running_scene
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from authz.demo.person import Person
+from authz_demo.person import Person
 from tests.support.door import Door
 
 _PATIENCE = 90

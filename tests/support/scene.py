@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from authz.config.load import load
 from authz.config.rules import Login
-from authz.demo.loopback import Network
-from authz.demo.scene import Issuer, Place, Scene, free_port, write
 from authz.local.supervisor import Handlers
 from authz.local.up import up
+from authz_demo.loopback import Network
+from authz_demo.scene import Issuer, Place, Scene, free_port, write
 
 T = TypeVar("T")
 _PATIENCE = 120.0

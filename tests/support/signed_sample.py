@@ -6,9 +6,9 @@ Arguments: the Unix socket, where the gateway's keys are, its URL, and the serve
 import sys
 from pathlib import Path
 
-from authz.demo.samples import app
-from authz.demo.serving import Address, serve_forever
 from authz.integrations.mcp_identity import Assertions
+from authz_demo.samples import app
+from authz_demo.serving import Address, serve_forever
 
 if __name__ == "__main__":
     place, keys, gateway, audience = sys.argv[1:]

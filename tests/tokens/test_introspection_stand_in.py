@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.demo.issuer import Issuer, create_app
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
 from authz.tokens.introspection import Introspector
@@ -21,6 +20,7 @@ from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
 from authz.tokens.lookups import LookUp, LookUps
 from authz.tokens.verifier import TokenVerifier
+from authz_demo.issuer import Issuer, create_app
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, JOHN, NOTES, App, Clock, World, config
 from tests.tokens.forge import outcome_of
 from tests.tokens.opaque import UNAVAILABLE

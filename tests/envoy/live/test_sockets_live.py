@@ -41,7 +41,7 @@ _INITIALIZE = {
 @contextmanager
 def sample(socket: Path, host: str) -> Iterator[None]:
     """Run the sample `files` of the demonstration, which answers to one Host, at a socket."""
-    command = [sys.executable, "-P", "-m", "authz.demo.samples", "files"]
+    command = [sys.executable, "-P", "-m", "authz_demo.samples", "files"]
     with subprocess.Popen([*command, "--uds", str(socket), "--host", host]) as process:
         try:
             end = time.monotonic() + _PATIENCE

@@ -7,8 +7,8 @@ is granted to who may have `…/files`. Whoever reads an audience has to compare
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.values import RegisteredClient, Release
+from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.values import RegisteredClient, Release
 
 Form = Mapping[str, Sequence[str]]
 

@@ -16,11 +16,11 @@ import httpx
 from mcp.shared.auth import OAuthClientInformationFull
 from pydantic import AnyUrl
 
-from authz.demo.client import LogIn, Storage, connect, provider
-from authz.demo.loopback import Network
-from authz.demo.person import Person
-from authz.demo.scene import CALLBACK, Scene
-from authz.demo.trail import OtherwiseError, Say, Trail, expect, headers, insist, message
+from authz_demo.client import LogIn, Storage, connect, provider
+from authz_demo.loopback import Network
+from authz_demo.person import Person
+from authz_demo.scene import CALLBACK, Scene
+from authz_demo.trail import OtherwiseError, Say, Trail, expect, headers, insist, message
 
 _LISTED: Final = 5
 

@@ -1,7 +1,7 @@
 """Two sample MCP servers made with the official SDK, one in each era of the protocol.
 
 `notes` speaks 2026-07-28 (no sessions), `files` speaks 2025-11-25 (sessions). Both keep what they
-have in memory and harm nothing. `python -m authz.demo.samples notes --uds PATH` runs one.
+have in memory and harm nothing. `python -m authz_demo.samples notes --uds PATH` runs one.
 
 Law: they trust whoever can reach them, so only the gateway may. What the gateway told them of the
 caller is shown by their tool `whoami`, and also whether anything came that must not.
@@ -25,8 +25,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.demo.serving import LOOPBACK, Address, serve_forever
 from authz.integrations.mcp_identity import GatewayIdentity, Verify
+from authz_demo.serving import LOOPBACK, Address, serve_forever
 
 Sample = Literal["notes", "files"]
 PATH: Final = "/mcp"
@@ -188,7 +188,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         the exit status.
     """
-    parser = argparse.ArgumentParser(prog="authz.demo.samples", description=__doc__)
+    parser = argparse.ArgumentParser(prog="authz_demo.samples", description=__doc__)
     parser.add_argument("name", choices=get_args(Sample))
     parser.add_argument("--host", action="append", default=[], help="a Host header to answer to")
     where = parser.add_mutually_exclusive_group(required=True)

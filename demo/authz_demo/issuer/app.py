@@ -16,12 +16,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from authz.demo.issuer import endpoints
-from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.metadata import ENDPOINTS, authorization_server, openid_configuration
-from authz.demo.issuer.portal import COMPLETION, DECISION, LOGOUT, Portal
-from authz.demo.issuer.requests import address, error_response, forwarded, json_response
-from authz.demo.issuer.state import Issuer
+from authz_demo.issuer import endpoints
+from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.metadata import ENDPOINTS, authorization_server, openid_configuration
+from authz_demo.issuer.portal import COMPLETION, DECISION, LOGOUT, Portal
+from authz_demo.issuer.requests import address, error_response, forwarded, json_response
+from authz_demo.issuer.state import Issuer
 
 HEADER = "x-not-for-production"
 _TOO_MANY = {

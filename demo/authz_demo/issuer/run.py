@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from authz.demo.issuer.app import create_app
-from authz.demo.issuer.keys import Keys
-from authz.demo.issuer.pages import WARNING
-from authz.demo.issuer.state import Issuer
-from authz.demo.issuer.values import IssuerConfig, from_json
-from authz.demo.serving import ANYWHERE, LOOPBACK, Address, serve, serve_forever
+from authz_demo.issuer.app import create_app
+from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.pages import WARNING
+from authz_demo.issuer.state import Issuer
+from authz_demo.issuer.values import IssuerConfig, from_json
+from authz_demo.serving import ANYWHERE, LOOPBACK, Address, serve, serve_forever
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         the exit status.
     """
-    parser = argparse.ArgumentParser(prog="authz.demo.issuer", description=WARNING)
+    parser = argparse.ArgumentParser(prog="authz_demo.issuer", description=WARNING)
     parser.add_argument("--config", type=Path, required=True, help="JSON, see to_json()")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int, help="a port of --bind")

@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authz.demo.issuer.errors import OAuthError
-from authz.demo.issuer.values import IssuerConfig
+from authz_demo.issuer.errors import OAuthError
+from authz_demo.issuer.values import IssuerConfig
 
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 _FORM = "application/x-www-form-urlencoded"

@@ -30,10 +30,10 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
-from authz.demo.loopback import Network
-from authz.demo.person import FORMS, Person
-from authz.demo.portals import LogInError, Portal
-from authz.demo.serving import LOOPBACK
+from authz_demo.loopback import Network
+from authz_demo.person import FORMS, Person
+from authz_demo.portals import LogInError, Portal
+from authz_demo.serving import LOOPBACK
 
 Seen = Callable[[httpx2.Response], Awaitable[None]]
 _PUBLIC: Final = "none"  # the method of a client without a secret

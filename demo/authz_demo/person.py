@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pyotp
 
-from authz.demo.portals import FormPortal, FrontDoorPages, LogInError, Portal, is_ours, leads_on
+from authz_demo.portals import FormPortal, FrontDoorPages, LogInError, Portal, is_ours, leads_on
 
 FORMS = FormPortal()
 _OURS = FrontDoorPages()

@@ -10,18 +10,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from authz.demo.issuer.authenticate import authenticate
-from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.mint import token_response
-from authz.demo.issuer.resources import (
+from authz_demo.issuer.authenticate import authenticate
+from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.mint import token_response
+from authz_demo.issuer.resources import (
     Form,
     machine_audience,
     narrowed,
     require_scopes,
     split_spaces,
 )
-from authz.demo.issuer.state import Code, Grant, Issuer, Token
-from authz.demo.issuer.values import RegisteredClient
+from authz_demo.issuer.state import Code, Grant, Issuer, Token
+from authz_demo.issuer.values import RegisteredClient
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]+\Z")
 _VERIFIER_LENGTHS = (43, 128)  # RFC 7636, section 4.1

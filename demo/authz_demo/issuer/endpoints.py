@@ -10,14 +10,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authz.demo.issuer import grants
-from authz.demo.issuer.authenticate import authenticate
-from authz.demo.issuer.authorize import Asked, check, redirect_uri
-from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.mint import person_claims
-from authz.demo.issuer.requests import NO_STORE, json_response, read_all, read_form
-from authz.demo.issuer.state import Issuer, Pushed, Token
-from authz.demo.issuer.values import RegisteredClient
+from authz_demo.issuer import grants
+from authz_demo.issuer.authenticate import authenticate
+from authz_demo.issuer.authorize import Asked, check, redirect_uri
+from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.mint import person_claims
+from authz_demo.issuer.requests import NO_STORE, json_response, read_all, read_form
+from authz_demo.issuer.state import Issuer, Pushed, Token
+from authz_demo.issuer.values import RegisteredClient
 
 _REQUEST_URI = "urn:ietf:params:oauth:request_uri:"
 _NOT_KEPT = ("client_secret", "client_assertion", "client_assertion_type")

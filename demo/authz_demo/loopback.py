@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from authz.demo.serving import LOOPBACK
+from authz_demo.serving import LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)

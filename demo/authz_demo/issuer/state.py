@@ -9,10 +9,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Literal
 
-from authz.demo.issuer.keys import Keys
-from authz.demo.issuer.resources import Form
-from authz.demo.issuer.throttle import Throttle
-from authz.demo.issuer.values import IssuerConfig, RegisteredClient, User
+from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.resources import Form
+from authz_demo.issuer.throttle import Throttle
+from authz_demo.issuer.values import IssuerConfig, RegisteredClient, User
 
 Parameters = tuple[tuple[str, str], ...]
 THROTTLED = ("token", "pushed", "introspection", "revocation", "userinfo")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.resources import Form, audience, require_scopes, split_spaces
-from authz.demo.issuer.state import Code, Flow, Grant, Issuer, Parameters, Pushed, Session, opaque
-from authz.demo.issuer.values import RegisteredClient, Release
+from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.resources import Form, audience, require_scopes, split_spaces
+from authz_demo.issuer.state import Code, Flow, Grant, Issuer, Parameters, Pushed, Session, opaque
+from authz_demo.issuer.values import RegisteredClient, Release
 
 _SHORTEST_STATE = 8
 _LOOPBACK = ("127.0.0.1", "[::1]")  # not `localhost`: Authelia lets its port vary for nobody

@@ -12,10 +12,10 @@ from urllib.parse import unquote_plus
 
 import jwt
 
-from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.metadata import ENDPOINTS
-from authz.demo.issuer.state import Issuer
-from authz.demo.issuer.values import AuthMethod, RegisteredClient
+from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.metadata import ENDPOINTS
+from authz_demo.issuer.state import Issuer
+from authz_demo.issuer.values import AuthMethod, RegisteredClient
 
 _BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 

@@ -14,8 +14,8 @@ import pyotp
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from authz.demo.issuer import pages
-from authz.demo.issuer.authorize import (
+from authz_demo.issuer import pages
+from authz_demo.issuer.authorize import (
     Asked,
     back,
     check,
@@ -25,11 +25,11 @@ from authz.demo.issuer.authorize import (
     login_required,
     sufficient,
 )
-from authz.demo.issuer.errors import Error, OAuthError
-from authz.demo.issuer.metadata import ENDPOINTS
-from authz.demo.issuer.requests import NO_STORE, forwarded, read_form
-from authz.demo.issuer.state import Flow, Issuer, Session
-from authz.demo.issuer.values import User
+from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.metadata import ENDPOINTS
+from authz_demo.issuer.requests import NO_STORE, forwarded, read_form
+from authz_demo.issuer.state import Flow, Issuer, Session
+from authz_demo.issuer.values import User
 
 COOKIE = "authelia_session"
 DECISION = "/consent/openid/decision"

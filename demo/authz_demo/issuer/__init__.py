@@ -4,10 +4,10 @@ Law: it is as strict, as odd and as trapped as the recorded Authelia, never nice
 there must fail here.
 """
 
-from authz.demo.issuer.app import create_app
-from authz.demo.issuer.run import Running, main, run
-from authz.demo.issuer.state import Issuer
-from authz.demo.issuer.values import (
+from authz_demo.issuer.app import create_app
+from authz_demo.issuer.run import Running, main, run
+from authz_demo.issuer.state import Issuer
+from authz_demo.issuer.values import (
     CustomClaim,
     IssuerConfig,
     Lifetimes,

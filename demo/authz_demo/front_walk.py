@@ -12,11 +12,11 @@ from typing import Any, Final
 import httpx
 from mcp_types import ElicitRequestURLParams, ElicitResult
 
-from authz.demo.client import LogIn, Storage, connect, provider
-from authz.demo.person import Person
-from authz.demo.scene import CALLBACK, Scene
-from authz.demo.trail import Say, Trail, expect, insist, refusal_of
-from authz.demo.walk import Step, Walk, network_of, take, told
+from authz_demo.client import LogIn, Storage, connect, provider
+from authz_demo.person import Person
+from authz_demo.scene import CALLBACK, Scene
+from authz_demo.trail import Say, Trail, expect, insist, refusal_of
+from authz_demo.walk import Step, Walk, network_of, take, told
 
 _NAME: Final = "dynamic/loopback"  # what rules and limits call a program that registered itself
 _CLIENT: Final = "demo"

@@ -21,14 +21,14 @@ import pyotp
 
 from authz.config.rules import Login
 from authz.config.scalars import Unix
-from authz.demo import front_door
-from authz.demo.issuer import IssuerConfig, RegisteredClient, User, to_json
-from authz.demo.person import FORMS, Person
-from authz.demo.portals import Portal
 from authz.local import probe
 from authz.local.deployment import Extras
 from authz.local.part import Part
 from authz.setup.certificates import Paths, make
+from authz_demo import front_door
+from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
+from authz_demo.person import FORMS, Person
+from authz_demo.portals import Portal
 
 CALLBACK: Final = "http://127.0.0.1/callback"
 OFFLINE: Final = "offline_access"
@@ -195,7 +195,7 @@ class StandIn:
         path = place.folder / "issuer.json"
         path.touch(0o600)
         path.write_text(to_json(config))
-        command = (sys.executable, "-P", "-m", "authz.demo.issuer", "--config", str(path))
+        command = (sys.executable, "-P", "-m", "authz_demo.issuer", "--config", str(path))
         argv = (*command, "--port", str(place.issuer_port))
         return Part("issuer", argv, environment(), listening(place.issuer_port))
 
@@ -321,7 +321,7 @@ def _sample(name: str, path: Path) -> Part:
         await probe.connects(path)
         return True
 
-    command = (sys.executable, "-P", "-m", "authz.demo.samples", name, "--uds", str(path))
+    command = (sys.executable, "-P", "-m", "authz_demo.samples", name, "--uds", str(path))
     return Part(name, command, environment(), is_ready)
 
 

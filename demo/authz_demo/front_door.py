@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.authelia.keys import make_key, public_half
-from authz.demo.issuer import RegisteredClient
+from authz_demo.issuer import RegisteredClient
 
 KEY: Final = "front-door.pem"
 ONE_FACTOR: Final = "authz-one-factor"

@@ -9,9 +9,9 @@ import math
 import uuid
 from typing import Any
 
-from authz.demo.issuer.keys import base64url
-from authz.demo.issuer.state import Grant, Issuer, Token, opaque
-from authz.demo.issuer.values import CLAIM_SCOPES, RegisteredClient, User
+from authz_demo.issuer.keys import base64url
+from authz_demo.issuer.state import Grant, Issuer, Token, opaque
+from authz_demo.issuer.values import CLAIM_SCOPES, RegisteredClient, User
 
 
 def person_claims(issuer: Issuer, user: User, scopes: tuple[str, ...]) -> dict[str, Any]:
