@@ -22,7 +22,7 @@ from authz.cli.taking_back import (
     shown_tokens,
 )
 from authz.core.principal import Client, Person
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.ledger import revocations
 from authz.ledger.redis import RedisLedger
 from authz.ledger.revocations import (
@@ -138,7 +138,7 @@ def _token(file: str, asked: Asked) -> tuple[RevocationTarget, int | None, int |
 
     try:
         named = name_token(_read(file), asked.settings.config.issuer.url)
-    except Refused as refused:
+    except RefusedError as refused:
         raise WrongError(
             f"--token-file: no access token that could pass here ({refused.detail})"
         ) from None

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from authz.cli.common import FAILED, WRONG
 from authz.config.load import Settings, load
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.faults import RedisFault, fault_of
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revocations import (
@@ -147,11 +147,11 @@ def perform(
         return _told(str(error), error.code)
     except (WrongError, ValueError) as error:
         return _told(str(error), WRONG)
-    except Unavailable as error:
+    except UnavailableError as error:
         return _told(f"Redis at {options.url} did not do it: {_trouble(error)}", FAILED)
 
 
-def _trouble(error: Unavailable) -> str:
+def _trouble(error: UnavailableError) -> str:
     cause = error.__cause__
     return error.detail if cause is None else _TROUBLES.get(fault_of(cause), error.detail)
 

@@ -45,7 +45,7 @@ from authz.core.policy import (
 )
 from authz.core.principal import Client, Principal
 from authz.core.reason import Reason
-from authz.core.request import HttpRequest, Refused, bearer_token, check_shape, single
+from authz.core.request import HttpRequest, RefusedError, bearer_token, check_shape, single
 from authz.core.second_factor import (
     Evidence,
     Proof,
@@ -166,11 +166,11 @@ def read(request: HttpRequest, policy: Policy) -> Call | Deny:
         check_shape(request, policy.origins)
         session_id = named_session(request.headers)
         return Call(_served(server, request), request, bearer_token(request), session_id)
-    except Refused as refused:
+    except RefusedError as refused:
         return denied(refused, server)
 
 
-def denied(refused: Refused, server: Server | None) -> Deny:
+def denied(refused: RefusedError, server: Server | None) -> Deny:
     """Return the refusal of a request whose message was not read.
 
     Its challenge asks for the scopes that the server wants asked for at a log-in.
@@ -181,10 +181,10 @@ def denied(refused: Refused, server: Server | None) -> Deny:
 
 def _served(server: Server | None, request: HttpRequest) -> Server:
     if server is None:
-        raise Refused(Reason.UNKNOWN_SERVER)
+        raise RefusedError(Reason.UNKNOWN_SERVER)
     # GET streams and DELETE belong to sessions, which 2026-07-28 does not have.
     if request.method != "POST" and not server.accepts_legacy:
-        raise Refused(Reason.METHOD_NOT_ALLOWED, "sessions are not accepted by this server")
+        raise RefusedError(Reason.METHOD_NOT_ALLOWED, "sessions are not accepted by this server")
     return server
 
 
@@ -199,7 +199,7 @@ def authorize(call: Call, principal: Principal, policy: Policy, now: float) -> P
     """
     try:
         message = _message(call, policy)
-    except Refused as refused:
+    except RefusedError as refused:
         return replace(denied(refused, call.server), principal=principal)
     return _judged(call, message, principal, policy, now)
 
@@ -277,17 +277,17 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
     if request.method != "POST":
         version = single(request, "mcp-protocol-version")
         if version is not None and (version == MODERN or version not in server.versions):
-            raise Refused(Reason.UNSUPPORTED_VERSION)
+            raise RefusedError(Reason.UNSUPPORTED_VERSION)
         return None
     message = mcp.read(request.body, request.headers, max_body=policy.max_body, bounds=policy.json)
     # MCP 2025-06-18, "Protocol Version Header": without the header it is a legacy message
     # (`initialize` negotiates the version in its body).
     legacy = server.accepts_legacy
     if not (legacy if message.version is None else message.version in server.versions):
-        raise Refused(Reason.UNSUPPORTED_VERSION)
+        raise RefusedError(Reason.UNSUPPORTED_VERSION)
     # 2026-07-28 has no sessions, so nothing that a client could notify or answer.
     if message.kind is not mcp.Kind.REQUEST and not legacy:
-        raise Refused(Reason.INVALID_MESSAGE, "a notification or response without a session")
+        raise RefusedError(Reason.INVALID_MESSAGE, "a notification or response without a session")
     return message
 
 
@@ -301,13 +301,13 @@ def _unmet(standing: Standing, now: float) -> tuple[SecondFactor, ...]:
     )
 
 
-def _unprovable(standing: Standing, unmet: tuple[SecondFactor, ...]) -> Refused | None:
+def _unprovable(standing: Standing, unmet: tuple[SecondFactor, ...]) -> RefusedError | None:
     """Return the refusal where a rule is not met and does not accept a step-up either."""
     for rule in unmet:
         if Evidence.STEP_UP not in rule.evidence:
             proved = any(proves(rule, proof) for proof in standing.proofs)
             reason = Reason.LOGIN_TOO_OLD if proved else Reason.SECOND_FACTOR_REQUIRED
-            return Refused(reason, "no step-up is accepted", rule)
+            return RefusedError(reason, "no step-up is accepted", rule)
     return None
 
 
@@ -407,7 +407,7 @@ class Inspection:
         proofs: what is known of the log-in without a ledger.
     """
 
-    steps: tuple[tuple[str, Refused | None], ...]
+    steps: tuple[tuple[str, RefusedError | None], ...]
     message: mcp.Message | None
     principal: Principal
     known: KnownClient | None
@@ -419,7 +419,7 @@ def inspect(call: Call, principal: Principal, policy: Policy, now: float) -> Ins
     """Apply what `authorize` applies, and go on after a refusal."""
     try:
         message = _message(call, policy)
-    except Refused as refused:
+    except RefusedError as refused:
         return Inspection((("message", refused),), None, principal, None, (call.server.rule,), ())
     standing = stand(call.server, principal, policy, message, _exchange(call, message))
     unprovable = _unprovable(standing, _unmet(standing, now))

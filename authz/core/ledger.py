@@ -14,7 +14,7 @@ from authz.core.principal import Client, Person
 from authz.core.second_factor import StepUpNeed
 
 
-class Unavailable(Exception):  # noqa: N818 - the field's word for it
+class UnavailableError(Exception):
     """Say that a dependency did not answer in time: a fault of ours, never a verdict.
 
     Attributes:
@@ -173,6 +173,6 @@ class Ledger(Protocol):
         """Answer one query, atomically.
 
         Raises:
-            Unavailable: where no answer can be had and the declared mode gives none.
+            UnavailableError: where no answer can be had and the declared mode gives none.
         """
         ...

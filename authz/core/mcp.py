@@ -16,7 +16,7 @@ from typing import Any, Final
 from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, TOOLS_CALL
 from authz.core.policy import LEGACY, MODERN, VERSIONS, JsonBounds
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.core.strict_json import (
     StrictJsonError,
     TooDeepError,
@@ -157,7 +157,7 @@ def read(
         bounds: what its JSON may cost to read.
 
     Raises:
-        Refused: BODY_MISSING, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, MALFORMED_REQUEST,
+        RefusedError: BODY_MISSING, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, MALFORMED_REQUEST,
             MALFORMED_JSON, JSON_TOO_DEEP, JSON_TOO_COSTLY, BATCH, INVALID_MESSAGE,
             HEADER_MISMATCH, VERSION_MISSING or UNSUPPORTED_VERSION.
     """
@@ -206,7 +206,7 @@ def envelope(
             modern=headers.get("mcp-protocol-version") == MODERN,
             version=_requested(members, headers),
         )
-    except Refused:
+    except RefusedError:
         return None
 
 
@@ -225,23 +225,23 @@ def _requested(members: _Members, headers: dict[str, str]) -> str:
 def _check_framing(body: bytes, headers: dict[str, str], max_body: int) -> None:
     # Envoy sets it where it buffers bodies (with_request_body), and to "true" for a part of one.
     if headers.get("x-envoy-auth-partial-body", "false") != "false":
-        raise Refused(Reason.BODY_MISSING, "Envoy sent a part of the body")
+        raise RefusedError(Reason.BODY_MISSING, "Envoy sent a part of the body")
     if not body:
-        raise Refused(Reason.BODY_MISSING)
+        raise RefusedError(Reason.BODY_MISSING)
     if len(body) > max_body:
-        raise Refused(Reason.BODY_TOO_LARGE)
+        raise RefusedError(Reason.BODY_TOO_LARGE)
     if _JSON.fullmatch(headers.get("content-type", "")) is None:
-        raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE, "content-type")
+        raise RefusedError(Reason.UNSUPPORTED_MEDIA_TYPE, "content-type")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(Reason.UNSUPPORTED_MEDIA_TYPE, "content-encoding")
+        raise RefusedError(Reason.UNSUPPORTED_MEDIA_TYPE, "content-encoding")
     length = headers.get("content-length")
     if length is not None and length != str(len(body)):
-        raise Refused(Reason.MALFORMED_REQUEST, "content-length is not the body's")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "content-length is not the body's")
     coding = headers.get("transfer-encoding")
     # RFC 9112, section 6.1: both together is how requests are smuggled, and any coding but
     # `chunked` would leave the body encoded.
     if coding is not None and (length is not None or coding.lower() != "chunked"):
-        raise Refused(Reason.MALFORMED_REQUEST, "transfer-encoding")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "transfer-encoding")
 
 
 # --- the JSON-RPC message -----------------------------------------------------------------------
@@ -251,15 +251,15 @@ def _object(body: bytes, bounds: JsonBounds) -> _Members:
     try:
         document = loads(body, max_depth=bounds.depth, max_work=bounds.work)
     except TooDeepError:
-        raise Refused(Reason.JSON_TOO_DEEP) from None
+        raise RefusedError(Reason.JSON_TOO_DEEP) from None
     except TooMuchWorkError:
-        raise Refused(Reason.JSON_TOO_COSTLY) from None
+        raise RefusedError(Reason.JSON_TOO_COSTLY) from None
     except StrictJsonError as error:
-        raise Refused(Reason.MALFORMED_JSON, str(error)) from None
+        raise RefusedError(Reason.MALFORMED_JSON, str(error)) from None
     if isinstance(document, list):
-        raise Refused(Reason.BATCH)
+        raise RefusedError(Reason.BATCH)
     if not isinstance(document, dict):
-        raise Refused(Reason.INVALID_MESSAGE, "not an object")
+        raise RefusedError(Reason.INVALID_MESSAGE, "not an object")
     return document
 
 
@@ -268,11 +268,11 @@ def _kind(members: _Members) -> Kind:
     # is left for another parser to find.
     kind = _SHAPES.get(frozenset(members))
     if kind is None or members["jsonrpc"] != "2.0":
-        raise Refused(Reason.INVALID_MESSAGE, "not a JSON-RPC 2.0 message")
+        raise RefusedError(Reason.INVALID_MESSAGE, "not a JSON-RPC 2.0 message")
     if kind is not Kind.NOTIFICATION and not _has_id(members):
-        raise Refused(Reason.INVALID_MESSAGE, "id")
+        raise RefusedError(Reason.INVALID_MESSAGE, "id")
     if kind is Kind.RESPONSE and not isinstance(members.get("result", members.get("error")), dict):
-        raise Refused(Reason.INVALID_MESSAGE, "result or error is not an object")
+        raise RefusedError(Reason.INVALID_MESSAGE, "result or error is not an object")
     return kind
 
 
@@ -290,11 +290,11 @@ def _is_id(value: object) -> bool:
 
 def _method(method: object, kind: Kind) -> str:
     if not isinstance(method, str) or (method not in _KNOWN and not _is_own(method)):
-        raise Refused(Reason.INVALID_MESSAGE, "method")
+        raise RefusedError(Reason.INVALID_MESSAGE, "method")
     # A tools/call without id would be carried out by a careless server, and answered to nobody.
     misfit = method.startswith(NOTIFICATIONS) if kind is Kind.REQUEST else method in _REQUESTS
     if misfit:
-        raise Refused(Reason.INVALID_MESSAGE, "method does not fit the presence of an id")
+        raise RefusedError(Reason.INVALID_MESSAGE, "method does not fit the presence of an id")
     return method
 
 
@@ -316,9 +316,11 @@ def _inner(members: _Members, key: str) -> _Members:
     """
     inner = members.get(key, {})
     if not isinstance(inner, dict):
-        raise Refused(Reason.INVALID_MESSAGE, f"{key} is not an object")
+        raise RefusedError(Reason.INVALID_MESSAGE, f"{key} is not an object")
     if inner and not unmistakable(inner):
-        raise Refused(Reason.MALFORMED_JSON, f"members of {key} are alike or not visible ASCII")
+        raise RefusedError(
+            Reason.MALFORMED_JSON, f"members of {key} are alike or not visible ASCII"
+        )
     return inner
 
 
@@ -327,9 +329,9 @@ def _check_name(params: _Members, member: str, longest: int) -> None:
     # isprintable() is False for controls, lone surrogates, invisible and unassigned characters
     # and for every blank but the space.
     if not isinstance(name, str) or not 0 < len(name) <= longest or not name.isprintable():
-        raise Refused(Reason.INVALID_MESSAGE, f"params.{member}")
+        raise RefusedError(Reason.INVALID_MESSAGE, f"params.{member}")
     if name[0] == " " or name[-1] == " ":
-        raise Refused(Reason.INVALID_MESSAGE, f"params.{member} begins or ends with a blank")
+        raise RefusedError(Reason.INVALID_MESSAGE, f"params.{member} begins or ends with a blank")
 
 
 # --- the headers --------------------------------------------------------------------------------
@@ -339,19 +341,19 @@ def _version(headers: dict[str, str], kind: Kind, meta: _Members) -> str | None:
     version = headers.get("mcp-protocol-version")
     if version is not None and version not in VERSIONS:
         several = "," in version
-        raise Refused(Reason.HEADER_MISMATCH if several else Reason.UNSUPPORTED_VERSION)
+        raise RefusedError(Reason.HEADER_MISMATCH if several else Reason.UNSUPPORTED_VERSION)
     # The key exists since 2026-07-28 only, so it is evidence of that era whatever it says.
     if _PROTOCOL_VERSION in meta:
         if version is None or meta[_PROTOCOL_VERSION] != version:
-            raise Refused(Reason.HEADER_MISMATCH, "protocol version of _meta")
+            raise RefusedError(Reason.HEADER_MISMATCH, "protocol version of _meta")
     elif version == MODERN and kind is Kind.REQUEST:
-        raise Refused(Reason.VERSION_MISSING)
+        raise RefusedError(Reason.VERSION_MISSING)
     # MCP 2026-07-28, Streamable HTTP, "Sending Messages": clients send no responses, since servers
     # send no requests. It defines no notifications from clients either, but leaves servers free to
     # accept them, and official clients send some (roots/list_changed, progress): they pass here,
     # with their headers compared where sent, and the server's versions decide.
     if version == MODERN and kind is Kind.RESPONSE:
-        raise Refused(Reason.INVALID_MESSAGE, "a response in 2026-07-28")
+        raise RefusedError(Reason.INVALID_MESSAGE, "a response in 2026-07-28")
     return version
 
 
@@ -366,15 +368,15 @@ def _check_mirrors(
     required = required and kind is Kind.REQUEST
     sent = headers.get("mcp-method")
     if sent != method and (required or sent is not None):
-        raise Refused(Reason.HEADER_MISMATCH, "mcp-method")
+        raise RefusedError(Reason.HEADER_MISMATCH, "mcp-method")
     sent = headers.get(NAME_HEADER)
     if sent is None:
         if required and method in _NAMED:
-            raise Refused(Reason.HEADER_MISMATCH, "mcp-name is missing")
+            raise RefusedError(Reason.HEADER_MISMATCH, "mcp-name is missing")
         return
     name = _decoded(sent)
     if not name or kind is not Kind.REQUEST or name not in _names(method, params):
-        raise Refused(Reason.HEADER_MISMATCH, "mcp-name")
+        raise RefusedError(Reason.HEADER_MISMATCH, "mcp-name")
 
 
 def _names(method: str, params: _Members) -> list[object]:

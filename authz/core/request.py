@@ -48,7 +48,7 @@ class HttpRequest:
     request_id: str
 
 
-class Refused(Exception):  # noqa: N818 - the caller's business, not an error of ours
+class RefusedError(Exception):
     """Carry a refusal out of a reader; the decision turns it into a `Deny`.
 
     Attributes:
@@ -71,23 +71,23 @@ def check_shape(request: HttpRequest, origins: frozenset[str]) -> None:
     """Refuse what no MCP client sends: other methods, foreign origins, tokens in the address.
 
     Raises:
-        Refused: METHOD_NOT_ALLOWED, FOREIGN_ORIGIN, TOKEN_IN_QUERY or MALFORMED_REQUEST.
+        RefusedError: METHOD_NOT_ALLOWED, FOREIGN_ORIGIN, TOKEN_IN_QUERY or MALFORMED_REQUEST.
     """
     if request.method not in METHODS:
-        raise Refused(Reason.METHOD_NOT_ALLOWED)
+        raise RefusedError(Reason.METHOD_NOT_ALLOWED)
     origin = request.headers.get("origin")
     # MCP, Streamable HTTP, "Security Warning": present and unknown means 403. Several origins
     # arrive joined by a comma and are no member of the set either.
     if origin is not None and origin not in origins:
-        raise Refused(Reason.FOREIGN_ORIGIN)
+        raise RefusedError(Reason.FOREIGN_ORIGIN)
     _, _, query = request.path.partition("?")
     if len(query) > _MAX_QUERY:
-        raise Refused(Reason.MALFORMED_REQUEST, "a query of more than 4 KiB")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "a query of more than 4 KiB")
     # RFC 6750, section 2.3 is forbidden by MCP.
     if query and _names_a_token(query):
-        raise Refused(Reason.TOKEN_IN_QUERY)
+        raise RefusedError(Reason.TOKEN_IN_QUERY)
     if request.method != "POST" and _has_body(request):
-        raise Refused(Reason.MALFORMED_REQUEST, "a body without POST")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "a body without POST")
 
 
 def _has_body(request: HttpRequest) -> bool:
@@ -109,21 +109,21 @@ def bearer_token(request: HttpRequest) -> str:
     """Return the one bearer token of the request (RFC 6750, section 2.1).
 
     Raises:
-        Refused: TOKEN_MISSING without credentials or with those of another scheme,
+        RefusedError: TOKEN_MISSING without credentials or with those of another scheme,
             TOKEN_MALFORMED for several, empty, over-long or oddly written ones.
     """
     value = request.headers.get("authorization")
     if value is None or value == "":
-        raise Refused(Reason.TOKEN_MISSING)
+        raise RefusedError(Reason.TOKEN_MISSING)
     if len(value) > _MAX_TOKEN + len("Bearer "):
-        raise Refused(Reason.TOKEN_MALFORMED, "longer than 8 KiB")
+        raise RefusedError(Reason.TOKEN_MALFORMED, "longer than 8 KiB")
     kind, _, token = value.partition(" ")
     if kind.lower() == "bearer" and _is_b64token(token):
         return token
     scheme = _SCHEME.match(value)
     if scheme is not None and scheme.group().lower() != "bearer" and "," not in value:
-        raise Refused(Reason.TOKEN_MISSING, "credentials of another scheme")
-    raise Refused(Reason.TOKEN_MALFORMED, "not one bearer token")
+        raise RefusedError(Reason.TOKEN_MISSING, "credentials of another scheme")
+    raise RefusedError(Reason.TOKEN_MALFORMED, "not one bearer token")
 
 
 def _is_b64token(text: str) -> bool:
@@ -135,11 +135,11 @@ def single(request: HttpRequest, name: str) -> str | None:
     """Return the value of a header that may decide something, or None where it was not sent.
 
     Raises:
-        Refused: MALFORMED_REQUEST where the value has bytes outside printable ASCII.
+        RefusedError: MALFORMED_REQUEST where the value has bytes outside printable ASCII.
     """
     value = request.headers.get(name)
     if value is None:
         return None
     if _VISIBLE.match(value) is None:
-        raise Refused(Reason.MALFORMED_REQUEST, f"{name} is not printable ASCII")
+        raise RefusedError(Reason.MALFORMED_REQUEST, f"{name} is not printable ASCII")
     return value

@@ -18,7 +18,7 @@ from authz.core.limits import digest
 from authz.core.policy import Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 
 HEADER: Final = "mcp-session-id"
 # MCP 2025-11-25, "Session Management": visible ASCII. Some servers keep their state in it.
@@ -29,13 +29,15 @@ def named_session(headers: dict[str, str]) -> str | None:
     """Return the session that the request names; None where it names none.
 
     Raises:
-        Refused: MALFORMED_REQUEST for what cannot be the id of a session.
+        RefusedError: MALFORMED_REQUEST for what cannot be the id of a session.
     """
     sent = headers.get(HEADER)
     if not sent:
         return None
     if _ID.fullmatch(sent) is None:
-        raise Refused(Reason.MALFORMED_REQUEST, "mcp-session-id is over-long or not visible ASCII")
+        raise RefusedError(
+            Reason.MALFORMED_REQUEST, "mcp-session-id is over-long or not visible ASCII"
+        )
     return sent
 
 

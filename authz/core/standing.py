@@ -27,7 +27,7 @@ from authz.core.policy import (
 )
 from authz.core.principal import LogIn, Principal, is_configured
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
 
 
@@ -99,7 +99,7 @@ class Standing:
     """
 
     case: Case
-    refused: Refused | None
+    refused: RefusedError | None
     asked: tuple[SecondFactor, ...]
     proofs: tuple[Proof, ...]
     confirm: bool
@@ -213,18 +213,18 @@ def scopes(rules: tuple[Rule, ...]) -> frozenset[str]:
 
 def _check_audience(case: Case) -> None:
     if not audience.names(case.principal.audience, case.server.resource):
-        raise Refused(Reason.AUDIENCE_MISMATCH)
+        raise RefusedError(Reason.AUDIENCE_MISMATCH)
 
 
 def _check_issuer(case: Case) -> None:
     if case.principal.issuer != case.policy.issuer:
-        raise Refused(Reason.TOKEN_INVALID, "another issuer")
+        raise RefusedError(Reason.TOKEN_INVALID, "another issuer")
 
 
 def _check_kind(case: Case) -> None:
     kind = TokenKind.OPAQUE if case.principal.opaque else TokenKind.JWT
     if any(kind not in rule.tokens for rule in case.rules):
-        raise Refused(Reason.TOKEN_OPAQUE if case.principal.opaque else Reason.TOKEN_SIGNED)
+        raise RefusedError(Reason.TOKEN_OPAQUE if case.principal.opaque else Reason.TOKEN_SIGNED)
 
 
 def _check_log_in(case: Case) -> None:
@@ -236,11 +236,13 @@ def _check_log_in(case: Case) -> None:
     principal, door = case.principal, case.policy.front_door
     if principal.log_in is not None:
         if door is None or principal.log_in.subject != principal.subject:
-            raise Refused(Reason.LOG_IN_UNKNOWN, "the record is of another person, or unasked for")
+            raise RefusedError(
+                Reason.LOG_IN_UNKNOWN, "the record is of another person, or unasked for"
+            )
     elif door is not None and principal.client_id in door.clients:
-        raise Refused(Reason.LOG_IN_UNKNOWN, "no record of a log-in")
+        raise RefusedError(Reason.LOG_IN_UNKNOWN, "no record of a log-in")
     elif door is not None and (case.known is None or not case.known.direct):
-        raise Refused(Reason.FOREIGN_CLIENT, "not named as a client that logs in directly")
+        raise RefusedError(Reason.FOREIGN_CLIENT, "not named as a client that logs in directly")
 
 
 def _check_client(case: Case) -> None:
@@ -249,7 +251,7 @@ def _check_client(case: Case) -> None:
     if log_in is not None and door is not None:
         _check_visitor(case, door, log_in)
     elif case.known is None and case.policy.clients:
-        raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
+        raise RefusedError(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
 
 
 def _check_visitor(case: Case, door: FrontDoor, log_in: LogIn) -> None:
@@ -257,19 +259,21 @@ def _check_visitor(case: Case, door: FrontDoor, log_in: LogIn) -> None:
     name = case.principal.client_id
     if not is_configured(name):
         if not door.admits(name, log_in.document_host):
-            raise Refused(Reason.CLIENT_NOT_ALLOWED, "not taken by the front door")
+            raise RefusedError(Reason.CLIENT_NOT_ALLOWED, "not taken by the front door")
     elif case.known is None or case.known.direct:
-        raise Refused(Reason.CLIENT_NOT_ALLOWED, "not named as a client of the front door")
+        raise RefusedError(Reason.CLIENT_NOT_ALLOWED, "not named as a client of the front door")
 
 
 def _check_method(case: Case) -> None:
     if case.concern is Concern.UNKNOWN:
-        raise Refused(Reason.METHOD_NOT_OFFERED, "not among the methods of MCP or the server's")
+        raise RefusedError(
+            Reason.METHOD_NOT_OFFERED, "not among the methods of MCP or the server's"
+        )
 
 
 def _check_tool(case: Case) -> None:
     if case.concern is Concern.TOOL and case.server.tools and len(case.rules) == 1:
-        raise Refused(Reason.TOOL_NOT_ALLOWED, "no tool rule matches")
+        raise RefusedError(Reason.TOOL_NOT_ALLOWED, "no tool rule matches")
 
 
 def _check_people(case: Case) -> None:
@@ -278,22 +282,22 @@ def _check_people(case: Case) -> None:
         return
     for rule in case.rules:
         if rule.groups is not None and rule.groups.isdisjoint(case.principal.groups):
-            raise Refused(Reason.PERSON_NOT_ALLOWED, "in none of the groups")
+            raise RefusedError(Reason.PERSON_NOT_ALLOWED, "in none of the groups")
 
 
 def _check_machine(case: Case) -> None:
     """Let a machine pass by name, in place of the server's people; never of a tool's."""
     named = case.principal.client_id in case.server.machines
     if not named or case.known is None or not case.known.machine:
-        raise Refused(Reason.MACHINE_NOT_ALLOWED, "not named under machines")
+        raise RefusedError(Reason.MACHINE_NOT_ALLOWED, "not named under machines")
     for rule in case.rules[1:]:
         if rule.groups is not None or rule.second_factor is not None:
-            raise Refused(Reason.MACHINE_NOT_ALLOWED, "the tool asks for a person")
+            raise RefusedError(Reason.MACHINE_NOT_ALLOWED, "the tool asks for a person")
 
 
 def _check_scopes(case: Case) -> None:
     if not scopes(case.rules) <= case.principal.scopes:
-        raise Refused(Reason.INSUFFICIENT_SCOPE)
+        raise RefusedError(Reason.INSUFFICIENT_SCOPE)
 
 
 # In this order; the first that refuses gives the reason.
@@ -338,16 +342,16 @@ def lacks_marker(principal: Principal, known: KnownClient) -> bool:
     return known.marker is not None and (principal.opaque or principal.marker != known.marker)
 
 
-def every_check(case: Case) -> tuple[tuple[str, Refused | None], ...]:
+def every_check(case: Case) -> tuple[tuple[str, RefusedError | None], ...]:
     """Return the name of every rule in its order, and why it refuses; None where it passes."""
     names = (check.__name__.removeprefix("_check_") for check in _CHECKS)
     return tuple(zip(names, (_refusal(check, case) for check in _CHECKS), strict=True))
 
 
-def _refusal(check: Callable[[Case], None], case: Case) -> Refused | None:
+def _refusal(check: Callable[[Case], None], case: Case) -> RefusedError | None:
     try:
         check(case)
-    except Refused as refused:
+    except RefusedError as refused:
         # It is kept: with its frames, all that they hold would be.
         return refused.with_traceback(None)
     return None

@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from authz.config.problems import quoted
-from authz.core.ledger import Query, Unavailable
+from authz.core.ledger import Query, UnavailableError
 from authz.core.principal import Client
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.ledger.keys import RedisKeys
@@ -169,7 +169,7 @@ async def _script(options: RedisOptions) -> list[Finding]:
     nobody = Client("", "doctor")
     try:
         await ledger.take(Query(f"doctor-{secrets.token_hex(8)}", None, nobody, 0, None, None, ()))
-    except Unavailable as error:
+    except UnavailableError as error:
         words = f"the ledger's script does not run ({error.detail})"
         return [problem(PART, "script", words, "use Redis 6.2, Valkey 7.2 or a newer one")]
     finally:

@@ -14,11 +14,11 @@ from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.core import audience
 from authz.core.decision import Call, Deny, authorize
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.policy import KnownClient, Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import HttpRequest, Refused
+from authz.core.request import HttpRequest, RefusedError
 from authz.core.standing import lacks_marker
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
 from authz.doctor.introspection import Asking
@@ -78,9 +78,9 @@ async def examine(
             return Examined((problem(PART, "no_keys", "it cannot be verified without keys", mend),))
         else:
             principal = await _verified(token, settings, rules, keys, now)
-    except Refused as refused:
+    except RefusedError as refused:
         return await _refused(token, settings, rules, keys, refused)
-    except (IssuerError, Unavailable) as error:
+    except (IssuerError, UnavailableError) as error:
         words = f"Authelia could not be asked about it: {error.detail}"
         mend = "see what is said of issuer.introspection"
         return Examined((problem(PART, "not_asked", words, mend),))
@@ -114,17 +114,17 @@ async def _introspected(
     token: str, rules: ClaimRules, now: float, asking: Asking | None
 ) -> Principal:
     if asking is None:
-        raise Refused(Reason.TOKEN_OPAQUE)
+        raise RefusedError(Reason.TOKEN_OPAQUE)
     answer = await asking.ask(token)
     digest = hashlib.sha256(token.encode("ascii")).digest()
     said = read_statement(answer, rules, digest, now, now)
     if said.principal is None:
-        raise Refused(*said.refusal)
+        raise RefusedError(*said.refusal)
     return said.principal
 
 
 async def _refused(
-    token: str, settings: Settings, rules: ClaimRules, keys: KeySet | None, refused: Refused
+    token: str, settings: Settings, rules: ClaimRules, keys: KeySet | None, refused: RefusedError
 ) -> Examined:
     row = DETAILS.get(refused.detail) or REASONS.get(refused.reason)
     if row is None:
@@ -144,7 +144,7 @@ async def _before_it_expired(
     assert isinstance(expires_at, int)
     try:
         principal = await _verified(token, settings, rules, keys, expires_at - 1)
-    except Refused as refused:
+    except RefusedError as refused:
         return [problem(PART, *REASONS[refused.reason])]
     return [
         note(PART, "was", f"until then it was good: {_whose(principal)}"),

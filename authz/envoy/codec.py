@@ -1,6 +1,7 @@
 """Translate between Envoy's ext_authz messages and the values of the core.
 
-Law: `decode` returns an HttpRequest or raises Refused, for any bytes. Only `encode_allow` writes
+Law: `decode` returns an HttpRequest or raises RefusedError, for any bytes. Only `encode_allow`
+    writes
 the status OK. What HTTP cannot carry in one header raises ValueError and is never sent.
 
 The trap: for Envoy an empty CheckResponse, or one without a status, is an Allow (seen on 1.39.3).
@@ -20,7 +21,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from authz.core.answer import NOBODY, NOBODY_TYPE, HttpAnswer, Upstream
 from authz.core.memo import Memo
 from authz.core.reason import Reason
-from authz.core.request import HttpRequest, Refused
+from authz.core.request import HttpRequest, RefusedError
 from authz.envoy.pb import external_auth_pb2 as wire
 from authz.envoy.pb.core_pb2 import HeaderValue, HeaderValueOption
 from authz.envoy.pb.health_pb2 import HealthCheckResponse
@@ -55,22 +56,22 @@ def decode(raw: bytes) -> HttpRequest:
     """Read one serialized envoy.service.auth.v3.CheckRequest.
 
     Raises:
-        Refused: MALFORMED_REQUEST for what is no such message or no request of HTTP,
+        RefusedError: MALFORMED_REQUEST for what is no such message or no request of HTTP,
             BODY_TOO_LARGE where Envoy sent a part of the body.
     """
     try:
         attributes = wire.CheckRequest.FromString(raw).attributes
     except DecodeError as error:
         # Envoy copies some bytes of the client unread; not being UTF-8, they end here.
-        raise Refused(Reason.MALFORMED_REQUEST, "not a CheckRequest") from error
+        raise RefusedError(Reason.MALFORMED_REQUEST, "not a CheckRequest") from error
     http = attributes.request.http
     method, path = http.method, http.path
     _check_target(method, path)
     if http.query or http.fragment:
-        raise Refused(Reason.MALFORMED_REQUEST, "a query or fragment outside the path")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "a query or fragment outside the path")
     headers = _headers(http)
     if headers.get(_PARTIAL_BODY, "false") != "false":
-        raise Refused(Reason.BODY_TOO_LARGE, "Envoy sent a part of the body")
+        raise RefusedError(Reason.BODY_TOO_LARGE, "Envoy sent a part of the body")
     # By position: names would cost a third more, of every request.
     return HttpRequest(
         method,
@@ -87,10 +88,10 @@ def _check_target(method: str, path: str) -> None:
     """Refuse a method or path that no request line has (RFC 9112, section 3)."""
     # Without attributes.request.http both are empty.
     if not method or not path:
-        raise Refused(Reason.MALFORMED_REQUEST, "no method or no path")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "no method or no path")
     line = method + path
     if not line.isascii() or not line.isprintable():
-        raise Refused(Reason.MALFORMED_REQUEST, "the path is not printable ASCII")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "the path is not printable ASCII")
 
 
 def _context(extensions: ScalarMap[str, str]) -> dict[str, str]:
@@ -102,9 +103,9 @@ def _headers(http: wire.AttributeContext.HttpRequest) -> dict[str, str]:
     """Return lower-case name to value, without the pseudo headers."""
     raw, plain = http.header_map.headers, http.headers
     if raw and plain:
-        raise Refused(Reason.MALFORMED_REQUEST, "both headers and header_map")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "both headers and header_map")
     if len(raw) > MAX_HEADERS or len(plain) > MAX_HEADERS:
-        raise Refused(Reason.MALFORMED_REQUEST, "too many headers")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "too many headers")
     headers = {name: value.encode().decode("latin-1") for name, value in plain.items()}
     for header in raw:
         name = header.key
@@ -118,7 +119,7 @@ def _headers(http: wire.AttributeContext.HttpRequest) -> dict[str, str]:
             headers.pop(pseudo, None)
         names = "".join(headers)
     if headers and ("" in headers or _TOKEN.match(names) is None):
-        raise Refused(Reason.MALFORMED_REQUEST, "a header name that HTTP does not know")
+        raise RefusedError(Reason.MALFORMED_REQUEST, "a header name that HTTP does not know")
     return headers if names == names.lower() else _lowered(headers)
 
 

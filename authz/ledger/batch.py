@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from authz.core.ledger import LedgerAnswer, Query, Unavailable
+from authz.core.ledger import LedgerAnswer, Query, UnavailableError
 from authz.ledger.data_loss import MergeRequest, ReadRequest, StoredRevocations
 from authz.ledger.script import TakeCall
 
@@ -30,11 +30,11 @@ class Remote(Protocol):
         """Return a query in the script's words."""
         ...
 
-    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
         """Answer many queries, each at its place.
 
         Raises:
-            Unavailable: where no proper answer came in time.
+            UnavailableError: where no proper answer came in time.
         """
         ...
 
@@ -85,10 +85,10 @@ class BatchedLedger:
         """Answer one query, atomically.
 
         Raises:
-            Unavailable: where Redis gave no proper answer in time; it may have charged.
+            UnavailableError: where Redis gave no proper answer in time; it may have charged.
         """
         if len(self._queue) >= self._longest:
-            raise Unavailable("redis", "too many are waiting")
+            raise UnavailableError("redis", "too many are waiting")
         # What cannot be written is its caller's trouble alone.
         call = self._remote.call(query)
         answer: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
@@ -100,7 +100,7 @@ class BatchedLedger:
         """Return the revocations as they are stored, and leave the reader's mark.
 
         Raises:
-            Unavailable: where Redis did not answer; it may have left the mark.
+            UnavailableError: where Redis did not answer; it may have left the mark.
         """
         return await self._remote.read(question)
 
@@ -108,7 +108,7 @@ class BatchedLedger:
         """Return the mark that a reader has left; empty where there is none.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         return await self._remote.mark(reader)
 
@@ -116,7 +116,7 @@ class BatchedLedger:
         """Write revocations that were lost; return how many, None where another was quicker.
 
         Raises:
-            Unavailable: where Redis did not confirm it; it may have written them.
+            UnavailableError: where Redis did not confirm it; it may have written them.
         """
         return await self._remote.merge(merge)
 
@@ -149,23 +149,23 @@ class BatchedLedger:
             answers = await self._remote.answer([one.call for one in aboard])
             # Before anybody is told: a list of another length could have shifted.
             told = list(zip(aboard, answers, strict=True))
-        except Unavailable as error:
+        except UnavailableError as error:
             self._fail(aboard, error)
         except Exception as fault:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            self._fail(aboard, Unavailable("redis", type(fault).__name__))
+            self._fail(aboard, UnavailableError("redis", type(fault).__name__))
         except asyncio.CancelledError:
-            self._fail(aboard, Unavailable("redis", "the service is ending"))
+            self._fail(aboard, UnavailableError("redis", "the service is ending"))
             raise
         else:
             for one, answer in told:
                 _tell(one, answer)
 
-    def _fail(self, aboard: Sequence[_Waiting], error: Unavailable) -> None:
+    def _fail(self, aboard: Sequence[_Waiting], error: UnavailableError) -> None:
         for one in aboard:
             _tell(one, error)
         # They do not each wait for a time-out of their own.
         while self._queue:
-            _tell(self._queue.popleft(), Unavailable("redis", "an earlier call had no answer"))
+            _tell(self._queue.popleft(), UnavailableError("redis", "an earlier call had no answer"))
 
     def _arrived(self, trip: asyncio.Task[None]) -> None:
         self._under_way.discard(trip)
@@ -178,10 +178,10 @@ class BatchedLedger:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
 
-def _tell(one: _Waiting, answer: LedgerAnswer | Unavailable) -> None:
+def _tell(one: _Waiting, answer: LedgerAnswer | UnavailableError) -> None:
     if one.answer.done():
         return
-    if isinstance(answer, Unavailable):
+    if isinstance(answer, UnavailableError):
         # One for each: an exception that many raise would gather all their frames.
         one.answer.set_exception(type(answer)(answer.dependency, answer.detail))
     else:

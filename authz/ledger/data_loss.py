@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.keys import RedisKeys
 from authz.ledger.records import Revocation, stricter
@@ -274,25 +274,25 @@ def read_reading(reply: object) -> StoredRevocations:
     """Read the script's answer: nothing is revoked only where Redis says so.
 
     Raises:
-        Unavailable: where it is not one that the script could give.
+        UnavailableError: where it is not one that the script could give.
     """
     match reply:
         case [bytes(generation), bytes(mark), 0 | 1 as left, list(fields)]:
             if len(fields) % 2 == 0 and {*map(type, fields)} <= {bytes}:
                 values = dict(zip(fields[::2], fields[1::2], strict=True))
                 return StoredRevocations(generation, mark, left == 1, values)
-    raise Unavailable("redis", "an answer that the script does not give")
+    raise UnavailableError("redis", "an answer that the script does not give")
 
 
 def read_merged(reply: object) -> int | None:
     """Return how many revocations a merge wrote; None where another came before.
 
     Raises:
-        Unavailable: where the answer is not one that the script could give.
+        UnavailableError: where the answer is not one that the script could give.
     """
     if isinstance(reply, int) and reply >= 0:
         return reply - 1 if reply else None
-    raise Unavailable("redis", "an answer that the script does not give")
+    raise UnavailableError("redis", "an answer that the script does not give")
 
 
 def _new_mark() -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.records import ScriptNotLoadedError
 
 
@@ -89,9 +89,9 @@ def fault_of_code(reply: str) -> RedisFault:
     return RedisFault.OTHER if code is None else _BY_CODE.get(code[1], RedisFault.OTHER)
 
 
-def unavailable(error: BaseException) -> Unavailable:
+def unavailable(error: BaseException) -> UnavailableError:
     """Return an error reply, an exception of the socket or of a deadline as a fault of Redis."""
-    kind = ScriptNotLoadedError if fault_of(error) is RedisFault.NO_SCRIPT else Unavailable
+    kind = ScriptNotLoadedError if fault_of(error) is RedisFault.NO_SCRIPT else UnavailableError
     return kind("redis", describe_fault(error))
 
 

@@ -33,7 +33,7 @@ class LoginRecords:
         """Return the log-in behind a token; None where there is no record.
 
         Raises:
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         found = await self._command("GET", self._key(token))
         return decode(found) if isinstance(found, bytes) else None
@@ -42,7 +42,7 @@ class LoginRecords:
         """Write the log-in behind a token, for so many seconds, at least 1.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         await self._command("SET", self._key(token), encode(log_in), "EX", lifetime)
 
@@ -50,7 +50,7 @@ class LoginRecords:
         """Let a record end in so many seconds, if it would not before.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         await self._command("EXPIRE", self._key(token), within, "LT")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core.ledger import Query, Revoked, Session, StepUpMissing, StepUpTooOld, Unavailable
+from authz.core.ledger import Query, Revoked, Session, StepUpMissing, StepUpTooOld, UnavailableError
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 
@@ -17,11 +17,11 @@ _MOMENT: Final = re.compile(rb"[0-9]{1,15}")
 _STEP_UP: Final = re.compile(rb"([0-9]{1,15}) ([0-7])")
 
 
-class ScriptNotLoadedError(Unavailable):
+class ScriptNotLoadedError(UnavailableError):
     """Say that Redis does not know a script: nothing ran, so it may be loaded and sent again."""
 
 
-class CorruptRecordError(Unavailable):
+class CorruptRecordError(UnavailableError):
     """Say that one record in Redis is not of our making: it cannot be counted on, others can."""
 
 

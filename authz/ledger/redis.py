@@ -1,8 +1,8 @@
 """The ledger in Redis or Valkey: one script call for a query or for many, and those who write.
 
 Law: a query is sent at most once, so it is charged at most once; whatever goes wrong, and
-however slowly, ends in `Unavailable`: for who was asking after one time-out, for who waited for a
-connection at the same moment. A call without its answer costs its connection, so that nobody
+however slowly, ends in `UnavailableError`: for who was asking after one time-out, for who waited
+for a connection at the same moment. A call without its answer costs its connection, so that nobody
 reads another caller's answer.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from authz.core.ledger import LedgerAnswer, Query, StepUpKey, Unavailable
+from authz.core.ledger import LedgerAnswer, Query, StepUpKey, UnavailableError
 from authz.core.memo import Memo
 from authz.core.second_factor import Method
 from authz.ledger.commands import command
@@ -123,7 +123,7 @@ class RedisLedger:
         """Answer one query, atomically.
 
         Raises:
-            Unavailable: where Redis gave no proper answer in time; it may have charged.
+            UnavailableError: where Redis gave no proper answer in time; it may have charged.
         """
         call = TakeCall(self._keys, query)
         return call.read(await self._guard(self._evaluate, call))
@@ -132,11 +132,11 @@ class RedisLedger:
         """Return a query in the script's words, for `answer`."""
         return self._calls(query)
 
-    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
         """Answer many queries with one script call, each atomically and in their order.
 
         Raises:
-            Unavailable: where Redis gave no proper answer in time; it may have charged.
+            UnavailableError: where Redis gave no proper answer in time; it may have charged.
         """
         if len(calls) == 1:
             # Half the work for the script; and what fails is told in full.
@@ -144,7 +144,7 @@ class RedisLedger:
         many = BatchCall(calls)
         found = many.read(await self._guard(self._evaluate, many))
         if any(
-            isinstance(each, Unavailable) and not isinstance(each, CorruptRecordError)
+            isinstance(each, UnavailableError) and not isinstance(each, CorruptRecordError)
             for each in found
         ):
             self._pool.abort()
@@ -159,7 +159,7 @@ class RedisLedger:
             revocation: what of it is revoked.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         await self.command("HSET", self._keys.revocations, target, revocation.encode())
 
@@ -167,7 +167,7 @@ class RedisLedger:
         """Remove revocations, where there are such.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         if targets:
             await self.command("HDEL", self._keys.revocations, *targets)
@@ -176,7 +176,7 @@ class RedisLedger:
         """Return all revocations by their target.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         found = await self.command("HGETALL", self._keys.revocations)
         return {target: read_revocation(value) for target, value in found.items()}
@@ -185,7 +185,7 @@ class RedisLedger:
         """Return the revocations as they are stored, and leave the reader's mark.
 
         Raises:
-            Unavailable: where Redis did not answer; it may have left the mark.
+            UnavailableError: where Redis did not answer; it may have left the mark.
         """
         return read_reading(await self._guard(self._evaluate, ReadCall(self._keys, question)))
 
@@ -193,7 +193,7 @@ class RedisLedger:
         """Return the mark that a reader has left; empty where there is none.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         (found,) = await self.command("MGET", self._keys.mark(reader))
         return found or b""
@@ -202,7 +202,7 @@ class RedisLedger:
         """Write revocations that Redis has lost; return how many, None where it changed meanwhile.
 
         Raises:
-            Unavailable: where Redis did not confirm it; it may have written them.
+            UnavailableError: where Redis did not confirm it; it may have written them.
         """
         return read_merged(await self._guard(self._evaluate, MergeCall(self._keys, merge)))
 
@@ -210,7 +210,7 @@ class RedisLedger:
         """Remove revocations that stand as they were found; others of these targets stay.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         if found:
             await self._guard(self._evaluate, DiscardCall(self._keys, found))
@@ -227,7 +227,7 @@ class RedisLedger:
             ttl: seconds until the record is forgotten, at least 1.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         value = encode_step_up(method, auth_time)
         await self.command("SET", self._keys.step_up(key), value, "EX", ttl)
@@ -236,7 +236,7 @@ class RedisLedger:
         """Forget a step-up, where there is one.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         await self.command("DEL", self._keys.step_up(key))
 
@@ -244,7 +244,7 @@ class RedisLedger:
         """Return where Redis answers.
 
         Raises:
-            Unavailable: where it does not.
+            UnavailableError: where it does not.
         """
         await self.command("PING")
 
@@ -252,13 +252,13 @@ class RedisLedger:
         """Return what readiness wants to know.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         info = await self.command("INFO")
         try:
             return RedisFacts(str(info["maxmemory_policy"]), info["role"] == "master")
         except (KeyError, TypeError) as error:
-            raise Unavailable("redis", "INFO lacks a field") from error
+            raise UnavailableError("redis", "INFO lacks a field") from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -270,7 +270,7 @@ class RedisLedger:
         """Return the answer to one command; it is sent at most once.
 
         Raises:
-            Unavailable: where Redis gave none in time, or an error.
+            UnavailableError: where Redis gave none in time, or an error.
         """
         return await self._guard(self._ask, name, *arguments)
 
@@ -284,7 +284,7 @@ class RedisLedger:
         lost = self._lost
         async with self._turn:
             if lost != self._lost:
-                raise Unavailable("redis", "an earlier call had no answer")
+                raise UnavailableError("redis", "an earlier call had no answer")
             try:
                 with self._deadline.block():
                     return await work(*args)

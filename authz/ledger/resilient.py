@@ -1,6 +1,7 @@
 """The ledger that goes on while Redis is away, in the mode that the operator declared.
 
-Law: nothing but `Unavailable` is raised, and no caller waits longer for a broken Redis than for a
+Law: nothing but `UnavailableError` is raised, and no caller waits longer for a broken Redis than
+    for a
 slow one. While Redis is away, revocations known so far hold, and so do the sessions that this
 worker has seen; one that it has not seen is bound by it alone. What needs a step-up record is
 refused, and after `max_away` everything is. A worker that never read the revocations answers
@@ -22,7 +23,7 @@ from authz.core.ledger import (
     Query,
     SessionOfAnother,
     Taken,
-    Unavailable,
+    UnavailableError,
 )
 from authz.core.limits import MAX_UNITS, Limit, Per, Quota, Take, charges
 from authz.core.principal import Client
@@ -98,7 +99,7 @@ class Remote(Ledger, Protocol):
         """Return the revocations as they are stored, and leave the reader's mark.
 
         Raises:
-            Unavailable: where they cannot be had.
+            UnavailableError: where they cannot be had.
         """
         ...
 
@@ -120,7 +121,7 @@ class ResilientLedger:
         twin: Ledger,
         options: OutageOptions,
         clock: Callable[[], float],
-        on_error: Callable[[Unavailable], None] = lambda _: None,
+        on_error: Callable[[UnavailableError], None] = lambda _: None,
         *,
         on_lost: Callable[[DataLoss, int], None] = lambda _, __: None,
     ) -> None:
@@ -188,8 +189,8 @@ class ResilientLedger:
         """Answer one query.
 
         Raises:
-            Unavailable: where Redis is away and the declared mode, or the time it has been away,
-                gives no answer.
+            UnavailableError: where Redis is away and the declared mode, or the time it has been
+                away, gives no answer.
         """
         if not self._may_ask():
             return await self._answer(query)
@@ -198,7 +199,7 @@ class ResilientLedger:
         answer: LedgerAnswer | None = None
         try:
             answer = await self._remote.take(query)
-        except Unavailable as error:
+        except UnavailableError as error:
             self._failed(error, began)
         finally:
             # Also where the caller was cancelled: the next one asks.
@@ -228,7 +229,7 @@ class ResilientLedger:
             return True
         return not self._probing and self._clock() >= self._ask_at
 
-    def _failed(self, error: Unavailable, began: float) -> None:
+    def _failed(self, error: UnavailableError, began: float) -> None:
         """Take notice of a failure of a call that began at a moment."""
         self._on_error(error)
         if isinstance(error, CorruptRecordError):
@@ -260,7 +261,7 @@ class ResilientLedger:
     async def _answer(self, query: Query) -> LedgerAnswer:
         """Answer without Redis."""
         if self._options.mode is OutagePolicy.DENY or not self._may_answer():
-            raise Unavailable("redis", "away")
+            raise UnavailableError("redis", "away")
         found = revoked(self._revocations, query)
         if found is not None:
             return found
@@ -268,7 +269,7 @@ class ResilientLedger:
         if session is not None and self._sessions.is_of_another(session, now):
             return SessionOfAnother()
         if query.step_up is not None:
-            raise Unavailable("redis", "step-ups cannot be read")
+            raise UnavailableError("redis", "step-ups cannot be read")
         if self._options.mode is OutagePolicy.ALLOW:
             untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
             answer: LedgerAnswer = Taken(tuple(untouched), Mode.UNLIMITED)
@@ -306,7 +307,7 @@ class ResilientLedger:
             await self.probe()
         try:
             await self._read()
-        except Unavailable as error:
+        except UnavailableError as error:
             self._on_error(error)
 
     async def _read(self) -> None:
@@ -352,12 +353,12 @@ class ResilientLedger:
             return True
         try:
             return await self._remote.mark(self._reader.name) not in self._reader.accepted
-        except Unavailable:
+        except UnavailableError:
             return False  # the probe tells
 
     async def probe(self) -> None:
         """Try a charge of our own: only that tells whether Redis is whole."""
-        with suppress(Unavailable):
+        with suppress(UnavailableError):
             await self.take(PROBE)
 
     async def start(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Client, Person
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
@@ -232,7 +232,7 @@ async def revoke(
         note: who, when, why.
 
     Raises:
-        Unavailable: where the store did not confirm it.
+        UnavailableError: where the store did not confirm it.
         ValueError: where a moment cannot be written.
     """
     before = (await store.revocations()).get(target.field)
@@ -249,11 +249,11 @@ async def list_revocations(store: RevocationStore, now: float) -> tuple[Revocati
     """Return what is revoked, and remove what nobody needs any more.
 
     Raises:
-        Unavailable: where the store did not answer.
+        UnavailableError: where the store did not answer.
     """
     found = await store.revocations()
     stale = {field: each for field, each in found.items() if _is_stale(each, now)}
-    with suppress(Unavailable):  # who may only read is not kept from reading
+    with suppress(UnavailableError):  # who may only read is not kept from reading
         await store.discard(stale)
     left = (read_entry(field, each) for field, each in found.items() if field not in stale)
     return tuple(sorted(left, key=lambda entry: (entry.note.at or 0, entry.id)))
@@ -263,7 +263,7 @@ async def prune(store: RevocationStore, now: float) -> None:
     """Remove what nobody needs any more.
 
     Raises:
-        Unavailable: where the store did not answer.
+        UnavailableError: where the store did not answer.
     """
     found = await store.revocations()
     await store.discard({field: each for field, each in found.items() if _is_stale(each, now)})
@@ -289,7 +289,7 @@ async def lift(
 
     Raises:
         NotLiftedError: where an id names none or several, or there is nothing to lift.
-        Unavailable: where the store did not confirm it.
+        UnavailableError: where the store did not confirm it.
     """
     found = await list_revocations(store, moment)
     named = tuple(dict.fromkeys(_named(each, found) for each in ids))

@@ -25,7 +25,7 @@ from authz.core.ledger import (
     StepUpMissing,
     StepUpTooOld,
     Taken,
-    Unavailable,
+    UnavailableError,
 )
 from authz.core.limits import SLOTS, Charge, Quota, State, charges, in_use, outcome, wait
 from authz.core.memo import Memo
@@ -125,7 +125,7 @@ class TakeCall:
         """Read the script's answer.
 
         Raises:
-            Unavailable: where it is not one that the script could give to this question.
+            UnavailableError: where it is not one that the script could give to this question.
         """
         if not isinstance(reply, list) or len(reply) < _HEAD:
             raise _odd()
@@ -209,11 +209,12 @@ class BatchCall:
         args = [part for each in calls for part in (each.counts, each.args)]
         self.command = evalsha(self.script.sha, [each.keys for each in calls], args)
 
-    def read(self, reply: object) -> list[LedgerAnswer | Unavailable]:
+    def read(self, reply: object) -> list[LedgerAnswer | UnavailableError]:
         """Read the answers, each at its question's place.
 
         Raises:
-            Unavailable: where any of them is not one that the script could give to its question.
+            UnavailableError: where any of them is not one that the script could give to its
+                question.
         """
         if not isinstance(reply, list) or len(reply) != len(self._calls):
             raise _odd()
@@ -236,10 +237,10 @@ class DiscardCall:
         self.command = evalsha(self.script.sha, [pack([keys.revocations])], [pack(pairs)])
 
 
-def _read_one(call: TakeCall, reply: object) -> LedgerAnswer | Unavailable:
+def _read_one(call: TakeCall, reply: object) -> LedgerAnswer | UnavailableError:
     match reply:
         case [0, b"error", bytes(code)]:
-            return Unavailable("redis", fault_of_code(code.decode("ascii", "replace")).value)
+            return UnavailableError("redis", fault_of_code(code.decode("ascii", "replace")).value)
     try:
         return call.read(reply)
     except CorruptRecordError as error:
@@ -263,5 +264,5 @@ def _state(value: object, charge: Charge, now: int) -> State:
     return State(slot, tuple(counts))
 
 
-def _odd() -> Unavailable:
-    return Unavailable("redis", "an answer that the script does not give")
+def _odd() -> UnavailableError:
+    return UnavailableError("redis", "an answer that the script does not give")

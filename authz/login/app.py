@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.limits import network
 from authz.login.attempts import TooManyError
 from authz.login.machines import PROGRAMS, program_problem
@@ -105,7 +105,7 @@ class App:
                 return problems.TOO_MANY, {"Retry-After": str(error.seconds)}
             case HTTPException(status_code=405):
                 return problems.NOT_THIS_WAY, error.headers or {}
-            case Unavailable():
+            case UnavailableError():
                 self._recorder.fault(error.dependency, error.detail)
                 return AWAY, {}
         self._recorder.crash(error)

@@ -17,7 +17,7 @@ import httpx
 from authz.config.load import Settings
 from authz.config.model import FrontDoor as Section
 from authz.config.server_metadata import server_metadata
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -257,7 +257,7 @@ class Built:
         try:
             await self._redis.take(PROBE)
             fault = ""
-        except Unavailable as error:
+        except UnavailableError as error:
             fault = error.detail
         self._health.set("redis", fault and f"Redis is away ({fault})")
         if fault != self._redis_fault:
@@ -274,7 +274,7 @@ class Built:
 
     async def _keep_pruning(self) -> None:
         while True:
-            with suppress(Unavailable):
+            with suppress(UnavailableError):
                 await prune(self._redis, self.means.clock())
             await asyncio.sleep(_PRUNE)
 
@@ -282,7 +282,7 @@ class Built:
         while True:
             try:
                 await self._untold.tell_all()
-            except Unavailable:
+            except UnavailableError:
                 pass  # Redis is away: the next look will do
             except Exception as error:  # noqa: BLE001 - a defect in one must not silence the rest
                 self._recorder.crash(error)

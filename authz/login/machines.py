@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login import paths
 from authz.login.front_door.authenticating import Authenticating, ClientRequest
 from authz.login.front_door.exchanging import Exchanging
@@ -109,7 +109,7 @@ class Machines:
             except OAuthRefused as refused:
                 body = {"error": refused.error, "error_description": refused.words}
                 return JSONResponse(body, refused.status, _ORIGINS | _NOT_KEPT | refused.headers)
-            except Unavailable as away:
+            except UnavailableError as away:
                 detail = f"{away.dependency}: {away.detail}"
                 self._means.tell(path.removeprefix("/"), "unavailable", detail=detail)
                 return _unavailable(away)
@@ -128,7 +128,7 @@ class Machines:
                 authenticate as it has to; `invalid_request` where it is no form, names no client,
                 or has a parameter twice.
             TooManyError: where strangers' hosts would be asked too often.
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         if content_type(request) != _FORM:
             raise OAuthRefused("invalid_request", "the body has to be a form")
@@ -172,7 +172,7 @@ def _address(request: Request) -> str:
         raise OAuthRefused("invalid_request", "not through the gateway") from error
 
 
-def _unavailable(away: Unavailable) -> Response:
+def _unavailable(away: UnavailableError) -> Response:
     """Return the answer where something did not answer: try again, nothing was decided."""
     body = {
         "error": "temporarily_unavailable",

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.limits import digest
 from authz.core.principal import Principal
 from authz.ledger.keys import RedisKeys
@@ -66,7 +66,7 @@ class Capabilities:
         try:
             async with asyncio.timeout(_PATIENCE):
                 found = await self._command("GET", key)
-        except (TimeoutError, Unavailable):
+        except (TimeoutError, UnavailableError):
             return False
         self._copy(key, elicits=found == _YES)
         return bool(found == _YES)
@@ -93,5 +93,5 @@ class Capabilities:
     async def _write(self, *words: bytes | str | int) -> None:
         try:
             await self._command(*words)
-        except Unavailable:
+        except UnavailableError:
             return  # the client is told in words then

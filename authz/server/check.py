@@ -24,12 +24,12 @@ from authz.core.decision import (
     denied,
     read,
 )
-from authz.core.ledger import Ledger, Unavailable
+from authz.core.ledger import Ledger, UnavailableError
 from authz.core.limits import Limit
 from authz.core.policy import Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import HttpRequest, Refused
+from authz.core.request import HttpRequest, RefusedError
 from authz.core.step_up import Offer
 from authz.envoy import codec
 from authz.ledger.deadline import Deadline
@@ -67,8 +67,8 @@ class TokenVerifier(Protocol):
             before_asking: called before the issuer is asked; what it raises goes on.
 
         Raises:
-            Refused: where it is no valid access token of the issuer.
-            Unavailable: where the issuer had to be asked and did not answer.
+            RefusedError: where it is no valid access token of the issuer.
+            UnavailableError: where the issuer had to be asked and did not answer.
         """
         ...
 
@@ -76,8 +76,8 @@ class TokenVerifier(Protocol):
         """Return the principal of a verified token as the issuer sees it since a moment.
 
         Raises:
-            Refused: where the token is not active any more.
-            Unavailable: where the issuer did not answer.
+            RefusedError: where the token is not active any more.
+            UnavailableError: where the issuer did not answer.
         """
         ...
 
@@ -162,7 +162,7 @@ class Check:
                 else:
                     offer = await _offered(decision, snapshot)
                     answer = _refuse(decision, request, offer, snapshot.policy)
-            except Refused as refused:
+            except RefusedError as refused:
                 decision = Deny(refused.reason, refused.detail)
                 answer = _refuse(decision, request)
             except Exception as error:  # noqa: BLE001 - the last line: whatever happened, nobody is let in
@@ -191,7 +191,7 @@ class Check:
                 return await self._judge(call, principal, snapshot)
         except TimeoutError:
             return _unavailable(call, known, "issuer", "the deadline has passed")
-        except Unavailable as fault:
+        except UnavailableError as fault:
             self._recorder.fault(fault.dependency, fault.detail)
             return _unavailable(call, known, fault.dependency, fault.detail, fault.retry_after)
 
@@ -228,10 +228,10 @@ class Check:
             )
         except MustWaitError as late:
             return _too_many(call, late.seconds)
-        except Refused as refused:
+        except RefusedError as refused:
             stranger.failed()
             return denied(refused, call.server)
-        except Unavailable:
+        except UnavailableError:
             # Made-up tokens hold a call each for the whole deadline while the issuer hangs.
             stranger.failed()
             raise
@@ -297,7 +297,7 @@ async def _confirmed(
     call, principal = pending.call, pending.principal
     try:
         principal = await snapshot.verifier.confirm(call.token, principal, since)
-    except Refused as refused:
+    except RefusedError as refused:
         deny = denied(refused, call.server)
         return replace(deny, message=pending.message, principal=principal)
     return confirmed(pending, principal, snapshot.policy, now)

@@ -33,12 +33,12 @@ from authz.core.ledger import (
     Revoked,
     SessionOfAnother,
     Taken,
-    Unavailable,
+    UnavailableError,
 )
 from authz.core.limits import Quota, charges, unmeetable
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import HttpRequest, Refused
+from authz.core.request import HttpRequest, RefusedError
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger
 from authz.server.assemble import Identity, front_door_tokens
@@ -214,9 +214,9 @@ async def _verified(
         principal = await identity.verifier.verify(
             call.token, opaque=call.server.accepts_opaque, passed=passed.append
         )
-    except Refused as refused:
+    except RefusedError as refused:
         deny = denied(refused, call.server)
-    except Unavailable as fault:
+    except UnavailableError as fault:
         told = "".join(f" ({each['fault']}: {each['detail']})" for each in _faults(log))
         reason = FAULTS.get(fault.dependency, Reason.INTERNAL)
         deny = Deny(reason, f"{fault.detail}{told}", call.server)
@@ -266,9 +266,9 @@ async def _judged(
     since = decided.confirm_since
     try:
         principal = await identity.verifier.confirm(call.token, principal, since)
-    except Refused as refused:
+    except RefusedError as refused:
         decided = replace(denied(refused, call.server), message=decided.message)
-    except Unavailable as fault:
+    except UnavailableError as fault:
         decided = Deny(Reason.ISSUER_UNAVAILABLE, fault.detail, call.server)
     else:
         decided = confirmed(decided, principal, policy, now)
@@ -291,7 +291,7 @@ async def _concluded(
         return conclude(pending, await _looked(MemoryLedger(time.time), pending.query))
     try:
         answer = await _looked(ledger, pending.query)
-    except Unavailable as fault:
+    except UnavailableError as fault:
         mode = settings.config.redis.mode
         words = f"Redis does not answer ({fault.detail}); redis.mode is {mode}"
         steps.append(Step("ledger", Outcome.UNKNOWN, words, Reason.LEDGER_UNAVAILABLE))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from authz.config.model import Redis
-from authz.core.ledger import Ledger, Mode, Unavailable
+from authz.core.ledger import Ledger, Mode, UnavailableError
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.data_loss import DataLoss
 from authz.ledger.login_records import Command
@@ -96,7 +96,7 @@ class LedgerLifecycle:
             return ""
         return f"{_LOST[self._lost]} within the last hour; what was revoked is in it again"
 
-    def _failed(self, error: Unavailable) -> None:
+    def _failed(self, error: UnavailableError) -> None:
         """Count a failure of Redis, and log what is wrong where that is news."""
         if error.detail == self._told:
             self._recorder.metrics.dependency_errors.labels(error.dependency).inc()
@@ -133,7 +133,7 @@ class LedgerLifecycle:
 
     async def _look(self, remote: RedisLedger) -> None:
         # A user without the right to INFO, or a Redis that is away for a moment, says nothing new.
-        with suppress(Unavailable):
+        with suppress(UnavailableError):
             facts = await remote.facts()
             if facts.may_evict:
                 self._facts = _EVICTS

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeGuard
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 
 _MAX_TEXT: Final = 256
 _MAX_AUDIENCE: Final = 1024
@@ -52,10 +52,10 @@ def check_issuer(claims: Claims, issuer: str) -> None:
     """Refuse a token of another issuer (RFC 9068, section 4): equal as strings, nothing less.
 
     Raises:
-        Refused: TOKEN_INVALID.
+        RefusedError: TOKEN_INVALID.
     """
     if claims.get("iss") != issuer:
-        raise Refused(Reason.TOKEN_INVALID, "iss is not the configured issuer")
+        raise RefusedError(Reason.TOKEN_INVALID, "iss is not the configured issuer")
 
 
 def read_principal(
@@ -64,7 +64,7 @@ def read_principal(
     """Return who asks. Call it with claims whose signature was verified, never before.
 
     Raises:
-        Refused: TOKEN_INVALID where a claim is missing or not as it must be; for a token with
+        RefusedError: TOKEN_INVALID where a claim is missing or not as it must be; for a token with
             nothing else wrong TOKEN_EXPIRED, or AUDIENCE_MISMATCH where it is for nobody.
     """
     check_issuer(claims, rules.issuer)
@@ -87,15 +87,15 @@ def read_principal(
         marker=_marker(claims, rules.marker),
     )
     if times.expires_at <= now:
-        raise Refused(Reason.TOKEN_EXPIRED)
+        raise RefusedError(Reason.TOKEN_EXPIRED)
     if not principal.audience:
         # Authelia's answer to a client that named no resource: a good log-in, made for no server.
-        raise Refused(Reason.AUDIENCE_MISMATCH, "the token has an empty audience")
+        raise RefusedError(Reason.AUDIENCE_MISMATCH, "the token has an empty audience")
     return principal
 
 
-def _invalid(detail: str) -> Refused:
-    return Refused(Reason.TOKEN_INVALID, detail)
+def _invalid(detail: str) -> RefusedError:
+    return RefusedError(Reason.TOKEN_INVALID, detail)
 
 
 def _times(claims: Claims, rules: ClaimRules, now: float) -> _Times:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from authz.core.principal import LogIn, Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 
 _UNKNOWN: Final = Reason.LOG_IN_UNKNOWN
 
@@ -22,7 +22,7 @@ class LogInRecords(Protocol):
         """Return it; None where there is no record.
 
         Raises:
-            Unavailable: where that cannot be told.
+            UnavailableError: where that cannot be told.
         """
         ...
 
@@ -47,16 +47,16 @@ class FrontDoorTokens:
             principal: what its claims say.
 
         Raises:
-            Refused: LOG_IN_UNKNOWN where no log-in of this person is on record for this token.
-            Unavailable: where that cannot be told.
+            RefusedError: LOG_IN_UNKNOWN where no log-in of this person is on record for this token.
+            UnavailableError: where that cannot be told.
         """
         if principal.subject is None:
-            raise Refused(_UNKNOWN, "a token of ours without a person")
+            raise RefusedError(_UNKNOWN, "a token of ours without a person")
         log_in = await self._records.of(token)
         if log_in is None:
-            raise Refused(_UNKNOWN, "no record of a log-in")
+            raise RefusedError(_UNKNOWN, "no record of a log-in")
         if log_in.subject != principal.subject:
-            raise Refused(_UNKNOWN, "the record is of another person")
+            raise RefusedError(_UNKNOWN, "the record is of another person")
         return replace(
             principal, client_id=log_in.client, log_in=log_in, signed_for=principal.client_id
         )

@@ -11,7 +11,7 @@ from typing import Final
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.lookups import LookUps
 from authz.tokens.statement import agreed
 
@@ -32,12 +32,12 @@ def check_shape(token: str) -> None:
     before (`jose.is_opaque`).
 
     Raises:
-        Refused: TOKEN_INVALID.
+        RefusedError: TOKEN_INVALID.
     """
     if len(token) not in _LENGTHS:
-        raise Refused(Reason.TOKEN_INVALID, "not as long as an opaque token")
+        raise RefusedError(Reason.TOKEN_INVALID, "not as long as an opaque token")
     if token.startswith(_AUTHELIA) and _AUTHELIA_SHAPE.match(token) is None:
-        raise Refused(Reason.TOKEN_INVALID, "not as Authelia writes an access token")
+        raise RefusedError(Reason.TOKEN_INVALID, "not as Authelia writes an access token")
 
 
 class Introspector:
@@ -73,14 +73,14 @@ class Introspector:
         """Return who presents an opaque token.
 
         Raises:
-            Refused: TOKEN_INVALID where it is not active; as `read_principal` where what the
+            RefusedError: TOKEN_INVALID where it is not active; as `read_principal` where what the
                 issuer says of it is of no use.
-            Unavailable: where the issuer does not answer in time.
+            UnavailableError: where the issuer does not answer in time.
         """
         check_shape(token)
         said = await self._lookups.statement(token, self._clock() - self._ages.active)
         if said.principal is None:
-            raise Refused(*said.refusal)
+            raise RefusedError(*said.refusal)
         return said.principal
 
     async def confirm(self, token: str, known: Principal, since: float) -> Principal:
@@ -92,15 +92,15 @@ class Introspector:
             since: how old the issuer's word may be, seconds since the epoch.
 
         Raises:
-            Refused: TOKEN_REVOKED where the token is not active any more, TOKEN_INVALID where
+            RefusedError: TOKEN_REVOKED where the token is not active any more, TOKEN_INVALID where
                 the issuer's answer is about another one.
-            Unavailable: where the issuer does not answer in time.
+            UnavailableError: where the issuer does not answer in time.
         """
         said = await self._lookups.statement(token, since)
         if not said.active:
-            raise Refused(Reason.TOKEN_REVOKED, "not active at the issuer")
+            raise RefusedError(Reason.TOKEN_REVOKED, "not active at the issuer")
         if said.principal is None:
-            raise Refused(*said.refusal)
+            raise RefusedError(*said.refusal)
         return agreed(known, said.principal)
 
     async def aclose(self) -> None:

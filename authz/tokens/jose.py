@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.core.strict_json import StrictJsonError, loads
 from authz.tokens import base64url
 
@@ -64,17 +64,17 @@ def is_opaque(token: str) -> bool:
     """Tell an opaque access token from a JWT by its shape; nothing is decoded.
 
     Raises:
-        Refused: TOKEN_WRONG_KIND for what Authelia marks as something else (refresh tokens,
+        RefusedError: TOKEN_WRONG_KIND for what Authelia marks as something else (refresh tokens,
             codes), TOKEN_INVALID for what is neither shape or longer than 8 KiB.
     """
     if len(token) > MAX_TOKEN:
-        raise Refused(Reason.TOKEN_INVALID, "longer than 8 KiB")
+        raise RefusedError(Reason.TOKEN_INVALID, "longer than 8 KiB")
     if token.startswith(_AUTHELIA) and not token.startswith(_AUTHELIA_ACCESS):
-        raise Refused(Reason.TOKEN_WRONG_KIND, "Authelia marks it as no access token")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, "Authelia marks it as no access token")
     if _OPAQUE.match(token) is not None:
         return True
     if _JWT.match(token) is None:
-        raise Refused(Reason.TOKEN_INVALID, "neither a compact JWS nor an opaque token")
+        raise RefusedError(Reason.TOKEN_INVALID, "neither a compact JWS nor an opaque token")
     return False
 
 
@@ -82,7 +82,7 @@ def read_jws(token: str, algorithms: frozenset[str]) -> Unverified:
     """Read a compact JWS (RFC 7515, section 7.1) that must be an access token (RFC 9068).
 
     Raises:
-        Refused: TOKEN_WRONG_KIND for an ID token, TOKEN_INVALID for all else.
+        RefusedError: TOKEN_WRONG_KIND for an ID token, TOKEN_INVALID for all else.
     """
     return _read(token, algorithms, _check_type)
 
@@ -91,7 +91,7 @@ def read_id_token(token: str, algorithms: frozenset[str]) -> Unverified:
     """Read a compact JWS that must be an ID token: `typ` is JWT or absent (RFC 7519, section 5.1).
 
     Raises:
-        Refused: TOKEN_INVALID; for an access token too.
+        RefusedError: TOKEN_INVALID; for an access token too.
     """
     return _read(token, algorithms, _check_id_token_type)
 
@@ -103,7 +103,7 @@ def read_client_assertion(token: str, algorithms: frozenset[str]) -> Unverified:
     none, whoever signed it.
 
     Raises:
-        Refused: TOKEN_INVALID.
+        RefusedError: TOKEN_INVALID.
     """
     return _read(token, algorithms, _check_assertion_type)
 
@@ -112,7 +112,7 @@ def _read(
     token: str, algorithms: frozenset[str], check_type: Callable[[Mapping[str, object]], None]
 ) -> Unverified:
     if len(token) > MAX_TOKEN or _JWT.match(token) is None:
-        raise Refused(Reason.TOKEN_INVALID, "not three base64url segments")
+        raise RefusedError(Reason.TOKEN_INVALID, "not three base64url segments")
     signed, _, signature = token.rpartition(".")
     first, _, second = signed.partition(".")
     header = _json_object(_octets(first))
@@ -128,30 +128,30 @@ def _octets(segment: str) -> bytes:
     try:
         return base64url.decode(segment)
     except ValueError as error:
-        raise Refused(Reason.TOKEN_INVALID, "a segment is not canonical base64url") from error
+        raise RefusedError(Reason.TOKEN_INVALID, "a segment is not canonical base64url") from error
 
 
 def _json_object(data: bytes) -> Mapping[str, object]:
     try:
         document = loads(data)
     except StrictJsonError as error:
-        raise Refused(Reason.TOKEN_INVALID, "a segment is not strict JSON") from error
+        raise RefusedError(Reason.TOKEN_INVALID, "a segment is not strict JSON") from error
     if not isinstance(document, dict):
-        raise Refused(Reason.TOKEN_INVALID, "a segment is not a JSON object")
+        raise RefusedError(Reason.TOKEN_INVALID, "a segment is not a JSON object")
     return document
 
 
 def _check_members(header: Mapping[str, object]) -> None:
     if not _STEERING.isdisjoint(header):
-        raise Refused(Reason.TOKEN_INVALID, "the header steers the verifier")
+        raise RefusedError(Reason.TOKEN_INVALID, "the header steers the verifier")
     if not all(isinstance(header.get(name, ""), str) for name in _IGNORED):
-        raise Refused(Reason.TOKEN_INVALID, "a header member is not a string")
+        raise RefusedError(Reason.TOKEN_INVALID, "a header member is not a string")
 
 
 def _algorithm(header: Mapping[str, object], allowed: frozenset[str]) -> str:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in allowed:
-        raise Refused(Reason.TOKEN_INVALID, "alg is not allowed")
+        raise RefusedError(Reason.TOKEN_INVALID, "alg is not allowed")
     return algorithm
 
 
@@ -159,23 +159,23 @@ def _check_type(header: Mapping[str, object]) -> None:
     kind = header.get("typ")
     name = kind.lower() if isinstance(kind, str) else ""
     if name in _OTHER_TOKEN_TYPES:
-        raise Refused(Reason.TOKEN_WRONG_KIND, "typ is JWT, as of an ID token")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, "typ is JWT, as of an ID token")
     if name not in _ACCESS_TOKEN_TYPES:
-        raise Refused(Reason.TOKEN_INVALID, "typ is not at+jwt")
+        raise RefusedError(Reason.TOKEN_INVALID, "typ is not at+jwt")
 
 
 def _check_id_token_type(header: Mapping[str, object]) -> None:
     kind = header.get("typ", "JWT")
     name = kind.lower() if isinstance(kind, str) else ""
     if name not in _OTHER_TOKEN_TYPES:
-        raise Refused(Reason.TOKEN_INVALID, "typ is not JWT")
+        raise RefusedError(Reason.TOKEN_INVALID, "typ is not JWT")
 
 
 def _check_assertion_type(header: Mapping[str, object]) -> None:
     kind = header.get("typ", "JWT")
     name = kind.lower() if isinstance(kind, str) else ""
     if name not in _OTHER_TOKEN_TYPES | _ASSERTION_TYPES:
-        raise Refused(Reason.TOKEN_INVALID, "typ is not that of a client assertion")
+        raise RefusedError(Reason.TOKEN_INVALID, "typ is not that of a client assertion")
 
 
 def _key_id(header: Mapping[str, object]) -> str | None:
@@ -183,5 +183,5 @@ def _key_id(header: Mapping[str, object]) -> str | None:
         return None
     key_id = header["kid"]
     if not isinstance(key_id, str) or not is_key_id(key_id):
-        raise Refused(Reason.TOKEN_INVALID, "kid is malformed")
+        raise RefusedError(Reason.TOKEN_INVALID, "kid is malformed")
     return key_id

@@ -2,9 +2,9 @@
 
 Invariant: a token whose key is known waits for nobody. A token is refused (401) for its key only
 where a successful fetch that began after the token existed does not have that key; where there was
-none yet, it waits for one, or is answered with `Unavailable` (503) and the seconds to wait. How
-many fetches tokens can cause is bounded (`FetchBudget`). A fetch that fails changes nothing; one
-that succeeds removes withdrawn keys together with all that was verified with them.
+none yet, it waits for one, or is answered with `UnavailableError` (503) and the seconds to wait.
+How many fetches tokens can cause is bounded (`FetchBudget`). A fetch that fails changes nothing;
+one that succeeds removes withdrawn keys together with all that was verified with them.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.fetch_budget import FetchBudget
 from authz.tokens.jwk import KeySet, VerificationKey
@@ -186,9 +186,9 @@ class SigningKeys:
                 it by another under the same name.
 
         Raises:
-            Refused: TOKEN_INVALID where there is no such key.
-            Unavailable: where that cannot be said yet, because the issuer has not answered or may
-                not be asked again so soon.
+            RefusedError: TOKEN_INVALID where there is no such key.
+            UnavailableError: where that cannot be said yet, because the issuer has not answered or
+                may not be asked again so soon.
         """
         arrived = self._clock()
         loop = asyncio.get_running_loop()
@@ -199,7 +199,7 @@ class SigningKeys:
                 return found
             if self._is_settled(key_id, presented, arrived):
                 self._remember_refused(presented.digest)
-                raise Refused(
+                raise RefusedError(
                     Reason.TOKEN_INVALID,
                     "no such key" if other_than is None else "the signature does not verify",
                 )
@@ -260,10 +260,10 @@ class SigningKeys:
         age = self.age()
         return age is None or age > self._renewal.max_age
 
-    def _unavailable(self, detail: str) -> Unavailable:
+    def _unavailable(self, detail: str) -> UnavailableError:
         now = self._clock()
         wait = self._scheduled_at - now if self._is_scheduled() else self._budget.wait(now)
-        return Unavailable("issuer", detail, retry_after=max(1, math.ceil(wait)))
+        return UnavailableError("issuer", detail, retry_after=max(1, math.ceil(wait)))
 
     def _is_scheduled(self) -> bool:
         return self._scheduled is not None and not self._scheduled.done()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.gate import Gate, Turn, TurnedAwayError
@@ -128,7 +128,7 @@ class LookUps:
         """Return a statement on a token that was asked for since then, or wait for it.
 
         Raises:
-            Unavailable: where the issuer gives none in time.
+            UnavailableError: where the issuer gives none in time.
         """
         digest, loop = token_digest(token), asyncio.get_running_loop()
         patience = self.ages.deadline
@@ -137,10 +137,10 @@ class LookUps:
             task = self._asking.get(digest) or self._ask(digest, token)
             await asyncio.wait({task}, timeout=max(0.0, end - loop.time()))
             if not task.done():
-                raise Unavailable("issuer", "introspection takes too long")
+                raise UnavailableError("issuer", "introspection takes too long")
             outcome = task.result()
             if isinstance(outcome, IssuerError):
-                raise Unavailable("issuer", outcome.detail)
+                raise UnavailableError("issuer", outcome.detail)
             # A question that was sent before `since` is none of ours: ask again.
             if outcome.asked_at >= since:
                 return outcome
@@ -152,7 +152,7 @@ class LookUps:
         if digest not in self._asking:
             try:
                 self._ask(digest, token)
-            except Unavailable:
+            except UnavailableError:
                 return  # what is known holds until it is too old
 
     async def aclose(self) -> None:
@@ -176,13 +176,13 @@ class LookUps:
         """Begin a question.
 
         Raises:
-            Unavailable: where there may be none now.
+            UnavailableError: where there may be none now.
         """
         try:
             turn = self._gate.join(known=digest in self._active)
         except TurnedAwayError as error:
             self._observer(LookUp("turned_away"))
-            raise Unavailable("issuer", f"introspection: {error}") from error
+            raise UnavailableError("issuer", f"introspection: {error}") from error
         task = asyncio.create_task(self._question(digest, token, turn))
         self._asking[digest] = task
         return task

@@ -11,7 +11,7 @@ from typing import Final, get_args
 
 from authz.config.model import Algorithm
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.claims import check_issuer
 from authz.tokens.introspection import check_shape
 from authz.tokens.jose import is_opaque, read_jws
@@ -38,8 +38,8 @@ def name_token(token: str, issuer: str) -> TokenName:
     """Return what a revocation calls a token.
 
     Raises:
-        Refused: where the token could pass nowhere: TOKEN_WRONG_KIND for a refresh token, a code
-            or an ID token, TOKEN_INVALID for what is malformed, of another issuer, or never
+        RefusedError: where the token could pass nowhere: TOKEN_WRONG_KIND for a refresh token, a
+            code or an ID token, TOKEN_INVALID for what is malformed, of another issuer, or never
             expires.
     """
     if is_opaque(token):
@@ -49,5 +49,5 @@ def name_token(token: str, issuer: str) -> TokenName:
     check_issuer(unverified.claims, issuer)
     expires_at = unverified.claims.get("exp")
     if not isinstance(expires_at, int) or not 1 < expires_at < _LATEST:
-        raise Refused(Reason.TOKEN_INVALID, "exp is not a number of seconds")
+        raise RefusedError(Reason.TOKEN_INVALID, "exp is not a number of seconds")
     return TokenName(hashlib.sha256(unverified.signed).hexdigest(), expires_at)

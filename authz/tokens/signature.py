@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jwt
 
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.jose import Unverified
 from authz.tokens.jwk import VerificationKey, check_algorithms
 from authz.tokens.keys import Presented, SigningKeys
@@ -54,8 +54,8 @@ class SignatureVerifier:
             before_fetch: called before the issuer is asked for keys; what it raises goes on.
 
         Raises:
-            Refused: TOKEN_INVALID where none of the issuer's keys has signed it.
-            Unavailable: where the issuer has not answered, or may not be asked again so soon.
+            RefusedError: TOKEN_INVALID where none of the issuer's keys has signed it.
+            UnavailableError: where the issuer has not answered, or may not be asked again so soon.
         """
         key = self.known_key(unverified)
         if key is not None:
@@ -73,7 +73,7 @@ class SignatureVerifier:
         if key is None:
             key_found()
         if not self._is_signed_by(token, unverified, fetched):
-            raise Refused(Reason.TOKEN_INVALID, "the signature does not verify")
+            raise RefusedError(Reason.TOKEN_INVALID, "the signature does not verify")
         return fetched
 
     def _is_signed_by(self, token: str, unverified: Unverified, key: VerificationKey) -> bool:

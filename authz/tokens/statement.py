@@ -12,7 +12,7 @@ from typing import Final
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.claims import ClaimRules, read_principal
 from authz.tokens.documents import Fault, IssuerError
 
@@ -77,7 +77,7 @@ def read_statement(
         # The marker is a signed claim or none: whatever an answer says under its name is not read.
         unmarked = replace(rules, marker=None)
         principal = read_principal(claims, unmarked, now, token_id=digest.hex(), key_id="")
-    except Refused as refused:
+    except RefusedError as refused:
         return Statement(asked_at, active, None, (refused.reason, refused.detail))
     return Statement(asked_at, active, replace(principal, opaque=True, confirmed_at=asked_at))
 
@@ -86,9 +86,9 @@ def _check_kind(answer: Mapping[str, object]) -> None:
     """Refuse what is no bearer access token, where the answer says what it is."""
     kind = answer.get("token_type", _BEARER)
     if not isinstance(kind, str) or kind.lower() != _BEARER:
-        raise Refused(Reason.TOKEN_WRONG_KIND, "token_type is not bearer")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, "token_type is not bearer")
     if answer.get("token_use", _ACCESS) != _ACCESS:  # Ory's word for it
-        raise Refused(Reason.TOKEN_WRONG_KIND, "token_use is not access_token")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, "token_use is not access_token")
 
 
 def agreed(known: Principal, said: Principal) -> Principal:
@@ -99,14 +99,14 @@ def agreed(known: Principal, said: Principal) -> Principal:
     the marker, which is signed and which no answer repeats.
 
     Raises:
-        Refused: TOKEN_INVALID where the statement is about somebody else.
+        RefusedError: TOKEN_INVALID where the statement is about somebody else.
     """
     if (known.issuer, known.signed_for or known.client_id, known.subject) != (
         said.issuer,
         said.client_id,
         said.subject,
     ):
-        raise Refused(Reason.TOKEN_INVALID, "the issuer's answer is about another token")
+        raise RefusedError(Reason.TOKEN_INVALID, "the issuer's answer is about another token")
     return replace(
         known,
         scopes=known.scopes & said.scopes,

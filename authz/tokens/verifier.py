@@ -13,10 +13,10 @@ from enum import Enum
 from functools import partial
 from typing import Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.cache import PrincipalCache
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
 from authz.tokens.front_door import FrontDoorTokens
@@ -118,11 +118,11 @@ class TokenVerifier:
                 nor an opaque one about which the issuer has spoken.
 
         Raises:
-            Refused: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED,
+            RefusedError: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED,
                 AUDIENCE_MISMATCH for a token that is for nobody, or LOG_IN_UNKNOWN for one of the
                 front door without its log-in.
-            Unavailable: where the issuer has to be asked, for a key or about an opaque token, or
-                the ledger for a log-in, and does not answer in time.
+            UnavailableError: where the issuer has to be asked, for a key or about an opaque token,
+                or the ledger for a log-in, and does not answer in time.
         """
         known = self.cached(token)
         if known is not None:
@@ -130,7 +130,7 @@ class TokenVerifier:
         if not is_opaque(token):
             return await self._verify_jwt(token, passed, before_asking)
         if self._introspector is None or not opaque:
-            raise Refused(Reason.TOKEN_OPAQUE)
+            raise RefusedError(Reason.TOKEN_OPAQUE)
         check_shape(token)
         passed(Stage.SHAPE)
         if not self._introspector.is_settled(token):
@@ -138,7 +138,7 @@ class TokenVerifier:
         principal = self._not_ours(await self._introspector.principal(token))
         # The tokens of the front door are signed; what else is made for our clients is not of it.
         if principal is None:
-            raise Refused(Reason.TOKEN_OPAQUE, "an opaque token of the front door")
+            raise RefusedError(Reason.TOKEN_OPAQUE, "an opaque token of the front door")
         passed(Stage.INTROSPECTION)
         return principal
 
@@ -151,11 +151,11 @@ class TokenVerifier:
             since: how old the issuer's word may be, seconds since the epoch.
 
         Raises:
-            Refused: TOKEN_REVOKED where it is not active any more.
-            Unavailable: where the issuer does not answer in time, or cannot be asked at all.
+            RefusedError: TOKEN_REVOKED where it is not active any more.
+            UnavailableError: where the issuer does not answer in time, or cannot be asked at all.
         """
         if self._introspector is None:
-            raise Unavailable("issuer", "introspection is not configured")
+            raise UnavailableError("issuer", "introspection is not configured")
         return await self._introspector.confirm(token, principal, since)
 
     async def _verify_jwt(
@@ -187,7 +187,7 @@ class TokenVerifier:
             passed(Stage.LOG_IN)
             again = self._signatures.known_key(unverified)
             if again is None or again.identity != key.identity:
-                raise Refused(Reason.TOKEN_INVALID, "its key was withdrawn meanwhile")
+                raise RefusedError(Reason.TOKEN_INVALID, "its key was withdrawn meanwhile")
         # No await since the key was found: a key withdrawn meanwhile could not be missed.
         self._cache.put(_digest(token), principal, key.identity)
         return principal

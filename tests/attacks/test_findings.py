@@ -19,10 +19,10 @@ from authz.config.load import Settings, load
 from authz.core import mcp
 from authz.core.answers import upstream
 from authz.core.decision import Allow, Call, Pending, authorize, conclude, read
-from authz.core.ledger import Mode, Taken, Unavailable
+from authz.core.ledger import Mode, Taken, UnavailableError
 from authz.core.mcp import Kind, Message
 from authz.core.policy import KnownClient
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.envoy import codec
 from authz.server.assemble import Assembly
 from authz.server.service import Listeners, Service
@@ -102,7 +102,7 @@ def test_one_body_stops_nobody_else(unit: bytes) -> None:
     headers = {"content-type": "application/json"}
 
     def reading() -> None:
-        with suppress(Refused):
+        with suppress(RefusedError):
             mcp.read(body, headers, max_body=1 << 20)
 
     assert processor_time(reading) < 0.05
@@ -161,7 +161,7 @@ def test_keys_older_than_their_maximum_verify_nothing(tmp_path: Path) -> None:
         try:
             await keys.key("mcp-rs256", "RS256", Presented(b"", 0.0))
             trusted = True
-        except Unavailable:
+        except UnavailableError:
             trusted = False
         await assembly.aclose()
 

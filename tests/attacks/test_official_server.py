@@ -23,7 +23,7 @@ from pydantic_core import from_json
 from starlette.applications import Starlette
 
 from authz.core.mcp import Message, read
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.core.strict_json import StrictJsonError, loads
 
 MODERN = "2026-07-28"
@@ -56,7 +56,7 @@ def modern(name: str = "look", **more: object) -> tuple[dict[str, Any], dict[str
 def judged(body: bytes, headers: dict[str, str]) -> Message | None:
     try:
         return read(body, headers, max_body=1 << 16)
-    except Refused:
+    except RefusedError:
         return None
 
 

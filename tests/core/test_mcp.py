@@ -13,7 +13,7 @@ from authz.core import mcp
 from authz.core.mcp import Envelope, Kind, Message, envelope, read
 from authz.core.policy import JsonBounds
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 
 MAX_BODY = 1 << 20
 MODERN = "2026-07-28"
@@ -45,7 +45,7 @@ def request_id(body: bytes) -> str | int | None:
 
 
 def reason(message: object, headers: Mapping[str, str] = JSON) -> Reason:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         taken(message, headers)
     return caught.value.reason
 
@@ -679,7 +679,7 @@ def test_the_id_of_a_refusal(message: object, expected: object) -> None:
 )
 def test_refusals_repeat_nothing(body: bytes) -> None:
     """The words of a refusal hold nothing that the caller wrote, for they go into the log."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read(body, {**JSON, "mcp-name": "hunter2"}, max_body=MAX_BODY)
 
     assert "hunter2" not in str(caught.value)

@@ -15,7 +15,7 @@ from mcp_types import INVALID_PARAMS, JSONRPCNotification, JSONRPCRequest, jsonr
 from pydantic import ValidationError
 
 from authz.core.mcp import Kind, Message, envelope, read
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 
 MAX_BODY = 1 << 16
 MODERN = "2026-07-28"
@@ -113,7 +113,7 @@ ANY_TIME = settings(deadline=None)
 def taken(body: bytes, headers: dict[str, str]) -> Message | None:
     try:
         return read(body, headers, max_body=MAX_BODY)
-    except Refused:
+    except RefusedError:
         return None
 
 
@@ -146,7 +146,7 @@ def calls(
 @example(b"[" * 1_000, JSON)
 @example(b'{"jsonrpc":"2.0","id":1,"method":"ping"}', JSON)
 def test_any_bytes(body: bytes, headers: dict[str, str]) -> None:
-    """Whatever is sent becomes a Message or a Refused, and no other error."""
+    """Whatever is sent becomes a Message or a RefusedError, and no other error."""
     message = taken(body, headers)
     found = envelope(body, headers, max_body=MAX_BODY)
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
 from authz.server.refusal_limiter import RefusalLimiter
@@ -91,7 +91,7 @@ class World:
         """Return who sent a token; the first has expired at its time, the others last."""
         until = self._first if token == "token.1.x" else int(time.time()) + 3600
         if until <= time.time():
-            raise Refused(Reason.TOKEN_EXPIRED)
+            raise RefusedError(Reason.TOKEN_EXPIRED)
         return replace(principal(), issued_at=int(time.time()), expires_at=until)
 
     def app(self) -> ASGIApp:

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from authz.core.reason import Reason
-from authz.core.request import HttpRequest, Refused, bearer_token
+from authz.core.request import HttpRequest, RefusedError, bearer_token
 from authz.envoy import codec
 from authz.envoy.pb.core_pb2 import HeaderMap, HeaderValue
 from authz.envoy.pb.external_auth_pb2 import AttributeContext, CheckRequest
@@ -48,13 +48,13 @@ def decode(request: CheckRequest) -> HttpRequest:
     return codec.decode(request.SerializeToString())
 
 
-def refused(raw: bytes) -> Refused:
-    with pytest.raises(Refused) as caught:
+def refused(raw: bytes) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
         codec.decode(raw)
     return caught.value
 
 
-def refused_with(change: Callable[[AttributeContext.HttpRequest], object]) -> Refused:
+def refused_with(change: Callable[[AttributeContext.HttpRequest], object]) -> RefusedError:
     request = message()
     change(request.attributes.request.http)
     return refused(request.SerializeToString())
@@ -84,7 +84,7 @@ def test_a_request_of_envoy_is_read() -> None:
 def is_request_or_refusal(raw: bytes) -> None:
     try:
         request = codec.decode(raw)
-    except Refused as refusal:
+    except RefusedError as refusal:
         reason = refusal.reason
     else:
         assert isinstance(request, HttpRequest)
@@ -103,7 +103,7 @@ def test_any_bytes_are_a_request_or_refused(raw: bytes) -> None:
 @unhurried
 @given(st.data())
 def test_damaged_messages_are_a_request_or_refused(data: st.DataObject) -> None:
-    """A message cut, overwritten and extended anywhere decodes or raises Refused."""
+    """A message cut, overwritten and extended anywhere decodes or raises RefusedError."""
     raw = bytearray(message().SerializeToString())
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(raw)))
@@ -235,7 +235,7 @@ def test_two_authorization_headers_are_no_token(twin: str) -> None:
     """A header that comes twice is joined, so that neither value can be taken for the only one."""
     request = decode(message((twin, b"Bearer d.e.f")))
     assert request.headers["authorization"] == "Bearer a.b.c,Bearer d.e.f"
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         bearer_token(request)
     assert caught.value.reason is Reason.TOKEN_MALFORMED
 

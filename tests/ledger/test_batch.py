@@ -20,7 +20,7 @@ from authz.core.ledger import (
     StepUpKey,
     StepUpMissing,
     Taken,
-    Unavailable,
+    UnavailableError,
 )
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.batch import BatchedLedger
@@ -65,7 +65,7 @@ class Scripted:
     def call(self, asked: Query) -> TakeCall:
         return TakeCall(RedisKeys("test"), asked)
 
-    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
         queries = [each._query for each in calls]
         self.trips.append(queries)
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -107,9 +107,9 @@ def begin(ledger: BatchedLedger, *asked: Query) -> list["asyncio.Task[LedgerAnsw
 
 
 def refused(task: "asyncio.Task[LedgerAnswer]") -> str:
-    """Return the words of a task's Unavailable."""
+    """Return the words of a task's UnavailableError."""
     error = task.exception()
-    assert isinstance(error, Unavailable), error
+    assert isinstance(error, UnavailableError), error
     return error.detail
 
 
@@ -202,7 +202,7 @@ def test_a_trip_that_fails_is_nobodys_second_try() -> None:
         ledger = BatchedLedger(remote, trips=1, largest=2)
         tasks = begin(ledger, *[query(take(str(n))) for n in range(5)])
         await settle()
-        remote.let_go(Unavailable("redis", "TimeoutError"))
+        remote.let_go(UnavailableError("redis", "TimeoutError"))
         await settle()
 
         assert [refused(task) for task in tasks] == [
@@ -225,7 +225,9 @@ def test_answers_that_could_have_shifted_are_nobodys(change: int) -> None:
     """One answer too few or too many, and nobody is told anything but a fault."""
 
     class Shifted(Scripted):
-        async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+        async def answer(
+            self, calls: Sequence[TakeCall]
+        ) -> Sequence[LedgerAnswer | UnavailableError]:
             answers = [await self.twin.take(each._query) for each in calls]
             return answers[:change] if change < 0 else [answers[0], *answers]
 
@@ -332,7 +334,7 @@ STEPS = st.lists(
     ),
     max_size=60,
 )
-FAILURES = {"fail": Unavailable("redis", "TimeoutError"), "crash": RuntimeError("script")}
+FAILURES = {"fail": UnavailableError("redis", "TimeoutError"), "crash": RuntimeError("script")}
 
 
 @pytest.mark.attack("error-in-a-shared-call")
@@ -395,7 +397,7 @@ async def check(
         if error is None:
             assert without_mode(task.result()) == without_mode(verdicts[id(asked)])
         else:
-            assert isinstance(error, Unavailable)
+            assert isinstance(error, UnavailableError)
     assert remote.twin._buckets._states == model._buckets._states
 
 
@@ -546,7 +548,7 @@ def test_a_frozen_server_is_waited_for_once(fragile: ValkeyServer) -> None:
             async def fails(one: Awaitable[LedgerAnswer]) -> bool:
                 try:
                     await one
-                except Unavailable:
+                except UnavailableError:
                     return True
                 return False
 
@@ -613,5 +615,5 @@ def test_an_odd_answer_is_a_fault_for_all(reply: object) -> None:
     """Where one place cannot be trusted, none can."""
     calls = BatchCall([TakeCall(RedisKeys("test"), query()) for _ in range(2)])
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         calls.read(reply)

@@ -17,7 +17,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.commands import command
 from authz.ledger.connections import ConnectionPool, RedisProtocol, parse_redis_url
 from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError
@@ -514,7 +514,7 @@ def test_an_error_closes_the_connections_that_nobody_uses() -> None:
         ):
             await asyncio.gather(*(ledger.command("X") for _ in range(3)))
             peer.reply = lambda _: b"-READONLY no\r\n"
-            with pytest.raises(Unavailable, match="READONLY"):
+            with pytest.raises(UnavailableError, match="READONLY"):
                 await ledger.take(query())
             assert ledger._pool.idle == 0
             await until(lambda: peer.closed == {1, 2, 3})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.core.ledger import LedgerAnswer, Query, Revoked, Taken, Unavailable
+from authz.core.ledger import LedgerAnswer, Query, Revoked, Taken, UnavailableError
 from authz.ledger.data_loss import (
     DataLoss,
     DataSetTracker,
@@ -116,7 +116,7 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
             (server.directory / path).write_bytes(data)
         server.start()
         for each in (worker, other):
-            with suppress(Unavailable):  # the connections that it closed
+            with suppress(UnavailableError):  # the connections that it closed
                 await each.redis.ping()
         # Redis alone would let it pass.
         assert isinstance(await other.redis.take(named("since")), Taken)
@@ -386,13 +386,13 @@ class Deaf:
     async def read(self, question: ReadRequest) -> StoredRevocations:
         reading = await self.redis.read(question)
         if self.deaf_to == "read":
-            raise Unavailable("redis", "no answer in time")
+            raise UnavailableError("redis", "no answer in time")
         return reading
 
     async def merge(self, merge: MergeRequest) -> int | None:
         written = await self.redis.merge(merge)
         if self.deaf_to == "merge":
-            raise Unavailable("redis", "no answer in time")
+            raise UnavailableError("redis", "no answer in time")
         return written
 
 
@@ -434,10 +434,10 @@ def test_a_lost_answer_hides_no_older_copy(server: ValkeyServer, deployment: str
 )  # fmt: skip
 def test_what_is_no_reading_is_a_fault(reply: object) -> None:
     """Nothing is revoked only where Redis says so."""
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         read_reading(reply)
     if reply != 1:
-        with pytest.raises(Unavailable):
+        with pytest.raises(UnavailableError):
             read_merged(reply)
 
 

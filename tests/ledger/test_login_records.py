@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import LogIn
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords, decode, encode
@@ -133,7 +133,7 @@ def test_what_is_no_text_is_a_fault(server: ValkeyServer, deployment: str) -> No
         keys = RedisKeys(deployment)
         server.command("HSET", keys.log_in(sha256(TOKEN.encode()).hexdigest()), "a", "b")
         async with connected(patient(server, deployment)) as ledger:
-            with pytest.raises(Unavailable):
+            with pytest.raises(UnavailableError):
                 await LoginRecords(ledger.command, keys).of(TOKEN)
 
     asyncio.run(run())
@@ -146,7 +146,7 @@ def test_without_redis_there_is_no_answer() -> None:
         ledger = RedisLedger(RedisOptions("redis://127.0.0.1:1", timeout=5))
         log_ins = LoginRecords(ledger.command, RedisKeys("x"))
         for work in (log_ins.of(TOKEN), log_ins.record(TOKEN, log_in(), 1), log_ins.expire(TOKEN)):
-            with pytest.raises(Unavailable):
+            with pytest.raises(UnavailableError):
                 await work
         await ledger.aclose()
 

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 import redis
 
-from authz.core.ledger import OverLimit, Revoked, Taken, Unavailable
+from authz.core.ledger import OverLimit, Revoked, Taken, UnavailableError
 from authz.ledger.addresses import HostAddresses
 from authz.ledger.commands import command
 from authz.ledger.connections import TlsFiles, parse_redis_url
@@ -50,7 +50,7 @@ async def refuses(ledger: RedisLedger) -> bool:
     try:
         async with asyncio.timeout(SOON):
             await ledger.take(query(take(quota=1000)))
-    except Unavailable:
+    except UnavailableError:
         return True
     return False
 
@@ -263,7 +263,7 @@ def test_an_unknown_script_is_told_by_its_type(server: ValkeyServer, deployment:
         async with connected(patient(server, deployment)) as ledger:
             with pytest.raises(ScriptNotLoadedError):
                 await ledger.command("EVALSHA", "0" * 40, 0)
-            with pytest.raises(Unavailable) as raised:
+            with pytest.raises(UnavailableError) as raised:
                 await ledger.command("EVALSHA", "0" * 40, 1)
             assert not isinstance(raised.value, ScriptNotLoadedError)
             script = Script("return ARGV[1]")
@@ -358,7 +358,7 @@ def test_a_full_server_charges_no_half(fragile: ValkeyServer) -> None:
             fragile.command("CONFIG", "SET", "maxmemory", "1")
 
             for takes in ((old, new), (new, old), (old,)):
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     await ledger.take(query(*takes))
             assert isinstance(await ledger.take(query(old, small)), OverLimit)
 
@@ -404,7 +404,7 @@ def test_a_failover_by_name_is_followed_by_every_command(server_name: str) -> No
                     first.command("REPLICAOF", "127.0.0.1", "1")
                     proxy.target = second.socket
 
-                    with pytest.raises(Unavailable) as raised:
+                    with pytest.raises(UnavailableError) as raised:
                         await write(ledger)
                     assert raised.value.detail == RedisFault.READ_ONLY.value
                     await write(ledger)
@@ -424,7 +424,7 @@ async def _write_by_script(ledger: RedisLedger) -> None:
 async def _write_by_script_for_many(ledger: RedisLedger) -> None:
     calls = [ledger.call(query(take(quota=1000))) for _ in range(3)]
     for each in await ledger.answer(calls):
-        if isinstance(each, Unavailable):
+        if isinstance(each, UnavailableError):
             raise each
 
 
@@ -590,7 +590,7 @@ def test_an_acl_user(fragile: ValkeyServer) -> None:
             await ledger.lift(*await ledger.revocations())
             await ledger.ping()
             await ledger.facts()
-        with pytest.raises(Unavailable):
+        with pytest.raises(UnavailableError):
             async with connected(replace(options, deployment="other")) as other:
                 await other.take(query(take()))
 
@@ -669,7 +669,7 @@ def test_a_slip_of_the_driver_is_a_fault(error: Exception) -> None:
     async def run() -> None:
         async with connected(RedisOptions("unix:///nowhere")) as ledger:
             ledger._send = fail
-            with pytest.raises(Unavailable) as raised:
+            with pytest.raises(UnavailableError) as raised:
                 await ledger.take(query(take()))
             assert raised.value.detail == type(error).__name__
 
@@ -900,9 +900,9 @@ def test_no_facts_are_a_fault(server: ValkeyServer, deployment: str) -> None:
                     return answer
 
                 ledger._send = odd
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     await ledger.facts()
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     await ledger.revocations()
 
     asyncio.run(run())

@@ -15,7 +15,7 @@ from authz.core.ledger import (
     SessionOfAnother,
     StepUpMissing,
     Taken,
-    Unavailable,
+    UnavailableError,
 )
 from authz.core.limits import Quota
 from authz.core.second_factor import Method, StepUpNeed
@@ -35,7 +35,7 @@ NEED = StepUpNeed(Method.TOTP, None)
 class FakeRedis:
     """Answer as told, and count the questions."""
 
-    broken: Unavailable | None = None  # what a take raises
+    broken: UnavailableError | None = None  # what a take raises
     readable: bool = True  # whether the revocations are
     answer: LedgerAnswer = field(default_factory=lambda: Taken((), Mode.REDIS))
     known: dict[bytes, Revocation] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class FakeRedis:
 
     async def read(self, question: ReadRequest) -> StoredRevocations:
         if not self.readable:
-            raise Unavailable("redis", "test")
+            raise UnavailableError("redis", "test")
         mark, self.marker = self.marker, question.mark
         values = {name: one.encode() for name, one in self.known.items()}
         return StoredRevocations(b"", mark, is_marked=True, values=values)
@@ -87,7 +87,7 @@ class Scene:
         )
 
     def breaks(self) -> None:
-        self.redis.broken = Unavailable("redis", "test")
+        self.redis.broken = UnavailableError("redis", "test")
         self.redis.readable = False
 
     def heals(self) -> None:
@@ -219,7 +219,7 @@ def test_deny_refuses() -> None:
     async def law() -> None:
         scene = await away(OutagePolicy.DENY)
         for _ in range(3):
-            with pytest.raises(Unavailable):
+            with pytest.raises(UnavailableError):
                 await scene.ledger.take(query(take()))
         assert scene.ledger.mode is None
 
@@ -248,7 +248,7 @@ def test_what_needs_a_step_up_is_refused(mode: OutagePolicy) -> None:
     async def law() -> None:
         scene = await away(mode)
         for _ in range(2):
-            with pytest.raises(Unavailable):
+            with pytest.raises(UnavailableError):
                 await scene.ledger.take(query(take(), need=NEED))
 
     played(law)
@@ -262,7 +262,7 @@ def test_a_worker_that_knows_no_revocations_refuses(mode: OutagePolicy) -> None:
         scene = Scene(mode)
         scene.breaks()
         await scene.ledger.refresh()
-        with pytest.raises(Unavailable):
+        with pytest.raises(UnavailableError):
             await scene.ledger.take(query(take()))
         assert scene.ledger.mode is None
 
@@ -291,7 +291,7 @@ def test_after_max_away_everything_is_refused(mode: OutagePolicy) -> None:
 async def outcome(scene: Scene) -> bool:
     try:
         return isinstance(await scene.ledger.take(query(take(quota=1000))), Taken)
-    except Unavailable:
+    except UnavailableError:
         return False
 
 
@@ -350,7 +350,10 @@ def test_one_slow_answer_is_not_redis_away() -> None:
         scene = Scene(tolerated=1)
         await scene.ledger.refresh()
         for _ in range(3):
-            scene.redis.broken, scene.redis.gate = Unavailable("redis", "late"), asyncio.Event()
+            scene.redis.broken, scene.redis.gate = (
+                UnavailableError("redis", "late"),
+                asyncio.Event(),
+            )
             trip = [
                 asyncio.create_task(scene.ledger.take(query(take(quota=1000)))) for _ in range(20)
             ]
@@ -367,7 +370,7 @@ def test_one_slow_answer_is_not_redis_away() -> None:
             assert scene.redis.asked == asked + 1
             assert not scene.ledger.is_failing
 
-        scene.redis.broken = Unavailable("redis", "late")
+        scene.redis.broken = UnavailableError("redis", "late")
         for _ in range(2):
             scene.seconds += 0.05
             await outcome(scene)
@@ -388,7 +391,7 @@ def test_without_traffic_it_shows_that_redis_takes_no_charges() -> None:
         scene.ledger._options = OutageOptions(probe=0, refresh=1000)
         await scene.ledger.start()
         try:
-            scene.redis.broken = Unavailable("redis", "READONLY: it is a replica")
+            scene.redis.broken = UnavailableError("redis", "READONLY: it is a replica")
             while scene.ledger.mode is not Mode.LOCAL:
                 scene.seconds += 0.001
                 await asyncio.sleep(0)
@@ -643,7 +646,7 @@ def test_redis_may_come_late(server_name: str) -> None:
         async with asyncio.timeout(60), connected(unhurried(server)) as redis:
             ledger, seconds = await real(redis)
             try:
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     await ledger.take(query(take()))
                 server.start()
                 seconds[0] += 1

@@ -19,7 +19,7 @@ from authz.core.ledger import (
     Revoked,
     StepUpMissing,
     Taken,
-    Unavailable,
+    UnavailableError,
 )
 from authz.core.limits import SLOTS, Limit, Per, State, Take, digest
 from authz.core.second_factor import Method, StepUpNeed
@@ -400,7 +400,7 @@ def test_revocations_that_cannot_be_read_admit_nobody(
         async with connected(patient(server, deployment)) as ledger:
             await command(ledger, "SET", ledger._keys.revocations, "x")
             for work in (ledger.take(query(take())), ledger.revocations()):
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     await work
             await command(ledger, "DEL", ledger._keys.revocations)
 
@@ -537,7 +537,7 @@ def test_what_the_script_says_is_read() -> None:
 )  # fmt: skip
 def test_an_odd_answer_is_a_fault(reply: object) -> None:
     """What the script cannot have said of this query is no verdict."""
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         read(reply, ONE, TWO)
 
 
@@ -557,7 +557,7 @@ def test_no_answer_raises_anything_else(reply: object) -> None:
     """Any reply at all is an answer of the contract or a fault of Redis."""
     try:
         answer = read(reply, ONE, TWO)
-    except Unavailable:
+    except UnavailableError:
         return
     if isinstance(answer, Taken):
         assert isinstance(reply, list)

@@ -17,7 +17,7 @@ import redis.asyncio as redis_client
 from redis.exceptions import ConnectionError as RefusedConnection
 from redis.exceptions import NoPermissionError, ResponseError
 
-from authz.core.ledger import OverLimit, Query, Revoked, StepUpKey, Taken, Unavailable
+from authz.core.ledger import OverLimit, Query, Revoked, StepUpKey, Taken, UnavailableError
 from authz.core.limits import Limit, Per, Take
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
@@ -312,7 +312,7 @@ async def _flood(ledger: RedisLedger) -> None:
         takes = tuple(Take(f"{charged}-{number}", limit) for number in range(20))
         try:
             await ledger.take(Query("", None, client_, now, None, None, takes))
-        except Unavailable:
+        except UnavailableError:
             full = True
         charged += 1
 

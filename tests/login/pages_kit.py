@@ -12,7 +12,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from authz.core.ledger import StepUpKey, Unavailable
+from authz.core.ledger import StepUpKey, UnavailableError
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
@@ -54,7 +54,7 @@ class Records:
 
     def _ask(self) -> None:
         if self.away:
-            raise Unavailable("redis", "away")
+            raise UnavailableError("redis", "away")
 
 
 @dataclass

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Client as Named
 from authz.core.principal import LogIn, Person
 from authz.envoy.codec import AUTHORIZATION
@@ -1288,7 +1288,7 @@ def test_redis_away(play: Play) -> None:
 
 
 async def _away(*_: object) -> object:
-    raise Unavailable("redis", "away")
+    raise UnavailableError("redis", "away")
 
 
 # --- clients ----------------------------------------------------------------------------------

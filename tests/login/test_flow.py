@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, IPv6Network
 import httpx
 import pytest
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import LogIn
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
@@ -298,7 +298,7 @@ def test_a_stranger_at_the_same_address_ends_no_refresh(play: Play) -> None:
         await client.register()
         tokens = await client.tokens()
         for _ in range(31):
-            with suppress(UpstreamRefused, Unavailable):
+            with suppress(UpstreamRefused, UnavailableError):
                 await found.built.means.upstream.exchange(
                     two_factor=False,
                     code="authelia_ac_" + "a" * 43 + "." + "b" * 43,
@@ -307,7 +307,7 @@ def test_a_stranger_at_the_same_address_ends_no_refresh(play: Play) -> None:
                     nonce="n",
                     address="198.51.100.7",
                 )
-        with pytest.raises(Unavailable, match="too many failures of this address"):
+        with pytest.raises(UnavailableError, match="too many failures of this address"):
             await found.built.means.upstream.push(asked(), "198.51.100.7")
         assert "access_token" in (await client.refresh(tokens["refresh_token"])).json()
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import httpx
 import pytest
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from tests.login.conftest import Play
 from tests.login.front import GATEWAY, LOOPBACK, Client, Stage, john, onward
 from tests.login.test_attacks import consent_page, decide, registered
@@ -26,14 +26,14 @@ async def untouched(_: Stage) -> None:
 
 async def redis_away(found: Stage) -> None:
     async def away(*_: object) -> object:
-        raise Unavailable("redis", "away")
+        raise UnavailableError("redis", "away")
 
     found.built.means.states._command = away
 
 
 async def redis_away_late(found: Stage) -> None:
     async def away(*_: object) -> object:
-        raise Unavailable("redis", "away")
+        raise UnavailableError("redis", "away")
 
     found.built.means.codes._command = away
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
 from authz.login.authelia.id_token import Expected, NotProven, Proofs
 from authz.login.values import Identity
@@ -100,7 +100,7 @@ def outcome(
         return asyncio.run((checker or proofs()).check(access_token, beside, expected))
     except NotProven as error:
         return FOREIGN if error.foreign else WRONG
-    except Unavailable as fault:
+    except UnavailableError as fault:
         return f"unavailable: {fault.dependency}"
 
 

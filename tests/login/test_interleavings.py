@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
 from authz.ledger.keys import RedisKeys, grant_field
 from authz.login.front_door.blocks import Block
@@ -68,7 +68,7 @@ def good(results: dict[str, Any]) -> list[Any]:
     """The answers; whatever else there is has to be a refusal, an outage or the death."""
     for each in results.values():
         if isinstance(each, BaseException):
-            assert isinstance(each, OAuthRefused | Unavailable | Killed), repr(each)
+            assert isinstance(each, OAuthRefused | UnavailableError | Killed), repr(each)
     return [each for each in results.values() if isinstance(each, dict)]
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login.authelia import upstream
 from authz.login.authelia.asking import known_error
 from authz.login.values import UpstreamRefused
@@ -367,7 +367,7 @@ def test_whoever_waited_is_not_sent_once_the_address_is_locked(world: World) -> 
                 )
             except UpstreamRefused as error:
                 return error.error
-            except Unavailable as fault:
+            except UnavailableError as fault:
                 return fault.detail
             return ""
 
@@ -495,6 +495,6 @@ def test_metadata_that_leads_elsewhere_is_not_followed(
 
     monkeypatch.setattr(upstream, "read_metadata", changed)
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         stand.push(asked())
     assert "pushed-authorization-request" not in stand.transport.paths()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login.authelia.asking import ERRORS, known_error
 from authz.login.authelia.id_token import Proofs
 from authz.login.authelia.pacing import Lanes, Locks
@@ -107,7 +107,7 @@ def told(
                     return await call(authelia), served
                 except UpstreamRefused as refused:
                     return refused.error, served
-                except Unavailable as fault:
+                except UnavailableError as fault:
                     return f"{fault.dependency}: {fault.detail}", served
 
     return asyncio.run(run())
@@ -180,7 +180,7 @@ def test_nobody_there_is_a_fault() -> None:
 
     async def run() -> None:
         async with asking("http://127.0.0.1:1") as authelia:
-            with pytest.raises(Unavailable):
+            with pytest.raises(UnavailableError):
                 await exchange(authelia)
 
     asyncio.run(run())
@@ -200,7 +200,7 @@ def test_after_a_fault_the_metadata_is_read_again() -> None:
     """An Authelia that has moved is found again; after an OAuth error it has not."""
 
     async def twice(authelia: Authelia) -> object:
-        with pytest.raises((Unavailable, UpstreamRefused)):
+        with pytest.raises((UnavailableError, UpstreamRefused)):
             await exchange(authelia)
         return await exchange(authelia)
 
@@ -366,7 +366,7 @@ def test_retry_after_is_kept_within_bounds(after: str, seconds: int) -> None:
             authelia._locks = Locks(clock)
             for moment in (0.0, seconds - 0.5, seconds):
                 clock.now = moment
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     await exchange(authelia)
             return len(served.forms)
 
@@ -398,7 +398,7 @@ def test_locks_are_as_a_list_of_all_would_say(
         clock.now += pause
         for key, end in until.items():
             if clock.now < end:
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     locks.check(*key)
             else:
                 locks.check(*key)
@@ -428,7 +428,7 @@ def test_a_lane_is_given_back_however_a_call_ends() -> None:
         for _ in range(5):
             tasks = [asyncio.create_task(hold(asyncio.Event())) for _ in range(2)]
             await asyncio.sleep(0)
-            with pytest.raises(Unavailable):
+            with pytest.raises(UnavailableError):
                 await hold(asyncio.Event())
             for task in tasks:
                 task.cancel()

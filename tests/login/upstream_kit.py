@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login.authelia.id_token import Proofs
 from authz.login.authelia.upstream import Authelia, OurClient
 from authz.login.values import Asked, LoggedIn, UpstreamRefused
@@ -175,6 +175,6 @@ def refused(call: Any) -> str:
         call()
     except UpstreamRefused as error:
         return error.error
-    except Unavailable as fault:
+    except UnavailableError as fault:
         return f"{fault.dependency}: {fault.detail}"
     return "not refused"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.server.capabilities import LIFETIME, Capabilities
 from tests.support.values import log_in, principal, visitor
@@ -26,7 +26,7 @@ class Redis:
         if self.hanging:
             await asyncio.Event().wait()
         if self.away:
-            raise Unavailable("redis", "away")
+            raise UnavailableError("redis", "away")
         if words[0] == "SET":
             self.kept[words[1]] = words[2]
         if words[0] == "DEL":

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, Unavailable
+from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, UnavailableError
 from authz.core.policy import JsonBounds, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import HttpRequest, Refused
+from authz.core.request import HttpRequest, RefusedError
 from authz.envoy.pb import external_auth_pb2 as wire
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
@@ -190,13 +190,13 @@ def test_each_check_is_recorded_once() -> None:
     ("tokens", "ledger", "expected"),
     [
         pytest.param(
-            Tokens(raising(Refused(Reason.TOKEN_INVALID))),
+            Tokens(raising(RefusedError(Reason.TOKEN_INVALID))),
             Answers(TAKEN),
             Reason.TOKEN_INVALID,
             id="bad-token",
         ),
         pytest.param(
-            Tokens(raising(Unavailable("issuer"))),
+            Tokens(raising(UnavailableError("issuer"))),
             Answers(TAKEN),
             Reason.ISSUER_UNAVAILABLE,
             id="issuer-away",
@@ -206,7 +206,7 @@ def test_each_check_is_recorded_once() -> None:
         ),
         pytest.param(
             Tokens(lambda _: principal()),
-            Answers(Unavailable("redis")),
+            Answers(UnavailableError("redis")),
             Reason.LEDGER_UNAVAILABLE,
             id="redis-away",
         ),
@@ -276,7 +276,7 @@ def test_nothing_is_charged_before_every_rule_passed() -> None:
 @pytest.mark.attack("flood-of-bad-tokens")
 def test_an_address_full_of_bad_tokens_locks_out_no_known_one() -> None:
     """Unknown tokens of a failing address wait; a known one beside them passes."""
-    tokens = Tokens(raising(Refused(Reason.TOKEN_INVALID)), principal())
+    tokens = Tokens(raising(RefusedError(Reason.TOKEN_INVALID)), principal())
     world = World(tokens, Answers(TAKEN))
     for number in range(BAD_TOKENS.quota):
         assert world.ask(request(authorization=f"Bearer bad-{number}")).status == 401
@@ -293,7 +293,7 @@ def test_one_bad_token_counts_once_and_a_signed_one_never() -> None:
     """A client that repeats one token is one mistake, and what the issuer has signed (an expired
     token) is no guess: neither locks the address out.
     """
-    tokens = Tokens(raising(Refused(Reason.TOKEN_INVALID)))
+    tokens = Tokens(raising(RefusedError(Reason.TOKEN_INVALID)))
     world = World(tokens, Answers(TAKEN))
     assert {world.ask().status for _ in range(10 * BAD_TOKENS.quota)} == {401}
 
@@ -310,7 +310,7 @@ def test_one_bad_token_counts_once_and_a_signed_one_never() -> None:
 @pytest.mark.attack("issuer-hangs-for-strangers")
 def test_tokens_that_nobody_can_judge_count_as_bad_ones() -> None:
     """While the issuer is away, an address cannot hold more calls than its quota of bad tokens."""
-    tokens = Tokens(raising(Unavailable("issuer")), principal())
+    tokens = Tokens(raising(UnavailableError("issuer")), principal())
     world = World(tokens, Answers(TAKEN))
     for number in range(BAD_TOKENS.quota):
         assert world.ask(request(authorization=f"Bearer bad-{number}")).status == 503
@@ -323,7 +323,7 @@ def test_tokens_that_nobody_can_judge_count_as_bad_ones() -> None:
 @pytest.mark.attack("key-rotation")
 def test_a_dependency_that_knows_says_when_to_come_again() -> None:
     """A 503 carries the seconds after which the key set may be fetched again."""
-    world = World(Tokens(raising(Unavailable("issuer", retry_after=27))), Answers(TAKEN))
+    world = World(Tokens(raising(UnavailableError("issuer", retry_after=27))), Answers(TAKEN))
     refused = world.ask()
 
     assert refused.status == 503
@@ -348,7 +348,7 @@ def test_the_id_is_repeated_even_where_the_message_is_refused() -> None:
 
 def test_a_refusal_reads_what_a_decision_reads() -> None:
     """Where Redis is away the id is looked for by the operator's own bounds of JSON."""
-    world = World(Tokens(known=principal()), Answers(Unavailable("redis")))
+    world = World(Tokens(known=principal()), Answers(UnavailableError("redis")))
     nested = b"[" * 80 + b"]" * 80
     body = b'{"jsonrpc":"2.0","id":7,"method":"x/y","params":{"a":%s}}' % nested
     sent = request(body, authorization="Bearer known")

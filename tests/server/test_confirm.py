@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from authz.core.ledger import LedgerAnswer, Mode, Query, Taken, Unavailable
+from authz.core.ledger import LedgerAnswer, Mode, Query, Taken, UnavailableError
 from authz.core.policy import Rule, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
 from authz.server.refusal_limiter import REFUSED, RefusalLimiter
@@ -109,9 +109,9 @@ def test_other_tools_ask_nobody() -> None:
 @pytest.mark.parametrize(
     ("word", "expected", "status"),
     [
-        (Refused(Reason.TOKEN_REVOKED, "not active"), "token_revoked", 401),
-        (Refused(Reason.TOKEN_INVALID, "another token"), "token_invalid", 401),
-        (Unavailable("issuer", "late"), "issuer_unavailable", 200),
+        (RefusedError(Reason.TOKEN_REVOKED, "not active"), "token_revoked", 401),
+        (RefusedError(Reason.TOKEN_INVALID, "another token"), "token_invalid", 401),
+        (UnavailableError("issuer", "late"), "issuer_unavailable", 200),
         (RuntimeError("boom"), "internal", 503),
         (principal(confirmed_at=NOW, scopes=frozenset()), None, 200),
         (principal(confirmed_at=NOW, audience=()), "audience_mismatch", 401),
@@ -135,7 +135,7 @@ def test_whatever_the_issuer_says_decides(word: Word, expected: str | None, stat
 
 def test_a_refusal_tells_what_was_asked() -> None:
     """The answer has the request's id, and the challenge of a 401."""
-    found = World(Tokens(Refused(Reason.TOKEN_REVOKED))).ask()
+    found = World(Tokens(RefusedError(Reason.TOKEN_REVOKED))).ask()
 
     assert json.loads(found.body)["id"] == 7
     assert 'error="invalid_token"' in found.headers["www-authenticate"]
@@ -143,7 +143,7 @@ def test_a_refusal_tells_what_was_asked() -> None:
 
 def test_a_revoked_token_that_keeps_coming_is_told_to_wait() -> None:
     """It is counted like any refusal of somebody known."""
-    world = World(Tokens(Refused(Reason.TOKEN_REVOKED)))
+    world = World(Tokens(RefusedError(Reason.TOKEN_REVOKED)))
     for _ in range(REFUSED.quota):
         assert reason_of(world.ask()) == "token_revoked"
 

@@ -6,7 +6,7 @@ import io
 import pytest
 
 from authz.config.model import Redis
-from authz.core.ledger import Mode, Unavailable
+from authz.core.ledger import Mode, UnavailableError
 from authz.ledger.faults import RedisFault
 from authz.ledger.redis import RedisOptions
 from authz.server.ledger_lifecycle import LedgerLifecycle
@@ -23,7 +23,7 @@ async def _detail(counting: LedgerLifecycle) -> str:
     assert counting.command is not None
     try:
         await counting.command("GET", b"a key")
-    except Unavailable as error:
+    except UnavailableError as error:
         return error.detail
     return ""
 

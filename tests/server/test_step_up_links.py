@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from authz.core.ledger import StepUpMissing, Taken, Unavailable
+from authz.core.ledger import StepUpMissing, Taken, UnavailableError
 from authz.core.policy import KnownClient, Rule, StepUpTelling
 from authz.core.principal import Principal
 from authz.core.second_factor import Method, SecondFactor
@@ -191,7 +191,7 @@ def test_a_session_that_declared_none_is_told_in_words(capabilities: dict[str, A
 
 def test_a_refused_initialize_declares_nothing() -> None:
     """Only who was let in is remembered."""
-    world = World(Unavailable("redis"))
+    world = World(UnavailableError("redis"))
     world.ask(initialize(elicitation={"url": {}}))
 
     assert world.redis.sent == []
@@ -241,7 +241,7 @@ def test_what_is_answered_with_200_is_logged_and_counted_as_refused() -> None:
 
 def test_with_redis_away_there_is_no_link() -> None:
     """Where the step-up cannot be looked up nobody is sent to make another one."""
-    (found,) = World(Unavailable("redis", "step-ups cannot be read")).ask(modern())
+    (found,) = World(UnavailableError("redis", "step-ups cannot be read")).ask(modern())
 
     assert (found.status, found.headers["retry-after"]) == (200, "5")
     assert reason_of(found) == "ledger_unavailable"

@@ -24,7 +24,7 @@ from authz.config import load
 from authz.config.load import Settings
 from authz.core.answer import FORM, ORIGIN, REQUEST_ID, RPC_ID, Form, HttpAnswer
 from authz.core.answer import Upstream as Changes
-from authz.core.request import HttpRequest, Refused
+from authz.core.request import HttpRequest, RefusedError
 from authz.envoy import codec
 
 GOOD = ("authorization", "Bearer good")
@@ -80,7 +80,7 @@ class Authz:
     def check(self, raw: bytes, _: object) -> bytes:
         try:
             asked = codec.decode(raw)
-        except Refused:
+        except RefusedError:
             self.checks.append(None)
             return _DENY
         self.checks.append(asked)

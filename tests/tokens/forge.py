@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import settings
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import IssuerError
 from authz.tokens.front_door import FrontDoorTokens
@@ -211,9 +211,9 @@ class Bench:
 async def outcome_of(call: Coroutine[Any, Any, T]) -> T | Reason | str:
     try:
         return await call
-    except Refused as refused:
+    except RefusedError as refused:
         return refused.reason
-    except Unavailable as fault:
+    except UnavailableError as fault:
         return f"unavailable: {fault.dependency}"
 
 
@@ -221,6 +221,6 @@ def refusal(call: Callable[[], object]) -> Reason | None:
     """Return why a call refuses, or None where it does not."""
     try:
         call()
-    except Refused as refused:
+    except RefusedError as refused:
         return refused.reason
     return None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.core.second_factor import Method, methods
 from authz.core.strict_json import loads
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
@@ -46,7 +46,7 @@ def read(**changes: object) -> Principal:
 def reason_of(**changes: object) -> Reason | None:
     try:
         read(**changes)
-    except Refused as refused:
+    except RefusedError as refused:
         return refused.reason
     return None
 
@@ -88,7 +88,7 @@ def test_a_recorded_shape_becomes_a_principal() -> None:
 def test_the_issuer_is_equal_as_a_string(iss: object) -> None:
     """RFC 9068, section 4: `iss` is the configured issuer, character by character."""
     assert Reason.TOKEN_INVALID is reason_of(iss=iss)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         check_issuer(with_changes(CLAIMS, {"iss": iss}), ISSUER)
 
 
@@ -114,7 +114,7 @@ def test_no_spelling_of_a_float_is_a_time(literal: str) -> None:
     """What JSON can write besides an integer is refused by the parser or by the claim's type."""
     text = json.dumps({**CLAIMS, "exp": "X"}).replace('"X"', literal)
 
-    with pytest.raises((Refused, ValueError)):
+    with pytest.raises((RefusedError, ValueError)):
         read_principal(
             loads(text.encode()),  # type: ignore[arg-type]  # it is an object
             RULES,
@@ -324,10 +324,12 @@ json_values = st.recursive(
     st.dictionaries(st.sampled_from([*CLAIMS, "scope", "groups", "amr", "auth_time"]), json_values)
 )
 def test_any_claims_are_a_principal_or_refused(changes: dict[str, object]) -> None:
-    """No value of any claim raises anything but Refused, and times hold in what is accepted."""
+    """No value of any claim raises anything but RefusedError, and times hold in what is
+    accepted.
+    """
     try:
         principal = read(**changes)
-    except Refused:
+    except RefusedError:
         return
 
     assert principal.expires_at > NOW
@@ -365,7 +367,7 @@ def test_no_marker_where_there_is_none_or_none_is_looked_at() -> None:
 @pytest.mark.attack("marker")
 def test_a_marker_that_is_no_text_is_refused(value: object) -> None:
     """A list, a boolean, null or malformed text under the claim's name is no token of ours."""
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RefusedError) as raised:
         marker_of(value)
 
     assert raised.value.reason is Reason.TOKEN_INVALID
@@ -377,5 +379,5 @@ def test_a_marker_that_is_no_text_is_refused(value: object) -> None:
 def test_nothing_becomes_a_marker_that_is_not_that_very_text(value: object) -> None:
     """Whatever stands there: the same text comes out, or the token is refused."""
     assert refusal(lambda: marker_of(value)) in {None, Reason.TOKEN_INVALID}
-    with suppress(Refused):
+    with suppress(RefusedError):
         assert marker_of(value) == value

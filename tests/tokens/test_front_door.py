@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import LogIn, Principal
 from authz.core.reason import Reason
 from authz.tokens.front_door import FrontDoorTokens
@@ -32,7 +32,7 @@ class Records:
         if self.gate is not None:
             await self.gate.wait()
         if self.away:
-            raise Unavailable("redis", "TimeoutError")
+            raise UnavailableError("redis", "TimeoutError")
         return self.kept.get(token)
 
 

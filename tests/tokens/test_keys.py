@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import KeySet
 from authz.tokens.keys import Fetched, Presented, Renewal, SigningKeys
@@ -202,7 +202,7 @@ def test_a_kid_that_may_have_come_since_is_never_refused() -> None:
         assert await stand.ask("next") is Reason.TOKEN_INVALID
         await stand.advance(3)
         stand.source.answer = key_set(ec_signer("next").jwk())
-        with pytest.raises(Unavailable) as error:
+        with pytest.raises(UnavailableError) as error:
             await stand.keys.key("next", "ES256", Presented(b"good", 1.0))
         assert error.value.retry_after == 27
         assert stand.source.fetches == 2
@@ -253,7 +253,7 @@ def test_the_same_kid_with_another_key_is_fetched() -> None:
         assert new.identity != old.identity
 
         await stand.advance(2)
-        with pytest.raises(Refused, match="signature"):
+        with pytest.raises(RefusedError, match="signature"):
             await stand.keys.key("mcp-rs256", "RS256", Presented(b"2", 0.0), other_than=new)
         assert stand.source.fetches == 3
 

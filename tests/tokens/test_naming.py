@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens.naming import name_token
 from authz.tokens.statement import token_digest
 from tests.tokens.forge import ISSUER, NOW, Bench, ec_signer, rsa_signer
@@ -55,7 +55,7 @@ def test_an_opaque_token_is_named_by_all_of_it() -> None:
 )
 def test_what_could_pass_nowhere_is_told(token: str, reason: str) -> None:
     """Somebody who hands in the wrong thing must not believe that it is revoked."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         name_token(token, ISSUER)
 
     assert refused.value.reason is next(each for each in Reason if each.label == reason)

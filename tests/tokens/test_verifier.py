@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from authz.core.audience import names
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.tokens import base64url
 from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.jwk import ALGORITHMS
@@ -251,7 +251,7 @@ def test_a_cached_token_goes_when_its_kid_gets_another_key() -> None:
 async def _renew(bench: Bench) -> None:
     """Let an unknown kid bring the new keys."""
     bench.monotonic.now += 60
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         await bench.keys.key("nobody", "RS256", Presented(b"", 0.0))
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.strict_json import StrictJsonError, loads
 from authz.login.values import UpstreamRefused
 from authz.tokens.documents import Target, trouble
@@ -69,7 +69,7 @@ async def send(
     Raises:
         UpstreamRefused: where Authelia answers with an OAuth error.
         TooMany: where it wants to be left alone.
-        Unavailable: for all else. How long the whole may take is the caller's to bound.
+        UnavailableError: for all else. How long the whole may take is the caller's to bound.
     """
     request = client.build_request("POST", target.url, data=dict(form))
     request.headers.update(target.headers)
@@ -83,11 +83,11 @@ async def send(
         finally:
             await response.aclose()
     except httpx.HTTPError as error:
-        raise Unavailable("issuer", trouble(error)) from error
+        raise UnavailableError("issuer", trouble(error)) from error
     members = _members(body)
     if response.status_code in _REFUSED:
         if "error" not in members:
-            raise Unavailable("issuer", f"status {response.status_code} without an error")
+            raise UnavailableError("issuer", f"status {response.status_code} without an error")
         raise UpstreamRefused(known_error(members["error"]))
     return members
 
@@ -96,9 +96,9 @@ def _check(response: httpx.Response) -> None:
     if response.status_code == _TOO_MANY:
         raise TooMany(_seconds(response.headers.get("retry-after", "")))
     if response.status_code not in _GOOD | _REFUSED:
-        raise Unavailable("issuer", f"status {response.status_code}")
+        raise UnavailableError("issuer", f"status {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unavailable("issuer", "compressed, though asked not to be")
+        raise UnavailableError("issuer", "compressed, though asked not to be")
 
 
 def _seconds(text: str) -> float | None:
@@ -111,7 +111,7 @@ async def _read(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_raw():
         data += chunk
         if len(data) > _LARGEST:
-            raise Unavailable("issuer", f"longer than {_LARGEST >> 10} KiB")
+            raise UnavailableError("issuer", f"longer than {_LARGEST >> 10} KiB")
     return bytes(data)
 
 
@@ -121,7 +121,7 @@ def _members(body: bytes) -> Mapping[str, object]:
     try:
         document = loads(body)
     except StrictJsonError as error:
-        raise Unavailable("issuer", "not strict JSON") from error
+        raise UnavailableError("issuer", "not strict JSON") from error
     if not isinstance(document, dict):
-        raise Unavailable("issuer", "not a JSON object")
+        raise UnavailableError("issuer", "not a JSON object")
     return document

@@ -13,7 +13,7 @@ from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
 from authz.core.principal import Principal
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.login.values import Identity
 from authz.tokens.claims import ClaimRules, read_principal
 from authz.tokens.jose import Unverified, read_id_token, read_jws
@@ -86,13 +86,13 @@ class Proofs:
 
         Raises:
             NotProven: where the tokens are not both good, of one log-in, and as expected.
-            Unavailable: where the issuer's keys cannot be had.
+            UnavailableError: where the issuer's keys cannot be had.
         """
         try:
             signed = await self._signed(access_token, read_jws(access_token, self._algorithms))
             stated = await self._signed(id_token, read_id_token(id_token, self._algorithms))
             principal = self._principal(signed)
-        except Refused as refused:
+        except RefusedError as refused:
             raise NotProven(f"a token is not good: {refused.detail or 'expired'}") from refused
         _check_principal(principal, expected)
         return principal, self._identity(stated, access_token, principal, expected)

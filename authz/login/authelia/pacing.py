@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 
 _MOST_ADDRESSES: Final = 10_000
 _LONGEST: Final = 3600.0  # seconds; what Authelia says at most
@@ -38,13 +38,13 @@ class Locks:
         """Refuse a call that would be in vain.
 
         Raises:
-            Unavailable: while the address is locked.
+            UnavailableError: while the address is locked.
         """
         until = self._until.get((endpoint, address))
         if until is None:
             return
         if self._clock() < until:
-            raise Unavailable("issuer", "too many failures of this address")
+            raise UnavailableError("issuer", "too many failures of this address")
         del self._until[endpoint, address]
 
 
@@ -61,10 +61,10 @@ class Lanes:
         """Hold a lane; how long to wait for one is the caller's to bound.
 
         Raises:
-            Unavailable: where too many wait already.
+            UnavailableError: where too many wait already.
         """
         if self._left <= 0:
-            raise Unavailable("issuer", "too many log-ins at once")
+            raise UnavailableError("issuer", "too many log-ins at once")
         self._left -= 1
         try:
             async with self._lanes:

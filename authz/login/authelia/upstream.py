@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login.authelia.asking import TooMany, send
 from authz.login.authelia.id_token import Expected, NotProven, Proofs
 from authz.login.authelia.pacing import Lanes, Locks
@@ -107,7 +107,7 @@ class Authelia:
 
         Raises:
             UpstreamRefused: where Authelia answers with an OAuth error.
-            Unavailable: where it gives no usable answer.
+            UnavailableError: where it gives no usable answer.
         """
         # Whoever could not trade the code in afterwards is not sent to log in first.
         self._locks.check(_TOKEN, _plain(address))
@@ -117,7 +117,7 @@ class Authelia:
         answer = await self._ask(_PUSHED, asked.two_factor, _request(asked), address)
         request_uri = answer.get("request_uri")
         if not isinstance(request_uri, str) or _REQUEST_URI.match(request_uri) is None:
-            raise Unavailable("issuer", "request_uri is malformed")
+            raise UnavailableError("issuer", "request_uri is malformed")
         client_id = self._clients[asked.two_factor].client_id
         query = urlencode({"client_id": client_id, "request_uri": request_uri})
         return f"{authorize}?{query}"
@@ -138,7 +138,7 @@ class Authelia:
             UpstreamRefused: where Authelia answers with an OAuth error; `invalid_grant` also for
                 what is no code of Authelia's, which is not sent, and for tokens of another
                 transaction.
-            Unavailable: where it gives no usable answer, tokens that prove nothing included.
+            UnavailableError: where it gives no usable answer, tokens that prove nothing included.
         """
         if _CODE.match(code) is None:
             raise UpstreamRefused("invalid_grant")
@@ -161,7 +161,7 @@ class Authelia:
 
         Raises:
             UpstreamRefused: as `exchange`; `invalid_grant` also for tokens of another person.
-            Unavailable: as `exchange`.
+            UnavailableError: as `exchange`.
         """
         if _REFRESH.match(refresh_token) is None:
             raise UpstreamRefused("invalid_grant")
@@ -178,7 +178,7 @@ class Authelia:
 
         Raises:
             UpstreamRefused: where Authelia answers with an OAuth error.
-            Unavailable: where it gives no usable answer, so that the token may live on.
+            UnavailableError: where it gives no usable answer, so that the token may live on.
         """
         if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
             return  # RFC 7009, section 2.2: what is no token is ended already
@@ -215,7 +215,7 @@ class Authelia:
         if refresh is not None and (
             not isinstance(refresh, str) or _REFRESH.match(refresh) is None
         ):
-            raise Unavailable("issuer", "the refresh token is malformed")
+            raise UnavailableError("issuer", "the refresh token is malformed")
         try:
             with _in_time("no keys in time"):
                 async with asyncio.timeout(self._total):
@@ -223,7 +223,7 @@ class Authelia:
         except NotProven as error:
             if error.foreign:
                 raise UpstreamRefused("invalid_grant") from error
-            raise Unavailable("issuer", error.words) from error
+            raise UnavailableError("issuer", error.words) from error
         tokens = UpstreamTokens(
             access, refresh, principal.expires_at, principal.scopes, principal.audience
         )
@@ -242,7 +242,7 @@ class Authelia:
                     return await self._send(endpoint, two_factor, form, address)
         except TooMany as error:
             self._locks.lock(endpoint, address, error.seconds)
-            raise Unavailable("issuer", "too many failures of this address") from error
+            raise UnavailableError("issuer", "too many failures of this address") from error
 
     async def _send(
         self, endpoint: str, two_factor: bool, form: Mapping[str, str], address: str
@@ -254,7 +254,7 @@ class Authelia:
         try:
             there = Target(target.url, headers)
             return await send(self._client, there, {**form, **proof.form})
-        except (Unavailable, asyncio.CancelledError):
+        except (UnavailableError, asyncio.CancelledError):
             # It may have moved. Turning a call away here forgets nothing: that would make every
             # call of a locked address one for the metadata.
             self._found = None
@@ -268,19 +268,19 @@ class Authelia:
                     document = await read_metadata(self._address, self._client)
                     self._found = self._understood(document), self._clock()
                 except IssuerError as error:
-                    raise Unavailable("issuer", f"metadata: {error.detail}") from error
+                    raise UnavailableError("issuer", f"metadata: {error.detail}") from error
             return self._found[0]
 
     def _understood(self, document: Mapping[str, object]) -> _Metadata:
         # RFC 9207, section 3: `check_iss` rests on it.
         if document.get("authorization_response_iss_parameter_supported") is not True:
-            raise Unavailable("issuer", "it does not say who answers (RFC 9207)")
+            raise UnavailableError("issuer", "it does not say who answers (RFC 9207)")
         authorize = document.get("authorization_endpoint")
         home = self._address.issuer.rstrip("/") + "/"
         # Where a browser is sent is not asked for at an internal address: it is a place of
         # Authelia's own name, or somebody else would be shown passwords.
         if not isinstance(authorize, str) or not _is_below(authorize, home):
-            raise Unavailable("issuer", "authorization_endpoint is elsewhere")
+            raise UnavailableError("issuer", "authorization_endpoint is elsewhere")
         targets = {name: self._address.endpoint(name, document.get(name)) for name in _ENDPOINTS}
         return _Metadata(authorize, targets)
 
@@ -291,7 +291,7 @@ def _in_time(words: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise Unavailable("issuer", words) from error
+        raise UnavailableError("issuer", words) from error
 
 
 def _is_below(url: str, home: str) -> bool:
@@ -328,5 +328,5 @@ def _plain(address: str) -> str:
 def _token(answer: Mapping[str, object], name: str) -> str:
     value = answer.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN:
-        raise Unavailable("issuer", f"{name} is missing or malformed")
+        raise UnavailableError("issuer", f"{name} is missing or malformed")
     return value

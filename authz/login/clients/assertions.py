@@ -14,7 +14,7 @@ from typing import Final
 
 import jwt
 
-from authz.core.request import Refused
+from authz.core.request import RefusedError
 from authz.login.clients.documents import document_host, read_keys
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
@@ -178,7 +178,7 @@ def client_of(text: str) -> str:
 def _read(text: str, algorithms: frozenset[str]) -> Unverified:
     try:
         return read_client_assertion(text, algorithms)
-    except Refused as refused:
+    except RefusedError as refused:
         raise InvalidAssertionError(f"the assertion is not good: {refused.detail}") from refused
 
 

@@ -34,7 +34,7 @@ class Admission:
 
         Raises:
             NotDoneError: with a page, where there is none, or it is blocked.
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         if not 0 < len(client_id) <= _LONGEST_CLIENT_ID:
             raise NotDoneError(problems.UNKNOWN_CLIENT)

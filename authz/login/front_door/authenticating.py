@@ -58,7 +58,7 @@ class Authenticating:
             OAuthRefused: `invalid_client` for a client that is not known, or does not prove what
                 it has to; `temporarily_unavailable` where its keys cannot be had.
             TooManyError: where an address, or a document's host, has to wait.
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         assertion = parameters.once(_ASSERTION)
         client_id = (

@@ -47,7 +47,7 @@ class Blocks:
         """Tell whether a client is blocked, by its id or any of its names (`identity.blocked_by`).
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         found = await self._command(
             "HMGET", self._key, digest(client_id), *sorted(map(digest, names))
@@ -59,7 +59,7 @@ class Blocks:
 
         Raises:
             TooManyBlocksError: where there are a thousand.
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         if int(await self._command("HLEN", self._key)) >= MOST:
             raise TooManyBlocksError(f"there are {MOST} blocks; unblock some")
@@ -70,7 +70,7 @@ class Blocks:
         """Take a block back; tell whether there was one.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         return int(await self._command("HDEL", self._key, digest(what))) == 1
 
@@ -78,7 +78,7 @@ class Blocks:
         """Return the blocks, the oldest first.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         found = await self._command("HGETALL", self._key)
         return tuple(sorted(map(_read, found.values()), key=lambda block: block.at))

@@ -5,7 +5,7 @@ Law: what is ended here is ended, whatever Authelia answers; what it did not hea
 
 from typing import Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login.front_door.grant import Grant
 from authz.login.front_door.means import Means
 from authz.login.front_door.untold import FAILED, REFUSED_THERE, STEP
@@ -45,7 +45,7 @@ async def end(
         address: in whose name it is told.
 
     Raises:
-        Unavailable: where Redis did not confirm the end.
+        UnavailableError: where Redis did not confirm the end.
     """
     ended = await means.grants.end(subject, grant_id, why)
     if ended is not None:
@@ -56,13 +56,13 @@ async def end(
         # Nobody can use it any more: refreshes come through here, and access tokens are revoked.
         try:
             await means.upstream.revoke(two_factor=two_factor, token=token, address=address)
-        except (UpstreamRefused, Unavailable) as error:
+        except (UpstreamRefused, UnavailableError) as error:
             _told(means, grant_id, error, waits=ended is not None and bool(ended.upstream))
     return ended
 
 
 def _told(
-    means: Means, grant_id: str, error: UpstreamRefused | Unavailable, *, waits: bool
+    means: Means, grant_id: str, error: UpstreamRefused | UnavailableError, *, waits: bool
 ) -> None:
     """Say what Authelia did not hear; what waits to be told is tried again, and said then."""
     if waits:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login.clients.identity import identity_again, names_of
 from authz.login.digests import digest
 from authz.login.front_door.answers import log_in_of, token_answer
@@ -50,7 +50,7 @@ class Exchanging:
 
         Raises:
             OAuthRefused: for the client.
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         code, client_id = parameters.needed("code"), parameters.needed("client_id")
         if _CODE.fullmatch(code) is None:
@@ -74,7 +74,7 @@ class Exchanging:
         try:
             self._check_told(held, client_id, parameters)
             identity = await self._identity(client_id, held, authenticated)
-        except (OAuthRefused, Unavailable):
+        except (OAuthRefused, UnavailableError):
             await self._forget(held)
             raise
         means, now = self._means, self._means.clock()
@@ -114,9 +114,9 @@ class Exchanging:
             )
             # A block ends the grants that there are; this one may have begun behind its back.
             blocked = begun and await means.blocks.blocked(client_id, names_of(identity))
-        except Unavailable:
+        except UnavailableError:
             # It may have begun all the same, and nobody would know of it.
-            with suppress(Unavailable):
+            with suppress(UnavailableError):
                 await means.grants.end(who.subject, grant.id, LOST)
             await self._forget(held)
             raise
@@ -189,7 +189,7 @@ class Exchanging:
 
     async def _forget(self, held: Mapping[str, Any]) -> None:
         """End Authelia's tokens, which nobody was given."""
-        with suppress(UpstreamRefused, Unavailable):
+        with suppress(UpstreamRefused, UnavailableError):
             await self._means.upstream.revoke(
                 two_factor=held["two_factor"], token=held["token"], address=held["address"]
             )

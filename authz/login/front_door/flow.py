@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login.attempts import DOCUMENTS, LOG_INS
 from authz.login.digests import digest
 from authz.login.front_door.admission import Admission
@@ -97,7 +97,7 @@ class FrontDoor:
                 client is nobody's whom an error could be sent to.
             SentBackError: with the URL that tells the client.
             TooManyError: where the address has made us ask too many strangers' hosts.
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         try:
             parameters = read_parameters(query)
@@ -126,7 +126,7 @@ class FrontDoor:
         Raises:
             NotDoneError: with a page.
             SentBackError: with the URL that tells the client.
-            Unavailable: where Redis or Authelia do not answer.
+            UnavailableError: where Redis or Authelia do not answer.
         """
         client, identity = await self._admission.admit(wish.client_id, wish.redirect_uri)
         answer = self._answer(wish)
@@ -165,7 +165,7 @@ class FrontDoor:
 
         Raises:
             NotDoneError: with a page, where the client is not good any more.
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         _, client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         self._means.tell("consent", "access_denied", client=client.name, server=wish.server)
@@ -179,7 +179,7 @@ class FrontDoor:
 
         Raises:
             NotDoneError: with a page, where it is no answer of Authelia to it, or not the first.
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
         """
         means, wish = self._means, Wish.from_json(transaction["wish"])
         try:
@@ -239,7 +239,7 @@ class FrontDoor:
                 await self._means.faults.keep(OPAQUE)
                 return answer.error("server_error", OPAQUE_WORDS), "server_error", OPAQUE
             return answer.error(*_SERVER_ERROR), "server_error", refused.error
-        except Unavailable as away:
+        except UnavailableError as away:
             told = _UPSTREAM["temporarily_unavailable"]
             return answer.error(*told), told[0], away.detail
         if fault := audience_fault(found.tokens.audience, kept.wish.resource):
@@ -253,14 +253,14 @@ class FrontDoor:
         code = secrets.token_urlsafe(32)
         try:
             await self._issue(code, kept, found)
-        except Unavailable:
+        except UnavailableError:
             await self._forget(kept, found)
             raise
         return answer.code(code), "ok", ""
 
     async def _forget(self, kept: _Transaction, found: LoggedIn) -> None:
         """End Authelia's tokens, which nobody will ever use."""
-        with suppress(UpstreamRefused, Unavailable):
+        with suppress(UpstreamRefused, UnavailableError):
             await self._means.upstream.revoke(
                 two_factor=kept.wish.two_factor,
                 token=found.tokens.refresh_token or found.tokens.access_token,

@@ -109,7 +109,7 @@ class Grants:
             whether it began; not where its code was used a second time meanwhile.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         key = self.key(subject)
         for _ in range(_TRIES):
@@ -133,7 +133,7 @@ class Grants:
         """Return a grant that is alive.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         raw = await self._command("HGET", self.key(subject), grant_id)
         held = _held(raw)
@@ -148,7 +148,7 @@ class Grants:
         the step-ups: a thief's copy must not be refreshed into a new token.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         # As the check asks for its tokens: what is refused there must not be refreshed here.
         query = Query(
@@ -172,7 +172,7 @@ class Grants:
         """Return a person's grants, the latest used first.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         return await self._all(self.key(subject))
 
@@ -180,7 +180,7 @@ class Grants:
         """Keep what a refresh gave; tell whether the grant was still as it was read.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         before, grant = renewal.before, renewal.grant
         # Authelia may give the same access token twice; its record does not end then.
@@ -217,7 +217,7 @@ class Grants:
         Authelia is told of it afterwards (`untold`).
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         return await self.end_at(self.key(subject), grant_id, why)
 
@@ -255,7 +255,7 @@ class Grants:
         """Yield every grant with the key that it is kept at, past its age too; for commands.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         cursor, seen = b"0", set[bytes]()
         while True:

@@ -67,7 +67,7 @@ async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ..
     """Return who has come, the latest first.
 
     Raises:
-        Unavailable: where Redis does not answer.
+        UnavailableError: where Redis does not answer.
     """
     found: dict[tuple[str, str], KnownClient] = {}
     blocked = {block.what for block in await blocks.all()}
@@ -100,7 +100,7 @@ async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
 
     Raises:
         TooManyBlocksError: where there is no room.
-        Unavailable: where Redis does not answer.
+        UnavailableError: where Redis does not answer.
     """
     await blocks.block(one)
     ended = 0

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.limits import network
 from authz.login.attempts import REFRESHES, STALE_REFRESHES
 from authz.login.clients.identity import identity_again, names_of
@@ -108,7 +108,7 @@ class Refreshing:
 
         Raises:
             OAuthRefused: for the client.
-            Unavailable: where Redis or Authelia do not answer.
+            UnavailableError: where Redis or Authelia do not answer.
         """
         text, place = parameters.needed("refresh_token"), network(address)
         for _ in range(_SUCCESSORS):
@@ -116,7 +116,7 @@ class Refreshing:
             if not isinstance(found, _Successor):
                 return found
             text = found.token
-        raise Unavailable("issuer", _BUSY)
+        raise UnavailableError("issuer", _BUSY)
 
     async def _answered(
         self, parameters: Parameters, text: str, place: str, authenticated: bool
@@ -141,7 +141,7 @@ class Refreshing:
                 work.add_done_callback(self._works.discard)
                 return await asyncio.shield(work)
             await self._pause(_POLL)
-        raise Unavailable("issuer", _BUSY)
+        raise UnavailableError("issuer", _BUSY)
 
     def _opened(self, text: str, client_id: str) -> RefreshToken:
         try:
@@ -196,7 +196,7 @@ class Refreshing:
                 return await self._stale(asked, held)
             return await self._renewed(asked, held)
         finally:
-            with suppress(Unavailable):
+            with suppress(UnavailableError):
                 await self._means.refreshes.unlock(asked.name, holder)
 
     async def _stale(self, asked: _Asked, held: Held) -> _Outcome:
@@ -205,7 +205,7 @@ class Refreshing:
         Raises:
             OAuthRefused: where it was replaced too long ago, or comes from another network than
                 the last refresh: somebody has a copy.
-            Unavailable: where it comes too often.
+            UnavailableError: where it comes too often.
         """
         means, token = self._means, asked.token
         newest = await self._newest(asked, held)
@@ -213,7 +213,7 @@ class Refreshing:
             await self._end(token, REUSED)
             raise self._refused(token, REUSED)
         if means.attempts.take_of(STALE_REFRESHES, token.grant):
-            raise Unavailable("issuer", _OFTEN)
+            raise UnavailableError("issuer", _OFTEN)
         means.tell(
             "refresh", "reused", client=token.name, server=token.server,
             grant=token.grant, detail=_STALE,
@@ -291,7 +291,7 @@ class Refreshing:
 
     async def _upstream(self, token: RefreshToken) -> LoggedIn:
         if self._means.attempts.take_of(REFRESHES, token.grant):
-            raise Unavailable("issuer", _OFTEN)
+            raise UnavailableError("issuer", _OFTEN)
         try:
             async with asyncio.timeout(self._patience):
                 found = await self._means.upstream.refresh(
@@ -301,10 +301,10 @@ class Refreshing:
                     address=token.address,
                 )
         except TimeoutError as error:
-            raise Unavailable("issuer", _BUSY) from error
+            raise UnavailableError("issuer", _BUSY) from error
         except UpstreamRefused as refused:
             if refused.error != "invalid_grant":
-                raise Unavailable("issuer", refused.error) from refused
+                raise UnavailableError("issuer", refused.error) from refused
             # It would be in vain for ever, and count against the person's address each time.
             await self._end(token, REFUSED, tell_authelia=False)
             raise self._refused(token, REFUSED) from refused

@@ -34,7 +34,8 @@ class Revoking:
 
         Raises:
             OAuthRefused: where the request is malformed.
-            Unavailable: where Redis does not answer; the token lives on (RFC 7009, section 2.2.1).
+            UnavailableError: where Redis does not answer; the token lives on (RFC 7009, section
+                2.2.1).
         """
         # token_type_hint is a hint (section 2.1), and not needed.
         text, client_id = parameters.needed("token"), parameters.needed("client_id")

@@ -82,7 +82,7 @@ async def run(
     """Run a script and return its answer; it is sent again only where nothing ran.
 
     Raises:
-        Unavailable: where Redis gave no answer; it may have run.
+        UnavailableError: where Redis gave no answer; it may have run.
     """
     call = ("EVALSHA", script.sha, len(keys), *keys, *args)
     try:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.login.digests import digest
@@ -64,7 +64,7 @@ class Codes:
         """Keep a code with what it stands for, and with what remains of it once it was used.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         fresh = self._sealer.seal(_CODE, payload, CODE_LIFETIME)
         used = self._sealer.seal(_USED, mark, self._remember + CODE_LIFETIME)
@@ -74,7 +74,7 @@ class Codes:
         """Return what a code stands for, once; None for what is no code, or none any more.
 
         Raises:
-            Unavailable: where Redis did not answer; the code may be used up.
+            UnavailableError: where Redis did not answer; the code may be used up.
         """
         held = await scripts.run(
             self._command, scripts.TAKE_CODE, (self.key(code),), self._remember
@@ -103,7 +103,7 @@ class States:
         """Use a state up; tell whether this was the first time.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         name = self._keys.page("state", digest(state))
         return await self._command("SET", name, b"1", "EX", STATE_LIFETIME, "NX") is not None
@@ -123,7 +123,7 @@ class Faults:
 
     async def keep(self, fault: str) -> None:
         """Keep a fault, in fixed words; where Redis does not answer the log has it alone."""
-        with suppress(Unavailable):
+        with suppress(UnavailableError):
             await self._command("SET", self._key, f"{int(self._clock())} {fault}", "EX", _A_DAY)
 
 
@@ -139,7 +139,7 @@ class AssertionIds:
         """Use an assertion up, for as long as it lives; tell whether this was the first time.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         # A client_id has no blanks, so no two pairs are one text.
         name = self._keys.page("assertion", digest(f"{client_id} {token_id}"))
@@ -181,7 +181,7 @@ class Refreshes:
                 What is kept for longer is of a time when the setting was greater.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         keys = self.replaced_key(name), latest_key(self._keys, grant_id)
         replaced, held = await self._command("MGET", *keys)
@@ -198,7 +198,7 @@ class Refreshes:
         """Return the answer that a refresh token had a moment ago.
 
         Raises:
-            Unavailable: where Redis did not answer.
+            UnavailableError: where Redis did not answer.
         """
         held = await self._command("GET", self.key(name))
         if not isinstance(held, bytes):
@@ -212,7 +212,7 @@ class Refreshes:
         """Begin to refresh; tell whether nobody else does.
 
         Raises:
-            Unavailable: where Redis did not confirm it.
+            UnavailableError: where Redis did not confirm it.
         """
         key = self._lock(name)
         return await self._command("SET", key, holder, "EX", LOCK_LIFETIME, "NX") is not None
@@ -221,7 +221,7 @@ class Refreshes:
         """End what this holder began, and nobody else's.
 
         Raises:
-            Unavailable: where Redis did not confirm it; then the lock ends by itself.
+            UnavailableError: where Redis did not confirm it; then the lock ends by itself.
         """
         await scripts.run(self._command, scripts.UNLOCK, (self._lock(name),), holder)
 

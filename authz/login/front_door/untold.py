@@ -8,7 +8,7 @@ as the token could live.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.login import ports
@@ -64,7 +64,7 @@ class Untold:
         """Tell everything that waits, one after the other.
 
         Raises:
-            Unavailable: where Redis does not answer.
+            UnavailableError: where Redis does not answer.
             Exception: the last defect, once all the others are told.
         """
         defect: Exception | None = None
@@ -100,7 +100,7 @@ class Untold:
                 return False
             # It would say the same again: our client is not what it was.
             self._tell(STEP, REFUSED_THERE, grant=name, detail=refused.error)
-        except Unavailable as away:
+        except UnavailableError as away:
             self._wait(grant, away.detail)
             return False
         else:

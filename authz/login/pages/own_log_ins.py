@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
 from authz.login.pages.browser import NotThisBrowserError, read_form
 from authz.login.pages.clients import describe_client, shown
@@ -68,14 +68,14 @@ class OwnGrants(Protocol):
         """Return a person's grants.
 
         Raises:
-            Unavailable: where they cannot be read.
+            UnavailableError: where they cannot be read.
         """
 
     async def end(self, person: Person, grant: str, address: str) -> None:
         """End one of a person's grants, upstream too; nothing where it is not that person's.
 
         Raises:
-            Unavailable: where it may live on.
+            UnavailableError: where it may live on.
         """
 
 
@@ -98,7 +98,7 @@ class _OwnLogIns:
         person = Person(self.parts.issuer, session["subject"])
         try:
             grants = await self.grants.of(person)
-        except Unavailable:
+        except UnavailableError:
             return self.parts.problem(request, AWAY)
         leave, cookie = self.parts.browser.form_token(request, _LEAVE)
         content = {
@@ -143,7 +143,7 @@ class _OwnLogIns:
             await self.grants.end(person, about["grant"], self.parts.address(request))
         except NotThisBrowserError:
             return self.parts.problem(request, NOT_THIS_BROWSER)
-        except Unavailable:
+        except UnavailableError:
             return self.parts.problem(request, AWAY)
         return redirect(self.parts.origin + PATH)
 

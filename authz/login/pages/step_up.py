@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from authz.core.ledger import StepUpKey, Unavailable
+from authz.core.ledger import StepUpKey, UnavailableError
 from authz.core.principal import Person
 from authz.core.second_factor import (
     Evidence,
@@ -180,7 +180,7 @@ class _StepUp:
             result = await self._recorded(ticket, arrived.identity)
         except NotDoneError as error:
             return aside(self.parts, request, error.problem)
-        except Unavailable:
+        except UnavailableError:
             return aside(self.parts, request, AWAY)
         name = secrets.token_urlsafe(32)
         response = redirect(f"{self.parts.origin}{PATH}/done?{urlencode({'of': name})}")
@@ -222,7 +222,7 @@ class _StepUp:
             self.parts.tell("step_up", "ended", server=about["server"], grant=about["grant"])
         except NotThisBrowserError:
             return self.parts.problem(request, NOT_THIS_BROWSER)
-        except Unavailable:
+        except UnavailableError:
             return self.parts.problem(request, AWAY)
         return self.parts.pages.page("step_up_ended.html", {"server": about["server"]})
 
@@ -251,7 +251,7 @@ class _StepUp:
         """Record what a log-in proves; return what there is to tell.
 
         Raises:
-            Unavailable: where it could not be recorded.
+            UnavailableError: where it could not be recorded.
         """
         method = methods(identity.amr)
         age = ticket.need.max_login_age

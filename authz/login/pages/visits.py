@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.login import ports
 from authz.login.pages.browser import Browser, NotThisBrowserError, Over
 from authz.login.pages.rendering import Pages, redirect, request_id
@@ -130,7 +130,7 @@ class Parts:
         issuer: as tokens name it.
         browser, pages, upstream: what their names say.
         used: records the state of a transaction; tells whether it had been used before. Raises
-            `Unavailable` where that cannot be known.
+            `UnavailableError` where that cannot be known.
         address: returns a request's own address, for Authelia.
         pace: counts what an address sends to Authelia; raises `TooManyError`.
         clock: seconds since the epoch.
@@ -223,7 +223,7 @@ async def depart(
         response = parts.pages.go_on(await parts.upstream.push(asked, address))
     except UpstreamRefused as error:
         raise NotDoneError(_REFUSED) from error
-    except Unavailable as error:
+    except UnavailableError as error:
         raise NotDoneError(AWAY) from error
     transaction = {"nonce": nonce, "verifier": verifier, "kept": dict(kept)}
     parts.browser.begin(response, state, transaction, visit.purpose, request)
@@ -265,7 +265,7 @@ async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
         )
     except UpstreamRefused as error:
         raise NotDoneError(_REFUSED) from error
-    except Unavailable as error:
+    except UnavailableError as error:
         raise NotDoneError(AWAY) from error
     end = BackgroundTask(_end, parts.upstream, visit.two_factor, found.tokens.access_token, address)
     return Arrived(transaction["kept"], found.identity, end)
@@ -333,5 +333,5 @@ def _answer(request: Request) -> Mapping[str, str]:
 
 async def _end(upstream: Upstream, two_factor: bool, token: str, address: str) -> None:
     """End a token that nobody needs; it is short-lived and good for no server: one try will do."""
-    with suppress(UpstreamRefused, Unavailable):
+    with suppress(UpstreamRefused, UnavailableError):
         await upstream.revoke(two_factor=two_factor, token=token, address=address)
