@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from authz.config import rules
-from authz.config.model import Config, Introspection
+from authz.config.model import ClientConfig, Config, IntrospectionConfig, ServerConfig, ToolConfig
 
 # Never a digest: Authelia refuses to start until somebody has put one in its place.
 PLACEHOLDER: Final = "$REPLACE$"
@@ -41,7 +40,7 @@ _ENDPOINTS: Final = ("token", "revocation", "introspection", "pushed_authorizati
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class AutheliaClient:
     """Hold one client in Authelia's keys, and what is to be said about its members.
 
     Attributes:
@@ -61,7 +60,7 @@ class PublicKey:
     algorithm: str
 
 
-def registered(config: Config, key: PublicKey | None) -> Iterator[Registered]:
+def registered(config: Config, key: PublicKey | None) -> Iterator[AutheliaClient]:
     """Yield the clients that talk to Authelia themselves; the one that introspects comes last.
 
     Clients of the front door are none of them.
@@ -71,9 +70,9 @@ def registered(config: Config, key: PublicKey | None) -> Iterator[Registered]:
         key: the public half of `issuer.introspection.key_file`; None where it was not read.
     """
     if not config.named and config.login == "direct":
-        first = rules.Client.model_validate({"redirect_uris": LOOPBACK})
+        first = ClientConfig.model_validate({"redirect_uris": LOOPBACK})
         client = _person(config, _FIRST, first)
-        yield Registered(client.values, {**client.notes, "": _NO_CLIENTS})
+        yield AutheliaClient(client.values, {**client.notes, "": _NO_CLIENTS})
     for name, known in config.named.items():
         if known.machine:
             yield _machine(config, name, known)
@@ -83,7 +82,7 @@ def registered(config: Config, key: PublicKey | None) -> Iterator[Registered]:
         yield _introspecting(config.issuer.introspection, key)
 
 
-def usable(config: Config, name: str, client: rules.Client) -> list[str]:
+def usable(config: Config, name: str, client: ClientConfig) -> list[str]:
     """Return the servers that a client may use: those whose own scopes it may have."""
     return [
         each
@@ -93,7 +92,7 @@ def usable(config: Config, name: str, client: rules.Client) -> list[str]:
     ]
 
 
-def rules_of(server: rules.Server) -> Iterator[rules.Server | rules.Tool]:
+def rules_of(server: ServerConfig) -> Iterator[ServerConfig | ToolConfig]:
     """Yield the rule of a server and those of its tools."""
     yield server
     yield from (server.tools or {}).values()
@@ -106,7 +105,7 @@ def asks_groups(config: Config, servers: Iterable[str]) -> bool:
     )
 
 
-def _scopes(config: Config, client: rules.Client, servers: Iterable[str]) -> list[str]:
+def _scopes(config: Config, client: ClientConfig, servers: Iterable[str]) -> list[str]:
     if client.scopes is not None:
         return list(client.scopes)
     asked = (
@@ -118,7 +117,7 @@ def _scopes(config: Config, client: rules.Client, servers: Iterable[str]) -> lis
     return list(dict.fromkeys(asked))
 
 
-def _person(config: Config, name: str, client: rules.Client) -> Registered:
+def _person(config: Config, name: str, client: ClientConfig) -> AutheliaClient:
     servers = usable(config, name, client)
     groups = asks_groups(config, servers)
     extra = [GROUPS, OFFLINE] if groups else [OFFLINE]
@@ -146,7 +145,7 @@ def _person(config: Config, name: str, client: rules.Client) -> Registered:
         **signing_algorithms(config, servers),
         **_claims_policy(config, client, groups=groups),
     }
-    return Registered(values, notes)
+    return AutheliaClient(values, notes)
 
 
 def assured_policy(word: str) -> str:
@@ -154,13 +153,13 @@ def assured_policy(word: str) -> str:
     return f"{POLICY}-{word}"
 
 
-def _claims_policy(config: Config, client: rules.Client, *, groups: bool) -> dict[str, object]:
+def _claims_policy(config: Config, client: ClientConfig, *, groups: bool) -> dict[str, object]:
     if config.issuer.assurance_claim is not None and client.assurance is not None:
         return {"claims_policy": assured_policy(client.assurance)}
     return {"claims_policy": POLICY} if groups else {}
 
 
-def _machine(config: Config, name: str, client: rules.Client) -> Registered:
+def _machine(config: Config, name: str, client: ClientConfig) -> AutheliaClient:
     servers = usable(config, name, client)
     values = {
         "client_id": name,
@@ -173,7 +172,7 @@ def _machine(config: Config, name: str, client: rules.Client) -> Registered:
         "token_endpoint_auth_method": "client_secret_basic",
         **signing_algorithms(config, servers),
     }
-    return Registered(values, {"client_secret": _SECRET})
+    return AutheliaClient(values, {"client_secret": _SECRET})
 
 
 def signing_algorithms(
@@ -219,7 +218,7 @@ def signed_with(
     return values, {"jwks": (unread, "openssl pkey -in KEY_FILE -pubout")}
 
 
-def _introspecting(asked: Introspection, key: PublicKey | None) -> Registered:
+def _introspecting(asked: IntrospectionConfig, key: PublicKey | None) -> AutheliaClient:
     """Return the client that asks about tokens; it can do nothing else."""
     values: dict[str, object] = {"client_id": asked.client_id, "client_name": asked.client_id}
     notes: dict[str, tuple[str, ...]]
@@ -234,4 +233,4 @@ def _introspecting(asked: Introspection, key: PublicKey | None) -> Registered:
         for each in _ENDPOINTS:
             values[f"{each}_endpoint_auth_method"] = asked.auth
     values |= {"scopes": [], "grant_types": ["client_credentials"], "response_types": []}
-    return Registered(values, notes)
+    return AutheliaClient(values, notes)

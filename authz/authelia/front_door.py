@@ -8,17 +8,17 @@ door are none of Authelia's.
 from collections.abc import Iterator
 from typing import Final
 
+from authz.authelia.assurance_claim import custom_claims
 from authz.authelia.clients import (
     GROUPS,
     OFFLINE,
+    AutheliaClient,
     PublicKey,
-    Registered,
     asks_groups,
     rules_of,
     signed_with,
     signing_algorithms,
 )
-from authz.authelia.marker import custom_claims
 from authz.config import urls
 from authz.config.model import Config
 
@@ -43,7 +43,7 @@ _TWICE: Final = (
 )
 
 
-def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
+def our_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClient]:
     """Yield the clients of the front door; none where there is no front door.
 
     Args:
@@ -78,7 +78,7 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[Registered]:
         }
         about = (*_OURS, *_TWICE) if refreshes else _OURS
         first = {"": about} if policy == "one_factor" else {}
-        yield Registered(values, {**notes, **first})
+        yield AutheliaClient(values, {**notes, **first})
 
 
 def claims_policy(config: Config) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """The whole of what authz.yaml implies for Authelia 4.39, as values, YAML or JSON.
 
 Law: what is printed is complete for `identity_providers.oidc` but for the keys that only Authelia
-may have; these, and what no field of authz.yaml implies, are hints in comments.
+may have; these, and what no field of authz.yaml implies, stand in comments.
 """
 
 import json
@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from authz.authelia import marker
+from authz.authelia import assurance_claim
 from authz.authelia.clients import (
     GROUPS,
     POLICY,
+    AutheliaClient,
     PublicKey,
-    Registered,
     asks_groups,
     registered,
     rules_of,
 )
+from authz.authelia.comments import configuration_comments
 from authz.authelia.front_door import ACCOUNT, FRONT_DOOR, claims_policy, lifespans, our_clients
-from authz.authelia.hints import hints
 from authz.authelia.text import Notes, Path, comment, yaml
-from authz.config.model import Config
-from authz.config.rules import Server
+from authz.config.model import Config, ServerConfig
 
 VERSION: Final = "4.39"
 _OIDC: Final = ("identity_providers", "oidc")
@@ -60,17 +59,17 @@ class Implied:
     Attributes:
         values: in Authelia's keys.
         notes: comment lines by path.
-        hints: comment lines for the end: what belongs in Authelia's own file.
+        comments: comment lines for the end: what belongs in Authelia's own file.
     """
 
     values: Mapping[str, object]
     notes: Notes
-    hints: tuple[str, ...]
+    comments: tuple[str, ...]
 
     def yaml(self) -> str:
         """Return YAML with its comments."""
         head = "".join(f"{line}\n" for line in comment(_HEAD))
-        tail = "".join(f"{line}\n" for line in comment(self.hints))
+        tail = "".join(f"{line}\n" for line in comment(self.comments))
         return f"{head}---\n{yaml(self.values, self.notes)}\n{tail}"
 
     def json(self) -> str:
@@ -100,8 +99,8 @@ def implied(
     used = {client.values.get("claims_policy") for client in clients}
     policies = {
         FRONT_DOOR: claims_policy(config),
-        POLICY: {"access_token": [GROUPS], **marker.custom_claims(config)},
-        **marker.policies(config),
+        POLICY: {"access_token": [GROUPS], **assurance_claim.custom_claims(config)},
+        **assurance_claim.policies(config),
     }
     if named := {name: policy for name, policy in policies.items() if name in used}:
         oidc["claims_policies"] = named
@@ -118,16 +117,16 @@ def implied(
             at = (*_OIDC, "clients", index)
             notes[(*at, member) if member else at] = lines
     values: dict[str, object] = {"identity_providers": {"oidc": oidc}}
-    if constants := marker.definitions(config):
+    if constants := assurance_claim.definitions(config):
         values["definitions"] = {"user_attributes": constants}
-        notes["definitions",] = marker.ABOUT
+        notes["definitions",] = assurance_claim.ABOUT
     if any(client.assurance == "totp" for client in config.clients.values()):
         values |= {"webauthn": {"disable": True}, "duo_api": {"disable": True}}
         notes["webauthn",] = _ONLY_TOTP
-    return Implied(values, notes, tuple(hints(config)))
+    return Implied(values, notes, tuple(configuration_comments(config)))
 
 
-def _scopes(config: Config, clients: list[Registered]) -> dict[str, object]:
+def _scopes(config: Config, clients: list[AutheliaClient]) -> dict[str, object]:
     """Return the definition of every scope that a client may have and Authelia does not define.
 
     A scope of a server that asks for groups brings them along: clients ask for the scopes that a
@@ -146,13 +145,13 @@ def _scopes(config: Config, clients: list[Registered]) -> dict[str, object]:
 
 def _brought(config: Config) -> Mapping[str, list[str]]:
     """Return the claims that scopes bring, by scope."""
-    claim = marker.claim_of(config)
+    claim = assurance_claim.claim_of(config)
     brought: dict[str, list[str]] = {}
     for server in config.servers.values():
         for scope in _bringing(server):
             brought.setdefault(scope, []).append(GROUPS)
         if claim is not None:
-            for scope in chain.from_iterable(marker.bringing(server)):
+            for scope in chain.from_iterable(assurance_claim.bringing(server)):
                 brought.setdefault(scope, []).append(claim)
     return {scope: list(dict.fromkeys(claims)) for scope, claims in brought.items()}
 
@@ -161,7 +160,7 @@ def _definable(scope: str) -> bool:
     return scope not in _STANDARD and _DEFINABLE.match(scope) is not None
 
 
-def _bringing(server: Server) -> Iterator[str]:
+def _bringing(server: ServerConfig) -> Iterator[str]:
     """Yield the scopes of a server or its tools that have to bring groups along."""
     for rule in rules_of(server):
         if rule.groups is not None:
@@ -173,20 +172,20 @@ def _about_claims(config: Config, used: AbstractSet[object]) -> Iterator[str]:
         yield f"{ACCOUNT} is put into ID tokens, so that a page says whose account it is about."
     if asks_groups(config, config.servers):
         yield from _about_groups(config, direct=not used.isdisjoint(_direct_policies(config)))
-    claim = marker.claim_of(config)
+    claim = assurance_claim.claim_of(config)
     if claim is not None:
         yield from _about_marker(config, claim)
 
 
 def _direct_policies(config: Config) -> frozenset[str]:
-    return frozenset({POLICY, *marker.policies(config)})
+    return frozenset({POLICY, *assurance_claim.policies(config)})
 
 
 def _about_marker(config: Config, claim: str) -> Iterator[str]:
     yield f"{claim} is put into signed access tokens of clients with an assurance,"
     yield "where a scope that brings it was granted; the other policies only know of it."
     for name, server in config.servers.items():
-        if not all(any(map(_definable, scopes)) for scopes in marker.bringing(server)):
+        if not all(any(map(_definable, scopes)) for scopes in assurance_claim.bringing(server)):
             yield f"The server {name} asks for a second factor where no scope can bring the claim:"
             yield f"write one into servers.{name}.scopes, for example mcp:{name}."
 

@@ -7,7 +7,7 @@ import sys
 from authz.cli.common import DONE, WRONG, command, config_argument, print_problems
 from authz.config.load import load
 from authz.config.notes import notes
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 
 _EXAMPLES = """\
 examples:
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     here = not arguments.no_secrets
     try:
         settings = load(arguments.config, os.environ, secrets=here, tls=here)
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         print_problems(errors.problems, as_json=arguments.json)
         if here and not arguments.json and _is_right_without_files(arguments):
             print(
@@ -57,6 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _is_right_without_files(arguments: argparse.Namespace) -> bool:
     try:
         load(arguments.config, os.environ, secrets=False)
-    except ConfigErrors:
+    except ConfigError:
         return False
     return True

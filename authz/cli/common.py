@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from authz.config.problems import Problem, Severity
+from authz.config.problems import ConfigProblem, Severity
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -89,7 +89,7 @@ def os_words(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
-def print_problems(problems: Sequence[Problem], *, as_json: bool = False) -> None:
+def print_problems(problems: Sequence[ConfigProblem], *, as_json: bool = False) -> None:
     """Print problems: for people on standard error, as JSON on standard output."""
     if as_json:
         print(json.dumps([problem.to_json() for problem in problems], indent=2))

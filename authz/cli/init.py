@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from authz.cli.common import DONE, WRONG, command
 from authz.setup.answers import LOGINS, SAMPLES, AnswerError, Answers
-from authz.setup.ask import complete, earlier, password
-from authz.setup.existing import checked, domain_of, issuer_of
-from authz.setup.folder import Outcome
+from authz.setup.discovery import checked, domain_of, issuer_of
+from authz.setup.folder import FileOutcome
+from authz.setup.prompts import complete, earlier, password
 from authz.setup.write import ANSWERS, Written, write
 
 _EXAMPLES: Final = """\
@@ -139,14 +139,14 @@ def _json(done: Written, answers: Answers) -> dict[str, Any]:
 
 def _told(done: Written, answers: Answers) -> Iterator[str]:
     for name, outcome in done.outcomes.items():
-        if outcome in {Outcome.WRITTEN, Outcome.RENEWED}:
+        if outcome in {FileOutcome.WRITTEN, FileOutcome.RENEWED}:
             yield f"{outcome.value}  {name}"
-    kept = [name for name, what in done.outcomes.items() if what is Outcome.KEPT]
+    kept = [name for name, what in done.outcomes.items() if what is FileOutcome.KEPT]
     for name in kept:
         implied = name in done.stale
         why = "authz.yaml implies another; --render renews it" if implied else _OTHER
         yield f"kept     {name}: {why}"
-    if Outcome.WRITTEN not in done.outcomes.values():
+    if FileOutcome.WRITTEN not in done.outcomes.values():
         yield "Nothing was missing." if not kept else "Nothing was overwritten."
         return
     yield ""

@@ -28,7 +28,7 @@ from authz.cli import (
 )
 from authz.cli.common import FAILED, WRONG, Command, os_words, print_problems
 from authz.cli.nearest import unknown_arguments, unknown_command
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 
 _COMMANDS: Final = (
     init,
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Command = arguments.run
     try:
         return command(arguments)
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         print_problems(errors.problems, as_json=getattr(arguments, "json", False))
         return WRONG
     except BrokenPipeError:

@@ -131,7 +131,7 @@ def perform(
     """Do work on the ledger of a deployment; return its result, or an exit status.
 
     Raises:
-        ConfigErrors: where authz.yaml is wrong.
+        ConfigError: where authz.yaml is wrong.
         OSError: where a password file cannot be read.
     """
     from authz.local.reach import shared_redis  # noqa: PLC0415 - keeps other commands quick

@@ -6,7 +6,7 @@ knows the machine.
 
 from typing import Final
 
-from authz.config.scalars import Tcp, Unix
+from authz.config.value_types import Tcp, Unix
 
 _MAX_PORT: Final = 65_535
 

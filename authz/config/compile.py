@@ -8,12 +8,19 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from authz.config import rules, urls
+from authz.config import urls
 from authz.config.budgets import Budget, budget
-from authz.config.model import Config
+from authz.config.model import (
+    ClientConfig,
+    Config,
+    LimitConfig,
+    SecondFactorConfig,
+    ServerConfig,
+    ToolConfig,
+)
 from authz.config.problems import Path
-from authz.config.scalars import Rate
 from authz.config.server_metadata import challenge_scopes
+from authz.config.value_types import Rate
 from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
 from authz.core.policy import (
@@ -32,14 +39,14 @@ from authz.core.policy import (
 from authz.core.second_factor import Evidence, Method, SecondFactor
 
 DEFAULT_LIMITS: Final = (
-    rules.Limit.model_validate(
+    LimitConfig.model_validate(
         {"per": ["client", "user"], "rate": "60/minute", "counts": "operations"}
     ),
     # However many clients a person has.
-    rules.Limit.model_validate({"per": ["user"], "rate": "120/minute", "counts": "operations"}),
+    LimitConfig.model_validate({"per": ["user"], "rate": "120/minute", "counts": "operations"}),
     # Clients that begin a session for every call send five of these with each. In so short a
     # window that few are open together, of all clients of a person (decision 15).
-    rules.Limit.model_validate({"per": ["user"], "rate": "150/15 seconds", "counts": "handshakes"}),
+    LimitConfig.model_validate({"per": ["user"], "rate": "150/15 seconds", "counts": "handshakes"}),
 )
 
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
@@ -60,7 +67,7 @@ class LimitPlace(NamedTuple):
 
     path: Path
     place: str
-    limits: tuple[rules.Limit, ...]
+    limits: tuple[LimitConfig, ...]
 
 
 def limit_places(config: Config) -> Iterator[LimitPlace]:
@@ -104,7 +111,7 @@ def budget_of(config: Config, name: str) -> Budget:
     return budget(config, name, limits[""] + limits[name])
 
 
-def kinds(config: Config, server: rules.Server) -> frozenset[str]:
+def kinds(config: Config, server: ServerConfig) -> frozenset[str]:
     """Return the kinds of tokens that a server accepts."""
     if server.tokens is not None:
         return frozenset(server.tokens)
@@ -134,7 +141,7 @@ def _limits(config: Config) -> dict[str, tuple[Limit, ...]]:
     }
 
 
-def _limit(place: str, limit: rules.Limit) -> Limit:
+def _limit(place: str, limit: LimitConfig) -> Limit:
     return Limit(
         name=limit.name or limit_name(place, limit.per, limit.rate, limit.counts),
         per=limit.per,
@@ -170,12 +177,12 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
     )
 
 
-def _tool_kinds(tool: rules.Tool) -> frozenset[TokenKind]:
+def _tool_kinds(tool: ToolConfig) -> frozenset[TokenKind]:
     return ALL_KINDS if tool.tokens is None else frozenset(map(TokenKind, tool.tokens))
 
 
 def _rule(
-    asked: rules.Server | rules.Tool, limits: tuple[Limit, ...], tokens: frozenset[TokenKind]
+    asked: ServerConfig | ToolConfig, limits: tuple[Limit, ...], tokens: frozenset[TokenKind]
 ) -> Rule:
     return Rule(
         scopes=frozenset(asked.scopes),
@@ -187,7 +194,7 @@ def _rule(
     )
 
 
-def _factor(asked: rules.SecondFactor) -> SecondFactor:
+def _factor(asked: SecondFactorConfig) -> SecondFactor:
     age = asked.max_login_age
     return SecondFactor(
         method=_METHODS[asked.method],
@@ -212,7 +219,7 @@ def _front_door(config: Config) -> FrontDoor | None:
     )
 
 
-def _client(config: Config, name: str, client: rules.Client) -> KnownClient:
+def _client(config: Config, name: str, client: ClientConfig) -> KnownClient:
     return KnownClient(
         client_id=name,
         scopes=None if client.scopes is None else frozenset(client.scopes),

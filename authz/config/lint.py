@@ -12,7 +12,7 @@ from typing import Final
 from authz.config import lint_front_door, lint_rules, lint_tokens, reach, urls
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, Severity
-from authz.config.scalars import Tcp, Unix
+from authz.config.value_types import Tcp, Unix
 from authz.config.workers import places
 
 _LAST_PORT: Final = 65535

@@ -6,9 +6,8 @@ Law: as in `lint`, a part of which this is.
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config.model import Config
+from authz.config.model import ClientConfig, Config
 from authz.config.problems import Fault, Path, Severity, listed, quoted
-from authz.config.rules import Client
 from authz.config.server_metadata import challenge_scopes, scopes_of
 
 _SECTION: Final[Path] = ("front_door",)
@@ -122,7 +121,7 @@ def _clients(config: Config) -> Iterator[Fault]:
             yield from _client(path, client)
 
 
-def _client(path: Path, client: Client) -> Iterator[Fault]:
+def _client(path: Path, client: ClientConfig) -> Iterator[Fault]:
     if not client.redirect_uris:
         yield Fault(
             path,

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from authz.config.compile import kinds
-from authz.config.model import Config
+from authz.config.model import Config, ServerConfig, ToolConfig
 from authz.config.problems import Fault, Path, Severity, listed
-from authz.config.rules import Server, Tool
 
 _SECTION: Final[Path] = ("issuer", "introspection")
 _CONFIGURE: Final = (
@@ -19,8 +18,8 @@ _CONFIGURE: Final = (
 
 class _Place(NamedTuple):
     path: Path
-    rule: Server | Tool
-    server: Server
+    rule: ServerConfig | ToolConfig
+    server: ServerConfig
 
 
 def _places(config: Config) -> Iterator[_Place]:

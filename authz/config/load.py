@@ -1,6 +1,6 @@
 """authz.yaml to settings: the one door of this room.
 
-Law: settings come out whole or not at all, and nothing else than `ConfigErrors` is raised for what
+Law: settings come out whole or not at all, and nothing else than `ConfigError` is raised for what
 a file, its secrets or the environment hold.
 """
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from authz.config.compile import compile_policy
 from authz.config.lint import lint
 from authz.config.model import Config
-from authz.config.problems import ConfigErrors, Fault, Problem, Severity, field_name
+from authz.config.problems import ConfigError, ConfigProblem, Fault, Severity, field_name
 from authz.config.secret_files import Secrets, inspect_files, read_secrets
 from authz.config.tls_files import inspect_tls
-from authz.config.tree import SIZE, Place, Tree, UnreadableError, read_tree
 from authz.config.validate import validate
+from authz.config.yaml_loader import SIZE, Position, Tree, UnreadableError, read_tree
 from authz.core.policy import Policy
 
 
@@ -33,7 +33,7 @@ class Settings:
     config: Config
     policy: Policy
     secrets: Secrets
-    warnings: tuple[Problem, ...]
+    warnings: tuple[ConfigProblem, ...]
 
 
 def load(
@@ -49,7 +49,7 @@ def load(
         tls: whether to look at Envoy's certificate and key, which only Envoy needs.
 
     Raises:
-        ConfigErrors: with every problem, where there is an error among them.
+        ConfigError: with every problem, where there is an error among them.
     """
     return read(text_of(path), str(path), env, secrets=secrets, tls=tls)
 
@@ -60,13 +60,13 @@ def read(
     """Read a text as `load` reads a file; `file` is the name that problems show.
 
     Raises:
-        ConfigErrors: as `load`.
+        ConfigError: as `load`.
     """
     try:
         tree = read_tree(text)
     except UnreadableError as error:
         fault = Fault((), error.wrong, error.right)
-        raise ConfigErrors([_problem(file, fault, error.place)]) from None
+        raise ConfigError([_problem(file, fault, error.place)]) from None
     unread = [fault.path for fault, _ in tree.faults if not fault.on_key]
     validated = validate(tree.data, unread)
     found, values = list(validated.faults), Secrets()
@@ -77,7 +77,7 @@ def read(
     problems = _problems(file, tree, found)
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
     if validated.config is None or errors:
-        raise ConfigErrors(problems)
+        raise ConfigError(problems)
     return Settings(validated.config, compile_policy(validated.config), values, problems)
 
 
@@ -92,37 +92,39 @@ def _between(
     return values, faults + more + inspect_files(config)
 
 
-def _problems(file: str, tree: Tree, faults: Iterable[Fault]) -> tuple[Problem, ...]:
+def _problems(file: str, tree: Tree, faults: Iterable[Fault]) -> tuple[ConfigProblem, ...]:
     """Return the problems in the order of the file."""
     placed = [*tree.faults, *((fault, tree.place(fault)) for fault in faults)]
     problems = {_problem(file, fault, place) for fault, place in placed}
     return tuple(sorted(problems, key=lambda problem: (problem.line, problem.column, str(problem))))
 
 
-def _problem(file: str, fault: Fault, place: Place) -> Problem:
+def _problem(file: str, fault: Fault, place: Position) -> ConfigProblem:
     field = field_name(fault.path)
-    return Problem(file, place.line, place.column, field, fault.wrong, fault.right, fault.severity)
+    return ConfigProblem(
+        file, place.line, place.column, field, fault.wrong, fault.right, fault.severity
+    )
 
 
 def text_of(path: Path) -> str:
     """Return the text of a file.
 
     Raises:
-        ConfigErrors: where it cannot be read, is too large, or is no UTF-8.
+        ConfigError: where it cannot be read, is too large, or is no UTF-8.
     """
     try:
         with path.open("rb") as stream:
             data = stream.read(SIZE + 1)
         if len(data) > SIZE:
-            raise ConfigErrors([_whole(path, "larger than 256 KiB", "split or shorten it")])
+            raise ConfigError([_whole(path, "larger than 256 KiB", "split or shorten it")])
         return data.decode()
     except OSError as error:
         words = f"cannot be read: {error.strerror}"
-        raise ConfigErrors([_whole(path, words, "give the path of authz.yaml")]) from None
+        raise ConfigError([_whole(path, words, "give the path of authz.yaml")]) from None
     except ValueError:
-        raise ConfigErrors([_whole(path, "not UTF-8 text", "save it as UTF-8")]) from None
+        raise ConfigError([_whole(path, "not UTF-8 text", "save it as UTF-8")]) from None
 
 
-def _whole(path: Path, wrong: str, right: str) -> Problem:
+def _whole(path: Path, wrong: str, right: str) -> ConfigProblem:
     """Return a problem that has no line."""
-    return Problem(str(path), 0, 0, "", wrong, right)
+    return ConfigProblem(str(path), 0, 0, "", wrong, right)

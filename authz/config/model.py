@@ -1,10 +1,8 @@
 """authz.yaml as frozen values: every field with its type, its default and its meaning.
 
-The clients, servers, tools and limits are in `rules`.
-
-Law: what is wrong with one value is found here, what is wrong between values in `lint` and
-`reach`. The descriptions are the reference: docs/configuration.md and the JSON Schema are made of
-them. Defaults are written in the file's own notation and validated like anything else.
+What is wrong with one value is found here, what is wrong between values by `lint`. The descriptions
+are the reference: docs/configuration.md and the JSON Schema are made of them. Defaults are written
+in the file's own notation and validated like anything else.
 """
 
 from collections.abc import Mapping
@@ -12,10 +10,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
-from authz.config import scalars, urls
+from authz.config import urls, value_types
 from authz.config.fields import (
     Count,
+    CountedBy,
     FrozenMap,
+    InAWord,
     Listing,
     NonEmpty,
     NonEmptyMap,
@@ -24,8 +24,8 @@ from authz.config.fields import (
     TlsVersion,
     field,
 )
-from authz.config.rules import Client, ClientId, Limit, Login, Server
-from authz.config.scalars import Rate, Tcp, Unix, duration
+from authz.config.value_types import Rate, Tcp, Unix, duration
+from authz.core.policy import LEGACY, MODERN
 
 # "none" and the HMAC family are missing on purpose: neither proves who signed.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
@@ -35,8 +35,16 @@ RefreshTokens = Literal["unless_declined", "on_request", "never"]
 # The entry of `clients` that is no client: it narrows those which are not configured.
 DEFAULT: Final = "default"
 
+Login = Literal["direct", "front_door"]
+TokenKind = Literal["jwt", "opaque"]
+ChallengeScopes = Literal["all", "own"]
+Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
+Scope = Annotated[str, value_types.SCOPE]
+ClientId = Annotated[str, value_types.CLIENT_ID]
+_EVERY_VERSION: Final = (MODERN, *reversed(LEGACY))
 
-class Keys(Section):
+
+class SigningKeysConfig(Section):
     """How the issuer's signing keys are kept."""
 
     refresh: Annotated[float, duration("10s", "1d", "5m")] = field(
@@ -52,7 +60,7 @@ class Keys(Section):
     )
 
 
-class Introspection(Section):
+class IntrospectionConfig(Section):
     """How the issuer is asked about tokens that are opaque, or may be revoked (RFC 7662)."""
 
     client_id: ClientId = field(
@@ -63,13 +71,13 @@ class Introspection(Section):
         "which is a password hash to it.",
         "private_key_jwt",
     )
-    key_file: Annotated[str, scalars.KEY_FILE] | None = field(
+    key_file: Annotated[str, value_types.KEY_FILE] | None = field(
         "The private key of `private_key_jwt`, PEM: P-256 (ES256) or RSA (RS256).", None
     )
-    key_id: Annotated[str, scalars.KEY_ID] | None = field(
+    key_id: Annotated[str, value_types.KEY_ID] | None = field(
         "The `key_id` of its public half at the issuer; needed where that knows several.", None
     )
-    secret_file: Annotated[str, scalars.SECRET_FILE] | None = field(
+    secret_file: Annotated[str, value_types.SECRET_FILE] | None = field(
         "The file that holds the client secret.", None
     )
     max_age: Annotated[float, duration("1s", "5m", "30s")] = field(
@@ -88,7 +96,7 @@ class Introspection(Section):
     )
 
 
-class Issuer(Section):
+class IssuerConfig(Section):
     """Who signs access tokens: Authelia."""
 
     url: Annotated[str, urls.ISSUER] = field(
@@ -130,11 +138,11 @@ class Issuer(Section):
         "How long a request waits where the issuer must be asked; past it the answer is 503.",
         "2s",
     )
-    keys: Keys = field("How the issuer's signing keys are kept.", {})
-    introspection: Introspection | None = field(
+    keys: SigningKeysConfig = field("How the issuer's signing keys are kept.", {})
+    introspection: IntrospectionConfig | None = field(
         "How the issuer is asked about tokens; left out, opaque tokens are refused.", None
     )
-    assurance_claim: Annotated[str, scalars.ASSURANCE_CLAIM] | None = field(
+    assurance_claim: Annotated[str, value_types.ASSURANCE_CLAIM] | None = field(
         "The claim of a signed token that must say what its client's `assurance` says, or that "
         "does not count. It is needed besides the assurance, never instead; `authz "
         "authelia-config` prints what puts it there. Left out: the assurance alone counts.",
@@ -142,16 +150,16 @@ class Issuer(Section):
     )
 
 
-class FrontDoor(Section):
+class FrontDoorConfig(Section):
     """The log-in that MCP clients see, with Authelia behind it, and the step-up."""
 
-    key_file: Annotated[str, scalars.DOOR_KEY_FILE] = field(
+    key_file: Annotated[str, value_types.DOOR_KEY_FILE] = field(
         "The private key of both clients at Authelia (`private_key_jwt`), PEM: P-256 or RSA."
     )
-    key_id: Annotated[str, scalars.KEY_ID] | None = field(
+    key_id: Annotated[str, value_types.KEY_ID] | None = field(
         "The `key_id` of its public half at Authelia; needed where that knows several.", None
     )
-    seal_file: Annotated[str, scalars.SEAL_FILE] | None = field(
+    seal_file: Annotated[str, value_types.SEAL_FILE] | None = field(
         "The file of the keys that refresh tokens and links are sealed with, one a line, the "
         "newest first; older ones still open. Left out: made of `key_file`.",
         None,
@@ -165,24 +173,24 @@ class FrontDoor(Section):
     registration: StrictBool = field(
         "Whether clients may register themselves (RFC 7591). Nothing is stored for them.", True
     )
-    metadata_hosts: Listing[Annotated[str, scalars.HOST]] | None = field(
+    metadata_hosts: Listing[Annotated[str, value_types.HOST]] | None = field(
         "The hosts whose client id metadata documents are taken; left out: any public host's; "
         "`[]`: none.",
         None,
     )
-    address_pages: Annotated[Rate, scalars.RATE] = field(
+    address_pages: Annotated[Rate, value_types.RATE] = field(
         "How many pages of the log-in one address may open. A log-in opens two or three, so that "
         "an office or a VPN with one address needs three times its log-ins of a busy minute.",
         "600/minute",
     )
-    address_log_ins: Annotated[Rate, scalars.RATE] = field(
+    address_log_ins: Annotated[Rate, value_types.RATE] = field(
         "How many log-ins, step-ups and looks at one's own log-ins one address may begin at the "
         "issuer. Tokens are refreshed and used without it: people who are logged in are never "
         "counted. Authelia itself takes 30 failed requests a minute of one address, and answers "
         "429 to all of that address afterwards.",
         "20/minute",
     )
-    address_documents: Annotated[Rate, scalars.RATE] = field(
+    address_documents: Annotated[Rate, value_types.RATE] = field(
         "How many client id metadata documents one address may have fetched that are not known "
         "yet.",
         "12/minute",
@@ -223,36 +231,36 @@ class FrontDoor(Section):
     )
 
 
-class Tls(Section):
+class TlsConfig(Section):
     """The certificate that clients see. Envoy reads both files anew when they change."""
 
-    certificate: Annotated[str, scalars.FILE] = field("The chain, PEM, the own one first.")
-    key: Annotated[str, scalars.FILE] = field("Its private key, PEM.")
+    certificate: Annotated[str, value_types.FILE] = field("The chain, PEM, the own one first.")
+    key: Annotated[str, value_types.FILE] = field("Its private key, PEM.")
     minimum: TlsVersion = field("The lowest TLS version.", "1.3")
 
 
-class Gateway(Section):
+class GatewayConfig(Section):
     """The one address that MCP clients know: Envoy's."""
 
     url: Annotated[str, urls.GATEWAY] = field(
         "The public URL: https, no path. Servers lie under it."
     )
-    listen: Annotated[Tcp, scalars.LISTEN] = field("Where Envoy listens.", "0.0.0.0:8443")
-    tls: Tls | None = field(
+    listen: Annotated[Tcp, value_types.LISTEN] = field("Where Envoy listens.", "0.0.0.0:8443")
+    tls: TlsConfig | None = field(
         "Left out only where something in front of Envoy ends TLS; a warning says so.", None
     )
-    http_listen: Annotated[Tcp, scalars.LISTEN] | None = field(
+    http_listen: Annotated[Tcp, value_types.LISTEN] | None = field(
         "Where Envoy listens for plain HTTP, to redirect to HTTPS.", None
     )
     origins: Listing[Annotated[str, urls.ORIGIN]] = field(
         "The web origins whose pages may call; an `Origin` outside of them is refused.", []
     )
-    identity_key_file: Annotated[str, scalars.IDENTITY_KEY_FILE] | None = field(
+    identity_key_file: Annotated[str, value_types.IDENTITY_KEY_FILE] | None = field(
         "The private key that signs who calls for servers with `identity: signed`, PEM: P-256 or "
         "RSA; `authz identity-keys` makes it and prints its public half for them.",
         None,
     )
-    identity_other_key_file: Annotated[str, scalars.IDENTITY_KEY_FILE] | None = field(
+    identity_other_key_file: Annotated[str, value_types.IDENTITY_KEY_FILE] | None = field(
         "A second key that is published beside it and signs nothing: the next one, so that servers "
         "know it before it signs, or the last one, until what it signed has ended (a minute).",
         None,
@@ -263,7 +271,7 @@ class Gateway(Section):
         "address, and everybody behind it counts as one.",
         0,
     )
-    max_body: Annotated[int, scalars.SIZE] = field("The longest MCP message.", "1MiB")
+    max_body: Annotated[int, value_types.SIZE] = field("The longest MCP message.", "1MiB")
     max_json_work: Annotated[float, duration("1ms", "2s", "50ms")] = field(
         "How long reading one message may take, estimated from its size and what it consists of, "
         "the same on any machine: 6 ns a byte, 50 a comma, 280 a point of a number, 700 an "
@@ -311,31 +319,31 @@ class Gateway(Section):
     )
     max_connections: Count = field("Connections at once, from all clients.", 10_000)
     max_concurrent_streams: Count = field("HTTP/2 streams at once on one connection.", 100)
-    address_rate: Annotated[Rate, scalars.RATE] = field(
+    address_rate: Annotated[Rate, value_types.RATE] = field(
         "What one address may send without a bearer token before Envoy answers 429 by itself, not "
         "on the well-known documents. Token requests and revocations of the front door, its pages, "
         "and all other requests are counted apart, up to this rate each.",
         "100/second",
     )
-    address_calls: Annotated[Rate, scalars.RATE] = field(
+    address_calls: Annotated[Rate, value_types.RATE] = field(
         "What one address may send to MCP servers with a bearer token, good or not: Envoy does not "
         "know tokens. It bounds what one address costs authz; who is known is bounded by `limits`. "
         "All people behind one address share it.",
         "500/second",
     )
-    address_bodies: Annotated[Rate, scalars.RATE] = field(
+    address_bodies: Annotated[Rate, value_types.RATE] = field(
         "How many requests with a bearer token and a body of 10,000 bytes or more, or of unknown "
         "length, one address may begin. They wait in Envoy's memory until they have arrived, so "
         "that an address holds at most this number and `request_timeout` times this rate of "
         "`max_body` each. Such requests to the front door are counted apart.",
         "240/minute",
     )
-    address_passwords: Annotated[Rate, scalars.RATE] = field(
+    address_passwords: Annotated[Rate, value_types.RATE] = field(
         "How many passwords one address may try at the issuer's log-in page before Envoy answers "
         "429 by itself, right ones too. It counts where Envoy serves that page (`issuer.serve`).",
         "30/minute",
     )
-    address_bad_tokens: Annotated[Rate, scalars.RATE] = field(
+    address_bad_tokens: Annotated[Rate, value_types.RATE] = field(
         "About how many tokens, made up or not, one worker asks the issuer in vain for one "
         "address, each token counted once, before it is not asked about another one (429). A token "
         "that a known key has signed is never held up by it, nor an opaque one that this worker "
@@ -349,7 +357,7 @@ class Gateway(Section):
     )
 
 
-class Redis(Section):
+class RedisConfig(Section):
     """Where limits, revocations and step-ups are kept."""
 
     url: Annotated[str, urls.REDIS] | None = field(
@@ -357,8 +365,8 @@ class Redis(Section):
         "Left out, they are kept in the process, or by the server that `authz up` brings.",
         None,
     )
-    username: Annotated[str, scalars.USER_NAME] | None = field("The ACL user.", None)
-    password_file: Annotated[str, scalars.SECRET_FILE] | None = field(
+    username: Annotated[str, value_types.USER_NAME] | None = field("The ACL user.", None)
+    password_file: Annotated[str, value_types.SECRET_FILE] | None = field(
         "The file that holds the password. The environment variable AUTHZ_REDIS_PASSWORD does "
         "the same.",
         None,
@@ -371,19 +379,19 @@ class Redis(Section):
     max_away: Annotated[float, duration("0s", "1d", "5m")] = field(
         "How long `mode` holds; after it everything is refused until Redis is back.", "5m"
     )
-    deployment: Annotated[str, scalars.DEPLOYMENT] = field(
+    deployment: Annotated[str, value_types.DEPLOYMENT] = field(
         "The name in the hash tag of every key: deployments that share a Redis differ in it.",
         "authz",
     )
 
 
-class Telemetry(Section):
+class TelemetryConfig(Section):
     """What is told about decisions."""
 
-    metrics: Annotated[Tcp, scalars.METRICS] = field(
+    metrics: Annotated[Tcp, value_types.METRICS] = field(
         "Where /metrics, /healthz and /readyz are served.", "127.0.0.1:9464"
     )
-    pages_metrics: Annotated[Tcp, scalars.METRICS] | None = field(
+    pages_metrics: Annotated[Tcp, value_types.METRICS] | None = field(
         "The same for `authz pages`; left out, it serves none.", None
     )
     log: Literal["auto", "json", "text"] = field(
@@ -391,15 +399,15 @@ class Telemetry(Section):
     )
 
 
-class Service(Section):
+class ServiceConfig(Section):
     """The process that decides."""
 
-    check: Annotated[Tcp | Unix, scalars.SOCKET] = field(
+    check: Annotated[Tcp | Unix, value_types.SOCKET] = field(
         "Where Envoy asks: `unix:` and a path on one machine, else an address that only Envoy "
         "reaches.",
         "unix:/run/authz/check.sock",
     )
-    pages: Annotated[Tcp | Unix, scalars.SOCKET] = field(
+    pages: Annotated[Tcp | Unix, value_types.SOCKET] = field(
         "Where `authz pages` serves the front door and the step-up; only Envoy needs to reach it.",
         "unix:/run/authz/pages.sock",
     )
@@ -417,30 +425,202 @@ class Service(Section):
     )
 
 
+class ClientConfig(Section):
+    """What is known of a client."""
+
+    redirect_uris: Listing[Annotated[str, urls.REDIRECT]] = field(
+        "Where its log-ins end. The front door compares them exactly, the port of a loopback "
+        "address aside; of a direct client Authelia's configuration is made of them.",
+        [],
+    )
+    scopes: Listing[Scope] | None = field(
+        "What it may use at most, whatever its token says; left out: what its token says.", None
+    )
+    login: Login | None = field("As `issuer.login`, for this client alone.", None)
+    assurance: Literal["two_factor", "totp"] | None = field(
+        "What its `authorization_policy` at Authelia guarantees of every log-in: a second factor, "
+        "or TOTP where Authelia's other methods are off. Believed as it stands here. Not of a "
+        "client of the front door, which knows the log-in itself.",
+        None,
+    )
+    machine: StrictBool = field(
+        "Whether it comes without a person (client_credentials); a server must name it under "
+        "`machines`.",
+        False,
+    )
+
+
+class LimitConfig(Section):
+    """A number of requests in a window that slides."""
+
+    per: CountedBy = field(
+        "Whose requests are counted together: `client`, `user`, `[client, user]`, `address`. "
+        "A token without a person counts as its client's; clients that nobody configured, of the "
+        "front door, count as one client."
+    )
+    rate: Annotated[Rate, value_types.RATE] = field("How many in which time; one window.")
+    cost: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] = field(
+        "How many units one request takes.", 1
+    )
+    counts: Literal["all", "operations", "handshakes"] = field(
+        "Which requests are charged: `all`; `operations` (`tools/call`, `prompts/get`, "
+        "`resources/read` and the like, and every unknown method); or `handshakes`, which are all "
+        "others: what begins, keeps and ends a session, lists, notifications, GET and DELETE. Of a "
+        "tool's limits each counts that tool's calls.",
+        "all",
+    )
+    name: Annotated[str, value_types.LIMIT_NAME] | None = field(
+        "The name that clients read in `RateLimit`; left out, it is made of the place and the "
+        "rate.",
+        None,
+    )
+
+
+class SecondFactorConfig(Section):
+    """A second factor, and how old the log-in may be."""
+
+    method: Literal["any", "totp"] = field("Which one.", "any")
+    max_login_age: Annotated[float, duration("1s", "30d", "5m")] | None = field(
+        "How long ago the person last typed password or TOTP at Authelia (`auth_time`); whole "
+        "seconds.",
+        None,
+    )
+    evidence: NonEmpty[Literal["login", "step_up", "token", "client"]] = field(
+        "Where the proof may come from: the log-in at the front door (`login`), a `step_up`, the "
+        "`token`'s own `amr` (never from Authelia), the direct `client`'s `assurance`.",
+        ["login", "step_up", "token", "client"],
+    )
+
+
+class ToolConfig(Section):
+    """What a tool asks for beyond its server."""
+
+    scopes: Listing[Scope] = field("All of them are needed.", [])
+    groups: NonEmpty[Annotated[str, value_types.GROUP]] | None = field(
+        "The person must be in one of them.", None
+    )
+    second_factor: InAWord[SecondFactorConfig | None] = field(
+        "`any`, `totp`, `none` or a mapping; `none` takes nothing from the server's.", None
+    )
+    limits: tuple[LimitConfig, ...] = field("Charged besides the server's, all or none.", [])
+    tokens: NonEmpty[TokenKind] | None = field(
+        "The kinds of tokens that are accepted, of those that the server accepts.", None
+    )
+    introspect: Literal["always"] | None = field("As at the server, for this tool.", None)
+
+
+class ServerConfig(Section):
+    """One MCP server and its rules."""
+
+    upstream: Annotated[str, urls.UPSTREAM] = field(
+        "Where Envoy finds it; its host is the Host, and its path the path, that the server sees."
+    )
+    socket: Annotated[Unix, value_types.UPSTREAM_SOCKET] | None = field(
+        "The Unix socket that Envoy connects to, in place of the host and port of `upstream`. "
+        "Envoy's user must be able to write to it.",
+        None,
+    )
+    resource: Annotated[str, urls.RESOURCE] | None = field(
+        "Its public URL, which is the audience of its tokens; left out: `gateway.url`, a slash "
+        "and its name.",
+        None,
+    )
+    nested: StrictBool = field(
+        "Says on purpose that its URL lies under another server's, or another's under its: "
+        "Authelia then grants clients of the outer one tokens for the inner one.",
+        False,
+    )
+    scopes: Listing[Scope] = field("All of them are needed.", [])
+    challenge_scopes: ChallengeScopes | None = field(
+        "Which scopes a client is told to ask for at its log-in, by the challenge and the RFC 9728 "
+        "document: `all`, its tools' too, or its `own` (where it has none, its tools' all the "
+        "same). With `own` a tool's scope is first heard of in a refusal, and only some clients "
+        "log in once more for it: docs/clients.md names them. Left out: `all`; where clients log "
+        "in at the issuer itself, which refuses what a client may not ask for, `own` in the "
+        "challenge.",
+        None,
+        examples=["own"],
+    )
+    groups: NonEmpty[Annotated[str, value_types.GROUP]] | None = field(
+        "The person must be in one of them; left out: anybody.", None
+    )
+    machines: Listing[ClientId] = field(
+        "The clients without a person that may use it; `groups` and `second_factor` of the "
+        "server, not of a tool, are then not asked of them.",
+        [],
+    )
+    second_factor: InAWord[SecondFactorConfig | None] = field(
+        "`any`, `totp`, `none` or a mapping.", None
+    )
+    limits: tuple[LimitConfig, ...] | None = field(
+        "Charged together, all or none; left out: 60 `operations` a minute per client and user, "
+        "120 per user, and 150 `handshakes` in 15 seconds per user. `[]` for none.",
+        None,
+        examples=[[{"per": ["client", "user"], "rate": "60/minute"}]],
+    )
+    tools: NonEmptyMap[Annotated[str, value_types.TOOL_PATTERN], ToolConfig] | None = field(
+        "Rules by tool name, `*` and `?` as wildcards. Every one that matches applies; where "
+        "tools are named, others are refused.",
+        None,
+        examples=[{"read_*": {}, "delete_*": {"second_factor": "totp"}}],
+    )
+    identity: Literal["headers", "signed"] = field(
+        "How it is told who calls: by `headers`, or `signed` besides: a token of a minute for this "
+        "server alone in `x-authz-identity`, so that it need not trust its network. Needs "
+        "`gateway.identity_key_file`.",
+        "headers",
+    )
+    methods: Listing[Annotated[str, value_types.METHOD]] = field(
+        "Methods besides MCP's own that may be called where tools are named, to the letter; the "
+        "server's rule is all that judges them. Also `tasks/...`, and `subscriptions/listen` for "
+        "tasks, which else the rules of all tools judge together.",
+        [],
+        examples=[["x-search/run"]],
+    )
+    tokens: NonEmpty[TokenKind] | None = field(
+        "The kinds of tokens that are accepted: signed ones (`jwt`), `opaque` ones; left out: both "
+        "where `issuer.introspection` is configured, else `jwt`.",
+        None,
+    )
+    introspect: Literal["always"] | None = field(
+        "`always`: the issuer is asked about signed tokens too, so that what was revoked there "
+        "(log-ins, refreshed tokens) is refused within `issuer.introspection.confirm_age`.",
+        None,
+    )
+    session_lifetime: Annotated[float, duration("1m", "365d", "7d")] = field(
+        "How long an `Mcp-Session-Id` stays bound to the person and client that used it first, "
+        "after their last use; no shorter than the server keeps sessions.",
+        "7d",
+    )
+    versions: NonEmpty[Version] = field(
+        "The MCP protocol versions that it accepts.", list(_EVERY_VERSION)
+    )
+
+
 class Config(Section):
     """The configuration of authz: issuer, gateway and servers; everything else has a default."""
 
-    issuer: Issuer = field("Who signs access tokens.")
-    gateway: Gateway = field("The address that clients know.")
-    front_door: FrontDoor | None = field(
+    issuer: IssuerConfig = field("Who signs access tokens.")
+    gateway: GatewayConfig = field("The address that clients know.")
+    front_door: FrontDoorConfig | None = field(
         "The log-in that MCP clients see; left out, clients log in at the issuer and there are "
         "no step-ups.",
         None,
     )
-    redis: Redis = field("Where limits, revocations and step-ups are kept.", {})
-    clients: FrozenMap[ClientId, Client] = field(
+    redis: RedisConfig = field("Where limits, revocations and step-ups are kept.", {})
+    clients: FrozenMap[ClientId, ClientConfig] = field(
         "What is known of clients, by client id. Where any is named, others are refused, unless "
         "they come by the front door; `default` says which `scopes` these may have at most.",
         {},
         examples=[{"claude": {"scopes": ["mcp:files"]}}],
     )
-    servers: NonEmptyMap[Annotated[str, scalars.SERVER_NAME], Server] = field(
+    servers: NonEmptyMap[Annotated[str, value_types.SERVER_NAME], ServerConfig] = field(
         "The MCP servers, by name.",
         examples=[{"files": {"upstream": "http://files:8000/mcp"}}],
     )
-    limits: tuple[Limit, ...] = field("Charged on every request, whatever the server.", [])
-    telemetry: Telemetry = field("What is told about decisions.", {})
-    service: Service = field("The process that decides.", {})
+    limits: tuple[LimitConfig, ...] = field("Charged on every request, whatever the server.", [])
+    telemetry: TelemetryConfig = field("What is told about decisions.", {})
+    service: ServiceConfig = field("The process that decides.", {})
 
     @property
     def login(self) -> Login:
@@ -448,12 +628,12 @@ class Config(Section):
         return self.issuer.login or ("direct" if self.front_door is None else "front_door")
 
     @property
-    def default_client(self) -> Client | None:
+    def default_client(self) -> ClientConfig | None:
         """Return what narrows clients that come by the front door and are not configured."""
         return self.clients.get(DEFAULT)
 
     @property
-    def named(self) -> Mapping[str, Client]:
+    def named(self) -> Mapping[str, ClientConfig]:
         """Return the clients that are configured, `default` not among them."""
         return {name: client for name, client in self.clients.items() if name != DEFAULT}
 
@@ -463,7 +643,7 @@ class Config(Section):
         return "direct" if client.machine else client.login or self.login
 
     @property
-    def direct(self) -> Mapping[str, Client]:
+    def direct(self) -> Mapping[str, ClientConfig]:
         """Return the configured clients that log people in at the issuer itself."""
         return {
             name: client
@@ -472,14 +652,14 @@ class Config(Section):
         }
 
     @property
-    def strangers(self) -> Client | None:
+    def strangers(self) -> ClientConfig | None:
         """Return what is known of clients that are not configured; None where no door takes any."""
         door = self.front_door
         if door is None or self.login == "direct":
             return None
         if not door.registration and door.metadata_hosts == ():
             return None
-        return self.default_client or Client.model_validate({})
+        return self.default_client or ClientConfig.model_validate({})
 
     @property
     def logs_in(self) -> bool:

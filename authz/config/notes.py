@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from authz.config.model import Config
-from authz.config.scalars import Rate
+from authz.config.value_types import Rate
 from authz.core.limits import Per
 
 _CROWD: Final = 500

@@ -50,7 +50,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """State a problem as it is printed; line and column count from 1, 0 where there is none."""
 
     file: str
@@ -73,14 +73,14 @@ class Problem:
         return asdict(self) | {"severity": self.severity.value}
 
 
-class ConfigErrors(Exception):  # noqa: N818 - they come all at once
+class ConfigError(Exception):
     """Say that a configuration cannot be used.
 
     Attributes:
         problems: every error and warning, in the order of the file.
     """
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         """Keep all problems; the first is worth no more than the others."""
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))

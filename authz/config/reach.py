@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from authz.config.compile import kinds
-from authz.config.model import Config
+from authz.config.model import ClientConfig, Config, SecondFactorConfig
 from authz.config.problems import Fault, Path, Severity, listed, quoted
-from authz.config.rules import Client, SecondFactor
-from authz.config.words import closest
+from authz.config.pydantic_errors import closest
 
 _ANSWERS: Final = {"any": frozenset({"two_factor", "totp"}), "totp": frozenset({"totp"})}
 _READS_CLIENTS: Final[tuple[Path, ...]] = (("clients",),)
@@ -50,7 +49,7 @@ def _idle_machines(config: Config) -> Iterator[Fault]:
             )
 
 
-def _candidates(config: Config, server: str) -> list[Client]:
+def _candidates(config: Config, server: str) -> list[ClientConfig]:
     """Return what is known of the clients that may use a server at all."""
     machines = config.servers[server].machines
     known = [
@@ -114,7 +113,7 @@ def _scopes_at(
         )
 
 
-def _one_has(clients: list[Client], needed: set[str]) -> bool:
+def _one_has(clients: list[ClientConfig], needed: set[str]) -> bool:
     return any(needed <= set(client.scopes or ()) for client in clients)
 
 
@@ -131,7 +130,7 @@ def _second_factors(config: Config) -> Iterator[Fault]:
 
 
 def _factor_at(
-    config: Config, path: Path, rule: SecondFactor | None, tokens: frozenset[str]
+    config: Config, path: Path, rule: SecondFactorConfig | None, tokens: frozenset[str]
 ) -> Iterator[Fault]:
     """Check one rule: whether anything that it accepts could come, with these kinds of tokens."""
     if rule is None:

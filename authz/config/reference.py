@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.problems import listed
+from authz.config.pydantic_errors import flow
 from authz.config.schema import Schema, json_schema, resolved
-from authz.config.words import flow
 
 BEGIN: Final = "<!-- fields: written by authz.config.reference -->"
 END: Final = "<!-- fields: end -->"

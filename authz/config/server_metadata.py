@@ -7,8 +7,7 @@ and the pages, which do without Envoy's classes.
 
 from typing import Final, get_args
 
-from authz.config.model import Algorithm, Config
-from authz.config.rules import ChallengeScopes, Server
+from authz.config.model import Algorithm, ChallengeScopes, Config, ServerConfig
 
 OFFLINE: Final = "offline_access"
 ALGORITHMS: Final[tuple[str, ...]] = get_args(Algorithm)
@@ -53,7 +52,7 @@ def server_metadata(config: Config) -> dict[str, object]:
     return document
 
 
-def scopes_of(server: Server) -> list[str]:
+def scopes_of(server: ServerConfig) -> list[str]:
     """Return what a server or any of its tools asks for (`offline_access` no rule can ask)."""
     tools = (server.tools or {}).values()
     return sorted(set(server.scopes).union(*(tool.scopes for tool in tools)))
@@ -72,7 +71,7 @@ def document_scopes(config: Config, name: str) -> list[str]:
     return _told(server, server.challenge_scopes or "all")
 
 
-def _told(server: Server, which: ChallengeScopes) -> list[str]:
+def _told(server: ServerConfig, which: ChallengeScopes) -> list[str]:
     own = sorted(server.scopes) if which == "own" else []
     return own or scopes_of(server)
 

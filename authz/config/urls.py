@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from authz.config.problems import WrongValueError, quoted
-from authz.config.scalars import Notation
+from authz.config.value_types import Notation
 
 _URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)"

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from authz.config.model import Config
 from authz.config.problems import Fault, Path
+from authz.config.pydantic_errors import explain
 from authz.config.schema import example, schema_at
-from authz.config.words import explain
 
 _GONE: Final = object()
 

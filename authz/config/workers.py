@@ -7,7 +7,7 @@ choose between them request by request, and see the health of each.
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from authz.config.scalars import Tcp, Unix
+from authz.config.value_types import Tcp, Unix
 
 At = TypeVar("At", Tcp, Unix, Tcp | Unix)
 

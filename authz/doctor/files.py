@@ -10,7 +10,7 @@ from typing import Final
 
 from authz.config.load import Settings
 from authz.config.problems import quoted
-from authz.config.scalars import Unix
+from authz.config.value_types import Unix
 from authz.doctor.finding import Finding, note, ok, problem, warning
 
 PART: Final = "files"

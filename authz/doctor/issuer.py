@@ -13,7 +13,7 @@ from typing import Final
 
 import httpx
 
-from authz.config.model import Issuer
+from authz.config.model import IssuerConfig
 from authz.config.problems import quoted, shown
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
 from authz.tokens.documents import Fault, IssuerError, get, issuer_client
@@ -66,7 +66,7 @@ class Ear:
         self.last = response
 
 
-async def examine(issuer: Issuer, clock: Callable[[], float] = time.time) -> Examined:
+async def examine(issuer: IssuerConfig, clock: Callable[[], float] = time.time) -> Examined:
     """Look at the issuer of a configuration."""
     address = IssuerAddress(issuer.url, issuer.internal)
     async with issuer_client(timeout=_PATIENCE) as client:
@@ -109,7 +109,7 @@ async def _metadata(
     return await get(client, second)
 
 
-def _unreadable(issuer: Issuer, error: IssuerError, ear: Ear) -> Finding:
+def _unreadable(issuer: IssuerConfig, error: IssuerError, ear: Ear) -> Finding:
     where = quoted(issuer.internal or issuer.url)
     status = ear.last.status_code if error.fault is Fault.STATUS and ear.last is not None else None
     if error.fault is Fault.UNREACHABLE and _is_tls(error):

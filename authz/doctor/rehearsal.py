@@ -17,9 +17,8 @@ from urllib.parse import parse_qsl
 import httpx
 
 from authz.authelia.clients import OFFLINE, usable
-from authz.config.model import Config
+from authz.config.model import ClientConfig, Config
 from authz.config.problems import quoted
-from authz.config.rules import Client
 from authz.config.server_metadata import challenge_scopes
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.tokens.documents import IssuerError, issuer_client
@@ -120,7 +119,7 @@ def _attempts(config: Config) -> Iterator[_Attempt]:
                 yield _Attempt(name, _with_port(uri), scopes, config.resource(server))
 
 
-def _asked(config: Config, client: Client, server: str) -> tuple[str, ...]:
+def _asked(config: Config, client: ClientConfig, server: str) -> tuple[str, ...]:
     """Return the scopes of a server's challenge, of those that the client may have."""
     asked = tuple(challenge_scopes(config, server))
     return asked if client.scopes is None else tuple(s for s in asked if s in client.scopes)

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Final
 
 from authz.config.load import Settings, load
-from authz.config.problems import ConfigErrors
-from authz.config.scalars import Unix
+from authz.config.problems import ConfigError
+from authz.config.value_types import Unix
 from authz.config.workers import places
 from authz.envoy.render import Topology, render
 from authz.local.edge import ADMIN, edge
@@ -120,7 +120,7 @@ class Deployment:
         """Return who runs with another configuration than authz.yaml now asks for."""
         try:
             settings = load(self.configuration, self.env, secrets=False)
-        except ConfigErrors:
+        except ConfigError:
             return ()  # the service says what is wrong, and goes on as before
         new, old = settings.config, self.settings.config
         edge_differs = render(settings, self.topology) != render(self.settings, self.topology)

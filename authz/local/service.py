@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from authz.config.scalars import Tcp, Unix
+from authz.config.value_types import Tcp, Unix
 from authz.config.workers import places
 from authz.local import probe
 from authz.local.part import Part

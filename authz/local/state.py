@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz.config.scalars import LONGEST_SOCKET
+from authz.config.value_types import LONGEST_SOCKET
 
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._/-]*")
 _SOCKETS: Final = "run"

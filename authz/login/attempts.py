@@ -15,8 +15,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from authz.config.model import FrontDoor
-from authz.config.scalars import Rate
+from authz.config.model import FrontDoorConfig
+from authz.config.value_types import Rate
 from authz.core.limits import Limit, Per, Take, bucket_id, digest
 from authz.ledger.memory import Buckets
 
@@ -41,7 +41,7 @@ ASSERTIONS: Final = Limit("login-assertions", Per.USER, quota=1200, window=60)
 _LARGEST: Final = 20_000
 
 
-def configured_rates(section: FrontDoor) -> Mapping[str, Rate]:
+def configured_rates(section: FrontDoorConfig) -> Mapping[str, Rate]:
     """Return what authz.yaml says of the limits by address."""
     return {
         PAGES.name: section.address_pages,

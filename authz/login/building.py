@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 
 from authz.config.load import Settings
-from authz.config.model import FrontDoor as Section
+from authz.config.model import FrontDoorConfig
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
@@ -218,7 +218,7 @@ class Built:
         ]
         return App(routes, parts, self._recorder)
 
-    def _authelia(self, section: Section) -> tuple[Authelia, SigningKeys]:
+    def _authelia(self, section: FrontDoorConfig) -> tuple[Authelia, SigningKeys]:
         issuer = self._settings.config.issuer
         address = IssuerAddress(issuer.url, issuer.internal)
         algorithms = frozenset[str](issuer.algorithms)
@@ -321,7 +321,7 @@ class Built:
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
 
 
-def _section(settings: Settings) -> Section:
+def _section(settings: Settings) -> FrontDoorConfig:
     if settings.config.front_door is None:
         raise ValueError("authz.yaml has no front_door")
     return settings.config.front_door

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from authz.config.addresses import read_tcp
 from authz.config.load import Settings, load
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.ledger.redis import RedisOptions
 from authz.login.building import Built
 from authz.server.health import Health
@@ -50,7 +50,7 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
         listen: where, in place of `service.pages`: `unix:/path` or `host:port`.
 
     Raises:
-        ConfigErrors: where authz.yaml is wrong.
+        ConfigError: where authz.yaml is wrong.
         NotServedError: where it has no front door or no Redis.
         AddressError: where the address is none.
         OSError: where the address cannot be listened on.
@@ -206,7 +206,7 @@ class _Service:
         try:
             settings = await asyncio.to_thread(self._read)
             options = _options(settings, self._env)
-        except ConfigErrors as errors:
+        except ConfigError as errors:
             problems = [str(problem) for problem in errors.problems]
             self._recorder.event("reload_refused", problems=problems)
             return

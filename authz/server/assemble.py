@@ -14,9 +14,8 @@ import httpx
 from pydantic import SecretStr
 
 from authz.config.load import Settings
-from authz.config.model import Issuer
-from authz.config.model import Redis as RedisConfig
-from authz.config.problems import ConfigErrors, Problem
+from authz.config.model import IssuerConfig, RedisConfig
+from authz.config.problems import ConfigError, ConfigProblem
 from authz.core.policy import FrontDoor, StepUpTelling
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
@@ -50,7 +49,7 @@ class Identity:
 
     def __init__(
         self,
-        issuer: Issuer,
+        issuer: IssuerConfig,
         credential: SecretStr | None,
         recorder: Recorder,
         front_door: FrontDoorTokens | None = None,
@@ -129,7 +128,7 @@ class Identity:
 class _Sources:
     """Hold what the parts were built from, to tell whether they can be kept."""
 
-    issuer: Issuer
+    issuer: IssuerConfig
     credential: SecretStr | None
     front_door: frozenset[str] | None  # our clients at the issuer
     redis: RedisConfig
@@ -160,7 +159,7 @@ class Assembly:
 
         Raises:
             OSError: where a secret cannot be read.
-            ConfigErrors: where there is a front door, and no Redis or no key to seal with for it.
+            ConfigError: where there is a front door, and no Redis or no key to seal with for it.
         """
         config = settings.config
         options = require_redis(settings, env)
@@ -278,26 +277,26 @@ def _offers(sources: _Sources, command: Command | None) -> StepUpOffers | None:
     """Return what offers step-ups.
 
     Raises:
-        ConfigErrors: where there is nothing to seal links with.
+        ConfigError: where there is nothing to seal links with.
     """
     if sources.step_up is None or sources.options is None or command is None:
         return None
     key, file, gateway, mode = sources.step_up
     if key is None:
-        raise ConfigErrors([_unsealed("key_file", "it was not read")])
+        raise ConfigError([_unsealed("key_file", "it was not read")])
     try:
         secrets = sealing_secrets(
             None if file is None else file.get_secret_value(), key.get_secret_value()
         )
     except ValueError as error:
-        raise ConfigErrors([_unsealed("seal_file", str(error))]) from None
+        raise ConfigError([_unsealed("seal_file", str(error))]) from None
     capabilities = Capabilities(command, RedisKeys(sources.options.deployment))
     return StepUpOffers(StepUpLinks(Sealer(secrets, time.time), gateway), capabilities, mode)
 
 
-def _unsealed(field: str, wrong: str) -> Problem:
+def _unsealed(field: str, wrong: str) -> ConfigProblem:
     right = "give a file whose keys have 32 characters or more"
-    return Problem("authz.yaml", 0, 0, f"front_door.{field}", wrong, right)
+    return ConfigProblem("authz.yaml", 0, 0, f"front_door.{field}", wrong, right)
 
 
 def _kept_offers(

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from authz.config.load import Settings, read, text_of
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.server import pyvoy
 from authz.server.compiled import is_compiled
 from authz.server.control import PATIENCE, WATCH, Control, NotStarted, Watch, end
@@ -406,7 +406,7 @@ class Fleet:
         """Read authz.yaml and have it in force; tell whether it is."""
         try:
             text, settings = await asyncio.to_thread(self._read)
-        except ConfigErrors as errors:
+        except ConfigError as errors:
             self._recorder.metrics.reloads.labels("refused").inc()
             problems = [str(problem) for problem in errors.problems]
             self._recorder.event("reload_refused", problems=problems)

@@ -10,8 +10,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from authz.config.model import Introspection as Configured
-from authz.config.model import Issuer
+from authz.config.model import IntrospectionConfig, IssuerConfig
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
@@ -36,8 +35,8 @@ class Introspecting:
 
     def __init__(
         self,
-        issuer: Issuer,
-        configured: Configured,
+        issuer: IssuerConfig,
+        configured: IntrospectionConfig,
         credential: SecretStr,
         rules: ClaimRules,
         recorder: Recorder,
@@ -80,7 +79,7 @@ class Introspecting:
             self._recorder.event("introspection", fault=fault, detail=look_up.detail)
 
 
-def _auth(issuer: Issuer, configured: Configured, credential: str) -> ClientAuth:
+def _auth(issuer: IssuerConfig, configured: IntrospectionConfig, credential: str) -> ClientAuth:
     if configured.auth == "private_key_jwt":
         return PrivateKeyJwt(configured.client_id, credential, issuer.url, configured.key_id)
     return _SECRETS[configured.auth](configured.client_id, credential)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from authz.config.model import Redis
+from authz.config.model import RedisConfig
 from authz.core.ledger import Ledger, Mode, UnavailableError
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.data_loss import DataLoss
@@ -37,7 +37,7 @@ class LedgerLifecycle:
 
     def __init__(
         self,
-        config: Redis,
+        config: RedisConfig,
         options: RedisOptions | None,
         workers: int,
         recorder: Recorder,

@@ -36,7 +36,7 @@ def serve(
         status: where to serve metrics, in place of `telemetry.metrics`.
 
     Raises:
-        ConfigErrors: where authz.yaml is wrong.
+        ConfigError: where authz.yaml is wrong.
         AddressError: where an address on the command line is none.
         OSError: where an address cannot be listened on, or the transport does not run.
     """

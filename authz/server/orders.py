@@ -99,7 +99,7 @@ class Ordered:
         """Return the configuration in force.
 
         Raises:
-            ConfigErrors: where it is wrong.
+            ConfigError: where it is wrong.
         """
         orders = self.orders
         if not orders.text:
@@ -111,7 +111,7 @@ class Ordered:
         """Return where decisions go.
 
         Raises:
-            ConfigErrors: where the configuration is wrong.
+            ConfigError: where the configuration is wrong.
         """
         log = EventLog(self.read().config.telemetry.log)
         return Recorder(self._metrics, log, self.orders.worker)

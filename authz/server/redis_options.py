@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import Settings
-from authz.config.problems import ConfigErrors, Problem, Severity
+from authz.config.problems import ConfigError, ConfigProblem, Severity
 from authz.ledger.redis import RedisOptions
 
 URL: Final = "AUTHZ_REDIS_URL"
@@ -25,7 +25,7 @@ def require_redis(
     Asked of a process, not of the file: `authz up` brings a server of its own.
 
     Raises:
-        ConfigErrors: as `redis_options`; where there is a front door, and neither authz.yaml
+        ConfigError: as `redis_options`; where there is a front door, and neither authz.yaml
             (`file`) nor the environment names a Redis.
         OSError: as `redis_options`.
     """
@@ -33,7 +33,9 @@ def require_redis(
     if settings.config.front_door is not None and options is None:
         wrong = "is missing, and the front door keeps log-ins and step-ups in Redis"
         right = f"write redis: {{url: redis://redis:6379/0}}, set {URL}, or start `authz up`"
-        raise ConfigErrors([Problem(str(file), 0, 0, "redis.url", wrong, right, Severity.ERROR)])
+        raise ConfigError(
+            [ConfigProblem(str(file), 0, 0, "redis.url", wrong, right, Severity.ERROR)]
+        )
     return options
 
 
@@ -44,7 +46,7 @@ def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | 
     `AUTHZ_REDIS_PASSWORD_FILE`.
 
     Raises:
-        ConfigErrors: where the environment names what is no Redis.
+        ConfigError: where the environment names what is no Redis.
         OSError: where the password file cannot be read.
     """
     config = settings.config.redis
@@ -65,6 +67,10 @@ def _of_environment(env: Mapping[str, str], deployment: str) -> RedisOptions:
     except ValueError as error:
         # Its words are fixed: the address, which may hold a password, is not in them.
         right = "write for example redis://redis:6379/0"
-        raise ConfigErrors(
-            [Problem("the environment", 0, 0, URL, f"is wrong: {error}", right, Severity.ERROR)]
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    "the environment", 0, 0, URL, f"is wrong: {error}", right, Severity.ERROR
+                )
+            ]
         ) from None

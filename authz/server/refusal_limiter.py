@@ -10,7 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
-from authz.config.scalars import Rate
+from authz.config.value_types import Rate
 from authz.core.limits import Limit, Per, Take, bucket_id
 from authz.core.principal import Principal
 from authz.ledger.memory import Buckets

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from authz.config.load import Settings
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.server.assemble import Assembly
 from authz.server.check import Check
 from authz.server.compiled import is_compiled
@@ -97,7 +97,7 @@ class Service:
             carry: makes the transport.
 
         Raises:
-            ConfigErrors: where the configuration is wrong.
+            ConfigError: where the configuration is wrong.
         """
         self._load = load
         self._env = env
@@ -181,7 +181,7 @@ class Service:
         try:
             settings = await asyncio.to_thread(self._load)
             new = Assembly(settings, self._env, self._recorder, old)
-        except ConfigErrors as errors:
+        except ConfigError as errors:
             self._recorder.metrics.reloads.labels("refused").inc()
             problems = [str(problem) for problem in errors.problems]
             self._recorder.event("reload_refused", problems=problems)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final
 
-from authz.config.scalars import SERVER_NAME
+from authz.config.value_types import SERVER_NAME
 
 SAMPLES: Final = MappingProxyType(
     {"notes": "http://notes:8000/mcp", "files": "http://files:8000/mcp"}

@@ -22,7 +22,7 @@ class NoClientError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ClientServer:
     """Hold one MCP server as a client is told of it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class ClientFormat:
     """Describe one client.
 
     Attributes:
@@ -51,34 +51,34 @@ class Format:
     title: str
     where: str
     redirect_uris: tuple[str, ...]
-    write: Callable[[list[Server]], str]
+    write: Callable[[list[ClientServer]], str]
 
 
 # A port that Claude Code listens on where it is told a client id; any free one would do.
 _CLAUDE_PORT: Final = 43117
 
 
-def _claude(servers: list[Server]) -> str:
+def _claude(servers: list[ClientServer]) -> str:
     return "".join(f"{shlex.join(_claude_line(server))}\n" for server in servers)
 
 
-def _claude_line(server: Server) -> Iterator[str]:
+def _claude_line(server: ClientServer) -> Iterator[str]:
     yield from ("claude", "mcp", "add", "--transport", "http")
     if server.client_id is not None:
         yield from ("--client-id", server.client_id, "--callback-port", str(_CLAUDE_PORT))
     yield from (server.name, server.url)
 
 
-def _vscode(servers: list[Server]) -> str:
-    def entry(server: Server) -> dict[str, Any]:
+def _vscode(servers: list[ClientServer]) -> str:
+    def entry(server: ClientServer) -> dict[str, Any]:
         oauth = {} if server.client_id is None else {"oauth": {"clientId": server.client_id}}
         return {"type": "http", "url": server.url, **oauth}
 
     return _json({"servers": {server.name: entry(server) for server in servers}})
 
 
-def _cursor(servers: list[Server]) -> str:
-    def entry(server: Server) -> dict[str, Any]:
+def _cursor(servers: list[ClientServer]) -> str:
+    def entry(server: ClientServer) -> dict[str, Any]:
         if server.client_id is None:
             return {"url": server.url}
         scopes = [*server.scopes, OFFLINE]
@@ -87,8 +87,8 @@ def _cursor(servers: list[Server]) -> str:
     return _json({"mcpServers": {server.name: entry(server) for server in servers}})
 
 
-def _inspector(servers: list[Server]) -> str:
-    def entry(server: Server) -> dict[str, Any]:
+def _inspector(servers: list[ClientServer]) -> str:
+    def entry(server: ClientServer) -> dict[str, Any]:
         found = {"type": "http", "url": server.url, "protocolEra": "auto"}
         if server.client_id is None:
             return found
@@ -102,8 +102,8 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-FORMATS: Final[Mapping[str, Format]] = {
-    "claude": Format(
+FORMATS: Final[Mapping[str, ClientFormat]] = {
+    "claude": ClientFormat(
         "Claude Code",
         "Run it in a terminal, then /mcp in Claude Code logs in. In claude.ai the same URL goes "
         "into Settings, Connectors, Add custom connector"
@@ -114,20 +114,20 @@ FORMATS: Final[Mapping[str, Format]] = {
         ),
         _claude,
     ),
-    "vscode": Format(
+    "vscode": ClientFormat(
         "VS Code",
         "Into .vscode/mcp.json of a workspace, or the user's mcp.json (MCP: Open User "
         "Configuration).",
         ("http://127.0.0.1:33418/", "https://vscode.dev/redirect"),
         _vscode,
     ),
-    "cursor": Format(
+    "cursor": ClientFormat(
         "Cursor",
         "Into ~/.cursor/mcp.json, or .cursor/mcp.json of a project.",
         ("cursor://anysphere.cursor-mcp/oauth/callback",),
         _cursor,
     ),
-    "inspector": Format(
+    "inspector": ClientFormat(
         "MCP Inspector",
         "Into a file, then: npx @modelcontextprotocol/inspector --catalog FILE",
         ("http://localhost:6274/oauth/callback", "http://127.0.0.1:6276/oauth/callback"),
@@ -136,7 +136,7 @@ FORMATS: Final[Mapping[str, Format]] = {
 }
 
 
-def servers(config: Config, client_id: str | None, only: str | None) -> list[Server]:
+def servers(config: Config, client_id: str | None, only: str | None) -> list[ClientServer]:
     """Return the servers that a client is told of.
 
     Args:
@@ -156,13 +156,13 @@ def servers(config: Config, client_id: str | None, only: str | None) -> list[Ser
     said = None if named is None or config.login_of(named) == "front_door" else named
     chosen = list(config.servers) if named is None else usable(config, named, config.clients[named])
     return [
-        Server(name, config.resource(name), said, _scopes(config, name))
+        ClientServer(name, config.resource(name), said, _scopes(config, name))
         for name in chosen
         if only in {None, name}
     ]
 
 
-def missing_redirects(config: Config, client_id: str | None, kind: Format) -> tuple[str, ...]:
+def missing_redirects(config: Config, client_id: str | None, kind: ClientFormat) -> tuple[str, ...]:
     """Return what the client calls back and authz.yaml does not know.
 
     For `login: direct` the issuer refuses them, but for another port of 127.0.0.1.

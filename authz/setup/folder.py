@@ -17,7 +17,7 @@ _FOLDER: Final = 0o755
 _PRIVATE_FOLDER: Final = 0o700
 
 
-class Outcome(Enum):
+class FileOutcome(Enum):
     """Say what became of a file."""
 
     WRITTEN = "written"
@@ -43,7 +43,7 @@ class Folder:
             gid: their group.
         """
         self.root = root
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, FileOutcome] = {}
         self._owner = (uid, gid) if os.geteuid() == 0 else None
 
     def folder(self, name: str, *, private: bool = False) -> Path:
@@ -59,7 +59,7 @@ class Folder:
             self._give(each)
         return path
 
-    def put(self, name: str, content: str | bytes, mode: int = EVERYBODY) -> Outcome:
+    def put(self, name: str, content: str | bytes, mode: int = EVERYBODY) -> FileOutcome:
         """Write a file where there is none; tell whether one that is there is the same.
 
         Raises:
@@ -69,14 +69,14 @@ class Folder:
         path = self.root / name
         if path.exists() or path.is_symlink():
             same = path.read_bytes() == data
-            return self._told(name, Outcome.UNCHANGED if same else Outcome.KEPT)
+            return self._told(name, FileOutcome.UNCHANGED if same else FileOutcome.KEPT)
         try:
             self._appear(path, data, mode)
         except FileExistsError:  # somebody was quicker
-            return self._told(name, Outcome.KEPT)
-        return self._told(name, Outcome.WRITTEN)
+            return self._told(name, FileOutcome.KEPT)
+        return self._told(name, FileOutcome.WRITTEN)
 
-    def renew(self, name: str, content: str) -> Outcome:
+    def renew(self, name: str, content: str) -> FileOutcome:
         """Write a file that is made of others, in place of the one that is there.
 
         Raises:
@@ -85,9 +85,9 @@ class Folder:
         path = self.root / name
         old = path.read_bytes() if path.exists() else None
         if old == content.encode():
-            return self._told(name, Outcome.UNCHANGED)
+            return self._told(name, FileOutcome.UNCHANGED)
         self._draft(path, content.encode(), EVERYBODY).replace(path)
-        return self._told(name, Outcome.WRITTEN if old is None else Outcome.RENEWED)
+        return self._told(name, FileOutcome.WRITTEN if old is None else FileOutcome.RENEWED)
 
     def secret(self, name: str, make: Callable[[], str]) -> str:
         """Return a secret: the one that is there, else one that is made now (mode 600).
@@ -99,10 +99,10 @@ class Folder:
         if not path.exists():
             self.put(name, make(), OWNER)
             return path.read_text("utf-8")
-        self._told(name, Outcome.UNCHANGED)
+        self._told(name, FileOutcome.UNCHANGED)
         return path.read_text("utf-8")
 
-    def _told(self, name: str, outcome: Outcome) -> Outcome:
+    def _told(self, name: str, outcome: FileOutcome) -> FileOutcome:
         self.outcomes[name] = outcome
         return outcome
 

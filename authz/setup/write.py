@@ -19,10 +19,10 @@ from authz.authelia import implied
 from authz.authelia.keys import public_half
 from authz.config.load import load
 from authz.config.schema import schema_text
-from authz.setup import made
+from authz.setup import secrets
 from authz.setup.answers import Answers
 from authz.setup.certificates import pair
-from authz.setup.folder import OWNER, Folder, Outcome
+from authz.setup.folder import OWNER, FileOutcome, Folder
 
 ANSWERS: Final = "init.json"
 CONFIGURATION: Final = "authz.yaml"
@@ -57,7 +57,7 @@ class Written:
     """
 
     folder: Path
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, FileOutcome]
     stale: tuple[str, ...]
     password_file: Path | None
 
@@ -72,7 +72,7 @@ def write(root: Path, answers: Answers, password: str | None, *, render: bool = 
         render: whether what is made of authz.yaml replaces what is there.
 
     Raises:
-        ConfigErrors: where authz.yaml, which somebody changed, is wrong.
+        ConfigError: where authz.yaml, which somebody changed, is wrong.
         OSError: where something cannot be read or written.
     """
     folder = Folder(root, answers.uid, answers.gid)
@@ -97,16 +97,16 @@ def compose_text(answers: Answers, here: str = ".") -> str:
 
 
 def _secrets(folder: Folder, answers: Answers) -> None:
-    authz = folder.secret("secrets/redis_authz", made.word)
+    authz = folder.secret("secrets/redis_authz", secrets.word)
     authelia = None
     if answers.ours:
-        authelia = folder.secret("secrets/redis_authelia", made.word)
+        authelia = folder.secret("secrets/redis_authelia", secrets.word)
         for name in ("session", "storage", "reset", "hmac"):
-            folder.secret(f"secrets/authelia_{name}", made.word)
-        folder.secret("secrets/authelia_jwk", made.signing_key)
-    folder.put("secrets/redis_users", made.redis_users(authz, authelia), OWNER)
+            folder.secret(f"secrets/authelia_{name}", secrets.word)
+        folder.secret("secrets/authelia_jwk", secrets.signing_key)
+    folder.put("secrets/redis_users", secrets.redis_users(authz, authelia), OWNER)
     if answers.login == "front_door":
-        folder.secret(_DOOR, made.door_key)
+        folder.secret(_DOOR, secrets.door_key)
     # Compose wants the file to be there, whether or not the profile is used.
     folder.secret("secrets/tailscale_authkey", str)
     if not answers.funnel:
@@ -118,7 +118,7 @@ def _certificate(folder: Folder, answers: Answers) -> None:
     names = ("secrets/tls/tls.key", "secrets/tls/tls.crt", "ca.crt")
     if any((folder.root / name).exists() for name in names[:2]):
         for name in names:
-            folder.outcomes[name] = Outcome.UNCHANGED
+            folder.outcomes[name] = FileOutcome.UNCHANGED
         return
     hosts = [urlsplit(answers.gateway).hostname or ""]
     hosts += [urlsplit(answers.issuer).hostname or ""] if answers.ours else []
@@ -131,14 +131,14 @@ def _certificate(folder: Folder, answers: Answers) -> None:
 def _people(folder: Folder, answers: Answers, password: str | None) -> Path | None:
     users, first = "users/users.yml", "secrets/first_password"
     if (folder.root / users).exists():
-        folder.outcomes[users] = Outcome.UNCHANGED
+        folder.outcomes[users] = FileOutcome.UNCHANGED
         return None
-    chosen = folder.secret(first, made.password) if password is None else password
+    chosen = folder.secret(first, secrets.password) if password is None else password
     values = {
         "user": answers.user,
         "display_name": answers.display_name or answers.user,
         "email": answers.email or f"{answers.user}@{answers.domain}",
-        "digest": made.digest(chosen),
+        "digest": secrets.digest(chosen),
     }
     folder.put(users, _text("users.yml", values), OWNER)
     return folder.root / first if password is None else None
@@ -156,7 +156,7 @@ def _derived(folder: Folder, *, render: bool) -> tuple[str, ...]:
     door_key = public_half(folder.root / _DOOR)
     texts["authelia/authz.yml"] = implied(settings.config, door_key=door_key).yaml()
     put = folder.renew if render else folder.put
-    return tuple(name for name, text in texts.items() if put(name, text) is Outcome.KEPT)
+    return tuple(name for name, text in texts.items() if put(name, text) is FileOutcome.KEPT)
 
 
 def _values(answers: Answers) -> dict[str, Any]:

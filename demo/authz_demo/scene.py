@@ -19,8 +19,8 @@ from typing import Final, Protocol
 
 import pyotp
 
-from authz.config.rules import Login
-from authz.config.scalars import Unix
+from authz.config.model import Login
+from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Extras
 from authz.local.part import Part

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from authz.config.rules import Login
-from authz.config.scalars import Unix
+from authz.config.model import Login
+from authz.config.value_types import Unix
 from authz.local.deployment import Extras
 from authz.local.part import Part
 from authz.setup.certificates import make

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from authz.config.load import Settings, read
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 
 SMALLEST = """\
 issuer:
@@ -84,7 +84,7 @@ def complaints() -> Callable[[str], list[str]]:
     def problems(text: str) -> list[str]:
         try:
             return [str(line) for line in read(text, "authz.yaml", {}, secrets=False).warnings]
-        except ConfigErrors as error:
+        except ConfigError as error:
             return [str(line) for line in error.problems]
 
     return problems

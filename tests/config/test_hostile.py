@@ -1,4 +1,4 @@
-"""Whatever stands in a file: settings or `ConfigErrors`, nothing else."""
+"""Whatever stands in a file: settings or `ConfigError`, nothing else."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authz.config.load import Settings, load, read
-from authz.config.problems import ConfigErrors, Severity
+from authz.config.problems import ConfigError, Severity
 
 KEYS = [
     *("issuer", "gateway", "servers", "clients", "redis", "limits", "telemetry", "service", "url"),
@@ -48,10 +48,10 @@ def lines() -> st.SearchStrategy[str]:
     return st.lists(line, max_size=12).map("\n".join)
 
 
-def outcome_of(text: str) -> Settings | ConfigErrors:
+def outcome_of(text: str) -> Settings | ConfigError:
     try:
         return read(text, "authz.yaml", {"AUTHZ_REDIS_PASSWORD": "x"})
-    except ConfigErrors as error:
+    except ConfigError as error:
         return error
 
 
@@ -97,7 +97,7 @@ def test_any_bytes(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "authz.yaml"
     path.write_bytes(data)
 
-    with pytest.raises(ConfigErrors):
+    with pytest.raises(ConfigError):
         load(path, {})
 
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from authz.config.load import Settings, read
 from authz.config.private_keys import read_private_key
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.core.policy import ALL_KINDS, TokenKind
 
 Complaints = Callable[[str], list[str]]
@@ -253,7 +253,7 @@ def told(text: str, hidden: str) -> Settings | str:
     """Read a file with its secrets, and check that no form of anything shows them."""
     try:
         settings = read(text, "authz.yaml", {})
-    except ConfigErrors as error:
+    except ConfigError as error:
         everything = f"{error} {error!r} {error.to_json()}"
         assert hidden not in everything
         return str(error)

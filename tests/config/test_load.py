@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from authz.config.load import Settings, load, read
-from authz.config.problems import ConfigErrors, Severity, field_name
-from authz.config.scalars import Rate, Tcp, Unix
-from authz.config.tree import SIZE
+from authz.config.problems import ConfigError, Severity, field_name
+from authz.config.value_types import Rate, Tcp, Unix
+from authz.config.yaml_loader import SIZE
 from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
 from authz.core.policy import VERSIONS
@@ -19,8 +19,8 @@ SettingsOf = Callable[[str], Settings]
 Complaints = Callable[[str], list[str]]
 
 
-def errors_of(path: Path) -> ConfigErrors:
-    with pytest.raises(ConfigErrors) as caught:
+def errors_of(path: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
         load(path, {})
     return caught.value
 
@@ -215,7 +215,7 @@ def test_warnings_come_with_errors(smallest: str) -> None:
     """Where there are errors, warnings are told too, marked as such."""
     text = f"{smallest}    limits: []\n    machines: [x]\n"
 
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         read(text, "a.yaml", {})
 
     assert [problem.severity for problem in caught.value.problems] == [

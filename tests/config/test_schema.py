@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 
 from authz.config import schema
 from authz.config.schema import Schema, json_schema, resolved, schema_at, schema_text
-from authz.config.tree import read_tree
 from authz.config.validate import validate
+from authz.config.yaml_loader import read_tree
 
 VALIDATOR = Draft202012Validator(json_schema())
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authz.config.load import Settings, load, read
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.config.schema import schema_text
 from authz.config.secret_files import REDIS_PASSWORD
 from authz.tokens.sealing import sealing_secrets
@@ -37,7 +37,7 @@ def said(text: str, env: dict[str, str] | None = None) -> str:
     """Return every problem of a text, and check that no form of any shows the secret."""
     try:
         settings = read(text, "authz.yaml", env or {})
-    except ConfigErrors as error:
+    except ConfigError as error:
         everything = f"{error} {error!r} {error.to_json()} {error.problems}"
         assert SECRET not in everything
         return str(error)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from authz.config import urls
 from authz.config.problems import WrongValueError
-from authz.config.scalars import Notation
+from authz.config.value_types import Notation
 
 SHAPES = [urls.ISSUER, urls.INTERNAL, urls.GATEWAY, urls.RESOURCE, urls.UPSTREAM, urls.ORIGIN]
 EVERY = [*SHAPES, urls.REDIRECT, urls.REDIS]

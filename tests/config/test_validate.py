@@ -4,9 +4,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from authz.config.problems import Fault
-from authz.config.tree import read_tree
+from authz.config.pydantic_errors import closest, explain, flow
 from authz.config.validate import validate
-from authz.config.words import closest, explain, flow
+from authz.config.yaml_loader import read_tree
 
 RIGHT: dict[str, object] = {
     "issuer": {"url": "https://auth.example.com"},

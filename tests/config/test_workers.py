@@ -3,8 +3,8 @@
 import pytest
 
 from authz.config.load import read
-from authz.config.problems import ConfigErrors, Severity
-from authz.config.scalars import Tcp, Unix
+from authz.config.problems import ConfigError, Severity
+from authz.config.value_types import Tcp, Unix
 from authz.config.workers import places
 
 TEXT = """\
@@ -43,7 +43,7 @@ def test_several_have_sockets_with_numbers(path: str, first: str, last: str) -> 
 @pytest.mark.parametrize("check", ["127.0.0.1:65533", "127.0.0.1:9462"])
 def test_ports_that_cannot_be_had_are_told(check: str) -> None:
     """Above 65535, or on the metrics' port: an error at `service.check`."""
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         read(TEXT.format(check=check), "authz.yaml", {}, secrets=False)
 
     errors = [each for each in caught.value.problems if each.severity is Severity.ERROR]

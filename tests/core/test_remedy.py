@@ -3,17 +3,28 @@
 import pytest
 from pydantic import BaseModel
 
-from authz.config.model import Config, FrontDoor, Introspection
-from authz.config.rules import Client, SecondFactor, Server, Tool
+from authz.config.model import (
+    ClientConfig,
+    Config,
+    FrontDoorConfig,
+    IntrospectionConfig,
+    SecondFactorConfig,
+    ServerConfig,
+    ToolConfig,
+)
 from authz.core.reason import Reason
 from authz.core.remedy import REMEDIES, named
 
 # What stands under a name that the operator chose, and in place of a word.
-UNDER: dict[str, type[BaseModel]] = {"<server>": Server, "<client>": Client, "<pattern>": Tool}
+UNDER: dict[str, type[BaseModel]] = {
+    "<server>": ServerConfig,
+    "<client>": ClientConfig,
+    "<pattern>": ToolConfig,
+}
 OPTIONAL: dict[str, type[BaseModel]] = {
-    "second_factor": SecondFactor,
-    "introspection": Introspection,
-    "front_door": FrontDoor,
+    "second_factor": SecondFactorConfig,
+    "introspection": IntrospectionConfig,
+    "front_door": FrontDoorConfig,
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from authz.authelia import implied
 from authz.authelia.keys import public_half
 from authz.config.load import load
-from authz.config.rules import Login
+from authz.config.model import Login
 from authz_demo.front_door import KEY, ONE_FACTOR, TWO_FACTOR
 from authz_demo.issuer import from_json
 from authz_demo.scene import Place, write

@@ -23,7 +23,7 @@ from authz.authelia import implied
 from authz.authelia.clients import PLACEHOLDER
 from authz.authelia.keys import public_half
 from authz.config.load import load
-from authz.config.rules import Login
+from authz.config.model import Login
 from authz.local.part import Part
 from authz_demo.front_door import KEY
 from authz_demo.person import Person

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from authz.config.load import Settings, load
-from authz.config.scalars import Rate, Tcp, Unix
+from authz.config.value_types import Rate, Tcp, Unix
 from authz.envoy.render import Topology, fragment, render
 from authz.envoy.render.per_address import refill
-from authz.envoy.render.site import site
+from authz.envoy.render.settings import envoy_settings
 from tests.support.edge import settings
 from tests.support.envoy import validate
 
@@ -345,7 +345,7 @@ def test_the_issuers_endpoints_are_open_to_those_who_use_them(
         + ("front_door: {key_file: /k.pem}\n" if door else "")
         + (f"clients: {{one: {{{client}}}}}\n" if client else "")
     )
-    portal = site(settings(text).config, Topology()).portal
+    portal = envoy_settings(settings(text).config, Topology()).portal
 
     assert portal is not None
     assert portal.closed == closed

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.config.load import read
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.core.ledger import Mode, Revoked, StepUpMissing, Taken
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
@@ -246,7 +246,7 @@ def test_no_token_may_live_longer_than_a_record() -> None:
         read(text % "30d", "authz.yaml", {}, secrets=False).config.issuer.max_lifetime
         == MAX_LIFETIME
     )
-    with pytest.raises(ConfigErrors):
+    with pytest.raises(ConfigError):
         read(text % "31d", "authz.yaml", {}, secrets=False)
 
 

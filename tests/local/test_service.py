@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from authz.config.scalars import Tcp
+from authz.config.value_types import Tcp
 from authz.local.part import Part
 from authz.local.service import CHECK, readable, service
 from authz.local.state import State

@@ -20,7 +20,7 @@ import pytest
 
 from authz.authelia.keys import make_key
 from authz.config.load import Settings, load
-from authz.config.scalars import Unix
+from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Deployment, Extras
 from authz.local.state import DEFAULT_NAME, FAILED, MISCONFIGURED, State, held

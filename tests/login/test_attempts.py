@@ -2,7 +2,7 @@
 
 import pytest
 
-from authz.config.scalars import Rate
+from authz.config.value_types import Rate
 from authz.login.attempts import APPROVALS, PAGES, Attempts
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import SecretStr
 
 from authz.config.load import Settings, read
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.config.secret_files import Secrets
 from authz.core.ledger import StepUpKey
 from authz.core.principal import LogIn, Person
@@ -323,7 +323,7 @@ def test_a_front_door_without_redis_does_not_start() -> None:
     )
     recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
 
-    with pytest.raises(ConfigErrors) as errors:
+    with pytest.raises(ConfigError) as errors:
         Assembly(replace(found, config=config), {}, recorder)
     assert "front door keeps log-ins and step-ups in Redis" in str(errors.value.problems[0])
 
@@ -336,7 +336,7 @@ def test_a_front_door_without_a_key_to_seal_with_does_not_start(sealing: str) ->
     recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
 
     for each in (secrets, Secrets()):
-        with pytest.raises(ConfigErrors):
+        with pytest.raises(ConfigError):
             Assembly(replace(found, secrets=each), {}, recorder)
 
 

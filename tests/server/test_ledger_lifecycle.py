@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from authz.config.model import Redis
+from authz.config.model import RedisConfig
 from authz.core.ledger import Mode, UnavailableError
 from authz.ledger.faults import RedisFault
 from authz.ledger.redis import RedisOptions
@@ -41,7 +41,7 @@ def test_a_log_in_is_looked_up_as_soon_as_redis_is_back() -> None:
         with valkey() as server:
             recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
             options = RedisOptions(server.url, timeout=5)
-            counting = LedgerLifecycle(Redis(), options, 1, recorder)
+            counting = LedgerLifecycle(RedisConfig(), options, 1, recorder)
             counting.start()
             try:
                 async with asyncio.timeout(_FOREVER):

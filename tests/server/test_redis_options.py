@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from authz.config.load import Settings, read
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.server.redis_options import URL, require_redis
 
 FILE = Path("authz.yaml")
@@ -23,7 +23,7 @@ def settings(more: str) -> Settings:
 
 def test_a_front_door_needs_a_redis() -> None:
     """Without one the service does not start: every token of the front door would be refused."""
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         require_redis(settings(DOOR), {}, FILE)
 
     (problem,) = caught.value.problems
@@ -47,7 +47,7 @@ def test_there_is_one(more: str, env: dict[str, str]) -> None:
 @pytest.mark.parametrize("more", ["", DOOR], ids=["no front door", "front door"])
 def test_what_is_no_redis_is_said_at_the_start(more: str) -> None:
     """An address in the environment that is none is told in words, without what it says."""
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         require_redis(settings(more), {URL: "http://user:hidden@redis"}, FILE)
 
     (problem,) = caught.value.problems

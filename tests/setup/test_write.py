@@ -14,9 +14,9 @@ from ruamel.yaml import YAML
 
 from authz.config.compile import DEFAULT_LIMITS
 from authz.config.load import load
-from authz.config.problems import ConfigErrors
+from authz.config.problems import ConfigError
 from authz.setup.answers import Answers
-from authz.setup.folder import Outcome
+from authz.setup.folder import FileOutcome
 from authz.setup.write import write
 from tests.setup.kit import ANSWERS, authelia_configuration, make, snapshot
 
@@ -43,7 +43,7 @@ def test_a_second_run_changes_no_byte(tmp_path: Path, answers: Answers) -> None:
     done = make(tmp_path, answers)
 
     assert snapshot(tmp_path) == before
-    assert set(done.outcomes.values()) == {Outcome.UNCHANGED}
+    assert set(done.outcomes.values()) == {FileOutcome.UNCHANGED}
     assert done.password_file is None
 
 
@@ -71,8 +71,8 @@ def test_what_was_changed_is_kept_and_told(tmp_path: Path) -> None:
     done = make(tmp_path)
 
     assert snapshot(tmp_path) == before
-    assert done.outcomes["docker-compose.yml"] is Outcome.KEPT
-    assert done.outcomes["authelia/configuration.yml"] is Outcome.KEPT
+    assert done.outcomes["docker-compose.yml"] is FileOutcome.KEPT
+    assert done.outcomes["authelia/configuration.yml"] is FileOutcome.KEPT
     assert {"envoy/envoy.yaml", "authelia/authz.yml"} <= set(done.stale)
 
 
@@ -85,7 +85,7 @@ def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
     assert make(tmp_path).stale == ("envoy/envoy.yaml",)
     done = write(tmp_path, ANSWERS, None, render=True)
 
-    assert done.outcomes["envoy/envoy.yaml"] is Outcome.RENEWED
+    assert done.outcomes["envoy/envoy.yaml"] is FileOutcome.RENEWED
     assert "elsewhere" in (tmp_path / "envoy/envoy.yaml").read_text()
     assert "elsewhere" in path.read_text()
     assert make(tmp_path).stale == ()
@@ -97,7 +97,7 @@ def test_a_wrong_authz_yaml_is_an_error_and_nothing_of_it_is_rendered(tmp_path: 
     (tmp_path / "authz.yaml").write_text("issuer: {}")
     envoy = (tmp_path / "envoy/envoy.yaml").read_bytes()
 
-    with pytest.raises(ConfigErrors):
+    with pytest.raises(ConfigError):
         write(tmp_path, ANSWERS, None, render=True)
 
     assert (tmp_path / "envoy/envoy.yaml").read_bytes() == envoy
@@ -289,7 +289,7 @@ def test_a_file_that_somebody_put_there_meanwhile_is_kept(tmp_path: Path) -> Non
     done = make(folder)
 
     assert elsewhere.read_text() == "mine"
-    assert done.outcomes["docker-compose.yml"] is Outcome.KEPT
+    assert done.outcomes["docker-compose.yml"] is FileOutcome.KEPT
 
 
 def test_no_draft_is_left(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from authz.config.scalars import Tcp, Unix
+from authz.config.value_types import Tcp, Unix
 from authz.envoy.render import Topology, render
 from authz.server.check import Check
 from authz.server.grpc import GrpcTransport

@@ -19,7 +19,7 @@ from typing import Final
 import pyotp
 
 from authz.config.load import load
-from authz.config.rules import Login
+from authz.config.model import Login
 from authz.core.principal import LogIn
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords

@@ -12,7 +12,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from authz.config.load import read, text_of
-from authz.config.scalars import Unix
+from authz.config.value_types import Unix
 from authz.config.workers import places
 from authz.server import pyvoy
 from authz.server.control import Watch

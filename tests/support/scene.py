@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from authz.config.load import load
-from authz.config.rules import Login
+from authz.config.model import Login
 from authz.local.supervisor import Handlers
 from authz.local.up import up
 from authz_demo.loopback import Network

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grpc
 
-from authz.config.scalars import Unix
+from authz.config.value_types import Unix
 from authz.config.workers import places
 from authz.envoy import codec
 from tests.support.wire import Answer, answer

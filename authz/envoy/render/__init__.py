@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     # time they are made: nothing that an operator could mend.
     warnings.simplefilter("ignore", PydanticDeprecatedSince212)
     from authz.envoy.render import bootstrap, fragments
-    from authz.envoy.render.site import Topology, site
+    from authz.envoy.render.settings import Topology, envoy_settings
 
 __all__ = ["Topology", "fragment", "render"]
 
@@ -25,9 +25,9 @@ def render(settings: Settings, where: Topology) -> dict[str, str]:
 
     They belong in `where.folder`: envoy.yaml names the others there.
     """
-    return bootstrap.files(site(settings.config, where), where)
+    return bootstrap.files(envoy_settings(settings.config, where), where)
 
 
 def fragment(settings: Settings, where: Topology) -> str:
     """Return the filters, clusters and routes alone, for people who have an Envoy."""
-    return fragments.text(site(settings.config, where), where)
+    return fragments.text(envoy_settings(settings.config, where), where)

@@ -30,7 +30,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.envoy.render.clusters import clusters
 from authz.envoy.render.listener import CERTIFICATE_FILE, certificate, listeners
 from authz.envoy.render.pieces import duration
-from authz.envoy.render.site import Site, Topology
+from authz.envoy.render.settings import EnvoySettings, Topology
 from authz.envoy.render.text import yaml
 
 ENVOY_FILE: Final = "envoy.yaml"
@@ -53,24 +53,24 @@ _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _CONNECTIONS: Final = "envoy.resource_monitors.global_downstream_max_connections"
 
 
-def bootstrap(site: Site, where: Topology) -> Bootstrap:
+def bootstrap(settings: EnvoySettings, where: Topology) -> Bootstrap:
     """Return Envoy's configuration (envoy.config.bootstrap.v3.Bootstrap)."""
     return Bootstrap(
         # Envoy wants to be called something before it reads a secret from a file.
         node=Node(id="gateway", cluster="authz"),
         admin=Admin(address=Address(pipe=Pipe(path=where.admin, mode=_OWNER_ONLY))),
         static_resources=BootstrapStaticResources(
-            listeners=listeners(site, where), clusters=clusters(site, where)
+            listeners=listeners(settings, where), clusters=clusters(settings, where)
         ),
-        overload_manager=_overload(site, where),
+        overload_manager=_overload(settings, where),
     )
 
 
-def files(site: Site, where: Topology) -> dict[str, str]:
+def files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
     """Return the text of every file that Envoy reads, by name."""
-    found = {ENVOY_FILE: _text(bootstrap(site, where), _HEADER)}
-    if site.tls is not None:
-        found[CERTIFICATE_FILE] = _text(certificate(site.tls), _CERTIFICATE_HEADER)
+    found = {ENVOY_FILE: _text(bootstrap(settings, where), _HEADER)}
+    if settings.tls is not None:
+        found[CERTIFICATE_FILE] = _text(certificate(settings.tls), _CERTIFICATE_HEADER)
     return found
 
 
@@ -78,12 +78,12 @@ def _text(message: betterproto2.Message, header: str) -> str:
     return yaml(message.to_dict(casing=betterproto2.Casing.SNAKE), header)
 
 
-def _overload(site: Site, where: Topology) -> OverloadManager:
+def _overload(settings: EnvoySettings, where: Topology) -> OverloadManager:
     """Return when Envoy sheds load: bodies wait in memory while authz is asked."""
     monitors = {
         _HEAP: FixedHeapConfig(max_heap_size_bytes=where.memory),
         _CONNECTIONS: DownstreamConnectionsConfig(
-            max_active_downstream_connections=site.limits.connections
+            max_active_downstream_connections=settings.limits.connections
         ),
     }
     full = ScaledTrigger(scaling_threshold=0.9, saturation_threshold=0.98)

@@ -49,11 +49,11 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
-from authz.config.scalars import Tcp, Unix
+from authz.config.value_types import Tcp, Unix
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.envoy.render.pieces import address, duration, exactly
 from authz.envoy.render.response_headers import upstream_filters
-from authz.envoy.render.site import McpServer, Site, Topology, Upstream
+from authz.envoy.render.settings import EnvoySettings, HttpUpstream, McpServer, Topology
 
 AUTHZ: Final = "authz"
 ISSUER: Final = "issuer"
@@ -82,15 +82,15 @@ _AT_ONCE: Final = 4
 _HTTP1: Final = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
 
 
-def clusters(site: Site, where: Topology) -> list[Cluster]:
+def clusters(settings: EnvoySettings, where: Topology) -> list[Cluster]:
     """Return every cluster."""
-    found = [authz(site)]
-    found += [_mcp(server, where) for server in site.servers]
-    if site.pages is not None:
-        found.append(_upstream(PAGES, site.pages.upstream, where))
-    if site.portal is not None:
-        found.append(_upstream(ISSUER, site.portal.upstream, where))
-        found.append(_passwords(site.portal.upstream, where))
+    found = [authz(settings)]
+    found += [_mcp(server, where) for server in settings.servers]
+    if settings.pages is not None:
+        found.append(_upstream(PAGES, settings.pages.upstream, where))
+    if settings.portal is not None:
+        found.append(_upstream(ISSUER, settings.portal.upstream, where))
+        found.append(_passwords(settings.portal.upstream, where))
     return found
 
 
@@ -99,7 +99,7 @@ def cluster_of(server: McpServer) -> str:
     return f"mcp:{server.name}"
 
 
-def authz(site: Site) -> Cluster:
+def authz(settings: EnvoySettings) -> Cluster:
     """Return the cluster of the service: HTTP/2, its workers as endpoints with gRPC health checks.
 
     A worker that drains or died gets no more requests; where none is healthy Envoy asks all of
@@ -109,9 +109,9 @@ def authz(site: Site) -> Cluster:
     http2 = Http2ProtocolOptions(
         connection_keepalive=KeepaliveSettings(interval=duration(15), timeout=duration(5))
     )
-    cluster = _cluster(AUTHZ, site.authz)
+    cluster = _cluster(AUTHZ, settings.authz)
     cluster.connect_timeout = duration(_CONNECT_AUTHZ)
-    if len(site.authz) > 1:
+    if len(settings.authz) > 1:
         _turn_from_the_dead(cluster)
     cluster.health_checks = [
         HealthCheck(
@@ -154,7 +154,7 @@ def _mcp(server: McpServer, where: Topology) -> Cluster:
     return cluster
 
 
-def _passwords(upstream: Upstream, where: Topology) -> Cluster:
+def _passwords(upstream: HttpUpstream, where: Topology) -> Cluster:
     """Return the issuer as a cluster that is full soon: the excess is answered 503 at once."""
     cluster = _upstream(PASSWORDS, upstream, where)
     assert cluster.circuit_breakers is not None
@@ -163,7 +163,7 @@ def _passwords(upstream: Upstream, where: Topology) -> Cluster:
     return cluster
 
 
-def _upstream(name: str, upstream: Upstream, where: Topology) -> Cluster:
+def _upstream(name: str, upstream: HttpUpstream, where: Topology) -> Cluster:
     cluster = _cluster(name, (upstream.endpoint,))
     cluster.connect_timeout = duration(_CONNECT)
     cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE)

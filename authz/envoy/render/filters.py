@@ -46,7 +46,7 @@ from authz.envoy.render.cors import CORS
 from authz.envoy.render.per_address import per_address
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, exactly, overwrite
 from authz.envoy.render.response_headers import FROM_SERVER, replace_refused
-from authz.envoy.render.site import Authority, Site
+from authz.envoy.render.settings import Authority, EnvoySettings
 
 HEADER_MUTATION: Final = "envoy.filters.http.header_mutation"
 BUFFER: Final = "envoy.filters.http.buffer"
@@ -89,7 +89,7 @@ _HSTS: Final = 365 * 86400
 _GRACE: Final = 0.1
 
 
-def http_filters(site: Site) -> list[HttpFilter]:
+def http_filters(settings: EnvoySettings) -> list[HttpFilter]:
     """Return the filters in their order.
 
     CORS stands before the rate limit, so that a browser can read a 429; a preflight that it
@@ -98,15 +98,15 @@ def http_filters(site: Site) -> list[HttpFilter]:
     return [
         _filter(HEADER_MUTATION, _strip()),
         _filter(CORS, Cors()),
-        _filter(LOCAL_RATE_LIMIT, per_address(site.limits, pages=site.pages is not None)),
+        _filter(LOCAL_RATE_LIMIT, per_address(settings.limits, pages=settings.pages is not None)),
         HttpFilter(name=BUFFER, typed_config=Any.pack(Buffer(max_request_bytes=1)), disabled=True),
-        ext_authz(site),
-        replace_refused(_hsts(site.authority)),
+        ext_authz(settings),
+        replace_refused(_hsts(settings.authority)),
         _filter("envoy.filters.http.router", Router()),
     ]
 
 
-def ext_authz(site: Site) -> HttpFilter:
+def ext_authz(settings: EnvoySettings) -> HttpFilter:
     """Return the filter that asks authz (envoy.extensions.filters.http.ext_authz.v3.ExtAuthz).
 
     Left at their defaults because their defaults are the safe ones: failure_mode_allow false,
@@ -117,7 +117,7 @@ def ext_authz(site: Site) -> HttpFilter:
     config = ExtAuthz(
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ),
-            timeout=duration(site.deadline + _GRACE),
+            timeout=duration(settings.deadline + _GRACE),
         ),
         transport_api_version=ApiVersion.V3,
         failure_mode_allow=False,
@@ -128,7 +128,9 @@ def ext_authz(site: Site) -> HttpFilter:
         # pack_as_bytes (Envoy 1.39 and 1.40), and without it Envoy writes `!` for what is not
         # UTF-8, so that authz would judge another text than the server gets.
         with_request_body=BufferSettings(
-            max_request_bytes=site.limits.max_body, allow_partial_message=False, pack_as_bytes=True
+            max_request_bytes=settings.limits.max_body,
+            allow_partial_message=False,
+            pack_as_bytes=True,
         ),
         disallowed_headers=ListStringMatcher(patterns=[exactly("cookie")]),
         stat_prefix="authz",

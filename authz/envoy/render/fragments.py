@@ -11,7 +11,7 @@ import betterproto2
 from authz.envoy.render.clusters import ISSUER, PASSWORDS, clusters
 from authz.envoy.render.filters import http_filters
 from authz.envoy.render.routes import gateway_host
-from authz.envoy.render.site import Site, Topology
+from authz.envoy.render.settings import EnvoySettings, Topology
 from authz.envoy.render.text import yaml
 
 _HEADER: Final = """\
@@ -39,18 +39,20 @@ Envoy's own errors (413, 429, 503) become JSON-RPC with the local_reply_config o
 configuration (`authz envoy-config`)."""
 
 
-def text(site: Site, where: Topology) -> str:
+def text(settings: EnvoySettings, where: Topology) -> str:
     """Return the pieces as YAML."""
     pieces = {
-        "http_filters": http_filters(site)[:-1],
-        "virtual_host": gateway_host(site),
+        "http_filters": http_filters(settings)[:-1],
+        "virtual_host": gateway_host(settings),
         "clusters": [
-            cluster for cluster in clusters(site, where) if cluster.name not in {ISSUER, PASSWORDS}
+            cluster
+            for cluster in clusters(settings, where)
+            if cluster.name not in {ISSUER, PASSWORDS}
         ],
     }
     return yaml(
         {name: _plain(piece) for name, piece in pieces.items()},
-        _HEADER.format(hops=site.trusted_hops),
+        _HEADER.format(hops=settings.trusted_hops),
     )
 
 

@@ -22,7 +22,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy.render.filters import EXT_AUTHZ, unchecked
 from authz.envoy.render.pieces import method, overwrite
-from authz.envoy.render.site import Site
+from authz.envoy.render.settings import EnvoySettings
 
 _LOG_INS: Final = "/authz/log-ins"
 _STYLE: Final = (
@@ -53,12 +53,14 @@ _HEADERS: Final = (
 )
 
 
-def landing_routes(site: Site) -> list[Route]:
+def landing_routes(settings: EnvoySettings) -> list[Route]:
     """Return the routes of the pages; they have to stand before those of the servers."""
-    logs_in = site.pages is not None and site.pages.logs_in
-    routes = [_page("page", "/", _root(site.authority.text), logs_in=logs_in)]
-    for server in site.servers:
-        body = _server(server.name, f"{site.authority.scheme}://{site.authority.text}{server.path}")
+    logs_in = settings.pages is not None and settings.pages.logs_in
+    routes = [_page("page", "/", _root(settings.authority.text), logs_in=logs_in)]
+    for server in settings.servers:
+        body = _server(
+            server.name, f"{settings.authority.scheme}://{settings.authority.text}{server.path}"
+        )
         name = f"page:{server.name}"
         routes += [_page(name, path, body, logs_in=logs_in) for path in server.paths]
     return routes

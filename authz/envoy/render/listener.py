@@ -39,13 +39,13 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.google.protobuf import Any
 
-from authz.config.scalars import Tcp
+from authz.config.value_types import Tcp
 from authz.envoy.render.filters import http_filters
 from authz.envoy.render.forwarded_ports import forwarded_ports
 from authz.envoy.render.pieces import address, duration
 from authz.envoy.render.replies import access_log, local_replies, plain_replies
 from authz.envoy.render.routes import gateway_routes, redirect_routes
-from authz.envoy.render.site import Site, Tls, Topology
+from authz.envoy.render.settings import EnvoySettings, Tls, Topology
 
 GATEWAY: Final = "gateway"
 REDIRECT: Final = "redirect"
@@ -65,21 +65,21 @@ _VERSIONS: Final = {
 }
 
 
-def listeners(site: Site, where: Topology) -> list[Listener]:
+def listeners(settings: EnvoySettings, where: Topology) -> list[Listener]:
     """Return the gateway's listener and, where there is one, that of plain HTTP."""
-    portal = None if site.portal is None else site.portal.authority
-    front_door = None if site.pages is None else site.authority
+    portal = None if settings.portal is None else settings.portal.authority
+    front_door = None if settings.pages is None else settings.authority
     replies = local_replies(portal, front_door)
-    filters = [*forwarded_ports(site.trusted_hops), *http_filters(site)]
-    main = _chain(_manager(GATEWAY, site, gateway_routes(site), filters, replies))
-    if site.tls is not None:
-        main.transport_socket = _tls(site.tls, where.folder)
+    filters = [*forwarded_ports(settings.trusted_hops), *http_filters(settings)]
+    main = _chain(_manager(GATEWAY, settings, gateway_routes(settings), filters, replies))
+    if settings.tls is not None:
+        main.transport_socket = _tls(settings.tls, where.folder)
         main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)
-    found = [_listener(GATEWAY, site.listen, main)]
-    if site.redirect is not None:
+    found = [_listener(GATEWAY, settings.listen, main)]
+    if settings.redirect is not None:
         router = HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
-        manager = _manager(REDIRECT, site, redirect_routes(site), [router], plain_replies())
-        found.append(_listener(REDIRECT, site.redirect, _chain(manager)))
+        manager = _manager(REDIRECT, settings, redirect_routes(settings), [router], plain_replies())
+        found.append(_listener(REDIRECT, settings.redirect, _chain(manager)))
     return found
 
 
@@ -116,7 +116,7 @@ def _chain(manager: HttpConnectionManager) -> FilterChain:
 
 def _manager(
     name: str,
-    site: Site,
+    settings: EnvoySettings,
     routes: RouteConfiguration,
     filters: list[HttpFilter],
     replies: LocalReplyConfig,
@@ -134,7 +134,7 @@ def _manager(
         local_reply_config=replies,
         # Who is asking.
         use_remote_address=True,
-        xff_num_trusted_hops=site.trusted_hops,
+        xff_num_trusted_hops=settings.trusted_hops,
         internal_address_config=_nobody_is_internal(),
         always_set_request_id_in_response=True,
         server_name=GATEWAY,
@@ -147,7 +147,7 @@ def _manager(
         # How much, for how long. stream_idle_timeout is off on MCP routes.
         max_request_headers_kb=_HEADERS_KIB,
         request_headers_timeout=duration(_WAIT_FOR_HEADERS),
-        request_timeout=duration(site.limits.request_timeout),
+        request_timeout=duration(settings.limits.request_timeout),
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=duration(_IDLE_CONNECTION),
             max_headers_count=_HEADERS,
@@ -156,7 +156,7 @@ def _manager(
             ),
         ),
         http2_protocol_options=Http2ProtocolOptions(
-            max_concurrent_streams=site.limits.streams,
+            max_concurrent_streams=settings.limits.streams,
             initial_stream_window_size=64 * 1024,
             initial_connection_window_size=1024 * 1024,
             # A malformed request ends its stream, not the connection: behind a proxy that is

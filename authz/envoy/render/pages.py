@@ -13,7 +13,7 @@ from authz.envoy.render.clusters import PAGES
 from authz.envoy.render.filters import BUFFER, CLIENT_ADDRESS, EXT_AUTHZ, buffered, unchecked
 from authz.envoy.render.per_address import Traffic, of_kind
 from authz.envoy.render.pieces import duration, forwarded
-from authz.envoy.render.site import Authority, Pages
+from authz.envoy.render.settings import Authority, FrontDoorPages
 
 REGISTER: Final = "/register"
 # What programs call and what people see: the first are answered in JSON, whatever happens.
@@ -28,7 +28,7 @@ _TIMEOUT: Final = 60
 _LONGEST_BODY: Final = 64 * 1024
 
 
-def pages_routes(pages: Pages, authority: Authority) -> list[Route]:
+def pages_routes(pages: FrontDoorPages, authority: Authority) -> list[Route]:
     """Return the routes of what the front door does: where nobody logs in there, step-ups alone."""
     people = RouteMatch(prefix=PEOPLE)
     if not pages.logs_in:

@@ -32,9 +32,9 @@ from envoy_data_plane.envoy.type.metadata.v3 import (
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, TokenBucket
 from envoy_data_plane.google.protobuf import Struct
 
-from authz.config.scalars import Rate
+from authz.config.value_types import Rate
 from authz.envoy.render.pieces import duration, exactly, overwrite
-from authz.envoy.render.site import Limits
+from authz.envoy.render.settings import Limits
 
 # Addresses that are remembered in each kind of bucket; the one unused for longest is forgotten.
 _ADDRESSES: Final = 10_000

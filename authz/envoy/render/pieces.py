@@ -17,8 +17,8 @@ from envoy_data_plane.envoy.config.core.v3 import (
 from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
-from authz.config.scalars import Tcp, Unix
-from authz.envoy.render.site import Authority
+from authz.config.value_types import Tcp, Unix
+from authz.envoy.render.settings import Authority
 
 # Whoever Envoy takes for the client: the peer, or what trusted proxies say of theirs.
 TRUSTED_ADDRESS: Final = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"

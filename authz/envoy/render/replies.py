@@ -49,7 +49,7 @@ from authz.core.answers import REFUSAL
 from authz.core.reason import Reason
 from authz.envoy.render.cors import cors_headers
 from authz.envoy.render.pieces import TRUSTED_ADDRESS, add_if_absent, overwrite
-from authz.envoy.render.site import Authority
+from authz.envoy.render.settings import Authority
 
 _JSON: Final = "application/json"
 _REQUEST_ID: Final = "%REQ(X-REQUEST-ID)%"

@@ -27,7 +27,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
-from authz.config.scalars import Rate
+from authz.config.value_types import Rate
 from authz.envoy.render.clusters import ISSUER, PASSWORDS, cluster_of
 from authz.envoy.render.cors import CORS, cors_policy
 from authz.envoy.render.filters import (
@@ -46,7 +46,7 @@ from authz.envoy.render.landing import landing_routes
 from authz.envoy.render.pages import pages_routes
 from authz.envoy.render.per_address import Traffic, of_kind, passwords_per_address
 from authz.envoy.render.pieces import duration, exactly, forwarded, method
-from authz.envoy.render.site import Authority, McpServer, Portal, Site
+from authz.envoy.render.settings import Authority, EnvoySettings, IssuerPortal, McpServer
 from authz.envoy.render.well_known import (
     closed_endpoints,
     document_routes,
@@ -73,51 +73,55 @@ _NO_BODY: Final = 1  # the least that the buffer filter takes for a bound
 _PAGE_TIMEOUT: Final = 60
 
 
-def gateway_routes(site: Site) -> RouteConfiguration:
+def gateway_routes(settings: EnvoySettings) -> RouteConfiguration:
     """Return the routes of the gateway's listener."""
-    hosts = [gateway_host(site)]
-    if site.portal is not None:
-        hosts.append(portal_host(site.portal, site.limits.address_passwords))
+    hosts = [gateway_host(settings)]
+    if settings.portal is not None:
+        hosts.append(portal_host(settings.portal, settings.limits.address_passwords))
     return RouteConfiguration(name="gateway", virtual_hosts=hosts)
 
 
-def gateway_host(site: Site) -> VirtualHost:
+def gateway_host(settings: EnvoySettings) -> VirtualHost:
     """Return the gateway under its own name: documents, the front door, MCP servers."""
-    pages = site.pages
+    pages = settings.pages
     metadata = pages.document if pages is not None and pages.logs_in else None
-    routes = document_routes(site.servers, metadata)
+    routes = document_routes(settings.servers, metadata)
     if pages is None or not pages.registers:
         routes += registration_routes()
     if pages is not None:
-        routes += pages_routes(pages, site.authority)
-    routes += landing_routes(site)
-    for server in site.servers:
+        routes += pages_routes(pages, settings.authority)
+    routes += landing_routes(settings)
+    for server in settings.servers:
         for path in server.paths:
             routes += [
-                tokenless_route(site, server, path),
-                bodiless_route(site, server, path),
-                mcp_route(site, server, path),
+                tokenless_route(settings, server, path),
+                bodiless_route(settings, server, path),
+                mcp_route(settings, server, path),
             ]
     return VirtualHost(
         name="gateway",
-        domains=list(site.authority.spellings),
+        domains=list(settings.authority.spellings),
         routes=routes,
-        typed_per_filter_config=browser_rules(site.authority),
+        typed_per_filter_config=browser_rules(settings.authority),
     )
 
 
-def redirect_routes(site: Site) -> RouteConfiguration:
+def redirect_routes(settings: EnvoySettings) -> RouteConfiguration:
     """Return the routes of plain HTTP: pages are sent on to HTTPS, anything else is told to go.
 
     A redirected POST would already have sent its token in the clear, unnoticed for ever.
     """
-    places = [site.authority] if site.portal is None else [site.portal.authority, site.authority]
+    places = (
+        [settings.authority]
+        if settings.portal is None
+        else [settings.portal.authority, settings.authority]
+    )
     by_host = {authority.host: authority for authority in places}
     hosts = [_redirect_host(authority) for authority in by_host.values()]
     return RouteConfiguration(name="redirect", virtual_hosts=hosts)
 
 
-def portal_host(portal: Portal, passwords: Rate) -> VirtualHost:
+def portal_host(portal: IssuerPortal, passwords: Rate) -> VirtualHost:
     """Return the issuer's pages under their own name, as the issuer itself serves them.
 
     Authelia takes the leftmost X-Forwarded-For for the client's address and computes its own
@@ -139,7 +143,7 @@ def portal_host(portal: Portal, passwords: Rate) -> VirtualHost:
     )
 
 
-def _password_route(portal: Portal, rate: Rate) -> Route:
+def _password_route(portal: IssuerPortal, rate: Rate) -> Route:
     """Return the route to what makes the issuer compute hashes.
 
     Few at a time pass, whoever asks, and so many of one address. It is one route, since each route
@@ -153,7 +157,7 @@ def _password_route(portal: Portal, rate: Rate) -> Route:
     return route
 
 
-def _portal_route(portal: Portal, name: str, cluster: str) -> Route:
+def _portal_route(portal: IssuerPortal, name: str, cluster: str) -> Route:
     action = RouteAction(cluster=cluster, timeout=duration(_PAGE_TIMEOUT))
     if portal.upstream.path != portal.path:
         action.regex_rewrite = RegexMatchAndSubstitute(
@@ -172,7 +176,7 @@ def _portal_route(portal: Portal, name: str, cluster: str) -> Route:
     )
 
 
-def tokenless_route(site: Site, server: McpServer, path: str) -> Route:
+def tokenless_route(settings: EnvoySettings, server: McpServer, path: str) -> Route:
     """Return the route of a server's requests without a bearer token, which lead nowhere.
 
     authz is asked as ever and challenges them, but nobody waits for their bodies: strangers would
@@ -198,12 +202,12 @@ def tokenless_route(site: Site, server: McpServer, path: str) -> Route:
         ),
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(check_unread(server.name)),
-            CORS: Any.pack(cors_policy(site.origins)),
+            CORS: Any.pack(cors_policy(settings.origins)),
         },
     )
 
 
-def mcp_route(site: Site, server: McpServer, path: str) -> Route:
+def mcp_route(settings: EnvoySettings, server: McpServer, path: str) -> Route:
     """Return a server's route of one of its paths, for every method.
 
     Methods that MCP does not have go to authz all the same: it refuses them with words. The whole
@@ -218,7 +222,7 @@ def mcp_route(site: Site, server: McpServer, path: str) -> Route:
         timeout=duration(0),
         idle_timeout=duration(0),
         max_stream_duration=RouteActionMaxStreamDuration(
-            max_stream_duration=duration(site.limits.max_stream)
+            max_stream_duration=duration(settings.limits.max_stream)
         ),
     )
     return Route(
@@ -226,23 +230,23 @@ def mcp_route(site: Site, server: McpServer, path: str) -> Route:
         match=RouteMatch(path=path),
         metadata=of_kind(Traffic.TOKEN),
         route=action,
-        request_headers_to_add=forwarded(site.authority),
+        request_headers_to_add=forwarded(settings.authority),
         request_headers_to_remove=list(_NOT_FOR_SERVERS),
         response_headers_to_remove=list(_NOT_FOR_CLIENTS),
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(check(server.name)),
-            CORS: Any.pack(cors_policy(site.origins)),
+            CORS: Any.pack(cors_policy(settings.origins)),
         },
     )
 
 
-def bodiless_route(site: Site, server: McpServer, path: str) -> Route:
+def bodiless_route(settings: EnvoySettings, server: McpServer, path: str) -> Route:
     """Return the route of a server's requests by any method but POST, which have no body.
 
     authz refuses a body there; until it has arrived it would be held in memory, and nothing in
     the head of a request of HTTP/2 tells of it.
     """
-    route = mcp_route(site, server, path)
+    route = mcp_route(settings, server, path)
     no_post = HeaderMatcher(name=":method", string_match=exactly("POST"), invert_match=True)
     route.name += ":bodiless"
     route.match = RouteMatch(path=path, headers=[no_post])

@@ -22,7 +22,7 @@ from authz.core.answer import NOBODY_TYPE
 from authz.envoy.render.filters import EXT_AUTHZ, LOCAL_RATE_LIMIT, unchecked, unlimited
 from authz.envoy.render.pieces import method, overwrite
 from authz.envoy.render.replies import Reply, json_rpc_error
-from authz.envoy.render.site import McpServer
+from authz.envoy.render.settings import McpServer
 
 _METADATA: Final = "/.well-known/oauth-protected-resource"
 _WELL_KNOWN: Final = "/.well-known/"

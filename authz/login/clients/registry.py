@@ -11,9 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from authz.config import urls
-from authz.config.model import Config
-from authz.config.model import FrontDoor as Section
-from authz.config.rules import Client
+from authz.config.model import ClientConfig, Config, FrontDoorConfig
 from authz.login.clients import documents, registration
 from authz.login.clients.client_metadata import printable_title
 from authz.login.clients.documents import Documents
@@ -48,7 +46,7 @@ class DocumentRefusedError(OAuthRefused):
         self.found = found
 
 
-def redirect_rules(config: Config, section: Section) -> RedirectRules:
+def redirect_rules(config: Config, section: FrontDoorConfig) -> RedirectRules:
     """Return which redirect URIs clients may have that nobody configured."""
     ours = {urls.split(each).host for each in (config.gateway.url, config.issuer.url)}
     return RedirectRules(
@@ -126,7 +124,7 @@ class Clients:
             return None
         return replace(self._of_registration(client_id), scopes=self._scopes)
 
-    def _of_file(self, client_id: str, client: Client) -> FrontClient:
+    def _of_file(self, client_id: str, client: ClientConfig) -> FrontClient:
         if client.machine:
             raise _refused("this client has no person to log in")
         if (client.login or self._login) != "front_door":
@@ -168,7 +166,7 @@ class Clients:
         )
 
 
-def _scopes(client: Client) -> frozenset[str] | None:
+def _scopes(client: ClientConfig) -> frozenset[str] | None:
     return None if client.scopes is None else frozenset(client.scopes)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.config.scalars import Tcp, Unix
+from authz.config.value_types import Tcp, Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy

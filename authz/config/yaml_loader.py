@@ -40,14 +40,14 @@ _WORDS: Final[dict[str, object]] = {
 }
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Name a place in the text; both count from 1."""
 
     line: int
     column: int
 
 
-TOP: Final = Place(1, 1)
+TOP: Final = Position(1, 1)
 _REFUSED: Final = "(refused key)"
 _EMPTY: Final = "write a value, {} for an empty mapping, or leave the line out"
 
@@ -64,11 +64,11 @@ class Tree:
     """
 
     data: object
-    values: dict[Path, Place]
-    keys: dict[Path, Place]
-    faults: list[tuple[Fault, Place]]
+    values: dict[Path, Position]
+    keys: dict[Path, Position]
+    faults: list[tuple[Fault, Position]]
 
-    def place(self, fault: Fault) -> Place:
+    def place(self, fault: Fault) -> Position:
         """Return where a fault is: its own place, or that of the nearest thing around it."""
         if fault.on_key and fault.path in self.keys:
             return self.keys[fault.path]
@@ -87,7 +87,7 @@ class UnreadableError(Exception):
         wrong, right: as in `Fault`.
     """
 
-    def __init__(self, place: Place, wrong: str, right: str) -> None:
+    def __init__(self, place: Position, wrong: str, right: str) -> None:
         """Keep place and words."""
         super().__init__(wrong)
         self.place = place
@@ -115,12 +115,12 @@ def _events(text: str) -> Iterator[Any]:
             yield event
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = last if mark is None else Place(mark.line + 1, mark.column + 1)
+        place = last if mark is None else Position(mark.line + 1, mark.column + 1)
         words = error.problem or error.context or "it cannot be read"
         raise UnreadableError(place, f"not YAML: {words}", "repair the syntax") from None
     except YAMLError as error:
         before = text[: getattr(error, "position", 0)]
-        place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        place = Position(before.count("\n") + 1, len(before) - before.rfind("\n"))
         words = "not YAML: a character that it does not allow"
         raise UnreadableError(place, words, "remove the character") from None
     # The scanner lets these through for odd escapes, directives and versions.
@@ -134,9 +134,9 @@ class _Builder:
 
     def __init__(self, text: str) -> None:
         self._events = _events(text)
-        self.values: dict[Path, Place] = {}
-        self.keys: dict[Path, Place] = {}
-        self.faults: list[tuple[Fault, Place]] = []
+        self.values: dict[Path, Position] = {}
+        self.keys: dict[Path, Position] = {}
+        self.faults: list[tuple[Fault, Position]] = []
 
     def document(self) -> object:
         """Return the one document's value; None where there is none."""
@@ -152,7 +152,7 @@ class _Builder:
                 data = self._value(next(self._events), (), None)
         return data
 
-    def _value(self, event: Any, path: Path, key: Place | None) -> object:
+    def _value(self, event: Any, path: Path, key: Position | None) -> object:
         """Return the value that an event begins."""
         place = _place(event)
         if key is not None and not (isinstance(event, ScalarEvent) and event.value):
@@ -211,7 +211,7 @@ class _Builder:
         self.faults.append((fault, _place(event)))
         return None
 
-    def _refuse(self, path: Path, place: Place, wrong: str, right: str) -> None:
+    def _refuse(self, path: Path, place: Position, wrong: str, right: str) -> None:
         self.faults.append((Fault(path, wrong, right), place))
 
 
@@ -234,8 +234,8 @@ def _wrong_key(event: Any) -> str | None:
     return "a merge key (<<) is not read here" if event.value == "<<" else None
 
 
-def _place(event: Any) -> Place:
-    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+def _place(event: Any) -> Position:
+    return Position(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
 def plain(text: str) -> object:

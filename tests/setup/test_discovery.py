@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from authz.setup.answers import AnswerError
-from authz.setup.existing import checked, domain_of, issuer_of
+from authz.setup.discovery import checked, domain_of, issuer_of
 
 
 def written(folder: Path, text: str) -> Path:

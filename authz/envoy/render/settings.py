@@ -12,8 +12,8 @@ from typing import Final
 from authz.config import urls
 from authz.config.compile import metadata_url
 from authz.config.model import Config
-from authz.config.scalars import Rate, Tcp, Unix
 from authz.config.server_metadata import document_scopes, server_metadata
+from authz.config.value_types import Rate, Tcp, Unix
 from authz.config.workers import places
 
 Endpoint = Tcp | Unix
@@ -85,7 +85,7 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class HttpUpstream:
     """State how Envoy reaches one HTTP server behind it.
 
     Attributes:
@@ -115,7 +115,7 @@ class McpServer:
 
     name: str
     path: str
-    upstream: Upstream
+    upstream: HttpUpstream
     document: Mapping[str, object]
     document_path: str
 
@@ -129,7 +129,7 @@ class McpServer:
 
 
 @dataclass(frozen=True, slots=True)
-class Portal:
+class IssuerPortal:
     """Hold the issuer's own pages, where Envoy serves them.
 
     Attributes:
@@ -141,12 +141,12 @@ class Portal:
 
     authority: Authority
     path: str
-    upstream: Upstream
+    upstream: HttpUpstream
     closed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Pages:
+class FrontDoorPages:
     """State how the front door and the step-up are reached, where there is a front door.
 
     Attributes:
@@ -156,7 +156,7 @@ class Pages:
         document: its RFC 8414 metadata, served where somebody logs in there.
     """
 
-    upstream: Upstream
+    upstream: HttpUpstream
     logs_in: bool
     registers: bool
     document: Mapping[str, object]
@@ -199,7 +199,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class EnvoySettings:
     """Hold all that is rendered, besides what only a `Topology` knows.
 
     Attributes:
@@ -227,15 +227,15 @@ class Site:
     deadline: float
     authz: tuple[Endpoint, ...]
     servers: tuple[McpServer, ...]
-    portal: Portal | None
-    pages: Pages | None
+    portal: IssuerPortal | None
+    pages: FrontDoorPages | None
 
 
-def site(config: Config, where: Topology) -> Site:
+def envoy_settings(config: Config, where: Topology) -> EnvoySettings:
     """Return what is to be rendered of a configuration that `lint` has passed."""
     gateway = config.gateway
     tls = gateway.tls
-    return Site(
+    return EnvoySettings(
         authority=_authority(urls.split(gateway.url)),
         listen=gateway.listen,
         redirect=gateway.http_listen,
@@ -287,13 +287,13 @@ def _document(name: str, resource: str, issuer: str, scopes: list[str]) -> dict[
     return document | ({"scopes_supported": scopes} if scopes else {})
 
 
-def _portal(config: Config, where: Topology) -> Portal | None:
+def _portal(config: Config, where: Topology) -> IssuerPortal | None:
     issuer = config.issuer
     if not issuer.serve or issuer.internal is None:
         return None
     url = urls.split(issuer.url)
     upstream = _upstream(issuer.internal, where.issuer)
-    return Portal(_authority(url), url.path, upstream, _closed(config))
+    return IssuerPortal(_authority(url), url.path, upstream, _closed(config))
 
 
 def _closed(config: Config) -> tuple[str, ...]:
@@ -310,12 +310,12 @@ def _closed(config: Config) -> tuple[str, ...]:
     return tuple(name for name in ENDPOINTS if not (machines and name == TOKEN))
 
 
-def _pages(config: Config, where: Topology) -> Pages | None:
+def _pages(config: Config, where: Topology) -> FrontDoorPages | None:
     if config.front_door is None:
         return None
     authority = _authority(urls.split(config.gateway.url))
-    return Pages(
-        upstream=Upstream(where.pages or config.service.pages, authority.text, None, ""),
+    return FrontDoorPages(
+        upstream=HttpUpstream(where.pages or config.service.pages, authority.text, None, ""),
         logs_in=config.logs_in,
         registers=config.login == "front_door",
         document=server_metadata(config),
@@ -326,10 +326,10 @@ def _authority(url: urls.Url) -> Authority:
     return Authority(url.scheme, url.host, url.port)
 
 
-def _upstream(text: str, endpoint: Endpoint | None) -> Upstream:
+def _upstream(text: str, endpoint: Endpoint | None) -> HttpUpstream:
     url = urls.split(text)
     name = url.host.strip("[]")
-    return Upstream(
+    return HttpUpstream(
         endpoint=endpoint or Tcp(name, url.port),
         host=_authority(url).text,
         tls_name=name if url.scheme == "https" else None,

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.config import scalars
+from authz.config import value_types
 from authz.config.problems import WrongValueError
-from authz.config.scalars import Rate, Tcp, Unix, duration
+from authz.config.value_types import Rate, Tcp, Unix, duration
 
 AGE = duration("1s", "1d", "5m")
 
 
-def wrong(notation: scalars.Notation, value: object) -> str:
+def wrong(notation: value_types.Notation, value: object) -> str:
     with pytest.raises(WrongValueError) as caught:
         notation.read(value)
     return f"{caught.value.wrong}; {caught.value.right}"
@@ -53,7 +53,7 @@ def test_durations_out_of_range(value: str) -> None:
 )
 def test_rates(text: str, rate: Rate) -> None:
     """A rate is a number over one window, in the notation of the limits library."""
-    assert scalars.RATE.read(text) == rate
+    assert value_types.RATE.read(text) == rate
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_rates(text: str, rate: Rate) -> None:
 )
 def test_no_rates(value: object) -> None:
     """Two rates, no time, other letters or types are no rate, whatever limits makes of them."""
-    assert wrong(scalars.RATE, value).endswith("is not a rate; write for example 60/minute")
+    assert wrong(value_types.RATE, value).endswith("is not a rate; write for example 60/minute")
 
 
 @pytest.mark.parametrize("value", ["0/minute", "1000000001/minute", "1/32 day", "1/2 month"])
 def test_rates_out_of_range(value: str) -> None:
     """A rate that admits nothing, anything, or looks back over more than 31 days is refused."""
-    assert wrong(scalars.RATE, value)
+    assert wrong(value_types.RATE, value)
 
 
 @given(
@@ -100,26 +100,26 @@ def test_rates_are_those_of_limits(quota: int, count: int, unit: str, joint: str
     text = f"{quota}{joint}{count} {unit}"
     theirs = limits.parse(text)
     try:
-        ours = scalars.RATE.read(text)
+        ours = value_types.RATE.read(text)
     except WrongValueError:
         assert theirs.get_expiry() > 31 * 86400
         return
 
     assert isinstance(ours, Rate)
     assert (theirs.amount, theirs.get_expiry()) == (ours.quota, ours.window)
-    assert scalars.RATE.read(str(ours)) == ours
+    assert value_types.RATE.read(str(ours)) == ours
 
 
 @pytest.mark.parametrize(("text", "size"), [("1KiB", 1024), ("1MiB", 1 << 20), ("16MiB", 16 << 20)])
 def test_sizes(text: str, size: int) -> None:
     """A size is a number of KiB or MiB."""
-    assert scalars.SIZE.read(text) == size
+    assert value_types.SIZE.read(text) == size
 
 
 @pytest.mark.parametrize("value", ["0KiB", "17MiB", "1GiB", "1MB", "1024", 1024])
 def test_no_sizes(value: object) -> None:
     """Other units, bare numbers, nothing and more than Envoy should buffer are no sizes."""
-    assert wrong(scalars.SIZE, value)
+    assert wrong(value_types.SIZE, value)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_no_sizes(value: object) -> None:
 )
 def test_sockets(text: str, value: Tcp | Unix) -> None:
     """A socket is an IP address with a port, or a path; its text is what was written."""
-    assert scalars.SOCKET.read(text) == value
+    assert value_types.SOCKET.read(text) == value
     assert str(value) == text
 
 
@@ -152,7 +152,7 @@ def test_sockets(text: str, value: Tcp | Unix) -> None:
 )
 def test_no_sockets(value: object) -> None:
     """Names, relative or over-long paths and half addresses are no sockets."""
-    assert "is not a Unix socket or an IP address with a port" in wrong(scalars.SOCKET, value)
+    assert "is not a Unix socket or an IP address with a port" in wrong(value_types.SOCKET, value)
 
 
 @pytest.mark.parametrize(
@@ -166,22 +166,22 @@ def test_no_sockets(value: object) -> None:
 )
 def test_listen_advice(value: str, advice: str) -> None:
     """Spellings of other programs are answered with ours."""
-    assert wrong(scalars.LISTEN, value).endswith(f"write {advice}")
+    assert wrong(value_types.LISTEN, value).endswith(f"write {advice}")
 
 
 @pytest.mark.parametrize(
     ("notation", "good", "bad"),
     [
-        (scalars.SERVER_NAME, "a-1_b", ["", "A", "-a", "a/b", "a.b", "a" * 64, "a\n", "ä"]),
-        (scalars.CLIENT_ID, "https://x.example/c.json", ["", "a b", "a\n", "ä", "a" * 256]),
-        (scalars.TOOL_PATTERN, "ns/read_*?.x:y", ["", "[ab]", "a b", 'a"', "a\\", "a\n", "é"]),
-        (scalars.SCOPE, "mcp:files", ["", "a b", 'a"', "a\\", "a\n", "é"]),
-        (scalars.LIMIT_NAME, "a.b-c_1", ["", "a:b", 'a"', "a b", "é"]),
-        (scalars.FILE, "/run/x y", ["x", "./x", "/", "/a\nb", ""]),
-        (scalars.GROUP, "Büro 2", ["", "a\nb", "a\x00"]),
+        (value_types.SERVER_NAME, "a-1_b", ["", "A", "-a", "a/b", "a.b", "a" * 64, "a\n", "ä"]),
+        (value_types.CLIENT_ID, "https://x.example/c.json", ["", "a b", "a\n", "ä", "a" * 256]),
+        (value_types.TOOL_PATTERN, "ns/read_*?.x:y", ["", "[ab]", "a b", 'a"', "a\\", "a\n", "é"]),
+        (value_types.SCOPE, "mcp:files", ["", "a b", 'a"', "a\\", "a\n", "é"]),
+        (value_types.LIMIT_NAME, "a.b-c_1", ["", "a:b", 'a"', "a b", "é"]),
+        (value_types.FILE, "/run/x y", ["x", "./x", "/", "/a\nb", ""]),
+        (value_types.GROUP, "Büro 2", ["", "a\nb", "a\x00"]),
     ],
 )
-def test_names(notation: scalars.Notation, good: str, bad: list[str]) -> None:
+def test_names(notation: value_types.Notation, good: str, bad: list[str]) -> None:
     """Names keep to characters that are safe where they go: paths, labels, headers, Redis."""
     assert notation.read(good) == good
     for text in bad:
@@ -190,9 +190,9 @@ def test_names(notation: scalars.Notation, good: str, bad: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "notation",
-    [value for value in vars(scalars).values() if isinstance(value, scalars.Notation)],
+    [value for value in vars(value_types).values() if isinstance(value, value_types.Notation)],
     ids=lambda notation: notation.example,
 )
-def test_examples(notation: scalars.Notation) -> None:
+def test_examples(notation: value_types.Notation) -> None:
     """Every example is right."""
     assert notation.read(notation.example) is not None

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from authz.authelia.clients import GROUPS, asks_groups, assured_policy, rules_of
-from authz.config.model import Config
-from authz.config.rules import Server, Tool
+from authz.config.model import Config, ServerConfig, ToolConfig
 
 ABOUT: Final = (
     "Constants for issuer.assurance_claim: the claims policy of a client says which of them its",
@@ -57,7 +56,7 @@ def definitions(config: Config) -> dict[str, object]:
     return {_attribute(word): {"expression": json.dumps(word)} for word in needed}
 
 
-def bringing(server: Server) -> Iterator[tuple[str, ...]]:
+def bringing(server: ServerConfig) -> Iterator[tuple[str, ...]]:
     """Yield for each rule that an assurance may answer the scopes that bring the marker along.
 
     A client asks for what a challenge names, and so the marker needs nothing of it.
@@ -67,7 +66,7 @@ def bringing(server: Server) -> Iterator[tuple[str, ...]]:
             yield server.scopes or rule.scopes
 
 
-def _takes(rule: Server | Tool) -> bool:
+def _takes(rule: ServerConfig | ToolConfig) -> bool:
     """Tell whether a rule takes a client's assurance for the second factor that it asks for."""
     asked = rule.second_factor
     return asked is not None and "client" in asked.evidence and asked.max_login_age is None

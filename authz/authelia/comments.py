@@ -1,6 +1,6 @@
 """What Authelia's own file needs besides, as comments: keys, sessions, names, lifetimes.
 
-Law: a hint is not configuration: it shows where a secret goes and never has one.
+A comment shows where a secret goes and never has one.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ X-Forwarded-Host: {authority}.
 """
 
 
-def hints(config: Config) -> Iterator[str]:
+def configuration_comments(config: Config) -> Iterator[str]:
     """Yield the lines, without comment marks."""
     algorithms = config.issuer.algorithms
     algorithm = "RS256" if "RS256" in algorithms else algorithms[0]

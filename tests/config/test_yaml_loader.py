@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.config.problems import Fault
-from authz.config.tree import DEPTH, Place, UnreadableError, read_tree
+from authz.config.yaml_loader import DEPTH, Position, UnreadableError, read_tree
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_places() -> None:
     """Values know their line and column, collections those of their key."""
     tree = read_tree("a:\n  - b: c\n    d: [1,\n      2]\n")
 
-    assert tree.values[("a",)] == Place(1, 1)
-    assert tree.values[("a", 0, "b")] == Place(2, 8)
-    assert tree.values[("a", 0, "d")] == Place(3, 5)
-    assert tree.values[("a", 0, "d", 1)] == Place(4, 7)
-    assert tree.place(Fault(("a", 0, "d"), "", "", on_key=True)) == Place(3, 5)
-    assert tree.place(Fault(("a", 0, "gone", "deep"), "", "")) == Place(2, 5)
+    assert tree.values[("a",)] == Position(1, 1)
+    assert tree.values[("a", 0, "b")] == Position(2, 8)
+    assert tree.values[("a", 0, "d")] == Position(3, 5)
+    assert tree.values[("a", 0, "d", 1)] == Position(4, 7)
+    assert tree.place(Fault(("a", 0, "d"), "", "", on_key=True)) == Position(3, 5)
+    assert tree.place(Fault(("a", 0, "gone", "deep"), "", "")) == Position(2, 5)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +121,15 @@ def test_depth_that_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("a: [1", Place(1, 6)),
-        ("a: 1\n\tb: 2", Place(2, 1)),
-        ("a: 1\n---\nb: 1", Place(2, 1)),
-        ("a: 1\nb: \x07", Place(2, 4)),
-        ('a: 1\nb: "\\Uffffffff"', Place(2, 1)),
-        ("%YAML 9.9\n---\na: 1", Place(1, 1)),
+        ("a: [1", Position(1, 6)),
+        ("a: 1\n\tb: 2", Position(2, 1)),
+        ("a: 1\n---\nb: 1", Position(2, 1)),
+        ("a: 1\nb: \x07", Position(2, 4)),
+        ('a: 1\nb: "\\Uffffffff"', Position(2, 1)),
+        ("%YAML 9.9\n---\na: 1", Position(1, 1)),
     ],
 )
-def test_syntax(text: str, place: Place) -> None:
+def test_syntax(text: str, place: Position) -> None:
     """A syntax error has a line."""
     with pytest.raises(UnreadableError) as caught:
         read_tree(text)

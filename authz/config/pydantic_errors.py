@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from authz.config.problems import Fault, Path, WrongValueError, field_name, listed, shown
 from authz.config.schema import example, schema_at
-from authz.config.tree import plain
+from authz.config.yaml_loader import plain
 
 Error = Any  # pydantic_core.ErrorDetails, whose `ctx` differs by `type`
 Words = tuple[str, str]
