@@ -7,12 +7,12 @@ import time
 from typing import Final
 
 from authz.cli.common import DONE, FAILED, command
-from authz.cli.taking_back import (
-    Asked,
+from authz.cli.revocation_commands import (
+    LedgerRequest,
     WrongError,
-    perform,
     place_options,
     remark_options,
+    run_on_ledger,
     same_place,
     shown_moment,
 )
@@ -63,12 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     """List."""
 
     async def work(
-        ledger: RedisLedger, asked: Asked
+        ledger: RedisLedger, request: LedgerRequest
     ) -> tuple[tuple[KnownClient, ...], tuple[Block, ...]]:
-        grants, blocks = _stores(ledger, asked)
+        grants, blocks = _stores(ledger, request)
         return await known_clients(grants, blocks), await blocks.all()
 
-    found = perform(arguments, time.time(), work)
+    found = run_on_ledger(arguments, time.time(), work)
     if isinstance(found, int):
         return found
     clients, blocks = found
@@ -93,15 +93,15 @@ def run(arguments: argparse.Namespace) -> int:
 def run_block(arguments: argparse.Namespace) -> int:
     """Block one, and end its log-ins."""
 
-    async def work(ledger: RedisLedger, asked: Asked) -> tuple[str, int]:
-        grants, blocks = _stores(ledger, asked)
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[str, int]:
+        grants, blocks = _stores(ledger, request)
         known = [each.called for each in await known_clients(grants, blocks)]
-        what = called(arguments.what, known, asked.settings.config.named)
-        remark = asked.note()
-        one = Block(what, int(asked.now), remark.by, remark.reason)
+        what = called(arguments.what, known, request.settings.config.named)
+        remark = request.note()
+        one = Block(what, int(request.now), remark.by, remark.reason)
         return what, await block(grants, blocks, one)
 
-    done = perform(arguments, time.time(), work)
+    done = run_on_ledger(arguments, time.time(), work)
     if isinstance(done, int):
         return done
     what, ended = done
@@ -119,12 +119,12 @@ def run_block(arguments: argparse.Namespace) -> int:
 def run_unblock(arguments: argparse.Namespace) -> int:
     """Let one come again."""
 
-    async def work(ledger: RedisLedger, asked: Asked) -> tuple[str, bool]:
-        _, blocks = _stores(ledger, asked)
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[str, bool]:
+        _, blocks = _stores(ledger, request)
         what = await _blocked(arguments.what, blocks)
         return what, await blocks.unblock(what)
 
-    done = perform(arguments, time.time(), work)
+    done = run_on_ledger(arguments, time.time(), work)
     if isinstance(done, int):
         return done
     what, was = done
@@ -135,23 +135,23 @@ def run_unblock(arguments: argparse.Namespace) -> int:
     return DONE if was else FAILED
 
 
-def _stores(ledger: RedisLedger, asked: Asked) -> tuple[Grants, Blocks]:
+def _stores(ledger: RedisLedger, request: LedgerRequest) -> tuple[Grants, Blocks]:
     """Return the stores of a deployment with a front door.
 
     Raises:
         WrongError: where it has none.
     """
-    config = asked.settings.config
+    config = request.settings.config
     if config.front_door is None:
         raise WrongError("authz.yaml has no front_door, so no clients come to it")
-    keys = RedisKeys(asked.options.deployment)
+    keys = RedisKeys(request.options.deployment)
     grants = Grants(
         ledger.command,
         keys,
         config.issuer.url,
         max_age=int(config.front_door.grant_max_age),
         max_lifetime=int(config.issuer.max_lifetime + config.issuer.leeway),
-        clock=lambda: asked.now,
+        clock=lambda: request.now,
     )
     return grants, Blocks(ledger.command, keys)
 

@@ -68,7 +68,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, and print what was found."""
-    from authz.doctor.run import Asked, examine  # noqa: PLC0415 - keeps other commands quick
+    from authz.doctor.run import DoctorOptions, examine  # noqa: PLC0415 - keeps other commands quick
     from authz.local.reach import as_its_service  # noqa: PLC0415 - as above
     from authz.local.state import State  # noqa: PLC0415 - as above
     from authz.local.up import default_folder  # noqa: PLC0415 - as above
@@ -83,15 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, os.environ)
     folder = arguments.state or default_folder(arguments.config)
     beside = State(folder.absolute()).socket("admin")
-    asked = Asked(
+    options = DoctorOptions(
         path=arguments.config,
         admin=arguments.envoy_admin or (beside if beside.is_socket() else _ADMIN),
         admin_named=arguments.envoy_admin is not None,
         tokens=tokens,
-        rehearse=not arguments.no_log_in,
+        probe_clients=not arguments.no_log_in,
         documents=None if arguments.no_documents else tuple(arguments.client_id),
     )
-    findings = asyncio.run(examine(settings, asked, as_its_service(settings, os.environ, folder)))
+    findings = asyncio.run(examine(settings, options, as_its_service(settings, os.environ, folder)))
     if arguments.json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from authz.cli.common import DONE, command
-from authz.cli.taking_back import (
-    Asked,
-    perform,
+from authz.cli.revocation_commands import (
+    LedgerRequest,
     place_options,
     remark_options,
+    run_on_ledger,
     shown_id,
     shown_moment,
     shown_tokens,
@@ -56,10 +56,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """List."""
 
-    async def work(ledger: RedisLedger, asked: Asked) -> tuple[RevocationEntry, ...]:
-        return await list_revocations(ledger, asked.now)
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[RevocationEntry, ...]:
+        return await list_revocations(ledger, request.now)
 
-    found = perform(arguments, time.time(), work)
+    found = run_on_ledger(arguments, time.time(), work)
     if isinstance(found, int):
         return found
     if arguments.json:
@@ -75,12 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
 def run_lift(arguments: argparse.Namespace) -> int:
     """Lift what is named, all or nothing."""
 
-    async def work(ledger: RedisLedger, asked: Asked) -> Lifted:
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> Lifted:
         return await lift(
-            ledger, arguments.ids, asked.moment, asked.note(), restore=arguments.restore
+            ledger, arguments.ids, request.moment, request.note(), restore=arguments.restore
         )
 
-    done = perform(arguments, time.time(), work)
+    done = run_on_ledger(arguments, time.time(), work)
     if isinstance(done, int):
         return done
     if arguments.json:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from authz.cli.common import DONE, command
-from authz.cli.taking_back import (
-    Asked,
+from authz.cli.revocation_commands import (
+    LedgerRequest,
     WrongError,
     lifting,
-    perform,
     place_options,
     read_moment,
     remark_options,
+    run_on_ledger,
     same_place,
     shown_moment,
     shown_tokens,
@@ -73,13 +73,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Revoke, and say what survives."""
 
-    async def work(ledger: RedisLedger, asked: Asked) -> tuple[RevocationEntry, list[str]]:
-        target, issued_until, until = _wanted(asked)
-        entry = await revocations.revoke(ledger, target, issued_until, until, asked.note())
-        await revocations.list_revocations(ledger, asked.now)  # so that what expired goes
-        return entry, list(_survives(entry, asked))
+    async def work(
+        ledger: RedisLedger, request: LedgerRequest
+    ) -> tuple[RevocationEntry, list[str]]:
+        target, issued_until, until = _wanted(request)
+        entry = await revocations.revoke(ledger, target, issued_until, until, request.note())
+        await revocations.list_revocations(ledger, request.now)  # so that what expired goes
+        return entry, list(_survives(entry, request))
 
-    done = perform(arguments, time.time(), work)
+    done = run_on_ledger(arguments, time.time(), work)
     if isinstance(done, int):
         return done
     entry, survives = done
@@ -93,25 +95,25 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _wanted(asked: Asked) -> tuple[RevocationTarget, int | None, int | None]:
+def _wanted(request: LedgerRequest) -> tuple[RevocationTarget, int | None, int | None]:
     """Return whose tokens, up to which moment, and how long the record is needed.
 
     Raises:
         WrongError: where the arguments make no sense.
     """
-    arguments = asked.arguments
+    arguments = request.arguments
     if arguments.token_file is not None:
         if arguments.issued_before is not None:
             raise WrongError("--issued-before has no meaning for one token")
-        return _token(arguments.token_file, asked)
+        return _token(arguments.token_file, request)
     given = arguments.issued_before or ("now" if arguments.everything else None)
-    moment = None if given is None else read_moment(given, asked.moment)
+    moment = None if given is None else read_moment(given, request.moment)
     until = None if moment is None else moment + MAX_LIFETIME
-    return _whose(asked), moment, until
+    return _whose(request), moment, until
 
 
-def _whose(asked: Asked) -> RevocationTarget:
-    arguments, issuer = asked.arguments, asked.settings.config.issuer.url
+def _whose(request: LedgerRequest) -> RevocationTarget:
+    arguments, issuer = request.arguments, request.settings.config.issuer.url
     if arguments.everything:
         return revocations.everything_target()
     if arguments.user is not None:
@@ -119,8 +121,8 @@ def _whose(asked: Asked) -> RevocationTarget:
     if arguments.grant is not None:
         return revocations.grant_target(issuer, _name("--grant", arguments.grant))
     client_id = _name("--client", arguments.client)
-    known = asked.settings.config.named
-    strangers = asked.settings.config.strangers is not None
+    known = request.settings.config.named
+    strangers = request.settings.config.strangers is not None
     if known and client_id not in known and not strangers:
         print("authz: authz.yaml names no such client, and refuses it anyway", file=sys.stderr)
     return revocations.client_target(Client(issuer, client_id))
@@ -133,18 +135,18 @@ def _name(option: str, name: str) -> str:
     return name
 
 
-def _token(file: str, asked: Asked) -> tuple[RevocationTarget, int | None, int | None]:
+def _token(file: str, request: LedgerRequest) -> tuple[RevocationTarget, int | None, int | None]:
     from authz.tokens.naming import name_token  # noqa: PLC0415 - keeps other commands quick
 
     try:
-        named = name_token(_read(file), asked.settings.config.issuer.url)
+        named = name_token(_read(file), request.settings.config.issuer.url)
     except RefusedError as refused:
         raise WrongError(
             f"--token-file: no access token that could pass here ({refused.detail})"
         ) from None
     # What an opaque token says is known to the issuer alone: it lives no longer than any may.
-    until = asked.moment + MAX_LIFETIME if named.expires_at is None else named.expires_at
-    if until + CLOCK_MARGIN < asked.now:
+    until = request.moment + MAX_LIFETIME if named.expires_at is None else named.expires_at
+    if until + CLOCK_MARGIN < request.now:
         raise WrongError("--token-file: the token has expired long ago, and is refused for that")
     return revocations.token_target(named.token_id), None, until
 
@@ -168,9 +170,9 @@ def _read(file: str) -> str:
     return data.decode("ascii").strip()
 
 
-def _survives(entry: RevocationEntry, asked: Asked) -> Iterator[str]:
+def _survives(entry: RevocationEntry, request: LedgerRequest) -> Iterator[str]:
     """Yield what this does not end, and what does."""
-    config = asked.settings.config
+    config = request.settings.config
     seconds = int(config.gateway.max_stream)
     yield f"A stream that is open goes on for {seconds} s at most (gateway.max_stream)."
     moment = entry.revocation.issued_until

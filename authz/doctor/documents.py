@@ -85,12 +85,12 @@ async def _named(
     except (FetchFailed, NoDocument) as error:
         return _of_no_use(url, error.fault, error.words)
     how = "by private_key_jwt" if client.authentication is not None else "as a public client"
-    words = f"the metadata document {quoted(url)} is good; it comes {how}"
-    return ok(PART, "document_good", words)
+    message = f"the metadata document {quoted(url)} is good; it comes {how}"
+    return ok(PART, "document_good", message)
 
 
-def _of_no_use(url: str, fault: DocumentFault, words: str = "") -> Finding:
-    said = f"the metadata document {quoted(url)} is of no use: {words or fault.words}"
+def _of_no_use(url: str, fault: DocumentFault, message: str = "") -> Finding:
+    said = f"the metadata document {quoted(url)} is of no use: {message or fault.words}"
     return problem(PART, f"document_{fault.value}", said, _mend(fault))
 
 
@@ -107,8 +107,10 @@ async def _outcomes(published: Sequence[str], fetch: Fetch) -> Mapping[str, Docu
 
 def _judged(outcomes: Mapping[str, DocumentFault | None]) -> list[Finding]:
     if not outcomes:
-        words = "whether documents can be fetched was not tried: none is known of the listed hosts"
-        return [note(PART, "documents_not_tried", words, "give one with --client-id URL")]
+        message = (
+            "whether documents can be fetched was not tried: none is known of the listed hosts"
+        )
+        return [note(PART, "documents_not_tried", message, "give one with --client-id URL")]
     faults = [fault for fault in outcomes.values() if fault in _NO_WAY]
     reached = [document_host(url) or "" for url, fault in outcomes.items() if fault not in _NO_WAY]
     if reached:
@@ -116,11 +118,11 @@ def _judged(outcomes: Mapping[str, DocumentFault | None]) -> list[Finding]:
     reasons = "; ".join(
         f"{document_host(url)}: {fault.words}" for url, fault in outcomes.items() if fault
     )
-    words = (
+    message = (
         "no client's metadata document can be fetched from here, so clients that come by one "
         f"cannot log in ({reasons})"
     )
-    return [warning(PART, "documents_out_of_reach", words, _mend(faults[0]))]
+    return [warning(PART, "documents_out_of_reach", message, _mend(faults[0]))]
 
 
 def _mend(fault: DocumentFault) -> str:

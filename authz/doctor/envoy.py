@@ -55,7 +55,7 @@ _NAMES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExtAuthzSettings:
     """Hold what one Envoy says of its ext_authz.
 
     Attributes:
@@ -82,22 +82,20 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
         listeners = _ask(admin, "/listeners?format=json")
         dump = _ask(admin, "/config_dump")
     except (OSError, HTTPException, ValueError, RecursionError) as error:
-        words = f"its admin socket {quoted(str(admin))} does not answer ({type(error).__name__})"
-        mend = (
-            "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
-        )
-        return [(problem if named else note)(PART, "unreachable", words, mend)]
+        message = f"its admin socket {quoted(str(admin))} does not answer ({type(error).__name__})"
+        fix = "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
+        return [(problem if named else note)(PART, "unreachable", message, fix)]
     findings = [*_age(server), *_listeners(listeners), *_forwarded(admin)]
-    asked = read(dump)
-    if not asked.filters:
-        words = "no listener of it asks authz (there is no ext_authz filter)"
-        return [*findings, problem(PART, "no_filter", words, _RENDER)]
+    actual = read(dump)
+    if not actual.filters:
+        message = "no listener of it asks authz (there is no ext_authz filter)"
+        return [*findings, problem(PART, "no_filter", message, _RENDER)]
     expected = _rendered(settings, admin)
     # The dump has a static listener twice: as it was read, and as it runs.
-    wrong = list(dict.fromkeys([*_filters(asked, expected), *_routes(asked, expected)]))
+    wrong = list(dict.fromkeys([*_filters(actual, expected), *_routes(actual, expected)]))
     if expected is None:
-        words = "it was not compared with what would be rendered: envoy-data-plane is missing"
-        wrong.append(note(PART, "not_compared", words, "pip install 'authz[envoy]'"))
+        message = "it was not compared with what would be rendered: envoy-data-plane is missing"
+        wrong.append(note(PART, "not_compared", message, "pip install 'authz[envoy]'"))
     return findings + (wrong or [ok(PART, "agrees", "it asks authz as authz.yaml has it")])
 
 
@@ -135,17 +133,17 @@ def _age(document: Any) -> Iterator[Finding]:
     version = document.get("version") if isinstance(document, dict) else None
     found = _VERSION.match(version) if isinstance(version, str) else None
     if found is None:
-        words = "it does not say which release it is"
-        yield note(PART, "version_unknown", words, "look at what `envoy --version` prints")
+        message = "it does not say which release it is"
+        yield note(PART, "version_unknown", message, "look at what `envoy --version` prints")
         return
     minor, patch = int(found[1]), int(found[2])
     if patch < _FIXED.get(minor, math.inf if minor < min(_FIXED) else 0):
-        words = (
+        message = (
             f"it is Envoy 1.{minor}.{patch}, without the fixes of August 2026 to path "
             "normalisation (CVE-2026-73511, CVE-2026-73551) and "
             "ext_authz (CVE-2026-50572, CVE-2026-73547)"
         )
-        yield problem(PART, "too_old", words, _UPGRADE)
+        yield problem(PART, "too_old", message, _UPGRADE)
 
 
 def _forwarded(admin: Path) -> Iterator[Finding]:
@@ -158,11 +156,11 @@ def _forwarded(admin: Path) -> Iterator[Finding]:
     values = [each.get("value") for each in stats or [] if isinstance(each, dict)]
     count = sum(value for value in values if isinstance(value, int))
     if count:
-        words = (
+        message = (
             f"the proxy before it wrote address:port into X-Forwarded-For ({count} requests since "
             "Envoy started), which Envoy does not read: all of them count as the proxy's address"
         )
-        yield warning(PART, "forwarded_with_port", words, _BARE)
+        yield warning(PART, "forwarded_with_port", message, _BARE)
 
 
 def _listeners(document: Any) -> Iterator[Finding]:
@@ -174,7 +172,7 @@ def _listeners(document: Any) -> Iterator[Finding]:
         yield problem(PART, "no_listener", "it listens nowhere", _RENDER)
 
 
-def read(document: Any) -> Asked:
+def read(document: Any) -> ExtAuthzSettings:
     """Return what a configuration says of ext_authz, wherever in it that stands."""
     filters: list[Mapping[str, Any]] = []
     routes: dict[str, Mapping[str, Any]] = {}
@@ -186,7 +184,7 @@ def read(document: Any) -> Asked:
         if isinstance(settings, dict) and not settings.get("disabled"):
             check = settings.get("check_settings")
             routes[str(found.get("name"))] = check if isinstance(check, dict) else {}
-    return Asked(tuple(filters), routes)
+    return ExtAuthzSettings(tuple(filters), routes)
 
 
 def _mappings(value: Any) -> Iterator[dict[str, Any]]:
@@ -199,7 +197,7 @@ def _mappings(value: Any) -> Iterator[dict[str, Any]]:
             yield from _mappings(member)
 
 
-def _rendered(settings: Settings, admin: Path) -> Asked | None:
+def _rendered(settings: Settings, admin: Path) -> ExtAuthzSettings | None:
     """Return what would be rendered; None without envoy-data-plane."""
     try:
         from authz.envoy.render import Topology, render  # noqa: PLC0415 - an extra
@@ -220,35 +218,35 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], objec
     return leaves
 
 
-def _filters(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
+def _filters(actual: ExtAuthzSettings, expected: ExtAuthzSettings | None) -> Iterator[Finding]:
     wanted = None if expected is None else _flat(expected.filters[0])
-    for settings in asked.filters:
+    for settings in actual.filters:
         seen = _flat(settings)
-        for path, words in _NEVER.items():
+        for path, message in _NEVER.items():
             if seen.get(path):
                 name = ".".join(path)
-                yield problem(PART, _NAMES.get(path, "differs"), f"{name}: it {words}", _RENDER)
+                yield problem(PART, _NAMES.get(path, "differs"), f"{name}: it {message}", _RENDER)
         if "with_request_body" not in settings:
-            words = "it shows authz no bodies, and every POST is refused (with_request_body)"
-            yield problem(PART, "no_bodies", words, _RENDER)
+            message = "it shows authz no bodies, and every POST is refused (with_request_body)"
+            yield problem(PART, "no_bodies", message, _RENDER)
         elif wanted is not None:
             for path in sorted({*seen, *wanted} - _NEVER.keys()):
                 if seen.get(path) != wanted.get(path):
-                    words = f"{'.'.join(path)} is not as authz.yaml has it"
-                    yield problem(PART, "differs", words, _RENDER)
+                    message = f"{'.'.join(path)} is not as authz.yaml has it"
+                    yield problem(PART, "differs", message, _RENDER)
 
 
-def _routes(asked: Asked, expected: Asked | None) -> Iterator[Finding]:
-    for name, check in asked.routes.items():
+def _routes(actual: ExtAuthzSettings, expected: ExtAuthzSettings | None) -> Iterator[Finding]:
+    for name, check in actual.routes.items():
         body = check.get("with_request_body") or {}
         unread = check.get("disable_request_body_buffering") and not name.startswith(_TOKENLESS)
         if unread or body.get("allow_partial_message"):
-            words = f"the route {quoted(name)} shows authz no whole bodies"
-            yield problem(PART, "no_bodies", words, _RENDER)
+            message = f"the route {quoted(name)} shows authz no whole bodies"
+            yield problem(PART, "no_bodies", message, _RENDER)
     if expected is None:
         return
-    for name in sorted(expected.routes.keys() - asked.routes.keys()):
+    for name in sorted(expected.routes.keys() - actual.routes.keys()):
         yield problem(PART, "missing_route", f"it asks about no route {quoted(name)}", _RENDER)
-    for name in sorted(asked.routes.keys() - expected.routes.keys()):
-        words = f"it has a route {quoted(name)} that authz.yaml does not have"
-        yield problem(PART, "unknown_route", words, _RENDER)
+    for name in sorted(actual.routes.keys() - expected.routes.keys()):
+        message = f"it has a route {quoted(name)} that authz.yaml does not have"
+        yield problem(PART, "unknown_route", message, _RENDER)

@@ -22,8 +22,8 @@ def examine(settings: Settings, path: Path, admin: Path) -> Iterator[Finding]:
     for found in settings.warnings:
         yield warning(PART, "configuration", f"{found.field}: {found.wrong}", found.right)
     if _mode(path) & stat.S_IWOTH:
-        words = f"everybody on this machine may change {quoted(str(path))}"
-        yield problem(PART, "writable", words, f"chmod o-w {path}")
+        message = f"everybody on this machine may change {quoted(str(path))}"
+        yield problem(PART, "writable", message, f"chmod o-w {path}")
     check = settings.config.service.check
     sockets = [("service.check", Path(check.path))] if isinstance(check, Unix) else []
     servers = settings.config.servers.items()
@@ -34,11 +34,11 @@ def examine(settings: Settings, path: Path, admin: Path) -> Iterator[Finding]:
     ]
     for name, socket in [*sockets, ("Envoy's admin socket", admin)]:
         if _mode(socket.parent) & stat.S_IWOTH and not _mode(socket.parent) & stat.S_ISVTX:
-            words = f"everybody may replace {name}: its folder is writable by all"
-            yield problem(PART, "writable", words, f"chmod o-w {socket.parent}")
+            message = f"everybody may replace {name}: its folder is writable by all"
+            yield problem(PART, "writable", message, f"chmod o-w {socket.parent}")
     if _mode(admin) & stat.S_IRWXO:
-        words = "everybody on this machine may stop Envoy and read its configuration"
-        yield problem(PART, "open_admin", words, f"chmod o-rwx {admin}; admin.mode in envoy.yaml")
+        message = "everybody on this machine may stop Envoy and read its configuration"
+        yield problem(PART, "open_admin", message, f"chmod o-rwx {admin}; admin.mode in envoy.yaml")
     yield from _unseen(settings)
     yield ok(
         PART, "read", f"{quoted(str(path))} is right: {len(settings.policy.servers)} server(s)"

@@ -5,7 +5,7 @@ short and printable.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 
 from authz.config.problems import quoted
@@ -28,44 +28,50 @@ class Finding:
         part: what was looked at: issuer, clients, token, redis, envoy, files.
         diagnosis: a stable name, snake_case.
         severity: what it means.
-        words: what is so, or is wrong.
-        mend: which line of whose configuration mends it; empty where there is nothing to mend.
+        message: what is so, or is wrong.
+        fix: which line of whose configuration to change; empty where nothing has to be.
     """
 
     part: str
     diagnosis: str
     severity: Severity
-    words: str
-    mend: str = ""
+    message: str
+    fix: str = ""
 
     def __str__(self) -> str:
-        """Return a line, and a second one where there is something to mend."""
-        first = f"{self.severity.value:<8} {self.part:<8} {self.words}"
-        return f"{first}\n{'':<18}mend: {self.mend}" if self.mend else first
+        """Return a line, and a second one where there is something to fix."""
+        first = f"{self.severity.value:<8} {self.part:<8} {self.message}"
+        return f"{first}\n{'':<18}mend: {self.fix}" if self.fix else first
 
     def to_json(self) -> dict[str, str]:
         """Return the members as JSON values."""
-        return asdict(self) | {"severity": self.severity.value}
+        return {
+            "part": self.part,
+            "diagnosis": self.diagnosis,
+            "severity": self.severity.value,
+            "words": self.message,
+            "mend": self.fix,
+        }
 
 
-def ok(part: str, diagnosis: str, words: str) -> Finding:
+def ok(part: str, diagnosis: str, message: str) -> Finding:
     """Return a finding that all is well."""
-    return Finding(part, diagnosis, Severity.OK, words)
+    return Finding(part, diagnosis, Severity.OK, message)
 
 
-def note(part: str, diagnosis: str, words: str, mend: str = "") -> Finding:
+def note(part: str, diagnosis: str, message: str, fix: str = "") -> Finding:
     """Return a finding that a person should know."""
-    return Finding(part, diagnosis, Severity.NOTE, words, mend)
+    return Finding(part, diagnosis, Severity.NOTE, message, fix)
 
 
-def warning(part: str, diagnosis: str, words: str, mend: str = "") -> Finding:
+def warning(part: str, diagnosis: str, message: str, fix: str = "") -> Finding:
     """Return a finding that a person should look at."""
-    return Finding(part, diagnosis, Severity.WARNING, words, mend)
+    return Finding(part, diagnosis, Severity.WARNING, message, fix)
 
 
-def problem(part: str, diagnosis: str, words: str, mend: str) -> Finding:
+def problem(part: str, diagnosis: str, message: str, fix: str) -> Finding:
     """Return a finding that has to be mended."""
-    return Finding(part, diagnosis, Severity.PROBLEM, words, mend)
+    return Finding(part, diagnosis, Severity.PROBLEM, message, fix)
 
 
 def enumerated(values: Iterable[str]) -> str:

@@ -27,14 +27,14 @@ def examine(folder: Path, trusted_hops: int) -> list[Finding]:
     rules = folder / RULES
     if trusted_hops or not rules.is_file():
         return []
-    mend = f"as root, where the port is published, also at boot: nft -f {quoted(str(rules))}"
+    fix = f"as root, where the port is published, also at boot: nft -f {quoted(str(rules))}"
     listed = _listed()
     if listed is None:
-        words = "whether one address can hold all connections is not known: nft cannot be asked"
-        return [note(PART, "unknown", words, mend)]
+        message = "whether one address can hold all connections is not known: nft cannot be asked"
+        return [note(PART, "unknown", message, fix)]
     if "ct count over" not in listed:
-        words = "one address can hold all of gateway.max_connections and lock the others out"
-        return [note(PART, "unbounded", words, mend)]
+        message = "one address can hold all of gateway.max_connections and lock the others out"
+        return [note(PART, "unbounded", message, fix)]
     return [ok(PART, "bounded", "the connections of one address are bounded")]
 
 

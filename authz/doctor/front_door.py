@@ -64,11 +64,11 @@ async def examine(settings: Settings, metadata: Mapping[str, object]) -> list[Fi
     except IssuerError as error:
         return [problem(PART, "no_endpoint", error.detail, "use Authelia 4.39.20 or newer")]
     async with issuer_client(timeout=_PATIENCE) as client:
-        asking = _Asking(client, target, settings, key.get_secret_value())
-        return [each async for each in _judged(asking, settings)]
+        endpoint = _ParEndpoint(client, target, settings, key.get_secret_value())
+        return [each async for each in _judged(endpoint, settings)]
 
 
-class _Asking:
+class _ParEndpoint:
     """Push one request."""
 
     def __init__(
@@ -119,7 +119,7 @@ def _error(status: int, body: bytes) -> str:
     return found if isinstance(found, str) and found in _TABLE else f"status {status}"
 
 
-async def _judged(asking: _Asking, settings: Settings) -> AsyncIterator[Finding]:
+async def _judged(endpoint: _ParEndpoint, settings: Settings) -> AsyncIterator[Finding]:
     for ours in our_clients(settings.config, None):
         values = ours.values
         client_id, redirects = str(values["client_id"]), values["redirect_uris"]
@@ -129,10 +129,10 @@ async def _judged(asking: _Asking, settings: Settings) -> AsyncIterator[Finding]
         members = {"scope": " ".join(scopes), "audience": audience}
         for redirect in redirects:
             try:
-                error = await asking.error(client_id, redirect, members)
+                error = await endpoint.error(client_id, redirect, members)
             except httpx.HTTPError as failure:
-                words = f"{client_id}: no answer ({type(failure).__name__})"
-                yield warning(PART, "no_answer", words)
+                message = f"{client_id}: no answer ({type(failure).__name__})"
+                yield warning(PART, "no_answer", message)
                 return
             if error:
                 yield _refused(client_id, redirect, error)
@@ -143,12 +143,12 @@ async def _judged(asking: _Asking, settings: Settings) -> AsyncIterator[Finding]
 
 def _refused(client_id: str, redirect: str, error: str) -> Finding:
     if error not in _TABLE:
-        words = f"{client_id}: a log-in cannot begin ({error})"
-        return problem(PART, "door_refused", words, "look at Authelia's log")
-    diagnosis, words, mend = _TABLE[error]
+        message = f"{client_id}: a log-in cannot begin ({error})"
+        return problem(PART, "door_refused", message, "look at Authelia's log")
+    diagnosis, message, fix = _TABLE[error]
     return problem(
         PART,
         diagnosis,
-        words.format(client=client_id, redirect=quoted(redirect)),
-        mend.format(client=client_id),
+        message.format(client=client_id, redirect=quoted(redirect)),
+        fix.format(client=client_id),
     )

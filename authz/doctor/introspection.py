@@ -23,7 +23,7 @@ _SECRETS: Final[Mapping[str, Callable[[str, str], ClientAuth]]] = {
 }
 
 
-class Asking:
+class IntrospectionClient:
     """Ask about tokens."""
 
     def __init__(self, endpoint: IntrospectionEndpoint) -> None:
@@ -48,9 +48,9 @@ class Asking:
         except IssuerError as error:
             return [*findings, _refused(configured.client_id, error)]
         if answer.get("active") is not False:
-            words = "introspection says that a token of nobody's is active"
-            mend = "issuer.internal does not lead to Authelia"
-            return [*findings, problem(PART, "introspection", words, mend)]
+            message = "introspection says that a token of nobody's is active"
+            fix = "issuer.internal does not lead to Authelia"
+            return [*findings, problem(PART, "introspection", message, fix)]
         return [*findings, ok(PART, "introspection", "it answers our questions about tokens")]
 
 
@@ -77,12 +77,14 @@ def _refused(client_id: str, error: IssuerError) -> Finding:
             f"the client {client_id} of `authz authelia-config` belongs into Authelia's "
             "configuration: its key, key_id and all four *_endpoint_auth_method",
         )
-    words = f"it does not answer questions about tokens: {error.detail}"
-    return problem(PART, "introspection", words, "look at issuer.introspection and Authelia's log")
+    message = f"it does not answer questions about tokens: {error.detail}"
+    return problem(
+        PART, "introspection", message, "look at issuer.introspection and Authelia's log"
+    )
 
 
 @asynccontextmanager
-async def asking(settings: Settings) -> AsyncIterator[Asking | None]:
+async def introspection_client(settings: Settings) -> AsyncIterator[IntrospectionClient | None]:
     """Yield who asks; None where introspection is not configured."""
     issuer, credential = settings.config.issuer, settings.secrets.introspection
     configured = issuer.introspection
@@ -98,4 +100,4 @@ async def asking(settings: Settings) -> AsyncIterator[Asking | None]:
         auth = _SECRETS[configured.auth](configured.client_id, secret)
     address = IssuerAddress(issuer.url, issuer.internal)
     async with issuer_client(timeout=_PATIENCE) as client:
-        yield Asking(IntrospectionEndpoint(address, auth, client, total=_PATIENCE))
+        yield IntrospectionClient(IntrospectionEndpoint(address, auth, client, total=_PATIENCE))

@@ -36,7 +36,7 @@ _KEYS: Final = "look at identity_providers.oidc.jwks in Authelia's configuration
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class IssuerReport:
     """Hold what was found, and what later looks need.
 
     Attributes:
@@ -50,7 +50,7 @@ class Examined:
     keys: KeySet | None = None
 
 
-class Ear:
+class ResponseRecorder:
     """Hear every answer of a client.
 
     Attributes:
@@ -60,26 +60,26 @@ class Ear:
     def __init__(self, client: httpx.AsyncClient) -> None:
         """Listen to a client."""
         self.last: httpx.Response | None = None
-        client.event_hooks = {"response": [self._hear]}
+        client.event_hooks = {"response": [self._record]}
 
-    async def _hear(self, response: httpx.Response) -> None:
+    async def _record(self, response: httpx.Response) -> None:
         self.last = response
 
 
-async def examine(issuer: IssuerConfig, clock: Callable[[], float] = time.time) -> Examined:
+async def examine(issuer: IssuerConfig, clock: Callable[[], float] = time.time) -> IssuerReport:
     """Look at the issuer of a configuration."""
     address = IssuerAddress(issuer.url, issuer.internal)
     async with issuer_client(timeout=_PATIENCE) as client:
-        ear = Ear(client)
+        responses = ResponseRecorder(client)
         try:
-            metadata = await _metadata(address, client, ear)
+            metadata = await _metadata(address, client, responses)
         except IssuerError as error:
-            return Examined((_unreadable(issuer, error, ear),))
+            return IssuerReport((_unreadable(issuer, error, responses),))
         said = metadata.get("issuer")
         if said != issuer.url:
-            return Examined((_misspelled(issuer.url, said),))
+            return IssuerReport((_misspelled(issuer.url, said),))
         findings = [ok(PART, "metadata", f"{quoted(issuer.url)} answers and says its own name")]
-        findings += _skew(ear, clock(), issuer.leeway)
+        findings += _skew(responses, clock(), issuer.leeway)
         findings += _lacks(metadata)
         try:
             target = address.endpoint("jwks_uri", metadata.get("jwks_uri"))
@@ -91,12 +91,12 @@ async def examine(issuer: IssuerConfig, clock: Callable[[], float] = time.time) 
             findings.append(_unusable(document, issuer.algorithms))
         else:
             findings += _about_keys(keys)
-            return Examined(tuple(findings), metadata, keys)
-    return Examined(tuple(findings), metadata)
+            return IssuerReport(tuple(findings), metadata, keys)
+    return IssuerReport(tuple(findings), metadata)
 
 
 async def _metadata(
-    address: IssuerAddress, client: httpx.AsyncClient, ear: Ear
+    address: IssuerAddress, client: httpx.AsyncClient, responses: ResponseRecorder
 ) -> Mapping[str, object]:
     first, second = address.metadata()
     try:
@@ -104,28 +104,32 @@ async def _metadata(
     except IssuerError as error:
         if error.fault not in {Fault.STATUS, Fault.UNAUTHORIZED}:
             raise
-        if ear.last is not None and ear.last.status_code != httpx.codes.NOT_FOUND:
+        if responses.last is not None and responses.last.status_code != httpx.codes.NOT_FOUND:
             raise
     return await get(client, second)
 
 
-def _unreadable(issuer: IssuerConfig, error: IssuerError, ear: Ear) -> Finding:
+def _unreadable(issuer: IssuerConfig, error: IssuerError, responses: ResponseRecorder) -> Finding:
     where = quoted(issuer.internal or issuer.url)
-    status = ear.last.status_code if error.fault is Fault.STATUS and ear.last is not None else None
+    status = (
+        responses.last.status_code
+        if error.fault is Fault.STATUS and responses.last is not None
+        else None
+    )
     if error.fault is Fault.UNREACHABLE and _is_tls(error):
-        words = f"the certificate of {where} is not trusted here, or not for this name"
-        return problem(PART, "tls", words, _TLS)
+        message = f"the certificate of {where} is not trusted here, or not for this name"
+        return problem(PART, "tls", message, _TLS)
     if error.fault is Fault.UNREACHABLE:
-        words = f"{where} does not answer ({error.detail})"
-        return problem(PART, "unreachable", words, _ADDRESS)
+        message = f"{where} does not answer ({error.detail})"
+        return problem(PART, "unreachable", message, _ADDRESS)
     if status == httpx.codes.BAD_REQUEST:
-        words = f"{where} answers 400, as Authelia does where the two headers do not arrive"
-        return problem(PART, "forwarded_headers", words, _FORWARDED)
+        message = f"{where} answers 400, as Authelia does where the two headers do not arrive"
+        return problem(PART, "forwarded_headers", message, _FORWARDED)
     if status is not None and httpx.codes.is_redirect(status):
-        words = f"{where} redirects; documents are not fetched from elsewhere"
-        return problem(PART, "redirect", words, _FORWARDED)
-    words = f"{where} has no metadata: {error.detail}"
-    return problem(PART, "no_metadata", words, _ADDRESS)
+        message = f"{where} redirects; documents are not fetched from elsewhere"
+        return problem(PART, "redirect", message, _FORWARDED)
+    message = f"{where} has no metadata: {error.detail}"
+    return problem(PART, "no_metadata", message, _ADDRESS)
 
 
 def _is_tls(error: BaseException | None) -> bool:
@@ -139,24 +143,24 @@ def _is_tls(error: BaseException | None) -> bool:
 
 def _misspelled(ours: str, said: object) -> Finding:
     """Say how the two spellings differ: tokens have Authelia's, and strings are compared."""
-    words = f"the issuer calls itself {shown(said)}, authz.yaml calls it {quoted(ours)}"
+    message = f"the issuer calls itself {shown(said)}, authz.yaml calls it {quoted(ours)}"
     if not isinstance(said, str):
-        return problem(PART, "wrong_issuer", words, "correct issuer.url in authz.yaml")
+        return problem(PART, "wrong_issuer", message, "correct issuer.url in authz.yaml")
     if said.startswith("http://"):
         return problem(
-            PART, "forwarded_headers", f"{words}: X-Forwarded-Proto was lost", _FORWARDED
+            PART, "forwarded_headers", f"{message}: X-Forwarded-Proto was lost", _FORWARDED
         )
     if said.rstrip("/").lower() == ours.rstrip("/").lower():
         exact = f"write issuer.url: {quoted(said)} in authz.yaml, to the letter"
-        return problem(PART, "wrong_issuer", words, exact)
-    mend = f"write issuer.url: {quoted(said)}, if that is what tokens shall say; else {_FORWARDED}"
-    return problem(PART, "wrong_issuer", words, mend)
+        return problem(PART, "wrong_issuer", message, exact)
+    fix = f"write issuer.url: {quoted(said)}, if that is what tokens shall say; else {_FORWARDED}"
+    return problem(PART, "wrong_issuer", message, fix)
 
 
-def _skew(ear: Ear, now: float, leeway: float) -> Iterator[Finding]:
+def _skew(responses: ResponseRecorder, now: float, leeway: float) -> Iterator[Finding]:
     try:
-        assert ear.last is not None
-        theirs = parsedate_to_datetime(ear.last.headers["date"]).timestamp()
+        assert responses.last is not None
+        theirs = parsedate_to_datetime(responses.last.headers["date"]).timestamp()
     except (KeyError, ValueError, OverflowError, AssertionError):
         yield note(PART, "no_date", "its answer has no Date, so its clock cannot be compared")
         return
@@ -193,9 +197,9 @@ def _unusable(document: Mapping[str, object], algorithms: tuple[str, ...]) -> Fi
         if isinstance(entry, dict) and isinstance(alg := entry.get("alg"), str)
     ]
     has, wanted = enumerated(published), ", ".join(algorithms)
-    words = f"no key is usable: it publishes {has}; authz takes {wanted}"
-    mend = "name the algorithm in issuer.algorithms, or add such a key to Authelia's oidc.jwks"
-    return problem(PART, "no_usable_key", words, mend)
+    message = f"no key is usable: it publishes {has}; authz takes {wanted}"
+    fix = "name the algorithm in issuer.algorithms, or add such a key to Authelia's oidc.jwks"
+    return problem(PART, "no_usable_key", message, fix)
 
 
 def _about_keys(keys: KeySet) -> Iterator[Finding]:

@@ -63,17 +63,17 @@ async def examine(
         return await _examined(redis, options, clock, front_door=front_door)
     except NoPermissionError:
         user = options.username or "default"
-        words = f"the user {user} may not even PING"
-        return [problem(PART, "no_rights", words, _acl(options, ["ping"]))]
+        message = f"the user {user} may not even PING"
+        return [problem(PART, "no_rights", message, _acl(options, ["ping"]))]
     except (RedisError, OSError) as error:
         # redis-py wraps what a new connection meets.
         if isinstance(error, AuthenticationError) or isinstance(
             error.__cause__, AuthenticationError
         ):
-            words, mend = "it refuses the user or the password", _CREDENTIALS
-            return [problem(PART, "authentication", words, mend)]
-        words = f"it does not answer ({type(error).__name__})"
-        return [problem(PART, "unreachable", words, "redis.url in authz.yaml, or start Redis")]
+            message, fix = "it refuses the user or the password", _CREDENTIALS
+            return [problem(PART, "authentication", message, fix)]
+        message = f"it does not answer ({type(error).__name__})"
+        return [problem(PART, "unreachable", message, "redis.url in authz.yaml, or start Redis")]
     finally:
         await redis.aclose()
 
@@ -85,13 +85,13 @@ async def _examined(
     fastest = await _fastest(redis)
     findings = [ok(PART, "answers", "it answers")]
     if fastest > options.timeout:
-        words = f"an answer takes {fastest * 1000:.0f} ms; the service waits {_ms(options)} ms"
-        findings.append(problem(PART, "slow", words, "put Redis nearer to authz"))
+        message = f"an answer takes {fastest * 1000:.0f} ms; the service waits {_ms(options)} ms"
+        findings.append(problem(PART, "slow", message, "put Redis nearer to authz"))
     lacking = await _lacking(redis, options, front_door=front_door)
     if lacking:
         user = options.username or "default"
-        words = f"the user {user} may not {', '.join(lacking)}"
-        findings.append(problem(PART, "no_rights", words, _acl(options, lacking)))
+        message = f"the user {user} may not {', '.join(lacking)}"
+        findings.append(problem(PART, "no_rights", message, _acl(options, lacking)))
     else:
         findings.append(ok(PART, "rights", "its user may do all that the ledger needs"))
         findings += await _script(options)
@@ -170,37 +170,37 @@ async def _script(options: RedisOptions) -> list[Finding]:
     try:
         await ledger.take(Query(f"doctor-{secrets.token_hex(8)}", None, nobody, 0, None, None, ()))
     except UnavailableError as error:
-        words = f"the ledger's script does not run ({error.detail})"
-        return [problem(PART, "script", words, "use Redis 6.2, Valkey 7.2 or a newer one")]
+        message = f"the ledger's script does not run ({error.detail})"
+        return [problem(PART, "script", message, "use Redis 6.2, Valkey 7.2 or a newer one")]
     finally:
         await ledger.aclose()
     return []
 
 
 def _acl(options: RedisOptions, lacking: list[str]) -> str:
-    words = (name.lower().replace(" ", "|") for name in lacking)
+    message = (name.lower().replace(" ", "|") for name in lacking)
     return _USER.format(
         user=options.username or "default",
         deployment=options.deployment,
-        commands=" ".join(f"+{word}" for word in words),
+        commands=" ".join(f"+{word}" for word in message),
     )
 
 
 def _about(info: Mapping[str, Any]) -> Iterator[Finding]:
     policy, role = str(info.get("maxmemory_policy", "")), str(info.get("role", ""))
     if policy != "noeviction":
-        words = f"it may forget records to save memory (maxmemory-policy {policy})"
-        mend = "maxmemory-policy noeviction in redis.conf"
-        yield problem(PART, "evicts", words, mend)
+        message = f"it may forget records to save memory (maxmemory-policy {policy})"
+        fix = "maxmemory-policy noeviction in redis.conf"
+        yield problem(PART, "evicts", message, fix)
     if role != "master":
-        words = "it is a replica and takes no charges"
-        yield problem(PART, "replica", words, "let redis.url lead to the primary")
+        message = "it is a replica and takes no charges"
+        yield problem(PART, "replica", message, "let redis.url lead to the primary")
     if not info.get("aof_enabled"):
-        words = "without an append-only file a restart may lose revocations and step-ups"
-        yield warning(PART, "no_persistence", words, "appendonly yes in redis.conf")
+        message = "without an append-only file a restart may lose revocations and step-ups"
+        yield warning(PART, "no_persistence", message, "appendonly yes in redis.conf")
     if not info.get("maxmemory"):
-        words = "its memory has no bound but the machine's"
-        yield note(PART, "no_maxmemory", words, "maxmemory in redis.conf, with noeviction")
+        message = "its memory has no bound but the machine's"
+        yield note(PART, "no_maxmemory", message, "maxmemory in redis.conf, with noeviction")
 
 
 # As the front door words it.
@@ -215,20 +215,20 @@ def _log_ins(held: Any) -> Iterator[Finding]:
     if not moment.isdigit() or len(moment) > _LONGEST_MOMENT:
         return
     when = datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    words = f"a log-in of {when} was ended: {quoted(fault)}"
+    message = f"a log-in of {when} was ended: {quoted(fault)}"
     if _OPAQUE in fault:
-        mend = (
+        fix = (
             "access_token_signed_response_alg: RS256 for our two clients at Authelia: print `authz "
             "authelia-config` again and restart Authelia with it"
         )
-        yield problem("clients", "log_in_opaque", words, mend)
+        yield problem("clients", "log_in_opaque", message, fix)
         return
-    mend = (
+    fix = (
         "the front door asks Authelia for the server's URL as `audience`: print `authz "
         "authelia-config` again and restart Authelia with it; where that changes nothing, this "
         "release of Authelia grants it otherwise than 4.39.20 and its successors do"
     )
-    yield problem("clients", "log_in_audience", words, mend)
+    yield problem("clients", "log_in_audience", message, fix)
 
 
 def _skew(ahead: float) -> Iterator[Finding]:
@@ -236,5 +236,5 @@ def _skew(ahead: float) -> Iterator[Finding]:
         yield ok(PART, "clock", "its clock agrees with ours")
         return
     direction = "ahead of" if ahead > 0 else "behind"
-    words = f"its clock is {abs(ahead):.0f} s {direction} ours: revocations and step-ups shift"
-    yield problem(PART, "clock_skew", words, "set both clocks by NTP")
+    message = f"its clock is {abs(ahead):.0f} s {direction} ours: revocations and step-ups shift"
+    yield problem(PART, "clock_skew", message, "set both clocks by NTP")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from authz.config.load import Settings
 from authz.doctor import (
+    authorization_probe,
     documents,
     envoy,
     files,
@@ -17,16 +18,15 @@ from authz.doctor import (
     front_door,
     issuer,
     redis,
-    rehearsal,
     token,
 )
 from authz.doctor.finding import Finding, note, problem
-from authz.doctor.introspection import asking
+from authz.doctor.introspection import introspection_client
 from authz.server.redis_options import redis_options
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DoctorOptions:
     """Hold what is to be looked at.
 
     Attributes:
@@ -34,7 +34,7 @@ class Asked:
         admin: Envoy's admin socket.
         admin_named: whether somebody gave it.
         tokens: whose verdict is wanted.
-        rehearse: whether clients begin to log in at Authelia.
+        probe_clients: whether clients begin to log in at Authelia.
         documents: the metadata documents to fetch, empty for published ones; None for none at all.
     """
 
@@ -42,13 +42,13 @@ class Asked:
     admin: Path
     admin_named: bool = False
     tokens: tuple[str, ...] = field(default=(), repr=False)
-    rehearse: bool = True
+    probe_clients: bool = True
     documents: tuple[str, ...] | None = None
 
 
 async def examine(
     settings: Settings,
-    asked: Asked,
+    options: DoctorOptions,
     env: Mapping[str, str],
     clock: Callable[[], float] = time.time,
 ) -> list[Finding]:
@@ -57,34 +57,34 @@ async def examine(
     Raises:
         OSError: where the file with Redis' password cannot be read.
     """
-    findings = list(files.examine(settings, asked.path, asked.admin))
-    findings += firewall.examine(asked.path.parent, settings.config.gateway.trusted_hops)
+    findings = list(files.examine(settings, options.path, options.admin))
+    findings += firewall.examine(options.path.parent, settings.config.gateway.trusted_hops)
     found = await issuer.examine(settings.config.issuer, clock)
     findings += found.findings
-    if asked.rehearse and found.metadata:
-        findings += await rehearsal.rehearse(settings.config, found.metadata)
+    if options.probe_clients and found.metadata:
+        findings += await authorization_probe.probe_authorization(settings.config, found.metadata)
         findings += await front_door.examine(settings, found.metadata)
-    if asked.documents is not None:
-        findings += await documents.examine(settings.config, asked.documents)
-    async with asking(settings) as who:
-        if who is not None and found.metadata:
-            findings += await who.examine(settings)
+    if options.documents is not None:
+        findings += await documents.examine(settings.config, options.documents)
+    async with introspection_client(settings) as introspection:
+        if introspection is not None and found.metadata:
+            findings += await introspection.examine(settings)
         principals = []
-        for number, text in enumerate(asked.tokens, 1):
-            one = await token.examine(text, settings, found.keys, clock(), who)
-            part = f"{token.PART} {number}" if len(asked.tokens) > 1 else token.PART
+        for number, text in enumerate(options.tokens, 1):
+            one = await token.examine(text, settings, found.keys, clock(), introspection)
+            part = f"{token.PART} {number}" if len(options.tokens) > 1 else token.PART
             findings += [replace(each, part=part) for each in one.findings]
             principals += [one.principal] if one.principal is not None else []
     findings += token.compare(principals)
-    options = redis_options(settings, env)
-    if options is None and settings.config.front_door is not None:
-        words = "neither authz.yaml nor the environment names one, and the front door needs it"
-        findings.append(problem("redis", "none", words, "write redis.url, or start `authz up`"))
-    elif options is None:
-        words = "limits, revocations and step-ups are kept in the process: a restart forgets them"
-        findings.append(note("redis", "none", words, "redis.url in authz.yaml"))
+    redis_location = redis_options(settings, env)
+    if redis_location is None and settings.config.front_door is not None:
+        message = "neither authz.yaml nor the environment names one, and the front door needs it"
+        findings.append(problem("redis", "none", message, "write redis.url, or start `authz up`"))
+    elif redis_location is None:
+        message = "limits, revocations and step-ups are kept in the process: a restart forgets them"
+        findings.append(note("redis", "none", message, "redis.url in authz.yaml"))
     else:
         findings += await redis.examine(
-            options, clock, front_door=settings.config.front_door is not None
+            redis_location, clock, front_door=settings.config.front_door is not None
         )
-    return findings + envoy.examine(settings, asked.admin, named=asked.admin_named)
+    return findings + envoy.examine(settings, options.admin, named=options.admin_named)

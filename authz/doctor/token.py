@@ -20,9 +20,9 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
 from authz.core.standing import lacks_marker
+from authz.doctor.diagnoses import CLIENT, DETAILS, REASONS, Diagnosis
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
-from authz.doctor.introspection import Asking
-from authz.doctor.rows import CLIENT, DETAILS, REASONS, Row
+from authz.doctor.introspection import IntrospectionClient
 from authz.tokens.claims import ClaimRules
 from authz.tokens.documents import IssuerError
 from authz.tokens.jose import is_opaque, read_jws
@@ -35,7 +35,7 @@ PART: Final = "token"
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class TokenReport:
     """Hold what was found; `principal` is None where the token verifies nowhere."""
 
     findings: tuple[Finding, ...]
@@ -54,8 +54,12 @@ class _Fixed:
 
 
 async def examine(
-    text: str, settings: Settings, keys: KeySet | None, now: float, asking: Asking | None
-) -> Examined:
+    text: str,
+    settings: Settings,
+    keys: KeySet | None,
+    now: float,
+    introspection: IntrospectionClient | None,
+) -> TokenReport:
     """Look at one token.
 
     Args:
@@ -63,36 +67,38 @@ async def examine(
         settings: authz.yaml.
         keys: the issuer's; None where they could not be had.
         now: seconds since the epoch.
-        asking: who asks Authelia about tokens; None where it is not configured.
+        introspection: who asks Authelia about tokens; None where it is not configured.
     """
     token = text.strip().removeprefix("Bearer ").strip()
     if not token:
-        mend = "give the access token on standard input, in a file, or in AUTHZ_TOKEN"
-        return Examined((problem(PART, "empty", "there is no token", mend),))
+        fix = "give the access token on standard input, in a file, or in AUTHZ_TOKEN"
+        return TokenReport((problem(PART, "empty", "there is no token", fix),))
     rules = _rules(settings)
     try:
         if is_opaque(token):
-            principal = await _introspected(token, rules, now, asking)
+            principal = await _introspected(token, rules, now, introspection)
         elif keys is None:
-            mend = "mend what is said of the issuer first"
-            return Examined((problem(PART, "no_keys", "it cannot be verified without keys", mend),))
+            fix = "mend what is said of the issuer first"
+            return TokenReport(
+                (problem(PART, "no_keys", "it cannot be verified without keys", fix),)
+            )
         else:
             principal = await _verified(token, settings, rules, keys, now)
     except RefusedError as refused:
         return await _refused(token, settings, rules, keys, refused)
     except (IssuerError, UnavailableError) as error:
-        words = f"Authelia could not be asked about it: {error.detail}"
-        mend = "see what is said of issuer.introspection"
-        return Examined((problem(PART, "not_asked", words, mend),))
+        message = f"Authelia could not be asked about it: {error.detail}"
+        fix = "see what is said of issuer.introspection"
+        return TokenReport((problem(PART, "not_asked", message, fix),))
     findings = [ok(PART, "verified", f"it verifies: {_whose(principal)}")]
     door = settings.policy.front_door
     if door is not None and principal.client_id in door.clients:
-        words = (
+        message = (
             "it is of the front door: its log-in is on record in Redis, where `authz explain` looks"
         )
-        return Examined((*findings, note(PART, "front_door", words)), principal)
+        return TokenReport((*findings, note(PART, "front_door", message)), principal)
     findings += _servers(principal, settings.policy, now)
-    return Examined(tuple(findings), principal)
+    return TokenReport(tuple(findings), principal)
 
 
 def _rules(settings: Settings) -> ClaimRules:
@@ -111,11 +117,11 @@ async def _verified(
 
 
 async def _introspected(
-    token: str, rules: ClaimRules, now: float, asking: Asking | None
+    token: str, rules: ClaimRules, now: float, introspection: IntrospectionClient | None
 ) -> Principal:
-    if asking is None:
+    if introspection is None:
         raise RefusedError(Reason.TOKEN_OPAQUE)
-    answer = await asking.ask(token)
+    answer = await introspection.ask(token)
     digest = hashlib.sha256(token.encode("ascii")).digest()
     said = read_statement(answer, rules, digest, now, now)
     if said.principal is None:
@@ -125,15 +131,15 @@ async def _introspected(
 
 async def _refused(
     token: str, settings: Settings, rules: ClaimRules, keys: KeySet | None, refused: RefusedError
-) -> Examined:
+) -> TokenReport:
     row = DETAILS.get(refused.detail) or REASONS.get(refused.reason)
     if row is None:
-        words = f"it does not verify: {refused.detail or refused.reason.label}"
-        return Examined((problem(PART, "invalid", words, "get a new one from Authelia"),))
+        message = f"it does not verify: {refused.detail or refused.reason.label}"
+        return TokenReport((problem(PART, "invalid", message, "get a new one from Authelia"),))
     findings = [problem(PART, *row)]
     if refused.reason is Reason.TOKEN_EXPIRED and keys is not None:
         findings += await _before_it_expired(token, settings, rules, keys)
-    return Examined(tuple(findings))
+    return TokenReport(tuple(findings))
 
 
 async def _before_it_expired(
@@ -185,54 +191,55 @@ def _server(principal: Principal, policy: Policy, server: Server, now: float) ->
     decision = authorize(Call(server, request, ""), principal, policy, now)
     if not isinstance(decision, Deny):
         if decision.query.step_up is not None:
-            words = f"{server.name}: it would do after a step-up"
-            return problem(PART, "second_factor", words, _second_factor(principal, known))
+            message = f"{server.name}: it would do after a step-up"
+            return problem(PART, "second_factor", message, _second_factor(principal, known))
         return ok(PART, "admitted", f"{server.name}: it would do")
-    diagnosis, words, mend = _why(decision, principal, policy, server)
-    return problem(PART, diagnosis, f"{server.name}: {words}", mend)
+    diagnosis, message, fix = _why(decision, principal, policy, server)
+    return problem(PART, diagnosis, f"{server.name}: {message}", fix)
 
 
-def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Row:
+def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Diagnosis:
     known = policy.clients.get(principal.client_id)
     if deny.reason is Reason.INSUFFICIENT_SCOPE:
         missing = deny.scopes - principal.scopes
         if not missing:
             entry = f"clients.{principal.client_id}.scopes in authz.yaml"
             allowed = frozenset[str]() if known is None else known.scopes or frozenset()
-            words = f"authz.yaml lets this client use no {enumerated(deny.scopes - allowed)}"
-            return Row("scope_not_allowed", words, entry)
-        mend = f"log in again and agree to it; the scope has to be in scopes of {CLIENT}"
-        return Row("missing_scope", f"it lacks the scope {enumerated(missing)}", mend)
+            message = f"authz.yaml lets this client use no {enumerated(deny.scopes - allowed)}"
+            return Diagnosis("scope_not_allowed", message, entry)
+        fix = f"log in again and agree to it; the scope has to be in scopes of {CLIENT}"
+        return Diagnosis("missing_scope", f"it lacks the scope {enumerated(missing)}", fix)
     if deny.reason is Reason.PERSON_NOT_ALLOWED:
         groups = enumerated(server.rule.groups or [])
         if not principal.groups:
-            mend = (
+            fix = (
                 f"claims_policy with access_token: [groups] in {CLIENT} "
                 "(`authz authelia-config` prints it), then log in again"
             )
-            return Row("no_groups", f"it names no groups, and {groups} is asked for", mend)
-        mend = f"put the person into the group at Authelia, or correct servers.{server.name}.groups"
-        return Row("not_in_group", f"the person is in no group of {groups}", mend)
+            return Diagnosis("no_groups", f"it names no groups, and {groups} is asked for", fix)
+        fix = f"put the person into the group at Authelia, or correct servers.{server.name}.groups"
+        return Diagnosis("not_in_group", f"the person is in no group of {groups}", fix)
     return {
-        Reason.CLIENT_NOT_ALLOWED: Row(
+        Reason.CLIENT_NOT_ALLOWED: Diagnosis(
             "unknown_client",
             f"authz.yaml does not name the client {quoted(principal.client_id)}",
             "name it under clients",
         ),
-        Reason.MACHINE_NOT_ALLOWED: Row(
+        Reason.MACHINE_NOT_ALLOWED: Diagnosis(
             "machine",
             "a client without a person",
             f"machine: true at the client, and its name at servers.{server.name}.machines",
         ),
-        Reason.SECOND_FACTOR_REQUIRED: Row(
+        Reason.SECOND_FACTOR_REQUIRED: Diagnosis(
             "second_factor", "no second factor is proved", _second_factor(principal, known)
         ),
         Reason.TOKEN_OPAQUE: REASONS[Reason.TOKEN_OPAQUE],
-        Reason.TOKEN_SIGNED: Row(
+        Reason.TOKEN_SIGNED: Diagnosis(
             "signed", "it takes opaque tokens only", f"servers.{server.name}.tokens in authz.yaml"
         ),
     }.get(
-        deny.reason, Row("refused", deny.reason.row.sentence, deny.detail or "see docs/reasons.md")
+        deny.reason,
+        Diagnosis("refused", deny.reason.row.sentence, deny.detail or "see docs/reasons.md"),
     )
 
 

@@ -43,8 +43,8 @@ from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger
 from authz.server.assemble import Identity, front_door_tokens
 from authz.server.check import FAULTS
-from authz.server.explain_words import bearer_words, step_words
 from authz.server.redis_options import redis_options
+from authz.server.step_descriptions import bearer_words, step_words
 from authz.telemetry.audit import EventLog, Record
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder

@@ -116,7 +116,7 @@ def test_files_that_others_may_write(tmp_path: Path) -> None:
         "open_admin",
         "read",
     ]
-    assert any("servers.files.socket" in each.words for each in found)
+    assert any("servers.files.socket" in each.message for each in found)
 
 
 def test_what_cannot_be_seen_is_said() -> None:
@@ -125,5 +125,5 @@ def test_what_cannot_be_seen_is_said() -> None:
     found = list(files.examine(known, Path("authz.yaml"), Path("/nowhere/admin")))
 
     (said,) = (each for each in found if each.diagnosis == "sessions")
-    assert "session.redis" in said.mend
-    assert "authorization_policy" in said.mend
+    assert "session.redis" in said.fix
+    assert "authorization_policy" in said.fix

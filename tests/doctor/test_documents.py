@@ -62,14 +62,14 @@ def test_no_way_out_is_a_warning_with_its_reason(fault: DocumentFault) -> None:
     found = the(look(answer=fault), "documents_out_of_reach")
 
     assert found.severity is Severity.WARNING
-    assert fault.words in found.words
-    assert "metadata_hosts: []" in found.mend
-    assert ("SSL_CERT_FILE" in found.mend) == (fault is DocumentFault.TLS)
+    assert fault.words in found.message
+    assert "metadata_hosts: []" in found.fix
+    assert ("SSL_CERT_FILE" in found.fix) == (fault is DocumentFault.TLS)
 
 
 def test_only_listed_hosts_are_asked() -> None:
     """An operator's list holds for the doctor, too; an empty one is none."""
-    assert the(look(more=", metadata_hosts: [claude.ai]"), "documents").words.count("claude.ai")
+    assert the(look(more=", metadata_hosts: [claude.ai]"), "documents").message.count("claude.ai")
     none = the(look(more=", metadata_hosts: [a.example]"), "documents_not_tried")
     off = the(look(more=", metadata_hosts: []"), "documents_off")
     assert none.severity is off.severity is Severity.NOTE
@@ -81,23 +81,23 @@ def test_a_named_document_of_no_use_is_a_problem(fault: DocumentFault) -> None:
     """By the name of what is wrong with it."""
     found = the(look(URL, answer=fault), f"document_{fault.value}")
     assert found.severity is Severity.PROBLEM
-    assert found.words.endswith(fault.words)
+    assert found.message.endswith(fault.words)
 
 
 def test_a_named_document_is_read_as_the_pages_read_it() -> None:
     """What it says counts, and how its client authenticates is told."""
-    assert "as a public client" in the(look(URL), "document_good").words
+    assert "as a public client" in the(look(URL), "document_good").message
     keyed = GOOD | {
         "token_endpoint_auth_method": "private_key_jwt",
         "jwks_uri": "https://client.example.test/jwks.json",
     }
-    assert "private_key_jwt" in the(look(URL, answer=keyed), "document_good").words
+    assert "private_key_jwt" in the(look(URL, answer=keyed), "document_good").message
     wrong = the(look(URL, answer=GOOD | {"client_id": "x"}), "document_unusable")
-    assert "client_id is not its own URL" in wrong.words
+    assert "client_id is not its own URL" in wrong.message
     for ours in ("mcp.example.test", "auth.example.test"):
         ends_here = GOOD | {"redirect_uris": [f"https://{ours}/cb"]}
         found = the(look(URL, answer=ends_here), "document_unusable")
-        assert "no redirect URI is allowed here" in found.words
+        assert "no redirect URI is allowed here" in found.message
     assert the(look("http://x/c"), "document_url").severity is Severity.PROBLEM
     other = the(look(URL, more=", metadata_hosts: [claude.ai]"), "document_host_not_taken")
-    assert "metadata_hosts" in other.mend
+    assert "metadata_hosts" in other.fix

@@ -79,8 +79,8 @@ def test_one_thing_is_otherwise(examine: Examine, before: str, after: str, diagn
 
     assert diagnosis in problems(found)
     assert set(problems(found)) <= {diagnosis, "unknown_route"}
-    mends = [each.mend for each in found if each.diagnosis == diagnosis]
-    assert all("envoy-config" in mend for mend in mends)
+    fixes = [each.fix for each in found if each.diagnosis == diagnosis]
+    assert all("envoy-config" in fix for fix in fixes)
 
 
 def test_one_that_runs_an_older_authz_yaml(examine: Examine) -> None:
@@ -102,7 +102,7 @@ def test_a_proxy_that_writes_ports_is_named(
 
     said = [each for each in found if each.diagnosis == "forwarded_with_port"]
     assert len(said) == (value == 3)
-    assert all("{var_add_x_forwarded_for_proxy}" in each.mend for each in said)
+    assert all("{var_add_x_forwarded_for_proxy}" in each.fix for each in said)
 
 
 def test_nobody_there(tmp_path: Path) -> None:

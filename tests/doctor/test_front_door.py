@@ -59,8 +59,8 @@ def test_one_thing_is_wrong(code: str, diagnosis: str) -> None:
     found = examine(answering(error(code)))
 
     assert problems(found) == [diagnosis, diagnosis]
-    assert "authz-one-factor" in found[0].words
-    assert "authz-two-factor" in found[1].words
+    assert "authz-one-factor" in found[0].message
+    assert "authz-two-factor" in found[1].message
     assert not any("words of others" in str(each) for each in found)
 
 
@@ -75,7 +75,7 @@ def test_a_wrong_callback_is_found_behind_a_right_one() -> None:
     found = examine(answering(TAKEN, error("invalid_request"), TAKEN))
 
     assert diagnoses(found) == ["door_redirect", "may_begin"]
-    assert "/authz/log-ins/callback" in found[0].words
+    assert "/authz/log-ins/callback" in found[0].message
 
 
 def test_without_a_front_door_nobody_is_asked() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.doctor import envoy, issuer, token
-from authz.doctor.issuer import Examined
+from authz.doctor.issuer import IssuerReport
 from authz.setup.certificates import make
 from authz_demo.serving import ANYWHERE, Tls, serve
 from tests.doctor import kit
@@ -34,10 +34,10 @@ def test_issuers(metadata: dict[str, object], key_set: object) -> None:
     """Metadata and key sets of any content are told to be wrong, or are right."""
     app = answering(saying(**metadata), (200, json.dumps(key_set).encode()))
 
-    async def look(url: str) -> Examined:
+    async def look(url: str) -> IssuerReport:
         return await issuer.examine(kit.settings(url).config.issuer)
 
-    found: Examined = kit.against(app, look)
+    found: IssuerReport = kit.against(app, look)
 
     assert found.findings
     assert all(str(each).replace("\n", "").isprintable() for each in found.findings)
@@ -71,7 +71,7 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
     """A certificate of an unknown authority is told apart from nobody being there."""
     paths = make(tmp_path / "tls", ["127.0.0.1"])
 
-    async def look() -> Examined:
+    async def look() -> IssuerReport:
         tls = Tls(paths.certificate, paths.key)
         async with serve(answering(saying()), ANYWHERE, tls) as port:
             asked = kit.settings(f"https://127.0.0.1:{port}").config.issuer
@@ -80,7 +80,7 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
     found = asyncio.run(look())
 
     assert problems(found.findings) == ["tls"]
-    assert "SSL_CERT_FILE" in found.findings[0].mend
+    assert "SSL_CERT_FILE" in found.findings[0].fix
 
 
 @pytest.mark.parametrize("date", ["", "x", "Mon, 01 Jan 0001 00:00:00 GMT"])
@@ -88,7 +88,7 @@ def test_dates(date: str) -> None:
     """A Date that is none, or of another age, is no crash."""
     app = answering(saying(), (500, b""), date=date)
 
-    async def look(url: str) -> Examined:
+    async def look(url: str) -> IssuerReport:
         return await issuer.examine(kit.settings(url).config.issuer)
 
     assert kit.against(app, look).findings

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from authz.config.secret_files import Secrets
 from authz.doctor import token
 from authz.doctor.finding import Finding
-from authz.doctor.introspection import asking
+from authz.doctor.introspection import introspection_client
 from tests.demo.kit import CLIENT_KEY
 from tests.doctor.kit import against, answering, diagnoses, problems, saying, settings, stand_in
 
@@ -29,7 +29,7 @@ def examine(
         section = f", introspection: {{client_id: {client}, {auth}}}"
         known = settings(url, issuer=section)
         known = replace(known, secrets=Secrets(introspection=SecretStr(credential)))
-        async with asking(known) as who:
+        async with introspection_client(known) as who:
             assert who is not None
             found = await who.examine(known)
             one = await token.examine(OPAQUE, known, None, time.time(), who)
@@ -51,7 +51,7 @@ def test_a_key_that_authelia_does_not_know() -> None:
     found = examine(stand_in(), pem(ec.generate_private_key(ec.SECP256R1())))
 
     assert problems(found) == ["introspection_unauthorized", "not_asked"]
-    assert "authelia-config" in found[0].mend
+    assert "authelia-config" in found[0].fix
 
 
 def test_a_slow_client_secret() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from authz.doctor import issuer
-from authz.doctor.issuer import Examined
+from authz.doctor.issuer import IssuerReport
 from tests.demo.kit import ISSUER
 from tests.doctor.kit import (
     against,
@@ -20,12 +20,12 @@ from tests.doctor.kit import (
 )
 
 
-def examine(app: Any, *, ahead: float = 0.0, **changes: Any) -> Examined:
-    async def look(url: str) -> Examined:
+def examine(app: Any, *, ahead: float = 0.0, **changes: Any) -> IssuerReport:
+    async def look(url: str) -> IssuerReport:
         asked = settings(url, **changes).config.issuer
         return await issuer.examine(asked, lambda: time.time() - ahead)
 
-    found: Examined = against(app, look)
+    found: IssuerReport = against(app, look)
     return found
 
 
@@ -41,13 +41,13 @@ def test_a_sound_issuer() -> None:
 def test_nobody_there() -> None:
     """An address where nobody listens is told with the line that names it."""
 
-    async def look(url: str) -> Examined:
+    async def look(url: str) -> IssuerReport:
         return await issuer.examine(settings().config.issuer)
 
     found = against(stand_in(), look)
 
     assert problems(found.findings) == ["unreachable"]
-    assert "issuer.internal" in found.findings[0].mend
+    assert "issuer.internal" in found.findings[0].fix
 
 
 def test_forwarded_headers_that_do_not_arrive() -> None:
@@ -61,7 +61,7 @@ def test_forwarded_headers_that_do_not_arrive() -> None:
     found = examine(stripping)
 
     assert problems(found.findings) == ["forwarded_headers"]
-    assert "X-Forwarded-Proto" in found.findings[0].mend
+    assert "X-Forwarded-Proto" in found.findings[0].fix
 
 
 def test_a_proxy_that_writes_http() -> None:
@@ -77,7 +77,7 @@ def test_an_issuer_spelled_otherwise(said: str) -> None:
     found = examine(answering(saying(issuer=said)))
 
     assert problems(found.findings) == ["wrong_issuer"]
-    assert f'issuer.url: "{said}"' in found.findings[0].mend
+    assert f'issuer.url: "{said}"' in found.findings[0].fix
 
 
 @pytest.mark.parametrize("said", ["https://other.example.test", None, 7])
@@ -107,8 +107,8 @@ def test_clock_skew(ahead: float) -> None:
     """A clock that differs by more than issuer.leeway is told by how much, and which way."""
     found = the(examine(stand_in(), ahead=ahead).findings, "clock_skew")
 
-    assert ("ahead of" if ahead > 0 else "behind") in found.words
-    assert "issuer.leeway" in found.words
+    assert ("ahead of" if ahead > 0 else "behind") in found.message
+    assert "issuer.leeway" in found.message
 
 
 def test_no_usable_key() -> None:
@@ -116,7 +116,7 @@ def test_no_usable_key() -> None:
     found = examine(stand_in(), issuer=", algorithms: [PS512]")
 
     assert problems(found.findings) == ["no_usable_key"]
-    assert "RS256" in the(found.findings, "no_usable_key").words
+    assert "RS256" in the(found.findings, "no_usable_key").message
     assert found.keys is None
 
 
@@ -136,5 +136,5 @@ def test_an_issuer_cannot_write_lines_of_the_report() -> None:
     """What an issuer says of itself is shown short and printable."""
     found = examine(answering(saying(issuer="https://x\n\x1b[2J" + "y" * 1000)))
 
-    assert found.findings[0].words.isprintable()
-    assert len(found.findings[0].words) < 250
+    assert found.findings[0].message.isprintable()
+    assert len(found.findings[0].message) < 250

@@ -42,7 +42,7 @@ def test_one_that_evicts() -> None:
         found = examine(server)
 
     assert wrong(found) == ["evicts"]
-    assert the(found, "evicts").mend == "maxmemory-policy noeviction in redis.conf"
+    assert the(found, "evicts").fix == "maxmemory-policy noeviction in redis.conf"
 
 
 def test_one_that_forgets_at_restart() -> None:
@@ -73,7 +73,7 @@ def test_a_user_without_rights(rights: str, lacking: str) -> None:
 
     assert wrong(found) == ["no_rights"]
     for word in lacking.split():
-        assert word in the(found, "no_rights").mend
+        assert word in the(found, "no_rights").fix
     assert "secret" not in "\n".join(map(str, found))
 
 
@@ -83,7 +83,7 @@ def test_a_user_of_other_keys() -> None:
         server.command("ACL", "SETUSER", "authz", "on", ">secret", "~other:*", "+@all")
         found = examine(server, username="authz", password="secret")
 
-    assert "~{authz}:*" in the(found, "no_rights").mend
+    assert "~{authz}:*" in the(found, "no_rights").fix
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_nobody_there() -> None:
         found = examine(server)
 
     assert problems(found) == ["unreachable"]
-    assert "redis.url" in found[0].mend
+    assert "redis.url" in found[0].fix
 
 
 def test_a_replica() -> None:
@@ -157,9 +157,9 @@ def test_a_log_in_that_the_front_door_had_to_end(held: bytes, told: bool) -> Non
 
     assert wrong(found) == (["log_in_audience"] if told else [])
     if told:
-        words = the(found, "log_in_audience").words
-        assert "2026-11-22" in words
-        assert "for no server" in words
+        message = the(found, "log_in_audience").message
+        assert "2026-11-22" in message
+        assert "for no server" in message
 
 
 def test_an_opaque_token_of_the_front_door_is_told_with_its_setting() -> None:
@@ -169,4 +169,4 @@ def test_an_opaque_token_of_the_front_door_is_told_with_its_setting() -> None:
         found = asyncio.run(redis.examine(RedisOptions(server.url), front_door=True))
 
     assert wrong(found) == ["log_in_opaque"]
-    assert "access_token_signed_response_alg: RS256" in the(found, "log_in_opaque").mend
+    assert "access_token_signed_response_alg: RS256" in the(found, "log_in_opaque").fix

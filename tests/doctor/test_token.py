@@ -9,7 +9,7 @@ import pytest
 
 from authz.doctor import token
 from authz.doctor.finding import Severity
-from authz.doctor.token import Examined
+from authz.doctor.token import TokenReport
 from tests.demo.kit import recorded
 from tests.doctor.kit import diagnoses, problems, settings, the
 from tests.support.values import front_door
@@ -21,7 +21,7 @@ OPAQUE = "authelia_at_" + "a" * 43 + "." + "b" * 43
 
 def examine(
     text: str, *, clients: str = "{}", servers: str = "", now: float = NOW, **changes: Any
-) -> Examined:
+) -> TokenReport:
     more = {"servers": servers} if servers else {}
     known = settings(clients=clients, **more, **changes)
     return asyncio.run(token.examine(text, known, KEYS, now, None))
@@ -36,7 +36,7 @@ def test_a_good_token() -> None:
     found = examine(f" Bearer {good()}\n")
 
     assert diagnoses(found.findings) == ["verified", "admitted", "other_audience"]
-    assert "52b134ec" in found.findings[0].words
+    assert "52b134ec" in found.findings[0].message
     assert found.principal is not None
 
 
@@ -81,7 +81,7 @@ def test_one_thing_is_wrong(text: str, diagnosis: str, line: str) -> None:
     found = examine(text)
 
     assert problems(found.findings) == [diagnosis]
-    assert line in found.findings[0].mend
+    assert line in found.findings[0].fix
     assert found.principal is None
 
 
@@ -90,7 +90,7 @@ def test_an_expired_token() -> None:
     found = examine(good(exp=NOW - 10, iat=NOW - 100, nbf=NOW - 100, scp=[]))
 
     assert problems(found.findings) == ["expired", "missing_scope"]
-    assert "until then it was good" in the(found.findings, "was").words
+    assert "until then it was good" in the(found.findings, "was").message
 
 
 def test_an_expired_token_for_nobody() -> None:
@@ -105,7 +105,7 @@ def test_an_audience_of_nobody() -> None:
     found = examine(good(aud=[f"{FILES}/../notes"]))
 
     assert problems(found.findings) == ["wrong_audience"]
-    assert "/../notes" in the(found.findings, "wrong_audience").words
+    assert "/../notes" in the(found.findings, "wrong_audience").message
 
 
 FACTOR = "  files: {upstream: 'http://f:1', second_factor: any}\n"
@@ -157,7 +157,7 @@ def test_a_marker_that_is_missing_is_named(claims: dict[str, object], expected: 
 
     assert problems(found.findings) == expected
     if expected:
-        assert "issuer.assurance_claim" in the(found.findings, "second_factor").mend
+        assert "issuer.assurance_claim" in the(found.findings, "second_factor").fix
 
 
 def test_without_keys_nothing_is_said_of_it() -> None:

@@ -5,7 +5,7 @@ import os
 
 from authz.config.load import load
 from authz.doctor.finding import has_problems
-from authz.doctor.run import Asked, examine
+from authz.doctor.run import DoctorOptions, examine
 from authz.local.deployment import REDIS_PASSWORD_FILE, REDIS_URL, REDIS_USERNAME
 from authz.local.state import State
 from authz.local.valkey import USER
@@ -21,8 +21,8 @@ def test_the_whole_is_sound(whole: RunningScene) -> None:
         REDIS_USERNAME: USER,
         REDIS_PASSWORD_FILE: str(state.redis_password),
     }
-    asked = Asked(whole.scene.configuration, state.socket("admin"), admin_named=True)
-    found = asyncio.run(examine(settings, asked, env))
+    options = DoctorOptions(whole.scene.configuration, state.socket("admin"), admin_named=True)
+    found = asyncio.run(examine(settings, options, env))
 
     assert not has_problems(found), "\n".join(map(str, found))
     assert {"metadata", "keys", "agrees", "rights"} <= {each.diagnosis for each in found}

@@ -19,8 +19,8 @@ from authz.core.policy import LEGACY, MODERN, KnownClient, Rule
 from authz.core.reason import Reason
 from authz.core.second_factor import Method, SecondFactor
 from authz.server.explain import Explanation, Outcome, explain
-from authz.server.explain_words import step_words
 from authz.server.sample import http_request, message
+from authz.server.step_descriptions import step_words
 from authz.telemetry.log_reader import find_decision, read_decision
 from authz_demo.serving import ANYWHERE, serve
 from tests.doctor.kit import answering

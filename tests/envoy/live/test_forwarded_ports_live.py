@@ -64,7 +64,7 @@ def test_the_doctor_says_what_to_set(behind: tuple[Gateway, int]) -> None:
     found = list(envoy._forwarded(gateway.envoy.admin))
 
     assert [each.diagnosis for each in found] == ["forwarded_with_port"]
-    assert "X-Forwarded-For" in found[0].mend
+    assert "X-Forwarded-For" in found[0].fix
 
 
 def test_without_a_proxy_nothing_is_counted_or_said(gateway: Gateway) -> None:

@@ -45,7 +45,7 @@ class _Attempt:
     audience: str | None = None
 
 
-async def rehearse(config: Config, metadata: Mapping[str, object]) -> list[Finding]:
+async def probe_authorization(config: Config, metadata: Mapping[str, object]) -> list[Finding]:
     """Let every direct client with redirect URIs begin to log in for every server it may use."""
     address = IssuerAddress(config.issuer.url, config.issuer.internal)
     try:
@@ -55,15 +55,15 @@ async def rehearse(config: Config, metadata: Mapping[str, object]) -> list[Findi
     findings = list(_untried(config))
     attempts = list(_attempts(config))
     if len(attempts) > _MOST:
-        words = f"{len(attempts)} ways to log in, of which {_MOST} were tried"
-        findings.append(note(PART, "too_many", words))
+        message = f"{len(attempts)} ways to log in, of which {_MOST} were tried"
+        findings.append(note(PART, "too_many", message))
     async with issuer_client(timeout=_PATIENCE) as client:
-        asking = _Asking(client, target.url, dict(target.headers))
-        findings.extend([each async for each in _judged(asking, attempts[:_MOST])])
+        endpoint = _AuthorizationEndpoint(client, target.url, dict(target.headers))
+        findings.extend([each async for each in _judged(endpoint, attempts[:_MOST])])
     return findings
 
 
-class _Asking:
+class _AuthorizationEndpoint:
     """Send one attempt, and read where it ends."""
 
     def __init__(self, client: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str]) -> None:
@@ -107,8 +107,8 @@ class _Asking:
 def _untried(config: Config) -> Iterator[Finding]:
     for name, client in config.direct.items():
         if not client.redirect_uris:
-            words = f"{name} was not tried: authz.yaml does not name its redirect_uris"
-            yield note(PART, "not_tried", words, f"write clients.{name}.redirect_uris")
+            message = f"{name} was not tried: authz.yaml does not name its redirect_uris"
+            yield note(PART, "not_tried", message, f"write clients.{name}.redirect_uris")
 
 
 def _attempts(config: Config) -> Iterator[_Attempt]:
@@ -133,7 +133,9 @@ def _with_port(uri: str) -> str:
     return uri
 
 
-async def _judged(asking: _Asking, attempts: list[_Attempt]) -> AsyncIterator[Finding]:
+async def _judged(
+    endpoint: _AuthorizationEndpoint, attempts: list[_Attempt]
+) -> AsyncIterator[Finding]:
     refused: set[str] = set()
     admitted: _Attempt | None = None
     for attempt in attempts:
@@ -141,12 +143,12 @@ async def _judged(asking: _Asking, attempts: list[_Attempt]) -> AsyncIterator[Fi
             continue
         where = f"{attempt.client} for {quoted(attempt.resource)}"
         try:
-            error = await asking.error(attempt)
+            error = await endpoint.error(attempt)
             if error == "invalid_scope":
-                error = await _which_scope(asking, attempt)
+                error = await _which_scope(endpoint, attempt)
         except httpx.HTTPError as failure:
-            words = f"{where}: no answer ({type(failure).__name__})"
-            yield warning(PART, "no_answer", words)
+            message = f"{where}: no answer ({type(failure).__name__})"
+            yield warning(PART, "no_answer", message)
             return
         if not error:
             admitted = attempt
@@ -155,27 +157,27 @@ async def _judged(asking: _Asking, attempts: list[_Attempt]) -> AsyncIterator[Fi
         if error == "invalid_client":
             refused.add(attempt.client)
         yield _refused(attempt, where, error)
-    if admitted is not None and await _forgets_resource(asking, admitted):
-        words = (
+    if admitted is not None and await _forgets_resource(endpoint, admitted):
+        message = (
             "this Authelia is newer than 4.39.20: 4.39.21 and 4.39.22 grant `resource` and make "
             "the token for no server (aud is empty), or refuse it at the token endpoint"
         )
-        yield warning(PART, "resource_forgotten", words, _FORGETS)
+        yield warning(PART, "resource_forgotten", message, _FORGETS)
 
 
-async def _forgets_resource(asking: _Asking, attempt: _Attempt) -> bool:
+async def _forgets_resource(endpoint: _AuthorizationEndpoint, attempt: _Attempt) -> bool:
     """Tell whether Authelia keeps `resource` and `audience` apart: 4.39.20 refuses both at once."""
     try:
-        return not await asking.error(replace(attempt, audience=attempt.resource))
+        return not await endpoint.error(replace(attempt, audience=attempt.resource))
     except httpx.HTTPError:
         return False
 
 
-async def _which_scope(asking: _Asking, attempt: _Attempt) -> str:
+async def _which_scope(endpoint: _AuthorizationEndpoint, attempt: _Attempt) -> str:
     """Tell whether it is offline_access alone that the client may not have."""
     without = tuple(scope for scope in attempt.scopes if scope != OFFLINE)
     fewer = _Attempt(attempt.client, attempt.redirect_uri, without, attempt.resource)
-    return "invalid_scope" if await asking.error(fewer) == "invalid_scope" else OFFLINE
+    return "invalid_scope" if await endpoint.error(fewer) == "invalid_scope" else OFFLINE
 
 
 def _refused(attempt: _Attempt, where: str, error: str) -> Finding:
@@ -209,6 +211,6 @@ def _refused(attempt: _Attempt, where: str, error: str) -> Finding:
         ),
     }
     if error not in table:
-        mend = f"look at {entry}, and at Authelia's log"
-        return problem(PART, "refused", f"{where}: {quoted(error)}", mend)
+        fix = f"look at {entry}, and at Authelia's log"
+        return problem(PART, "refused", f"{where}: {quoted(error)}", fix)
     return problem(PART, *table[error])

@@ -49,7 +49,7 @@ class WrongError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LedgerRequest:
     """Hold what every one of these commands is asked with.
 
     Attributes:
@@ -123,10 +123,10 @@ def remark_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def perform(
+def run_on_ledger(
     arguments: argparse.Namespace,
     now: float,
-    work: Callable[[RedisLedger, Asked], Awaitable[T]],
+    work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]],
 ) -> T | int:
     """Do work on the ledger of a deployment; return its result, or an exit status.
 
@@ -142,7 +142,7 @@ def perform(
     try:
         folder = arguments.state or default_folder(arguments.config)
         options = shared_redis(settings, os.environ, folder)
-        return asyncio.run(_connected(work, Asked(settings, options, now, arguments)))
+        return asyncio.run(_connected(work, LedgerRequest(settings, options, now, arguments)))
     except SetupError as error:
         return _told(str(error), error.code)
     except (WrongError, ValueError) as error:
@@ -156,10 +156,12 @@ def _trouble(error: UnavailableError) -> str:
     return error.detail if cause is None else _TROUBLES.get(fault_of(cause), error.detail)
 
 
-async def _connected(work: Callable[[RedisLedger, Asked], Awaitable[T]], asked: Asked) -> T:
-    ledger = RedisLedger(asked.options)
+async def _connected(
+    work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]], request: LedgerRequest
+) -> T:
+    ledger = RedisLedger(request.options)
     try:
-        return await work(ledger, asked)
+        return await work(ledger, request)
     finally:
         await ledger.aclose()
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from authz.doctor import issuer
+from authz.doctor.authorization_probe import probe_authorization
 from authz.doctor.finding import Finding, Severity
-from authz.doctor.rehearsal import rehearse
 from authz_demo.issuer import RegisteredClient
 from tests.demo.kit import NOTES
 from tests.doctor.kit import PUBLIC, against, diagnoses, problems, settings, stand_in, the
@@ -18,7 +18,7 @@ CLAUDE = "{claude: {redirect_uris: ['http://127.0.0.1/callback'], scopes: [mcp:f
 def examine(*clients: RegisteredClient, known: str = CLAUDE) -> list[Finding]:
     async def look(url: str) -> list[Finding]:
         config = settings(url, clients=known).config
-        return await rehearse(config, (await issuer.examine(config.issuer)).metadata)
+        return await probe_authorization(config, (await issuer.examine(config.issuer)).metadata)
 
     found: list[Finding] = against(stand_in(*clients), look)
     return found
@@ -51,7 +51,7 @@ def test_one_thing_is_wrong(changes: dict[str, Any], diagnosis: str, line: str) 
     found = examine(replace(PUBLIC, **changes))
 
     assert set(problems(found)) == {diagnosis}
-    assert line in next(each for each in found if each.diagnosis == diagnosis).mend
+    assert line in next(each for each in found if each.diagnosis == diagnosis).fix
 
 
 def test_a_release_that_forgets_the_resource() -> None:
@@ -60,12 +60,12 @@ def test_a_release_that_forgets_the_resource() -> None:
 
     async def look(url: str) -> list[Finding]:
         config = settings(url, clients=CLAUDE).config
-        return await rehearse(config, (await issuer.examine(config.issuer)).metadata)
+        return await probe_authorization(config, (await issuer.examine(config.issuer)).metadata)
 
     found = against(released, look)
 
     assert diagnoses(found) == ["may_log_in", "may_log_in", "resource_forgotten"]
-    assert "4.39.20" in the(found, "resource_forgotten").mend
+    assert "4.39.20" in the(found, "resource_forgotten").fix
 
 
 def test_localhost() -> None:
@@ -77,7 +77,7 @@ def test_localhost() -> None:
     )
 
     assert set(problems(found)) == {"redirect_uri"}
-    assert "localhost needs its very port" in found[0].mend
+    assert "localhost needs its very port" in found[0].fix
 
 
 def test_a_client_without_redirect_uris_is_not_tried() -> None:
@@ -93,7 +93,7 @@ def test_a_server_that_answers_nothing() -> None:
     async def look(url: str) -> list[Finding]:
         config = settings("http://127.0.0.1:1", clients=CLAUDE).config
         gone = {"authorization_endpoint": f"{config.issuer.url}/authorize"}
-        return [*await rehearse(config, gone), *await rehearse(config, {})]
+        return [*await probe_authorization(config, gone), *await probe_authorization(config, {})]
 
     found = against(stand_in(PUBLIC), look)
 
