@@ -39,7 +39,7 @@ from bench.transports import (
 from bench.web import WebLoad
 from tests.support import edge
 from tests.support.envoy import BINARY, running_envoy
-from tests.support.rush import HOST, post
+from tests.support.load import HOST, post
 from tests.support.service import running_issuer
 from tests.support.valkey import valkey
 

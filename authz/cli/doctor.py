@@ -69,7 +69,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Look, and print what was found."""
     from authz.doctor.run import DoctorOptions, examine  # noqa: PLC0415 - keeps other commands quick
-    from authz.local.reach import as_its_service  # noqa: PLC0415 - as above
+    from authz.local.redis_location import as_its_service  # noqa: PLC0415 - as above
     from authz.local.state import State  # noqa: PLC0415 - as above
     from authz.local.up import default_folder  # noqa: PLC0415 - as above
 

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("authz: --tool and --method tools/call go together", file=sys.stderr)
         return WRONG
     # The service's rooms take a while to load.
-    from authz.local.reach import as_its_service  # noqa: PLC0415 - said above
+    from authz.local.redis_location import as_its_service  # noqa: PLC0415 - said above
     from authz.local.up import default_folder  # noqa: PLC0415 - said above
     from authz.server.explain import explain  # noqa: PLC0415 - said above
 

@@ -134,7 +134,7 @@ def run_on_ledger(
         ConfigError: where authz.yaml is wrong.
         OSError: where a password file cannot be read.
     """
-    from authz.local.reach import shared_redis  # noqa: PLC0415 - keeps other commands quick
+    from authz.local.redis_location import shared_redis  # noqa: PLC0415 - keeps other commands quick
     from authz.local.state import SetupError  # noqa: PLC0415 - as above
     from authz.local.up import default_folder  # noqa: PLC0415 - as above
 

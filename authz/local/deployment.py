@@ -16,12 +16,12 @@ from authz.config.problems import ConfigError
 from authz.config.value_types import Unix
 from authz.config.workers import places
 from authz.envoy.render import Topology, render
-from authz.local.edge import ADMIN, edge
+from authz.local.envoy import ADMIN, envoy_service
 from authz.local.pages import PAGES, pages
-from authz.local.part import Part
-from authz.local.service import CHECK, service
+from authz.local.services import CHECK, check_service
 from authz.local.state import State
 from authz.local.valkey import valkey
+from authz.process.child import ServiceSpec
 
 # What `authz serve` takes from its environment in place of `redis`.
 REDIS_URL: Final = "AUTHZ_REDIS_URL"
@@ -43,7 +43,7 @@ class Extras:
         quiet: whether the lines of the service and the pages go to their log files alone.
     """
 
-    parts: Sequence[Part] = ()
+    services: Sequence[ServiceSpec] = ()
     upstreams: Mapping[str, Unix] = field(default_factory=lambda: MappingProxyType({}))
     issuer: Unix | None = None
     quiet: bool = False
@@ -83,7 +83,7 @@ class Deployment:
             trusted_ca=ssl.get_default_verify_paths().cafile or Topology().trusted_ca,
         )
 
-    def parts(self, *, patient: bool) -> tuple[Part, ...]:
+    def services(self, *, patient: bool) -> tuple[ServiceSpec, ...]:
         """Write the parts' files and return them in the order of their start.
 
         Raises:
@@ -91,7 +91,7 @@ class Deployment:
         """
         plain = {name: value for name, value in self.env.items() if name in _PLAIN}
         config, env = self.settings.config, dict(self.env)
-        stores: list[Part] = []
+        stores: list[ServiceSpec] = []
         if config.redis.url is None and REDIS_URL not in self.env:
             store = valkey(
                 self.state,
@@ -99,22 +99,22 @@ class Deployment:
                 deployment=config.redis.deployment,
                 front_door=config.front_door is not None,
             )
-            stores.append(store.part)
+            stores.append(store.spec)
             env.pop(REDIS_PASSWORD, None)
             env[REDIS_URL], env[REDIS_USERNAME] = store.url, store.user
             env[REDIS_PASSWORD_FILE] = str(store.password_file)
         metrics = config.telemetry.metrics
         workers = config.service.workers
-        checks = service(
+        checks = check_service(
             self.state, self.configuration, metrics, env, patient=patient, workers=workers
         )
         answering = [checks]
         if config.front_door is not None:
             answering.append(pages(self.state, self.configuration, env))
         if self.extras.quiet:
-            answering = [replace(part, echo=None) for part in answering]
+            answering = [replace(spec, echo=None) for spec in answering]
         files = render(self.settings, self.topology)
-        return (*stores, *self.extras.parts, *answering, edge(self.state, files, plain))
+        return (*stores, *self.extras.services, *answering, envoy_service(self.state, files, plain))
 
     def would_change(self) -> Sequence[str]:
         """Return who runs with another configuration than authz.yaml now asks for."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from authz.local import probe
-from authz.local.part import Part
 from authz.local.state import State
+from authz.process.child import ServiceSpec
 
 PAGES: Final = "pages"
 
 
-def pages(state: State, configuration: Path, env: dict[str, str]) -> Part:
+def pages(state: State, configuration: Path, env: dict[str, str]) -> ServiceSpec:
     """Return the pages as a part.
 
     Args:
@@ -30,4 +30,4 @@ def pages(state: State, configuration: Path, env: dict[str, str]) -> Part:
 
     command = (sys.executable, "-P", "-m", "authz", "pages")  # -P: as of the service
     argv = (*command, "-c", str(configuration), "--listen", f"unix:{socket}")
-    return Part(PAGES, argv, env, ready, echo=str)
+    return ServiceSpec(PAGES, argv, env, ready, echo=str)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 _LARGEST: Final = 1 << 16
 
-Place = Path | tuple[str, int]
+Endpoint = Path | tuple[str, int]
 
 
 class Answer(NamedTuple):
@@ -33,7 +33,7 @@ class _Answered:
         return io.BytesIO(self._raw)
 
 
-async def http(place: Place, path: str, method: str = "GET") -> Answer:
+async def http(place: Endpoint, path: str, method: str = "GET") -> Answer:
     """Ask over HTTP/1.1.
 
     Args:
@@ -57,7 +57,7 @@ async def http(place: Place, path: str, method: str = "GET") -> Answer:
         raise ConnectionError("the answer is not HTTP") from error
 
 
-async def redis(place: Place, user: str, password: str) -> bool:
+async def redis(place: Endpoint, user: str, password: str) -> bool:
     """Tell whether a Redis lets the user in and answers PING.
 
     Raises:
@@ -77,7 +77,7 @@ async def connects(path: Path) -> None:
     await _hang_up(writer)
 
 
-async def _ask(place: Place, request: bytes) -> bytes:
+async def _ask(place: Endpoint, request: bytes) -> bytes:
     if isinstance(place, Path):
         reader, writer = await asyncio.open_unix_connection(place)
     else:

@@ -5,6 +5,7 @@ socket in the state folder, which only this user can enter (README.md of this ro
 does not stop).
 """
 
+import os
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +14,11 @@ from pathlib import Path
 
 from authz.config.load import Settings
 from authz.local.deployment import NOTHING_ELSE, Deployment, Extras
-from authz.local.keeper import Pace
 from authz.local.listeners import check_certificate, check_free
-from authz.local.output import Console
-from authz.local.part import check_system
-from authz.local.state import DEFAULT_NAME, SetupError, held
-from authz.local.supervisor import STOPPED, Signals, Supervisor, WhenReady, loop_signals
+from authz.local.state import DEFAULT_NAME, FAILED, SetupError, held
+from authz.process.group import STOPPED, ServiceGroup, Signals, WhenReady, loop_signals
+from authz.process.output import Console
+from authz.process.supervisor import SupervisorTiming
 
 Say = Callable[[str], None]
 
@@ -44,7 +44,7 @@ async def up(
     patient: bool = True,
     say: Say | None = None,
     signals: Signals = loop_signals,
-    pace: Pace | None = None,
+    timing: SupervisorTiming | None = None,
 ) -> int:
     """Run everything until a signal, or `when_ready`, ends it.
 
@@ -57,8 +57,8 @@ async def up(
         when_ready: called once every part is ready; a code that it returns ends the run.
         patient: whether Envoy may start before the service is ready: its issuer may come later.
         say: takes lines for people; where None, they go to the standard output.
-        signals: as of `Supervisor`.
-        pace: as of `Supervisor`.
+        signals: as of `ServiceGroup`.
+        timing: as of `ServiceGroup`.
 
     Returns:
         0 where it was stopped, 1 where a part could not start or the place is taken, 2 where
@@ -67,19 +67,19 @@ async def up(
     with _speaking(say) as speak:
         try:
             with held(folder) as state:
-                check_system()
+                _check_system()
                 check_certificate(settings.config)
                 check_free(settings.config)
                 _raise_file_limit()
                 what = Deployment(settings, configuration, state, env, extras)
-                parts = what.parts(patient=patient)
+                services = what.services(patient=patient)
 
                 def reloaded() -> None:
                     for name in what.would_change():
                         speak(f"{name} keeps its configuration until `authz up` is started again")
 
-                supervisor = Supervisor(
-                    parts, state.logs, speak, pace=pace, signals=signals, reloaded=reloaded
+                supervisor = ServiceGroup(
+                    services, state.logs, speak, timing=timing, signals=signals, reloaded=reloaded
                 )
                 return await supervisor.run(when_ready, lambda: speak(what.summary()))
         except SetupError as error:
@@ -97,6 +97,19 @@ def _speaking(say: Say | None) -> Iterator[Say]:
         yield console.say
     finally:
         console.close()
+
+
+def _check_system() -> None:
+    """Find out whether processes can be watched here.
+
+    Raises:
+        SetupError: where pidfd_open(2) is missing or forbidden.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        words = "this needs Linux 5.3 or newer; elsewhere run the parts in containers"
+        raise SetupError(words, FAILED) from error
 
 
 def _raise_file_limit() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from authz.local import probe
-from authz.local.part import Part
 from authz.local.state import SetupError, State, secret, write_private
+from authz.process.child import ServiceSpec
 
 USER: Final = "authz"
 
@@ -80,7 +80,7 @@ class Valkey:
         password_file: holds its password.
     """
 
-    part: Part
+    spec: ServiceSpec
     url: str
     user: str
     password_file: Path
@@ -119,8 +119,8 @@ def valkey(
     async def ready() -> bool:
         return await probe.redis(socket, USER, password)
 
-    part = Part("valkey", (str(binary()), str(configuration)), env | ALLOCATOR, ready)
-    return Valkey(part, f"unix://{socket}", USER, state.redis_password)
+    spec = ServiceSpec("valkey", (str(binary()), str(configuration)), env | ALLOCATOR, ready)
+    return Valkey(spec, f"unix://{socket}", USER, state.redis_password)
 
 
 def binary() -> Path:

@@ -19,7 +19,7 @@ from authz.server.framing import (
     RESOURCE_EXHAUSTED,
     UNAVAILABLE,
     UNIMPLEMENTED,
-    Broken,
+    FrameError,
     frame,
     read_message,
 )
@@ -85,7 +85,7 @@ class AsgiTransport:
         # there share one current exception, and `raise` would raise another request's, or none.
         try:
             return await method(receive, send)
-        except Broken as broken:
+        except FrameError as broken:
             status = broken.status
         except asyncio.CancelledError as error:
             status, gone = UNAVAILABLE, error
@@ -152,7 +152,7 @@ async def _message(receive: Receive, longest: int) -> bytes:
     """Read the one message of a request.
 
     Raises:
-        Broken: where it is not exactly one, or longer than `longest`.
+        FrameError: where it is not exactly one, or longer than `longest`.
     """
     event = await receive()
     body: bytes = event.get("body", b"")
@@ -166,7 +166,7 @@ async def _rest(body: bytes, receive: Receive, longest: int) -> bytes:
     while more:
         # Read no further than a message may go, whatever its prefix says.
         if length > PREFIX + longest:
-            raise Broken(RESOURCE_EXHAUSTED)
+            raise FrameError(RESOURCE_EXHAUSTED)
         event = await receive()
         chunk: bytes = event.get("body", b"")
         chunks.append(chunk)

@@ -138,7 +138,7 @@ class Check:
         """Build the check; `snapshot` may be replaced at any time by assignment."""
         self.snapshot = snapshot
         self._recorder = recorder
-        self._refusals = refusals
+        self._refusal_limiter = refusals
         self._clock = clock
 
     async def __call__(self, raw: bytes) -> bytes:
@@ -202,7 +202,7 @@ class Check:
 
     async def _judge(self, call: Call, principal: Principal, snapshot: Snapshot) -> Decision:
         now = self._clock()
-        wait = self._refusals.principal_must_wait(principal, now)
+        wait = self._refusal_limiter.principal_must_wait(principal, now)
         if wait is not None:
             return _too_many(call, wait, principal)
         pending = authorize(call, principal, snapshot.policy, now)
@@ -213,12 +213,12 @@ class Check:
         else:
             decision = pending
         if isinstance(decision, Deny):
-            self._refusals.refused(principal, self._clock())
+            self._refusal_limiter.refused(principal, self._clock())
         return decision
 
     async def _verified(self, call: Call, snapshot: Snapshot) -> Principal | Deny:
         """Return who sent a token that is not known yet."""
-        stranger = _Stranger(call, snapshot.bad_tokens, self._refusals, self._clock)
+        stranger = _Stranger(call, snapshot.bad_tokens, self._refusal_limiter, self._clock)
         try:
             return await snapshot.verifier.verify(
                 call.token,
@@ -262,7 +262,7 @@ class _Stranger:
     ) -> None:
         self._call = call
         self._limit = limit
-        self._refusals = refusals
+        self._refusal_limiter = refusals
         self._clock = clock
         self._has_good_signature = False
         self._issuer_was_asked = False
@@ -279,7 +279,9 @@ class _Stranger:
             MustWaitError: where it has to wait.
         """
         address, token = self._call.request.address, self._call.token
-        seconds = self._refusals.address_must_wait(address, token, self._clock(), self._limit)
+        seconds = self._refusal_limiter.address_must_wait(
+            address, token, self._clock(), self._limit
+        )
         if seconds is not None:
             raise MustWaitError(seconds)
         self._issuer_was_asked = True
@@ -288,7 +290,7 @@ class _Stranger:
         """Count the token, where that is due."""
         if self._issuer_was_asked and not self._has_good_signature:
             address, token = self._call.request.address, self._call.token
-            self._refusals.bad_token(address, token, self._clock(), self._limit)
+            self._refusal_limiter.bad_token(address, token, self._clock(), self._limit)
 
 
 async def _confirmed(

@@ -20,7 +20,7 @@ INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
 
 
-class Broken(Exception):  # noqa: N818 - the caller's frame is, not the program
+class FrameError(Exception):
     """Say why a request body is not one message.
 
     Attributes:
@@ -37,19 +37,19 @@ def read_message(body: bytes, longest: int) -> bytes:
     """Return the one message of a whole request body.
 
     Raises:
-        Broken: RESOURCE_EXHAUSTED where it is longer than `longest` bytes, UNIMPLEMENTED where it
-            is compressed (none was offered), INTERNAL where it is no frame, a part of one, or
-            more than one.
+        FrameError: RESOURCE_EXHAUSTED where it is longer than `longest` bytes, UNIMPLEMENTED
+            where it is compressed (none was offered), INTERNAL where it is no frame, a part of
+            one, or more than one.
     """
     if len(body) < PREFIX:
-        raise Broken(INTERNAL)
+        raise FrameError(INTERNAL)
     compressed, length = _PREFIX.unpack_from(body)
     if length > longest:
-        raise Broken(RESOURCE_EXHAUSTED)
+        raise FrameError(RESOURCE_EXHAUSTED)
     if compressed:
-        raise Broken(UNIMPLEMENTED)
+        raise FrameError(UNIMPLEMENTED)
     if len(body) != PREFIX + length:
-        raise Broken(INTERNAL)
+        raise FrameError(INTERNAL)
     return body[PREFIX:]
 
 

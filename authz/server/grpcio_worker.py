@@ -8,26 +8,26 @@ import os
 import sys
 from contextlib import suppress
 
-from authz.server.orders import FAILED, Ordered
 from authz.server.service import Service
+from authz.server.worker_ipc import FAILED, WorkerChannel
 
 
-async def _serve(ordered: Ordered) -> int:
+async def _serve(channel: WorkerChannel) -> int:
     try:
         service = Service(
-            ordered.read, os.environ, ordered.listeners, ordered.recorder(), ordered.orders.grace
+            channel.read, os.environ, channel.listeners, channel.recorder(), channel.settings.grace
         )
-        ordered.obey(service)
-        started = asyncio.create_task(ordered.tell_start(service))
+        channel.listen(service)
+        started = asyncio.create_task(channel.send_started(service))
         await service.run()
         await asyncio.wait({started}, timeout=0)
     except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
-        ordered.tell(FAILED, error)
+        channel.send(FAILED, error)
         return 1
-    ordered.bid_farewell()
+    channel.write_final_metrics()
     return 0
 
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        sys.exit(asyncio.run(_serve(Ordered(os.environ))))
+        sys.exit(asyncio.run(_serve(WorkerChannel(os.environ))))

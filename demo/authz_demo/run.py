@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import load
-from authz.local.output import Console
 from authz.local.up import up
+from authz.process.output import Console
 from authz_demo.front_walk import ask_anew, front_walk
 from authz_demo.scene import Place, Scene, free_port, write
 from authz_demo.trail import Say

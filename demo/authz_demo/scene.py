@@ -23,7 +23,7 @@ from authz.config.model import Login
 from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Extras
-from authz.local.part import Part
+from authz.process.child import ServiceSpec
 from authz.setup.certificates import Paths, make
 from authz_demo import front_door
 from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
@@ -155,7 +155,7 @@ class Issuer(Protocol):
         """Return how its log-in pages are answered."""
         ...
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Write its configuration and return it as a part.
 
         Args:
@@ -185,7 +185,7 @@ class StandIn:
 
     portal: Portal = FORMS
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Write its configuration and return it as a part."""
         known = clients(place.gateway, machine_secret)
         if login == "front_door":
@@ -197,7 +197,7 @@ class StandIn:
         path.write_text(to_json(config))
         command = (sys.executable, "-P", "-m", "authz_demo.issuer", "--config", str(path))
         argv = (*command, "--port", str(place.issuer_port))
-        return Part("issuer", argv, environment(), listening(place.issuer_port))
+        return ServiceSpec("issuer", argv, environment(), listening(place.issuer_port))
 
 
 def _users(who: People) -> tuple[User, ...]:
@@ -306,23 +306,23 @@ def write(
     configuration.write_text(change(text))
     secret = secrets.token_urlsafe(24)
     sockets = {name: place.folder / f"{name}.sock" for name in ("notes", "files")}
-    parts = [issuer.part(place, who, secret, login)]
-    parts += [_sample(name, path) for name, path in sockets.items()]
+    services = [issuer.part(place, who, secret, login)]
+    services += [_sample(name, path) for name, path in sockets.items()]
     upstreams = {name: Unix(str(path)) for name, path in sockets.items()}
     if door:
         upstreams["board"] = upstreams["notes"]
     # The walk tells what happens; the decision log is in its file.
-    extras = Extras(tuple(parts), upstreams, quiet=True)
+    extras = Extras(tuple(services), upstreams, quiet=True)
     return Scene(place, who, secret, certificates, configuration, issuer, extras, login)
 
 
-def _sample(name: str, path: Path) -> Part:
+def _sample(name: str, path: Path) -> ServiceSpec:
     async def is_ready() -> bool:
         await probe.connects(path)
         return True
 
     command = (sys.executable, "-P", "-m", "authz_demo.samples", name, "--uds", str(path))
-    return Part(name, command, environment(), is_ready)
+    return ServiceSpec(name, command, environment(), is_ready)
 
 
 def environment() -> Mapping[str, str]:

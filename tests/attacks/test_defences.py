@@ -156,8 +156,10 @@ OTHERS = (
         ("tests/ledger/test_resilient.py",),
     ),
     Defence(
-        "A worker's counts are looked at by one at a time", "authz/server/tally.py", "look",
-        "        with self._asking:\n", "        if True:\n", ("tests/server/test_tally.py",),
+        "A worker's counts are looked at by one at a time", "authz/server/metrics_aggregator.py",
+        "look",
+        "        with self._asking:\n", "        if True:\n",
+        ("tests/server/test_metrics_aggregator.py",),
     ),
     Defence(
         "A token of a known key waits for no stranger", "authz/server/check.py", "failed",
@@ -173,7 +175,7 @@ OTHERS = (
     Defence(
         "A bad token counts once", "authz/server/refusal_limiter.py", "bad_token",
         "if (self._counted.get(digest) or 0.0) > now:", "if False:",
-        ("tests/server/test_refusals.py", "tests/server/test_check.py"),
+        ("tests/server/test_refusal_limiter.py", "tests/server/test_check.py"),
     ),
     Defence(
         "An opaque token that was active before waits for no stranger",
@@ -183,13 +185,13 @@ OTHERS = (
     ),
     Defence(
         "A burst of bad tokens is over when it ends", "authz/server/refusal_limiter.py", "spend",
-        "min(full_at, now + limit.window)", "full_at", ("tests/server/test_refusals.py",),
+        "min(full_at, now + limit.window)", "full_at", ("tests/server/test_refusal_limiter.py",),
     ),
     Defence(
         "A token that has waited takes turns with no new one",
         "authz/server/refusal_limiter.py", "address_must_wait",
         "elif until <= now:", "elif False:",
-        ("tests/server/test_refusals.py", "tests/server/test_shared_address.py"),
+        ("tests/server/test_refusal_limiter.py", "tests/server/test_shared_address.py"),
     ),
     Defence(
         "What was lifted is not revoked again", "authz/ledger/data_loss.py", "_MERGE",

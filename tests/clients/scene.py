@@ -17,7 +17,7 @@ from typing import Final
 from authz.config.model import Login
 from authz.config.value_types import Unix
 from authz.local.deployment import Extras
-from authz.local.part import Part
+from authz.process.child import ServiceSpec
 from authz.setup.certificates import make
 from authz_demo import front_door
 from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
@@ -100,7 +100,7 @@ class Residents:
         """Return who uses a client."""
         return replace(self.who.john, username=name)
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Write the issuer's configuration and return it as a part."""
         users = tuple(
             User(name, who.john.password, who.john.totp_secret, str(uuid.uuid4()), ())
@@ -121,7 +121,7 @@ class Residents:
         path.write_text(to_json(IssuerConfig(place.issuer, users, ours)))
         command = (sys.executable, "-P", "-m", "authz_demo.issuer", "--config", str(path))
         argv = (*command, "--port", str(place.issuer_port))
-        return Part("issuer", argv, environment(), listening(place.issuer_port))
+        return ServiceSpec("issuer", argv, environment(), listening(place.issuer_port))
 
 
 class Upstream:
@@ -217,7 +217,7 @@ def running_town(
         "ruled": Unix(str(upstreams["shared"].path)),
         "away": Unix(str(upstreams["away"].path)),
     }
-    issuer = scene.extras.parts[:1]
+    issuer = scene.extras.services[:1]
     running = RunningScene(replace(scene, extras=Extras(issuer, sockets, quiet=True)))
     try:
         for upstream in upstreams.values():

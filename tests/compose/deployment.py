@@ -177,7 +177,7 @@ class Deployment:
         more = "  address_calls: 100000/second\n  streams_per_user: 4096\n"
         _edit(self.folder / "authz.yaml", "  listen:", f"{more}  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
-        if find_spec("authz.server.fleet") is not None:
+        if find_spec("authz.server.worker_pool") is not None:
             _edit(self.folder / "authz.yaml", "service: {", "service: {workers: 2, ")
         # Probes are closer together, and as long as before may fail: this machine may be busy.
         _edit(self.folder / "docker-compose.yml", "interval: 5s", "interval: 1s")

@@ -24,7 +24,7 @@ from authz.authelia.clients import PLACEHOLDER
 from authz.authelia.keys import public_half
 from authz.config.load import load
 from authz.config.model import Login
-from authz.local.part import Part
+from authz.process.child import ServiceSpec
 from authz_demo.front_door import KEY
 from authz_demo.person import Person
 from authz_demo.portals import AutheliaPortal, Portal
@@ -46,7 +46,7 @@ class RealAuthelia:
         self._binary = binary
         self._regulation = regulation
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         folder = place.folder / "authelia"
         folder.mkdir(mode=0o700)
         config = folder / "configuration.json.yml"
@@ -61,7 +61,7 @@ class RealAuthelia:
                 self._run("storage", "user", "totp", "generate", person.username, *options)
         self._files = files
         argv = (str(self._binary), "--config", files)
-        return Part("issuer", argv, environment(), listening(place.issuer_port), patience=60)
+        return ServiceSpec("issuer", argv, environment(), listening(place.issuer_port), patience=60)
 
     def bans(self, whose: str) -> str:
         """Return whom it has banned, as its command line says: `ip` or `user`."""

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from authz.authelia.keys import make_key
-from authz.local.part import Part
+from authz.process.child import ServiceSpec
 from authz_demo.scene import Place, free_port, write
 from authz_demo.trail import Trail, headers, message
 from authz_demo.walk import Walk
@@ -54,13 +54,13 @@ def signed(short: Path) -> Iterator[RunningScene]:
         published, place.gateway, f"{place.gateway}/notes",
     )  # fmt: skip
 
-    def swapped(part: Part) -> Part:
+    def swapped(part: ServiceSpec) -> ServiceSpec:
         if part.name != "notes":
             return part
         return replace(part, argv=command, env={**part.env, "PYTHONPATH": str(ROOT)})
 
-    parts = tuple(map(swapped, scene.extras.parts))
-    running = RunningScene(replace(scene, extras=replace(scene.extras, parts=parts)))
+    services = tuple(map(swapped, scene.extras.services))
+    running = RunningScene(replace(scene, extras=replace(scene.extras, services=services)))
     try:
         running.start()
         yield running

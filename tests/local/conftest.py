@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from authz.local.state import State, held
-from tests.local.stage import Stage
+from tests.process.stage import ServiceStage
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
+def stage(tmp_path: Path) -> ServiceStage:
     """Return an empty stage."""
-    return Stage(tmp_path)
+    return ServiceStage(tmp_path)
 
 
 @pytest.fixture

@@ -12,23 +12,23 @@ from authz.local.state import State
 
 def test_command(state: State) -> None:
     """It is this very program with this authz.yaml, and the working folder shadows no module."""
-    part = pages(state, Path("/etc/authz.yaml"), {"A": "b"})
+    spec = pages(state, Path("/etc/authz.yaml"), {"A": "b"})
 
     expected = (sys.executable, "-P", "-m", "authz", "pages", "-c", "/etc/authz.yaml", "--listen")
-    assert part.argv == (*expected, f"unix:{state.folder}/run/pages.sock")
-    assert part.env == {"A": "b"}
-    assert not part.reloads
+    assert spec.argv == (*expected, f"unix:{state.folder}/run/pages.sock")
+    assert spec.env == {"A": "b"}
+    assert not spec.reloads
 
 
 def test_ready_when_somebody_listens(state: State) -> None:
     """It is ready once its socket takes connections, not before."""
-    part = pages(state, Path("/etc/authz.yaml"), {})
+    spec = pages(state, Path("/etc/authz.yaml"), {})
 
     async def play() -> bool:
         with pytest.raises(FileNotFoundError):
-            await part.ready()
+            await spec.ready()
         path = state.socket("pages")
         async with await asyncio.start_unix_server(lambda _, writer: writer.close(), path):
-            return await part.ready()
+            return await spec.ready()
 
     assert asyncio.run(play())

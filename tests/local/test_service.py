@@ -13,9 +13,9 @@ from typing import TypeVar
 import pytest
 
 from authz.config.value_types import Tcp
-from authz.local.part import Part
-from authz.local.service import CHECK, readable, service
+from authz.local.services import CHECK, check_service, readable
 from authz.local.state import State
+from authz.process.child import ServiceSpec
 
 T = TypeVar("T")
 
@@ -53,18 +53,18 @@ def answer(ask: Callable[[], Awaitable[T]]) -> T:
     return asyncio.run(play())
 
 
-def _part(state: State, metrics: Tcp, *, patient: bool = True) -> Part:
-    return service(state, Path("/etc/authz.yaml"), metrics, {"A": "b"}, patient=patient)
+def _part(state: State, metrics: Tcp, *, patient: bool = True) -> ServiceSpec:
+    return check_service(state, Path("/etc/authz.yaml"), metrics, {"A": "b"}, patient=patient)
 
 
 def test_command(state: State) -> None:
     """It is this very program with this authz.yaml, and the working folder shadows no module."""
-    part = _part(state, Tcp("127.0.0.1", 9464))
+    spec = _part(state, Tcp("127.0.0.1", 9464))
 
     expected = (sys.executable, "-P", "-m", "authz", "serve", "-c", "/etc/authz.yaml", "--check")
-    assert part.argv == (*expected, f"unix:{state.folder}/run/check.sock")
-    assert part.env == {"A": "b"}
-    assert part.reloads
+    assert spec.argv == (*expected, f"unix:{state.folder}/run/check.sock")
+    assert spec.env == {"A": "b"}
+    assert spec.reloads
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_ready(state: State, code: int, listening: bool, expected: bool) -> None
     async def play() -> bool:
         path = state.socket("check")
         async with await asyncio.start_unix_server(lambda _, writer: writer.close(), path):
-            return await part.ready()
+            return await spec.ready()
 
     with status(code, b"{}") as metrics:
-        part = _part(state, metrics)
+        spec = _part(state, metrics)
         assert asyncio.run(play()) is expected
 
 
@@ -92,12 +92,12 @@ def test_ready_with_several_workers(state: State) -> None:
         first, second = (state.socket(CHECK).with_name(f"check-{n}.sock") for n in (0, 1))
         async with await asyncio.start_unix_server(lambda _, writer: writer.close(), first):
             with pytest.raises(FileNotFoundError):
-                await part.ready()
+                await spec.ready()
             async with await asyncio.start_unix_server(lambda _, writer: writer.close(), second):
-                return await part.ready(), True
+                return await spec.ready(), True
 
     with status(200, b"{}") as metrics:
-        part = service(state, Path("/a.yaml"), metrics, {}, patient=True, workers=2)
+        spec = check_service(state, Path("/a.yaml"), metrics, {}, patient=True, workers=2)
         assert asyncio.run(play()) == (True, True)
 
 

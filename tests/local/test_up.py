@@ -24,10 +24,10 @@ from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Deployment, Extras
 from authz.local.state import DEFAULT_NAME, FAILED, MISCONFIGURED, State, held
-from authz.local.supervisor import STOPPED
 from authz.local.up import default_folder, once_ready, up
 from authz.local.valkey import ALLOCATOR
-from tests.local.stage import DEADLINE, Stage, gone, listens, until, wait_until
+from authz.process.group import STOPPED
+from tests.process.stage import DEADLINE, ServiceStage, gone, listens, until, wait_until
 
 _FILE = """\
 issuer: {{url: https://auth.example.test, internal: "http://127.0.0.1:{issuer}", serve: true}}
@@ -94,7 +94,7 @@ class Site:
     def settings(self) -> Settings:
         return load(self.file, ENV)
 
-    async def up(self, stage: Stage, **changes: Any) -> int:
+    async def up(self, stage: ServiceStage, **changes: Any) -> int:
         given = {"say": stage.lines.append, "signals": stage.signals} | changes
         return await up(self.settings(), self.file, default_folder(self.file), ENV, **given)
 
@@ -142,19 +142,19 @@ def _within(place: str, folder: Path) -> bool:
     return Path(place).is_relative_to(folder)
 
 
-def test_the_whole(whole: Site, stage: Stage, place: Path) -> None:
+def test_the_whole(whole: Site, stage: ServiceStage, place: Path) -> None:
     """All parts run; a request without a token is challenged by authz, through Envoy; only the
     gateway and metrics are on the network; and at the end nothing is left.
     """
     others = _children(os.getpid())  # of tests before this one
-    parts: list[int] = []
+    services: list[int] = []
 
     async def walk() -> int:
-        parts.extend(each for each in _children(os.getpid()) if each not in others)
+        services.extend(each for each in _children(os.getpid()) if each not in others)
         assert await asyncio.to_thread(whole.ask) == 401
         assert await whole.metric("authz_decisions_total") == 1
-        _assert_private(parts, whole, place / DEFAULT_NAME)
-        await _dies_and_comes_back(whole, stage, parts)
+        _assert_private(services, whole, place / DEFAULT_NAME)
+        await _dies_and_comes_back(whole, stage, services)
         await _reloads(whole, stage)
         return STOPPED
 
@@ -165,12 +165,14 @@ def test_the_whole(whole: Site, stage: Stage, place: Path) -> None:
     assert told[:3] == ["valkey   ready", "service  ready", "envoy    ready"]
     assert told[3].startswith("authz is up")
     assert f"127.0.0.1:{whole.metrics}/metrics" in told[3]
-    wait_until(lambda: all(map(gone, parts)))
+    wait_until(lambda: all(map(gone, services)))
 
 
-def test_issuer_comes_later(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_issuer_comes_later(
+    site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without its issuer everything starts, says what is missing, and lets nobody in."""
-    monkeypatch.setattr("authz.local.service._PATIENCE", 0.0)
+    monkeypatch.setattr("authz.local.services._PATIENCE", 0.0)
     started = asyncio.Event()
 
     def say(line: str) -> None:
@@ -190,24 +192,24 @@ def test_issuer_comes_later(site: Site, stage: Stage, monkeypatch: pytest.Monkey
     assert stage.said("service  runs, but is not ready yet: ")
 
 
-async def _dies_and_comes_back(site: Site, stage: Stage, parts: list[int]) -> None:
-    for pid in parts:
+async def _dies_and_comes_back(site: Site, stage: ServiceStage, services: list[int]) -> None:
+    for pid in services:
         os.kill(pid, signal.SIGKILL)
     told = ("valkey   ready", "service  ready", "envoy    ready")
     await until(lambda: all(stage.lines.count(line) == 2 for line in told))
     assert await asyncio.to_thread(site.ask) == 401
 
 
-async def _reloads(site: Site, stage: Stage) -> None:
+async def _reloads(site: Site, stage: ServiceStage) -> None:
     site.file.write_text(site.file.read_text().replace("8000/mcp", "8001/mcp"))
     stage.send(signal.SIGHUP)
     assert "Envoy keeps its configuration until `authz up` is started again" in stage.lines
     await until(lambda: stage.said('"event":"reloaded"'))
 
 
-def _assert_private(parts: list[int], site: Site, folder: Path) -> None:
-    assert len(parts) == 3
-    places = {place for pid in parts for each in _family(pid) for place in listens(each)}
+def _assert_private(services: list[int], site: Site, folder: Path) -> None:
+    assert len(services) == 3
+    places = {place for pid in services for each in _family(pid) for place in listens(each)}
     # The service may be an Envoy of its own, whose admin socket lies in a folder of its own too.
     own = {place for place in places if place.startswith("/") and not _within(place, folder)}
     assert {Path(place).parent.stat().st_mode & 0o077 for place in own} <= {0}
@@ -227,7 +229,7 @@ def _program(site: Site, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(argv, env=ENV, cwd=_ROOT, stdout=pipe, stderr=pipe, text=True)
 
 
-def test_several_workers(place: Path, stage: Stage) -> None:
+def test_several_workers(place: Path, stage: ServiceStage) -> None:
     """With service.workers Envoy asks each of them, and the metrics are those of all."""
 
     async def seen(what: str) -> list[str]:
@@ -262,7 +264,7 @@ def test_command(whole: Site, place: Path, number: signal.Signals) -> None:
         try:
             # A log is there before the part that writes it: count the parts, not the logs.
             wait_until(lambda: first.poll() is not None or len(_children(first.pid)) == len(PARTS))
-            parts = _children(first.pid)
+            services = _children(first.pid)
             with _program(whole) as second:
                 told, _ = second.communicate(timeout=DEADLINE)
         finally:
@@ -274,11 +276,11 @@ def test_command(whole: Site, place: Path, number: signal.Signals) -> None:
     assert f"(process {first.pid})" in told
     expected = STOPPED if number is signal.SIGTERM else -number
     assert first.returncode == expected, (said, complaints)
-    assert len(parts) == len(PARTS)
-    wait_until(lambda: all(map(gone, parts)))
+    assert len(services) == len(PARTS)
+    wait_until(lambda: all(map(gone, services)))
 
 
-def test_not_here(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_here(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that cannot watch processes is told so, not left with what was started."""
     monkeypatch.delattr(os, "pidfd_open")
 
@@ -286,23 +288,23 @@ def test_not_here(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> 
     assert stage.lines == ["this needs Linux 5.3 or newer; elsewhere run the parts in containers"]
 
 
-def test_once_ready(site: Site, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_ready(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for everything is told what is missing, and everything is stopped."""
-    monkeypatch.setattr("authz.local.service._INSISTENCE", 0.0)
+    monkeypatch.setattr("authz.local.services._INSISTENCE", 0.0)
 
     assert asyncio.run(site.up(stage, when_ready=once_ready, patient=False)) == FAILED
     assert stage.said("service could not start: not ready within 0 s")
     assert stage.lines[-1] == "valkey   stopped"
 
 
-def test_taken_port(site: Site, stage: Stage) -> None:
+def test_taken_port(site: Site, stage: ServiceStage) -> None:
     """A taken port is said before anything starts."""
     with socket.create_server(("127.0.0.1", site.gateway)):
         assert asyncio.run(site.up(stage)) == FAILED
     assert stage.lines == [f"gateway.listen: 127.0.0.1:{site.gateway} is taken by another process"]
 
 
-def test_wrong_state_folder(site: Site, stage: Stage, place: Path) -> None:
+def test_wrong_state_folder(site: Site, stage: ServiceStage, place: Path) -> None:
     """A state folder that cannot be used is a wrong configuration."""
     (place / DEFAULT_NAME).mkdir(mode=0o755)
 
@@ -324,7 +326,8 @@ def test_environments(site: Site, place: Path) -> None:
     env = {"PATH": "/bin", "AUTHZ_REDIS_PASSWORD": "stale", "SECRET": "x", "TZ": "UTC"}
     with held(place / "state") as state:
         given = {
-            part.name: dict(part.env) for part in _deployment(site, state, env).parts(patient=True)
+            spec.name: dict(spec.env)
+            for spec in _deployment(site, state, env).services(patient=True)
         }
 
     plain = {"PATH": "/bin", "TZ": "UTC"}
@@ -344,33 +347,33 @@ def test_given_redis(place: Path, by: str) -> None:
     more = "redis: {url: unix:///run/redis.sock}" if by == "file" else ""
     env = {} if by == "file" else {"AUTHZ_REDIS_URL": "unix:///run/redis.sock"}
     with held(place / "state") as state:
-        parts = _deployment(Site(place, more), state, env).parts(patient=True)
+        services = _deployment(Site(place, more), state, env).services(patient=True)
 
-    assert [part.name for part in parts] == ["service", "envoy"]
-    assert parts[0].env == env
+    assert [spec.name for spec in services] == ["service", "envoy"]
+    assert services[0].env == env
 
 
 def test_deployment_name(place: Path) -> None:
     """The embedded Valkey's user may touch the keys of the configured deployment."""
     with held(place / "state") as state:
-        _deployment(Site(place, "redis: {deployment: other}"), state, {}).parts(patient=True)
+        _deployment(Site(place, "redis: {deployment: other}"), state, {}).services(patient=True)
         text = (state.valkey / "valkey.conf").read_text()
 
     assert "~{other}:* " in text
 
 
-def test_extras(site: Site, stage: Stage, place: Path) -> None:
+def test_extras(site: Site, stage: ServiceStage, place: Path) -> None:
     """Further parts start between Valkey and the service, and Envoy is told their sockets."""
     extras = Extras(
-        (stage.part("issuer"), stage.part("notes")),
+        (stage.spec("issuer"), stage.spec("notes")),
         {"files": Unix("/run/files.sock")},
         Unix("/run/issuer.sock"),
     )
     with held(place / "state") as state:
-        parts = _deployment(site, state, {}, extras).parts(patient=True)
+        services = _deployment(site, state, {}, extras).services(patient=True)
         text = (state.envoy / "envoy.yaml").read_text()
 
-    assert [part.name for part in parts] == ["valkey", "issuer", "notes", "service", "envoy"]
+    assert [spec.name for spec in services] == ["valkey", "issuer", "notes", "service", "envoy"]
     for path in ("/run/files.sock", "/run/issuer.sock", str(state.socket("admin"))):
         assert path in text
 
@@ -407,15 +410,17 @@ def test_a_front_door_is_a_part(place: Path) -> None:
     """The pages start before Envoy, which is told their socket, with the service's own Redis."""
     site, env = _door(place), {"PATH": "/bin", "SECRET": "x"}
     with held(place / "state") as state:
-        parts = {part.name: part for part in _deployment(site, state, env).parts(patient=True)}
+        services = {
+            spec.name: spec for spec in _deployment(site, state, env).services(patient=True)
+        }
         text = (state.envoy / "envoy.yaml").read_text()
         acl = (state.valkey / "valkey.conf").read_text()
         socket = state.socket("pages")
 
-    assert list(parts) == ["valkey", "service", "pages", "envoy"]
+    assert list(services) == ["valkey", "service", "pages", "envoy"]
     assert str(socket) in text
-    assert parts["pages"].env == parts["service"].env
-    assert "AUTHZ_REDIS_URL" in parts["pages"].env
+    assert services["pages"].env == services["service"].env
+    assert "AUTHZ_REDIS_URL" in services["pages"].env
     assert "+expire" in acl
 
 

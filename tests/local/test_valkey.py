@@ -26,18 +26,18 @@ from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.script import TAKE_ALL
 from authz.local.state import State
-from authz.local.supervisor import Supervisor
 from authz.local.valkey import COMMANDS, FRONT_DOOR_COMMANDS, Valkey, valkey
-from tests.local.stage import Stage, listens, until
+from authz.process.group import ServiceGroup
+from tests.process.stage import ServiceStage, listens, until
 
 ENV = {"PATH": os.environ["PATH"]}
 
 
 @asynccontextmanager
-async def running(state: State, stage: Stage) -> AsyncIterator[Valkey]:
+async def running(state: State, stage: ServiceStage) -> AsyncIterator[Valkey]:
     """Run the server under a supervisor."""
     server = valkey(state, ENV)
-    supervisor = Supervisor([server.part], state.logs, stage.lines.append, signals=stage.signals)
+    supervisor = ServiceGroup([server.spec], state.logs, stage.lines.append, signals=stage.signals)
     up = asyncio.Event()
 
     async def when_ready() -> None:
@@ -66,7 +66,7 @@ async def client(server: Valkey, **changes: str) -> AsyncIterator["redis_client.
         await connection.aclose()
 
 
-def test_socket(state: State, stage: Stage) -> None:
+def test_socket(state: State, stage: ServiceStage) -> None:
     """It listens on one socket that only this user can connect to, and on no port."""
 
     async def play() -> None:
@@ -81,7 +81,7 @@ def test_socket(state: State, stage: Stage) -> None:
     asyncio.run(play())
 
 
-def test_allocator(state: State, stage: Stage) -> None:
+def test_allocator(state: State, stage: ServiceStage) -> None:
     """Free memory is handed out again while it is warm: the process is told so at its start."""
 
     async def play() -> None:
@@ -98,7 +98,7 @@ def _field(text: str, name: str) -> str:
 
 
 @pytest.mark.attack("embedded-redis-password")
-def test_password_is_needed(state: State, stage: Stage) -> None:
+def test_password_is_needed(state: State, stage: ServiceStage) -> None:
     """Who reaches the socket without the password may do nothing at all."""
 
     async def play() -> None:
@@ -149,7 +149,7 @@ FORBIDDEN = [
 
 
 @pytest.mark.attack("embedded-redis-commands")
-def test_only_the_ledgers_commands(state: State, stage: Stage) -> None:
+def test_only_the_ledgers_commands(state: State, stage: ServiceStage) -> None:
     """The service's own user can neither change the server nor leave the deployment's keys."""
 
     async def play() -> None:
@@ -165,7 +165,7 @@ def test_only_the_ledgers_commands(state: State, stage: Stage) -> None:
     asyncio.run(play())
 
 
-def test_what_the_ledger_does(state: State, stage: Stage) -> None:
+def test_what_the_ledger_does(state: State, stage: ServiceStage) -> None:
     """A script that does what the ledger's may, and what readiness asks, is allowed."""
     script = """
         redis.call('TIME')
@@ -191,7 +191,7 @@ def test_what_the_ledger_does(state: State, stage: Stage) -> None:
     asyncio.run(play())
 
 
-def test_survives(state: State, stage: Stage) -> None:
+def test_survives(state: State, stage: ServiceStage) -> None:
     """What was written is there after a stop, and after the server was killed."""
 
     async def play() -> None:
@@ -213,7 +213,7 @@ def test_survives(state: State, stage: Stage) -> None:
     asyncio.run(play())
 
 
-def test_password_is_nowhere_else(state: State, stage: Stage) -> None:
+def test_password_is_nowhere_else(state: State, stage: ServiceStage) -> None:
     """The password stands in its own file alone: not in the configuration, a log or a command."""
 
     async def play() -> list[bytes]:
@@ -268,14 +268,14 @@ def test_what_the_front_door_runs_is_allowed() -> None:
     assert not set(COMMANDS) & set(FRONT_DOOR_COMMANDS)
 
 
-def test_the_ledger_itself(state: State, stage: Stage) -> None:
+def test_the_ledger_itself(state: State, stage: ServiceStage) -> None:
     """The ledger does all that it can do with the rights that it has."""
     asyncio.run(_play(state, stage, _use))
 
 
 @pytest.mark.attack("flood-against-revocations")
 def test_a_flood_pushes_out_no_revocation_and_no_step_up(
-    state: State, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    state: State, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server full of strangers' counts takes no more of them, and forgets neither who was revoked
     nor who has stepped up.
@@ -286,7 +286,7 @@ def test_a_flood_pushes_out_no_revocation_and_no_step_up(
 
 
 async def _play(
-    state: State, stage: Stage, scene: Callable[[RedisLedger], Awaitable[None]]
+    state: State, stage: ServiceStage, scene: Callable[[RedisLedger], Awaitable[None]]
 ) -> None:
     """Play a scene with the ledger, which has the rights that it has in the embedded server."""
     async with running(state, stage) as server:

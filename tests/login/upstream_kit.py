@@ -73,7 +73,7 @@ def step_up(**changes: Any) -> Asked:
     return asked(**{"scopes": scopes, "resource": None, "redirect_uri": STEP_UP} | changes)
 
 
-class Counting(httpx.AsyncBaseTransport):
+class LedgerLifecycle(httpx.AsyncBaseTransport):
     """Reach the stand-in, and note what was sent."""
 
     def __init__(self, world: World) -> None:
@@ -95,7 +95,7 @@ class Stand:
 
     world: World
     authelia: Authelia
-    transport: Counting
+    transport: LedgerLifecycle
     monotonic: list[float] = field(default_factory=lambda: [1000.0])
 
     def run(self, call: Any) -> Any:
@@ -150,7 +150,7 @@ def client_of(client_id: str, world: World) -> OurClient:
 def standing(world: World, **options: Any) -> Iterator[Stand]:
     """Put our client beside the stand-in."""
     world.issuer.config = ours(world.issuer.config)
-    transport = Counting(world)
+    transport = LedgerLifecycle(world)
     client = httpx.AsyncClient(transport=transport)
     address = IssuerAddress(ISSUER, INTERNAL)
     keys = SigningKeys(IssuerKeys(address, DEFAULT_ALGORITHMS, client))

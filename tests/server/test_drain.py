@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.test_fleet import victim, wait_all_ready
-from tests.support.rush import Edge, Rush, running_edge, rush
+from tests.server.test_worker_pool import victim, wait_all_ready
+from tests.support.load import Edge, LoadResult, run_load, running_edge
 from tests.support.service import Issuer, Service, running_issuer, running_service
 from tests.support.valkey import valkey
 
@@ -53,13 +53,13 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture(scope="module")
-def fleet(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
-    with running_fleet(issuer, transport) as both:
+def pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
+    with running_pool(issuer, transport) as both:
         yield both
 
 
 @contextmanager
-def running_fleet(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
+def running_pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
     """Run two workers under one process, and Envoy in front of them."""
     with ExitStack() as stack:
         redis = stack.enter_context(valkey())
@@ -94,12 +94,14 @@ def running_pair(issuer: Issuer, transport: str) -> Iterator[tuple[list[Service]
         yield services, edge
 
 
-def during(edge: Edge, begin: Callable[[], object], over: Callable[[], bool], least: int) -> Rush:
+def during(
+    edge: Edge, begin: Callable[[], object], over: Callable[[], bool], least: int
+) -> LoadResult:
     """Send requests from before something begins until it is over."""
 
-    async def play() -> Rush:
+    async def play() -> LoadResult:
         done = asyncio.Event()
-        running = asyncio.create_task(rush(edge.port, done, least, IN_FLIGHT))
+        running = asyncio.create_task(run_load(edge.port, done, least, IN_FLIGHT))
         await asyncio.sleep(0.2)
         begin()
         while not over():  # noqa: ASYNC110 - another process calls nobody
@@ -117,9 +119,9 @@ def rolled(service: Service) -> Callable[[], bool]:
 
 
 @pytest.mark.attack("sigterm-under-load")
-def test_a_rolling_restart_costs_no_request(fleet: tuple[Service, Edge]) -> None:
+def test_a_rolling_restart_costs_no_request(pool: tuple[Service, Edge]) -> None:
     """Both workers are replaced under load, and every request is answered as it should be."""
-    service, edge = fleet
+    service, edge = pool
 
     found = during(edge, lambda: service.signal(signal.SIGUSR2), rolled(service), 1000)
 
@@ -129,9 +131,9 @@ def test_a_rolling_restart_costs_no_request(fleet: tuple[Service, Edge]) -> None
 
 
 @pytest.mark.attack("worker-killed")
-def test_a_killed_worker_costs_no_more_than_it_held(fleet: tuple[Service, Edge]) -> None:
+def test_a_killed_worker_costs_no_more_than_it_held(pool: tuple[Service, Edge]) -> None:
     """Who was with the dead worker gets a 503, nobody else; nobody gets a wrong verdict."""
-    service, edge = fleet
+    service, edge = pool
     edge.wait_healthy(2)
     killed = len(service.events("worker_ended"))
 
@@ -180,7 +182,7 @@ def campaign(least: int) -> None:
                         least,
                     ),
                 )
-            with running_fleet(issuer, transport) as (service, edge):
+            with running_pool(issuer, transport) as (service, edge):
                 begin = time.monotonic()
                 found = during(
                     edge,
@@ -203,7 +205,7 @@ def campaign(least: int) -> None:
                 _tell(f"{transport}: SIGKILL of one of two", killed)
 
 
-def _tell(what: str, found: Rush) -> None:
+def _tell(what: str, found: LoadResult) -> None:
     total = found.good.total() + found.bad.total()
     print(f"{what}: {total} requests, {found.failed} failed; {dict(found.good)} {dict(found.bad)}")
     print(

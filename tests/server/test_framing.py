@@ -8,7 +8,7 @@ from authz.server.framing import (
     INTERNAL,
     RESOURCE_EXHAUSTED,
     UNIMPLEMENTED,
-    Broken,
+    FrameError,
     frame,
     read_message,
 )
@@ -43,7 +43,7 @@ def test_nothing_is_not_framed() -> None:
 )
 def test_what_is_not_one_message_has_a_status(body: bytes, status: int) -> None:
     """A frame that is broken, compressed or too long is never a message."""
-    with pytest.raises(Broken) as found:
+    with pytest.raises(FrameError) as found:
         read_message(body, 10)
 
     assert found.value.status == status
@@ -54,6 +54,6 @@ def test_any_body_is_a_message_or_a_status(body: bytes) -> None:
     """Whatever is sent, nothing else is raised, and what is read fills the body."""
     try:
         message = read_message(body, 20)
-    except Broken:
+    except FrameError:
         return
     assert len(message) == len(body) - 5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from authz.server.pyvoy import configured
-from tests.support import hasty
+from tests.support import impatient_serve
 from tests.support.compiled import IS_COMPILED
 from tests.support.service import Service, running_service, until
 
@@ -128,7 +128,7 @@ def test_with_the_inside_hanging_the_starter_fails(tmp_path: Path) -> None:
     """One that does not answer any more is killed, said once, and a failure like one that died."""
     pytest.importorskip("pyvoy")
     config = CONFIG.format(transport="pyvoy")
-    with running_service(tmp_path, config, ENV, program=hasty.PROGRAM) as service:
+    with running_service(tmp_path, config, ENV, program=impatient_serve.PROGRAM) as service:
         pid = inner(service)
 
         os.kill(pid, signal.SIGSTOP)
@@ -136,7 +136,7 @@ def test_with_the_inside_hanging_the_starter_fails(tmp_path: Path) -> None:
         assert service.process.wait(20) == 1
         assert not Path(f"/proc/{pid}/exe").exists()
     (line,) = service.events("worker_hung")
-    assert line["unanswered"] == hasty.WATCH.most
+    assert line["unanswered"] == impatient_serve.WATCHDOG.most
 
 
 def test_signals_at_the_terminal_do_not_reach_envoy(service: Service) -> None:

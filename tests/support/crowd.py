@@ -24,8 +24,8 @@ from authz.core.principal import LogIn
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger
-from authz.local.part import Part
-from authz.local.reach import shared_redis
+from authz.local.redis_location import shared_redis
+from authz.process.child import ServiceSpec
 from authz_demo import front_door
 from authz_demo.issuer import Issuer, IssuerConfig, User, mint
 from authz_demo.issuer.run import run
@@ -73,7 +73,7 @@ class OpenIssuer:
         self._end = asyncio.Event()
         self._thread: threading.Thread | None = None
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> Part:
+    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Start it, and return a part that stands for it."""
         del who, machine_secret, login
         known = front_door.clients(place.gateway, place.folder)
@@ -84,7 +84,7 @@ class OpenIssuer:
         )
         self._thread.start()
         self._running.result(_PATIENCE)
-        return Part("issuer", _WAITING, environment(), listening(place.issuer_port))
+        return ServiceSpec("issuer", _WAITING, environment(), listening(place.issuer_port))
 
     async def _run(self, config: IssuerConfig, address: Address) -> None:
         try:

@@ -16,10 +16,10 @@ from unittest.mock import patch
 
 from authz.cli import main
 from authz.local.pages import pages
-from authz.local.part import Part
 from authz.local.state import State
 from authz.login import building
 from authz.login.clients.fetching import Fetched, Fetcher
+from authz.process.child import ServiceSpec
 
 HOST = "AUTHZ_TEST_HOST"
 PORT = "AUTHZ_TEST_PORT"
@@ -50,7 +50,7 @@ class _WithOneName:
 def knowing(host: str, port: int, authority: Path) -> Any:
     """Return what stands for `authz.local.pages.pages` in a scene with that host."""
 
-    def part(state: State, configuration: Path, env: dict[str, str]) -> Part:
+    def part(state: State, configuration: Path, env: dict[str, str]) -> ServiceSpec:
         told = {HOST: host, PORT: str(port), AUTHORITY: str(authority), "PYTHONPATH": str(_ROOT)}
         real = pages(state, configuration, env | told)
         at = real.argv.index("authz")

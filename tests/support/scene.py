@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from authz.config.load import load
 from authz.config.model import Login
-from authz.local.supervisor import Handlers
 from authz.local.up import up
+from authz.process.group import Handlers
 from authz_demo.loopback import Network
 from authz_demo.scene import Issuer, Place, Scene, free_port, write
 

@@ -12,16 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from authz.local.output import Log
-from authz.local.part import Part, Process, how_it_ended
+from authz.process.child import ChildProcess, ServiceSpec, how_it_ended
+from authz.process.output import ServiceLog
 
 Say = Callable[[str], None]
 _LATE: Final = "runs, but is not ready yet"
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """Say how the keeper spends time; seconds.
+class SupervisorTiming:
+    """Say how the supervisor spends time; seconds.
 
     Attributes:
         look: between two questions whether a part is ready.
@@ -48,16 +48,16 @@ class Pace:
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-class PartError(Exception):
+class ServiceStartError(Exception):
     """Say that a part could not start, and quote the last lines that it wrote."""
 
-    def __init__(self, part: Part, what: str, log: Log) -> None:
+    def __init__(self, spec: ServiceSpec, what: str, log: ServiceLog) -> None:
         """Put the words together."""
         lines = "".join(f"\n    {line}" for line in log.tail) or " nothing"
-        super().__init__(f"{part.name} could not start: {what}. It said ({log.path}):{lines}")
+        super().__init__(f"{spec.name} could not start: {what}. It said ({log.path}):{lines}")
 
 
-class Keeper:
+class ProcessSupervisor:
     """Keep one part running.
 
     Attributes:
@@ -66,15 +66,17 @@ class Keeper:
         ready: set once it was ready.
     """
 
-    def __init__(self, part: Part, log: Log, say: Say, pace: Pace) -> None:
+    def __init__(
+        self, spec: ServiceSpec, log: ServiceLog, say: Say, timing: SupervisorTiming
+    ) -> None:
         """Take what is needed; nothing runs yet."""
-        self.part = part
+        self.spec = spec
         self.passed = asyncio.Event()
         self.ready = asyncio.Event()
         self._log = log
         self._say = say
-        self._pace = pace
-        self._process: Process | None = None
+        self._timing = timing
+        self._process: ChildProcess | None = None
         self._listens = False
         self._reload_owed = False
 
@@ -82,27 +84,29 @@ class Keeper:
         """Start the part again and again; cancel this before `stop`.
 
         Raises:
-            PartError: where it never became ready at the start.
+            ServiceStartError: where it never became ready at the start.
         """
         deaths = 0
         while True:
-            started = self._pace.clock()
+            started = self._timing.clock()
             how = await self._live()
-            age = self._pace.clock() - started
-            deaths = 1 if age >= self._pace.steady else deaths + 1
-            if not self.passed.is_set() and deaths >= self._pace.attempts:
-                raise PartError(self.part, f"{how}, {deaths} times in a row", self._log)
-            wait = min(self._pace.first_wait * 2 ** min(deaths - 1, 32), self._pace.longest_wait)
+            age = self._timing.clock() - started
+            deaths = 1 if age >= self._timing.steady else deaths + 1
+            if not self.passed.is_set() and deaths >= self._timing.attempts:
+                raise ServiceStartError(self.spec, f"{how}, {deaths} times in a row", self._log)
+            wait = min(
+                self._timing.first_wait * 2 ** min(deaths - 1, 32), self._timing.longest_wait
+            )
             self._say(f"{how} after {age:.1f} s; starting it again in {wait:g} s")
-            await self._pace.pause(wait)
+            await self._timing.pause(wait)
 
-    async def stop(self, hurry: asyncio.Event) -> None:
+    async def stop(self, force_stop: asyncio.Event) -> None:
         """End the process, if there is one."""
         if self._process is not None and not self._process.exited.done():
-            await self._process.end(hurry)
+            await self._process.end(force_stop)
             self._say("stopped")
 
-    def renew(self) -> None:
+    def rolling_restart(self) -> None:
         """Forward SIGUSR2; a part that does not listen to it yet is new as it is."""
         if self._listens and self._process is not None:
             self._process.signal(signal.SIGUSR2)
@@ -121,7 +125,7 @@ class Keeper:
         """Run the part once and return how it ended."""
         self._listens = self._reload_owed = False
         try:
-            process = self._process = Process(self.part, self._log)
+            process = self._process = ChildProcess(self.spec, self._log)
         except OSError as error:
             return f"no process: {error.strerror}"
         how = await self._become_ready(process)
@@ -130,28 +134,28 @@ class Keeper:
             return how
         return how_it_ended(await asyncio.shield(process.exited))
 
-    async def _become_ready(self, process: Process) -> str:
+    async def _become_ready(self, process: ChildProcess) -> str:
         """Wait until the part is ready; otherwise return why that was given up."""
-        begun, told = self._pace.clock(), not self.part.needed
+        begun, told = self._timing.clock(), not self.spec.needed
         while not await self._is_ready():
-            look = self._pace.late_look if self._listens else self._pace.look
+            look = self._timing.late_look if self._listens else self._timing.look
             await asyncio.wait({process.exited}, timeout=look)
             if process.exited.done():
                 return how_it_ended(process.exited.result())
-            waited = self._pace.clock() - begun
-            if self.part.late is not None and not told and waited >= self._pace.word:
+            waited = self._timing.clock() - begun
+            if self.spec.late is not None and not told and waited >= self._timing.word:
                 # Nothing is missing any more where it becomes ready at this very moment.
-                missing = await self.part.late()
+                missing = await self.spec.late()
                 told = bool(missing)
                 if told:
                     self._say(f"{_LATE}: {missing}")
-            if not self._listens and waited >= self.part.patience:
-                how = f"not ready within {self.part.patience:g} s"
-                if self.part.late is None:
+            if not self._listens and waited >= self.spec.patience:
+                how = f"not ready within {self.spec.patience:g} s"
+                if self.spec.late is None:
                     return self._give_up(how)
-                if self.part.needed:
-                    return self._give_up(f"{how}: {await self.part.late()}")
-                self._go_on(f"{_LATE}: {await self.part.late()}")
+                if self.spec.needed:
+                    return self._give_up(f"{how}: {await self.spec.late()}")
+                self._go_on(f"{_LATE}: {await self.spec.late()}")
         if not process.exited.done():
             self._go_on("ready")
             self.ready.set()
@@ -159,7 +163,7 @@ class Keeper:
 
     def _give_up(self, how: str) -> str:
         if not self.passed.is_set():
-            raise PartError(self.part, how, self._log)
+            raise ServiceStartError(self.spec, how, self._log)
         return how
 
     def _go_on(self, words: str) -> None:
@@ -172,6 +176,6 @@ class Keeper:
 
     async def _is_ready(self) -> bool:
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(self._pace.answer):
-                return await self.part.ready()
+            async with asyncio.timeout(self._timing.answer):
+                return await self.spec.ready()
         return False

@@ -16,8 +16,8 @@ import httpx
 from authz.server.asgi import AsgiTransport, CheckBytes, Receive, Scope, Send, refuse
 from authz.server.framing import UNAVAILABLE
 from authz.server.health import Health
-from authz.server.orders import FAILED, Ordered
 from authz.server.service import Service
+from authz.server.worker_ipc import FAILED, WorkerChannel
 
 # Seconds between two looks whether Envoy listens; and how many looks.
 _LOOK: Final = 0.01
@@ -75,13 +75,13 @@ async def _connect(address: str) -> None:
     writer.close()
 
 
-class Inside:
+class EmbeddedApp:
     """Be the application: start the service with Envoy, and end Envoy with the service."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         """Read the orders; nothing is built yet."""
         self._env = env
-        self._ordered = Ordered(env)
+        self._channel = WorkerChannel(env)
         self._transport: _Transport | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -100,42 +100,42 @@ class Inside:
         try:
             service = self._build()
         except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
-            self._ordered.tell(FAILED, error)
+            self._channel.send(FAILED, error)
             failed = type(error).__name__
         if failed:
             await send({"type": "lifespan.startup.failed", "message": failed})
             return
-        self._ordered.obey(service)
+        self._channel.listen(service)
         # Envoy listens only after the answer below, so this goes on beside it.
         self._task = asyncio.create_task(self._run(service))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._ordered.ignore()
+        self._channel.stop_listening()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _build(self) -> Service:
-        ordered = self._ordered
+        channel = self._channel
         return Service(
-            ordered.read,
+            channel.read,
             self._env,
-            ordered.listeners,
-            ordered.recorder(),
-            ordered.orders.grace,
+            channel.listeners,
+            channel.recorder(),
+            channel.settings.grace,
             carry=self._carry,
         )
 
     def _carry(self, check: CheckBytes, health: Health, *, max_body: int) -> _Transport:
-        admin = self._ordered.orders.admin
+        admin = self._channel.settings.admin
         self._transport = _Transport(check, health, max_body=max_body, admin=admin)
         return self._transport
 
     async def _run(self, service: Service) -> None:
-        started = asyncio.create_task(self._ordered.tell_start(service))
+        started = asyncio.create_task(self._channel.send_started(service))
         try:
             await service.run()
-            self._ordered.bid_farewell()
+            self._channel.write_final_metrics()
         except Exception as error:  # noqa: BLE001 - as above
-            self._ordered.tell(FAILED, error)
+            self._channel.send(FAILED, error)
         finally:
             started.cancel()
             # Envoy's own way to end; nothing is in flight any more.

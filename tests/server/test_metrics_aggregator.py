@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from authz.server.health import Health
+from authz.server.metrics_aggregator import MetricsAggregator, WorkerMetrics
 from authz.server.status import IDENTITY_KEYS, Status
-from authz.server.tally import Slot, Tally
 from authz.telemetry.metrics import Metrics
 from tests.server.test_status import get
 
@@ -27,10 +27,10 @@ class Life:
     def count(self, number: int) -> None:
         self.metrics.decisions.labels("files", "allowed").inc(number)
 
-    def leave(self, farewell: Path | None = None) -> None:
+    def leave(self, final_metrics: Path | None = None) -> None:
         self._listener.stop()
-        if farewell is not None:
-            farewell.write_bytes(generate_latest(self.metrics.registry))
+        if final_metrics is not None:
+            final_metrics.write_bytes(generate_latest(self.metrics.registry))
 
 
 @pytest.fixture
@@ -40,53 +40,55 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def tally(folder: Path) -> Iterator[Tally]:
-    slots = [Slot(folder / "0"), Slot(folder / "1")]
-    one = Tally(slots, CollectorRegistry(), ("127.0.0.1", 0))
+def aggregator(folder: Path) -> Iterator[MetricsAggregator]:
+    slots = [WorkerMetrics(folder / "0"), WorkerMetrics(folder / "1")]
+    one = MetricsAggregator(slots, CollectorRegistry(), ("127.0.0.1", 0))
     one.start()
     yield one
     one.stop()
 
 
-def counted(tally: Tally) -> float:
-    _, text = get(tally.port, "/metrics")
+def counted(aggregator: MetricsAggregator) -> float:
+    _, text = get(aggregator.port, "/metrics")
     name = 'authz_decisions_total{reason="allowed",server="files"} '
     return sum(float(line[len(name) :]) for line in text.splitlines() if line.startswith(name))
 
 
-def test_the_sum_over_two(folder: Path, tally: Tally) -> None:
+def test_the_sum_over_two(folder: Path, aggregator: MetricsAggregator) -> None:
     """Prometheus sees one service."""
     lives = [Life(folder / name) for name in "01"]
-    for slot, life, number in zip(tally._slots, lives, (2, 3), strict=True):
+    for slot, life, number in zip(aggregator._slots, lives, (2, 3), strict=True):
         slot.begin()
         life.count(number)
 
-    assert counted(tally) == 5
+    assert counted(aggregator) == 5
     for life in lives:
         life.leave()
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["drained", "killed"])
-def test_a_worker_that_is_gone_stays_in_the_sum(folder: Path, tally: Tally, told: bool) -> None:
+def test_a_worker_that_is_gone_stays_in_the_sum(
+    folder: Path, aggregator: MetricsAggregator, told: bool
+) -> None:
     """Drained, all that it counted; killed, all up to the last look."""
-    slot, farewell = tally._slots[0], folder / "counts"
+    slot, final_metrics = aggregator._slots[0], folder / "counts"
     life = Life(folder / "0")
     slot.begin()
     life.count(2)
-    assert counted(tally) == 2
+    assert counted(aggregator) == 2
     life.count(10)
 
-    life.leave(farewell if told else None)
-    assert counted(tally) == 2
-    slot.end(farewell)
+    life.leave(final_metrics if told else None)
+    assert counted(aggregator) == 2
+    slot.end(final_metrics)
 
     expected = 12 if told else 2
-    assert counted(tally) == expected
-    assert not farewell.exists()
+    assert counted(aggregator) == expected
+    assert not final_metrics.exists()
     again = Life(folder / "0")
     slot.begin()
     again.count(1)
-    assert counted(tally) == expected + 1
+    assert counted(aggregator) == expected + 1
     again.leave()
 
 
@@ -97,7 +99,7 @@ def test_looks_at_the_same_time_do_not_overtake_each_other(
     """The worker is asked by one at a time, so that no older answer takes a newer one's place; who
     comes meanwhile is served by a look that began afterwards.
     """
-    slot = Slot(folder / "0")
+    slot = WorkerMetrics(folder / "0")
     slot.begin()
     began, go_on = threading.Semaphore(0), threading.Semaphore(0)
     asked: list[int] = []
@@ -109,7 +111,7 @@ def test_looks_at_the_same_time_do_not_overtake_each_other(
         assert go_on.acquire(timeout=10)
         return 200, text.encode()
 
-    monkeypatch.setattr("authz.server.tally.ask", answer)
+    monkeypatch.setattr("authz.server.metrics_aggregator.ask", answer)
     scrapers = [threading.Thread(target=slot.look) for _ in range(4)]
     scrapers[0].start()
     assert began.acquire(timeout=10)
@@ -125,13 +127,13 @@ def test_looks_at_the_same_time_do_not_overtake_each_other(
     assert slot.counts()[1]["a_total"].values == {"a_total": float(len(asked))}
 
 
-def test_ready_where_any_is(folder: Path, tally: Tally) -> None:
+def test_ready_where_any_is(folder: Path, aggregator: MetricsAggregator) -> None:
     """Envoy asks those that are ready; each worker's state is told."""
-    assert get(tally.port, "/readyz")[0] == 503
+    assert get(aggregator.port, "/readyz")[0] == 503
     life = Life(folder / "1")
-    tally._slots[1].begin()
+    aggregator._slots[1].begin()
     life.health.set("keys", "not loaded yet")
-    code, body = get(tally.port, "/readyz")
+    code, body = get(aggregator.port, "/readyz")
     assert code == 503
     assert json.loads(body)["parts"] == {
         "worker 0 worker": "it does not run",
@@ -140,33 +142,35 @@ def test_ready_where_any_is(folder: Path, tally: Tally) -> None:
 
     life.health.set("keys", "")
 
-    code, body = get(tally.port, "/readyz")
+    code, body = get(aggregator.port, "/readyz")
     assert code == 200
     assert json.loads(body)["workers"] == {"0": False, "1": True}
     life.leave()
 
 
-def test_a_worker_that_does_not_answer(tally: Tally) -> None:
+def test_a_worker_that_does_not_answer(aggregator: MetricsAggregator) -> None:
     """It is not ready, and what it counted before holds."""
-    tally._slots[0].begin()
+    aggregator._slots[0].begin()
 
-    assert "it does not answer" in get(tally.port, "/readyz")[1]
-    assert counted(tally) == 0
+    assert "it does not answer" in get(aggregator.port, "/readyz")[1]
+    assert counted(aggregator) == 0
 
 
-def test_healthz_is_about_the_process_above(tally: Tally) -> None:
+def test_healthz_is_about_the_process_above(aggregator: MetricsAggregator) -> None:
     """It lives whatever its workers do; and there are no other pages."""
-    assert get(tally.port, "/healthz") == (200, "ok\n")
-    assert get(tally.port, "/")[0] == 404
-    assert get(tally.port, "/metrics", "POST")[0] == 405
+    assert get(aggregator.port, "/healthz") == (200, "ok\n")
+    assert get(aggregator.port, "/")[0] == 404
+    assert get(aggregator.port, "/metrics", "POST")[0] == 405
 
 
-def test_the_keys_are_of_any_worker_that_answers(folder: Path, tally: Tally) -> None:
+def test_the_keys_are_of_any_worker_that_answers(
+    folder: Path, aggregator: MetricsAggregator
+) -> None:
     """MCP servers ask the process above; a worker that is gone hides no key."""
-    assert get(tally.port, IDENTITY_KEYS)[0] == 404
+    assert get(aggregator.port, IDENTITY_KEYS)[0] == 404
     one = Status(Metrics().registry, Health(), str(folder / "1"), lambda: b'{"keys": []}')
     one.start()
     try:
-        assert get(tally.port, IDENTITY_KEYS) == (200, '{"keys": []}')
+        assert get(aggregator.port, IDENTITY_KEYS) == (200, '{"keys": []}')
     finally:
         one.stop()

@@ -19,7 +19,7 @@ from authz.core.principal import Person
 from authz.ledger import revocations
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
-from tests.support import hasty
+from tests.support import impatient_serve
 from tests.support.service import Issuer, Service, running_issuer, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
@@ -48,7 +48,7 @@ from authz.server.service import Service
 hang_up, once = Service.hang_up, pathlib.Path(__file__).with_name("once")
 
 def wait(self):
-    if json.loads(os.environ["AUTHZ_INSIDE"])["worker"] == 0 and once.exists():
+    if json.loads(os.environ["AUTHZ_WORKER"])["worker"] == 0 and once.exists():
         once.unlink()
         threading.Event().wait()
     hang_up(self)
@@ -110,7 +110,7 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def fleet(run: Run) -> Iterator[Service]:
+def pool(run: Run) -> Iterator[Service]:
     """Two workers that the tests leave as they found them."""
     with run() as one:
         yield one
@@ -149,7 +149,7 @@ def victim(service: Service, worker: int = 0) -> int:
     """Return the process id of one worker: it has its number in its environment."""
     for pid in children(service):
         pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        said = next(each for each in pairs if each.startswith(b"AUTHZ_INSIDE="))
+        said = next(each for each in pairs if each.startswith(b"AUTHZ_WORKER="))
         if json.loads(said.partition(b"=")[2])["worker"] == worker:
             return pid
     raise AssertionError(f"worker {worker} does not run")
@@ -242,14 +242,14 @@ def test_a_broken_configuration_reaches_no_worker(run: Run) -> None:
 
 
 @pytest.mark.attack("revoked-token")
-def test_a_revocation_reaches_every_worker(fleet: Service, redis: ValkeyServer) -> None:
+def test_a_revocation_reaches_every_worker(pool: Service, redis: ValkeyServer) -> None:
     """A person who is revoked is refused by each worker from the next request on."""
     raw = asking(sub="mallory")
-    assert all(fleet.check(raw, worker=n).allowed for n in (0, 1))
+    assert all(pool.check(raw, worker=n).allowed for n in (0, 1))
 
     asyncio.run(revoke(redis, "mallory"))
 
-    assert [fleet.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
+    assert [pool.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
 
 
 async def revoke(redis: ValkeyServer, subject: str) -> None:
@@ -283,7 +283,7 @@ def test_a_killed_worker_is_started_again_and_its_counts_stay(run: Run) -> None:
 @pytest.mark.attack("worker-killed")
 def test_a_worker_that_is_stopped_is_replaced(run: Run) -> None:
     """It is killed after so many looks, said once, counted once; the other answers all along."""
-    with run(program=hasty.PROGRAM) as service:
+    with run(program=impatient_serve.PROGRAM) as service:
         stopped = victim(service)
 
         os.kill(stopped, signal.SIGSTOP)
@@ -291,7 +291,7 @@ def test_a_worker_that_is_stopped_is_replaced(run: Run) -> None:
         wait_all_ready(service, 2)
 
         assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
-        told(service, worker=0, unanswered=hasty.WATCH.most)
+        told(service, worker=0, unanswered=impatient_serve.WATCHDOG.most)
         assert count(service, "authz_worker_restarts_total") == 1
         assert session(stopped) == []
         assert len(children(service)) == 2
@@ -303,7 +303,7 @@ def test_a_loop_that_waits_for_ever_is_replaced(run: Run, tmp_path: Path) -> Non
     (tmp_path / "sitecustomize.py").write_text(DEADLOCK)
     (tmp_path / "once").touch()
     env = {**ENV, "PYTHONPATH": str(tmp_path)}
-    with run(env=env, program=hasty.PROGRAM) as service:
+    with run(env=env, program=impatient_serve.PROGRAM) as service:
         hanging = victim(service)
 
         service.signal(signal.SIGHUP)
@@ -314,13 +314,13 @@ def test_a_loop_that_waits_for_ever_is_replaced(run: Run, tmp_path: Path) -> Non
         wait_all_ready(service, 2)
 
         assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
-        told(service, worker=0, unanswered=hasty.WATCH.most)
+        told(service, worker=0, unanswered=impatient_serve.WATCHDOG.most)
         assert count(service, "authz_worker_restarts_total") == 1
 
 
 def test_a_worker_that_is_slow_stays(run: Run) -> None:
     """Stopped again and again, longer in all than one that hangs may be: it answers in between."""
-    with run(program=hasty.PROGRAM) as service:
+    with run(program=impatient_serve.PROGRAM) as service:
         slow = victim(service)
 
         for _ in range(4):
@@ -337,7 +337,7 @@ def test_a_worker_that_is_slow_stays(run: Run) -> None:
 
 def test_a_worker_that_is_stopped_keeps_no_one_from_ending(run: Run) -> None:
     """Told to end, it has the time that others have, longer than the watch, and is killed then."""
-    with run(program=hasty.PROGRAM) as service:
+    with run(program=impatient_serve.PROGRAM) as service:
         pids = children(service)
         os.kill(victim(service), signal.SIGSTOP)
 
@@ -350,7 +350,7 @@ def test_a_worker_that_is_stopped_keeps_no_one_from_ending(run: Run) -> None:
 
 def test_a_worker_that_is_stopped_does_not_end_a_rolling_restart(run: Run) -> None:
     """As at the end: it has its time, and is no worker that hangs."""
-    with run(program=hasty.PROGRAM) as service:
+    with run(program=impatient_serve.PROGRAM) as service:
         before = children(service)
         os.kill(victim(service), signal.SIGSTOP)
 
@@ -382,16 +382,16 @@ def test_a_rolling_restart_changes_every_process_and_loses_no_count(run: Run) ->
 
 
 @pytest.mark.attack("broken-configuration")
-def test_a_rolling_restart_begins_with_a_configuration_that_is_right(fleet: Service) -> None:
+def test_a_rolling_restart_begins_with_a_configuration_that_is_right(pool: Service) -> None:
     """With an error in authz.yaml no worker is sent away."""
-    before, text = children(fleet), fleet.config.read_text()
-    fleet.config.write_text("issuer: 1")
+    before, text = children(pool), pool.config.read_text()
+    pool.config.write_text("issuer: 1")
 
-    fleet.signal(signal.SIGUSR2)
-    fleet.wait_for("reload_refused")
+    pool.signal(signal.SIGUSR2)
+    pool.wait_for("reload_refused")
 
-    assert children(fleet) == before
-    fleet.config.write_text(text)
+    assert children(pool) == before
+    pool.config.write_text(text)
 
 
 def test_sigterm_ends_all_of_it(run: Run) -> None:
@@ -418,19 +418,19 @@ def test_with_the_process_above_gone_no_worker_goes_on(run: Run) -> None:
         until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "their end")
 
 
-def test_ctrl_c_does_not_reach_the_workers(fleet: Service) -> None:
+def test_ctrl_c_does_not_reach_the_workers(pool: Service) -> None:
     """The terminal's signals go to a group of processes; the workers are in groups of their own."""
-    assert all(os.getsid(pid) != os.getsid(fleet.process.pid) for pid in children(fleet))
+    assert all(os.getsid(pid) != os.getsid(pool.process.pid) for pid in children(pool))
 
 
-def test_what_the_workers_count_is_no_file_of_others(fleet: Service) -> None:
+def test_what_the_workers_count_is_no_file_of_others(pool: Service) -> None:
     """Their sockets and the configuration in force are in a folder that only this user enters."""
-    folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(fleet)}
+    folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(pool)}
     said = [
         json.loads(pair.partition(b"=")[2])
         for each in folders
         for pair in each.split(b"\0")
-        if pair.startswith(b"AUTHZ_INSIDE=")
+        if pair.startswith(b"AUTHZ_WORKER=")
     ]
     places = {Path(each["status"]).parent for each in said}
 

@@ -22,9 +22,16 @@ from authz.config.load import Settings, read, text_of
 from authz.config.problems import ConfigError
 from authz.server import pyvoy
 from authz.server.compiled import is_compiled
-from authz.server.control import PATIENCE, WATCH, Control, NotStarted, Watch, end
-from authz.server.orders import RELOAD, STOP, Orders
-from authz.server.tally import Slot, Tally
+from authz.server.metrics_aggregator import MetricsAggregator, WorkerMetrics
+from authz.server.worker_control import (
+    PATIENCE,
+    WATCHDOG,
+    Watchdog,
+    WorkerControl,
+    WorkerStartError,
+    end,
+)
+from authz.server.worker_ipc import RELOAD, STOP, WorkerSettings
 from authz.telemetry.recorder import Recorder
 
 # Seconds between two looks at what the workers have counted.
@@ -33,29 +40,29 @@ _LOOK: Final = 1.0
 _POLL: Final = 0.05
 _READY: Final = 60.0
 
-Launch = Callable[[Orders, Mapping[str, str]], Awaitable[Process]]
+Launch = Callable[[WorkerSettings, Mapping[str, str]], Awaitable[Process]]
 
 
-async def _launch_grpcio(orders: Orders, env: Mapping[str, str]) -> Process:
+async def _launch_grpcio(settings: WorkerSettings, env: Mapping[str, str]) -> Process:
     # -P: a file in the working folder must not stand in for a module of ours.
     command = (sys.executable, "-P", "-m", "authz.server.grpcio_worker")
     try:
         return await asyncio.create_subprocess_exec(
             *command,
-            env={**env, **orders.environment()},
-            pass_fds=(orders.control,),
+            env={**env, **settings.environment()},
+            pass_fds=(settings.control,),
             # Ctrl-C goes to a whole group of processes.
             start_new_session=True,
         )
     except OSError as error:
-        raise NotStarted(f"a worker cannot be run: {error.strerror}") from error
+        raise WorkerStartError(f"a worker cannot be run: {error.strerror}") from error
 
 
 LAUNCH: Final[Mapping[str, Launch]] = {"pyvoy": pyvoy.launch, "grpcio": _launch_grpcio}
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RestartPolicy:
     """Say how long a worker is waited for, and how long one that died is waited with; seconds.
 
     Attributes:
@@ -71,12 +78,12 @@ class Pace:
     longest: float = 30.0
     steady: float = 60.0
     farewell: float = 65.0 + PATIENCE
-    watch: Watch = WATCH
+    watchdog: Watchdog = WATCHDOG
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Say what a fleet is.
+class PoolSettings:
+    """Describe a pool of workers.
 
     Attributes:
         configuration: authz.yaml.
@@ -93,37 +100,39 @@ class Plan:
     transport: str
 
 
-class Worker:
+class WorkerSlot:
     """Keep one worker running, in its place.
 
     Attributes:
         slot: what was counted there.
     """
 
-    def __init__(self, orders: Orders, env: Mapping[str, str], recorder: Recorder) -> None:
+    def __init__(
+        self, settings: WorkerSettings, env: Mapping[str, str], recorder: Recorder
+    ) -> None:
         """Take what to run; `orders` lacks a control socket only."""
-        self.slot = Slot(Path(str(orders.status)))
-        self._orders = orders
+        self.metrics = WorkerMetrics(Path(str(settings.status)))
+        self._settings = settings
         self._env = env
         self._recorder = recorder
-        self._control: Control | None = None
+        self._control: WorkerControl | None = None
         self._process: Process | None = None
         self._gone = asyncio.Event()
-        self._renewed = False
+        self._restarting = False
         self._stopping = False
 
     async def start(self, launch: Launch) -> None:
         """Start it once, and return when it answers Check.
 
         Raises:
-            NotStarted: where it does not; nothing is left of it then.
+            WorkerStartError: where it does not; nothing is left of it then.
         """
         if self._stopping:
-            raise NotStarted("told to stop")
-        control, process = Control(), None
+            raise WorkerStartError("told to stop")
+        control, process = WorkerControl(), None
         try:
-            orders = replace(self._orders, control=control.theirs.fileno())
-            process = await launch(orders, self._env)
+            settings = replace(self._settings, control=control.theirs.fileno())
+            process = await launch(settings, self._env)
             await control.started(process)
         except BaseException:
             control.close()
@@ -132,29 +141,33 @@ class Worker:
             raise
         self._control, self._process = control, process
         self._gone.clear()
-        self.slot.begin()
+        self.metrics.begin()
         if self._stopping:
             control.order(STOP)
 
-    async def keep(self, launch: Launch, pace: Pace) -> None:
+    async def keep(self, launch: Launch, restart_policy: RestartPolicy) -> None:
         """Start it again whenever it ends or hangs, until `stop`."""
-        pause = pace.first
+        pause = restart_policy.first
         while self._process is not None:
             began = time.monotonic()
-            code = await self._over(pace)
+            code = await self._over(restart_policy)
             if self._stopping:
                 return
-            if self._renewed:
-                self._renewed = False
+            if self._restarting:
+                self._restarting = False
                 pause = 0.0
             else:
                 self._recorder.metrics.worker_restarts.inc()
-                steady = time.monotonic() - began >= pace.steady
-                pause = pace.first if steady else min(max(pause * 2, pace.first), pace.longest)
+                steady = time.monotonic() - began >= restart_policy.steady
+                pause = (
+                    restart_policy.first
+                    if steady
+                    else min(max(pause * 2, restart_policy.first), restart_policy.longest)
+                )
                 if code is not None:
                     self._say("worker_ended", status=code, pause=pause)
             while not await self._started_again(launch, pause):
-                pause = min(max(pause * 2, pace.first), pace.longest)
+                pause = min(max(pause * 2, restart_policy.first), restart_policy.longest)
 
     async def _started_again(self, launch: Launch, pause: float) -> bool:
         await asyncio.sleep(pause)
@@ -162,29 +175,31 @@ class Worker:
             return True
         try:
             await self.start(launch)
-        except NotStarted as error:
+        except WorkerStartError as error:
             self._say("worker_not_started", why=str(error))
             return False
         return True
 
-    async def _over(self, pace: Pace) -> int | None:
+    async def _over(self, restart_policy: RestartPolicy) -> int | None:
         """Return the exit status of the process, once it has ended; None where it had hung."""
         assert self._process is not None
         assert self._control is not None
         ended = asyncio.ensure_future(self._process.wait())
-        watching = asyncio.ensure_future(self._control.hung(pace.watch))
+        watching = asyncio.ensure_future(self._control.hung(restart_policy.watchdog))
         await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
         hung = not ended.done() and watching.result()
         watching.cancel()
         if hung:
             # Said before: what waits for a disk that is away does not even die of a SIGKILL.
-            self._say("worker_hung", unanswered=pace.watch.most)
+            self._say("worker_hung", unanswered=restart_policy.watchdog.most)
         # Told to end, it has its time and no more. On pyvoy the process is the Envoy too.
-        code = await end(self._process, 0 if hung else self._orders.grace + pace.farewell)
+        code = await end(
+            self._process, 0 if hung else self._settings.grace + restart_policy.farewell
+        )
         await ended
         self._control.close()
         # The pages wait for nobody: what was left behind is read in a thread.
-        await asyncio.to_thread(self.slot.end, Path(self._orders.farewell))
+        await asyncio.to_thread(self.metrics.end, Path(self._settings.final_metrics))
         self._process = self._control = None
         self._gone.set()
         return None if hung else code
@@ -199,13 +214,13 @@ class Worker:
         self._stopping = True
         self.order(STOP)
 
-    async def renew(self) -> str:
+    async def restart(self) -> str:
         """Have it end as at `stop` and start again; return why it is not ready, empty where it is.
 
         One that is not running is only waited for.
         """
         if self._control is not None:
-            self._renewed = True
+            self._restarting = True
             self.order(STOP)
             await self._gone.wait()
         return await self.ready()
@@ -214,7 +229,7 @@ class Worker:
         """Wait until it is ready, and return why it is not; empty where it is."""
         until = time.monotonic() + _READY
         while True:
-            state = await asyncio.to_thread(self.slot.state)
+            state = await asyncio.to_thread(self.metrics.state)
             if state.ready:
                 return ""
             if time.monotonic() > until:
@@ -227,42 +242,42 @@ class Worker:
             _kill(self._process)
 
     def _say(self, event: str, **fields: object) -> None:
-        self._recorder.event(event, worker=self._orders.worker, **fields)
+        self._recorder.event(event, worker=self._settings.worker, **fields)
 
 
-class Fleet:
+class WorkerPool:
     """Run several workers."""
 
     def __init__(
         self,
-        plan: Plan,
+        pool_settings: PoolSettings,
         settings: Settings,
         text: str,
         env: Mapping[str, str],
         recorder: Recorder,
         *,
-        pace: Pace | None = None,
+        restart_policy: RestartPolicy | None = None,
     ) -> None:
         """Take what to run.
 
         Args:
-            plan: the workers.
+            pool_settings: the workers.
             settings: what authz.yaml holds.
             text: its very text.
             env: the environment.
             recorder: where events go, and what this process counts.
-            pace: how long workers are waited for and with.
+            restart_policy: how long workers are waited for and with.
         """
-        self._plan = plan
+        self._pool_settings = pool_settings
         self._workers_wanted = settings.config.service.workers
         self._text = text
         self._env = env
         self._recorder = recorder
-        self._pace = pace or Pace()
-        self._workers: list[Worker] = []
+        self._restart_policy = restart_policy or RestartPolicy()
+        self._workers: list[WorkerSlot] = []
         self._in_force = Path()
         self._stop = asyncio.Event()
-        self._errands: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     async def run(self) -> int:
         """Run the workers until told to stop; return 0 where all was in order.
@@ -274,33 +289,37 @@ class Fleet:
         with TemporaryDirectory(prefix="authz-") as folder:
             self._in_force = Path(folder) / "authz.yaml"
             self._accept(self._text)
-            self._workers = [self._worker(Path(folder), n) for n in range(len(self._plan.checks))]
+            self._workers = [
+                self._worker(Path(folder), n) for n in range(len(self._pool_settings.checks))
+            ]
             registry = self._recorder.metrics.registry
-            tally = Tally([one.slot for one in self._workers], registry, self._plan.status)
-            tally.start()
+            aggregator = MetricsAggregator(
+                [one.metrics for one in self._workers], registry, self._pool_settings.status
+            )
+            aggregator.start()
             self._follow_signals()
             try:
-                return await self._serve(tally)
+                return await self._serve(aggregator)
             finally:
                 for one in self._workers:
                     one.kill()
-                tally.stop()
+                aggregator.stop()
 
-    def _worker(self, folder: Path, number: int) -> Worker:
-        orders = Orders(
-            configuration=str(self._plan.configuration),
-            check=self._plan.checks[number],
+    def _worker(self, folder: Path, number: int) -> WorkerSlot:
+        settings = WorkerSettings(
+            configuration=str(self._pool_settings.configuration),
+            check=self._pool_settings.checks[number],
             status=str(folder / f"{number}.status"),
-            grace=self._plan.grace,
+            grace=self._pool_settings.grace,
             admin=str(folder / f"{number}.admin"),
             control=-1,
             text=str(self._in_force),
-            farewell=str(folder / f"{number}.counts"),
+            final_metrics=str(folder / f"{number}.counts"),
             worker=number,
         )
-        return Worker(orders, self._env, self._recorder)
+        return WorkerSlot(settings, self._env, self._recorder)
 
-    async def _serve(self, tally: Tally) -> int:
+    async def _serve(self, aggregator: MetricsAggregator) -> int:
         launch, transport = await self._start_first()
         if launch is None:
             return 0
@@ -311,18 +330,20 @@ class Fleet:
                 raise OSError(f"a worker did not start: {problem}") from problem
         self._recorder.event(
             "started",
-            check=list(self._plan.checks),
-            status=tally.port,
+            check=list(self._pool_settings.checks),
+            status=aggregator.port,
             transport=transport,
             compiled=is_compiled(),
             workers=len(self._workers),
         )
         async with asyncio.TaskGroup() as tasks:
             around = [
-                tasks.create_task(self._keep_looking(tally)),
-                tasks.create_task(self._run_errands()),
+                tasks.create_task(self._keep_looking(aggregator)),
+                tasks.create_task(self._run_jobs()),
             ]
-            kept = [tasks.create_task(one.keep(launch, self._pace)) for one in self._workers]
+            kept = [
+                tasks.create_task(one.keep(launch, self._restart_policy)) for one in self._workers
+            ]
             await self._stop.wait()
             for one in self._workers:
                 one.stop()
@@ -338,13 +359,13 @@ class Fleet:
         Raises:
             OSError: where none can be started.
         """
-        wanted = self._plan.transport
+        wanted = self._pool_settings.transport
         names = ("pyvoy", "grpcio") if wanted == "auto" else (wanted,)
         why = ""
         for name in names:
             try:
                 await self._workers[0].start(LAUNCH[name])
-            except NotStarted as error:
+            except WorkerStartError as error:
                 if self._stop.is_set():
                     return None, name
                 why = str(error)
@@ -361,8 +382,8 @@ class Fleet:
         handlers = {
             signal.SIGTERM: self._stop_all,
             signal.SIGINT: self._stop_all,
-            signal.SIGHUP: lambda: self._errands.put_nowait(self._reload),
-            signal.SIGUSR2: lambda: self._errands.put_nowait(self._roll),
+            signal.SIGHUP: lambda: self._jobs.put_nowait(self._reload),
+            signal.SIGUSR2: lambda: self._jobs.put_nowait(self._rolling_restart),
         }
         # In a test's thread there are no signals.
         with suppress(ValueError, RuntimeError):
@@ -375,12 +396,12 @@ class Fleet:
         for one in self._workers:
             one.stop()
 
-    async def _run_errands(self) -> None:
+    async def _run_jobs(self) -> None:
         """Do one after the other what signals ask for."""
         while True:
-            errand = await self._errands.get()
+            job = await self._jobs.get()
             try:
-                await errand()
+                await job()
             except Exception as error:  # noqa: BLE001 - what fails here must not stop the workers
                 self._recorder.crash(error)
 
@@ -390,13 +411,13 @@ class Fleet:
             for one in self._workers:
                 one.order(RELOAD)
 
-    async def _roll(self) -> None:
+    async def _rolling_restart(self) -> None:
         """Restart the workers, one after the other, with authz.yaml as it is now."""
         if not await self._take_over():
             return
         self._recorder.event("rolling_restart")
         for number, one in enumerate(self._workers):
-            why = await one.renew()
+            why = await one.restart()
             if why:
                 self._recorder.event("rolling_restart_stopped", worker=number, why=why)
                 return
@@ -419,7 +440,7 @@ class Fleet:
         return True
 
     def _read(self) -> tuple[str, Settings]:
-        file = self._plan.configuration
+        file = self._pool_settings.configuration
         text = text_of(file)
         return text, read(text, str(file), self._env)
 
@@ -429,9 +450,9 @@ class Fleet:
         new.write_text(text, "utf-8")
         new.replace(self._in_force)
 
-    async def _keep_looking(self, tally: Tally) -> None:
+    async def _keep_looking(self, aggregator: MetricsAggregator) -> None:
         while True:
-            await asyncio.to_thread(tally.look)
+            await asyncio.to_thread(aggregator.look)
             await asyncio.sleep(_LOOK)
 
 

@@ -12,8 +12,8 @@ from typing import Final
 from authz.config.value_types import Tcp, Unix
 from authz.config.workers import places
 from authz.local import probe
-from authz.local.part import Part
 from authz.local.state import State
+from authz.process.child import ServiceSpec
 from authz.telemetry.audit import as_text
 
 CHECK: Final = "check"
@@ -26,7 +26,7 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where t
 _OK: Final = 200
 
 
-def service(
+def check_service(
     state: State,
     configuration: Path,
     metrics: Tcp,
@@ -34,7 +34,7 @@ def service(
     *,
     patient: bool,
     workers: int = 1,
-) -> Part:
+) -> ServiceSpec:
     """Return the service as a part.
 
     Args:
@@ -62,7 +62,7 @@ def service(
     # -P: a file in the working folder must not stand in for a module of ours.
     command = (sys.executable, "-P", "-m", "authz", "serve")
     argv = (*command, "-c", str(configuration), "--check", f"unix:{check}")
-    return Part(
+    return ServiceSpec(
         "service",
         argv,
         env,

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from authz.local import leash
-from authz.local.keeper import Pace
-from authz.local.state import FAILED
-from authz.local.supervisor import STOPPED
-from tests.local.stage import DEADLINE, Stage, gone, until, wait_until
+from authz.process import parent_death
+from authz.process.group import FAILED, STOPPED
+from authz.process.supervisor import SupervisorTiming
+from tests.process.stage import DEADLINE, ServiceStage, gone, until, wait_until
 
 IGNORES = "signal.signal(signal.SIGTERM, signal.SIG_IGN); up(); rest()"
 # A child in the same group that outlives everything but SIGKILL.
@@ -37,11 +36,11 @@ note(f"start {name}", "order"); up(); rest()
 # --- order -----------------------------------------------------------------------------------
 
 
-def test_order(stage: Stage) -> None:
+def test_order(stage: ServiceStage) -> None:
     """Parts start in their order and stop in reverse."""
 
     async def play() -> int:
-        async with stage.playing(*(stage.part(name, TELLS) for name in "abc")) as run:
+        async with stage.playing(*(stage.spec(name, TELLS) for name in "abc")) as run:
             await until(lambda: len(stage.read("order")) == 3)
             stage.send(signal.SIGTERM)
             return await run
@@ -53,7 +52,7 @@ def test_order(stage: Stage) -> None:
     assert stage.read("order") == expected
 
 
-def test_waits_until_ready(stage: Stage) -> None:
+def test_waits_until_ready(stage: ServiceStage) -> None:
     """No part starts before the one in front of it is ready."""
     asked = itertools.count()
 
@@ -62,7 +61,7 @@ def test_waits_until_ready(stage: Stage) -> None:
         return next(asked) == 5
 
     async def play() -> None:
-        async with stage.playing(stage.part("a", ready=ready), stage.part("b")):
+        async with stage.playing(stage.spec("a", ready=ready), stage.spec("b")):
             await until(lambda: stage.pids("b"))
 
     asyncio.run(play())
@@ -70,7 +69,7 @@ def test_waits_until_ready(stage: Stage) -> None:
     assert next(asked) == 6
 
 
-def test_not_ready_in_time(stage: Stage) -> None:
+def test_not_ready_in_time(stage: ServiceStage) -> None:
     """A part that is not ready in time ends the run with the last lines that it wrote."""
     script = "print('no luck today', flush=True); note('', 'spoke'); rest()"
 
@@ -79,7 +78,7 @@ def test_not_ready_in_time(stage: Stage) -> None:
         return False
 
     async def play() -> int:
-        async with stage.playing(stage.part("a", script, ready=ready, patience=0.0)) as run:
+        async with stage.playing(stage.spec("a", script, ready=ready, patience=0.0)) as run:
             return await run
 
     assert asyncio.run(play()) == FAILED
@@ -89,7 +88,7 @@ def test_not_ready_in_time(stage: Stage) -> None:
     assert told.endswith("\n    no luck today")
 
 
-def test_probe_that_hangs(stage: Stage) -> None:
+def test_probe_that_hangs(stage: ServiceStage) -> None:
     """A question that is never answered counts as no, so that waiting stays bounded."""
 
     async def ready() -> bool:
@@ -97,14 +96,14 @@ def test_probe_that_hangs(stage: Stage) -> None:
         return True
 
     async def play() -> int:
-        pace = Pace(look=0.01, answer=0.01)
-        async with stage.playing(stage.part("a", ready=ready, patience=0.1), pace=pace) as run:
+        timing = SupervisorTiming(look=0.01, answer=0.01)
+        async with stage.playing(stage.spec("a", ready=ready, patience=0.1), timing=timing) as run:
             return await run
 
     assert asyncio.run(play()) == FAILED
 
 
-def test_late(stage: Stage) -> None:
+def test_late(stage: ServiceStage) -> None:
     """A part that may be late lets the others start, says what it waits for, and is ready later."""
 
     async def late() -> str:
@@ -114,9 +113,9 @@ def test_late(stage: Stage) -> None:
         return bool(stage.pids("b"))
 
     async def play() -> None:
-        first = stage.part("a", ready=ready, patience=0.0, late=late)
-        pace = Pace(look=0.01, late_look=0.01)
-        async with stage.playing(first, stage.part("b"), pace=pace):
+        first = stage.spec("a", ready=ready, patience=0.0, late=late)
+        timing = SupervisorTiming(look=0.01, late_look=0.01)
+        async with stage.playing(first, stage.spec("b"), timing=timing):
             await until(lambda: "a  ready" in stage.lines and "b  ready" in stage.lines)
 
     asyncio.run(play())
@@ -124,7 +123,7 @@ def test_late(stage: Stage) -> None:
     assert stage.lines[0] == "a  runs, but is not ready yet: issuer: no keys yet"
 
 
-def test_needed(stage: Stage) -> None:
+def test_needed(stage: ServiceStage) -> None:
     """A part that is needed says early what it waits for, once, and fails with the same words."""
 
     async def late() -> str:
@@ -133,17 +132,17 @@ def test_needed(stage: Stage) -> None:
     async def never() -> bool:
         return False
 
-    first = stage.part("a", ready=never, patience=0.2, late=late, needed=True)
-    pace = Pace(look=0.01, word=0.0)
+    first = stage.spec("a", ready=never, patience=0.2, late=late, needed=True)
+    timing = SupervisorTiming(look=0.01, word=0.0)
 
-    supervisor = stage.supervisor(first, stage.part("b"), pace=pace)
+    supervisor = stage.supervisor(first, stage.spec("b"), timing=timing)
     assert asyncio.run(supervisor.run()) == FAILED
     assert stage.said("a could not start: not ready within 0.2 s: issuer: no keys yet. It said")
     assert stage.lines.count("a  runs, but is not ready yet: issuer: no keys yet") == 1
     assert stage.pids("b") == []
 
 
-def test_nothing_is_missing_any_more(stage: Stage) -> None:
+def test_nothing_is_missing_any_more(stage: ServiceStage) -> None:
     """A part that becomes ready while it is asked what it waits for says that it is ready, only."""
     asked = list[str]()
 
@@ -157,13 +156,13 @@ def test_nothing_is_missing_any_more(stage: Stage) -> None:
     async def walk() -> int:
         return 7
 
-    first = stage.part("a", ready=ready, patience=5.0, late=late, needed=True)
-    supervisor = stage.supervisor(first, pace=Pace(look=0.01, word=0.0))
+    first = stage.spec("a", ready=ready, patience=5.0, late=late, needed=True)
+    supervisor = stage.supervisor(first, timing=SupervisorTiming(look=0.01, word=0.0))
     assert asyncio.run(supervisor.run(walk)) == 7
     assert stage.lines[0] == "a  ready"
 
 
-def test_when_ready(stage: Stage) -> None:
+def test_when_ready(stage: ServiceStage) -> None:
     """What runs when all is ready may end the run with a code of its own."""
     seen: list[list[str]] = []
 
@@ -171,14 +170,14 @@ def test_when_ready(stage: Stage) -> None:
         seen.append(list(stage.lines))
         return 7
 
-    code = asyncio.run(stage.supervisor(stage.part("a"), stage.part("b")).run(walk))
+    code = asyncio.run(stage.supervisor(stage.spec("a"), stage.spec("b")).run(walk))
 
     assert code == 7
     assert seen == [["a  ready", "b  ready"]]
     assert all(gone(pid) for name in "ab" for pid in stage.pids(name))
 
 
-def test_when_ready_may_go_on(stage: Stage) -> None:
+def test_when_ready_may_go_on(stage: ServiceStage) -> None:
     """What runs when all is ready may leave everything running."""
     walked = asyncio.Event()
 
@@ -186,7 +185,7 @@ def test_when_ready_may_go_on(stage: Stage) -> None:
         walked.set()
 
     async def play() -> int:
-        supervisor = stage.supervisor(stage.part("a"))
+        supervisor = stage.supervisor(stage.spec("a"))
         run = asyncio.create_task(supervisor.run(walk))
         await until(walked.is_set)
         assert not gone(stage.pids("a")[0])
@@ -196,14 +195,14 @@ def test_when_ready_may_go_on(stage: Stage) -> None:
     assert asyncio.run(play()) == STOPPED
 
 
-def test_when_ready_raises(stage: Stage) -> None:
+def test_when_ready_raises(stage: ServiceStage) -> None:
     """What goes wrong in there is raised when every part has ended."""
 
     async def walk() -> int:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(stage.supervisor(stage.part("a")).run(walk))
+        asyncio.run(stage.supervisor(stage.spec("a")).run(walk))
 
     assert gone(stage.pids("a")[0])
 
@@ -211,11 +210,11 @@ def test_when_ready_raises(stage: Stage) -> None:
 # --- death and restart -----------------------------------------------------------------------
 
 
-def test_restart(stage: Stage) -> None:
+def test_restart(stage: ServiceStage) -> None:
     """A part that dies is started again, and one line says how it died."""
 
     async def play() -> None:
-        async with stage.playing(stage.part("a"), stage.part("b")):
+        async with stage.playing(stage.spec("a"), stage.spec("b")):
             await until(lambda: "b  ready" in stage.lines)
             os.kill(stage.pids("a")[0], signal.SIGKILL)
             await until(lambda: len(stage.pids("a")) == 2)
@@ -229,11 +228,11 @@ def test_restart(stage: Stage) -> None:
     assert len(stage.pids("b")) == 1
 
 
-def test_restart_ends_what_the_dead_left(stage: Stage) -> None:
+def test_restart_ends_what_the_dead_left(stage: ServiceStage) -> None:
     """Before a part starts again, the children of its dead process are ended."""
 
     async def play() -> None:
-        async with stage.playing(stage.part("a", BREEDS)):
+        async with stage.playing(stage.spec("a", BREEDS)):
             await until(lambda: len(stage.pids("a")) == 2 and "a  ready" in stage.lines)
             parent, child = stage.pids("a")
             os.kill(parent, signal.SIGKILL)
@@ -243,8 +242,8 @@ def test_restart_ends_what_the_dead_left(stage: Stage) -> None:
     asyncio.run(play())
 
 
-def _waits(stage: Stage, count: int, **pace: object) -> list[float]:
-    """Return how long the keeper waits between restarts of a part that dies at once."""
+def _waits(stage: ServiceStage, count: int, **timing: object) -> list[float]:
+    """Return how long the supervisor waits between restarts of a part that dies at once."""
     waits: list[float] = []
 
     async def ready() -> bool:
@@ -257,23 +256,23 @@ def _waits(stage: Stage, count: int, **pace: object) -> list[float]:
             await asyncio.Event().wait()
 
     async def play() -> int:
-        kept = Pace(pause=pause, **pace)  # type: ignore[arg-type]  # the fields of Pace
-        part = stage.part("a", "sys.exit(3)", ready=ready)
-        async with stage.playing(part, pace=kept) as run:
+        kept = SupervisorTiming(pause=pause, **timing)  # type: ignore[arg-type]  # the fields of SupervisorTiming
+        spec = stage.spec("a", "sys.exit(3)", ready=ready)
+        async with stage.playing(spec, timing=kept) as run:
             return await run
 
     assert asyncio.run(play()) == STOPPED
     return waits
 
 
-def test_back_off(stage: Stage) -> None:
+def test_back_off(stage: ServiceStage) -> None:
     """A part that keeps dying is started later and later, up to a bound, and never given up."""
     waits = _waits(stage, 8, first_wait=0.5, longest_wait=10.0)
 
     assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10]
 
 
-def test_steady_run_is_forgiven(stage: Stage) -> None:
+def test_steady_run_is_forgiven(stage: ServiceStage) -> None:
     """A part that ran steadily is started again as soon as at its first death."""
     ages = itertools.count(step=100)
 
@@ -282,12 +281,12 @@ def test_steady_run_is_forgiven(stage: Stage) -> None:
     assert waits == [0.5, 0.5, 0.5, 0.5]
 
 
-def test_crash_loop_at_start(stage: Stage) -> None:
+def test_crash_loop_at_start(stage: ServiceStage) -> None:
     """A part that dies again and again before it was ever ready ends the run, and says why."""
     script = "print('the disk is full'); sys.exit(3)"
 
     async def play() -> int:
-        async with stage.playing(stage.part("a"), stage.part("b", script)) as run:
+        async with stage.playing(stage.spec("a"), stage.spec("b", script)) as run:
             return await run
 
     assert asyncio.run(play()) == FAILED
@@ -297,11 +296,11 @@ def test_crash_loop_at_start(stage: Stage) -> None:
     assert gone(stage.pids("a")[0])
 
 
-def test_no_program(stage: Stage) -> None:
+def test_no_program(stage: ServiceStage) -> None:
     """A program that is not there is said by name."""
-    part = stage.part("a", argv=("/nowhere/valkey-server",))
+    spec = stage.spec("a", argv=("/nowhere/valkey-server",))
 
-    assert asyncio.run(stage.supervisor(part).run()) == FAILED
+    assert asyncio.run(stage.supervisor(spec).run()) == FAILED
     assert stage.said("cannot run /nowhere/valkey-server: No such file or directory")
 
 
@@ -314,11 +313,11 @@ def _children() -> set[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_leaves_nothing(stage: Stage, number: signal.Signals) -> None:
+def test_stop_leaves_nothing(stage: ServiceStage, number: signal.Signals) -> None:
     """After a signal no process is left: no child, no grandchild, no zombie."""
 
     async def play() -> int:
-        async with stage.playing(stage.part("a", BREEDS), stage.part("b")) as run:
+        async with stage.playing(stage.spec("a", BREEDS), stage.spec("b")) as run:
             await until(lambda: "b  ready" in stage.lines)
             stage.send(number)
             return await run
@@ -333,11 +332,11 @@ def test_stop_leaves_nothing(stage: Stage, number: signal.Signals) -> None:
     ]
 
 
-def test_stop_while_starting(stage: Stage) -> None:
+def test_stop_while_starting(stage: ServiceStage) -> None:
     """A signal that comes before all is ready ends the run too."""
 
     async def play() -> int:
-        async with stage.playing(stage.part("a", "rest()"), stage.part("b")) as run:
+        async with stage.playing(stage.spec("a", "rest()"), stage.spec("b")) as run:
             await until(lambda: stage.pids("a"))
             stage.send(signal.SIGTERM)
             return await run
@@ -346,11 +345,11 @@ def test_stop_while_starting(stage: Stage) -> None:
     assert stage.pids("b") == []
 
 
-def test_grace(stage: Stage) -> None:
+def test_grace(stage: ServiceStage) -> None:
     """What does not listen to its stop signal is killed when its grace is over."""
 
     async def play() -> int:
-        async with stage.playing(stage.part("a", IGNORES, grace=0.05)) as run:
+        async with stage.playing(stage.spec("a", IGNORES, grace=0.05)) as run:
             await until(lambda: "a  ready" in stage.lines)
             stage.send(signal.SIGTERM)
             return await run
@@ -358,11 +357,11 @@ def test_grace(stage: Stage) -> None:
     assert asyncio.run(play()) == STOPPED
 
 
-def test_second_signal_hurries(stage: Stage) -> None:
+def test_second_signal_hurries(stage: ServiceStage) -> None:
     """A second signal waits for nobody's grace."""
 
     async def play() -> int:
-        async with stage.playing(stage.part("a", IGNORES, grace=3600.0)) as run:
+        async with stage.playing(stage.spec("a", IGNORES, grace=3600.0)) as run:
             await until(lambda: "a  ready" in stage.lines)
             stage.send(signal.SIGINT)
             await asyncio.wait({run}, timeout=0.05)
@@ -373,7 +372,7 @@ def test_second_signal_hurries(stage: Stage) -> None:
     assert asyncio.run(play()) == STOPPED
 
 
-def test_drain_comes_first(stage: Stage) -> None:
+def test_drain_comes_first(stage: ServiceStage) -> None:
     """A part drains while it still works, and is asked to stop after that."""
 
     async def drain() -> None:
@@ -382,7 +381,7 @@ def test_drain_comes_first(stage: Stage) -> None:
             order.write("drained\n")
 
     async def play() -> None:
-        async with stage.playing(stage.part("a", TELLS, drain=drain)):
+        async with stage.playing(stage.spec("a", TELLS, drain=drain)):
             await until(lambda: "a  ready" in stage.lines)
 
     asyncio.run(play())
@@ -390,11 +389,11 @@ def test_drain_comes_first(stage: Stage) -> None:
     assert stage.read("order") == ["start a", "drained", "stop a"]
 
 
-def test_cancelled(stage: Stage) -> None:
+def test_cancelled(stage: ServiceStage) -> None:
     """A caller that is cancelled leaves nothing behind either."""
 
     async def play() -> None:
-        async with stage.playing(stage.part("a")) as run:
+        async with stage.playing(stage.spec("a")) as run:
             await until(lambda: "a  ready" in stage.lines)
             run.cancel()
 
@@ -411,14 +410,14 @@ up(); rest()
 """
 
 
-def test_reload(stage: Stage) -> None:
+def test_reload(stage: ServiceStage) -> None:
     """SIGHUP goes to the parts that reload, and does not touch the others."""
     reloaded: list[None] = []
     (stage.folder / "go").touch()
 
     async def play() -> None:
-        parts = stage.part("a"), stage.part("b", RELOADS, reloads=True)
-        async with stage.playing(*parts, reloaded=lambda: reloaded.append(None)):
+        services = stage.spec("a"), stage.spec("b", RELOADS, reloads=True)
+        async with stage.playing(*services, reloaded=lambda: reloaded.append(None)):
             await until(lambda: "b  ready" in stage.lines)
             stage.send(signal.SIGHUP)
             await until(lambda: stage.read("reloads"))
@@ -435,12 +434,12 @@ up(); rest()
 """
 
 
-def test_rolling_restart(stage: Stage) -> None:
+def test_rolling_restart(stage: ServiceStage) -> None:
     """SIGUSR2 goes to the parts that reload; the others would die of it."""
 
     async def play() -> None:
-        parts = stage.part("a"), stage.part("b", RENEWS, reloads=True)
-        async with stage.playing(*parts):
+        services = stage.spec("a"), stage.spec("b", RENEWS, reloads=True)
+        async with stage.playing(*services):
             await until(lambda: "b  ready" in stage.lines)
             stage.send(signal.SIGUSR2)
             await until(lambda: stage.read("renewals"))
@@ -449,11 +448,11 @@ def test_rolling_restart(stage: Stage) -> None:
     asyncio.run(play())
 
 
-def test_reload_waits_for_ears(stage: Stage) -> None:
+def test_reload_waits_for_ears(stage: ServiceStage) -> None:
     """A part that has no handler yet gets its SIGHUP when it has: it would die of it."""
 
     async def play() -> None:
-        async with stage.playing(stage.part("b", RELOADS, reloads=True)):
+        async with stage.playing(stage.spec("b", RELOADS, reloads=True)):
             await until(lambda: stage.pids("b"))
             stage.send(signal.SIGHUP)
             (stage.folder / "go").touch()
@@ -469,15 +468,15 @@ _PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
-from tests.local.stage import Stage
-stage = Stage(Path(sys.argv[3]))
-from authz.local.supervisor import Supervisor
-parts = stage.part("a"), stage.part("b")
-sys.exit(asyncio.run(Supervisor(parts, stage.folder, stage.lines.append).run()))
+from tests.process.stage import ServiceStage
+stage = ServiceStage(Path(sys.argv[3]))
+from authz.process.group import ServiceGroup
+services = stage.spec("a"), stage.spec("b")
+sys.exit(asyncio.run(ServiceGroup(services, stage.folder, stage.lines.append).run()))
 """
 
 
-def _started(stage: Stage) -> subprocess.Popen[bytes]:
+def _started(stage: ServiceStage) -> subprocess.Popen[bytes]:
     """Start a supervisor with two parts as a program of its own."""
     root = str(Path(__file__).parents[2])
     argv = [sys.executable, "-c", _PROGRAM, root, root, str(stage.folder)]
@@ -487,7 +486,7 @@ def _started(stage: Stage) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.attack("supervisor-killed")
-def test_killed_supervisor_leaves_no_orphan(stage: Stage) -> None:
+def test_killed_supervisor_leaves_no_orphan(stage: ServiceStage) -> None:
     """Parts die with a supervisor that was killed and could end nothing."""
     program = _started(stage)
     program.kill()
@@ -498,7 +497,7 @@ def test_killed_supervisor_leaves_no_orphan(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_real_signals(stage: Stage, number: signal.Signals) -> None:
+def test_real_signals(stage: ServiceStage, number: signal.Signals) -> None:
     """A supervisor that is a program of its own ends cleanly on real signals."""
     program = _started(stage)
     program.send_signal(number)
@@ -507,9 +506,17 @@ def test_real_signals(stage: Stage, number: signal.Signals) -> None:
     assert all(gone(pid) for name in "ab" for pid in stage.pids(name))
 
 
-def test_parent_gone_before_the_leash(stage: Stage) -> None:
+def test_parent_gone_before_it_was_tied(stage: ServiceStage) -> None:
     """A part whose parent died before it was tied to it does not run at all."""
-    argv = [sys.executable, "-I", "-S", leash.__file__, "1", "/bin/touch", str(stage.folder / "x")]
+    argv = [
+        sys.executable,
+        "-I",
+        "-S",
+        parent_death.__file__,
+        "1",
+        "/bin/touch",
+        str(stage.folder / "x"),
+    ]
     done = subprocess.run(argv, check=False)
 
     assert done.returncode != 0
@@ -519,7 +526,7 @@ def test_parent_gone_before_the_leash(stage: Stage) -> None:
 # --- what a part is given --------------------------------------------------------------------
 
 
-def test_surroundings(stage: Stage) -> None:
+def test_surroundings(stage: ServiceStage) -> None:
     """A part has its own session, its own environment, private files and default signals."""
     script = """
 # Python sets LC_CTYPE where no locale is given (PEP 538).
@@ -528,29 +535,29 @@ print("session", os.getsid(0) == os.getpid(), "env", env, "stdin", os.read(0, 1)
 open(f"{here}/made", "w").close()
 """
     env = {"ONLY": "this"}
-    asyncio.run(stage.supervisor(stage.part("a", script, env=env)).run())
+    asyncio.run(stage.supervisor(stage.spec("a", script, env=env)).run())
 
     assert f"session True env {sorted(env)} stdin b''" in stage.read("a.log")
     assert (stage.folder / "made").stat().st_mode & 0o777 == 0o600
 
 
-def test_default_signals(stage: Stage) -> None:
+def test_default_signals(stage: ServiceStage) -> None:
     """No signal is ignored in a part because Python ignores it."""
-    part = stage.part("a", argv=("/bin/grep", "SigIgn", "/proc/self/status"))
-    asyncio.run(stage.supervisor(part).run())
+    spec = stage.spec("a", argv=("/bin/grep", "SigIgn", "/proc/self/status"))
+    asyncio.run(stage.supervisor(spec).run())
 
     ignored = int(stage.read("a.log")[0].split()[1], 16)
     # Beyond 31 are the C library's own, which a shell may hand down and nobody can set.
     assert ignored & 0x7FFF_FFFF == 0
 
 
-def test_echo(stage: Stage) -> None:
+def test_echo(stage: ServiceStage) -> None:
     """Lines of a part that echoes stand behind its name, as it wants them shown."""
     script = "print('one\\ntwo', flush=True); up(); rest()"
 
     async def play() -> None:
-        parts = stage.part("long", script, echo=str.upper), stage.part("b", script)
-        async with stage.playing(*parts):
+        services = stage.spec("long", script, echo=str.upper), stage.spec("b", script)
+        async with stage.playing(*services):
             await until(lambda: stage.said("b     ready"))
 
     asyncio.run(play())

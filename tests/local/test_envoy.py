@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from authz.local import probe
-from authz.local.edge import edge
+from authz.local.envoy import envoy_service
 from authz.local.state import FAILED, State
-from authz.local.supervisor import STOPPED
-from tests.local.stage import Stage, listens, until
+from authz.process.group import STOPPED
+from tests.process.stage import ServiceStage, listens, until
 from tests.support.listening import listening
 
 _CONFIGURATION = """\
@@ -107,12 +107,12 @@ def _argv_of(path: Path) -> str:
         return ""
 
 
-def test_stop_cuts_nobody_off(state: State, stage: Stage) -> None:
+def test_stop_cuts_nobody_off(state: State, stage: ServiceStage) -> None:
     """A request in flight is answered: Envoy accepts nobody new, waits, and ends then."""
-    part = edge(state, _files(state), dict(os.environ))
+    spec = envoy_service(state, _files(state), dict(os.environ))
 
     async def play() -> int:
-        async with upstream(state) as behind, stage.playing(part) as run:
+        async with upstream(state) as behind, stage.playing(spec) as run:
             await until(lambda: "envoy  ready" in stage.lines)
             port = await _port(state)
             request = asyncio.create_task(probe.http(("127.0.0.1", port), "/"))
@@ -128,14 +128,14 @@ def test_stop_cuts_nobody_off(state: State, stage: Stage) -> None:
 
 
 def test_stream_does_not_hold_us(
-    state: State, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    state: State, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would last for hours is cut when the time for draining is over."""
-    monkeypatch.setattr("authz.local.edge._DRAIN", 0.1)
-    part = edge(state, _files(state), dict(os.environ))
+    monkeypatch.setattr("authz.local.envoy._DRAIN", 0.1)
+    spec = envoy_service(state, _files(state), dict(os.environ))
 
     async def play() -> int:
-        async with upstream(state) as behind, stage.playing(part) as run:
+        async with upstream(state) as behind, stage.playing(spec) as run:
             await until(lambda: "envoy  ready" in stage.lines)
             request = asyncio.create_task(probe.http(("127.0.0.1", await _port(state)), "/"))
             await asyncio.wait_for(behind.asked.wait(), 10)
@@ -150,14 +150,14 @@ def test_stream_does_not_hold_us(
 
 
 @pytest.mark.attack("loopback-envoy-admin")
-def test_sockets(state: State, stage: Stage) -> None:
+def test_sockets(state: State, stage: ServiceStage) -> None:
     """It listens on the gateway's port and its admin socket, and nowhere else, not in the abstract
     namespace either.
     """
-    part = edge(state, _files(state), dict(os.environ))
+    spec = envoy_service(state, _files(state), dict(os.environ))
 
     async def play() -> None:
-        async with stage.playing(part):
+        async with stage.playing(spec):
             await until(lambda: "envoy  ready" in stage.lines)
             port = await _port(state)
             admin = state.socket("admin")
@@ -167,12 +167,12 @@ def test_sockets(state: State, stage: Stage) -> None:
     asyncio.run(play())
 
 
-def test_comes_back(state: State, stage: Stage) -> None:
+def test_comes_back(state: State, stage: ServiceStage) -> None:
     """An Envoy that was killed is back, over the socket file that it left behind."""
-    part = edge(state, _files(state), dict(os.environ))
+    spec = envoy_service(state, _files(state), dict(os.environ))
 
     async def play() -> None:
-        async with stage.playing(part):
+        async with stage.playing(spec):
             await until(lambda: "envoy  ready" in stage.lines)
             os.kill(_pid(state), signal.SIGKILL)
             await until(lambda: stage.lines.count("envoy  ready") == 2)
@@ -180,18 +180,18 @@ def test_comes_back(state: State, stage: Stage) -> None:
     asyncio.run(play())
 
 
-def test_wrong_configuration(state: State, stage: Stage) -> None:
+def test_wrong_configuration(state: State, stage: ServiceStage) -> None:
     """Envoy's own words say why it does not start."""
-    part = edge(state, {"envoy.yaml": "admin: {nonsense: 1}\n"}, dict(os.environ))
+    spec = envoy_service(state, {"envoy.yaml": "admin: {nonsense: 1}\n"}, dict(os.environ))
 
-    assert asyncio.run(stage.supervisor(part).run()) == FAILED
+    assert asyncio.run(stage.supervisor(spec).run()) == FAILED
     assert stage.said("envoy could not start: exit status 1")
     assert stage.said("nonsense")
 
 
 def test_files_are_private(state: State) -> None:
     """Envoy's files lie in its folder, readable for this user alone."""
-    edge(state, _files(state) | {"certificate.yaml": "x: 1\n"}, {})
+    envoy_service(state, _files(state) | {"certificate.yaml": "x: 1\n"}, {})
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.envoy.iterdir()}
     assert modes == {"envoy.yaml": 0o600, "certificate.yaml": 0o600}

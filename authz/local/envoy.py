@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from authz.local import probe
-from authz.local.part import Part
 from authz.local.state import SetupError, State, write_private
+from authz.process.child import ServiceSpec
 
 ADMIN: Final = "admin"
 _CONFIGURATION: Final = "envoy.yaml"
@@ -23,7 +23,7 @@ _LOOK: Final = 0.05
 _OK: Final = 200
 
 
-def edge(state: State, files: Mapping[str, str], env: dict[str, str]) -> Part:
+def envoy_service(state: State, files: Mapping[str, str], env: dict[str, str]) -> ServiceSpec:
     """Write Envoy's files and return it as a part.
 
     Args:
@@ -48,7 +48,7 @@ def edge(state: State, files: Mapping[str, str], env: dict[str, str]) -> Part:
     # and no socket in the abstract namespace, which every process of the machine may talk to.
     options = ("--disable-hot-restart", "--log-level", "warning")
     argv = (str(binary()), "-c", str(state.envoy / _CONFIGURATION))
-    return Part("envoy", (*argv, *options), env, ready, grace=_GRACE, drain=drain)
+    return ServiceSpec("envoy", (*argv, *options), env, ready, grace=_GRACE, drain=drain)
 
 
 def binary() -> Path:

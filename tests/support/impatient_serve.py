@@ -1,6 +1,7 @@
 """`authz serve` under a process that waits for nobody long, as a program.
 
-    python -P tests/support/hasty.py serve -c authz.yaml --check unix:/path --status 127.0.0.1:0
+    python -P tests/support/impatient_serve.py serve -c authz.yaml --check unix:/path \
+        --status 127.0.0.1:0
 
 Several workers, or one on pyvoy. What takes ten seconds and more in the product takes three here.
 """
@@ -15,18 +16,18 @@ from authz.config.load import read, text_of
 from authz.config.value_types import Unix
 from authz.config.workers import places
 from authz.server import pyvoy
-from authz.server.control import Watch
-from authz.server.fleet import Fleet, Pace, Plan
+from authz.server.worker_control import Watchdog
+from authz.server.worker_pool import PoolSettings, RestartPolicy, WorkerPool
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
 # -P: the files beside this one must not stand in for modules of pyvoy.
 PROGRAM = ("-P", __file__)
-WATCH = Watch(every=0.1, most=30)
+WATCHDOG = Watchdog(every=0.1, most=30)
 GRACE = 1.0
 # With the grace more than the watch: that it ends no drain would not show otherwise.
-PACE = Pace(first=0.05, farewell=3.0, watch=WATCH)
+RESTART_POLICY = RestartPolicy(first=0.05, farewell=3.0, watchdog=WATCHDOG)
 
 
 def main() -> int:
@@ -46,10 +47,12 @@ def main() -> int:
     async def run() -> int:
         status = (host, int(port))
         if len(checks) == 1:
-            inner = pyvoy.Inner(asked.config, checks[0], status, GRACE)
-            return await pyvoy.run(inner, os.environ, recorder, WATCH)
-        plan = Plan(asked.config, checks, status, GRACE, service.transport)
-        return await Fleet(plan, settings, text, os.environ, recorder, pace=PACE).run()
+            inner = pyvoy.EmbeddedService(asked.config, checks[0], status, GRACE)
+            return await pyvoy.run(inner, os.environ, recorder, WATCHDOG)
+        pool_settings = PoolSettings(asked.config, checks, status, GRACE, service.transport)
+        return await WorkerPool(
+            pool_settings, settings, text, os.environ, recorder, restart_policy=RESTART_POLICY
+        ).run()
 
     return asyncio.run(run())
 

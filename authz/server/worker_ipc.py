@@ -19,7 +19,7 @@ from prometheus_client import generate_latest
 from authz.config.load import Settings, load, read
 from authz.server.calm import calm
 from authz.server.service import Listeners, Service
-from authz.server.status import Place
+from authz.server.status import ListenAddress
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -34,14 +34,14 @@ STARTED: Final = b"S"
 ALIVE: Final = b"A"
 FAILED: Final = b"F"
 
-_VARIABLE: Final = "AUTHZ_INSIDE"
+_VARIABLE: Final = "AUTHZ_WORKER"
 # Seconds on top of the grace in which a service whose starter is gone has to be gone too:
 # `service.drain_notice` is 60 at most.
 _ORPHAN: Final = 70
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class WorkerSettings:
     """Say what to run, in words that fit an environment variable.
 
     Attributes:
@@ -59,12 +59,12 @@ class Orders:
 
     configuration: str
     check: str
-    status: Place
+    status: ListenAddress
     grace: float
     admin: str
     control: int
     text: str = ""
-    farewell: str = ""
+    final_metrics: str = ""
     worker: int | None = None
 
     def environment(self) -> dict[str, str]:
@@ -72,14 +72,14 @@ class Orders:
         return {_VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
-    def of(cls, env: Mapping[str, str]) -> "Orders":
+    def of(cls, env: Mapping[str, str]) -> "WorkerSettings":
         """Read them from the environment."""
         said = json.loads(env[_VARIABLE])
         status = said["status"]
         return cls(**{**said, "status": status if isinstance(status, str) else tuple(status)})
 
 
-class Ordered:
+class WorkerChannel:
     """Be under orders: hold the socket to the starter and what a service is built from.
 
     Attributes:
@@ -90,8 +90,8 @@ class Ordered:
     def __init__(self, env: Mapping[str, str]) -> None:
         """Read the orders; nothing is built yet."""
         self._env = env
-        self.orders = Orders.of(env)
-        self._control = socket.socket(fileno=self.orders.control)
+        self.settings = WorkerSettings.of(env)
+        self._control = socket.socket(fileno=self.settings.control)
         self._control.setblocking(False)
         self._metrics = Metrics()
 
@@ -101,11 +101,11 @@ class Ordered:
         Raises:
             ConfigError: where it is wrong.
         """
-        orders = self.orders
-        if not orders.text:
-            return load(Path(orders.configuration), self._env)
-        text = Path(orders.text).read_text("utf-8")
-        return read(text, orders.configuration, self._env)
+        settings = self.settings
+        if not settings.text:
+            return load(Path(settings.configuration), self._env)
+        text = Path(settings.text).read_text("utf-8")
+        return read(text, settings.configuration, self._env)
 
     def recorder(self) -> Recorder:
         """Return where decisions go.
@@ -114,55 +114,55 @@ class Ordered:
             ConfigError: where the configuration is wrong.
         """
         log = EventLog(self.read().config.telemetry.log)
-        return Recorder(self._metrics, log, self.orders.worker)
+        return Recorder(self._metrics, log, self.settings.worker)
 
     @property
     def listeners(self) -> Listeners:
         """Return where the service listens."""
-        return Listeners(self.orders.check, self.orders.status)
+        return Listeners(self.settings.check, self.settings.status)
 
-    def obey(self, service: Service) -> None:
+    def listen(self, service: Service) -> None:
         """Do what the starter says from now on."""
-        asyncio.get_running_loop().add_reader(self._control, self._obey, service)
+        asyncio.get_running_loop().add_reader(self._control, self._on_message, service)
 
-    def ignore(self) -> None:
+    def stop_listening(self) -> None:
         """Listen to nobody any more."""
         asyncio.get_running_loop().remove_reader(self._control)
 
-    def _obey(self, service: Service) -> None:
+    def _on_message(self, service: Service) -> None:
         try:
             said = self._control.recv(64)
         except OSError:
             said = b""
         if not said:
             # Whatever hangs: without a handler the kernel ends the process at this signal.
-            signal.alarm(int(self.orders.grace) + _ORPHAN)
+            signal.alarm(int(self.settings.grace) + _ORPHAN)
         if not said or STOP in said:
-            self.ignore()
+            self.stop_listening()
             service.stop()
         elif RELOAD in said:
             service.hang_up()
         elif ASK in said:
             # From the loop that decides. The pages' thread would answer beside one that hangs.
-            self.tell(ALIVE)
+            self.send(ALIVE)
 
-    def tell(self, what: bytes, error: BaseException | None = None) -> None:
+    def send(self, what: bytes, error: BaseException | None = None) -> None:
         """Tell the starter; where it is gone, nobody."""
         said = str(error).encode() if isinstance(error, OSError) else type(error).__name__.encode()
         with suppress(OSError):
             self._control.send(what + (b"" if error is None else said))
 
-    async def tell_start(self, service: Service) -> None:
+    async def send_started(self, service: Service) -> None:
         """Tell the starter as soon as Check is answered."""
         calm()
         await service.started.wait()
-        self.tell(STARTED)
+        self.send(STARTED)
 
-    def bid_farewell(self) -> None:
+    def write_final_metrics(self) -> None:
         """Leave the last counts behind: as a whole, or not at all."""
-        if not self.orders.farewell:
+        if not self.settings.final_metrics:
             return
-        place = Path(self.orders.farewell)
+        place = Path(self.settings.final_metrics)
         new = place.with_suffix(".new")
         with suppress(OSError):
             new.write_bytes(generate_latest(self._metrics.registry))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from authz.config.load import Settings, read
-from authz.local.reach import as_its_service
+from authz.local.redis_location import as_its_service
 from authz.local.state import State
 from authz.local.valkey import USER
 from authz.server.redis_options import URL, redis_options

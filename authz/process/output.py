@@ -67,7 +67,7 @@ class Console:
                 self._stream.flush()
 
 
-class Log:
+class ServiceLog:
     """Keep what a part says: in a file, of which one older one is kept, and the last lines.
 
     Attributes:

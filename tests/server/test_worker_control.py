@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from authz.server.control import Control, Watch
-from authz.server.orders import ALIVE, ASK, FAILED, STARTED, STOP
+from authz.server.worker_control import Watchdog, WorkerControl
+from authz.server.worker_ipc import ALIVE, ASK, FAILED, STARTED, STOP
 
 PATIENCE = 10.0
 # Nobody waits for it: the clock is the test's.
-WATCH = Watch(every=1000.0, most=3)
-LOOK = WATCH.every
+WATCHDOG = Watchdog(every=1000.0, most=3)
+LOOK = WATCHDOG.every
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -37,7 +37,7 @@ class Running:
 class Peer:
     """The service's end of the socket, and the time that passes for its starter."""
 
-    def __init__(self, control: Control, clock: Clock) -> None:
+    def __init__(self, control: WorkerControl, clock: Clock) -> None:
         self.control = control
         self._clock = clock
         self._socket = control.theirs.dup()
@@ -73,11 +73,11 @@ def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None
     """Play a scene with a service that has started and is watched."""
 
     async def staged() -> None:
-        with Control() as control:
+        with WorkerControl() as control:
             peer = Peer(control, cast("Clock", asyncio.get_running_loop()))
             peer.say(STARTED)
             await control.started(cast("Process", Running()))
-            watching = asyncio.create_task(control.hung(WATCH))
+            watching = asyncio.create_task(control.hung(WATCHDOG))
             await scene(peer, watching)
             peer.leave()
 
@@ -103,7 +103,7 @@ def test_who_answers_nothing_hangs() -> None:
     """So many questions in turn without an answer, and no fewer."""
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
-        await peer.miss(WATCH.most - 1)
+        await peer.miss(WATCHDOG.most - 1)
         await peer.asked()
         assert not watching.done()
 
@@ -119,7 +119,7 @@ def test_who_is_slow_does_not_hang() -> None:
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
         for _ in range(5):
-            await peer.miss(WATCH.most - 1)
+            await peer.miss(WATCHDOG.most - 1)
             await peer.asked()
             peer.say(ALIVE)
             peer.pass_time(LOOK)
@@ -137,7 +137,7 @@ def test_a_starter_that_stood_still_judges_nobody(answered: bool) -> None:
     """Its clock jumped: an answer that is there counts, and without one nothing was missed."""
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
-        for _ in range(WATCH.most + 1):
+        for _ in range(WATCHDOG.most + 1):
             await peer.asked()
             if answered:
                 peer.say(ALIVE)
@@ -155,7 +155,7 @@ def test_who_was_told_to_stop_does_not_hang() -> None:
     """The end has a time of its own, whatever was missed before."""
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
-        await peer.miss(WATCH.most - 1)
+        await peer.miss(WATCHDOG.most - 1)
         await peer.asked()
 
         peer.control.order(STOP)

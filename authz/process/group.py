@@ -1,7 +1,7 @@
 """Parts in their order: each started when those before it are ready, all ended in reverse.
 
 Law: `run` returns only when no process of its parts is left, whatever ended it; and if it never
-returns (SIGKILL), the kernel ends them (leash.py).
+returns (SIGKILL), the kernel ends them (parent_death.py).
 """
 
 import asyncio
@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from authz.local.keeper import Keeper, Pace, PartError
-from authz.local.output import Log
-from authz.local.part import Part
-from authz.local.state import FAILED
+from authz.process.child import ServiceSpec
+from authz.process.output import ServiceLog
+from authz.process.supervisor import ProcessSupervisor, ServiceStartError, SupervisorTiming
 
+# Exit codes: stopped as asked; a service could not start.
 STOPPED: Final = 0
+FAILED: Final = 1
 
 Handlers = Mapping[signal.Signals, Callable[[], None]]
 Signals = Callable[[Handlers], AbstractContextManager[None]]
@@ -37,7 +38,7 @@ def loop_signals(handlers: Handlers) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-class Supervisor:
+class ServiceGroup:
     """Run parts until something ends it.
 
     SIGTERM and SIGINT end it, a second one without waiting for anybody; SIGHUP and SIGUSR2 go to
@@ -46,33 +47,33 @@ class Supervisor:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        services: Sequence[ServiceSpec],
         logs: Path,
         say: Callable[[str], None],
         *,
-        pace: Pace | None = None,
+        timing: SupervisorTiming | None = None,
         signals: Signals = loop_signals,
         reloaded: Callable[[], None] | None = None,
     ) -> None:
         """Take what is to run; nothing starts yet.
 
         Args:
-            parts: in the order of their start; names are different.
+            services: in the order of their start; names are different.
             logs: the folder of the log files.
             say: takes one line for people.
-            pace: how time is spent.
+            timing: how time is spent.
             signals: calls handlers of signals while it is entered.
             reloaded: called after SIGHUP was forwarded.
         """
-        self._parts = tuple(parts)
+        self._parts = tuple(services)
         self._logs = logs
         self._say = say
-        self._pace = Pace() if pace is None else pace
+        self._timing = SupervisorTiming() if timing is None else timing
         self._signals = signals
         self._reloaded = reloaded
-        self._keepers: list[Keeper] = []
+        self._supervisors: list[ProcessSupervisor] = []
         self._end: asyncio.Future[int] | None = None
-        self._hurry = asyncio.Event()
+        self._force_stop = asyncio.Event()
         self._had_terminal = os.isatty(0)
 
     async def run(
@@ -90,13 +91,13 @@ class Supervisor:
             Exception: what `when_ready` raises, after the parts were ended.
         """
         self._end = asyncio.get_running_loop().create_future()
-        logs: list[Log] = []
+        logs: list[ServiceLog] = []
         tasks: list[asyncio.Task[None]] = []
         handlers = {
             signal.SIGTERM: self.stop,
             signal.SIGINT: self.stop,
             signal.SIGHUP: self._hang_up,
-            signal.SIGUSR2: self._renew,
+            signal.SIGUSR2: self._rolling_restart,
         }
         with self._signals(handlers):
             try:
@@ -106,7 +107,7 @@ class Supervisor:
                 if when_ready is not None:
                     tasks.append(self._watched(self._call(when_ready, self._end)))
                 return await self._end
-            except PartError as failed:
+            except ServiceStartError as failed:
                 self._say(str(failed))
                 return FAILED
             finally:
@@ -117,24 +118,24 @@ class Supervisor:
     def stop(self) -> None:
         """End the run; asked a second time, at once."""
         if self._end is None or self._end.done():
-            self._hurry.set()
+            self._force_stop.set()
         else:
             self._say("stopping; once more to wait for nobody")
             self._end.set_result(STOPPED)
 
     def reload(self) -> None:
         """Forward SIGHUP to the parts that reload."""
-        for keeper in self._keepers:
-            if keeper.part.reloads:
-                keeper.reload()
+        for supervisor in self._supervisors:
+            if supervisor.spec.reloads:
+                supervisor.reload()
         if self._reloaded is not None:
             self._reloaded()
 
-    def _renew(self) -> None:
+    def _rolling_restart(self) -> None:
         """Forward SIGUSR2, at which the service restarts its workers, to the parts that reload."""
-        for keeper in self._keepers:
-            if keeper.part.reloads:
-                keeper.renew()
+        for supervisor in self._supervisors:
+            if supervisor.spec.reloads:
+                supervisor.rolling_restart()
 
     def _hang_up(self) -> None:
         """Tell a terminal that was closed from somebody who asks for a reload."""
@@ -144,26 +145,28 @@ class Supervisor:
             self.reload()
 
     async def _start(
-        self, logs: list[Log], tasks: list[asyncio.Task[None]], end: asyncio.Future[int]
+        self, logs: list[ServiceLog], tasks: list[asyncio.Task[None]], end: asyncio.Future[int]
     ) -> None:
-        for part in self._parts:
+        for spec in self._parts:
             if end.done():
                 return
-            logs.append(Log(self._logs / f"{part.name}.log", self._echo(part)))
-            keeper = Keeper(part, logs[-1], self._speaker(part.name, "  "), self._pace)
-            self._keepers.append(keeper)
-            tasks.append(self._watched(keeper.run()))
-            await self._first(keeper.passed.wait(), end)
+            logs.append(ServiceLog(self._logs / f"{spec.name}.log", self._echo(spec)))
+            supervisor = ProcessSupervisor(
+                spec, logs[-1], self._speaker(spec.name, "  "), self._timing
+            )
+            self._supervisors.append(supervisor)
+            tasks.append(self._watched(supervisor.run()))
+            await self._first(supervisor.passed.wait(), end)
 
-    def _echo(self, part: Part) -> Callable[[str], None] | None:
-        shown = part.echo
+    def _echo(self, spec: ServiceSpec) -> Callable[[str], None] | None:
+        shown = spec.echo
         if shown is None:
             return None
-        speak = self._speaker(part.name, " | ")
+        speak = self._speaker(spec.name, " | ")
         return lambda line: speak(shown(line))
 
     def _speaker(self, name: str, mark: str) -> Callable[[str], None]:
-        width = max(len(part.name) for part in self._parts)
+        width = max(len(spec.name) for spec in self._parts)
         return lambda line: self._say(f"{name:<{width}}{mark}{line}")
 
     def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -178,8 +181,8 @@ class Supervisor:
             self._end.set_exception(error)
 
     async def _call(self, when_ready: WhenReady, end: asyncio.Future[int]) -> None:
-        for keeper in self._keepers:
-            await keeper.ready.wait()
+        for supervisor in self._supervisors:
+            await supervisor.ready.wait()
         code = await when_ready()
         if code is not None and not end.done():
             end.set_result(code)
@@ -198,5 +201,5 @@ class Supervisor:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for keeper in reversed(self._keepers):
-            await keeper.stop(self._hurry)
+        for supervisor in reversed(self._supervisors):
+            await supervisor.stop(self._force_stop)

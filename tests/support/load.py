@@ -1,4 +1,4 @@
-"""A rush of requests through the real Envoy: so many in flight, each answer looked at.
+"""Load through the real Envoy: so many in flight, each answer looked at.
 
 Law: nothing is sent twice. A connection that breaks under a request is a failed request; one that
 Envoy has announced to close is replaced, as any client does.
@@ -27,7 +27,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 
 
 
 @dataclass(slots=True)
-class Rush:
+class LoadResult:
     """Count what came back.
 
     Attributes:
@@ -97,12 +97,12 @@ class Client:
             self._streams = None
 
 
-async def rush(port: int, until: asyncio.Event, least: int, width: int = 16) -> Rush:
+async def run_load(port: int, until: asyncio.Event, least: int, width: int = 16) -> LoadResult:
     """Send requests until the event is set, and at least so many.
 
     Every tenth has a token for another server.
     """
-    found, sent = Rush(), 0
+    found, sent = LoadResult(), 0
     # Of somebody else: who is refused often has to wait, and neighbours wait for new tokens.
     good = post(token())
     bad = post(token(sub="somebody else", aud=["https://mcp.example.test/notes"]))

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz.local.output import Log
-from authz.local.state import FAILED, SetupError
+from authz.process.output import ServiceLog
 
-_LEASH: Final = Path(__file__).with_name("leash.py")
+_PARENT_DEATH: Final = Path(__file__).with_name("parent_death.py")
 _CHUNK: Final = 1 << 16
 _PIPE: Final = 1 << 20  # /proc/sys/fs/pipe-max-size, as it is set nearly everywhere
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ServiceSpec:
     """Describe one program that the supervisor keeps running.
 
     Attributes:
@@ -57,19 +56,6 @@ class Part:
     echo: Callable[[str], str] | None = None
 
 
-def check_system() -> None:
-    """Find out whether processes can be watched here.
-
-    Raises:
-        SetupError: where pidfd_open(2) is missing or forbidden.
-    """
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError) as error:
-        words = "this needs Linux 5.3 or newer; elsewhere run the parts in containers"
-        raise SetupError(words, FAILED) from error
-
-
 def how_it_ended(status: int) -> str:
     """Return an exit status in words, as `subprocess` counts: negative is a signal."""
     if status >= 0:
@@ -80,27 +66,27 @@ def how_it_ended(status: int) -> str:
         return f"killed by signal {-status}"
 
 
-class Process:
+class ChildProcess:
     """Run a part once, in a session of its own, tied to this process.
 
     Attributes:
         exited: the exit status, once there is one.
     """
 
-    def __init__(self, part: Part, log: Log) -> None:
-        """Start it. The running event loop's thread must live as long as the process (leash.py).
+    def __init__(self, spec: ServiceSpec, log: ServiceLog) -> None:
+        """Start it. The running event loop's thread must live as long as it (parent_death.py).
 
         Raises:
             OSError: where no process can be started.
         """
-        self._part = part
+        self._spec = spec
         self._log = log
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
         log.begin()
         self._popen = subprocess.Popen(  # noqa: S603 - argv is ours, and no shell sees it
-            [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *part.argv],
-            env=part.env,
+            [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *spec.argv],
+            env=spec.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -125,14 +111,14 @@ class Process:
         if not self.exited.done():
             signal.pidfd_send_signal(self._pidfd, number)
 
-    async def end(self, hurry: asyncio.Event) -> None:
+    async def end(self, force_stop: asyncio.Event) -> None:
         """End the process: ask, wait at most `grace` seconds or until `hurry`, then kill."""
         asked = asyncio.ensure_future(self._ask())
-        hurried = asyncio.ensure_future(hurry.wait())
+        hurried = asyncio.ensure_future(force_stop.wait())
         try:
             await asyncio.wait(
                 {asked, hurried},
-                timeout=self._part.grace,
+                timeout=self._spec.grace,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
@@ -143,9 +129,9 @@ class Process:
         await asyncio.wait({self.exited})
 
     async def _ask(self) -> None:
-        if self._part.drain is not None:
-            await self._part.drain()
-        self.signal(self._part.stop_signal)
+        if self._spec.drain is not None:
+            await self._spec.drain()
+        self.signal(self._spec.stop_signal)
         await asyncio.wait({self.exited})
 
     def _kill_group(self) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.local import output
-from authz.local.output import Console, Log, printable
+from authz.process import output
+from authz.process.output import Console, ServiceLog, printable
 
 
 def test_printable() -> None:
@@ -19,7 +19,7 @@ def test_printable() -> None:
 def test_lines_in_pieces(tmp_path: Path) -> None:
     """Lines are whole, however the bytes arrive; the last one too, when its process is gone."""
     echoed: list[str] = []
-    log = Log(tmp_path / "a.log", echoed.append)
+    log = ServiceLog(tmp_path / "a.log", echoed.append)
 
     for piece in (b"o", b"ne\ntw", b"o\r\n\xff", b"three"):
         log.feed(piece)
@@ -32,7 +32,7 @@ def test_lines_in_pieces(tmp_path: Path) -> None:
 
 def test_private(tmp_path: Path) -> None:
     """Nobody else reads a log."""
-    Log(tmp_path / "a.log").close()
+    ServiceLog(tmp_path / "a.log").close()
 
     assert (tmp_path / "a.log").stat().st_mode & 0o777 == 0o600
 
@@ -40,7 +40,7 @@ def test_private(tmp_path: Path) -> None:
 def test_appends(tmp_path: Path) -> None:
     """What an earlier run said stays, and is no part of the last lines of this one."""
     (tmp_path / "a.log").write_bytes(b"earlier\n")
-    log = Log(tmp_path / "a.log")
+    log = ServiceLog(tmp_path / "a.log")
     log.feed(b"now\n")
     log.close()
 
@@ -50,7 +50,7 @@ def test_appends(tmp_path: Path) -> None:
 
 def test_tail_is_of_one_process(tmp_path: Path) -> None:
     """The last lines are those of the process that spoke last, a bounded number."""
-    log = Log(tmp_path / "a.log")
+    log = ServiceLog(tmp_path / "a.log")
     log.feed(b"old\nunfinished")
     log.begin()
     log.feed(b"".join(b"%d\n" % number for number in range(100)))
@@ -62,7 +62,7 @@ def test_tail_is_of_one_process(tmp_path: Path) -> None:
 def test_endless_line(tmp_path: Path) -> None:
     """A line without an end is cut, and takes no memory."""
     echoed: list[str] = []
-    log = Log(tmp_path / "a.log", echoed.append)
+    log = ServiceLog(tmp_path / "a.log", echoed.append)
     for _ in range(64):
         log.feed(b"x" * 4096)
     log.close()
@@ -74,7 +74,7 @@ def test_endless_line(tmp_path: Path) -> None:
 def test_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log and the one before it stay under a bound each, and no line is lost between them."""
     monkeypatch.setattr(output, "_LARGEST", 100)
-    log = Log(tmp_path / "a.log")
+    log = ServiceLog(tmp_path / "a.log")
     for number in range(30):
         log.feed(b"line %03d\n" % number)
     log.close()
@@ -88,7 +88,7 @@ def test_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_full_disk() -> None:
     """A disk that is full costs lines in the file, nothing else."""
-    log = Log(Path("/dev/full"))
+    log = ServiceLog(Path("/dev/full"))
     log.feed(b"said all the same\n")
     log.close()
 
@@ -100,7 +100,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "a.log").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(OSError, match="symbolic links"):
-        Log(tmp_path / "a.log")
+        ServiceLog(tmp_path / "a.log")
 
 
 def test_console_writes() -> None:

@@ -1,6 +1,6 @@
 """Become another program that dies with the process which started it.
 
-Law: this file is run as a script (`python -I -S leash.py PARENT PROGRAM [ARGUMENT...]`) and
+Law: this file is run as a script (`python -I -S parent_death.py PARENT PROGRAM [ARGUMENT...]`) and
 imports nothing of ours. After it, PROGRAM has this process id and no extra parent; when the
 parent is gone, however it went, the kernel sends SIGKILL.
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
-from authz.server.orders import ALIVE, ASK, FAILED, RELOAD, STARTED, STOP
+from authz.server.worker_ipc import ALIVE, ASK, FAILED, RELOAD, STARTED, STOP
 
 _ORDERS: Final = {signal.SIGTERM: STOP, signal.SIGINT: STOP, signal.SIGHUP: RELOAD}
 # Seconds until a service has to have started. Where a machine starts all at once, what takes two
@@ -25,12 +25,12 @@ PATIENCE: Final = 20.0  # seconds until its process has to be gone after its end
 _FAREWELL: Final = 61.0 + PATIENCE
 
 
-class NotStarted(Exception):  # noqa: N818 - what happened, and the caller may go on without
+class WorkerStartError(Exception):
     """Say why a service could not be started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class Watchdog:
     """Say when a service that runs is given up.
 
     Ten looks of a second: Envoy's health checks have turned from it after two, so that late costs
@@ -48,10 +48,10 @@ class Watch:
     most: int = 10
 
 
-WATCH: Final = Watch()
+WATCHDOG: Final = Watchdog()
 
 
-class Control:
+class WorkerControl:
     """Hold the socket to a service in another process: orders one way, a few words the other.
 
     Attributes:
@@ -85,7 +85,7 @@ class Control:
         """Return when Check is answered.
 
         Raises:
-            NotStarted: where it will not be.
+            WorkerStartError: where it will not be.
         """
         ended = asyncio.create_task(process.wait())
         word = asyncio.create_task(self._word())
@@ -95,27 +95,29 @@ class Control:
             task.cancel()
         await asyncio.gather(ended, word, return_exceptions=True)
         if said != STARTED:
-            raise NotStarted(said.removeprefix(FAILED).decode("utf-8", "replace") or "no answer")
+            raise WorkerStartError(
+                said.removeprefix(FAILED).decode("utf-8", "replace") or "no answer"
+            )
         asyncio.get_running_loop().add_reader(self._ours, self._hear)
 
-    async def hung(self, watch: Watch = WATCH) -> bool:
+    async def hung(self, watchdog: Watchdog = WATCHDOG) -> bool:
         """Return True once it has left too many questions in turn unanswered.
 
         False as soon as it was told to stop or has said its last: its end has a time of its own.
         """
         loop, missed = asyncio.get_running_loop(), 0
-        while missed < watch.most:
+        while missed < watchdog.most:
             self._answered, asked = False, loop.time()
             self.order(ASK)
             with suppress(TimeoutError):
-                async with asyncio.timeout(watch.every):
+                async with asyncio.timeout(watchdog.every):
                     await self._ending.wait()
             if self._ending.is_set():
                 return False
             if self._answered:
                 missed = 0
             # Who comes late to his own look was held up himself, and judges nobody.
-            elif loop.time() - asked < 2 * watch.every:
+            elif loop.time() - asked < 2 * watchdog.every:
                 missed += 1
         return True
 

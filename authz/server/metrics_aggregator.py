@@ -18,7 +18,15 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from authz.server.status import IDENTITY_KEYS, Page, Pages, Place, healthz, key_page, readyz
+from authz.server.status import (
+    IDENTITY_KEYS,
+    ListenAddress,
+    Page,
+    StatusPages,
+    healthz,
+    key_page,
+    readyz,
+)
 from authz.telemetry.expositions import Exposition, merge, parse, persisted, render
 
 # Seconds for a worker to answer; a page needs a millisecond or two.
@@ -58,7 +66,7 @@ def ask(path: Path, page: str) -> tuple[int, bytes]:
         connection.close()
 
 
-class State(NamedTuple):
+class WorkerState(NamedTuple):
     """Say how one worker is.
 
     Attributes:
@@ -72,7 +80,7 @@ class State(NamedTuple):
     notes: Mapping[str, str] = MappingProxyType({})
 
 
-class Slot:
+class WorkerMetrics:
     """Remember what the workers in one place have counted, one after the other."""
 
     def __init__(self, place: Path) -> None:
@@ -93,12 +101,12 @@ class Slot:
         with self._lock:
             self._runs = True
 
-    def end(self, farewell: Path) -> None:
+    def end(self, final_metrics: Path) -> None:
         """Say that the worker is gone, and where it may have left its last counts."""
         last = None
         with suppress(OSError, ValueError):
-            last = parse(farewell.read_text("utf-8"))
-            farewell.unlink()
+            last = parse(final_metrics.read_text("utf-8"))
+            final_metrics.unlink()
         with self._lock:
             self._left = merge([self._left, persisted(self._last if last is None else last)])
             self._last = {}
@@ -145,27 +153,31 @@ class Slot:
         with self._lock:
             return [self._left, self._last]
 
-    def state(self) -> State:
+    def state(self) -> WorkerState:
         """Return how the worker is."""
         with self._lock:
             if not self._runs:
-                return State(ready=False, parts={"worker": _GONE})
+                return WorkerState(ready=False, parts={"worker": _GONE})
         try:
             _, body = ask(self._place, "/readyz")
             said = json.loads(body)
-            return State(bool(said["ready"]), _words(said["parts"]), _words(said.get("notes", {})))
+            return WorkerState(
+                bool(said["ready"]), _words(said["parts"]), _words(said.get("notes", {}))
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return State(ready=False, parts={"worker": _SILENT})
+            return WorkerState(ready=False, parts={"worker": _SILENT})
 
 
 def _words(said: Mapping[object, object]) -> Mapping[str, str]:
     return {str(part): str(words) for part, words in said.items()}
 
 
-class Tally(Pages):
+class MetricsAggregator(StatusPages):
     """Serve the pages of all workers together."""
 
-    def __init__(self, slots: Sequence[Slot], registry: CollectorRegistry, place: Place) -> None:
+    def __init__(
+        self, slots: Sequence[WorkerMetrics], registry: CollectorRegistry, place: ListenAddress
+    ) -> None:
         """Bind the listener.
 
         Args:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from authz.local.keeper import Pace
-from authz.local.part import Part
-from authz.local.supervisor import Handlers, Supervisor
+from authz.process.child import ServiceSpec
+from authz.process.group import Handlers, ServiceGroup
+from authz.process.supervisor import SupervisorTiming
 
 DEADLINE = 60.0
 _PAUSE = threading.Event()  # never set: its wait is a pause between two looks
@@ -77,28 +77,28 @@ def listens(pid: int) -> set[str]:
     return found | {row[7] for row in rows if row[6] in inodes and len(row) > 7}
 
 
-class Stage:
+class ServiceStage:
     """Make parts of small scripts, and see what they did and what was said."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lines: list[str] = []
         self.handlers: Handlers = {}
-        self.pace = Pace(look=0.01, first_wait=0.01)
+        self.timing = SupervisorTiming(look=0.01, first_wait=0.01)
 
-    def part(self, name: str, script: str = RESTING, **changes: Any) -> Part:
+    def spec(self, name: str, script: str = RESTING, **changes: Any) -> ServiceSpec:
         """Make a part that runs a script and is ready once that has called `up()`."""
 
         async def ready() -> bool:
             return (self.folder / f"{name}.up").exists()
 
         argv = (sys.executable, "-I", "-S", "-c", _PRELUDE + script, str(self.folder), name)
-        return replace(Part(name, argv, dict(os.environ), ready), **changes)
+        return replace(ServiceSpec(name, argv, dict(os.environ), ready), **changes)
 
-    def supervisor(self, *parts: Part, **changes: Any) -> Supervisor:
+    def supervisor(self, *services: ServiceSpec, **changes: Any) -> ServiceGroup:
         """Make a supervisor whose signals are sent by `send`."""
-        given: dict[str, Any] = {"pace": self.pace, "signals": self.signals} | changes
-        return Supervisor(parts, self.folder, self.lines.append, **given)
+        given: dict[str, Any] = {"timing": self.timing, "signals": self.signals} | changes
+        return ServiceGroup(services, self.folder, self.lines.append, **given)
 
     @contextmanager
     def signals(self, handlers: Handlers) -> Iterator[None]:
@@ -111,9 +111,11 @@ class Stage:
         self.handlers[number]()
 
     @asynccontextmanager
-    async def playing(self, *parts: Part, **changes: Any) -> AsyncIterator[asyncio.Task[int]]:
+    async def playing(
+        self, *services: ServiceSpec, **changes: Any
+    ) -> AsyncIterator[asyncio.Task[int]]:
         """Run a supervisor; at the end it is stopped, and no process of it is left."""
-        task = asyncio.create_task(self.supervisor(*parts, **changes).run())
+        task = asyncio.create_task(self.supervisor(*services, **changes).run())
         try:
             yield task
         finally:
@@ -122,7 +124,7 @@ class Stage:
             await asyncio.wait({task}, timeout=DEADLINE)
             assert task.done()
             # A grandchild was killed before that, and may take a moment to be gone.
-            pids = [pid for part in parts for pid in self.pids(part.name)]
+            pids = [pid for spec in services for pid in self.pids(spec.name)]
             await until(lambda: all(map(gone, pids)))
 
     def read(self, name: str) -> list[str]:
