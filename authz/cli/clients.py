@@ -18,11 +18,11 @@ from authz.cli.revocation_commands import (
 )
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
-from authz.login.digests import digest
-from authz.login.front_door.blocks import Block, Blocks
-from authz.login.front_door.called import called, spellings
-from authz.login.front_door.grants import Grants
-from authz.login.front_door.known import SHORT, KnownClient, block, known_clients
+from authz.login.clients.operator_names import called, spellings
+from authz.login.protocol.digests import digest
+from authz.login.store.blocklist import Block, Blocks
+from authz.login.store.grants import Grants
+from authz.login.store.known_clients import SHORT, KnownClient, block, known_clients
 
 _EXAMPLES: Final = """\
 examples:

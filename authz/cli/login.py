@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from authz.authelia.clients import GROUPS, asks_groups, rules_of
 from authz.cli.common import DONE, FAILED, WRONG, command, config_argument
+from authz.cli.oauth_login.request import LogInFailed, Wanted
 from authz.config.load import Settings, load
 from authz.core.policy import MODERN
-from authz.login.terminal.request import LogInFailed, Wanted
 from authz.server.sample import CLIENT_INFO, message
 
 _FIRST: Final = "mcp"  # what `authz authelia-config` calls the client of a file that names none
@@ -69,7 +69,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Log in, keep the token, and print a line to try it with."""
-    from authz.login.terminal.log_in import log_in  # noqa: PLC0415 - keeps other commands quick
+    from authz.cli.oauth_login.log_in import log_in  # noqa: PLC0415 - keeps other commands quick
     from authz.tokens.documents import issuer_client  # noqa: PLC0415 - as above
     from authz.tokens.issuer import IssuerAddress  # noqa: PLC0415 - as above
 

@@ -27,7 +27,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from authz.config.addresses import AddressError  # noqa: PLC0415 - quick otherwise
-    from authz.login.serve import NotServedError, serve  # noqa: PLC0415 - as above
+    from authz.login.main import NotServedError, serve  # noqa: PLC0415 - as above
 
     try:
         return serve(arguments.config, os.environ, arguments.listen)

@@ -437,9 +437,9 @@ OTHERS = (
         ("tests/envoy/live/test_pages_live.py", "tests/envoy/test_render.py"),
     ),
     Defence(
-        "Nobody else fails in a person's name", "authz/login/front_door/person_address.py",
+        "Nobody else fails in a person's name", "authz/login/service/person_address.py",
         "person_address", "hmac.digest(key, subject.encode(), ", 'hmac.digest(key, b"", ',
-        ("tests/login/test_flow.py", "tests/login/test_untold.py"),
+        ("tests/login/test_flow.py", "tests/login/store/test_revocation_outbox.py"),
     ),
     Defence(
         "Few passwords are hashed at a time", "authz/envoy/render/clusters.py", "_passwords",
@@ -699,33 +699,33 @@ BELONGINGS = (
 
 _LOGIN = ("tests/login/test_attacks.py",)
 _STALE = ("tests/login/test_stale_refresh.py",)
-_BROWSER = ("tests/login/test_browser.py",)
+_BROWSER = ("tests/login/web/test_cookies.py",)
 _FOUND = ("tests/attacks/test_front_door_findings.py",)
 _ENDS = (
-    "tests/login/test_untold.py",
-    "tests/login/test_store.py",
-    "tests/login/test_interleavings.py",
+    "tests/login/store/test_revocation_outbox.py",
+    "tests/login/store/test_store.py",
+    "tests/login/service/test_interleavings.py",
 )
 
 _AUTHENTICATION = (
-    "tests/login/test_assertions.py",
+    "tests/login/clients/test_assertions.py",
     "tests/login/test_authentication_flow.py",
 )
-_IDENTITY = ("tests/login/test_registry.py", "tests/login/test_identity_flow.py")
+_IDENTITY = ("tests/login/clients/test_registry.py", "tests/login/test_identity_flow.py")
 
 LOG_IN = (
     Defence(
-        "A form of another site is no click", "authz/login/pages/browser.py", "check_post",
+        "A form of another site is no click", "authz/login/web/cookies.py", "check_post",
         'if request.method != "POST" or request.headers.getlist("origin") != [self._origin]:',
         "if False:", _BROWSER,
     ),
     Defence(
-        "A form of another browser is no click", "authz/login/pages/browser.py", "check_post",
+        "A form of another browser is no click", "authz/login/web/cookies.py", "check_post",
         'if not any(_same(sealed.get("of"), digest(value)) for value in _csrf(request)):',
         "if False:", _BROWSER,
     ),
     Defence(
-        "A transaction is of its state", "authz/login/pages/browser.py", "take",
+        "A transaction is of its state", "authz/login/web/cookies.py", "take",
         'if not _same(sealed.get("state"), digest(state)):', "if False:", _BROWSER,
     ),
     Defence(
@@ -734,190 +734,190 @@ LOG_IN = (
         "if not isinstance(plain, dict):", ("tests/tokens/test_sealing.py", *_BROWSER),
     ),
     Defence(
-        "Only the one word is consent", "authz/login/visitors.py", "consent",
+        "Only the one word is consent", "authz/login/web/browser_endpoints.py", "consent",
         'if form.get("decision") != _APPROVE:', "if False:", _LOGIN,
     ),
     Defence(
-        "The answer is the issuer's", "authz/login/authelia/upstream.py", "check_iss",
+        "The answer is the issuer's", "authz/login/upstream/client.py", "check_iss",
         "if iss != self._address.issuer:", "if False:",
-        ("tests/login/test_upstream.py", "tests/login/test_step_up.py"),
+        ("tests/login/upstream/test_client.py", "tests/login/web/test_step_up.py"),
     ),
     Defence(
-        "An answer counts once", "authz/login/front_door/flow.py", "come_back",
+        "An answer counts once", "authz/login/service/authorization.py", "come_back",
         'if not await means.states.use(parameters.needed("state")):', "if False:", _LOGIN,
     ),
     Defence(
         "The ID token is of this transaction",
-        "authz/login/authelia/id_token.py", "_check_registered",
+        "authz/login/upstream/id_token.py", "_check_registered",
         'if expected.nonce is not None and claims.get("nonce") != expected.nonce:', "if False:",
-        ("tests/login/test_id_token.py",),
+        ("tests/login/upstream/test_id_token.py",),
     ),
     Defence(
-        "A step-up is of its person", "authz/login/pages/step_up.py", "lacks",
-        "if identity.subject != ticket.subject:", "if False:", ("tests/login/test_step_up.py",),
+        "A step-up is of its person", "authz/login/web/step_up.py", "lacks",
+        "if identity.subject != ticket.subject:", "if False:", ("tests/login/web/test_step_up.py",),
     ),
     Defence(
-        "No page is framed", "authz/login/pages/rendering.py", "_policy",
+        "No page is framed", "authz/login/web/rendering.py", "_policy",
         "\"frame-ancestors 'none'; base-uri 'none'\"", "\"base-uri 'none'\"",
-        ("tests/login/test_pages.py",),
+        ("tests/login/web/test_pages.py",),
     ),
     Defence(
         "Redirect URIs are compared whole", "authz/login/clients/redirects.py", "is_registered",
         "if sent in registered:", "if sent.startswith(registered):",
-        ("tests/login/test_redirects.py",),
+        ("tests/login/clients/test_redirects.py",),
     ),
     Defence(
         "No stranger's log-in ends at our own hosts", "authz/login/clients/redirects.py", "allow",
         'return web is not None and web["host"] not in self.ours', "return web is not None", _FOUND,
     ),
     Defence(
-        "A code is good once", "authz/login/front_door/scripts.py", "TAKE_CODE",
+        "A code is good once", "authz/login/store/scripts.py", "TAKE_CODE",
         "redis.call('SET', KEYS[1], 'u' .. string.sub(held, cut + 1), 'EX', ARGV[1])", "",
-        ("tests/login/test_store.py",),
+        ("tests/login/store/test_store.py",),
     ),
     Defence(
-        "A code is its verifier's (PKCE)", "authz/login/front_door/exchanging.py", "_check",
+        "A code is its verifier's (PKCE)", "authz/login/service/code_exchange.py", "_check",
         '        and hmac.compare_digest(challenge, held["challenge"].encode())\n', "", _LOGIN,
     ),
     Defence(
-        "A code is its client's", "authz/login/front_door/exchanging.py", "_check",
+        "A code is its client's", "authz/login/service/code_exchange.py", "_check",
         'hmac.compare_digest(digest(client_id), held["client"])\n        and ', "", _LOGIN,
     ),
     Defence(
-        "A code is its redirect URI's", "authz/login/front_door/exchanging.py", "_check",
+        "A code is its redirect URI's", "authz/login/service/code_exchange.py", "_check",
         '        and redirect_uri in (None, held["redirect_uri"])\n', "", _LOGIN,
     ),
     Defence(
         "An unknown client is told before anything else",
-        "authz/login/front_door/authenticating.py", "authenticate",
+        "authz/login/service/client_authentication.py", "authenticate",
         "        clients.recognize(client_id)\n", "", _LOGIN,
     ),
     Defence(
-        "A refresh token is its client's", "authz/login/front_door/refreshing.py", "_opened",
+        "A refresh token is its client's", "authz/login/service/refresh.py", "_opened",
         "if not hmac.compare_digest(digest(client_id), token.client):", "if False:", _LOGIN,
     ),
     Defence(
-        "A refresh is of a grant that lives", "authz/login/front_door/refreshing.py", "_alive",
+        "A refresh is of a grant that lives", "authz/login/service/refresh.py", "_alive",
         "if held is None:", "if held is None and not token.grant:", _LOGIN,
     ),
     Defence(
-        "An old refresh token ends its grant", "authz/login/front_door/refreshing.py", "_locked",
+        "An old refresh token ends its grant", "authz/login/service/refresh.py", "_locked",
         "if held.grant.refresh != asked.name:", "if False:", _STALE,
     ),
     Defence(
         "A stale refresh token counts in the network of the last refresh alone",
-        "authz/login/front_door/refreshing.py", "_stale",
+        "authz/login/service/refresh.py", "_stale",
         'or newest["place"] != asked.place', "or False", _STALE,
     ),
     Defence(
         "A stale refresh token counts for the time that is set now",
-        "authz/login/front_door/store.py", "latest",
+        "authz/login/store/codes.py", "latest",
         "or int(replaced) < since", "or False", _STALE,
     ),
     Defence(
         "A stale refresh token gets the newest answer of its own grant alone",
-        "authz/login/front_door/refreshing.py", "_newest",
+        "authz/login/service/refresh.py", "_newest",
         'or digest(newest["refresh_token"]) == held.grant.refresh', "or True", _STALE,
     ),
     Defence(
-        "A log-in is for the consented server alone", "authz/login/front_door/granted.py",
+        "A log-in is for the consented server alone", "authz/login/protocol/granted_audience.py",
         "audience_fault", 'return WIDE if any(others) else ""', 'return ""',
         ("tests/login/test_audience.py",),
     ),
     Defence(
-        "A token for no server ends its log-in", "authz/login/front_door/flow.py", "_ended",
+        "A token for no server ends its log-in", "authz/login/service/authorization.py", "_ended",
         "if fault := audience_fault(found.tokens.audience, kept.wish.resource):", "if False:",
         ("tests/login/test_audience.py",),
     ),
     Defence(
         "A refresh under way brings no ended grant back",
-        "authz/login/front_door/scripts.py", "RENEW",
+        "authz/login/store/scripts.py", "RENEW",
         "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end\n", "",
-        ("tests/login/test_interleavings.py", "tests/login/test_store.py"),
+        ("tests/login/service/test_interleavings.py", "tests/login/store/test_store.py"),
     ),
     Defence(
         "Every address of a document's host is public",
         "authz/login/clients/fetching.py", "_addresses",
         " or not all(self._public(each) for each in found):", ":",
-        ("tests/login/test_fetching.py",),
+        ("tests/login/clients/test_fetching.py",),
     ),
     Defence(
         "A document names its own URL", "authz/login/clients/documents.py", "read_document",
         'if said.get("client_id") != client_id:', "if False:",
-        ("tests/login/test_documents.py",),
+        ("tests/login/clients/test_documents.py",),
     ),
     Defence(
-        "Whatever goes to Authelia is paced", "authz/login/pages/visits.py", "depart",
+        "Whatever goes to Authelia is paced", "authz/login/web/upstream_login.py", "depart",
         "    parts.pace(address)\n", "", _FOUND,
     ),
     Defence(
         "An address has its share of the fetches of documents", "authz/tokens/gate.py", "next",
         "if running[source] < share]", "]",
-        ("tests/tokens/test_gate.py", "tests/login/test_documents.py",
+        ("tests/tokens/test_gate.py", "tests/login/clients/test_documents.py",
          "tests/attacks/test_front_door_findings.py"),
     ),
     Defence(
         "Nobody waits for a document in the line of another", "authz/login/clients/lookup.py",
         "_join", "(search.fetching is not None or asker in search.tasks)", "True",
-        ("tests/login/test_documents.py",),
+        ("tests/login/clients/test_documents.py",),
     ),
     Defence(
-        "The pages know whose fetch it is", "authz/login/app.py", "_counted",
+        "The pages know whose fetch it is", "authz/login/web/app.py", "_counted",
         "        NETWORK.set(whose)\n", "",
         ("tests/attacks/test_front_door_findings.py",),
     ),
     Defence(
-        "Strangers' hosts are asked at a pace", "authz/login/front_door/flow.py", "ask",
+        "Strangers' hosts are asked at a pace", "authz/login/service/authorization.py", "ask",
         'if self._means.clients.fetches(client_id or ""):', "if False:", _FOUND,
     ),
     Defence(
-        "Who is blocked meanwhile gets nothing", "authz/login/front_door/exchanging.py", "_first",
+        "Who is blocked meanwhile gets nothing", "authz/login/service/code_exchange.py", "_first",
         "blocked = begun and await means.blocks.blocked(client_id, names_of(identity))",
         "blocked = False", _FOUND,
     ),
     Defence(
-        "Refreshes of a grant are paced", "authz/login/front_door/refreshing.py", "_upstream",
+        "Refreshes of a grant are paced", "authz/login/service/refresh.py", "_upstream",
         "if self._means.attempts.take_of(REFRESHES, token.grant):", "if False:", _FOUND,
     ),
     Defence(
-        "Log-ins of a person are paced", "authz/login/front_door/flow.py", "_ended",
+        "Log-ins of a person are paced", "authz/login/service/authorization.py", "_ended",
         "if self._means.attempts.take_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
     ),
     Defence(
         "What is ended at Authelia is not ended again",
-        "authz/login/authelia/upstream.py", "revoke",
+        "authz/login/upstream/client.py", "revoke",
         "if name in self._ended:", "if False:", _FOUND,
     ),
     Defence(
-        "Nothing is granted that the server does not have", "authz/login/front_door/targets.py",
+        "Nothing is granted that the server does not have", "authz/login/protocol/resources.py",
         "grantable",
         "client.allowed((frozenset(asked) - TOLERATED) & self.scopes)",
         "client.allowed(frozenset(asked) - TOLERATED)",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "Nothing is granted beyond a client's ceiling", "authz/login/values.py", "allowed",
+        "Nothing is granted beyond a client's ceiling", "authz/login/protocol/values.py", "allowed",
         "return scopes if self.scopes is None else scopes & self.scopes", "return scopes",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "A form leads to our own pages alone", "authz/login/pages/rendering.py", "_policy",
+        "A form leads to our own pages alone", "authz/login/web/rendering.py", "_policy",
         "form = \"'self'\" if has_form else \"'none'\"", 'form = "*"',
-        ("tests/login/test_pages.py",),
+        ("tests/login/web/test_pages.py",),
     ),
     Defence(
-        "A consent is by the rules of the click", "authz/login/front_door/flow.py", "approve",
+        "A consent is by the rules of the click", "authz/login/service/authorization.py", "approve",
         "            wish = again(wish, client, identity, self._means.targets)\n", "",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "A refresh is by the rules of now", "authz/login/front_door/refreshing.py",
+        "A refresh is by the rules of now", "authz/login/service/refresh.py",
         "_check_still_good",
         "if target.two_factor and not token.two_factor:", "if False:",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "Who is blocked comes no further", "authz/login/front_door/admission.py", "admit",
+        "Who is blocked comes no further", "authz/login/service/client_validation.py", "admit",
         "if await self._means.blocks.blocked(client.client_id, names_of(identity)):", "if False:",
         ("tests/login/test_attacks.py",),
     ),
@@ -934,22 +934,22 @@ LOG_IN = (
     ),
     Defence(
         "Nobody vouches for a program on this machine",
-        "authz/login/pages/clients.py", "trust_of",
+        "authz/login/web/client_description.py", "trust_of",
         "if client.ends_at and is_on_device(client.ends_at):", "if False:",
-        ("tests/login/test_pages.py", "tests/attacks/test_front_door_findings.py"),
+        ("tests/login/web/test_pages.py", "tests/attacks/test_front_door_findings.py"),
     ),
     Defence(
         "A client that has to authenticate is never a public one",
-        "authz/login/front_door/authenticating.py", "check_authenticated",
+        "authz/login/service/client_authentication.py", "check_authenticated",
         "if client is not None and client.authentication is not None and not authenticated:",
         "if False:", _AUTHENTICATION,
     ),
     Defence(
-        "What the page said of a client is what it is", "authz/login/front_door/authorizing.py",
+        "What the page said of a client is what it is", "authz/login/protocol/authorization.py",
         "check_same_client", "if identity.name != wish.name:", "if False:", _AUTHENTICATION,
     ),
     Defence(
-        "An assertion counts once", "authz/login/front_door/authenticating.py", "_check",
+        "An assertion counts once", "authz/login/service/client_authentication.py", "_check",
         "            client.client_id, verified.token_id, verified.lifetime\n        ):",
         "            client.client_id, verified.token_id, verified.lifetime\n        ) and False:",
         _AUTHENTICATION,
@@ -966,7 +966,7 @@ LOG_IN = (
     ),
     Defence(
         "What every token has is consented to where it permits something",
-        "authz/login/front_door/targets.py", "grantable",
+        "authz/login/protocol/resources.py", "grantable",
         "client.allowed(self._always & self.scopes)", "frozenset[str]()",
         ("tests/login/test_attacks.py",),
     ),
@@ -981,40 +981,40 @@ LOG_IN = (
         "if now < known.tried_at + age:", "if False:", _AUTHENTICATION,
     ),
     Defence(
-        "A log-in is refreshed as what it was", "authz/login/front_door/refreshing.py",
+        "A log-in is refreshed as what it was", "authz/login/service/refresh.py",
         "_check_still_good",
         "if identity is None or identity.name != token.name:", "if False:",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "A browser keeps no code of Authelia's", "authz/login/app.py", "_explain",
+        "A browser keeps no code of Authelia's", "authz/login/web/app.py", "_explain",
         'elif problem in _ASIDE and is_callback(request.scope["path"]):', "elif False:",
-        ("tests/login/test_history.py",),
+        ("tests/login/web/test_history.py",),
     ),
     Defence(
-        "No address holds all places", "authz/login/app.py", "_counted",
+        "No address holds all places", "authz/login/web/app.py", "_counted",
         "if self._under_way[whose] >= EACH:", "if False:", _FOUND,
     ),
     Defence(
-        "A form is not waited for", "authz/login/pages/browser.py", "read_form",
+        "A form is not waited for", "authz/login/web/cookies.py", "read_form",
         "async with asyncio.timeout(PATIENCE):", "async with asyncio.timeout(30):", _FOUND,
     ),
     Defence(
-        "An end is told to every worker", "authz/login/front_door/scripts.py", "END",
+        "An end is told to every worker", "authz/login/store/scripts.py", "END",
         "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])", "", _FOUND,
     ),
     Defence(
         "What is past its age is ended with its client",
-        "authz/login/front_door/grants.py", "everyone",
+        "authz/login/store/grants.py", "everyone",
         "for grant in await self._kept_at(key):", "for grant in await self._all(key):", _ENDS,
     ),
     Defence(
-        "An end here is one at Authelia", "authz/login/front_door/scripts.py", "END",
+        "An end here is one at Authelia", "authz/login/store/scripts.py", "END",
         "redis.call('HSET', KEYS[3], ARGV[1], upstream)", "", _ENDS,
     ),
     Defence(
         "What one issuer gave is shown to no other",
-        "authz/login/front_door/untold.py", "_arguments",
+        "authz/login/store/revocation_outbox.py", "_arguments",
         'if held.get("issuer") != issuer:', "if False:", _ENDS,
     ),
 )  # fmt: skip

@@ -22,15 +22,15 @@ from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.records import Revocation
-from authz.login.app import EACH
-from authz.login.attempts import LOG_INS, PAGES, Attempts
 from authz.login.clients.fetching import Fetched
 from authz.login.clients.identity import identify
-from authz.login.front_door.blocks import Block
-from authz.login.front_door.known import block
-from authz.login.pages.browser import read_form
-from authz.login.pages.clients import Trust, describe_place, trust_of
-from authz.login.values import FrontClient, Kind
+from authz.login.protocol.values import FrontClient, Kind
+from authz.login.service.rate_limits import LOG_INS, PAGES, Attempts
+from authz.login.store.blocklist import Block
+from authz.login.store.known_clients import block
+from authz.login.web.app import EACH
+from authz.login.web.client_description import Trust, describe_place, trust_of
+from authz.login.web.cookies import read_form
 from authz.tokens.tickets import seal_ticket
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
@@ -312,7 +312,7 @@ def test_one_address_does_not_hold_all_there_is(play: Play, path: str) -> None:
 
 def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The forms of pages have the time of every other body."""
-    monkeypatch.setattr("authz.login.pages.browser.PATIENCE", 0.0)
+    monkeypatch.setattr("authz.login.web.cookies.PATIENCE", 0.0)
 
     async def never() -> Message:
         await asyncio.Event().wait()

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.login import paths
-from authz.login.pages import own_log_ins, step_up
-from authz.login.pages.visits import PROBLEM
+from authz.login.web import paths, sessions, step_up
+from authz.login.web.upstream_login import PROBLEM
 from authz_demo.issuer.keys import Keys
 from tests.demo.kit import FILES
 from tests.login.conftest import keys, store
@@ -30,8 +29,8 @@ __all__ = ["keys", "store"]
 PATHS = (
     paths.AUTHORIZE, paths.TOKEN, paths.REVOKE, paths.REGISTER, paths.CONSENT, paths.CALLBACK,
     paths.METADATA, step_up.PATH, f"{step_up.PATH}/callback", f"{step_up.PATH}/done",
-    f"{step_up.PATH}/end", own_log_ins.PATH, f"{own_log_ins.PATH}/callback",
-    f"{own_log_ins.PATH}/end", f"{own_log_ins.PATH}/leave", PROBLEM, "/",
+    f"{step_up.PATH}/end", sessions.PATH, f"{sessions.PATH}/callback",
+    f"{sessions.PATH}/end", f"{sessions.PATH}/leave", PROBLEM, "/",
 )  # fmt: skip
 NAMES = (
     "client_id", "redirect_uri", "state", "code", "code_verifier", "code_challenge",

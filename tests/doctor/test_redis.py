@@ -11,7 +11,7 @@ from authz.doctor import redis
 from authz.doctor.finding import Finding
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisOptions
-from authz.login.front_door.granted import OPAQUE
+from authz.login.protocol.granted_audience import OPAQUE
 from tests.doctor.kit import diagnoses, problems, the
 from tests.support.valkey import ValkeyServer, valkey
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
 from authz.tokens.sealing import Sealer
-from tests.login.assertion_kit import EC_KEY, public_jwk
+from tests.login.clients.assertion_kit import EC_KEY, public_jwk
 from tests.support.door import CALLBACK, DOCUMENTS, Door
 from tests.support.foreign import Foreign
 

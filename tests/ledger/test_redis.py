@@ -31,7 +31,7 @@ from authz.ledger.records import Revocation, ScriptNotLoadedError
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revocations import CLOCK_MARGIN, prune
 from authz.ledger.script import Script
-from authz.login.front_door import scripts
+from authz.login.store import scripts
 from authz.setup import certificates
 from tests.ledger.queries import DAY, connected, left, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey

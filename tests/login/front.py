@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from authz.config.load import read
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.login.building import Built
+from authz.login.wiring import Built
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -33,7 +33,7 @@ from authz_demo.issuer.run import forwarded_headers
 from authz_demo.person import Person
 from authz_demo.portals import leads_on
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, SECRET, config
-from tests.login.upstream_kit import HOME, ours
+from tests.login.upstream.upstream_kit import HOME, ours
 from tests.support.valkey import ValkeyServer
 
 GATEWAY: Final = "https://mcp.example.test"

@@ -27,14 +27,14 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
-from authz.login.front_door.blocks import Block
-from authz.login.front_door.targets import Target, read_scopes
-from authz.login.values import FrontClient, Kind, LoggedIn, OAuthRefused
+from authz.login.protocol.resources import Target, read_scopes
+from authz.login.protocol.values import FrontClient, Kind, LoggedIn, OAuthRefused
+from authz.login.store.blocklist import Block
 from authz.tokens.sealing import Sealer
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES, claims
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, OPEN, Client, Stage, bob, john, onward
-from tests.login.pages_kit import another_nonce
+from tests.login.web.pages_kit import another_nonce
 
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from authz.ledger.keys import RedisKeys
-from authz.login.front_door.granted import EMPTY, FOREIGN, OPAQUE, WIDE, audience_fault
+from authz.login.protocol.granted_audience import EMPTY, FOREIGN, OPAQUE, WIDE, audience_fault
 from authz_demo.issuer.state import Grant
 from authz_demo.issuer.values import Release
 from tests.demo.kit import FILES, JOHN, NOTES, claims

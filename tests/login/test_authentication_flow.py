@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from authz.login.clients.fetching import Fetched
-from tests.login.assertion_kit import EC_KEY, OTHER_KEY, TYPE, assertion, public_jwk
+from tests.login.clients.assertion_kit import EC_KEY, OTHER_KEY, TYPE, assertion, public_jwk
 from tests.login.front import GATEWAY, LOOPBACK, NOTES, Client, Stage, john, onward
 from tests.login.test_attacks import consent_page, decide, told
 from tests.login.test_identity_flow import record

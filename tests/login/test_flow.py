@@ -16,13 +16,13 @@ from authz.core.principal import LogIn
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
-from authz.login.front_door.refresh_tokens import open_refresh, seal_refresh
-from authz.login.values import UpstreamRefused
+from authz.login.protocol.values import UpstreamRefused
+from authz.login.service.refresh_tokens import open_refresh, seal_refresh
 from authz_demo.person import Person
 from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, NOTES, Client, Stage, bob, john
-from tests.login.upstream_kit import asked
+from tests.login.upstream.upstream_kit import asked
 
 
 async def record(found: Stage, token: str) -> LogIn | None:

@@ -13,11 +13,11 @@ from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.login_records import LoginRecords
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
-from authz.login.digests import digest
-from authz.login.front_door.blocks import Block
-from authz.login.front_door.grant import encode
-from authz.login.front_door.known import block, known_clients
-from authz.login.front_door.refresh_tokens import open_refresh, seal_refresh
+from authz.login.protocol.digests import digest
+from authz.login.protocol.grant import encode
+from authz.login.service.refresh_tokens import open_refresh, seal_refresh
+from authz.login.store.blocklist import Block
+from authz.login.store.known_clients import block, known_clients
 from tests.login.front import FILES, LOOPBACK, NOTES, Client, Stage
 from tests.login.test_attacks import say
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.login.front_door.store import Refreshes
+from authz.login.store.codes import Refreshes
 from tests.demo.kit import JOHN, claims
 from tests.login.conftest import Play
 from tests.login.front import HOME, Client, Stage

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from authz.core.principal import Person
-from authz.login.front_door.grants_of import OwnGrantsOf
+from authz.login.service.own_grants import OwnGrantsOf
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, Client, Stage, john

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from authz.cli import main
 from authz.local.pages import pages
 from authz.local.state import State
-from authz.login import building
+from authz.login import wiring
 from authz.login.clients.fetching import Fetched, Fetcher
 from authz.process.child import ServiceSpec
 
@@ -60,5 +60,5 @@ def knowing(host: str, port: int, authority: Path) -> Any:
 
 
 if __name__ == "__main__":
-    with patch.object(building, "Fetcher", _WithOneName):
+    with patch.object(wiring, "Fetcher", _WithOneName):
         sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ _FOR_GRANTS: Final = ("/token", "/revoke")
 AUTHORIZE: Final = "/authorize"
 PEOPLE: Final = "/authz/"
 _TIMEOUT: Final = 60
-# What the pages take (authz/login/requests.py). Envoy waits for it, so that a body which comes
+# What the pages take (authz/login/web/requests.py). Envoy waits for it, so that a body which comes
 # slowly takes none of the pages' places.
 _LONGEST_BODY: Final = 64 * 1024
 

@@ -18,7 +18,7 @@ from authz.core.request import RefusedError
 from authz.login.clients.documents import document_host, read_keys
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
-from authz.login.values import FrontClient, KeyAuthentication
+from authz.login.protocol.values import FrontClient, KeyAuthentication
 from authz.tokens.gate import Gate
 from authz.tokens.jose import Unverified, read_client_assertion
 from authz.tokens.jwk import ALGORITHMS, KeySet, VerificationKey

@@ -26,7 +26,7 @@ from authz.login.clients.client_metadata import (
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
 from authz.login.clients.redirects import RedirectRules
-from authz.login.values import FrontClient, KeyAuthentication, Kind
+from authz.login.protocol.values import FrontClient, KeyAuthentication, Kind
 from authz.tokens.gate import Gate
 from authz.tokens.jwk import ALGORITHMS, KeySet, KeySetError, read_key_set
 

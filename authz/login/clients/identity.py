@@ -17,7 +17,7 @@ from typing import Final
 
 from authz.core.principal import DYNAMIC, METADATA, is_configured
 from authz.login.clients.redirects import LOOPBACK, is_private, place_of
-from authz.login.values import ClientIdentity, FrontClient, Kind
+from authz.login.protocol.values import ClientIdentity, FrontClient, Kind
 
 
 def identify(client: FrontClient, redirect_uri: str) -> ClientIdentity:

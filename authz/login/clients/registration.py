@@ -27,7 +27,7 @@ from authz.login.clients.client_metadata import (
     read_title,
 )
 from authz.login.clients.redirects import RedirectRules
-from authz.login.values import OAuthRefused
+from authz.login.protocol.values import OAuthRefused
 from authz.tokens import base64url
 
 LARGEST: Final = 16 * 1024  # bytes of metadata

@@ -18,7 +18,7 @@ from authz.login.clients.documents import Documents
 from authz.login.clients.lookup import PAUSE, NoDocument
 from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
 from authz.login.clients.registration import NotRegistered, Registrations
-from authz.login.values import FrontClient, Kind, OAuthRefused
+from authz.login.protocol.values import FrontClient, Kind, OAuthRefused
 
 _DEFAULT: Final = "default"  # the entry of `clients` that is no client
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,2048}\Z")

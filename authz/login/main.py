@@ -1,0 +1,280 @@
+"""`authz pages`: the process that serves the front door and the step-up.
+
+Law: what is in flight when it is told to stop is answered; a new configuration takes effect as a
+whole or not at all; a Unix socket is for its owner and group alone.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from authz.config.addresses import read_tcp
+from authz.config.load import Settings, load
+from authz.config.problems import ConfigError
+from authz.ledger.redis import RedisOptions
+from authz.login.wiring import Built
+from authz.server.health import Health
+from authz.server.redis_options import redis_options
+from authz.server.status import Status
+from authz.telemetry.audit import EventLog
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+
+# Seconds for what is in flight at the end: the longest wait, for Authelia, and some more.
+_GRACE: Final = 30
+# What a replaced configuration has to answer what it began.
+_RETIRE: Final = 60.0
+_BACKLOG: Final = 256
+_AT_ONCE: Final = 512
+_MASK: Final = 0o117  # a socket of mode 660
+
+
+class NotServedError(ValueError):
+    """Say why there are no pages, and what would be right."""
+
+
+def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> int:
+    """Serve until told to stop.
+
+    Args:
+        configuration: authz.yaml.
+        env: the environment: secrets, and `AUTHZ_REDIS_URL` in place of `redis.url`.
+        listen: where, in place of `service.pages`: `unix:/path` or `host:port`.
+
+    Raises:
+        ConfigError: where authz.yaml is wrong.
+        NotServedError: where it has no front door or no Redis.
+        AddressError: where the address is none.
+        OSError: where the address cannot be listened on.
+    """
+
+    def read() -> Settings:
+        return load(configuration, env)
+
+    settings = read()
+    recorder = Recorder(Metrics(), EventLog(settings.config.telemetry.log))
+    for problem in settings.warnings:
+        recorder.event("config_warning", problem=str(problem))
+    options = _options(settings, env)
+    where = str(settings.config.service.pages) if listen is None else listen
+    health = Health()
+    health.set("pages", "")  # it is asked while they are served, and not otherwise
+    with bound(where) as listener, _status(settings, recorder, health):
+        asyncio.run(_Service(read, env, recorder, health).run(settings, options, listener, where))
+    return 0
+
+
+@contextlib.contextmanager
+def _status(settings: Settings, recorder: Recorder, health: Health) -> Iterator[None]:
+    """Serve metrics and probes as long as the block lasts, where authz.yaml has a place for them.
+
+    Raises:
+        OSError: where the address cannot be had.
+    """
+    at = settings.config.telemetry.pages_metrics
+    if at is None:
+        yield
+        return
+    try:
+        status = Status(recorder.metrics.registry, health, (at.host, at.port))
+    except OSError as error:
+        raise OSError(f"telemetry.pages_metrics: {at}: {error.strerror}") from error
+    status.start()
+    try:
+        yield
+    finally:
+        status.stop()
+
+
+@contextlib.contextmanager
+def bound(where: str) -> Iterator[socket.socket]:
+    """Bind `unix:/path` (mode 660) or `host:port` as long as the block lasts.
+
+    Raises:
+        AddressError: where the address is none.
+        OSError: where it cannot be had.
+    """
+    unix = where.startswith("unix:/")
+    path = Path(where.removeprefix("unix:"))
+    if unix:
+        found = socket.socket(socket.AF_UNIX)
+        _remove_stale(path)
+        # Between bind and chmod it would be open to everybody: the mask closes that gap.
+        mask = os.umask(_MASK)
+        try:
+            found.bind(str(path))
+        except OSError as error:
+            found.close()
+            raise OSError(f"service.pages: {where}: {error.strerror}") from error
+        finally:
+            os.umask(mask)
+    else:
+        at = read_tcp("--listen", where)
+        found = socket.socket(socket.AF_INET6 if ":" in at.host else socket.AF_INET)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((at.host, at.port))
+        except OSError as error:
+            found.close()
+            raise OSError(f"service.pages: {where}: {error.strerror}") from error
+    try:
+        yield found
+    finally:
+        found.close()
+        if unix:
+            path.unlink(missing_ok=True)
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves signals to us: uvicorn raises them anew at its end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class _Service:
+    """Serve one configuration after the other."""
+
+    def __init__(
+        self,
+        read: Callable[[], Settings],
+        env: Mapping[str, str],
+        recorder: Recorder,
+        health: Health,
+    ) -> None:
+        self._read = read
+        self._env = env
+        self._recorder = recorder
+        self._health = health
+        self._built: Built | None = None
+        self._hung_up = asyncio.Event()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._built is not None
+        await self._built.app(scope, receive, send)
+
+    async def run(
+        self, settings: Settings, options: RedisOptions, listener: socket.socket, where: str
+    ) -> None:
+        self._built = Built(settings, options, self._recorder, health=self._health)
+        self._built.start()
+        server = _Quiet(_uvicorn(self))
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        reloads = asyncio.create_task(self._keep_reloading())
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event
+                await asyncio.sleep(0.01)
+            self._recorder.event("started", pages=_shown(where, listener))
+            await serving
+        finally:
+            reloads.cancel()
+            for task in self._retiring:
+                task.cancel()
+            await asyncio.gather(reloads, *self._retiring, return_exceptions=True)
+            await self._built.aclose()
+        self._recorder.event("stopped")
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            try:
+                await self._reload()
+            except Exception as error:  # noqa: BLE001 - a reload that fails must not stop the pages
+                self._recorder.crash(error)
+
+    async def _reload(self) -> None:
+        try:
+            settings = await asyncio.to_thread(self._read)
+            options = _options(settings, self._env)
+        except ConfigError as errors:
+            problems = [str(problem) for problem in errors.problems]
+            self._recorder.event("reload_refused", problems=problems)
+            return
+        except NotServedError as error:
+            self._recorder.event("reload_refused", problems=[str(error)])
+            return
+        old, self._built = (
+            self._built,
+            Built(settings, options, self._recorder, health=self._health),
+        )
+        assert old is not None
+        old.retire()
+        self._built.start()
+        retiring = asyncio.create_task(_retire(old))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        self._recorder.event("reloaded", servers=sorted(settings.policy.servers))
+
+
+async def _retire(old: Built) -> None:
+    try:
+        await asyncio.sleep(_RETIRE)
+    finally:
+        await old.aclose()
+
+
+def _uvicorn(app: _Service) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # a line would hold codes and states
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        date_header=True,
+        backlog=_BACKLOG,
+        limit_concurrency=_AT_ONCE,
+        timeout_graceful_shutdown=_GRACE,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+
+
+def _options(settings: Settings, env: Mapping[str, str]) -> RedisOptions:
+    if settings.config.front_door is None:
+        raise NotServedError("authz.yaml has no front_door: there are no pages to serve")
+    options = redis_options(settings, env)
+    if options is None:
+        raise NotServedError(
+            "the pages and the check share what they know in Redis: write redis.url, or start both"
+            " with `authz up`"
+        )
+    return options
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody answers at, and nothing else."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+
+
+def _shown(where: str, listener: socket.socket) -> str:
+    if where.startswith("unix:"):
+        return where
+    host, port = listener.getsockname()[:2]
+    return f"{host}:{port}"

@@ -1,0 +1,217 @@
+"""An authorization request (RFC 6749, section 4.1.1), checked, and the answers to it.
+
+Law: until client and redirect URI are known to be good nothing is sent to any redirect URI; from
+then on every fault is told there, with `state` and `iss` (RFC 9207).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from authz.config.model import RefreshTokens
+from authz.login.protocol.parameters import Parameters
+from authz.login.protocol.resources import Targets, read_scopes
+from authz.login.protocol.values import ClientIdentity, FrontClient, OAuthRefused
+
+OFFLINE: Final = "offline_access"
+LONGEST_STATE: Final = 1024
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
+# The base64url of a SHA-256 (RFC 7636, section 4.2): nothing else is S256.
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+# What would bring parameters from elsewhere (RFC 9101), or the answer in another way.
+_UNSUPPORTED: Final = (
+    ("request", "request_not_supported", "request objects are not supported"),
+    ("request_uri", "request_uri_not_supported", "request_uri is not supported"),
+    ("registration", "registration_not_supported", "registration is not supported here"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Hold what a client asks a person for, after it was checked.
+
+    Attributes:
+        client_id: of the client.
+        redirect_uri: where the answer goes, one of the client's.
+        state: of the client; None where it sent none.
+        challenge: of PKCE, S256.
+        server, resource: the server's name and URL.
+        scopes: to consent to, sorted.
+        two_factor: whether the log-in has to have a second factor.
+        name: what the client was called on the page (`ClientIdentity.name`).
+        restricted: whether the client asked for anything that is not among the scopes; then it is
+            told what it has, also where that is nothing (RFC 6749, section 5.1).
+        offline: whether it gets a refresh token, for which Authelia asks the person once more.
+    """
+
+    client_id: str
+    redirect_uri: str
+    state: str | None
+    challenge: str
+    server: str
+    resource: str
+    scopes: tuple[str, ...]
+    two_factor: bool
+    name: str = ""
+    restricted: bool = False
+    offline: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for a sealed form, and for a cookie of 4 KiB: the usual flags are left out."""
+        usual = {"restricted": False, "offline": True}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in usual or value is not usual[name]
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Wish":
+        """Read what `to_json` wrote and a seal kept."""
+        return cls(**{**value, "scopes": tuple(value["scopes"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Say where a client hears of the end of its request.
+
+    Attributes:
+        redirect_uri, state: the client's.
+        issuer: ours.
+    """
+
+    redirect_uri: str
+    state: str | None
+    issuer: str
+
+    def code(self, code: str) -> str:
+        """Return the URL that brings a code (RFC 6749, section 4.1.2)."""
+        return self._url({"code": code})
+
+    def error(self, error: str, words: str) -> str:
+        """Return the URL that brings an error (RFC 6749, section 4.1.2.1)."""
+        return self._url({"error": error, "error_description": words})
+
+    def _url(self, members: Mapping[str, str]) -> str:
+        state = {} if self.state is None else {"state": self.state}
+        # RFC 6749, appendix B, would have a blank be `+`, which many clients show as it stands;
+        # `%20` every parser reads as a blank.
+        query = urlencode({**members, **state, "iss": self.issuer}, safe="", quote_via=quote)
+        # The URI stays as it was registered, a query in it too; it has no fragment.
+        return self.redirect_uri + ("&" if "?" in self.redirect_uri else "?") + query
+
+
+class SentBackError(Exception):
+    """Carry an error to the client, by way of the browser."""
+
+    def __init__(self, answer: Answer, error: str, words: str) -> None:
+        """Keep the answer, and what the log says of it."""
+        super().__init__(error)
+        self.error = error
+        self.url = answer.error(error, words)
+
+
+def state_of(parameters: Parameters) -> str | None:
+    """Return the client's state; None also for one that cannot be given back."""
+    state = parameters.get("state")
+    if state is None or len(state) > LONGEST_STATE or _PRINTABLE.fullmatch(state) is None:
+        return None
+    return state
+
+
+def check(
+    parameters: Parameters, client: FrontClient, identity: ClientIdentity, targets: Targets
+) -> Wish:
+    """Return what is asked for, of a client and redirect URI that are known to be good.
+
+    Raises:
+        OAuthRefused: for the client to hear.
+    """
+    parameters.check_repeated()
+    if parameters.get("state") is not None and state_of(parameters) is None:
+        raise OAuthRefused("invalid_request", "state is too long, or not printable ASCII")
+    for name, error, words in _UNSUPPORTED:
+        if parameters.get(name) is not None:
+            raise OAuthRefused(error, words)
+    response_type = parameters.needed("response_type")
+    if response_type != "code":
+        raise OAuthRefused("unsupported_response_type", "response_type has to be code")
+    if parameters.get("response_mode") not in (None, "query"):
+        raise OAuthRefused("invalid_request", "response_mode has to be query")
+    _check_challenge(parameters)
+    # The person is always asked; nothing is silent (OpenID Connect Core, section 3.1.2.6).
+    if "none" in (parameters.get("prompt") or "").split(" "):
+        raise OAuthRefused("interaction_required", "a person has to be asked")
+    target = targets.find(parameters.resources)
+    asked = read_scopes(parameters.get("scope"))
+    scopes = target.grantable(asked, client, identity.name)
+    return Wish(
+        client_id=client.client_id,
+        redirect_uri=identity.redirect_uri,
+        state=state_of(parameters),
+        challenge=parameters.needed("code_challenge"),
+        server=target.name,
+        resource=target.resource,
+        scopes=tuple(sorted(scopes)),
+        two_factor=target.two_factor,
+        name=identity.name,
+        restricted=not asked <= scopes,
+    )
+
+
+def again(wish: Wish, client: FrontClient, identity: ClientIdentity, targets: Targets) -> Wish:
+    """Return a wish as the rules are now: they may have changed while the page was open.
+
+    Raises:
+        OAuthRefused: where it cannot be granted any more.
+    """
+    check_same_client(wish, identity)
+    target = targets.named(wish.server, wish.resource)
+    if target is None:
+        raise OAuthRefused("invalid_target", "there is no such server any more")
+    scopes = target.grantable(wish.scopes, client, identity.name)
+    if scopes != frozenset(wish.scopes):
+        raise OAuthRefused(
+            "invalid_scope",
+            f"what the client {identity.name} may have at the server {target.name} has changed "
+            f"meanwhile ({' '.join(sorted(scopes.symmetric_difference(wish.scopes)))}); connect "
+            "again",
+            server=target.name,
+            scopes=scopes.symmetric_difference(wish.scopes),
+        )
+    return replace(wish, two_factor=target.two_factor)
+
+
+def check_same_client(wish: Wish, identity: ClientIdentity) -> None:
+    """Refuse a client that is not what the page said of it: its document may have changed.
+
+    Raises:
+        OAuthRefused: for the client to hear.
+    """
+    if identity.name != wish.name:
+        raise OAuthRefused(
+            "access_denied", "what the page said of the client has changed meanwhile; connect again"
+        )
+
+
+def gets_refresh(mode: RefreshTokens, client: FrontClient, scope: str | None) -> bool:
+    """Tell whether a log-in gives a refresh token.
+
+    Args:
+        mode: `front_door.refresh_tokens`.
+        client: whose log-in it is.
+        scope: of the request.
+    """
+    if mode == "never" or not client.refreshes:
+        return False
+    return mode == "unless_declined" or OFFLINE in read_scopes(scope)
+
+
+def _check_challenge(parameters: Parameters) -> None:
+    # RFC 9700, section 2.1.1; absent, the method would be `plain` (RFC 7636, section 4.3).
+    if parameters.get("code_challenge_method") != "S256":
+        raise OAuthRefused("invalid_request", "code_challenge_method has to be S256")
+    if _CHALLENGE.fullmatch(parameters.needed("code_challenge")) is None:
+        raise OAuthRefused("invalid_request", "code_challenge is no S256 challenge")

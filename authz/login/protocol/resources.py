@@ -1,0 +1,149 @@
+"""What a log-in may be for: our servers, with the scopes and factors that their rules name.
+
+Invariant: a resource is one of our servers' canonical URLs or it is refused; nobody is given a
+scope that the server and its tools do not name, nor one beyond what its client may ask for. What
+is asked for besides is ignored (RFC 6749, section 3.3): clients ask for what they find in metadata
+of other servers, or are used to (`claudeai`, `email`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from authz.core import audience
+from authz.core.policy import Policy, Server
+from authz.login.protocol.values import FrontClient, OAuthRefused
+
+# Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
+TOLERATED: Final = frozenset({"openid", "offline_access"})
+# Without `profile` the ID token does not say what the person is called.
+_UPSTREAM: Final = frozenset({"openid", "profile"})
+_LISTED: Final = 6  # servers in the words of a refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Hold what the front door needs to know of one server.
+
+    Attributes:
+        name: in authz.yaml.
+        resource: its canonical URL.
+        own: the scopes that every request to it needs.
+        scopes: these and its tools'.
+        two_factor: whether it or one of its tools wants a second factor.
+        groups: whether it or one of its tools asks who the person is.
+    """
+
+    name: str
+    resource: str
+    own: frozenset[str]
+    scopes: frozenset[str]
+    two_factor: bool
+    groups: bool
+
+    def upstream(self, granted: frozenset[str], *, offline: bool) -> frozenset[str]:
+        """Return the scopes to ask Authelia for; `offline` for a refresh token."""
+        offline_access = frozenset({"offline_access"}) if offline else frozenset[str]()
+        return self._always | offline_access | granted
+
+    @property
+    def _always(self) -> frozenset[str]:
+        """Return the scopes that every token for it has, whatever is consented to."""
+        return _UPSTREAM | (frozenset({"groups"}) if self.groups else frozenset())
+
+    def grantable(self, asked: Iterable[str], client: FrontClient, name: str) -> frozenset[str]:
+        """Return the scopes that a person may be asked to consent to.
+
+        They are what the client asks for, as far as the server and its tools have it and the client
+        may; where nothing is left, the server's own scopes, as far as the client may. What every
+        token has is among them where a rule makes a permission of it: the person is to see it.
+
+        Args:
+            asked: of `read_scopes`.
+            client: who asks; its `scopes` are what it may ask for at most.
+            name: what rules call it.
+
+        Raises:
+            OAuthRefused: `invalid_scope`, where the client may have none of the server's own scopes
+                and asks for none that it may have: no log-in of it could use the server.
+        """
+        granted = client.allowed((frozenset(asked) - TOLERATED) & self.scopes)
+        granted = granted or client.allowed(self.own & self.scopes)
+        if self.own and not granted:
+            raise OAuthRefused(
+                "invalid_scope",
+                f"the server {self.name} needs {' '.join(sorted(self.own))}, which the operator "
+                f"does not let the client {name} have",
+                server=self.name,
+                scopes=self.own,
+            )
+        return granted | client.allowed(self._always & self.scopes)
+
+
+class Targets:
+    """Find servers by what requests call them."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Take the servers of a policy."""
+        self._targets = {name: _target(server) for name, server in policy.servers.items()}
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Return every scope that any server names."""
+        return frozenset[str]().union(*(target.scopes for target in self._targets.values()))
+
+    def named(self, name: str, resource: str) -> Target | None:
+        """Return the server that still has both name and URL."""
+        target = self._targets.get(name)
+        return target if target is not None and target.resource == resource else None
+
+    def find(self, resources: Sequence[str]) -> Target:
+        """Return the one server that a request names (RFC 8707); the only one where it names none.
+
+        Raises:
+            OAuthRefused: `invalid_target`.
+        """
+        targets = tuple(self._targets.values())
+        if not resources and len(targets) == 1:
+            return targets[0]
+        found = [target for target in targets if audience.names(tuple(resources), target.resource)]
+        # A token for two servers could be replayed by one of them at the other.
+        others = set(resources) - {
+            form for target in found for form in (target.resource, f"{target.resource}/")
+        }
+        if len(found) != 1 or others:
+            words = "resource has to be" if resources else "resource is missing; it has to be"
+            raise OAuthRefused(
+                "invalid_target", f"{words} the URL of one server here: {self._listed()}"
+            )
+        return found[0]
+
+    def _listed(self) -> str:
+        """Return the servers' URLs, a few of them, for whoever set a client up.
+
+        They are no secret: each has a metadata document that is open to everybody.
+        """
+        urls = sorted(target.resource for target in self._targets.values())
+        more = len(urls) - _LISTED
+        return " or ".join(urls[:_LISTED]) + (f" (and {more} more)" if more > 0 else "")
+
+
+def read_scopes(text: str | None) -> frozenset[str]:
+    """Return the scopes of a `scope` parameter (RFC 6749, section 3.3), however they are blanked.
+
+    Only U+0020 stands between two. What is no scope by its characters equals none that a server
+    has, so it is ignored as any other that nobody has.
+    """
+    return frozenset((text or "").split(" ")) - {""}
+
+
+def _target(server: Server) -> Target:
+    rules = [server.rule, *(tool.rule for tool in server.tools)]
+    return Target(
+        name=server.name,
+        resource=server.resource,
+        own=server.rule.scopes,
+        scopes=server.named_scopes,
+        two_factor=any(rule.second_factor is not None for rule in rules),
+        groups=any(rule.groups is not None for rule in rules),
+    )

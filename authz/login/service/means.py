@@ -1,0 +1,108 @@
+"""What the flow is made of: ports to clients, to Authelia and to Redis, and what it knows itself.
+
+Law: nothing here decides.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from authz.config.model import RefreshTokens
+from authz.ledger.login_records import LoginRecords
+from authz.login.clients.assertions import VerifiedAssertion
+from authz.login.protocol.resources import Targets
+from authz.login.protocol.values import FrontClient, LoggedIn
+from authz.login.service import ports
+from authz.login.service.rate_limits import Attempts
+from authz.login.store.blocklist import Blocks
+from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
+from authz.login.store.grants import Grants
+from authz.tokens.sealing import Sealer
+
+
+class FindsClients(Protocol):
+    """Find clients (`authz.login.clients.registry.Clients`)."""
+
+    def recognize(self, client_id: str) -> None:
+        """Raise OAuthRefused("invalid_client", …) for what cannot be a client's id here."""
+        ...
+
+    async def find(self, client_id: str) -> FrontClient:
+        """Return a client, or raise OAuthRefused("invalid_client", …)."""
+        ...
+
+    def fetches(self, client_id: str) -> bool:
+        """Tell whether that asks a stranger's host."""
+        ...
+
+
+class Upstream(ports.Upstream, Protocol):
+    """Log people in at Authelia (`authz.login.upstream.client.Authelia`), and keep them so."""
+
+    async def refresh(
+        self, *, two_factor: bool, refresh_token: str, subject: str, address: str
+    ) -> LoggedIn:
+        """Trade a refresh token in."""
+        ...
+
+
+class Registers(Protocol):
+    """Register clients (RFC 7591)."""
+
+    def register(self, metadata: bytes) -> Mapping[str, object]:
+        """Return the answer to a registration, or raise OAuthRefused."""
+        ...
+
+
+class VerifiesAssertions(Protocol):
+    """Verify assertions of clients (`authz.login.clients.assertions.ClientAssertions`)."""
+
+    def fetches(self, client: FrontClient) -> bool:
+        """Tell whether that asks a stranger's host."""
+        ...
+
+    async def verify(self, client: FrontClient, text: str) -> VerifiedAssertion:
+        """Return what is left to do, or raise InvalidAssertionError or NoDocument."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Hold the parts of one configuration.
+
+    Attributes:
+        url: the gateway's, which is our issuer.
+        targets: our servers.
+        clients, upstream, registers: ports.
+        sealer: for what clients keep.
+        assertions: verifies those of clients.
+        assertion_ids, codes, states, refreshes, faults, grants, blocks, log_ins: in Redis.
+        attempts: how often who asks, in this process.
+        grant_max_age: seconds from the consent.
+        refresh_tokens: which log-ins give one (`front_door.refresh_tokens`).
+        stale_refresh: seconds that a replaced refresh token stands for its successor.
+        clock: seconds since the epoch.
+        tell: the log.
+    """
+
+    url: str
+    targets: Targets
+    clients: FindsClients
+    upstream: Upstream
+    registers: Registers
+    sealer: Sealer
+    assertions: VerifiesAssertions
+    assertion_ids: AssertionIds
+    codes: Codes
+    states: States
+    refreshes: Refreshes
+    faults: Faults
+    grants: Grants
+    blocks: Blocks
+    log_ins: LoginRecords
+    attempts: Attempts
+    grant_max_age: int
+    refresh_tokens: RefreshTokens
+    stale_refresh: int
+    clock: Callable[[], float]
+    tell: ports.Tell

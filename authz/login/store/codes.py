@@ -1,0 +1,229 @@
+"""What the front door keeps in Redis for a moment: codes, used states, answers to a refresh.
+
+Law: everything has an end of its own, is named by a digest, and holds tokens only sealed. A code
+is taken once, whoever comes at the same moment, and what is left of it remembers its grant.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authz.core.ledger import UnavailableError
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command
+from authz.login.protocol.digests import digest
+from authz.login.store import scripts
+from authz.login.store.grants import latest_key
+from authz.tokens.sealing import NotSealedError, Sealer
+
+CODE_LIFETIME: Final = 60  # seconds (RFC 9700, section 2.1.1, RFC 6749, section 4.1.2)
+STATE_LIFETIME: Final = 600
+ANSWER_LIFETIME: Final = 30
+# A refresh is over long before: its holder gives up (`refresh.PATIENCE`), and a lost holder
+# keeps nobody out for longer.
+LOCK_LIFETIME: Final = 30
+
+_A_DAY: Final = 86_400
+
+_CODE: Final = "code"
+_USED: Final = "used-code"
+_ANSWER: Final = "refresh-answer"
+_LATEST: Final = "latest-answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Hold what a code stood for, at its first use."""
+
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Hold what is remembered of a code that was used before: its grant."""
+
+    mark: Mapping[str, Any]
+
+
+class Codes:
+    """Keep our authorization codes."""
+
+    def __init__(self, command: Command, keys: RedisKeys, sealer: Sealer, remember: int) -> None:
+        """Take Redis, names, what seals, and the seconds that tokens of a code may live."""
+        self._command = command
+        self._keys = keys
+        self._sealer = sealer
+        self._remember = remember
+
+    def key(self, code: str) -> bytes:
+        """Return where a code is kept."""
+        return self._keys.page("code", digest(code))
+
+    async def issue(self, code: str, payload: Mapping[str, Any], mark: Mapping[str, Any]) -> None:
+        """Keep a code with what it stands for, and with what remains of it once it was used.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        fresh = self._sealer.seal(_CODE, payload, CODE_LIFETIME)
+        used = self._sealer.seal(_USED, mark, self._remember + CODE_LIFETIME)
+        await self._command("SET", self.key(code), f"f{fresh}\n{used}", "EX", CODE_LIFETIME, "NX")
+
+    async def take(self, code: str) -> Fresh | Used | None:
+        """Return what a code stands for, once; None for what is no code, or none any more.
+
+        Raises:
+            UnavailableError: where Redis did not answer; the code may be used up.
+        """
+        held = await scripts.run(
+            self._command, scripts.TAKE_CODE, (self.key(code),), self._remember
+        )
+        if not isinstance(held, bytes):
+            return None
+        kind, text = held[:1], held[1:].decode("ascii", "replace")
+        fresh, _, used = text.partition("\n")
+        try:
+            if kind == b"f":
+                return Fresh(self._sealer.open(_CODE, fresh))
+            return Used(self._sealer.open(_USED, used or fresh))
+        except NotSealedError:
+            return None
+
+
+class States:
+    """Remember which transactions came back from Authelia."""
+
+    def __init__(self, command: Command, keys: RedisKeys) -> None:
+        """Take Redis and names."""
+        self._command = command
+        self._keys = keys
+
+    async def use(self, state: str) -> bool:
+        """Use a state up; tell whether this was the first time.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        name = self._keys.page("state", digest(state))
+        return await self._command("SET", name, b"1", "EX", STATE_LIFETIME, "NX") is not None
+
+
+class Faults:
+    """Keep what the last log-in failed for that the operator has to mend; `authz doctor` reads it.
+
+    It is for one day, and one for all: a flood of failures takes no room.
+    """
+
+    def __init__(self, command: Command, keys: RedisKeys, clock: Callable[[], float]) -> None:
+        """Take Redis, names, and seconds since the epoch."""
+        self._command = command
+        self._key = keys.log_in_fault
+        self._clock = clock
+
+    async def keep(self, fault: str) -> None:
+        """Keep a fault, in fixed words; where Redis does not answer the log has it alone."""
+        with suppress(UnavailableError):
+            await self._command("SET", self._key, f"{int(self._clock())} {fault}", "EX", _A_DAY)
+
+
+class AssertionIds:
+    """Remember which assertions of clients were used (RFC 7523, section 3, `jti`)."""
+
+    def __init__(self, command: Command, keys: RedisKeys) -> None:
+        """Take Redis and names."""
+        self._command = command
+        self._keys = keys
+
+    async def use(self, client_id: str, token_id: str, lifetime: int) -> bool:
+        """Use an assertion up, for as long as it lives; tell whether this was the first time.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        # A client_id has no blanks, so no two pairs are one text.
+        name = self._keys.page("assertion", digest(f"{client_id} {token_id}"))
+        return await self._command("SET", name, b"1", "EX", lifetime, "NX") is not None
+
+
+class Refreshes:
+    """Let many refreshes with one token be one, and its answer be had again for a while."""
+
+    def __init__(self, command: Command, keys: RedisKeys, sealer: Sealer) -> None:
+        """Take Redis, names, and what seals."""
+        self._command = command
+        self._keys = keys
+        self._sealer = sealer
+
+    def key(self, name: str) -> bytes:
+        """Return where the answer to a refresh token is kept, which is named by its digest."""
+        return self._keys.page("refreshed", name)
+
+    def replaced_key(self, name: str) -> bytes:
+        """Return where it is kept when a refresh token was replaced, if that was lately."""
+        return self._keys.page("replaced", name)
+
+    def sealed(self, answer: Mapping[str, Any]) -> str:
+        """Return an answer as it is kept."""
+        return self._sealer.seal(_ANSWER, answer, ANSWER_LIFETIME)
+
+    def sealed_latest(self, answer: Mapping[str, Any], lifetime: int) -> str:
+        """Return an answer as it is kept while it is the newest of its grant."""
+        return self._sealer.seal(_LATEST, answer, lifetime)
+
+    async def latest(self, name: str, grant_id: str, since: float) -> Mapping[str, Any] | None:
+        """Return the newest answer of a grant, if this token of it was replaced lately.
+
+        Args:
+            name: the token's.
+            grant_id: whose answer.
+            since: the moment before which it was replaced too long ago, seconds since the epoch.
+                What is kept for longer is of a time when the setting was greater.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        keys = self.replaced_key(name), latest_key(self._keys, grant_id)
+        replaced, held = await self._command("MGET", *keys)
+        if not isinstance(replaced, bytes) or not isinstance(held, bytes):
+            return None
+        if not replaced.isdigit() or int(replaced) < since:
+            return None
+        try:
+            return self._sealer.open(_LATEST, held.decode("ascii", "replace"))
+        except NotSealedError:
+            return None
+
+    async def answer(self, name: str) -> Mapping[str, Any] | None:
+        """Return the answer that a refresh token had a moment ago.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        held = await self._command("GET", self.key(name))
+        if not isinstance(held, bytes):
+            return None
+        try:
+            return self._sealer.open(_ANSWER, held.decode("ascii", "replace"))
+        except NotSealedError:
+            return None
+
+    async def lock(self, name: str, holder: str) -> bool:
+        """Begin to refresh; tell whether nobody else does.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        key = self._lock(name)
+        return await self._command("SET", key, holder, "EX", LOCK_LIFETIME, "NX") is not None
+
+    async def unlock(self, name: str, holder: str) -> None:
+        """End what this holder began, and nobody else's.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it; then the lock ends by itself.
+        """
+        await scripts.run(self._command, scripts.UNLOCK, (self._lock(name),), holder)
+
+    def _lock(self, name: str) -> bytes:
+        return self._keys.page("refreshing", name)

@@ -1,0 +1,333 @@
+"""Grants: what a person consented to, for one client and one server, and where it stands.
+
+Law: a person has a hundred at most, and the one unused for longest makes room. A grant that is
+ended is revoked in the same step, so that no worker lets its tokens pass and no refresh under way
+brings it back. A grant past its age is good for nothing new, but kept for as long as its last
+access token may pass, so that whoever ends it then still ends that.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from authz.core.ledger import Query
+from authz.core.limits import digest
+from authz.core.principal import Client, LogIn, Person
+from authz.ledger import login_records
+from authz.ledger.keys import RedisKeys, grant_field
+from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command
+from authz.ledger.records import Revocation, read_revocation, revocation_fields
+from authz.ledger.revocations import RevocationNote, RevocationTarget, encode_metadata
+from authz.login.protocol.grant import Grant, decode, encode
+from authz.login.store import scripts
+
+MOST: Final = 100
+_LEEWAY: Final = 60  # seconds: the most that `issuer.leeway` can be
+# Ends that wait to be told at Authelia; what is more is not told, and is ended here all the same.
+_MOST_UNTOLD: Final = 10_000
+_TRIES: Final = 3
+_KIND: Final = "grants"
+
+
+class Held(NamedTuple):
+    """Hold a grant, and the bytes of which it was read."""
+
+    grant: Grant
+    raw: bytes
+
+
+class Renewal(NamedTuple):
+    """Hold what a refresh changes.
+
+    Attributes:
+        before: the grant as it was read.
+        grant: what it is now.
+        log_in: the record of the new access token, with its lifetime in seconds.
+        answer_key, answer: where the sealed answer is kept, for how many seconds.
+        replaced_key: where it is kept when the token of this refresh was replaced.
+        latest: the sealed answer as the newest of its grant.
+        stale_lifetime: seconds that the token which was replaced stands for the newest one.
+    """
+
+    before: Held
+    grant: Grant
+    log_in: LogIn
+    lifetime: int
+    answer_key: bytes
+    answer: str
+    answer_lifetime: int
+    replaced_key: bytes
+    latest: str
+    stale_lifetime: int
+
+
+class Grants:
+    """Keep the grants of one deployment.
+
+    Attributes:
+        issuer: whose people these are.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        keys: RedisKeys,
+        issuer: str,
+        *,
+        max_age: int,
+        max_lifetime: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Take Redis and names, and how long grants and access tokens live at most.
+
+        Args:
+            command: sends one command to Redis.
+            keys: names of the deployment.
+            issuer: whose people these are.
+            max_age: seconds from the consent.
+            max_lifetime: seconds that an access token lives at most, from now.
+            clock: seconds since the epoch.
+        """
+        self._command = command
+        self._keys = keys
+        self.issuer: Final = issuer
+        self._max_age = max_age
+        self._max_lifetime = max_lifetime
+        # Seconds from its last use: a grant may be younger than an access token of its last moment.
+        self._kept = max_age + max_lifetime
+        self._clock = clock
+
+    def key(self, subject: str) -> bytes:
+        """Return where a person's grants are kept."""
+        return self._keys.page(_KIND, digest(*Person(self.issuer, subject)))
+
+    async def begin(
+        self, subject: str, grant: Grant, log_in: LogIn, lifetime: int, code_key: bytes
+    ) -> bool:
+        """Keep a new grant with the record of its access token.
+
+        Returns:
+            whether it began; not where its code was used a second time meanwhile.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        key = self.key(subject)
+        for _ in range(_TRIES):
+            await self._make_room(key)
+            answer = await scripts.run(
+                self._command,
+                scripts.BEGIN,
+                (key, self._keys.log_in(grant.access), code_key),
+                grant.id,
+                encode(grant),
+                MOST,
+                self._kept,
+                login_records.encode(log_in),
+                lifetime,
+            )
+            if answer != b"full":
+                return bool(answer == b"begun")
+        return False
+
+    async def find(self, subject: str, grant_id: str) -> Held | None:
+        """Return a grant that is alive.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        raw = await self._command("HGET", self.key(subject), grant_id)
+        held = _held(raw)
+        if held is None or not self._lives(held.grant):
+            return None
+        return held
+
+    async def revoked(self, subject: str, grant: Grant) -> bool:
+        """Tell whether a revocation names a grant: its own, its person's, its client's, or all.
+
+        One of what was issued up to a moment takes the consents of that time with it, as it does
+        the step-ups: a thief's copy must not be refreshed into a new token.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        # As the check asks for its tokens: what is refused there must not be refreshed here.
+        query = Query(
+            token_id="",
+            person=Person(self.issuer, subject),
+            client=Client(self.issuer, grant.client),
+            issued_at=grant.created_at,
+            step_up_key=None,
+            step_up=None,
+            takes=(),
+            grant=grant.id,
+            self_named=Client(self.issuer, grant.client_id),
+        )
+        fields = (field for field, _ in revocation_fields(query))
+        found = await self._command("HMGET", self._keys.revocations, *fields)
+        return any(
+            each is not None and read_revocation(each).covers(grant.created_at) for each in found
+        )
+
+    async def of(self, subject: str) -> tuple[Grant, ...]:
+        """Return a person's grants, the latest used first.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        return await self._all(self.key(subject))
+
+    async def renew(self, subject: str, renewal: Renewal) -> bool:
+        """Keep what a refresh gave; tell whether the grant was still as it was read.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        before, grant = renewal.before, renewal.grant
+        # Authelia may give the same access token twice; its record does not end then.
+        old = before.grant.access if before.grant.access != grant.access else ""
+        answer = await scripts.run(
+            self._command,
+            scripts.RENEW,
+            (
+                self.key(subject),
+                self._keys.log_in(grant.access),
+                self._keys.log_in(old),
+                renewal.answer_key,
+                renewal.replaced_key,
+                latest_key(self._keys, grant.id),
+            ),
+            grant.id,
+            before.raw,
+            encode(grant),
+            self._kept,
+            REFRESHED_RECORD_TTL,
+            login_records.encode(renewal.log_in),
+            renewal.lifetime,
+            renewal.answer,
+            renewal.answer_lifetime,
+            renewal.latest,
+            renewal.stale_lifetime,
+            int(self._clock()),
+        )
+        return bool(answer == 1)
+
+    async def end(self, subject: str, grant_id: str, why: str) -> Grant | None:
+        """End a grant: revoked for all workers, its record gone; return it, if there was one.
+
+        Authelia is told of it afterwards (`revocation_outbox`).
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        return await self.end_at(self.key(subject), grant_id, why)
+
+    async def end_at(self, key: bytes, grant_id: str, why: str) -> Grant | None:
+        """End a grant of those kept at a key, as `end` does."""
+        now = int(self._clock())
+        field = grant_field(self.issuer, grant_id)
+        words = encode_metadata(
+            RevocationTarget(field, self.issuer, grant_id), RevocationNote(now, "authz", why)
+        )
+        # No access token of it is younger than this moment: a refresh under way finds no grant.
+        revocation = Revocation(None, now + self._max_lifetime, words)
+        raw = await scripts.run(
+            self._command,
+            scripts.END,
+            (
+                key,
+                self._keys.revocations,
+                untold_key(self._keys, self.issuer),
+                latest_key(self._keys, grant_id),
+            ),
+            grant_id,
+            field,
+            revocation.encode(),
+            _MOST_UNTOLD,
+            self._kept,
+        )
+        held = _held(raw)
+        if held is None:
+            return None
+        await self._command("DEL", self._keys.log_in(held.grant.access))
+        return held.grant
+
+    async def everyone(self) -> AsyncIterator[tuple[bytes, Grant]]:
+        """Yield every grant with the key that it is kept at, past its age too; for commands.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        cursor, seen = b"0", set[bytes]()
+        while True:
+            cursor, found = await self._command(
+                "SCAN", cursor, "MATCH", self._keys.page(_KIND, "*"), "COUNT", 500
+            )
+            for key in found:
+                if key not in seen:
+                    seen.add(key)
+                    for grant in await self._kept_at(key):
+                        yield key, grant
+            if cursor in (b"0", 0):
+                return
+
+    def stands(self, grant: Grant) -> bool:
+        """Tell whether something of a grant passes: new tokens, or its newest access token."""
+        return self._lives(grant) or self._clock() < grant.expires_at + _LEEWAY
+
+    async def _all(self, key: bytes) -> tuple[Grant, ...]:
+        grants = filter(self._lives, await self._kept_at(key))
+        return tuple(sorted(grants, key=lambda grant: grant.used_at, reverse=True))
+
+    async def _kept_at(self, key: bytes) -> list[Grant]:
+        return _grants(await self._command("HGETALL", key))
+
+    async def _make_room(self, key: bytes) -> None:
+        """End the grants that have no room beside one more, and remove what is left of others.
+
+        One past its age goes first: it has an access token at most.
+        """
+        if int(await self._command("HLEN", key)) < MOST:
+            return
+        found = await self._command("HGETALL", key)
+        standing = sorted(
+            filter(self.stands, _grants(found)),
+            key=lambda grant: (self._lives(grant), grant.used_at),
+            reverse=True,
+        )
+        gone = {name.decode("ascii", "replace") for name in found}
+        gone -= {grant.id for grant in standing}
+        if gone:
+            await self._command("HDEL", key, *gone)
+        for grant in standing[MOST - 1 :]:
+            await self.end_at(key, grant.id, "a hundred newer log-ins")
+
+    def _lives(self, grant: Grant) -> bool:
+        return self._clock() < self.ends_at(grant)
+
+    def ends_at(self, grant: Grant) -> int:
+        """Return when a grant ends by itself: without a refresh token with its access token."""
+        if not grant.refresh:
+            return grant.expires_at
+        return grant.created_at + self._max_age
+
+
+def latest_key(keys: RedisKeys, grant_id: str) -> bytes:
+    """Return where the newest answer to a refresh of a grant is kept, sealed."""
+    return keys.page("latest", digest(grant_id))
+
+
+def untold_key(keys: RedisKeys, issuer: str) -> bytes:
+    """Return where ended grants wait to be told at their issuer (`revocation_outbox`), by grant.
+
+    Each issuer has its own: what one has given is shown to no other.
+    """
+    return keys.page("untold", digest(issuer))
+
+
+def _held(raw: Any) -> Held | None:
+    grant = decode(raw) if isinstance(raw, bytes) else None
+    return None if grant is None else Held(grant, raw)
+
+
+def _grants(found: Mapping[bytes, bytes]) -> list[Grant]:
+    return [held.grant for raw in found.values() if (held := _held(raw)) is not None]

@@ -1,0 +1,117 @@
+"""Clients that have come, as the operator sees them: with what, for whom, when; and their blocking.
+
+Law: a client is listed as what it proved to be, under its name; what it calls itself is shown as
+what it says. Blocking one ends what it has: whatever was begun before the block, and is not given
+out yet, ends as well.
+"""
+
+from dataclasses import dataclass, field
+
+from authz.login.clients.identity import blocked_by
+from authz.login.clients.operator_names import Called
+from authz.login.protocol.digests import digest
+from authz.login.protocol.grant import Grant
+from authz.login.store.blocklist import Block, Blocks
+from authz.login.store.grants import Grants
+
+SHORT = 12  # characters of a digest, which tell one client from another
+
+
+@dataclass(slots=True)
+class KnownClient:
+    """Gather what is known of one client.
+
+    Attributes:
+        id: the beginning of its client_id's digest: what it can be called here.
+        client_id, name, title: as in its grants.
+        people: the accounts, or what stands for them, of whoever uses it.
+        servers: what it may use.
+        log_ins: how many grants it has.
+        first, last: when it came, and when it was given tokens last; seconds since the epoch.
+        blocked: whether it is.
+    """
+
+    id: str
+    client_id: str
+    name: str
+    title: str
+    first: int
+    last: int
+    people: set[str] = field(default_factory=set)
+    servers: set[str] = field(default_factory=set)
+    log_ins: int = 0
+    blocked: bool = False
+
+    @property
+    def called(self) -> Called:
+        """Return how an operator may call it."""
+        return Called(self.id, self.client_id, self.name)
+
+    def to_json(self) -> dict[str, object]:
+        """Return it for programs."""
+        return {
+            "id": self.id,
+            "client_id": self.client_id,
+            "name": self.name,
+            "title": self.title,
+            "people": sorted(self.people),
+            "servers": sorted(self.servers),
+            "log_ins": self.log_ins,
+            "first": self.first,
+            "last": self.last,
+            "blocked": self.blocked,
+        }
+
+
+async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ...]:
+    """Return who has come, the latest first.
+
+    Raises:
+        UnavailableError: where Redis does not answer.
+    """
+    found: dict[tuple[str, str], KnownClient] = {}
+    blocked = {block.what for block in await blocks.all()}
+    async for key, grant in grants.everyone():
+        if not grants.stands(grant):
+            continue
+        # A client whose log-ins end in several places is one for each.
+        name = digest(grant.client_id)[:SHORT]
+        client = found.setdefault(
+            (name, grant.client),
+            KnownClient(
+                name, grant.client_id, grant.client, grant.title, grant.created_at, grant.used_at
+            ),
+        )
+        client.blocked |= not blocked.isdisjoint(_block_names(grant))
+        client.people.add(grant.account or f"person {digest(key.decode('ascii', 'replace'))[:6]}")
+        client.servers.add(grant.server)
+        client.log_ins += 1
+        client.first = min(client.first, grant.created_at)
+        client.last = max(client.last, grant.used_at)
+    return tuple(sorted(found.values(), key=lambda client: client.last, reverse=True))
+
+
+async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
+    """Block a client, and end its grants; return of how many something still passed.
+
+    Those past their age are ended too: the last access token of one may live on, and a refresh that
+    began in time may be under way at Authelia. What begins meanwhile looks for the block itself
+    (`code_exchange`, `refresh`).
+
+    Raises:
+        TooManyBlocksError: where there is no room.
+        UnavailableError: where Redis does not answer.
+    """
+    await blocks.block(one)
+    ended = 0
+    async for key, grant in grants.everyone():
+        if one.what in _block_names(grant):
+            stood = grants.stands(grant)
+            gone = await grants.end_at(key, grant.id, f"blocked: {one.reason}")
+            ended += stood and gone is not None
+    return ended
+
+
+def _block_names(grant: Grant) -> frozenset[str]:
+    names = blocked_by(grant.client, grant.ends_at, grant.document_host)
+    return names | {grant.client_id}

@@ -1,0 +1,127 @@
+"""One form sent to an endpoint of Authelia's, and what it answered: members, or an OAuth error.
+
+Law: an answer counts only whole, within its size, as strict JSON, uncompressed and without a
+redirect. What is neither a success nor an OAuth error is a fault of Authelia's, never a verdict.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import httpx
+
+from authz.core.ledger import UnavailableError
+from authz.core.strict_json import StrictJsonError, loads
+from authz.login.protocol.values import UpstreamRefused
+from authz.tokens.documents import Target, trouble
+
+_LARGEST: Final = 64 * 1024  # bytes; an answer with its tokens is a few thousand
+_GOOD: Final = frozenset({200, 201})
+_REFUSED: Final = frozenset({400, 401, 403})
+_TOO_MANY: Final = 429
+# RFC 6749, sections 4.1.2.1 and 5.2; RFC 7009, section 2.2.1; RFC 8707, section 2; RFC 9126,
+# section 2.3. Anything else is told as `server_error`: words of others do not travel.
+ERRORS: Final = frozenset(
+    {
+        "access_denied",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "invalid_target",
+        "server_error",
+        "temporarily_unavailable",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "unsupported_response_type",
+        "unsupported_token_type",
+        # OpenID Connect Core, section 3.1.2.6.
+        "account_selection_required",
+        "consent_required",
+        "interaction_required",
+        "login_required",
+    }
+)
+
+
+class TooMany(Exception):  # noqa: N818 - what happened, not an error of ours
+    """Say that Authelia hears this address no more (429).
+
+    Attributes:
+        seconds: until it does again; None where it did not say.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        """Keep how long."""
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+def known_error(error: object) -> str:
+    """Return an OAuth error of the closed set."""
+    return error if isinstance(error, str) and error in ERRORS else "server_error"
+
+
+async def send(
+    client: httpx.AsyncClient, target: Target, form: Mapping[str, str]
+) -> Mapping[str, object]:
+    """Return the members of a successful answer; none where it is empty.
+
+    Raises:
+        UpstreamRefused: where Authelia answers with an OAuth error.
+        TooMany: where it wants to be left alone.
+        UnavailableError: for all else. How long the whole may take is the caller's to bound.
+    """
+    request = client.build_request("POST", target.url, data=dict(form))
+    request.headers.update(target.headers)
+    try:
+        response = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            # Whoever stands before an issuer may set cookies: they would pile up, and be sent.
+            client.cookies.clear()
+            _check(response)
+            body = await _read(response)
+        finally:
+            await response.aclose()
+    except httpx.HTTPError as error:
+        raise UnavailableError("issuer", trouble(error)) from error
+    members = _members(body)
+    if response.status_code in _REFUSED:
+        if "error" not in members:
+            raise UnavailableError("issuer", f"status {response.status_code} without an error")
+        raise UpstreamRefused(known_error(members["error"]))
+    return members
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code == _TOO_MANY:
+        raise TooMany(_seconds(response.headers.get("retry-after", "")))
+    if response.status_code not in _GOOD | _REFUSED:
+        raise UnavailableError("issuer", f"status {response.status_code}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise UnavailableError("issuer", "compressed, though asked not to be")
+
+
+def _seconds(text: str) -> float | None:
+    """Return the delay of a Retry-After (RFC 9110, section 10.2.3); a date is not waited for."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < len("1000000") else None
+
+
+async def _read(response: httpx.Response) -> bytes:
+    data = bytearray()
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) > _LARGEST:
+            raise UnavailableError("issuer", f"longer than {_LARGEST >> 10} KiB")
+    return bytes(data)
+
+
+def _members(body: bytes) -> Mapping[str, object]:
+    if not body:
+        return {}  # RFC 7009, section 2.2: the status says it all
+    try:
+        document = loads(body)
+    except StrictJsonError as error:
+        raise UnavailableError("issuer", "not strict JSON") from error
+    if not isinstance(document, dict):
+        raise UnavailableError("issuer", "not a JSON object")
+    return document

@@ -1,0 +1,116 @@
+"""The pages as one ASGI application: routes, and what becomes of whatever goes wrong in them.
+
+Law: no exception leaves it, and no page, header or log line tells what one says; what is not a
+route is not there. What one network has under way is bounded, so that none holds all there is.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from authz.core.ledger import UnavailableError
+from authz.core.limits import network
+from authz.login.service.rate_limits import TooManyError
+from authz.login.web import error_pages
+from authz.login.web.oauth_endpoints import PROGRAMS, program_problem
+from authz.login.web.paths import is_callback
+from authz.login.web.rendering import request_id
+from authz.login.web.requests import NETWORK, REQUEST_ID
+from authz.login.web.upstream_login import AWAY, NotDoneError, Parts, Problem, aside
+from authz.telemetry.recorder import Recorder
+
+# Requests under way from one address, of the 512 that the server takes (`serve`): the others are
+# for others. A body that never comes is one for ten seconds, and so is a wait for Authelia.
+EACH: Final = 128
+_AGAIN: Final = 5  # seconds
+# What ends a visit that may have been good: told away from its address, which holds a code.
+_ASIDE: Final = (AWAY, error_pages.BROKEN, error_pages.TOO_MANY)
+
+
+class App:
+    """Serve one configuration."""
+
+    def __init__(self, routes: Sequence[Route], parts: Parts, recorder: Recorder) -> None:
+        """Take the routes, what shows problems, and where defects are recorded."""
+        self._parts = parts
+        self._recorder = recorder
+        self._under_way = Counter[str]()
+        # No redirects to paths with or without a slash: they would be made of the Host header.
+        self._router: ASGIApp = Router(routes, redirect_slashes=False, default=self._missing)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        REQUEST_ID.set(request_id(request))
+        scope["app"] = self  # with it, a route raises what it would answer in words of its own
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            with self._counted(request):
+                await self._router(scope, receive, sending)
+        except Exception as error:  # noqa: BLE001 - the law above
+            response = self._explain(request, error)
+            if not begun:
+                await response(scope, receive, send)
+
+    @contextmanager
+    def _counted(self, request: Request) -> Iterator[None]:
+        """Count a request while it is under way.
+
+        Raises:
+            TooManyError: where its network has too many.
+        """
+        whose = network(request.headers.get("x-forwarded-for", ""))
+        NETWORK.set(whose)
+        if self._under_way[whose] >= EACH:
+            raise TooManyError(_AGAIN)
+        self._under_way[whose] += 1
+        try:
+            yield
+        finally:
+            self._under_way[whose] -= 1
+            if not self._under_way[whose]:
+                del self._under_way[whose]
+
+    def _explain(self, request: Request, error: Exception) -> Response:
+        problem, headers = self._problem(error)
+        if request.scope["path"] in PROGRAMS:  # not `url`, which decodes a query of any bytes
+            response = program_problem(problem)
+        elif problem in _ASIDE and is_callback(request.scope["path"]):
+            response = aside(self._parts, request, problem)
+        else:
+            response = self._parts.problem(request, problem)
+        response.headers.update(headers)
+        return response
+
+    def _problem(self, error: Exception) -> tuple[Problem, Mapping[str, str]]:
+        match error:
+            case NotDoneError():
+                return error.problem, {}
+            case TooManyError():
+                return error_pages.TOO_MANY, {"Retry-After": str(error.seconds)}
+            case HTTPException(status_code=405):
+                return error_pages.NOT_THIS_WAY, error.headers or {}
+            case UnavailableError():
+                self._recorder.fault(error.dependency, error.detail)
+                return AWAY, {}
+        self._recorder.crash(error)
+        return error_pages.BROKEN, {}
+
+    async def _missing(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self._parts.problem(Request(scope), error_pages.NOT_FOUND)
+        await response(scope, receive, send)

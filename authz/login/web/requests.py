@@ -1,0 +1,62 @@
+"""What requests to the pages have in common: an address, a bounded body, an id for the log.
+
+Law: nothing of a URL is made of what a request says of itself; the address is the one that Envoy
+wrote, or there is none.
+"""
+
+import asyncio
+from contextvars import ContextVar
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+
+from authz.login.protocol.values import OAuthRefused
+from authz.login.web import error_pages
+from authz.login.web.cookies import PATIENCE
+from authz.login.web.upstream_login import NotDoneError
+
+LARGEST: Final = 64 * 1024
+_TOO_LARGE: Final = 413
+_TOO_SLOW: Final = 408
+
+REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
+# The network whose request it is: an address, of IPv6 the /64.
+NETWORK: Final[ContextVar[str]] = ContextVar("network", default="")
+
+
+def address_of(request: Request) -> str:
+    """Return the address of who asks, as Envoy wrote it over whatever came.
+
+    Raises:
+        NotDoneError: where it did not write one.
+    """
+    headers = request.headers.getlist("x-forwarded-for")
+    try:
+        (text,) = headers
+        return str(ip_address(text.strip()))
+    except ValueError:
+        raise NotDoneError(error_pages.NO_ADDRESS) from None
+
+
+async def read_body(request: Request) -> bytes:
+    """Return a body of 64 KiB at most.
+
+    Raises:
+        OAuthRefused: where it is longer, or does not come.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST:
+                    raise OAuthRefused("invalid_request", "the body is too long", _TOO_LARGE)
+    except (TimeoutError, ClientDisconnect):
+        raise OAuthRefused("invalid_request", "the body did not come", _TOO_SLOW) from None
+    return bytes(body)
+
+
+def content_type(request: Request) -> str:
+    """Return the media type of a request's body."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

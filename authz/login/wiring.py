@@ -1,0 +1,335 @@
+"""The pages of one configuration: every part, built once, closed together.
+
+Law: nothing is asked of anybody while they are built; what cannot be built says which setting is
+wrong.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import httpx
+
+from authz.config.load import Settings
+from authz.config.model import FrontDoorConfig
+from authz.config.server_metadata import server_metadata
+from authz.core.ledger import UnavailableError
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import LoginRecords
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.resilient import PROBE
+from authz.ledger.revocations import prune
+from authz.login.clients.assertions import ClientAssertions, KeySets
+from authz.login.clients.documents import Documents
+from authz.login.clients.fetching import Fetcher, SystemResolver
+from authz.login.clients.lookup import stranger_gate
+from authz.login.clients.registration import Registrations
+from authz.login.clients.registry import Clients, redirect_rules
+from authz.login.protocol.resources import Targets
+from authz.login.service.authorization import FrontDoor
+from authz.login.service.means import Means
+from authz.login.service.own_grants import OwnGrantsOf
+from authz.login.service.rate_limits import APPROVALS, Attempts, configured_rates
+from authz.login.service.refresh import Refreshing
+from authz.login.store.blocklist import Blocks
+from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
+from authz.login.store.grants import Grants
+from authz.login.store.revocation_outbox import PAUSE, Untold
+from authz.login.upstream.client import Authelia, OurClient
+from authz.login.upstream.id_token import Proofs
+from authz.login.web import sessions, step_up
+from authz.login.web.app import App
+from authz.login.web.browser_endpoints import Visitors
+from authz.login.web.cookies import Browser
+from authz.login.web.oauth_endpoints import Machines
+from authz.login.web.paths import TOKEN
+from authz.login.web.rendering import Pages
+from authz.login.web.requests import NETWORK, REQUEST_ID, address_of
+from authz.login.web.upstream_login import Parts
+from authz.server.health import Health
+from authz.telemetry.recorder import Recorder
+from authz.tokens.claims import ClaimRules
+from authz.tokens.client_auth import PrivateKeyJwt
+from authz.tokens.documents import issuer_client
+from authz.tokens.issuer import IssuerAddress, IssuerKeys
+from authz.tokens.keys import Fetched, Renewal, SigningKeys
+from authz.tokens.sealing import Sealer, sealing_secrets
+
+# Seconds. A person waits longer than a request to an MCP server does.
+_REDIS: Final = 1.0
+_AUTHELIA: Final = 10.0
+_AT_ONCE: Final = 16
+_PRUNE: Final = 600.0
+_LOOK: Final = 1.0  # seconds between two looks at Redis
+
+
+class Built:
+    """Own the parts of one configuration.
+
+    Attributes:
+        app: the ASGI application.
+        means: the parts of the flow, for tests and the command line.
+        refreshing: what refreshes, for tests.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: RedisOptions,
+        recorder: Recorder,
+        *,
+        http: httpx.AsyncClient | None = None,
+        health: Health | None = None,
+    ) -> None:
+        """Build.
+
+        Args:
+            settings: with a front door and its secrets.
+            options: where Redis is.
+            recorder: the log.
+            http: what reaches Authelia; None for the network.
+            health: is told whether Redis is there.
+
+        Raises:
+            ValueError: where a secret is none.
+        """
+        self._recorder = recorder
+        self._health = health or Health()
+        self._redis_fault = ""
+        self._settings = settings
+        config, section = settings.config, _section(settings)
+        issuer, url, clock = config.issuer, config.gateway.url, time.time
+        sealer = _sealer(settings)
+        self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
+        self._upstream, self._keys = self._authelia(section)
+        self._resolver = SystemResolver()
+        rules = redirect_rules(config, section)
+        hosts = section.metadata_hosts
+        fetcher, gate = Fetcher(self._resolver), stranger_gate()
+        self._documents = Documents(
+            fetcher,
+            rules,
+            None if hosts is None else tuple(hosts),
+            gate=gate,
+            asker=NETWORK.get,
+        )
+        self._key_sets = KeySets(fetcher, gate=gate, asker=NETWORK.get)
+        registrations = Registrations(
+            sealer.mac_key("client"), rules, clock, taken=section.registration
+        )
+        self._redis = RedisLedger(replace(options, timeout=_REDIS))
+        command, keys = self._redis.command, RedisKeys(options.deployment)
+        max_age = int(section.grant_max_age)
+        self.means = Means(
+            url=url,
+            targets=Targets(settings.policy),
+            clients=Clients(config, self._documents, registrations),
+            upstream=self._upstream,
+            registers=registrations,
+            sealer=sealer,
+            assertions=ClientAssertions(self._key_sets, frozenset({url, url + TOKEN}), clock),
+            assertion_ids=AssertionIds(command, keys),
+            codes=Codes(command, keys, sealer, max_age),
+            states=States(command, keys),
+            refreshes=Refreshes(command, keys, sealer),
+            faults=Faults(command, keys, clock),
+            grants=Grants(
+                command,
+                keys,
+                issuer.url,
+                max_age=max_age,
+                max_lifetime=int(issuer.max_lifetime + issuer.leeway),
+                clock=clock,
+            ),
+            blocks=Blocks(command, keys),
+            log_ins=LoginRecords(command, keys),
+            attempts=Attempts(clock, rates=configured_rates(section)),
+            grant_max_age=max_age,
+            refresh_tokens=section.refresh_tokens,
+            stale_refresh=int(section.stale_refresh),
+            clock=clock,
+            tell=self._tell,
+        )
+        self._untold = Untold(
+            command,
+            keys,
+            issuer.url,
+            sealer=sealer,
+            upstream=self._upstream,
+            tell=self._tell,
+            clock=time.monotonic,
+        )
+        self.refreshing = Refreshing(self.means)
+        self.app = self._app(sealer)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Keep keys fresh and the list of revocations short, and tell ends, from now on."""
+        self._tasks = [
+            asyncio.create_task(self._keys.run()),
+            asyncio.create_task(self._keep_pruning()),
+            asyncio.create_task(self._keep_telling()),
+            asyncio.create_task(self._keep_looking()),
+        ]
+
+    def retire(self) -> None:
+        """Leave readiness to the configuration that takes this one's place."""
+        self._tasks[-1].cancel()
+
+    async def aclose(self) -> None:
+        """End it all."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keys.aclose()
+        await self._documents.aclose()
+        await self._key_sets.aclose()
+        self._resolver.close()
+        await self._http.aclose()
+        await self._redis.aclose()
+
+    def _app(self, sealer: Sealer) -> App:
+        config, means = self._settings.config, self.means
+        attempts = means.attempts
+        parts = Parts(
+            origin=means.url,
+            issuer=config.issuer.url,
+            browser=Browser(sealer, means.url),
+            pages=Pages(means.url, config.issuer.url),
+            upstream=self._upstream,
+            used=self._used,
+            address=address_of,
+            pace=partial(attempts.pace, APPROVALS),
+            clock=means.clock,
+            note=self._note,
+            tell=self._tell,
+        )
+        visitors = Visitors(FrontDoor(means), parts, attempts)
+        machines = Machines(means, server_metadata(config), self.refreshing)
+        routes = [
+            *visitors.routes(),
+            *machines.routes(),
+            *step_up.routes(parts, sealer, self._redis),
+            *sessions.routes(parts, OwnGrantsOf(means)),
+        ]
+        return App(routes, parts, self._recorder)
+
+    def _authelia(self, section: FrontDoorConfig) -> tuple[Authelia, SigningKeys]:
+        issuer = self._settings.config.issuer
+        address = IssuerAddress(issuer.url, issuer.internal)
+        algorithms = frozenset[str](issuer.algorithms)
+        renewal = Renewal(
+            interval=issuer.keys.refresh,
+            cooldown=issuer.keys.cooldown,
+            deadline=issuer.deadline,
+            max_age=issuer.keys.max_age,
+        )
+        source = IssuerKeys(address, algorithms, self._http)
+        keys = SigningKeys(source, renewal, observer=self._observe)
+        rules = ClaimRules(issuer.url, int(issuer.leeway), int(issuer.max_lifetime))
+        pem = self._settings.secrets.front_door
+        if pem is None:
+            raise ValueError("front_door.key_file was not read")
+
+        def ours(client_id: str) -> OurClient:
+            auth = PrivateKeyJwt(client_id, pem.get_secret_value(), issuer.url, section.key_id)
+            return OurClient(client_id, auth)
+
+        proofs = Proofs(keys, rules, algorithms)
+        one, two = ours(section.one_factor), ours(section.two_factor)
+        upstream = Authelia(
+            address, one, two, proofs, self._http, total=_AUTHELIA, at_once=_AT_ONCE
+        )
+        return upstream, keys
+
+    async def _used(self, state: str) -> bool:
+        return not await self.means.states.use(state)
+
+    async def look(self) -> None:
+        """Try a write, so that a Redis that became a replica is left without waiting for a visit.
+
+        What is wrong is logged where it changes, and shown by readiness.
+        """
+        try:
+            await self._redis.take(PROBE)
+            fault = ""
+        except UnavailableError as error:
+            fault = error.detail
+        self._health.set("redis", fault and f"Redis is away ({fault})")
+        if fault != self._redis_fault:
+            self._redis_fault = fault
+            if fault:
+                self._recorder.fault("redis", fault)
+            else:
+                self._recorder.event("redis_back")
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(_LOOK)
+
+    async def _keep_pruning(self) -> None:
+        while True:
+            with suppress(UnavailableError):
+                await prune(self._redis, self.means.clock())
+            await asyncio.sleep(_PRUNE)
+
+    async def _keep_telling(self) -> None:
+        while True:
+            try:
+                await self._untold.tell_all()
+            except UnavailableError:
+                pass  # Redis is away: the next look will do
+            except Exception as error:  # noqa: BLE001 - a defect in one must not silence the rest
+                self._recorder.crash(error)
+            await asyncio.sleep(PAUSE)
+
+    def _observe(self, fetched: Fetched) -> None:
+        if fetched.fault is not None and fetched.changed:
+            self._recorder.fault("issuer", fetched.fault.value)
+
+    def _note(self, request_id: str, words: str) -> None:
+        self._recorder.event("page", request_id=request_id, detail=words)
+
+    def _tell(
+        self,
+        step: str,
+        outcome: str,
+        *,
+        client: str = "",
+        server: str = "",
+        grant: str = "",
+        detail: str = "",
+        scopes: Sequence[str] = (),
+    ) -> None:
+        said: dict[str, object] = {
+            "step": step,
+            "outcome": outcome,
+            "client": client[:256],
+            "server": server,
+            "grant": grant,
+            "detail": detail,
+            "scopes": list(scopes),
+            "request_id": REQUEST_ID.get(),
+        }
+        # Both are fixed words of ours: no caller chooses a label.
+        self._recorder.metrics.log_ins.labels(step, outcome).inc()
+        self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
+
+
+def _section(settings: Settings) -> FrontDoorConfig:
+    if settings.config.front_door is None:
+        raise ValueError("authz.yaml has no front_door")
+    return settings.config.front_door
+
+
+def _sealer(settings: Settings) -> Sealer:
+    secrets = settings.secrets
+    if secrets.front_door is None:
+        raise ValueError("front_door.key_file was not read")
+    file = None if secrets.sealing is None else secrets.sealing.get_secret_value()
+    return Sealer(sealing_secrets(file, secrets.front_door.get_secret_value()), time.time)

@@ -1,0 +1,284 @@
+"""The flow without HTTP, its steps in any order: real Valkey, a small Authelia, a schedule.
+
+Every command to Redis, every call of Authelia and every wait stands still until the schedule lets
+it go on, so that a property can choose the order, or end a task between two steps.
+"""
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from authz.core.policy import Policy, Rule, Server
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import LoginRecords
+from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.login.clients.assertions import ClientAssertions, KeySets
+from authz.login.clients.faults import DocumentFault
+from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.protocol.digests import digest
+from authz.login.protocol.parameters import Parameters
+from authz.login.protocol.resources import Targets
+from authz.login.protocol.values import (
+    Asked,
+    FrontClient,
+    Identity,
+    Kind,
+    LoggedIn,
+    OAuthRefused,
+    UpstreamRefused,
+    UpstreamTokens,
+)
+from authz.login.service.means import Means
+from authz.login.service.rate_limits import Attempts
+from authz.login.store.blocklist import Blocks
+from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
+from authz.login.store.grants import Grants
+from authz.tokens.sealing import Sealer
+from tests.support.valkey import ValkeyServer
+from tests.support.values import FILES, ISSUER
+
+GATEWAY: Final = "https://mcp.example.test"
+REDIRECT: Final = "http://127.0.0.1/callback"
+VERIFIER: Final = "v" * 43
+CHALLENGE: Final = "7w_YNF9DSfIdPf_pRjSq646_kPr-2-o9NAl16JGghdM"
+
+
+def parameters(**values: str) -> Parameters:
+    return Parameters(values, frozenset(), ())
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+class Schedule:
+    """Let one step go on at a time, in the order of the choices."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[None]] = []
+        self.free = True
+        self.busy = 0  # commands under way
+
+    async def step(self) -> None:
+        if self.free:
+            await asyncio.sleep(0)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        await turn
+
+    async def run(
+        self, work: Mapping[str, Awaitable[Any]], choose: Callable[[int], int], kill: int = -1
+    ) -> dict[str, Any]:
+        """Run tasks to their ends, interleaved; return results or exceptions by name.
+
+        Args:
+            work: the tasks.
+            choose: one of so many waiting steps.
+            kill: the number of the step after which its task does nothing more; -1 for none.
+        """
+        self.free, number = False, 0
+        tasks = {name: asyncio.ensure_future(each) for name, each in work.items()}
+        while await self._stands_still():
+            turn = self.waiting.pop(choose(len(self.waiting)))
+            if number != kill:  # a dead process does not even clean up behind itself
+                turn.set_result(None)
+            number += 1
+        self.free = True
+        return {name: _outcome(task) for name, task in tasks.items()}
+
+    async def bury(self) -> None:
+        """End what never ended, and what that began."""
+        self.free = True
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    async def _stands_still(self) -> bool:
+        """Wait until nothing moves; tell whether something waits for its turn."""
+        for _ in range(6):
+            await asyncio.sleep(0)
+            while self.busy:  # noqa: ASYNC110 - the point is to look after every turn of the loop
+                await asyncio.sleep(0)
+        return bool(self.waiting)
+
+
+def _outcome(task: asyncio.Future[Any]) -> Any:
+    if not task.done():
+        return Killed()
+    return task.exception() or task.result()
+
+
+@dataclass
+class Authelia:
+    """Log in whom the code names; rotate refresh tokens; note what is asked."""
+
+    schedule: Schedule
+    refreshed: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    alive: dict[str, str] = field(default_factory=dict)  # refresh token → subject
+    lifetime: int = 3600  # seconds that access tokens live
+    numbers: Any = field(default_factory=itertools.count)
+
+    async def push(self, asked: Asked, address: str) -> str:
+        await self.schedule.step()
+        return f"{ISSUER}/authorize?{asked.state}"
+
+    async def exchange(self, *, code: str, **_: object) -> LoggedIn:
+        await self.schedule.step()
+        return self._logged_in(code)
+
+    async def refresh(self, *, refresh_token: str, subject: str, **_: object) -> LoggedIn:
+        self.refreshed.append(refresh_token)
+        await self.schedule.step()
+        if self.alive.pop(refresh_token, None) != subject:
+            raise UpstreamRefused("invalid_grant")
+        return self._logged_in(subject)
+
+    async def revoke(self, *, token: str, **_: object) -> None:
+        await self.schedule.step()
+        self.revoked.append(token)
+        self.alive.pop(token, None)
+
+    def check_iss(self, iss: str | None) -> None:
+        if iss != ISSUER:
+            raise UpstreamRefused("invalid_request")
+
+    def _logged_in(self, subject: str) -> LoggedIn:
+        number = next(self.numbers)
+        refresh = f"rt-{number}"
+        self.alive[refresh] = subject
+        tokens = UpstreamTokens(
+            f"at-{number}",
+            refresh,
+            int(time.time()) + self.lifetime,
+            frozenset({"openid", "mcp:tools"}),
+            (FILES,),
+        )
+        return LoggedIn(tokens, Identity(subject, frozenset({"pwd"}), 1_700_000_000, subject))
+
+
+class Clients:
+    """Two clients, and nobody else."""
+
+    def recognize(self, client_id: str) -> None:
+        if client_id not in ("one", "two"):
+            raise OAuthRefused("invalid_client", "unknown", 401)
+
+    async def find(self, client_id: str) -> FrontClient:
+        self.recognize(client_id)
+        return FrontClient(client_id, Kind.CONFIGURED, client_id.title(), "", (REDIRECT,), None)
+
+    def fetches(self, client_id: str) -> bool:
+        return False
+
+
+async def nowhere(url: str, host: str) -> Fetched:
+    raise FetchFailed(DocumentFault.UNREACHABLE)
+
+
+class NoRegistration:
+    def register(self, metadata: bytes) -> Mapping[str, object]:
+        raise OAuthRefused("invalid_client_metadata", "none")
+
+
+@dataclass
+class Flow:
+    """The parts of the flow."""
+
+    means: Means
+    authelia: Authelia
+    schedule: Schedule
+    ledger: RedisLedger
+    valkey: ValkeyServer
+    deployment: str
+    told: list[tuple[str, str]]
+
+    async def code(self, client_id: str = "one", subject: str = "john", grant: str = "") -> str:
+        """A code of a log-in that has just ended."""
+        code = uuid.uuid4().hex + "a" * 11
+        tokens, who = await self._log_in(subject)
+        grant = grant or uuid.uuid4().hex
+        mark = {
+            "grant": grant, "subject": subject, "two_factor": False,
+            "token": tokens.refresh_token, "address": "192.0.2.7", "name": client_id,
+        }  # fmt: skip
+        payload = {
+            **mark, "client": digest(client_id), "redirect_uri": REDIRECT, "challenge": CHALLENGE,
+            "server": "files", "resource": FILES, "scopes": ["mcp:tools"],
+            "access_token": tokens.access_token, "refresh_token": tokens.refresh_token,
+            "expires_at": tokens.expires_at, "account": who.account, "amr": ["pwd"],
+            "auth_time": who.auth_time, "at": int(time.time()),
+        }  # fmt: skip
+        await self.means.codes.issue(code, payload, mark)
+        return code
+
+    async def _log_in(self, subject: str) -> tuple[UpstreamTokens, Identity]:
+        found = self.authelia._logged_in(subject)
+        return found.tokens, found.identity
+
+    def keys(self, kind: str = "") -> list[bytes]:
+        found: list[bytes] = self.valkey.command("KEYS", f"{{{self.deployment}}}:{kind}*")
+        return sorted(found)
+
+
+@asynccontextmanager
+async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
+    """Make the parts, on a deployment of their own."""
+    deployment = f"test-{uuid.uuid4().hex}"
+    ledger = RedisLedger(RedisOptions(valkey.url, deployment=deployment, timeout=5.0))
+    schedule = Schedule()
+    authelia = Authelia(schedule)
+
+    async def command(*words: Any) -> Any:
+        await schedule.step()
+        schedule.busy += 1
+        try:
+            return await ledger.command(*words)
+        finally:
+            schedule.busy -= 1
+
+    keys, sealer, told = (
+        RedisKeys(deployment),
+        Sealer(("k" * 40,), time.time),
+        list[tuple[str, str]](),
+    )
+    server = Server("files", FILES, "", Rule(scopes=frozenset({"mcp:tools"})))
+    policy = Policy(ISSUER, servers=MappingProxyType({"files": server}))
+    means = Means(
+        url=GATEWAY,
+        targets=Targets(policy),
+        clients=Clients(),
+        upstream=authelia,
+        registers=NoRegistration(),
+        sealer=sealer,
+        assertions=ClientAssertions(KeySets(nowhere), frozenset({GATEWAY})),
+        assertion_ids=AssertionIds(command, keys),
+        codes=Codes(command, keys, sealer, 30 * 86_400),
+        states=States(command, keys),
+        refreshes=Refreshes(command, keys, sealer),
+        faults=Faults(command, keys, time.time),
+        grants=Grants(
+            command, keys, ISSUER, max_age=30 * 86_400, max_lifetime=43_210, clock=time.time
+        ),
+        blocks=Blocks(command, keys),
+        log_ins=LoginRecords(command, keys),
+        attempts=Attempts(time.time),
+        grant_max_age=30 * 86_400,
+        refresh_tokens="unless_declined",
+        stale_refresh=86_400,
+        clock=time.time,
+        tell=lambda step, outcome, **_: told.append((step, outcome)),
+    )
+    try:
+        yield Flow(means, authelia, schedule, ledger, valkey, deployment, told)
+    finally:
+        await schedule.bury()
+        await ledger.aclose()

@@ -1,0 +1,319 @@
+"""What the front door keeps in Redis, on a real one: once, bounded, sealed, with an end."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from authz.core.principal import LogIn
+from authz.ledger.keys import grant_field
+from authz.login.clients.operator_names import called
+from authz.login.protocol.grant import Grant, decode, encode
+from authz.login.store.blocklist import Block
+from authz.login.store.codes import Fresh, Used
+from authz.login.store.grants import MOST, Renewal
+from authz.login.store.known_clients import block, known_clients
+from tests.login.service.flow_kit import Flow, flow
+from tests.support.valkey import ValkeyServer
+from tests.support.values import ISSUER
+
+Scene = Callable[[Flow], Awaitable[None]]
+LOG_IN = LogIn("one", "one", "g1", "john", frozenset({"pwd"}), 1_700_000_000, "john")
+GRANT = Grant(
+    id="g1",
+    account="john",
+    client="one",
+    client_id="one",
+    title="One",
+    server="files",
+    resource="https://mcp.example.test/files",
+    scopes=("mcp:tools",),
+    two_factor=True,
+    created_at=2_000_000_000,
+    used_at=2_000_000_000,
+    amr=("pwd",),
+    auth_time=2_000_000_000,
+    expires_at=2_000_003_600,
+    access="a" * 64,
+    refresh="b" * 64,
+)
+
+
+@pytest.fixture
+def run(store: ValkeyServer) -> Callable[[Scene], None]:
+    """Run a scene on a deployment of its own."""
+
+    def play(scene: Scene) -> None:
+        async def whole() -> None:
+            async with flow(store) as found:
+                await scene(found)
+
+        asyncio.run(whole())
+
+    return play
+
+
+async def begun(found: Flow, grant: Grant = GRANT, subject: str = "john") -> bool:
+    code = grant.id.rjust(43, "c")
+    await found.means.codes.issue(code, {}, {})
+    await found.means.codes.take(code)
+    key = found.means.codes.key(code)
+    log_in = replace(LOG_IN, grant=grant.id)
+    return await found.means.grants.begin(subject, grant, log_in, 3600, key)
+
+
+def test_a_code_is_taken_once(run: Callable[[Scene], None]) -> None:
+    """First what it stands for, then for ever what it was; another code is none."""
+
+    async def scene(found: Flow) -> None:
+        codes = found.means.codes
+        await codes.issue("c" * 43, {"what": 1}, {"grant": "g"})
+        assert await codes.take("d" * 43) is None
+        assert await codes.take("c" * 43) == Fresh({"what": 1})
+        assert await codes.take("c" * 43) == Used({"grant": "g"})
+        assert await codes.take("c" * 43) == Used({"grant": "g"})
+        (key,) = found.keys("code")
+        assert b"c" * 43 not in key
+        assert found.valkey.command("TTL", key) > 29 * 86_400
+
+    run(scene)
+
+
+def test_what_is_not_of_our_making_is_no_code(run: Callable[[Scene], None]) -> None:
+    """Whoever can write into Redis still cannot write a code: it has to be sealed."""
+
+    async def scene(found: Flow) -> None:
+        codes = found.means.codes
+        for junk in (b"", b"f", b"f{}\n{}", b"x", b"u", b"\xff\xfe", b"fa.b.c.d.e\na.b.c.d.e"):
+            found.valkey.command("SET", codes.key("c" * 43), junk)
+            assert await codes.take("c" * 43) is None
+
+    run(scene)
+
+
+def test_a_value_of_one_purpose_is_none_for_another(run: Callable[[Scene], None]) -> None:
+    """A sealed answer is no code, nor a code an answer."""
+
+    async def scene(found: Flow) -> None:
+        codes, refreshes = found.means.codes, found.means.refreshes
+        answer = refreshes.sealed({"a": 1})
+        found.valkey.command("SET", codes.key("c" * 43), f"f{answer}\n{answer}")
+        assert await codes.take("c" * 43) is None
+        await codes.issue("d" * 43, {"a": 1}, {})
+        held = found.valkey.command("GET", codes.key("d" * 43))
+        found.valkey.command("SET", refreshes.key("n"), held[1:].split(b"\n")[0])
+        assert await refreshes.answer("n") is None
+
+    run(scene)
+
+
+def test_a_state_is_used_once(run: Callable[[Scene], None]) -> None:
+    """And forgotten after ten minutes, when its cookie has ended."""
+
+    async def scene(found: Flow) -> None:
+        states = found.means.states
+        results = await asyncio.gather(*(states.use("s") for _ in range(5)))
+        assert sorted(results) == [False] * 4 + [True]
+        (key,) = found.keys("state")
+        assert 0 < found.valkey.command("TTL", key) <= 600
+
+    run(scene)
+
+
+def test_a_lock_is_its_holders_and_ends(run: Callable[[Scene], None]) -> None:
+    """Nobody else unlocks it; a lost holder keeps nobody out for longer than half a minute."""
+
+    async def scene(found: Flow) -> None:
+        refreshes = found.means.refreshes
+        assert await refreshes.lock("n", "me")
+        assert not await refreshes.lock("n", "you")
+        await refreshes.unlock("n", "you")
+        assert not await refreshes.lock("n", "you")
+        (key,) = found.keys("refreshing")
+        assert 0 < found.valkey.command("TTL", key) <= 30
+        await refreshes.unlock("n", "me")
+        assert await refreshes.lock("n", "you")
+
+    run(scene)
+
+
+def test_a_grant_begins_only_with_a_code_that_was_used_once(
+    run: Callable[[Scene], None],
+) -> None:
+    """A fresh one, one used twice, and none at all begin nothing, the record neither."""
+
+    async def scene(found: Flow) -> None:
+        means = found.means
+        key = means.codes.key("c" * 43)
+        assert not await means.grants.begin("john", GRANT, LOG_IN, 3600, key)
+        await means.codes.issue("c" * 43, {}, {})
+        assert not await means.grants.begin("john", GRANT, LOG_IN, 3600, key)
+        await means.codes.take("c" * 43)
+        await means.codes.take("c" * 43)
+        assert not await means.grants.begin("john", GRANT, LOG_IN, 3600, key)
+        assert found.keys("log-in") == []
+        assert await begun(found)
+        assert [grant.id for grant in await means.grants.of("john")] == ["g1"]
+        assert len(found.keys("log-in")) == 1
+
+    run(scene)
+
+
+def test_a_grant_is_its_persons(run: Callable[[Scene], None]) -> None:
+    """Another person neither finds nor ends it."""
+
+    async def scene(found: Flow) -> None:
+        assert await begun(found)
+        grants = found.means.grants
+        assert await grants.find("bob", "g1") is None
+        assert await grants.end("bob", "g1", "why") is None
+        assert await grants.find("john", "g1") is not None
+
+    run(scene)
+
+
+def test_a_grant_past_its_age_is_none(run: Callable[[Scene], None]) -> None:
+    """However often it was used; and it makes room."""
+
+    async def scene(found: Flow) -> None:
+        old = replace(GRANT, created_at=1_000_000_000)
+        assert await begun(found, old)
+        assert await found.means.grants.find("john", "g1") is None
+        assert await found.means.grants.of("john") == ()
+        for number in range(MOST):
+            assert await begun(found, replace(GRANT, id=f"n{number}", used_at=number))
+        assert len(await found.means.grants.of("john")) == MOST
+        assert await begun(found, replace(GRANT, id="last"))
+        names = {grant.id for grant in await found.means.grants.of("john")}
+        assert len(names) == MOST
+        assert "n0" not in names
+        assert "last" in names
+
+    run(scene)
+
+
+def test_a_renewal_meets_the_grant_as_it_was_read(run: Callable[[Scene], None]) -> None:
+    """Renewed or ended by another meanwhile, nothing of it happens."""
+
+    async def scene(found: Flow) -> None:
+        assert await begun(found)
+        grants, refreshes = found.means.grants, found.means.refreshes
+        held = await grants.find("john", "g1")
+        assert held is not None
+        grant = replace(GRANT, access="n" * 64)
+        renewal = Renewal(
+            before=held,
+            grant=grant,
+            log_in=LOG_IN,
+            lifetime=3600,
+            answer_key=refreshes.key("n"),
+            answer="sealed",
+            answer_lifetime=30,
+            replaced_key=refreshes.replaced_key("n"),
+            latest="sealed",
+            stale_lifetime=60,
+        )
+        assert await grants.renew("john", renewal)
+        assert not await grants.renew("john", renewal)
+        again = await grants.find("john", "g1")
+        assert again is not None
+        await grants.end("john", "g1", "why")
+        before = found.keys()
+        assert not await grants.renew("john", renewal._replace(before=again))
+        assert found.keys() == before
+
+    run(scene)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"{}", b"[]", b"\xff", encode(GRANT)[:-1], encode(GRANT).replace(b"true", b"1"),
+        encode(GRANT).replace(b'["pwd"]', b"[1]"), encode(GRANT).replace(b'"g1"', b"7"),
+        encode(GRANT).replace(b"2000003600", b'"x"'), encode(GRANT).replace(b'"id"', b'"ID"'),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_no_grant(raw: bytes) -> None:
+    """Read strictly: what `encode` does not write is nobody's."""
+    assert decode(raw) is None
+    assert decode(encode(GRANT)) == GRANT
+
+
+def test_a_blocked_client_has_nothing_left(run: Callable[[Scene], None]) -> None:
+    """Its grants end, whoever's they are; other clients keep theirs; it can be let in again."""
+
+    async def scene(found: Flow) -> None:
+        grants, blocks = found.means.grants, found.means.blocks
+        await begun(found)
+        await begun(found, replace(GRANT, id="g2", account=""), "bob")
+        other = replace(GRANT, id="g3", client="two", client_id="two")
+        await begun(found, other)
+        known = await known_clients(grants, blocks)
+        (one,) = [client for client in known if client.name == "one"]
+        assert one.log_ins == 2
+        assert "john" in one.people
+        assert called(one.id[:6], [each.called for each in known], ()) == "one"
+        assert await block(grants, blocks, Block("one", 7, "me", "why")) == 2
+        assert [grant.id for grant in await grants.of("john")] == ["g3"]
+        assert await blocks.blocked("one", frozenset({"any"}))
+        assert await blocks.blocked("any", frozenset({"x", "one"}))
+        assert not await blocks.blocked("two", frozenset({"two"}))
+        assert [each.reason for each in await blocks.all()] == ["why"]
+        assert len(await found.ledger.revocations()) == 2
+        assert await blocks.unblock("one")
+        assert not await blocks.unblock("one")
+        assert not await blocks.blocked("one", frozenset({"one"}))
+
+    run(scene)
+
+
+def test_a_block_ends_what_is_past_its_age(run: Callable[[Scene], None]) -> None:
+    """Its last access token may live on: it is revoked, and counted; what has ended is not."""
+
+    async def scene(found: Flow) -> None:
+        grants, blocks = found.means.grants, found.means.blocks
+        long_ago, soon = 1_000_000_000, int(time.time()) + 600
+        await begun(found, replace(GRANT, created_at=long_ago, expires_at=soon))
+        await begun(found, replace(GRANT, id="g2", created_at=long_ago, expires_at=long_ago))
+        assert await grants.of("john") == ()
+        (one,) = await known_clients(grants, blocks)
+        assert one.log_ins == 1
+        assert await block(grants, blocks, Block("one", 7, "me", "why")) == 1
+        revoked = await found.ledger.revocations()
+        assert {grant_field(ISSUER, each) for each in ("g1", "g2")} == set(revoked)
+        assert await known_clients(grants, blocks) == ()
+
+    run(scene)
+
+
+def test_a_grant_is_kept_for_as_long_as_its_last_access_token(
+    run: Callable[[Scene], None],
+) -> None:
+    """Else nothing could end that token: not the age, and not the room that others need."""
+
+    async def scene(found: Flow) -> None:
+        grants = found.means.grants
+        soon = int(time.time()) + 600
+        await begun(found, replace(GRANT, created_at=1_000_000_000, expires_at=soon))
+        (key,) = found.keys("grants")
+        kept = 30 * 86_400 + 43_210
+        assert kept - 60 < found.valkey.command("TTL", key) <= kept
+        for number in range(MOST):
+            assert await begun(found, replace(GRANT, id=f"n{number}", used_at=number))
+        assert grant_field(ISSUER, "g1") in await found.ledger.revocations()
+        assert len(await grants.of("john")) == MOST
+
+    run(scene)
+
+
+def test_scripts_are_loaded_where_redis_has_lost_them(run: Callable[[Scene], None]) -> None:
+    """After a restart of Redis the first call loads its script, and nothing runs twice."""
+
+    async def scene(found: Flow) -> None:
+        await found.means.codes.issue("c" * 43, {"what": 1}, {})
+        found.valkey.command("SCRIPT", "FLUSH")
+        assert await found.means.codes.take("c" * 43) == Fresh({"what": 1})
+
+    run(scene)

@@ -1,0 +1,243 @@
+"""The pages beside the stand-in issuer, and browsers that reach both; all without a socket."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from html import unescape
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from authz.core.ledger import StepUpKey, UnavailableError
+from authz.core.principal import Person
+from authz.core.second_factor import Method, StepUpNeed
+from authz.core.step_up import StepUpTicket
+from authz.login.web import sessions, step_up
+from authz.login.web.cookies import Browser
+from authz.login.web.rendering import Pages
+from authz.login.web.sessions import OwnGrant
+from authz.login.web.upstream_login import Parts
+from authz.tokens.sealing import Sealer
+from authz.tokens.tickets import seal_ticket
+from authz_demo.issuer import create_app
+from authz_demo.issuer.run import forwarded_headers
+from authz_demo.portals import leads_on
+from tests.demo.kit import ISSUER, JOHN, World
+from tests.login.upstream.upstream_kit import Stand, standing
+
+ORIGIN: Final = "https://mcp.example.test"
+FROM_OUR_PAGE: Final = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
+START: Final = f"{ORIGIN}/authz/step-up"
+LOG_INS: Final = f"{ORIGIN}/authz/log-ins"
+
+
+@dataclass
+class Records:
+    """Step-ups as they are recorded."""
+
+    kept: dict[StepUpKey, tuple[Method, int, int]] = field(default_factory=dict)
+    away: bool = False
+
+    async def record_step_up(
+        self, key: StepUpKey, method: Method, auth_time: int, ttl: int
+    ) -> None:
+        self._ask()
+        self.kept[key] = (method, auth_time, ttl)
+
+    async def end_step_up(self, key: StepUpKey) -> None:
+        self._ask()
+        self.kept.pop(key, None)
+
+    def _ask(self) -> None:
+        if self.away:
+            raise UnavailableError("redis", "away")
+
+
+@dataclass
+class States:
+    """Used states."""
+
+    seen: set[str] = field(default_factory=set)
+
+    async def used(self, state: str) -> bool:
+        before = state in self.seen
+        self.seen.add(state)
+        return before
+
+
+@dataclass
+class Kept:
+    """Grants by person."""
+
+    grants: dict[str, list[OwnGrant]] = field(default_factory=dict)
+    ended: list[tuple[str, str]] = field(default_factory=list)
+    asked: int = 0
+
+    async def of(self, person: Person) -> list[OwnGrant]:
+        return list(self.grants.get(person.subject, ()))
+
+    async def end(self, person: Person, grant: str, address: str) -> None:
+        self.asked += 1
+        for each in self.grants.get(person.subject, []):
+            if each.grant == grant:
+                self.grants[person.subject].remove(each)
+                self.ended.append((person.subject, grant))
+                return
+
+
+@dataclass
+class Gateway:
+    """The pages, and what they keep."""
+
+    world: World
+    stand: Stand
+    sealer: Sealer
+    parts: Parts
+    app: Starlette
+    records: Records = field(default_factory=Records)
+    grants: Kept = field(default_factory=Kept)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, call: Any) -> Any:
+        return self.world.runner.run(call)
+
+    def browser(self) -> httpx.AsyncClient:
+        """One browser with cookies of its own, that reaches the gateway and the issuer."""
+        issuer = httpx.ASGITransport(create_app(self.world.issuer))
+        browser = httpx.AsyncClient(
+            mounts={ORIGIN: httpx.ASGITransport(self.app), ISSUER: issuer},
+            headers=forwarded_headers(self.world.issuer.config)
+            | {"X-Forwarded-For": "192.0.2.10", "X-Request-Id": "request-1"},
+        )
+        self.world.browsers.append(browser)
+        return browser
+
+    def ticket(self, **changes: Any) -> str:
+        return seal_ticket(self.sealer, replace(TICKET, at=int(self.world.clock()), **changes))
+
+    def get(self, browser: httpx.AsyncClient, url: str) -> httpx.Response:
+        found: httpx.Response = self.run(browser.get(url))
+        return found
+
+    def click(
+        self,
+        browser: httpx.AsyncClient,
+        page: httpx.Response,
+        headers: Mapping[str, str] = FROM_OUR_PAGE,
+        number: int = 0,
+        **changes: str,
+    ) -> httpx.Response:
+        """Send a form of a page."""
+        action, fields = forms(page)[number]
+        found: httpx.Response = self.run(
+            browser.post(str(page.url.join(action)), data=fields | changes, headers=headers)
+        )
+        return found
+
+    def begin(self, browser: httpx.AsyncClient, **changes: Any) -> str:
+        """Open a link and click; return where the browser goes."""
+        page = self.get(browser, f"{START}?ticket={self.ticket(**changes)}")
+        assert page.status_code == 200, page.text
+        sent = self.click(browser, page)
+        url = leads_on(sent)
+        assert url is not None, sent.text
+        return url
+
+    def log_in(self, browser: httpx.AsyncClient, url: str, **knows: Any) -> str:
+        """Type what the issuer asks for; return the callback."""
+        callback: str = self.run(self.world.person(**knows).log_in(browser, url))
+        return callback
+
+    def step_up(self, browser: httpx.AsyncClient, knows: Any = None, **changes: Any) -> Any:
+        """The whole of it: the page at its end."""
+        url = self.log_in(browser, self.begin(browser, **changes), **(knows or {}))
+        answer = self.get(browser, url)
+        assert answer.status_code == 303, answer.text
+        return self.get(browser, answer.headers["location"])
+
+
+TICKET: Final = StepUpTicket(
+    issuer=ISSUER,
+    subject=JOHN,
+    grant="grant-1",
+    client="https://claude.ai",
+    account="john",
+    server="notes",
+    tool="delete_note",
+    need=StepUpNeed(Method.TOTP, 300),
+    at=0,
+    ends_at="claude.ai",
+    document_host="claude.ai",
+)
+
+
+def forms(page: httpx.Response) -> list[tuple[str, dict[str, str]]]:
+    """Every form of a page: where it goes, and what it hides."""
+    found = []
+    for head, body in re.findall(r"<form ([^>]*)>(.*?)</form>", page.text, re.DOTALL):
+        action = re.search(r'action="([^"]*)"', head)
+        assert action is not None
+        inputs = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', body)
+        found.append((unescape(action[1]), {name: unescape(value) for name, value in inputs}))
+    return found
+
+
+def words(page: httpx.Response) -> str:
+    """What a person reads."""
+    body = page.text.partition("</head>")[2]
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", body)).split())
+
+
+def another_nonce(transport: httpx.AsyncBaseTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Authelia hear of another nonce than the one that its ID token is to have."""
+    send = transport.handle_async_request
+
+    async def altered(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pushed-authorization-request"):
+            form = dict(parse_qsl(request.content.decode())) | {"nonce": "n" * 43}
+            headers = {
+                name: value for name, value in request.headers.items() if "length" not in name
+            }
+            request = httpx.Request("POST", request.url, headers=headers, data=form)
+        return await send(request)
+
+    monkeypatch.setattr(transport, "handle_async_request", altered)
+
+
+@contextmanager
+def gateway(world: World) -> Iterator[Gateway]:
+    """Put the pages beside the stand-in."""
+    with standing(world) as stand:
+        config = world.issuer.config
+        ours = [
+            replace(each, redirect_uris=(*each.redirect_uris, f"{LOG_INS}/callback"))
+            if each.client_id == "authz-one-factor"
+            else each
+            for each in config.clients
+        ]
+        world.issuer.config = replace(config, clients=tuple(ours))
+        sealer = Sealer(["a" * 32], world.clock)
+        records, grants, notes = Records(), Kept(), list[str]()
+        parts = Parts(
+            origin=ORIGIN,
+            issuer=ISSUER,
+            browser=Browser(sealer, ORIGIN),
+            pages=Pages(ORIGIN, ISSUER),
+            upstream=stand.authelia,
+            used=States().used,
+            address=lambda request: request.headers["x-forwarded-for"],
+            pace=lambda _address: None,
+            clock=world.clock,
+            note=lambda request_id, words: notes.append(f"{request_id}: {words}"),
+        )
+        app = Starlette(
+            routes=[
+                *step_up.routes(parts, sealer, records),
+                *sessions.routes(parts, grants),
+            ]
+        )
+        yield Gateway(world, stand, sealer, parts, app, records, grants, notes)

@@ -1,0 +1,143 @@
+"""One's own log-ins, against the stand-in issuer.
+
+Law: see authz/login/web/sessions.py.
+"""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from authz.login.clients.identity import identify
+from authz.login.protocol.values import FrontClient, Kind
+from authz.login.web.sessions import OwnGrant
+from tests.demo.kit import BOB, JOHN, World
+from tests.login.front import onward
+from tests.login.web.pages_kit import (
+    FROM_OUR_PAGE,
+    LOG_INS,
+    Gateway,
+    forms,
+    gateway,
+    words,
+)
+
+
+@pytest.fixture
+def pages(world: World) -> Iterator[Gateway]:
+    with gateway(world) as found:
+        found.grants.grants = {
+            JOHN: [grant("g1", title="Claude"), grant("g2", uri="http://127.0.0.1/cb")],
+            BOB: [grant("g3", title="Bob's <b>own</b>")],
+        }
+        yield found
+
+
+def grant(name: str, title: str = "", uri: str = "https://claude.ai/cb") -> OwnGrant:
+    client = FrontClient("x", Kind.DOCUMENT, title, "claude.ai", (uri,))
+    who = identify(client, uri)
+    return OwnGrant(name, who, "notes", ("mcp:notes",), 1795380000, 1797972000)
+
+
+def log_in(pages: Gateway, browser: httpx.AsyncClient, username: str = "john") -> httpx.Response:
+    sent = pages.click(browser, pages.get(browser, LOG_INS))
+    callback = pages.log_in(browser, onward(sent), username=username)
+    answer = pages.get(browser, callback)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == LOG_INS
+    return pages.get(browser, LOG_INS)
+
+
+def test_shows_what_is_theirs(pages: Gateway) -> None:
+    """A person sees their own log-ins after a log-in with a password, and nobody else's."""
+    browser = pages.browser()
+    assert "claude.ai" not in pages.get(browser, LOG_INS).text
+    page = log_in(pages, browser)
+    for said in ("john", "claude.ai", "“Claude”", "unverified program", "notes", "mcp:notes"):
+        assert said in words(page)
+    assert "Bob" not in page.text
+    other = log_in(pages, pages.browser(), "bob")
+    assert "Bob's <b>own</b>" in words(other)
+    assert "Claude" not in other.text
+
+
+def test_end(pages: Gateway) -> None:
+    """A button ends one log-in."""
+    browser = pages.browser()
+    page = log_in(pages, browser)
+    answer = pages.click(browser, page, number=1)
+    assert answer.status_code == 303
+    assert pages.grants.ended == [(JOHN, "g2")]
+    assert "unverified program" not in words(pages.get(browser, LOG_INS))
+
+
+@pytest.mark.attack("log-ins-of-another")
+def test_end_of_another(pages: Gateway) -> None:
+    """A form of one person's page ends nothing for another, in the same browser either."""
+    browser, other = pages.browser(), pages.browser()
+    page = log_in(pages, browser)
+    log_in(pages, other, "bob")
+    assert pages.click(other, page).status_code == 403
+    # The same browser, handed to bob: the form is of this browser, but not of this person.
+    log_out(pages, browser, page)
+    pages.run(browser.get("https://auth.example.test/logout"))
+    log_in(pages, browser, "bob")
+    assert pages.click(browser, page).status_code == 303
+    assert not pages.grants.asked
+
+
+def log_out(pages: Gateway, browser: httpx.AsyncClient, page: httpx.Response) -> None:
+    answer = pages.click(browser, page, number=len(forms(page)) - 1)
+    assert answer.status_code == 303
+    assert "claude.ai" not in pages.get(browser, LOG_INS).text
+
+
+def test_leave(pages: Gateway) -> None:
+    """Whoever leaves the page has to log in again to see it, and to end anything."""
+    browser = pages.browser()
+    page = log_in(pages, browser)
+    log_out(pages, browser, page)
+    assert pages.click(browser, page).status_code == 303
+    assert not pages.grants.ended
+
+
+def test_ten_minutes(pages: Gateway) -> None:
+    """The page is there for ten minutes."""
+    browser = pages.browser()
+    log_in(pages, browser)
+    pages.world.clock.at += 600
+    assert "claude.ai" not in pages.get(browser, LOG_INS).text
+
+
+@pytest.mark.attack("log-ins-cross-site")
+@pytest.mark.parametrize("path", ["", "/end", "/leave"])
+def test_cross_site(pages: Gateway, path: str) -> None:
+    """Another site's form logs nobody in, ends nothing, leaves nothing."""
+    browser = pages.browser()
+    page = log_in(pages, browser)
+    sent = len(pages.stand.transport.sent)
+    for headers in ({"Origin": "https://evil.example.test"}, FROM_OUR_PAGE):
+        for fields in ({}, {"form_token": "x"}):
+            answer = pages.run(browser.post(LOG_INS + path, data=fields, headers=headers))
+            assert answer.status_code == 403
+    assert pages.click(browser, page, headers={"Origin": "null"}).status_code == 403
+    assert len(pages.stand.transport.sent) == sent
+    assert not pages.grants.ended
+    assert "claude.ai" in pages.get(browser, LOG_INS).text
+
+
+@pytest.mark.attack("log-in-forced")
+def test_log_in_of_another_browser(pages: Gateway) -> None:
+    """Nobody is logged in by a link: the callback belongs to the browser that clicked."""
+    attacker, victim = pages.browser(), pages.browser()
+    sent = pages.click(attacker, pages.get(attacker, LOG_INS))
+    callback = pages.log_in(attacker, onward(sent), username="bob")
+    assert pages.get(victim, callback).status_code == 403
+    assert "Bob" not in pages.get(victim, LOG_INS).text
+
+
+def test_step_up_is_no_session(pages: Gateway) -> None:
+    """A step-up in a browser shows no log-ins in it."""
+    browser = pages.browser()
+    pages.step_up(browser)
+    assert "claude.ai" not in pages.get(browser, LOG_INS).text
