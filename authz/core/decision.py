@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from authz.core import mcp
+from authz.core.detail import Detail
 from authz.core.exchanges import Exchange, exchange
 from authz.core.ledger import (
     LedgerAnswer,
@@ -184,7 +185,7 @@ def _served(server: Server | None, request: HttpRequest) -> Server:
         raise RefusedError(Reason.UNKNOWN_SERVER)
     # GET streams and DELETE belong to sessions, which 2026-07-28 does not have.
     if request.method != "POST" and not server.accepts_legacy:
-        raise RefusedError(Reason.METHOD_NOT_ALLOWED, "sessions are not accepted by this server")
+        raise RefusedError(Reason.METHOD_NOT_ALLOWED, Detail.SESSIONS_NOT_ACCEPTED)
     return server
 
 
@@ -275,7 +276,7 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
     """Return the message of a POST in a version that the server accepts."""
     request, server = call.request, call.server
     if request.method != "POST":
-        version = single(request, "mcp-protocol-version")
+        version = single(request, "mcp-protocol-version", Detail.VERSION_NOT_ASCII)
         if version is not None and (version == MODERN or version not in server.versions):
             raise RefusedError(Reason.UNSUPPORTED_VERSION)
         return None
@@ -287,7 +288,7 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
         raise RefusedError(Reason.UNSUPPORTED_VERSION)
     # 2026-07-28 has no sessions, so nothing that a client could notify or answer.
     if message.kind is not mcp.Kind.REQUEST and not legacy:
-        raise RefusedError(Reason.INVALID_MESSAGE, "a notification or response without a session")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.NO_SESSION)
     return message
 
 
@@ -307,7 +308,7 @@ def _unprovable(standing: Standing, unmet: tuple[SecondFactor, ...]) -> RefusedE
         if Evidence.STEP_UP not in rule.evidence:
             proved = any(proves(rule, proof) for proof in standing.proofs)
             reason = Reason.LOGIN_TOO_OLD if proved else Reason.SECOND_FACTOR_REQUIRED
-            return RefusedError(reason, "no step-up is accepted", rule)
+            return RefusedError(reason, Detail.STEP_UP_NOT_ACCEPTED, rule)
     return None
 
 
@@ -435,18 +436,18 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
     """Turn the ledger's answer into the decision."""
     server, message, principal = pending.call.server, pending.message, pending.principal
     if pending.confirm_since is not None:
-        return Deny(Reason.INTERNAL, "not confirmed", server, message, principal)
+        return Deny(Reason.INTERNAL, Detail.NOT_CONFIRMED, server, message, principal)
     match answer:
         case Revoked(what):
             refusal = Deny(Reason.TOKEN_REVOKED, what)
         case SessionOfAnother():
             refusal = Deny(Reason.SESSION_OF_ANOTHER)
         case StepUpMissing() if pending.proved:
-            refusal = Deny(Reason.LOGIN_TOO_OLD, "no step-up", step_up=pending.offer)
+            refusal = Deny(Reason.LOGIN_TOO_OLD, Detail.NO_STEP_UP, step_up=pending.offer)
         case StepUpMissing():
-            refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, "no step-up", step_up=pending.offer)
+            refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, Detail.NO_STEP_UP, step_up=pending.offer)
         case StepUpTooOld():
-            refusal = Deny(Reason.LOGIN_TOO_OLD, "step-up too old", step_up=pending.offer)
+            refusal = Deny(Reason.LOGIN_TOO_OLD, Detail.STEP_UP_TOO_OLD, step_up=pending.offer)
         case OverLimit(quotas, retry_after):
             reason = Reason.TOO_MANY_STREAMS if _lacks_stream(quotas) else Reason.RATE_LIMITED
             refusal = Deny(reason, quotas=quotas, retry_after=retry_after)
@@ -454,7 +455,7 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
             judged = _judged_headers(pending)
             return Allow(server, message, principal, quotas, mode, judged, pending.exchange)
         case _:
-            refusal = Deny(Reason.INTERNAL, "the ledger's answer is unknown")
+            refusal = Deny(Reason.INTERNAL, Detail.UNKNOWN_LEDGER_ANSWER)
     return replace(
         refusal,
         server=server,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from authz.core.detail import Detail
 from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, TOOLS_CALL
 from authz.core.policy import LEGACY, MODERN, VERSIONS, JsonBounds
 from authz.core.reason import Reason
@@ -126,6 +127,10 @@ _MIRRORED: Final = {each.name: each.named for each in METHODS.values() if each.n
 _REQUESTS: Final = frozenset(each.name for each in METHODS.values() if not each.is_notification)
 _KNOWN: Final = frozenset(METHODS)
 _FOLDED: Final = frozenset(method.lower() for method in _KNOWN)
+_PARAMS: Final = ("params", Detail.PARAMS_NOT_AN_OBJECT, Detail.PARAMS_AMBIGUOUS)
+_META: Final = ("_meta", Detail.META_NOT_AN_OBJECT, Detail.META_AMBIGUOUS)
+_MALFORMED: Final = {"name": Detail.PARAMS_NAME, "uri": Detail.PARAMS_URI}
+_BLANK: Final = {"name": Detail.PARAMS_NAME_BLANK, "uri": Detail.PARAMS_URI_BLANK}
 # Segments of ASCII that trimming, unescaping and the joining of paths leave as they are.
 _METHOD: Final = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(?:/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*")
 _MAX_METHOD: Final = 128
@@ -166,8 +171,8 @@ def read(
     kind = _kind(members)
     method = "" if kind is Kind.RESPONSE else _method(members["method"], kind)
     # JSON-RPC 2.0 has no null there; whoever reads it, reads it as none.
-    params = {} if members.get("params", members) is None else _inner(members, "params")
-    meta = _inner(params, "_meta")
+    params = {} if members.get("params", members) is None else _inner(members, *_PARAMS)
+    meta = _inner(params, *_META)
     if method in _NAMED:
         _check_name(params, *_NAMED[method])
     version = _version(headers, kind, meta)
@@ -225,23 +230,23 @@ def _requested(members: _Members, headers: dict[str, str]) -> str:
 def _check_framing(body: bytes, headers: dict[str, str], max_body: int) -> None:
     # Envoy sets it where it buffers bodies (with_request_body), and to "true" for a part of one.
     if headers.get("x-envoy-auth-partial-body", "false") != "false":
-        raise RefusedError(Reason.BODY_MISSING, "Envoy sent a part of the body")
+        raise RefusedError(Reason.BODY_MISSING, Detail.PARTIAL_BODY)
     if not body:
         raise RefusedError(Reason.BODY_MISSING)
     if len(body) > max_body:
         raise RefusedError(Reason.BODY_TOO_LARGE)
     if _JSON.fullmatch(headers.get("content-type", "")) is None:
-        raise RefusedError(Reason.UNSUPPORTED_MEDIA_TYPE, "content-type")
+        raise RefusedError(Reason.UNSUPPORTED_MEDIA_TYPE, Detail.CONTENT_TYPE)
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise RefusedError(Reason.UNSUPPORTED_MEDIA_TYPE, "content-encoding")
+        raise RefusedError(Reason.UNSUPPORTED_MEDIA_TYPE, Detail.CONTENT_ENCODING)
     length = headers.get("content-length")
     if length is not None and length != str(len(body)):
-        raise RefusedError(Reason.MALFORMED_REQUEST, "content-length is not the body's")
+        raise RefusedError(Reason.MALFORMED_REQUEST, Detail.CONTENT_LENGTH)
     coding = headers.get("transfer-encoding")
     # RFC 9112, section 6.1: both together is how requests are smuggled, and any coding but
     # `chunked` would leave the body encoded.
     if coding is not None and (length is not None or coding.lower() != "chunked"):
-        raise RefusedError(Reason.MALFORMED_REQUEST, "transfer-encoding")
+        raise RefusedError(Reason.MALFORMED_REQUEST, Detail.TRANSFER_ENCODING)
 
 
 # --- the JSON-RPC message -----------------------------------------------------------------------
@@ -255,11 +260,11 @@ def _object(body: bytes, bounds: JsonBounds) -> _Members:
     except TooMuchWorkError:
         raise RefusedError(Reason.JSON_TOO_COSTLY) from None
     except StrictJsonError as error:
-        raise RefusedError(Reason.MALFORMED_JSON, str(error)) from None
+        raise RefusedError(Reason.MALFORMED_JSON, error.detail) from None
     if isinstance(document, list):
         raise RefusedError(Reason.BATCH)
     if not isinstance(document, dict):
-        raise RefusedError(Reason.INVALID_MESSAGE, "not an object")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.NOT_AN_OBJECT)
     return document
 
 
@@ -268,11 +273,11 @@ def _kind(members: _Members) -> Kind:
     # is left for another parser to find.
     kind = _SHAPES.get(frozenset(members))
     if kind is None or members["jsonrpc"] != "2.0":
-        raise RefusedError(Reason.INVALID_MESSAGE, "not a JSON-RPC 2.0 message")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.NOT_JSON_RPC)
     if kind is not Kind.NOTIFICATION and not _has_id(members):
-        raise RefusedError(Reason.INVALID_MESSAGE, "id")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.ID)
     if kind is Kind.RESPONSE and not isinstance(members.get("result", members.get("error")), dict):
-        raise RefusedError(Reason.INVALID_MESSAGE, "result or error is not an object")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.RESULT_OR_ERROR)
     return kind
 
 
@@ -290,11 +295,11 @@ def _is_id(value: object) -> bool:
 
 def _method(method: object, kind: Kind) -> str:
     if not isinstance(method, str) or (method not in _KNOWN and not _is_own(method)):
-        raise RefusedError(Reason.INVALID_MESSAGE, "method")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.METHOD)
     # A tools/call without id would be carried out by a careless server, and answered to nobody.
     misfit = method.startswith(NOTIFICATIONS) if kind is Kind.REQUEST else method in _REQUESTS
     if misfit:
-        raise RefusedError(Reason.INVALID_MESSAGE, "method does not fit the presence of an id")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.METHOD_WITHOUT_ID)
     return method
 
 
@@ -307,7 +312,7 @@ def _is_own(method: str) -> bool:
     )
 
 
-def _inner(members: _Members, key: str) -> _Members:
+def _inner(members: _Members, key: str, mistyped: Detail, ambiguous: Detail) -> _Members:
     """Return `params` or `_meta`, empty where absent: the levels whose members decide.
 
     Below them (`arguments`, results, capabilities) a member may have a twin in another case: `x`
@@ -316,11 +321,9 @@ def _inner(members: _Members, key: str) -> _Members:
     """
     inner = members.get(key, {})
     if not isinstance(inner, dict):
-        raise RefusedError(Reason.INVALID_MESSAGE, f"{key} is not an object")
+        raise RefusedError(Reason.INVALID_MESSAGE, mistyped)
     if inner and not unmistakable(inner):
-        raise RefusedError(
-            Reason.MALFORMED_JSON, f"members of {key} are alike or not visible ASCII"
-        )
+        raise RefusedError(Reason.MALFORMED_JSON, ambiguous)
     return inner
 
 
@@ -329,9 +332,9 @@ def _check_name(params: _Members, member: str, longest: int) -> None:
     # isprintable() is False for controls, lone surrogates, invisible and unassigned characters
     # and for every blank but the space.
     if not isinstance(name, str) or not 0 < len(name) <= longest or not name.isprintable():
-        raise RefusedError(Reason.INVALID_MESSAGE, f"params.{member}")
+        raise RefusedError(Reason.INVALID_MESSAGE, _MALFORMED[member])
     if name[0] == " " or name[-1] == " ":
-        raise RefusedError(Reason.INVALID_MESSAGE, f"params.{member} begins or ends with a blank")
+        raise RefusedError(Reason.INVALID_MESSAGE, _BLANK[member])
 
 
 # --- the headers --------------------------------------------------------------------------------
@@ -345,7 +348,7 @@ def _version(headers: dict[str, str], kind: Kind, meta: _Members) -> str | None:
     # The key exists since 2026-07-28 only, so it is evidence of that era whatever it says.
     if _PROTOCOL_VERSION in meta:
         if version is None or meta[_PROTOCOL_VERSION] != version:
-            raise RefusedError(Reason.HEADER_MISMATCH, "protocol version of _meta")
+            raise RefusedError(Reason.HEADER_MISMATCH, Detail.META_VERSION)
     elif version == MODERN and kind is Kind.REQUEST:
         raise RefusedError(Reason.VERSION_MISSING)
     # MCP 2026-07-28, Streamable HTTP, "Sending Messages": clients send no responses, since servers
@@ -353,7 +356,7 @@ def _version(headers: dict[str, str], kind: Kind, meta: _Members) -> str | None:
     # accept them, and official clients send some (roots/list_changed, progress): they pass here,
     # with their headers compared where sent, and the server's versions decide.
     if version == MODERN and kind is Kind.RESPONSE:
-        raise RefusedError(Reason.INVALID_MESSAGE, "a response in 2026-07-28")
+        raise RefusedError(Reason.INVALID_MESSAGE, Detail.MODERN_RESPONSE)
     return version
 
 
@@ -368,15 +371,15 @@ def _check_mirrors(
     required = required and kind is Kind.REQUEST
     sent = headers.get("mcp-method")
     if sent != method and (required or sent is not None):
-        raise RefusedError(Reason.HEADER_MISMATCH, "mcp-method")
+        raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_METHOD)
     sent = headers.get(NAME_HEADER)
     if sent is None:
         if required and method in _NAMED:
-            raise RefusedError(Reason.HEADER_MISMATCH, "mcp-name is missing")
+            raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_NAME_MISSING)
         return
     name = _decoded(sent)
     if not name or kind is not Kind.REQUEST or name not in _names(method, params):
-        raise RefusedError(Reason.HEADER_MISMATCH, "mcp-name")
+        raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_NAME)
 
 
 def _names(method: str, params: _Members) -> list[object]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_plus
 
+from authz.core.detail import Detail
 from authz.core.reason import Reason
 from authz.core.second_factor import SecondFactor
 
@@ -53,12 +54,15 @@ class RefusedError(Exception):
 
     Attributes:
         reason: the row of the table.
-        detail: for the log and the operator: fixed words, never a value that the caller chose.
+        detail: what is wrong, for the log and the operator.
         second_factor: what was asked for and not proved.
     """
 
     def __init__(
-        self, reason: Reason, detail: str = "", second_factor: SecondFactor | None = None
+        self,
+        reason: Reason,
+        detail: Detail = Detail.NONE,
+        second_factor: SecondFactor | None = None,
     ) -> None:
         """Keep the reason and the words for the operator."""
         super().__init__(reason.label, detail)
@@ -82,12 +86,12 @@ def check_shape(request: HttpRequest, origins: frozenset[str]) -> None:
         raise RefusedError(Reason.FOREIGN_ORIGIN)
     _, _, query = request.path.partition("?")
     if len(query) > _MAX_QUERY:
-        raise RefusedError(Reason.MALFORMED_REQUEST, "a query of more than 4 KiB")
+        raise RefusedError(Reason.MALFORMED_REQUEST, Detail.LONG_QUERY)
     # RFC 6750, section 2.3 is forbidden by MCP.
     if query and _names_a_token(query):
         raise RefusedError(Reason.TOKEN_IN_QUERY)
     if request.method != "POST" and _has_body(request):
-        raise RefusedError(Reason.MALFORMED_REQUEST, "a body without POST")
+        raise RefusedError(Reason.MALFORMED_REQUEST, Detail.BODY_WITHOUT_POST)
 
 
 def _has_body(request: HttpRequest) -> bool:
@@ -116,14 +120,14 @@ def bearer_token(request: HttpRequest) -> str:
     if value is None or value == "":
         raise RefusedError(Reason.TOKEN_MISSING)
     if len(value) > _MAX_TOKEN + len("Bearer "):
-        raise RefusedError(Reason.TOKEN_MALFORMED, "longer than 8 KiB")
+        raise RefusedError(Reason.TOKEN_MALFORMED, Detail.LONG_TOKEN)
     kind, _, token = value.partition(" ")
     if kind.lower() == "bearer" and _is_b64token(token):
         return token
     scheme = _SCHEME.match(value)
     if scheme is not None and scheme.group().lower() != "bearer" and "," not in value:
-        raise RefusedError(Reason.TOKEN_MISSING, "credentials of another scheme")
-    raise RefusedError(Reason.TOKEN_MALFORMED, "not one bearer token")
+        raise RefusedError(Reason.TOKEN_MISSING, Detail.OTHER_SCHEME)
+    raise RefusedError(Reason.TOKEN_MALFORMED, Detail.NOT_ONE_BEARER_TOKEN)
 
 
 def _is_b64token(text: str) -> bool:
@@ -131,7 +135,7 @@ def _is_b64token(text: str) -> bool:
     return text != "" and text.isascii() and not text.encode("ascii").translate(None, _B64TOKEN)
 
 
-def single(request: HttpRequest, name: str) -> str | None:
+def single(request: HttpRequest, name: str, malformed: Detail) -> str | None:
     """Return the value of a header that may decide something, or None where it was not sent.
 
     Raises:
@@ -141,5 +145,5 @@ def single(request: HttpRequest, name: str) -> str | None:
     if value is None:
         return None
     if _VISIBLE.match(value) is None:
-        raise RefusedError(Reason.MALFORMED_REQUEST, f"{name} is not printable ASCII")
+        raise RefusedError(Reason.MALFORMED_REQUEST, malformed)
     return value

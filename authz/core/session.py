@@ -13,6 +13,7 @@ its session is open, which a 403 insufficient_scope makes it do, goes on with th
 import re
 from typing import Final
 
+from authz.core.detail import Detail
 from authz.core.ledger import Session
 from authz.core.limits import digest
 from authz.core.policy import Server
@@ -35,9 +36,7 @@ def named_session(headers: dict[str, str]) -> str | None:
     if not sent:
         return None
     if _ID.fullmatch(sent) is None:
-        raise RefusedError(
-            Reason.MALFORMED_REQUEST, "mcp-session-id is over-long or not visible ASCII"
-        )
+        raise RefusedError(Reason.MALFORMED_REQUEST, Detail.SESSION_ID_MALFORMED)
     return sent
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from authz.core import audience
+from authz.core.detail import Detail
 from authz.core.exchanges import Exchange
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Kind, Message
@@ -218,7 +219,7 @@ def _check_audience(case: Case) -> None:
 
 def _check_issuer(case: Case) -> None:
     if case.principal.issuer != case.policy.issuer:
-        raise RefusedError(Reason.TOKEN_INVALID, "another issuer")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.OTHER_ISSUER)
 
 
 def _check_kind(case: Case) -> None:
@@ -236,13 +237,11 @@ def _check_log_in(case: Case) -> None:
     principal, door = case.principal, case.policy.front_door
     if principal.log_in is not None:
         if door is None or principal.log_in.subject != principal.subject:
-            raise RefusedError(
-                Reason.LOG_IN_UNKNOWN, "the record is of another person, or unasked for"
-            )
+            raise RefusedError(Reason.LOG_IN_UNKNOWN, Detail.RECORD_OF_ANOTHER_OR_UNASKED)
     elif door is not None and principal.client_id in door.clients:
-        raise RefusedError(Reason.LOG_IN_UNKNOWN, "no record of a log-in")
+        raise RefusedError(Reason.LOG_IN_UNKNOWN, Detail.NO_LOG_IN_RECORD)
     elif door is not None and (case.known is None or not case.known.direct):
-        raise RefusedError(Reason.FOREIGN_CLIENT, "not named as a client that logs in directly")
+        raise RefusedError(Reason.FOREIGN_CLIENT, Detail.NOT_DIRECT)
 
 
 def _check_client(case: Case) -> None:
@@ -251,7 +250,7 @@ def _check_client(case: Case) -> None:
     if log_in is not None and door is not None:
         _check_visitor(case, door, log_in)
     elif case.known is None and case.policy.clients:
-        raise RefusedError(Reason.CLIENT_NOT_ALLOWED, "not named under clients")
+        raise RefusedError(Reason.CLIENT_NOT_ALLOWED, Detail.NOT_NAMED)
 
 
 def _check_visitor(case: Case, door: FrontDoor, log_in: LogIn) -> None:
@@ -259,21 +258,19 @@ def _check_visitor(case: Case, door: FrontDoor, log_in: LogIn) -> None:
     name = case.principal.client_id
     if not is_configured(name):
         if not door.admits(name, log_in.document_host):
-            raise RefusedError(Reason.CLIENT_NOT_ALLOWED, "not taken by the front door")
+            raise RefusedError(Reason.CLIENT_NOT_ALLOWED, Detail.NOT_TAKEN)
     elif case.known is None or case.known.direct:
-        raise RefusedError(Reason.CLIENT_NOT_ALLOWED, "not named as a client of the front door")
+        raise RefusedError(Reason.CLIENT_NOT_ALLOWED, Detail.NOT_OF_FRONT_DOOR)
 
 
 def _check_method(case: Case) -> None:
     if case.concern is Concern.UNKNOWN:
-        raise RefusedError(
-            Reason.METHOD_NOT_OFFERED, "not among the methods of MCP or the server's"
-        )
+        raise RefusedError(Reason.METHOD_NOT_OFFERED, Detail.NOT_AMONG_METHODS)
 
 
 def _check_tool(case: Case) -> None:
     if case.concern is Concern.TOOL and case.server.tools and len(case.rules) == 1:
-        raise RefusedError(Reason.TOOL_NOT_ALLOWED, "no tool rule matches")
+        raise RefusedError(Reason.TOOL_NOT_ALLOWED, Detail.NO_TOOL_RULE)
 
 
 def _check_people(case: Case) -> None:
@@ -282,17 +279,17 @@ def _check_people(case: Case) -> None:
         return
     for rule in case.rules:
         if rule.groups is not None and rule.groups.isdisjoint(case.principal.groups):
-            raise RefusedError(Reason.PERSON_NOT_ALLOWED, "in none of the groups")
+            raise RefusedError(Reason.PERSON_NOT_ALLOWED, Detail.IN_NO_GROUP)
 
 
 def _check_machine(case: Case) -> None:
     """Let a machine pass by name, in place of the server's people; never of a tool's."""
     named = case.principal.client_id in case.server.machines
     if not named or case.known is None or not case.known.machine:
-        raise RefusedError(Reason.MACHINE_NOT_ALLOWED, "not named under machines")
+        raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.NO_MACHINE)
     for rule in case.rules[1:]:
         if rule.groups is not None or rule.second_factor is not None:
-            raise RefusedError(Reason.MACHINE_NOT_ALLOWED, "the tool asks for a person")
+            raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.TOOL_ASKS_FOR_PERSON)
 
 
 def _check_scopes(case: Case) -> None:

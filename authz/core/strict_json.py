@@ -10,6 +10,8 @@ from collections.abc import Collection
 from math import isinf
 from typing import Final
 
+from authz.core.detail import Detail
+
 MAX_DEPTH: Final = 64
 # What reading takes, in nanoseconds, as measured for each part of a document: a megabyte of `[],`
 # takes forty times as long as one of text. It is an estimate from counts, the same on any machine.
@@ -39,7 +41,16 @@ _VISIBLE: Final = re.compile("[!-~]*")
 
 
 class StrictJsonError(ValueError):
-    """Say in fixed words why bytes are not one strict JSON document; callers translate it."""
+    """Say why bytes are not one strict JSON document; callers translate it.
+
+    Attributes:
+        detail: what is wrong.
+    """
+
+    def __init__(self, detail: Detail) -> None:
+        """Keep what is wrong."""
+        super().__init__(detail.value)
+        self.detail = detail
 
 
 class TooDeepError(StrictJsonError):
@@ -76,7 +87,7 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_work: int = MAX_WORK) 
         _check_structure(outside, len(data), max_depth, max_work)
         # Here, not as the parser reads: calling back for every integer takes three times as long.
         if long and any(many in outside.translate(_DIGITS) for many in _TOO_MANY):
-            raise StrictJsonError("a number too long")
+            raise StrictJsonError(Detail.LONG_NUMBER)
     try:
         text = data.decode().strip(_BLANK)
         # A lone surrogate can only be written as an escape: its bytes are no UTF-8.
@@ -84,11 +95,11 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_work: int = MAX_WORK) 
     except StrictJsonError:
         raise
     except UnicodeDecodeError:
-        raise StrictJsonError("not UTF-8") from None
+        raise StrictJsonError(Detail.NOT_UTF8) from None
     except (ValueError, RecursionError):
-        raise StrictJsonError("not JSON") from None
+        raise StrictJsonError(Detail.NOT_JSON) from None
     if end != len(text):
-        raise StrictJsonError("more than one document")
+        raise StrictJsonError(Detail.TWO_DOCUMENTS)
     return value
 
 
@@ -142,37 +153,37 @@ def _check_structure(outside: bytes, length: int, max_depth: int, max_work: int)
         + outside.translate(_DIGITS).count(_RUN) * _PER_RUN
     )
     if work > max_work:
-        raise TooMuchWorkError("too much to read")
+        raise TooMuchWorkError(Detail.TOO_MUCH_WORK)
     depth = 0
     for opened in structure.translate(None, b",:.e").split(b")"):
         depth += len(opened)
         if depth > max_depth:
-            raise TooDeepError("nested too deeply")
+            raise TooDeepError(Detail.TOO_DEEP)
         depth -= 1
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise StrictJsonError("a member occurs twice")
+        raise StrictJsonError(Detail.DUPLICATE_MEMBER)
     return members
 
 
 def _members_of_escaped(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = _members(pairs)
     if has_surrogate("".join(members)):
-        raise StrictJsonError("a lone surrogate in a key")
+        raise StrictJsonError(Detail.LONE_SURROGATE)
     return members
 
 
 def _number(text: str) -> float:
     if len(text) > _MAX_NUMBER or isinf(number := float(text)):
-        raise StrictJsonError("a number too long or too large")
+        raise StrictJsonError(Detail.LARGE_NUMBER)
     return number
 
 
 def _constant(_: str) -> object:
-    raise StrictJsonError("NaN or Infinity")
+    raise StrictJsonError(Detail.NOT_FINITE)
 
 
 # By whether there are escapes of the kind that makes surrogates.

@@ -24,6 +24,7 @@ from authz.core.decision import (
     inspect,
     read,
 )
+from authz.core.detail import Detail
 from authz.core.ledger import (
     Ledger,
     LedgerAnswer,
@@ -188,7 +189,7 @@ def _read_steps(call: Call | Deny, request: HttpRequest) -> list[Step]:
     if isinstance(call, Deny):
         ended = {Reason.UNKNOWN_SERVER: 1, **dict.fromkeys(_BEARER, 2)}.get(call.reason, 0)
         # GET and DELETE at a server without sessions: the server's refusal, by the shape's reason.
-        if call.detail == "sessions are not accepted by this server":
+        if call.detail == Detail.SESSIONS_NOT_ACCEPTED:
             ended = 1
     words = bearer_words(call, request)
     steps = [Step(name, Outcome.PASSED, words[name]) for name in names[:ended]]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeGuard
 
+from authz.core.detail import Detail
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -19,6 +20,21 @@ _MAX_AUDIENCES: Final = 32
 _MAX_VALUES: Final = 256  # of scopes, groups or methods: what is cached stays small
 _MAX_INTEGER: Final = 1 << 53  # beyond it JSON numbers are not exact everywhere (RFC 8259, 6)
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}\Z")  # RFC 6749, section 3.3
+_NOT_SECONDS: Final = {
+    "iat": Detail.IAT_MALFORMED,
+    "exp": Detail.EXP_MALFORMED,
+    "nbf": Detail.NBF_MALFORMED,
+    "auth_time": Detail.AUTH_TIME_MALFORMED,
+}
+_NOT_A_LIST: Final = {
+    "scp": Detail.SCP_NOT_A_LIST,
+    "groups": Detail.GROUPS_NOT_A_LIST,
+    "amr": Detail.AMR_NOT_A_LIST,
+}
+_MALFORMED_ENTRY: Final = {
+    "groups": Detail.GROUPS_ENTRY_MALFORMED,
+    "amr": Detail.AMR_ENTRY_MALFORMED,
+}
 
 Claims = Mapping[str, object]
 
@@ -55,7 +71,7 @@ def check_issuer(claims: Claims, issuer: str) -> None:
         RefusedError: TOKEN_INVALID.
     """
     if claims.get("iss") != issuer:
-        raise RefusedError(Reason.TOKEN_INVALID, "iss is not the configured issuer")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.ISSUER)
 
 
 def read_principal(
@@ -90,11 +106,11 @@ def read_principal(
         raise RefusedError(Reason.TOKEN_EXPIRED)
     if not principal.audience:
         # Authelia's answer to a client that named no resource: a good log-in, made for no server.
-        raise RefusedError(Reason.AUDIENCE_MISMATCH, "the token has an empty audience")
+        raise RefusedError(Reason.AUDIENCE_MISMATCH, Detail.EMPTY_AUDIENCE)
     return principal
 
 
-def _invalid(detail: str) -> RefusedError:
+def _invalid(detail: Detail) -> RefusedError:
     return RefusedError(Reason.TOKEN_INVALID, detail)
 
 
@@ -102,10 +118,10 @@ def _times(claims: Claims, rules: ClaimRules, now: float) -> _Times:
     issued_at = _integer(claims, "iat")
     expires_at = _integer(claims, "exp")
     if not 0 < expires_at - issued_at <= rules.max_lifetime:
-        raise _invalid("exp is not within the maximum lifetime after iat")
+        raise _invalid(Detail.LIFETIME)
     not_before = _integer(claims, "nbf") if "nbf" in claims else issued_at
     if max(issued_at, not_before) > now + rules.leeway:
-        raise _invalid("iat or nbf is in the future")
+        raise _invalid(Detail.FROM_THE_FUTURE)
     auth_time = _integer(claims, "auth_time") if "auth_time" in claims else None
     return _Times(issued_at, expires_at, auth_time)
 
@@ -114,7 +130,7 @@ def _integer(claims: Claims, name: str) -> int:
     value = claims.get(name)
     # bool is an int in Python: `true` would be the first second of 1970.
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_INTEGER:
-        raise _invalid(f"{name} is not a number of seconds")
+        raise _invalid(_NOT_SECONDS[name])
     return value
 
 
@@ -136,14 +152,14 @@ def _client_id(claims: Claims) -> str:
     value = claims.get("client_id")
     # RFC 6749, appendix A.1: visible ASCII and blanks, so no look-alike letters.
     if not _is_text(value) or not value.isascii():
-        raise _invalid("client_id is missing or malformed")
+        raise _invalid(Detail.CLIENT_ID_MALFORMED)
     return value
 
 
 def _check_token_name(claims: Claims) -> None:
     """Refuse a `jti` that is no text. It is not used: a token is named by its own digest."""
     if "jti" in claims and not _is_text(claims["jti"]):
-        raise _invalid("jti is malformed")
+        raise _invalid(Detail.JTI_MALFORMED)
 
 
 def _marker(claims: Claims, name: str | None) -> str | None:
@@ -152,7 +168,7 @@ def _marker(claims: Claims, name: str | None) -> str | None:
         return None
     value = claims[name]
     if not _is_text(value):
-        raise _invalid("the assurance claim is malformed")
+        raise _invalid(Detail.ASSURANCE_MALFORMED)
     return value
 
 
@@ -166,7 +182,7 @@ def _subject(claims: Claims, client_id: str) -> str | None:
         return None
     value = claims["sub"]
     if not _is_text(value):
-        raise _invalid("sub is malformed")
+        raise _invalid(Detail.SUB_MALFORMED)
     return None if value == client_id else value
 
 
@@ -174,9 +190,9 @@ def _audience(claims: Claims) -> tuple[str, ...]:
     value = claims.get("aud")
     entries = [value] if isinstance(value, str) else value  # RFC 7519, section 4.1.3
     if not isinstance(entries, list) or len(entries) > _MAX_AUDIENCES:
-        raise _invalid("aud is not a list of strings")
+        raise _invalid(Detail.AUD_NOT_A_LIST)
     if not all(_is_text(entry, _MAX_AUDIENCE) for entry in entries):
-        raise _invalid("an entry of aud is malformed")
+        raise _invalid(Detail.AUD_ENTRY_MALFORMED)
     return tuple(entries)
 
 
@@ -187,17 +203,17 @@ def _scopes(claims: Claims) -> frozenset[str]:
         return _scope_set(listed or [])
     text = claims["scope"]
     if not isinstance(text, str):
-        raise _invalid("scope is not a string")
+        raise _invalid(Detail.SCOPE_NOT_A_STRING)
     spelled = _scope_set(text.split(" ") if text else [])
     if listed is not None and _scope_set(listed) != spelled:
-        raise _invalid("scp and scope disagree")
+        raise _invalid(Detail.SCOPES_DISAGREE)
     return spelled
 
 
 def _scope_set(values: Sequence[object]) -> frozenset[str]:
     scopes = [value for value in values if isinstance(value, str) and _SCOPE.match(value)]
     if len(scopes) != len(values) or len(values) > _MAX_VALUES:
-        raise _invalid("a scope is malformed, or there are too many")
+        raise _invalid(Detail.SCOPE_MALFORMED)
     return frozenset(scopes)
 
 
@@ -207,7 +223,7 @@ def _texts(claims: Claims, name: str) -> frozenset[str] | None:
         return None
     texts = [value for value in values if _is_text(value)]
     if len(texts) != len(values):
-        raise _invalid(f"an entry of {name} is malformed")
+        raise _invalid(_MALFORMED_ENTRY[name])
     return frozenset(texts)
 
 
@@ -217,5 +233,5 @@ def _list(claims: Claims, name: str) -> list[object] | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > _MAX_VALUES:
-        raise _invalid(f"{name} is not a short list")
+        raise _invalid(_NOT_A_LIST[name])
     return value

@@ -8,6 +8,7 @@ record that comes later holds from then on.
 from dataclasses import replace
 from typing import Final, Protocol
 
+from authz.core.detail import Detail
 from authz.core.principal import LogIn, Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -51,12 +52,12 @@ class FrontDoorTokens:
             UnavailableError: where that cannot be told.
         """
         if principal.subject is None:
-            raise RefusedError(_UNKNOWN, "a token of ours without a person")
+            raise RefusedError(_UNKNOWN, Detail.NO_PERSON)
         log_in = await self._records.of(token)
         if log_in is None:
-            raise RefusedError(_UNKNOWN, "no record of a log-in")
+            raise RefusedError(_UNKNOWN, Detail.NO_LOG_IN_RECORD)
         if log_in.subject != principal.subject:
-            raise RefusedError(_UNKNOWN, "the record is of another person")
+            raise RefusedError(_UNKNOWN, Detail.RECORD_OF_ANOTHER)
         return replace(
             principal, client_id=log_in.client, log_in=log_in, signed_for=principal.client_id
         )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from authz.core.detail import Detail
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -35,9 +36,9 @@ def check_shape(token: str) -> None:
         RefusedError: TOKEN_INVALID.
     """
     if len(token) not in _LENGTHS:
-        raise RefusedError(Reason.TOKEN_INVALID, "not as long as an opaque token")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.NOT_OPAQUE_LENGTH)
     if token.startswith(_AUTHELIA) and _AUTHELIA_SHAPE.match(token) is None:
-        raise RefusedError(Reason.TOKEN_INVALID, "not as Authelia writes an access token")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.NOT_OPAQUE_FORM)
 
 
 class Introspector:
@@ -98,7 +99,7 @@ class Introspector:
         """
         said = await self._lookups.statement(token, since)
         if not said.active:
-            raise RefusedError(Reason.TOKEN_REVOKED, "not active at the issuer")
+            raise RefusedError(Reason.TOKEN_REVOKED, Detail.NOT_ACTIVE_ANY_MORE)
         if said.principal is None:
             raise RefusedError(*said.refusal)
         return agreed(known, said.principal)

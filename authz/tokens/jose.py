@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from authz.core.detail import Detail
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.core.strict_json import StrictJsonError, loads
@@ -68,13 +69,13 @@ def is_opaque(token: str) -> bool:
             codes), TOKEN_INVALID for what is neither shape or longer than 8 KiB.
     """
     if len(token) > MAX_TOKEN:
-        raise RefusedError(Reason.TOKEN_INVALID, "longer than 8 KiB")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.LONG_TOKEN)
     if token.startswith(_AUTHELIA) and not token.startswith(_AUTHELIA_ACCESS):
-        raise RefusedError(Reason.TOKEN_WRONG_KIND, "Authelia marks it as no access token")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, Detail.NO_ACCESS_TOKEN)
     if _OPAQUE.match(token) is not None:
         return True
     if _JWT.match(token) is None:
-        raise RefusedError(Reason.TOKEN_INVALID, "neither a compact JWS nor an opaque token")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.NEITHER_JWS_NOR_OPAQUE)
     return False
 
 
@@ -112,7 +113,7 @@ def _read(
     token: str, algorithms: frozenset[str], check_type: Callable[[Mapping[str, object]], None]
 ) -> Unverified:
     if len(token) > MAX_TOKEN or _JWT.match(token) is None:
-        raise RefusedError(Reason.TOKEN_INVALID, "not three base64url segments")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.NOT_THREE_SEGMENTS)
     signed, _, signature = token.rpartition(".")
     first, _, second = signed.partition(".")
     header = _json_object(_octets(first))
@@ -128,30 +129,30 @@ def _octets(segment: str) -> bytes:
     try:
         return base64url.decode(segment)
     except ValueError as error:
-        raise RefusedError(Reason.TOKEN_INVALID, "a segment is not canonical base64url") from error
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.SEGMENT_NOT_BASE64URL) from error
 
 
 def _json_object(data: bytes) -> Mapping[str, object]:
     try:
         document = loads(data)
     except StrictJsonError as error:
-        raise RefusedError(Reason.TOKEN_INVALID, "a segment is not strict JSON") from error
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.SEGMENT_NOT_JSON) from error
     if not isinstance(document, dict):
-        raise RefusedError(Reason.TOKEN_INVALID, "a segment is not a JSON object")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.SEGMENT_NOT_AN_OBJECT)
     return document
 
 
 def _check_members(header: Mapping[str, object]) -> None:
     if not _STEERING.isdisjoint(header):
-        raise RefusedError(Reason.TOKEN_INVALID, "the header steers the verifier")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.HEADER_STEERS)
     if not all(isinstance(header.get(name, ""), str) for name in _IGNORED):
-        raise RefusedError(Reason.TOKEN_INVALID, "a header member is not a string")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.HEADER_NOT_A_STRING)
 
 
 def _algorithm(header: Mapping[str, object], allowed: frozenset[str]) -> str:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in allowed:
-        raise RefusedError(Reason.TOKEN_INVALID, "alg is not allowed")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.ALGORITHM)
     return algorithm
 
 
@@ -159,23 +160,23 @@ def _check_type(header: Mapping[str, object]) -> None:
     kind = header.get("typ")
     name = kind.lower() if isinstance(kind, str) else ""
     if name in _OTHER_TOKEN_TYPES:
-        raise RefusedError(Reason.TOKEN_WRONG_KIND, "typ is JWT, as of an ID token")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, Detail.TYP_ID_TOKEN)
     if name not in _ACCESS_TOKEN_TYPES:
-        raise RefusedError(Reason.TOKEN_INVALID, "typ is not at+jwt")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.TYP_NOT_AT_JWT)
 
 
 def _check_id_token_type(header: Mapping[str, object]) -> None:
     kind = header.get("typ", "JWT")
     name = kind.lower() if isinstance(kind, str) else ""
     if name not in _OTHER_TOKEN_TYPES:
-        raise RefusedError(Reason.TOKEN_INVALID, "typ is not JWT")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.TYP_NOT_JWT)
 
 
 def _check_assertion_type(header: Mapping[str, object]) -> None:
     kind = header.get("typ", "JWT")
     name = kind.lower() if isinstance(kind, str) else ""
     if name not in _OTHER_TOKEN_TYPES | _ASSERTION_TYPES:
-        raise RefusedError(Reason.TOKEN_INVALID, "typ is not that of a client assertion")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.TYP_NOT_ASSERTION)
 
 
 def _key_id(header: Mapping[str, object]) -> str | None:
@@ -183,5 +184,5 @@ def _key_id(header: Mapping[str, object]) -> str | None:
         return None
     key_id = header["kid"]
     if not isinstance(key_id, str) or not is_key_id(key_id):
-        raise RefusedError(Reason.TOKEN_INVALID, "kid is malformed")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.KID_MALFORMED)
     return key_id

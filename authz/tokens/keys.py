@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from authz.core.detail import Detail
 from authz.core.ledger import UnavailableError
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -201,7 +202,7 @@ class SigningKeys:
                 self._remember_refused(presented.digest)
                 raise RefusedError(
                     Reason.TOKEN_INVALID,
-                    "no such key" if other_than is None else "the signature does not verify",
+                    Detail.NO_KEY if other_than is None else Detail.SIGNATURE,
                 )
             task = self._fetching
             if task is None or task.done():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from authz.config.model import Algorithm
+from authz.core.detail import Detail
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens.claims import check_issuer
@@ -49,5 +50,5 @@ def name_token(token: str, issuer: str) -> TokenName:
     check_issuer(unverified.claims, issuer)
     expires_at = unverified.claims.get("exp")
     if not isinstance(expires_at, int) or not 1 < expires_at < _LATEST:
-        raise RefusedError(Reason.TOKEN_INVALID, "exp is not a number of seconds")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.EXP_MALFORMED)
     return TokenName(hashlib.sha256(unverified.signed).hexdigest(), expires_at)

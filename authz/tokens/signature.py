@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jwt
 
+from authz.core.detail import Detail
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens.jose import Unverified
@@ -73,7 +74,7 @@ class SignatureVerifier:
         if key is None:
             key_found()
         if not self._is_signed_by(token, unverified, fetched):
-            raise RefusedError(Reason.TOKEN_INVALID, "the signature does not verify")
+            raise RefusedError(Reason.TOKEN_INVALID, Detail.SIGNATURE)
         return fetched
 
     def _is_signed_by(self, token: str, unverified: Unverified, key: VerificationKey) -> bool:

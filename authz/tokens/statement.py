@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from authz.core.detail import Detail
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -34,7 +35,7 @@ class Statement:
     asked_at: float
     active: bool
     principal: Principal | None = None
-    refusal: tuple[Reason, str] = (Reason.TOKEN_INVALID, "not active")
+    refusal: tuple[Reason, Detail] = (Reason.TOKEN_INVALID, Detail.NOT_ACTIVE)
 
     @property
     def label(self) -> str:
@@ -86,9 +87,9 @@ def _check_kind(answer: Mapping[str, object]) -> None:
     """Refuse what is no bearer access token, where the answer says what it is."""
     kind = answer.get("token_type", _BEARER)
     if not isinstance(kind, str) or kind.lower() != _BEARER:
-        raise RefusedError(Reason.TOKEN_WRONG_KIND, "token_type is not bearer")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, Detail.TOKEN_TYPE)
     if answer.get("token_use", _ACCESS) != _ACCESS:  # Ory's word for it
-        raise RefusedError(Reason.TOKEN_WRONG_KIND, "token_use is not access_token")
+        raise RefusedError(Reason.TOKEN_WRONG_KIND, Detail.TOKEN_USE)
 
 
 def agreed(known: Principal, said: Principal) -> Principal:
@@ -106,7 +107,7 @@ def agreed(known: Principal, said: Principal) -> Principal:
         said.client_id,
         said.subject,
     ):
-        raise RefusedError(Reason.TOKEN_INVALID, "the issuer's answer is about another token")
+        raise RefusedError(Reason.TOKEN_INVALID, Detail.OTHER_TOKEN)
     return replace(
         known,
         scopes=known.scopes & said.scopes,

@@ -13,6 +13,7 @@ from enum import Enum
 from functools import partial
 from typing import Final
 
+from authz.core.detail import Detail
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -138,7 +139,7 @@ class TokenVerifier:
         principal = self._not_ours(await self._introspector.principal(token))
         # The tokens of the front door are signed; what else is made for our clients is not of it.
         if principal is None:
-            raise RefusedError(Reason.TOKEN_OPAQUE, "an opaque token of the front door")
+            raise RefusedError(Reason.TOKEN_OPAQUE, Detail.OPAQUE_OF_FRONT_DOOR)
         passed(Stage.INTROSPECTION)
         return principal
 
@@ -187,7 +188,7 @@ class TokenVerifier:
             passed(Stage.LOG_IN)
             again = self._signatures.known_key(unverified)
             if again is None or again.identity != key.identity:
-                raise RefusedError(Reason.TOKEN_INVALID, "its key was withdrawn meanwhile")
+                raise RefusedError(Reason.TOKEN_INVALID, Detail.KEY_WITHDRAWN)
         # No await since the key was found: a key withdrawn meanwhile could not be missed.
         self._cache.put(_digest(token), principal, key.identity)
         return principal

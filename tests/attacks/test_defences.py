@@ -336,7 +336,7 @@ OTHERS = (
     ),
     Defence(
         "A confirmation is about this token", "authz/tokens/statement.py", "agreed",
-        'raise RefusedError(Reason.TOKEN_INVALID, "the issuer\'s answer is about another token")',
+        "raise RefusedError(Reason.TOKEN_INVALID, Detail.OTHER_TOKEN)",
         "pass", ("tests/tokens/test_statement.py",),
     ),
     Defence(
@@ -533,7 +533,7 @@ _DOOR = ("tests/core/test_front_door.py", "tests/tokens/test_front_door.py")
 FRONT_DOOR = (
     Defence(
         "A token of ours is nobody's without its log-in", "authz/tokens/front_door.py", "known",
-        'raise RefusedError(_UNKNOWN, "no record of a log-in")', "return principal", _DOOR,
+        "raise RefusedError(_UNKNOWN, Detail.NO_LOG_IN_RECORD)", "return principal", _DOOR,
     ),
     Defence(
         "A log-in is of the token's person", "authz/tokens/front_door.py", "known",

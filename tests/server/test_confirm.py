@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from authz.core.detail import Detail
 from authz.core.ledger import LedgerAnswer, Mode, Query, Taken, UnavailableError
 from authz.core.policy import Rule, TokenKind
 from authz.core.principal import Principal
@@ -109,8 +110,8 @@ def test_other_tools_ask_nobody() -> None:
 @pytest.mark.parametrize(
     ("word", "expected", "status"),
     [
-        (RefusedError(Reason.TOKEN_REVOKED, "not active"), "token_revoked", 401),
-        (RefusedError(Reason.TOKEN_INVALID, "another token"), "token_invalid", 401),
+        (RefusedError(Reason.TOKEN_REVOKED, Detail.NOT_ACTIVE), "token_revoked", 401),
+        (RefusedError(Reason.TOKEN_INVALID, Detail.OTHER_TOKEN), "token_invalid", 401),
         (UnavailableError("issuer", "late"), "issuer_unavailable", 200),
         (RuntimeError("boom"), "internal", 503),
         (principal(confirmed_at=NOW, scopes=frozenset()), None, 200),
