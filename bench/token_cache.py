@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from authz.core.decision import Allow, Call, Pending, authorize, conclude, read
+from authz.core.decision import Allow, Call, PendingDecision, authorize, conclude, read
 from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
 from authz.core.limits import Limit, Per
 from authz.core.policy import KnownClient, Rule
 from authz.tokens.claims import ClaimRules
-from authz.tokens.introspection import Introspector
-from authz.tokens.lookups import LookUps
+from authz.tokens.introspection_cache import IntrospectionCache
+from authz.tokens.introspector import Introspector
 from authz.tokens.verifier import TokenVerifier
 from bench.result import Found, compare, show
 from tests.support.values import ISSUER, call, policy, request, server
@@ -65,7 +65,7 @@ async def decide(verifier: TokenVerifier, sent: object, ledger: Ledger) -> bool:
     principal = verifier.cached(found.token)
     assert principal is not None
     waiting = authorize(found, principal, POLICY, time.time())
-    assert isinstance(waiting, Pending), waiting
+    assert isinstance(waiting, PendingDecision), waiting
     return isinstance(conclude(waiting, await ledger.take(waiting.query)), Allow)
 
 
@@ -87,7 +87,7 @@ async def run(rounds: int) -> list[list[Found]]:
     """Measure hits of each kind of token, each against a whole decision with it."""
     keys = Bench().keys
     rules = ClaimRules(ISSUER, leeway=30, max_lifetime=7200)
-    introspector = Introspector(LookUps(Issuer(), rules))
+    introspector = Introspector(IntrospectionCache(Issuer(), rules))
     verifier = TokenVerifier(keys, rules, introspector=introspector)
     now = int(time.time())
     times = {"iat": now, "nbf": now, "exp": now + 3600}

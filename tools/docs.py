@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.reference import rewritten
-from authz.core.reason import Reason, Row
+from authz.core.reason import Reason, RefusalRow
 from authz.envoy.render.replies import OTHERWISE, REPLIES
 from authz.envoy.render.well_known import HTTPS_ONLY
 
@@ -67,12 +67,12 @@ def reasons() -> str:
     return text
 
 
-def _status(row: Row) -> str:
+def _status(row: RefusalRow) -> str:
     status = f"{row.status}, of a GET {row.get_status}" if row.get_status else str(row.status)
     return f"200 ({status})" if row.of_operation else status
 
 
-def _challenge(row: Row) -> str:
+def _challenge(row: RefusalRow) -> str:
     """Return what WWW-Authenticate says: nothing for a second factor, which is told in words."""
     if row.status == HTTPStatus.UNAUTHORIZED or row.error == "insufficient_scope":
         return f"`{row.error}`" if row.error else "without an error code"

@@ -15,7 +15,7 @@ from authz.config.problems import quoted
 from authz.core.decision import Deny
 from authz.core.policy import Policy, Server
 from authz.core.reason import Reason
-from authz.core.remedy import REMEDIES, named
+from authz.core.remediation import REMEDIATIONS, named
 from authz.server.sample import http_request
 from authz.telemetry.audit import Record
 from authz.telemetry.log_reader import find_decision, read_decision
@@ -179,7 +179,7 @@ def _verdict(reason: Reason | None, detail: str, names: Mapping[str, str]) -> di
         "detail": detail,
         "status": row.status,
         "sentence": row.sentence,
-        "meaning": REMEDIES[reason].meaning,
+        "meaning": REMEDIATIONS[reason].meaning,
         **_mended(reason, names),
     }
 
@@ -187,7 +187,7 @@ def _verdict(reason: Reason | None, detail: str, names: Mapping[str, str]) -> di
 def _mended(reason: Reason | None, names: Mapping[str, str]) -> dict[str, object]:
     if reason is None:
         return {}
-    remedy = REMEDIES[reason]
+    remedy = REMEDIATIONS[reason]
     # What a caller chose stands in lines of the log: quoted, it cannot pretend to be words of ours.
     known = {
         kind: value if value.isidentifier() else quoted(value) for kind, value in names.items()
@@ -195,7 +195,7 @@ def _mended(reason: Reason | None, names: Mapping[str, str]) -> dict[str, object
     fields = [named(each, known) for each in remedy.fields]
     if "tool" not in names:
         fields = [each for each in fields if "<pattern>" not in each]
-    return {"mend": named(remedy.mend, known), "fields": fields}
+    return {"mend": named(remedy.fix, known), "fields": fields}
 
 
 def _print_steps(steps: list[dict[str, object]]) -> None:

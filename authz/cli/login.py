@@ -70,8 +70,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Log in, keep the token, and print a line to try it with."""
     from authz.cli.oauth_login.log_in import log_in  # noqa: PLC0415 - keeps other commands quick
-    from authz.tokens.documents import issuer_client  # noqa: PLC0415 - as above
     from authz.tokens.issuer import IssuerAddress  # noqa: PLC0415 - as above
+    from authz.tokens.issuer_http import issuer_client  # noqa: PLC0415 - as above
 
     settings = load(arguments.config, os.environ, secrets=False)
     try:

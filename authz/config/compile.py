@@ -32,7 +32,7 @@ from authz.core.policy import (
     RefusalForm,
     Rule,
     Server,
-    StepUpTelling,
+    StepUpFallback,
     TokenKind,
     ToolRule,
 )
@@ -215,7 +215,7 @@ def _front_door(config: Config) -> FrontDoor | None:
         registration=door.registration,
         metadata_hosts=None if hosts is None else frozenset(hosts),
         scopes=None if scopes is None else frozenset(scopes),
-        step_up=StepUpTelling(door.step_up),
+        step_up=StepUpFallback(door.step_up),
     )
 
 
@@ -227,5 +227,5 @@ def _client(config: Config, name: str, client: ClientConfig) -> KnownClient:
         assurance=_ASSURANCES[client.assurance],
         direct=config.front_door is not None
         and (client.machine or (client.login or config.login) == "direct"),
-        marker=None if config.issuer.assurance_claim is None else client.assurance,
+        assurance_claim=None if config.issuer.assurance_claim is None else client.assurance,
     )

@@ -34,7 +34,7 @@ from authz.core.policy import MODERN, Policy, RefusalForm, Server
 from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Method
-from authz.core.step_up import Offer, Telling
+from authz.core.step_up import StepUpDelivery, StepUpPrompt
 
 # Identity headers for MCP servers. Each is either overwritten or removed, never left as sent.
 SUBJECT: Final = "x-authz-subject"
@@ -151,7 +151,7 @@ def told_scopes(principal: Principal, server: Server) -> frozenset[str]:
     At the front door a person agrees to scopes of the server alone; what its tokens have besides
     (`openid` and the like) was asked for by us, and is nobody's permission.
     """
-    if principal.log_in is None:
+    if principal.login is None:
         return principal.scopes
     return principal.scopes & server.named_scopes
 
@@ -165,7 +165,7 @@ def refusal(
     deny: Deny,
     asked: Envelope | None,
     request_id: str,
-    offer: Offer | None = None,
+    offer: StepUpPrompt | None = None,
     form: RefusalForm = RefusalForm.TOOL_RESULT,
 ) -> HttpAnswer:
     """Return the HTTP answer of a refusal.
@@ -179,7 +179,7 @@ def refusal(
     """
     how = _form(deny, asked, form)
     if offer is not None:
-        return _TELLINGS[offer.telling](deny, asked, request_id, offer, how)
+        return _DELIVERIES[offer.delivery](deny, asked, request_id, offer, how)
     headers = []
     challenge = _challenge(deny)
     if challenge:
@@ -318,7 +318,7 @@ def _asked_for(deny: Deny, request_id: str) -> str:
 
 
 def _input_required(
-    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, _: RefusalForm
+    deny: Deny, asked: Envelope | None, request_id: str, offer: StepUpPrompt, _: RefusalForm
 ) -> HttpAnswer:
     """Ask for input (MCP 2026-07-28): the client shows the link, and sends the request again.
 
@@ -332,7 +332,7 @@ def _input_required(
 
 
 def _url_elicitation(
-    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, _: RefusalForm
+    deny: Deny, asked: Envelope | None, request_id: str, offer: StepUpPrompt, _: RefusalForm
 ) -> HttpAnswer:
     """Answer error -32042 (MCP 2025-11-25, "URL Elicitation Required Error").
 
@@ -352,13 +352,13 @@ def _url_elicitation(
 
 
 def _in_words(
-    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, how: RefusalForm
+    deny: Deny, asked: Envelope | None, request_id: str, offer: StepUpPrompt, how: RefusalForm
 ) -> HttpAnswer:
     return _worded(deny, asked, how, _with_link(deny, request_id, offer))
 
 
 def _challenged(
-    deny: Deny, asked: Envelope | None, request_id: str, offer: Offer, _: RefusalForm
+    deny: Deny, asked: Envelope | None, request_id: str, offer: StepUpPrompt, _: RefusalForm
 ) -> HttpAnswer:
     """Challenge (RFC 9470, section 3); without `acr_values`, which Authelia does not know."""
     row = deny.reason.row
@@ -372,7 +372,7 @@ def _challenged(
     return _failed(401, asked, _with_link(deny, request_id, offer), (challenge,))
 
 
-def _with_link(deny: Deny, request_id: str, offer: Offer) -> _ErrorMembers:
+def _with_link(deny: Deny, request_id: str, offer: StepUpPrompt) -> _ErrorMembers:
     """Return an error that has the link in message and data, for whoever reads either."""
     message = (
         f"{_sentence(deny, None, '')} Log in again here, then repeat the request: {offer.link}"
@@ -406,13 +406,13 @@ def _json(
     return HttpAnswer(status, (*plain, *headers), body)
 
 
-_Tell = Callable[[Deny, Envelope | None, str, Offer, RefusalForm], HttpAnswer]
-_TELLINGS: Final[Mapping[Telling, _Tell]] = MappingProxyType(
+_Deliver = Callable[[Deny, Envelope | None, str, StepUpPrompt, RefusalForm], HttpAnswer]
+_DELIVERIES: Final[Mapping[StepUpDelivery, _Deliver]] = MappingProxyType(
     {
-        Telling.INPUT_REQUIRED: _input_required,
-        Telling.URL_ELICITATION: _url_elicitation,
-        Telling.CHALLENGE: _challenged,
-        Telling.WORDS: _in_words,
+        StepUpDelivery.INPUT_REQUIRED: _input_required,
+        StepUpDelivery.URL_ELICITATION: _url_elicitation,
+        StepUpDelivery.CHALLENGE: _challenged,
+        StepUpDelivery.WORDS: _in_words,
     }
 )
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from authz.core import mcp
 from authz.core.detail import Detail
+from authz.core.evaluation import StaticEvaluation, evaluate, every_check, rules, scopes
 from authz.core.exchanges import Exchange, exchange
 from authz.core.ledger import (
     LedgerAnswer,
@@ -42,7 +43,7 @@ from authz.core.policy import (
     Policy,
     Rule,
     Server,
-    StepUpTelling,
+    StepUpFallback,
 )
 from authz.core.principal import Client, Principal
 from authz.core.reason import Reason
@@ -57,14 +58,13 @@ from authz.core.second_factor import (
 )
 from authz.core.session import HEADER as SESSION_HEADER
 from authz.core.session import named_session, session_of
-from authz.core.standing import Standing, every_check, rules, scopes, stand
 from authz.core.step_up import StepUpTicket
 
 _UNAUTHORIZED: Final = 401  # RFC 9110, section 15.5.2
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class BearerRequest:
     """Hold a request to a known server, with the token that it presents.
 
     Attributes:
@@ -81,7 +81,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingDecision:
     """Hold a call that passed every rule which needs no ledger, and what the ledger is asked.
 
     Attributes:
@@ -97,13 +97,13 @@ class Pending:
         exchange: what it stays open for.
     """
 
-    call: Call
+    call: BearerRequest
     message: mcp.Message | None
     principal: Principal
     query: Query
     confirm_since: float | None = None
     offer: StepUpTicket | None = None
-    proved: bool = False
+    only_stale: bool = False
     exchange: Exchange = Exchange.CALL
 
 
@@ -160,13 +160,13 @@ Decision = Allow | Deny
 # --- steps 1 to 3a: read ----------------------------------------------------------------------
 
 
-def read(request: HttpRequest, policy: Policy) -> Call | Deny:
+def read(request: HttpRequest, policy: Policy) -> BearerRequest | Deny:
     """Read the request: its shape, its server, its token; in this order."""
     server = policy.servers.get(request.context.get("server", ""))
     try:
         check_shape(request, policy.origins)
         session_id = named_session(request.headers)
-        return Call(_served(server, request), request, bearer_token(request), session_id)
+        return BearerRequest(_served(server, request), request, bearer_token(request), session_id)
     except RefusedError as refused:
         return denied(refused, server)
 
@@ -192,7 +192,9 @@ def _served(server: Server | None, request: HttpRequest) -> Server:
 # --- steps 3b to 5: authorize -----------------------------------------------------------------
 
 
-def authorize(call: Call, principal: Principal, policy: Policy, now: float) -> Pending | Deny:
+def authorize(
+    call: BearerRequest, principal: Principal, policy: Policy, now: float
+) -> PendingDecision | Deny:
     """Read the message and apply every rule that matches it to the verified principal.
 
     The audience is decided here, per request, so that a token which was verified for one server
@@ -205,7 +207,9 @@ def authorize(call: Call, principal: Principal, policy: Policy, now: float) -> P
     return _judged(call, message, principal, policy, now)
 
 
-def confirmed(pending: Pending, principal: Principal, policy: Policy, now: float) -> Pending | Deny:
+def confirmed(
+    pending: PendingDecision, principal: Principal, policy: Policy, now: float
+) -> PendingDecision | Deny:
     """Apply every rule again, to a principal of whom the issuer was asked meanwhile.
 
     Args:
@@ -218,12 +222,16 @@ def confirmed(pending: Pending, principal: Principal, policy: Policy, now: float
 
 
 def _judged(
-    call: Call, message: mcp.Message | None, principal: Principal, policy: Policy, now: float
-) -> Pending | Deny:
+    call: BearerRequest,
+    message: mcp.Message | None,
+    principal: Principal,
+    policy: Policy,
+    now: float,
+) -> PendingDecision | Deny:
     kind = _exchange(call, message)
-    standing = stand(call.server, principal, policy, message, kind)
-    unmet = _unmet(standing, now)
-    refused = standing.refused or _unprovable(standing, unmet)
+    evaluation = evaluate(call.server, principal, policy, message, kind)
+    unsatisfied = _unsatisfied_factors(evaluation, now)
+    refused = evaluation.refused or _unprovable(evaluation, unsatisfied)
     if refused is not None:
         return Deny(
             refused.reason,
@@ -231,27 +239,31 @@ def _judged(
             call.server,
             message,
             principal,
-            scopes=_challenge_scopes(refused.reason, call.server, standing.case.rules),
+            scopes=_challenge_scopes(refused.reason, call.server, evaluation.context.rules),
             second_factor=refused.second_factor,
         )
     address = call.request.address
-    query = _query(standing, unmet, address) if standing.by_address else _lasting(standing, *unmet)
+    query = (
+        _query(evaluation, unsatisfied, address)
+        if evaluation.by_address
+        else _cached_query(evaluation, *unsatisfied)
+    )
     if call.session_id is not None:
-        in_session = _make_in_session if standing.by_address else _in_session
-        query = in_session(query, call.session_id, call.server, standing.case.principal)
-    return Pending(
+        in_session = _make_in_session if evaluation.by_address else _in_session
+        query = in_session(query, call.session_id, call.server, evaluation.context.principal)
+    return PendingDecision(
         call,
         message,
-        standing.case.principal,
+        evaluation.context.principal,
         query,
-        _confirm_since(standing, policy, now),
-        _offer(standing, query, _tool(message), policy, now),
-        _proved(standing, unmet),
+        _confirm_since(evaluation, policy, now),
+        _offer(evaluation, query, _tool(message), policy, now),
+        _only_stale(evaluation, unsatisfied),
         kind,
     )
 
 
-def _exchange(call: Call, message: mcp.Message | None) -> Exchange:
+def _exchange(call: BearerRequest, message: mcp.Message | None) -> Exchange:
     return exchange(call.request.method, None if message is None else message.method)
 
 
@@ -265,14 +277,14 @@ def _tool(message: mcp.Message | None) -> str | None:
     return None if message is None else message.tool
 
 
-def _confirm_since(standing: Standing, policy: Policy, now: float) -> float | None:
-    if not standing.confirm:
+def _confirm_since(evaluation: StaticEvaluation, policy: Policy, now: float) -> float | None:
+    if not evaluation.confirm:
         return None
-    since, confirmed_at = now - policy.confirm_age, standing.case.principal.confirmed_at
+    since, confirmed_at = now - policy.confirm_age, evaluation.context.principal.confirmed_at
     return since if confirmed_at is None or confirmed_at < since else None
 
 
-def _message(call: Call, policy: Policy) -> mcp.Message | None:
+def _message(call: BearerRequest, policy: Policy) -> mcp.Message | None:
     """Return the message of a POST in a version that the server accepts."""
     request, server = call.request, call.server
     if request.method != "POST":
@@ -287,62 +299,70 @@ def _message(call: Call, policy: Policy) -> mcp.Message | None:
     if not (legacy if message.version is None else message.version in server.versions):
         raise RefusedError(Reason.UNSUPPORTED_VERSION)
     # 2026-07-28 has no sessions, so nothing that a client could notify or answer.
-    if message.kind is not mcp.Kind.REQUEST and not legacy:
+    if message.kind is not mcp.MessageKind.REQUEST and not legacy:
         raise RefusedError(Reason.INVALID_MESSAGE, Detail.NO_SESSION)
     return message
 
 
-def _unmet(standing: Standing, now: float) -> tuple[SecondFactor, ...]:
+def _unsatisfied_factors(evaluation: StaticEvaluation, now: float) -> tuple[SecondFactor, ...]:
     """Return the second factors that are asked for and that nothing known of the log-in proves."""
-    if not standing.asked:
+    if not evaluation.asked:
         return ()
-    proofs = standing.proofs
+    proofs = evaluation.proofs
     return tuple(
-        rule for rule in standing.asked if not any(satisfies(rule, proof, now) for proof in proofs)
+        rule
+        for rule in evaluation.asked
+        if not any(satisfies(rule, proof, now) for proof in proofs)
     )
 
 
-def _unprovable(standing: Standing, unmet: tuple[SecondFactor, ...]) -> RefusedError | None:
+def _unprovable(
+    evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...]
+) -> RefusedError | None:
     """Return the refusal where a rule is not met and does not accept a step-up either."""
-    for rule in unmet:
+    for rule in unsatisfied:
         if Evidence.STEP_UP not in rule.evidence:
-            proved = any(proves(rule, proof) for proof in standing.proofs)
-            reason = Reason.LOGIN_TOO_OLD if proved else Reason.SECOND_FACTOR_REQUIRED
+            only_stale = any(proves(rule, proof) for proof in evaluation.proofs)
+            reason = Reason.LOGIN_TOO_OLD if only_stale else Reason.SECOND_FACTOR_REQUIRED
             return RefusedError(reason, Detail.STEP_UP_NOT_ACCEPTED, rule)
     return None
 
 
-def _proved(standing: Standing, unmet: tuple[SecondFactor, ...]) -> bool:
+def _only_stale(evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...]) -> bool:
     """Tell whether every unmet rule lacks an age alone."""
-    return bool(unmet) and all(
-        any(proves(rule, proof) for proof in standing.proofs) for rule in unmet
+    return bool(unsatisfied) and all(
+        any(proves(rule, proof) for proof in evaluation.proofs) for rule in unsatisfied
     )
 
 
-def _query(standing: Standing, unmet: tuple[SecondFactor, ...], address: str) -> Query:
-    principal = standing.case.principal
+def _query(
+    evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...], address: str
+) -> Query:
+    principal = evaluation.context.principal
     key = None
-    if unmet and principal.person is not None:
-        key = StepUpKey(principal.person, principal.grant, standing.case.server.name)
+    if unsatisfied and principal.person is not None:
+        key = StepUpKey(principal.person, principal.grant, evaluation.context.server.name)
     return Query(
         token_id=principal.token_id,
         person=principal.person,
         client=principal.client,
         issued_at=principal.issued_at,
         step_up_key=key,
-        step_up=merge(unmet) if unmet else None,
-        takes=tuple(Take(bucket_id(limit, principal, address), limit) for limit in standing.limits),
-        grant=None if principal.log_in is None else principal.log_in.grant,
-        self_named=_self_named(principal),
+        step_up=merge(unsatisfied) if unsatisfied else None,
+        takes=tuple(
+            Take(bucket_id(limit, principal, address), limit) for limit in evaluation.limits
+        ),
+        grant=None if principal.login is None else principal.login.grant,
+        registered_client=_registered_client(principal),
     )
 
 
-def _make_lasting(standing: Standing, *unmet: SecondFactor) -> Query:
-    return _query(standing, unmet, "")
+def _make_cached_query(evaluation: StaticEvaluation, *unsatisfied: SecondFactor) -> Query:
+    return _query(evaluation, unsatisfied, "")
 
 
 # What is asked without regard to an address is the same for every request of a token.
-_lasting: Final = Memo(_make_lasting, 16_384)
+_cached_query: Final = Memo(_make_cached_query, 16_384)
 
 
 def _make_in_session(query: Query, session_id: str, server: Server, principal: Principal) -> Query:
@@ -355,39 +375,39 @@ _in_session: Final = Memo(
 )
 
 
-def _self_named(principal: Principal) -> Client | None:
+def _registered_client(principal: Principal) -> Client | None:
     """Return a client of the front door as it names itself, where we call it otherwise."""
-    log_in = principal.log_in
-    if log_in is None or log_in.client_id == log_in.client:
+    login = principal.login
+    if login is None or login.client_id == login.client:
         return None
-    return Client(principal.issuer, log_in.client_id)
+    return Client(principal.issuer, login.client_id)
 
 
 def _offer(
-    standing: Standing, query: Query, tool: str | None, policy: Policy, now: float
+    evaluation: StaticEvaluation, query: Query, tool: str | None, policy: Policy, now: float
 ) -> StepUpTicket | None:
     """Return the step-up that would prove what is still to be proved; None where none is offered.
 
     It is looked at only where the ledger finds no such step-up.
     """
-    door, principal = policy.front_door, standing.case.principal
+    door, principal = policy.front_door, evaluation.context.principal
     if query.step_up is None or principal.subject is None:
         return None
-    if door is None or door.step_up is StepUpTelling.OFF:
+    if door is None or door.step_up is StepUpFallback.OFF:
         return None
-    log_in = principal.log_in
+    login = principal.login
     return StepUpTicket(
         issuer=principal.issuer,
         subject=principal.subject,
         grant=principal.grant,
         client=principal.client_id,
-        account="" if log_in is None else log_in.account,
-        server=standing.case.server.name,
+        account="" if login is None else login.account,
+        server=evaluation.context.server.name,
         tool=tool,
         need=query.step_up,
         at=int(now),
-        ends_at="" if log_in is None else log_in.ends_at,
-        document_host="" if log_in is None else log_in.document_host,
+        ends_at="" if login is None else login.ends_at,
+        document_host="" if login is None else login.document_host,
     )
 
 
@@ -416,23 +436,25 @@ class Inspection:
     proofs: tuple[Proof, ...]
 
 
-def inspect(call: Call, principal: Principal, policy: Policy, now: float) -> Inspection:
+def inspect(call: BearerRequest, principal: Principal, policy: Policy, now: float) -> Inspection:
     """Apply what `authorize` applies, and go on after a refusal."""
     try:
         message = _message(call, policy)
     except RefusedError as refused:
         return Inspection((("message", refused),), None, principal, None, (call.server.rule,), ())
-    standing = stand(call.server, principal, policy, message, _exchange(call, message))
-    unprovable = _unprovable(standing, _unmet(standing, now))
-    steps = (("message", None), *every_check(standing.case), ("second_factor", unprovable))
-    case = standing.case
-    return Inspection(steps, message, case.principal, case.known, case.rules, standing.proofs)
+    evaluation = evaluate(call.server, principal, policy, message, _exchange(call, message))
+    unprovable = _unprovable(evaluation, _unsatisfied_factors(evaluation, now))
+    steps = (("message", None), *every_check(evaluation.context), ("second_factor", unprovable))
+    context = evaluation.context
+    return Inspection(
+        steps, message, context.principal, context.known, context.rules, evaluation.proofs
+    )
 
 
 # --- steps 6 and 7: conclude ------------------------------------------------------------------
 
 
-def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
+def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
     """Turn the ledger's answer into the decision."""
     server, message, principal = pending.call.server, pending.message, pending.principal
     if pending.confirm_since is not None:
@@ -442,7 +464,7 @@ def conclude(pending: Pending, answer: LedgerAnswer) -> Decision:
             refusal = Deny(Reason.TOKEN_REVOKED, what)
         case SessionOfAnother():
             refusal = Deny(Reason.SESSION_OF_ANOTHER)
-        case StepUpMissing() if pending.proved:
+        case StepUpMissing() if pending.only_stale:
             refusal = Deny(Reason.LOGIN_TOO_OLD, Detail.NO_STEP_UP, step_up=pending.offer)
         case StepUpMissing():
             refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, Detail.NO_STEP_UP, step_up=pending.offer)
@@ -474,7 +496,7 @@ def _lacks_stream(quotas: tuple[Quota, ...]) -> bool:
     )
 
 
-def _judged_headers(pending: Pending) -> tuple[tuple[str, str], ...]:
+def _judged_headers(pending: PendingDecision) -> tuple[tuple[str, str], ...]:
     """Return the headers that may have come twice, with the one value that was judged.
 
     Envoy joins what came twice by a comma, and a single value may hold one too; the upstream gets
@@ -490,6 +512,6 @@ def _judged_headers(pending: Pending) -> tuple[tuple[str, str], ...]:
     return tuple(judged)
 
 
-def _asked(pending: Pending) -> SecondFactor | None:
+def _asked(pending: PendingDecision) -> SecondFactor | None:
     need = pending.query.step_up
     return None if need is None else SecondFactor(need.method, need.max_login_age)

@@ -94,7 +94,7 @@ class Query:
     step_up: StepUpNeed | None
     takes: tuple[Take, ...]
     grant: str | None = None
-    self_named: Client | None = None
+    registered_client: Client | None = None
     session: Session | None = None
 
     def __post_init__(self) -> None:

@@ -166,7 +166,7 @@ def charges(takes: Sequence[Take]) -> tuple[Charge, ...]:
     return tuple(found.values())
 
 
-def unmeetable() -> tuple[Take, Take]:
+def unsatisfiable_takes() -> tuple[Take, Take]:
     """Return takes that no bucket can hold: what is asked together with them is never charged."""
     limit = Limit("none", Per.CLIENT, quota=1, window=1)
     nobody = Take(digest("nobody"), limit)

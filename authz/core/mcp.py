@@ -27,7 +27,7 @@ from authz.core.strict_json import (
 )
 
 
-class Kind(Enum):
+class MessageKind(Enum):
     """Name the shapes of a JSON-RPC message."""
 
     REQUEST = "request"
@@ -76,13 +76,13 @@ class Message:
             subscriptions/listen that names more than the changes which MCP itself tells of.
     """
 
-    kind: Kind
+    kind: MessageKind
     method: str
     id: str | int | None
     tool: str | None
     version: str | None
     elicits_url: bool = False
-    goes_on: bool = False
+    is_continuation: bool = False
     follows_tasks: bool = False
 
     @property
@@ -96,15 +96,15 @@ class Message:
 _Members = dict[str, Any]
 _BOUNDS: Final = JsonBounds()
 
-_SHAPES: Final[Mapping[frozenset[str], Kind]] = {
-    frozenset({"jsonrpc", "id", "method"}): Kind.REQUEST,
-    frozenset({"jsonrpc", "id", "method", "params"}): Kind.REQUEST,
-    frozenset({"jsonrpc", "method"}): Kind.NOTIFICATION,
-    frozenset({"jsonrpc", "method", "params"}): Kind.NOTIFICATION,
-    frozenset({"jsonrpc", "id", "result"}): Kind.RESPONSE,
-    frozenset({"jsonrpc", "id", "error"}): Kind.RESPONSE,
+_SHAPES: Final[Mapping[frozenset[str], MessageKind]] = {
+    frozenset({"jsonrpc", "id", "method"}): MessageKind.REQUEST,
+    frozenset({"jsonrpc", "id", "method", "params"}): MessageKind.REQUEST,
+    frozenset({"jsonrpc", "method"}): MessageKind.NOTIFICATION,
+    frozenset({"jsonrpc", "method", "params"}): MessageKind.NOTIFICATION,
+    frozenset({"jsonrpc", "id", "result"}): MessageKind.RESPONSE,
+    frozenset({"jsonrpc", "id", "error"}): MessageKind.RESPONSE,
     # MCP 2025-11-25: an error to what could not be read has no id.
-    frozenset({"jsonrpc", "error"}): Kind.RESPONSE,
+    frozenset({"jsonrpc", "error"}): MessageKind.RESPONSE,
 }
 
 # The member of params that names a thing, and its longest length in characters.
@@ -169,7 +169,7 @@ def read(
     _check_framing(body, headers, max_body)
     members = _object(body, bounds)
     kind = _kind(members)
-    method = "" if kind is Kind.RESPONSE else _method(members["method"], kind)
+    method = "" if kind is MessageKind.RESPONSE else _method(members["method"], kind)
     # JSON-RPC 2.0 has no null there; whoever reads it, reads it as none.
     params = {} if members.get("params", members) is None else _inner(members, *_PARAMS)
     meta = _inner(params, *_META)
@@ -181,7 +181,7 @@ def read(
     return Message(
         kind,
         method,
-        members["id"] if kind is Kind.REQUEST else None,
+        members["id"] if kind is MessageKind.REQUEST else None,
         params["name"] if method == TOOLS_CALL else None,
         version,
         _elicits_url(method, params, meta, version),
@@ -202,7 +202,7 @@ def envelope(
         return None
     try:
         members = _object(body, bounds)
-        if _kind(members) is not Kind.REQUEST:
+        if _kind(members) is not MessageKind.REQUEST:
             return None
         method = members["method"]
         return Envelope(
@@ -268,15 +268,17 @@ def _object(body: bytes, bounds: JsonBounds) -> _Members:
     return document
 
 
-def _kind(members: _Members) -> Kind:
+def _kind(members: _Members) -> MessageKind:
     # The members are exactly these, so that no twin, no `Method` and no `result` beside a method
     # is left for another parser to find.
     kind = _SHAPES.get(frozenset(members))
     if kind is None or members["jsonrpc"] != "2.0":
         raise RefusedError(Reason.INVALID_MESSAGE, Detail.NOT_JSON_RPC)
-    if kind is not Kind.NOTIFICATION and not _has_id(members):
+    if kind is not MessageKind.NOTIFICATION and not _has_id(members):
         raise RefusedError(Reason.INVALID_MESSAGE, Detail.ID)
-    if kind is Kind.RESPONSE and not isinstance(members.get("result", members.get("error")), dict):
+    if kind is MessageKind.RESPONSE and not isinstance(
+        members.get("result", members.get("error")), dict
+    ):
         raise RefusedError(Reason.INVALID_MESSAGE, Detail.RESULT_OR_ERROR)
     return kind
 
@@ -293,11 +295,13 @@ def _is_id(value: object) -> bool:
     return type(value) is int and -_MAX_INTEGER <= value <= _MAX_INTEGER  # bool is an int, too
 
 
-def _method(method: object, kind: Kind) -> str:
+def _method(method: object, kind: MessageKind) -> str:
     if not isinstance(method, str) or (method not in _KNOWN and not _is_own(method)):
         raise RefusedError(Reason.INVALID_MESSAGE, Detail.METHOD)
     # A tools/call without id would be carried out by a careless server, and answered to nobody.
-    misfit = method.startswith(NOTIFICATIONS) if kind is Kind.REQUEST else method in _REQUESTS
+    misfit = (
+        method.startswith(NOTIFICATIONS) if kind is MessageKind.REQUEST else method in _REQUESTS
+    )
     if misfit:
         raise RefusedError(Reason.INVALID_MESSAGE, Detail.METHOD_WITHOUT_ID)
     return method
@@ -340,7 +344,7 @@ def _check_name(params: _Members, member: str, longest: int) -> None:
 # --- the headers --------------------------------------------------------------------------------
 
 
-def _version(headers: dict[str, str], kind: Kind, meta: _Members) -> str | None:
+def _version(headers: dict[str, str], kind: MessageKind, meta: _Members) -> str | None:
     version = headers.get("mcp-protocol-version")
     if version is not None and version not in VERSIONS:
         several = "," in version
@@ -349,26 +353,26 @@ def _version(headers: dict[str, str], kind: Kind, meta: _Members) -> str | None:
     if _PROTOCOL_VERSION in meta:
         if version is None or meta[_PROTOCOL_VERSION] != version:
             raise RefusedError(Reason.HEADER_MISMATCH, Detail.META_VERSION)
-    elif version == MODERN and kind is Kind.REQUEST:
+    elif version == MODERN and kind is MessageKind.REQUEST:
         raise RefusedError(Reason.VERSION_MISSING)
     # MCP 2026-07-28, Streamable HTTP, "Sending Messages": clients send no responses, since servers
     # send no requests. It defines no notifications from clients either, but leaves servers free to
     # accept them, and official clients send some (roots/list_changed, progress): they pass here,
     # with their headers compared where sent, and the server's versions decide.
-    if version == MODERN and kind is Kind.RESPONSE:
+    if version == MODERN and kind is MessageKind.RESPONSE:
         raise RefusedError(Reason.INVALID_MESSAGE, Detail.MODERN_RESPONSE)
     return version
 
 
 def _check_mirrors(
-    headers: dict[str, str], kind: Kind, method: str, params: _Members, *, required: bool
+    headers: dict[str, str], kind: MessageKind, method: str, params: _Members, *, required: bool
 ) -> None:
     """Compare Mcp-Method and Mcp-Name with the body, in every era where they were sent.
 
     MCP 2026-07-28 requires them of requests; headers of notifications it leaves undefined. Of a
     header that came twice the joined value equals nothing but a name with a comma in it.
     """
-    required = required and kind is Kind.REQUEST
+    required = required and kind is MessageKind.REQUEST
     sent = headers.get("mcp-method")
     if sent != method and (required or sent is not None):
         raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_METHOD)
@@ -378,7 +382,7 @@ def _check_mirrors(
             raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_NAME_MISSING)
         return
     name = _decoded(sent)
-    if not name or kind is not Kind.REQUEST or name not in _names(method, params):
+    if not name or kind is not MessageKind.REQUEST or name not in _names(method, params):
         raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_NAME)
 
 

@@ -146,10 +146,10 @@ class KnownClient:
     machine: bool = False
     assurance: Method = Method.NONE
     direct: bool = False
-    marker: str | None = None
+    assurance_claim: str | None = None
 
 
-class StepUpTelling(Enum):
+class StepUpFallback(Enum):
     """Name how a client that shows no links is told of a needed step-up."""
 
     LINK = "link"
@@ -174,7 +174,7 @@ class FrontDoor:
     registration: bool = True
     metadata_hosts: frozenset[str] | None = None
     scopes: frozenset[str] | None = None
-    step_up: StepUpTelling = StepUpTelling.LINK
+    step_up: StepUpFallback = StepUpFallback.LINK
 
     def admits(self, name: str, document_host: str) -> bool:
         """Tell whether a client that nobody configured may come.

@@ -38,7 +38,7 @@ def is_configured(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class LogIn:
+class LoginRecord:
     """Hold what the front door knows of the log-in behind an access token.
 
     Attributes:
@@ -113,14 +113,14 @@ class Principal:
     key_id: str = ""
     opaque: bool = False
     confirmed_at: float | None = None
-    log_in: LogIn | None = None
-    signed_for: str = ""
-    marker: str | None = None
+    login: LoginRecord | None = None
+    token_client_id: str = ""
+    assurance_claim: str | None = None
 
     @property
     def grant(self) -> str:
         """Return what step-ups belong to: the front door's grant, else the client itself."""
-        return self.client_id if self.log_in is None else self.log_in.grant
+        return self.client_id if self.login is None else self.login.grant
 
     @property
     def person(self) -> Person | None:
@@ -130,7 +130,7 @@ class Principal:
     @property
     def is_unconfigured(self) -> bool:
         """Tell whether it came through the front door by a client that nobody configured."""
-        return self.log_in is not None and not is_configured(self.client_id)
+        return self.login is not None and not is_configured(self.client_id)
 
     @property
     def client(self) -> Client:

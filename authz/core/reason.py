@@ -21,7 +21,7 @@ URL_ELICITATION_REQUIRED: Final = -32042  # MCP 2025-11-25; in place of a row's 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RefusalRow:
     """State what one reason means to each audience.
 
     Attributes:
@@ -49,21 +49,21 @@ class Reason(Enum):
     """Name why a request was refused."""
 
     # --- the shape of the request -----------------------------------------------------------
-    METHOD_NOT_ALLOWED = Row(
+    METHOD_NOT_ALLOWED = RefusalRow(
         "method_not_allowed",
         405,
         None,
         _OWN - 1,
         "MCP is spoken with POST, GET and DELETE only.",
     )
-    MALFORMED_REQUEST = Row(
+    MALFORMED_REQUEST = RefusalRow(
         "malformed_request",
         400,
         None,
         INVALID_REQUEST,
         "The HTTP request is malformed.",
     )
-    FOREIGN_ORIGIN = Row(
+    FOREIGN_ORIGIN = RefusalRow(
         "foreign_origin",
         403,
         None,
@@ -71,35 +71,35 @@ class Reason(Enum):
         "Requests from this web origin are not accepted. "
         "The operator can add it to gateway.origins.",
     )
-    UNSUPPORTED_MEDIA_TYPE = Row(
+    UNSUPPORTED_MEDIA_TYPE = RefusalRow(
         "unsupported_media_type",
         415,
         None,
         _OWN - 3,
         "The body must be uncompressed application/json in UTF-8.",
     )
-    BODY_MISSING = Row(
+    BODY_MISSING = RefusalRow(
         "body_missing",
         400,
         None,
         INVALID_REQUEST,
         "A POST to an MCP server needs its complete JSON-RPC message as body.",
     )
-    BODY_TOO_LARGE = Row(
+    BODY_TOO_LARGE = RefusalRow(
         "body_too_large",
         413,
         None,
         INVALID_REQUEST,
         "The message is larger than this gateway accepts.",
     )
-    MALFORMED_JSON = Row(
+    MALFORMED_JSON = RefusalRow(
         "malformed_json",
         400,
         None,
         PARSE_ERROR,
         "The body is not one strict JSON document.",
     )
-    JSON_TOO_DEEP = Row(
+    JSON_TOO_DEEP = RefusalRow(
         "json_too_deep",
         400,
         None,
@@ -107,7 +107,7 @@ class Reason(Enum):
         "The message is nested more deeply than this gateway reads. "
         "The operator can raise gateway.max_json_depth.",
     )
-    JSON_TOO_COSTLY = Row(
+    JSON_TOO_COSTLY = RefusalRow(
         "json_too_costly",
         413,
         None,
@@ -115,35 +115,35 @@ class Reason(Enum):
         "The message has more numbers, members and lists than this gateway reads at once. "
         "The operator can raise gateway.max_json_work.",
     )
-    BATCH = Row(
+    BATCH = RefusalRow(
         "batch",
         400,
         None,
         INVALID_REQUEST,
         "JSON-RPC batches are not accepted; send one message per request.",
     )
-    INVALID_MESSAGE = Row(
+    INVALID_MESSAGE = RefusalRow(
         "invalid_message",
         400,
         None,
         INVALID_REQUEST,
         "The body is not a valid JSON-RPC message of MCP.",
     )
-    HEADER_MISMATCH = Row(
+    HEADER_MISMATCH = RefusalRow(
         "header_mismatch",
         400,
         None,
         HEADER_MISMATCH,
         "The MCP headers are missing or do not say what the body says.",
     )
-    VERSION_MISSING = Row(
+    VERSION_MISSING = RefusalRow(
         "version_missing",
         400,
         None,
         INVALID_PARAMS,
         "A request of MCP 2026-07-28 needs its protocol version in params._meta.",
     )
-    UNSUPPORTED_VERSION = Row(
+    UNSUPPORTED_VERSION = RefusalRow(
         "unsupported_version",
         400,
         None,
@@ -151,7 +151,7 @@ class Reason(Enum):
         "This server does not accept that MCP protocol version.",
     )
     # --- the server -------------------------------------------------------------------------
-    UNKNOWN_SERVER = Row(
+    UNKNOWN_SERVER = RefusalRow(
         "unknown_server",
         404,
         None,
@@ -160,7 +160,7 @@ class Reason(Enum):
     )
     # To the client its session is not there: MCP, "Session Management", has 404 for that, and
     # the client begins a new one.
-    SESSION_OF_ANOTHER = Row(
+    SESSION_OF_ANOTHER = RefusalRow(
         "session_of_another",
         404,
         None,
@@ -168,28 +168,28 @@ class Reason(Enum):
         "This session is not yours. Start a new one (initialize).",
     )
     # --- the token --------------------------------------------------------------------------
-    TOKEN_MISSING = Row(
+    TOKEN_MISSING = RefusalRow(
         "token_missing",
         401,
         None,
         _OWN - 20,
         "Log in first: this server needs an access token.",
     )
-    TOKEN_IN_QUERY = Row(
+    TOKEN_IN_QUERY = RefusalRow(
         "token_in_query",
         401,
         "invalid_token",
         _OWN - 21,
         "Send the access token in the Authorization header, never in the address.",
     )
-    TOKEN_MALFORMED = Row(
+    TOKEN_MALFORMED = RefusalRow(
         "token_malformed",
         401,
         "invalid_token",
         _OWN - 22,
         "The Authorization header does not hold one well-formed bearer token.",
     )
-    TOKEN_WRONG_KIND = Row(
+    TOKEN_WRONG_KIND = RefusalRow(
         "token_wrong_kind",
         401,
         "invalid_token",
@@ -197,7 +197,7 @@ class Reason(Enum):
         "That is not an access token. Send the access token, "
         "not the refresh token, the code or the ID token.",
     )
-    TOKEN_OPAQUE = Row(
+    TOKEN_OPAQUE = RefusalRow(
         "token_opaque",
         401,
         "invalid_token",
@@ -205,35 +205,35 @@ class Reason(Enum):
         "Opaque access tokens are not accepted here. The operator can let Authelia sign them: "
         "access_token_signed_response_alg: RS256 for this client.",
     )
-    TOKEN_INVALID = Row(
+    TOKEN_INVALID = RefusalRow(
         "token_invalid",
         401,
         "invalid_token",
         _OWN - 25,
         "The access token is not valid. Log in again.",
     )
-    TOKEN_EXPIRED = Row(
+    TOKEN_EXPIRED = RefusalRow(
         "token_expired",
         401,
         "invalid_token",
         _OWN - 26,
         "The access token has expired. Refresh it or log in again.",
     )
-    AUDIENCE_MISMATCH = Row(
+    AUDIENCE_MISMATCH = RefusalRow(
         "audience_mismatch",
         401,
         "invalid_token",
         _OWN - 27,
         "The access token was not made for this server. Log in again for it.",
     )
-    TOKEN_REVOKED = Row(
+    TOKEN_REVOKED = RefusalRow(
         "token_revoked",
         401,
         "invalid_token",
         _OWN - 28,
         "The access token was revoked. Log in again.",
     )
-    TOKEN_SIGNED = Row(
+    TOKEN_SIGNED = RefusalRow(
         "token_signed",
         401,
         "invalid_token",
@@ -241,14 +241,14 @@ class Reason(Enum):
         "Only opaque access tokens are accepted here. The operator can leave "
         "access_token_signed_response_alg out for this client.",
     )
-    LOG_IN_UNKNOWN = Row(
+    LOG_IN_UNKNOWN = RefusalRow(
         "log_in_unknown",
         401,
         "invalid_token",
         _OWN - 35,
         "The log-in behind this access token is not known here any more. Log in again.",
     )
-    FOREIGN_CLIENT = Row(
+    FOREIGN_CLIENT = RefusalRow(
         "foreign_client",
         401,
         "invalid_token",
@@ -257,7 +257,7 @@ class Reason(Enum):
         "The operator can name the client under clients, with login: direct.",
     )
     # --- people, clients, scopes ------------------------------------------------------------
-    CLIENT_NOT_ALLOWED = Row(
+    CLIENT_NOT_ALLOWED = RefusalRow(
         "client_not_allowed",
         403,
         None,
@@ -265,7 +265,7 @@ class Reason(Enum):
         "This client may not use this server. The operator can name it under clients.",
         of_operation=True,
     )
-    MACHINE_NOT_ALLOWED = Row(
+    MACHINE_NOT_ALLOWED = RefusalRow(
         "machine_not_allowed",
         403,
         None,
@@ -273,7 +273,7 @@ class Reason(Enum):
         "A client without a person may not do this.",
         of_operation=True,
     )
-    PERSON_NOT_ALLOWED = Row(
+    PERSON_NOT_ALLOWED = RefusalRow(
         "person_not_allowed",
         403,
         None,
@@ -281,7 +281,7 @@ class Reason(Enum):
         "You are not in a group that may do this.",
         of_operation=True,
     )
-    TOOL_NOT_ALLOWED = Row(
+    TOOL_NOT_ALLOWED = RefusalRow(
         "tool_not_allowed",
         403,
         None,
@@ -289,7 +289,7 @@ class Reason(Enum):
         "This tool is not offered through this gateway.",
         of_operation=True,
     )
-    METHOD_NOT_OFFERED = Row(
+    METHOD_NOT_OFFERED = RefusalRow(
         "method_not_offered",
         403,
         None,
@@ -297,7 +297,7 @@ class Reason(Enum):
         "This method is not offered through this gateway.",
         of_operation=True,
     )
-    INSUFFICIENT_SCOPE = Row(
+    INSUFFICIENT_SCOPE = RefusalRow(
         "insufficient_scope",
         403,
         "insufficient_scope",
@@ -305,7 +305,7 @@ class Reason(Enum):
         "The access token lacks a scope that this needs. Log in again and agree to it.",
     )
     # --- the second factor ------------------------------------------------------------------
-    SECOND_FACTOR_REQUIRED = Row(
+    SECOND_FACTOR_REQUIRED = RefusalRow(
         "second_factor_required",
         403,
         "insufficient_user_authentication",
@@ -313,7 +313,7 @@ class Reason(Enum):
         "This needs a log-in with a second factor.",
         of_operation=True,
     )
-    LOGIN_TOO_OLD = Row(
+    LOGIN_TOO_OLD = RefusalRow(
         "login_too_old",
         403,
         "insufficient_user_authentication",
@@ -322,7 +322,7 @@ class Reason(Enum):
         of_operation=True,
     )
     # --- limits -----------------------------------------------------------------------------
-    RATE_LIMITED = Row(
+    RATE_LIMITED = RefusalRow(
         "rate_limited",
         429,
         None,
@@ -330,7 +330,7 @@ class Reason(Enum):
         "Too many requests. Wait as long as Retry-After says.",
         of_operation=True,
     )
-    TOO_MANY_REFUSALS = Row(
+    TOO_MANY_REFUSALS = RefusalRow(
         "too_many_refusals",
         429,
         None,
@@ -340,7 +340,7 @@ class Reason(Enum):
     )
     # A GET is told 405, by which MCP means that there is no stream to be had ("Listening for
     # Messages from the Server"): its session goes on in every official client.
-    TOO_MANY_STREAMS = Row(
+    TOO_MANY_STREAMS = RefusalRow(
         "too_many_streams",
         429,
         None,
@@ -351,7 +351,7 @@ class Reason(Enum):
         get_status=405,
     )
     # --- faults of ours ---------------------------------------------------------------------
-    ISSUER_UNAVAILABLE = Row(
+    ISSUER_UNAVAILABLE = RefusalRow(
         "issuer_unavailable",
         503,
         None,
@@ -359,7 +359,7 @@ class Reason(Enum):
         "The log-in service cannot be asked at the moment. Try again shortly.",
         of_operation=True,
     )
-    LEDGER_UNAVAILABLE = Row(
+    LEDGER_UNAVAILABLE = RefusalRow(
         "ledger_unavailable",
         503,
         None,
@@ -367,7 +367,7 @@ class Reason(Enum):
         "Limits and log-ins cannot be checked at the moment. Try again shortly.",
         of_operation=True,
     )
-    INTERNAL = Row(
+    INTERNAL = RefusalRow(
         "internal",
         503,
         None,
@@ -377,9 +377,9 @@ class Reason(Enum):
     )
 
     @property
-    def row(self) -> Row:
+    def row(self) -> RefusalRow:
         """Return the row of this reason."""
-        row: Row = self.value
+        row: RefusalRow = self.value
         return row
 
     @property

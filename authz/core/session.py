@@ -43,7 +43,7 @@ def named_session(headers: dict[str, str]) -> str | None:
 def session_of(sent: str, server: Server, principal: Principal) -> Session:
     """Return what binds a session to this principal; ids of two servers have nothing in common."""
     person = _person(principal)
-    named = principal.client_id if principal.log_in is None else principal.log_in.client_id
+    named = principal.client_id if principal.login is None else principal.login.client_id
     return Session(
         id=digest(server.name, sent),
         owner=digest(*person, named),

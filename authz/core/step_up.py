@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from authz.core.mcp import INTERACTIVE, Kind, Message
-from authz.core.policy import MODERN, StepUpTelling
+from authz.core.mcp import INTERACTIVE, Message, MessageKind
+from authz.core.policy import MODERN, StepUpFallback
 from authz.core.second_factor import StepUpNeed
 
 # The one version before 2026-07-28 that knows URL elicitation (MCP 2025-11-25, "Elicitation").
@@ -46,7 +46,7 @@ class StepUpTicket:
     document_host: str = ""
 
 
-class Telling(Enum):
+class StepUpDelivery(Enum):
     """Name how a client is told of a step-up."""
 
     INPUT_REQUIRED = "input_required"  # MCP 2026-07-28: a result that asks for input, once
@@ -56,30 +56,32 @@ class Telling(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class StepUpPrompt:
     """Hold a step-up as it is told to a client.
 
     Attributes:
         link: where the person goes.
-        telling: how that is said.
+        delivery: how that is said.
     """
 
     link: str
-    telling: Telling
+    delivery: StepUpDelivery
 
 
-def asks_memory(message: Message | None) -> bool:
+def needs_session_capabilities(message: Message | None) -> bool:
     """Tell whether it matters what the client declared when its session began."""
     return (
         message is not None
-        and message.kind is Kind.REQUEST
+        and message.kind is MessageKind.REQUEST
         and message.version == ELICITING
         # The client is not told to elicit before its capabilities are agreed upon.
         and message.method != "initialize"
     )
 
 
-def telling(message: Message | None, mode: StepUpTelling, *, declared: bool) -> Telling:
+def step_up_delivery(
+    message: Message | None, mode: StepUpFallback, *, declared: bool
+) -> StepUpDelivery:
     """Return how the sender of a message is told of a step-up.
 
     Args:
@@ -87,11 +89,11 @@ def telling(message: Message | None, mode: StepUpTelling, *, declared: bool) -> 
         mode: what the operator wants of clients that show no links.
         declared: what the session's `initialize` declared, where `asks_memory`.
     """
-    if asks_memory(message) and declared:
-        return Telling.URL_ELICITATION
+    if needs_session_capabilities(message) and declared:
+        return StepUpDelivery.URL_ELICITATION
     if message is not None and message.version == MODERN and message.elicits_url:
         # A request that goes on from an earlier result was asked already; or its state is the
         # upstream's, and would be lost with a result of ours.
-        asked = message.goes_on or message.method not in INTERACTIVE
-        return Telling.WORDS if asked else Telling.INPUT_REQUIRED
-    return Telling.CHALLENGE if mode is StepUpTelling.CHALLENGE else Telling.WORDS
+        asked = message.is_continuation or message.method not in INTERACTIVE
+        return StepUpDelivery.WORDS if asked else StepUpDelivery.INPUT_REQUIRED
+    return StepUpDelivery.CHALLENGE if mode is StepUpFallback.CHALLENGE else StepUpDelivery.WORDS

@@ -21,8 +21,8 @@ from authz.config.model import ClientConfig, Config
 from authz.config.problems import quoted
 from authz.config.server_metadata import challenge_scopes
 from authz.doctor.finding import Finding, note, ok, problem, warning
-from authz.tokens.documents import IssuerError, issuer_client
 from authz.tokens.issuer import IssuerAddress
+from authz.tokens.issuer_http import IssuerError, issuer_client
 
 PART: Final = "clients"
 _MOST: Final = 40  # requests

@@ -18,8 +18,8 @@ from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, ok, problem, warning
 from authz.tokens.client_auth import PrivateKeyJwt
-from authz.tokens.documents import IssuerError, Target, issuer_client
 from authz.tokens.issuer import IssuerAddress
+from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, issuer_client
 
 PART: Final = "clients"
 _ENDPOINT: Final = "pushed_authorization_request_endpoint"
@@ -72,7 +72,7 @@ class _ParEndpoint:
     """Push one request."""
 
     def __init__(
-        self, client: httpx.AsyncClient, target: Target, settings: Settings, key: str
+        self, client: httpx.AsyncClient, target: IssuerEndpoint, settings: Settings, key: str
     ) -> None:
         self._client, self._target, self._key = client, target, key
         self._issuer, self._door = settings.config.issuer, settings.config.front_door

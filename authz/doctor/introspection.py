@@ -11,9 +11,9 @@ from typing import Final
 from authz.config.load import Settings
 from authz.doctor.finding import Finding, ok, problem, warning
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
-from authz.tokens.documents import Fault, IssuerError, issuer_client
 from authz.tokens.introspection_endpoint import IntrospectionEndpoint
 from authz.tokens.issuer import IssuerAddress
+from authz.tokens.issuer_http import IssuerError, IssuerFault, issuer_client
 
 PART: Final = "issuer"
 _PATIENCE: Final = 10.0
@@ -69,7 +69,7 @@ def _slow(auth: str) -> Iterator[Finding]:
 
 
 def _refused(client_id: str, error: IssuerError) -> Finding:
-    if error.fault is Fault.UNAUTHORIZED:
+    if error.fault is IssuerFault.UNAUTHORIZED:
         return problem(
             PART,
             "introspection_unauthorized",

@@ -16,8 +16,8 @@ import httpx
 from authz.config.model import IssuerConfig
 from authz.config.problems import quoted, shown
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
-from authz.tokens.documents import Fault, IssuerError, get, issuer_client
 from authz.tokens.issuer import IssuerAddress
+from authz.tokens.issuer_http import IssuerError, IssuerFault, get, issuer_client
 from authz.tokens.jwk import KeySet, KeySetError, read_key_set
 
 PART: Final = "issuer"
@@ -102,7 +102,7 @@ async def _metadata(
     try:
         return await get(client, first)
     except IssuerError as error:
-        if error.fault not in {Fault.STATUS, Fault.UNAUTHORIZED}:
+        if error.fault not in {IssuerFault.STATUS, IssuerFault.UNAUTHORIZED}:
             raise
         if responses.last is not None and responses.last.status_code != httpx.codes.NOT_FOUND:
             raise
@@ -113,13 +113,13 @@ def _unreadable(issuer: IssuerConfig, error: IssuerError, responses: ResponseRec
     where = quoted(issuer.internal or issuer.url)
     status = (
         responses.last.status_code
-        if error.fault is Fault.STATUS and responses.last is not None
+        if error.fault is IssuerFault.STATUS and responses.last is not None
         else None
     )
-    if error.fault is Fault.UNREACHABLE and _is_tls(error):
+    if error.fault is IssuerFault.UNREACHABLE and _is_tls(error):
         message = f"the certificate of {where} is not trusted here, or not for this name"
         return problem(PART, "tls", message, _TLS)
-    if error.fault is Fault.UNREACHABLE:
+    if error.fault is IssuerFault.UNREACHABLE:
         message = f"{where} does not answer ({error.detail})"
         return problem(PART, "unreachable", message, _ADDRESS)
     if status == httpx.codes.BAD_REQUEST:

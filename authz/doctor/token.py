@@ -13,22 +13,22 @@ from typing import Final
 from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.core import audience
-from authz.core.decision import Call, Deny, authorize
+from authz.core.decision import BearerRequest, Deny, authorize
+from authz.core.evaluation import lacks_assurance_claim
 from authz.core.ledger import UnavailableError
 from authz.core.policy import KnownClient, Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
-from authz.core.standing import lacks_marker
 from authz.doctor.diagnoses import CLIENT, DETAILS, REASONS, Diagnosis
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
 from authz.doctor.introspection import IntrospectionClient
 from authz.tokens.claims import ClaimRules
-from authz.tokens.documents import IssuerError
+from authz.tokens.introspection_result import read_introspection_result
+from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jose import is_opaque, read_jws
 from authz.tokens.jwk import KeySet
 from authz.tokens.keys import SigningKeys
-from authz.tokens.statement import read_statement
 from authz.tokens.verifier import TokenVerifier
 
 PART: Final = "token"
@@ -123,7 +123,7 @@ async def _introspected(
         raise RefusedError(Reason.TOKEN_OPAQUE)
     answer = await introspection.ask(token)
     digest = hashlib.sha256(token.encode("ascii")).digest()
-    said = read_statement(answer, rules, digest, now, now)
+    said = read_introspection_result(answer, rules, digest, now, now)
     if said.principal is None:
         raise RefusedError(*said.refusal)
     return said.principal
@@ -188,7 +188,7 @@ def _server(principal: Principal, policy: Policy, server: Server, now: float) ->
         return note(PART, "other_audience", f"{server.name}: it was made for another server")
     request = HttpRequest("GET", "", {}, b"", {"server": server.name}, "", "")
     known = policy.clients.get(principal.client_id)
-    decision = authorize(Call(server, request, ""), principal, policy, now)
+    decision = authorize(BearerRequest(server, request, ""), principal, policy, now)
     if not isinstance(decision, Deny):
         if decision.query.step_up is not None:
             message = f"{server.name}: it would do after a step-up"
@@ -244,9 +244,9 @@ def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Di
 
 
 def _second_factor(principal: Principal, known: KnownClient | None) -> str:
-    if known is not None and lacks_marker(principal, known):
+    if known is not None and lacks_assurance_claim(principal, known):
         return (
-            f"have Authelia sign {quoted(known.marker or '')} into the claim that "
+            f"have Authelia sign {quoted(known.assurance_claim or '')} into the claim that "
             "issuer.assurance_claim names (`authz authelia-config` prints it), then log in again"
         )
     return (

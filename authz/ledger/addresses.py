@@ -18,7 +18,7 @@ from authz.ledger.shared_task import SharedTask
 _FRESH: Final = 0.02
 _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
-LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
+LookUpEvent = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
@@ -35,7 +35,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 class HostAddresses:
     """Remember the addresses of one host, and look for newer ones."""
 
-    def __init__(self, host: str, port: int, look_up: LookUp = look_up) -> None:
+    def __init__(self, host: str, port: int, look_up: LookUpEvent = look_up) -> None:
         """Take the host; nothing is looked up yet."""
         self._host = host
         self._port = port

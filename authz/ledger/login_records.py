@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Any, Final
 
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import RedisKeys
 
@@ -29,7 +29,7 @@ class LoginRecords:
         self._command = command
         self._keys = keys
 
-    async def of(self, token: str) -> LogIn | None:
+    async def of(self, token: str) -> LoginRecord | None:
         """Return the log-in behind a token; None where there is no record.
 
         Raises:
@@ -38,13 +38,13 @@ class LoginRecords:
         found = await self._command("GET", self._key(token))
         return decode(found) if isinstance(found, bytes) else None
 
-    async def record(self, token: str, log_in: LogIn, lifetime: int) -> None:
+    async def record(self, token: str, login: LoginRecord, lifetime: int) -> None:
         """Write the log-in behind a token, for so many seconds, at least 1.
 
         Raises:
             UnavailableError: where Redis did not confirm it.
         """
-        await self._command("SET", self._key(token), encode(log_in), "EX", lifetime)
+        await self._command("SET", self._key(token), encode(login), "EX", lifetime)
 
     async def expire(self, token: str, within: int = REFRESHED_RECORD_TTL) -> None:
         """Let a record end in so many seconds, if it would not before.
@@ -58,14 +58,14 @@ class LoginRecords:
         return self._keys.log_in(sha256(token.encode()).hexdigest())
 
 
-def encode(log_in: LogIn) -> bytes:
+def encode(login: LoginRecord) -> bytes:
     """Return a record as bytes."""
-    record: dict[str, object] = {name: getattr(log_in, name) for name in (*_TEXTS, *_LATER)}
-    record |= {"amr": sorted(log_in.amr), "auth_time": log_in.auth_time}
+    record: dict[str, object] = {name: getattr(login, name) for name in (*_TEXTS, *_LATER)}
+    record |= {"amr": sorted(login.amr), "auth_time": login.auth_time}
     return json.dumps(record, separators=(",", ":")).encode()
 
 
-def decode(record: bytes) -> LogIn | None:
+def decode(record: bytes) -> LoginRecord | None:
     """Read a record; None for anything that `encode` does not write."""
     try:
         found = loads(record)
@@ -87,4 +87,4 @@ def decode(record: bytes) -> LogIn | None:
         return None
     if type(auth_time) is not int or auth_time < 0:
         return None
-    return LogIn(amr=frozenset(amr), auth_time=auth_time, **texts)
+    return LoginRecord(amr=frozenset(amr), auth_time=auth_time, **texts)

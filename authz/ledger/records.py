@@ -94,7 +94,7 @@ def revocation_fields(query: Query) -> tuple[tuple[bytes, str], ...]:
     person = () if query.person is None else ((person_field(query.person), "person"),)
     grant = query.grant
     granted = () if grant is None else ((grant_field(query.client.issuer, grant), "grant"),)
-    itself = query.self_named
+    itself = query.registered_client
     named = () if itself is None else ((client_field(itself), "client"),)
     return (
         (token_field(query.token_id), "token"),

@@ -54,9 +54,9 @@ from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt
-from authz.tokens.documents import issuer_client
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
-from authz.tokens.keys import Fetched, Renewal, SigningKeys
+from authz.tokens.issuer_http import issuer_client
+from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, SigningKeys
 from authz.tokens.sealing import Sealer, sealing_secrets
 
 # Seconds. A person waits longer than a request to an MCP server does.
@@ -222,7 +222,7 @@ class Built:
         issuer = self._settings.config.issuer
         address = IssuerAddress(issuer.url, issuer.internal)
         algorithms = frozenset[str](issuer.algorithms)
-        renewal = Renewal(
+        renewal = KeyRefreshPolicy(
             interval=issuer.keys.refresh,
             cooldown=issuer.keys.cooldown,
             deadline=issuer.deadline,
@@ -288,7 +288,7 @@ class Built:
                 self._recorder.crash(error)
             await asyncio.sleep(PAUSE)
 
-    def _observe(self, fetched: Fetched) -> None:
+    def _observe(self, fetched: KeysFetched) -> None:
         if fetched.fault is not None and fetched.changed:
             self._recorder.fault("issuer", fetched.fault.value)
 

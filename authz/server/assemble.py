@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from authz.config.load import Settings
 from authz.config.model import IssuerConfig, RedisConfig
 from authz.config.problems import ConfigError, ConfigProblem
-from authz.core.policy import FrontDoor, StepUpTelling
+from authz.core.policy import FrontDoor, StepUpFallback
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
@@ -30,11 +30,11 @@ from authz.server.refusal_limiter import bad_tokens_limit
 from authz.server.step_up_links import StepUpLinks, StepUpOffers
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
-from authz.tokens.documents import issuer_client
 from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.identity import IdentitySigner, key_set
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
-from authz.tokens.keys import Fetched, Renewal, SigningKeys
+from authz.tokens.issuer_http import issuer_client
+from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, SigningKeys
 from authz.tokens.sealing import Sealer, sealing_secrets
 from authz.tokens.verifier import TokenVerifier
 
@@ -67,7 +67,7 @@ class Identity:
         algorithms = frozenset[str](issuer.algorithms)
         self._client: httpx.AsyncClient = issuer_client(timeout=_CONNECT)
         source = IssuerKeys(IssuerAddress(issuer.url, issuer.internal), algorithms, self._client)
-        renewal = Renewal(
+        renewal = KeyRefreshPolicy(
             interval=issuer.keys.refresh,
             cooldown=issuer.keys.cooldown,
             deadline=issuer.deadline,
@@ -110,7 +110,7 @@ class Identity:
             await self._introspecting.aclose()
         await self._client.aclose()
 
-    def _observe(self, fetched: Fetched) -> None:
+    def _observe(self, fetched: KeysFetched) -> None:
         if fetched.fault is not None:
             self._recorder.metrics.dependency_errors.labels("issuer").inc()
         if fetched.changed:
@@ -134,7 +134,7 @@ class _Sources:
     redis: RedisConfig
     options: RedisOptions | None
     workers: int
-    step_up: tuple[SecretStr | None, SecretStr | None, str, StepUpTelling] | None
+    step_up: tuple[SecretStr | None, SecretStr | None, str, StepUpFallback] | None
 
 
 class Assembly:
@@ -266,9 +266,9 @@ def _identity_keys(settings: Settings) -> bytes | None:
 
 def _step_up_sources(
     settings: Settings, door: FrontDoor
-) -> tuple[SecretStr | None, SecretStr | None, str, StepUpTelling] | None:
+) -> tuple[SecretStr | None, SecretStr | None, str, StepUpFallback] | None:
     secrets = settings.secrets
-    if door.step_up is StepUpTelling.OFF:
+    if door.step_up is StepUpFallback.OFF:
         return None
     return secrets.front_door, secrets.sealing, settings.config.gateway.url, door.step_up
 

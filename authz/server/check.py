@@ -14,10 +14,10 @@ from authz.core.answer import Upstream
 from authz.core.answers import refusal, upstream, with_assertion
 from authz.core.decision import (
     Allow,
-    Call,
+    BearerRequest,
     Decision,
     Deny,
-    Pending,
+    PendingDecision,
     authorize,
     conclude,
     confirmed,
@@ -30,7 +30,7 @@ from authz.core.policy import Policy, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
-from authz.core.step_up import Offer
+from authz.core.step_up import StepUpPrompt
 from authz.envoy import codec
 from authz.ledger.deadline import Deadline
 from authz.server.refusal_limiter import BAD_TOKENS, RefusalLimiter
@@ -82,14 +82,14 @@ class TokenVerifier(Protocol):
         ...
 
 
-class Offers(Protocol):
+class StepUpPrompter(Protocol):
     """Offer step-ups."""
 
     def admitted(self, allow: Allow) -> None:
         """Take notice of an admitted request, at once."""
         ...
 
-    async def offer(self, deny: Deny) -> Offer | None:
+    async def offer(self, deny: Deny) -> StepUpPrompt | None:
         """Return the step-up that a refusal offers, as its client is told of it."""
         ...
 
@@ -120,7 +120,7 @@ class Snapshot:
     verifier: TokenVerifier
     ledger: Ledger
     deadline: Deadline
-    offers: Offers | None = None
+    offers: StepUpPrompter | None = None
     bad_tokens: Limit = BAD_TOKENS
     identity: Signer | None = None
 
@@ -195,20 +195,22 @@ class Check:
             self._recorder.fault(fault.dependency, fault.detail)
             return _unavailable(call, known, fault.dependency, fault.detail, fault.retry_after)
 
-    async def _principal(self, call: Call, snapshot: Snapshot) -> Principal | Deny:
+    async def _principal(self, call: BearerRequest, snapshot: Snapshot) -> Principal | Deny:
         known = snapshot.verifier.cached(call.token)
         self._recorder.metrics.token_cache.labels("miss" if known is None else "hit").inc()
         return await self._verified(call, snapshot) if known is None else known
 
-    async def _judge(self, call: Call, principal: Principal, snapshot: Snapshot) -> Decision:
+    async def _judge(
+        self, call: BearerRequest, principal: Principal, snapshot: Snapshot
+    ) -> Decision:
         now = self._clock()
         wait = self._refusal_limiter.principal_must_wait(principal, now)
         if wait is not None:
             return _too_many(call, wait, principal)
         pending = authorize(call, principal, snapshot.policy, now)
-        if isinstance(pending, Pending) and pending.confirm_since is not None:
+        if isinstance(pending, PendingDecision) and pending.confirm_since is not None:
             pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
-        if isinstance(pending, Pending):
+        if isinstance(pending, PendingDecision):
             decision = conclude(pending, await snapshot.ledger.take(pending.query))
         else:
             decision = pending
@@ -216,7 +218,7 @@ class Check:
             self._refusal_limiter.refused(principal, self._clock())
         return decision
 
-    async def _verified(self, call: Call, snapshot: Snapshot) -> Principal | Deny:
+    async def _verified(self, call: BearerRequest, snapshot: Snapshot) -> Principal | Deny:
         """Return who sent a token that is not known yet."""
         stranger = _Stranger(call, snapshot.bad_tokens, self._refusal_limiter, self._clock)
         try:
@@ -258,7 +260,11 @@ class _Stranger:
     """
 
     def __init__(
-        self, call: Call, limit: Limit, refusals: RefusalLimiter, clock: Callable[[], float]
+        self,
+        call: BearerRequest,
+        limit: Limit,
+        refusals: RefusalLimiter,
+        clock: Callable[[], float],
     ) -> None:
         self._call = call
         self._limit = limit
@@ -294,8 +300,8 @@ class _Stranger:
 
 
 async def _confirmed(
-    pending: Pending, since: float, snapshot: Snapshot, now: float
-) -> Pending | Deny:
+    pending: PendingDecision, since: float, snapshot: Snapshot, now: float
+) -> PendingDecision | Deny:
     call, principal = pending.call, pending.principal
     try:
         principal = await snapshot.verifier.confirm(call.token, principal, since)
@@ -305,12 +311,12 @@ async def _confirmed(
     return confirmed(pending, principal, snapshot.policy, now)
 
 
-def _too_many(call: Call, wait: int, principal: Principal | None = None) -> Deny:
+def _too_many(call: BearerRequest, wait: int, principal: Principal | None = None) -> Deny:
     return Deny(Reason.TOO_MANY_REFUSALS, "", call.server, principal=principal, retry_after=wait)
 
 
 def _unavailable(
-    call: Call,
+    call: BearerRequest,
     principal: Principal | None,
     dependency: str,
     detail: str,
@@ -327,7 +333,7 @@ def _signed(allow: Allow, changes: Upstream, snapshot: Snapshot) -> Upstream:
     return with_assertion(changes, snapshot.identity.assertion(allow.principal, allow.server))
 
 
-async def _offered(deny: Deny, snapshot: Snapshot) -> Offer | None:
+async def _offered(deny: Deny, snapshot: Snapshot) -> StepUpPrompt | None:
     """Return the step-up that goes with a refusal."""
     if snapshot.offers is None or deny.step_up is None:
         return None
@@ -337,7 +343,7 @@ async def _offered(deny: Deny, snapshot: Snapshot) -> Offer | None:
 def _refuse(
     deny: Deny,
     request: HttpRequest | None,
-    offer: Offer | None = None,
+    offer: StepUpPrompt | None = None,
     policy: Policy | None = None,
 ) -> bytes:
     request_id = "" if request is None else request.request_id

@@ -13,10 +13,10 @@ from typing import Final
 
 from authz.config.load import Settings
 from authz.core.decision import (
-    Call,
+    BearerRequest,
     Decision,
     Deny,
-    Pending,
+    PendingDecision,
     authorize,
     conclude,
     confirmed,
@@ -36,7 +36,7 @@ from authz.core.ledger import (
     Taken,
     UnavailableError,
 )
-from authz.core.limits import Quota, charges, unmeetable
+from authz.core.limits import Quota, charges, unsatisfiable_takes
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
@@ -159,7 +159,7 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
 
 
 async def _followed(
-    call: Call,
+    call: BearerRequest,
     settings: Settings,
     identity: Identity,
     ledger: RedisLedger | None,
@@ -182,7 +182,7 @@ async def _followed(
 _BEARER: Final = frozenset({Reason.TOKEN_MISSING, Reason.TOKEN_MALFORMED})
 
 
-def _read_steps(call: Call | Deny, request: HttpRequest) -> list[Step]:
+def _read_steps(call: BearerRequest | Deny, request: HttpRequest) -> list[Step]:
     """Tell the three steps of `read`; its reason says at which it ended."""
     names = ("shape", "server", "bearer")
     ended = len(names)
@@ -206,7 +206,7 @@ def _refused(name: str, reason: Reason, detail: str = "", notes: tuple[str, ...]
 
 
 async def _verified(
-    call: Call, identity: Identity, log: _Kept, steps: list[Step]
+    call: BearerRequest, identity: Identity, log: _Kept, steps: list[Step]
 ) -> Principal | Deny:
     passed: list[Stage] = []
     deny: Deny | None = None
@@ -250,8 +250,12 @@ _STAGES: Final[Mapping[Stage, str]] = {
 
 
 async def _judged(
-    call: Call, principal: Principal, settings: Settings, identity: Identity, steps: list[Step]
-) -> Pending | Deny:
+    call: BearerRequest,
+    principal: Principal,
+    settings: Settings,
+    identity: Identity,
+    steps: list[Step],
+) -> PendingDecision | Deny:
     policy, now = settings.policy, time.time()
     seen = inspect(call, principal, policy, now)
     for name, refused in seen.steps:
@@ -284,7 +288,7 @@ async def _judged(
 
 
 async def _concluded(
-    pending: Pending, settings: Settings, ledger: RedisLedger | None, steps: list[Step]
+    pending: PendingDecision, settings: Settings, ledger: RedisLedger | None, steps: list[Step]
 ) -> Decision:
     if ledger is None:
         steps.append(Step("ledger", Outcome.UNKNOWN, _ELSEWHERE))
@@ -304,7 +308,7 @@ async def _concluded(
 
 async def _looked(ledger: Ledger, query: Query) -> LedgerAnswer:
     """Ask the ledger as a decision does, together with what can never be charged."""
-    answer = await ledger.take(replace(query, takes=(*query.takes, *unmeetable())))
+    answer = await ledger.take(replace(query, takes=(*query.takes, *unsatisfiable_takes())))
     if not isinstance(answer, OverLimit):
         return answer
     quotas = answer.quotas[: len(query.takes)]

@@ -12,14 +12,14 @@ from pydantic import SecretStr
 
 from authz.config.model import IntrospectionConfig, IssuerConfig
 from authz.telemetry.recorder import Recorder
+from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
-from authz.tokens.documents import issuer_client
-from authz.tokens.gate import Gate
-from authz.tokens.introspection import Introspector
+from authz.tokens.introspection_cache import Ages, IntrospectionCache, LookUpEvent
 from authz.tokens.introspection_endpoint import IntrospectionEndpoint
+from authz.tokens.introspector import Introspector
 from authz.tokens.issuer import IssuerAddress
-from authz.tokens.lookups import Ages, LookUp, LookUps
+from authz.tokens.issuer_http import issuer_client
 
 # How much longer than the longest wait of a request a question may take: an answer that comes
 # late still fills the cache.
@@ -59,7 +59,7 @@ class Introspecting:
             total=total,
         )
         ages = Ages(configured.max_age, configured.negative_age, issuer.deadline)
-        lookups = LookUps(endpoint, rules, ages, Gate(width), observer=self._observe)
+        lookups = IntrospectionCache(endpoint, rules, ages, Bulkhead(width), observer=self._observe)
         self.introspector = Introspector(lookups)
 
     async def aclose(self) -> None:
@@ -67,7 +67,7 @@ class Introspecting:
         await self.introspector.aclose()
         await self._client.aclose()
 
-    def _observe(self, look_up: LookUp) -> None:
+    def _observe(self, look_up: LookUpEvent) -> None:
         metrics = self._recorder.metrics
         metrics.introspections.labels(look_up.outcome).inc()
         if look_up.seconds is not None:

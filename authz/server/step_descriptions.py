@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from authz.core.decision import Call, Deny, Inspection
+from authz.core.decision import BearerRequest, Deny, Inspection
+from authz.core.evaluation import Concern, concern, lacks_assurance_claim
 from authz.core.policy import TokenKind
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Evidence, Method, SecondFactor, proves, satisfies
-from authz.core.standing import Concern, concern, lacks_marker
 
 _METHODS: Final = {
     Method.NONE: "nothing",
@@ -23,7 +23,7 @@ _METHODS: Final = {
 }
 
 
-def bearer_words(call: Call | Deny, request: HttpRequest) -> Mapping[str, str]:
+def bearer_words(call: BearerRequest | Deny, request: HttpRequest) -> Mapping[str, str]:
     """Return what is told of the steps of `read`."""
     server = call.server
     return {
@@ -33,7 +33,9 @@ def bearer_words(call: Call | Deny, request: HttpRequest) -> Mapping[str, str]:
     }
 
 
-def step_words(name: str, seen: Inspection, call: Call, now: float) -> tuple[str, tuple[str, ...]]:
+def step_words(
+    name: str, seen: Inspection, call: BearerRequest, now: float
+) -> tuple[str, tuple[str, ...]]:
     """Return what a step of `authorize` looked at, and a line for each piece of it."""
     if name == "second_factor":
         return _second_factor(seen, now)
@@ -45,44 +47,44 @@ def listed(values: Iterable[str]) -> str:
     return ", ".join(json.dumps(value) for value in sorted(set(values))) or "none"
 
 
-def _message(seen: Inspection, _: Call) -> str:
+def _message(seen: Inspection, _: BearerRequest) -> str:
     if seen.message is None:
         return ""
     version = seen.message.version or "before the version header"
     return f"{seen.message.method}, MCP {version}"
 
 
-def _issuer(seen: Inspection, _: Call) -> str:
+def _issuer(seen: Inspection, _: BearerRequest) -> str:
     return f"iss {json.dumps(seen.principal.issuer)}"
 
 
-def _kind(seen: Inspection, _: Call) -> str:
+def _kind(seen: Inspection, _: BearerRequest) -> str:
     taken = frozenset(TokenKind).intersection(*(rule.tokens for rule in seen.rules))
     kind = "opaque" if seen.principal.opaque else "signed (jwt)"
     return f"{kind}; accepted: {listed(each.value for each in taken)}"
 
 
-def _audience(seen: Inspection, call: Call) -> str:
+def _audience(seen: Inspection, call: BearerRequest) -> str:
     wanted = json.dumps(call.server.resource)
     return f"aud {listed(seen.principal.audience)}; the server is {wanted}"
 
 
-def _log_in(seen: Inspection, _: Call) -> str:
-    log_in = seen.principal.log_in
-    if log_in is None:
+def _log_in(seen: Inspection, _: BearerRequest) -> str:
+    login = seen.principal.login
+    if login is None:
         return "not of the front door"
     return (
-        f"at the front door: client_id {json.dumps(log_in.client_id)}, "
-        f"grant {json.dumps(log_in.grant)}, amr {listed(log_in.amr)}"
+        f"at the front door: client_id {json.dumps(login.client_id)}, "
+        f"grant {json.dumps(login.grant)}, amr {listed(login.amr)}"
     )
 
 
-def _client(seen: Inspection, _: Call) -> str:
+def _client(seen: Inspection, _: BearerRequest) -> str:
     client = json.dumps(seen.principal.client_id)
     return f"{client}, {'not named' if seen.known is None else 'named'} under clients"
 
 
-def _method(seen: Inspection, call: Call) -> str:
+def _method(seen: Inspection, call: BearerRequest) -> str:
     message = seen.message
     if message is None or not message.method:
         return "no method is called"
@@ -98,7 +100,7 @@ _CONCERNS: Final = {
 }
 
 
-def _tool(seen: Inspection, call: Call) -> str:
+def _tool(seen: Inspection, call: BearerRequest) -> str:
     tool = None if seen.message is None else seen.message.tool
     if tool is None:
         return "no tool is called"
@@ -108,7 +110,7 @@ def _tool(seen: Inspection, call: Call) -> str:
     return f"{json.dumps(tool)}; rules that apply: {listed(patterns)}"
 
 
-def _people(seen: Inspection, call: Call) -> str:
+def _people(seen: Inspection, call: BearerRequest) -> str:
     who = seen.principal
     if who.subject is None:
         return f"no person; machines of the server: {listed(call.server.machines)}"
@@ -117,7 +119,7 @@ def _people(seen: Inspection, call: Call) -> str:
     return f"{person}; asked for: {' and '.join(asked) or 'nobody in particular'}"
 
 
-def _scopes(seen: Inspection, _: Call) -> str:
+def _scopes(seen: Inspection, _: BearerRequest) -> str:
     needed = frozenset[str]().union(*(rule.scopes for rule in seen.rules))
     words = f"needs {listed(needed)}; has {listed(seen.principal.scopes)}"
     if missing := needed - seen.principal.scopes:
@@ -127,7 +129,7 @@ def _scopes(seen: Inspection, _: Call) -> str:
     return words
 
 
-_WORDS: Final[Mapping[str, Callable[[Inspection, Call], str]]] = MappingProxyType({
+_WORDS: Final[Mapping[str, Callable[[Inspection, BearerRequest], str]]] = MappingProxyType({
     "message": _message,
     "issuer": _issuer,
     "kind": _kind,
@@ -176,12 +178,14 @@ def _evidence(rule: SecondFactor, seen: Inspection, now: float) -> Iterable[str]
 def _unmarked(seen: Inspection) -> str:
     """Return why a declaration does not count for this token; nothing where that is not why."""
     who, known = seen.principal, seen.known
-    if who.log_in is not None or known is None or not lacks_marker(who, known):
+    if who.login is not None or known is None or not lacks_assurance_claim(who, known):
         return ""
-    wanted = f"the assurance needs the signed claim {json.dumps(known.marker)} besides"
+    wanted = f"the assurance needs the signed claim {json.dumps(known.assurance_claim)} besides"
     if who.opaque:
         return f"{wanted} (issuer.assurance_claim), and an opaque token has none"
-    said = "is missing" if who.marker is None else f"says {json.dumps(who.marker)}"
+    said = (
+        "is missing" if who.assurance_claim is None else f"says {json.dumps(who.assurance_claim)}"
+    )
     return f"{wanted}, and the token's (issuer.assurance_claim) {said}"
 
 

@@ -5,8 +5,13 @@ not refused; nothing is stored for it. How it is told never turns a refusal into
 """
 
 from authz.core.decision import Allow, Deny
-from authz.core.policy import StepUpTelling
-from authz.core.step_up import Offer, StepUpTicket, asks_memory, telling
+from authz.core.policy import StepUpFallback
+from authz.core.step_up import (
+    StepUpPrompt,
+    StepUpTicket,
+    needs_session_capabilities,
+    step_up_delivery,
+)
 from authz.server.capabilities import Capabilities
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
@@ -30,7 +35,9 @@ class StepUpLinks:
 class StepUpOffers:
     """Say of each refusal which step-up is offered, and how its client is told."""
 
-    def __init__(self, links: StepUpLinks, capabilities: Capabilities, mode: StepUpTelling) -> None:
+    def __init__(
+        self, links: StepUpLinks, capabilities: Capabilities, mode: StepUpFallback
+    ) -> None:
         """Take what makes links, what knows clients, and what the operator wants."""
         self._links = links
         self._capabilities = capabilities
@@ -42,13 +49,15 @@ class StepUpOffers:
         if message is not None and message.method == "initialize":
             self._capabilities.hear(allow.principal, elicits=message.elicits_url)
 
-    async def offer(self, deny: Deny) -> Offer | None:
+    async def offer(self, deny: Deny) -> StepUpPrompt | None:
         """Return the step-up that a refusal offers; None where it offers none."""
         if deny.step_up is None or deny.principal is None:
             return None
-        declared = asks_memory(deny.message) and await self._capabilities.elicits(deny.principal)
-        how = telling(deny.message, self._mode, declared=declared)
-        return Offer(self._links.link(deny.step_up), how)
+        declared = needs_session_capabilities(deny.message) and await self._capabilities.elicits(
+            deny.principal
+        )
+        how = step_up_delivery(deny.message, self._mode, declared=declared)
+        return StepUpPrompt(self._links.link(deny.step_up), how)
 
     async def aclose(self) -> None:
         """End what is under way."""

@@ -93,7 +93,7 @@ def _who(principal: Principal | None) -> _Fields:
         ("issuer", principal.issuer),
         ("subject", principal.subject or ""),
         ("client_id", principal.client_id),
-        ("grant", "" if principal.log_in is None else principal.log_in.grant),
+        ("grant", "" if principal.login is None else principal.login.grant),
     )
 
 

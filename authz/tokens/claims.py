@@ -55,7 +55,7 @@ class ClaimRules:
     issuer: str
     leeway: int
     max_lifetime: int
-    marker: str | None = None
+    assurance_claim: str | None = None
 
 
 class _Times(NamedTuple):
@@ -100,7 +100,7 @@ def read_principal(
         expires_at=times.expires_at,
         token_id=token_id,
         key_id=key_id,
-        marker=_marker(claims, rules.marker),
+        assurance_claim=_assurance_claim(claims, rules.assurance_claim),
     )
     if times.expires_at <= now:
         raise RefusedError(Reason.TOKEN_EXPIRED)
@@ -162,7 +162,7 @@ def _check_token_name(claims: Claims) -> None:
         raise _invalid(Detail.JTI_MALFORMED)
 
 
-def _marker(claims: Claims, name: str | None) -> str | None:
+def _assurance_claim(claims: Claims, name: str | None) -> str | None:
     """Return what the marker claim says; which words mean something is not known here."""
     if name is None or name not in claims:
         return None

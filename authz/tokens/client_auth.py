@@ -23,7 +23,7 @@ _JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ClientProof:
     """Hold what goes with one request.
 
     Attributes:
@@ -38,7 +38,7 @@ class Proof:
 class ClientAuth(Protocol):
     """Prove who asks, once per request."""
 
-    def proof(self) -> Proof:
+    def proof(self) -> ClientProof:
         """Return a new proof."""
         ...
 
@@ -77,7 +77,7 @@ class PrivateKeyJwt:
         self._headers = None if key_id is None else {"kid": key_id}
         self._clock = clock
 
-    def proof(self) -> Proof:
+    def proof(self) -> ClientProof:
         """Return a form with a new assertion."""
         claims = {
             "iss": self._client_id,
@@ -89,7 +89,7 @@ class PrivateKeyJwt:
             "exp": int(self._clock()) + _LIFETIME,
         }
         assertion = jwt.encode(claims, self._key, self._algorithm, headers=self._headers)
-        return Proof(
+        return ClientProof(
             {
                 "client_id": self._client_id,
                 "client_assertion_type": _JWT_BEARER,
@@ -107,9 +107,9 @@ class ClientSecretBasic:
         # the border between them.
         pair = f"{quote_plus(client_id)}:{quote_plus(secret)}"
         value = base64.b64encode(pair.encode()).decode("ascii")
-        self._proof = Proof({}, {"Authorization": f"Basic {value}"})
+        self._proof = ClientProof({}, {"Authorization": f"Basic {value}"})
 
-    def proof(self) -> Proof:
+    def proof(self) -> ClientProof:
         """Return the header."""
         return self._proof
 
@@ -119,8 +119,8 @@ class ClientSecretPost:
 
     def __init__(self, client_id: str, secret: str) -> None:
         """Take the client's id and secret."""
-        self._proof = Proof({"client_id": client_id, "client_secret": secret})
+        self._proof = ClientProof({"client_id": client_id, "client_secret": secret})
 
-    def proof(self) -> Proof:
+    def proof(self) -> ClientProof:
         """Return the form."""
         return self._proof

@@ -9,17 +9,17 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from authz.core.detail import Detail
-from authz.core.principal import LogIn, Principal
+from authz.core.principal import LoginRecord, Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 
 _UNKNOWN: Final = Reason.LOG_IN_UNKNOWN
 
 
-class LogInRecords(Protocol):
+class LoginRecordReader(Protocol):
     """Tell the log-in behind an access token (`authz.ledger.login_records.LoginRecords`)."""
 
-    async def of(self, token: str) -> LogIn | None:
+    async def of(self, token: str) -> LoginRecord | None:
         """Return it; None where there is no record.
 
         Raises:
@@ -31,14 +31,14 @@ class LogInRecords(Protocol):
 class FrontDoorTokens:
     """Know our two clients, and ask for the log-ins of their tokens."""
 
-    def __init__(self, clients: frozenset[str], records: LogInRecords) -> None:
+    def __init__(self, clients: frozenset[str], records: LoginRecordReader) -> None:
         """Take our client ids at the issuer, and what tells log-ins."""
         self._clients = clients
         self._records = records
 
     def owns(self, principal: Principal) -> bool:
         """Tell whether a token was made for one of our clients, and its log-in is not known yet."""
-        return principal.client_id in self._clients and principal.log_in is None
+        return principal.client_id in self._clients and principal.login is None
 
     async def known(self, token: str, principal: Principal) -> Principal:
         """Return the principal of a token of ours, with the log-in that is behind it.
@@ -53,11 +53,11 @@ class FrontDoorTokens:
         """
         if principal.subject is None:
             raise RefusedError(_UNKNOWN, Detail.NO_PERSON)
-        log_in = await self._records.of(token)
-        if log_in is None:
+        login = await self._records.of(token)
+        if login is None:
             raise RefusedError(_UNKNOWN, Detail.NO_LOG_IN_RECORD)
-        if log_in.subject != principal.subject:
+        if login.subject != principal.subject:
             raise RefusedError(_UNKNOWN, Detail.RECORD_OF_ANOTHER)
         return replace(
-            principal, client_id=log_in.client, log_in=log_in, signed_for=principal.client_id
+            principal, client_id=login.client, login=login, token_client_id=principal.client_id
         )

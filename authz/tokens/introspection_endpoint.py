@@ -12,8 +12,8 @@ from typing import Final
 import httpx
 
 from authz.tokens.client_auth import ClientAuth
-from authz.tokens.documents import Fault, IssuerError, Target, post
 from authz.tokens.issuer import IssuerAddress, read_metadata
+from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, IssuerFault, post
 
 _LARGEST: Final = 64 * 1024  # bytes; an answer is a few hundred
 _METADATA_AGE: Final = 3600.0  # seconds; a fault forgets it at once
@@ -38,7 +38,7 @@ class IntrospectionEndpoint:
         self._client = client
         self._total = total
         self._clock = clock
-        self._found: tuple[Target, float] | None = None
+        self._found: tuple[IssuerEndpoint, float] | None = None
         self._finding = asyncio.Lock()
 
     async def ask(self, token: str) -> Mapping[str, object]:
@@ -52,7 +52,7 @@ class IntrospectionEndpoint:
                 return await self._ask(token)
         except TimeoutError as error:
             self._found = None
-            raise IssuerError(Fault.LATE, "no whole answer in time") from error
+            raise IssuerError(IssuerFault.LATE, "no whole answer in time") from error
         except IssuerError:
             self._found = None
             raise
@@ -61,10 +61,10 @@ class IntrospectionEndpoint:
         target = await self._target()
         proof = self._auth.proof()
         form = {"token": token, "token_type_hint": "access_token", **proof.form}
-        there = Target(target.url, {**target.headers, **proof.headers})
+        there = IssuerEndpoint(target.url, {**target.headers, **proof.headers})
         return await post(self._client, there, form, _LARGEST)
 
-    async def _target(self) -> Target:
+    async def _target(self) -> IssuerEndpoint:
         """Return where to ask; the metadata is read once for all who ask meanwhile."""
         async with self._finding:
             if self._found is None or self._clock() - self._found[1] >= _METADATA_AGE:

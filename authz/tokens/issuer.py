@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from authz.tokens.documents import Fault, IssuerError, Target, get
+from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, IssuerFault, get
 from authz.tokens.jwk import KeySet, KeySetError, read_key_set
 
 _MAX_PORT: Final = 65535  # httpx takes any number, and the socket then raises OverflowError
@@ -41,7 +41,7 @@ class IssuerAddress:
         if self._internal is not None and self._internal.raw_path != b"/":
             raise ValueError("the internal address is scheme, host and port only")
 
-    def metadata(self) -> tuple[Target, Target]:
+    def metadata(self) -> tuple[IssuerEndpoint, IssuerEndpoint]:
         """Return where metadata may be: RFC 8414, section 3.1, then OpenID Discovery, section 4."""
         path = self._url.path.rstrip("/")
         return (
@@ -49,7 +49,7 @@ class IssuerAddress:
             self._at(self._url.copy_with(path=f"{path}/.well-known/openid-configuration")),
         )
 
-    def endpoint(self, name: str, uri: object) -> Target:
+    def endpoint(self, name: str, uri: object) -> IssuerEndpoint:
         """Return where a URL of the metadata is asked for.
 
         Args:
@@ -62,22 +62,24 @@ class IssuerAddress:
         try:
             url = _parse(uri)
         except ValueError as error:
-            raise IssuerError(Fault.FOREIGN_ADDRESS, f"{name} is not an http(s) URL") from error
+            raise IssuerError(
+                IssuerFault.FOREIGN_ADDRESS, f"{name} is not an http(s) URL"
+            ) from error
         if _origin(url) == _origin(self._url):
             return self._at(url)
         if url.scheme != "https":
-            raise IssuerError(Fault.FOREIGN_ADDRESS, f"{name} is elsewhere and not https")
-        return Target(url, {})
+            raise IssuerError(IssuerFault.FOREIGN_ADDRESS, f"{name} is elsewhere and not https")
+        return IssuerEndpoint(url, {})
 
-    def _at(self, url: httpx.URL) -> Target:
+    def _at(self, url: httpx.URL) -> IssuerEndpoint:
         if self._internal is None:
-            return Target(url, {})
+            return IssuerEndpoint(url, {})
         # Authelia takes its own name from these two and refuses plain http without them.
         forwarded = {
             "X-Forwarded-Proto": self._url.scheme,
             "X-Forwarded-Host": self._url.netloc.decode("ascii"),
         }
-        return Target(self._internal.copy_with(raw_path=url.raw_path), forwarded)
+        return IssuerEndpoint(self._internal.copy_with(raw_path=url.raw_path), forwarded)
 
 
 def _parse(text: object) -> httpx.URL:
@@ -108,12 +110,12 @@ async def read_metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Ma
     try:
         document = await get(client, first)
     except IssuerError as error:
-        if error.fault not in {Fault.STATUS, Fault.UNAUTHORIZED}:
+        if error.fault not in {IssuerFault.STATUS, IssuerFault.UNAUTHORIZED}:
             raise
         document = await get(client, second)
     # RFC 8414, section 3.3: identical, or another issuer's metadata would be believed.
     if document.get("issuer") != address.issuer:
-        raise IssuerError(Fault.WRONG_ISSUER, "the metadata is of another issuer")
+        raise IssuerError(IssuerFault.WRONG_ISSUER, "the metadata is of another issuer")
     return document
 
 
@@ -147,8 +149,8 @@ class IssuerKeys:
                 target = self._address.endpoint("jwks_uri", metadata.get("jwks_uri"))
                 document = await get(self._client, target)
         except TimeoutError as error:
-            raise IssuerError(Fault.LATE, "no whole answer in time") from error
+            raise IssuerError(IssuerFault.LATE, "no whole answer in time") from error
         try:
             return read_key_set(document, self._algorithms)
         except KeySetError as error:
-            raise IssuerError(Fault.NO_KEYS, str(error)) from error
+            raise IssuerError(IssuerFault.NO_KEYS, str(error)) from error

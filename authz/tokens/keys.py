@@ -19,8 +19,8 @@ from authz.core.detail import Detail
 from authz.core.ledger import UnavailableError
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
-from authz.tokens.documents import Fault, IssuerError
 from authz.tokens.fetch_budget import FetchBudget
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import KeySet, VerificationKey
 
 _MAX_DOUBLINGS: Final = 10
@@ -43,7 +43,7 @@ class KeySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class KeyRefreshPolicy:
     """Say when keys are fetched; all in seconds.
 
     Attributes:
@@ -93,7 +93,7 @@ class Presented:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class KeysFetched:
     """Report one fetch to the observer, which counts and logs.
 
     Attributes:
@@ -104,7 +104,7 @@ class Fetched:
         keys, skipped, withdrawn: how many keys there are now, were unusable, have gone.
     """
 
-    fault: Fault | None
+    fault: IssuerFault | None
     detail: str
     changed: bool
     keys: int
@@ -112,7 +112,7 @@ class Fetched:
     withdrawn: int
 
 
-def _ignore(_: Fetched) -> None:
+def _ignore(_: KeysFetched) -> None:
     """Observe nothing."""
 
 
@@ -122,9 +122,9 @@ class SigningKeys:
     def __init__(
         self,
         source: KeySource,
-        renewal: Renewal = Renewal(),
+        renewal: KeyRefreshPolicy = KeyRefreshPolicy(),
         *,
-        observer: Callable[[Fetched], None] = _ignore,
+        observer: Callable[[KeysFetched], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
@@ -150,7 +150,7 @@ class SigningKeys:
         self._refused: dict[bytes, None] = {}  # tokens that were refused for their key
         self._loaded_at: float | None = None
         self._current_as_of: float | None = None  # when the fetch of these keys began
-        self._last: Fault | None = None
+        self._last: IssuerFault | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._scheduled: asyncio.Task[None] | None = None  # a fetch that the budget puts off
         self._scheduled_at = 0.0
@@ -303,14 +303,14 @@ class SigningKeys:
         except IssuerError as error:
             self._fail(error.fault, error.detail)
         except Exception as error:  # noqa: BLE001 - what an issuer sends must not end the renewal
-            self._fail(Fault.UNEXPECTED, type(error).__name__)
+            self._fail(IssuerFault.UNEXPECTED, type(error).__name__)
         else:
             self._install(keys, began)
 
-    def _fail(self, fault: Fault, detail: str) -> None:
+    def _fail(self, fault: IssuerFault, detail: str) -> None:
         news = self._last is not fault
         self._last = fault
-        self._observer(Fetched(fault, detail, news, len(self._keys.keys), 0, 0))
+        self._observer(KeysFetched(fault, detail, news, len(self._keys.keys), 0, 0))
 
     def _install(self, keys: KeySet, began: float) -> None:
         before, after = self._keys.identities, keys.identities
@@ -323,7 +323,7 @@ class SigningKeys:
         if withdrawn:
             for listener in self._listeners:
                 listener(withdrawn)
-        self._observer(Fetched(None, "", news, len(after), keys.skipped, len(withdrawn)))
+        self._observer(KeysFetched(None, "", news, len(after), keys.skipped, len(withdrawn)))
 
     def _pause(self, failures: int) -> float:
         pause = self._renewal.interval

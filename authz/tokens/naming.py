@@ -14,7 +14,7 @@ from authz.core.detail import Detail
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens.claims import check_issuer
-from authz.tokens.introspection import check_shape
+from authz.tokens.introspector import check_shape
 from authz.tokens.jose import is_opaque, read_jws
 
 # All that authz.yaml may ever allow: a token is taken back whatever it allows today.

@@ -21,7 +21,7 @@ from authz.core.request import RefusedError
 from authz.tokens.cache import PrincipalCache
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
 from authz.tokens.front_door import FrontDoorTokens
-from authz.tokens.introspection import Introspector, check_shape
+from authz.tokens.introspector import Introspector, check_shape
 from authz.tokens.jose import MAX_TOKEN, is_opaque, read_jws
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, check_algorithms
 from authz.tokens.keys import SigningKeys

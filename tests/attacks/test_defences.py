@@ -61,7 +61,7 @@ _CODEC = ("tests/envoy/test_codec.py", "tests/envoy/test_codec_answers.py")
 
 TEN_WORST = (
     Defence(
-        "A token is for one server", "authz/core/standing.py", "_CHECKS",
+        "A token is for one server", "authz/core/evaluation.py", "_CHECKS",
         "    _check_audience,\n", "", (*_DECISION, "tests/attacks/test_rows.py"),
     ),
     Defence(
@@ -75,7 +75,7 @@ TEN_WORST = (
         "return _read(token, algorithms, lambda _: None)", _TOKENS,
     ),
     Defence(
-        "Unnamed tools are refused", "authz/core/standing.py", "_CHECKS",
+        "Unnamed tools are refused", "authz/core/evaluation.py", "_CHECKS",
         "    _check_tool,\n", "", _DECISION,
     ),
     Defence(
@@ -219,7 +219,7 @@ OTHERS = (
         "self._accepted = self.accepted\n        if True:", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
-        "An older copy is left unmarked", "authz/ledger/data_loss.py", "_READ",
+        "An older copy is left unsigned_rules", "authz/ledger/data_loss.py", "_READ",
         "  if mark == ARGV[i] then\n", "  if true then\n", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
@@ -258,27 +258,31 @@ OTHERS = (
         "return tuple(rule for rule in self.tools if rule.matches(tool))[:1]", _DECISION,
     ),
     Defence(
-        "Machines pass by name only", "authz/core/standing.py", "_check_people",
-        "        _check_machine(case)\n", "", _DECISION,
+        "Machines pass by name only", "authz/core/evaluation.py", "_check_people",
+        "        _check_machine(context)\n", "", _DECISION,
     ),
     Defence(
-        "A client uses no more than it is declared with", "authz/core/standing.py", "_narrowed",
+        "A client uses no more than it is declared with", "authz/core/evaluation.py",
+        "_restrict_scopes",
         "if scopes is None or principal.scopes <= scopes:",
         "if True:", (*_DECISION, "tests/attacks/test_findings.py"),
     ),
     Defence(
-        "A declaration needs the signed marker besides", "authz/core/standing.py", "_declared",
-        "if not lacks_marker(principal, known):", "if True:",
+        "A declaration needs the signed assurance claim besides", "authz/core/evaluation.py",
+        "_declared",
+        "if not lacks_assurance_claim(principal, known):", "if True:",
         (*_DECISION, "tests/attacks/test_rows.py"),
     ),
     Defence(
-        "No answer of the issuer is a marker", "authz/tokens/statement.py", "read_statement",
-        "unmarked = replace(rules, marker=None)", "unmarked = rules",
-        ("tests/tokens/test_statement.py",),
+        "No answer of the issuer has an assurance claim", "authz/tokens/introspection_result.py",
+        "read_introspection_result",
+        "unsigned_rules = replace(rules, assurance_claim=None)", "unsigned_rules = rules",
+        ("tests/tokens/test_introspection_result.py",),
     ),
     Defence(
-        "A second factor that is not proved is asked for", "authz/core/decision.py", "_unmet",
-        "if not standing.asked:", "if True:", _DECISION,
+        "A second factor that is not proved is asked for", "authz/core/decision.py",
+        "_unsatisfied_factors",
+        "if not evaluation.asked:", "if True:", _DECISION,
     ),
     Defence(
         "Only a charge is an Allow", "authz/core/decision.py", "conclude",
@@ -330,17 +334,19 @@ OTHERS = (
         "if query and _names_a_token(query):", "if False:", ("tests/core/test_decision.py",),
     ),
     Defence(
-        "Active is true or false and nothing else", "authz/tokens/statement.py", "read_statement",
+        "Active is true or false and nothing else", "authz/tokens/introspection_result.py",
+        "read_introspection_result",
         "if not isinstance(active, bool):", "if active is None:",
-        ("tests/tokens/test_statement.py",),
+        ("tests/tokens/test_introspection_result.py",),
     ),
     Defence(
-        "A confirmation is about this token", "authz/tokens/statement.py", "agreed",
+        "A confirmation is about this token", "authz/tokens/introspection_result.py",
+        "intersect_with",
         "raise RefusedError(Reason.TOKEN_INVALID, Detail.OTHER_TOKEN)",
-        "pass", ("tests/tokens/test_statement.py",),
+        "pass", ("tests/tokens/test_introspection_result.py",),
     ),
     Defence(
-        "What the issuer answers has a size", "authz/tokens/documents.py", "_read",
+        "What the issuer answers has a size", "authz/tokens/issuer_http.py", "_read",
         "if len(data) > largest:", "if False:", ("tests/tokens/test_issuer.py",),
     ),
     Defence(
@@ -397,12 +403,12 @@ OTHERS = (
     ),
     Defence(
         "A server's 401 and redirects are not passed on", "authz/envoy/render/filters.py",
-        "http_filters", "        replace_refused(_hsts(site.authority)),\n", "",
+        "http_filters", "        replace_refused(_hsts(settings.authority)),\n", "",
         ("tests/envoy/live/test_responses_live.py",),
     ),
     Defence(
         "Nobody waits for a stranger's body", "authz/envoy/render/routes.py", "gateway_host",
-        "                tokenless_route(site, server, path),\n", "",
+        "                tokenless_route(settings, server, path),\n", "",
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
@@ -458,7 +464,7 @@ OTHERS = (
     ),
     Defence(
         "Only a POST has a body", "authz/envoy/render/routes.py", "gateway_host",
-        "                bodiless_route(site, server, path),\n", "",
+        "                bodiless_route(settings, server, path),\n", "",
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
@@ -477,7 +483,7 @@ OTHERS = (
         "if False:", ("tests/core/test_answers.py",),
     ),
     Defence(
-        "The streams of a person are counted", "authz/core/standing.py", "_make_standing",
+        "The streams of a person are counted", "authz/core/evaluation.py", "_make_standing",
         "if kind is Exchange.STREAM and server.streams is not None:", "if False:", _STREAMS,
     ),
     Defence(
@@ -537,39 +543,40 @@ FRONT_DOOR = (
     ),
     Defence(
         "A log-in is of the token's person", "authz/tokens/front_door.py", "known",
-        "if log_in.subject != principal.subject:", "if False:", _DOOR,
+        "if login.subject != principal.subject:", "if False:", _DOOR,
     ),
     Defence(
-        "What a reload took away lets nobody in", "authz/core/standing.py", "_CHECKS",
+        "What a reload took away lets nobody in", "authz/core/evaluation.py", "_CHECKS",
         "    _check_log_in,\n", "", _DOOR,
     ),
     Defence(
-        "Other clients of the issuer need a name here", "authz/core/standing.py", "_check_log_in",
-        "elif door is not None and (case.known is None or not case.known.direct):",
+        "Other clients of the issuer need a name here", "authz/core/evaluation.py", "_check_log_in",
+        "elif door is not None and (context.known is None or not context.known.direct):",
         "elif False:", _DOOR,
     ),
     Defence(
-        "Which clients come through the front door", "authz/core/standing.py", "_check_client",
-        "        _check_visitor(case, door, log_in)\n", "        pass\n", _DOOR,
+        "Which clients come through the front door", "authz/core/evaluation.py", "_check_client",
+        "        _check_visitor(context, door, login)\n", "        pass\n", _DOOR,
     ),
     Defence(
-        "A client with a document comes by the host of it", "authz/core/standing.py",
-        "_check_visitor", "if not door.admits(name, log_in.document_host):",
+        "A client with a document comes by the host of it", "authz/core/evaluation.py",
+        "_check_visitor", "if not door.admits(name, login.document_host):",
         'if not door.admits(name, ""):', _DOOR,
     ),
     Defence(
-        "A stranger's name is told by its beginning", "authz/core/standing.py", "_known",
+        "A stranger's name is told by its beginning", "authz/core/evaluation.py", "_known",
         "    if principal.is_unconfigured:\n        return None\n", "", _DOOR,
     ),
     Defence(
-        "A declaration counts for no token of the front door", "authz/core/standing.py", "_proofs",
-        "if log_in is None and known is not None and known.assurance is not Method.NONE:",
+        "A declaration counts for no token of the front door", "authz/core/evaluation.py",
+        "_proofs",
+        "if login is None and known is not None and known.assurance is not Method.NONE:",
         "if known is not None and known.assurance is not Method.NONE:", _DOOR,
     ),
     Defence(
         "A step-up is of one grant", "authz/core/decision.py", "_query",
-        "StepUpKey(principal.person, principal.grant, standing.case.server.name)",
-        "StepUpKey(principal.person, principal.client_id, standing.case.server.name)", _DOOR,
+        "StepUpKey(principal.person, principal.grant, evaluation.context.server.name)",
+        "StepUpKey(principal.person, principal.client_id, evaluation.context.server.name)", _DOOR,
     ),
     Defence(
         "Opaque tokens of our clients are not the front door's", "authz/tokens/verifier.py",
@@ -583,16 +590,17 @@ FRONT_DOOR = (
         "            again = key\n", _DOOR,
     ),
     Defence(
-        "A confirmation is of the client that was signed for", "authz/tokens/statement.py",
-        "agreed", "known.signed_for or known.client_id", "said.client_id", _DOOR,
+        "A confirmation is of the client that was signed for",
+        "authz/tokens/introspection_result.py",
+        "intersect_with", "known.token_client_id or known.client_id", "said.client_id", _DOOR,
     ),
     Defence(
         "A revoked grant ends its tokens", "authz/ledger/records.py", "revocation_fields",
         "        *granted,\n", "", _LEDGER,
     ),
     Defence(
-        "A client that asks again is told in words", "authz/core/step_up.py", "telling",
-        "asked = message.goes_on or message.method not in INTERACTIVE", "asked = False",
+        "A client that asks again is told in words", "authz/core/step_up.py", "step_up_delivery",
+        "asked = message.is_continuation or message.method not in INTERACTIVE", "asked = False",
         ("tests/core/test_step_up.py", "tests/server/test_step_up_links.py"),
     ),
 )  # fmt: skip
@@ -646,15 +654,17 @@ BELONGINGS = (
         ("tests/ledger/test_resilient.py",),
     ),
     Defence(
-        "Where tools are named, unknown methods are refused", "authz/core/standing.py", "_CHECKS",
+        "Where tools are named, unknown methods are refused", "authz/core/evaluation.py", "_CHECKS",
         "    _check_method,\n", "", _METHODS,
     ),
     Defence(
-        "A tool's work is judged by the rules of all tools", "authz/core/standing.py", "_applying",
+        "A tool's work is judged by the rules of all tools", "authz/core/evaluation.py",
+        "_applying",
         "if about is Concern.TOOLS:", "if False:", _METHODS,
     ),
     Defence(
-        "Who listens for tasks is judged as who asks for them", "authz/core/standing.py", "concern",
+        "Who listens for tasks is judged as who asks for them", "authz/core/evaluation.py",
+        "concern",
         "known.continues or message.follows_tasks", "known.continues", _METHODS,
     ),
     Defence(
@@ -851,9 +861,9 @@ LOG_IN = (
         "    parts.pace(address)\n", "", _FOUND,
     ),
     Defence(
-        "An address has its share of the fetches of documents", "authz/tokens/gate.py", "next",
+        "An address has its share of the fetches of documents", "authz/tokens/bulkhead.py", "next",
         "if running[source] < share]", "]",
-        ("tests/tokens/test_gate.py", "tests/login/clients/test_documents.py",
+        ("tests/tokens/test_bulkhead.py", "tests/login/clients/test_documents.py",
          "tests/attacks/test_front_door_findings.py"),
     ),
     Defence(

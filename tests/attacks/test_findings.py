@@ -18,9 +18,9 @@ import pytest
 from authz.config.load import Settings, load
 from authz.core import mcp
 from authz.core.answers import upstream
-from authz.core.decision import Allow, Call, Pending, authorize, conclude, read
+from authz.core.decision import Allow, BearerRequest, PendingDecision, authorize, conclude, read
 from authz.core.ledger import Mode, Taken, UnavailableError
-from authz.core.mcp import Kind, Message
+from authz.core.mcp import Message, MessageKind
 from authz.core.policy import KnownClient
 from authz.core.request import RefusedError
 from authz.envoy import codec
@@ -117,9 +117,9 @@ def test_the_upstream_learns_no_scope_that_the_client_may_not_use() -> None:
     narrow = policy(server(), KnownClient("claude", scopes=frozenset({"mcp:files"})))
     token = principal(scopes=frozenset({"mcp:files", "mcp:files:write"}))
     call = read(request(), narrow)
-    assert isinstance(call, Call)
+    assert isinstance(call, BearerRequest)
     pending = authorize(call, token, narrow, NOW)
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
     allow = conclude(pending, Taken((), Mode.REDIS))
     assert isinstance(allow, Allow)
 
@@ -257,7 +257,7 @@ def test_a_draining_service_still_answers_who_comes(tmp_path: Path) -> None:
 @pytest.mark.attack("log-line-forged")
 def test_a_tool_cannot_write_fields_of_the_readable_line() -> None:
     """In the line for people a caller's value is one value, blanks and signs included."""
-    message = Message(Kind.REQUEST, "tools/call", 1, "x reason=allowed subject=admin", None)
+    message = Message(MessageKind.REQUEST, "tools/call", 1, "x reason=allowed subject=admin", None)
     allow = Allow(server(), message, principal(), (), Mode.REDIS)
     line = as_text(describe(allow, request(), 0), 0.0)
 

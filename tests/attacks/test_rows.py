@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-from authz.core import answers, decision, standing
+from authz.core import answers, decision, evaluation
 from authz.core import limits as limits_of
-from authz.core.decision import Call, Pending, authorize, read
+from authz.core.decision import BearerRequest, PendingDecision, authorize, read
 from authz.core.ledger import OverLimit, Taken
 from authz.core.limits import Limit, Per, Take
 from authz.core.memo import Memo
@@ -125,9 +125,9 @@ def test_a_declared_client_without_its_very_marker_has_no_second_factor(
 
     async def run() -> None:
         ruled = server(Rule(second_factor=SecondFactor(Method.ANY)))
-        known = KnownClient("declared", assurance=Method.ANY, marker="two_factor")
+        known = KnownClient("declared", assurance=Method.ANY, assurance_claim="two_factor")
         rules = policy(ruled, known, KnownClient("undeclared"))
-        world = World(rules, claims=replace(RULES, marker="mcp_assurance"))
+        world = World(rules, claims=replace(RULES, assurance_claim="mcp_assurance"))
         token = rsa_signer().token({"client_id": client, **said})
 
         for found in (await world.ask(token), await world.ask(token)):
@@ -220,10 +220,10 @@ def test_two_known_origins_at_once_are_foreign(between: str) -> None:
     one, two = "https://one.example", "https://two.example"
     rules = policy(origins=frozenset({one, two}))
 
-    assert isinstance(read(request(origin=one), rules), Call)
+    assert isinstance(read(request(origin=one), rules), BearerRequest)
     for joined in (f"{one}{between}{two}", f"{one}{between}{one}"):
         found = read(request(origin=joined), rules)
-        assert not isinstance(found, Call)
+        assert not isinstance(found, BearerRequest)
         assert found.reason is Reason.FOREIGN_ORIGIN
 
 
@@ -243,10 +243,10 @@ def test_notifications_and_responses_are_limited(body: bytes) -> None:
     """What nobody answers is counted like what somebody does."""
     rules = policy(server(Rule(limits=(LIMIT,))))
     call_of = read(request(body), rules)
-    assert isinstance(call_of, Call)
+    assert isinstance(call_of, BearerRequest)
     pending = authorize(call_of, principal(), rules, NOW)
 
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
     assert [take.limit for take in pending.query.takes] == [LIMIT]
 
 
@@ -257,10 +257,10 @@ def test_no_other_method_escapes_the_servers_rule(method: str) -> None:
     rules = policy(server(Rule(scopes=frozenset({"mcp:none"})), {"read_*": Rule()}))
     body = rpc(method, name="read_x", uri="file:///x", ref={"type": "ref/prompt", "name": "read_x"})
     call_of = read(request(body), rules)
-    assert isinstance(call_of, Call)
+    assert isinstance(call_of, BearerRequest)
     found = authorize(call_of, principal(), rules, NOW)
 
-    assert not isinstance(found, Pending)
+    assert not isinstance(found, PendingDecision)
     unknown = method == "x/y"
     expected = Reason.METHOD_NOT_OFFERED if unknown else Reason.INSUFFICIENT_SCOPE
     assert found.reason is expected
@@ -313,7 +313,7 @@ def test_memory_is_flat_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens, people, clients, addresses and tools that come once leave no more than a bound."""
     memos = [
         each
-        for module in (answers, audit, codec, decision, limits_of, standing)
+        for module in (answers, audit, codec, decision, limits_of, evaluation)
         for each in vars(module).values()
         if isinstance(each, Memo)
     ]

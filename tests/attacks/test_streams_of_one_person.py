@@ -5,7 +5,16 @@ import asyncio
 import pytest
 
 from authz.config.load import read as read_settings
-from authz.core.decision import Allow, Call, Decision, Deny, Pending, authorize, conclude, read
+from authz.core.decision import (
+    Allow,
+    BearerRequest,
+    Decision,
+    Deny,
+    PendingDecision,
+    authorize,
+    conclude,
+    read,
+)
 from authz.core.ledger import Ledger
 from authz.core.policy import Policy
 from authz.core.principal import Principal
@@ -38,9 +47,9 @@ async def ask(
     ledger: Ledger, sent: HttpRequest = GET, who: Principal = JOHN, rules: Policy = RULES
 ) -> Decision:
     asked = read(sent, rules)
-    assert isinstance(asked, Call)
+    assert isinstance(asked, BearerRequest)
     pending = authorize(asked, who, rules, NOW)
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
     return conclude(pending, await ledger.take(pending.query))
 
 

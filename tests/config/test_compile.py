@@ -17,7 +17,7 @@ from authz.core.policy import (
     KnownClient,
     Policy,
     Rule,
-    StepUpTelling,
+    StepUpFallback,
     TokenKind,
     ToolRule,
 )
@@ -152,7 +152,7 @@ def test_assurance(assurance: str, method: Method, smallest: str, settings_of: S
 
 
 @pytest.mark.parametrize(
-    ("client", "marker"),
+    ("client", "assurance_claim"),
     [
         ("{}", None),
         ("{assurance: two_factor}", "two_factor"),
@@ -161,7 +161,7 @@ def test_assurance(assurance: str, method: Method, smallest: str, settings_of: S
     ],
 )
 def test_the_word_that_a_marker_must_say_is_the_assurance(
-    client: str, marker: str | None, smallest: str, settings_of: SettingsOf
+    client: str, assurance_claim: str | None, smallest: str, settings_of: SettingsOf
 ) -> None:
     """Where a claim is named, a token must repeat what its client's entry says, to the letter."""
     text = smallest.replace("gateway:", "  assurance_claim: mcp_assurance\ngateway:")
@@ -169,7 +169,7 @@ def test_the_word_that_a_marker_must_say_is_the_assurance(
     settings = settings_of(f"{text}{machines}clients: {{c: {client}}}\n")
 
     assert settings.config.issuer.assurance_claim == "mcp_assurance"
-    assert settings.policy.clients["c"].marker == marker
+    assert settings.policy.clients["c"].assurance_claim == assurance_claim
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_the_entry_of_those_that_are_not_named_is_no_client() -> None:
         registration=False,
         metadata_hosts=None,
         scopes=frozenset({"mcp:files"}),
-        step_up=StepUpTelling.CHALLENGE,
+        step_up=StepUpFallback.CHALLENGE,
     )
     assert policy.front_door != compiled({}).front_door
 

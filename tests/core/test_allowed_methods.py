@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.decision import Call, Deny, Pending, authorize, read
+from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize, read
 from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, TOOLS_CALL
 from authz.core.policy import Policy, Rule, Server, TokenKind
 from authz.core.principal import Principal
@@ -28,10 +28,10 @@ UNKNOWN = ["tools/invoke", "tools/run", "x-custom/run", "tasks/resume", "call", 
 FROM_SERVERS = sorted(name for name, each in METHODS.items() if not each.by_client)
 
 
-def judged(body: bytes, where: Server, who: Principal | None = None) -> Pending | Deny:
+def judged(body: bytes, where: Server, who: Principal | None = None) -> PendingDecision | Deny:
     rules = policy(where)
     found = read(request(body), rules)
-    assert isinstance(found, Call)
+    assert isinstance(found, BearerRequest)
     return authorize(found, principal() if who is None else who, rules, NOW)
 
 
@@ -142,7 +142,7 @@ def test_asking_after_a_task_charges_no_limit_of_a_tool() -> None:
     where = server(Rule(limits=(LIMIT,)), {"x": Rule(limits=(replace(LIMIT, name="t"),))})
     found = judged(sent("tasks/get"), where)
 
-    assert isinstance(found, Pending)
+    assert isinstance(found, PendingDecision)
     assert [take.limit for take in found.query.takes] == [LIMIT]
 
 

@@ -15,7 +15,7 @@ from authz.core.decision import Allow, Deny
 from authz.core.exchanges import Exchange, exchange
 from authz.core.ledger import Mode
 from authz.core.limits import Quota
-from authz.core.mcp import Envelope, Kind, Message
+from authz.core.mcp import Envelope, Message, MessageKind
 from authz.core.policy import MODERN, RefusalForm, Rule
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -27,7 +27,7 @@ METADATA = "https://mcp.example.test/.well-known/oauth-protected-resource/files"
 
 
 POLICY = policy(max_stream=3600.0, stream_recheck=900.0)
-CALL = Message(Kind.REQUEST, "tools/call", 1, "read_file", None)
+CALL = Message(MessageKind.REQUEST, "tools/call", 1, "read_file", None)
 
 
 def header(answer: HttpAnswer, name: str) -> str | None:
@@ -41,7 +41,7 @@ def allow(**changes: object) -> Allow:
 def call(
     rpc_id: str | int | None, method: str, tool: str | None, version: str | None = None
 ) -> Message:
-    kind = Kind.NOTIFICATION if rpc_id is None else Kind.REQUEST
+    kind = MessageKind.NOTIFICATION if rpc_id is None else MessageKind.REQUEST
     return Message(kind, method, rpc_id, tool, version)
 
 

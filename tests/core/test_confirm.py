@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.decision import Allow, Call, Deny, Pending, authorize, conclude, confirmed, read
+from authz.core.decision import (
+    Allow,
+    BearerRequest,
+    Deny,
+    PendingDecision,
+    authorize,
+    conclude,
+    confirmed,
+    read,
+)
 from authz.core.ledger import Mode, Taken
 from authz.core.policy import ALL_KINDS, KnownClient, Policy, Rule, TokenKind
 from authz.core.principal import Principal
@@ -18,9 +27,9 @@ JWT, OPAQUE = frozenset({TokenKind.JWT}), frozenset({TokenKind.OPAQUE})
 TAKEN = Taken((), Mode.REDIS)
 
 
-def authorized(who: Principal, rules: Policy, tool: str | None = None) -> Pending | Deny:
+def authorized(who: Principal, rules: Policy, tool: str | None = None) -> PendingDecision | Deny:
     found = read(request(rpc() if tool is None else call(tool)), rules)
-    assert isinstance(found, Call)
+    assert isinstance(found, BearerRequest)
     return authorize(found, who, rules, NOW)
 
 
@@ -28,8 +37,8 @@ def reason_of(found: object) -> Reason | None:
     return found.reason if isinstance(found, Deny) else None
 
 
-def pending(found: Pending | Deny) -> Pending:
-    assert isinstance(found, Pending), found
+def pending(found: PendingDecision | Deny) -> PendingDecision:
+    assert isinstance(found, PendingDecision), found
     return found
 
 
@@ -151,19 +160,21 @@ def test_what_the_issuer_took_away_counts(changes: dict[str, object], expected: 
     assert reason_of(found) is expected
 
 
-@pytest.mark.parametrize("marker", [None, "two_factor", "totp"])
+@pytest.mark.parametrize("assurance_claim", [None, "two_factor", "totp"])
 @pytest.mark.parametrize("opaque", [False, True])
 @pytest.mark.attack("marker")
-def test_a_marker_counts_for_as_much_once_it_is_confirmed(marker: str | None, opaque: bool) -> None:
+def test_a_marker_counts_for_as_much_once_it_is_confirmed(
+    assurance_claim: str | None, opaque: bool
+) -> None:
     """The issuer's word makes no marker of none, nor none of one that was signed."""
-    known = KnownClient("claude", assurance=Method.ANY, marker="two_factor")
+    known = KnownClient("claude", assurance=Method.ANY, assurance_claim="two_factor")
     factor = SecondFactor(Method.ANY, None, frozenset({Evidence.CLIENT}))
     rules = policy(server(Rule(second_factor=factor, confirm=True)), known)
-    who = principal(marker=marker, opaque=opaque)
+    who = principal(assurance_claim=assurance_claim, opaque=opaque)
     found = authorized(who, rules)
 
-    assert isinstance(found, Pending) is (marker == "two_factor" and not opaque)
-    if isinstance(found, Pending):
+    assert isinstance(found, PendingDecision) is (assurance_claim == "two_factor" and not opaque)
+    if isinstance(found, PendingDecision):
         after = confirmed(found, replace(who, confirmed_at=NOW), rules, NOW)
         assert pending(after).query == found.query
     else:
@@ -203,8 +214,10 @@ def test_a_rule_only_ever_refuses_more(
     strict = policy(server(base, {"*": tool}), confirm_age=age)
     found = authorized(who, strict, "delete_it")
 
-    assert isinstance(authorized(who, policy(server(tools={"*": Rule()})), "delete_it"), Pending)
-    if isinstance(found, Pending):
+    assert isinstance(
+        authorized(who, policy(server(tools={"*": Rule()})), "delete_it"), PendingDecision
+    )
+    if isinstance(found, PendingDecision):
         kind = TokenKind.OPAQUE if opaque else TokenKind.JWT
         assert kind in base.tokens & tool.tokens
         if found.confirm_since is None and (base.confirm or tool.confirm):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from authz.core.decision import Call, Pending, authorize, read
+from authz.core.decision import BearerRequest, PendingDecision, authorize, read
 from authz.core.limits import Limit, Per, bucket_id
 from authz.core.methods import METHODS, Counts, Role
 from authz.core.policy import Rule
@@ -19,9 +19,9 @@ RULES = policy(server(Rule(limits=(EVERY, OPERATIONS, HANDSHAKES))))
 def charged(body: bytes | None, method: str = "POST") -> list[str]:
     """Return the names of the limits that a request is charged to."""
     asked = read(request(body, method), RULES)
-    assert isinstance(asked, Call)
+    assert isinstance(asked, BearerRequest)
     pending = authorize(asked, principal(), RULES, NOW)
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
     return [take.limit.name for take in pending.query.takes]
 
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import authz
-from authz.core.decision import Allow, Call, Deny, Pending, authorize, conclude, read
+from authz.core.decision import (
+    Allow,
+    BearerRequest,
+    Deny,
+    PendingDecision,
+    authorize,
+    conclude,
+    read,
+)
 from authz.core.ledger import Mode, OverLimit, Revoked, StepUpMissing, StepUpTooOld, Taken
 from authz.core.limits import Quota
 from authz.core.policy import KnownClient, Policy, Rule
@@ -26,9 +34,9 @@ def reason_of(decision: object) -> Reason | None:
     return decision.reason if isinstance(decision, Deny) else None
 
 
-def the_call(body: bytes | None = None, of: object = None) -> Call:
+def the_call(body: bytes | None = None, of: object = None) -> BearerRequest:
     found = read(request(body), policy(of))  # type: ignore[arg-type]  # a Server or None
-    assert isinstance(found, Call), found
+    assert isinstance(found, BearerRequest), found
     return found
 
 
@@ -53,7 +61,7 @@ def test_a_log_in_is_asked_for_with_the_scopes_of_the_challenge() -> None:
     assert (narrow.reason, narrow.scopes) == (Reason.INSUFFICIENT_SCOPE, frozenset("aw"))
     has = principal(scopes=frozenset({"a", "w"}))
     pending = authorize(called, has, policy(of), NOW)
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
     revoked = conclude(pending, Revoked("token"))
     assert isinstance(revoked, Deny)
     assert revoked.scopes == frozenset("awr")
@@ -119,7 +127,7 @@ def test_the_scheme_has_no_case(scheme: str) -> None:
     """RFC 9110, section 11.1: the scheme is case-insensitive, the token is not."""
     found = read(request(authorization=f"{scheme} AbC"), policy())
 
-    assert isinstance(found, Call)
+    assert isinstance(found, BearerRequest)
     assert found.token == "AbC"
 
 
@@ -127,7 +135,7 @@ def test_a_known_origin_passes() -> None:
     """An origin of the configuration is compared as a string, and passes."""
     rules = policy(origins=frozenset({"https://inspector.test"}))
 
-    assert isinstance(read(request(origin="https://inspector.test"), rules), Call)
+    assert isinstance(read(request(origin="https://inspector.test"), rules), BearerRequest)
     assert reason_of(read(request(origin="https://Inspector.test"), rules)) is Reason.FOREIGN_ORIGIN
 
 
@@ -136,14 +144,14 @@ def test_streams_and_session_ends_need_a_server_of_the_older_era() -> None:
     modern = policy(server(versions=frozenset({"2026-07-28"})))
 
     for method in ("GET", "DELETE"):
-        assert isinstance(read(request(method=method), policy()), Call)
+        assert isinstance(read(request(method=method), policy()), BearerRequest)
         assert reason_of(read(request(method=method), modern)) is Reason.METHOD_NOT_ALLOWED
 
 
 def outcome_of(sent: HttpRequest, rules: Policy) -> Reason | None:
     """Run the two steps before the ledger."""
     found = read(sent, rules)
-    if isinstance(found, Call):
+    if isinstance(found, BearerRequest):
         return reason_of(authorize(found, principal(), rules, NOW))
     return found.reason
 
@@ -201,7 +209,7 @@ def test_a_body_is_not_read_before_its_token_was_verified() -> None:
     """Without a token the body may be anything: it is not looked at."""
     for body in (b"", b"[]", b"{" * 1_000_000):
         assert reason_of(read(request(body, authorization=None), policy())) is Reason.TOKEN_MISSING
-        assert isinstance(read(request(body), policy()), Call)
+        assert isinstance(read(request(body), policy()), BearerRequest)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +250,8 @@ def test_where_clients_are_named_others_are_refused() -> None:
 
     assert reason_of(authorize(the_call(), principal(), rules, NOW)) is Reason.CLIENT_NOT_ALLOWED
     assert isinstance(
-        authorize(the_call(), principal(), policy(None, KnownClient("claude")), NOW), Pending
+        authorize(the_call(), principal(), policy(None, KnownClient("claude")), NOW),
+        PendingDecision,
     )
 
 
@@ -263,9 +272,11 @@ def test_where_tools_are_named_others_are_refused() -> None:
         is Reason.TOOL_NOT_ALLOWED
     )
     assert isinstance(
-        authorize(the_call(call("read_x"), ruled), principal(), policy(ruled), NOW), Pending
+        authorize(the_call(call("read_x"), ruled), principal(), policy(ruled), NOW), PendingDecision
     )
-    assert isinstance(authorize(the_call(call("drop")), principal(), policy(), NOW), Pending)
+    assert isinstance(
+        authorize(the_call(call("drop")), principal(), policy(), NOW), PendingDecision
+    )
 
 
 @pytest.mark.parametrize("order", [("*", "delete_*"), ("delete_*", "*")])
@@ -377,7 +388,7 @@ def test_a_machine_inherits_no_assurance() -> None:
 
 
 def need(found: object) -> tuple[Method, int | None] | None:
-    assert isinstance(found, Pending), found
+    assert isinstance(found, PendingDecision), found
     step_up = found.query.step_up
     return None if step_up is None else (step_up.method, step_up.max_login_age)
 
@@ -389,7 +400,7 @@ def test_without_evidence_the_ledger_is_asked_for_a_step_up() -> None:
     found = authorize(the_call(None, ruled), principal(), policy(ruled), NOW)
 
     assert need(found) == (Method.TOTP, None)
-    assert isinstance(found, Pending)
+    assert isinstance(found, PendingDecision)
     assert found.query.step_up_key is not None
     assert found.query.step_up_key.grant == "claude"
     assert found.query.step_up_key.server == "files"
@@ -449,19 +460,23 @@ def test_a_declaration_answers_without_an_age(
     st.sampled_from([ANY, TOTP]),
 )
 def test_a_marker_is_needed_besides_a_declaration_and_never_instead(
-    declared: Method, asked: str | None, marker: str | None, opaque: bool, rule: SecondFactor
+    declared: Method,
+    asked: str | None,
+    assurance_claim: str | None,
+    opaque: bool,
+    rule: SecondFactor,
 ) -> None:
     """A declaration counts where none is asked for, or the signed marker is its very word.
 
     Without a declaration the marker proves nothing, and an opaque token has none that is signed.
     """
     ruled = server(Rule(second_factor=rule))
-    known = KnownClient("claude", assurance=declared, marker=asked)
-    token = principal(marker=marker, opaque=opaque)
+    known = KnownClient("claude", assurance=declared, assurance_claim=asked)
+    token = principal(assurance_claim=assurance_claim, opaque=opaque)
 
     found = authorize(the_call(None, ruled), token, policy(ruled, known), NOW)
 
-    borne_out = asked is None or (marker == asked and not opaque)
+    borne_out = asked is None or (assurance_claim == asked and not opaque)
     assert (need(found) is None) is (borne_out and declared & rule.method == rule.method)
 
 
@@ -471,10 +486,13 @@ def test_a_marker_is_needed_besides_a_declaration_and_never_instead(
     [
         pytest.param("claude", (), id="no client is named"),
         pytest.param("claude", (KnownClient("claude"),), id="nothing is declared of it"),
-        pytest.param("claude", (KnownClient("claude", marker="totp"),), id="but a marker"),
+        pytest.param("claude", (KnownClient("claude", assurance_claim="totp"),), id="but a marker"),
         pytest.param(
             "claude",
-            (KnownClient("claude"), KnownClient("other", assurance=Method.TOTP, marker="totp")),
+            (
+                KnownClient("claude"),
+                KnownClient("other", assurance=Method.TOTP, assurance_claim="totp"),
+            ),
             id="another's declaration",
         ),
     ],
@@ -482,7 +500,7 @@ def test_a_marker_is_needed_besides_a_declaration_and_never_instead(
 def test_a_marker_alone_proves_nothing(of: str, clients: tuple[KnownClient, ...]) -> None:
     """Whatever a token says of itself under the claim's name, it is for the operator to declare."""
     ruled = server(Rule(second_factor=ANY))
-    token = principal(client_id=of, marker="totp")
+    token = principal(client_id=of, assurance_claim="totp")
 
     found = authorize(the_call(None, ruled), token, policy(ruled, *clients), NOW)
 
@@ -493,8 +511,8 @@ def test_a_marker_alone_proves_nothing(of: str, clients: tuple[KnownClient, ...]
 def test_a_marker_makes_no_person_of_a_machine() -> None:
     """A client_credentials token with the marker of its declared client is refused as before."""
     ruled = server(Rule(second_factor=ANY))
-    assured = KnownClient("claude", assurance=Method.TOTP, marker="totp")
-    token = principal(subject=None, marker="totp")
+    assured = KnownClient("claude", assurance=Method.TOTP, assurance_claim="totp")
+    token = principal(subject=None, assurance_claim="totp")
 
     denied = authorize(the_call(None, ruled), token, policy(ruled, assured), NOW)
 
@@ -552,7 +570,7 @@ def test_every_limit_of_every_place_is_taken_together() -> None:
     ruled = server(Rule(limits=(two,)), {"*": Rule(limits=(three,)), "x": Rule()})
     found = authorize(the_call(call("x"), ruled), principal(), policy(ruled, limits=(one,)), NOW)
 
-    assert isinstance(found, Pending)
+    assert isinstance(found, PendingDecision)
     assert [take.limit.name for take in found.query.takes] == ["a", "b", "c"]
     assert len({take.bucket for take in found.query.takes}) == 3
 
@@ -560,10 +578,10 @@ def test_every_limit_of_every_place_is_taken_together() -> None:
 # --- conclude ---------------------------------------------------------------------------------
 
 
-def pending() -> Pending:
+def pending() -> PendingDecision:
     ruled = server(Rule(second_factor=TOTP))
     found = authorize(the_call(None, ruled), principal(), policy(ruled), NOW)
-    assert isinstance(found, Pending)
+    assert isinstance(found, PendingDecision)
     return found
 
 
@@ -576,7 +594,7 @@ def pending() -> Pending:
         (OverLimit((Quota(LIMIT, 0, 3),), 3), Reason.RATE_LIMITED),
         pytest.param(None, Reason.INTERNAL, marks=interpreted),
         pytest.param(True, Reason.INTERNAL, marks=interpreted),
-        pytest.param(Pending, Reason.INTERNAL, marks=interpreted),
+        pytest.param(PendingDecision, Reason.INTERNAL, marks=interpreted),
     ],
 )
 def test_only_taken_is_an_allow(answer: object, expected: Reason) -> None:
@@ -595,12 +613,12 @@ def test_a_proof_that_is_only_too_old_is_told_as_such() -> None:
     ):
         who = principal(amr=frozenset(method), auth_time=int(NOW) - age)
         found = authorize(the_call(None, ruled), who, policy(ruled), NOW)
-        assert isinstance(found, Pending)
+        assert isinstance(found, PendingDecision)
         assert reason_of(conclude(found, StepUpMissing())) is expected
 
 
 @compiled
-@pytest.mark.parametrize("answer", [None, True, Pending])
+@pytest.mark.parametrize("answer", [None, True, PendingDecision])
 def test_what_is_no_answer_of_the_ledger_stops_the_compiled_decision(answer: object) -> None:
     """The compiler's own look at types comes first; the check makes a refusal of it."""
     with pytest.raises(TypeError, match="object expected"):
@@ -674,14 +692,14 @@ def test_another_rule_never_lets_more_through(
     before = server(rule, {"tool": Rule(), **tools}, machines)
     after = server(rule, {"tool": Rule(), **tools, "*o*": extra}, machines)
 
-    def outcome(ruled: object) -> Pending | Deny:
+    def outcome(ruled: object) -> PendingDecision | Deny:
         return authorize(the_call(call("tool"), ruled), token, policy(ruled, known), NOW)  # type: ignore[arg-type]  # a Server, a Principal
 
     first, second = outcome(before), outcome(after)
 
     if isinstance(first, Deny):
         assert isinstance(second, Deny)
-    elif isinstance(second, Pending) and first.query.step_up is not None:
+    elif isinstance(second, PendingDecision) and first.query.step_up is not None:
         assert second.query.step_up is not None
         assert (
             second.query.step_up.method & first.query.step_up.method == first.query.step_up.method
@@ -694,7 +712,7 @@ def test_a_pass_means_that_every_scope_and_group_was_there(rule: Rule, token: ob
     ruled = server(rule)
     found = authorize(the_call(None, ruled), token, policy(ruled), NOW)  # type: ignore[arg-type]  # a Principal
 
-    if isinstance(found, Pending):
+    if isinstance(found, PendingDecision):
         assert rule.scopes <= found.principal.scopes
         assert found.principal.subject is not None
         assert rule.groups is None or rule.groups & found.principal.groups
@@ -705,7 +723,7 @@ def test_reading_never_raises(method: str, headers: dict[str, str], body: bytes,
     """Whatever arrives is a Call or a Deny."""
     sent = HttpRequest(method, path, headers, body, {"server": "files"}, "", "")
 
-    assert isinstance(read(sent, policy()), Call | Deny)
+    assert isinstance(read(sent, policy()), BearerRequest | Deny)
 
 
 def test_the_rpc_helper_is_valid() -> None:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.answers import refusal, upstream
-from authz.core.decision import Allow, Call, Deny, Pending, authorize, conclude, read
+from authz.core.decision import (
+    Allow,
+    BearerRequest,
+    Deny,
+    PendingDecision,
+    authorize,
+    conclude,
+    read,
+)
 from authz.core.exchanges import Exchange, Meter, exchange
 from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Taken
 from authz.core.limits import Limit, Per, Quota, State, Take, bucket_id, take
@@ -46,11 +54,11 @@ def listen() -> HttpRequest:
     return request(body, mcp_protocol_version=MODERN, mcp_method=LISTEN)
 
 
-def pending(sent: HttpRequest, who: Principal | None = None) -> Pending:
+def pending(sent: HttpRequest, who: Principal | None = None) -> PendingDecision:
     asked = read(sent, RULES)
-    assert isinstance(asked, Call)
+    assert isinstance(asked, BearerRequest)
     found = authorize(asked, principal() if who is None else who, RULES, NOW)
-    assert isinstance(found, Pending)
+    assert isinstance(found, PendingDecision)
     return found
 
 

@@ -7,10 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.answers import upstream
-from authz.core.decision import Allow, Call, Decision, Deny, Pending, authorize, conclude, read
+from authz.core.decision import (
+    Allow,
+    BearerRequest,
+    Decision,
+    Deny,
+    PendingDecision,
+    authorize,
+    conclude,
+    read,
+)
 from authz.core.ledger import Mode, StepUpKey, Taken
 from authz.core.policy import FrontDoor, KnownClient, Policy, Rule, ToolRule
-from authz.core.principal import Client, LogIn, Person, Principal
+from authz.core.principal import Client, LoginRecord, Person, Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
 from tests.support.values import (
@@ -20,7 +29,7 @@ from tests.support.values import (
     OURS,
     call,
     front_door,
-    log_in,
+    login_record,
     policy,
     principal,
     request,
@@ -36,9 +45,9 @@ PASSWORD = frozenset({"pwd", "kba"})
 TAKEN = Taken((), Mode.REDIS)
 
 
-def authorized(who: Principal, rules: Policy, tool: str | None = None) -> Pending | Deny:
+def authorized(who: Principal, rules: Policy, tool: str | None = None) -> PendingDecision | Deny:
     found = read(request(rpc() if tool is None else call(tool)), rules)
-    assert isinstance(found, Call)
+    assert isinstance(found, BearerRequest)
     return authorize(found, who, rules, NOW)
 
 
@@ -56,8 +65,8 @@ def reason_of(found: object) -> Reason | None:
     return found.reason if isinstance(found, Deny) else None
 
 
-def pending(found: Pending | Deny) -> Pending:
-    assert isinstance(found, Pending), found
+def pending(found: PendingDecision | Deny) -> PendingDecision:
+    assert isinstance(found, PendingDecision), found
     return found
 
 
@@ -104,7 +113,7 @@ def test_a_record_of_another_person_is_no_log_in(subject: str | None) -> None:
     rules = policy(server(), CLAUDE, front_door=front_door())
 
     assert reason_of(decided(visitor(subject=subject), rules)) is Reason.LOG_IN_UNKNOWN
-    assert reason_of(decided(visitor(log_in(subject="x")), rules)) is Reason.LOG_IN_UNKNOWN
+    assert reason_of(decided(visitor(login_record(subject="x")), rules)) is Reason.LOG_IN_UNKNOWN
 
 
 def test_without_a_front_door_its_tokens_are_nobodys() -> None:
@@ -155,7 +164,7 @@ def test_a_client_of_the_front_door_is_named_or_of_a_kind_that_may_come(
         KnownClient("old-script", direct=True),
         KnownClient("robot", machine=True, direct=True),
     )
-    found = decided(visitor(log_in(client=name)), policy(server(), *clients, front_door=door))
+    found = decided(visitor(login_record(client=name)), policy(server(), *clients, front_door=door))
 
     assert reason_of(found) is (None if admitted else Reason.CLIENT_NOT_ALLOWED)
 
@@ -184,7 +193,7 @@ def test_a_client_with_a_document_comes_by_the_host_of_it(
     """Wherever its log-in ends, and whatever that makes its name: `registration` says nothing of
     it, and `metadata_hosts` all.
     """
-    log_in_there = log_in(client=name, document_host=document_host)
+    log_in_there = login_record(client=name, document_host=document_host)
 
     found = decided(visitor(log_in_there), policy(server(), CLAUDE, front_door=door))
 
@@ -199,7 +208,7 @@ def test_an_entry_spelled_like_a_stranger_speaks_for_none(name: str) -> None:
     rules = policy(
         server(Rule(frozenset({"mcp:files"}))), spelled, front_door=front_door(scopes=frozenset())
     )
-    who = visitor(log_in(client=name))
+    who = visitor(login_record(client=name))
 
     assert reason_of(decided(who, rules)) is Reason.INSUFFICIENT_SCOPE
     closed = dataclasses.replace(rules, front_door=NOBODY)
@@ -224,7 +233,7 @@ def test_clients_default_narrows_those_that_are_not_named(
     rules = policy(
         server(), CLAUDE, KnownClient("narrow", frozenset({"mcp:admin"})), front_door=door
     )
-    who = visitor(log_in(client=client), scopes=frozenset({"mcp:files", "mcp:admin"}))
+    who = visitor(login_record(client=client), scopes=frozenset({"mcp:files", "mcp:admin"}))
 
     found = decided(who, rules)
 
@@ -236,13 +245,15 @@ def test_clients_default_narrows_those_that_are_not_named(
 def test_what_counts_and_what_is_revoked_goes_by_the_name_and_the_grant() -> None:
     """Limits and identity by the client's name, step-ups by the grant, revocation by both."""
     door = policy(server(Rule(second_factor=TOTP, limits=(LIMIT,))), front_door=front_door())
-    who = visitor(log_in(client="dynamic/loopback", client_id="signed", grant="g-7", amr=PASSWORD))
+    who = visitor(
+        login_record(client="dynamic/loopback", client_id="signed", grant="g-7", amr=PASSWORD)
+    )
 
     query = pending(authorized(who, door)).query
 
     assert who.subject is not None
     assert query.client == Client(ISSUER, "dynamic/loopback")
-    assert query.self_named == Client(ISSUER, "signed")
+    assert query.registered_client == Client(ISSUER, "signed")
     assert query.grant == "g-7"
     assert query.step_up_key == StepUpKey(Person(ISSUER, who.subject), "g-7", "files")
 
@@ -260,17 +271,17 @@ def test_a_step_up_of_one_grant_is_asked_for_by_no_other() -> None:
         front_door=front_door(),
     )
     asking = [
-        visitor(log_in(grant="one", amr=PASSWORD)),
-        visitor(log_in(grant="two", amr=PASSWORD)),
-        visitor(log_in(grant="three", client="dynamic/loopback", amr=PASSWORD)),
+        visitor(login_record(grant="one", amr=PASSWORD)),
+        visitor(login_record(grant="two", amr=PASSWORD)),
+        visitor(login_record(grant="three", client="dynamic/loopback", amr=PASSWORD)),
         principal(client_id="old"),
     ]
-    bob = log_in(subject="bob", grant="one", amr=PASSWORD)
+    bob = login_record(subject="bob", grant="one", amr=PASSWORD)
     asking.append(visitor(bob, subject="bob"))
     keys = [pending(authorized(each, rules)).query.step_up_key for each in asking]
     elsewhere = dataclasses.replace(rules.servers["files"], name="notes")
     found = read(request(context={"server": "notes"}), policy(elsewhere))
-    assert isinstance(found, Call)
+    assert isinstance(found, BearerRequest)
     keys.append(pending(authorize(found, asking[0], rules, NOW)).query.step_up_key)
 
     assert None not in keys
@@ -317,7 +328,7 @@ def test_the_table_of_log_ins_and_rules(rule: str, amr: str, age: int) -> None:
     """A log-in is enough where it proves the method, is accepted, and is as new as asked."""
     asked, method, oldest = RULES[rule]
     words, proved = AMR[amr]
-    who = visitor(log_in(amr=frozenset(words.split()), auth_time=int(NOW) - age))
+    who = visitor(login_record(amr=frozenset(words.split()), auth_time=int(NOW) - age))
     rules = policy(server(Rule(second_factor=asked)), CLAUDE, front_door=front_door())
 
     enough = method is not None and proved & method == method
@@ -343,11 +354,11 @@ def test_a_password_is_refused_where_totp_is_asked_and_admitted_elsewhere() -> N
         server(tools={"*": Rule(), "delete_*": Rule(second_factor=TOTP)}),
         front_door=front_door(),
     )
-    who = visitor(log_in(client="dynamic/loopback", amr=PASSWORD))
+    who = visitor(login_record(client="dynamic/loopback", amr=PASSWORD))
 
     assert isinstance(decided(who, rules, "read_file"), Allow)
     assert reason_of(decided(who, rules, "delete_file")) is Reason.SECOND_FACTOR_REQUIRED
-    with_totp = visitor(log_in(client="dynamic/loopback"))
+    with_totp = visitor(login_record(client="dynamic/loopback"))
     assert isinstance(decided(with_totp, rules, "delete_file"), Allow)
 
 
@@ -361,7 +372,7 @@ def test_a_clients_declaration_counts_for_no_token_of_the_front_door() -> None:
         front_door=front_door(),
     )
 
-    assert pending(authorized(visitor(log_in(amr=PASSWORD)), rules)).query.step_up is not None
+    assert pending(authorized(visitor(login_record(amr=PASSWORD)), rules)).query.step_up is not None
 
 
 def test_a_direct_client_keeps_its_declaration() -> None:
@@ -401,7 +412,7 @@ KNOWN = st.builds(
 )
 SUBJECTS = st.sampled_from(["john", "bob"])
 RECORDS = st.builds(
-    LogIn,
+    LoginRecord,
     st.sampled_from(NAMES),
     st.just("id"),
     st.sampled_from(["g1", "g2"]),
@@ -416,7 +427,7 @@ def principals(draw: st.DrawFn) -> Principal:
     record = draw(st.none() | RECORDS)
     subject = draw(st.none() | SUBJECTS)
     client_id = draw(st.sampled_from(NAMES)) if record is None else record.client
-    return principal(client_id=client_id, log_in=record, subject=subject, scopes=draw(SCOPES))
+    return principal(client_id=client_id, login=record, subject=subject, scopes=draw(SCOPES))
 
 
 @given(
@@ -436,11 +447,11 @@ def test_whatever_is_allowed_has_passed_every_rule(
     if not isinstance(found, Allow):
         return
     known = rules.clients.get(who.client_id)
-    if who.log_in is None:
+    if who.login is None:
         assert door is None or (who.client_id not in OURS and known is not None and known.direct)
         return
     assert door is not None
-    assert who.log_in.subject == who.subject
+    assert who.login.subject == who.subject
     stranger = who.client_id.startswith(("https://", "dynamic/"))
     if stranger:
         host = who.client_id.removeprefix("https://")
@@ -455,7 +466,7 @@ def test_whatever_is_allowed_has_passed_every_rule(
     most = door.scopes if stranger else (known.scopes if known is not None else frozenset())
     assert found.principal.scopes == (who.scopes if most is None else who.scopes & most)
     assert rule.scopes | tool.scopes <= found.principal.scopes
-    proof = Proof(Evidence.LOGIN, methods(who.log_in.amr), who.log_in.auth_time)
+    proof = Proof(Evidence.LOGIN, methods(who.login.amr), who.login.auth_time)
     for asked in (rule.second_factor, tool.second_factor):
         assert asked is None or satisfies(asked, proof, NOW)
 
@@ -466,4 +477,4 @@ def test_the_property_sees_allowed_visitors() -> None:
 
     assert isinstance(rules.servers["files"].tools[0], ToolRule)
     for name in ("https://claude.ai", "dynamic/loopback"):
-        assert isinstance(decided(visitor(log_in(client=name)), rules, "x"), Allow)
+        assert isinstance(decided(visitor(login_record(client=name)), rules, "x"), Allow)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.decision import Call, Deny, Inspection, authorize, inspect, read
-from authz.core.limits import take, unmeetable
+from authz.core.decision import BearerRequest, Deny, Inspection, authorize, inspect, read
+from authz.core.limits import take, unsatisfiable_takes
 from authz.core.policy import KnownClient, Policy, Rule, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -34,7 +34,7 @@ CLIENTS = st.lists(
         st.none() | SCOPES,
         st.booleans(),
         st.sampled_from([Method.NONE, Method.ANY]),
-        marker=st.none() | st.just("two_factor"),
+        assurance_claim=st.none() | st.just("two_factor"),
     ),
     max_size=2,
 )
@@ -48,14 +48,14 @@ PRINCIPALS = st.builds(
     amr=st.none() | st.just(frozenset({"pwd", "mfa"})),
     auth_time=st.none() | st.just(int(NOW) - 600),
     opaque=st.booleans(),
-    marker=st.none() | st.just("two_factor"),
+    assurance_claim=st.none() | st.just("two_factor"),
 )
 BODIES = st.sampled_from([rpc(), call("read_x"), call("delete_x"), call("other"), b"[]", b"{"])
 
 
 def inspected(body: bytes, who: Principal, rules: Policy) -> tuple[Inspection, object]:
     made = read(request(body), rules)
-    assert isinstance(made, Call)
+    assert isinstance(made, BearerRequest)
     return inspect(made, who, rules, NOW), authorize(made, who, rules, NOW)
 
 
@@ -106,11 +106,11 @@ def test_a_message_that_is_refused_ends_the_steps() -> None:
 
 def test_what_is_asked_with_unmeetable_takes_is_not_charged() -> None:
     """Limits can be looked at by the very function that charges, and stand as before."""
-    one = next(iter(unmeetable()))
+    one = next(iter(unsatisfiable_takes()))
     limit = replace(one, bucket="b", limit=LIMIT)
     charged, _ = take({}, [limit], int(NOW * 1000))
 
-    changed, outcome = take(charged, [limit, *unmeetable()], int(NOW * 1000))
+    changed, outcome = take(charged, [limit, *unsatisfiable_takes()], int(NOW * 1000))
 
     assert not changed
     assert outcome.retry_after

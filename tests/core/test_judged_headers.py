@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.answers import upstream
-from authz.core.decision import Allow, Call, Deny, authorize, conclude, read
+from authz.core.decision import Allow, BearerRequest, Deny, authorize, conclude, read
 from authz.core.ledger import Mode, Taken
 from authz.core.reason import Reason
 from authz.envoy.codec import encode_allow
@@ -24,7 +24,7 @@ def decided(body: bytes | None, **headers: Any) -> Allow | Deny:
     found = read(request(body, "POST" if body else "GET", **headers), rules)
     if isinstance(found, Deny):
         return found
-    assert isinstance(found, Call)
+    assert isinstance(found, BearerRequest)
     pending = authorize(found, principal(), rules, NOW)
     return pending if isinstance(pending, Deny) else conclude(pending, TAKEN)
 

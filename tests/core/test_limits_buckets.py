@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.limits import Limit, Per, bucket_id, digest, network
-from authz.core.principal import LogIn, Principal
+from authz.core.principal import LoginRecord, Principal
 
 ISSUER = "https://auth.example.com"
 
@@ -78,8 +78,8 @@ def test_without_a_person_the_client_counts() -> None:
 
 
 def through_the_door(name: str, subject: str = "ada") -> Principal:
-    record = LogIn(name, name, "grant", subject, frozenset(), 1)
-    return replace(principal(name, subject), log_in=record, signed_for="authz-one-factor")
+    record = LoginRecord(name, name, "grant", subject, frozenset(), 1)
+    return replace(principal(name, subject), login=record, token_client_id="authz-one-factor")
 
 
 UNCONFIGURED = ("dynamic/evil.example", "dynamic/loopback", "https://claude.ai", "dynamic/cursor")

@@ -10,7 +10,7 @@ from mcp_types import JSONRPCError, jsonrpc_message_adapter, methods
 from pydantic import ValidationError
 
 from authz.core import mcp
-from authz.core.mcp import Envelope, Kind, Message, envelope, read
+from authz.core.mcp import Envelope, Message, MessageKind, envelope, read
 from authz.core.policy import JsonBounds
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -64,13 +64,13 @@ def sentinel(text: str) -> str:
 
 def test_a_legacy_tools_call() -> None:
     """A tools/call of the older eras needs no header but the media type, and has its tool."""
-    assert taken(rpc()) == Message(Kind.REQUEST, "tools/call", 7, "read_file", None)
+    assert taken(rpc()) == Message(MessageKind.REQUEST, "tools/call", 7, "read_file", None)
     assert taken(rpc(), {"mcp-protocol-version": LEGACY}).version == LEGACY
 
 
 def test_a_modern_tools_call() -> None:
     """A tools/call of 2026-07-28 says in its headers what its body says."""
-    expected = Message(Kind.REQUEST, "tools/call", 7, "read_file", MODERN)
+    expected = Message(MessageKind.REQUEST, "tools/call", 7, "read_file", MODERN)
 
     assert taken(rpc(_meta=META), modern()) == expected
 
@@ -80,7 +80,7 @@ def test_a_response(answer: dict[str, object]) -> None:
     """A response has no method, no tool, and no id that an answer of ours could repeat."""
     message = taken({"jsonrpc": "2.0", "id": 1, **answer}, {"mcp-protocol-version": LEGACY})
 
-    assert message == Message(Kind.RESPONSE, "", None, None, LEGACY)
+    assert message == Message(MessageKind.RESPONSE, "", None, None, LEGACY)
 
 
 # What mcp 2.3.0 (both eras) and 1.30.0 put on the wire, recorded: method, params, headers.
@@ -701,7 +701,7 @@ def test_a_request_that_goes_on_from_an_earlier_result(
     more: dict[str, object], expected: bool
 ) -> None:
     """2026-07-28: answers to what was asked, or the state that came with the question."""
-    assert taken(rpc(_meta=META, **more), modern()).goes_on is expected
+    assert taken(rpc(_meta=META, **more), modern()).is_continuation is expected
 
 
 def test_what_an_answer_repeats() -> None:
@@ -791,7 +791,12 @@ def test_an_error_to_nobody_is_a_response(message: dict[str, Any]) -> None:
     """It calls nothing, here and to the official types, and nothing answers it."""
     found = taken(message, {"mcp-protocol-version": LEGACY})
 
-    assert (found.kind, found.method, found.tool, found.id) == (Kind.RESPONSE, "", None, None)
+    assert (found.kind, found.method, found.tool, found.id) == (
+        MessageKind.RESPONSE,
+        "",
+        None,
+        None,
+    )
     assert found.envelope is None
     try:
         theirs = jsonrpc_message_adapter.validate_json(encoded(message))

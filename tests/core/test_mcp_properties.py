@@ -14,7 +14,7 @@ from mcp.shared.inbound import (
 from mcp_types import INVALID_PARAMS, JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from authz.core.mcp import Kind, Message, envelope, read
+from authz.core.mcp import Message, MessageKind, envelope, read
 from authz.core.request import RefusedError
 
 MAX_BODY = 1 << 16
@@ -165,7 +165,7 @@ def test_damaged_bytes(message: dict[str, Any], data: st.DataObject) -> None:
 
     found = taken(damaged, JSON)
 
-    if found is not None and found.kind is not Kind.RESPONSE:
+    if found is not None and found.kind is not MessageKind.RESPONSE:
         assert json.loads(damaged)["method"] == found.method
 
 
@@ -276,7 +276,7 @@ def test_the_stdlib_reads_the_same(exchange: tuple[dict[str, Any], dict[str, str
     plain = json.loads(body)
 
     assert plain.get("method", "") == found.method
-    assert found.kind is not Kind.REQUEST or plain["id"] == found.id
+    assert found.kind is not MessageKind.REQUEST or plain["id"] == found.id
     if found.method == "tools/call":
         assert plain["params"]["name"] == found.tool
     else:
@@ -321,8 +321,8 @@ def test_the_official_types_read_the_same_shape(
         # They may be stricter (a surrogate in an argument), never otherwise minded.
         return
 
-    assert isinstance(theirs, JSONRPCRequest) == (found.kind is Kind.REQUEST)
-    assert isinstance(theirs, JSONRPCNotification) == (found.kind is Kind.NOTIFICATION)
+    assert isinstance(theirs, JSONRPCRequest) == (found.kind is MessageKind.REQUEST)
+    assert isinstance(theirs, JSONRPCNotification) == (found.kind is MessageKind.NOTIFICATION)
     assert getattr(theirs, "method", "") == found.method
 
 
@@ -336,7 +336,7 @@ def test_the_official_server_agrees_on_headers(
     if altered:
         headers |= {name: value for name, value in others.items() if name.startswith("mcp-")}
     found = taken(json.dumps(message).encode(), headers)
-    if found is None or found.version != MODERN or found.kind is not Kind.REQUEST:
+    if found is None or found.version != MODERN or found.kind is not MessageKind.REQUEST:
         return
 
     verdict = classify_inbound_request(message, headers=headers)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.decision import Allow, Call, Deny, Pending, authorize, conclude, read
+from authz.core.decision import (
+    Allow,
+    BearerRequest,
+    Deny,
+    PendingDecision,
+    authorize,
+    conclude,
+    read,
+)
 from authz.core.ledger import Mode, Session, SessionOfAnother, Taken
 from authz.core.limits import Limit, Per
 from authz.core.policy import KnownClient, Policy
@@ -18,7 +26,7 @@ from tests.support.values import (
     NOW,
     call,
     front_door,
-    log_in,
+    login_record,
     policy,
     principal,
     request,
@@ -34,18 +42,18 @@ ID = "1868a90c-7f3d"
 
 def asked(
     sent: HttpRequest, who: Principal | None = None, rules: Policy | None = None
-) -> Pending | Deny:
+) -> PendingDecision | Deny:
     rules = policy() if rules is None else rules
     found = read(sent, rules)
     if isinstance(found, Deny):
         return found
-    assert isinstance(found, Call)
+    assert isinstance(found, BearerRequest)
     return authorize(found, principal() if who is None else who, rules, NOW)
 
 
 def session_of(who: Principal, sent: str = ID, rules: Policy = DOOR) -> Session:
     pending = asked(request(rpc(), mcp_session_id=sent), who, rules)
-    assert isinstance(pending, Pending), pending
+    assert isinstance(pending, PendingDecision), pending
     assert pending.query.session is not None
     return pending.query.session
 
@@ -76,8 +84,8 @@ def test_whatever_names_a_session_asks_whose_it_is(
     pending = asked(make(mcp_session_id=ID), rules=rules)
     without = asked(make(), rules=rules)
 
-    assert isinstance(pending, Pending)
-    assert isinstance(without, Pending)
+    assert isinstance(pending, PendingDecision)
+    assert isinstance(without, PendingDecision)
     assert pending.query.session is not None
     assert replace(pending.query, session=None) == without.query
 
@@ -86,7 +94,7 @@ def test_whatever_names_a_session_asks_whose_it_is(
 def test_a_session_of_another_is_refused_as_if_it_were_not_there() -> None:
     """404 is what MCP has for a session that is none: the client begins anew."""
     pending = asked(request(rpc(), mcp_session_id=ID))
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
 
     decision = conclude(pending, SessionOfAnother())
 
@@ -101,8 +109,8 @@ def test_a_session_is_of_a_person_and_a_client() -> None:
     """Other people, issuers, clients and machines are others, however alike they are spelled."""
     mine = session_of(visitor())
     others = [
-        visitor(log_in(subject="bob"), subject="bob"),
-        visitor(log_in(client_id="https://other.example/client.json")),
+        visitor(login_record(subject="bob"), subject="bob"),
+        visitor(login_record(client_id="https://other.example/client.json")),
     ]
     machine, person = principal(subject=None, client_id="x"), principal(subject="x", client_id="x")
 
@@ -123,7 +131,7 @@ def test_a_client_goes_on_with_its_session_after_a_refresh_and_a_new_log_in() ->
     mine = session_of(visitor())
 
     assert session_of(visitor(token_id="11" * 32)) == mine
-    assert session_of(visitor(log_in(grant="grant-2", auth_time=int(NOW)))) == mine
+    assert session_of(visitor(login_record(grant="grant-2", auth_time=int(NOW)))) == mine
 
 
 def test_ids_of_two_servers_have_nothing_in_common() -> None:
@@ -133,7 +141,7 @@ def test_ids_of_two_servers_have_nothing_in_common() -> None:
     sent = request(rpc(), context={"server": "notes"}, mcp_session_id=ID)
     pending = asked(sent, rules=rules)
 
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
     assert pending.query.session is not None
     assert pending.query.session.id != session_of(principal(), rules=policy()).id
 
@@ -156,7 +164,7 @@ def test_an_empty_header_names_no_session() -> None:
     """As if it were not there, for us and for the server behind."""
     pending = asked(request(rpc(), mcp_session_id=""))
 
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingDecision)
     assert pending.query.session is None
 
 

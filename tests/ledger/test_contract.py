@@ -17,7 +17,7 @@ from authz.core.ledger import (
     StepUpTooOld,
     Taken,
 )
-from authz.core.limits import Limit, Per, Take, unmeetable
+from authz.core.limits import Limit, Per, Take, unsatisfiable_takes
 from authz.core.principal import Client, Person
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import (
@@ -215,7 +215,9 @@ def test_a_client_is_revoked_by_the_name_that_it_gives_itself_too(contract: Cont
         await subject.ledger.revoke(client_field(SELF_NAMED), Revocation())
 
         assert await subject.ledger.take(query()) == Revoked("client")
-        assert isinstance(await subject.ledger.take(replace(query(), self_named=None)), Taken)
+        assert isinstance(
+            await subject.ledger.take(replace(query(), registered_client=None)), Taken
+        )
 
     contract(law)
 
@@ -565,7 +567,7 @@ def test_a_person_binds_a_bounded_number_of_sessions(contract: Contract) -> None
         async def free(name: str) -> bool:
             asked = using(session(name, "eve"))
             # Together with what is never charged: it looks and does not bind.
-            answer = await subject.ledger.take(replace(asked, takes=unmeetable()))
+            answer = await subject.ledger.take(replace(asked, takes=unsatisfiable_takes()))
             return not isinstance(answer, SessionOfAnother)
 
         assert not await free("kept")
@@ -587,7 +589,7 @@ def test_a_session_that_was_bound_anew_counts_from_then(contract: Contract) -> N
             assert all(isinstance(each, Taken) for each in await asyncio.gather(*asked))
 
         async def is_bound(name: str) -> bool:
-            asked = replace(using(session(name, "eve")), takes=unmeetable())
+            asked = replace(using(session(name, "eve")), takes=unsatisfiable_takes())
             return isinstance(await subject.ledger.take(asked), SessionOfAnother)
 
         await bind("back")

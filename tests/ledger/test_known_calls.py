@@ -22,7 +22,7 @@ OTHERS: dict[str, Any] = {
     "step_up_key": replace(KEY, server="notes"),
     "step_up": StepUpNeed(Method.ANY, 300),
     "grant": "another grant",
-    "self_named": Client("https://auth.example.com", "https://cursor.example/client.json"),
+    "registered_client": Client("https://auth.example.com", "https://cursor.example/client.json"),
     "session": Session("0" * 32, "1" * 32, "2" * 32, 60),
     "takes": (take("a"), take("b", quota=8)),
 }

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.ledger import UnavailableError
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords, decode, encode
 from authz.ledger.redis import RedisLedger, RedisOptions
 from tests.ledger.queries import connected, patient
 from tests.support.valkey import ValkeyServer
-from tests.support.values import log_in
+from tests.support.values import login_record
 
 TOKEN = "eyJ.payload.signature"
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 RECORDS = st.builds(
-    LogIn,
+    LoginRecord,
     client=NAMES,
     client_id=NAMES,
     grant=NAMES,
@@ -33,11 +33,11 @@ RECORDS = st.builds(
     document_host=NAMES | st.just(""),
 )
 LATER = ("redirect_uri", "ends_at", "document_host")
-GOOD = json.loads(encode(log_in()))
+GOOD = json.loads(encode(login_record()))
 
 
 @given(record=RECORDS)
-def test_a_record_is_read_as_it_was_written(record: LogIn) -> None:
+def test_a_record_is_read_as_it_was_written(record: LoginRecord) -> None:
     """Whatever people and clients are called."""
     assert decode(encode(record)) == record
 
@@ -77,7 +77,7 @@ def test_any_bytes_are_a_whole_record_or_none(value: bytes) -> None:
 )  # fmt: skip
 def test_a_record_of_another_shape_is_none(changes: dict[str, object]) -> None:
     """A list of words, a whole number of seconds, names that are there, and nothing besides."""
-    assert decode(json.dumps(GOOD).encode()) == log_in()
+    assert decode(json.dumps(GOOD).encode()) == login_record()
     assert decode(json.dumps(GOOD | changes).encode()) is None
 
 
@@ -99,8 +99,8 @@ def test_a_record_is_under_the_digest_of_its_token(server: ValkeyServer, deploym
         async with connected(patient(server, deployment)) as ledger:
             log_ins = LoginRecords(ledger.command, RedisKeys(deployment))
             assert await log_ins.of(TOKEN) is None
-            await log_ins.record(TOKEN, log_in(), 3600)
-            assert await log_ins.of(TOKEN) == log_in()
+            await log_ins.record(TOKEN, login_record(), 3600)
+            assert await log_ins.of(TOKEN) == login_record()
             assert await log_ins.of(TOKEN + "x") is None
 
             (key,) = server.command("KEYS", f"*{deployment}*")
@@ -120,7 +120,9 @@ def test_other_deployments_have_other_records(server: ValkeyServer, deployment: 
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
-            await LoginRecords(ledger.command, RedisKeys(deployment)).record(TOKEN, log_in(), 60)
+            await LoginRecords(ledger.command, RedisKeys(deployment)).record(
+                TOKEN, login_record(), 60
+            )
             assert await LoginRecords(ledger.command, RedisKeys("other")).of(TOKEN) is None
 
     asyncio.run(run())
@@ -145,7 +147,11 @@ def test_without_redis_there_is_no_answer() -> None:
     async def run() -> None:
         ledger = RedisLedger(RedisOptions("redis://127.0.0.1:1", timeout=5))
         log_ins = LoginRecords(ledger.command, RedisKeys("x"))
-        for work in (log_ins.of(TOKEN), log_ins.record(TOKEN, log_in(), 1), log_ins.expire(TOKEN)):
+        for work in (
+            log_ins.of(TOKEN),
+            log_ins.record(TOKEN, login_record(), 1),
+            log_ins.expire(TOKEN),
+        ):
             with pytest.raises(UnavailableError):
                 await work
         await ledger.aclose()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Client as Named
-from authz.core.principal import LogIn, Person
+from authz.core.principal import LoginRecord, Person
 from authz.envoy.codec import AUTHORIZATION
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field
 from authz.ledger.keys import RedisKeys as Names
@@ -39,7 +39,7 @@ from tests.login.web.pages_kit import another_nonce
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
 
 
-async def record(found: Stage, token: str) -> LogIn | None:
+async def record(found: Stage, token: str) -> LoginRecord | None:
     return await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from authz.core.ledger import UnavailableError
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
@@ -25,7 +25,7 @@ from tests.login.front import CLAUDE, GATEWAY, NOTES, Client, Stage, bob, john
 from tests.login.upstream.upstream_kit import asked
 
 
-async def record(found: Stage, token: str) -> LogIn | None:
+async def record(found: Stage, token: str) -> LoginRecord | None:
     return await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.login_records import LoginRecords
 from authz.login.clients.faults import DocumentFault
@@ -42,7 +42,7 @@ def publish(found: Stage, *redirect_uris: str, **said: Any) -> list[str]:
     return fetched
 
 
-async def record(found: Stage, token: str) -> LogIn:
+async def record(found: Stage, token: str) -> LoginRecord:
     log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
     assert log_in is not None
     return log_in

@@ -7,9 +7,9 @@ from typing import Any
 from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.server.capabilities import LIFETIME, Capabilities
-from tests.support.values import log_in, principal, visitor
+from tests.support.values import login_record, principal, visitor
 
-ONE = visitor(log_in(grant="one"))
+ONE = visitor(login_record(grant="one"))
 
 
 class Redis:
@@ -90,9 +90,9 @@ def test_it_is_of_one_person_and_grant() -> None:
         here = worker()
         here.hear(ONE, elicits=True)
         others = [
-            visitor(log_in(grant="two")),
-            visitor(log_in(grant="one"), subject="bob"),
-            visitor(log_in(grant="one"), issuer="https://other.test"),
+            visitor(login_record(grant="two")),
+            visitor(login_record(grant="one"), subject="bob"),
+            visitor(login_record(grant="one"), issuer="https://other.test"),
             principal(),
         ]
         assert not any([await here.elicits(each) for each in others])
@@ -125,7 +125,7 @@ def test_without_redis_nothing_was_declared_and_nobody_waits() -> None:
     async def scene(redis: Redis, worker: Callable[..., Capabilities]) -> None:
         here = worker()
         redis.away = True
-        here.hear(visitor(log_in(grant="two")), elicits=True)
+        here.hear(visitor(login_record(grant="two")), elicits=True)
         assert not await here.elicits(ONE)
         redis.away, redis.hanging = False, True
         async with asyncio.timeout(5):
@@ -143,7 +143,7 @@ def test_memory_and_writes_are_bounded() -> None:
         here = worker(largest=100)
         redis.hanging = True
         for number in range(1000):
-            here.hear(visitor(log_in(grant=str(number))), elicits=True)
+            here.hear(visitor(login_record(grant=str(number))), elicits=True)
         await settled()
 
         assert len(here) == 100

@@ -19,7 +19,7 @@ from authz.config.load import Settings, read
 from authz.config.problems import ConfigError
 from authz.config.secret_files import Secrets
 from authz.core.ledger import StepUpKey
-from authz.core.principal import LogIn, Person
+from authz.core.principal import LoginRecord, Person
 from authz.core.second_factor import Method
 from authz.ledger.keys import RedisKeys, grant_field
 from authz.ledger.login_records import LoginRecords
@@ -90,7 +90,7 @@ def token(client_id: str = "authz-two-factor", **changes: object) -> str:
     return rsa_signer().token({**claims, "client_id": client_id, **changes})
 
 
-def record(**changes: object) -> LogIn:
+def record(**changes: object) -> LoginRecord:
     values: dict[str, object] = {
         "client": "claude",
         "client_id": "claude",
@@ -100,7 +100,7 @@ def record(**changes: object) -> LogIn:
         "auth_time": int(time.time()) - 30,
         "account": "john",
     }
-    return LogIn(**(values | changes))  # type: ignore[arg-type]  # keyword values of the record
+    return LoginRecord(**(values | changes))  # type: ignore[arg-type]  # keyword values of the record
 
 
 class World:
@@ -402,7 +402,7 @@ def test_the_service_knows_log_ins_and_offers_step_ups(
         assert "ticket" not in json.dumps(service.lines)
 
 
-async def _write(redis: ValkeyServer, bearer: str, log_in: LogIn) -> None:
+async def _write(redis: ValkeyServer, bearer: str, login: LoginRecord) -> None:
     ledger = RedisLedger(RedisOptions(redis.url, timeout=20))
-    await LoginRecords(ledger.command, RedisKeys("authz")).record(bearer, log_in, 600)
+    await LoginRecords(ledger.command, RedisKeys("authz")).record(bearer, login, 600)
     await ledger.aclose()

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from authz.core.ledger import StepUpMissing, Taken, UnavailableError
-from authz.core.policy import KnownClient, Rule, StepUpTelling
+from authz.core.policy import KnownClient, Rule, StepUpFallback
 from authz.core.principal import Principal
 from authz.core.second_factor import Method, SecondFactor
 from authz.ledger.deadline import Deadline
@@ -29,7 +29,7 @@ from tests.support.values import (
     NOW,
     call,
     front_door,
-    log_in,
+    login_record,
     policy,
     request,
     rpc,
@@ -54,12 +54,12 @@ class World:
     """A check with a front door, and a ledger that misses a step-up."""
 
     def __init__(
-        self, ledger: object = StepUpMissing(), mode: StepUpTelling = StepUpTelling.LINK
+        self, ledger: object = StepUpMissing(), mode: StepUpFallback = StepUpFallback.LINK
     ) -> None:
         self.now = NOW
         self.redis = Redis()
         self.stream = io.StringIO()
-        self.who: Principal = visitor(log_in(client="claude", amr=frozenset({"pwd", "kba"})))
+        self.who: Principal = visitor(login_record(client="claude", amr=frozenset({"pwd", "kba"})))
         self.sealer = Sealer(["s" * 32], lambda: self.now)
         self.ledger = Answers(ledger)
         rule = Rule(second_factor=SecondFactor(Method.TOTP, 300))
@@ -172,7 +172,7 @@ def test_a_session_that_declared_links_gets_the_error_for_them() -> None:
     (elicitation,) = body_of(found)["error"]["data"]["elicitations"]
     assert open_ticket(world.sealer, ticket_of(elicitation["url"])).tool == "delete_note"
 
-    world.who = visitor(log_in(grant="another", amr=frozenset({"pwd"})))
+    world.who = visitor(login_record(grant="another", amr=frozenset({"pwd"})))
     (other,) = world.ask(legacy())
     assert refusal_of(other.body)["step_up_url"]
 
@@ -208,7 +208,7 @@ def test_where_redis_cannot_say_it_is_words() -> None:
 
 def test_the_operator_may_want_a_challenge() -> None:
     """For clients that show no links; those that do are still asked, and told in words."""
-    world = World(mode=StepUpTelling.CHALLENGE)
+    world = World(mode=StepUpFallback.CHALLENGE)
     asked, retry, plain = world.ask(
         modern(), modern(inputResponses={}), request(call("delete_note"))
     )
@@ -222,7 +222,7 @@ def test_the_operator_may_want_a_challenge() -> None:
 
 def test_switched_off_it_is_told_as_a_refusal_only() -> None:
     """No link is made, and the sentence stays."""
-    (found,) = World(mode=StepUpTelling.OFF).ask(modern())
+    (found,) = World(mode=StepUpFallback.OFF).ask(modern())
 
     assert found.status == 200
     assert "step_up_url" not in refusal_of(found.body)

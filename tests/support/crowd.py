@@ -20,7 +20,7 @@ import pyotp
 
 from authz.config.load import load
 from authz.config.model import Login
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger
@@ -133,7 +133,7 @@ async def record(running: RunningScene, members: Sequence[Member]) -> None:
     try:
         for member in members:
             name = "dynamic/assistant.example"
-            log_in = LogIn(
+            log_in = LoginRecord(
                 name, name, member.subject, member.subject, frozenset(_AMR), int(time.time())
             )
             await log_ins.record(member.token, log_in, 3600)

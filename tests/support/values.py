@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from authz.core.limits import Limit, Per
 from authz.core.policy import FrontDoor, KnownClient, Policy, Rule, Server, ToolRule
-from authz.core.principal import LogIn, Principal
+from authz.core.principal import LoginRecord, Principal
 from authz.core.request import HttpRequest
 
 ISSUER = "https://auth.example.test"
@@ -74,7 +74,7 @@ def front_door(**changes: object) -> FrontDoor:
     return FrontDoor(OURS, **changes)  # type: ignore[arg-type]  # as above
 
 
-def log_in(**changes: object) -> LogIn:
+def login_record(**changes: object) -> LoginRecord:
     """Make the record of john's log-in with TOTP, a minute ago, by the client `claude`."""
     values: dict[str, object] = {
         "client": "claude",
@@ -85,15 +85,15 @@ def log_in(**changes: object) -> LogIn:
         "auth_time": int(NOW) - 60,
         "account": "john",
     }
-    return LogIn(**(values | changes))  # type: ignore[arg-type]  # as above
+    return LoginRecord(**(values | changes))  # type: ignore[arg-type]  # as above
 
 
-def visitor(record: LogIn | None = None, **changes: object) -> Principal:
+def visitor(record: LoginRecord | None = None, **changes: object) -> Principal:
     """Make john's token of the front door, as the verifier gives it."""
-    found = log_in() if record is None else record
-    signed_for = "authz-two-factor"
+    found = login_record() if record is None else record
+    token_client_id = "authz-two-factor"
     return principal(
-        **{"client_id": found.client, "log_in": found, "signed_for": signed_for} | changes
+        **{"client_id": found.client, "login": found, "token_client_id": token_client_id} | changes
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.ledger import Mode
-from authz.core.mcp import Kind, Message
+from authz.core.mcp import Message, MessageKind
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
 from authz.telemetry.audit import (
@@ -30,7 +30,7 @@ SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
 
 
 def an_allow() -> Allow:
-    message = Message(Kind.REQUEST, "tools/call", 1, "read_file", None)
+    message = Message(MessageKind.REQUEST, "tools/call", 1, "read_file", None)
     return Allow(server(), message, principal(), (), Mode.LOCAL)
 
 
@@ -85,7 +85,7 @@ def test_no_token_query_or_argument_is_logged(form: object) -> None:
 @given(st.text(), st.text(max_size=5))
 def test_a_hostile_value_is_never_a_second_line(subject: str, tool: str) -> None:
     """Whatever a claim or a tool's name holds, a record is one line of bounded length."""
-    message = Message(Kind.REQUEST, "tools/call", 1, tool, None)
+    message = Message(MessageKind.REQUEST, "tools/call", 1, tool, None)
     allow = Allow(server(), message, principal(subject=subject * 100), (), Mode.REDIS)
     fields = describe(allow, request(), 0)
     for line in (as_json(fields, 0.0), as_text(fields, 0.0), as_colour(fields, 0.0)):
@@ -104,7 +104,8 @@ NUMBERS = r'^{"time":[0-9.e+-]+|"ms":[0-9.e+-]+}$'
 def decisions(draw: st.DrawFn) -> Decision:
     """Draw a decision with whatever texts a caller, an issuer or Redis chose."""
     message = draw(
-        st.none() | st.builds(Message, st.just(Kind.REQUEST), WORDS, st.just(1), WORDS, st.none())
+        st.none()
+        | st.builds(Message, st.just(MessageKind.REQUEST), WORDS, st.just(1), WORDS, st.none())
     )
     who = draw(
         st.none()
@@ -173,7 +174,7 @@ def test_a_reader_that_stops_holds_up_nobody() -> None:
 @pytest.mark.parametrize("value", ["é" * 300, "\x00" * 300, "😀" * 300, '"' * 300])
 def test_a_line_fits_a_pipe_as_a_whole(value: str) -> None:
     """Workers share one pipe: no line of theirs is so long that another could fall into it."""
-    message = Message(Kind.REQUEST, value, 1, value, None)
+    message = Message(MessageKind.REQUEST, value, 1, value, None)
     who = principal(subject=value, client_id=value, issuer=value)
     written = io.StringIO()
 

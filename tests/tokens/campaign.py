@@ -17,9 +17,9 @@ from typing import Final
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.strict_json import StrictJsonError, loads
-from authz.tokens.documents import IssuerError
+from authz.tokens.introspection_result import read_introspection_result, token_digest
+from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
-from authz.tokens.statement import read_statement, token_digest
 from tests.tokens.forge import CLAIMS, NOW, RULES, Bench, ec_signer, outcome_of, rsa_signer
 from tests.tokens.opaque import ANSWER, TOKEN
 
@@ -82,7 +82,7 @@ class Campaign:
             answer = loads(damaged(self.answer, self.chance))
             if not isinstance(answer, Mapping):
                 return "no object"
-            found = read_statement(answer, RULES, token_digest(TOKEN), NOW - 1, NOW)
+            found = read_introspection_result(answer, RULES, token_digest(TOKEN), NOW - 1, NOW)
         except (StrictJsonError, IssuerError) as error:
             return type(error).__name__
         if found.principal is None:

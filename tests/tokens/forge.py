@@ -18,10 +18,10 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens.claims import ClaimRules
-from authz.tokens.documents import IssuerError
 from authz.tokens.front_door import FrontDoorTokens
+from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySet, read_key_set
-from authz.tokens.keys import Fetched, Renewal, SigningKeys
+from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, SigningKeys
 from authz.tokens.verifier import TokenVerifier
 
 ISSUER: Final = "https://auth.example.test"
@@ -179,7 +179,7 @@ class Bench:
         *jwks: object,
         algorithms: frozenset[str] = DEFAULT_ALGORITHMS,
         capacity: int = 100,
-        renewal: Renewal | None = None,
+        renewal: KeyRefreshPolicy | None = None,
         front_door: FrontDoorTokens | None = None,
         rules: ClaimRules = RULES,
     ) -> None:
@@ -187,10 +187,10 @@ class Bench:
         self.source = Source(read_key_set({"keys": list(published)}, algorithms))
         self.clock = Clock(NOW)
         self.monotonic = Clock(1000.0)
-        self.fetched: list[Fetched] = []
+        self.fetched: list[KeysFetched] = []
         self.keys = SigningKeys(
             self.source,
-            renewal or Renewal(deadline=5.0),
+            renewal or KeyRefreshPolicy(deadline=5.0),
             observer=self.fetched.append,
             clock=self.monotonic,
         )

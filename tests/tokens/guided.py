@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 
 from authz.core.strict_json import StrictJsonError, loads
-from authz.tokens.documents import IssuerError
+from authz.tokens.introspection_result import read_introspection_result, token_digest
+from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
-from authz.tokens.statement import read_statement, token_digest
 from tests.tokens.campaign import Campaign
 from tests.tokens.forge import CLAIMS, NOW, RULES
 from tests.tokens.opaque import TOKEN
@@ -27,7 +27,7 @@ def targets(campaign: Campaign) -> dict[str, Callable[[bytes], object]]:
         try:
             found = loads(data)
             if isinstance(found, dict):
-                read_statement(found, RULES, token_digest(TOKEN), NOW - 1, NOW)
+                read_introspection_result(found, RULES, token_digest(TOKEN), NOW - 1, NOW)
         except (StrictJsonError, IssuerError):
             return
 

@@ -7,11 +7,11 @@ from typing import Final
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.tokens.documents import IssuerError
+from authz.tokens.bulkhead import Bulkhead, TokenBucket
 from authz.tokens.front_door import FrontDoorTokens
-from authz.tokens.gate import Gate, Pace
-from authz.tokens.introspection import Introspector
-from authz.tokens.lookups import Ages, LookUp, LookUps
+from authz.tokens.introspection_cache import Ages, IntrospectionCache, LookUpEvent
+from authz.tokens.introspector import Introspector
+from authz.tokens.issuer_http import IssuerError
 from authz.tokens.verifier import TokenVerifier
 from tests.tokens.forge import FILES, NOTES, NOW, RULES, Bench, Clock, outcome_of, with_changes
 
@@ -45,7 +45,7 @@ def junk() -> str:
     return f"authelia_at_{secrets.token_urlsafe(32)}.{secrets.token_urlsafe(32)}"
 
 
-class Unpaced(Pace):
+class Unpaced(TokenBucket):
     """Let everybody through, for tests of the rest."""
 
     def __init__(self) -> None:
@@ -95,9 +95,9 @@ class Desk:
         self.endpoint = Endpoint(answer)
         self.clock = Clock(NOW)
         self.monotonic = Clock(1000.0)
-        self.reports: list[LookUp] = []
-        self.gate = Gate(width, Unpaced(), clock=self.monotonic, chance=lambda: 0.5)
-        self.lookups = LookUps(
+        self.reports: list[LookUpEvent] = []
+        self.gate = Bulkhead(width, Unpaced(), clock=self.monotonic, chance=lambda: 0.5)
+        self.lookups = IntrospectionCache(
             self.endpoint,
             RULES,
             ages,

@@ -342,12 +342,12 @@ def test_any_claims_are_a_principal_or_refused(changes: dict[str, object]) -> No
 
 # --- the marker ---------------------------------------------------------------------------------
 
-MARKED = replace(RULES, marker="mcp_assurance")
+MARKED = replace(RULES, assurance_claim="mcp_assurance")
 
 
 def marker_of(value: object, rules: ClaimRules = MARKED) -> str | None:
     claims = with_changes(CLAIMS, {"mcp_assurance": value})
-    return read_principal(claims, rules, NOW, token_id="id", key_id="kid").marker
+    return read_principal(claims, rules, NOW, token_id="id", key_id="kid").assurance_claim
 
 
 @pytest.mark.parametrize("value", ["two_factor", "totp", "TOTP", "none", "a b", "é"])

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from authz.core.ledger import UnavailableError
-from authz.core.principal import LogIn, Principal
+from authz.core.principal import LoginRecord, Principal
 from authz.core.reason import Reason
 from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.verifier import Stage
-from tests.support.values import OURS, log_in
+from tests.support.values import OURS, login_record
 from tests.tokens.forge import ABSENT, CLAIMS, NOW, Bench, key_set, outcome_of, rsa_signer
 from tests.tokens.opaque import TOKEN as OPAQUE
 from tests.tokens.opaque import Desk, play, said, settled
@@ -22,12 +22,12 @@ class Records:
     """Records of log-ins by token, in the hands of a test."""
 
     def __init__(self, *tokens: str) -> None:
-        self.kept: dict[str, LogIn] = dict.fromkeys(tokens, log_in())
+        self.kept: dict[str, LoginRecord] = dict.fromkeys(tokens, login_record())
         self.asked: list[str] = []
         self.away = False
         self.gate: asyncio.Event | None = None
 
-    async def of(self, token: str) -> LogIn | None:
+    async def of(self, token: str) -> LoginRecord | None:
         self.asked.append(token)
         if self.gate is not None:
             await self.gate.wait()
@@ -48,8 +48,8 @@ def test_a_token_of_ours_is_its_persons_by_its_record(ours: str) -> None:
     found = bench_of(records).outcome(token)
 
     assert isinstance(found, Principal)
-    assert found.log_in == log_in()
-    assert (found.client_id, found.signed_for) == ("claude", ours)
+    assert found.login == login_record()
+    assert (found.client_id, found.token_client_id) == ("claude", ours)
     assert found.subject == CLAIMS["sub"]
     assert found.grant == "grant-1"
 
@@ -79,7 +79,7 @@ def test_a_token_whose_record_is_gone_is_refused_and_not_remembered() -> None:
     assert bench.verifier.cached(token) is None
     assert bench.outcome(token) is Reason.LOG_IN_UNKNOWN
 
-    records.kept[token] = log_in()
+    records.kept[token] = login_record()
     assert isinstance(bench.outcome(token), Principal)
     assert Reason.LOG_IN_UNKNOWN.row.status == 401
 
@@ -140,7 +140,7 @@ def test_other_clients_are_asked_no_record() -> None:
     found = bench_of(records).outcome(token)
 
     assert isinstance(found, Principal)
-    assert (found.client_id, found.log_in, found.signed_for) == ("authz-two-factor2", None, "")
+    assert (found.client_id, found.login, found.token_client_id) == ("authz-two-factor2", None, "")
     assert records.asked == []
 
 
@@ -226,7 +226,7 @@ def test_what_is_confirmed_keeps_its_log_in() -> None:
         assert found == replace(
             known, scopes=frozenset({"mcp:tools"}), confirmed_at=found.confirmed_at
         )
-        assert found.log_in == log_in()
+        assert found.login == login_record()
 
     play(scene, front_desk(said(client_id="authz-two-factor", scope="mcp:tools"), token))
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.strict_json import StrictJsonError, loads
-from authz.tokens.documents import IssuerError
 from authz.tokens.issuer import IssuerAddress
+from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import ALGORITHMS, KeySetError, read_key_set
 from tests.tokens.forge import (
     CLAIMS,

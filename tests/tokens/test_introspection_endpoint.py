@@ -11,11 +11,11 @@ import pytest
 
 from authz.core.principal import Principal
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
-from authz.tokens.documents import Fault, IssuerError, issuer_client
-from authz.tokens.introspection import Introspector
+from authz.tokens.introspection_cache import Ages, IntrospectionCache
 from authz.tokens.introspection_endpoint import IntrospectionEndpoint
+from authz.tokens.introspector import Introspector
 from authz.tokens.issuer import IssuerAddress
-from authz.tokens.lookups import Ages, LookUps
+from authz.tokens.issuer_http import IssuerError, IssuerFault, issuer_client
 from tests.support.introspection import ASK, Site, named, site
 from tests.tokens.forge import ISSUER, NOW, RULES, ec_signer, outcome_of
 from tests.tokens.opaque import ANSWER, TOKEN, UNAVAILABLE, junk, said
@@ -54,11 +54,11 @@ def asked(
     auth: ClientAuth = AUTH,
     total: float = 5.0,
     times: int = 1,
-) -> tuple[list[Mapping[str, object] | Fault], Site]:
+) -> tuple[list[Mapping[str, object] | IssuerFault], Site]:
     """Ask an issuer so many times: what it answered, and what it saw."""
 
-    async def run() -> tuple[list[Mapping[str, object] | Fault], Site]:
-        found: list[Mapping[str, object] | Fault] = []
+    async def run() -> tuple[list[Mapping[str, object] | IssuerFault], Site]:
+        found: list[Mapping[str, object] | IssuerFault] = []
         async with site(page, names) as served, asking(served.url, auth, total=total) as endpoint:
             for _ in range(times):
                 try:
@@ -171,37 +171,40 @@ async def _hang_up(writer: Writer) -> None:
 
 UNAUTHORIZED: Final = answer(b'{"error":"request_unauthorized"}', status="401 Unauthorized")
 BUSY: Final = answer(b"", status="429 Too Many Requests", more="retry-after: 60\r\n")
-HOSTILE: Final[dict[str, tuple[Fault, bytes | Play]]] = {
-    "redirect": (Fault.STATUS, REDIRECT),
+HOSTILE: Final[dict[str, tuple[IssuerFault, bytes | Play]]] = {
+    "redirect": (IssuerFault.STATUS, REDIRECT),
     "redirect-that-keeps-the-form": (
-        Fault.STATUS,
+        IssuerFault.STATUS,
         answer(b"", status="307 Temporary Redirect", more="location: http://127.0.0.1:1/\r\n"),
     ),
-    "wrong-credentials": (Fault.UNAUTHORIZED, UNAUTHORIZED),
-    "server-error": (Fault.STATUS, answer(b'{"active":true}', status="500 Internal Server Error")),
-    "active-with-a-403": (Fault.STATUS, answer(json.dumps(ANSWER).encode(), status="403 No")),
-    "too-many": (Fault.STATUS, BUSY),
-    "html-with-200": (Fault.MALFORMED, answer(HTML)),
-    "empty": (Fault.MALFORMED, answer(b"")),
-    "array": (Fault.MALFORMED, answer(b'[{"active":true}]')),
-    "true": (Fault.MALFORMED, answer(b"true")),
-    "active-twice": (Fault.MALFORMED, answer(b'{"active":false,"active":true}')),
-    "two-documents": (Fault.MALFORMED, answer(b'{"active":false}{"active":true}')),
-    "100000-deep": (Fault.MALFORMED, answer(b'{"active":true,"x":' + b"[" * 60_000)),
-    "bad-utf-8": (Fault.MALFORMED, answer(b'{"active":true,"sub":"\xff"}')),
-    "compressed": (Fault.MALFORMED, ZIPPED),
-    "a-signed-answer": (Fault.MALFORMED, answer(b"eyJhbGciOiJub25lIn0.e30.")),
-    "64-KiB": (Fault.TOO_LARGE, answer(b'{"active":true,"x":"' + b"x" * (64 << 10) + b'"}')),
-    "50-MB-unannounced": (Fault.TOO_LARGE, _flood),
-    "hangs-up": (Fault.UNREACHABLE, _hang_up),
-    "not-http": (Fault.UNREACHABLE, b"\x16\x03\x01 hello\r\n\r\n"),
-    "header-flood": (Fault.UNREACHABLE, answer(b"{}", more=f"x: {'y' * 200_000}\r\n")),
+    "wrong-credentials": (IssuerFault.UNAUTHORIZED, UNAUTHORIZED),
+    "server-error": (
+        IssuerFault.STATUS,
+        answer(b'{"active":true}', status="500 Internal Server Error"),
+    ),
+    "active-with-a-403": (IssuerFault.STATUS, answer(json.dumps(ANSWER).encode(), status="403 No")),
+    "too-many": (IssuerFault.STATUS, BUSY),
+    "html-with-200": (IssuerFault.MALFORMED, answer(HTML)),
+    "empty": (IssuerFault.MALFORMED, answer(b"")),
+    "array": (IssuerFault.MALFORMED, answer(b'[{"active":true}]')),
+    "true": (IssuerFault.MALFORMED, answer(b"true")),
+    "active-twice": (IssuerFault.MALFORMED, answer(b'{"active":false,"active":true}')),
+    "two-documents": (IssuerFault.MALFORMED, answer(b'{"active":false}{"active":true}')),
+    "100000-deep": (IssuerFault.MALFORMED, answer(b'{"active":true,"x":' + b"[" * 60_000)),
+    "bad-utf-8": (IssuerFault.MALFORMED, answer(b'{"active":true,"sub":"\xff"}')),
+    "compressed": (IssuerFault.MALFORMED, ZIPPED),
+    "a-signed-answer": (IssuerFault.MALFORMED, answer(b"eyJhbGciOiJub25lIn0.e30.")),
+    "64-KiB": (IssuerFault.TOO_LARGE, answer(b'{"active":true,"x":"' + b"x" * (64 << 10) + b'"}')),
+    "50-MB-unannounced": (IssuerFault.TOO_LARGE, _flood),
+    "hangs-up": (IssuerFault.UNREACHABLE, _hang_up),
+    "not-http": (IssuerFault.UNREACHABLE, b"\x16\x03\x01 hello\r\n\r\n"),
+    "header-flood": (IssuerFault.UNREACHABLE, answer(b"{}", more=f"x: {'y' * 200_000}\r\n")),
 }
 
 
 @pytest.mark.parametrize(("fault", "page"), HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.attack("introspection-hostile")
-def test_a_hostile_answer_is_a_fault(fault: Fault, page: bytes | Play) -> None:
+def test_a_hostile_answer_is_a_fault(fault: IssuerFault, page: bytes | Play) -> None:
     """Redirects, HTML, giants, errors that say `active`: a fault of the issuer, and bounded."""
     found, served = asked(page)
 
@@ -213,7 +216,7 @@ def test_a_hostile_answer_is_a_fault(fault: Fault, page: bytes | Play) -> None:
 @pytest.mark.attack("introspection-late")
 def test_a_slow_issuer_is_given_up(play: Play) -> None:
     """The whole question has a bound, whatever each single read takes."""
-    assert asked(play, total=0.3)[0] == [Fault.LATE]
+    assert asked(play, total=0.3)[0] == [IssuerFault.LATE]
 
 
 @pytest.mark.parametrize("play", [_drip, _say_nothing])
@@ -226,7 +229,7 @@ def test_slow_metadata_is_given_up_too(play: Play) -> None:
             for _ in range(2):
                 with pytest.raises(IssuerError) as raised:
                     await endpoint.ask(TOKEN)
-                assert raised.value.fault is Fault.LATE
+                assert raised.value.fault is IssuerFault.LATE
             assert served.forms == []
 
     asyncio.run(run())
@@ -235,20 +238,20 @@ def test_slow_metadata_is_given_up_too(play: Play) -> None:
 @pytest.mark.parametrize(
     ("names", "fault"),
     [
-        (metadata(), Fault.FOREIGN_ADDRESS),
-        (named(None), Fault.FOREIGN_ADDRESS),
-        (named("http://evil.example/introspect"), Fault.FOREIGN_ADDRESS),
-        (named("file:///etc/passwd"), Fault.FOREIGN_ADDRESS),
-        (named(7), Fault.FOREIGN_ADDRESS),
+        (metadata(), IssuerFault.FOREIGN_ADDRESS),
+        (named(None), IssuerFault.FOREIGN_ADDRESS),
+        (named("http://evil.example/introspect"), IssuerFault.FOREIGN_ADDRESS),
+        (named("file:///etc/passwd"), IssuerFault.FOREIGN_ADDRESS),
+        (named(7), IssuerFault.FOREIGN_ADDRESS),
         (
             metadata(issuer=f"{ISSUER}/", introspection_endpoint=f"{ISSUER}{ASK}"),
-            Fault.WRONG_ISSUER,
+            IssuerFault.WRONG_ISSUER,
         ),
-        (answer(HTML), Fault.MALFORMED),
+        (answer(HTML), IssuerFault.MALFORMED),
     ],
 )
 @pytest.mark.attack("introspection-elsewhere")
-def test_no_token_goes_just_anywhere(names: bytes, fault: Fault) -> None:
+def test_no_token_goes_just_anywhere(names: bytes, fault: IssuerFault) -> None:
     """Tokens and credentials go to the issuer's own origin or over https; else nowhere."""
     found, served = asked(GOOD, names)
 
@@ -263,7 +266,7 @@ async def introspected(
     page: bytes | Play, scene: Callable[[Introspector, Site], Awaitable[None]], ages: Ages
 ) -> None:
     async with site(page) as served, asking(served.url, total=5.0) as endpoint:
-        lookups = LookUps(endpoint, RULES, ages, clock=lambda: NOW)
+        lookups = IntrospectionCache(endpoint, RULES, ages, clock=lambda: NOW)
         introspector = Introspector(lookups, clock=lambda: NOW)
         try:
             await scene(introspector, served)

@@ -13,12 +13,12 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
-from authz.tokens.introspection import Introspector
+from authz.tokens.introspection_cache import IntrospectionCache, LookUpEvent
 from authz.tokens.introspection_endpoint import IntrospectionEndpoint
+from authz.tokens.introspector import Introspector
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
-from authz.tokens.lookups import LookUp, LookUps
 from authz.tokens.verifier import TokenVerifier
 from authz_demo.issuer import Issuer, create_app
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, JOHN, NOTES, App, Clock, World, config
@@ -39,14 +39,14 @@ class Stand:
     auth: ClientAuth
     client: httpx.AsyncClient
     verifier: TokenVerifier = field(init=False)
-    reports: list[LookUp] = field(default_factory=list)
+    reports: list[LookUpEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         address = IssuerAddress(ISSUER, INTERNAL)
         endpoint = IntrospectionEndpoint(address, self.auth, self.client, total=5.0)
         keys = SigningKeys(IssuerKeys(address, DEFAULT_ALGORITHMS, self.client))
         clock = self.world.clock
-        lookups = LookUps(endpoint, RULES, observer=self.reports.append, clock=clock)
+        lookups = IntrospectionCache(endpoint, RULES, observer=self.reports.append, clock=clock)
         introspector = Introspector(lookups, clock=clock)
         self.verifier = TokenVerifier(keys, RULES, introspector=introspector, clock=clock)
 
@@ -57,7 +57,7 @@ class Stand:
         since = self.world.clock()
         return self.world.runner.run(outcome_of(self.verifier.confirm(token, known, since)))
 
-    def log_in(self, client_id: str, scope: str = "openid offline_access mcp:tools") -> Any:
+    def login(self, client_id: str, scope: str = "openid offline_access mcp:tools") -> Any:
         app = App(self.world, client_id)
         return app, app.tokens(scope=scope)
 
@@ -88,7 +88,7 @@ def standing(world: World, auth: ClientAuth) -> Iterator[Stand]:
 
 def test_an_opaque_token_is_its_person(stand: Stand) -> None:
     """A log-in of a client with opaque tokens gives a token that stands for the person."""
-    _, tokens = stand.log_in("mcp-opaque")
+    _, tokens = stand.login("mcp-opaque")
 
     found = stand.verify(tokens["access_token"])
 
@@ -100,7 +100,7 @@ def test_an_opaque_token_is_its_person(stand: Stand) -> None:
 @pytest.mark.attack("refresh-token-as-bearer")
 def test_its_refresh_token_is_none(stand: Stand) -> None:
     """The stand-in calls a refresh token active, as Authelia does; it is never asked."""
-    app, tokens = stand.log_in("mcp-opaque")
+    app, tokens = stand.login("mcp-opaque")
 
     assert app.active(tokens["refresh_token"])
     assert stand.verify(tokens["refresh_token"]) is Reason.TOKEN_WRONG_KIND
@@ -111,7 +111,7 @@ def test_its_refresh_token_is_none(stand: Stand) -> None:
 @pytest.mark.attack("introspection-revoked")
 def test_a_refresh_ends_the_old_token_at_once(stand: Stand, client_id: str) -> None:
     """Where tokens are confirmed, a refreshed one is refused, and the new one is good."""
-    app, tokens = stand.log_in(client_id)
+    app, tokens = stand.login(client_id)
     found = stand.verify(tokens["access_token"])
     assert isinstance(found, Principal)
     assert isinstance(stand.confirm(tokens["access_token"], found), Principal)
@@ -126,7 +126,7 @@ def test_a_refresh_ends_the_old_token_at_once(stand: Stand, client_id: str) -> N
 @pytest.mark.attack("introspection-revoked")
 def test_a_refresh_token_used_twice_ends_the_family(stand: Stand) -> None:
     """A stolen refresh token that is used again takes all access tokens of the log-in with it."""
-    app, tokens = stand.log_in("mcp-opaque")
+    app, tokens = stand.login("mcp-opaque")
     new = app.refresh(tokens["refresh_token"]).json()["access_token"]
     found = stand.verify(new)
     assert isinstance(found, Principal)
@@ -167,7 +167,7 @@ def test_a_machine_is_confirmed_as_a_machine(stand: Stand) -> None:
 def test_each_way_to_authenticate(world: World, auth: ClientAuth, good: bool) -> None:
     """What the issuer takes from its registered client works; all else is a 503, never a 401."""
     for stand in standing(world, auth):
-        _, tokens = stand.log_in("mcp-opaque")
+        _, tokens = stand.login("mcp-opaque")
         found = stand.verify(tokens["access_token"])
 
         assert isinstance(found, Principal) if good else found == UNAVAILABLE

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from authz.tokens.documents import Fault, IssuerError, issuer_client
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
+from authz.tokens.issuer_http import IssuerError, IssuerFault, issuer_client
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySet
 from tests.support.listening import listening
 from tests.tokens.forge import ISSUER, ec_signer, rsa_signer
@@ -91,10 +91,10 @@ async def fetch(url: str, *, total: float = 5.0, read: float = 5.0) -> KeySet:
 
 def result(
     pages: Mapping[str, bytes | Play], *, total: float = 5.0, read: float = 5.0
-) -> list[str] | Fault:
+) -> list[str] | IssuerFault:
     """Fetch keys from such a site: the kids, or the fault."""
 
-    async def play() -> list[str] | Fault:
+    async def play() -> list[str] | IssuerFault:
         async with site(pages) as served:
             try:
                 keys = await fetch(served.url, total=total, read=read)
@@ -127,7 +127,7 @@ def test_openid_discovery_is_asked_where_there_is_no_oauth_metadata() -> None:
     gone = answer(b"", status="404 Not Found")
 
     assert result({"oauth": gone, "openid": metadata()}) == ["mcp-rs256", "mcp-es256"]
-    assert result({"oauth": gone, "openid": gone}) is Fault.STATUS
+    assert result({"oauth": gone, "openid": gone}) is IssuerFault.STATUS
 
 
 def test_one_broken_key_among_good_ones_is_left_out() -> None:
@@ -180,31 +180,31 @@ LABELLED = answer(
     ).encode(),
     more="content-encoding: gzip\r\n",
 )
-HOSTILE: dict[str, tuple[Fault, bytes | Play]] = {
-    "redirect": (Fault.STATUS, REDIRECT),
-    "server-error": (Fault.STATUS, answer(b"{}", status="500 Internal Server Error")),
-    "no-content": (Fault.STATUS, answer(b"", status="204 No Content")),
-    "html-with-200": (Fault.MALFORMED, answer(HTML)),
-    "empty": (Fault.MALFORMED, answer(b"")),
-    "array": (Fault.MALFORMED, answer(b"[]")),
-    "duplicate-member": (Fault.MALFORMED, answer(b'{"keys":[],"keys":[]}')),
-    "nan": (Fault.MALFORMED, answer(b'{"keys":NaN}')),
-    "100000-deep": (Fault.MALFORMED, answer(b'{"keys":' + b"[" * 100_000)),
-    "bad-utf-8": (Fault.MALFORMED, answer(b'{"keys":"\xff"}')),
-    "compressed": (Fault.MALFORMED, ZIPPED),
-    "compressed-in-name-only": (Fault.MALFORMED, LABELLED),
-    "1-MB": (Fault.TOO_LARGE, answer(HUGE)),
-    "50-MB-unannounced": (Fault.TOO_LARGE, _flood),
-    "hangs-up": (Fault.UNREACHABLE, _hang_up),
-    "not-http": (Fault.UNREACHABLE, b"\x16\x03\x01 hello\r\n\r\n"),
-    "header-flood": (Fault.UNREACHABLE, answer(b"{}", more=f"x: {'y' * 200_000}\r\n")),
+HOSTILE: dict[str, tuple[IssuerFault, bytes | Play]] = {
+    "redirect": (IssuerFault.STATUS, REDIRECT),
+    "server-error": (IssuerFault.STATUS, answer(b"{}", status="500 Internal Server Error")),
+    "no-content": (IssuerFault.STATUS, answer(b"", status="204 No Content")),
+    "html-with-200": (IssuerFault.MALFORMED, answer(HTML)),
+    "empty": (IssuerFault.MALFORMED, answer(b"")),
+    "array": (IssuerFault.MALFORMED, answer(b"[]")),
+    "duplicate-member": (IssuerFault.MALFORMED, answer(b'{"keys":[],"keys":[]}')),
+    "nan": (IssuerFault.MALFORMED, answer(b'{"keys":NaN}')),
+    "100000-deep": (IssuerFault.MALFORMED, answer(b'{"keys":' + b"[" * 100_000)),
+    "bad-utf-8": (IssuerFault.MALFORMED, answer(b'{"keys":"\xff"}')),
+    "compressed": (IssuerFault.MALFORMED, ZIPPED),
+    "compressed-in-name-only": (IssuerFault.MALFORMED, LABELLED),
+    "1-MB": (IssuerFault.TOO_LARGE, answer(HUGE)),
+    "50-MB-unannounced": (IssuerFault.TOO_LARGE, _flood),
+    "hangs-up": (IssuerFault.UNREACHABLE, _hang_up),
+    "not-http": (IssuerFault.UNREACHABLE, b"\x16\x03\x01 hello\r\n\r\n"),
+    "header-flood": (IssuerFault.UNREACHABLE, answer(b"{}", more=f"x: {'y' * 200_000}\r\n")),
 }
 
 
 @pytest.mark.parametrize("place", ["oauth", "keys"])
 @pytest.mark.parametrize(("fault", "page"), HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.attack("key-set-hostile")
-def test_a_hostile_document_is_a_fault(place: str, fault: Fault, page: bytes | Play) -> None:
+def test_a_hostile_document_is_a_fault(place: str, fault: IssuerFault, page: bytes | Play) -> None:
     """Redirects, HTML, giants and broken connections are faults of the issuer, and bounded."""
     assert result({place: page}) is fault
 
@@ -214,19 +214,19 @@ def test_a_hostile_document_is_a_fault(place: str, fault: Fault, page: bytes | P
 @pytest.mark.attack("key-set-slow")
 def test_a_slow_issuer_is_given_up(place: str, play: Play) -> None:
     """The whole fetch has a bound, whatever each single read takes."""
-    assert result({place: play}, total=0.3) is Fault.LATE
+    assert result({place: play}, total=0.3) is IssuerFault.LATE
 
 
 def test_a_silent_issuer_is_given_up_at_the_read_time_out() -> None:
     """A read that takes too long is a fault of its own."""
-    assert result({"keys": _say_nothing}, read=0.2) is Fault.UNREACHABLE
+    assert result({"keys": _say_nothing}, read=0.2) is IssuerFault.UNREACHABLE
 
 
 @pytest.mark.parametrize("keys", [[], [{"kty": "oct", "k": "AAAA", "kid": "x"}], {}, None, "x"])
 @pytest.mark.attack("key-set-hostile")
 def test_a_set_without_a_usable_key_is_a_fault(keys: object) -> None:
     """An empty key set never replaces a good one."""
-    assert result({"keys": document(keys=keys)}) is Fault.NO_KEYS
+    assert result({"keys": document(keys=keys)}) is IssuerFault.NO_KEYS
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_set_without_a_usable_key_is_a_fault(keys: object) -> None:
 @pytest.mark.attack("metadata-of-another-issuer")
 def test_metadata_of_another_issuer_is_not_believed(issuer: object) -> None:
     """RFC 8414, section 3.3: the issuer member is the configured issuer, as a string."""
-    assert result({"oauth": metadata(issuer=issuer)}) is Fault.WRONG_ISSUER
+    assert result({"oauth": metadata(issuer=issuer)}) is IssuerFault.WRONG_ISSUER
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_metadata_of_another_issuer_is_not_believed(issuer: object) -> None:
 @pytest.mark.attack("key-set-elsewhere")
 def test_keys_are_not_fetched_from_just_anywhere(jwks_uri: object) -> None:
     """Keys come from the issuer's own origin, or over https; nothing else is even asked."""
-    assert result({"oauth": metadata(jwks_uri=jwks_uri)}) is Fault.FOREIGN_ADDRESS
+    assert result({"oauth": metadata(jwks_uri=jwks_uri)}) is IssuerFault.FOREIGN_ADDRESS
 
 
 def test_the_path_and_query_of_the_jwks_uri_are_kept() -> None:
@@ -338,7 +338,7 @@ def test_an_issuer_is_https_or_has_an_internal_address(issuer: str, internal: st
 def test_nobody_at_the_internal_address_is_a_fault() -> None:
     """A refused connection is a fault, not an exception of the HTTP library."""
 
-    async def play() -> Fault | None:
+    async def play() -> IssuerFault | None:
         async with site() as served:
             url = served.url
         try:
@@ -347,7 +347,7 @@ def test_nobody_at_the_internal_address_is_a_fault() -> None:
             return error.fault
         return None
 
-    assert asyncio.run(play()) is Fault.UNREACHABLE
+    assert asyncio.run(play()) is IssuerFault.UNREACHABLE
 
 
 def test_cookies_of_whoever_stands_before_the_issuer_are_not_kept() -> None:

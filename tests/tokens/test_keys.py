@@ -9,13 +9,13 @@ import pytest
 from authz.core.ledger import UnavailableError
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
-from authz.tokens.documents import Fault, IssuerError
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import KeySet
-from authz.tokens.keys import Fetched, Presented, Renewal, SigningKeys
+from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, Presented, SigningKeys
 from tests.tokens.forge import Clock, Source, ec_signer, key_set, outcome_of, rsa_signer
 
 UNAVAILABLE = "unavailable: issuer"
-DOWN = IssuerError(Fault.UNREACHABLE, "ConnectError")
+DOWN = IssuerError(IssuerFault.UNREACHABLE, "ConnectError")
 FIRST = key_set(rsa_signer().jwk())
 BOTH = key_set(rsa_signer().jwk(), ec_signer().jwk())
 
@@ -34,11 +34,11 @@ class Stand:
     ) -> None:
         self.source = Source(answer)
         self.clock = Clock(100.0)
-        self.fetched: list[Fetched] = []
+        self.fetched: list[KeysFetched] = []
         self.pauses: list[float] = []
         self.keys = SigningKeys(
             self.source,
-            Renewal(
+            KeyRefreshPolicy(
                 interval=300,
                 jitter=0.1,
                 retry=1,
@@ -486,15 +486,15 @@ def test_each_fetch_is_reported_and_news_is_marked() -> None:
 
     async def play() -> None:
         stand = Stand(FIRST)
-        answers = [FIRST, DOWN, DOWN, IssuerError(Fault.LATE, "late"), FIRST, BOTH, BOTH]
+        answers = [FIRST, DOWN, DOWN, IssuerError(IssuerFault.LATE, "late"), FIRST, BOTH, BOTH]
         stand.on_pause = lambda n: setattr(stand.source, "answer", answers[min(n, 6)])
         await stand.renew(7)
 
         assert [(f.fault, f.changed) for f in stand.fetched] == [
             (None, True),
-            (Fault.UNREACHABLE, True),
-            (Fault.UNREACHABLE, False),
-            (Fault.LATE, True),
+            (IssuerFault.UNREACHABLE, True),
+            (IssuerFault.UNREACHABLE, False),
+            (IssuerFault.LATE, True),
             (None, True),
             (None, True),
             (None, False),

@@ -6,8 +6,8 @@ import pytest
 
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
+from authz.tokens.introspection_result import token_digest
 from authz.tokens.naming import name_token
-from authz.tokens.statement import token_digest
 from tests.tokens.forge import ISSUER, NOW, Bench, ec_signer, rsa_signer
 from tests.tokens.opaque import TOKEN
 

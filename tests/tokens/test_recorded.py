@@ -218,20 +218,20 @@ def test_what_a_recorded_token_says(
 
 
 @pytest.mark.parametrize(
-    ("flow", "marker"),
+    ("flow", "assurance_claim"),
     [("marker with scope", "two_factor"), ("marker without scope", None), ("2fa default", None)],
 )
 @pytest.mark.attack("marker")
 def test_a_recorded_marker_is_there_where_its_scope_was_granted(
-    flow: str, marker: str | None
+    flow: str, assurance_claim: str | None
 ) -> None:
     """Authelia signs the marker into tokens of its scope; without it a token is like any other."""
-    named = Bench(*load("jwks.json")["keys"], rules=replace(RULES, marker="mcp_assurance"))
+    named = Bench(*load("jwks.json")["keys"], rules=replace(RULES, assurance_claim="mcp_assurance"))
 
-    for asked, expected in ((named, marker), (bench(), None)):
+    for asked, expected in ((named, assurance_claim), (bench(), None)):
         outcome = asked.outcome(RECORDED[flow, "access_token"])
         assert isinstance(outcome, Principal)
-        assert outcome.marker == expected
+        assert outcome.assurance_claim == expected
 
 
 def test_an_hour_later_every_recorded_jwt_has_expired() -> None:

@@ -14,9 +14,9 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens import base64url
-from authz.tokens.documents import Fault, IssuerError
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import ALGORITHMS
-from authz.tokens.keys import Presented, Renewal
+from authz.tokens.keys import KeyRefreshPolicy, Presented
 from authz.tokens.verifier import TokenVerifier
 from tests.tokens.forge import (
     ABSENT,
@@ -278,7 +278,7 @@ def test_a_signature_that_may_be_of_a_new_key_is_no_401() -> None:
     """Where the key set may not be fetched so soon, a token issued since the last fetch whose
     signature does not verify gets 503; one issued before it is refused at once.
     """
-    bench = Bench(renewal=Renewal(burst=1))
+    bench = Bench(renewal=KeyRefreshPolicy(burst=1))
     principal_of(bench, rsa_signer().token())
     bench.clock.now = NOW + 10
     bench.monotonic.now += 10
@@ -295,7 +295,7 @@ def test_known_tokens_need_no_issuer() -> None:
     """With the issuer away, a cached token and a new one of a known key go on."""
     bench, token = Bench(), rsa_signer().token()
     principal = principal_of(bench, token)
-    bench.source.answer = IssuerError(Fault.UNREACHABLE, "down")
+    bench.source.answer = IssuerError(IssuerFault.UNREACHABLE, "down")
 
     assert bench.verifier.cached(token) is principal
     principal_of(bench, rsa_signer().token({"jti": "another"}))
@@ -377,7 +377,7 @@ def test_what_cannot_be_good_asks_nobody(token: str, expected: Reason) -> None:
 @pytest.mark.attack("issuer-hangs")
 def test_no_keys_and_a_hanging_issuer_is_unavailable() -> None:
     """Where the issuer must be asked and does not answer, it is nobody's bad token."""
-    bench = Bench(renewal=Renewal(deadline=0.01))
+    bench = Bench(renewal=KeyRefreshPolicy(deadline=0.01))
 
     async def play() -> object:
         bench.source.gate = asyncio.Event()

@@ -15,8 +15,8 @@ import httpx
 from authz.cli.oauth_login.loopback import Loopback
 from authz.cli.oauth_login.request import Attempt, LogInFailed, Wanted, code_of, refused
 from authz.core.strict_json import StrictJsonError, loads
-from authz.tokens.documents import IssuerError, Target, trouble
 from authz.tokens.issuer import IssuerAddress, read_metadata
+from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, describe_error
 
 _LARGEST: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}\Z")  # RFC 6750, section 2.1
@@ -98,7 +98,7 @@ def _no_metadata(error: IssuerError) -> LogInFailed:
     return LogInFailed(words)
 
 
-def _target(metadata: Mapping[str, object], address: IssuerAddress, name: str) -> Target:
+def _target(metadata: Mapping[str, object], address: IssuerAddress, name: str) -> IssuerEndpoint:
     try:
         return address.endpoint(name, metadata.get(name))
     except IssuerError as error:
@@ -107,7 +107,7 @@ def _target(metadata: Mapping[str, object], address: IssuerAddress, name: str) -
 
 def _endpoints(
     metadata: Mapping[str, object], address: IssuerAddress
-) -> tuple[httpx.URL, Target, bool]:
+) -> tuple[httpx.URL, IssuerEndpoint, bool]:
     """Return where the browser goes, where the code goes, and whether answers name the issuer."""
     name = "authorization_endpoint"
     _target(metadata, address, name)
@@ -117,7 +117,7 @@ def _endpoints(
     return link, exchange, metadata.get("authorization_response_iss_parameter_supported") is True
 
 
-async def _registered(client: httpx.AsyncClient, target: Target, redirect_uri: str) -> str:
+async def _registered(client: httpx.AsyncClient, target: IssuerEndpoint, redirect_uri: str) -> str:
     """Register at the front door (RFC 7591) and return the client's id; nothing is kept there.
 
     Without `refresh_token` among its grants: the token is for trying, and people see one page.
@@ -156,7 +156,7 @@ async def _answer(
             await response.aclose()
         document = loads(bytes(data))
     except httpx.HTTPError as error:
-        raise LogInFailed(f"{what} endpoint does not answer: {trouble(error)}") from error
+        raise LogInFailed(f"{what} endpoint does not answer: {describe_error(error)}") from error
     except StrictJsonError as error:
         raise LogInFailed(f"{what} answer is no JSON (status {response.status_code})") from error
     if not isinstance(document, dict):
@@ -164,7 +164,9 @@ async def _answer(
     return response.status_code, document
 
 
-async def _exchanged(client: httpx.AsyncClient, target: Target, form: dict[str, str]) -> Granted:
+async def _exchanged(
+    client: httpx.AsyncClient, target: IssuerEndpoint, form: dict[str, str]
+) -> Granted:
     request = client.build_request("POST", target.url, data=form, headers=dict(target.headers))
     status, document = await _answer(client, request, "the token")
     if status != _OK:

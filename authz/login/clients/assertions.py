@@ -19,7 +19,7 @@ from authz.login.clients.documents import document_host, read_keys
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
 from authz.login.protocol.values import FrontClient, KeyAuthentication
-from authz.tokens.gate import Gate
+from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.jose import Unverified, read_client_assertion
 from authz.tokens.jwk import ALGORITHMS, KeySet, VerificationKey
 from authz.tokens.signature import is_signed_by
@@ -67,7 +67,7 @@ class KeySets(FetchedCache[KeySet]):
     """Find the key sets at the `jwks_uri` of documents."""
 
     def __init__(
-        self, fetch: Fetch, *, gate: Gate | None = None, asker: Callable[[], str] = nobody
+        self, fetch: Fetch, *, gate: Bulkhead | None = None, asker: Callable[[], str] = nobody
     ) -> None:
         """Take how to fetch.
 

@@ -27,7 +27,7 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import FrontClient, KeyAuthentication, Kind
-from authz.tokens.gate import Gate
+from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.jwk import ALGORITHMS, KeySet, KeySetError, read_key_set
 
 PREFIX: Final = "https://"
@@ -165,7 +165,7 @@ class Documents(FetchedCache[FrontClient]):
         rules: RedirectRules,
         hosts: tuple[str, ...] | None = None,
         *,
-        gate: Gate | None = None,
+        gate: Bulkhead | None = None,
         capacity: int = 4096,
         patience: float = 8.0,
         asker: Callable[[], str] = nobody,

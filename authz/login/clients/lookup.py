@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar
 
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchFailed
-from authz.tokens.gate import Gate, Pace, Turn, TurnedAwayError
+from authz.tokens.bulkhead import Bulkhead, NoSlotError, Slot, TokenBucket
 
 SHORTEST_AGE: Final = 300.0  # seconds
 LONGEST_AGE: Final = 86_400.0
@@ -75,7 +75,7 @@ class _Search:
 
     answered: asyncio.Future[None]
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    fetching: Turn | None = None
+    fetching: Slot | None = None
 
 
 class _Shelf(OrderedDict[str, V]):
@@ -95,12 +95,12 @@ class _Shelf(OrderedDict[str, V]):
             self.popitem(last=False)
 
 
-def stranger_gate(clock: Callable[[], float] = time.monotonic) -> Gate:
+def stranger_gate(clock: Callable[[], float] = time.monotonic) -> Bulkhead:
     """Return how many fetches there may be: eight at once, and four strangers a second.
 
     Of one address two at once.
     """
-    return Gate(_WIDTH, Pace(_PACE, _WIDTH, clock), share=_SHARE, clock=clock)
+    return Bulkhead(_WIDTH, TokenBucket(_PACE, _WIDTH, clock), share=_SHARE, clock=clock)
 
 
 def nobody() -> str:
@@ -116,7 +116,7 @@ class FetchedCache(Generic[V]):
         fetch: Fetch,
         read: Callable[[str, str, bytes], V],
         *,
-        gate: Gate | None = None,
+        gate: Bulkhead | None = None,
         capacity: int = _CAPACITY,
         patience: float = _PATIENCE,
         asker: Callable[[], str] = nobody,
@@ -216,7 +216,7 @@ class FetchedCache(Generic[V]):
             return search
         try:
             turn = self._gate.join(known=url in self._known, source=asker)
-        except TurnedAwayError:
+        except NoSlotError:
             return search
         if search is None:
             search = _Search(asyncio.get_running_loop().create_future())
@@ -229,10 +229,10 @@ class FetchedCache(Generic[V]):
         return search
 
     def _left(
-        self, url: str, search: _Search, asker: str, turn: Turn, _task: "asyncio.Task[None]"
+        self, url: str, search: _Search, asker: str, turn: Slot, _task: "asyncio.Task[None]"
     ) -> None:
         """End a search with its fetch, or when the last has left the line."""
-        turn.give_up()  # for a task that was cancelled before it ran
+        turn.abandon()  # for a task that was cancelled before it ran
         del search.tasks[asker]
         if self._searches.get(url) is not search or (search.tasks and search.fetching is not turn):
             return
@@ -241,7 +241,7 @@ class FetchedCache(Generic[V]):
         for task in search.tasks.values():
             task.cancel()
 
-    async def _look_up(self, url: str, host: str, turn: Turn, search: _Search) -> None:
+    async def _look_up(self, url: str, host: str, turn: Slot, search: _Search) -> None:
         """Fetch and remember; raise nothing, since perhaps nobody waits any more.
 
         The gate is told of no failure: hosts fail each for itself.
@@ -253,7 +253,7 @@ class FetchedCache(Generic[V]):
                     return
                 fetched = await self._fetch(url, host)
             value = self._read(url, host, fetched.body)
-        except TurnedAwayError:
+        except NoSlotError:
             return
         except NoDocument as error:
             self._refuse(url, error.fault, error.words)

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Final
 
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.core.strict_json import StrictJsonError, loads
 
 
@@ -100,7 +100,7 @@ _TEXTS: Final = (
 
 def renewed(
     grant: Grant,
-    log_in: LogIn,
+    log_in: LoginRecord,
     *,
     now: int,
     expires_at: int,

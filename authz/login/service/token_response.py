@@ -6,7 +6,7 @@ Law: no ID token, no scope but the consented ones, and no more seconds than rema
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.login.protocol.values import ClientIdentity, Identity
 from authz.login.service.refresh_tokens import RefreshToken
 
@@ -39,9 +39,11 @@ def token_answer(
     return answer
 
 
-def log_in_of(token: RefreshToken, client_id: str, client: ClientIdentity, who: Identity) -> LogIn:
+def log_in_of(
+    token: RefreshToken, client_id: str, client: ClientIdentity, who: Identity
+) -> LoginRecord:
     """Return the record behind an access token."""
-    return LogIn(
+    return LoginRecord(
         client=client.name,
         client_id=client_id,
         grant=token.grant,

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from authz.core.ledger import Query
 from authz.core.limits import digest
-from authz.core.principal import Client, LogIn, Person
+from authz.core.principal import Client, LoginRecord, Person
 from authz.ledger import login_records
 from authz.ledger.keys import RedisKeys, grant_field
 from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command
@@ -50,7 +50,7 @@ class Renewal(NamedTuple):
 
     before: Held
     grant: Grant
-    log_in: LogIn
+    log_in: LoginRecord
     lifetime: int
     answer_key: bytes
     answer: str
@@ -101,7 +101,7 @@ class Grants:
         return self._keys.page(_KIND, digest(*Person(self.issuer, subject)))
 
     async def begin(
-        self, subject: str, grant: Grant, log_in: LogIn, lifetime: int, code_key: bytes
+        self, subject: str, grant: Grant, log_in: LoginRecord, lifetime: int, code_key: bytes
     ) -> bool:
         """Keep a new grant with the record of its access token.
 
@@ -160,7 +160,7 @@ class Grants:
             step_up=None,
             takes=(),
             grant=grant.id,
-            self_named=Client(self.issuer, grant.client_id),
+            registered_client=Client(self.issuer, grant.client_id),
         )
         fields = (field for field, _ in revocation_fields(query))
         found = await self._command("HMGET", self._keys.revocations, *fields)

@@ -31,8 +31,8 @@ from authz.login.upstream.id_token import Expected, NotProven, Proofs
 from authz.login.upstream.limits import Lanes, Locks
 from authz.login.upstream.transport import TooMany, send
 from authz.tokens.client_auth import ClientAuth
-from authz.tokens.documents import IssuerError, Target
 from authz.tokens.issuer import IssuerAddress, read_metadata
+from authz.tokens.issuer_http import IssuerEndpoint, IssuerError
 
 _METADATA_AGE: Final = 3600.0  # seconds; a fault forgets it at once
 _PUSHED: Final = "pushed_authorization_request_endpoint"
@@ -63,7 +63,7 @@ class OurClient:
 @dataclass(frozen=True, slots=True)
 class _Metadata:
     authorize: str
-    targets: Mapping[str, Target]
+    targets: Mapping[str, IssuerEndpoint]
 
 
 class Authelia:
@@ -258,7 +258,7 @@ class Authelia:
         proof = self._clients[two_factor].auth.proof()
         headers = {**target.headers, **proof.headers, "X-Forwarded-For": address}
         try:
-            there = Target(target.url, headers)
+            there = IssuerEndpoint(target.url, headers)
             return await send(self._client, there, {**form, **proof.form})
         except (UnavailableError, asyncio.CancelledError):
             # It may have moved. Turning a call away here forgets nothing: that would make every

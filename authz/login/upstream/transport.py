@@ -12,7 +12,7 @@ import httpx
 from authz.core.ledger import UnavailableError
 from authz.core.strict_json import StrictJsonError, loads
 from authz.login.protocol.values import UpstreamRefused
-from authz.tokens.documents import Target, trouble
+from authz.tokens.issuer_http import IssuerEndpoint, describe_error
 
 _LARGEST: Final = 64 * 1024  # bytes; an answer with its tokens is a few thousand
 _GOOD: Final = frozenset({200, 201})
@@ -62,7 +62,7 @@ def known_error(error: object) -> str:
 
 
 async def send(
-    client: httpx.AsyncClient, target: Target, form: Mapping[str, str]
+    client: httpx.AsyncClient, target: IssuerEndpoint, form: Mapping[str, str]
 ) -> Mapping[str, object]:
     """Return the members of a successful answer; none where it is empty.
 
@@ -83,7 +83,7 @@ async def send(
         finally:
             await response.aclose()
     except httpx.HTTPError as error:
-        raise UnavailableError("issuer", trouble(error)) from error
+        raise UnavailableError("issuer", describe_error(error)) from error
     members = _members(body)
     if response.status_code in _REFUSED:
         if "error" not in members:

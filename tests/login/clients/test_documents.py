@@ -17,7 +17,7 @@ from authz.login.clients.identity import identify
 from authz.login.clients.lookup import LONGEST_AGE, PAUSE, SHORTEST_AGE, NoDocument
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import FrontClient, Kind
-from authz.tokens.gate import Gate, Pace
+from authz.tokens.bulkhead import Bulkhead, TokenBucket
 from tests.login.clients.assertion_kit import EC_KEY, public_jwk
 from tests.tokens.opaque import settled
 
@@ -290,7 +290,7 @@ class Desk:
 
     answer: Answer = GOOD
     hosts: tuple[str, ...] | None = None
-    gate: Gate | None = None
+    gate: Bulkhead | None = None
     capacity: int = 100
     now: float = 1000.0
     open: asyncio.Event | None = None
@@ -508,7 +508,7 @@ def test_hosts_that_never_answer_keep_no_other_address_waiting() -> None:
         desk.slow.set()
         assert all(isinstance(each, FrontClient) for each in await asyncio.gather(*slow))
 
-    play(scene, slow=asyncio.Event(), gate=Gate(8, Pace(1e9, 1e9, lambda: 0.0), share=2))
+    play(scene, slow=asyncio.Event(), gate=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2))
 
 
 @pytest.mark.attack("document-starvation")
@@ -531,7 +531,7 @@ def test_nobody_waits_in_the_line_of_another_address() -> None:
         assert desk.asked == [*SLOW[:2], URL, *SLOW[2:]]
         assert desk.documents._searches == {}
 
-    play(scene, slow=asyncio.Event(), gate=Gate(8, Pace(1e9, 1e9, lambda: 0.0), share=2))
+    play(scene, slow=asyncio.Event(), gate=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2))
 
 
 @pytest.mark.attack("document-starvation")
@@ -553,7 +553,7 @@ def test_known_documents_that_become_slow_keep_no_other_address_waiting() -> Non
         desk.slow.set()
         await asyncio.gather(*slow)
 
-    play(scene, slow=asyncio.Event(), gate=Gate(8, Pace(1e9, 1e9, lambda: 0.0), share=2))
+    play(scene, slow=asyncio.Event(), gate=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2))
 
 
 @pytest.mark.attack("document-starvation")
@@ -578,13 +578,13 @@ def test_who_is_turned_away_is_told_so_and_leaves_no_place_taken() -> None:
             await desk.ask("stranger", "https://slow16.example.test/c")[0], FrontClient
         )
 
-    play(scene, slow=asyncio.Event(), gate=Gate(1, Pace(1e9, 1e9, lambda: 0.0), share=1))
+    play(scene, slow=asyncio.Event(), gate=Bulkhead(1, TokenBucket(1e9, 1e9, lambda: 0.0), share=1))
 
 
 @pytest.mark.attack("document-flood")
 def test_strangers_keep_to_a_pace() -> None:
     """As many at once as there may be, and then so many a second."""
-    desk_gate = Gate(100, Pace(4, 8, lambda: 1000.0))
+    desk_gate = Bulkhead(100, TokenBucket(4, 8, lambda: 1000.0))
 
     async def scene(desk: Desk) -> None:
         await asyncio.gather(*(desk.outcome(f"https://h{n}.example.test/c") for n in range(100)))
@@ -618,7 +618,7 @@ def test_who_is_known_waits_for_no_stranger() -> None:
 @pytest.mark.attack("document-flood")
 def test_what_is_remembered_has_bounds() -> None:
     """So many documents, and so many that were no use."""
-    free = Gate(1000, Pace(1e9, 1e9, lambda: 0.0))
+    free = Bulkhead(1000, TokenBucket(1e9, 1e9, lambda: 0.0))
 
     async def scene(desk: Desk) -> None:
         for n in range(50):

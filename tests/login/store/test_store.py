@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from authz.core.principal import LogIn
+from authz.core.principal import LoginRecord
 from authz.ledger.keys import grant_field
 from authz.login.clients.operator_names import called
 from authz.login.protocol.grant import Grant, decode, encode
@@ -20,7 +20,7 @@ from tests.support.valkey import ValkeyServer
 from tests.support.values import ISSUER
 
 Scene = Callable[[Flow], Awaitable[None]]
-LOG_IN = LogIn("one", "one", "g1", "john", frozenset({"pwd"}), 1_700_000_000, "john")
+LOG_IN = LoginRecord("one", "one", "g1", "john", frozenset({"pwd"}), 1_700_000_000, "john")
 GRANT = Grant(
     id="g1",
     account="john",

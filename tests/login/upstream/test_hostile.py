@@ -17,8 +17,8 @@ from authz.login.upstream.id_token import Proofs
 from authz.login.upstream.limits import Lanes, Locks
 from authz.login.upstream.transport import ERRORS, known_error
 from authz.tokens.client_auth import PrivateKeyJwt
-from authz.tokens.documents import issuer_client
 from authz.tokens.issuer import IssuerAddress
+from authz.tokens.issuer_http import issuer_client
 from authz.tokens.keys import SigningKeys
 from tests.login.upstream.test_id_token import ACCESS, NONCE, identifying, proofs
 from tests.login.upstream.upstream_kit import CALLBACK, HOME, NAMES, asked

@@ -17,9 +17,9 @@ from authz.core.principal import Principal
 from authz.login.protocol.values import Identity
 from authz.login.upstream.id_token import Expected, NotProven, Proofs
 from authz.tokens.claims import ClaimRules
-from authz.tokens.documents import Fault, IssuerError
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
-from authz.tokens.keys import Renewal, SigningKeys
+from authz.tokens.keys import KeyRefreshPolicy, SigningKeys
 from tests.tokens.forge import (
     ABSENT,
     ISSUER,
@@ -84,7 +84,7 @@ def identifying(
 
 def proofs(answer: Any = None, now: float = NOW, rules: ClaimRules = RULES) -> Proofs:
     source = Source(key_set(rsa_signer().jwk(), ec_signer().jwk()) if answer is None else answer)
-    keys = SigningKeys(source, Renewal(spacing=0.0))
+    keys = SigningKeys(source, KeyRefreshPolicy(spacing=0.0))
     return Proofs(keys, rules, clock=lambda: now)
 
 
@@ -371,7 +371,7 @@ def test_an_access_token_is_no_id_token() -> None:
 
 def test_keys_that_cannot_be_had_are_a_fault() -> None:
     """A log-in is not called false because Authelia's keys did not come."""
-    away = proofs(IssuerError(Fault.UNREACHABLE, "away"))
+    away = proofs(IssuerError(IssuerFault.UNREACHABLE, "away"))
 
     assert outcome(checker=away) == "unavailable: issuer"
 

@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from authz.core.ledger import UnavailableError
+from authz.tokens.bulkhead import Bulkhead, NoSlotError, Slot
 from authz.tokens.claims import ClaimRules
-from authz.tokens.documents import Fault, IssuerError
-from authz.tokens.gate import Gate, Turn, TurnedAwayError
-from authz.tokens.statement import Statement, Statements, read_statement, token_digest
+from authz.tokens.introspection_result import (
+    IntrospectionResult,
+    IntrospectionResults,
+    read_introspection_result,
+    token_digest,
+)
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 
 # Seconds that anybody waits for a probe of an issuer that fails.
 _PROBE: Final = 0.1
 
 
-class Asking(Protocol):
+class IntrospectionSource(Protocol):
     """Ask the issuer about a token."""
 
     async def ask(self, token: str) -> Mapping[str, object]:
@@ -49,7 +54,7 @@ class Ages:
 
 
 @dataclass(frozen=True, slots=True)
-class LookUp:
+class LookUpEvent:
     """Report one look-up to the observer, which counts and logs.
 
     Attributes:
@@ -63,27 +68,27 @@ class LookUp:
 
     outcome: str
     seconds: float | None = None
-    fault: Fault | None = None
+    fault: IssuerFault | None = None
     detail: str = ""
     news: bool = False
 
 
-def _ignore(_: LookUp) -> None:
+def _ignore(_: LookUpEvent) -> None:
     """Observe nothing."""
 
 
-class LookUps:
+class IntrospectionCache:
     """Ask and remember. One per worker, used from one event loop."""
 
     def __init__(
         self,
-        endpoint: Asking,
+        endpoint: IntrospectionSource,
         rules: ClaimRules,
         ages: Ages = Ages(),
-        gate: Gate | None = None,
+        gate: Bulkhead | None = None,
         *,
         capacity: int = 10_000,
-        observer: Callable[[LookUp], None] = _ignore,
+        observer: Callable[[LookUpEvent], None] = _ignore,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take whom to ask and how long answers hold; nothing is asked yet.
@@ -100,16 +105,16 @@ class LookUps:
         self.ages = ages
         self._endpoint = endpoint
         self._rules = rules
-        self._gate = Gate(8) if gate is None else gate
+        self._gate = Bulkhead(8) if gate is None else gate
         # Two shelves: junk fills its own and pushes no known token out.
-        self._active = Statements(capacity)
-        self._inactive = Statements(capacity)
-        self._asking: dict[bytes, asyncio.Task[Statement | IssuerError]] = {}
+        self._active = IntrospectionResults(capacity)
+        self._inactive = IntrospectionResults(capacity)
+        self._asking: dict[bytes, asyncio.Task[IntrospectionResult | IssuerError]] = {}
         self._observer = observer
         self._clock = clock
-        self._fault: Fault | None = None
+        self._fault: IssuerFault | None = None
 
-    def remembered(self, token: str, since: float) -> Statement | None:
+    def remembered(self, token: str, since: float) -> IntrospectionResult | None:
         """Return what is known of a token; at once.
 
         `since` (seconds since the epoch) is for active tokens: what is not active does not become
@@ -124,7 +129,7 @@ class LookUps:
             return True
         return self._inactive.get(digest, now - self.ages.inactive, now) is not None
 
-    async def statement(self, token: str, since: float) -> Statement:
+    async def statement(self, token: str, since: float) -> IntrospectionResult:
         """Return a statement on a token that was asked for since then, or wait for it.
 
         Raises:
@@ -163,7 +168,7 @@ class LookUps:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _remembered(self, digest: bytes, since: float) -> Statement | None:
+    def _remembered(self, digest: bytes, since: float) -> IntrospectionResult | None:
         now = self._clock()
         said = self._inactive.get(digest, now - self.ages.inactive, now)
         if said is not None:
@@ -172,7 +177,7 @@ class LookUps:
         expired = said is None or said.principal is None or said.principal.expires_at <= now
         return None if expired else said
 
-    def _ask(self, digest: bytes, token: str) -> "asyncio.Task[Statement | IssuerError]":
+    def _ask(self, digest: bytes, token: str) -> "asyncio.Task[IntrospectionResult | IssuerError]":
         """Begin a question.
 
         Raises:
@@ -180,40 +185,46 @@ class LookUps:
         """
         try:
             turn = self._gate.join(known=digest in self._active)
-        except TurnedAwayError as error:
-            self._observer(LookUp("turned_away"))
+        except NoSlotError as error:
+            self._observer(LookUpEvent("turned_away"))
             raise UnavailableError("issuer", f"introspection: {error}") from error
         task = asyncio.create_task(self._question(digest, token, turn))
         self._asking[digest] = task
         return task
 
-    async def _question(self, digest: bytes, token: str, turn: Turn) -> Statement | IssuerError:
+    async def _question(
+        self, digest: bytes, token: str, turn: Slot
+    ) -> IntrospectionResult | IssuerError:
         """Ask, remember, and report; raise nothing, since perhaps nobody waits any more."""
         try:
             async with turn:
                 outcome = await self._answer(digest, token, turn)
-        except TurnedAwayError as error:
-            self._observer(LookUp("turned_away"))
-            return IssuerError(Fault.UNREACHABLE, f"introspection: {error}")
+        except NoSlotError as error:
+            self._observer(LookUpEvent("turned_away"))
+            return IssuerError(IssuerFault.UNREACHABLE, f"introspection: {error}")
         finally:
             del self._asking[digest]
-        if isinstance(outcome, Statement):
+        if isinstance(outcome, IntrospectionResult):
             self._remember(digest, outcome)
         return outcome
 
-    async def _answer(self, digest: bytes, token: str, turn: Turn) -> Statement | IssuerError:
+    async def _answer(
+        self, digest: bytes, token: str, turn: Slot
+    ) -> IntrospectionResult | IssuerError:
         loop, asked_at = asyncio.get_running_loop(), self._clock()
         began = loop.time()
         # Before it fails for good, an issuer that hangs would have all our questions.
         late = loop.call_later(self.ages.deadline, turn.failed)
-        outcome: Statement | IssuerError
+        outcome: IntrospectionResult | IssuerError
         try:
             answer = await self._endpoint.ask(token)
-            outcome = read_statement(answer, self._rules, digest, asked_at, self._clock())
+            outcome = read_introspection_result(
+                answer, self._rules, digest, asked_at, self._clock()
+            )
         except IssuerError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 - what an issuer sends must not be a crash of ours
-            outcome = IssuerError(Fault.UNEXPECTED, type(error).__name__)
+            outcome = IssuerError(IssuerFault.UNEXPECTED, type(error).__name__)
         finally:
             late.cancel()
         if isinstance(outcome, IssuerError):
@@ -223,14 +234,14 @@ class LookUps:
         self._report(outcome, loop.time() - began)
         return outcome
 
-    def _remember(self, digest: bytes, said: Statement) -> None:
+    def _remember(self, digest: bytes, said: IntrospectionResult) -> None:
         shelf, other = self._active, self._inactive
         if said.principal is None:
             shelf, other = other, shelf
         shelf.put(digest, said)
         other.forget(digest)
 
-    def _report(self, outcome: Statement | IssuerError, seconds: float) -> None:
+    def _report(self, outcome: IntrospectionResult | IssuerError, seconds: float) -> None:
         before, detail = self._fault, ""
         if isinstance(outcome, IssuerError):
             self._fault, detail = outcome.fault, outcome.detail
@@ -238,4 +249,4 @@ class LookUps:
         else:
             self._fault, label = None, outcome.label
         news = before is not self._fault
-        self._observer(LookUp(label, seconds, self._fault, detail, news))
+        self._observer(LookUpEvent(label, seconds, self._fault, detail, news))

@@ -20,7 +20,7 @@ _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 
 
-class Fault(Enum):
+class IssuerFault(Enum):
     """Name what is wrong with an issuer: the label of a metric."""
 
     UNREACHABLE = "unreachable"
@@ -43,7 +43,7 @@ class IssuerError(Exception):
         detail: fixed words for the log.
     """
 
-    def __init__(self, fault: Fault, detail: str) -> None:
+    def __init__(self, fault: IssuerFault, detail: str) -> None:
         """Keep what is wrong and the words for the log."""
         super().__init__(fault.value, detail)
         self.fault = fault
@@ -59,7 +59,7 @@ _CAUSES: Final[Mapping[type[BaseException], str]] = {
 }
 
 
-def trouble(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return in fixed words why an HTTP request failed: its class, and the cause if it is known."""
     name, beneath = type(error).__name__, error.__cause__ or error.__context__
     while beneath is not None:
@@ -71,7 +71,7 @@ def trouble(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class IssuerEndpoint:
     """Say where a request goes and which headers go with it."""
 
     url: httpx.URL
@@ -102,7 +102,7 @@ def issuer_client(
 
 
 async def get(
-    client: httpx.AsyncClient, target: Target, largest: int = _MAX_DOCUMENT
+    client: httpx.AsyncClient, target: IssuerEndpoint, largest: int = _MAX_DOCUMENT
 ) -> Mapping[str, object]:
     """Return the JSON object that is at a place, of `largest` bytes at most.
 
@@ -113,7 +113,7 @@ async def get(
 
 
 async def post(
-    client: httpx.AsyncClient, target: Target, form: Mapping[str, str], largest: int
+    client: httpx.AsyncClient, target: IssuerEndpoint, form: Mapping[str, str], largest: int
 ) -> Mapping[str, object]:
     """Return the JSON object that answers a form.
 
@@ -125,17 +125,17 @@ async def post(
 
 
 async def _object(
-    client: httpx.AsyncClient, request: httpx.Request, target: Target, largest: int
+    client: httpx.AsyncClient, request: httpx.Request, target: IssuerEndpoint, largest: int
 ) -> Mapping[str, object]:
     request.headers.update(target.headers)
     try:
         document = loads(await _read(client, request, largest))
     except httpx.HTTPError as error:
-        raise IssuerError(Fault.UNREACHABLE, trouble(error)) from error
+        raise IssuerError(IssuerFault.UNREACHABLE, describe_error(error)) from error
     except StrictJsonError as error:
-        raise IssuerError(Fault.MALFORMED, "not strict JSON") from error
+        raise IssuerError(IssuerFault.MALFORMED, "not strict JSON") from error
     if not isinstance(document, dict):
-        raise IssuerError(Fault.MALFORMED, "not a JSON object")
+        raise IssuerError(IssuerFault.MALFORMED, "not a JSON object")
     return document
 
 
@@ -149,7 +149,7 @@ async def _read(client: httpx.AsyncClient, request: httpx.Request, largest: int)
         async for chunk in response.aiter_raw():
             data += chunk
             if len(data) > largest:
-                raise IssuerError(Fault.TOO_LARGE, f"longer than {largest >> 10} KiB")
+                raise IssuerError(IssuerFault.TOO_LARGE, f"longer than {largest >> 10} KiB")
         return bytes(data)
     finally:
         await response.aclose()
@@ -157,8 +157,8 @@ async def _read(client: httpx.AsyncClient, request: httpx.Request, largest: int)
 
 def _check(response: httpx.Response) -> None:
     if response.status_code == _UNAUTHORIZED:
-        raise IssuerError(Fault.UNAUTHORIZED, "the issuer does not take our credentials")
+        raise IssuerError(IssuerFault.UNAUTHORIZED, "the issuer does not take our credentials")
     if response.status_code != _OK:
-        raise IssuerError(Fault.STATUS, f"status {response.status_code}")
+        raise IssuerError(IssuerFault.STATUS, f"status {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise IssuerError(Fault.MALFORMED, "compressed, though asked not to be")
+        raise IssuerError(IssuerFault.MALFORMED, "compressed, though asked not to be")

@@ -15,7 +15,7 @@ from authz.core import audience
 from authz.core.detail import Detail
 from authz.core.exchanges import Exchange
 from authz.core.limits import Limit, Per
-from authz.core.mcp import Kind, Message
+from authz.core.mcp import Message, MessageKind
 from authz.core.memo import Memo
 from authz.core.methods import METHODS, Counts, counted
 from authz.core.policy import (
@@ -26,7 +26,7 @@ from authz.core.policy import (
     Server,
     TokenKind,
 )
-from authz.core.principal import LogIn, Principal, is_configured
+from authz.core.principal import LoginRecord, Principal, is_configured
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
@@ -51,7 +51,7 @@ def concern(server: Server, message: Message | None) -> Concern:
     Where tools are not named, nothing but a tools/call is about tools: every tool is as good as
     the server.
     """
-    if message is None or message.kind is Kind.RESPONSE:
+    if message is None or message.kind is MessageKind.RESPONSE:
         return Concern.SERVER
     if message.tool is not None:
         return Concern.TOOL
@@ -64,7 +64,7 @@ def concern(server: Server, message: Message | None) -> Concern:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class RuleContext:
     """Hold what the rules look at.
 
     Attributes:
@@ -84,7 +84,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StaticEvaluation:
     """Hold what lasts of a decision.
 
     Attributes:
@@ -99,7 +99,7 @@ class Standing:
         by_address: whether one of them counts addresses.
     """
 
-    case: Case
+    context: RuleContext
     refused: RefusedError | None
     asked: tuple[SecondFactor, ...]
     proofs: tuple[Proof, ...]
@@ -108,21 +108,21 @@ class Standing:
     by_address: bool
 
 
-def stand(
+def evaluate(
     server: Server,
     principal: Principal,
     policy: Policy,
     message: Message | None,
     kind: Exchange = Exchange.CALL,
-) -> Standing:
+) -> StaticEvaluation:
     """Return how a principal stands at a server, or at what a message is about there."""
     about = concern(server, message)
     charged = counted(None if message is None else message.method)
     applying = _applying(server, message, about)
-    return _standing(server, principal, policy, applying, about, charged, kind)
+    return _evaluation(server, principal, policy, applying, about, charged, kind)
 
 
-def _make_standing(  # noqa: PLR0917 - what it is found by
+def _make_evaluation(  # noqa: PLR0917 - what it is found by
     server: Server,
     principal: Principal,
     policy: Policy,
@@ -130,20 +130,20 @@ def _make_standing(  # noqa: PLR0917 - what it is found by
     concern: Concern,
     charged: Counts,
     kind: Exchange,
-) -> Standing:
+) -> StaticEvaluation:
     known = _known(principal, policy)
-    narrowed = _narrowed(principal, _most(known, policy))
-    case = Case(server, policy, narrowed, known, rules, concern)
+    restricted = _restrict_scopes(principal, _scope_ceiling(known, policy))
+    context = RuleContext(server, policy, restricted, known, rules, concern)
     every = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
     limits = tuple(limit for limit in every if limit.counts in {Counts.ALL, charged})
     if kind is Exchange.STREAM and server.streams is not None:
         limits = (*limits, server.streams)
     asked = tuple(rule.second_factor for rule in rules if rule.second_factor is not None)
-    return Standing(
-        case=case,
-        refused=next((refused for _, refused in every_check(case) if refused is not None), None),
+    return StaticEvaluation(
+        context=context,
+        refused=next((refused for _, refused in every_check(context) if refused is not None), None),
         asked=() if principal.subject is None else asked,
-        proofs=tuple(_proofs(case)),
+        proofs=tuple(_proofs(context)),
         confirm=any(rule.confirm for rule in rules),
         limits=limits,
         by_address=any(limit.per is Per.ADDRESS for limit in limits),
@@ -151,7 +151,7 @@ def _make_standing(  # noqa: PLR0917 - what it is found by
 
 
 # By which objects they are; a member of an enumeration is one.
-_standing: Final = Memo(_make_standing, 16_384)
+_evaluation: Final = Memo(_make_evaluation, 16_384)
 
 
 def rules(server: Server, message: Message | None) -> tuple[Rule, ...]:
@@ -193,14 +193,14 @@ def _known(principal: Principal, policy: Policy) -> KnownClient | None:
     return policy.clients.get(principal.client_id)
 
 
-def _most(known: KnownClient | None, policy: Policy) -> frozenset[str] | None:
+def _scope_ceiling(known: KnownClient | None, policy: Policy) -> frozenset[str] | None:
     """Return the scopes that the operator lets a client use at most; None for all it was given."""
     if known is not None:
         return known.scopes
     return None if policy.front_door is None else policy.front_door.scopes
 
 
-def _narrowed(principal: Principal, scopes: frozenset[str] | None) -> Principal:
+def _restrict_scopes(principal: Principal, scopes: frozenset[str] | None) -> Principal:
     """Leave out the scopes that the operator did not give to the client, for us and the server."""
     if scopes is None or principal.scopes <= scopes:
         return principal
@@ -212,93 +212,93 @@ def scopes(rules: tuple[Rule, ...]) -> frozenset[str]:
     return frozenset().union(*(rule.scopes for rule in rules))
 
 
-def _check_audience(case: Case) -> None:
-    if not audience.names(case.principal.audience, case.server.resource):
+def _check_audience(context: RuleContext) -> None:
+    if not audience.names(context.principal.audience, context.server.resource):
         raise RefusedError(Reason.AUDIENCE_MISMATCH)
 
 
-def _check_issuer(case: Case) -> None:
-    if case.principal.issuer != case.policy.issuer:
+def _check_issuer(context: RuleContext) -> None:
+    if context.principal.issuer != context.policy.issuer:
         raise RefusedError(Reason.TOKEN_INVALID, Detail.OTHER_ISSUER)
 
 
-def _check_kind(case: Case) -> None:
-    kind = TokenKind.OPAQUE if case.principal.opaque else TokenKind.JWT
-    if any(kind not in rule.tokens for rule in case.rules):
-        raise RefusedError(Reason.TOKEN_OPAQUE if case.principal.opaque else Reason.TOKEN_SIGNED)
+def _check_kind(context: RuleContext) -> None:
+    kind = TokenKind.OPAQUE if context.principal.opaque else TokenKind.JWT
+    if any(kind not in rule.tokens for rule in context.rules):
+        raise RefusedError(Reason.TOKEN_OPAQUE if context.principal.opaque else Reason.TOKEN_SIGNED)
 
 
-def _check_log_in(case: Case) -> None:
+def _check_log_in(context: RuleContext) -> None:
     """Refuse a token that passed neither the front door nor a client of the issuer that may.
 
     The verifier has looked at this too. Here it is looked at by the policy that decides, which a
     reload may have changed since the token was remembered.
     """
-    principal, door = case.principal, case.policy.front_door
-    if principal.log_in is not None:
-        if door is None or principal.log_in.subject != principal.subject:
+    principal, door = context.principal, context.policy.front_door
+    if principal.login is not None:
+        if door is None or principal.login.subject != principal.subject:
             raise RefusedError(Reason.LOG_IN_UNKNOWN, Detail.RECORD_OF_ANOTHER_OR_UNASKED)
     elif door is not None and principal.client_id in door.clients:
         raise RefusedError(Reason.LOG_IN_UNKNOWN, Detail.NO_LOG_IN_RECORD)
-    elif door is not None and (case.known is None or not case.known.direct):
+    elif door is not None and (context.known is None or not context.known.direct):
         raise RefusedError(Reason.FOREIGN_CLIENT, Detail.NOT_DIRECT)
 
 
-def _check_client(case: Case) -> None:
-    door = case.policy.front_door
-    log_in = case.principal.log_in
-    if log_in is not None and door is not None:
-        _check_visitor(case, door, log_in)
-    elif case.known is None and case.policy.clients:
+def _check_client(context: RuleContext) -> None:
+    door = context.policy.front_door
+    login = context.principal.login
+    if login is not None and door is not None:
+        _check_visitor(context, door, login)
+    elif context.known is None and context.policy.clients:
         raise RefusedError(Reason.CLIENT_NOT_ALLOWED, Detail.NOT_NAMED)
 
 
-def _check_visitor(case: Case, door: FrontDoor, log_in: LogIn) -> None:
+def _check_visitor(context: RuleContext, door: FrontDoor, login: LoginRecord) -> None:
     """Refuse a client of the front door that may not come, or not any more."""
-    name = case.principal.client_id
+    name = context.principal.client_id
     if not is_configured(name):
-        if not door.admits(name, log_in.document_host):
+        if not door.admits(name, login.document_host):
             raise RefusedError(Reason.CLIENT_NOT_ALLOWED, Detail.NOT_TAKEN)
-    elif case.known is None or case.known.direct:
+    elif context.known is None or context.known.direct:
         raise RefusedError(Reason.CLIENT_NOT_ALLOWED, Detail.NOT_OF_FRONT_DOOR)
 
 
-def _check_method(case: Case) -> None:
-    if case.concern is Concern.UNKNOWN:
+def _check_method(context: RuleContext) -> None:
+    if context.concern is Concern.UNKNOWN:
         raise RefusedError(Reason.METHOD_NOT_OFFERED, Detail.NOT_AMONG_METHODS)
 
 
-def _check_tool(case: Case) -> None:
-    if case.concern is Concern.TOOL and case.server.tools and len(case.rules) == 1:
+def _check_tool(context: RuleContext) -> None:
+    if context.concern is Concern.TOOL and context.server.tools and len(context.rules) == 1:
         raise RefusedError(Reason.TOOL_NOT_ALLOWED, Detail.NO_TOOL_RULE)
 
 
-def _check_people(case: Case) -> None:
-    if case.principal.subject is None:
-        _check_machine(case)
+def _check_people(context: RuleContext) -> None:
+    if context.principal.subject is None:
+        _check_machine(context)
         return
-    for rule in case.rules:
-        if rule.groups is not None and rule.groups.isdisjoint(case.principal.groups):
+    for rule in context.rules:
+        if rule.groups is not None and rule.groups.isdisjoint(context.principal.groups):
             raise RefusedError(Reason.PERSON_NOT_ALLOWED, Detail.IN_NO_GROUP)
 
 
-def _check_machine(case: Case) -> None:
+def _check_machine(context: RuleContext) -> None:
     """Let a machine pass by name, in place of the server's people; never of a tool's."""
-    named = case.principal.client_id in case.server.machines
-    if not named or case.known is None or not case.known.machine:
+    named = context.principal.client_id in context.server.machines
+    if not named or context.known is None or not context.known.machine:
         raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.NO_MACHINE)
-    for rule in case.rules[1:]:
+    for rule in context.rules[1:]:
         if rule.groups is not None or rule.second_factor is not None:
             raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.TOOL_ASKS_FOR_PERSON)
 
 
-def _check_scopes(case: Case) -> None:
-    if not scopes(case.rules) <= case.principal.scopes:
+def _check_scopes(context: RuleContext) -> None:
+    if not scopes(context.rules) <= context.principal.scopes:
         raise RefusedError(Reason.INSUFFICIENT_SCOPE)
 
 
 # In this order; the first that refuses gives the reason.
-_CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
+_CHECKS: Final[tuple[Callable[[RuleContext], None], ...]] = (
     _check_issuer,
     _check_kind,
     _check_audience,
@@ -311,43 +311,45 @@ _CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
 )
 
 
-def _proofs(case: Case) -> Iterator[Proof]:
+def _proofs(context: RuleContext) -> Iterator[Proof]:
     """Yield what is known of the log-in before the ledger is asked."""
-    principal, known, log_in = case.principal, case.known, case.principal.log_in
-    if log_in is not None:
-        yield Proof(Evidence.LOGIN, methods(log_in.amr), log_in.auth_time)
+    principal, known, login = context.principal, context.known, context.principal.login
+    if login is not None:
+        yield Proof(Evidence.LOGIN, methods(login.amr), login.auth_time)
     if principal.amr is not None:
         yield Proof(Evidence.TOKEN, methods(principal.amr), principal.auth_time)
     # What the issuer guarantees of a client holds for tokens that are signed for it: at the front
     # door a client goes by a name of ours, and the issuer knows nothing of it.
-    if log_in is None and known is not None and known.assurance is not Method.NONE:
+    if login is None and known is not None and known.assurance is not Method.NONE:
         yield from _declared(principal, known)
 
 
 def _declared(principal: Principal, known: KnownClient) -> Iterator[Proof]:
     """Yield what the operator declares, where the token bears the declaration out."""
-    if not lacks_marker(principal, known):
+    if not lacks_assurance_claim(principal, known):
         yield Proof(Evidence.CLIENT, known.assurance, None)
 
 
-def lacks_marker(principal: Principal, known: KnownClient) -> bool:
+def lacks_assurance_claim(principal: Principal, known: KnownClient) -> bool:
     """Tell whether a declaration counts for nothing because the token's signed marker is not it.
 
     The marker is asked for besides a declaration and never stands in for one; an opaque token has
     no signed claim at all.
     """
-    return known.marker is not None and (principal.opaque or principal.marker != known.marker)
+    return known.assurance_claim is not None and (
+        principal.opaque or principal.assurance_claim != known.assurance_claim
+    )
 
 
-def every_check(case: Case) -> tuple[tuple[str, RefusedError | None], ...]:
+def every_check(context: RuleContext) -> tuple[tuple[str, RefusedError | None], ...]:
     """Return the name of every rule in its order, and why it refuses; None where it passes."""
     names = (check.__name__.removeprefix("_check_") for check in _CHECKS)
-    return tuple(zip(names, (_refusal(check, case) for check in _CHECKS), strict=True))
+    return tuple(zip(names, (_refusal(check, context) for check in _CHECKS), strict=True))
 
 
-def _refusal(check: Callable[[Case], None], case: Case) -> RefusedError | None:
+def _refusal(check: Callable[[RuleContext], None], context: RuleContext) -> RefusedError | None:
     try:
-        check(case)
+        check(context)
     except RefusedError as refused:
         # It is kept: with its frames, all that they hold would be.
         return refused.with_traceback(None)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.tokens.documents import Fault, IssuerError
-from authz.tokens.lookups import Ages, LookUp
+from authz.tokens.introspection_cache import Ages, LookUpEvent
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 from tests.tokens.forge import NOW, unhurried
 from tests.tokens.opaque import (
     ANSWER,
@@ -23,7 +23,7 @@ from tests.tokens.opaque import (
     settled,
 )
 
-DOWN = IssuerError(Fault.STATUS, "status 500")
+DOWN = IssuerError(IssuerFault.STATUS, "status 500")
 SOON = Ages(deadline=0.02)
 
 
@@ -218,9 +218,9 @@ def test_while_the_issuer_hangs_nobody_waits_any_more() -> None:
     assert len(desk.endpoint.asked) == 1
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("fault", list(IssuerFault))
 @pytest.mark.attack("introspection-away")
-def test_no_fault_of_the_issuer_refuses_a_token(fault: Fault) -> None:
+def test_no_fault_of_the_issuer_refuses_a_token(fault: IssuerFault) -> None:
     """Whatever is wrong with the issuer, a log-in is not thrown away for it."""
 
     async def scene(desk: Desk) -> None:
@@ -229,7 +229,9 @@ def test_no_fault_of_the_issuer_refuses_a_token(fault: Fault) -> None:
 
     desk = play(scene, Desk(IssuerError(fault, "x")))
 
-    assert desk.reports == [LookUp(fault.value, desk.reports[0].seconds, fault, "x", news=True)]
+    assert desk.reports == [
+        LookUpEvent(fault.value, desk.reports[0].seconds, fault, "x", news=True)
+    ]
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), RecursionError(), OSError(), KeyError("y")])
@@ -241,7 +243,7 @@ def test_what_nobody_thought_of_is_a_fault_too(error: Exception) -> None:
 
     desk = play(scene, Desk(error))
 
-    assert desk.reports[0].fault is Fault.UNEXPECTED
+    assert desk.reports[0].fault is IssuerFault.UNEXPECTED
     assert desk.reports[0].detail == type(error).__name__
 
 

@@ -15,14 +15,14 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens.claims import ClaimRules, read_principal
-from authz.tokens.documents import Fault, IssuerError
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 
 _BEARER: Final = "bearer"
 _ACCESS: Final = "access_token"
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class IntrospectionResult:
     """Hold what was said.
 
     Attributes:
@@ -50,9 +50,9 @@ def token_digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("ascii")).digest()
 
 
-def read_statement(
+def read_introspection_result(
     answer: Mapping[str, object], rules: ClaimRules, digest: bytes, asked_at: float, now: float
-) -> Statement:
+) -> IntrospectionResult:
     """Read the issuer's answer.
 
     Args:
@@ -68,19 +68,21 @@ def read_statement(
     """
     active = answer.get("active")
     if not isinstance(active, bool):
-        raise IssuerError(Fault.MALFORMED, "active is neither true nor false")
+        raise IssuerError(IssuerFault.MALFORMED, "active is neither true nor false")
     if not active:
-        return Statement(asked_at, active)
+        return IntrospectionResult(asked_at, active)
     try:
         _check_kind(answer)
         # RFC 7662 lets an issuer leave `iss` out, as Authelia does; another's is refused.
         claims = {"iss": rules.issuer, **answer}
         # The marker is a signed claim or none: whatever an answer says under its name is not read.
-        unmarked = replace(rules, marker=None)
-        principal = read_principal(claims, unmarked, now, token_id=digest.hex(), key_id="")
+        unsigned_rules = replace(rules, assurance_claim=None)
+        principal = read_principal(claims, unsigned_rules, now, token_id=digest.hex(), key_id="")
     except RefusedError as refused:
-        return Statement(asked_at, active, None, (refused.reason, refused.detail))
-    return Statement(asked_at, active, replace(principal, opaque=True, confirmed_at=asked_at))
+        return IntrospectionResult(asked_at, active, None, (refused.reason, refused.detail))
+    return IntrospectionResult(
+        asked_at, active, replace(principal, opaque=True, confirmed_at=asked_at)
+    )
 
 
 def _check_kind(answer: Mapping[str, object]) -> None:
@@ -92,7 +94,7 @@ def _check_kind(answer: Mapping[str, object]) -> None:
         raise RefusedError(Reason.TOKEN_WRONG_KIND, Detail.TOKEN_USE)
 
 
-def agreed(known: Principal, said: Principal) -> Principal:
+def intersect_with(known: Principal, said: Principal) -> Principal:
     """Return a principal as far as the token and the issuer's statement on it agree.
 
     Scopes and audience may have become fewer, never more. The log-in behind a token of the front
@@ -102,7 +104,7 @@ def agreed(known: Principal, said: Principal) -> Principal:
     Raises:
         RefusedError: TOKEN_INVALID where the statement is about somebody else.
     """
-    if (known.issuer, known.signed_for or known.client_id, known.subject) != (
+    if (known.issuer, known.token_client_id or known.client_id, known.subject) != (
         said.issuer,
         said.client_id,
         said.subject,
@@ -117,7 +119,7 @@ def agreed(known: Principal, said: Principal) -> Principal:
     )
 
 
-class Statements:
+class IntrospectionResults:
     """Hold the newest statement on each of so many tokens; the least recently used go first."""
 
     def __init__(self, capacity: int) -> None:
@@ -125,7 +127,7 @@ class Statements:
         if capacity < 1:
             raise ValueError("statements are held for at least one token")
         self._capacity = capacity
-        self._entries: OrderedDict[bytes, Statement] = OrderedDict()
+        self._entries: OrderedDict[bytes, IntrospectionResult] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -133,7 +135,7 @@ class Statements:
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._entries
 
-    def get(self, digest: bytes, since: float, now: float) -> Statement | None:
+    def get(self, digest: bytes, since: float, now: float) -> IntrospectionResult | None:
         """Return the statement on a token that was asked for in this time.
 
         One from the future, which a clock that stepped back leaves behind, is not used.
@@ -144,9 +146,9 @@ class Statements:
         self._entries.move_to_end(digest)
         return found
 
-    def put(self, digest: bytes, statement: Statement) -> None:
+    def put(self, digest: bytes, result: IntrospectionResult) -> None:
         """Remember a statement in place of the one before."""
-        self._entries[digest] = statement
+        self._entries[digest] = result
         self._entries.move_to_end(digest)
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)

@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.tokens.claims import ClaimRules
-from authz.tokens.documents import Fault, IssuerError
-from authz.tokens.statement import Statement, Statements, agreed, read_statement, token_digest
+from authz.tokens.introspection_result import (
+    IntrospectionResult,
+    IntrospectionResults,
+    intersect_with,
+    read_introspection_result,
+    token_digest,
+)
+from authz.tokens.issuer_http import IssuerError, IssuerFault
 from tests.tokens.forge import ABSENT, FILES, ISSUER, NOTES, NOW, RULES, refusal, unhurried
 from tests.tokens.opaque import ANSWER, TOKEN, said
 
@@ -25,8 +31,10 @@ RECORDED_AT: Final = 1_795_380_760
 JOHN: Final = "52b134ec-d812-4022-82b4-9100df7e1418"
 
 
-def read(answer: Mapping[str, object], now: float = NOW, rules: ClaimRules = RULES) -> Statement:
-    return read_statement(answer, rules, token_digest(TOKEN), now - 0.25, now)
+def read(
+    answer: Mapping[str, object], now: float = NOW, rules: ClaimRules = RULES
+) -> IntrospectionResult:
+    return read_introspection_result(answer, rules, token_digest(TOKEN), now - 0.25, now)
 
 
 def reason(answer: Mapping[str, object]) -> Reason | None:
@@ -78,7 +86,7 @@ def test_active_is_true_or_false_and_nothing_else(active: object) -> None:
     with pytest.raises(IssuerError) as raised:
         read(said(active=active))
 
-    assert raised.value.fault is Fault.MALFORMED
+    assert raised.value.fault is IssuerFault.MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -151,7 +159,7 @@ def test_agreement_is_what_both_say() -> None:
     after = known(scope="b c", aud=[NOTES, "https://mcp.example.test/x"], exp=NOW + 900)
 
     for one, other in ((before, after), (after, before)):
-        both = agreed(one, other)
+        both = intersect_with(one, other)
         assert (both.scopes, both.audience) == (frozenset({"b"}), (NOTES,))
         assert both.expires_at == NOW + 600
 
@@ -160,27 +168,32 @@ def test_agreement_is_what_both_say() -> None:
 @pytest.mark.attack("introspection-of-another")
 def test_an_answer_about_somebody_else_is_refused(changes: dict[str, object]) -> None:
     """Where person or client differ, the answer is another token's."""
-    assert refusal(lambda: agreed(known(), known(**changes))) is Reason.TOKEN_INVALID
+    assert refusal(lambda: intersect_with(known(), known(**changes))) is Reason.TOKEN_INVALID
 
 
 @pytest.mark.parametrize("value", ["two_factor", "totp", "", None, ["totp"], True])
 @pytest.mark.attack("marker")
 def test_no_answer_is_a_marker(value: object) -> None:
     """The marker is a signed claim: what an issuer answers under its name is not even read."""
-    found = read(said(mcp_assurance=value), rules=replace(RULES, marker="mcp_assurance")).principal
+    found = read(
+        said(mcp_assurance=value), rules=replace(RULES, assurance_claim="mcp_assurance")
+    ).principal
 
     assert found is not None
-    assert found.marker is None
+    assert found.assurance_claim is None
 
 
-@pytest.mark.parametrize("marker", [None, "two_factor"])
+@pytest.mark.parametrize("assurance_claim", [None, "two_factor"])
 @pytest.mark.attack("marker")
-def test_a_confirmation_neither_takes_nor_gives_a_marker(marker: str | None) -> None:
+def test_a_confirmation_neither_takes_nor_gives_a_marker(assurance_claim: str | None) -> None:
     """No answer repeats the marker, so a confirmed token says what it said when it was signed."""
-    signed = replace(known(), opaque=False, marker=marker)
+    signed = replace(known(), opaque=False, assurance_claim=assurance_claim)
 
-    assert agreed(signed, known()).marker == marker
-    assert agreed(signed, replace(known(), marker="totp")).marker == marker
+    assert intersect_with(signed, known()).assurance_claim == assurance_claim
+    assert (
+        intersect_with(signed, replace(known(), assurance_claim="totp")).assurance_claim
+        == assurance_claim
+    )
 
 
 # --- what is remembered -----------------------------------------------------------------------
@@ -188,9 +201,9 @@ def test_a_confirmation_neither_takes_nor_gives_a_marker(marker: str | None) -> 
 
 def test_the_newest_statement_is_kept_within_the_capacity() -> None:
     """The least recently used go first; a statement takes the place of the one before."""
-    shelf = Statements(2)
+    shelf = IntrospectionResults(2)
     for name, at in ((b"a", 1.0), (b"b", 2.0), (b"a", 3.0), (b"c", 4.0)):
-        shelf.put(name, Statement(at, active=False))
+        shelf.put(name, IntrospectionResult(at, active=False))
 
     assert len(shelf) == 2
     assert b"b" not in shelf
@@ -203,8 +216,8 @@ def test_the_newest_statement_is_kept_within_the_capacity() -> None:
 
 def test_a_statement_is_of_its_time() -> None:
     """One that is too old is not used, nor one of the future after a clock stepped back."""
-    shelf = Statements(2)
-    shelf.put(b"a", Statement(10.0, active=False))
+    shelf = IntrospectionResults(2)
+    shelf.put(b"a", IntrospectionResult(10.0, active=False))
 
     assert shelf.get(b"a", 10.0, 10.0) is not None
     assert shelf.get(b"a", 10.1, 11.0) is None
@@ -214,7 +227,7 @@ def test_a_statement_is_of_its_time() -> None:
 def test_a_shelf_without_room_is_refused() -> None:
     """Nothing can be remembered nowhere."""
     with pytest.raises(ValueError, match="at least one"):
-        Statements(0)
+        IntrospectionResults(0)
 
 
 # --- anything at all --------------------------------------------------------------------------

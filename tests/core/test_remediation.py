@@ -13,7 +13,7 @@ from authz.config.model import (
     ToolConfig,
 )
 from authz.core.reason import Reason
-from authz.core.remedy import REMEDIES, named
+from authz.core.remediation import REMEDIATIONS, named
 
 # What stands under a name that the operator chose, and in place of a word.
 UNDER: dict[str, type[BaseModel]] = {
@@ -30,11 +30,11 @@ OPTIONAL: dict[str, type[BaseModel]] = {
 
 def test_there_is_a_remedy_for_every_reason() -> None:
     """Whatever is refused can be explained."""
-    assert set(REMEDIES) == set(Reason)
+    assert set(REMEDIATIONS) == set(Reason)
 
 
 @pytest.mark.parametrize(
-    "field", sorted({field for remedy in REMEDIES.values() for field in remedy.fields})
+    "field", sorted({field for remedy in REMEDIATIONS.values() for field in remedy.fields})
 )
 def test_every_field_is_one_of_the_configuration(field: str) -> None:
     """Nobody is sent to look for a field that is not there."""

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
-from authz.tokens.introspection import check_shape
-from authz.tokens.lookups import Ages
+from authz.tokens.introspection_cache import Ages
+from authz.tokens.introspector import check_shape
 from tests.tokens.forge import (
     FILES,
     NOW,

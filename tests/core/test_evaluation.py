@@ -5,14 +5,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.decision import Call, Deny, Pending, authorize, read
+from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize, read
+from authz.core.evaluation import evaluate, rules
 from authz.core.limits import Limit, Per
-from authz.core.mcp import Kind, Message
+from authz.core.mcp import Message, MessageKind
 from authz.core.policy import KnownClient, Policy, Rule, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor
-from authz.core.standing import rules, stand
 from tests.core.test_inspect import BODIES, CLIENTS, PRINCIPALS, RULES
 from tests.support.values import NOW, call, policy, principal, request, server
 
@@ -26,17 +26,17 @@ PLACES = st.builds(
 
 def asked(
     body: bytes, who: Principal, by: Policy, *, now: float = NOW, address: str = "192.0.2.1"
-) -> Pending | Deny:
+) -> PendingDecision | Deny:
     made = read(replace(request(body), address=address), by)
-    assert isinstance(made, Call)
+    assert isinstance(made, BearerRequest)
     return authorize(made, who, by, now)
 
 
-def seen(answer: Pending | Deny) -> object:
+def seen(answer: PendingDecision | Deny) -> object:
     """Return what an answer says, without the call that it is of."""
     if isinstance(answer, Deny):
         return answer.reason, answer.detail, answer.scopes, answer.second_factor
-    return answer.query, answer.principal, answer.confirm_since, answer.offer, answer.proved
+    return answer.query, answer.principal, answer.confirm_since, answer.offer, answer.only_stale
 
 
 @given(
@@ -75,7 +75,7 @@ def test_a_reload_is_another_policy() -> None:
         open_to_all, servers={"files": replace(place, rule=Rule(groups=frozenset({"staff"})))}
     )
 
-    assert isinstance(asked(call("read_x"), who, open_to_all), Pending)
+    assert isinstance(asked(call("read_x"), who, open_to_all), PendingDecision)
     refused = asked(call("read_x"), who, closed)
     assert isinstance(refused, Deny)
     assert refused.reason is Reason.PERSON_NOT_ALLOWED
@@ -84,7 +84,7 @@ def test_a_reload_is_another_policy() -> None:
     refused = asked(call("read_x"), who, named)
     assert isinstance(refused, Deny)
     assert refused.reason is Reason.CLIENT_NOT_ALLOWED
-    assert isinstance(asked(call("read_x"), who, open_to_all), Pending)
+    assert isinstance(asked(call("read_x"), who, open_to_all), PendingDecision)
 
 
 def test_what_ages_is_looked_at_every_time() -> None:
@@ -93,7 +93,7 @@ def test_what_ages_is_looked_at_every_time() -> None:
     by = policy(server(rule=Rule(second_factor=need)))
     who = principal(amr=frozenset({"pwd", "mfa"}), auth_time=int(NOW))
 
-    assert isinstance(asked(call("x"), who, by, now=NOW + 60), Pending)
+    assert isinstance(asked(call("x"), who, by, now=NOW + 60), PendingDecision)
     late = asked(call("x"), who, by, now=NOW + 61)
     assert isinstance(late, Deny)
     assert late.reason is Reason.LOGIN_TOO_OLD
@@ -107,7 +107,7 @@ def test_an_address_is_that_of_the_request() -> None:
     queries = []
     for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
         pending = asked(call("x"), who, by, address=address)
-        assert isinstance(pending, Pending)
+        assert isinstance(pending, PendingDecision)
         queries.append(pending.query.takes)
     assert queries[0] == queries[2] != queries[1]
 
@@ -117,17 +117,17 @@ def test_a_tool_without_a_rule_is_not_a_message_without_a_tool() -> None:
     place, who = server(tools={"read_*": Rule()}), principal()
     by = policy(place)
 
-    other = Message(Kind.REQUEST, "tools/call", 1, "other", None)
+    other = Message(MessageKind.REQUEST, "tools/call", 1, "other", None)
     assert rules(place, other) is rules(place, None)
-    assert stand(place, who, by, None).refused is None
-    refused = stand(place, who, by, other).refused
+    assert evaluate(place, who, by, None).refused is None
+    refused = evaluate(place, who, by, other).refused
     assert refused is not None
     assert refused.reason is Reason.TOOL_NOT_ALLOWED
 
 
 def test_a_remembered_refusal_holds_no_frames() -> None:
     """What is kept for long keeps nothing else alive."""
-    refused = stand(server(), principal(audience=()), policy(), None).refused
+    refused = evaluate(server(), principal(audience=()), policy(), None).refused
 
     assert refused is not None
     assert refused.__traceback__ is None

@@ -13,8 +13,8 @@ from authz.core.detail import Detail
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
-from authz.tokens.lookups import LookUps
-from authz.tokens.statement import agreed
+from authz.tokens.introspection_cache import IntrospectionCache
+from authz.tokens.introspection_result import intersect_with
 
 # A token is guessed by chance unless it has 128 bits (RFC 6749, section 10.10): 22 characters of
 # base64url at the least. The longest is for our memory and the issuer's.
@@ -44,7 +44,9 @@ def check_shape(token: str) -> None:
 class Introspector:
     """Answer for tokens by what the issuer says of them."""
 
-    def __init__(self, lookups: LookUps, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, lookups: IntrospectionCache, *, clock: Callable[[], float] = time.time
+    ) -> None:
         """Take who asks and remembers; `clock` gives seconds since the epoch."""
         self._lookups = lookups
         self._ages = lookups.ages
@@ -102,7 +104,7 @@ class Introspector:
             raise RefusedError(Reason.TOKEN_REVOKED, Detail.NOT_ACTIVE_ANY_MORE)
         if said.principal is None:
             raise RefusedError(*said.refusal)
-        return agreed(known, said.principal)
+        return intersect_with(known, said.principal)
 
     async def aclose(self) -> None:
         """End the questions that are under way."""

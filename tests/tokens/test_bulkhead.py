@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.tokens.gate import Gate, Pace, Turn, TurnedAwayError
+from authz.tokens.bulkhead import Bulkhead, NoSlotError, Slot, TokenBucket
 from tests.tokens.forge import Clock, unhurried
 from tests.tokens.opaque import Unpaced, settled
 
@@ -19,12 +19,12 @@ class Stand:
 
     def __init__(self, width: int = 2, pace: float | None = None, share: int | None = None) -> None:
         self.clock = Clock(1000.0)
-        paced = Unpaced() if pace is None else Pace(pace, width, self.clock)
-        self.gate = Gate(width, paced, share=share, clock=self.clock, chance=lambda: 0.5)
+        paced = Unpaced() if pace is None else TokenBucket(pace, width, self.clock)
+        self.gate = Bulkhead(width, paced, share=share, clock=self.clock, chance=lambda: 0.5)
         self.begun: list[str] = []
         self.turned_away: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
-        self.turns: dict[str, Turn] = {}
+        self.turns: dict[str, Slot] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
     def call(self, name: str, *, known: bool = False, source: str = "") -> None:
@@ -33,12 +33,12 @@ class Stand:
         self.ends[name] = asyncio.Event()
         self.tasks.append(asyncio.create_task(self._run(name, turn)))
 
-    async def _run(self, name: str, turn: Turn) -> None:
+    async def _run(self, name: str, turn: Slot) -> None:
         try:
             async with turn:
                 self.begun.append(name)
                 await self.ends[name].wait()
-        except TurnedAwayError:
+        except NoSlotError:
             self.turned_away.append(name)
 
     def cancel(self, which: int) -> None:
@@ -114,7 +114,7 @@ def test_the_line_is_bounded() -> None:
     async def scene(stand: Stand) -> None:
         for number in range(1 + 16):
             stand.call(str(number))
-        with pytest.raises(TurnedAwayError):
+        with pytest.raises(NoSlotError):
             stand.call("one-too-many")
         stand.call("known", known=True)
 
@@ -150,7 +150,7 @@ def test_the_line_moves_on_by_itself() -> None:
     """Where nobody leaves, a timer lets the next stranger through when the pace allows it."""
 
     async def run() -> None:
-        gate = Gate(10, Pace(20, 10, time.monotonic))
+        gate = Bulkhead(10, TokenBucket(20, 10, time.monotonic))
         turns = [gate.join(known=False) for _ in range(13)]
         assert [turn.place for turn in turns[:10]] == [None] * 10
         for turn in turns[:10]:
@@ -222,7 +222,7 @@ def test_who_has_the_longest_line_makes_room() -> None:
         for number in range(17):
             stand.call(f"many-{number}", source="many")
         stand.call("one", source="one")
-        with pytest.raises(TurnedAwayError):
+        with pytest.raises(NoSlotError):
             stand.call("many-17", source="many")
         await settled()
         assert stand.turned_away == ["many-16"]
@@ -241,12 +241,12 @@ def test_who_gives_up_leaves_the_place_to_others() -> None:
         stand.call("next")
         assert begun.begun
         assert not in_line.begun
-        in_line.give_up()
-        begun.give_up()
-        begun.give_up()
+        in_line.abandon()
+        begun.abandon()
+        begun.abandon()
         await settled()
         assert stand.begun == ["next"]
-        stand.turns["next"].give_up()
+        stand.turns["next"].abandon()
         stand.call("last")
         await settled()
         assert stand.begun == ["next"]
@@ -262,12 +262,12 @@ def test_those_who_left_a_full_line_make_room() -> None:
     async def scene(stand: Stand) -> None:
         stand.call("running")
         turns = [stand.gate.join(known=False) for _ in range(16)]
-        turns[7].give_up()
+        turns[7].abandon()
         stand.call("late")
-        with pytest.raises(TurnedAwayError):
+        with pytest.raises(NoSlotError):
             stand.call("later")
         for turn in turns:
-            turn.give_up()
+            turn.abandon()
         await stand.end("running")
         assert stand.begun == ["running", "late"]
 
@@ -283,7 +283,7 @@ def test_who_is_cancelled_as_its_turn_comes_leaves_it_to_others() -> None:
         await settled()
         stand.gate.leave(stand.turns["running"])
         stand.tasks[1].cancel()
-        stand.gate.join(known=True).give_up()  # only the width is looked at: one is running
+        stand.gate.join(known=True).abandon()  # only the width is looked at: one is running
         await settled()
         stand.call("next")
         await settled()
@@ -305,7 +305,7 @@ def test_a_failure_turns_everybody_away() -> None:
 
         assert stand.turned_away == ["b"]
         assert stand.gate.failing
-        with pytest.raises(TurnedAwayError):
+        with pytest.raises(NoSlotError):
             stand.call("c")
 
     play(scene, width=1)
@@ -319,7 +319,7 @@ def test_after_a_pause_there_is_one_probe() -> None:
         stand.turns["a"].failed()
         stand.clock.now += 0.5
         stand.call("probe")
-        with pytest.raises(TurnedAwayError):
+        with pytest.raises(NoSlotError):
             stand.call("another")
         await settled()
         assert stand.begun == ["a", "probe"]
@@ -343,7 +343,7 @@ def test_pauses_grow_to_a_bound_and_end_with_a_success() -> None:
             while f"probe-{number}" not in stand.turns:
                 try:
                     stand.call(f"probe-{number}")
-                except TurnedAwayError:
+                except NoSlotError:
                     stand.clock.now += 0.25
             pauses.append(stand.clock.now - begun)
             stand.turns[f"probe-{number}"].failed()
@@ -387,7 +387,7 @@ def test_calls_that_hang_keep_their_places() -> None:
             stand.call(name)
         stand.turns["a"].failed()
         stand.clock.now += 100
-        with pytest.raises(TurnedAwayError):
+        with pytest.raises(NoSlotError):
             stand.call("probe")
 
         await stand.end("b")
@@ -414,7 +414,7 @@ def test_a_late_probe_makes_room_for_the_next() -> None:
 def test_a_rest_is_not_saved_up() -> None:
     """After an hour without strangers as many pass at once as after a second."""
     clock = Clock()
-    pace = Pace(4, 3, clock)
+    pace = TokenBucket(4, 3, clock)
     for now in (0, 1, 3600):
         clock.now = now
         assert [pace.take() for _ in range(4)] == [True, True, True, False]
@@ -426,10 +426,10 @@ def test_a_rest_is_not_saved_up() -> None:
 def test_what_nobody_can_pass_is_refused() -> None:
     """A gate that nobody, or no stranger, can pass is a mistake."""
     with pytest.raises(ValueError, match="at least one"):
-        Gate(0)
+        Bulkhead(0)
     for rate, burst in ((0.5, 1), (1, 0)):
         with pytest.raises(ValueError, match="somebody"):
-            Pace(rate, burst, Clock())
+            TokenBucket(rate, burst, Clock())
 
 
 @unhurried
@@ -455,7 +455,7 @@ def test_whatever_happens_the_width_holds(width: int, steps: list[tuple[str, int
             running = [name for name in stand.begun if not stand.ends[name].is_set()]
             one = running[which % len(running)] if running else None
             if step in {"stranger", "known"}:
-                with suppress(TurnedAwayError):
+                with suppress(NoSlotError):
                     stand.call(
                         f"{which % 3}-{number}", known=step == "known", source=str(which % 3)
                     )

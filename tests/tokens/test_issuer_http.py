@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from authz.setup.certificates import make
-from authz.tokens.documents import IssuerError, Target, get, issuer_client
+from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, get, issuer_client
 from tests.support.listening import listening
 
 
@@ -69,7 +69,7 @@ def test_what_is_in_the_way_is_named(
     async def play() -> str:
         async with place(tmp_path) as url, issuer_client(timeout=10) as client:
             with pytest.raises(IssuerError) as caught:
-                await get(client, Target(httpx.URL(url), {}))
+                await get(client, IssuerEndpoint(httpx.URL(url), {}))
             return caught.value.detail
 
     assert asyncio.run(play()) == words

@@ -22,11 +22,11 @@ _LONGEST_PAUSE: Final = 10.0
 _MAX_DOUBLINGS: Final = 5
 
 
-class TurnedAwayError(Exception):
+class NoSlotError(Exception):
     """Say that there is no call now: the line is full, or the dependency fails."""
 
 
-class Pace:
+class TokenBucket:
     """Let so many through a second; after a rest, so many at once."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
@@ -57,13 +57,13 @@ class Pace:
         return max(0.0, 1 - self._credit) / self._rate
 
 
-class Gate:
+class Bulkhead:
     """Let calls through. One per worker, used from one event loop."""
 
     def __init__(
         self,
         width: int,
-        pace: Pace | None = None,
+        pace: TokenBucket | None = None,
         *,
         share: int | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -80,7 +80,7 @@ class Gate:
         """
         if width < 1:
             raise ValueError("a gate lets at least one call through")
-        self._pace = Pace(width * _PACE, width, clock) if pace is None else pace
+        self._pace = TokenBucket(width * _PACE, width, clock) if pace is None else pace
         self._timer: asyncio.TimerHandle | None = None
         self._width = width
         self._share = width if share is None else share
@@ -88,18 +88,18 @@ class Gate:
         self._chance = chance
         self._running = 0
         self._running_of = Counter[str]()
-        self._known = _Line()
-        self._strangers = _Line()
+        self._known = _WaitQueue()
+        self._strangers = _WaitQueue()
         self._failures = 0
         self._closed_until = 0.0
-        self._probe: Turn | None = None
+        self._probe: Slot | None = None
 
     @property
     def failing(self) -> bool:
         """Tell whether the last call failed, or takes too long."""
         return self._failures > 0
 
-    def join(self, *, known: bool, source: str = "") -> "Turn":
+    def join(self, *, known: bool, source: str = "") -> "Slot":
         """Return a turn: at once, or in line; begin it with `async with`.
 
         Args:
@@ -109,7 +109,7 @@ class Gate:
         Raises:
             TurnedAwayError: where there is none to be had.
         """
-        turn = Turn(self, source)
+        turn = Slot(self, source)
         if self.failing:
             self._join_as_probe(turn)
             return turn
@@ -120,21 +120,21 @@ class Gate:
         if place.done():
             turn.place = None
         elif len(line) > self._width * _LINE and line.turn_away() is turn:
-            raise TurnedAwayError("the line is full")
+            raise NoSlotError("the line is full")
         return turn
 
-    def _join_as_probe(self, turn: "Turn") -> None:
+    def _join_as_probe(self, turn: "Slot") -> None:
         free = self._running < self._width and self._probe is None
         if not free or self._clock() < self._closed_until:
-            raise TurnedAwayError("it fails, and the next try is later")
+            raise NoSlotError("it fails, and the next try is later")
         self._begin(turn)
         self._probe = turn
 
-    def _begin(self, turn: "Turn") -> None:
+    def _begin(self, turn: "Slot") -> None:
         self._running += 1
         self._running_of[turn.source] += 1
 
-    def leave(self, turn: "Turn") -> None:
+    def leave(self, turn: "Slot") -> None:
         """End a turn; the next in line begins."""
         self._running -= 1
         self._running_of[turn.source] -= 1
@@ -176,7 +176,7 @@ class Gate:
         """Take note that a call was answered: whatever was wrong is over."""
         self._failures = 0
 
-    def failed(self, turn: "Turn") -> None:
+    def failed(self, turn: "Slot") -> None:
         """Take note that a call failed; a pause is doubled by its probe only."""
         if self.failing and turn is not self._probe:
             return
@@ -191,7 +191,7 @@ class Gate:
                 waiting.turn_away()
 
 
-class _Line:
+class _WaitQueue:
     """Keep those who wait, each source in the order in which it came.
 
     A place whose owner has gone (its future is done) is forgotten when it is met.
@@ -199,16 +199,16 @@ class _Line:
 
     def __init__(self) -> None:
         # The source that was served last is the last.
-        self._of: dict[str, deque[Turn]] = {}
+        self._of: dict[str, deque[Slot]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
-    def append(self, turn: "Turn") -> None:
+    def append(self, turn: "Slot") -> None:
         """Take one more, behind the others of its source."""
         self._of.setdefault(turn.source, deque()).append(turn)
 
-    def next(self, running: Counter[str], share: int) -> "Turn | None":
+    def next(self, running: Counter[str], share: int) -> "Slot | None":
         """Return who is next: of the sources below their share the one with the fewest calls.
 
         Args:
@@ -221,15 +221,15 @@ class _Line:
             return None
         return self._of[min(waiting, key=running.__getitem__)][0]
 
-    def remove(self, turn: "Turn") -> None:
+    def remove(self, turn: "Slot") -> None:
         """Let the next one go; its source is the last from now on."""
         turns = self._of.pop(turn.source)
         turns.popleft()
         if turns:
             self._of[turn.source] = turns
 
-    def turn_away(self) -> "Turn | None":
-        """Turn away the last of the source that has the most in line, and return who it was.
+    def turn_away(self) -> "Slot | None":
+        """Slot away the last of the source that has the most in line, and return who it was.
 
         None where room is made by who has gone.
         """
@@ -245,7 +245,7 @@ class _Line:
         turn.turn_away()
         return turn
 
-    def clear(self) -> "list[Turn]":
+    def clear(self) -> "list[Slot]":
         """Return all, and keep none."""
         turns = [turn for each in self._of.values() for turn in each]
         self._of.clear()
@@ -259,7 +259,7 @@ class _Line:
                 del self._of[source]
 
 
-class Turn:
+class Slot:
     """Hold one call's place; a context manager around the call.
 
     Attributes:
@@ -267,7 +267,7 @@ class Turn:
         place: resolved with whether to go on; None where there was no line.
     """
 
-    def __init__(self, gate: Gate, source: str = "") -> None:
+    def __init__(self, gate: Bulkhead, source: str = "") -> None:
         """Belong to a gate."""
         self._gate = gate
         self._entered = False
@@ -290,7 +290,7 @@ class Turn:
         if self.place is not None and not self.place.done():
             self.place.set_result(False)
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Leave the place to others, where the call was not begun with `async with`."""
         if self._entered:
             return
@@ -304,11 +304,11 @@ class Turn:
         try:
             goes_on = self.place is None or await self.place
         except asyncio.CancelledError:
-            self.give_up()  # perhaps it has begun in the same moment
+            self.abandon()  # perhaps it has begun in the same moment
             raise
         self._entered = True
         if not goes_on:
-            raise TurnedAwayError("it has begun to fail, or the line is full")
+            raise NoSlotError("it has begun to fail, or the line is full")
         return self
 
     async def __aexit__(self, *_: object) -> None:
