@@ -8,7 +8,7 @@ import pytest
 from authz.cli.main import parser
 from authz.config.load import read
 from authz.core.reason import Reason
-from authz.envoy.render.replies import OTHERWISE, REPLIES
+from authz.envoy.render.local_replies import OTHERWISE, REPLIES
 from authz.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent

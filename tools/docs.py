@@ -13,8 +13,7 @@ from typing import Final
 
 from authz.config.reference import rewritten
 from authz.core.reason import Reason, RefusalRow
-from authz.envoy.render.replies import OTHERWISE, REPLIES
-from authz.envoy.render.well_known import HTTPS_ONLY
+from authz.envoy.render.local_replies import HTTPS_ONLY, OTHERWISE, REPLIES
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 _HEAD: Final = """\
@@ -26,7 +25,7 @@ Every refusal by authz has one of these reasons. It is the `reason` label of
 `allowed` is the label of what was let through. A status "200 (403)" is 200 for a request with an id
 and a valid token, and the other one for everything else
 ([decision 11](decisions/0011-refusals.md), `gateway.refusals`). This page is made by `make docs`
-from `authz/core/reason.py` and `authz/envoy/render/replies.py`.
+from `authz/core/reason.py` and `authz/envoy/render/local_replies.py`.
 
 | reason | status | challenge | JSON-RPC code | what a person reads |
 |---|---|---|---|---|

@@ -24,8 +24,8 @@ from authz.authelia.clients import (
 )
 from authz.authelia.comments import configuration_comments
 from authz.authelia.front_door import ACCOUNT, FRONT_DOOR, claims_policy, lifespans, our_clients
-from authz.authelia.text import Notes, Path, comment, yaml
 from authz.config.model import Config, ServerConfig
+from authz.config.yaml_writer import Comments, Path, comment_text, to_yaml
 
 VERSION: Final = "4.39"
 _OIDC: Final = ("identity_providers", "oidc")
@@ -63,14 +63,13 @@ class Implied:
     """
 
     values: Mapping[str, object]
-    notes: Notes
+    notes: Comments
     comments: tuple[str, ...]
 
     def yaml(self) -> str:
         """Return YAML with its comments."""
-        head = "".join(f"{line}\n" for line in comment(_HEAD))
-        tail = "".join(f"{line}\n" for line in comment(self.comments))
-        return f"{head}---\n{yaml(self.values, self.notes)}\n{tail}"
+        body = to_yaml(self.values, self.notes)
+        return f"{comment_text(_HEAD)}---\n{body}\n{comment_text(self.comments)}"
 
     def json(self) -> str:
         """Return the values as JSON, for scripts."""

@@ -29,12 +29,30 @@ _MAX_PORT: Final = 65535
 
 
 class Url(NamedTuple):
-    """Hold the parts of an accepted URL; `path` is empty or begins with a slash."""
+    """Hold the parts of an accepted URL.
+
+    Attributes:
+        scheme: `https` or `http`.
+        host: the name, lower case; IPv6 in brackets.
+        port: always known, also where the URL leaves it out.
+        path: empty, or with a slash in front.
+    """
 
     scheme: str
     host: str
     port: int
     path: str
+
+    @property
+    def authority(self) -> str:
+        """Return what clients write in Host and `:authority`, without a default port."""
+        return self.authorities[0]
+
+    @property
+    def authorities(self) -> tuple[str, ...]:
+        """Return every Host that means this origin (RFC 9110, section 4.2.3); no other does."""
+        full = f"{self.host}:{self.port}"
+        return (self.host, full) if self.port == _PORTS[self.scheme] else (full,)
 
 
 class PathShape(Enum):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-# The names of Upstream.metadata, which Envoy's local replies read (authz/envoy/render/replies.py):
+# The names of Upstream.metadata, which Envoy's local replies read (envoy/render/local_replies.py):
 # the JSON of the request's id, how it is told (a Form), and under which id the log has it; and
 # the web origin that sent the request, one of `Policy.origins`.
 RPC_ID: Final = "id"

@@ -34,7 +34,7 @@ _TOKENLESS: Final = "no-token:"
 _FIXED: Final = {36: 10, 37: 6, 38: 4, 39: 1}
 _VERSION: Final = re.compile(r"[0-9a-f]+/1\.(\d{1,3})\.(\d{1,3})(?:-[^/]*)?/")
 _UPGRADE: Final = "run a newer release of Envoy; compose has envoyproxy/envoy:v1.40.0"
-# `PREFIX` of authz/envoy/render/forwarded_ports.py, which needs envoy-data-plane.
+# `FORWARDED_PORTS` of authz/envoy/render/filters.py, which needs envoy-data-plane.
 _WITH_PORT: Final = r"rbac\.forwarded_with_port\.shadow_allowed$"
 _BARE: Final = (
     "have the proxy write bare addresses; Azure's Application Gateway: a rewrite rule that sets"
@@ -147,7 +147,7 @@ def _age(document: Any) -> Iterator[Finding]:
 
 
 def _forwarded(admin: Path) -> Iterator[Finding]:
-    """Yield whether a proxy writes ports into X-Forwarded-For (envoy/render/forwarded_ports.py)."""
+    """Yield whether a proxy writes ports into X-Forwarded-For (envoy/render/filters.py)."""
     try:
         document = _ask(admin, f"/stats?format=json&filter={_WITH_PORT}")
     except (OSError, HTTPException, ValueError, RecursionError):

@@ -393,7 +393,7 @@ OTHERS = (
     ),
     Defence(
         "HSTS is said by the gateway", "authz/envoy/render/filters.py", "browser_rules",
-        "mutations = [Mutation(append=header) for header in _hsts(authority)]",
+        "mutations = [Mutation(append=header) for header in _hsts(url)]",
         "mutations: list[Mutation] = []", ("tests/envoy/live/test_responses_live.py",),
     ),
     Defence(
@@ -403,7 +403,7 @@ OTHERS = (
     ),
     Defence(
         "A server's 401 and redirects are not passed on", "authz/envoy/render/filters.py",
-        "http_filters", "        replace_refused(_hsts(settings.authority)),\n", "",
+        "http_filters", "        replace_refused(_hsts(settings.url)),\n", "",
         ("tests/envoy/live/test_responses_live.py",),
     ),
     Defence(
@@ -418,7 +418,7 @@ OTHERS = (
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
-        "An address begins few large bodies", "authz/envoy/render/per_address.py", "per_address",
+        "An address begins few large bodies", "authz/envoy/render/rate_limits.py", "per_address",
         "RateLimit(actions=[_ADDRESS, _TRAFFIC, RateLimitAction(header_value_match=_LARGE)]),", "",
         (
             "tests/envoy/live/test_per_address_live.py",
@@ -433,7 +433,7 @@ OTHERS = (
     ),
     Defence(
         "Junk elsewhere stops no refresh of a consented log-in",
-        "authz/envoy/render/pages.py", "_route",
+        "authz/envoy/render/routes.py", "_pages_route",
         "Traffic.OAUTH if match.path in _FOR_GRANTS else Traffic.PAGE", "Traffic.OTHER",
         ("tests/envoy/live/test_per_address_live.py",),
     ),
@@ -468,7 +468,7 @@ OTHERS = (
         ("tests/envoy/live/test_strangers_live.py",),
     ),
     Defence(
-        "The pages are asked once a body is whole", "authz/envoy/render/pages.py", "_route",
+        "The pages are asked once a body is whole", "authz/envoy/render/routes.py", "_pages_route",
         "            BUFFER: Any.pack(buffered(_LONGEST_BODY)),\n", "",
         ("tests/envoy/live/test_pages_live.py",),
     ),

@@ -1,13 +1,13 @@
 """The rendered configuration as values: current, deterministic, accepted by Envoy, safe.
 
-Law: whatever valid settings say, Envoy takes what is rendered, and no rendered file holds one of
-the settings that would let a request pass unjudged.
+Rendering and reading a configuration take about a second of CPU, so each is done once for a text.
 """
 
 import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 from authz.config.load import Settings, load
 from authz.config.value_types import Rate, Tcp, Unix
 from authz.envoy.render import Topology, fragment, render
-from authz.envoy.render.per_address import refill
+from authz.envoy.render.rate_limits import refill
+from authz.envoy.render.routes import gateway_routes
 from authz.envoy.render.settings import envoy_settings
 from tests.support.edge import settings
 from tests.support.envoy import validate
@@ -61,8 +62,21 @@ servers:
 """
 
 
+@cache
 def example() -> Settings:
     return load(EXAMPLE / "authz.yaml", {}, secrets=False)
+
+
+@cache
+def rendered(text: str) -> str:
+    """Return the envoy.yaml of a configuration; of the example where the text is empty."""
+    return render(settings(text) if text else example(), Topology())["envoy.yaml"]
+
+
+@cache
+def document(text: str) -> Any:
+    """Return what stands in that envoy.yaml; not to be changed."""
+    return read(rendered(text))
 
 
 def read(text: str) -> Any:
@@ -79,16 +93,17 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def routes(text: str) -> list[dict[str, Any]]:
-    found = [node for node in nodes(read(text)) if "match" in node and "name" in node]
+    """Return the routes of a configuration."""
+    found = [node for node in nodes(document(text)) if "match" in node and "name" in node]
     assert found
     return found
 
 
 def test_the_example_is_current() -> None:
     """The files in envoy/ are what their settings render to."""
-    rendered = render(example(), Topology())
+    files = render(example(), Topology())
 
-    assert rendered == {name: (EXAMPLE / name).read_text() for name in rendered}
+    assert files == {name: (EXAMPLE / name).read_text() for name in files}
     assert not (EXAMPLE / "__init__.py").exists()  # the wheel of Envoy is the package `envoy`
 
 
@@ -112,15 +127,13 @@ def test_envoy_accepts_what_is_rendered(text: str, tmp_path: Path) -> None:
 
 
 def clusters(text: str) -> dict[str, Any]:
-    found = read(render(settings(text), Topology())["envoy.yaml"])["static_resources"]["clusters"]
+    found = document(text)["static_resources"]["clusters"]
     return {cluster["name"]: cluster for cluster in found}
 
 
 def test_without_a_front_door_nothing_leads_to_pages() -> None:
     """Neither a cluster nor a route is there for them, and registration is refused in words."""
-    names = {
-        route["name"] for route in routes(render(settings(SMALLEST), Topology())["envoy.yaml"])
-    }
+    names = {route["name"] for route in routes(SMALLEST)}
 
     assert set(clusters(SMALLEST)) == {"authz", "mcp:files"}
     assert not any(name.startswith(("pages", "server-metadata")) for name in names)
@@ -129,8 +142,8 @@ def test_without_a_front_door_nothing_leads_to_pages() -> None:
 
 def test_where_clients_log_in_at_the_issuer_the_pages_are_for_step_ups() -> None:
     """Documents name the issuer, nothing of an authorization server is there, step-ups are."""
-    text = render(settings(STEP_UPS), Topology())["envoy.yaml"]
-    names = [route["name"] for route in routes(text)]
+    text = rendered(STEP_UPS)
+    names = [route["name"] for route in routes(STEP_UPS)]
 
     assert [name for name in names if name.startswith("pages")] == ["pages"]
     assert "server-metadata" not in names
@@ -159,8 +172,7 @@ def test_a_server_is_where_its_socket_is() -> None:
         assert "socket_address" not in str(found[f"mcp:{name}"])
     assert "transport_socket" not in found["mcp:files"]
     assert "notes.example.com" in str(found["mcp:notes"]["transport_socket"])
-    text = render(settings(SOCKETS), Topology())["envoy.yaml"]
-    for route in (each for each in routes(text) if each["name"] == "mcp:files"):
+    for route in (each for each in routes(SOCKETS) if each["name"] == "mcp:files"):
         assert route["route"]["host_rewrite_literal"] == "localhost:8000"
         assert route["route"]["prefix_rewrite"] == "/mcp"
 
@@ -181,8 +193,8 @@ def pipes(cluster: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, SOCKETS])
 def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> None:
     """The settings of ext_authz by which others were bypassed stand as they must."""
-    document = read(render(settings(text), Topology())["envoy.yaml"])
-    (ext_authz,) = (node for node in nodes(document) if "transport_api_version" in node)
+    every = list(nodes(document(text)))
+    (ext_authz,) = (node for node in every if "transport_api_version" in node)
 
     assert not {"failure_mode_allow", "filter_enabled", "clear_route_cache", "shadow_mode"} & set(
         ext_authz
@@ -191,24 +203,21 @@ def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> Non
     assert ext_authz["validate_mutations"] is ext_authz["encode_raw_headers"] is True
     assert ext_authz["status_on_error"] == {"code": "ServiceUnavailable"}
     assert ext_authz["grpc_service"]["timeout"] == "2.100s"
-    assert not any("with_request_body" in node for node in nodes(document) if node is not ext_authz)
-    assert not any("retry_policy" in node or "num_retries" in node for node in nodes(document))
+    assert not any("with_request_body" in node for node in every if node is not ext_authz)
+    assert not any("retry_policy" in node or "num_retries" in node for node in every)
 
 
 @pytest.mark.parametrize("text", [SMALLEST, WORDS])
 def test_a_route_to_a_server_is_exact_and_names_it(text: str) -> None:
     """Its path with and without a last slash, compared as a whole, for every method."""
-    found = settings(text)
-    every = routes(render(found, Topology())["envoy.yaml"])
+    every, servers = routes(text), settings(text).config.servers
 
-    for name in found.config.servers:
+    for name in servers:
         own = [route for route in every if route["name"] == f"mcp:{name}"]
         assert [route["match"] for route in own] == [{"path": f"/{name}"}, {"path": f"/{name}/"}]
         for route in own:
             assert checked(route) == {"context_extensions": {"server": name}}
-    assert len([r for r in every if "cluster" in r.get("route", {})]) == 4 * len(
-        found.config.servers
-    )
+    assert len([r for r in every if "cluster" in r.get("route", {})]) == 4 * len(servers)
 
 
 def checked(route: dict[str, Any]) -> Any:
@@ -217,7 +226,7 @@ def checked(route: dict[str, Any]) -> Any:
 
 def test_before_the_route_to_a_server_are_those_that_wait_for_no_body() -> None:
     """Without a token nobody's body is read, and nothing is reached; a GET has none."""
-    every = routes(render(settings(SMALLEST), Topology())["envoy.yaml"])
+    every = routes(SMALLEST)
     own = [r for r in every if r["match"].get("path") == "/files" and "page" not in r["name"]]
     names = [route["name"] for route in own]
 
@@ -235,9 +244,7 @@ def test_before_the_route_to_a_server_are_those_that_wait_for_no_body() -> None:
 def test_streams_end_by_their_maximum_and_by_nothing_else() -> None:
     """Envoy's own 15 s and 5 min would cut the event streams of MCP."""
     text = SMALLEST.replace("com}\ns", "com, max_stream: 90s}\ns")
-    mcp = [
-        r for r in routes(render(settings(text), Topology())["envoy.yaml"]) if "mcp:" in r["name"]
-    ]
+    mcp = [route for route in routes(text) if "mcp:" in route["name"]]
 
     for action in (route["route"] for route in mcp):
         assert action["timeout"] == action["idle_timeout"] == "0s"
@@ -247,10 +254,10 @@ def test_streams_end_by_their_maximum_and_by_nothing_else() -> None:
 def test_what_one_client_can_use_is_bounded() -> None:
     """Connections, streams, headers and waiting times, as the settings or safe defaults say."""
     limits = "com, max_connections: 77, max_concurrent_streams: 7, max_body: 2KiB}\ns"
-    document = read(render(settings(SMALLEST.replace("com}\ns", limits)), Topology())["envoy.yaml"])
-    (manager,) = (node for node in nodes(document) if "request_headers_timeout" in node)
+    found = document(SMALLEST.replace("com}\ns", limits))
+    (manager,) = (node for node in nodes(found) if "request_headers_timeout" in node)
     monitors = {
-        m["name"]: m["typed_config"] for m in document["overload_manager"]["resource_monitors"]
+        m["name"]: m["typed_config"] for m in found["overload_manager"]["resource_monitors"]
     }
 
     assert manager["http2_protocol_options"]["max_concurrent_streams"] == 7
@@ -260,14 +267,13 @@ def test_what_one_client_can_use_is_bounded() -> None:
     connections = monitors["envoy.resource_monitors.global_downstream_max_connections"]
     assert connections["max_active_downstream_connections"] == "77"
     assert monitors["envoy.resource_monitors.fixed_heap"]["max_heap_size_bytes"] == str(1 << 30)
-    assert [n for n in nodes(document) if n.get("max_request_bytes") == 2048]
+    assert [n for n in nodes(found) if n.get("max_request_bytes") == 2048]
 
 
 def test_who_connects_and_says_nothing_is_not_kept() -> None:
     """A handshake has five seconds; clusters have more connections than requests."""
-    document = read(render(example(), Topology())["envoy.yaml"])
-    (chain,) = (node for node in nodes(document) if "transport_socket_connect_timeout" in node)
-    breakers = [node for node in nodes(document) if "max_requests" in node]
+    (chain,) = (node for node in nodes(document("")) if "transport_socket_connect_timeout" in node)
+    breakers = [node for node in nodes(document("")) if "max_requests" in node]
 
     assert chain["transport_socket_connect_timeout"] == "5s"
     assert breakers
@@ -276,8 +282,7 @@ def test_who_connects_and_says_nothing_is_not_kept() -> None:
 
 def test_the_only_server_has_its_document_at_the_root_too() -> None:
     """With one server the root document is true for all that is there."""
-    documents = [r for r in routes(render(settings(SMALLEST), Topology())["envoy.yaml"])
-                 if r["name"] == "metadata:files"]  # fmt: skip
+    documents = [route for route in routes(SMALLEST) if route["name"] == "metadata:files"]
     suffixed, slashed, root = (document["match"]["path"] for document in documents)
 
     assert suffixed == f"{root}/files" == "/.well-known/oauth-protected-resource/files"
@@ -290,8 +295,7 @@ def test_the_only_server_has_its_document_at_the_root_too() -> None:
 @pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, STEP_UPS])
 def test_a_page_says_what_the_address_is(text: str) -> None:
     """The link to log-ins is there where there are any; the hash is that of its style."""
-    pages = [r for r in routes(render(settings(text), Topology())["envoy.yaml"])
-             if r["name"].partition(":")[0] == "page"]  # fmt: skip
+    pages = [route for route in routes(text) if route["name"].partition(":")[0] == "page"]
 
     assert pages[0]["match"]["path"] == "/"
     for page in pages:
@@ -306,8 +310,7 @@ def test_a_page_says_what_the_address_is(text: str) -> None:
 
 def test_an_issuer_below_a_path_is_served_below_it() -> None:
     """The path of the public URL is replaced by that of the internal one."""
-    (portal,) = (r for r in routes(render(settings(PORTAL_BELOW), Topology())["envoy.yaml"])
-                 if r["name"] == "portal")  # fmt: skip
+    (portal,) = (route for route in routes(PORTAL_BELOW) if route["name"] == "portal")
 
     assert portal["match"] == {"path_separated_prefix": "/auth"}
     rewrite = portal["route"]["regex_rewrite"]
@@ -345,11 +348,11 @@ def test_the_issuers_endpoints_are_open_to_those_who_use_them(
         + ("front_door: {key_file: /k.pem}\n" if door else "")
         + (f"clients: {{one: {{{client}}}}}\n" if client else "")
     )
-    portal = envoy_settings(settings(text).config, Topology()).portal
+    found = envoy_settings(settings(text).config, Topology())
 
-    assert portal is not None
-    assert portal.closed == closed
-    names = [r["name"] for r in routes(render(settings(text), Topology())["envoy.yaml"])]
+    assert found.portal is not None
+    assert found.portal.closed == closed
+    names = [route.name for host in gateway_routes(found).virtual_hosts for route in host.routes]
     assert [name for name in names if name.startswith("closed:")] == [
         f"closed:{name}" for name in (*closed, "encoded") if closed
     ]

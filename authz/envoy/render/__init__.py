@@ -1,7 +1,7 @@
-"""Envoy's whole configuration, from authz.yaml.
+"""Envoy's whole configuration, rendered from authz.yaml.
 
-Law: one file to edit. Whatever Envoy must know, down to the metadata documents, follows from the
-settings and from where the parts are; nothing in the rendered files is to be changed by hand.
+Whatever Envoy must know, down to the metadata documents, follows from the configuration and from
+where the parts are; nothing in the rendered files is to be changed by hand.
 """
 
 import warnings
@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     # The classes of envoy-data-plane 2.2 were generated for an older pydantic and say so each
     # time they are made: nothing that an operator could mend.
     warnings.simplefilter("ignore", PydanticDeprecatedSince212)
-    from authz.envoy.render import bootstrap, fragments
+    from authz.envoy.render import bootstrap
     from authz.envoy.render.settings import Topology, envoy_settings
 
 __all__ = ["Topology", "fragment", "render"]
@@ -30,4 +30,4 @@ def render(settings: Settings, where: Topology) -> dict[str, str]:
 
 def fragment(settings: Settings, where: Topology) -> str:
     """Return the filters, clusters and routes alone, for people who have an Envoy."""
-    return fragments.text(envoy_settings(settings.config, where), where)
+    return bootstrap.fragment(envoy_settings(settings.config, where), where)

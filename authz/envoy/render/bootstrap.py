@@ -1,6 +1,6 @@
-"""The whole of Envoy's configuration, and the pieces of it for people who have an Envoy.
+"""The files that Envoy reads, and the pieces of them for people who have an Envoy.
 
-Law: the same settings give the same text. Nothing of Envoy is on the network but its listeners.
+Invariant: the same settings give the same text (tests/envoy/test_render.py).
 """
 
 from typing import Final
@@ -27,11 +27,13 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.extensions.resource_monitors.fixed_heap.v3 import FixedHeapConfig
 from envoy_data_plane.google.protobuf import Any
 
-from authz.envoy.render.clusters import clusters
+from authz.config.yaml_writer import comment_text, to_yaml
+from authz.envoy.render.clusters import ISSUER, PASSWORDS, clusters
+from authz.envoy.render.filters import http_filters
 from authz.envoy.render.listener import CERTIFICATE_FILE, certificate, listeners
-from authz.envoy.render.pieces import duration
+from authz.envoy.render.messages import duration
+from authz.envoy.render.routes import gateway_host
 from authz.envoy.render.settings import EnvoySettings, Topology
-from authz.envoy.render.text import yaml
 
 ENVOY_FILE: Final = "envoy.yaml"
 _HEADER: Final = """\
@@ -45,6 +47,29 @@ stays false."""
 _CERTIFICATE_HEADER: Final = """\
 Where Envoy finds its certificate (SDS from a file), by `authz envoy-config`. Envoy reads the
 certificate and the key again when a file in their folder is renamed into place."""
+_FRAGMENT_HEADER: Final = """\
+Pieces of Envoy's configuration for an Envoy that is there already, from authz.yaml by
+`authz envoy-config --fragment`.
+
+http_filters: put them into the HTTP connection manager in this order, before its router filter.
+  The first takes X-Forwarded-* and its relatives from every request of that listener; routes of
+  yours that need them must add them anew, as virtual_host does.
+virtual_host: put it into the route configuration. On every other route of that listener switch
+  ext_authz off (ExtAuthzPerRoute.disabled), or authz is asked about it and refuses it.
+clusters: put them with the others.
+
+The connection manager must have these settings; with them the address, path and headers that
+authz judges are the ones that the servers get:
+  use_remote_address: true
+  xff_num_trusted_hops: {hops}
+  internal_address_config: {{cidr_ranges: [{{address_prefix: 255.255.255.255, prefix_len: 32}}]}}
+  normalize_path: true
+  merge_slashes: true
+  path_with_escaped_slashes_action: REJECT_REQUEST
+  common_http_protocol_options: {{headers_with_underscores_action: REJECT_REQUEST}}
+and no early filter may change the path or the route (clear_route_cache).
+Envoy's own errors (413, 429, 503) become JSON-RPC with the local_reply_config of the whole
+configuration (`authz envoy-config`)."""
 _OWNER_ONLY: Final = 0o600
 # Streams of HTTP/2 that hold 64 KiB or more (2^16) are told apart: under pressure the largest of
 # them are reset first.
@@ -62,28 +87,51 @@ def bootstrap(settings: EnvoySettings, where: Topology) -> Bootstrap:
         static_resources=BootstrapStaticResources(
             listeners=listeners(settings, where), clusters=clusters(settings, where)
         ),
-        overload_manager=_overload(settings, where),
+        overload_manager=_overload_manager(settings, where),
     )
 
 
 def files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
     """Return the text of every file that Envoy reads, by name."""
     found = {ENVOY_FILE: _text(bootstrap(settings, where), _HEADER)}
-    if settings.tls is not None:
-        found[CERTIFICATE_FILE] = _text(certificate(settings.tls), _CERTIFICATE_HEADER)
+    if settings.gateway.tls is not None:
+        found[CERTIFICATE_FILE] = _text(certificate(settings.gateway.tls), _CERTIFICATE_HEADER)
     return found
 
 
+def fragment(settings: EnvoySettings, where: Topology) -> str:
+    """Return the filters, the gateway's virtual host and the clusters alone, as YAML.
+
+    They are the pieces of the whole configuration; the header says what the surrounding connection
+    manager must do for them to be safe.
+    """
+    pieces = {
+        "http_filters": [_plain(each) for each in http_filters(settings)[:-1]],
+        "virtual_host": _plain(gateway_host(settings)),
+        "clusters": [
+            _plain(cluster)
+            for cluster in clusters(settings, where)
+            if cluster.name not in {ISSUER, PASSWORDS}
+        ],
+    }
+    header = _FRAGMENT_HEADER.format(hops=settings.gateway.trusted_hops)
+    return comment_text(header.splitlines()) + to_yaml(pieces)
+
+
 def _text(message: betterproto2.Message, header: str) -> str:
-    return yaml(message.to_dict(casing=betterproto2.Casing.SNAKE), header)
+    return comment_text(header.splitlines()) + to_yaml(_plain(message))
 
 
-def _overload(settings: EnvoySettings, where: Topology) -> OverloadManager:
+def _plain(message: betterproto2.Message) -> dict[str, object]:
+    return message.to_dict(casing=betterproto2.Casing.SNAKE)
+
+
+def _overload_manager(settings: EnvoySettings, where: Topology) -> OverloadManager:
     """Return when Envoy sheds load: bodies wait in memory while authz is asked."""
     monitors = {
         _HEAP: FixedHeapConfig(max_heap_size_bytes=where.memory),
         _CONNECTIONS: DownstreamConnectionsConfig(
-            max_active_downstream_connections=settings.limits.connections
+            max_active_downstream_connections=settings.gateway.max_connections
         ),
     }
     full = ScaledTrigger(scaling_threshold=0.9, saturation_threshold=0.98)

@@ -1,7 +1,8 @@
 """Where Envoy sends requests: authz, the MCP servers, the pages, the issuer.
 
-Law: nothing is tried a second time. A tool call that may have been carried out is not repeated,
-and a decision that may have been charged is not asked for again.
+Invariant: nothing is tried a second time: a tool call that may have been carried out is not
+repeated, and a decision that may have been charged is not asked for again
+(tests/envoy/test_render.py).
 """
 
 import ipaddress
@@ -51,7 +52,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.value_types import Tcp, Unix
 from authz.core.exchanges import SERVER_REQUESTS
-from authz.envoy.render.pieces import address, duration, exactly
+from authz.envoy.render.messages import address, duration, exactly
 from authz.envoy.render.response_headers import upstream_filters
 from authz.envoy.render.settings import EnvoySettings, HttpUpstream, McpServer, Topology
 
@@ -112,7 +113,7 @@ def authz(settings: EnvoySettings) -> Cluster:
     cluster = _cluster(AUTHZ, settings.authz)
     cluster.connect_timeout = duration(_CONNECT_AUTHZ)
     if len(settings.authz) > 1:
-        _turn_from_the_dead(cluster)
+        _eject_failing_workers(cluster)
     cluster.health_checks = [
         HealthCheck(
             timeout=duration(0.5),
@@ -129,8 +130,8 @@ def authz(settings: EnvoySettings) -> Cluster:
     return cluster
 
 
-def _turn_from_the_dead(cluster: Cluster) -> None:
-    """Ask a worker that broke off no more until a health check of it has succeeded.
+def _eject_failing_workers(cluster: Cluster) -> None:
+    """Ask a worker whose connection broke no more until a health check has succeeded.
 
     Health checks alone need two seconds to see it, in which every other request would fail. And
     Envoy keeps back what it has learnt of endpoints for a second (update_merge_window) unless

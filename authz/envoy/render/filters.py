@@ -1,17 +1,13 @@
 """The HTTP filters of the gateway's listener, in the order in which a request meets them.
 
-Law: what a client sent is stripped of everything that speaks for somebody else before any filter
-looks at it; nothing is forwarded that ext_authz has not allowed, also when nobody answers it.
+Invariant: what a client sent is stripped of everything that speaks for somebody else before any
+filter looks at it (tests/envoy/live/test_headers_live.py).
 """
 
 from typing import Final
 
-import betterproto2
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation as Mutation,
-)
-from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
-    HeaderMutationRemoveOnMatch,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
@@ -19,8 +15,11 @@ from envoy_data_plane.envoy.config.core.v3 import (
     GrpcServiceEnvoyGrpc,
     HeaderValueOption,
 )
+from envoy_data_plane.envoy.config.rbac.v3 import Permission, Policy, Principal
+from envoy_data_plane.envoy.config.rbac.v3 import Rbac as Rules
 from envoy_data_plane.envoy.config.route.v3 import (
     FilterConfig,
+    HeaderMatcher,
 )
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer, BufferPerRoute
 from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors
@@ -35,18 +34,26 @@ from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
     HeaderMutationPerRoute,
     Mutations,
 )
+from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
+from authz.config.urls import Url
 from authz.envoy.render.clusters import AUTHZ
-from authz.envoy.render.cors import CORS
-from authz.envoy.render.per_address import per_address
-from authz.envoy.render.pieces import TRUSTED_ADDRESS, duration, exactly, overwrite
-from authz.envoy.render.response_headers import FROM_SERVER, replace_refused
-from authz.envoy.render.settings import Authority, EnvoySettings
+from authz.envoy.render.messages import (
+    TRUSTED_ADDRESS,
+    duration,
+    exactly,
+    http_filter,
+    overwrite,
+    remove_matching,
+)
+from authz.envoy.render.rate_limits import per_address
+from authz.envoy.render.response_headers import CORS, FROM_SERVER, replace_refused
+from authz.envoy.render.settings import EnvoySettings
 
 HEADER_MUTATION: Final = "envoy.filters.http.header_mutation"
 BUFFER: Final = "envoy.filters.http.buffer"
@@ -83,6 +90,11 @@ _SPEAKING_FOR_OTHERS_EXACTLY: Final = (
     "proxy-authorization",
 )
 
+# The counter is `http.<listener>.rbac.<this>.shadow_allowed`.
+FORWARDED_PORTS: Final = "forwarded_with_port"
+# Without counted repetitions: Envoy refuses large programs of RE2 (100 instructions).
+_ADDRESS_WITH_PORT: Final = r"([0-9.]+|\[[^,]*\]):[0-9]+"
+
 _HSTS: Final = 365 * 86400
 
 # The answer is to be authz's own 503 with its words; Envoy gives up a little later.
@@ -96,13 +108,15 @@ def http_filters(settings: EnvoySettings) -> list[HttpFilter]:
     answers costs authz nothing. The buffer filter acts only on routes that switch it on.
     """
     return [
-        _filter(HEADER_MUTATION, _strip()),
-        _filter(CORS, Cors()),
-        _filter(LOCAL_RATE_LIMIT, per_address(settings.limits, pages=settings.pages is not None)),
+        http_filter(HEADER_MUTATION, _strip()),
+        http_filter(CORS, Cors()),
+        http_filter(
+            LOCAL_RATE_LIMIT, per_address(settings.gateway, pages=settings.pages is not None)
+        ),
         HttpFilter(name=BUFFER, typed_config=Any.pack(Buffer(max_request_bytes=1)), disabled=True),
         ext_authz(settings),
-        replace_refused(_hsts(settings.authority)),
-        _filter("envoy.filters.http.router", Router()),
+        replace_refused(_hsts(settings.url)),
+        http_filter("envoy.filters.http.router", Router()),
     ]
 
 
@@ -128,14 +142,14 @@ def ext_authz(settings: EnvoySettings) -> HttpFilter:
         # pack_as_bytes (Envoy 1.39 and 1.40), and without it Envoy writes `!` for what is not
         # UTF-8, so that authz would judge another text than the server gets.
         with_request_body=BufferSettings(
-            max_request_bytes=settings.limits.max_body,
+            max_request_bytes=settings.gateway.max_body,
             allow_partial_message=False,
             pack_as_bytes=True,
         ),
         disallowed_headers=ListStringMatcher(patterns=[exactly("cookie")]),
         stat_prefix="authz",
     )
-    return _filter(EXT_AUTHZ, config)
+    return http_filter(EXT_AUTHZ, config)
 
 
 def check(server: str) -> ExtAuthzPerRoute:
@@ -179,38 +193,56 @@ def unlimited() -> FilterConfig:
     return FilterConfig(disabled=True)
 
 
-def browser_rules(authority: Authority) -> dict[str, Any]:
+def browser_rules(url: Url) -> dict[str, Any]:
     """Return what a virtual host adds to every response, also to Envoy's own and authz's.
 
     HSTS (RFC 6797) is said by the gateway alone, and where it is reached by https: the name is
     then never asked over plain HTTP again, a token sent that way being lost.
     """
-    if authority.scheme != "https":
+    if url.scheme != "https":
         return {}
-    mutations = [Mutation(append=header) for header in _hsts(authority)]
+    mutations = [Mutation(append=header) for header in _hsts(url)]
     config = HeaderMutationPerRoute(mutations=Mutations(response_mutations=mutations))
     return {HEADER_MUTATION: Any.pack(config)}
 
 
-def _hsts(authority: Authority) -> list[HeaderValueOption]:
-    if authority.scheme != "https":
+def _hsts(url: Url) -> list[HeaderValueOption]:
+    if url.scheme != "https":
         return []
     return [overwrite("strict-transport-security", f"max-age={_HSTS}")]
-
-
-def _filter(name: str, config: betterproto2.Message) -> HttpFilter:
-    return HttpFilter(name=name, typed_config=Any.pack(config))
 
 
 def _strip() -> HeaderMutation:
     matchers = [StringMatcher(prefix=prefix) for prefix in _SPEAKING_FOR_OTHERS]
     matchers += [exactly(name) for name in _SPEAKING_FOR_OTHERS_EXACTLY]
-    mutations = [
-        Mutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))
-        for matcher in matchers
-    ]
+    mutations = [remove_matching(matcher) for matcher in matchers]
     mutations.append(Mutation(append=overwrite(CLIENT_ADDRESS, TRUSTED_ADDRESS)))
     internal = [Mutation(remove=FROM_SERVER)]
     return HeaderMutation(
         mutations=Mutations(request_mutations=mutations, response_mutations=internal)
     )
+
+
+def forwarded_ports(trusted_hops: int) -> list[HttpFilter]:
+    """Count requests whose proxy writes `address:port` into X-Forwarded-For, for `authz doctor`.
+
+    Envoy does not read such a value and takes the proxy's own address, so that everybody behind it
+    is one address in all bounds by address. Shadow rules alone refuse nothing. The filter stands
+    before the one that strips the header; there is none without a proxy.
+
+    Args:
+        trusted_hops: how many proxies before Envoy are believed. Envoy has added the last one's
+            address by then, so that many entries follow the one that it would take.
+    """
+    if not trusted_hops:
+        return []
+    regex = rf"(.*,)? *{_ADDRESS_WITH_PORT} *" + ",[^,]*" * trusted_hops
+    header = HeaderMatcher(
+        name="x-forwarded-for", string_match=StringMatcher(safe_regex=RegexMatcher(regex=regex))
+    )
+    policy = Policy(permissions=[Permission(header=header)], principals=[Principal(any=True)])
+    config = Rbac(
+        shadow_rules=Rules(policies={"address-and-port": policy}),
+        shadow_rules_stat_prefix=FORWARDED_PORTS,
+    )
+    return [http_filter("envoy.filters.http.rbac", config)]

@@ -1,7 +1,7 @@
 """The listeners: TLS, the HTTP connection manager, and the way from HTTP to HTTPS.
 
-Law: what arrives is bounded in size, number and time, and normalised or refused, before any
-filter sees it; what an address says of itself is believed from trusted proxies only.
+What arrives is bounded in size, number and time, and normalised or refused, before any filter sees
+it; X-Forwarded-For is believed from trusted proxies only.
 """
 
 from typing import Final
@@ -39,13 +39,13 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.google.protobuf import Any
 
+from authz.config.model import TlsConfig
 from authz.config.value_types import Tcp
-from authz.envoy.render.filters import http_filters
-from authz.envoy.render.forwarded_ports import forwarded_ports
-from authz.envoy.render.pieces import address, duration
-from authz.envoy.render.replies import access_log, local_replies, plain_replies
+from authz.envoy.render.filters import forwarded_ports, http_filters
+from authz.envoy.render.local_replies import access_log, local_replies, plain_replies
+from authz.envoy.render.messages import address, duration, http_filter
 from authz.envoy.render.routes import gateway_routes, redirect_routes
-from authz.envoy.render.settings import EnvoySettings, Tls, Topology
+from authz.envoy.render.settings import EnvoySettings, Topology
 
 GATEWAY: Final = "gateway"
 REDIRECT: Final = "redirect"
@@ -67,23 +67,23 @@ _VERSIONS: Final = {
 
 def listeners(settings: EnvoySettings, where: Topology) -> list[Listener]:
     """Return the gateway's listener and, where there is one, that of plain HTTP."""
-    portal = None if settings.portal is None else settings.portal.authority
-    front_door = None if settings.pages is None else settings.authority
+    portal = None if settings.portal is None else settings.portal.url
+    front_door = None if settings.pages is None else settings.url
     replies = local_replies(portal, front_door)
-    filters = [*forwarded_ports(settings.trusted_hops), *http_filters(settings)]
+    filters = [*forwarded_ports(settings.gateway.trusted_hops), *http_filters(settings)]
     main = _chain(_manager(GATEWAY, settings, gateway_routes(settings), filters, replies))
-    if settings.tls is not None:
-        main.transport_socket = _tls(settings.tls, where.folder)
+    if settings.gateway.tls is not None:
+        main.transport_socket = _tls(settings.gateway.tls, where.folder)
         main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)
-    found = [_listener(GATEWAY, settings.listen, main)]
-    if settings.redirect is not None:
-        router = HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
+    found = [_listener(GATEWAY, settings.gateway.listen, main)]
+    if settings.gateway.http_listen is not None:
+        router = http_filter("envoy.filters.http.router", Router())
         manager = _manager(REDIRECT, settings, redirect_routes(settings), [router], plain_replies())
-        found.append(_listener(REDIRECT, settings.redirect, _chain(manager)))
+        found.append(_listener(REDIRECT, settings.gateway.http_listen, _chain(manager)))
     return found
 
 
-def certificate(tls: Tls) -> DiscoveryResponse:
+def certificate(tls: TlsConfig) -> DiscoveryResponse:
     """Return the file that Envoy reads the certificate by (SDS from a file).
 
     Only a certificate that comes by SDS is watched (TlsCertificate.watched_directory): a rename
@@ -134,7 +134,7 @@ def _manager(
         local_reply_config=replies,
         # Who is asking.
         use_remote_address=True,
-        xff_num_trusted_hops=settings.trusted_hops,
+        xff_num_trusted_hops=settings.gateway.trusted_hops,
         internal_address_config=_nobody_is_internal(),
         always_set_request_id_in_response=True,
         server_name=GATEWAY,
@@ -147,7 +147,7 @@ def _manager(
         # How much, for how long. stream_idle_timeout is off on MCP routes.
         max_request_headers_kb=_HEADERS_KIB,
         request_headers_timeout=duration(_WAIT_FOR_HEADERS),
-        request_timeout=duration(settings.limits.request_timeout),
+        request_timeout=duration(settings.gateway.request_timeout),
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=duration(_IDLE_CONNECTION),
             max_headers_count=_HEADERS,
@@ -156,7 +156,7 @@ def _manager(
             ),
         ),
         http2_protocol_options=Http2ProtocolOptions(
-            max_concurrent_streams=settings.limits.streams,
+            max_concurrent_streams=settings.gateway.max_concurrent_streams,
             initial_stream_window_size=64 * 1024,
             initial_connection_window_size=1024 * 1024,
             # A malformed request ends its stream, not the connection: behind a proxy that is
@@ -176,7 +176,7 @@ def _nobody_is_internal() -> HttpConnectionManagerInternalAddressConfig:
     return HttpConnectionManagerInternalAddressConfig(cidr_ranges=[nowhere])
 
 
-def _tls(tls: Tls, folder: str) -> TransportSocket:
+def _tls(tls: TlsConfig, folder: str) -> TransportSocket:
     source = PathConfigSource(
         path=f"{folder}/{CERTIFICATE_FILE}", watched_directory=WatchedDirectory(path=folder)
     )

@@ -16,8 +16,8 @@ from typing import Final
 
 import betterproto2
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation as Mutation
-from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRemoveOnMatch
 from envoy_data_plane.envoy.config.core.v3 import HeaderValueOption
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import CorsPolicy
 from envoy_data_plane.envoy.extensions.filters.http.custom_response.v3 import CustomResponse
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
     HeaderMutation,
@@ -48,7 +48,7 @@ from envoy_data_plane.xds.type.matcher.v3 import (
 )
 from envoy_data_plane.xds.type.matcher.v3 import StringMatcher as XdsStringMatcher
 
-from authz.envoy.render.pieces import overwrite
+from authz.envoy.render.messages import exactly, http_filter, overwrite, remove_matching
 
 # What MCP (both eras), HTTP's framing, and streaming through further proxies need.
 # A name that ends in `*` allows whatever begins with it.
@@ -71,6 +71,17 @@ ALLOWED: Final = (
 FROM_SERVER: Final = "x-authz-from-server"
 BAD_GATEWAY: Final = 502
 
+CORS: Final = "envoy.filters.http.cors"
+
+# What MCP clients in a browser send and read (both eras).
+_METHODS: Final = "GET, POST, DELETE"
+_ALLOWED: Final = (
+    "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, "
+    "mcp-session-id, last-event-id"
+)
+_EXPOSED: Final = "www-authenticate, mcp-session-id, retry-after, ratelimit, ratelimit-policy"
+_MAX_AGE: Final = "7200"
+
 # Pseudo headers (`:status`) are never removed.
 _PSEUDO: Final = ":"
 # Envoy refuses expressions whose RE2 program is larger than 100 (re2.max_program_size.error_level).
@@ -81,20 +92,14 @@ _PLACES: Final = 8
 def upstream_filters() -> list[HttpFilter]:
     """Return the filters of an MCP server's cluster (HttpProtocolOptions.http_filters)."""
     mutations = [
-        Mutation(
-            remove_on_match=HeaderMutationRemoveOnMatch(
-                key_matcher=StringMatcher(safe_regex=RegexMatcher(regex=regex))
-            )
-        )
+        remove_matching(StringMatcher(safe_regex=RegexMatcher(regex=regex)))
         for regex in others(ALLOWED)
     ]
     mutations.append(Mutation(append=overwrite(FROM_SERVER, "1")))
     config = HeaderMutation(mutations=Mutations(response_mutations=mutations))
     return [
-        HttpFilter(name="envoy.filters.http.header_mutation", typed_config=Any.pack(config)),
-        HttpFilter(
-            name="envoy.filters.http.upstream_codec", typed_config=Any.pack(UpstreamCodec())
-        ),
+        http_filter("envoy.filters.http.header_mutation", config),
+        http_filter("envoy.filters.http.upstream_codec", UpstreamCodec()),
     ]
 
 
@@ -166,7 +171,7 @@ def replace_refused(headers: Sequence[HeaderValueOption]) -> HttpFilter:
     config = CustomResponse(
         custom_response_matcher=Matcher(matcher_list=MatcherMatcherList(matchers=[row]))
     )
-    return HttpFilter(name="envoy.filters.http.custom_response", typed_config=Any.pack(config))
+    return http_filter("envoy.filters.http.custom_response", config)
 
 
 _Predicate = MatcherMatcherListPredicate
@@ -191,3 +196,29 @@ def _all(*predicates: _Predicate) -> _Predicate:
 
 def _typed(name: str, config: betterproto2.Message) -> TypedExtensionConfig:
     return TypedExtensionConfig(name=name, typed_config=Any.pack(config))
+
+
+def cors_policy(origins: Sequence[str]) -> CorsPolicy:
+    """Return what pages of other origins may ask and read of MCP servers (Fetch, section 3.3).
+
+    An origin is compared as a whole text.
+    """
+    return CorsPolicy(
+        allow_origin_string_match=[exactly(origin) for origin in origins],
+        allow_methods=_METHODS,
+        allow_headers=_ALLOWED,
+        expose_headers=_EXPOSED,
+        max_age=_MAX_AGE,
+    )
+
+
+def cors_headers(origin: str) -> list[HeaderValueOption]:
+    """Return the fields that the cors filter would write on an answer to an origin that is allowed.
+
+    What replaces a server's answer (`replace_refused`) passes no filter, and gets the same fields
+    by local_reply_config.
+    """
+    return [
+        overwrite("access-control-allow-origin", origin),
+        overwrite("access-control-expose-headers", _EXPOSED),
+    ]

@@ -1,8 +1,8 @@
 """The route table: which requests go where, and on what terms.
 
-Law: a path is compared as a whole and in one spelling; what no route names is answered 404 and
-reaches nobody. A route without authorization is open on purpose: a document, a browser's page, the
-answer to registration, the front door, or the issuer's own pages.
+Invariant: a path is compared as a whole and in one spelling; what no route names is answered 404
+and reaches nobody (tests/envoy/live/test_routes_live.py). Without authorization are the routes of
+documents, pages for browsers, the answer to registration, the front door and the issuer's pages.
 """
 
 import re
@@ -27,9 +27,16 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
+from authz.config.urls import Url
 from authz.config.value_types import Rate
-from authz.envoy.render.clusters import ISSUER, PASSWORDS, cluster_of
-from authz.envoy.render.cors import CORS, cors_policy
+from authz.envoy.render.clusters import ISSUER, PAGES, PASSWORDS, cluster_of
+from authz.envoy.render.direct_responses import (
+    closed_endpoints,
+    document_routes,
+    https_only,
+    landing_routes,
+    registration_routes,
+)
 from authz.envoy.render.filters import (
     BUFFER,
     CLIENT_ADDRESS,
@@ -42,17 +49,10 @@ from authz.envoy.render.filters import (
     unchecked,
     unlimited,
 )
-from authz.envoy.render.landing import landing_routes
-from authz.envoy.render.pages import pages_routes
-from authz.envoy.render.per_address import Traffic, of_kind, passwords_per_address
-from authz.envoy.render.pieces import duration, exactly, forwarded, method
-from authz.envoy.render.settings import Authority, EnvoySettings, IssuerPortal, McpServer
-from authz.envoy.render.well_known import (
-    closed_endpoints,
-    document_routes,
-    https_only,
-    registration_routes,
-)
+from authz.envoy.render.messages import duration, exactly, forwarded, method
+from authz.envoy.render.rate_limits import Traffic, of_kind, passwords_per_address
+from authz.envoy.render.response_headers import CORS, cors_policy
+from authz.envoy.render.settings import EnvoySettings, FrontDoorPages, IssuerPortal, McpServer
 
 # Removed when the request leaves for the upstream, after authz has seen it. authz removes the
 # credentials too; this holds also where it forgets. The Origin has been judged: an MCP server
@@ -71,13 +71,23 @@ _PASSWORDS: Final = (
 )  # fmt: skip
 _NO_BODY: Final = 1  # the least that the buffer filter takes for a bound
 _PAGE_TIMEOUT: Final = 60
+_REGISTER: Final = "/register"
+# What programs call and what people see: the first are answered in JSON, whatever happens.
+_PROGRAMS: Final = ("/token", "/revoke", _REGISTER)
+# Those that concern a log-in that was consented to.
+_FOR_GRANTS: Final = ("/token", "/revoke")
+_AUTHORIZE: Final = "/authorize"
+_PEOPLE: Final = "/authz/"
+# What the pages take (authz/login/web/requests.py). Envoy waits for it, so that a body which comes
+# slowly takes none of the pages' places.
+_LONGEST_BODY: Final = 64 * 1024
 
 
 def gateway_routes(settings: EnvoySettings) -> RouteConfiguration:
     """Return the routes of the gateway's listener."""
     hosts = [gateway_host(settings)]
     if settings.portal is not None:
-        hosts.append(portal_host(settings.portal, settings.limits.address_passwords))
+        hosts.append(portal_host(settings.portal, settings.gateway.address_passwords))
     return RouteConfiguration(name="gateway", virtual_hosts=hosts)
 
 
@@ -89,7 +99,7 @@ def gateway_host(settings: EnvoySettings) -> VirtualHost:
     if pages is None or not pages.registers:
         routes += registration_routes()
     if pages is not None:
-        routes += pages_routes(pages, settings.authority)
+        routes += pages_routes(pages, settings.url)
     routes += landing_routes(settings)
     for server in settings.servers:
         for path in server.paths:
@@ -100,9 +110,41 @@ def gateway_host(settings: EnvoySettings) -> VirtualHost:
             ]
     return VirtualHost(
         name="gateway",
-        domains=list(settings.authority.spellings),
+        domains=list(settings.url.authorities),
         routes=routes,
-        typed_per_filter_config=browser_rules(settings.authority),
+        typed_per_filter_config=browser_rules(settings.url),
+    )
+
+
+def pages_routes(pages: FrontDoorPages, url: Url) -> list[Route]:
+    """Return the routes of what the front door does: where nobody logs in there, step-ups alone."""
+    people = RouteMatch(prefix=_PEOPLE)
+    if not pages.logs_in:
+        return [_pages_route("pages", people, url)]
+    paths = [_AUTHORIZE, *_PROGRAMS]
+    if not pages.registers:
+        paths.remove(_REGISTER)
+    exact = [_pages_route(f"pages:{path[1:]}", RouteMatch(path=path), url) for path in paths]
+    return [*exact, _pages_route("pages", people, url)]
+
+
+def _pages_route(name: str, match: RouteMatch, url: Url) -> Route:
+    """Return one route, for every method: which ones there are is for the pages to say.
+
+    The rate limit per address stays on, and counts a person's pages apart from what clients ask
+    for those who have logged in; a client's access token has no business there.
+    """
+    return Route(
+        name=name,
+        match=match,
+        metadata=of_kind(Traffic.OAUTH if match.path in _FOR_GRANTS else Traffic.PAGE),
+        route=RouteAction(cluster=PAGES, timeout=duration(_PAGE_TIMEOUT)),
+        request_headers_to_add=forwarded(url),
+        request_headers_to_remove=["authorization", CLIENT_ADDRESS],
+        typed_per_filter_config={
+            EXT_AUTHZ: Any.pack(unchecked()),
+            BUFFER: Any.pack(buffered(_LONGEST_BODY)),
+        },
     )
 
 
@@ -111,13 +153,9 @@ def redirect_routes(settings: EnvoySettings) -> RouteConfiguration:
 
     A redirected POST would already have sent its token in the clear, unnoticed for ever.
     """
-    places = (
-        [settings.authority]
-        if settings.portal is None
-        else [settings.portal.authority, settings.authority]
-    )
-    by_host = {authority.host: authority for authority in places}
-    hosts = [_redirect_host(authority) for authority in by_host.values()]
+    places = [settings.url] if settings.portal is None else [settings.portal.url, settings.url]
+    by_host = {url.host: url for url in places}
+    hosts = [_redirect_host(url) for url in by_host.values()]
     return RouteConfiguration(name="redirect", virtual_hosts=hosts)
 
 
@@ -133,13 +171,13 @@ def portal_host(portal: IssuerPortal, passwords: Rate) -> VirtualHost:
     """
     pages = _portal_route(portal, "portal", ISSUER)
     pages.match = RouteMatch(prefix="/")
-    if portal.path:
-        pages.match = RouteMatch(path_separated_prefix=portal.path)
+    if portal.url.path:
+        pages.match = RouteMatch(path_separated_prefix=portal.url.path)
     return VirtualHost(
         name="portal",
-        domains=list(portal.authority.spellings),
+        domains=list(portal.url.authorities),
         routes=[*closed_endpoints(portal.closed), _password_route(portal, passwords), pages],
-        typed_per_filter_config=browser_rules(portal.authority),
+        typed_per_filter_config=browser_rules(portal.url),
     )
 
 
@@ -150,7 +188,7 @@ def _password_route(portal: IssuerPortal, rate: Rate) -> Route:
     has token buckets of its own.
     """
     route = _portal_route(portal, "portal:passwords", PASSWORDS)
-    regex = f"{re.escape(portal.path)}/(?:.*/)?api/(?:{'|'.join(_PASSWORDS)})(?:[^a-z-].*)?"
+    regex = f"{re.escape(portal.url.path)}/(?:.*/)?api/(?:{'|'.join(_PASSWORDS)})(?:[^a-z-].*)?"
     route.match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
     limit = passwords_per_address(rate)
     route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(limit)
@@ -159,15 +197,15 @@ def _password_route(portal: IssuerPortal, rate: Rate) -> Route:
 
 def _portal_route(portal: IssuerPortal, name: str, cluster: str) -> Route:
     action = RouteAction(cluster=cluster, timeout=duration(_PAGE_TIMEOUT))
-    if portal.upstream.path != portal.path:
+    if portal.upstream.path != portal.url.path:
         action.regex_rewrite = RegexMatchAndSubstitute(
-            pattern=RegexMatcher(regex=f"^{re.escape(portal.path)}/*"),
+            pattern=RegexMatcher(regex=f"^{re.escape(portal.url.path)}/*"),
             substitution=f"{portal.upstream.path}/",
         )
     return Route(
         name=name,
         route=action,
-        request_headers_to_add=forwarded(portal.authority),
+        request_headers_to_add=forwarded(portal.url),
         request_headers_to_remove=[CLIENT_ADDRESS],
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(unchecked()),
@@ -202,7 +240,7 @@ def tokenless_route(settings: EnvoySettings, server: McpServer, path: str) -> Ro
         ),
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(check_unread(server.name)),
-            CORS: Any.pack(cors_policy(settings.origins)),
+            CORS: Any.pack(cors_policy(settings.gateway.origins)),
         },
     )
 
@@ -222,7 +260,7 @@ def mcp_route(settings: EnvoySettings, server: McpServer, path: str) -> Route:
         timeout=duration(0),
         idle_timeout=duration(0),
         max_stream_duration=RouteActionMaxStreamDuration(
-            max_stream_duration=duration(settings.limits.max_stream)
+            max_stream_duration=duration(settings.gateway.max_stream)
         ),
     )
     return Route(
@@ -230,12 +268,12 @@ def mcp_route(settings: EnvoySettings, server: McpServer, path: str) -> Route:
         match=RouteMatch(path=path),
         metadata=of_kind(Traffic.TOKEN),
         route=action,
-        request_headers_to_add=forwarded(settings.authority),
+        request_headers_to_add=forwarded(settings.url),
         request_headers_to_remove=list(_NOT_FOR_SERVERS),
         response_headers_to_remove=list(_NOT_FOR_CLIENTS),
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(check(server.name)),
-            CORS: Any.pack(cors_policy(settings.origins)),
+            CORS: Any.pack(cors_policy(settings.gateway.origins)),
         },
     )
 
@@ -254,10 +292,10 @@ def bodiless_route(settings: EnvoySettings, server: McpServer, path: str) -> Rou
     return route
 
 
-def _redirect_host(authority: Authority) -> VirtualHost:
+def _redirect_host(url: Url) -> VirtualHost:
     redirect = RedirectAction(
-        scheme_redirect=authority.scheme,
-        host_redirect=authority.text,
+        scheme_redirect=url.scheme,
+        host_redirect=url.authority,
         response_code=RedirectActionRedirectResponseCode.PERMANENT_REDIRECT,
     )
     pages = Route(
@@ -266,5 +304,5 @@ def _redirect_host(authority: Authority) -> VirtualHost:
         redirect=redirect,
     )
     # Whatever the port: outside, another one than ours may lead here.
-    domains = [authority.host, f"{authority.host}:*"]
-    return VirtualHost(name=authority.text, domains=domains, routes=[pages, https_only()])
+    domains = [url.host, f"{url.host}:*"]
+    return VirtualHost(name=url.authority, domains=domains, routes=[pages, https_only()])

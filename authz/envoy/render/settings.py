@@ -1,7 +1,6 @@
-"""What the edge needs to know of a deployment, decided once.
+"""What Envoy's configuration is rendered from: addresses, hosts, paths and documents.
 
-Law: plain values in the field's own words. Every address, name and duration of the rendered
-configuration comes from here; the other files of this room only spell them in Envoy's terms.
+The other files of this package only spell these values in Envoy's messages.
 """
 
 from collections.abc import Mapping
@@ -11,9 +10,10 @@ from typing import Final
 
 from authz.config import urls
 from authz.config.compile import metadata_url
-from authz.config.model import Config
+from authz.config.model import Config, GatewayConfig
 from authz.config.server_metadata import document_scopes, server_metadata
-from authz.config.value_types import Rate, Tcp, Unix
+from authz.config.urls import Url
+from authz.config.value_types import Tcp, Unix
 from authz.config.workers import places
 
 Endpoint = Tcp | Unix
@@ -24,7 +24,6 @@ TOKEN: Final = "token"  # noqa: S105 - the name of an endpoint
 ENDPOINTS: Final = (
     TOKEN, "introspection", "revocation", "pushed-authorization-request", "device-authorization",
 )  # fmt: skip
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +51,6 @@ class Topology:
     pages: Endpoint | None = None
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
     memory: int = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """Name one origin: what clients write in Host and `:authority`.
-
-    Attributes:
-        scheme: `https` or `http`.
-        host: the name, lower case; IPv6 in brackets.
-        port: always known, also where the URL leaves it out.
-    """
-
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def text(self) -> str:
-        """Return the spelling without a default port."""
-        return self.host if self._is_default else f"{self.host}:{self.port}"
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """Return every Host that means this origin (RFC 9110, section 4.2.3); no other does."""
-        full = f"{self.host}:{self.port}"
-        return (self.host, full) if self._is_default else (full,)
-
-    @property
-    def _is_default(self) -> bool:
-        return self.port == _PORTS[self.scheme]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +102,12 @@ class IssuerPortal:
     """Hold the issuer's own pages, where Envoy serves them.
 
     Attributes:
-        authority: the issuer's origin.
-        path: the path of the issuer's URL, as a rule empty; its pages are under it.
+        url: the issuer's; its path, as a rule empty, is that of its pages.
         upstream: where they are; its path stands in place of the public one.
         closed: the last segments of the issuer's endpoints that nobody outside has a use for.
     """
 
-    authority: Authority
-    path: str
+    url: Url
     upstream: HttpUpstream
     closed: tuple[str, ...]
 
@@ -163,53 +130,12 @@ class FrontDoorPages:
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """Hold the files of the certificate (PEM) and the oldest protocol that is spoken."""
-
-    certificate: str
-    key: str
-    minimum: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Hold what clients may use of Envoy.
-
-    Attributes:
-        connections: the most at a time, from all clients.
-        streams: the most HTTP/2 streams at a time on one connection.
-        address_rate: the most requests of one address without a token, of each kind.
-        address_calls: the most requests of one address with one.
-        address_bodies: the most requests of one address with a large body, of each kind.
-        address_passwords: the most passwords that one address may try at the portal.
-        request_timeout: seconds in which a request arrives whole.
-        max_body: the longest body of a POST in bytes.
-        max_stream: seconds after which any MCP stream ends.
-    """
-
-    connections: int
-    streams: int
-    address_rate: Rate
-    address_calls: Rate
-    address_bodies: Rate
-    address_passwords: Rate
-    request_timeout: float
-    max_body: int
-    max_stream: float
-
-
-@dataclass(frozen=True, slots=True)
 class EnvoySettings:
     """Hold all that is rendered, besides what only a `Topology` knows.
 
     Attributes:
-        authority: the gateway's own origin; every MCP server lies under it.
-        listen: where clients connect.
-        redirect: where plain HTTP is sent on to HTTPS; None where nothing listens for it.
-        tls: None where TLS ends before Envoy.
-        trusted_hops: proxies before Envoy whose X-Forwarded-For is believed.
-        origins: the web origins that may call.
-        limits: what clients may use.
+        url: the gateway's; every MCP server lies under it.
+        gateway: listeners, certificate and bounds, as configured.
         deadline: seconds that a decision may take at most.
         authz: where the service answers.
         servers: the MCP servers.
@@ -217,13 +143,8 @@ class EnvoySettings:
         pages: None where there is no front door.
     """
 
-    authority: Authority
-    listen: Tcp
-    redirect: Tcp | None
-    tls: Tls | None
-    trusted_hops: int
-    origins: tuple[str, ...]
-    limits: Limits
+    url: Url
+    gateway: GatewayConfig
     deadline: float
     authz: tuple[Endpoint, ...]
     servers: tuple[McpServer, ...]
@@ -233,26 +154,9 @@ class EnvoySettings:
 
 def envoy_settings(config: Config, where: Topology) -> EnvoySettings:
     """Return what is to be rendered of a configuration that `lint` has passed."""
-    gateway = config.gateway
-    tls = gateway.tls
     return EnvoySettings(
-        authority=_authority(urls.split(gateway.url)),
-        listen=gateway.listen,
-        redirect=gateway.http_listen,
-        tls=None if tls is None else Tls(tls.certificate, tls.key, tls.minimum),
-        trusted_hops=gateway.trusted_hops,
-        origins=gateway.origins,
-        limits=Limits(
-            connections=gateway.max_connections,
-            streams=gateway.max_concurrent_streams,
-            address_rate=gateway.address_rate,
-            address_calls=gateway.address_calls,
-            address_bodies=gateway.address_bodies,
-            address_passwords=gateway.address_passwords,
-            request_timeout=gateway.request_timeout,
-            max_body=gateway.max_body,
-            max_stream=gateway.max_stream,
-        ),
+        url=urls.split(config.gateway.url),
+        gateway=config.gateway,
         deadline=config.issuer.deadline,
         authz=where.authz or places(config.service.check, config.service.workers),
         servers=tuple(_server(config, name, where) for name in config.servers),
@@ -291,9 +195,8 @@ def _portal(config: Config, where: Topology) -> IssuerPortal | None:
     issuer = config.issuer
     if not issuer.serve or issuer.internal is None:
         return None
-    url = urls.split(issuer.url)
     upstream = _upstream(issuer.internal, where.issuer)
-    return IssuerPortal(_authority(url), url.path, upstream, _closed(config))
+    return IssuerPortal(urls.split(issuer.url), upstream, _closed(config))
 
 
 def _closed(config: Config) -> tuple[str, ...]:
@@ -313,17 +216,13 @@ def _closed(config: Config) -> tuple[str, ...]:
 def _pages(config: Config, where: Topology) -> FrontDoorPages | None:
     if config.front_door is None:
         return None
-    authority = _authority(urls.split(config.gateway.url))
+    host = urls.split(config.gateway.url).authority
     return FrontDoorPages(
-        upstream=HttpUpstream(where.pages or config.service.pages, authority.text, None, ""),
+        upstream=HttpUpstream(where.pages or config.service.pages, host, None, ""),
         logs_in=config.logs_in,
         registers=config.login == "front_door",
         document=server_metadata(config),
     )
-
-
-def _authority(url: urls.Url) -> Authority:
-    return Authority(url.scheme, url.host, url.port)
 
 
 def _upstream(text: str, endpoint: Endpoint | None) -> HttpUpstream:
@@ -331,7 +230,7 @@ def _upstream(text: str, endpoint: Endpoint | None) -> HttpUpstream:
     name = url.host.strip("[]")
     return HttpUpstream(
         endpoint=endpoint or Tcp(name, url.port),
-        host=_authority(url).text,
+        host=url.authority,
         tls_name=name if url.scheme == "https" else None,
         path=url.path,
     )

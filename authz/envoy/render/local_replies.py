@@ -1,6 +1,6 @@
-"""What Envoy says on its own: its errors as JSON-RPC, and its access log.
+"""Local replies (Envoy's own errors) as JSON-RPC, and the access log.
 
-Law: what authz or a route answered passes untouched; what Envoy itself answers on an MCP path is
+What authz or a route answered passes untouched; what Envoy itself answers on an MCP path is
 JSON-RPC that MCP clients show to people. Nothing is logged that could hold a secret: no query, no
 header but the host and the request id.
 """
@@ -44,12 +44,12 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any, Struct
 
+from authz.config.urls import Url
 from authz.core.answer import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REQUEST_ID, RPC_ID, Form
 from authz.core.answers import REFUSAL
 from authz.core.reason import Reason
-from authz.envoy.render.cors import cors_headers
-from authz.envoy.render.pieces import TRUSTED_ADDRESS, add_if_absent, overwrite
-from authz.envoy.render.settings import Authority
+from authz.envoy.render.messages import TRUSTED_ADDRESS, add_if_absent, overwrite
+from authz.envoy.render.response_headers import cors_headers
 
 _JSON: Final = "application/json"
 _REQUEST_ID: Final = "%REQ(X-REQUEST-ID)%"
@@ -135,10 +135,17 @@ _NO_LOG_IN: Final = "The log-in cannot be reached at the moment. Try again short
 # With or without a query; the pages' routes rewrite nothing, so this is what the client asked for.
 _PEOPLE: Final = r"/authorize(\?.*)?|/authz/.*"
 _PROGRAMS: Final = r"/(token|revoke|register)(\?.*)?"
+HTTPS_ONLY: Final = Reply(
+    403,
+    "https_only",
+    -31074,
+    "This gateway speaks HTTPS only. Use its https:// address; a token that was sent here has "
+    "been sent unprotected.",
+)
 OTHERWISE: Final = Reply(500, "gateway_error", -31079, "The gateway could not pass this on.")
 
 
-def local_replies(portal: Authority | None, front_door: Authority | None) -> LocalReplyConfig:
+def local_replies(portal: Url | None, front_door: Url | None) -> LocalReplyConfig:
     """Return how Envoy words its own answers (HttpConnectionManager.local_reply_config).
 
     Args:
@@ -243,14 +250,14 @@ def _told(name: str, value: ValueMatcher) -> AccessLogFilter:
     )
 
 
-def _front_door(authority: Authority) -> list[ResponseMapper]:
+def _front_door(url: Url) -> list[ResponseMapper]:
     """Return how the front door's paths are answered where the pages are not there to do it.
 
     People read a sentence, and programs RFC 6749's error (section 5.2): a JSON-RPC error means
     nothing to an OAuth client.
     """
-    people = _all(_host_is(authority), _path_is(_PEOPLE))
-    programs = _all(_host_is(authority), _path_is(_PROGRAMS))
+    people = _all(_host_is(url), _path_is(_PEOPLE))
+    programs = _all(_host_is(url), _path_is(_PROGRAMS))
     away, later = _status(500, ComparisonFilterOp.GE), [overwrite("retry-after", _AWAY)]
     too_many = Reason.RATE_LIMITED.row
     rows: tuple[tuple[AccessLogFilter, SubstitutionFormatString, list[HeaderValueOption]], ...] = (
@@ -321,7 +328,7 @@ def _on_purpose() -> AccessLogFilter:
     return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=config))
 
 
-def _host_is(authority: Authority) -> AccessLogFilter:
+def _host_is(url: Url) -> AccessLogFilter:
     filters = [
         AccessLogFilter(
             header_filter=HeaderFilter(
@@ -331,7 +338,7 @@ def _host_is(authority: Authority) -> AccessLogFilter:
                 )
             )
         )
-        for spelling in authority.spellings
+        for spelling in url.authorities
     ]
     return filters[0] if len(filters) == 1 else _any(*filters)
 

@@ -1,11 +1,13 @@
-"""Small pieces of Envoy's configuration that every file of this room needs.
-
-Law: one way to write an address, a header, a matcher.
-"""
+"""Short forms of Envoy's messages: addresses, headers, matchers, filters, durations."""
 
 from datetime import timedelta
 from typing import Final
 
+import betterproto2
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation,
+    HeaderMutationRemoveOnMatch,
+)
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     HeaderValue,
@@ -15,10 +17,12 @@ from envoy_data_plane.envoy.config.core.v3 import (
     SocketAddress,
 )
 from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Any
 
+from authz.config.urls import Url
 from authz.config.value_types import Tcp, Unix
-from authz.envoy.render.settings import Authority
 
 # Whoever Envoy takes for the client: the peer, or what trusted proxies say of theirs.
 TRUSTED_ADDRESS: Final = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
@@ -51,13 +55,23 @@ def add_if_absent(name: str, value: str) -> HeaderValueOption:
     )
 
 
-def forwarded(authority: Authority) -> list[HeaderValueOption]:
-    """Return who asks, and for which host: what is told to pages and servers of people."""
+def forwarded(url: Url) -> list[HeaderValueOption]:
+    """Return the X-Forwarded-* headers: who asks, and for which host and scheme."""
     return [
         overwrite("x-forwarded-for", TRUSTED_ADDRESS),
-        overwrite("x-forwarded-host", authority.text),
-        overwrite("x-forwarded-proto", authority.scheme),
+        overwrite("x-forwarded-host", url.authority),
+        overwrite("x-forwarded-proto", url.scheme),
     ]
+
+
+def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
+    """Return an HTTP filter with its configuration."""
+    return HttpFilter(name=name, typed_config=Any.pack(config))
+
+
+def remove_matching(matcher: StringMatcher) -> HeaderMutation:
+    """Return the removal of every header whose name matches."""
+    return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))
 
 
 def exactly(text: str) -> StringMatcher:

@@ -1,4 +1,4 @@
-"""What one address may send before authz is asked: token buckets in Envoy itself.
+"""Local rate limits: what one address may send before authz is asked (token buckets in Envoy).
 
 Invariant: requests with a bearer token, requests of the front door's programs, its pages and all
 others take from a bucket each, so that whoever sends one kind without end stops none of the others
@@ -32,9 +32,9 @@ from envoy_data_plane.envoy.type.metadata.v3 import (
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, TokenBucket
 from envoy_data_plane.google.protobuf import Struct
 
+from authz.config.model import GatewayConfig
 from authz.config.value_types import Rate
-from authz.envoy.render.pieces import duration, exactly, overwrite
-from authz.envoy.render.settings import Limits
+from authz.envoy.render.messages import duration, exactly, overwrite
 
 # Addresses that are remembered in each kind of bucket; the one unused for longest is forgotten.
 _ADDRESSES: Final = 10_000
@@ -62,7 +62,7 @@ def of_kind(traffic: Traffic) -> Metadata:
     return Metadata(filter_metadata={_NAMESPACE: Struct.from_dict({_KEY: traffic.value})})
 
 
-def per_address(limits: Limits, *, pages: bool) -> LocalRateLimit:
+def per_address(gateway: GatewayConfig, *, pages: bool) -> LocalRateLimit:
     """Return the buckets of each client address.
 
     Some count requests, others those with a large body. ext_authz and the buffer filter keep a
@@ -71,56 +71,59 @@ def per_address(limits: Limits, *, pages: bool) -> LocalRateLimit:
     `request_timeout` or is dropped, so a bound on how many begin is a bound on how many are held.
     Bodies of other traffic are not waited for, and not counted.
 
-    The bucket without descriptors must exist and is never taken from: every request has an
-    address, and always_consume_default_token_bucket is off.
-
     Args:
-        limits: the figures.
+        gateway: the bounds.
         pages: whether there is a front door.
     """
     kinds = tuple(Traffic) if pages else (Traffic.TOKEN, Traffic.OTHER)
-    rates = dict.fromkeys(kinds, limits.address_rate) | {Traffic.TOKEN: limits.address_calls}
+    rates = dict.fromkeys(kinds, gateway.address_rate) | {Traffic.TOKEN: gateway.address_calls}
     buckets = [_descriptor(kind, rate) for kind, rate in rates.items()]
     buckets += [
-        _descriptor(kind, limits.address_bodies, large=True)
+        _descriptor(kind, gateway.address_bodies, large=True)
         for kind in kinds
         if kind is not Traffic.OTHER
     ]
-    slowest = max(rate.window / rate.quota for rate in (*rates.values(), limits.address_bodies))
-    return LocalRateLimit(
-        stat_prefix="per_address",
-        filter_enabled=_ALWAYS,
-        filter_enforced=_ALWAYS,
-        token_bucket=_bucket(limits.address_rate),
-        always_consume_default_token_bucket=False,
-        rate_limits=[
-            RateLimit(actions=[_ADDRESS, _TRAFFIC]),
-            RateLimit(actions=[_ADDRESS, _TRAFFIC, RateLimitAction(header_value_match=_LARGE)]),
-        ],
-        descriptors=buckets,
-        max_dynamic_descriptors=_ADDRESSES,
-        response_headers_to_add=[overwrite("retry-after", str(math.ceil(slowest)))],
-    )
+    slowest = max(rate.window / rate.quota for rate in (*rates.values(), gateway.address_bodies))
+    limits = [
+        RateLimit(actions=[_ADDRESS, _TRAFFIC]),
+        RateLimit(actions=[_ADDRESS, _TRAFFIC, RateLimitAction(header_value_match=_LARGE)]),
+    ]
+    return _local_rate_limit("per_address", gateway.address_rate, limits, buckets, slowest)
 
 
 def passwords_per_address(rate: Rate) -> LocalRateLimit:
     """Return the buckets of each client address for the route to the issuer's passwords.
 
-    They are the route's own, so that their Retry-After is. The bucket without descriptors is never
-    taken from, as in `per_address`.
+    They are the route's own, so that their Retry-After is.
+    """
+    limits = [RateLimit(actions=[_ADDRESS])]
+    bucket = LocalRateLimitDescriptor(entries=[_BY_ADDRESS], token_bucket=_bucket(rate))
+    slowest = rate.window / rate.quota
+    return _local_rate_limit("passwords_per_address", rate, limits, [bucket], slowest)
+
+
+def _local_rate_limit(
+    name: str,
+    rate: Rate,
+    limits: list[RateLimit],
+    buckets: list[LocalRateLimitDescriptor],
+    slowest: float,
+) -> LocalRateLimit:
+    """Return the filter's configuration.
+
+    The bucket without descriptors must exist and is never taken from: every request has an
+    address, and always_consume_default_token_bucket is off.
     """
     return LocalRateLimit(
-        stat_prefix="passwords_per_address",
+        stat_prefix=name,
         filter_enabled=_ALWAYS,
         filter_enforced=_ALWAYS,
         token_bucket=_bucket(rate),
         always_consume_default_token_bucket=False,
-        rate_limits=[RateLimit(actions=[_ADDRESS])],
-        descriptors=[LocalRateLimitDescriptor(entries=[_BY_ADDRESS], token_bucket=_bucket(rate))],
+        rate_limits=limits,
+        descriptors=buckets,
         max_dynamic_descriptors=_ADDRESSES,
-        response_headers_to_add=[
-            overwrite("retry-after", str(math.ceil(rate.window / rate.quota)))
-        ],
+        response_headers_to_add=[overwrite("retry-after", str(math.ceil(slowest)))],
     )
 
 

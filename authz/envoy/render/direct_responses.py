@@ -1,28 +1,32 @@
-"""What Envoy answers itself: metadata documents, registration, closed endpoints.
+"""Direct responses: metadata documents, registration, closed endpoints, pages for browsers.
 
-Law: these are open to everybody and say nothing that depends on who asks. A well-known path is
-never answered with 401, 429 or 5xx, since clients give up on those, and any web origin may read
-it: the cors filter does not touch answers that Envoy makes itself.
+They are open to everybody and say nothing that depends on who asks. A well-known path is never
+answered with 401, 429 or 5xx, since clients give up on those, and any web origin may read it: the
+cors filter does not touch answers that Envoy makes itself.
 """
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Final
 
-from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValueOption
+from envoy_data_plane.envoy.config.core.v3 import DataSource
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
+    HeaderMatcher,
     Route,
     RouteMatch,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from authz.core.answer import NOBODY_TYPE
 from authz.envoy.render.filters import EXT_AUTHZ, LOCAL_RATE_LIMIT, unchecked, unlimited
-from authz.envoy.render.pieces import method, overwrite
-from authz.envoy.render.replies import Reply, json_rpc_error
-from authz.envoy.render.settings import McpServer
+from authz.envoy.render.local_replies import HTTPS_ONLY, json_rpc_error
+from authz.envoy.render.messages import method, overwrite
+from authz.envoy.render.settings import EnvoySettings, McpServer
 
 _METADATA: Final = "/.well-known/oauth-protected-resource"
 _WELL_KNOWN: Final = "/.well-known/"
@@ -69,12 +73,32 @@ _CLOSED: Final = {
         "log in at this issuer, its operator writes issuer.serve_endpoints: true in authz.yaml."
     ),
 }
-HTTPS_ONLY: Final = Reply(
-    403,
-    "https_only",
-    -31074,
-    "This gateway speaks HTTPS only. Use its https:// address; a token that was sent here has "
-    "been sent unprotected.",
+_LOG_INS: Final = "/authz/log-ins"
+_STYLE: Final = (
+    ":root{color-scheme:light dark}"
+    "body{font:100%/1.55 system-ui,sans-serif;max-width:34rem;margin:8vh auto;padding:0 1.25rem;"
+    "overflow-wrap:anywhere}"
+    "h1{font-size:1.4rem;line-height:1.3}"
+)
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
+# RouteConfiguration.max_direct_response_body_size_bytes: Envoy takes no configuration with more.
+_LARGEST_PAGE: Final = 4096
+_CONTENT_SECURITY_POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'none'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+_PAGE_HEADERS: Final = (
+    ("content-type", "text/html; charset=utf-8"),
+    ("content-security-policy", _CONTENT_SECURITY_POLICY),
+    # Another GET of the same URL is an MCP client's.
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    ("x-robots-tag", "noindex"),
 )
 
 
@@ -95,13 +119,11 @@ def document_routes(
         places.append((_METADATA, _named(servers[0]), servers[0].document))
     if front_door is not None:
         places.append((_SERVER_METADATA, "server-metadata", front_door))
-    preflight = _answer("preflight", RouteMatch(prefix=_WELL_KNOWN), 204, _PREFLIGHT)
-    preflight.match = RouteMatch(prefix=_WELL_KNOWN, headers=[method("OPTIONS")])
     documents = [_document(*place) for place in places]
-    missing = _answer(
+    missing = _json_response(
         "no-document", RouteMatch(prefix=_WELL_KNOWN), 404, (_ANY_ORIGIN, _JSON), _NOT_HERE
     )
-    routes = [preflight, *documents, missing]
+    routes = [_preflight(RouteMatch(prefix=_WELL_KNOWN)), *documents, missing]
     for route in routes:
         route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(unlimited())
     return routes
@@ -109,12 +131,11 @@ def document_routes(
 
 def registration_routes() -> list[Route]:
     """Return the answer to POST /register, where MCP clients without a client id turn to."""
-    preflight = RouteMatch(path=_REGISTER, headers=[method("OPTIONS")])
     register = RouteMatch(path=_REGISTER, headers=[method("POST")])
     headers = (_ANY_ORIGIN, _JSON, _FRESH)
     return [
-        _answer("preflight", preflight, 204, _PREFLIGHT),
-        _answer("register", register, 400, headers, _NO_REGISTRATION),
+        _preflight(RouteMatch(path=_REGISTER)),
+        _json_response("register", register, 400, headers, _NO_REGISTRATION),
     ]
 
 
@@ -132,7 +153,7 @@ def closed_endpoints(names: Sequence[str]) -> list[Route]:
     routes = []
     for name, regex in closed.items():
         match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
-        route = _answer(f"closed:{name}", match, 403, (_JSON, _FRESH), _CLOSED)
+        route = _json_response(f"closed:{name}", match, 403, (_JSON, _FRESH), _CLOSED)
         route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(unlimited())
         routes.append(route)
     return routes
@@ -142,7 +163,7 @@ def https_only() -> Route:
     """Return the answer to whatever cannot be sent on from plain HTTP."""
     body = json_rpc_error(HTTPS_ONLY, None)
     media = (("content-type", NOBODY_TYPE),)
-    route = _answer("https-only", RouteMatch(prefix="/"), HTTPS_ONLY.status, media, body)
+    route = _json_response("https-only", RouteMatch(prefix="/"), HTTPS_ONLY.status, media, body)
     route.typed_per_filter_config.clear()  # no filter but the router stands on that listener
     return route
 
@@ -165,22 +186,95 @@ def _named(server: McpServer) -> str:
 def _document(path: str, name: str, document: Mapping[str, object]) -> Route:
     match = RouteMatch(path=path, headers=[method("GET", "HEAD")])
     headers = (_ANY_ORIGIN, _JSON, _CACHED)
-    return _answer(name, match, 200, headers, document)
+    return _json_response(name, match, 200, headers, document)
 
 
-def _answer(
+def landing_routes(settings: EnvoySettings) -> list[Route]:
+    """Return the routes of the pages that a browser sees at the root and at a server's URL.
+
+    They have to stand before those of the servers. An MCP client's GET is told apart by three
+    headers: it accepts `text/event-stream`, or sends its token.
+    """
+    logs_in = settings.pages is not None and settings.pages.logs_in
+    routes = [_page("page", "/", _root(settings.url.authority), logs_in=logs_in)]
+    for server in settings.servers:
+        body = _server(
+            server.name, f"{settings.url.scheme}://{settings.url.authority}{server.path}"
+        )
+        name = f"page:{server.name}"
+        routes += [_page(name, path, body, logs_in=logs_in) for path in server.paths]
+    return routes
+
+
+def _page(name: str, path: str, body: str, *, logs_in: bool) -> Route:
+    link = f'<p><a href="{_LOG_INS}">See and end what acts in your name</a></p>'
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>MCP gateway</title><style>{_STYLE}</style></head>"
+        f"<body><main>{body}{link if logs_in else ''}</main></body></html>\n"
+    )
+    assert len(text.encode()) <= _LARGEST_PAGE
+    match = RouteMatch(path=path, headers=_of_a_browser())
+    return _direct_response(name, match, 200, _PAGE_HEADERS, text)
+
+
+def _root(host: str) -> str:
+    return (
+        f"<h1>{escape(host)} is an MCP gateway</h1>"
+        "<p>AI assistants and other MCP clients reach their servers through it. There is nothing "
+        "to see here with a browser. Give your assistant the address of one server, which the "
+        "people who run this gateway can tell you.</p>"
+    )
+
+
+def _server(name: str, url: str) -> str:
+    return (
+        f"<h1>{escape(name)} is an MCP server</h1>"
+        "<p>This address is for AI assistants and other MCP clients, not for a browser. Add it to "
+        f"yours as a remote server (HTTP): <code>{escape(url)}</code></p>"
+        "<p>It asks you to log in by itself.</p>"
+    )
+
+
+def _of_a_browser() -> list[HeaderMatcher]:
+    return [
+        method("GET", "HEAD"),
+        _accepts("text/html"),
+        _accepts("text/event-stream", invert=True),
+        HeaderMatcher(name="authorization", present_match=True, invert_match=True),
+    ]
+
+
+def _accepts(media_type: str, *, invert: bool = False) -> HeaderMatcher:
+    # Media types have no letter case (RFC 9110, section 8.3.1); Envoy joins repeated headers.
+    matcher = StringMatcher(contains=media_type, ignore_case=True)
+    return HeaderMatcher(name="accept", string_match=matcher, invert_match=invert)
+
+
+def _json_response(
     name: str,
     match: RouteMatch,
     status: int,
     headers: Sequence[tuple[str, str]],
-    body: Mapping[str, object] | None = None,
+    body: Mapping[str, object],
 ) -> Route:
-    text = None if body is None else DataSource(inline_string=json.dumps(body))
-    added: list[HeaderValueOption] = [overwrite(*header) for header in headers]
+    return _direct_response(name, match, status, headers, json.dumps(body))
+
+
+def _direct_response(
+    name: str, match: RouteMatch, status: int, headers: Sequence[tuple[str, str]], body: str | None
+) -> Route:
+    text = None if body is None else DataSource(inline_string=body)
     return Route(
         name=name,
         match=match,
         direct_response=DirectResponseAction(status=status, body=text),
-        response_headers_to_add=added,
+        response_headers_to_add=[overwrite(*header) for header in headers],
         typed_per_filter_config={EXT_AUTHZ: Any.pack(unchecked())},
     )
+
+
+def _preflight(match: RouteMatch) -> Route:
+    match.headers = [method("OPTIONS")]
+    return _direct_response("preflight", match, 204, _PREFLIGHT, None)
