@@ -30,9 +30,9 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
-from authz_demo.loopback import Network
-from authz_demo.person import FORMS, Person
-from authz_demo.portals import LogInError, Portal
+from authz_demo.login_drivers import LoginDriver, LoginFailedError
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import FORMS, BrowserUser
 from authz_demo.serving import LOOPBACK
 
 Seen = Callable[[httpx2.Response], Awaitable[None]]
@@ -42,7 +42,7 @@ _TIMEOUT = httpx2.Timeout(30, read=300)
 
 
 @dataclass(slots=True)
-class Storage:
+class MemoryTokenStorage:
     """Keep tokens in memory, beside a client that was registered by hand (SDK: TokenStorage).
 
     Attributes:
@@ -71,7 +71,7 @@ class Storage:
 
 
 @dataclass(slots=True)
-class LogIn:
+class LoginHandler:
     """Stand between the SDK and a person: it opens a URL, it wants the callback.
 
     Attributes:
@@ -79,9 +79,9 @@ class LogIn:
         opened: the authorization URLs so far: one for every log-in that the SDK asked for.
     """
 
-    person: Person
+    person: BrowserUser
     browser: httpx.AsyncClient
-    portal: Portal = FORMS
+    portal: LoginDriver = FORMS
     opened: list[str] = field(default_factory=list)
     _callback: str = ""
 
@@ -102,7 +102,7 @@ class LogIn:
         """
         answer = dict(parse_qsl(urlsplit(self._callback).query))
         if "error" in answer:
-            raise LogInError(f"{answer['error']}: {answer.get('error_description', '')}")
+            raise LoginFailedError(f"{answer['error']}: {answer.get('error_description', '')}")
         return AuthorizationCodeResult(
             code=answer.get("code", ""), state=answer.get("state"), iss=answer.get("iss")
         )
@@ -112,8 +112,8 @@ def provider(
     server_url: str,
     client_id: str,
     redirect_uri: str,
-    login: LogIn,
-    storage: Storage | None = None,
+    login: LoginHandler,
+    storage: MemoryTokenStorage | None = None,
 ) -> OAuthClientProvider:
     """Return the SDK's OAuth for one server and a public client that the issuer knows.
 
@@ -129,7 +129,7 @@ def provider(
         known = OAuthClientInformationFull(
             client_id=client_id, redirect_uris=uris, token_endpoint_auth_method=_PUBLIC
         )
-        storage = Storage(known)
+        storage = MemoryTokenStorage(known)
     metadata = OAuthClientMetadata(
         client_name=client_id, redirect_uris=uris, token_endpoint_auth_method=_PUBLIC
     )
@@ -138,7 +138,7 @@ def provider(
 
 @asynccontextmanager
 async def connect(
-    network: Network,
+    network: LoopbackNetwork,
     server_url: str,
     auth: httpx2.Auth | None,
     mode: str = "auto",
@@ -164,7 +164,7 @@ async def connect(
     async with (
         httpx2.AsyncClient(
             auth=auth,
-            transport=Loopback2Transport(network),
+            transport=Httpx2LoopbackTransport(network),
             timeout=_TIMEOUT,
             event_hooks=hooks,
             trust_env=False,
@@ -178,10 +178,10 @@ async def connect(
         yield client
 
 
-class Loopback2Transport(httpx2.AsyncBaseTransport):
+class Httpx2LoopbackTransport(httpx2.AsyncBaseTransport):
     """Do for httpx2, which the SDK speaks, what `LoopbackTransport` does for httpx."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: LoopbackNetwork) -> None:
         """Begin without connections."""
         self._network = network
         self._context = network.context()

@@ -14,7 +14,7 @@ from authz_demo.serving import LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class LoopbackNetwork:
     """Say where names lead and whom to trust.
 
     Attributes:
@@ -40,7 +40,7 @@ class Network:
 class LoopbackTransport(httpx.AsyncBaseTransport):
     """Send every request to 127.0.0.1, with the name it was for in SNI and Host."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: LoopbackNetwork) -> None:
         """Begin without connections."""
         self._network = network
         self._context = network.context()

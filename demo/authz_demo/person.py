@@ -13,17 +13,24 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pyotp
 
-from authz_demo.portals import FormPortal, FrontDoorPages, LogInError, Portal, is_ours, leads_on
+from authz_demo.login_drivers import (
+    FormDriver,
+    FrontDoorDriver,
+    LoginDriver,
+    LoginFailedError,
+    automatic_redirect,
+    is_front_door_page,
+)
 
-FORMS = FormPortal()
-_OURS = FrontDoorPages()
+FORMS = FormDriver()
+_OURS = FrontDoorDriver()
 # Log-in, code, consent and a password typed again, each with its redirects, are fewer. What goes on
 # longer goes in circles (Authelia never accepts a log-in for max_age=0).
 _MOST_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class BrowserUser:
     """Hold what a person knows.
 
     Attributes:
@@ -46,11 +53,11 @@ class Person:
             LogInError: where there is no second factor to take it from.
         """
         if self.totp_secret is None:
-            raise LogInError("a one-time code is asked for, and this person has none")
+            raise LoginFailedError("a one-time code is asked for, and this person has none")
         return pyotp.TOTP(self.totp_secret).at(datetime.fromtimestamp(self.clock(), UTC))
 
     async def log_in(
-        self, browser: httpx.AsyncClient, authorize_url: str, portal: Portal = FORMS
+        self, browser: httpx.AsyncClient, authorize_url: str, portal: LoginDriver = FORMS
     ) -> str:
         """Follow an authorization URL to the end; return the callback URL, which is not opened.
 
@@ -67,10 +74,10 @@ class Person:
             url = await self._on(browser, await browser.get(url, follow_redirects=False), portal)
             if _is_callback(url, authorize_url):
                 return url
-        raise LogInError("the log-in goes in circles")
+        raise LoginFailedError("the log-in goes in circles")
 
     async def visit(
-        self, browser: httpx.AsyncClient, url: str, portal: Portal = FORMS
+        self, browser: httpx.AsyncClient, url: str, portal: LoginDriver = FORMS
     ) -> httpx.Response:
         """Open a page of the gateway and do what it asks for; return the page where that ends.
 
@@ -88,17 +95,19 @@ class Person:
         for _ in range(_MOST_STEPS):
             page = await browser.get(url, follow_redirects=False)
             at_home = (page.url.scheme, page.url.netloc.decode("ascii")) == home[:2]
-            if at_home and leads_on(page) is None and not is_ours(page):
+            if at_home and automatic_redirect(page) is None and not is_front_door_page(page):
                 return page
             url = await self._on(browser, page, portal)
-        raise LogInError("the log-in goes in circles")
+        raise LoginFailedError("the log-in goes in circles")
 
-    async def _on(self, browser: httpx.AsyncClient, page: httpx.Response, portal: Portal) -> str:
+    async def _on(
+        self, browser: httpx.AsyncClient, page: httpx.Response, portal: LoginDriver
+    ) -> str:
         """Do what a page asks for; return where the browser goes next."""
-        onward = leads_on(page)
+        onward = automatic_redirect(page)
         if onward is not None:
             return onward
-        answering = _OURS if is_ours(page) else portal
+        answering = _OURS if is_front_door_page(page) else portal
         return await answering.answer(browser, self, page)
 
 

@@ -15,9 +15,9 @@ from typing import Final
 from authz.config.load import load
 from authz.local.up import up
 from authz.process.output import Console
-from authz_demo.front_walk import ask_anew, front_walk
-from authz_demo.scene import Place, Scene, free_port, write
-from authz_demo.trail import Say
+from authz_demo.environment import Environment, Location, free_port, write_environment
+from authz_demo.front_door_scenario import require_step_up, run_front_door_scenario
+from authz_demo.reporter import WriteLine
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -37,13 +37,17 @@ def demo(*, once: bool, state: Path | None) -> int:
     """
     folder = Path(tempfile.mkdtemp(prefix="authz-demo-")) if state is None else state.absolute()
     try:
-        place = Place(
+        place = Location(
             folder, "demo.localhost", free_port(_GATEWAY), free_port(_METRICS), free_port()
         )
         console = Console(sys.stdout)
         try:
             return asyncio.run(
-                run(write(place, change=ask_anew, login="front_door"), once=once, say=console.say)
+                run(
+                    write_environment(place, change=require_step_up, login="front_door"),
+                    once=once,
+                    say=console.say,
+                )
             )
         finally:
             console.close()
@@ -52,11 +56,11 @@ def demo(*, once: bool, state: Path | None) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def run(scene: Scene, *, once: bool, say: Say) -> int:
+async def run(environment: Environment, *, once: bool, say: WriteLine) -> int:
     """Run a scene and walk through it; see `demo`."""
 
     async def when_ready() -> int | None:
-        failed = await front_walk(scene, say)
+        failed = await run_front_door_scenario(environment, say)
         say("")
         if failed:
             say(f"{len(failed)} step(s) went otherwise: {'; '.join(failed)}")
@@ -64,37 +68,37 @@ async def run(scene: Scene, *, once: bool, say: Say) -> int:
             say("Every step went as it should.")
         if once or failed:
             return FAILED if failed else DONE
-        say(_at_hand(scene))
+        say(_at_hand(environment))
         return None
 
     # The SDK writes a traceback where a log-in fails, as one of the walk shall.
     logging.getLogger("mcp").addHandler(logging.NullHandler())
-    settings = load(scene.configuration, os.environ)
+    settings = load(environment.configuration, os.environ)
     say("authz demo: a real Envoy, a real Valkey, the service, two sample MCP servers, and a")
     say("stand-in for Authelia that is NOT FOR PRODUCTION. Everything is on this machine.")
     return await up(
         settings,
-        scene.configuration,
-        scene.place.folder / "state",
+        environment.configuration,
+        environment.place.folder / "state",
         os.environ,
-        extras=scene.extras,
+        extras=environment.extras,
         when_ready=when_ready,
         patient=False,
         say=say,
     )
 
 
-def _at_hand(scene: Scene) -> str:
+def _at_hand(environment: Environment) -> str:
     """Return what a person can try while everything runs."""
-    place, john, bob = scene.place, scene.who.john, scene.who.bob
+    place, john, bob = environment.place, environment.who.john, environment.who.bob
     return f"""
 It keeps running until Ctrl-C. To try things:
-  gateway    {place.gateway}/notes and /files   (trust {scene.certificates.authority})
+  gateway    {place.gateway}/notes and /files   (trust {environment.certificates.authority})
   log-in     {place.issuer}   john / {john.password} / TOTP secret {john.totp_secret}
                               bob / {bob.password} (no TOTP)
   metrics    http://127.0.0.1:{place.metrics}/metrics
-  rules      {scene.configuration}   (change them, then: kill -HUP {os.getpid()};
+  rules      {environment.configuration}   (change them, then: kill -HUP {os.getpid()};
                               {place.folder}/state/log/service.log says what came of it)
   logs       {place.folder}/state/log
-  try        curl --cacert {scene.certificates.authority} -i -X POST {place.gateway}/notes
+  try        curl --cacert {environment.certificates.authority} -i -X POST {place.gateway}/notes
 """

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from authz.authelia import Implied, implied
 from authz.authelia.clients import PLACEHOLDER
 from authz.config.load import load, read
-from authz_demo.scene import _CONFIGURATION as DEMO  # its text, with other people's places
+from authz_demo.environment import _CONFIGURATION as DEMO  # its text, with other people's places
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -16,10 +16,10 @@ import pytest
 
 from authz.cli import login, main
 from authz.config.load import read
-from authz_demo.issuer import Issuer, create_app
-from authz_demo.issuer.keys import Keys
+from authz_demo.issuer import StandInIssuer, create_app
+from authz_demo.issuer.keys import SigningKeys
 from authz_demo.issuer.run import forwarded_headers
-from authz_demo.person import Person
+from authz_demo.person import BrowserUser
 from authz_demo.serving import ANYWHERE, serve
 from tests.demo.kit import ISSUER, SECRET, config
 
@@ -40,7 +40,7 @@ servers:
 class Person2fa:
     """john, at the browser that the command opens."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: StandInIssuer) -> None:
         self.issuer = issuer
         self.threads: list[threading.Thread] = []
 
@@ -54,15 +54,17 @@ class Person2fa:
         transport = httpx.ASGITransport(create_app(self.issuer))
         headers = forwarded_headers(self.issuer.config)
         async with httpx.AsyncClient(transport=transport, headers=headers) as browser:
-            url = await Person("john", "password", SECRET).log_in(browser, link)
+            url = await BrowserUser("john", "password", SECRET).log_in(browser, link)
         async with httpx.AsyncClient(trust_env=False) as browser:
             await browser.get(url)
 
 
 @pytest.fixture
-def authz_yaml(keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def authz_yaml(
+    keys: SigningKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """authz.yaml of a stand-in that runs in a thread, with john at the browser."""
-    issuer = Issuer(config(time.time), keys)
+    issuer = StandInIssuer(config(time.time), keys)
     ready, port = threading.Event(), [0]
     with asyncio.Runner() as runner:
         loop, stop = runner.get_loop(), asyncio.Event()

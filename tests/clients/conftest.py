@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from authz_demo.scene import free_port
+from authz_demo.environment import free_port
 from tests.clients.clients import CLIENTS, Client, command
 from tests.clients.driver import Driver
+from tests.clients.environment import Town, running_town
 from tests.clients.record import BUILD, DOCS, recorded, written
 from tests.clients.rows import Outcome, Visit
-from tests.clients.scene import Town, running_town
 
 _numbers = itertools.count(1)
 _seen = pytest.StashKey[dict[str, dict[str, Outcome]]]()

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import httpx
 
-from authz_demo.loopback import Network
-from authz_demo.person import Person
-from authz_demo.portals import FormPortal, LogInError
+from authz_demo.login_drivers import FormDriver, LoginFailedError
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import BrowserUser
 
 _BROWSER: Final = '#!/bin/sh\nprintf "%s\\n" "$1" >> "$AUTHZ_OPENED"\n'
 PATIENCE: Final = 20.0
@@ -50,8 +50,8 @@ class Driver:
     command: Sequence[str]
     env: Mapping[str, str]
     folder: Path
-    person: Person
-    network: Network
+    person: BrowserUser
+    network: LoopbackNetwork
     opened: list[str] = field(default_factory=list)
     pages: list[str] = field(default_factory=list)
     _process: subprocess.Popen[bytes] | None = None
@@ -132,12 +132,12 @@ class Driver:
         """Let the person open a page of the gateway and do what it asks for."""
         try:
             self.pages.append(asyncio.run(self._visit(url)))
-        except LogInError as error:
+        except LoginFailedError as error:
             self.pages.append(str(error))
 
     async def _visit(self, url: str) -> str:
         async with self.network.browser() as browser:
-            return (await self.person.visit(browser, url, FormPortal())).text
+            return (await self.person.visit(browser, url, FormDriver())).text
 
     def _open_what_it_opened(self) -> None:
         """Do what the person does who sees a browser window open."""
@@ -155,13 +155,13 @@ class Driver:
         self.opened.append(url)
         try:
             return asyncio.run(self._log_in_there(url))
-        except LogInError as error:
+        except LoginFailedError as error:
             self.pages.append(str(error))
             return f"http://localhost/?error=log_in_failed&error_description={error}"
 
     async def _log_in_there(self, url: str) -> str:
         async with self.network.browser() as browser:
-            return await self.person.log_in(browser, url, FormPortal())
+            return await self.person.log_in(browser, url, FormDriver())
 
     def _send(self, command: Mapping[str, Any]) -> None:
         self._write(json.dumps(command))

@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from authz_demo.client import LogIn, Storage, connect, provider
-from authz_demo.loopback import Network
-from authz_demo.person import FORMS, Person
-from authz_demo.scene import free_port
+from authz_demo.client import LoginHandler, MemoryTokenStorage, connect, provider
+from authz_demo.environment import free_port
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import FORMS, BrowserUser
 from authz_demo.serving import serve
 from tests.clients.clients import BUILT, HERE, NODE22
-from tests.clients.scene import ORIGIN
+from tests.clients.environment import ORIGIN
 from tests.support.service import until
 
 SUITE: Final = HERE / "conformance/node_modules/@modelcontextprotocol/conformance/dist/index.js"
@@ -56,11 +56,11 @@ def everything_server(*, stateless: bool) -> Iterator[int]:
         process.wait()
 
 
-async def token(network: Network, url: str, person: Person) -> str:
+async def token(network: LoopbackNetwork, url: str, person: BrowserUser) -> str:
     """Log in with the official client; return its access token."""
-    storage = Storage(None)
+    storage = MemoryTokenStorage(None)
     async with network.browser() as browser:
-        login = LogIn(person, browser, FORMS)
+        login = LoginHandler(person, browser, FORMS)
         auth = provider(url, "conformance", CALLBACK, login, storage)
         async with connect(network, url, auth) as client:
             await client.list_tools()
@@ -69,7 +69,7 @@ async def token(network: Network, url: str, person: Person) -> str:
 
 
 @asynccontextmanager
-async def with_token(network: Network, url: str, bearer: str) -> AsyncIterator[str]:
+async def with_token(network: LoopbackNetwork, url: str, bearer: str) -> AsyncIterator[str]:
     """Serve a server of the gateway without TLS and with a token: the suite has neither."""
     gateway = httpx.URL(url).netloc.decode("ascii")
     async with httpx.AsyncClient(verify=network.context(), trust_env=False, timeout=60) as http:
@@ -120,7 +120,7 @@ async def suite(*arguments: str, authority: Path | None = None, folder: Path) ->
 
 
 async def authorization(
-    network: Network, issuer: str, resource: str, person: Person, folder: Path
+    network: LoopbackNetwork, issuer: str, resource: str, person: BrowserUser, folder: Path
 ) -> dict[str, str]:
     """Run the suite's scenarios of an authorization server; a person logs in where it asks."""
     port = free_port()

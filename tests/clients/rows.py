@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.clients.driver import Driver, HangingError
-from tests.clients.scene import Town
+from tests.clients.environment import Town
 
 # Accents both ways, right to left, three bytes, a joined family, a line separator, a rocket.
 UNICODE: Final = (

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.clients import NODE22
+from tests.clients.environment import Town, running_town
 from tests.clients.kit import (
     EVERYTHING,
     SUITE,
@@ -20,7 +21,6 @@ from tests.clients.kit import (
     token,
     with_token,
 )
-from tests.clients.scene import Town, running_town
 
 pytestmark = pytest.mark.skipif(
     not all(path.exists() for path in (EVERYTHING, SUITE, NODE22))

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import httpx
 
-from authz_demo.client import LogIn, Storage, connect, provider
+from authz_demo.client import LoginHandler, MemoryTokenStorage, connect, provider
 from authz_demo.loopback import LoopbackTransport
-from authz_demo.trail import headers, message, reason_of
+from authz_demo.reporter import headers, message, reason_of
 from tests.compose.deployment import Deployment
 
 CLIENT: Final = "a program on a desk"
@@ -20,9 +20,9 @@ _TIMEOUT: Final = 5.0
 async def log_in(deployment: Deployment, server: str, mode: str) -> tuple[dict[str, Any], str]:
     """Let the official client log in, with TOTP; return what `whoami` says, and its token."""
     url = f"{deployment.gateway}/{server}"
-    storage = Storage(None)  # it knows the URL and nothing else: it registers itself
+    storage = MemoryTokenStorage(None)  # it knows the URL and nothing else: it registers itself
     async with deployment.network.browser() as browser:
-        login = LogIn(deployment.person, browser)
+        login = LoginHandler(deployment.person, browser)
         made = provider(url, CLIENT, CALLBACK, login, storage)
         async with connect(deployment.network, url, made, mode) as client:
             tools = [tool.name for tool in (await client.list_tools()).tools]

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import pyotp
 
-from authz_demo.loopback import Network
-from authz_demo.person import Person
-from authz_demo.scene import free_port
+from authz_demo.environment import free_port
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import BrowserUser
 from tests.compose.engine import Engine, compose_command
 from tests.compose.images import SAMPLES
 from tests.compose.stand_in import configuration
@@ -58,7 +58,7 @@ class Deployment:
     folder: Path
     project: str
     port: int
-    person: Person
+    person: BrowserUser
     seen: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,10 +72,10 @@ class Deployment:
         return f"https://auth.{DOMAIN}:{self.port}"
 
     @property
-    def network(self) -> Network:
+    def network(self) -> LoopbackNetwork:
         """Return how clients reach it: both names are this machine, and its own authority."""
         names = (f"mcp.{DOMAIN}", f"auth.{DOMAIN}")
-        return Network(dict.fromkeys(names, self.port), self.folder / "ca.crt")
+        return LoopbackNetwork(dict.fromkeys(names, self.port), self.folder / "ca.crt")
 
     def compose(self, *arguments: str, timeout: float = 180) -> str:
         """Run Compose in the folder.
@@ -193,7 +193,7 @@ _SERVICE: Final = "com.docker.compose.service"
 
 def plan(engine: Engine, folder: Path) -> Deployment:
     """Return a deployment that is yet to be written."""
-    person = Person(USER, PASSWORD, pyotp.random_base32())
+    person = BrowserUser(USER, PASSWORD, pyotp.random_base32())
     return Deployment(engine, folder, f"authz-test-{os.getpid()}", free_port(), person)
 
 

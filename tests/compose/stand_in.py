@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from ruamel.yaml import YAML
 
 from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
-from authz_demo.person import Person
+from authz_demo.person import BrowserUser
 
 
-def configuration(folder: Path, person: Person) -> str:
+def configuration(folder: Path, person: BrowserUser) -> str:
     """Return the stand-in's configuration for one person."""
     own = _yaml((folder / "authelia/configuration.yml").read_text())
     implied = _yaml((folder / "authelia/authz.yml").read_text())

@@ -5,21 +5,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from authz_demo.issuer import Issuer
-from authz_demo.issuer.keys import Keys
+from authz_demo.issuer import StandInIssuer
+from authz_demo.issuer.keys import SigningKeys
 from tests.demo.kit import Clock, World, config
 
 
 @pytest.fixture(scope="session")
-def keys() -> Keys:
+def keys() -> SigningKeys:
     """Making an RSA key takes longer than all the rest."""
-    return Keys.generate()
+    return SigningKeys.generate()
 
 
 @pytest.fixture
-def world(keys: Keys) -> Iterator[World]:
+def world(keys: SigningKeys) -> Iterator[World]:
     clock = Clock()
     with asyncio.Runner() as runner:
-        world = World(Issuer(config(clock), keys), clock, runner)
+        world = World(StandInIssuer(config(clock), keys), clock, runner)
         yield world
         world.close()

@@ -22,14 +22,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz_demo.issuer import (
     CustomClaim,
-    Issuer,
     IssuerConfig,
     RegisteredClient,
+    StandInIssuer,
     User,
     create_app,
 )
 from authz_demo.issuer.run import forwarded_headers
-from authz_demo.person import Person
+from authz_demo.person import BrowserUser
 
 ISSUER = "https://auth.example.test"
 FILES, NOTES = "https://mcp.example.test/files", "https://mcp.example.test/notes"
@@ -135,7 +135,7 @@ def config(clock: Callable[[], float]) -> IssuerConfig:
 class World:
     """One stand-in, its clock, and browsers that reach it without a socket."""
 
-    issuer: Issuer
+    issuer: StandInIssuer
     clock: Clock
     runner: asyncio.Runner
     browsers: list[httpx.AsyncClient] = field(default_factory=list)
@@ -154,9 +154,9 @@ class World:
         totp_secret: str | None = SECRET,
         clock: Callable[[], float] | None = None,
         **knows: Any,
-    ) -> Person:
+    ) -> BrowserUser:
         clock = clock or self.clock
-        return Person(username, "password", totp_secret, clock=clock, **knows)
+        return BrowserUser(username, "password", totp_secret, clock=clock, **knows)
 
     def request(self, method: str, path: str, **sent: Any) -> httpx.Response:
         """One request from a browser of its own."""
@@ -212,7 +212,7 @@ class App:
         """The first answer to an authorization request, nothing followed."""
         return self.world.request("GET", self.url(**changes), browser=self.browser)
 
-    def log_in(self, person: Person | None = None, **changes: Any) -> dict[str, str]:
+    def log_in(self, person: BrowserUser | None = None, **changes: Any) -> dict[str, str]:
         """Everything up to the callback: its parameters."""
         person = person or self.world.person()
         callback = self.world.runner.run(person.log_in(self.browser, self.url(**changes)))
@@ -261,7 +261,7 @@ class App:
         }
         return self.post("/api/oidc/token", **(parameters | changes))
 
-    def tokens(self, person: Person | None = None, **changes: Any) -> dict[str, Any]:
+    def tokens(self, person: BrowserUser | None = None, **changes: Any) -> dict[str, Any]:
         """A whole log-in: the members of the token answer."""
         answer = self.exchange(self.log_in(person, **changes)["code"])
         assert answer.status_code == 200, answer.text

@@ -9,7 +9,7 @@ import pytest
 
 from authz_demo.issuer.app import HEADER
 from authz_demo.issuer.pages import WARNING
-from authz_demo.portals import LogInError
+from authz_demo.login_drivers import LoginFailedError
 from tests.demo.kit import FILES, ISSUER, App, World, claims, query
 
 COMPLETION = f"{ISSUER}/consent/completion"
@@ -248,7 +248,7 @@ def test_the_policy_of_the_client_asks_for_the_code(world: World) -> None:
     careless = world.person(totp_secret=None)
 
     assert claims(app.tokens(careless)["id_token"])["amr"] == ["pwd", "kba"]
-    with pytest.raises(LogInError, match="one-time code"):
+    with pytest.raises(LoginFailedError, match="one-time code"):
         strict.log_in(careless)
     assert went(strict.authorize(prompt="none")) == LOGIN
     strict.log_in()
@@ -274,7 +274,7 @@ def test_no_access_token_ever_says_how_its_person_logged_in(world: World) -> Non
 )
 def test_what_is_typed_wrong_is_refused(world: World, person: dict[str, Any], words: str) -> None:
     """Who does not know the password or the code gets no further."""
-    with pytest.raises(LogInError, match=words):
+    with pytest.raises(LoginFailedError, match=words):
         App(world).log_in(replace(world.person(), **person))
 
 
@@ -282,7 +282,7 @@ def test_a_code_of_long_ago_is_refused(world: World) -> None:
     """An authenticator whose clock is five minutes off opens nothing."""
     late = world.clock.at - 300
 
-    with pytest.raises(LogInError, match="please retry later"):
+    with pytest.raises(LoginFailedError, match="please retry later"):
         App(world).log_in(world.person(clock=lambda: late))
 
 
@@ -316,7 +316,7 @@ def test_a_fresh_password_moves_auth_time_and_keeps_otp(
 @pytest.mark.parametrize("age", ["0", "soon"])
 def test_a_max_age_of_nothing_is_never_met(world: World, age: str) -> None:
     """`max_age=0`, and one that is no number, ask for the password for ever."""
-    with pytest.raises(LogInError, match="in circles"):
+    with pytest.raises(LoginFailedError, match="in circles"):
         App(world).log_in(max_age=age)
 
 

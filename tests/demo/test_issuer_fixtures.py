@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from authz_demo.issuer.metadata import authorization_server, openid_configuration
-from authz_demo.portals import LogInError
+from authz_demo.login_drivers import LoginFailedError
 from tests.demo.kit import ISSUER, App, World, claims, query, recorded
 
 FLOWS: dict[str, Any] = recorded("flows")
@@ -150,7 +150,7 @@ def test_a_recorded_flow_ends_on_a_page(world: World, name: str) -> None:
     }
     page = world.request("GET", first.headers["location"], browser=app.browser)
     assert page.status_code == flow["callback"]["status"]
-    with pytest.raises(LogInError):
+    with pytest.raises(LoginFailedError):
         app.log_in(**changes)
 
 

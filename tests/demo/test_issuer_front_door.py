@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from authz_demo.person import Person
-from authz_demo.portals import LogInError
+from authz_demo.login_drivers import LoginFailedError
+from authz_demo.person import BrowserUser
 from tests.demo.kit import FILES, ISSUER, SECRET, App, Clock, World, claims, query
 
 LOGOUT = f"{ISSUER}/logout"
@@ -124,7 +124,7 @@ AUTHORIZE = (
 
 
 def ask(
-    page: str, person: Person, answer: Callable[[httpx.Request], httpx.Response]
+    page: str, person: BrowserUser, answer: Callable[[httpx.Request], httpx.Response]
 ) -> tuple[str, list[httpx.Request]]:
     sent: list[httpx.Request] = []
 
@@ -141,8 +141,8 @@ def ask(
     return asyncio.run(run()), sent
 
 
-def person(*, consents: bool = True) -> Person:
-    return Person("john", "password", SECRET, consents=consents, clock=Clock())
+def person(*, consents: bool = True) -> BrowserUser:
+    return BrowserUser("john", "password", SECRET, consents=consents, clock=Clock())
 
 
 def home(_: httpx.Request) -> httpx.Response:
@@ -173,7 +173,7 @@ def test_where_our_page_says_no_its_words_are_told() -> None:
     def no(_: httpx.Request) -> httpx.Response:
         return httpx.Response(403, html="<h1>That did not work</h1>")
 
-    with pytest.raises(LogInError, match="That did not work"):
+    with pytest.raises(LoginFailedError, match="That did not work"):
         ask(CONSENT, person(), no)
 
 

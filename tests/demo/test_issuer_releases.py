@@ -14,7 +14,7 @@ import pytest
 
 from authz_demo.issuer import RegisteredClient
 from authz_demo.issuer.values import Release
-from authz_demo.portals import FormPortal, Knowledge
+from authz_demo.login_drivers import Credentials, FormDriver
 from tests.demo.kit import FILES, ISSUER, NOTES, App, World, claims, config, recorded
 
 RECORDED: dict[str, dict[str, Any]] = recorded("audience")
@@ -62,13 +62,13 @@ def clients(world: World) -> tuple[RegisteredClient, ...]:
 
 
 @dataclass
-class Consents(FormPortal):
+class Consents(FormDriver):
     """Answer as a person does, and count the pages that ask for consent."""
 
     shown: int = 0
 
     async def answer(
-        self, browser: httpx.AsyncClient, person: Knowledge, page: httpx.Response
+        self, browser: httpx.AsyncClient, person: Credentials, page: httpx.Response
     ) -> str:
         self.shown += 'name="decision"' in page.text
         return await super().answer(browser, person, page)

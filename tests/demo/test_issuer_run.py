@@ -11,8 +11,8 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from authz_demo.issuer import Issuer, IssuerConfig, from_json, run, to_json
-from authz_demo.issuer.keys import Keys
+from authz_demo.issuer import IssuerConfig, StandInIssuer, from_json, run, to_json
+from authz_demo.issuer.keys import SigningKeys
 from authz_demo.issuer.pages import WARNING
 from authz_demo.serving import Address
 from tests.demo.kit import Clock, config
@@ -36,7 +36,7 @@ def test_an_issuer_is_an_origin_over_tls(url: str) -> None:
         from_json(f'{{"issuer_url": "{url}"}}')
 
 
-def test_it_runs_in_process_on_a_free_port(keys: Keys) -> None:
+def test_it_runs_in_process_on_a_free_port(keys: SigningKeys) -> None:
     """Two of them run side by side, and each answers with its forwarded headers."""
 
     async def both() -> list[int]:
@@ -52,17 +52,17 @@ def test_it_runs_in_process_on_a_free_port(keys: Keys) -> None:
     assert asyncio.run(both()) == [200, 200]
 
 
-def test_replaced_keys_are_published_at_once(keys: Keys) -> None:
+def test_replaced_keys_are_published_at_once(keys: SigningKeys) -> None:
     """A test can withdraw the keys of a running stand-in."""
-    issuer = Issuer(config(Clock()), keys)
+    issuer = StandInIssuer(config(Clock()), keys)
     before = issuer.keys.jwks()
 
-    issuer.keys = Keys.generate()
+    issuer.keys = SigningKeys.generate()
 
     assert issuer.keys.jwks() != before
 
 
-def test_a_taken_port_is_an_error(keys: Keys) -> None:
+def test_a_taken_port_is_an_error(keys: SigningKeys) -> None:
     """A port that is taken is told, not waited for."""
 
     async def twice() -> None:

@@ -23,19 +23,25 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz.setup.certificates import make
-from authz_demo.client import LogIn, Loopback2Transport, Storage, connect, provider
-from authz_demo.issuer import Issuer, create_app
-from authz_demo.issuer.keys import Keys
-from authz_demo.loopback import Network
-from authz_demo.person import Person
-from authz_demo.portals import LogInError
+from authz_demo.client import (
+    Httpx2LoopbackTransport,
+    LoginHandler,
+    MemoryTokenStorage,
+    connect,
+    provider,
+)
+from authz_demo.issuer import StandInIssuer, create_app
+from authz_demo.issuer.keys import SigningKeys
+from authz_demo.login_drivers import LoginFailedError
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import BrowserUser
 from authz_demo.samples import PATH, Sample, app
-from authz_demo.serving import Tls, serve
+from authz_demo.serving import TlsFiles, serve
 from tests.demo.kit import ISSUER, SECRET, config, query
 
 CALLBACK = "http://127.0.0.1:43210/callback"
 GATE = "https://mcp.example.test"
-JOHN = Person("john", "password", SECRET)
+JOHN = BrowserUser("john", "password", SECRET)
 
 
 @dataclass(slots=True)
@@ -43,7 +49,7 @@ class Guard:
     """Asks for an active token for this server, as the gateway will."""
 
     server: ASGIApp
-    issuer: Issuer
+    issuer: StandInIssuer
     resource: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,19 +102,19 @@ class Edge:
 class Stage:
     """Everything that a client needs to know."""
 
-    network: Network
-    issuer: Issuer
+    network: LoopbackNetwork
+    issuer: StandInIssuer
     url: str
 
 
 @asynccontextmanager
-async def stage(folder: Path, keys: Keys, name: Sample) -> AsyncIterator[Stage]:
+async def stage(folder: Path, keys: SigningKeys, name: Sample) -> AsyncIterator[Stage]:
     names = ("mcp.example.test", "auth.example.test")
     paths = make(folder, names)
-    issuer = Issuer(config(time.time), keys)
+    issuer = StandInIssuer(config(time.time), keys)
     edge = Edge(create_app(issuer), Guard(app(name), issuer, f"{GATE}/{name}"))
-    async with serve(edge, tls=Tls(paths.certificate, paths.key)) as port:
-        network = Network(dict.fromkeys(names, port), paths.authority)
+    async with serve(edge, tls=TlsFiles(paths.certificate, paths.key)) as port:
+        network = LoopbackNetwork(dict.fromkeys(names, port), paths.authority)
         yield Stage(network, issuer, f"{GATE}/{name}")
 
 
@@ -122,7 +128,7 @@ async def stage(folder: Path, keys: Keys, name: Sample) -> AsyncIterator[Stage]:
     ],
 )
 def test_the_official_client_logs_in_and_calls_a_tool(
-    tmp_path: Path, keys: Keys, name: Sample, mode: str, client_id: str
+    tmp_path: Path, keys: SigningKeys, name: Sample, mode: str, client_id: str
 ) -> None:
     """From a 401 to a tool's answer: discovery, log-in with a code, consent, token, call."""
     answers: list[tuple[int, str]] = []
@@ -130,9 +136,9 @@ def test_the_official_client_logs_in_and_calls_a_tool(
     async def seen(response: httpx2.Response) -> None:
         answers.append((response.status_code, response.request.url.path))
 
-    async def walk() -> tuple[Any, LogIn]:
+    async def walk() -> tuple[Any, LoginHandler]:
         async with stage(tmp_path, keys, name) as it, it.network.browser() as browser:
-            login = LogIn(JOHN, browser)
+            login = LoginHandler(JOHN, browser)
             auth = provider(it.url, client_id, CALLBACK, login)
             async with connect(it.network, it.url, auth, mode, seen=seen) as client:
                 result = await client.call_tool("whoami", {})
@@ -154,17 +160,17 @@ def test_the_official_client_logs_in_and_calls_a_tool(
     assert asked["prompt"] == ["consent"]
 
 
-def test_the_official_client_refreshes_without_a_person(tmp_path: Path, keys: Keys) -> None:
+def test_the_official_client_refreshes_without_a_person(tmp_path: Path, keys: SigningKeys) -> None:
     """With a refresh token in its storage and no valid access token, nobody is asked to log in."""
 
     async def walk() -> tuple[int, bool]:
         async with stage(tmp_path, keys, "notes") as it, it.network.browser() as browser:
-            login = LogIn(JOHN, browser)
+            login = LoginHandler(JOHN, browser)
             auth = provider(it.url, "mcp-2fa", CALLBACK, login)
             async with connect(it.network, it.url, auth) as client:
                 await client.list_tools()
             storage = auth.context.storage
-            assert isinstance(storage, Storage)
+            assert isinstance(storage, MemoryTokenStorage)
             assert storage.tokens is not None
             auth.context.token_expiry_time = 1.0  # long ago, as the SDK sees it
             before = storage.tokens.access_token
@@ -181,16 +187,18 @@ def messages(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def failed(tmp_path: Path, keys: Keys, person: Person, client_id: str = "mcp-2fa") -> str:
+def failed(
+    tmp_path: Path, keys: SigningKeys, person: BrowserUser, client_id: str = "mcp-2fa"
+) -> str:
     """What the client raises where a log-in does not succeed."""
 
     async def walk() -> None:
         async with stage(tmp_path, keys, "notes") as it, it.network.browser() as browser:
-            auth = provider(it.url, client_id, CALLBACK, LogIn(person, browser))
+            auth = provider(it.url, client_id, CALLBACK, LoginHandler(person, browser))
             async with connect(it.network, it.url, auth) as client:
                 await client.list_tools()
 
-    with pytest.raises((ExceptionGroup, LogInError)) as caught:
+    with pytest.raises((ExceptionGroup, LoginFailedError)) as caught:
         asyncio.run(walk())
     return messages(caught.value)
 
@@ -204,13 +212,13 @@ def failed(tmp_path: Path, keys: Keys, person: Person, client_id: str = "mcp-2fa
     ],
 )
 def test_a_log_in_that_fails_is_told(
-    tmp_path: Path, keys: Keys, person: Person, client_id: str, words: str
+    tmp_path: Path, keys: SigningKeys, person: BrowserUser, client_id: str, words: str
 ) -> None:
     """Why a person got no further comes out of the client, in the issuer's words."""
     assert words in failed(tmp_path, keys, person, client_id)
 
 
-def test_a_token_of_ones_own_can_be_put_into_the_storage(tmp_path: Path, keys: Keys) -> None:
+def test_a_token_of_ones_own_can_be_put_into_the_storage(tmp_path: Path, keys: SigningKeys) -> None:
     """A stored token is sent first; only when it is refused the client logs in."""
 
     async def walk() -> list[int]:
@@ -220,10 +228,10 @@ def test_a_token_of_ones_own_can_be_put_into_the_storage(tmp_path: Path, keys: K
             statuses.append(response.status_code)
 
         async with stage(tmp_path, keys, "notes") as it, it.network.browser() as browser:
-            login = LogIn(JOHN, browser)
+            login = LoginHandler(JOHN, browser)
             first: OAuthClientProvider = provider(it.url, "mcp-2fa", CALLBACK, login)
             storage = first.context.storage
-            assert isinstance(storage, Storage)
+            assert isinstance(storage, MemoryTokenStorage)
             storage.tokens = OAuthToken(access_token="forged")
             async with connect(it.network, it.url, first, seen=seen) as client:
                 await client.list_tools()
@@ -236,10 +244,12 @@ def test_a_token_of_ones_own_can_be_put_into_the_storage(tmp_path: Path, keys: K
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_names_that_were_not_given_lead_nowhere(tmp_path: Path, library: Any) -> None:
     """A client of the demonstration cannot leave the machine, nor trust another authority."""
-    network = Network({"mcp.example.test": 1}, make(tmp_path, ["mcp.example.test"]).authority)
+    network = LoopbackNetwork(
+        {"mcp.example.test": 1}, make(tmp_path, ["mcp.example.test"]).authority
+    )
 
     async def stray() -> None:
-        transport = Loopback2Transport(network)
+        transport = Httpx2LoopbackTransport(network)
         browser = network.browser() if library is httpx else httpx2.AsyncClient(transport=transport)
         async with browser:
             await browser.get("https://example.org/")
@@ -260,8 +270,8 @@ def test_each_name_has_connections_of_its_own(tmp_path: Path) -> None:
 
     async def look() -> list[str]:
         one = paths[names[0]]
-        async with serve(where, tls=Tls(one.certificate, one.key)) as port:
-            network = Network(dict.fromkeys(names, port), one.authority)
+        async with serve(where, tls=TlsFiles(one.certificate, one.key)) as port:
+            network = LoopbackNetwork(dict.fromkeys(names, port), one.authority)
             async with network.browser() as browser:
                 first = (await browser.get(f"https://{names[0]}/")).json()
                 # The certificate is the first name's: a shared connection would hide that.

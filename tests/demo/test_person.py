@@ -13,14 +13,14 @@ import httpx
 import pyotp
 import pytest
 
-from authz_demo.person import Person
-from authz_demo.portals import AutheliaPortal, LogInError
+from authz_demo.login_drivers import AutheliaDriver, LoginFailedError
+from authz_demo.person import BrowserUser
 from tests.demo.kit import ISSUER, SECRET, Clock
 
 CALLBACK = "http://127.0.0.1:43210/callback"
 REQUEST = {"client_id": "mcp-2fa", "redirect_uri": CALLBACK}
 AUTHORIZE = f"{ISSUER}/api/oidc/authorization?{urlencode(REQUEST)}"
-JOHN = Person("john", "password", SECRET, clock=Clock())
+JOHN = BrowserUser("john", "password", SECRET, clock=Clock())
 CODE = pyotp.TOTP(SECRET).at(int(Clock().at))
 FLOW = {"flow": "openid_connect", "flowID": "f1"}
 
@@ -88,10 +88,10 @@ class Authelia:
         return {"redirect_uri": AUTHORIZE}
 
 
-def log_in(authelia: Authelia, person: Person = JOHN, url: str = AUTHORIZE) -> str:
+def log_in(authelia: Authelia, person: BrowserUser = JOHN, url: str = AUTHORIZE) -> str:
     async def walk() -> str:
         async with httpx.AsyncClient(transport=httpx.MockTransport(authelia)) as browser:
-            return await person.log_in(browser, url, AutheliaPortal())
+            return await person.log_in(browser, url, AutheliaDriver())
 
     return asyncio.run(walk())
 
@@ -149,13 +149,13 @@ def test_a_refusal_of_authelia_is_told_in_its_words(
                 return httpx.Response(answer[0], json=answer[1])
             return super().__call__(request)
 
-    with pytest.raises(LogInError, match=words):
+    with pytest.raises(LoginFailedError, match=words):
         log_in(Refusing())
 
 
 def test_an_error_page_ends_the_log_in() -> None:
     """What Authelia tells on its completion page is told on."""
-    with pytest.raises(LogInError, match="Unknown"):
+    with pytest.raises(LoginFailedError, match="Unknown"):
         log_in(Authelia(), url=AUTHORIZE.replace("mcp-2fa", "nobody"))
 
 
@@ -163,8 +163,8 @@ def test_a_person_without_a_second_factor_has_no_code() -> None:
     """Asked for a code, a person who has none says so and types nothing."""
     authelia = Authelia()
 
-    with pytest.raises(LogInError, match="one-time code"):
-        log_in(authelia, Person("john", "password"))
+    with pytest.raises(LoginFailedError, match="one-time code"):
+        log_in(authelia, BrowserUser("john", "password"))
     assert [path for path, _ in authelia.typed] == ["/api/firstfactor"]
 
 

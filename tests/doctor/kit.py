@@ -8,13 +8,13 @@ from typing import Any
 
 from authz.config.load import Settings, read
 from authz.doctor.finding import Finding, Severity
-from authz_demo.issuer import Issuer, RegisteredClient, create_app
-from authz_demo.issuer.keys import Keys
+from authz_demo.issuer import RegisteredClient, StandInIssuer, create_app
+from authz_demo.issuer.keys import SigningKeys
 from authz_demo.issuer.values import Release
 from authz_demo.serving import ANYWHERE, serve
 from tests.demo.kit import FILES, ISSUER, NOTES, Clock, config
 
-KEYS = Keys.generate()
+KEYS = SigningKeys.generate()
 SERVERS = """\
   files: {upstream: 'http://files:8000/mcp', scopes: [mcp:files]}
   notes: {upstream: 'http://notes:8000/mcp'}
@@ -67,7 +67,7 @@ PUBLIC = RegisteredClient(
 def stand_in(*clients: RegisteredClient, release: Release = "4.39.20") -> Any:
     """Return the stand-in's application, with its own clients or with these."""
     known = replace(config(Clock()), release=release)
-    return create_app(Issuer(replace(known, clients=clients) if clients else known, KEYS))
+    return create_app(StandInIssuer(replace(known, clients=clients) if clients else known, KEYS))
 
 
 def answering(*answers: tuple[int, bytes], **headers: str) -> Any:

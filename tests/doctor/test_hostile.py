@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authz.doctor import envoy, issuer, token
 from authz.doctor.issuer import IssuerReport
 from authz.setup.certificates import make
-from authz_demo.serving import ANYWHERE, Tls, serve
+from authz_demo.serving import ANYWHERE, TlsFiles, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, problems, saying
 from tests.tokens.forge import NOW, key_set, rsa_signer
@@ -72,7 +72,7 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
     paths = make(tmp_path / "tls", ["127.0.0.1"])
 
     async def look() -> IssuerReport:
-        tls = Tls(paths.certificate, paths.key)
+        tls = TlsFiles(paths.certificate, paths.key)
         async with serve(answering(saying()), ANYWHERE, tls) as port:
             asked = kit.settings(f"https://127.0.0.1:{port}").config.issuer
             return await issuer.examine(asked)

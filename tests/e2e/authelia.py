@@ -25,10 +25,10 @@ from authz.authelia.keys import public_half
 from authz.config.load import load
 from authz.config.model import Login
 from authz.process.child import ServiceSpec
+from authz_demo.environment import Location, People, listening, process_environment
 from authz_demo.front_door import KEY
-from authz_demo.person import Person
-from authz_demo.portals import AutheliaPortal, Portal
-from authz_demo.scene import People, Place, environment, listening
+from authz_demo.login_drivers import AutheliaDriver, LoginDriver
+from authz_demo.person import BrowserUser
 
 # The walk calls a tool whose scope was granted to nobody, and a server that refuses its machine.
 _UNGRANTED: Final = '          - "mcp:notes:write"\n'
@@ -38,7 +38,7 @@ _MACHINE: Final = "        grant_types:\n          - client_credentials\n"
 class RealAuthelia:
     """Run the Authelia of that binary."""
 
-    portal: Portal = AutheliaPortal()
+    portal: LoginDriver = AutheliaDriver()
 
     def __init__(
         self, binary: Path, regulation: Mapping[str, Any] = MappingProxyType({"max_retries": 0})
@@ -46,7 +46,7 @@ class RealAuthelia:
         self._binary = binary
         self._regulation = regulation
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
+    def part(self, place: Location, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         folder = place.folder / "authelia"
         folder.mkdir(mode=0o700)
         config = folder / "configuration.json.yml"
@@ -61,7 +61,9 @@ class RealAuthelia:
                 self._run("storage", "user", "totp", "generate", person.username, *options)
         self._files = files
         argv = (str(self._binary), "--config", files)
-        return ServiceSpec("issuer", argv, environment(), listening(place.issuer_port), patience=60)
+        return ServiceSpec(
+            "issuer", argv, process_environment(), listening(place.issuer_port), patience=60
+        )
 
     def bans(self, whose: str) -> str:
         """Return whom it has banned, as its command line says: `ip` or `user`."""
@@ -81,7 +83,7 @@ class RealAuthelia:
         command = ("crypto", "hash", "generate", *options, "--password", password)
         return self._run(*command).split("Digest: ", 1)[1].strip()
 
-    def _configuration(self, place: Place, who: People, folder: Path) -> Mapping[str, Any]:
+    def _configuration(self, place: Location, who: People, folder: Path) -> Mapping[str, Any]:
         users = folder / "users.yml"
         people = {each.username: self._user(each, place) for each in (who.john, who.bob)}
         users.write_text(json.dumps({"users": people}))
@@ -106,7 +108,7 @@ class RealAuthelia:
             "identity_providers": {"oidc": self._oidc()},
         }
 
-    def _user(self, person: Person, place: Place) -> Mapping[str, Any]:
+    def _user(self, person: BrowserUser, place: Location) -> Mapping[str, Any]:
         cheap = ("argon2", "--memory", "8192", "--iterations", "1")
         return {
             "displayname": person.username,
@@ -127,7 +129,7 @@ class RealAuthelia:
             "jwks": [{"key_id": "rs256", "algorithm": "RS256", "use": "sig", "key": key.decode()}],
         }
 
-    def _implied(self, place: Place, machine_secret: str, login: Login) -> Path:
+    def _implied(self, place: Location, machine_secret: str, login: Login) -> Path:
         """Write what `authz authelia-config` prints, with the secret's digest in its place."""
         settings = load(place.folder / "authz.yaml", {}, secrets=False)
         text = implied(settings.config, door_key=public_half(place.folder / KEY)).yaml()

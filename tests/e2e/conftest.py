@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from authz.core.exchanges import SERVER_REQUESTS
-from authz_demo.trail import Trail
-from authz_demo.walk import Walk
+from authz_demo.reporter import Reporter
+from authz_demo.scenario import Scenario
 from tests.e2e.authelia import issuer_of_the_environment
+from tests.support.demo_environment import RunningEnvironment, running_environment
 from tests.support.door import Door, running_door, words
-from tests.support.scene import RunningScene, running_scene
 
 
 @contextmanager
@@ -32,15 +32,15 @@ def short() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def whole() -> Iterator[RunningScene]:
+def whole() -> Iterator[RunningEnvironment]:
     """Return the running whole; with AUTHELIA, a real Authelia is its issuer."""
     issuer = issuer_of_the_environment()
-    with _folder() as folder, running_scene(folder / "w", issuer, unhurried) as running:
+    with _folder() as folder, running_environment(folder / "w", issuer, unhurried) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def direct_clients(whole: RunningScene) -> None:
+def direct_clients(whole: RunningEnvironment) -> None:
     """Skip where MCP clients cannot log in at the issuer itself.
 
     Authelia's master, as 4.39.21 and 4.39.22, answers `invalid_target` to the `resource` that they
@@ -49,8 +49,8 @@ def direct_clients(whole: RunningScene) -> None:
 
     async def log_in() -> None:
         async with whole.network.browser() as http:
-            walking = Walk(whole.scene, Trail(lambda _: None), whole.network, http)
-            await walking.call("notes", "demo", whole.scene.who.john, "whoami")
+            scenario = Scenario(whole.environment, Reporter(lambda _: None), whole.network, http)
+            await scenario.call("notes", "demo", whole.environment.who.john, "whoami")
 
     try:
         asyncio.run(log_in())

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page, Request
 
-from authz_demo.trail import expect, reason_of, refusal_of
+from authz_demo.reporter import expect, reason_of, refusal_of
 from tests.support.chromium import (
     ALLOW,
     CHROMIUM,
@@ -213,7 +213,7 @@ def test_a_callback_that_another_browser_was_sent_to_leads_to_no_client(door: Do
             listening() as here,
             assistant(door, door.bob, "Fixed", redirect_uri=here.redirect_uri) as client,
         ):
-            portal = door.running.scene.issuer.portal
+            portal = door.running.environment.issuer.portal
             url = await authorize_url(client, "board")
             while not url.startswith(door.at("/authz/callback?")):
                 page = await client.browser.get(url, follow_redirects=False)

@@ -9,19 +9,21 @@ from authz.doctor.run import DoctorOptions, examine
 from authz.local.deployment import REDIS_PASSWORD_FILE, REDIS_URL, REDIS_USERNAME
 from authz.local.state import State
 from authz.local.valkey import USER
-from tests.support.scene import RunningScene
+from tests.support.demo_environment import RunningEnvironment
 
 
-def test_the_whole_is_sound(whole: RunningScene) -> None:
+def test_the_whole_is_sound(whole: RunningEnvironment) -> None:
     """A deployment that works has no problems, and each part of it was seen."""
-    settings = load(whole.scene.configuration, os.environ)
+    settings = load(whole.environment.configuration, os.environ)
     state = State(whole.state)
     env = {
         REDIS_URL: f"unix://{state.socket('valkey')}",
         REDIS_USERNAME: USER,
         REDIS_PASSWORD_FILE: str(state.redis_password),
     }
-    options = DoctorOptions(whole.scene.configuration, state.socket("admin"), admin_named=True)
+    options = DoctorOptions(
+        whole.environment.configuration, state.socket("admin"), admin_named=True
+    )
     found = asyncio.run(examine(settings, options, env))
 
     assert not has_problems(found), "\n".join(map(str, found))

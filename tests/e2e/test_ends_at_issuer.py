@@ -26,17 +26,17 @@ def upstream(door: Door, client: Assistant) -> str:
     assert client.storage.tokens is not None
     assert client.storage.tokens.refresh_token is not None
     sealer = Sealer(sealing_secrets(None, pem(door)), time.time)
-    issuer = door.running.scene.place.issuer
+    issuer = door.running.environment.place.issuer
     return open_refresh(sealer, client.storage.tokens.refresh_token, issuer).upstream
 
 
 def pem(door: Door) -> str:
-    return (door.running.scene.place.folder / KEY).read_text()
+    return (door.running.environment.place.folder / KEY).read_text()
 
 
 async def asked(door: Door, http: httpx.AsyncClient, endpoint: str, token: str) -> Any:
     """What the issuer answers to our client of a token."""
-    issuer = door.running.scene.place.issuer
+    issuer = door.running.environment.place.issuer
     metadata = (await http.get(f"{issuer}/.well-known/openid-configuration")).json()
     proof = PrivateKeyJwt(TWO_FACTOR, pem(door), issuer).proof()
     answer = await http.post(metadata[endpoint], data={"token": token, **proof.form})
@@ -51,7 +51,7 @@ async def active(door: Door, http: httpx.AsyncClient, token: str) -> bool:
 async def by_the_person(door: Door, client: Assistant) -> None:
     """End it on the page of one's own log-ins."""
     url = door.at("/authz/log-ins")
-    page = await door.john.visit(client.browser, url, door.running.scene.issuer.portal)
+    page = await door.john.visit(client.browser, url, door.running.environment.issuer.portal)
     (row,) = [each for each in page.text.split("<li>") if f"<bdi>{client.name}</bdi>" in each]
     found = re.search(r'name="form_token" value="([^"]+)"', row)
     assert found is not None

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from authz_demo.portals import LogInError
-from authz_demo.trail import reason_of
+from authz_demo.login_drivers import LoginFailedError
+from authz_demo.reporter import reason_of
 from tests.support.commands import Typed
 from tests.support.door import CALLBACK, Assistant, Door, assistant, play, words
 from tests.support.foreign import Foreign
@@ -75,8 +75,8 @@ def test_a_url_with_a_slash_at_its_end_is_enough(door: Door, mode: str) -> None:
 
 def sdk_1x(door: Door, server: str, tool: str = "whoami", **arguments: str) -> dict[str, Any]:
     """Let an older SDK log in and call a tool."""
-    scene = door.running.scene
-    told = (door.url(server), str(scene.place.port), str(scene.certificates.authority))
+    environment = door.running.environment
+    told = (door.url(server), str(environment.place.port), str(environment.certificates.authority))
     command = [str(MCP1), str(ROOT / "tests/e2e/mcp1_client.py"), *told, "log-in", tool]
     return Foreign(door, door.john).run([*command, json.dumps(arguments)])
 
@@ -166,7 +166,7 @@ def test_a_document_inside_is_not_fetched(door: Door) -> None:
         asked = len(door.documents.asked)
         url = f"https://localhost:{door.documents.port}/client.json"
         async with assistant(door, door.john, "Inside", document=url) as client:
-            with pytest.raises((ExceptionGroup, LogInError)) as caught:
+            with pytest.raises((ExceptionGroup, LoginFailedError)) as caught:
                 await client.whoami("notes")
         assert "LogInError" in words(caught.value)
         assert len(door.documents.asked) == asked
@@ -215,7 +215,7 @@ def test_a_password_is_enough_only_where_no_more_is_asked(door: Door) -> None:
             token = client.token
         for server in ("notes", "files"):
             async with assistant(door, door.bob, "Password") as client:
-                with pytest.raises((ExceptionGroup, LogInError)) as caught:
+                with pytest.raises((ExceptionGroup, LoginFailedError)) as caught:
                     await client.whoami(server)
                 assert "one-time code" in words(caught.value)
                 assert client.storage.tokens is None
@@ -278,7 +278,7 @@ def test_consent_that_is_denied_is_told_to_the_client(door: Door) -> None:
     async def game() -> None:
         person = replace(door.john, consents=False, password="not needed")
         async with assistant(door, person, "Denied") as client:
-            with pytest.raises((ExceptionGroup, LogInError)) as caught:
+            with pytest.raises((ExceptionGroup, LoginFailedError)) as caught:
                 await client.whoami("notes")
             assert "access_denied" in words(caught.value)
             assert client.storage.tokens is None
@@ -339,7 +339,7 @@ def test_a_blocked_client_is_out_until_it_is_let_in_again(door: Door) -> None:
             assert typed("clients", "block", row["id"])["ended"] == 1
             assert await seen(door, http, "notes", client.token) == (401, "token_revoked")
             assert await seen(door, http, "notes", other.token) == PASSED
-            with pytest.raises((ExceptionGroup, LogInError)):
+            with pytest.raises((ExceptionGroup, LoginFailedError)):
                 await client.whoami("notes")
 
             typed("clients", "unblock", row["id"])

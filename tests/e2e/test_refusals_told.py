@@ -124,13 +124,13 @@ def refused(result: CallToolResult, reason: str) -> bool:
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 def test_the_official_client_goes_on(mode: str) -> None:
     """SDK 2.x, in both eras: results that a model reads, and a session that lives."""
-    scene = Refusing()
+    environment = Refusing()
 
     async def run() -> None:
-        async with scene.client(mode, elicits=False) as client:
+        async with environment.client(mode, elicits=False) as client:
             told = []
             for call in range(3):
-                await scene.stage(call)
+                await environment.stage(call)
                 told.append(await client.call_tool("delete_note", {}))
             assert refused(told[0], "rate_limited")
             assert "Retry after 12 s" in text_of(told[0])
@@ -138,10 +138,10 @@ def test_the_official_client_goes_on(mode: str) -> None:
             assert not told[2].is_error
 
     play(run)
-    assert scene.ran == ["delete_note"]
+    assert environment.ran == ["delete_note"]
 
 
-async def agent(scene: Refusing, *words: str) -> list[dict[str, Any]]:
+async def agent(environment: Refusing, *words: str) -> list[dict[str, Any]]:
     """Run a client of another environment; return what it was told at each call."""
     pipe = asyncio.subprocess.PIPE
     env = {"PATH": os.environ["PATH"]}
@@ -151,7 +151,7 @@ async def agent(scene: Refusing, *words: str) -> list[dict[str, Any]]:
     assert json.loads(await ran.stdout.readline()) == "ready"
     told = []
     for call in range(3):
-        await scene.stage(call)
+        await environment.stage(call)
         ran.stdin.write(b"\n")
         told.append(json.loads(await ran.stdout.readline()))
     await ran.wait()
@@ -167,14 +167,18 @@ def check(told: list[dict[str, Any]]) -> None:
 @pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
 def test_the_older_sdk_goes_on() -> None:
     """SDK 1.x: under any status of an error its session would be over (facts of decision 11)."""
-    scene = Refusing()
+    environment = Refusing()
 
     async def run() -> None:
-        async with scene.edge() as url:
-            check(await agent(scene, str(MCP1), str(AGENT), url, GATEWAY, "a.b.c", "delete_note"))
+        async with environment.edge() as url:
+            check(
+                await agent(
+                    environment, str(MCP1), str(AGENT), url, GATEWAY, "a.b.c", "delete_note"
+                )
+            )
 
     play(run)
-    assert scene.ran == ["delete_note"]
+    assert environment.ran == ["delete_note"]
 
 
 @pytest.mark.skipif(
@@ -183,14 +187,14 @@ def test_the_older_sdk_goes_on() -> None:
 )
 def test_the_typescript_client_goes_on() -> None:
     """SDK 1.x of TypeScript: words for the model in place of an exception with raw JSON."""
-    scene = Refusing()
+    environment = Refusing()
 
     async def run() -> None:
-        async with scene.edge() as url:
+        async with environment.edge() as url:
             port = str(urlsplit(url).port)
             script = str(HOME / "refused.mjs")
             words = (f"https://{GATEWAY}/files", port, "a.b.c", "delete_note")
-            check(await agent(scene, str(NODE), script, *words))
+            check(await agent(environment, str(NODE), script, *words))
 
     play(run)
-    assert scene.ran == ["delete_note"]
+    assert environment.ran == ["delete_note"]

@@ -15,11 +15,11 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from authz_demo.trail import headers, message
+from authz_demo.reporter import headers, message
 from tests.login.front import LOOPBACK, Client, Stage
 from tests.support import crowd
 from tests.support.crowd import Member, OpenIssuer
-from tests.support.scene import RunningScene, running_scene
+from tests.support.demo_environment import RunningEnvironment, running_environment
 from tests.tokens.forge import rsa_signer
 
 PEOPLE = 500
@@ -42,13 +42,15 @@ BACK = 10
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningScene, list[Member]]]:
+def office(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[RunningEnvironment, list[Member]]]:
     """The whole, and everybody with a token."""
     issuer = OpenIssuer(PEOPLE)
     folder = Path(tmp_path_factory.mktemp("s", numbered=True))
     try:
-        with running_scene(folder, issuer, _figures, login="front_door") as running:
-            members = issuer.members(running.scene.place.gateway)
+        with running_environment(folder, issuer, _figures, login="front_door") as running:
+            members = issuer.members(running.environment.place.gateway)
             asyncio.run(crowd.record(running, members))
             yield running, members
     finally:
@@ -63,9 +65,9 @@ def _figures(text: str) -> str:
 class Office:
     """One place with one address: browsers and assistants of people, and a stranger's program."""
 
-    def __init__(self, running: RunningScene) -> None:
+    def __init__(self, running: RunningEnvironment) -> None:
         self.network = crowd.from_one_address(running)
-        self.gateway = running.scene.place.gateway
+        self.gateway = running.environment.place.gateway
         self.server = f"{self.gateway}/{crowd.SERVER}"
         self.browsers: list[httpx.AsyncClient] = []
 
@@ -167,7 +169,7 @@ async def stranger(office: Office) -> dict[str, Counter[int]]:
 
 @pytest.mark.attack("shared-address")
 def test_five_hundred_people_and_a_stranger(
-    office: tuple[RunningScene, list[Member]],
+    office: tuple[RunningEnvironment, list[Member]],
 ) -> None:
     """Calls, log-ins and refreshes of the known are all answered, each in their own name, while
     the stranger's junk is refused, and most of it before anybody is asked for it.

@@ -15,10 +15,10 @@ import pytest
 
 from authz.authelia.keys import make_key
 from authz.process.child import ServiceSpec
-from authz_demo.scene import Place, free_port, write
-from authz_demo.trail import Trail, headers, message
-from authz_demo.walk import Walk
-from tests.support.scene import RunningScene
+from authz_demo.environment import Location, free_port, write_environment
+from authz_demo.reporter import Reporter, headers, message
+from authz_demo.scenario import Scenario
+from tests.support.demo_environment import RunningEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,9 +28,9 @@ def quiet(_: str) -> None:
 
 
 @pytest.fixture
-def signed(short: Path) -> Iterator[RunningScene]:
+def signed(short: Path) -> Iterator[RunningEnvironment]:
     """Return the running whole, whose `notes` takes signed identities and nothing else."""
-    place = Place(
+    place = Location(
         short / "w",
         domain="example.test",
         public_port=443,
@@ -47,7 +47,7 @@ def signed(short: Path) -> Iterator[RunningScene]:
         text = text.replace("gateway:\n", f"gateway:\n{named}", 1)
         return text.replace("  notes:\n", "  notes:\n    identity: signed\n", 1)
 
-    scene = write(place, None, change)
+    environment = write_environment(place, None, change)
     published = f"http://127.0.0.1:{place.metrics}/identity-keys"
     command = (
         sys.executable, "-m", "tests.support.signed_sample", str(place.folder / "notes.sock"),
@@ -59,8 +59,10 @@ def signed(short: Path) -> Iterator[RunningScene]:
             return part
         return replace(part, argv=command, env={**part.env, "PYTHONPATH": str(ROOT)})
 
-    services = tuple(map(swapped, scene.extras.services))
-    running = RunningScene(replace(scene, extras=replace(scene.extras, services=services)))
+    services = tuple(map(swapped, environment.extras.services))
+    running = RunningEnvironment(
+        replace(environment, extras=replace(environment.extras, services=services))
+    )
     try:
         running.start()
         yield running
@@ -82,26 +84,26 @@ def said(answer: httpx.Response) -> dict[str, Any]:
 
 
 @pytest.mark.attack("state-of-another")
-def test_the_official_server_believes_the_signature_alone(signed: RunningScene) -> None:
+def test_the_official_server_believes_the_signature_alone(signed: RunningEnvironment) -> None:
     """It knows its caller by a key set that it fetched inside, with both keys of a rotation, and
     refuses another's requestState. What a caller forges does not reach it, and past the gateway
     nobody is anybody. The gateway itself has no key set, under any of its names.
     """
 
     async def go() -> None:
-        place, who = signed.scene.place, signed.scene.who
+        place, who = signed.environment.place, signed.environment.who
         async with signed.network.browser() as http:
-            walking = Walk(signed.scene, Trail(quiet), signed.network, http)
-            await walking.call("notes", "demo", who.john, "whoami")
-            await walking.call("notes", "password-only", who.bob, "whoami")
-            john, bob = (walking.tokens[f"{each} notes"] for each in ("demo", "password-only"))
+            scenario = Scenario(signed.environment, Reporter(quiet), signed.network, http)
+            await scenario.call("notes", "demo", who.john, "whoami")
+            await scenario.call("notes", "password-only", who.bob, "whoami")
+            john, bob = (scenario.tokens[f"{each} notes"] for each in ("demo", "password-only"))
 
             async def post(
                 token: str, tool: str, forged: Mapping[str, str] | None = None, **more: object
             ) -> dict[str, Any]:
                 body, mirrors = called(tool, **more)
                 sent = {**mirrors, "authorization": f"Bearer {token}", **(forged or {})}
-                return said(await http.post(f"{walking.gateway}/notes", json=body, headers=sent))
+                return said(await http.post(f"{scenario.gateway}/notes", json=body, headers=sent))
 
             async def subject(token: str, forged: Mapping[str, str] | None = None) -> str:
                 result = (await post(token, "whoami", forged))["result"]

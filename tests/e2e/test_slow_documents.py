@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from authz_demo.loopback import Network
+from authz_demo.loopback import LoopbackNetwork
 from tests.support.door import Door, play
 
 CALLBACK = "https://client.example.test/callback"
@@ -33,7 +33,7 @@ def authorize(door: Door, client_id: str) -> str:
     return door.at(f"/authorize?{urlencode(query)}")
 
 
-async def page(network: Network, url: str) -> httpx.Response:
+async def page(network: LoopbackNetwork, url: str) -> httpx.Response:
     """Open a page in a browser of its own."""
     async with network.browser() as browser:
         return await browser.get(url, timeout=60)

@@ -21,9 +21,9 @@ from mcp_types import ElicitRequestURLParams, ElicitResult
 from pydantic import AnyUrl
 
 from authz.core.answers import REFUSAL
-from authz_demo.client import Storage
-from authz_demo.scene import CALLBACK
-from authz_demo.trail import expect, reason_of, refusal_of
+from authz_demo.client import MemoryTokenStorage
+from authz_demo.environment import CALLBACK
+from authz_demo.reporter import expect, reason_of, refusal_of
 from tests.support.door import Assistant, Door, assistant, play
 
 MISSING = {"second_factor_required", "login_too_old"}
@@ -39,7 +39,7 @@ class Agent:
 
     async def visit(self, link: str) -> httpx.Response:
         self.links.append(link)
-        portal = self.client.door.running.scene.issuer.portal
+        portal = self.client.door.running.environment.issuer.portal
         end = await self.client.person.visit(self.client.browser, link, portal)
         self.ends.append(end)
         return end
@@ -66,7 +66,7 @@ class Aged:
 
     def __init__(self, door: Door) -> None:
         self.door = door
-        self.storages = {name: Storage(None) for name in COMERS}
+        self.storages = {name: MemoryTokenStorage(None) for name in COMERS}
         self.cookies: dict[str, list[Cookie]] = {}
 
     async def come(self) -> None:
@@ -192,7 +192,7 @@ def test_a_step_up_helps_nobody_else(door: Door, aged: Aged) -> None:
         ):
             refused = await door.call(http, "notes", client.token, "delete_note", name="none")
             link = refusal_of(refused)[1]["step_up_url"]
-            portal = door.running.scene.issuer.portal
+            portal = door.running.environment.issuer.portal
             with pytest.raises(Exception, match="one-time code"):
                 await door.bob.visit(bobs, link, portal)
             refused = await door.call(http, "notes", client.token, "delete_note", name="none")
@@ -219,10 +219,15 @@ def test_a_client_that_logs_in_directly_steps_up(door: Door) -> None:
         )
         async with door.network().browser() as browser:
             client = Assistant(
-                door, door.john, "Direct", browser, door.network(), storage=Storage(known)
+                door,
+                door.john,
+                "Direct",
+                browser,
+                door.network(),
+                storage=MemoryTokenStorage(known),
             )
-            place = door.running.scene.place
-            issuer = door.running.scene.issuer
+            place = door.running.environment.place
+            issuer = door.running.environment.issuer
             token = await direct_token(browser, place.issuer, door, issuer.portal)
             answer = await door.call(browser, "notes", token, "whoami")
             expect(answer, 200)

@@ -76,75 +76,79 @@ class ThroughEnvoy(Scene):
                 self.told.append(response.status_code)
 
 
-def play(scene: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(scene(), 120))
+def play(environment: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(environment(), 120))
 
 
 def test_a_modern_agent_steps_up_and_goes_on() -> None:
     """An input-required result with HTTP 200 passes Envoy as the denial that it is."""
-    scene = ThroughEnvoy()
+    environment = ThroughEnvoy()
 
     async def run() -> None:
-        async with scene.client("2026-07-28") as client:
+        async with environment.client("2026-07-28") as client:
             assert not (await client.call_tool("delete_note", {})).is_error
 
     play(run)
-    assert (scene.ran, scene.told, len(scene.shown)) == (["delete_note"], [200], 1)
+    assert (environment.ran, environment.told, len(environment.shown)) == (
+        ["delete_note"],
+        [200],
+        1,
+    )
 
 
 def test_a_modern_agent_that_asks_again_is_told_in_words() -> None:
     """Before the step-up is done nothing reaches the server."""
-    scene = ThroughEnvoy(steps_up=False)
+    environment = ThroughEnvoy(steps_up=False)
 
     async def run() -> None:
-        async with scene.client("2026-07-28") as client:
+        async with environment.client("2026-07-28") as client:
             told = await client.call_tool("delete_note", {})
             assert told.is_error
             assert "authz/step-up" in text_of(told)
 
     play(run)
-    assert (scene.ran, scene.told, len(scene.shown)) == ([], [200, 200], 1)
+    assert (environment.ran, environment.told, len(environment.shown)) == ([], [200, 200], 1)
 
 
 def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
     """Error -32042 reaches the application whole."""
-    scene = ThroughEnvoy()
+    environment = ThroughEnvoy()
 
     async def run() -> None:
-        async with scene.client("legacy") as client:
+        async with environment.client("legacy") as client:
             with pytest.raises(MCPError) as told:
                 await client.call_tool("delete_note", {})
             asked = UrlElicitationRequiredError.from_error(told.value.error)
-            await scene.person(None, asked.elicitations[0])
+            await environment.person(None, asked.elicitations[0])
             assert not (await client.call_tool("delete_note", {})).is_error
 
     play(run)
-    assert (scene.ran, scene.told) == (["delete_note"], [200])
+    assert (environment.ran, environment.told) == (["delete_note"], [200])
 
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 def test_an_agent_that_shows_no_links_is_told_in_words(mode: str) -> None:
     """The sentence and the link are in a result that the model reads."""
-    scene = ThroughEnvoy()
+    environment = ThroughEnvoy()
 
     async def run() -> None:
-        async with scene.client(mode, elicits=False) as client:
+        async with environment.client(mode, elicits=False) as client:
             told = await client.call_tool("delete_note", {})
             assert told.is_error
             assert "authz/step-up" in text_of(told)
 
     play(run)
-    assert (scene.ran, scene.told) == ([], [200])
+    assert (environment.ran, environment.told) == ([], [200])
 
 
 @pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
 def test_an_agent_of_the_older_sdk_gets_the_elicitation_and_calls_again() -> None:
     """SDK 1.x, whose own class for error -32042 reads ours."""
-    scene = ThroughEnvoy()
+    environment = ThroughEnvoy()
     pipe = asyncio.subprocess.PIPE
 
     async def run() -> None:
-        async with scene.edge() as url:
+        async with environment.edge() as url:
             words = (str(AGENT), url, GATEWAY, "a.b.c", "delete_note")
             agent = await asyncio.create_subprocess_exec(str(MCP1), *words, stdin=pipe, stdout=pipe)
             assert agent.stdin is not None
@@ -152,10 +156,10 @@ def test_an_agent_of_the_older_sdk_gets_the_elicitation_and_calls_again() -> Non
             told = json.loads(await agent.stdout.readline())
             assert told["version"] == "2025-11-25"
             assert told["url"].startswith("https://mcp.example.test/authz/step-up?ticket=")
-            scene.ledger.stepped_up = True
+            environment.ledger.stepped_up = True
             agent.stdin.write(b"\n")
             assert json.loads(await agent.stdout.readline()) == {"error": False}
             assert await agent.wait() == 0
 
     play(run)
-    assert scene.ran == ["delete_note"]
+    assert environment.ran == ["delete_note"]

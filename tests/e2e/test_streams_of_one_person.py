@@ -203,8 +203,8 @@ async def use_up(http: httpx2.AsyncClient, url: str, stack: AsyncExitStack) -> l
     return found
 
 
-def play(scene: Any) -> None:
-    asyncio.run(asyncio.wait_for(scene(), 120))
+def play(environment: Any) -> None:
+    asyncio.run(asyncio.wait_for(environment(), 120))
 
 
 @pytest.mark.attack("streams-of-one-person")

@@ -30,16 +30,19 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(door: Door, who: Foreign, server: str, **more: Any) -> dict[str, Any]:
-    scene = door.running.scene
+    environment = door.running.environment
     told = {
         "url": door.url(server),
-        "port": scene.place.port,
+        "port": environment.place.port,
         "redirect_uri": CALLBACK,
         "name": "TypeScript",
         "tool": "whoami",
         **more,
     }
-    env = {"PATH": os.environ["PATH"], "NODE_EXTRA_CA_CERTS": str(scene.certificates.authority)}
+    env = {
+        "PATH": os.environ["PATH"],
+        "NODE_EXTRA_CA_CERTS": str(environment.certificates.authority),
+    }
     return who.run([str(NODE), str(HOME / "client.mjs"), json.dumps(told)], env)
 
 

@@ -20,9 +20,9 @@ from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.local.state import State
 from authz.local.valkey import USER
-from authz_demo.trail import Trail, expect, headers, message, reason_of
-from authz_demo.walk import Walk, walk
-from tests.support.scene import RunningScene, running_scene
+from authz_demo.reporter import Reporter, expect, headers, message, reason_of
+from authz_demo.scenario import Scenario, run_scenario
+from tests.support.demo_environment import RunningEnvironment, running_environment
 from tests.support.service import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +33,8 @@ def quiet(_: str) -> None:
     """Say nothing."""
 
 
-async def walker(whole: RunningScene, http: httpx.AsyncClient) -> Walk:
-    return Walk(whole.scene, Trail(quiet), whole.network, http)
+async def begin_scenario(whole: RunningEnvironment, http: httpx.AsyncClient) -> Scenario:
+    return Scenario(whole.environment, Reporter(quiet), whole.network, http)
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def claims(token: str) -> dict[str, Any]:
     return found
 
 
-def ledger(whole: RunningScene) -> RedisLedger:
+def ledger(whole: RunningEnvironment) -> RedisLedger:
     """Return a writer's view of the embedded Valkey."""
     state = State(whole.state)
     password = state.redis_password.read_text().strip()
@@ -52,9 +52,9 @@ def ledger(whole: RunningScene) -> RedisLedger:
 
 
 @pytest.mark.usefixtures("direct_clients")
-def test_the_walk_goes_as_it_should(whole: RunningScene) -> None:
+def test_the_walk_goes_as_it_should(whole: RunningEnvironment) -> None:
     """Every step of the demonstration passes, with the official client over TLS 1.3."""
-    assert asyncio.run(walk(whole.scene, quiet)) == []
+    assert asyncio.run(run_scenario(whole.environment, quiet)) == []
 
 
 SABOTAGE = {
@@ -78,8 +78,8 @@ def test_the_walk_notices_every_sabotaged_rule(short: Path) -> None:
         return text
 
     lines: list[str] = []
-    with running_scene(short / "s", change=sabotaged) as running:
-        failed = asyncio.run(walk(running.scene, lines.append))
+    with running_environment(short / "s", change=sabotaged) as running:
+        failed = asyncio.run(run_scenario(running.environment, lines.append))
 
     assert len(failed) == len(SABOTAGE), failed
     for step in SABOTAGE:
@@ -87,14 +87,16 @@ def test_the_walk_notices_every_sabotaged_rule(short: Path) -> None:
 
 
 @pytest.mark.usefixtures("direct_clients")
-def test_a_step_up_record_lets_its_person_client_and_server_through(whole: RunningScene) -> None:
+def test_a_step_up_record_lets_its_person_client_and_server_through(
+    whole: RunningEnvironment,
+) -> None:
     """What is missing is a record in the ledger: with it the same token is admitted."""
 
     async def go() -> None:
         async with whole.network.browser() as http:
-            walking = await walker(whole, http)
-            token = await walking.log_in("files", "password-only", whole.scene.who.bob)
-            before = await walking.initialize("files", token)
+            scenario = await begin_scenario(whole, http)
+            token = await scenario.log_in("files", "password-only", whole.environment.who.bob)
+            before = await scenario.initialize("files", token)
             assert reason_of(before) == "second_factor_required"
 
             said = claims(token)
@@ -102,12 +104,12 @@ def test_a_step_up_record_lets_its_person_client_and_server_through(whole: Runni
             store = ledger(whole)
             await store.record_step_up(key, Method.ANY, int(time.time()), ttl=60)
 
-            expect(await walking.initialize("files", token), 200)
+            expect(await scenario.initialize("files", token), 200)
 
             other = StepUpKey(PersonName(said["iss"], said["sub"]), "demo", "files")
             await store.record_step_up(key, Method.NONE, int(time.time()), ttl=60)
             await store.record_step_up(other, Method.TOTP, int(time.time()), ttl=60)
-            after = await walking.initialize("files", token)
+            after = await scenario.initialize("files", token)
             assert reason_of(after) == "second_factor_required"
             await store.aclose()
 
@@ -116,25 +118,25 @@ def test_a_step_up_record_lets_its_person_client_and_server_through(whole: Runni
 
 @pytest.mark.attack("revoked-token")
 @pytest.mark.usefixtures("direct_clients")
-def test_a_revoked_token_is_refused_from_the_next_request_on(whole: RunningScene) -> None:
+def test_a_revoked_token_is_refused_from_the_next_request_on(whole: RunningEnvironment) -> None:
     """A revocation in the ledger ends a token that is cached, and lifting it brings it back."""
 
     async def go() -> None:
         async with whole.network.browser() as http:
-            walking = await walker(whole, http)
-            await walking.call("notes", "demo", whole.scene.who.john, "whoami")
-            token = walking.tokens["demo notes"]
-            expect(await walking.tool("notes", "whoami", token), 200)
+            scenario = await begin_scenario(whole, http)
+            await scenario.call("notes", "demo", whole.environment.who.john, "whoami")
+            token = scenario.tokens["demo notes"]
+            expect(await scenario.tool("notes", "whoami", token), 200)
 
             signed = token.rpartition(".")[0]
             target = token_field(hashlib.sha256(signed.encode()).hexdigest())
             store = ledger(whole)
             await store.revoke(target, Revocation())
 
-            refused = await walking.tool("notes", "whoami", token)
+            refused = await scenario.tool("notes", "whoami", token)
             assert (refused.status_code, reason_of(refused)) == (401, "token_revoked")
             await store.lift(target)
-            expect(await walking.tool("notes", "whoami", token), 200)
+            expect(await scenario.tool("notes", "whoami", token), 200)
             await store.aclose()
 
     asyncio.run(go())
@@ -144,15 +146,15 @@ LEGACY = "2025-11-25"
 
 
 async def in_session(
-    walking: Walk, token: str, session: str = "", method: str = "", **params: object
+    scenario: Scenario, token: str, session: str = "", method: str = "", **params: object
 ) -> httpx.Response:
     """POST a message of the older era to `files`; without a method, a response."""
     sent: dict[str, object] = {"jsonrpc": "2.0", "id": 7}
     sent |= {"method": method, "params": params} if method else {"result": {"action": "accept"}}
     if method.startswith("notifications/"):
         del sent["id"]
-    return await walking.http.post(
-        f"{walking.gateway}/files", json=sent, headers=plain(token, session)
+    return await scenario.http.post(
+        f"{scenario.gateway}/files", json=sent, headers=plain(token, session)
     )
 
 
@@ -167,30 +169,32 @@ def plain(token: str, session: str = "", **more: str) -> dict[str, str]:
 
 @pytest.mark.attack("session-of-another")
 @pytest.mark.usefixtures("direct_clients")
-def test_a_session_of_the_official_server_is_its_owners(whole: RunningScene) -> None:
+def test_a_session_of_the_official_server_is_its_owners(whole: RunningEnvironment) -> None:
     """Another's call, response, stream and DELETE end at the gateway; the session lives on."""
 
     async def go() -> None:
         async with whole.network.browser() as http:
-            walking = await walker(whole, http)
-            await walking.call("files", "demo", whole.scene.who.john, "whoami", "legacy")
-            john = walking.tokens["demo files"]
-            machine = await walking.machine_token("files")
+            scenario = await begin_scenario(whole, http)
+            await scenario.call("files", "demo", whole.environment.who.john, "whoami", "legacy")
+            john = scenario.tokens["demo files"]
+            machine = await scenario.machine_token("files")
             hello = {"protocolVersion": LEGACY, "capabilities": {}}
             begun = await in_session(
-                walking, john, "", "initialize", **hello, clientInfo={"name": "t", "version": "1"}
+                scenario, john, "", "initialize", **hello, clientInfo={"name": "t", "version": "1"}
             )
             session = begun.headers["mcp-session-id"]
-            told = await in_session(walking, john, session, "notifications/initialized")
+            told = await in_session(scenario, john, session, "notifications/initialized")
             assert (begun.status_code, told.status_code) == (200, 202)
 
-            url = f"{walking.gateway}/files"
+            url = f"{scenario.gateway}/files"
             foreign = [
                 await in_session(
-                    walking, machine, session, "tools/call", name="whoami", arguments={}
+                    scenario, machine, session, "tools/call", name="whoami", arguments={}
                 ),
-                await in_session(walking, machine, session, "notifications/cancelled", requestId=1),
-                await in_session(walking, machine, session),
+                await in_session(
+                    scenario, machine, session, "notifications/cancelled", requestId=1
+                ),
+                await in_session(scenario, machine, session),
                 await http.get(url, headers=plain(machine, session)),
                 await http.get(url, headers=plain(machine, session, **{"last-event-id": "1"})),
                 await http.delete(url, headers=plain(machine, session)),
@@ -198,12 +202,12 @@ def test_a_session_of_the_official_server_is_its_owners(whole: RunningScene) -> 
             for answer in foreign:
                 assert (answer.status_code, reason_of(answer)) == (404, "session_of_another")
 
-            again = await in_session(walking, john, session, "tools/list")
+            again = await in_session(scenario, john, session, "tools/list")
             assert again.status_code == 200
             ended = await http.delete(url, headers=plain(john, session))
             assert ended.status_code == 200
             # It stays bound, so nobody can begin to use the same id.
-            late = await in_session(walking, machine, session, "tools/list")
+            late = await in_session(scenario, machine, session, "tools/list")
             assert reason_of(late) == "session_of_another"
 
     asyncio.run(go())
@@ -219,20 +223,20 @@ def asking(**more: object) -> tuple[dict[str, Any], dict[str, str]]:
 
 @pytest.mark.attack("state-of-another")
 @pytest.mark.usefixtures("direct_clients")
-def test_a_state_of_the_official_server_is_its_callers(whole: RunningScene) -> None:
+def test_a_state_of_the_official_server_is_its_callers(whole: RunningEnvironment) -> None:
     """Behind Envoy the SDK's server knows its caller again, and refuses another's requestState."""
 
     async def go() -> None:
         async with whole.network.browser() as http:
-            walking = await walker(whole, http)
-            await walking.call("notes", "demo", whole.scene.who.john, "whoami")
-            await walking.call("notes", "password-only", whole.scene.who.bob, "whoami")
-            john, bob = (walking.tokens[f"{each} notes"] for each in ("demo", "password-only"))
+            scenario = await begin_scenario(whole, http)
+            await scenario.call("notes", "demo", whole.environment.who.john, "whoami")
+            await scenario.call("notes", "password-only", whole.environment.who.bob, "whoami")
+            john, bob = (scenario.tokens[f"{each} notes"] for each in ("demo", "password-only"))
 
             async def post(token: str, **more: object) -> dict[str, Any]:
                 body, mirrors = asking(**more)
                 sent = mirrors | {"authorization": f"Bearer {token}"}
-                answer = await http.post(f"{walking.gateway}/notes", json=body, headers=sent)
+                answer = await http.post(f"{scenario.gateway}/notes", json=body, headers=sent)
                 lines = [line[6:] for line in answer.text.splitlines() if line[:6] == "data: "]
                 found: dict[str, Any] = json.loads(lines[-1] if lines else answer.text)
                 return found
@@ -251,22 +255,24 @@ def test_a_state_of_the_official_server_is_its_callers(whole: RunningScene) -> N
 
 @pytest.mark.attack("sdk-1x")
 @pytest.mark.usefixtures("direct_clients")
-def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningScene) -> None:
+def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningEnvironment) -> None:
     """An older SDK, with sessions and without mirror headers, is served as well."""
     assert MCP1.exists(), "make setup makes the environment of SDK 1.x"
 
     async def token_of(client_id: str) -> str:
         async with whole.network.browser() as http:
-            walking = await walker(whole, http)
-            await walking.call("files", client_id, whole.scene.who.john, "whoami", mode="legacy")
-            return walking.tokens[f"{client_id} files"]
+            scenario = await begin_scenario(whole, http)
+            await scenario.call(
+                "files", client_id, whole.environment.who.john, "whoami", mode="legacy"
+            )
+            return scenario.tokens[f"{client_id} files"]
 
     def run(server: str, token: str) -> dict[str, Any]:
-        place = whole.scene.place
+        place = whole.environment.place
         arguments = [
             f"{place.gateway}/{server}",
             str(place.port),
-            str(whole.scene.certificates.authority),
+            str(whole.environment.certificates.authority),
         ]
         command = [str(MCP1), str(ROOT / "tests/e2e/mcp1_client.py"), *arguments, token, "whoami"]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
@@ -281,30 +287,30 @@ def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningScene) ->
     assert "failed" in run("notes", token)
 
 
-def kill_service(whole: RunningScene) -> None:
-    pattern = f"authz serve -c {whole.scene.configuration}"
+def kill_service(whole: RunningEnvironment) -> None:
+    pattern = f"authz serve -c {whole.environment.configuration}"
     subprocess.run(["pkill", "-KILL", "-f", pattern], check=True)
 
 
 @pytest.mark.attack("worker-killed")
 @pytest.mark.usefixtures("direct_clients")
-def test_a_killed_service_lets_nobody_in_and_comes_back(whole: RunningScene) -> None:
+def test_a_killed_service_lets_nobody_in_and_comes_back(whole: RunningEnvironment) -> None:
     """While the service is gone Envoy answers 503 as JSON-RPC; it is started again by itself."""
 
-    async def ask(walking: Walk, token: str) -> httpx.Response:
+    async def ask(scenario: Scenario, token: str) -> httpx.Response:
         body = message("tools/call", {"name": "whoami", "arguments": {}})
-        return await walking.post("notes", body, headers(body, token), quiet=True)
+        return await scenario.post("notes", body, headers(body, token), quiet=True)
 
     async def go() -> None:
         async with whole.network.browser() as http:
-            walking = await walker(whole, http)
-            await walking.call("notes", "demo", whole.scene.who.john, "whoami")
-            token = walking.tokens["demo notes"]
+            scenario = await begin_scenario(whole, http)
+            await scenario.call("notes", "demo", whole.environment.who.john, "whoami")
+            token = scenario.tokens["demo notes"]
             await asyncio.to_thread(kill_service, whole)
             seen: set[int] = set()
             end = time.monotonic() + 60
             while time.monotonic() < end:
-                answer = await ask(walking, token)
+                answer = await ask(scenario, token)
                 seen.add(answer.status_code)
                 if answer.status_code == 200 and 503 in seen:
                     break
@@ -320,9 +326,9 @@ def test_a_killed_service_lets_nobody_in_and_comes_back(whole: RunningScene) -> 
 
 
 @pytest.mark.attack("loopback-isolation")
-def test_only_gateway_and_metrics_listen_on_the_network(whole: RunningScene) -> None:
+def test_only_gateway_and_metrics_listen_on_the_network(whole: RunningEnvironment) -> None:
     """Valkey, Check, Envoy's admin and the MCP servers have no port to be reached at."""
-    place = whole.scene.place
+    place = whole.environment.place
     found = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
     pids = {
         int(entry.name)
@@ -347,11 +353,11 @@ def _belongs(entry: Path, folder: str) -> bool:
 
 
 @pytest.mark.usefixtures("direct_clients")
-def test_metrics_tell_of_the_walk(whole: RunningScene) -> None:
+def test_metrics_tell_of_the_walk(whole: RunningEnvironment) -> None:
     """What was decided can be read by Prometheus on the metrics listener; where a busy machine
     has made Redis late twice in a row, it counts again without anybody's request.
     """
-    url = f"http://127.0.0.1:{whole.scene.place.metrics}/metrics"
+    url = f"http://127.0.0.1:{whole.environment.place.metrics}/metrics"
 
     def metrics() -> str:
         return httpx.get(url, trust_env=False).text

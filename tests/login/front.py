@@ -27,11 +27,11 @@ from authz.login.wiring import Built
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from authz_demo.issuer import Issuer, create_app
-from authz_demo.issuer.keys import Keys
+from authz_demo.issuer import StandInIssuer, create_app
+from authz_demo.issuer.keys import SigningKeys
 from authz_demo.issuer.run import forwarded_headers
-from authz_demo.person import Person
-from authz_demo.portals import leads_on
+from authz_demo.login_drivers import automatic_redirect
+from authz_demo.person import BrowserUser
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, SECRET, config
 from tests.login.upstream.upstream_kit import HOME, ours
 from tests.support.valkey import ValkeyServer
@@ -68,7 +68,7 @@ Change = Callable[[str], str]
 class Upstream(httpx.AsyncBaseTransport):
     """Reach the stand-in; note what was sent; be away, slow, or refusing where a test says so."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: StandInIssuer) -> None:
         self._inner = httpx.ASGITransport(create_app(issuer))
         self.sent: list[httpx.Request] = []
         self.away = False
@@ -103,7 +103,7 @@ class Stage:
     """
 
     built: Built
-    issuer: Issuer
+    issuer: StandInIssuer
     upstream: Upstream
     ledger: RedisLedger
     valkey: ValkeyServer
@@ -189,7 +189,7 @@ class Client:
         """The first answer, nothing followed."""
         return await self.browser.get(self.url(**changes))
 
-    async def log_in(self, person: Person | None = None, **changes: Any) -> dict[str, str]:
+    async def log_in(self, person: BrowserUser | None = None, **changes: Any) -> dict[str, str]:
         """Everything up to the client's callback: its parameters."""
         callback = await (person or john()).log_in(self.browser, self.url(**changes))
         return dict(parse_qsl(urlsplit(callback).query, keep_blank_values=True))
@@ -213,7 +213,7 @@ class Client:
         form = {"grant_type": "refresh_token", "refresh_token": token}
         return await self.post("/token", **(form | changes))
 
-    async def tokens(self, person: Person | None = None, **changes: Any) -> dict[str, Any]:
+    async def tokens(self, person: BrowserUser | None = None, **changes: Any) -> dict[str, Any]:
         """A whole log-in: the members of the token answer."""
         back = await self.log_in(person, **changes)
         answer = await self.exchange(back["code"])
@@ -223,23 +223,23 @@ class Client:
 
 def onward(answer: httpx.Response) -> str:
     """Where a browser goes from an answer by itself."""
-    url = leads_on(answer)
+    url = automatic_redirect(answer)
     assert url is not None, answer.text
     return url
 
 
-def john(**knows: Any) -> Person:
-    return Person("john", "password", SECRET, **knows)
+def john(**knows: Any) -> BrowserUser:
+    return BrowserUser("john", "password", SECRET, **knows)
 
 
-def bob(**knows: Any) -> Person:
-    return Person("bob", "password", SECRET, **knows)
+def bob(**knows: Any) -> BrowserUser:
+    return BrowserUser("bob", "password", SECRET, **knows)
 
 
 @asynccontextmanager
 async def stage(
     valkey: ValkeyServer,
-    keys: Keys,
+    keys: SigningKeys,
     folder: Path,
     change: Change = str,
     deployment: str = "",
@@ -252,7 +252,7 @@ async def stage(
     text = CONFIG.format(key=key, redis=valkey.url)
     settings = read(change(text), "authz.yaml", {})
     known = ours(config(time.time))
-    issuer = Issuer(replace(known, clients=tuple(map(_with_more, known.clients))), keys)
+    issuer = StandInIssuer(replace(known, clients=tuple(map(_with_more, known.clients))), keys)
     log = io.StringIO()
     options = RedisOptions(valkey.url, deployment=deployment)
     upstream = Upstream(issuer)

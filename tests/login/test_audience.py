@@ -8,7 +8,7 @@ import pytest
 
 from authz.ledger.keys import RedisKeys
 from authz.login.protocol.granted_audience import EMPTY, FOREIGN, OPAQUE, WIDE, audience_fault
-from authz_demo.issuer.state import Grant
+from authz_demo.issuer.state import IssuerGrant
 from authz_demo.issuer.values import Release
 from tests.demo.kit import FILES, JOHN, NOTES, claims
 from tests.login.conftest import Play
@@ -22,7 +22,7 @@ WRONG = [
 ]
 
 
-def granted(found: Stage) -> list[Grant]:
+def granted(found: Stage) -> list[IssuerGrant]:
     """What the stand-in remembers of log-ins."""
     return [code.grant for code in found.issuer.memory.codes.values()]
 

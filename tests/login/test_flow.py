@@ -18,7 +18,7 @@ from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
 from authz.login.protocol.values import UpstreamRefused
 from authz.login.service.refresh_tokens import open_refresh, seal_refresh
-from authz_demo.person import Person
+from authz_demo.person import BrowserUser
 from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, GATEWAY, NOTES, Client, Stage, bob, john
@@ -97,7 +97,7 @@ def test_a_server_that_wants_no_second_factor(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = Client(found, resource=NOTES)
         await client.register()
-        tokens = await client.tokens(Person("john", "password", None))
+        tokens = await client.tokens(BrowserUser("john", "password", None))
         assert claims(tokens["access_token"])["client_id"] == "authz-one-factor"
         held = await record(found, tokens["access_token"])
         assert held is not None

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from authz_demo.client import LogIn
-from authz_demo.person import Person
-from authz_demo.portals import AutheliaPortal
+from authz_demo.client import LoginHandler
+from authz_demo.login_drivers import AutheliaDriver
+from authz_demo.person import BrowserUser
 from authz_demo.serving import serve
 from tests.support.door import Door
 
@@ -72,13 +72,15 @@ AUTHELIA: Final = Fields(
 
 def fields_of(door: Door) -> Fields:
     """Return those of the whole's issuer."""
-    return AUTHELIA if isinstance(door.running.scene.issuer.portal, AutheliaPortal) else STAND_IN
+    return (
+        AUTHELIA if isinstance(door.running.environment.issuer.portal, AutheliaDriver) else STAND_IN
+    )
 
 
 @asynccontextmanager
 async def chromium(door: Door) -> AsyncIterator[Browser]:
     """Give a browser that finds the names of a whole."""
-    place = door.running.scene.place
+    place = door.running.environment.place
     rules = f"--host-resolver-rules=MAP *.{place.domain} 127.0.0.1:{place.port}"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -120,7 +122,7 @@ async def profile(door: Door, browser: Browser) -> BrowserContext:
 
 
 async def log_in(
-    door: Door, page: Page, person: Person, done: Callable[[str], bool]
+    door: Door, page: Page, person: BrowserUser, done: Callable[[str], bool]
 ) -> tuple[str, ...]:
     """Type whatever the issuer asks for until the browser is where it should be.
 
@@ -159,7 +161,7 @@ async def _asked(page: Page, fields: Fields) -> str | None:
     return None
 
 
-async def _type(page: Page, person: Person, fields: Fields, what: str) -> None:
+async def _type(page: Page, person: BrowserUser, fields: Fields, what: str) -> None:
     if what == "code":
         await page.locator(fields.code).first.click()
         await page.keyboard.type(person.code())
@@ -173,7 +175,7 @@ async def _type(page: Page, person: Person, fields: Fields, what: str) -> None:
     await page.locator(fields.accept if what == "consent" else fields.go).first.press("Enter")
 
 
-class ByChromium(LogIn):
+class ByChromium(LoginHandler):
     """Stand between the SDK and a person at Chromium."""
 
     def __init__(self, door: Door, context: BrowserContext, listener: "Listener") -> None:

@@ -6,18 +6,18 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.support.scene import RunningScene
+from tests.support.demo_environment import RunningEnvironment
 
 
 class Typed:
     """Type commands as the operator of `authz up` does."""
 
-    def __init__(self, whole: RunningScene) -> None:
+    def __init__(self, whole: RunningEnvironment) -> None:
         self.whole = whole
 
     def __call__(self, *words: str, token: str = "") -> Any:
-        scene = self.whole.scene
-        place = ("-c", str(scene.configuration), "--state", str(self.whole.state), "--json")
+        environment = self.whole.environment
+        place = ("-c", str(environment.configuration), "--state", str(self.whole.state), "--json")
         env = {name: value for name, value in os.environ.items() if "AUTHZ" not in name}
         done = subprocess.run(
             [sys.executable, "-P", "-m", "authz", *words, *place],

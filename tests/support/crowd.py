@@ -27,15 +27,15 @@ from authz.ledger.redis import RedisLedger
 from authz.local.redis_location import shared_redis
 from authz.process.child import ServiceSpec
 from authz_demo import front_door
-from authz_demo.issuer import Issuer, IssuerConfig, User, mint
+from authz_demo.environment import Location, People, listening, process_environment
+from authz_demo.issuer import IssuerConfig, StandInIssuer, User, mint
 from authz_demo.issuer.run import run
-from authz_demo.issuer.state import Grant
-from authz_demo.loopback import Network
-from authz_demo.person import FORMS, Person
-from authz_demo.portals import Portal
-from authz_demo.scene import People, Place, environment, listening
+from authz_demo.issuer.state import IssuerGrant
+from authz_demo.login_drivers import LoginDriver
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import FORMS, BrowserUser
 from authz_demo.serving import Address
-from tests.support.scene import RunningScene
+from tests.support.demo_environment import RunningEnvironment
 
 ADDRESS: Final = "127.0.0.9"
 SERVER: Final = "notes"
@@ -48,7 +48,7 @@ _PATIENCE: Final = 30
 class Member:
     """One of the crowd: who they are, and the token that they have."""
 
-    person: Person
+    person: BrowserUser
     subject: str
     token: str
 
@@ -56,7 +56,7 @@ class Member:
 class OpenIssuer:
     """The stand-in in a thread of this process, with many people."""
 
-    portal: Portal = FORMS
+    portal: LoginDriver = FORMS
 
     def __init__(self, people: int) -> None:
         self._users = [
@@ -68,12 +68,12 @@ class OpenIssuer:
             )
             for number in range(people)
         ]
-        self._running: Future[Issuer] = Future()
+        self._running: Future[StandInIssuer] = Future()
         self._loop = asyncio.new_event_loop()
         self._end = asyncio.Event()
         self._thread: threading.Thread | None = None
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
+    def part(self, place: Location, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Start it, and return a part that stands for it."""
         del who, machine_secret, login
         known = front_door.clients(place.gateway, place.folder)
@@ -84,7 +84,7 @@ class OpenIssuer:
         )
         self._thread.start()
         self._running.result(_PATIENCE)
-        return ServiceSpec("issuer", _WAITING, environment(), listening(place.issuer_port))
+        return ServiceSpec("issuer", _WAITING, process_environment(), listening(place.issuer_port))
 
     async def _run(self, config: IssuerConfig, address: Address) -> None:
         try:
@@ -112,12 +112,14 @@ class OpenIssuer:
         now = int(time.time())
         return [
             Member(
-                Person(user.username, user.password, user.totp_secret),
+                BrowserUser(user.username, user.password, user.totp_secret),
                 user.subject,
                 mint.access_token(
                     issuer,
                     client,
-                    Grant(client.client_id, user, scopes, audience, now, amr=_AMR, auth_time=now),
+                    IssuerGrant(
+                        client.client_id, user, scopes, audience, now, amr=_AMR, auth_time=now
+                    ),
                     scopes,
                 ),
             )
@@ -125,9 +127,9 @@ class OpenIssuer:
         ]
 
 
-async def record(running: RunningScene, members: Sequence[Member]) -> None:
+async def record(running: RunningEnvironment, members: Sequence[Member]) -> None:
     """Write down the log-in behind each token, as the front door does."""
-    settings = load(running.scene.configuration, os.environ)
+    settings = load(running.environment.configuration, os.environ)
     ledger = RedisLedger(replace(shared_redis(settings, os.environ, running.state), timeout=20))
     log_ins = LoginRecords(ledger.command, RedisKeys(settings.config.redis.deployment))
     try:
@@ -141,6 +143,6 @@ async def record(running: RunningScene, members: Sequence[Member]) -> None:
         await ledger.aclose()
 
 
-def from_one_address(running: RunningScene) -> Network:
+def from_one_address(running: RunningEnvironment) -> LoopbackNetwork:
     """Return how everybody of the office reaches the gateway."""
     return replace(running.network, source=ADDRESS)

@@ -31,13 +31,13 @@ from authz.core.exchanges import SERVER_REQUESTS
 from authz.local import deployment
 from authz.setup.certificates import Paths, make
 from authz_demo import front_door
-from authz_demo.client import LogIn, Loopback2Transport, Storage
-from authz_demo.loopback import Network
-from authz_demo.person import Person
-from authz_demo.scene import Issuer
-from authz_demo.trail import headers, message
+from authz_demo.client import Httpx2LoopbackTransport, LoginHandler, MemoryTokenStorage
+from authz_demo.environment import IdentityProvider
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import BrowserUser
+from authz_demo.reporter import headers, message
+from tests.support.demo_environment import RunningEnvironment, running_environment
 from tests.support.pages_with_names import knowing
-from tests.support.scene import RunningScene, running_scene
 
 CALLBACK: Final = "http://127.0.0.1:43210/callback"
 # Seconds that a log-in lets its person delete things: long enough for slow machines between the
@@ -118,28 +118,28 @@ class Door:
         documents: where clients that have a URL for a name describe themselves.
     """
 
-    running: RunningScene
+    running: RunningEnvironment
     documents: Documents
 
     @property
-    def john(self) -> Person:
+    def john(self) -> BrowserUser:
         """Return who has TOTP."""
-        return self.running.scene.who.john
+        return self.running.environment.who.john
 
     @property
-    def bob(self) -> Person:
+    def bob(self) -> BrowserUser:
         """Return who has only a password."""
-        return self.running.scene.who.bob
+        return self.running.environment.who.bob
 
     def url(self, server: str) -> str:
         """Return a server's URL: all that a client is told."""
-        return f"{self.running.scene.place.gateway}/{server}"
+        return f"{self.running.environment.place.gateway}/{server}"
 
     def at(self, path: str) -> str:
         """Return a URL of the gateway."""
-        return f"{self.running.scene.place.gateway}{path}"
+        return f"{self.running.environment.place.gateway}{path}"
 
-    def network(self) -> Network:
+    def network(self) -> LoopbackNetwork:
         """Return how somebody at a computer of their own reaches the whole."""
         return replace(self.running.network, source=f"127.0.0.{next(_addresses) % 250 + 2}")
 
@@ -190,20 +190,20 @@ class Assistant:
     """
 
     door: Door
-    person: Person
+    person: BrowserUser
     name: str
     browser: httpx.AsyncClient
-    network: Network
+    network: LoopbackNetwork
     document: str | None = None
     redirect_uri: str = CALLBACK
-    storage: Storage = field(default_factory=lambda: Storage(None))
-    login: LogIn = field(init=False)
+    storage: MemoryTokenStorage = field(default_factory=lambda: MemoryTokenStorage(None))
+    login: LoginHandler = field(init=False)
     auths: dict[str, OAuthClientProvider] = field(default_factory=dict)
     seen: list[tuple[int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        portal = self.door.running.scene.issuer.portal
-        self.login = LogIn(self.person, self.browser, portal)
+        portal = self.door.running.environment.issuer.portal
+        self.login = LoginHandler(self.person, self.browser, portal)
 
     @property
     def token(self) -> str:
@@ -244,7 +244,7 @@ class Assistant:
         async with (
             httpx2.AsyncClient(
                 auth=self.auth(server),
-                transport=Loopback2Transport(self.network),
+                transport=Httpx2LoopbackTransport(self.network),
                 timeout=30,
                 event_hooks={"response": [seen]},
                 trust_env=False,
@@ -263,7 +263,11 @@ class Assistant:
 
 @asynccontextmanager
 async def assistant(
-    door: Door, person: Person, name: str, browser: httpx.AsyncClient | None = None, **more: Any
+    door: Door,
+    person: BrowserUser,
+    name: str,
+    browser: httpx.AsyncClient | None = None,
+    **more: Any,
 ) -> AsyncIterator[Assistant]:
     """Give an application, with a new browser where none is given."""
     network = door.network()
@@ -315,7 +319,7 @@ def _whole(folder: Path, text: str) -> str:
 
 
 @contextmanager
-def running_door(folder: Path, issuer: Issuer | None = None) -> Iterator[Door]:
+def running_door(folder: Path, issuer: IdentityProvider | None = None) -> Iterator[Door]:
     """Run the whole with its front door as long as the block does."""
     documents = Documents(make(folder / "documents", [DOCUMENTS]))
     known = knowing(DOCUMENTS, documents.port, documents.authority)
@@ -326,7 +330,7 @@ def running_door(folder: Path, issuer: Issuer | None = None) -> Iterator[Door]:
                 patch.setattr(deployment, "pages", known)
                 patch.setattr(front_door, "_SERVERS", _SERVERS)
                 change = partial(_whole, folder / "d")
-                whole = running_scene(
+                whole = running_environment(
                     folder / "d", issuer, change, login="front_door", age=f"{AGE}s"
                 )
                 running = stack.enter_context(whole)

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from authz_demo.person import Person
+from authz_demo.person import BrowserUser
 from tests.support.door import Door
 
 _PATIENCE = 90
@@ -30,7 +30,7 @@ class Foreign:
     """
 
     door: Door
-    person: Person
+    person: BrowserUser
     ends: list[httpx.Response] = field(default_factory=list)
 
     def run(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Foreign:
     async def _answer(
         self, child: asyncio.subprocess.Process, browser: httpx.AsyncClient
     ) -> dict[str, Any]:
-        portal = self.door.running.scene.issuer.portal
+        portal = self.door.running.environment.issuer.portal
         assert child.stdout is not None
         assert child.stdin is not None
         async for line in child.stdout:

@@ -20,7 +20,7 @@ from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
 from authz.tokens.verifier import TokenVerifier
-from authz_demo.issuer import Issuer, create_app
+from authz_demo.issuer import StandInIssuer, create_app
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, JOHN, NOTES, App, Clock, World, config
 from tests.tokens.forge import outcome_of
 from tests.tokens.opaque import UNAVAILABLE
@@ -70,7 +70,7 @@ def keyed(issuer: str = ISSUER) -> PrivateKeyJwt:
 def world() -> Iterator[World]:
     clock = Clock()
     with asyncio.Runner() as runner:
-        world = World(Issuer(config(clock)), clock, runner)
+        world = World(StandInIssuer(config(clock)), clock, runner)
         yield world
         world.close()
 

@@ -5,8 +5,8 @@ there must fail here.
 """
 
 from authz_demo.issuer.app import create_app
-from authz_demo.issuer.run import Running, main, run
-from authz_demo.issuer.state import Issuer
+from authz_demo.issuer.run import RunningIssuer, main, run
+from authz_demo.issuer.state import StandInIssuer
 from authz_demo.issuer.values import (
     CustomClaim,
     IssuerConfig,
@@ -19,11 +19,11 @@ from authz_demo.issuer.values import (
 
 __all__ = [
     "CustomClaim",
-    "Issuer",
     "IssuerConfig",
     "Lifetimes",
     "RegisteredClient",
-    "Running",
+    "RunningIssuer",
+    "StandInIssuer",
     "User",
     "create_app",
     "from_json",

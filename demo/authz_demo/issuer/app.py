@@ -17,11 +17,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz_demo.issuer import endpoints
-from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.errors import ErrorCode, OAuthError
 from authz_demo.issuer.metadata import ENDPOINTS, authorization_server, openid_configuration
-from authz_demo.issuer.portal import COMPLETION, DECISION, LOGOUT, Portal
+from authz_demo.issuer.portal import COMPLETION, DECISION, LOGOUT, LoginPortal
 from authz_demo.issuer.requests import address, error_response, forwarded, json_response
-from authz_demo.issuer.state import Issuer
+from authz_demo.issuer.state import StandInIssuer
 
 HEADER = "x-not-for-production"
 _TOO_MANY = {
@@ -29,11 +29,11 @@ _TOO_MANY = {
     "error_description": "Too many requests. The endpoint is temporarily unavailable. "
     "Try again later.",
 }
-_Endpoint = Callable[[Issuer, Request], Awaitable[Response]]
+_Endpoint = Callable[[StandInIssuer, Request], Awaitable[Response]]
 
 
 async def _document(
-    request: Request, *, issuer: Issuer, read: Callable[[], Mapping[str, Any]]
+    request: Request, *, issuer: StandInIssuer, read: Callable[[], Mapping[str, Any]]
 ) -> Response:
     if not forwarded(request, issuer.config):
         return PlainTextResponse("400 Bad Request", 400)
@@ -43,10 +43,10 @@ async def _document(
 
 
 async def _throttled(
-    request: Request, *, issuer: Issuer, name: str, answer: _Endpoint, success: int
+    request: Request, *, issuer: StandInIssuer, name: str, answer: _Endpoint, success: int
 ) -> Response:
     if not forwarded(request, issuer.config):
-        return error_response(OAuthError(Error.INVALID_REQUEST))
+        return error_response(OAuthError(ErrorCode.INVALID_REQUEST))
     throttle, caller, now = issuer.throttles[name], address(request), issuer.now()
     if wait := throttle.retry_after(caller, now):
         return json_response(_TOO_MANY, 429, {"retry-after": str(wait)})
@@ -71,8 +71,8 @@ async def _plain_error(_: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error.status_code} {error.detail}", error.status_code, headers)
 
 
-def _routes(issuer: Issuer) -> list[Route]:
-    portal, origin = Portal(issuer), issuer.config.origin
+def _routes(issuer: StandInIssuer) -> list[Route]:
+    portal, origin = LoginPortal(issuer), issuer.config.origin
     documents: dict[str, Callable[[], Mapping[str, Any]]] = {
         "/.well-known/oauth-authorization-server": partial(authorization_server, origin),
         "/.well-known/openid-configuration": partial(openid_configuration, origin),
@@ -123,7 +123,7 @@ def _labelled(app: ASGIApp) -> ASGIApp:
     return labelled
 
 
-def create_app(issuer: Issuer) -> ASGIApp:
+def create_app(issuer: StandInIssuer) -> ASGIApp:
     """Return the application of one issuer."""
     app = Starlette(
         routes=_routes(issuer), exception_handlers={404: _plain_error, 405: _plain_error}

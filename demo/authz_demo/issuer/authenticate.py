@@ -12,15 +12,17 @@ from urllib.parse import unquote_plus
 
 import jwt
 
-from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.errors import ErrorCode, OAuthError
 from authz_demo.issuer.metadata import ENDPOINTS
-from authz_demo.issuer.state import Issuer
+from authz_demo.issuer.state import StandInIssuer
 from authz_demo.issuer.values import AuthMethod, RegisteredClient
 
 _BEARER_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
-def authenticate(issuer: Issuer, form: Mapping[str, str], authorization: str) -> RegisteredClient:
+def authenticate(
+    issuer: StandInIssuer, form: Mapping[str, str], authorization: str
+) -> RegisteredClient:
     """Return the client of a request.
 
     Args:
@@ -41,16 +43,16 @@ def authenticate(issuer: Issuer, form: Mapping[str, str], authorization: str) ->
         return _by_secret(issuer, client_id, form["client_secret"], "client_secret_post")
     if client_id:
         return _registered(issuer, client_id, "none")
-    raise OAuthError(Error.INVALID_REQUEST, "Client Credentials missing or malformed.")
+    raise OAuthError(ErrorCode.INVALID_REQUEST, "Client Credentials missing or malformed.")
 
 
-def _registered(issuer: Issuer, client_id: str, method: AuthMethod) -> RegisteredClient:
+def _registered(issuer: StandInIssuer, client_id: str, method: AuthMethod) -> RegisteredClient:
     client = issuer.config.client(client_id)
     if client is None:
-        raise OAuthError(Error.INVALID_CLIENT)
+        raise OAuthError(ErrorCode.INVALID_CLIENT)
     if client.token_endpoint_auth_method != method:
         raise OAuthError(
-            Error.INVALID_CLIENT,
+            ErrorCode.INVALID_CLIENT,
             "The request was determined to be using 'token_endpoint_auth_method' method "
             f"'{method}', however the OAuth 2.0 client registration does not allow this method.",
         )
@@ -63,26 +65,28 @@ def _basic(credentials: str) -> tuple[str, str]:
         text = base64.b64decode(credentials, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
         raise OAuthError(
-            Error.INVALID_REQUEST, "Client Credentials missing or malformed."
+            ErrorCode.INVALID_REQUEST, "Client Credentials missing or malformed."
         ) from error
     client_id, _, secret = text.partition(":")
     return unquote_plus(client_id), unquote_plus(secret)
 
 
-def _by_secret(issuer: Issuer, client_id: str, secret: str, method: AuthMethod) -> RegisteredClient:
+def _by_secret(
+    issuer: StandInIssuer, client_id: str, secret: str, method: AuthMethod
+) -> RegisteredClient:
     client = _registered(issuer, client_id, method)
     if not hmac.compare_digest(secret.encode(), client.client_secret.encode()):
-        raise OAuthError(Error.INVALID_CLIENT)
+        raise OAuthError(ErrorCode.INVALID_CLIENT)
     return client
 
 
-def _by_assertion(issuer: Issuer, form: Mapping[str, str]) -> RegisteredClient:
+def _by_assertion(issuer: StandInIssuer, form: Mapping[str, str]) -> RegisteredClient:
     kind, assertion = form.get("client_assertion_type", ""), form.get("client_assertion", "")
     if kind != _BEARER_ASSERTION:
-        raise OAuthError(Error.INVALID_REQUEST, f"Unknown client_assertion_type '{kind}'.")
+        raise OAuthError(ErrorCode.INVALID_REQUEST, f"Unknown client_assertion_type '{kind}'.")
     if not assertion:
         raise OAuthError(
-            Error.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
             "The request parameter 'client_assertion' must be set when using "
             f"'client_assertion_type' of '{_BEARER_ASSERTION}'.",
         )
@@ -91,10 +95,10 @@ def _by_assertion(issuer: Issuer, form: Mapping[str, str]) -> RegisteredClient:
     claims = _verified(issuer, client, assertion)
     jti = claims.get("jti")
     if not jti or claims.get("iss") != client.client_id or claims.get("sub") != client.client_id:
-        raise OAuthError(Error.INVALID_CLIENT, "The client assertion had invalid claims.")
+        raise OAuthError(ErrorCode.INVALID_CLIENT, "The client assertion had invalid claims.")
     if (client.client_id, jti) in issuer.memory.assertions:
         raise OAuthError(
-            Error.JTI_KNOWN, "Claim 'jti' from 'client_assertion' MUST only be used once."
+            ErrorCode.JTI_KNOWN, "Claim 'jti' from 'client_assertion' MUST only be used once."
         )
     issuer.memory.assertions.add((client.client_id, jti))
     return client
@@ -105,20 +109,20 @@ def _subject(assertion: str) -> str:
         claims = jwt.decode(assertion, options={"verify_signature": False})
     except jwt.PyJWTError as error:
         raise OAuthError(
-            Error.INVALID_CLIENT,
+            ErrorCode.INVALID_CLIENT,
             "OAuth 2.0 client provided a client assertion which could not be decoded or validated.",
         ) from error
     return str(claims.get("sub", ""))
 
 
-def _verified(issuer: Issuer, client: RegisteredClient, assertion: str) -> dict[str, Any]:
+def _verified(issuer: StandInIssuer, client: RegisteredClient, assertion: str) -> dict[str, Any]:
     """Return the claims of an assertion meant for this issuer or its token endpoint.
 
     The introspection endpoint's own URL is refused as an audience, even there: Authelia knows
     these two only.
     """
     refused = OAuthError(
-        Error.INVALID_CLIENT,
+        ErrorCode.INVALID_CLIENT,
         f"OAuth 2.0 client with id '{client.client_id}' provided a client assertion which could "
         "not be decoded or validated.",
     )

@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from operator import itemgetter
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.errors import ErrorCode, OAuthError
 from authz_demo.issuer.resources import Form, audience, require_scopes, split_spaces
-from authz_demo.issuer.state import Code, Flow, Grant, Issuer, Parameters, Pushed, Session, opaque
+from authz_demo.issuer.state import (
+    Code,
+    IssuerGrant,
+    LoginFlow,
+    Parameters,
+    PortalSession,
+    PushedRequest,
+    StandInIssuer,
+    opaque,
+)
 from authz_demo.issuer.values import RegisteredClient, Release
 
 _SHORTEST_STATE = 8
@@ -20,7 +29,7 @@ _PROMPTS = frozenset({"none", "login", "consent", "select_account"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CheckedRequest:
     """Hold an authorization request whose client and redirect URI are right.
 
     Attributes:
@@ -36,7 +45,7 @@ class Asked:
     form: Form
     sent: Parameters
     consent_id: str = ""
-    pushed: Pushed | None = None
+    pushed: PushedRequest | None = None
 
     def first(self, name: str) -> str:
         """Return the first value of a parameter; empty where it was not sent."""
@@ -53,7 +62,7 @@ class Asked:
         return split_spaces(self.first("prompt"))
 
 
-def locate(issuer: Issuer, sent: Sequence[tuple[str, str]]) -> Asked:
+def find_client(issuer: StandInIssuer, sent: Sequence[tuple[str, str]]) -> CheckedRequest:
     """Find the client and its redirect URI: what is wrong here can only be told on a page.
 
     Raises:
@@ -67,21 +76,21 @@ def locate(issuer: Issuer, sent: Sequence[tuple[str, str]]) -> Asked:
         # RFC 9126, section 2.2: good for one use. Waiting for a person gives it back.
         pushed = issuer.memory.pushed.pop(request_uri, None)
         if pushed is None or issuer.now() >= pushed.expires_at or "client_id" not in outer:
-            raise OAuthError(Error.INVALID_REQUEST_URI)
+            raise OAuthError(ErrorCode.INVALID_REQUEST_URI)
     form: dict[str, list[str]] = {}
     for name, value in kept if pushed is None else pushed.parameters:
         form.setdefault(name, []).append(value)
     client = issuer.config.client(form.get("client_id", [""])[0])
     if client is None:
-        raise OAuthError(Error.INVALID_CLIENT, "The requested OAuth 2.0 Client does not exist.")
+        raise OAuthError(ErrorCode.INVALID_CLIENT, "The requested OAuth 2.0 Client does not exist.")
     if client.require_pushed and pushed is None:
         raise OAuthError(
-            Error.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
             "Pushed Authorization Requests are required but this Authorization Request was not "
             "made as a Pushed Authorization Request.",
         )
     consent_id = dict(sent).get("consent_id", "")
-    return Asked(client, redirect_uri(client, form), form, tuple(kept), consent_id, pushed)
+    return CheckedRequest(client, redirect_uri(client, form), form, tuple(kept), consent_id, pushed)
 
 
 def redirect_uri(client: RegisteredClient, form: Form) -> str:
@@ -93,7 +102,7 @@ def redirect_uri(client: RegisteredClient, form: Form) -> str:
     wanted = form.get("redirect_uri", [""])[0]
     if not wanted and "openid" in split_spaces(form.get("scope", [""])[0]):
         raise OAuthError(
-            Error.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
             "The 'redirect_uri' parameter is required when using OpenID Connect 1.0.",
         )
     if not wanted and len(client.redirect_uris) == 1:
@@ -101,7 +110,7 @@ def redirect_uri(client: RegisteredClient, form: Form) -> str:
     if wanted and any(_same_uri(registered, wanted) for registered in client.redirect_uris):
         return wanted
     raise OAuthError(
-        Error.INVALID_REQUEST,
+        ErrorCode.INVALID_REQUEST,
         "The 'redirect_uri' parameter does not match any of the OAuth 2.0 Client's "
         "pre-registered 'redirect_uris'.",
     )
@@ -127,7 +136,7 @@ def _without_port(netloc: str) -> str:
     return host if colon and port.isdigit() else netloc
 
 
-def check(asked: Asked, release: Release) -> None:
+def check(asked: CheckedRequest, release: Release) -> None:
     """Refuse what is wrong before anybody is asked to log in.
 
     Raises:
@@ -135,20 +144,20 @@ def check(asked: Asked, release: Release) -> None:
     """
     if ("client_id", asked.client.client_id) not in asked.sent:
         raise OAuthError(
-            Error.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
             "The 'client_id' must match the one sent in the pushed authorization request.",
         )
     mode = asked.first("response_mode")
     if mode not in ("", "query"):
         raise OAuthError(
-            Error.UNSUPPORTED_RESPONSE_MODE,
+            ErrorCode.UNSUPPORTED_RESPONSE_MODE,
             f"The 'response_mode' requested was '{mode}', but the Authorization Server or "
             "registered OAuth 2.0 client doesn't allow or support this mode.",
         )
     kind = asked.first("response_type")
     if kind != "code":
         raise OAuthError(
-            Error.UNSUPPORTED_RESPONSE_TYPE,
+            ErrorCode.UNSUPPORTED_RESPONSE_TYPE,
             f"The client is not allowed to request response_type '{kind}'."
             if kind
             else "The request is missing the 'response_type' parameter.",
@@ -157,17 +166,17 @@ def check(asked: Asked, release: Release) -> None:
     audience(asked.client, asked.form, release)
     if len(asked.first("state")) < _SHORTEST_STATE:
         raise OAuthError(
-            Error.INVALID_STATE,
+            ErrorCode.INVALID_STATE,
             "Request parameter 'state' must be at least be 8 characters long to ensure "
             "sufficient entropy.",
         )
 
 
-def _check_late(asked: Asked) -> None:
+def _check_late(asked: CheckedRequest) -> None:
     """Refuse what Authelia looks at only once the person has logged in."""
     if unknown := [prompt for prompt in asked.prompts if prompt not in _PROMPTS]:
         raise OAuthError(
-            Error.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
             f"The requested prompt value '{unknown[0]}' either contains unknown, unsupported, or "
             "prohibited prompt values.",
         )
@@ -175,31 +184,31 @@ def _check_late(asked: Asked) -> None:
     if not challenge:
         if asked.client.public or asked.client.require_pkce:
             raise OAuthError(
-                Error.INVALID_REQUEST,
+                ErrorCode.INVALID_REQUEST,
                 "Clients must include a 'code_challenge' when performing the authorize code flow, "
                 "but it is missing.",
             )
     elif method in ("", "plain"):
         raise OAuthError(
-            Error.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
             "Authorization was requested with 'code_challenge_method' value 'plain', but the "
             "authorization server policy does not allow method 'plain' and requires method "
             "'S256'.",
         )
     elif method != "S256":
         raise OAuthError(
-            Error.INVALID_REQUEST,
+            ErrorCode.INVALID_REQUEST,
             f"Authorization was requested with 'code_challenge_method' value '{method}', but the "
             "authorization server doesn't know how to handle this method, try 'S256' instead.",
         )
 
 
-def sufficient(client: RegisteredClient, session: Session) -> bool:
+def sufficient(client: RegisteredClient, session: PortalSession) -> bool:
     """Tell whether a session has all the factors that a client's policy wants."""
     return client.authorization_policy == "one_factor" or session.totp_at is not None
 
 
-def login_required(form: Form, requested_at: float, session: Session) -> bool:
+def login_required(form: Form, requested_at: float, session: PortalSession) -> bool:
     """Tell whether `prompt=login` or `max_age` want the password typed again.
 
     An unreadable `max_age` counts as 0, and 0 can never be met: every log-in is too old for it.
@@ -216,19 +225,21 @@ def login_required(form: Form, requested_at: float, session: Session) -> bool:
     return age == 0 or session.auth_time + age < requested_at
 
 
-def consent_required(asked: Asked) -> bool:
+def consent_required(asked: CheckedRequest) -> bool:
     """Tell whether the person is asked even though the client's consent mode is implicit."""
     return "offline_access" in asked.scopes or not {"consent", "login"}.isdisjoint(asked.prompts)
 
 
-def issue_code(issuer: Issuer, asked: Asked, session: Session, flow: Flow) -> str:
+def issue_code(
+    issuer: StandInIssuer, asked: CheckedRequest, session: PortalSession, flow: LoginFlow
+) -> str:
     """Grant the request; return the redirect that carries the code.
 
     Raises:
         OAuthError: told at the redirect URI.
     """
     _check_late(asked)
-    grant = Grant(
+    grant = IssuerGrant(
         client_id=asked.client.client_id,
         user=session.user,
         scopes=asked.scopes,
@@ -249,7 +260,7 @@ def issue_code(issuer: Issuer, asked: Asked, session: Session, flow: Flow) -> st
     return back(issuer, asked, {"code": code, "scope": " ".join(asked.scopes)})
 
 
-def back(issuer: Issuer, asked: Asked, members: dict[str, str]) -> str:
+def back(issuer: StandInIssuer, asked: CheckedRequest, members: dict[str, str]) -> str:
     """Return the redirect URI with the members of an answer, `iss` and `state` added."""
     members = members | {"iss": issuer.config.origin}
     if asked.first("state"):

@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from authz_demo.issuer import grants
 from authz_demo.issuer.authenticate import authenticate
-from authz_demo.issuer.authorize import Asked, check, redirect_uri
-from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.authorize import CheckedRequest, check, redirect_uri
+from authz_demo.issuer.errors import ErrorCode, OAuthError
 from authz_demo.issuer.mint import person_claims
 from authz_demo.issuer.requests import NO_STORE, json_response, read_all, read_form
-from authz_demo.issuer.state import Issuer, Pushed, Token
+from authz_demo.issuer.state import PushedRequest, StandInIssuer, Token
 from authz_demo.issuer.values import RegisteredClient
 
 _REQUEST_URI = "urn:ietf:params:oauth:request_uri:"
@@ -27,25 +27,27 @@ def _authorization(request: Request) -> str:
     return request.headers.get("authorization", "")
 
 
-async def token(issuer: Issuer, request: Request) -> Response:
+async def token(issuer: StandInIssuer, request: Request) -> Response:
     """Answer a token request (RFC 6749, section 3.2)."""
     return json_response(grants.token(issuer, await read_all(request), _authorization(request)))
 
 
-async def pushed(issuer: Issuer, request: Request) -> Response:
+async def pushed(issuer: StandInIssuer, request: Request) -> Response:
     """Keep an authorization request (RFC 9126); PKCE is looked at when it is used."""
     form = await read_all(request)
     first = {name: values[0] for name, values in form.items()}
     if not first and not _authorization(request):
         raise OAuthError(
-            Error.INVALID_CLIENT, "The requested OAuth 2.0 Client could not be authenticated."
+            ErrorCode.INVALID_CLIENT, "The requested OAuth 2.0 Client could not be authenticated."
         )
     client = authenticate(issuer, first, _authorization(request))
     form["client_id"] = [client.client_id]
-    asked = Asked(client, redirect_uri(client, form), form, (("client_id", client.client_id),))
+    asked = CheckedRequest(
+        client, redirect_uri(client, form), form, (("client_id", client.client_id),)
+    )
     check(asked, issuer.config.release)
     name = _REQUEST_URI + secrets.token_urlsafe(32)
-    issuer.memory.pushed[name] = Pushed(
+    issuer.memory.pushed[name] = PushedRequest(
         tuple((key, value) for key in form if key not in _NOT_KEPT for value in form[key]),
         issuer.now() + issuer.config.lifetimes.pushed_request,
     )
@@ -53,16 +55,16 @@ async def pushed(issuer: Issuer, request: Request) -> Response:
     return json_response({"expires_in": lifetime, "request_uri": name}, 201)
 
 
-async def introspection(issuer: Issuer, request: Request) -> Response:
+async def introspection(issuer: StandInIssuer, request: Request) -> Response:
     """Tell whether a token is active (RFC 7662), to any client that proves itself."""
     form = await read_form(request)
     if not form:
-        raise OAuthError(Error.INVALID_REQUEST, "The POST body can not be empty.")
+        raise OAuthError(ErrorCode.INVALID_REQUEST, "The POST body can not be empty.")
     try:
         authenticate(issuer, form, _authorization(request))
     except OAuthError as error:
         raise OAuthError(
-            Error.REQUEST_UNAUTHORIZED,
+            ErrorCode.REQUEST_UNAUTHORIZED,
             "The request either did not include a known client authentication method, or "
             "contained invalid authentication details.",
         ) from error
@@ -86,45 +88,47 @@ def _introspected(found: Token) -> dict[str, Any]:
     return answer
 
 
-async def revocation(issuer: Issuer, request: Request) -> Response:
+async def revocation(issuer: StandInIssuer, request: Request) -> Response:
     """End a token and all its family (RFC 7009); unknown ones are answered alike.
 
     So is one that a refresh has replaced, and it ends nothing: only the newest ones do.
     """
     form = await read_form(request)
     if not form:
-        raise OAuthError(Error.INVALID_REQUEST)
+        raise OAuthError(ErrorCode.INVALID_REQUEST)
     client = _revoking_client(issuer, form, _authorization(request))
     found = issuer.memory.tokens.get(form.get("token", ""))
     if found is not None and not found.ended:
         if found.grant.client_id != client.client_id:
-            raise OAuthError(Error.UNAUTHORIZED_CLIENT)
+            raise OAuthError(ErrorCode.UNAUTHORIZED_CLIENT)
         found.grant.revoked = True
     return Response(status_code=200, headers=NO_STORE)
 
 
-def _revoking_client(issuer: Issuer, form: dict[str, str], authorization: str) -> RegisteredClient:
+def _revoking_client(
+    issuer: StandInIssuer, form: dict[str, str], authorization: str
+) -> RegisteredClient:
     try:
         return authenticate(issuer, form, authorization)
     except OAuthError as error:
-        if error.row is Error.INVALID_CLIENT.row:
-            raise OAuthError(Error.INVALID_CLIENT, "") from error  # no hint at this endpoint
+        if error.row is ErrorCode.INVALID_CLIENT.row:
+            raise OAuthError(ErrorCode.INVALID_CLIENT, "") from error  # no hint at this endpoint
         raise
 
 
-async def userinfo(issuer: Issuer, request: Request) -> Response:
+async def userinfo(issuer: StandInIssuer, request: Request) -> Response:
     """Tell about the person of an access token (OpenID Connect Core, section 5.3)."""
     scheme, _, value = _authorization(request).partition(" ")
     found = issuer.memory.tokens.get(value) if scheme.lower() == "bearer" else None
     if found is None or not found.active(issuer.now()):
-        return _no_userinfo(OAuthError(Error.REQUEST_UNAUTHORIZED))
+        return _no_userinfo(OAuthError(ErrorCode.REQUEST_UNAUTHORIZED))
     if found.kind != "access":
-        return _no_userinfo(OAuthError(Error.INVALID_TOKEN))
+        return _no_userinfo(OAuthError(ErrorCode.INVALID_TOKEN))
     user = found.grant.user
     if user is None or "openid" not in found.scopes:
         return _no_userinfo(
             OAuthError(
-                Error.INSUFFICIENT_SCOPE, "The granted scope was missing the 'openid' scope."
+                ErrorCode.INSUFFICIENT_SCOPE, "The granted scope was missing the 'openid' scope."
             )
         )
     claims = person_claims(issuer, user, found.scopes)
@@ -139,9 +143,9 @@ async def userinfo(issuer: Issuer, request: Request) -> Response:
 def _no_userinfo(error: OAuthError) -> Response:
     """Return a refusal in the three wordings that were recorded."""
     quoted = f'error_description="{error.description}"'
-    if error.row is Error.REQUEST_UNAUTHORIZED.row:
+    if error.row is ErrorCode.REQUEST_UNAUTHORIZED.row:
         challenge, members = f'Bearer error="{error.row.name}",{quoted}', {}
-    elif error.row is Error.INVALID_TOKEN.row:
+    elif error.row is ErrorCode.INVALID_TOKEN.row:
         challenge = f'Bearer {quoted}, error_hint="{error.hint}", error="{error.row.name}"'
         members = error.members()
     else:

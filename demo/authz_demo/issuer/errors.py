@@ -9,7 +9,7 @@ from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ErrorRow:
     """State one error.
 
     Attributes:
@@ -25,10 +25,10 @@ class Row:
     hint: str = ""
 
 
-class Error(Enum):
+class ErrorCode(Enum):
     """Name the errors."""
 
-    INVALID_REQUEST = Row(
+    INVALID_REQUEST = ErrorRow(
         "invalid_request",
         400,
         "The request is missing a required parameter, includes an invalid parameter value, "
@@ -37,57 +37,57 @@ class Error(Enum):
         "your parameters. Make sure that the client you are using has exactly whitelisted the "
         "redirect_uri you specified.",
     )
-    UNAUTHORIZED_CLIENT = Row(
+    UNAUTHORIZED_CLIENT = ErrorRow(
         "unauthorized_client",
         400,
         "The client is not authorized to request a token using this method.",
         "Make sure that client id and secret are correctly specified and that the client exists.",
     )
-    ACCESS_DENIED = Row(
+    ACCESS_DENIED = ErrorRow(
         "access_denied",
         403,
         "The resource owner or authorization server denied the request.",
         "Make sure that the request you are making is valid. Maybe the credential or request "
         "parameters you are using are limited in scope or otherwise restricted.",
     )
-    UNSUPPORTED_RESPONSE_TYPE = Row(
+    UNSUPPORTED_RESPONSE_TYPE = ErrorRow(
         "unsupported_response_type",
         400,
         "The authorization server does not support obtaining a token using this method.",
     )
-    UNSUPPORTED_RESPONSE_MODE = Row(
+    UNSUPPORTED_RESPONSE_MODE = ErrorRow(
         "unsupported_response_mode",
         400,
         "The authorization server does not support obtaining a response using this response mode.",
     )
-    INVALID_SCOPE = Row(
+    INVALID_SCOPE = ErrorRow(
         "invalid_scope", 400, "The requested scope is invalid, unknown, or malformed."
     )
-    INSUFFICIENT_SCOPE = Row(
+    INSUFFICIENT_SCOPE = ErrorRow(
         "insufficient_scope",
         403,
         "The request requires higher privileges than provided by the Access Token.",
     )
-    INVALID_GRANT = Row(
+    INVALID_GRANT = ErrorRow(
         "invalid_grant",
         400,
         "The provided authorization grant (e.g., authorization code, resource owner credentials) "
         "or refresh token is invalid, expired, revoked, does not match the redirection URI used "
         "in the authorization request, or was issued to another client.",
     )
-    INVALID_CLIENT = Row(
+    INVALID_CLIENT = ErrorRow(
         "invalid_client",
         401,
         "Client authentication failed (e.g., unknown client, no client authentication included, "
         "or unsupported authentication method).",
     )
-    INVALID_STATE = Row(
+    INVALID_STATE = ErrorRow(
         "invalid_state",
         400,
         "The state is missing or does not have enough characters and is therefore considered too "
         "weak.",
     )
-    INVALID_TARGET = Row(
+    INVALID_TARGET = ErrorRow(
         "invalid_target",
         400,
         "The requested resource is invalid, missing, unknown, or malformed.",
@@ -95,29 +95,29 @@ class Error(Enum):
         "identifies a resource server known to the authorization server and that it is permitted "
         "for this client.",
     )
-    INVALID_REQUEST_URI = Row(
+    INVALID_REQUEST_URI = ErrorRow(
         "invalid_request_uri",
         400,
         "The request_uri in the authorization request returns an error or contains invalid data.",
         "The 'request_uri' provided is invalid, expired, or otherwise incorrect.",
     )
-    LOGIN_REQUIRED = Row(
+    LOGIN_REQUIRED = ErrorRow(
         "login_required", 400, "The Authorization Server requires End-User authentication."
     )
-    REQUEST_UNAUTHORIZED = Row(
+    REQUEST_UNAUTHORIZED = ErrorRow(
         "request_unauthorized",
         401,
         "The request could not be authorized.",
         "Check that you provided valid credentials in the right format.",
     )
-    JTI_KNOWN = Row("jti_known", 400, "The jti was already used.")
-    INVALID_TOKEN = Row(
+    JTI_KNOWN = ErrorRow("jti_known", 400, "The jti was already used.")
+    INVALID_TOKEN = ErrorRow(
         "invalid_token",
         400,
         "Only OpenID Connect 1.0 Access Tokens are allowed in the authorization header.",
         "Check that you provided a valid token in the right format.",
     )
-    SERVER_ERROR = Row(
+    SERVER_ERROR = ErrorRow(
         "server_error",
         500,
         "The authorization server encountered an unexpected condition that prevented it from "
@@ -125,9 +125,9 @@ class Error(Enum):
     )
 
     @property
-    def row(self) -> Row:
+    def row(self) -> ErrorRow:
         """Return the row of this error."""
-        row: Row = self.value
+        row: ErrorRow = self.value
         return row
 
 
@@ -139,7 +139,7 @@ class OAuthError(Exception):
         hint: the sentence after the description.
     """
 
-    def __init__(self, error: Error, hint: str | None = None) -> None:
+    def __init__(self, error: ErrorCode, hint: str | None = None) -> None:
         """Keep the row and its hint: the row's own where none is given, none where it is empty."""
         super().__init__(error.row.name)
         self.row = error.row

@@ -33,14 +33,14 @@ def _kid(key: PrivateKey, algorithm: Algorithm) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class SigningKeys:
     """Hold the two key pairs; sign, and publish what verifies."""
 
     rsa: rsa.RSAPrivateKey
     ec: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def generate(cls) -> "Keys":
+    def generate(cls) -> "SigningKeys":
         """Make new ones."""
         return cls(
             rsa.generate_private_key(public_exponent=65537, key_size=2048),

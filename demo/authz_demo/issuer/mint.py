@@ -10,11 +10,11 @@ import uuid
 from typing import Any
 
 from authz_demo.issuer.keys import base64url
-from authz_demo.issuer.state import Grant, Issuer, Token, opaque
+from authz_demo.issuer.state import IssuerGrant, StandInIssuer, Token, opaque
 from authz_demo.issuer.values import CLAIM_SCOPES, RegisteredClient, User
 
 
-def person_claims(issuer: Issuer, user: User, scopes: tuple[str, ...]) -> dict[str, Any]:
+def person_claims(issuer: StandInIssuer, user: User, scopes: tuple[str, ...]) -> dict[str, Any]:
     """Return the claims about a person that the scopes let out."""
     known: dict[str, Any] = {
         "email": user.email,
@@ -30,7 +30,7 @@ def person_claims(issuer: Issuer, user: User, scopes: tuple[str, ...]) -> dict[s
 
 
 def access_token(
-    issuer: Issuer, client: RegisteredClient, grant: Grant, scopes: tuple[str, ...]
+    issuer: StandInIssuer, client: RegisteredClient, grant: IssuerGrant, scopes: tuple[str, ...]
 ) -> str:
     """Make and remember an access token for the grant's audience."""
     issued = int(issuer.now())
@@ -58,7 +58,7 @@ def access_token(
     return token
 
 
-def refresh_token(issuer: Issuer, grant: Grant) -> str:
+def refresh_token(issuer: StandInIssuer, grant: IssuerGrant) -> str:
     """Make and remember a refresh token; it keeps all the scopes of the grant."""
     issued = int(issuer.now())
     expires = issued + issuer.config.lifetimes.refresh_token
@@ -70,7 +70,7 @@ def refresh_token(issuer: Issuer, grant: Grant) -> str:
 
 
 def id_token(
-    issuer: Issuer, client: RegisteredClient, grant: Grant, user: User, access: str
+    issuer: StandInIssuer, client: RegisteredClient, grant: IssuerGrant, user: User, access: str
 ) -> str:
     """Make an ID token (OpenID Connect Core, section 2), signed with RS256 whatever the client."""
     issued = int(issuer.now())
@@ -97,7 +97,7 @@ def id_token(
 
 
 def token_response(
-    issuer: Issuer, client: RegisteredClient, grant: Grant, scopes: tuple[str, ...]
+    issuer: StandInIssuer, client: RegisteredClient, grant: IssuerGrant, scopes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Make the tokens that a grant gives, and the answer that carries them.
 

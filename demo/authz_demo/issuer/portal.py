@@ -16,19 +16,19 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 
 from authz_demo.issuer import pages
 from authz_demo.issuer.authorize import (
-    Asked,
+    CheckedRequest,
     back,
     check,
     consent_required,
+    find_client,
     issue_code,
-    locate,
     login_required,
     sufficient,
 )
-from authz_demo.issuer.errors import Error, OAuthError
+from authz_demo.issuer.errors import ErrorCode, OAuthError
 from authz_demo.issuer.metadata import ENDPOINTS
 from authz_demo.issuer.requests import NO_STORE, forwarded, read_form
-from authz_demo.issuer.state import Flow, Issuer, Session
+from authz_demo.issuer.state import LoginFlow, PortalSession, StandInIssuer
 from authz_demo.issuer.values import User
 
 COOKIE = "authelia_session"
@@ -47,14 +47,14 @@ def _html(text: str, status: int = 200) -> Response:
     return HTMLResponse(text, status, headers=NO_STORE)
 
 
-class Portal:
+class LoginPortal:
     """Answer the browser."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: StandInIssuer) -> None:
         """Serve one issuer's people."""
         self.issuer = issuer
 
-    def _session(self, request: Request) -> Session | None:
+    def _session(self, request: Request) -> PortalSession | None:
         return self.issuer.session(request.cookies.get(COOKIE))
 
     def _page_url(self, path: str, flow_id: str) -> str:
@@ -68,7 +68,7 @@ class Portal:
         if not forwarded(request, self.issuer.config):
             return PlainTextResponse("500 Internal Server Error", 500)
         try:
-            asked = locate(self.issuer, request.query_params.multi_items())
+            asked = find_client(self.issuer, request.query_params.multi_items())
         except OAuthError as error:
             return self._completion(error)
         try:
@@ -86,10 +86,10 @@ class Portal:
         }
         return _redirect(f"{self.issuer.config.origin}{COMPLETION}?{urlencode(members)}")
 
-    def _decide(self, asked: Asked, session: Session | None) -> Response:
+    def _decide(self, asked: CheckedRequest, session: PortalSession | None) -> Response:
         flow = self._flow(asked)
         if session is None and asked.prompts == ("none",):
-            raise OAuthError(Error.LOGIN_REQUIRED)
+            raise OAuthError(ErrorCode.LOGIN_REQUIRED)
         # `prompt=none` with a password session shows the log-in page all the same.
         if session is None or not sufficient(asked.client, session):
             return self._wait("/", asked, flow)
@@ -99,28 +99,28 @@ class Portal:
             if flow.decided_by is None:
                 return self._wait(DECISION, asked, flow)
             if flow.decided_by != session.user.username:
-                raise OAuthError(Error.SERVER_ERROR)
+                raise OAuthError(ErrorCode.SERVER_ERROR)
             if not flow.accepted:
-                raise OAuthError(Error.ACCESS_DENIED)
+                raise OAuthError(ErrorCode.ACCESS_DENIED)
         self.issuer.memory.flows.pop(asked.consent_id, None)  # one consent, one code
         return _redirect(issue_code(self.issuer, asked, session, flow), 303)
 
-    def _flow(self, asked: Asked) -> Flow:
+    def _flow(self, asked: CheckedRequest) -> LoginFlow:
         """Return the flow that the browser comes back from, or a new one."""
         if not asked.consent_id:
-            return Flow(asked.sent, asked.form, self.issuer.now(), asked.client, asked.scopes)
+            return LoginFlow(asked.sent, asked.form, self.issuer.now(), asked.client, asked.scopes)
         flow = self.issuer.memory.flows.get(asked.consent_id)
         if flow is None or flow.sent != asked.sent:
-            raise OAuthError(Error.SERVER_ERROR)
+            raise OAuthError(ErrorCode.SERVER_ERROR)
         return flow
 
-    def _wait(self, path: str, asked: Asked, flow: Flow) -> Response:
+    def _wait(self, path: str, asked: CheckedRequest, flow: LoginFlow) -> Response:
         if asked.pushed is not None:
             self.issuer.memory.pushed[dict(asked.sent)["request_uri"]] = asked.pushed
         flow_id = asked.consent_id or self.issuer.remember(flow)
         return _redirect(self._page_url(path, flow_id))
 
-    def _resume(self, flow_id: str, flow: Flow) -> Response:
+    def _resume(self, flow_id: str, flow: LoginFlow) -> Response:
         query = urlencode((*flow.sent, ("consent_id", flow_id)))
         endpoint = self.issuer.config.origin + ENDPOINTS["authorization_endpoint"]
         return _redirect(f"{endpoint}?{query}", 303)
@@ -132,7 +132,7 @@ class Portal:
         flow_id = request.query_params.get("flow_id", "")
         return self._missing_factor(flow_id, self._session(request))
 
-    def _missing_factor(self, flow_id: str, session: Session | None) -> Response:
+    def _missing_factor(self, flow_id: str, session: PortalSession | None) -> Response:
         flow = self.issuer.memory.flows.get(flow_id)
         if flow is None:
             return _html(pages.message("Sign in", "Begin at the application."))
@@ -174,7 +174,7 @@ class Portal:
         right = hmac.compare_digest(password.encode(), expected.encode())
         return user if right and password else None
 
-    def _second_factor(self, flow_id: str, session: Session | None, code: str) -> Response:
+    def _second_factor(self, flow_id: str, session: PortalSession | None, code: str) -> Response:
         if session is None:
             return _redirect(self._page_url("/", flow_id), 303)
         secret, now = session.user.totp_secret, self.issuer.now()
@@ -195,7 +195,7 @@ class Portal:
         self,
         request: Request,
         flow_id: str,
-        answer: Callable[[str, Flow, Session], Response],
+        answer: Callable[[str, LoginFlow, PortalSession], Response],
     ) -> Response:
         flow, session = self.issuer.memory.flows.get(flow_id), self._session(request)
         if flow is None:
@@ -204,7 +204,7 @@ class Portal:
             return _redirect(self._page_url("/", flow_id), 303)
         return answer(flow_id, flow, session)
 
-    def _ask(self, flow_id: str, flow: Flow, session: Session) -> Response:
+    def _ask(self, flow_id: str, flow: LoginFlow, session: PortalSession) -> Response:
         client_id = flow.client.client_id
         if login_required(flow.form, flow.requested_at, session):
             return _html(pages.password_again(DECISION, flow_id, client_id))
@@ -214,7 +214,7 @@ class Portal:
         """Take the password again, or the decision."""
         form = await read_form(request)
 
-        def answer(flow_id: str, flow: Flow, session: Session) -> Response:
+        def answer(flow_id: str, flow: LoginFlow, session: PortalSession) -> Response:
             if "password" in form:
                 return self._password_again(flow_id, flow, session, form["password"])
             flow.decided_by = session.user.username
@@ -224,7 +224,7 @@ class Portal:
         return self._with_flow(request, form.get("flow_id", ""), answer)
 
     def _password_again(
-        self, flow_id: str, flow: Flow, session: Session, password: str
+        self, flow_id: str, flow: LoginFlow, session: PortalSession, password: str
     ) -> Response:
         if self._user(session.user.username, password) is None:
             client_id = flow.client.client_id

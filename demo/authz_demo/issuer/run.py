@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz_demo.issuer.app import create_app
-from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.keys import SigningKeys
 from authz_demo.issuer.pages import WARNING
-from authz_demo.issuer.state import Issuer
+from authz_demo.issuer.state import StandInIssuer
 from authz_demo.issuer.values import IssuerConfig, from_json
 from authz_demo.serving import ANYWHERE, LOOPBACK, Address, serve, serve_forever
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningIssuer:
     """Hold a stand-in that runs in this process.
 
     Attributes:
@@ -31,7 +31,7 @@ class Running:
 
     url: str
     headers: dict[str, str]
-    issuer: Issuer
+    issuer: StandInIssuer
 
 
 def forwarded_headers(config: IssuerConfig) -> dict[str, str]:
@@ -41,8 +41,8 @@ def forwarded_headers(config: IssuerConfig) -> dict[str, str]:
 
 @asynccontextmanager
 async def run(
-    config: IssuerConfig, address: Address = ANYWHERE, keys: Keys | None = None
-) -> AsyncIterator[Running]:
+    config: IssuerConfig, address: Address = ANYWHERE, keys: SigningKeys | None = None
+) -> AsyncIterator[RunningIssuer]:
     """Run the stand-in in this process.
 
     Args:
@@ -53,10 +53,10 @@ async def run(
     Raises:
         OSError: where the address cannot be had.
     """
-    issuer = Issuer(config, keys)
+    issuer = StandInIssuer(config, keys)
     async with serve(create_app(issuer), address) as port:
         url = f"http://{LOOPBACK}:{port}" if port else ""
-        yield Running(url, forwarded_headers(config), issuer)
+        yield RunningIssuer(url, forwarded_headers(config), issuer)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,5 +79,5 @@ def main(argv: Sequence[str]) -> int:
     sys.stderr.write(f"{'!' * len(WARNING)}\n{WARNING}\n{'!' * len(WARNING)}\n")
     sys.stderr.flush()
     address = Address(options.port or 0, options.uds, options.bind)
-    serve_forever(create_app(Issuer(config)), address)
+    serve_forever(create_app(StandInIssuer(config)), address)
     return 0

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Literal
 
-from authz_demo.issuer.keys import Keys
+from authz_demo.issuer.keys import SigningKeys
 from authz_demo.issuer.resources import Form
 from authz_demo.issuer.throttle import Throttle
 from authz_demo.issuer.values import IssuerConfig, RegisteredClient, User
@@ -19,7 +19,7 @@ THROTTLED = ("token", "pushed", "introspection", "revocation", "userinfo")
 
 
 @dataclass(slots=True)
-class Session:
+class PortalSession:
     """Remember a browser: who logged in, and when each factor was typed last."""
 
     user: User
@@ -39,7 +39,7 @@ class Session:
 
 
 @dataclass(slots=True)
-class Flow:
+class LoginFlow:
     """Remember an authorization request that waits for a person.
 
     Attributes:
@@ -60,7 +60,7 @@ class Flow:
 
 
 @dataclass(slots=True)
-class Grant:
+class IssuerGrant:
     """Remember what one log-in (or one client_credentials request) granted.
 
     Attributes:
@@ -84,7 +84,7 @@ class Grant:
 class Code:
     """Remember an authorization code and what it is bound to."""
 
-    grant: Grant
+    grant: IssuerGrant
     redirect_uri: str
     challenge: str
     expires_at: float
@@ -97,7 +97,7 @@ class Token:
     """Remember an access or refresh token."""
 
     kind: Literal["access", "refresh"]
-    grant: Grant
+    grant: IssuerGrant
     scopes: tuple[str, ...]
     audience: tuple[str, ...]
     issued_at: int
@@ -110,7 +110,7 @@ class Token:
 
 
 @dataclass(slots=True)
-class Pushed:
+class PushedRequest:
     """Remember a pushed authorization request (RFC 9126), its client's id among the parameters."""
 
     parameters: Parameters
@@ -121,9 +121,9 @@ class Pushed:
 class Memory:
     """Hold everything by the secret that names it."""
 
-    sessions: dict[str, Session] = field(default_factory=dict)
-    flows: dict[str, Flow] = field(default_factory=dict)
-    pushed: dict[str, Pushed] = field(default_factory=dict)
+    sessions: dict[str, PortalSession] = field(default_factory=dict)
+    flows: dict[str, LoginFlow] = field(default_factory=dict)
+    pushed: dict[str, PushedRequest] = field(default_factory=dict)
     codes: dict[str, Code] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     assertions: set[tuple[str, str]] = field(default_factory=set)
@@ -134,7 +134,7 @@ def opaque(prefix: str) -> str:
     return f"authelia_{prefix}_{secrets.token_urlsafe(32)}.{secrets.token_urlsafe(32)}"
 
 
-class Issuer:
+class StandInIssuer:
     """Hold what every endpoint shares.
 
     Attributes:
@@ -144,10 +144,10 @@ class Issuer:
         throttles: the failures of each endpoint.
     """
 
-    def __init__(self, config: IssuerConfig, keys: Keys | None = None) -> None:
+    def __init__(self, config: IssuerConfig, keys: SigningKeys | None = None) -> None:
         """Begin with no log-ins; make keys where none are given."""
         self.config = config
-        self.keys = keys or Keys.generate()
+        self.keys = keys or SigningKeys.generate()
         self.memory = Memory()
         self.throttles = {name: Throttle() for name in THROTTLED}
 
@@ -155,7 +155,7 @@ class Issuer:
         """Return the time of the configured clock."""
         return self.config.clock()
 
-    def session(self, cookie: str | None) -> Session | None:
+    def session(self, cookie: str | None) -> PortalSession | None:
         """Return the live session that a cookie names."""
         session = self.memory.sessions.get(cookie or "")
         return session if session is not None and self.now() < session.expires_at else None
@@ -163,16 +163,16 @@ class Issuer:
     def start_session(self, user: User) -> str:
         """Log a person in with a password; return the new cookie's value."""
         cookie, now = secrets.token_urlsafe(24), self.now()
-        self.memory.sessions[cookie] = Session(user, now, now + self.config.lifetimes.session)
+        self.memory.sessions[cookie] = PortalSession(user, now, now + self.config.lifetimes.session)
         return cookie
 
-    def remember(self, flow: Flow) -> str:
+    def remember(self, flow: LoginFlow) -> str:
         """Keep a waiting request; return the id that the pages carry."""
         flow_id = str(uuid.uuid4())
         self.memory.flows[flow_id] = flow
         return flow_id
 
-    def family(self, grant: Grant, kind: Literal["access", "refresh"]) -> list[Token]:
+    def family(self, grant: IssuerGrant, kind: Literal["access", "refresh"]) -> list[Token]:
         """Return the tokens of a grant."""
         tokens = self.memory.tokens.values()
         return [token for token in tokens if token.grant is grant and token.kind == kind]

@@ -21,7 +21,7 @@ from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
 from authz_demo.issuer import IssuerConfig, RegisteredClient, create_app
-from authz_demo.person import Person
+from authz_demo.person import BrowserUser
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, World
 from tests.tokens.test_client_auth import pem
 
@@ -106,7 +106,7 @@ class Stand:
         return url
 
     def callback(
-        self, request: Asked, person: Person | None = None, **knows: Any
+        self, request: Asked, person: BrowserUser | None = None, **knows: Any
     ) -> dict[str, str]:
         """Push, log in, come back: the parameters of the callback."""
         browser = knows.pop("browser", None) or self.world.browser()

@@ -25,7 +25,7 @@ from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.issuer import create_app
 from authz_demo.issuer.run import forwarded_headers
-from authz_demo.portals import leads_on
+from authz_demo.login_drivers import automatic_redirect
 from tests.demo.kit import ISSUER, JOHN, World
 from tests.login.upstream.upstream_kit import Stand, standing
 
@@ -143,7 +143,7 @@ class Gateway:
         page = self.get(browser, f"{START}?ticket={self.ticket(**changes)}")
         assert page.status_code == 200, page.text
         sent = self.click(browser, page)
-        url = leads_on(sent)
+        url = automatic_redirect(sent)
         assert url is not None, sent.text
         return url
 

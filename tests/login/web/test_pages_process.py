@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from authz.authelia.keys import make_key
-from authz_demo.scene import free_port
+from authz_demo.environment import free_port
 from tests.support.relay import Relay, relayed
 from tests.support.service import running_issuer, until
 from tests.support.valkey import ValkeyServer, valkey

@@ -15,11 +15,11 @@ import httpx
 _OURS: Final = frozenset({"consent", "step-up", "log-in"})
 
 
-class LogInError(Exception):
+class LoginFailedError(Exception):
     """Say that the portal let the person no further, in the portal's words."""
 
 
-class Knowledge(Protocol):
+class Credentials(Protocol):
     """Hold what a portal may ask a person for."""
 
     @property
@@ -46,11 +46,11 @@ class Knowledge(Protocol):
         ...
 
 
-class Portal(Protocol):
+class LoginDriver(Protocol):
     """Answer one page."""
 
     async def answer(
-        self, browser: httpx.AsyncClient, person: Knowledge, page: httpx.Response
+        self, browser: httpx.AsyncClient, person: Credentials, page: httpx.Response
     ) -> str:
         """Return the URL that the browser goes to next.
 
@@ -96,16 +96,16 @@ class _Page(HTMLParser):
             self.words.append(data.strip())
 
 
-class FormPortal:
+class FormDriver:
     """Fill in the stand-in's forms."""
 
     async def answer(
-        self, browser: httpx.AsyncClient, person: Knowledge, page: httpx.Response
+        self, browser: httpx.AsyncClient, person: Credentials, page: httpx.Response
     ) -> str:
         """Type what the form asks for and send it."""
         form = _read(page)
         if page.status_code != httpx.codes.OK or form.action is None:
-            raise LogInError(" ".join(form.words))
+            raise LoginFailedError(" ".join(form.words))
         filled = dict(form.fields)
         if "username" in filled:
             filled["username"] = person.username
@@ -119,7 +119,7 @@ class FormPortal:
             urljoin(str(page.url), form.action), data=filled, follow_redirects=False
         )
         if not response.has_redirect_location:
-            raise LogInError(" ".join(_read(response).words))
+            raise LoginFailedError(" ".join(_read(response).words))
         return urljoin(str(response.url), response.headers["location"])
 
 
@@ -129,7 +129,7 @@ def _read(page: httpx.Response) -> _Page:
     return form
 
 
-def leads_on(page: httpx.Response) -> str | None:
+def automatic_redirect(page: httpx.Response) -> str | None:
     """Return where a browser goes from a page by itself: by a redirect, or a refresh; else None."""
     if page.has_redirect_location:
         return urljoin(str(page.url), page.headers["location"])
@@ -137,23 +137,23 @@ def leads_on(page: httpx.Response) -> str | None:
     return url if found else None
 
 
-def is_ours(page: httpx.Response) -> bool:
+def is_front_door_page(page: httpx.Response) -> bool:
     """Tell whether a page is one of the front door's, which waits for a click of the person."""
     return (
         page.headers.get("content-type", "").startswith("text/html") and _read(page).name in _OURS
     )
 
 
-class FrontDoorPages:
+class FrontDoorDriver:
     """Answer the front door's pages: consent, the beginning of a step-up, of one's own log-ins."""
 
     async def answer(
-        self, browser: httpx.AsyncClient, person: Knowledge, page: httpx.Response
+        self, browser: httpx.AsyncClient, person: Credentials, page: httpx.Response
     ) -> str:
         """Press the button, with all that the form hides."""
         form = _read(page)
         if form.action is None:
-            raise LogInError(" ".join(form.words))
+            raise LoginFailedError(" ".join(form.words))
         decision = "approve" if person.consents else "deny"
         filled = form.fields | ({"decision": decision} if "decision" in form.choices else {})
         # As a browser has it, which says where a form was sent from.
@@ -164,22 +164,22 @@ class FrontDoorPages:
             headers={"Origin": origin, "Sec-Fetch-Site": "same-origin"},
             follow_redirects=False,
         )
-        url = leads_on(response)
+        url = automatic_redirect(response)
         if url is None:
-            raise LogInError(" ".join(_read(response).words))
+            raise LoginFailedError(" ".join(_read(response).words))
         return url
 
 
-class AutheliaPortal:
+class AutheliaDriver:
     """Speak the JSON API that the pages of a real Authelia (4.39) speak."""
 
     async def answer(
-        self, browser: httpx.AsyncClient, person: Knowledge, page: httpx.Response
+        self, browser: httpx.AsyncClient, person: Credentials, page: httpx.Response
     ) -> str:
         """Give the factor, or the consent, that the page behind this URL would ask for."""
         query = page.url.params
         if query.get("flow") != "openid_connect":
-            raise LogInError(query.get("error_description", f"status {page.status_code}"))
+            raise LoginFailedError(query.get("error_description", f"status {page.status_code}"))
         flow_id = query["flow_id"]
         if page.url.path == "/consent/openid/decision":
             return await self._consent(browser, person, page.url, flow_id)
@@ -196,7 +196,7 @@ class AutheliaPortal:
         return str(answer["redirect"])
 
     async def _consent(
-        self, browser: httpx.AsyncClient, person: Knowledge, url: httpx.URL, flow_id: str
+        self, browser: httpx.AsyncClient, person: Credentials, url: httpx.URL, flow_id: str
     ) -> str:
         asked = await _call(browser, "GET", url, f"/api/oidc/consent?flow_id={flow_id}")
         if asked["require_login"]:
@@ -224,5 +224,5 @@ async def _call(
     response = await browser.request(method, urljoin(str(base), path), json=body)
     answer = response.json()
     if response.status_code != httpx.codes.OK or answer.get("status") != "OK":
-        raise LogInError(str(answer.get("message", response.status_code)))
+        raise LoginFailedError(str(answer.get("message", response.status_code)))
     return dict(answer.get("data") or {})

@@ -12,11 +12,11 @@ from typing import Any, Final
 import httpx
 from mcp_types import ElicitRequestURLParams, ElicitResult
 
-from authz_demo.client import LogIn, Storage, connect, provider
-from authz_demo.person import Person
-from authz_demo.scene import CALLBACK, Scene
-from authz_demo.trail import Say, Trail, expect, insist, refusal_of
-from authz_demo.walk import Step, Walk, network_of, take, told
+from authz_demo.client import LoginHandler, MemoryTokenStorage, connect, provider
+from authz_demo.environment import CALLBACK, Environment
+from authz_demo.person import BrowserUser
+from authz_demo.reporter import Reporter, WriteLine, expect, refusal_of, require
+from authz_demo.scenario import Scenario, Step, error_messages, network_of, run_steps
 
 _NAME: Final = "dynamic/loopback"  # what rules and limits call a program that registered itself
 _CLIENT: Final = "demo"
@@ -26,7 +26,7 @@ _LOG_IN_IS_ENOUGH: Final = "second_factor: {method: totp, max_login_age: 1m}"
 _ASKED_ANEW: Final = "second_factor: {method: totp, max_login_age: 1m, evidence: [step_up]}"
 
 
-def ask_anew(text: str) -> str:
+def require_step_up(text: str) -> str:
     """Let the scene's rule for deleting take no log-in for an answer."""
     if _LOG_IN_IS_ENOUGH not in text:
         raise ValueError("the scene's rule for deleting is another one")
@@ -34,7 +34,7 @@ def ask_anew(text: str) -> str:
 
 
 @dataclass(slots=True)
-class FrontWalk(Walk):
+class FrontDoorScenario(Scenario):
     """Walk through a scene with a front door.
 
     Attributes:
@@ -43,118 +43,118 @@ class FrontWalk(Walk):
     """
 
     browsers: dict[str, httpx.AsyncClient] = field(default_factory=dict)
-    clients: dict[str, Storage] = field(default_factory=dict)
+    clients: dict[str, MemoryTokenStorage] = field(default_factory=dict)
 
     # --- steps ----------------------------------------------------------------------------------
 
     async def front_door_metadata(self) -> None:
         """Insist that the gateway itself is where to log in, and that anybody may ask there."""
         document = await self._document("/.well-known/oauth-protected-resource/notes")
-        insist(document["resource"] == f"{self.gateway}/notes", "the server's own URL")
-        insist(document["authorization_servers"] == [self.gateway], "the gateway as issuer")
+        require(document["resource"] == f"{self.gateway}/notes", "the server's own URL")
+        require(document["authorization_servers"] == [self.gateway], "the gateway as issuer")
         document = await self._document("/.well-known/oauth-authorization-server")
-        insist(document["issuer"] == self.gateway, "the very same issuer")
-        insist(document["code_challenge_methods_supported"] == ["S256"], "PKCE")
-        insist("registration_endpoint" in document, "a place to register")
+        require(document["issuer"] == self.gateway, "the very same issuer")
+        require(document["code_challenge_methods_supported"] == ["S256"], "PKCE")
+        require("registration_endpoint" in document, "a place to register")
 
     async def by_url_alone(self) -> None:
         """Insist that a client without any registration gets through, and who it is upstream."""
-        seen = await self.call("notes", _CLIENT, self.scene.who.john, "whoami")
-        insist(seen["x-authz-client"] == _NAME, "the client's name upstream")
-        insist(seen["x-authz-subject"], "the person upstream")
-        insist(not seen["authorization_arrived"], "no token upstream")
-        insist(not seen["cookie_arrived"], "no cookie upstream")
+        seen = await self.call("notes", _CLIENT, self.environment.who.john, "whoami")
+        require(seen["x-authz-client"] == _NAME, "the client's name upstream")
+        require(seen["x-authz-subject"], "the person upstream")
+        require(not seen["authorization_arrived"], "no token upstream")
+        require(not seen["cookie_arrived"], "no cookie upstream")
 
     async def with_sessions(self) -> None:
         """Insist on the same in the era of sessions, where TOTP is asked for."""
-        seen = await self.call("files", _CLIENT, self.scene.who.john, "whoami", mode="legacy")
-        insist(seen["x-authz-client"] == _NAME, "the client's name upstream")
+        seen = await self.call("files", _CLIENT, self.environment.who.john, "whoami", mode="legacy")
+        require(seen["x-authz-client"] == _NAME, "the client's name upstream")
 
     async def password_is_enough(self) -> None:
         """Insist that a password is enough where nothing more is asked."""
-        seen = await self.call("board", _CLIENT, self.scene.who.bob, "whoami")
-        insist(seen["x-authz-subject"], "the person upstream")
+        seen = await self.call("board", _CLIENT, self.environment.who.bob, "whoami")
+        require(seen["x-authz-subject"], "the person upstream")
 
     async def password_is_not_enough(self) -> None:
         """Insist that no token comes of a password where TOTP is asked for."""
         url = f"{self.gateway}/files"
-        async with self.browser(self.scene.who.bob) as browser:
-            login = LogIn(self.scene.who.bob, browser, self.scene.issuer.portal)
-            storage = Storage(None)
+        async with self.browser(self.environment.who.bob) as browser:
+            login = LoginHandler(self.environment.who.bob, browser, self.environment.issuer.portal)
+            storage = MemoryTokenStorage(None)
             auth = provider(url, _CLIENT, CALLBACK, login, storage)
-            self.trail.sent(f"official client (legacy) connects to {url}")
+            self.reporter.sent(f"official client (legacy) connects to {url}")
             try:
                 async with connect(self.network, url, auth, "legacy"):
                     pass
             except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
-                self.trail.came(f"bob got no further: {'; '.join(told(refused))}")
-        insist(storage.tokens is None, "no token")
+                self.reporter.came(f"bob got no further: {'; '.join(error_messages(refused))}")
+        require(storage.tokens is None, "no token")
 
     async def step_up(self) -> None:
         """Insist that an agent hands the link to its person, and the call then goes through."""
-        url, john = f"{self.gateway}/notes", self.scene.who.john
+        url, john = f"{self.gateway}/notes", self.environment.who.john
         shown: list[str] = []
         async with AsyncExitStack() as stack:
             browser = await stack.enter_async_context(self.browser(john))
 
             async def asked(context: Any, params: Any) -> ElicitResult:
                 del context
-                insist(isinstance(params, ElicitRequestURLParams), "a link")
+                require(isinstance(params, ElicitRequestURLParams), "a link")
                 shown.append(params.message)
-                self.trail.came(f"a link for its person: {params.message}")
-                page = await john.visit(browser, params.url, self.scene.issuer.portal)
-                insist(page.status_code == httpx.codes.OK, "the page that says it is done")
-                self.trail.sent("john opens it, reads what it is for, and clicks")
+                self.reporter.came(f"a link for its person: {params.message}")
+                page = await john.visit(browser, params.url, self.environment.issuer.portal)
+                require(page.status_code == httpx.codes.OK, "the page that says it is done")
+                self.reporter.sent("john opens it, reads what it is for, and clicks")
                 return ElicitResult(action="accept")
 
-            login = LogIn(john, browser, self.scene.issuer.portal)
+            login = LoginHandler(john, browser, self.environment.issuer.portal)
             auth = provider(url, _CLIENT, CALLBACK, login, self.clients[f"{_CLIENT} notes"])
             client = await stack.enter_async_context(
                 connect(self.network, url, auth, "2026-07-28", asked=asked)
             )
-            self.trail.sent(f"official client calls {_TOOL}")
+            self.reporter.sent(f"official client calls {_TOOL}")
             result = await client.call_tool(_TOOL, {"name": "welcome"})
-            insist(not result.is_error, "an answer of the tool")
-            self.trail.came(f"tools/call {_TOOL}: {result.structured_content}")
-        insist(len(shown) == 1, "one link")
-        insist(not login.opened, "no second log-in")
+            require(not result.is_error, "an answer of the tool")
+            self.reporter.came(f"tools/call {_TOOL}: {result.structured_content}")
+        require(len(shown) == 1, "one link")
+        require(not login.opened, "no second log-in")
 
     async def step_up_of_another(self) -> None:
         """Insist that one client's step-up helps no other, and that words carry the link too."""
-        await self.call("notes", "another program", self.scene.who.john, "whoami")
+        await self.call("notes", "another program", self.environment.who.john, "whoami")
         token = self.tokens["another program notes"]
         answer = await self.tool("notes", _TOOL, token, name="welcome")
         expect(answer, 200, "second_factor_required")
         link = str(refusal_of(answer)[1]["step_up_url"])
-        insist(link.startswith(f"{self.gateway}/authz/step-up?ticket="), "a link of the gateway")
+        require(link.startswith(f"{self.gateway}/authz/step-up?ticket="), "a link of the gateway")
 
     async def take_back(self) -> None:
         """Insist that a client can end its own log-in (RFC 7009), from the next request on."""
         storage = self.clients["another program notes"]
-        insist(storage.client_info is not None and storage.tokens is not None, "a client")
+        require(storage.client_info is not None and storage.tokens is not None, "a client")
         assert storage.client_info is not None
         assert storage.tokens is not None
         form = {"token": storage.tokens.refresh_token, "client_id": storage.client_info.client_id}
-        self.trail.sent(f"POST {self.gateway}/revoke with the refresh token")
+        self.reporter.sent(f"POST {self.gateway}/revoke with the refresh token")
         answer = await self.http.post(f"{self.gateway}/revoke", data=form)
-        self.trail.came(str(answer.status_code))
-        insist(answer.status_code == httpx.codes.OK, "200")
+        self.reporter.came(str(answer.status_code))
+        require(answer.status_code == httpx.codes.OK, "200")
         token = self.tokens["another program notes"]
         expect(await self.tool("notes", "whoami", token), 401, "token_revoked", "www-authenticate")
 
     # --- how they go ----------------------------------------------------------------------------
 
-    def storage(self, client_id: str) -> Storage:
+    def storage(self, client_id: str) -> MemoryTokenStorage:
         """Return nothing: the client has to register itself."""
         del client_id
-        return Storage(None)
+        return MemoryTokenStorage(None)
 
-    def kept(self, client_id: str, server: str, storage: Storage) -> None:
+    def kept(self, client_id: str, server: str, storage: MemoryTokenStorage) -> None:
         """Keep the client for later steps."""
         self.clients[f"{client_id} {server}"] = storage
 
     @asynccontextmanager
-    async def browser(self, who: Person) -> AsyncIterator[httpx.AsyncClient]:
+    async def browser(self, who: BrowserUser) -> AsyncIterator[httpx.AsyncClient]:
         """Yield the person's one browser."""
         if who.username not in self.browsers:
             self.browsers[who.username] = self.network.browser()
@@ -166,60 +166,72 @@ class FrontWalk(Walk):
             await browser.aclose()
 
     async def _document(self, path: str) -> dict[str, Any]:
-        self.trail.sent(f"GET {self.gateway}{path}")
+        self.reporter.sent(f"GET {self.gateway}{path}")
         headers = {"origin": "https://anywhere.test"}
         answer = await self.http.get(f"{self.gateway}{path}", headers=headers)
-        self.trail.answer(answer)
+        self.reporter.answer(answer)
         expect(answer, 200, "", "access-control-allow-origin")
         document: dict[str, Any] = answer.json()
         return document
 
 
 _STEPS: Final[tuple[Step, ...]] = (
-    ("Ask without a token: a challenge that names the metadata", FrontWalk.without_a_token),
-    ("Read the metadata: the gateway itself logs people in", FrontWalk.front_door_metadata),
+    ("Ask without a token: a challenge that names the metadata", FrontDoorScenario.without_a_token),
+    ("Read the metadata: the gateway itself logs people in", FrontDoorScenario.front_door_metadata),
     (
         "A client that knows a URL alone: it registers, john agrees and types password and TOTP",
-        FrontWalk.by_url_alone,
+        FrontDoorScenario.by_url_alone,
     ),
     (
         "The same with sessions (2025-11-25), at a server that asks for TOTP",
-        FrontWalk.with_sessions,
+        FrontDoorScenario.with_sessions,
     ),
     (
         "Somebody who has only a password: admitted where none asks for more …",
-        FrontWalk.password_is_enough,
+        FrontDoorScenario.password_is_enough,
     ),
-    ("… and stopped at the log-in where TOTP is asked for", FrontWalk.password_is_not_enough),
+    (
+        "… and stopped at the log-in where TOTP is asked for",
+        FrontDoorScenario.password_is_not_enough,
+    ),
     (
         "Delete something: refused with a link, john follows it, and the same call goes through",
-        FrontWalk.step_up,
+        FrontDoorScenario.step_up,
     ),
     (
         "Another program on the same machine: john's step-up is not its own; told in words",
-        FrontWalk.step_up_of_another,
+        FrontDoorScenario.step_up_of_another,
     ),
-    ("It ends its own log-in: its token is refused from then on", FrontWalk.take_back),
-    ("A tool that authz.yaml does not name: refused, whatever the scopes", FrontWalk.unnamed_tool),
-    ("Headers that name another tool than the body: refused", FrontWalk.headers_unlike_the_body),
-    ("A forged token: 401", FrontWalk.forged),
-    ("A good token at another server: 401", FrontWalk.other_server),
-    ("A web page of somebody else: 403", FrontWalk.foreign_origin),
+    ("It ends its own log-in: its token is refused from then on", FrontDoorScenario.take_back),
+    (
+        "A tool that authz.yaml does not name: refused, whatever the scopes",
+        FrontDoorScenario.unnamed_tool,
+    ),
+    (
+        "Headers that name another tool than the body: refused",
+        FrontDoorScenario.headers_unlike_the_body,
+    ),
+    ("A forged token: 401", FrontDoorScenario.forged),
+    ("A good token at another server: 401", FrontDoorScenario.other_server),
+    ("A web page of somebody else: 403", FrontDoorScenario.foreign_origin),
     (
         "A machine with a token of its own: admitted where it is named, refused elsewhere",
-        FrontWalk.machine,
+        FrontDoorScenario.machine,
     ),
-    ("Paths that only resemble a server: 404", FrontWalk.wrong_paths),
-    ("A flood: told with Retry-After, and admitted after waiting that long", FrontWalk.flood),
+    ("Paths that only resemble a server: 404", FrontDoorScenario.wrong_paths),
+    (
+        "A flood: told with Retry-After, and admitted after waiting that long",
+        FrontDoorScenario.flood,
+    ),
 )
 
 
-async def front_walk(scene: Scene, say: Say) -> list[str]:
+async def run_front_door_scenario(environment: Environment, say: WriteLine) -> list[str]:
     """Walk through a scene that runs; return the names of the steps that went otherwise."""
-    network = network_of(scene)
+    network = network_of(environment)
     async with network.browser() as http:
-        walker = FrontWalk(scene, Trail(say), network, http)
+        begin_scenario = FrontDoorScenario(environment, Reporter(say), network, http)
         try:
-            return await take(walker, _STEPS)
+            return await run_steps(begin_scenario, _STEPS)
         finally:
-            await walker.aclose()
+            await begin_scenario.aclose()

@@ -16,17 +16,25 @@ import httpx
 from mcp.shared.auth import OAuthClientInformationFull
 from pydantic import AnyUrl
 
-from authz_demo.client import LogIn, Storage, connect, provider
-from authz_demo.loopback import Network
-from authz_demo.person import Person
-from authz_demo.scene import CALLBACK, Scene
-from authz_demo.trail import OtherwiseError, Say, Trail, expect, headers, insist, message
+from authz_demo.client import LoginHandler, MemoryTokenStorage, connect, provider
+from authz_demo.environment import CALLBACK, Environment
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import BrowserUser
+from authz_demo.reporter import (
+    Reporter,
+    StepFailedError,
+    WriteLine,
+    expect,
+    headers,
+    message,
+    require,
+)
 
 _LISTED: Final = 5
 
 
 @dataclass(slots=True)
-class Walk:
+class Scenario:
     """Walk through one scene that runs.
 
     Attributes:
@@ -36,9 +44,9 @@ class Walk:
         tokens: access tokens by who holds them, as they come.
     """
 
-    scene: Scene
-    trail: Trail
-    network: Network
+    environment: Environment
+    reporter: Reporter
+    network: LoopbackNetwork
     http: httpx.AsyncClient
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -48,54 +56,56 @@ class Walk:
         """Insist on a challenge that names the metadata."""
         answer = await self.post("notes", message("server/discover"))
         tls = answer.extensions["network_stream"].get_extra_info("ssl_object").version()
-        self.trail.note(f"  over {tls}, with an authority made on the spot")
-        insist(tls == "TLSv1.3", "TLS 1.3")
+        self.reporter.note(f"  over {tls}, with an authority made on the spot")
+        require(tls == "TLSv1.3", "TLS 1.3")
         expect(answer, 401, "token_missing", "www-authenticate")
         challenge = answer.headers["www-authenticate"]
-        insist("error=" not in challenge, "no error code where no token was sent")
-        insist('scope="mcp:notes"' in challenge, "the scope that the server asks for")
+        require("error=" not in challenge, "no error code where no token was sent")
+        require('scope="mcp:notes"' in challenge, "the scope that the server asks for")
 
     async def metadata(self) -> None:
         """Insist on the documents of RFC 9728."""
         url = f"{self.gateway}/.well-known/oauth-protected-resource/notes"
-        self.trail.sent(f"GET {url}")
+        self.reporter.sent(f"GET {url}")
         answer = await self.http.get(url, headers={"origin": "https://anywhere.test"})
-        self.trail.answer(answer)
+        self.reporter.answer(answer)
         expect(answer, 200, "", "access-control-allow-origin")
         document = answer.json()
-        insist(document["resource"] == f"{self.gateway}/notes", "the server's own URL")
-        insist(document["authorization_servers"] == [self.scene.place.issuer], "the issuer")
+        require(document["resource"] == f"{self.gateway}/notes", "the server's own URL")
+        require(document["authorization_servers"] == [self.environment.place.issuer], "the issuer")
 
     async def log_in_with_totp(self) -> None:
         """Insist that the upstream knows who calls, and has no token."""
-        told = await self.call("notes", "demo", self.scene.who.john, "whoami")
-        insist(told["x-authz-client"] == "demo", "the client's name upstream")
-        insist(told["x-authz-subject"], "the person upstream")
-        insist(not told["authorization_arrived"], "no token upstream")
-        insist(not told["cookie_arrived"], "no cookie upstream")
+        told = await self.call("notes", "demo", self.environment.who.john, "whoami")
+        require(told["x-authz-client"] == "demo", "the client's name upstream")
+        require(told["x-authz-subject"], "the person upstream")
+        require(not told["authorization_arrived"], "no token upstream")
+        require(not told["cookie_arrived"], "no cookie upstream")
 
     async def older_era(self) -> None:
         """Insist on the same in the era of sessions."""
-        told = await self.call("files", "demo", self.scene.who.john, "whoami", mode="legacy")
-        insist(told["x-authz-client"] == "demo", "the client's name upstream")
+        told = await self.call("files", "demo", self.environment.who.john, "whoami", mode="legacy")
+        require(told["x-authz-client"] == "demo", "the client's name upstream")
 
     async def password_only(self) -> None:
         """Insist that a password is enough where nothing more is asked."""
-        told = await self.call("notes", "password-only", self.scene.who.bob, "whoami")
-        insist(told["x-authz-client"] == "password-only", "the client's name upstream")
+        told = await self.call("notes", "password-only", self.environment.who.bob, "whoami")
+        require(told["x-authz-client"] == "password-only", "the client's name upstream")
 
     async def password_only_refused(self) -> None:
         """Insist that it is not enough where a second factor is asked."""
-        token = await self.log_in("files", "password-only", self.scene.who.bob)
+        token = await self.log_in("files", "password-only", self.environment.who.bob)
         answer = await self.initialize("files", token)
         expect(answer, 200, "second_factor_required")
-        insist("www-authenticate" not in answer.headers, "words, not a log-in that changes nothing")
+        require(
+            "www-authenticate" not in answer.headers, "words, not a log-in that changes nothing"
+        )
 
     async def tool_outside_the_scopes(self) -> None:
         """Insist that the challenge names every scope."""
         answer = await self.tool("notes", "delete_note", self.tokens["demo notes"], name="welcome")
         expect(answer, 403, "insufficient_scope", "www-authenticate")
-        insist(
+        require(
             'scope="mcp:notes mcp:notes:write"' in answer.headers["www-authenticate"],
             "both scopes in the challenge",
         )
@@ -118,11 +128,11 @@ class Walk:
         for _ in range(_LISTED):
             answer = await self.tool("notes", "list_notes", token, quiet=True)
             expect(answer, 200)
-        self.trail.note(f"{_LISTED} calls were admitted")
+        self.reporter.note(f"{_LISTED} calls were admitted")
         answer = await self.tool("notes", "list_notes", token)
         expect(answer, 200, "rate_limited", "retry-after", "ratelimit", "ratelimit-policy")
         wait = int(answer.headers["retry-after"])
-        self.trail.note(f"waiting {wait} s")
+        self.reporter.note(f"waiting {wait} s")
         await asyncio.sleep(wait)
         answer = await self.tool("notes", "list_notes", token)
         expect(answer, 200)
@@ -134,7 +144,7 @@ class Walk:
         token = f"{head}.{payload}.{signature[:10]}{other}{signature[11:]}"
         answer = await self.tool("notes", "whoami", token)
         expect(answer, 401, "token_invalid", "www-authenticate")
-        insist('error="invalid_token"' in answer.headers["www-authenticate"], "invalid_token")
+        require('error="invalid_token"' in answer.headers["www-authenticate"], "invalid_token")
 
     async def other_server(self) -> None:
         """Insist that a token is for one server."""
@@ -164,77 +174,77 @@ class Walk:
         """Insist that only exact paths lead anywhere."""
         for path in ("/Notes", "/notes;v=1", "/notes/../files/x", "/nobody"):
             body = message("server/discover")
-            self.trail.sent(f"POST {path}")
+            self.reporter.sent(f"POST {path}")
             answer = await self.http.post(
                 f"{self.gateway}{path}", json=body, headers=headers(body, self.tokens["demo notes"])
             )
-            self.trail.came(str(answer.status_code))
-            insist(answer.status_code == 404, "404")  # noqa: PLR2004 - RFC 9110
+            self.reporter.came(str(answer.status_code))
+            require(answer.status_code == 404, "404")  # noqa: PLR2004 - RFC 9110
 
     # --- how they go --------------------------------------------------------------------------
 
     @property
     def gateway(self) -> str:
         """Return the gateway's public URL."""
-        return self.scene.place.gateway
+        return self.environment.place.gateway
 
-    def storage(self, client_id: str) -> Storage:
+    def storage(self, client_id: str) -> MemoryTokenStorage:
         """Return what the client knows when it begins: who it is."""
         return _storage(client_id)
 
-    def kept(self, client_id: str, server: str, storage: Storage) -> None:
+    def kept(self, client_id: str, server: str, storage: MemoryTokenStorage) -> None:
         """Take notice of what a client has kept after a call."""
 
-    def browser(self, who: Person) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    def browser(self, who: BrowserUser) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """Return a browser for a person: a new one, without a session."""
         del who
         return self.network.browser()
 
     async def call(
-        self, server: str, client_id: str, who: Person, tool: str, mode: str = "2026-07-28"
+        self, server: str, client_id: str, who: BrowserUser, tool: str, mode: str = "2026-07-28"
     ) -> dict[str, Any]:
         """Let the official client log in, list the tools and call one; return what it says."""
         url = f"{self.gateway}/{server}"
         storage = self.storage(client_id)
         async with AsyncExitStack() as stack:
-            login = LogIn(
+            login = LoginHandler(
                 who,
                 await stack.enter_async_context(self.browser(who)),
-                self.scene.issuer.portal,
+                self.environment.issuer.portal,
             )
             auth = provider(url, client_id, CALLBACK, login, storage)
-            self.trail.sent(f"official client ({mode}) connects to {url} as {client_id}")
+            self.reporter.sent(f"official client ({mode}) connects to {url} as {client_id}")
             client = await stack.enter_async_context(connect(self.network, url, auth, mode))
             tools = [each.name for each in (await client.list_tools()).tools]
-            insist(len(login.opened) == 1, "one log-in")
-            self.trail.came(f"a 401, and {who.username} logged in")
-            self.trail.came(f"tools/list: {', '.join(tools)}")
-            insist(tool in tools, f"the tool {tool}")
+            require(len(login.opened) == 1, "one log-in")
+            self.reporter.came(f"a 401, and {who.username} logged in")
+            self.reporter.came(f"tools/list: {', '.join(tools)}")
+            require(tool in tools, f"the tool {tool}")
             result = await client.call_tool(tool, {})
-            insist(not result.is_error, "an answer of the tool")
+            require(not result.is_error, "an answer of the tool")
             seen = dict(result.structured_content or {})
-            self.trail.came(f"tools/call {tool}: {seen}")
+            self.reporter.came(f"tools/call {tool}: {seen}")
         if storage.tokens is not None:
             self.tokens[f"{client_id} {server}"] = storage.tokens.access_token
         self.kept(client_id, server, storage)
         return seen
 
-    async def log_in(self, server: str, client_id: str, who: Person) -> str:
+    async def log_in(self, server: str, client_id: str, who: BrowserUser) -> str:
         """Let the official client log in for a server that then refuses; return the token."""
         url = f"{self.gateway}/{server}"
         storage = self.storage(client_id)
         async with self.browser(who) as browser:
-            login = LogIn(who, browser, self.scene.issuer.portal)
+            login = LoginHandler(who, browser, self.environment.issuer.portal)
             auth = provider(url, client_id, CALLBACK, login, storage)
-            self.trail.sent(f"official client (legacy) connects to {url} as {client_id}")
+            self.reporter.sent(f"official client (legacy) connects to {url} as {client_id}")
             admitted = False
             try:
                 async with connect(self.network, url, auth, "legacy"):
                     admitted = True
             except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
-                self.trail.came(f"the client says: {'; '.join(told(refused))}")
-        insist(not admitted, "that the client is not let in")
-        insist(storage.tokens, "a token of the log-in")
+                self.reporter.came(f"the client says: {'; '.join(error_messages(refused))}")
+        require(not admitted, "that the client is not let in")
+        require(storage.tokens, "a token of the log-in")
         assert storage.tokens is not None
         return storage.tokens.access_token
 
@@ -250,12 +260,12 @@ class Walk:
         if not quiet:
             token = "" if sent and "authorization" in sent else "without a token"
             words = ("POST", f"/{server}", body["method"], body["params"].get("name", ""), token)
-            self.trail.sent(" ".join(filter(None, words)))
+            self.reporter.sent(" ".join(filter(None, words)))
         answer = await self.http.post(
             f"{self.gateway}/{server}", json=body, headers=headers(body) if sent is None else sent
         )
         if not quiet:
-            self.trail.answer(answer)
+            self.reporter.answer(answer)
         return answer
 
     async def tool(
@@ -286,90 +296,96 @@ class Walk:
             "scope": "mcp:files",
             "audience": f"{self.gateway}/{server}",
         }
-        self.trail.sent(f"POST {self.scene.place.issuer}/api/oidc/token client_credentials")
-        answer = await self.http.post(
-            f"{self.scene.place.issuer}/api/oidc/token",
-            data=form,
-            auth=("nightly-backup", self.scene.machine_secret),
+        self.reporter.sent(
+            f"POST {self.environment.place.issuer}/api/oidc/token client_credentials"
         )
-        insist(answer.status_code == 200, "a token for the machine")  # noqa: PLR2004 - RFC 9110
+        answer = await self.http.post(
+            f"{self.environment.place.issuer}/api/oidc/token",
+            data=form,
+            auth=("nightly-backup", self.environment.machine_secret),
+        )
+        require(answer.status_code == 200, "a token for the machine")  # noqa: PLR2004 - RFC 9110
         token: str = answer.json()["access_token"]
         return token
 
 
 Step = tuple[str, Callable[[Any], Awaitable[None]]]
 _STEPS: Final[tuple[Step, ...]] = (
-    ("Ask without a token: a challenge that names the metadata", Walk.without_a_token),
-    ("Read the metadata of the server: who to log in at", Walk.metadata),
+    ("Ask without a token: a challenge that names the metadata", Scenario.without_a_token),
+    ("Read the metadata of the server: who to log in at", Scenario.metadata),
     (
         "Log in with password and TOTP: the official client, 2026-07-28, lists tools and calls one",
-        Walk.log_in_with_totp,
+        Scenario.log_in_with_totp,
     ),
     (
         "The same with sessions (2025-11-25), at a server that asks for a second factor",
-        Walk.older_era,
+        Scenario.older_era,
     ),
-    ("Somebody who typed only a password: admitted where none is asked …", Walk.password_only),
+    ("Somebody who typed only a password: admitted where none is asked …", Scenario.password_only),
     (
         "… and refused where a second factor is asked: the token looks like any other",
-        Walk.password_only_refused,
+        Scenario.password_only_refused,
     ),
     (
         "A tool that needs another scope: 403 with every scope of the operation",
-        Walk.tool_outside_the_scopes,
+        Scenario.tool_outside_the_scopes,
     ),
-    ("A tool that authz.yaml does not name: refused, whatever the scopes", Walk.unnamed_tool),
-    ("Headers that name another tool than the body: refused", Walk.headers_unlike_the_body),
-    ("A forged token: 401", Walk.forged),
-    ("A good token at another server: 401", Walk.other_server),
-    ("A web page of somebody else: 403", Walk.foreign_origin),
+    ("A tool that authz.yaml does not name: refused, whatever the scopes", Scenario.unnamed_tool),
+    ("Headers that name another tool than the body: refused", Scenario.headers_unlike_the_body),
+    ("A forged token: 401", Scenario.forged),
+    ("A good token at another server: 401", Scenario.other_server),
+    ("A web page of somebody else: 403", Scenario.foreign_origin),
     (
         "A machine with a token of its own: admitted where it is named, refused elsewhere",
-        Walk.machine,
+        Scenario.machine,
     ),
-    ("Paths that only resemble a server: 404", Walk.wrong_paths),
-    ("A flood: told with Retry-After, and admitted after waiting that long", Walk.flood),
+    ("Paths that only resemble a server: 404", Scenario.wrong_paths),
+    ("A flood: told with Retry-After, and admitted after waiting that long", Scenario.flood),
 )
 
 
-async def walk(scene: Scene, say: Say) -> list[str]:
+async def run_scenario(environment: Environment, say: WriteLine) -> list[str]:
     """Walk through a scene that runs; return the names of the steps that went otherwise."""
-    trail, network = Trail(say), network_of(scene)
+    reporter, network = Reporter(say), network_of(environment)
     async with network.browser() as http:
-        return await take(Walk(scene, trail, network, http), _STEPS)
+        return await run_steps(Scenario(environment, reporter, network, http), _STEPS)
 
 
-def network_of(scene: Scene) -> Network:
+def network_of(environment: Environment) -> LoopbackNetwork:
     """Return how the names of a scene are reached."""
-    ports = {f"{name}.{scene.place.domain}": scene.place.port for name in ("mcp", "auth")}
-    return Network(ports, scene.certificates.authority)
+    ports = {
+        f"{name}.{environment.place.domain}": environment.place.port for name in ("mcp", "auth")
+    }
+    return LoopbackNetwork(ports, environment.certificates.authority)
 
 
-async def take(walker: Walk, steps: Sequence[Step]) -> list[str]:
+async def run_steps(begin_scenario: Scenario, steps: Sequence[Step]) -> list[str]:
     """Take every step, also after one that went otherwise; return the names of those."""
-    trail = walker.trail
+    reporter = begin_scenario.reporter
     for title, step in steps:
-        trail.title(title)
+        reporter.title(title)
         try:
-            await step(walker)
+            await step(begin_scenario)
         except Exception as error:  # noqa: BLE001 - the SDK raises groups of anything; the walk goes on
-            trail.wrong(title, "; ".join(told(error)))
+            reporter.wrong(title, "; ".join(error_messages(error)))
         else:
-            trail.right()
-    return trail.failed
+            reporter.right()
+    return reporter.failed
 
 
-def _storage(client_id: str) -> Storage:
+def _storage(client_id: str) -> MemoryTokenStorage:
     known = OAuthClientInformationFull(
         client_id=client_id,
         redirect_uris=[AnyUrl(CALLBACK)],
         token_endpoint_auth_method="none",  # noqa: S106 - a method
     )
-    return Storage(known)
+    return MemoryTokenStorage(known)
 
 
-def told(error: BaseException) -> list[str]:
+def error_messages(error: BaseException) -> list[str]:
     """Return the words of an exception, or of all in a group."""
     if isinstance(error, BaseExceptionGroup):
-        return [words for each in error.exceptions for words in told(each)]
-    return [str(error) if isinstance(error, OtherwiseError) else f"{type(error).__name__}: {error}"]
+        return [words for each in error.exceptions for words in error_messages(each)]
+    return [
+        str(error) if isinstance(error, StepFailedError) else f"{type(error).__name__}: {error}"
+    ]

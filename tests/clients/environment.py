@@ -20,12 +20,20 @@ from authz.local.deployment import Extras
 from authz.process.child import ServiceSpec
 from authz.setup.certificates import make
 from authz_demo import front_door
+from authz_demo.environment import (
+    Location,
+    People,
+    free_port,
+    listening,
+    people,
+    process_environment,
+    write_environment,
+)
 from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
-from authz_demo.loopback import Network
-from authz_demo.person import FORMS, Person
-from authz_demo.portals import Portal
-from authz_demo.scene import People, Place, environment, free_port, listening, people, write
-from tests.support.scene import RunningScene
+from authz_demo.login_drivers import LoginDriver
+from authz_demo.loopback import LoopbackNetwork
+from authz_demo.person import FORMS, BrowserUser
+from tests.support.demo_environment import RunningEnvironment
 from tests.support.service import until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -79,7 +87,7 @@ servers:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopbackPlace(Place):
+class LoopbackPlace(Location):
     """A place whose gateway is a port of `localhost`."""
 
     @property
@@ -94,13 +102,13 @@ class Residents:
 
     names: Sequence[str]
     who: People
-    portal: Portal = FORMS
+    portal: LoginDriver = FORMS
 
-    def person(self, name: str) -> Person:
+    def person(self, name: str) -> BrowserUser:
         """Return who uses a client."""
         return replace(self.who.john, username=name)
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
+    def part(self, place: Location, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Write the issuer's configuration and return it as a part."""
         users = tuple(
             User(name, who.john.password, who.john.totp_secret, str(uuid.uuid4()), ())
@@ -121,7 +129,7 @@ class Residents:
         path.write_text(to_json(IssuerConfig(place.issuer, users, ours)))
         command = (sys.executable, "-P", "-m", "authz_demo.issuer", "--config", str(path))
         argv = (*command, "--port", str(place.issuer_port))
-        return ServiceSpec("issuer", argv, environment(), listening(place.issuer_port))
+        return ServiceSpec("issuer", argv, process_environment(), listening(place.issuer_port))
 
 
 class Upstream:
@@ -135,7 +143,7 @@ class Upstream:
         self.path.unlink(missing_ok=True)
         sample = Path(__file__).with_name("sample.py")
         command = (sys.executable, str(sample), str(self.path))
-        env = {**environment(), "PYTHONPATH": str(ROOT)}
+        env = {**process_environment(), "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(command, env=env)
         until(self._answers, "the MCP server")
 
@@ -158,7 +166,7 @@ class Upstream:
 class Town:
     """Hold the whole, its people and the server that can go away."""
 
-    running: RunningScene
+    running: RunningEnvironment
     residents: Residents
     authority: Path
     away: Upstream
@@ -168,10 +176,10 @@ class Town:
         """Return all that a client is told."""
         return f"https://localhost:{self.port}/{server}"
 
-    def network(self, number: int) -> Network:
+    def network(self, number: int) -> LoopbackNetwork:
         """Return how the browser of one client's person reaches the whole."""
         ports = {"localhost": self.port, "auth.example.test": self.port}
-        return Network(ports, self.authority, f"127.0.0.{number % 250 + 2}")
+        return LoopbackNetwork(ports, self.authority, f"127.0.0.{number % 250 + 2}")
 
 
 @contextmanager
@@ -210,15 +218,15 @@ def running_town(
         )
 
     residents = Residents(names, people())
-    scene = write(at, residents, configuration, residents.who, login="front_door")
+    environment = write_environment(at, residents, configuration, residents.who, login="front_door")
     upstreams = {name: Upstream(folder / f"{name}.sock") for name in ("shared", "away")}
     sockets = {
         "plain": Unix(str(upstreams["shared"].path)),
         "ruled": Unix(str(upstreams["shared"].path)),
         "away": Unix(str(upstreams["away"].path)),
     }
-    issuer = scene.extras.services[:1]
-    running = RunningScene(replace(scene, extras=Extras(issuer, sockets, quiet=True)))
+    issuer = environment.extras.services[:1]
+    running = RunningEnvironment(replace(environment, extras=Extras(issuer, sockets, quiet=True)))
     try:
         for upstream in upstreams.values():
             upstream.start()

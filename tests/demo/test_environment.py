@@ -10,27 +10,27 @@ from authz.authelia import implied
 from authz.authelia.keys import public_half
 from authz.config.load import load
 from authz.config.model import Login
+from authz_demo.environment import Location, write_environment
 from authz_demo.front_door import KEY, ONE_FACTOR, TWO_FACTOR
 from authz_demo.issuer import from_json
-from authz_demo.scene import Place, write
 
 
 @pytest.mark.parametrize("login", ["direct", "front_door"])
 def test_authz_takes_what_the_demonstration_writes(tmp_path: Path, login: Login) -> None:
     """authz.yaml loads, its secrets included, and clients log in where the scene says."""
-    scene = write(Place(tmp_path / "d", issuer_port=9091), login=login)
-    settings = load(scene.configuration, {})
+    environment = write_environment(Location(tmp_path / "d", issuer_port=9091), login=login)
+    settings = load(environment.configuration, {})
 
-    assert settings.config.login == scene.login == login
-    assert set(scene.extras.upstreams) == set(settings.config.servers)
+    assert settings.config.login == environment.login == login
+    assert set(environment.extras.upstreams) == set(settings.config.servers)
 
 
 def test_the_front_doors_key_is_ours_alone_and_the_issuer_knows_its_public_half(
     tmp_path: Path,
 ) -> None:
     """The private half is in a file of mode 600; both of our clients have the other one."""
-    place = Place(tmp_path / "d", issuer_port=9091)
-    write(place, login="front_door")
+    place = Location(tmp_path / "d", issuer_port=9091)
+    write_environment(place, login="front_door")
     key = place.folder / KEY
     known = from_json((place.folder / "issuer.json").read_text())
     one, two = known.client(ONE_FACTOR), known.client(TWO_FACTOR)
@@ -46,11 +46,11 @@ def test_the_front_doors_key_is_ours_alone_and_the_issuer_knows_its_public_half(
 
 def test_the_issuer_is_told_what_authelia_config_prints(tmp_path: Path) -> None:
     """The stand-in's clients are those of `authz authelia-config`, member by member."""
-    scene = write(Place(tmp_path / "d", issuer_port=9091), login="front_door")
-    config = load(scene.configuration, {}).config
-    key = public_half(scene.place.folder / KEY)
+    environment = write_environment(Location(tmp_path / "d", issuer_port=9091), login="front_door")
+    config = load(environment.configuration, {}).config
+    key = public_half(environment.place.folder / KEY)
     printed = json.loads(implied(config, door_key=key).json())["identity_providers"]["oidc"]
-    known = from_json((scene.place.folder / "issuer.json").read_text())
+    known = from_json((environment.place.folder / "issuer.json").read_text())
 
     assert len(printed["clients"]) == len(known.clients)
     for entry in printed["clients"]:
@@ -84,6 +84,8 @@ def test_the_issuer_is_told_what_authelia_config_prints(tmp_path: Path) -> None:
 
 def test_how_old_a_log_in_may_be_is_the_scenes_to_say(tmp_path: Path) -> None:
     """Tests make it short, so that they see it pass."""
-    scene = write(Place(tmp_path / "d", issuer_port=9091), login="front_door", age="3s")
+    environment = write_environment(
+        Location(tmp_path / "d", issuer_port=9091), login="front_door", age="3s"
+    )
 
-    assert "max_login_age: 3s" in scene.configuration.read_text()
+    assert "max_login_age: 3s" in environment.configuration.read_text()

@@ -23,15 +23,15 @@ _LINK: Final = re.compile(
 _MODERN: Final = "2026-07-28"
 _META: Final = "io.modelcontextprotocol"
 
-Say = Callable[[str], None]
+WriteLine = Callable[[str], None]
 
 
-class OtherwiseError(Exception):
+class StepFailedError(Exception):
     """Say that a step went otherwise than it should."""
 
 
 @dataclass(slots=True)
-class Trail:
+class Reporter:
     """Tell a walk as it goes.
 
     Attributes:
@@ -40,7 +40,7 @@ class Trail:
         done: how many steps there were.
     """
 
-    say: Say
+    say: WriteLine
     failed: list[str] = field(default_factory=list)
     done: int = 0
     _colour: bool = field(default_factory=sys.stdout.isatty)
@@ -91,23 +91,23 @@ def expect(response: httpx.Response, status: int, reason: str = "", *headers: st
     """
     found = reason_of(response)
     if (response.status_code, found) != (status, reason):
-        raise OtherwiseError(
+        raise StepFailedError(
             f"expected {status} {reason or 'without a reason'}, "
             f"not {response.status_code} {found or 'without a reason'}"
         )
     for name in headers:
         if name not in response.headers:
-            raise OtherwiseError(f"expected the header {name}")
+            raise StepFailedError(f"expected the header {name}")
 
 
-def insist(condition: object, what: str) -> None:
+def require(condition: object, what: str) -> None:
     """Insist on something else.
 
     Raises:
         OtherwiseError: where it is not so.
     """
     if not condition:
-        raise OtherwiseError(f"expected {what}")
+        raise StepFailedError(f"expected {what}")
 
 
 def refusal_of(response: httpx.Response) -> tuple[str, Mapping[str, Any]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from authz_demo.front_walk import ask_anew, front_walk
+from authz_demo.front_door_scenario import require_step_up, run_front_door_scenario
 from tests.e2e.authelia import issuer_of_the_environment
-from tests.support.scene import RunningScene, running_scene
+from tests.support.demo_environment import RunningEnvironment, running_environment
 
 Walked = Callable[[Callable[[str], str]], list[str]]
 
@@ -23,9 +23,9 @@ def run(short: Path) -> Walked:
 
     def walked(change: Callable[[str], str]) -> list[str]:
         issuer = issuer_of_the_environment()
-        with running_scene(short / "d", issuer, change, login="front_door") as running:
-            found: list[str] = asyncio.run(front_walk(running.scene, quiet))
-            assert isinstance(running, RunningScene)
+        with running_environment(short / "d", issuer, change, login="front_door") as running:
+            found: list[str] = asyncio.run(run_front_door_scenario(running.environment, quiet))
+            assert isinstance(running, RunningEnvironment)
             return found
 
     return walked
@@ -33,7 +33,7 @@ def run(short: Path) -> Walked:
 
 def test_the_walk_goes_as_it_should(run: Walked) -> None:
     """A client that knows a URL alone gets through, and whoever should not does not."""
-    assert run(ask_anew) == []
+    assert run(require_step_up) == []
 
 
 def test_the_walk_notices_every_sabotaged_rule(
@@ -51,7 +51,7 @@ def test_the_walk_notices_every_sabotaged_rule(
             text = text.replace(rule, instead)
         return text
 
-    failed = run(lambda text: sabotaged(ask_anew(text)))
+    failed = run(lambda text: sabotaged(require_step_up(text)))
 
     for step in ("Delete something", "stopped at the log-in", "Another program", "A flood"):
         assert any(step in each for each in failed), (step, failed)

@@ -13,14 +13,20 @@ from authz.config.load import load
 from authz.config.model import Login
 from authz.local.up import up
 from authz.process.group import Handlers
-from authz_demo.loopback import Network
-from authz_demo.scene import Issuer, Place, Scene, free_port, write
+from authz_demo.environment import (
+    Environment,
+    IdentityProvider,
+    Location,
+    free_port,
+    write_environment,
+)
+from authz_demo.loopback import LoopbackNetwork
 
 T = TypeVar("T")
 _PATIENCE = 120.0
 
 
-class RunningScene:
+class RunningEnvironment:
     """Hold a scene whose parts run, and the means to ask it.
 
     Attributes:
@@ -28,25 +34,26 @@ class RunningScene:
         lines: what was said so far.
     """
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
         self.lines: list[str] = []
         self._stop: Callable[[], None] = lambda: None
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     @property
-    def network(self) -> Network:
+    def network(self) -> LoopbackNetwork:
         """Return how its names are reached."""
         ports = {
-            f"{name}.{self.scene.place.domain}": self.scene.place.port for name in ("mcp", "auth")
+            f"{name}.{self.environment.place.domain}": self.environment.place.port
+            for name in ("mcp", "auth")
         }
-        return Network(ports, self.scene.certificates.authority)
+        return LoopbackNetwork(ports, self.environment.certificates.authority)
 
     @property
     def state(self) -> Path:
         """Return the state folder of `authz up`."""
-        return self.scene.place.folder / "state"
+        return self.environment.place.folder / "state"
 
     def start(self) -> None:
         """Return when every part is ready.
@@ -88,13 +95,13 @@ class RunningScene:
         async def when_ready() -> None:
             self._ready.set_result(None)
 
-        scene = self.scene
+        environment = self.environment
         return await up(
-            load(scene.configuration, os.environ),
-            scene.configuration,
+            load(environment.configuration, os.environ),
+            environment.configuration,
             self.state,
             os.environ,
-            extras=scene.extras,
+            extras=environment.extras,
             when_ready=when_ready,
             patient=False,
             say=self.lines.append,
@@ -103,23 +110,23 @@ class RunningScene:
 
 
 @contextmanager
-def running_scene(
+def running_environment(
     folder: Path,
-    issuer: Issuer | None = None,
+    issuer: IdentityProvider | None = None,
     change: Callable[[str], str] = str,
     *,
     login: Login = "direct",
     age: str = "1m",
     **place: Any,
-) -> Iterator[RunningScene]:
+) -> Iterator[RunningEnvironment]:
     """Run a scene as long as the block does.
 
     Names are those of the recorded Authelia, without a port in any URL: clients are sent to the
     port by a resolver of their own, as a browser is by DNS.
     """
     ports = {"port": free_port(), "metrics": free_port(), "issuer_port": free_port()}
-    at = Place(folder, **{"domain": "example.test", "public_port": 443, **ports, **place})
-    running = RunningScene(write(at, issuer, change, login=login, age=age))
+    at = Location(folder, **{"domain": "example.test", "public_port": 443, **ports, **place})
+    running = RunningEnvironment(write_environment(at, issuer, change, login=login, age=age))
     try:
         running.start()
         yield running

@@ -27,8 +27,8 @@ from authz.process.child import ServiceSpec
 from authz.setup.certificates import Paths, make
 from authz_demo import front_door
 from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
-from authz_demo.person import FORMS, Person
-from authz_demo.portals import Portal
+from authz_demo.login_drivers import LoginDriver
+from authz_demo.person import FORMS, BrowserUser
 
 CALLBACK: Final = "http://127.0.0.1/callback"
 OFFLINE: Final = "offline_access"
@@ -75,7 +75,7 @@ servers:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Hold where one demonstration runs.
 
     Attributes:
@@ -131,19 +131,19 @@ def free_port(wanted: int = 0) -> int:
 class People:
     """Hold who logs in: john has TOTP, bob only a password."""
 
-    john: Person
-    bob: Person
+    john: BrowserUser
+    bob: BrowserUser
 
 
 def people() -> People:
     """Make two people with passwords of this run."""
     return People(
-        Person("john", secrets.token_urlsafe(9), pyotp.random_base32()),
-        Person("bob", secrets.token_urlsafe(9)),
+        BrowserUser("john", secrets.token_urlsafe(9), pyotp.random_base32()),
+        BrowserUser("bob", secrets.token_urlsafe(9)),
     )
 
 
-class Issuer(Protocol):
+class IdentityProvider(Protocol):
     """Stand in for Authelia, or be it.
 
     Attributes:
@@ -151,11 +151,11 @@ class Issuer(Protocol):
     """
 
     @property
-    def portal(self) -> Portal:
+    def portal(self) -> LoginDriver:
         """Return how its log-in pages are answered."""
         ...
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
+    def part(self, place: Location, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Write its configuration and return it as a part.
 
         Args:
@@ -180,12 +180,12 @@ def listening(port: int) -> Callable[[], Awaitable[bool]]:
     return is_ready
 
 
-class StandIn:
+class StandInProvider:
     """Run the stand-in issuer; not for production."""
 
-    portal: Portal = FORMS
+    portal: LoginDriver = FORMS
 
-    def part(self, place: Place, who: People, machine_secret: str, login: Login) -> ServiceSpec:
+    def part(self, place: Location, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         """Write its configuration and return it as a part."""
         known = clients(place.gateway, machine_secret)
         if login == "front_door":
@@ -197,7 +197,7 @@ class StandIn:
         path.write_text(to_json(config))
         command = (sys.executable, "-P", "-m", "authz_demo.issuer", "--config", str(path))
         argv = (*command, "--port", str(place.issuer_port))
-        return ServiceSpec("issuer", argv, environment(), listening(place.issuer_port))
+        return ServiceSpec("issuer", argv, process_environment(), listening(place.issuer_port))
 
 
 def _users(who: People) -> tuple[User, ...]:
@@ -241,7 +241,7 @@ def clients(gateway: str, machine_secret: str) -> tuple[RegisteredClient, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Environment:
     """Hold one demonstration, written down and ready to run.
 
     Attributes:
@@ -255,25 +255,25 @@ class Scene:
         login: where clients log in: at the issuer itself, or at the front door.
     """
 
-    place: Place
+    place: Location
     who: People
     machine_secret: str = field(repr=False)
     certificates: Paths
     configuration: Path
-    issuer: Issuer
+    issuer: IdentityProvider
     extras: Extras
     login: Login = "direct"
 
 
-def write(
-    place: Place,
-    issuer: Issuer | None = None,
+def write_environment(
+    place: Location,
+    issuer: IdentityProvider | None = None,
     change: Callable[[str], str] = str,
     who: People | None = None,
     *,
     login: Login = "direct",
     age: str = "1m",
-) -> Scene:
+) -> Environment:
     """Write all files of a demonstration.
 
     Args:
@@ -284,7 +284,7 @@ def write(
         login: where clients log in.
         age: with the front door, how old a log-in may be that deletes a note.
     """
-    issuer = StandIn() if issuer is None else issuer
+    issuer = StandInProvider() if issuer is None else issuer
     who = people() if who is None else who
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [f"{name}.{place.domain}" for name in ("mcp", "auth")]
@@ -313,7 +313,7 @@ def write(
         upstreams["board"] = upstreams["notes"]
     # The walk tells what happens; the decision log is in its file.
     extras = Extras(tuple(services), upstreams, quiet=True)
-    return Scene(place, who, secret, certificates, configuration, issuer, extras, login)
+    return Environment(place, who, secret, certificates, configuration, issuer, extras, login)
 
 
 def _sample(name: str, path: Path) -> ServiceSpec:
@@ -322,9 +322,9 @@ def _sample(name: str, path: Path) -> ServiceSpec:
         return True
 
     command = (sys.executable, "-P", "-m", "authz_demo.samples", name, "--uds", str(path))
-    return ServiceSpec(name, command, environment(), is_ready)
+    return ServiceSpec(name, command, process_environment(), is_ready)
 
 
-def environment() -> Mapping[str, str]:
+def process_environment() -> Mapping[str, str]:
     """Return all that the demonstration's programs get of our environment."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
