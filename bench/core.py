@@ -16,7 +16,7 @@ from authz.tokens.verifier import TokenVerifier
 from bench.result import Found, compare, show
 from bench.token_cache import BATCH, Ledger, decide
 from tests.support.values import call, request, rpc
-from tests.tokens.forge import ISSUER, Bench, rsa_signer
+from tests.tokens.token_factory import ISSUER, Bench, rsa_signer
 
 LONG = rpc(
     "tools/call", name="read_file", arguments={"text": "x" * 10_000, "list": [1, 2, 3] * 100}

@@ -25,7 +25,7 @@ from tests.support.service import running_issuer, running_service
 from tests.support.valkey import valkey
 from tests.support.values import request, rpc
 from tests.support.wire import answer, check_request
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}

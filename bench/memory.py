@@ -20,7 +20,7 @@ from tests.support.service import running_issuer
 from tests.support.valkey import valkey
 from tests.support.values import call, request
 from tests.support.wire import check_request
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 TOKENS = 200
 

@@ -21,7 +21,7 @@ from authz.tokens.introspector import Introspector
 from authz.tokens.verifier import TokenVerifier
 from bench.result import Found, compare, show
 from tests.support.values import ISSUER, call, policy, request, server
-from tests.tokens.forge import CLAIMS, Bench, ec_signer, rsa_signer
+from tests.tokens.token_factory import CLAIMS, Bench, ec_signer, rsa_signer
 
 LIMITS = tuple(
     Limit(f"files:{per.value}:{quota}/minute", per, quota=quota, window=60, place="files")

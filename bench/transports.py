@@ -34,7 +34,7 @@ from tests.support.service import running_issuer
 from tests.support.valkey import valkey
 from tests.support.values import call, request
 from tests.support.wire import check_request
-from tests.tokens.forge import CLAIMS, rsa_signer
+from tests.tokens.token_factory import CLAIMS, rsa_signer
 
 ROOT = Path(__file__).resolve().parent.parent
 METHOD = f"/{codec.AUTHORIZATION}/Check"

@@ -10,6 +10,6 @@ if find_spec("authz_demo") is None:
     pytest.exit(f"demo/ is not installed here: make setup (or only this: .venv/bin/{install})", 4)
 
 settings.register_profile("authz", deadline=None)
-# `--hypothesis-profile=long`: thirty times as many, for a campaign by hand.
+# `--hypothesis-profile=long`: thirty times as many examples, for a long run by hand.
 settings.register_profile("long", deadline=None, max_examples=3000)
 settings.load_profile("authz")

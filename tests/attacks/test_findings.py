@@ -36,7 +36,7 @@ from tests.support.service import Issuer, running_issuer, running_service, until
 from tests.support.values import NOW, policy, principal, request, rpc, server
 from tests.support.wild_client import http2
 from tests.support.wire import check_request
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: '{issuer}', deadline: {deadline}}}

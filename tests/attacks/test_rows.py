@@ -42,8 +42,8 @@ from tests.ledger.queries import query
 from tests.support.valkey import valkey
 from tests.support.values import LIMIT, NOW, call, policy, principal, request, rpc, server
 from tests.support.wire import Answer, answer, check_request, reason_of
-from tests.tokens.forge import FILES, RULES, Clock, Source, ec_signer, key_set, rsa_signer
-from tests.tokens.forge import NOW as TOKEN_NOW
+from tests.tokens.token_factory import FILES, RULES, Clock, Source, ec_signer, key_set, rsa_signer
+from tests.tokens.token_factory import NOW as TOKEN_NOW
 
 
 class World:

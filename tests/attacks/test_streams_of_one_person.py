@@ -26,7 +26,7 @@ from authz.ledger.resilient import OutageOptions, ResilientLedger
 from tests.core.test_exchanges import listen
 from tests.support.valkey import valkey
 from tests.support.values import NOW, principal, request, rpc
-from tests.tokens.forge import Clock
+from tests.tokens.token_factory import Clock
 
 QUOTA = 6
 SETTINGS = f"""\

@@ -17,8 +17,8 @@ from authz.core.ledger import Query, Revoked, Taken
 from authz.core.principal import Client, Person
 from authz.ledger.redis import RedisLedger, RedisOptions
 from tests.support.valkey import ValkeyServer, valkey
-from tests.tokens.forge import ISSUER, rsa_signer
 from tests.tokens.opaque import TOKEN
+from tests.tokens.token_factory import ISSUER, rsa_signer
 
 TEXT = """\
 issuer: {url: 'https://auth.example.test'}

@@ -10,7 +10,7 @@ import pytest
 from authz.cli import main
 from authz.doctor import files
 from tests.doctor.kit import diagnoses, settings
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 TEXT = """\
 issuer: {url: https://auth.example.test, internal: 'http://127.0.0.1:1'}

@@ -14,7 +14,7 @@ from authz.setup.certificates import make
 from authz_demo.serving import ANYWHERE, TlsFiles, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, problems, saying
-from tests.tokens.forge import NOW, key_set, rsa_signer
+from tests.tokens.token_factory import NOW, key_set, rsa_signer
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),

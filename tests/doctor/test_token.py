@@ -13,7 +13,7 @@ from authz.doctor.token import TokenReport
 from tests.demo.kit import recorded
 from tests.doctor.kit import diagnoses, problems, settings, the
 from tests.support.values import front_door
-from tests.tokens.forge import ABSENT, FILES, ISSUER, NOW, key_set, rsa_signer
+from tests.tokens.token_factory import ABSENT, FILES, ISSUER, NOW, key_set, rsa_signer
 
 KEYS = key_set(rsa_signer().jwk())
 OPAQUE = "authelia_at_" + "a" * 43 + "." + "b" * 43

@@ -20,7 +20,7 @@ from tests.login.front import LOOPBACK, Client, Stage
 from tests.support import crowd
 from tests.support.crowd import Member, OpenIssuer
 from tests.support.demo_environment import RunningEnvironment, running_environment
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 PEOPLE = 500
 WALKS = 8  # fewer than address_log_ins, 20 a minute, which are nobody's who is known

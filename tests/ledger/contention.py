@@ -15,7 +15,7 @@ from tests.ledger.queries import connected, query, take, timed
 
 
 async def main(url: str, deployment: str, *numbers: int) -> None:
-    """Hammer the ledger."""
+    """Take from the ledger with all callers at once."""
     quota, window, callers, takes, span = numbers
     asked = query(take(quota=quota, window=window), take("other", quota=1_000_000))
     admitted, last, stop = list[int](), 0, 0

@@ -40,7 +40,7 @@ FOREVER = 30.0  # what no test takes, however busy the machine
 SOON = 8.0  # what no fault takes: a hundred time-outs
 
 
-def hasty(server: ValkeyServer, deployment: str = "authz") -> RedisOptions:
+def impatient(server: ValkeyServer, deployment: str = "authz") -> RedisOptions:
     """Return options whose time-outs are met soon."""
     return RedisOptions(server.url, deployment=deployment, timeout=0.05)
 
@@ -282,7 +282,7 @@ def test_a_server_that_is_not_there_yet(server_name: str) -> None:
     """Redis may start after the service."""
 
     async def run(server: ValkeyServer) -> None:
-        async with connected(hasty(server)) as ledger:
+        async with connected(impatient(server)) as ledger:
             assert await refuses(ledger)
             server.start()
             await recovers(ledger)
@@ -298,7 +298,7 @@ def test_a_killed_server(fragile: ValkeyServer) -> None:
     """A server that died and came back without scripts and counts is used again."""
 
     async def run() -> None:
-        async with connected(hasty(fragile)) as ledger:
+        async with connected(impatient(fragile)) as ledger:
             await recovers(ledger)
             fragile.kill()
             assert await refuses(ledger)
@@ -334,7 +334,7 @@ def test_a_frozen_server(fragile: ValkeyServer) -> None:
     """A server that answers nothing (SIGSTOP) is a fault for all callers, not only the first."""
 
     async def run() -> None:
-        async with connected(hasty(fragile)) as ledger:
+        async with connected(impatient(fragile)) as ledger:
             await recovers(ledger)
             fragile.freeze()
             assert all(await asyncio.gather(*(refuses(ledger) for _ in range(200))))

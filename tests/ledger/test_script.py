@@ -63,7 +63,7 @@ async def milliseconds(ledger: RedisLedger) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-async def forge(ledger: RedisLedger, one: Take, state: State) -> None:
+async def write_state(ledger: RedisLedger, one: Take, state: State) -> None:
     """Write a bucket as the script would have left it."""
     key = ledger._keys.bucket(one.bucket)
     await command(ledger, "SET", key, STATE.pack(state.slot, *state.counts), "EX", DAY * 2)
@@ -99,10 +99,10 @@ class Both:
                 slot, *counts = STATE.unpack(raw)
                 assert kept == State(slot, tuple(counts))
 
-    async def forge(self, one: Take, late: int, counts: Sequence[int]) -> None:
+    async def write_state(self, one: Take, late: int, counts: Sequence[int]) -> None:
         now = await milliseconds(self.ledger)
         state = State(now // one.limit.slot - late, tuple(counts))
-        await forge(self.ledger, one, state)
+        await write_state(self.ledger, one, state)
         self.twin._buckets._states[one.bucket] = state
 
     async def step_up(self, method: Method, age: int) -> None:
@@ -148,7 +148,7 @@ steps = st.one_of(
         sessions,
     ),
     st.builds(
-        lambda i, late, units: lambda both: both.forge(TAKES[i], late, units),
+        lambda i, late, units: lambda both: both.write_state(TAKES[i], late, units),
         indexes,
         st.integers(-3, SLOTS + 2),
         counts,
@@ -194,7 +194,7 @@ def test_the_edges_of_the_window(server: ValkeyServer, deployment: str, late: in
         async with connected(patient(server, deployment)) as ledger:
             one = take(quota=3)
             slot = await milliseconds(ledger) // one.limit.slot
-            await forge(ledger, one, State(slot - late, (3, *(0,) * SLOTS)))
+            await write_state(ledger, one, State(slot - late, (3, *(0,) * SLOTS)))
 
             answer = await ledger.take(query(one))
 
@@ -212,8 +212,8 @@ def test_a_refusal_tells_what_stands(server: ValkeyServer, deployment: str, late
             both = Both(ledger)
             most = 2**32 - 1
             full = Take(TAKES[2].bucket, Limit("t", Per.USER, most, DAY, most))
-            await both.forge(TAKES[2], late, (2**31, *range(SLOTS)))
-            await both.forge(TAKES[1], 0, (7, *(0,) * SLOTS))
+            await both.write_state(TAKES[2], late, (2**31, *range(SLOTS)))
+            await both.write_state(TAKES[1], 0, (7, *(0,) * SLOTS))
 
             await both.take(query(full, TAKES[1], TAKES[0]))
 
@@ -228,7 +228,7 @@ def test_a_clock_that_stepped_back_is_met_once(server: ValkeyServer, deployment:
         async with connected(patient(server, deployment)) as ledger:
             one, other = take("a", quota=3), take("b", quota=9)
             slot = await milliseconds(ledger) // one.limit.slot
-            await forge(ledger, one, State(slot + 50, (1, 1, 1, *(0,) * 8)))
+            await write_state(ledger, one, State(slot + 50, (1, 1, 1, *(0,) * 8)))
 
             answer = await ledger.take(query(other, one))
 
@@ -381,7 +381,7 @@ def test_a_bucket_with_absurd_counts_is_full(server: ValkeyServer, deployment: s
         async with connected(patient(server, deployment)) as ledger:
             one = take()
             for slot in (await milliseconds(ledger) // one.limit.slot, 2**64 - 1):
-                await forge(ledger, one, State(slot, (2**32 - 1,) * 11))
+                await write_state(ledger, one, State(slot, (2**32 - 1,) * 11))
                 answer = await ledger.take(query(one))
 
                 assert isinstance(answer, OverLimit)

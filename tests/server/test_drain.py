@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.test_worker_pool import victim, wait_all_ready
-from tests.support.load import Edge, LoadResult, run_load, running_edge
+from tests.support.load import LoadedEdge, LoadResult, run_load, running_edge
 from tests.support.service import Issuer, Service, running_issuer, running_service
 from tests.support.valkey import valkey
 
@@ -53,13 +53,13 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture(scope="module")
-def pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
+def pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, LoadedEdge]]:
     with running_pool(issuer, transport) as both:
         yield both
 
 
 @contextmanager
-def running_pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge]]:
+def running_pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, LoadedEdge]]:
     """Run two workers under one process, and Envoy in front of them."""
     with ExitStack() as stack:
         redis = stack.enter_context(valkey())
@@ -76,7 +76,7 @@ def running_pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Edge
 
 
 @contextmanager
-def running_pair(issuer: Issuer, transport: str) -> Iterator[tuple[list[Service], Edge]]:
+def running_pair(issuer: Issuer, transport: str) -> Iterator[tuple[list[Service], LoadedEdge]]:
     """Run two services of one worker each, and Envoy in front of both."""
     with ExitStack() as stack:
         redis = stack.enter_context(valkey())
@@ -95,7 +95,7 @@ def running_pair(issuer: Issuer, transport: str) -> Iterator[tuple[list[Service]
 
 
 def during(
-    edge: Edge, begin: Callable[[], object], over: Callable[[], bool], least: int
+    edge: LoadedEdge, begin: Callable[[], object], over: Callable[[], bool], least: int
 ) -> LoadResult:
     """Send requests from before something begins until it is over."""
 
@@ -119,7 +119,7 @@ def rolled(service: Service) -> Callable[[], bool]:
 
 
 @pytest.mark.attack("sigterm-under-load")
-def test_a_rolling_restart_costs_no_request(pool: tuple[Service, Edge]) -> None:
+def test_a_rolling_restart_costs_no_request(pool: tuple[Service, LoadedEdge]) -> None:
     """Both workers are replaced under load, and every request is answered as it should be."""
     service, edge = pool
 
@@ -131,7 +131,7 @@ def test_a_rolling_restart_costs_no_request(pool: tuple[Service, Edge]) -> None:
 
 
 @pytest.mark.attack("worker-killed")
-def test_a_killed_worker_costs_no_more_than_it_held(pool: tuple[Service, Edge]) -> None:
+def test_a_killed_worker_costs_no_more_than_it_held(pool: tuple[Service, LoadedEdge]) -> None:
     """Who was with the dead worker gets a 503, nobody else; nobody gets a wrong verdict."""
     service, edge = pool
     edge.wait_healthy(2)
@@ -167,7 +167,7 @@ def test_sigterm_of_one_of_two_costs_no_request(issuer: Issuer, transport: str) 
     assert found.bad.keys() <= {401, 403, 429}, found.bad
 
 
-def campaign(least: int) -> None:
+def load_runs(least: int) -> None:
     """Do the same with more requests, and print what came of it."""
     with running_issuer() as issuer:
         for transport in ("grpcio", "pyvoy"):
@@ -214,4 +214,4 @@ def _tell(what: str, found: LoadResult) -> None:
 
 
 if __name__ == "__main__":
-    campaign(int(sys.argv[1]) if sys.argv[1:] else 10_000)
+    load_runs(int(sys.argv[1]) if sys.argv[1:] else 10_000)

@@ -26,7 +26,7 @@ from authz_demo.serving import ANYWHERE, serve
 from tests.doctor.kit import answering
 from tests.support.valkey import valkey
 from tests.support.values import NOW, policy, principal, request, server
-from tests.tokens.forge import FILES, ISSUER, rsa_signer
+from tests.tokens.token_factory import FILES, ISSUER, rsa_signer
 
 TEXT = """\
 issuer: {{url: {issuer}, internal: '{internal}', deadline: 5s}}

@@ -39,7 +39,7 @@ from tests.support.service import Issuer, running_issuer, running_service
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import call, request, rpc
 from tests.support.wire import Answer, answer, check_request, reason_of, refusal_of
-from tests.tokens.forge import CLAIMS, FILES, rsa_signer
+from tests.tokens.token_factory import CLAIMS, FILES, rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms}}

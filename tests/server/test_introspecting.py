@@ -19,10 +19,10 @@ from authz.telemetry.recorder import Recorder
 from tests.support.introspection import ASK, Site, named, site
 from tests.support.values import request, rpc
 from tests.support.wire import Answer, answer, check_request, reason_of
-from tests.tokens.forge import ec_signer, rsa_signer
 from tests.tokens.opaque import TOKEN, junk, said
 from tests.tokens.test_client_auth import pem
 from tests.tokens.test_issuer import HTML, Play, Writer, document
+from tests.tokens.token_factory import ec_signer, rsa_signer
 
 CONFIG = """\
 issuer:

@@ -13,7 +13,7 @@ from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
 from tests.support.wire import check_request
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}

@@ -19,8 +19,8 @@ from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.values import policy, request
 from tests.support.wire import Answer, answer, check_request, reason_of
-from tests.tokens.forge import rsa_signer
 from tests.tokens.opaque import ANSWER, INACTIVE, Desk, Said, junk
+from tests.tokens.token_factory import rsa_signer
 
 ADDRESS = "192.0.2.7"
 

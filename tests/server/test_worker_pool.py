@@ -25,7 +25,7 @@ from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
 from tests.support.wire import answer, check_request
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 500ms, max_lifetime: 30d}}

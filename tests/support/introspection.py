@@ -8,8 +8,8 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from tests.support.listening import listening
-from tests.tokens.forge import ISSUER
 from tests.tokens.test_issuer import Play, Writer, metadata
+from tests.tokens.token_factory import ISSUER
 
 ASK: Final = "/api/oidc/introspection"
 

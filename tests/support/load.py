@@ -19,7 +19,7 @@ from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.values import rpc
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 HOST = "mcp.example.test"
 ENV = {"PATH": os.environ["PATH"]}
@@ -67,7 +67,7 @@ def token(**claims: object) -> str:
     return rsa_signer().token({"iat": now - 5, "nbf": now - 5, "exp": now + 3600, **claims})
 
 
-class Client:
+class LoadClient:
     """Send requests over one connection at a time."""
 
     def __init__(self, port: int) -> None:
@@ -109,7 +109,7 @@ async def run_load(port: int, until: asyncio.Event, least: int, width: int = 16)
 
     async def one_after_another() -> None:
         nonlocal sent
-        client = Client(port)
+        client = LoadClient(port)
         while sent < least or not until.is_set():
             sent += 1
             if sent % 10 == 0:
@@ -159,7 +159,7 @@ async def _answer(path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class LoadedEdge:
     """Hold a running Envoy in front of workers."""
 
     envoy: RunningEnvoy
@@ -171,7 +171,7 @@ class Edge:
 
 
 @contextmanager
-def running_edge(config: str, checks: Sequence[Path]) -> Iterator[Edge]:
+def running_edge(config: str, checks: Sequence[Path]) -> Iterator[LoadedEdge]:
     """Run the real Envoy in front of workers, with an upstream that answers at once."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r")))
@@ -183,4 +183,4 @@ def running_edge(config: str, checks: Sequence[Path]) -> Iterator[Edge]:
         )
         files = render(edge.settings(config), where)
         envoy = stack.enter_context(running_envoy(files, folder, folder / "admin"))
-        yield Edge(envoy, envoy.port("gateway"))
+        yield LoadedEdge(envoy, envoy.port("gateway"))

@@ -19,7 +19,7 @@ from authz.config.value_types import Unix
 from authz.config.workers import places
 from authz.envoy import codec
 from tests.support.wire import Answer, answer
-from tests.tokens.forge import rsa_signer
+from tests.tokens.token_factory import rsa_signer
 
 PATIENCE = 40.0
 

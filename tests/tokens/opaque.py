@@ -13,7 +13,16 @@ from authz.tokens.introspection_cache import Ages, IntrospectionCache, LookUpEve
 from authz.tokens.introspector import Introspector
 from authz.tokens.issuer_http import IssuerError
 from authz.tokens.verifier import TokenVerifier
-from tests.tokens.forge import FILES, NOTES, NOW, RULES, Bench, Clock, outcome_of, with_changes
+from tests.tokens.token_factory import (
+    FILES,
+    NOTES,
+    NOW,
+    RULES,
+    Bench,
+    Clock,
+    outcome_of,
+    with_changes,
+)
 
 # As a recorded Authelia answers (fixtures: "opaque").
 ANSWER: Final[Mapping[str, object]] = {

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.audience import names
-from tests.tokens.forge import unhurried
+from tests.tokens.token_factory import unhurried
 
 FILES = "https://mcp.example.test/files"
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.tokens import base64url
-from tests.tokens.forge import unhurried
+from tests.tokens.token_factory import unhurried
 
 
 @unhurried

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.tokens.bulkhead import Bulkhead, NoSlotError, Slot, TokenBucket
-from tests.tokens.forge import Clock, unhurried
 from tests.tokens.opaque import Unpaced, settled
+from tests.tokens.token_factory import Clock, unhurried
 
 
 class Stand:

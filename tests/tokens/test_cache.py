@@ -5,7 +5,7 @@ import pytest
 from authz.core.principal import Principal
 from authz.tokens.cache import PrincipalCache
 from authz.tokens.claims import read_principal
-from tests.tokens.forge import CLAIMS, NOW, RULES
+from tests.tokens.token_factory import CLAIMS, NOW, RULES
 
 
 def principal(expires_at: int = NOW + 3600) -> Principal:

@@ -14,7 +14,7 @@ from authz.core.request import RefusedError
 from authz.core.second_factor import Method, methods
 from authz.core.strict_json import loads
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
-from tests.tokens.forge import (
+from tests.tokens.token_factory import (
     ABSENT,
     CLAIMS,
     FILES,

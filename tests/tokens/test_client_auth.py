@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from authz.tokens.client_auth import ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
-from tests.tokens.forge import ISSUER, NOW, ec_signer, rsa_signer
+from tests.tokens.token_factory import ISSUER, NOW, ec_signer, rsa_signer
 
 
 def pem(

@@ -12,7 +12,7 @@ from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
 from authz.core.principal import Principal
-from tests.tokens.forge import (
+from tests.tokens.token_factory import (
     CLAIMS,
     ISSUER,
     NOW,

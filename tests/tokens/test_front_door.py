@@ -11,9 +11,9 @@ from authz.core.reason import Reason
 from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.verifier import Stage
 from tests.support.values import OURS, login_record
-from tests.tokens.forge import ABSENT, CLAIMS, NOW, Bench, key_set, outcome_of, rsa_signer
 from tests.tokens.opaque import TOKEN as OPAQUE
 from tests.tokens.opaque import Desk, play, said, settled
+from tests.tokens.token_factory import ABSENT, CLAIMS, NOW, Bench, key_set, outcome_of, rsa_signer
 
 OUR: dict[str, object] = {"client_id": "authz-two-factor"}
 

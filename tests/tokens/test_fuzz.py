@@ -15,7 +15,7 @@ from authz.core.strict_json import StrictJsonError, loads
 from authz.tokens.issuer import IssuerAddress
 from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import ALGORITHMS, KeySetError, read_key_set
-from tests.tokens.forge import (
+from tests.tokens.token_factory import (
     CLAIMS,
     ISSUER,
     Bench,

@@ -10,7 +10,6 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.tokens.introspection_cache import Ages, LookUpEvent
 from authz.tokens.issuer_http import IssuerError, IssuerFault
-from tests.tokens.forge import NOW, unhurried
 from tests.tokens.opaque import (
     ANSWER,
     INACTIVE,
@@ -22,6 +21,7 @@ from tests.tokens.opaque import (
     said,
     settled,
 )
+from tests.tokens.token_factory import NOW, unhurried
 
 DOWN = IssuerError(IssuerFault.STATUS, "status 500")
 SOON = Ages(deadline=0.02)

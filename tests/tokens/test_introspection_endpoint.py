@@ -17,7 +17,6 @@ from authz.tokens.introspector import Introspector
 from authz.tokens.issuer import IssuerAddress
 from authz.tokens.issuer_http import IssuerError, IssuerFault, issuer_client
 from tests.support.introspection import ASK, Site, named, site
-from tests.tokens.forge import ISSUER, NOW, RULES, ec_signer, outcome_of
 from tests.tokens.opaque import ANSWER, TOKEN, UNAVAILABLE, junk, said
 from tests.tokens.test_client_auth import pem
 from tests.tokens.test_issuer import (
@@ -32,6 +31,7 @@ from tests.tokens.test_issuer import (
     document,
     metadata,
 )
+from tests.tokens.token_factory import ISSUER, NOW, RULES, ec_signer, outcome_of
 
 AUTH: Final = PrivateKeyJwt("authz", pem(ec_signer().key), ISSUER)
 

@@ -22,8 +22,8 @@ from authz.tokens.introspection_result import (
     token_digest,
 )
 from authz.tokens.issuer_http import IssuerError, IssuerFault
-from tests.tokens.forge import ABSENT, FILES, ISSUER, NOTES, NOW, RULES, refusal, unhurried
 from tests.tokens.opaque import ANSWER, TOKEN, said
+from tests.tokens.token_factory import ABSENT, FILES, ISSUER, NOTES, NOW, RULES, refusal, unhurried
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "authelia"
 RECORDED: Final[Mapping[str, Any]] = json.loads((FIXTURES / "introspection.json").read_text())

@@ -22,9 +22,9 @@ from authz.tokens.keys import SigningKeys
 from authz.tokens.verifier import TokenVerifier
 from authz_demo.issuer import StandInIssuer, create_app
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, JOHN, NOTES, App, Clock, World, config
-from tests.tokens.forge import outcome_of
 from tests.tokens.opaque import UNAVAILABLE
 from tests.tokens.test_client_auth import pem
+from tests.tokens.token_factory import outcome_of
 
 INTERNAL = "http://authelia:9091"
 STRANGER = pem(ec.generate_private_key(ec.SECP256R1()))

@@ -15,7 +15,8 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.tokens.introspection_cache import Ages
 from authz.tokens.introspector import check_shape
-from tests.tokens.forge import (
+from tests.tokens.opaque import ANSWER, INACTIVE, TOKEN, UNAVAILABLE, Desk, play, said, settled
+from tests.tokens.token_factory import (
     FILES,
     NOW,
     Bench,
@@ -25,7 +26,6 @@ from tests.tokens.forge import (
     rsa_signer,
     unhurried,
 )
-from tests.tokens.opaque import ANSWER, INACTIVE, TOKEN, UNAVAILABLE, Desk, play, said, settled
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "authelia"
 FLOWS: Final[Mapping[str, Any]] = json.loads((FIXTURES / "flows.json").read_text())

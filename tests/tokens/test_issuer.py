@@ -14,7 +14,7 @@ from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.issuer_http import IssuerError, IssuerFault, issuer_client
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySet
 from tests.support.listening import listening
-from tests.tokens.forge import ISSUER, ec_signer, rsa_signer
+from tests.tokens.token_factory import ISSUER, ec_signer, rsa_signer
 
 OAUTH = "/.well-known/oauth-authorization-server"
 OPENID = "/.well-known/openid-configuration"

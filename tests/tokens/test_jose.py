@@ -7,7 +7,7 @@ import pytest
 from authz.core.reason import Reason
 from authz.tokens.jose import is_opaque, read_jws
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
-from tests.tokens.forge import ABSENT, CLAIMS, b64, ec_signer, refusal
+from tests.tokens.token_factory import ABSENT, CLAIMS, b64, ec_signer, refusal
 
 SIGNATURE = b64(bytes(64))
 HEADER = b'{"alg":"ES256","kid":"mcp-es256","typ":"at+jwt"}'

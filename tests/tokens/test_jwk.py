@@ -9,7 +9,7 @@ from authz.tokens.jwk import (
     check_algorithms,
     read_key_set,
 )
-from tests.tokens.forge import ABSENT, b64, ec_signer, key_set, number, rsa_signer
+from tests.tokens.token_factory import ABSENT, b64, ec_signer, key_set, number, rsa_signer
 
 GOOD = rsa_signer().jwk()
 POINT = ec_signer().jwk()

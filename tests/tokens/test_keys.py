@@ -12,7 +12,7 @@ from authz.core.request import RefusedError
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import KeySet
 from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, Presented, SigningKeys
-from tests.tokens.forge import Clock, Source, ec_signer, key_set, outcome_of, rsa_signer
+from tests.tokens.token_factory import Clock, Source, ec_signer, key_set, outcome_of, rsa_signer
 
 UNAVAILABLE = "unavailable: issuer"
 DOWN = IssuerError(IssuerFault.UNREACHABLE, "ConnectError")

@@ -8,8 +8,8 @@ from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens.introspection_result import token_digest
 from authz.tokens.naming import name_token
-from tests.tokens.forge import ISSUER, NOW, Bench, ec_signer, rsa_signer
 from tests.tokens.opaque import TOKEN
+from tests.tokens.token_factory import ISSUER, NOW, Bench, ec_signer, rsa_signer
 
 
 @pytest.mark.parametrize("signer", [rsa_signer, ec_signer])

@@ -15,7 +15,7 @@ from authz.core.audience import names
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
-from tests.tokens.forge import FILES, NOTES, RULES, Bench
+from tests.tokens.token_factory import FILES, NOTES, RULES, Bench
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "authelia"
 

@@ -11,7 +11,7 @@ from authz.core.step_up import StepUpTicket
 from authz.tokens import base64url
 from authz.tokens.sealing import LONGEST, NotSealedError, Sealer, sealing_secrets
 from authz.tokens.tickets import LIFETIME, open_ticket, seal_ticket
-from tests.tokens.forge import Clock, b64, unhurried
+from tests.tokens.token_factory import Clock, b64, unhurried
 
 OLD, NEW = "o" * 32, "n" * 32
 CLOCK = Clock(1_800_000_000.0)

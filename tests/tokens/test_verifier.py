@@ -18,7 +18,7 @@ from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import ALGORITHMS
 from authz.tokens.keys import KeyRefreshPolicy, Presented
 from authz.tokens.verifier import TokenVerifier
-from tests.tokens.forge import (
+from tests.tokens.token_factory import (
     ABSENT,
     CLAIMS,
     FILES,

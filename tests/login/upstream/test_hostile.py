@@ -23,10 +23,19 @@ from authz.tokens.keys import SigningKeys
 from tests.login.upstream.test_id_token import ACCESS, NONCE, identifying, proofs
 from tests.login.upstream.upstream_kit import CALLBACK, HOME, NAMES, asked
 from tests.support.introspection import Site, site
-from tests.tokens.forge import ISSUER, NOW, RULES, Clock, Source, ec_signer, key_set, unhurried
 from tests.tokens.test_client_auth import pem
 from tests.tokens.test_introspection_endpoint import _drip, _flood, _hang_up, _say_nothing
 from tests.tokens.test_issuer import HTML, REDIRECT, TRUST, ZIPPED, Play, answer, document, metadata
+from tests.tokens.token_factory import (
+    ISSUER,
+    NOW,
+    RULES,
+    Clock,
+    Source,
+    ec_signer,
+    key_set,
+    unhurried,
+)
 
 CODE: Final = f"authelia_ac_{'a' * 43}.{'b' * 43}"
 REFRESH: Final = f"authelia_rt_{'a' * 43}.{'b' * 43}"

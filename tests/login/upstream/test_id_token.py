@@ -20,7 +20,7 @@ from authz.tokens.claims import ClaimRules
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
 from authz.tokens.keys import KeyRefreshPolicy, SigningKeys
-from tests.tokens.forge import (
+from tests.tokens.token_factory import (
     ABSENT,
     ISSUER,
     NOW,

@@ -10,13 +10,14 @@ import json
 import sys
 from collections.abc import Callable
 
+from tests.tokens.campaign import Campaign
+
 from authz.core.strict_json import StrictJsonError, loads
 from authz.tokens.introspection_result import read_introspection_result, token_digest
 from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
-from tests.tokens.campaign import Campaign
-from tests.tokens.forge import CLAIMS, NOW, RULES
 from tests.tokens.opaque import TOKEN
+from tests.tokens.token_factory import CLAIMS, NOW, RULES
 
 
 def targets(campaign: Campaign) -> dict[str, Callable[[bytes], object]]:

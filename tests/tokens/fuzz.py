@@ -20,8 +20,8 @@ from authz.core.strict_json import StrictJsonError, loads
 from authz.tokens.introspection_result import read_introspection_result, token_digest
 from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
-from tests.tokens.forge import CLAIMS, NOW, RULES, Bench, ec_signer, outcome_of, rsa_signer
 from tests.tokens.opaque import ANSWER, TOKEN
+from tests.tokens.token_factory import CLAIMS, NOW, RULES, Bench, ec_signer, outcome_of, rsa_signer
 
 # What tends to matter: structure, escapes, extremes, names that decide.
 _PIECES: Final = (
