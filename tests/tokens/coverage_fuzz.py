@@ -1,7 +1,7 @@
-"""The campaign, guided by coverage: `python -m tests.tokens.guided TARGET -runs=N` (needs atheris).
+"""The checks of `fuzz` on inputs that atheris finds by coverage.
 
-Law: as in `campaign`, whose judges these are; the fuzzer brings the bytes. Targets: token, header,
-answer, keys. atheris is not in the lock file: it installs on few versions of Python.
+`python -m tests.tokens.coverage_fuzz TARGET -runs=N`; targets: token, header, answer, keys. atheris
+is not in the lock file: it installs on few versions of Python.
 """
 
 import asyncio
@@ -10,17 +10,16 @@ import json
 import sys
 from collections.abc import Callable
 
-from tests.tokens.campaign import Campaign
-
 from authz.core.strict_json import StrictJsonError, loads
 from authz.tokens.introspection_result import read_introspection_result, token_digest
 from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
+from tests.tokens.fuzz import Fuzzer
 from tests.tokens.opaque import TOKEN
 from tests.tokens.token_factory import CLAIMS, NOW, RULES
 
 
-def targets(campaign: Campaign) -> dict[str, Callable[[bytes], object]]:
+def targets(fuzzer: Fuzzer) -> dict[str, Callable[[bytes], object]]:
     """Return what takes the fuzzer's bytes, by name."""
     claims = json.dumps(CLAIMS).encode()
 
@@ -39,8 +38,8 @@ def targets(campaign: Campaign) -> dict[str, Callable[[bytes], object]]:
             return
 
     return {
-        "token": lambda data: campaign.judge(data.decode("latin-1")),
-        "header": lambda data: campaign.judge(campaign.signer.compact(data, claims)),
+        "token": lambda data: fuzzer.judge(data.decode("latin-1")),
+        "header": lambda data: fuzzer.judge(fuzzer.signer.compact(data, claims)),
         "answer": answer,
         "keys": keys,
     }
@@ -50,7 +49,7 @@ def main(name: str, arguments: list[str]) -> None:
     """Fuzz one target; atheris ends the process."""
     atheris = importlib.import_module("atheris")
     with asyncio.Runner() as runner:
-        target = targets(Campaign(0, runner))[name]
+        target = targets(Fuzzer(0, runner))[name]
         atheris.instrument_all()
         atheris.Setup([sys.argv[0], *arguments], target)
         atheris.Fuzz()

@@ -1,6 +1,6 @@
-"""A fuzz campaign on what issuers and callers write: `python -m tests.tokens.campaign N`.
+"""Fuzz the readers of what issuers and callers write: `python -m tests.tokens.fuzz N`.
 
-Law: damaged headers, tokens, introspection answers and key sets are refused or mean what the
+Invariant: damaged headers, tokens, introspection answers and key sets are refused or mean what the
 undamaged ones meant; nothing else is raised, and nobody else is let in. Damage is random, from a
 seed that is printed; the number of inputs is an argument. Not part of the suite: hypothesis is.
 """
@@ -45,7 +45,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
     return data
 
 
-class Campaign:
+class Fuzzer:
     """Hold what is damaged, and what came of it."""
 
     def __init__(self, seed: int, runner: asyncio.Runner) -> None:
@@ -104,12 +104,12 @@ class Campaign:
 def main(inputs: int, seed: int) -> int:
     """Run each target so often; the first surprise ends it with its traceback."""
     with asyncio.Runner() as runner:
-        campaign = Campaign(seed, runner)
+        fuzzer = Fuzzer(seed, runner)
         targets: tuple[Callable[[], str], ...] = (
-            campaign.one_token,
-            campaign.one_header,
-            campaign.one_answer,
-            campaign.one_key_set,
+            fuzzer.one_token,
+            fuzzer.one_header,
+            fuzzer.one_answer,
+            fuzzer.one_key_set,
         )
         print(f"seed {seed}, {inputs} inputs for each of {len(targets)} targets")
         for target in targets:
