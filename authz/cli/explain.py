@@ -14,8 +14,7 @@ from authz.config.load import load
 from authz.config.problems import quoted
 from authz.core.decision import Deny
 from authz.core.policy import Policy, Server
-from authz.core.reason import Reason
-from authz.core.remediation import REMEDIATIONS, named
+from authz.core.reason import Reason, fill_in
 from authz.server.sample import http_request
 from authz.telemetry.audit import Record
 from authz.telemetry.log_reader import find_decision, read_decision
@@ -179,7 +178,7 @@ def _verdict(reason: Reason | None, detail: str, names: Mapping[str, str]) -> di
         "detail": detail,
         "status": row.status,
         "sentence": row.sentence,
-        "meaning": REMEDIATIONS[reason].meaning,
+        "meaning": row.meaning,
         **_mended(reason, names),
     }
 
@@ -187,15 +186,14 @@ def _verdict(reason: Reason | None, detail: str, names: Mapping[str, str]) -> di
 def _mended(reason: Reason | None, names: Mapping[str, str]) -> dict[str, object]:
     if reason is None:
         return {}
-    remedy = REMEDIATIONS[reason]
     # What a caller chose stands in lines of the log: quoted, it cannot pretend to be words of ours.
     known = {
         kind: value if value.isidentifier() else quoted(value) for kind, value in names.items()
     }
-    fields = [named(each, known) for each in remedy.fields]
+    fields = [fill_in(each, known) for each in reason.row.fields]
     if "tool" not in names:
         fields = [each for each in fields if "<pattern>" not in each]
-    return {"mend": named(remedy.fix, known), "fields": fields}
+    return {"mend": fill_in(reason.row.fix, known), "fields": fields}
 
 
 def _print_steps(steps: list[dict[str, object]]) -> None:

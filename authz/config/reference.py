@@ -19,7 +19,7 @@ END: Final = "<!-- fields: end -->"
 
 def tables() -> str:
     """Return a heading, a sentence and a table for every section, outermost first."""
-    return "\n".join(line for title, node in _sections() for line in _table(title, node))
+    return "\n".join(line for path, node in _sections() for line in _table(path, node))
 
 
 def rewritten(page: str) -> str:
@@ -41,7 +41,7 @@ def _sections() -> Iterator[tuple[str, Schema]]:
         if node["description"] in seen:
             continue
         seen.add(node["description"])
-        yield path or "The file", node
+        yield path, node
         for name, member in node["properties"].items():
             waiting += _inner(f"{path}.{name}".lstrip("."), member)
 
@@ -58,8 +58,8 @@ def _inner(path: str, member: Schema) -> Iterator[tuple[str, Schema]]:
             yield path, node
 
 
-def _table(title: str, node: Schema) -> Iterator[str]:
-    heading = title if title == "The file" else f"`{title}`"
+def _table(path: str, node: Schema) -> Iterator[str]:
+    heading = f"`{path}`" if path else "The file"
     yield from (f"### {heading}", "", node["description"], "")
     yield from ("| field | takes | default | meaning |", "|---|---|---|---|")
     required = node.get("required", ())

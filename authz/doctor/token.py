@@ -6,21 +6,21 @@ itself is in no finding.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.core import audience
-from authz.core.decision import BearerRequest, Deny, authorize
+from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize
+from authz.core.detail import AUTHELIA_CLIENT, Diagnosis
 from authz.core.evaluation import lacks_assurance_claim
 from authz.core.ledger import UnavailableError
 from authz.core.policy import KnownClient, Policy, Server
 from authz.core.principal import Principal
-from authz.core.reason import Reason
+from authz.core.reason import Reason, diagnose, fill_in
 from authz.core.request import HttpRequest, RefusedError
-from authz.doctor.diagnoses import CLIENT, DETAILS, REASONS, Diagnosis
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
 from authz.doctor.introspection import IntrospectionClient
 from authz.tokens.claims import ClaimRules
@@ -32,6 +32,18 @@ from authz.tokens.keys import SigningKeys
 from authz.tokens.verifier import TokenVerifier
 
 PART: Final = "token"
+# Two reasons have a second cause, which only the claims and authz.yaml tell apart.
+_NO_GROUPS: Final = Diagnosis(
+    "no_groups",
+    "it names no groups, and <groups> is asked for",
+    f"claims_policy with access_token: [groups] in {AUTHELIA_CLIENT} "
+    "(`authz authelia-config` prints it), then log in again",
+)
+_SCOPE_NOT_ALLOWED: Final = Diagnosis(
+    "scope_not_allowed",
+    "authz.yaml lets this client use no <scopes>",
+    "clients.<client>.scopes in authz.yaml",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +144,16 @@ async def _introspected(
 async def _refused(
     token: str, settings: Settings, rules: ClaimRules, keys: KeySet | None, refused: RefusedError
 ) -> TokenReport:
-    row = DETAILS.get(refused.detail) or REASONS.get(refused.reason)
-    if row is None:
-        message = f"it does not verify: {refused.detail or refused.reason.label}"
-        return TokenReport((problem(PART, "invalid", message, "get a new one from Authelia"),))
-    findings = [problem(PART, *row)]
+    findings = [_not_verified(refused)]
     if refused.reason is Reason.TOKEN_EXPIRED and keys is not None:
         findings += await _before_it_expired(token, settings, rules, keys)
     return TokenReport(tuple(findings))
+
+
+def _not_verified(refused: RefusedError) -> Finding:
+    found = diagnose(refused.reason, refused.detail)
+    message = fill_in(found.message, {"detail": refused.detail or refused.reason.label})
+    return problem(PART, found.name, message, found.fix)
 
 
 async def _before_it_expired(
@@ -151,7 +165,7 @@ async def _before_it_expired(
     try:
         principal = await _verified(token, settings, rules, keys, expires_at - 1)
     except RefusedError as refused:
-        return [problem(PART, *REASONS[refused.reason])]
+        return [_not_verified(refused)]
     return [
         note(PART, "was", f"until then it was good: {_whose(principal)}"),
         *_servers(principal, settings.policy, expires_at - 1),
@@ -187,72 +201,50 @@ def _server(principal: Principal, policy: Policy, server: Server, now: float) ->
     if not audience.names(principal.audience, server.resource):
         return note(PART, "other_audience", f"{server.name}: it was made for another server")
     request = HttpRequest("GET", "", {}, b"", {"server": server.name}, "", "")
-    known = policy.clients.get(principal.client_id)
     decision = authorize(BearerRequest(server, request, ""), principal, policy, now)
-    if not isinstance(decision, Deny):
-        if decision.query.step_up is not None:
-            message = f"{server.name}: it would do after a step-up"
-            return problem(PART, "second_factor", message, _second_factor(principal, known))
+    if not isinstance(decision, Deny) and decision.query.step_up is None:
         return ok(PART, "admitted", f"{server.name}: it would do")
-    diagnosis, message, fix = _why(decision, principal, policy, server)
-    return problem(PART, diagnosis, f"{server.name}: {message}", fix)
+    found = _diagnosis(decision, principal, policy, server)
+    return problem(PART, found.name, f"{server.name}: {found.message}", found.fix)
 
 
-def _why(deny: Deny, principal: Principal, policy: Policy, server: Server) -> Diagnosis:
+def _diagnosis(
+    decision: Deny | PendingDecision, principal: Principal, policy: Policy, server: Server
+) -> Diagnosis:
+    """Return what keeps a token from a server, with what only its claims tell."""
     known = policy.clients.get(principal.client_id)
-    if deny.reason is Reason.INSUFFICIENT_SCOPE:
-        missing = deny.scopes - principal.scopes
-        if not missing:
-            entry = f"clients.{principal.client_id}.scopes in authz.yaml"
-            allowed = frozenset[str]() if known is None else known.scopes or frozenset()
-            message = f"authz.yaml lets this client use no {enumerated(deny.scopes - allowed)}"
-            return Diagnosis("scope_not_allowed", message, entry)
-        fix = f"log in again and agree to it; the scope has to be in scopes of {CLIENT}"
-        return Diagnosis("missing_scope", f"it lacks the scope {enumerated(missing)}", fix)
-    if deny.reason is Reason.PERSON_NOT_ALLOWED:
-        groups = enumerated(server.rule.groups or [])
-        if not principal.groups:
-            fix = (
-                f"claims_policy with access_token: [groups] in {CLIENT} "
-                "(`authz authelia-config` prints it), then log in again"
-            )
-            return Diagnosis("no_groups", f"it names no groups, and {groups} is asked for", fix)
-        fix = f"put the person into the group at Authelia, or correct servers.{server.name}.groups"
-        return Diagnosis("not_in_group", f"the person is in no group of {groups}", fix)
-    return {
-        Reason.CLIENT_NOT_ALLOWED: Diagnosis(
-            "unknown_client",
-            f"authz.yaml does not name the client {quoted(principal.client_id)}",
-            "name it under clients",
-        ),
-        Reason.MACHINE_NOT_ALLOWED: Diagnosis(
-            "machine",
-            "a client without a person",
-            f"machine: true at the client, and its name at servers.{server.name}.machines",
-        ),
-        Reason.SECOND_FACTOR_REQUIRED: Diagnosis(
-            "second_factor", "no second factor is proved", _second_factor(principal, known)
-        ),
-        Reason.TOKEN_OPAQUE: REASONS[Reason.TOKEN_OPAQUE],
-        Reason.TOKEN_SIGNED: Diagnosis(
-            "signed", "it takes opaque tokens only", f"servers.{server.name}.tokens in authz.yaml"
-        ),
-    }.get(
-        deny.reason,
-        Diagnosis("refused", deny.reason.row.sentence, deny.detail or "see docs/reasons.md"),
-    )
+    scopes = decision.scopes - principal.scopes if isinstance(decision, Deny) else frozenset()
+    if isinstance(decision, PendingDecision):
+        found = replace(_second_factor(principal, known), message="it would do after a step-up")
+    elif decision.reason is Reason.SECOND_FACTOR_REQUIRED:
+        found = _second_factor(principal, known)
+    elif decision.reason is Reason.PERSON_NOT_ALLOWED and not principal.groups:
+        found = _NO_GROUPS
+    elif decision.reason is Reason.INSUFFICIENT_SCOPE and not scopes:
+        found = _SCOPE_NOT_ALLOWED
+        allowed = None if known is None else known.scopes
+        scopes = decision.scopes - (allowed or frozenset())
+    else:
+        found = diagnose(decision.reason, decision.detail)
+    names = {
+        "server": server.name,
+        "client": principal.client_id,
+        "groups": enumerated(server.rule.groups or []),
+        "scopes": enumerated(scopes),
+    }
+    message = fill_in(found.message, names | {"client": quoted(principal.client_id)})
+    return replace(found, message=message, fix=fill_in(found.fix, names))
 
 
-def _second_factor(principal: Principal, known: KnownClient | None) -> str:
-    if known is not None and lacks_assurance_claim(principal, known):
-        return (
-            f"have Authelia sign {quoted(known.assurance_claim or '')} into the claim that "
-            "issuer.assurance_claim names (`authz authelia-config` prints it), then log in again"
-        )
-    return (
-        f"authorization_policy: two_factor in {CLIENT}, and then assurance: two_factor at "
-        f"clients.{principal.client_id} in authz.yaml"
+def _second_factor(principal: Principal, known: KnownClient | None) -> Diagnosis:
+    found = diagnose(Reason.SECOND_FACTOR_REQUIRED, "")
+    if known is None or not lacks_assurance_claim(principal, known):
+        return found
+    fix = (
+        f"have Authelia sign {quoted(known.assurance_claim or '')} into the claim that "
+        "issuer.assurance_claim names (`authz authelia-config` prints it), then log in again"
     )
+    return replace(found, fix=fix)
 
 
 def compare(principals: Iterable[Principal]) -> Iterator[Finding]:

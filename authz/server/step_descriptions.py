@@ -165,9 +165,12 @@ def _evidence(rule: SecondFactor, seen: Inspection, now: float) -> Iterable[str]
     """
     for proof in seen.proofs:
         age = "no age" if proof.auth_time is None else f"{int(now - proof.auth_time)} s ago"
-        does = "enough" if satisfies(rule, proof, now) else "not enough"
-        if does == "not enough" and proves(rule, proof):
+        if satisfies(rule, proof, now):
+            does = "enough"
+        elif proves(rule, proof):
             does = "not enough: too old, or without an age"
+        else:
+            does = "not enough"
         yield f"{proof.source.value} proves {_METHODS[proof.method]} ({age}): {does}"
     told = {proof.source for proof in seen.proofs}
     for place in sorted(rule.evidence - told, key=lambda each: each.value):
