@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from authz.authelia.clients import GROUPS, asks_groups, rules_of
 from authz.cli.common import DONE, FAILED, WRONG, command, config_argument
-from authz.cli.oauth_login.request import LogInFailed, Wanted
+from authz.cli.oauth_login.request import LoginFailedError, Wanted
 from authz.config.load import Settings, load
 from authz.core.policy import MODERN
 from authz.server.sample import CLIENT_INFO, message
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         token = asyncio.run(granted())
-    except LogInFailed as failed:
+    except LoginFailedError as failed:
         print(f"authz: {failed}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

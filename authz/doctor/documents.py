@@ -13,8 +13,8 @@ from authz.config.problems import quoted
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.login.clients.documents import document_host, read_document
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetcher, FetchFailed, SystemResolver
-from authz.login.clients.lookup import Fetch, NoDocument
+from authz.login.clients.fetching import Fetcher, FetchError, SystemResolver
+from authz.login.clients.lookup import DocumentError, Fetch
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registry import redirect_rules
 
@@ -82,7 +82,7 @@ async def _named(
         return _of_no_use(url, DocumentFault.HOST_NOT_TAKEN)
     try:
         client = read_document(url, host, (await fetch(url, host)).body, rules)
-    except (FetchFailed, NoDocument) as error:
+    except (FetchError, DocumentError) as error:
         return _of_no_use(url, error.fault, error.words)
     how = "by private_key_jwt" if client.authentication is not None else "as a public client"
     message = f"the metadata document {quoted(url)} is good; it comes {how}"
@@ -98,7 +98,7 @@ async def _outcomes(published: Sequence[str], fetch: Fetch) -> Mapping[str, Docu
     async def outcome(url: str) -> DocumentFault | None:
         try:
             await fetch(url, document_host(url) or "")
-        except FetchFailed as error:
+        except FetchError as error:
             return error.fault
         return None
 

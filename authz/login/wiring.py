@@ -33,18 +33,18 @@ from authz.login.protocol.resources import Targets
 from authz.login.service.authorization import FrontDoor
 from authz.login.service.means import Means
 from authz.login.service.own_grants import OwnGrantsOf
-from authz.login.service.rate_limits import APPROVALS, Attempts, configured_rates
+from authz.login.service.rate_limits import APPROVALS, LoginRateLimiter, configured_rates
 from authz.login.service.refresh import Refreshing
 from authz.login.store.blocklist import Blocks
 from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
 from authz.login.store.grants import Grants
 from authz.login.store.revocation_outbox import PAUSE, Untold
 from authz.login.upstream.client import Authelia, OurClient
-from authz.login.upstream.id_token import Proofs
+from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.login.web import sessions, step_up
 from authz.login.web.app import App
 from authz.login.web.browser_endpoints import Visitors
-from authz.login.web.cookies import Browser
+from authz.login.web.cookies import BrowserCookies
 from authz.login.web.oauth_endpoints import Machines
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
@@ -147,7 +147,7 @@ class Built:
             ),
             blocks=Blocks(command, keys),
             log_ins=LoginRecords(command, keys),
-            attempts=Attempts(clock, rates=configured_rates(section)),
+            attempts=LoginRateLimiter(clock, rates=configured_rates(section)),
             grant_max_age=max_age,
             refresh_tokens=section.refresh_tokens,
             stale_refresh=int(section.stale_refresh),
@@ -198,7 +198,7 @@ class Built:
         parts = Parts(
             origin=means.url,
             issuer=config.issuer.url,
-            browser=Browser(sealer, means.url),
+            browser=BrowserCookies(sealer, means.url),
             pages=Pages(means.url, config.issuer.url),
             upstream=self._upstream,
             used=self._used,
@@ -239,7 +239,7 @@ class Built:
             auth = PrivateKeyJwt(client_id, pem.get_secret_value(), issuer.url, section.key_id)
             return OurClient(client_id, auth)
 
-        proofs = Proofs(keys, rules, algorithms)
+        proofs = TokenResponseVerifier(keys, rules, algorithms)
         one, two = ours(section.one_factor), ours(section.two_factor)
         upstream = Authelia(
             address, one, two, proofs, self._http, total=_AUTHELIA, at_once=_AT_ONCE

@@ -763,7 +763,7 @@ LOG_IN = (
         ("tests/login/upstream/test_id_token.py",),
     ),
     Defence(
-        "A step-up is of its person", "authz/login/web/step_up.py", "lacks",
+        "A step-up is of its person", "authz/login/web/step_up.py", "missing_proof",
         "if identity.subject != ticket.subject:", "if False:", ("tests/login/web/test_step_up.py",),
     ),
     Defence(

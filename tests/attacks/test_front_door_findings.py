@@ -25,7 +25,7 @@ from authz.ledger.records import Revocation
 from authz.login.clients.fetching import Fetched
 from authz.login.clients.identity import identify
 from authz.login.protocol.values import FrontClient, Kind
-from authz.login.service.rate_limits import LOG_INS, PAGES, Attempts
+from authz.login.service.rate_limits import LOG_INS, PAGES, LoginRateLimiter
 from authz.login.store.blocklist import Block
 from authz.login.store.known_clients import block
 from authz.login.web.app import EACH
@@ -179,7 +179,7 @@ def test_log_ins_of_one_person_are_paced(play: Play) -> None:
 
 def test_a_flood_of_addresses_pushes_no_person_out() -> None:
     """Memory is bounded for each limit by itself."""
-    attempts = Attempts(lambda: 1_700_000_000.0, largest=10)
+    attempts = LoginRateLimiter(lambda: 1_700_000_000.0, largest=10)
     for _ in range(LOG_INS.quota):
         assert attempts.take_of(LOG_INS, JOHN) == 0
     for number in range(100):

@@ -10,7 +10,7 @@ import pytest
 from authz.doctor.documents import PUBLISHED, examine
 from authz.doctor.finding import Finding, Severity
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.fetching import Fetched, FetchError
 from tests.doctor.kit import settings, the
 
 DOOR = "front_door: {{key_file: /k.pem{more}}}\n"
@@ -39,7 +39,7 @@ def look(
         asked.append(url)
         fault = (faults or {}).get(host, answer)
         if isinstance(fault, DocumentFault):
-            raise FetchFailed(fault)
+            raise FetchError(fault)
         return Fetched(json.dumps(fault).encode(), None)
 
     config = settings(rest=DOOR.format(more=more) if rest is None else rest).config

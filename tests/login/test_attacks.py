@@ -24,11 +24,11 @@ from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.records import Revocation
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
 from authz.login.protocol.resources import Target, read_scopes
-from authz.login.protocol.values import FrontClient, Kind, LoggedIn, OAuthRefused
+from authz.login.protocol.values import FrontClient, Kind, LoggedIn, OAuthError
 from authz.login.store.blocklist import Block
 from authz.tokens.sealing import Sealer
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES, claims
@@ -621,7 +621,7 @@ def test_nothing_beyond_server_and_ceiling_is_ever_granted(
     wanted = read_scopes(asked)
     assert wanted == {each for each in asked.split(" ") if each}
     if own and not client.allowed(own) and not client.allowed(wanted & target.scopes):
-        with pytest.raises(OAuthRefused, match="invalid_scope"):
+        with pytest.raises(OAuthError, match="invalid_scope"):
             target.grantable(wanted, client, "x")
         return
     granted = target.grantable(wanted, client, "x")
@@ -856,7 +856,7 @@ def test_a_document_that_is_out_of_reach_is_no_unknown_client(play: Play) -> Non
         async def fetch(url: str, _host: str) -> Fetched:
             asked.append(url)
             if len(asked) > 1:
-                raise FetchFailed(DocumentFault.UNREACHABLE)
+                raise FetchError(DocumentFault.UNREACHABLE)
             said = {"client_id": url, "redirect_uris": [LOOPBACK]}
             return Fetched(json.dumps(said).encode(), None)
 

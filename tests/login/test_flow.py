@@ -16,7 +16,7 @@ from authz.core.principal import LoginRecord
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
-from authz.login.protocol.values import UpstreamRefused
+from authz.login.protocol.values import UpstreamError
 from authz.login.service.refresh_tokens import open_refresh, seal_refresh
 from authz_demo.person import BrowserUser
 from tests.demo.kit import ISSUER, JOHN, claims
@@ -298,7 +298,7 @@ def test_a_stranger_at_the_same_address_ends_no_refresh(play: Play) -> None:
         await client.register()
         tokens = await client.tokens()
         for _ in range(31):
-            with suppress(UpstreamRefused, UnavailableError):
+            with suppress(UpstreamError, UnavailableError):
                 await found.built.means.upstream.exchange(
                     two_factor=False,
                     code="authelia_ac_" + "a" * 43 + "." + "b" * 43,

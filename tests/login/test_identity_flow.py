@@ -12,7 +12,7 @@ from authz.core.principal import LoginRecord
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.login_records import LoginRecords
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import encode
 from authz.login.service.refresh_tokens import open_refresh, seal_refresh
@@ -242,7 +242,7 @@ def test_a_document_that_cannot_be_had_is_no_unknown_client(
 
     async def scene(found: Stage) -> None:
         async def fetch(url: str, host: str) -> Fetched:
-            raise FetchFailed(fault)
+            raise FetchError(fault)
 
         found.built._documents._fetch = fetch
         client = Client(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)

@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 
 from authz.cli.oauth_login.loopback import Loopback
-from authz.cli.oauth_login.request import Attempt, LogInFailed, Wanted, code_of, refused
+from authz.cli.oauth_login.request import Attempt, LoginFailedError, Wanted, code_of, refused
 from authz.core.strict_json import StrictJsonError, loads
 from authz.tokens.issuer import IssuerAddress, read_metadata
 from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, describe_error
@@ -57,7 +57,7 @@ async def log_in(
         patience: seconds for the person.
 
     Raises:
-        LogInFailed: in words, whatever went wrong.
+        LoginFailedError: in words, whatever went wrong.
     """
     metadata = await _metadata(address, client)
     link, exchange, promised = _endpoints(metadata, address)
@@ -72,7 +72,7 @@ async def log_in(
             async with asyncio.timeout(patience):
                 answer = await loopback.answer()
         except TimeoutError as error:
-            raise LogInFailed(
+            raise LoginFailedError(
                 f"no answer came within {patience:g} s",
                 "where the issuer showed an error page, it says what is wrong: often a client or "
                 f"redirect URI that it does not know (it needs http://127.0.0.1{wanted.path})",
@@ -90,12 +90,12 @@ async def _metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Mappin
     except IssuerError as error:
         raise _no_metadata(error) from error
     except TimeoutError as error:
-        raise LogInFailed("the issuer gives no metadata in time") from error
+        raise LoginFailedError("the issuer gives no metadata in time") from error
 
 
-def _no_metadata(error: IssuerError) -> LogInFailed:
+def _no_metadata(error: IssuerError) -> LoginFailedError:
     words = f"the issuer gives no usable metadata: {error.fault.value}, {error.detail}"
-    return LogInFailed(words)
+    return LoginFailedError(words)
 
 
 def _target(metadata: Mapping[str, object], address: IssuerAddress, name: str) -> IssuerEndpoint:
@@ -134,7 +134,7 @@ async def _registered(client: httpx.AsyncClient, target: IssuerEndpoint, redirec
     status, answer = await _answer(client, request, "the registration")
     client_id = answer.get("client_id")
     if status not in _REGISTERED or not isinstance(client_id, str):
-        raise LogInFailed(
+        raise LoginFailedError(
             "the gateway registers no client", "give one of authz.yaml that logs in there: --client"
         )
     return client_id
@@ -151,16 +151,20 @@ async def _answer(
             async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > _LARGEST:
-                    raise LogInFailed(f"{what} answer is too long")
+                    raise LoginFailedError(f"{what} answer is too long")
         finally:
             await response.aclose()
         document = loads(bytes(data))
     except httpx.HTTPError as error:
-        raise LogInFailed(f"{what} endpoint does not answer: {describe_error(error)}") from error
+        raise LoginFailedError(
+            f"{what} endpoint does not answer: {describe_error(error)}"
+        ) from error
     except StrictJsonError as error:
-        raise LogInFailed(f"{what} answer is no JSON (status {response.status_code})") from error
+        raise LoginFailedError(
+            f"{what} answer is no JSON (status {response.status_code})"
+        ) from error
     if not isinstance(document, dict):
-        raise LogInFailed(f"{what} answer is no JSON object")
+        raise LoginFailedError(f"{what} answer is no JSON object")
     return response.status_code, document
 
 
@@ -177,9 +181,9 @@ async def _exchanged(
 def _granted(document: Mapping[str, object]) -> Granted:
     token, kind = document.get("access_token"), document.get("token_type")
     if not isinstance(token, str) or _TOKEN.match(token) is None:
-        raise LogInFailed("the token answer has no access token")
+        raise LoginFailedError("the token answer has no access token")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise LogInFailed("the access token is no bearer token")
+        raise LoginFailedError("the access token is no bearer token")
     seconds, scope = document.get("expires_in"), document.get("scope")
     return Granted(
         token,

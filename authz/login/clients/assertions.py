@@ -17,7 +17,7 @@ import jwt
 from authz.core.request import RefusedError
 from authz.login.clients.documents import document_host, read_keys
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
+from authz.login.clients.lookup import DocumentError, Fetch, FetchedCache, nobody
 from authz.login.protocol.values import FrontClient, KeyAuthentication
 from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.jose import Unverified, read_client_assertion
@@ -104,7 +104,7 @@ class ClientAssertions:
 
         Raises:
             InvalidAssertionError: where it is none.
-            NoDocument: where the keys of the client cannot be had.
+            DocumentError: where the keys of the client cannot be had.
         """
         how = client.authentication
         if how is None:
@@ -152,7 +152,7 @@ class ClientAssertions:
             newer = await self._key_sets.newer(uri, host, COOLDOWN)
             if newer is None and key is None:
                 # Perhaps published since the last look: nothing is decided.
-                raise NoDocument(DocumentFault.BUSY)
+                raise DocumentError(DocumentFault.BUSY)
             if newer is not None:
                 key = newer.choose(unverified.key_id, unverified.algorithm)
                 if self._is_signed(text, unverified, key):

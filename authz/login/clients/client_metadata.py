@@ -27,7 +27,7 @@ _MOST_MARKS: Final = 2  # on one letter; more of them run over the lines above a
 _LOOK_ALIKES: Final = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "DESERET")
 
 
-class WrongMetadata(ValueError):  # noqa: N818 - what a client said, not an error of ours
+class ClientMetadataError(ValueError):
     """Say what is wrong with a client's metadata.
 
     Attributes:
@@ -46,18 +46,20 @@ def read_redirect_uris(metadata: Mapping[str, object], rules: RedirectRules) -> 
     """Return the redirect URIs that a client may have, in its order; others are left out.
 
     Raises:
-        WrongMetadata: where none is left.
+        ClientMetadataError: where none is left.
     """
     said = metadata.get("redirect_uris")
     if not isinstance(said, list) or not said:
-        raise WrongMetadata("invalid_redirect_uri", "redirect_uris must list where log-ins end")
+        raise ClientMetadataError(
+            "invalid_redirect_uri", "redirect_uris must list where log-ins end"
+        )
     if len(said) > MOST_URIS or not all(isinstance(uri, str) for uri in said):
-        raise WrongMetadata(
+        raise ClientMetadataError(
             "invalid_redirect_uri", f"redirect_uris must be strings, {MOST_URIS} at most"
         )
     allowed = tuple(dict.fromkeys(uri for uri in said if rules.allow(uri)))
     if not allowed:
-        raise WrongMetadata(
+        raise ClientMetadataError(
             "invalid_redirect_uri",
             "no redirect URI is allowed here: https, http on 127.0.0.1, [::1] or localhost, or "
             "one that front_door.private_redirect_uris lists; without user, fragment, dot "
@@ -70,12 +72,12 @@ def check_grants(metadata: Mapping[str, object]) -> None:
     """Refuse a client that could not use the one way of logging in that there is.
 
     Raises:
-        WrongMetadata: where it wants no code, or says so in a wrong shape.
+        ClientMetadataError: where it wants no code, or says so in a wrong shape.
     """
     for name, needed in (("grant_types", GRANT_TYPES[0]), ("response_types", RESPONSE_TYPES[0])):
         said = metadata.get(name)
         if said is not None and (not isinstance(said, list) or needed not in said):
-            raise WrongMetadata("invalid_client_metadata", f"{name} must hold {needed}")
+            raise ClientMetadataError("invalid_client_metadata", f"{name} must hold {needed}")
 
 
 def read_refreshes(metadata: Mapping[str, object]) -> bool:
@@ -93,13 +95,13 @@ def read_title(metadata: Mapping[str, object]) -> str:
     """Return what a client calls itself, made printable; empty where there is nothing.
 
     Raises:
-        WrongMetadata: where it is no text.
+        ClientMetadataError: where it is no text.
     """
     said = metadata.get("client_name")
     if said is None:
         return ""
     if not isinstance(said, str):
-        raise WrongMetadata("invalid_client_metadata", "client_name must be a string")
+        raise ClientMetadataError("invalid_client_metadata", "client_name must be a string")
     return printable_title(said)
 
 

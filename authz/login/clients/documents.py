@@ -17,14 +17,14 @@ from typing import Final
 
 from authz.core.strict_json import StrictJsonError, loads
 from authz.login.clients.client_metadata import (
-    WrongMetadata,
+    ClientMetadataError,
     check_grants,
     read_redirect_uris,
     read_refreshes,
     read_title,
 )
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.lookup import Fetch, FetchedCache, NoDocument, nobody
+from authz.login.clients.lookup import DocumentError, Fetch, FetchedCache, nobody
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import FrontClient, KeyAuthentication, Kind
 from authz.tokens.bulkhead import Bulkhead
@@ -50,9 +50,9 @@ _KEY: Final = "private_key_jwt"
 _NONE: Final = "none"
 
 
-def unusable(words: str) -> NoDocument:
+def unusable(words: str) -> DocumentError:
     """Return what says that a document is there, and cannot be used."""
-    return NoDocument(DocumentFault.UNUSABLE, words)
+    return DocumentError(DocumentFault.UNUSABLE, words)
 
 
 def document_host(client_id: str) -> str | None:
@@ -70,7 +70,7 @@ def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) 
     is shown as unverified (`clients.identity`).
 
     Raises:
-        NoDocument: where it describes none that can log in here.
+        DocumentError: where it describes none that can log in here.
     """
     try:
         said = loads(body, max_depth=_MAX_DEPTH)
@@ -84,7 +84,7 @@ def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) 
     try:
         check_grants(said)
         uris, title = read_redirect_uris(said, rules), read_title(said)
-    except WrongMetadata as error:
+    except ClientMetadataError as error:
         raise unusable(error.words) from error
     if sum(map(len, uris)) > _MOST_URI_CHARACTERS:
         raise unusable("it has too many redirect URIs")
@@ -144,7 +144,7 @@ def read_keys(body: bytes, algorithms: frozenset[str]) -> KeySet:
     """Return the keys that a client publishes.
 
     Raises:
-        NoDocument: where there is none that can be used.
+        DocumentError: where there is none that can be used.
     """
     try:
         return read_key_set(loads(body, max_depth=_MAX_DEPTH), algorithms)
@@ -174,7 +174,7 @@ class Documents(FetchedCache[FrontClient]):
         """Take how to fetch and what to allow; the rest as `FetchedCache`.
 
         Args:
-            fetch: the document at a URL of a host (`Fetcher`); raises FetchFailed.
+            fetch: the document at a URL of a host (`Fetcher`); raises FetchError.
             rules: which redirect URIs are allowed.
             hosts: whose documents are taken; None for anybody's.
             gate: how many fetches there may be.
@@ -193,19 +193,19 @@ class Documents(FetchedCache[FrontClient]):
         """Return the host of a URL that can be a client's id here; nothing is fetched.
 
         Raises:
-            NoDocument: where it cannot be one.
+            DocumentError: where it cannot be one.
         """
         host = document_host(client_id)
         if host is None:
-            raise NoDocument(DocumentFault.URL)
+            raise DocumentError(DocumentFault.URL)
         if self._hosts is not None and host not in self._hosts:
-            raise NoDocument(DocumentFault.HOST_NOT_TAKEN)
+            raise DocumentError(DocumentFault.HOST_NOT_TAKEN)
         return host
 
     async def find(self, client_id: str) -> FrontClient:
         """Return the client whose document is at this URL.
 
         Raises:
-            NoDocument: where there is none, or none can be had now.
+            DocumentError: where there is none, or none can be had now.
         """
         return await self.at(client_id, self.check(client_id))

@@ -116,7 +116,7 @@ def _is_public_v6(address: IPv6Address) -> bool:
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
-class FetchFailed(Exception):  # noqa: N818 - what happened, not an error of ours
+class FetchError(Exception):
     """Say why there is no document.
 
     Attributes:
@@ -241,30 +241,30 @@ class Fetcher:
         """Return the document at a URL of this host.
 
         Raises:
-            FetchFailed: where there is none to be believed.
+            FetchError: where there is none to be believed.
         """
         try:
             # Over everything: who sends a byte a second is never late for a single read.
             async with asyncio.timeout(self._patience):
                 return await self._get(url, await self._addresses(host))
         except TimeoutError as error:
-            raise FetchFailed(DocumentFault.LATE) from error
+            raise FetchError(DocumentFault.LATE) from error
         except (OSError, httpcore.NetworkError, httpcore.TimeoutException) as error:
             fault = _beneath(error)
-            raise FetchFailed(fault) from error
+            raise FetchError(fault) from error
         except httpcore.ProtocolError as error:
-            raise FetchFailed(DocumentFault.PROTOCOL) from error
+            raise FetchError(DocumentFault.PROTOCOL) from error
 
     async def _addresses(self, host: str) -> Sequence[str]:
         try:
             found = list(dict.fromkeys(await self._resolve(host)))
         except OSError as error:
-            raise FetchFailed(DocumentFault.NO_ADDRESS) from error
+            raise FetchError(DocumentFault.NO_ADDRESS) from error
         if not found:
-            raise FetchFailed(DocumentFault.NO_ADDRESS)
+            raise FetchError(DocumentFault.NO_ADDRESS)
         # One address inside among public ones is no accident, and the next try would meet it.
         if len(found) > _MOST_ADDRESSES or not all(self._public(each) for each in found):
-            raise FetchFailed(DocumentFault.PRIVATE_ADDRESS)
+            raise FetchError(DocumentFault.PRIVATE_ADDRESS)
         return found[:_TRIED]
 
     async def _get(self, url: str, addresses: Sequence[str]) -> Fetched:
@@ -288,7 +288,7 @@ class Fetcher:
             async for chunk in response.aiter_stream():
                 data += chunk
                 if len(data) > LARGEST:
-                    raise FetchFailed(DocumentFault.TOO_LARGE)
+                    raise FetchError(DocumentFault.TOO_LARGE)
         return Fetched(bytes(data), _max_age(fields.get("cache-control", "")))
 
 
@@ -331,11 +331,11 @@ def _fields(response: httpcore.Response) -> dict[str, str]:
 def _check(status: int, fields: dict[str, str]) -> None:
     if status != _OK:
         # A redirect is a refusal as well (the draft's section 5): it could lead inside.
-        raise FetchFailed(_of_status(status))
+        raise FetchError(_of_status(status))
     if fields.get("content-encoding", "identity").lower() != "identity":
-        raise FetchFailed(DocumentFault.COMPRESSED)
+        raise FetchError(DocumentFault.COMPRESSED)
     if not _JSON.match(fields.get("content-type", "")):
-        raise FetchFailed(DocumentFault.WRONG_TYPE)
+        raise FetchError(DocumentFault.WRONG_TYPE)
 
 
 def _max_age(control: str) -> int | None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.fetching import Fetched, FetchError
 from authz.tokens.bulkhead import Bulkhead, NoSlotError, Slot, TokenBucket
 
 SHORTEST_AGE: Final = 300.0  # seconds
@@ -33,7 +33,7 @@ V = TypeVar("V")
 Fetch = Callable[[str, str], Awaitable[Fetched]]
 
 
-class NoDocument(Exception):  # noqa: N818 - what was found, not an error of ours
+class DocumentError(Exception):
     """Say why a URL stands for nothing that can be used.
 
     Attributes:
@@ -125,8 +125,8 @@ class FetchedCache(Generic[V]):
         """Take how to fetch and to read.
 
         Args:
-            fetch: the document at a URL of a host (`Fetcher`); raises FetchFailed.
-            read: what a body at a URL of a host says; raises NoDocument.
+            fetch: the document at a URL of a host (`Fetcher`); raises FetchError.
+            read: what a body at a URL of a host says; raises DocumentError.
             gate: how many fetches there may be; None for `stranger_gate`.
             capacity: how many are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
@@ -149,13 +149,13 @@ class FetchedCache(Generic[V]):
         """Return what is at a URL of a host.
 
         Raises:
-            NoDocument: where there is nothing, or nothing can be had now.
+            DocumentError: where there is nothing, or nothing can be had now.
         """
         known, refused, now = self._known.used(url), self._refused.used(url), self._clock()
         if known is not None and now < known.fresh_until:
             return known.value
         if refused is not None and now < refused.until:
-            raise NoDocument(refused.fault, refused.words)
+            raise DocumentError(refused.fault, refused.words)
         return await self._looked_up(url, host)
 
     async def newer(self, url: str, host: str, age: float) -> V | None:
@@ -165,7 +165,7 @@ class FetchedCache(Generic[V]):
         makes nobody fetch at a stranger's pace.
 
         Raises:
-            NoDocument: as `at`.
+            DocumentError: as `at`.
         """
         known, now = self._known.get(url), self._clock()
         if known is None:
@@ -202,8 +202,8 @@ class FetchedCache(Generic[V]):
             return known.value
         refused = self._refused.get(url)
         if refused is not None and self._clock() < refused.until:
-            raise NoDocument(refused.fault, refused.words)
-        raise NoDocument(DocumentFault.BUSY)
+            raise DocumentError(refused.fault, refused.words)
+        raise DocumentError(DocumentFault.BUSY)
 
     def _join(self, url: str, host: str) -> _Search | None:
         """Return the search for what is at a URL, with whoever asks now in line; None without one.
@@ -255,9 +255,9 @@ class FetchedCache(Generic[V]):
             value = self._read(url, host, fetched.body)
         except NoSlotError:
             return
-        except NoDocument as error:
+        except DocumentError as error:
             self._refuse(url, error.fault, error.words)
-        except FetchFailed as error:
+        except FetchError as error:
             self._refuse(url, error.fault, error.words)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is no document
             _LOG.warning("a client's metadata document: %s", type(error).__name__)

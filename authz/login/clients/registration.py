@@ -20,14 +20,14 @@ from authz.core.strict_json import StrictJsonError, loads
 from authz.login.clients.client_metadata import (
     GRANT_TYPES,
     RESPONSE_TYPES,
-    WrongMetadata,
+    ClientMetadataError,
     check_grants,
     read_redirect_uris,
     read_refreshes,
     read_title,
 )
 from authz.login.clients.redirects import RedirectRules
-from authz.login.protocol.values import OAuthRefused
+from authz.login.protocol.values import OAuthError
 from authz.tokens import base64url
 
 LARGEST: Final = 16 * 1024  # bytes of metadata
@@ -40,7 +40,7 @@ _MAX_DEPTH: Final = 8
 _FORBIDDEN: Final = 403
 
 
-class NotRegistered(Exception):  # noqa: N818 - what an id is, not an error of ours
+class NotRegisteredError(Exception):
     """Say that an id is no registration of ours, or leads nowhere any more."""
 
 
@@ -94,22 +94,22 @@ class Registrations:
         may ask for goes by rules. Whatever way of authentication it asks for, it gets `none`.
 
         Raises:
-            OAuthRefused: as section 3.2.2 says.
+            OAuthError: as section 3.2.2 says.
         """
         if not self.taken:
-            raise OAuthRefused(
+            raise OAuthError(
                 "invalid_client_metadata",
                 "clients do not register here: the operator has to name this one",
                 _FORBIDDEN,
             )
         if len(metadata) > LARGEST:
-            raise OAuthRefused("invalid_client_metadata", "the metadata is longer than 16 KiB")
+            raise OAuthError("invalid_client_metadata", "the metadata is longer than 16 KiB")
         try:
             said = loads(metadata, max_depth=_MAX_DEPTH)
         except StrictJsonError as error:
-            raise OAuthRefused("invalid_client_metadata", "not strict JSON") from error
+            raise OAuthError("invalid_client_metadata", "not strict JSON") from error
         if not isinstance(said, dict):
-            raise OAuthRefused("invalid_client_metadata", "not a JSON object")
+            raise OAuthError("invalid_client_metadata", "not a JSON object")
         try:
             check_grants(said)
             registered = Registered(
@@ -118,33 +118,33 @@ class Registrations:
                 int(self._clock()),
                 read_refreshes(said),
             )
-        except WrongMetadata as error:
-            raise OAuthRefused(error.error, error.words) from error
+        except ClientMetadataError as error:
+            raise OAuthError(error.error, error.words) from error
         return _answer(self._sign(registered), registered)
 
     def read(self, client_id: str) -> Registered:
         """Return what is registered under an id.
 
         Raises:
-            NotRegistered: where that is nothing, or nothing that is allowed any more.
+            NotRegisteredError: where that is nothing, or nothing that is allowed any more.
         """
         if not self.taken or len(client_id) > LONGEST_ID or not client_id.isascii():
-            raise NotRegistered
+            raise NotRegisteredError
         signed, _, mac = client_id.rpartition(".")
         # Every key is tried, so that time does not tell which one it was.
         if not signed.startswith(PREFIX) or not any(
             [hmac.compare_digest(_mac(key, signed), mac) for key in self._keys]  # noqa: C419
         ):
-            raise NotRegistered
+            raise NotRegisteredError
         try:
             version, issued_at, _, title, uris, *without = json.loads(
                 base64url.decode(signed.removeprefix(PREFIX))
             )
         except ValueError as error:
-            raise NotRegistered from error
+            raise NotRegisteredError from error
         allowed = tuple(uri for uri in uris if self._rules.allow(uri))
         if version != _VERSION or not allowed:
-            raise NotRegistered
+            raise NotRegisteredError
         return Registered(allowed, title, issued_at, refreshes=_NO_REFRESH not in without)
 
     def _sign(self, registered: Registered) -> str:
@@ -160,7 +160,7 @@ class Registrations:
         signed = PREFIX + base64url.encode(text.encode())
         client_id = f"{signed}.{_mac(self._keys[0], signed)}"
         if len(client_id) > LONGEST_ID:
-            raise OAuthRefused(
+            raise OAuthError(
                 "invalid_client_metadata",
                 "the redirect URIs and the name are too long to be registered together",
             )

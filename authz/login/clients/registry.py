@@ -15,10 +15,10 @@ from authz.config.model import ClientConfig, Config, FrontDoorConfig
 from authz.login.clients import documents, registration
 from authz.login.clients.client_metadata import printable_title
 from authz.login.clients.documents import Documents
-from authz.login.clients.lookup import PAUSE, NoDocument
+from authz.login.clients.lookup import PAUSE, DocumentError
 from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
-from authz.login.clients.registration import NotRegistered, Registrations
-from authz.login.protocol.values import FrontClient, Kind, OAuthRefused
+from authz.login.clients.registration import NotRegisteredError, Registrations
+from authz.login.protocol.values import FrontClient, Kind, OAuthError
 
 _DEFAULT: Final = "default"  # the entry of `clients` that is no client
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,2048}\Z")
@@ -26,7 +26,7 @@ _UNAUTHORIZED: Final = 401
 _UNAVAILABLE: Final = 503
 
 
-class DocumentRefusedError(OAuthRefused):
+class DocumentRefusedError(OAuthError):
     """Say that a client has a metadata document, which is of no use: it is no unknown client.
 
     Attributes:
@@ -35,7 +35,7 @@ class DocumentRefusedError(OAuthRefused):
 
     def __init__(
         self,
-        found: NoDocument,
+        found: DocumentError,
         error: str,
         words: str,
         status: int,
@@ -88,7 +88,7 @@ class Clients:
         answers at this moment says nothing about whether its client is known.
 
         Raises:
-            OAuthRefused: `invalid_client`.
+            OAuthError: `invalid_client`.
         """
         self._at_hand(client_id)
 
@@ -96,7 +96,7 @@ class Clients:
         """Return the client of an id.
 
         Raises:
-            OAuthRefused: `invalid_client`, in words for the person who set the client up;
+            OAuthError: `invalid_client`, in words for the person who set the client up;
                 `temporarily_unavailable` where its metadata document cannot be had right now.
         """
         return self._at_hand(client_id) or replace(
@@ -107,7 +107,7 @@ class Clients:
         """Return the client of an id; None where its metadata document describes it.
 
         Raises:
-            OAuthRefused: `invalid_client`.
+            OAuthError: `invalid_client`.
         """
         if _VISIBLE.match(client_id) is None:
             raise _refused("this client is not known here")
@@ -119,7 +119,7 @@ class Clients:
         if client_id.startswith(documents.PREFIX):
             try:
                 self._documents.check(client_id)
-            except NoDocument as error:
+            except DocumentError as error:
                 raise _no_document(error) from error
             return None
         return replace(self._of_registration(client_id), scopes=self._scopes)
@@ -141,7 +141,7 @@ class Clients:
     async def _of_document(self, client_id: str) -> FrontClient:
         try:
             return await self._documents.find(client_id)
-        except NoDocument as error:
+        except DocumentError as error:
             raise _no_document(error) from error
 
     def _of_registration(self, client_id: str) -> FrontClient:
@@ -149,7 +149,7 @@ class Clients:
             raise _refused("this client is not known here; the operator has to name it")
         try:
             registered = self._registrations.read(client_id)
-        except NotRegistered as error:
+        except NotRegisteredError as error:
             known = client_id.startswith(registration.PREFIX)
             words = "its registration is no longer valid; " if known else ""
             raise _refused(
@@ -170,7 +170,7 @@ def _scopes(client: ClientConfig) -> frozenset[str] | None:
     return None if client.scopes is None else frozenset(client.scopes)
 
 
-def _no_document(error: NoDocument) -> OAuthRefused:
+def _no_document(error: DocumentError) -> OAuthError:
     words = f"the client's metadata document is of no use: {error.words}"
     if error.fault.passing:
         # Not `invalid_client`: a program would forget a registration that is still good.
@@ -179,5 +179,5 @@ def _no_document(error: NoDocument) -> OAuthRefused:
     return DocumentRefusedError(error, "invalid_client", words, _UNAUTHORIZED)
 
 
-def _refused(words: str) -> OAuthRefused:
-    return OAuthRefused("invalid_client", words, _UNAUTHORIZED)
+def _refused(words: str) -> OAuthError:
+    return OAuthError("invalid_client", words, _UNAUTHORIZED)

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from authz.config.model import RefreshTokens
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.resources import Targets, read_scopes
-from authz.login.protocol.values import ClientIdentity, FrontClient, OAuthRefused
+from authz.login.protocol.values import ClientIdentity, FrontClient, OAuthError
 
 OFFLINE: Final = "offline_access"
 LONGEST_STATE: Final = 1024
@@ -127,23 +127,23 @@ def check(
     """Return what is asked for, of a client and redirect URI that are known to be good.
 
     Raises:
-        OAuthRefused: for the client to hear.
+        OAuthError: for the client to hear.
     """
     parameters.check_repeated()
     if parameters.get("state") is not None and state_of(parameters) is None:
-        raise OAuthRefused("invalid_request", "state is too long, or not printable ASCII")
+        raise OAuthError("invalid_request", "state is too long, or not printable ASCII")
     for name, error, words in _UNSUPPORTED:
         if parameters.get(name) is not None:
-            raise OAuthRefused(error, words)
+            raise OAuthError(error, words)
     response_type = parameters.needed("response_type")
     if response_type != "code":
-        raise OAuthRefused("unsupported_response_type", "response_type has to be code")
+        raise OAuthError("unsupported_response_type", "response_type has to be code")
     if parameters.get("response_mode") not in (None, "query"):
-        raise OAuthRefused("invalid_request", "response_mode has to be query")
+        raise OAuthError("invalid_request", "response_mode has to be query")
     _check_challenge(parameters)
     # The person is always asked; nothing is silent (OpenID Connect Core, section 3.1.2.6).
     if "none" in (parameters.get("prompt") or "").split(" "):
-        raise OAuthRefused("interaction_required", "a person has to be asked")
+        raise OAuthError("interaction_required", "a person has to be asked")
     target = targets.find(parameters.resources)
     asked = read_scopes(parameters.get("scope"))
     scopes = target.grantable(asked, client, identity.name)
@@ -165,15 +165,15 @@ def again(wish: Wish, client: FrontClient, identity: ClientIdentity, targets: Ta
     """Return a wish as the rules are now: they may have changed while the page was open.
 
     Raises:
-        OAuthRefused: where it cannot be granted any more.
+        OAuthError: where it cannot be granted any more.
     """
     check_same_client(wish, identity)
     target = targets.named(wish.server, wish.resource)
     if target is None:
-        raise OAuthRefused("invalid_target", "there is no such server any more")
+        raise OAuthError("invalid_target", "there is no such server any more")
     scopes = target.grantable(wish.scopes, client, identity.name)
     if scopes != frozenset(wish.scopes):
-        raise OAuthRefused(
+        raise OAuthError(
             "invalid_scope",
             f"what the client {identity.name} may have at the server {target.name} has changed "
             f"meanwhile ({' '.join(sorted(scopes.symmetric_difference(wish.scopes)))}); connect "
@@ -188,10 +188,10 @@ def check_same_client(wish: Wish, identity: ClientIdentity) -> None:
     """Refuse a client that is not what the page said of it: its document may have changed.
 
     Raises:
-        OAuthRefused: for the client to hear.
+        OAuthError: for the client to hear.
     """
     if identity.name != wish.name:
-        raise OAuthRefused(
+        raise OAuthError(
             "access_denied", "what the page said of the client has changed meanwhile; connect again"
         )
 
@@ -212,6 +212,6 @@ def gets_refresh(mode: RefreshTokens, client: FrontClient, scope: str | None) ->
 def _check_challenge(parameters: Parameters) -> None:
     # RFC 9700, section 2.1.1; absent, the method would be `plain` (RFC 7636, section 4.3).
     if parameters.get("code_challenge_method") != "S256":
-        raise OAuthRefused("invalid_request", "code_challenge_method has to be S256")
+        raise OAuthError("invalid_request", "code_challenge_method has to be S256")
     if _CHALLENGE.fullmatch(parameters.needed("code_challenge")) is None:
-        raise OAuthRefused("invalid_request", "code_challenge is no S256 challenge")
+        raise OAuthError("invalid_request", "code_challenge is no S256 challenge")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
-from authz.login.protocol.values import OAuthRefused
+from authz.login.protocol.values import OAuthError
 
 _LONGEST: Final = 64 * 1024
 _MOST: Final = 64
@@ -38,30 +38,30 @@ class Parameters:
         """Return the value of a parameter that must not come twice.
 
         Raises:
-            OAuthRefused: where it does.
+            OAuthError: where it does.
         """
         if name in self.repeated:
-            raise OAuthRefused("invalid_request", "a parameter comes more than once")
+            raise OAuthError("invalid_request", "a parameter comes more than once")
         return self.values.get(name)
 
     def check_repeated(self) -> None:
         """Refuse a request in which a parameter comes twice (RFC 6749, sections 3.1 and 3.2).
 
         Raises:
-            OAuthRefused: where one does.
+            OAuthError: where one does.
         """
         if self.repeated:
-            raise OAuthRefused("invalid_request", "a parameter comes more than once")
+            raise OAuthError("invalid_request", "a parameter comes more than once")
 
     def needed(self, name: str) -> str:
         """Return a value that has to be there.
 
         Raises:
-            OAuthRefused: where it is not.
+            OAuthError: where it is not.
         """
         value = self.values.get(name)
         if value is None:
-            raise OAuthRefused("invalid_request", f"{name} is missing")
+            raise OAuthError("invalid_request", f"{name} is missing")
         return value
 
 
@@ -69,14 +69,14 @@ def read_parameters(text: str) -> Parameters:
     """Read a query or the body of a form.
 
     Raises:
-        OAuthRefused: where it is none.
+        OAuthError: where it is none.
     """
     if len(text) > _LONGEST or not text.isascii():
-        raise OAuthRefused("invalid_request", _UNREADABLE)
+        raise OAuthError("invalid_request", _UNREADABLE)
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST, errors="strict")
     except ValueError:
-        raise OAuthRefused("invalid_request", _UNREADABLE) from None
+        raise OAuthError("invalid_request", _UNREADABLE) from None
     values: dict[str, str] = {}
     repeated, resources = set[str](), dict[str, None]()
     for name, value in pairs:

@@ -12,7 +12,7 @@ from typing import Final
 
 from authz.core import audience
 from authz.core.policy import Policy, Server
-from authz.login.protocol.values import FrontClient, OAuthRefused
+from authz.login.protocol.values import FrontClient, OAuthError
 
 # Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
 TOLERATED: Final = frozenset({"openid", "offline_access"})
@@ -64,13 +64,13 @@ class Target:
             name: what rules call it.
 
         Raises:
-            OAuthRefused: `invalid_scope`, where the client may have none of the server's own scopes
+            OAuthError: `invalid_scope`, where the client may have none of the server's own scopes
                 and asks for none that it may have: no log-in of it could use the server.
         """
         granted = client.allowed((frozenset(asked) - TOLERATED) & self.scopes)
         granted = granted or client.allowed(self.own & self.scopes)
         if self.own and not granted:
-            raise OAuthRefused(
+            raise OAuthError(
                 "invalid_scope",
                 f"the server {self.name} needs {' '.join(sorted(self.own))}, which the operator "
                 f"does not let the client {name} have",
@@ -101,7 +101,7 @@ class Targets:
         """Return the one server that a request names (RFC 8707); the only one where it names none.
 
         Raises:
-            OAuthRefused: `invalid_target`.
+            OAuthError: `invalid_target`.
         """
         targets = tuple(self._targets.values())
         if not resources and len(targets) == 1:
@@ -113,7 +113,7 @@ class Targets:
         }
         if len(found) != 1 or others:
             words = "resource has to be" if resources else "resource is missing; it has to be"
-            raise OAuthRefused(
+            raise OAuthError(
                 "invalid_target", f"{words} the URL of one server here: {self._listed()}"
             )
         return found[0]

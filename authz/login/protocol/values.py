@@ -125,7 +125,7 @@ class LoggedIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UpstreamAuthorizationRequest:
     """Ask Authelia to log somebody in: what is pushed (RFC 9126) for one transaction.
 
     Attributes:
@@ -147,7 +147,7 @@ class Asked:
     max_age: int | None = None
 
 
-class OAuthRefused(Exception):  # noqa: N818 - what happened, not an error of ours
+class OAuthError(Exception):
     """Carry an OAuth error to whoever answers the client (RFC 6749, section 5.2).
 
     Attributes:
@@ -179,11 +179,11 @@ class OAuthRefused(Exception):  # noqa: N818 - what happened, not an error of ou
         self.scopes = tuple(sorted(scopes))
 
 
-# An `error` of UpstreamRefused that is ours: the access token is no JWT.
+# An `error` of UpstreamError that is ours: the access token is no JWT.
 OPAQUE_TOKEN: Final = "opaque_access_token"  # noqa: S105 - a code
 
 
-class UpstreamRefused(Exception):  # noqa: N818 - as above
+class UpstreamError(Exception):
     """Say that Authelia answered with an OAuth error.
 
     Attributes:

@@ -27,11 +27,11 @@ from authz.login.protocol.granted_audience import OPAQUE, OPAQUE_WORDS, WORDS, a
 from authz.login.protocol.parameters import Parameters, read_parameters
 from authz.login.protocol.values import (
     OPAQUE_TOKEN,
-    Asked,
     ClientIdentity,
     LoggedIn,
-    OAuthRefused,
-    UpstreamRefused,
+    OAuthError,
+    UpstreamAuthorizationRequest,
+    UpstreamError,
 )
 from authz.login.service.client_validation import Admission
 from authz.login.service.means import Means
@@ -39,7 +39,7 @@ from authz.login.service.person_address import person_address
 from authz.login.service.rate_limits import DOCUMENTS, LOG_INS
 from authz.login.web import error_pages
 from authz.login.web.paths import CALLBACK
-from authz.login.web.upstream_login import USED, NotDoneError
+from authz.login.web.upstream_login import USED, PageError
 
 # What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
 # `server_error`: the request was ours, so its faults are.
@@ -93,18 +93,18 @@ class FrontDoor:
         """Return what a client asks for, to be shown to the person at an address.
 
         Raises:
-            NotDoneError: with a page, where client or redirect URI are not good, or where the
+            PageError: with a page, where client or redirect URI are not good, or where the
                 client is nobody's whom an error could be sent to.
             SentBackError: with the URL that tells the client.
-            TooManyError: where the address has made us ask too many strangers' hosts.
+            TooManyRequestsError: where the address has made us ask too many strangers' hosts.
             UnavailableError: where Redis does not answer.
         """
         try:
             parameters = read_parameters(query)
             client_id = parameters.once("client_id")
             redirect_uri = parameters.once("redirect_uri")
-        except OAuthRefused as refused:
-            raise NotDoneError(error_pages.BAD_REQUEST) from refused
+        except OAuthError as refused:
+            raise PageError(error_pages.BAD_REQUEST) from refused
         if self._means.clients.fetches(client_id or ""):
             self._means.attempts.pace(DOCUMENTS, address)
         client, identity = await self._admission.admit(client_id or "", redirect_uri or "")
@@ -112,7 +112,7 @@ class FrontDoor:
         try:
             wish = check(parameters, client, identity, self._means.targets)
             offline = gets_refresh(self._means.refresh_tokens, client, parameters.get("scope"))
-        except OAuthRefused as refused:
+        except OAuthError as refused:
             self._tell_refused("authorize", identity, refused)
             raise self._admission.told(client, redirect_uri, parameters, refused) from refused
         self._means.tell(
@@ -124,7 +124,7 @@ class FrontDoor:
         """Begin the log-in at Authelia that a person has just consented to.
 
         Raises:
-            NotDoneError: with a page.
+            PageError: with a page.
             SentBackError: with the URL that tells the client.
             UnavailableError: where Redis or Authelia do not answer.
         """
@@ -138,10 +138,10 @@ class FrontDoor:
             state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
             asked = self._asked(wish, state, nonce, verifier)
             url = await self._means.upstream.push(asked, address)
-        except OAuthRefused as refused:
+        except OAuthError as refused:
             self._tell_refused("consent", identity, refused)
             raise SentBackError(answer, refused.error, refused.words) from refused
-        except UpstreamRefused as refused:
+        except UpstreamError as refused:
             self._means.tell(
                 "consent", "server_error", client=identity.name, server=wish.server,
                 detail=refused.error, scopes=wish.scopes,
@@ -164,7 +164,7 @@ class FrontDoor:
         """Return where the browser goes when the person does not agree.
 
         Raises:
-            NotDoneError: with a page, where the client is not good any more.
+            PageError: with a page, where the client is not good any more.
             UnavailableError: where Redis does not answer.
         """
         _, client = await self._admission.admit(wish.client_id, wish.redirect_uri)
@@ -178,17 +178,17 @@ class FrontDoor:
         """Return where the browser goes after Authelia's answer to a transaction of its own.
 
         Raises:
-            NotDoneError: with a page, where it is no answer of Authelia to it, or not the first.
+            PageError: with a page, where it is no answer of Authelia to it, or not the first.
             UnavailableError: where Redis does not answer.
         """
         means, wish = self._means, Wish.from_json(transaction["wish"])
         try:
             # RFC 9207, section 2.4: before anything else is believed, errors included.
             means.upstream.check_iss(parameters.get("iss"))
-        except UpstreamRefused as refused:
-            raise NotDoneError(error_pages.FOREIGN) from refused
+        except UpstreamError as refused:
+            raise PageError(error_pages.FOREIGN) from refused
         if not await means.states.use(parameters.needed("state")):
-            raise NotDoneError(USED)
+            raise PageError(USED)
         _, client = await self._admission.admit(wish.client_id, wish.redirect_uri)
         kept = _Transaction(
             wish=wish,
@@ -220,7 +220,7 @@ class FrontDoor:
         answer, error = kept.answer, parameters.get("error")
         try:
             check_same_client(kept.wish, kept.client)
-        except OAuthRefused as refused:
+        except OAuthError as refused:
             return answer.error(refused.error, refused.words), refused.error, ""
         if error is not None:
             told = _UPSTREAM.get(error, _SERVER_ERROR)
@@ -234,7 +234,7 @@ class FrontDoor:
                 nonce=kept.nonce,
                 address=kept.address,
             )
-        except UpstreamRefused as refused:
+        except UpstreamError as refused:
             if refused.error == OPAQUE_TOKEN:
                 await self._means.faults.keep(OPAQUE)
                 return answer.error("server_error", OPAQUE_WORDS), "server_error", OPAQUE
@@ -260,7 +260,7 @@ class FrontDoor:
 
     async def _forget(self, kept: _Transaction, found: LoggedIn) -> None:
         """End Authelia's tokens, which nobody will ever use."""
-        with suppress(UpstreamRefused, UnavailableError):
+        with suppress(UpstreamError, UnavailableError):
             await self._means.upstream.revoke(
                 two_factor=kept.wish.two_factor,
                 token=found.tokens.refresh_token or found.tokens.access_token,
@@ -297,7 +297,7 @@ class FrontDoor:
         }
         await self._means.codes.issue(code, payload, mark)
 
-    def _tell_refused(self, step: str, client: ClientIdentity, refused: OAuthRefused) -> None:
+    def _tell_refused(self, step: str, client: ClientIdentity, refused: OAuthError) -> None:
         self._means.tell(
             step,
             refused.error,
@@ -310,10 +310,12 @@ class FrontDoor:
     def _answer(self, wish: Wish) -> Answer:
         return Answer(wish.redirect_uri, wish.state, self._means.url)
 
-    def _asked(self, wish: Wish, state: str, nonce: str, verifier: str) -> Asked:
+    def _asked(
+        self, wish: Wish, state: str, nonce: str, verifier: str
+    ) -> UpstreamAuthorizationRequest:
         target = self._means.targets.named(wish.server, wish.resource)
         assert target is not None
-        return Asked(
+        return UpstreamAuthorizationRequest(
             two_factor=wish.two_factor,
             redirect_uri=self._means.url + CALLBACK,
             scopes=target.upstream(frozenset(wish.scopes), offline=wish.offline),

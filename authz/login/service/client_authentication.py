@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from authz.login.clients.assertions import JWT_BEARER, InvalidAssertionError, client_of
-from authz.login.clients.lookup import PAUSE, NoDocument
+from authz.login.clients.lookup import PAUSE, DocumentError
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import FrontClient, OAuthRefused
+from authz.login.protocol.values import FrontClient, OAuthError
 from authz.login.service.means import Means
-from authz.login.service.rate_limits import ASSERTIONS, DOCUMENTS, TooManyError
+from authz.login.service.rate_limits import ASSERTIONS, DOCUMENTS, TooManyRequestsError
 
 _UNAUTHORIZED: Final = 401
 _UNAVAILABLE: Final = 503
@@ -55,9 +55,9 @@ class Authenticating:
             address: whose hosts are asked for what is not at hand.
 
         Raises:
-            OAuthRefused: `invalid_client` for a client that is not known, or does not prove what
+            OAuthError: `invalid_client` for a client that is not known, or does not prove what
                 it has to; `temporarily_unavailable` where its keys cannot be had.
-            TooManyError: where an address, or a document's host, has to wait.
+            TooManyRequestsError: where an address, or a document's host, has to wait.
             UnavailableError: where Redis does not answer.
         """
         assertion = parameters.once(_ASSERTION)
@@ -94,7 +94,7 @@ class Authenticating:
         """Return a client that is at hand; None where its document is of no use by now."""
         try:
             return await self._means.clients.find(client_id)
-        except OAuthRefused:
+        except OAuthError:
             return None
 
     async def _check(self, client: FrontClient, assertion: str, address: Callable[[], str]) -> None:
@@ -107,16 +107,16 @@ class Authenticating:
             verified = await means.assertions.verify(client, assertion)
         except InvalidAssertionError as error:
             raise _invalid(error.words) from error
-        except NoDocument as error:
+        except DocumentError as error:
             words = f"the key set of the client is of no use: {error.words}"
             if not error.fault.passing:
                 raise _invalid(words) from error
             headers = {"Retry-After": str(int(PAUSE))}
-            raise OAuthRefused("temporarily_unavailable", words, _UNAVAILABLE, headers) from error
+            raise OAuthError("temporarily_unavailable", words, _UNAVAILABLE, headers) from error
         # Each leaves its id in Redis: so many of one host, whose key has signed them.
         seconds = means.attempts.take_of(ASSERTIONS, client.document_host)
         if seconds:
-            raise TooManyError(seconds)
+            raise TooManyRequestsError(seconds)
         if not await means.assertion_ids.use(
             client.client_id, verified.token_id, verified.lifetime
         ):
@@ -127,11 +127,11 @@ def check_authenticated(client: FrontClient | None, *, authenticated: bool) -> N
     """Refuse a client that has to authenticate, and has not.
 
     Raises:
-        OAuthRefused: `invalid_client`.
+        OAuthError: `invalid_client`.
     """
     if client is not None and client.authentication is not None and not authenticated:
         raise _invalid(_KEY)
 
 
-def _invalid(words: str) -> OAuthRefused:
-    return OAuthRefused("invalid_client", words, _UNAUTHORIZED)
+def _invalid(words: str) -> OAuthError:
+    return OAuthError("invalid_client", words, _UNAUTHORIZED)

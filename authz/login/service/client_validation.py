@@ -12,10 +12,10 @@ from authz.login.clients.redirects import is_registered
 from authz.login.clients.registry import DocumentRefusedError
 from authz.login.protocol.authorization import Answer, SentBackError, state_of
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import ClientIdentity, FrontClient, Kind, OAuthRefused
+from authz.login.protocol.values import ClientIdentity, FrontClient, Kind, OAuthError
 from authz.login.service.means import Means
 from authz.login.web import error_pages
-from authz.login.web.upstream_login import NotDoneError
+from authz.login.web.upstream_login import PageError
 
 _LONGEST_CLIENT_ID: Final = 2048
 _LONGEST_URI: Final = 2048
@@ -33,29 +33,29 @@ class Admission:
         """Return a client whose log-in may end at a redirect URI, and what it is there.
 
         Raises:
-            NotDoneError: with a page, where there is none, or it is blocked.
+            PageError: with a page, where there is none, or it is blocked.
             UnavailableError: where Redis does not answer.
         """
         if not 0 < len(client_id) <= _LONGEST_CLIENT_ID:
-            raise NotDoneError(error_pages.UNKNOWN_CLIENT)
+            raise PageError(error_pages.UNKNOWN_CLIENT)
         try:
             client = await self._means.clients.find(client_id)
         except DocumentRefusedError as refused:
             detail = f"{refused.found.fault.value}: {refused.found.words}"
             self._means.tell("authorize", "no_document", client=client_id, detail=detail)
-            raise NotDoneError(error_pages.no_document(refused.found)) from refused
-        except OAuthRefused as refused:
+            raise PageError(error_pages.no_document(refused.found)) from refused
+        except OAuthError as refused:
             self._means.tell("authorize", refused.error, detail=refused.words)
-            raise NotDoneError(error_pages.UNKNOWN_CLIENT) from refused
+            raise PageError(error_pages.UNKNOWN_CLIENT) from refused
         # RFC 9700, section 2.1: compared exactly, but for the port of a loopback one.
         good = 0 < len(redirect_uri) <= _LONGEST_URI
         if not good or not is_registered(redirect_uri, client.redirect_uris):
             self._means.tell("authorize", "wrong_redirect_uri", client=client.client_id)
-            raise NotDoneError(error_pages.WRONG_REDIRECT)
+            raise PageError(error_pages.WRONG_REDIRECT)
         identity = identify(client, redirect_uri)
         if await self._means.blocks.blocked(client.client_id, names_of(identity)):
             self._means.tell("authorize", "blocked", client=identity.name)
-            raise NotDoneError(error_pages.BLOCKED)
+            raise PageError(error_pages.BLOCKED)
         return client, identity
 
     def told(
@@ -63,7 +63,7 @@ class Admission:
         client: FrontClient,
         redirect_uri: str,
         parameters: Parameters,
-        refused: OAuthRefused,
+        refused: OAuthError,
     ) -> Exception:
         """Return how a client hears of an error before any person has agreed to anything.
 
@@ -73,6 +73,6 @@ class Admission:
         url = urlsplit(redirect_uri)
         away = url.scheme in ("http", "https") and url.hostname not in _LOOPBACK
         if client.kind is not Kind.CONFIGURED and away:
-            return NotDoneError(error_pages.not_granted(refused.error, refused.words))
+            return PageError(error_pages.not_granted(refused.error, refused.words))
         answer = Answer(redirect_uri, state_of(parameters), self._means.url)
         return SentBackError(answer, refused.error, refused.words)

@@ -19,7 +19,7 @@ from authz.login.clients.identity import identity_again, names_of
 from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import Grant
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import ClientIdentity, Identity, OAuthRefused, UpstreamRefused
+from authz.login.protocol.values import ClientIdentity, Identity, OAuthError, UpstreamError
 from authz.login.service.client_authentication import check_authenticated
 from authz.login.service.grant_end import BLOCKED, LOST, REPLAYED, end
 from authz.login.service.means import Means
@@ -49,7 +49,7 @@ class Exchanging:
             authenticated: whether the client has authenticated.
 
         Raises:
-            OAuthRefused: for the client.
+            OAuthError: for the client.
             UnavailableError: where Redis does not answer.
         """
         code, client_id = parameters.needed("code"), parameters.needed("client_id")
@@ -74,7 +74,7 @@ class Exchanging:
         try:
             self._check_told(held, client_id, parameters)
             identity = await self._identity(client_id, held, authenticated)
-        except (OAuthRefused, UnavailableError):
+        except (OAuthError, UnavailableError):
             await self._forget(held)
             raise
         means, now = self._means, self._means.clock()
@@ -141,11 +141,11 @@ class Exchanging:
         """Check as `_check`; the log hears which log-in was refused.
 
         Raises:
-            OAuthRefused: as `_check`.
+            OAuthError: as `_check`.
         """
         try:
             _check(held, client_id, parameters)
-        except OAuthRefused as refused:
+        except OAuthError as refused:
             detail = "another client, verifier or redirect URI than at the log-in"
             self._means.tell(
                 "token",
@@ -169,9 +169,9 @@ class Exchanging:
             raise self._blocked(identity)
         return identity
 
-    def _blocked(self, client: ClientIdentity) -> OAuthRefused:
+    def _blocked(self, client: ClientIdentity) -> OAuthError:
         self._means.tell("token", "blocked", client=client.name)
-        return OAuthRefused("unauthorized_client", "the client was blocked")
+        return OAuthError("unauthorized_client", "the client was blocked")
 
     async def _again(self, mark: Mapping[str, Any]) -> NoReturn:
         """End what a code gave that comes a second time (RFC 6749, section 4.1.2)."""
@@ -185,25 +185,25 @@ class Exchanging:
             address=mark["address"],
         )
         self._means.tell("token", "replayed", client=mark["name"], grant=mark["grant"])
-        raise OAuthRefused("invalid_grant", _WORDS)
+        raise OAuthError("invalid_grant", _WORDS)
 
     async def _forget(self, held: Mapping[str, Any]) -> None:
         """End Authelia's tokens, which nobody was given."""
-        with suppress(UpstreamRefused, UnavailableError):
+        with suppress(UpstreamError, UnavailableError):
             await self._means.upstream.revoke(
                 two_factor=held["two_factor"], token=held["token"], address=held["address"]
             )
 
-    def _refused(self, client: str = "") -> OAuthRefused:
+    def _refused(self, client: str = "") -> OAuthError:
         self._means.tell("token", "invalid_grant", client=client)
-        return OAuthRefused("invalid_grant", _WORDS)
+        return OAuthError("invalid_grant", _WORDS)
 
 
 def _check(held: Mapping[str, Any], client_id: str, parameters: Parameters) -> None:
     """Refuse whoever is not the client that the code was made for, in this very transaction.
 
     Raises:
-        OAuthRefused: whatever it is that is wrong, it is told in the same words.
+        OAuthError: whatever it is that is wrong, it is told in the same words.
     """
     verifier = parameters.get("code_verifier") or ""
     hashed = hashlib.sha256(verifier.encode("utf-8", "surrogatepass")).digest()
@@ -218,7 +218,7 @@ def _check(held: Mapping[str, Any], client_id: str, parameters: Parameters) -> N
         and redirect_uri in (None, held["redirect_uri"])
     )
     if not good:
-        raise OAuthRefused("invalid_grant", _WORDS)
+        raise OAuthError("invalid_grant", _WORDS)
     check_resources(parameters, held["resource"])
 
 
@@ -226,10 +226,10 @@ def check_resources(parameters: Parameters, resource: str) -> None:
     """Refuse another resource than the consented one (RFC 8707, section 2.2).
 
     Raises:
-        OAuthRefused: `invalid_target`.
+        OAuthError: `invalid_target`.
     """
     if not set(parameters.resources) <= {resource, f"{resource}/"}:
-        raise OAuthRefused("invalid_target", "resource is not what the person consented to")
+        raise OAuthError("invalid_target", "resource is not what the person consented to")
 
 
 def _grant(

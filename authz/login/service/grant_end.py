@@ -7,7 +7,7 @@ from typing import Final
 
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.grant import Grant
-from authz.login.protocol.values import UpstreamRefused
+from authz.login.protocol.values import UpstreamError
 from authz.login.service.means import Means
 from authz.login.store.revocation_outbox import FAILED, REFUSED_THERE, STEP
 
@@ -56,18 +56,18 @@ async def end(
         # Nobody can use it any more: refreshes come through here, and access tokens are revoked.
         try:
             await means.upstream.revoke(two_factor=two_factor, token=token, address=address)
-        except (UpstreamRefused, UnavailableError) as error:
+        except (UpstreamError, UnavailableError) as error:
             _told(means, grant_id, error, waits=ended is not None and bool(ended.upstream))
     return ended
 
 
 def _told(
-    means: Means, grant_id: str, error: UpstreamRefused | UnavailableError, *, waits: bool
+    means: Means, grant_id: str, error: UpstreamError | UnavailableError, *, waits: bool
 ) -> None:
     """Say what Authelia did not hear; what waits to be told is tried again, and said then."""
     if waits:
         return
-    if isinstance(error, UpstreamRefused):
+    if isinstance(error, UpstreamError):
         means.tell(STEP, REFUSED_THERE, grant=grant_id, detail=error.error)
     else:
         means.tell(STEP, FAILED, grant=grant_id, detail=error.detail)

@@ -13,7 +13,7 @@ from authz.login.clients.assertions import VerifiedAssertion
 from authz.login.protocol.resources import Targets
 from authz.login.protocol.values import FrontClient, LoggedIn
 from authz.login.service import ports
-from authz.login.service.rate_limits import Attempts
+from authz.login.service.rate_limits import LoginRateLimiter
 from authz.login.store.blocklist import Blocks
 from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
 from authz.login.store.grants import Grants
@@ -24,11 +24,11 @@ class FindsClients(Protocol):
     """Find clients (`authz.login.clients.registry.Clients`)."""
 
     def recognize(self, client_id: str) -> None:
-        """Raise OAuthRefused("invalid_client", …) for what cannot be a client's id here."""
+        """Raise OAuthError("invalid_client", …) for what cannot be a client's id here."""
         ...
 
     async def find(self, client_id: str) -> FrontClient:
-        """Return a client, or raise OAuthRefused("invalid_client", …)."""
+        """Return a client, or raise OAuthError("invalid_client", …)."""
         ...
 
     def fetches(self, client_id: str) -> bool:
@@ -50,7 +50,7 @@ class Registers(Protocol):
     """Register clients (RFC 7591)."""
 
     def register(self, metadata: bytes) -> Mapping[str, object]:
-        """Return the answer to a registration, or raise OAuthRefused."""
+        """Return the answer to a registration, or raise OAuthError."""
         ...
 
 
@@ -62,7 +62,7 @@ class VerifiesAssertions(Protocol):
         ...
 
     async def verify(self, client: FrontClient, text: str) -> VerifiedAssertion:
-        """Return what is left to do, or raise InvalidAssertionError or NoDocument."""
+        """Return what is left to do, or raise InvalidAssertionError or DocumentError."""
         ...
 
 
@@ -100,7 +100,7 @@ class Means:
     grants: Grants
     blocks: Blocks
     log_ins: LoginRecords
-    attempts: Attempts
+    attempts: LoginRateLimiter
     grant_max_age: int
     refresh_tokens: RefreshTokens
     stale_refresh: int

@@ -6,13 +6,13 @@ Law: ports alone; what only one of them needs stands beside it.
 from collections.abc import Sequence
 from typing import Protocol
 
-from authz.login.protocol.values import Asked, LoggedIn
+from authz.login.protocol.values import LoggedIn, UpstreamAuthorizationRequest
 
 
 class Upstream(Protocol):
     """Log people in at Authelia (`authz.login.upstream.client.Authelia`)."""
 
-    async def push(self, asked: Asked, address: str) -> str:
+    async def push(self, asked: UpstreamAuthorizationRequest, address: str) -> str:
         """Push an authorization request, and return where the browser goes."""
         ...
 

@@ -50,7 +50,7 @@ def configured_rates(section: FrontDoorConfig) -> Mapping[str, Rate]:
     }
 
 
-class TooManyError(Exception):
+class TooManyRequestsError(Exception):
     """Say that an address has to wait.
 
     Attributes:
@@ -63,7 +63,7 @@ class TooManyError(Exception):
         self.seconds = seconds
 
 
-class Attempts:
+class LoginRateLimiter:
     """Count attempts in this process's memory; at the cap the oldest is forgotten."""
 
     def __init__(
@@ -96,11 +96,11 @@ class Attempts:
         """Count an attempt.
 
         Raises:
-            TooManyError: where it is one too many.
+            TooManyRequestsError: where it is one too many.
         """
         seconds = self.take(limit, address)
         if seconds:
-            raise TooManyError(seconds)
+            raise TooManyRequestsError(seconds)
 
     def _take(self, bucket: str, limit: Limit) -> int:
         rate = self._rates.get(limit.name)

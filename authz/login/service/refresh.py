@@ -24,7 +24,7 @@ from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import renewed
 from authz.login.protocol.granted_audience import WORDS, audience_fault
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import ClientIdentity, LoggedIn, OAuthRefused, UpstreamRefused
+from authz.login.protocol.values import ClientIdentity, LoggedIn, OAuthError, UpstreamError
 from authz.login.service.client_authentication import check_authenticated
 from authz.login.service.code_exchange import check_resources
 from authz.login.service.grant_end import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
@@ -107,7 +107,7 @@ class Refreshing:
             authenticated: whether the client has authenticated.
 
         Raises:
-            OAuthRefused: for the client.
+            OAuthError: for the client.
             UnavailableError: where Redis or Authelia do not answer.
         """
         text, place = parameters.needed("refresh_token"), network(address)
@@ -148,7 +148,7 @@ class Refreshing:
             token = open_refresh(self._means.sealer, text, self._means.grants.issuer)
         except NotSealedError as error:
             self._means.tell("refresh", "invalid_grant", detail="not sealed by us")
-            raise OAuthRefused("invalid_grant", _WORDS) from error
+            raise OAuthError("invalid_grant", _WORDS) from error
         if not hmac.compare_digest(digest(client_id), token.client):
             raise self._refused(token, "of another client")
         return token
@@ -203,7 +203,7 @@ class Refreshing:
         """Answer a token that was replaced, or end its grant.
 
         Raises:
-            OAuthRefused: where it was replaced too long ago, or comes from another network than
+            OAuthError: where it was replaced too long ago, or comes from another network than
                 the last refresh: somebody has a copy.
             UnavailableError: where it comes too often.
         """
@@ -302,7 +302,7 @@ class Refreshing:
                 )
         except TimeoutError as error:
             raise UnavailableError("issuer", _BUSY) from error
-        except UpstreamRefused as refused:
+        except UpstreamError as refused:
             if refused.error != "invalid_grant":
                 raise UnavailableError("issuer", refused.error) from refused
             # It would be in vain for ever, and count against the person's address each time.
@@ -333,9 +333,9 @@ class Refreshing:
             now=self._means.clock(),
         )
 
-    def _refused(self, token: RefreshToken, why: str, words: str = _WORDS) -> OAuthRefused:
+    def _refused(self, token: RefreshToken, why: str, words: str = _WORDS) -> OAuthError:
         self._means.tell(
             "refresh", "invalid_grant", client=token.name, server=token.server,
             grant=token.grant, detail=why,
         )  # fmt: skip
-        return OAuthRefused("invalid_grant", words)
+        return OAuthError("invalid_grant", words)

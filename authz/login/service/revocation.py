@@ -9,7 +9,7 @@ import hmac
 from authz.core.principal import LoginRecord
 from authz.login.protocol.digests import digest
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import OAuthRefused
+from authz.login.protocol.values import OAuthError
 from authz.login.service.client_authentication import check_authenticated
 from authz.login.service.grant_end import REVOKED, end
 from authz.login.service.means import Means
@@ -33,7 +33,7 @@ class Revoking:
             authenticated: whether the client has authenticated.
 
         Raises:
-            OAuthRefused: where the request is malformed.
+            OAuthError: where the request is malformed.
             UnavailableError: where Redis does not answer; the token lives on (RFC 7009, section
                 2.2.1).
         """
@@ -53,7 +53,7 @@ class Revoking:
         """
         try:
             client = await self._means.clients.find(client_id)
-        except OAuthRefused:
+        except OAuthError:
             return
         check_authenticated(client, authenticated=authenticated)
 

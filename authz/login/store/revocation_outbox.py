@@ -11,7 +11,7 @@ from typing import Any, Final
 from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
-from authz.login.protocol.values import UpstreamRefused
+from authz.login.protocol.values import UpstreamError
 from authz.login.service import ports
 from authz.login.store.grants import untold_key
 from authz.tokens.sealing import NotSealedError, Sealer
@@ -94,7 +94,7 @@ class Untold:
             # Its token has ended by itself, the key that it was sealed with is gone, or it is of
             # an issuer that this deployment had before.
             self._tell(STEP, "lost", grant=name)
-        except UpstreamRefused as refused:
+        except UpstreamError as refused:
             if refused.error in _FAULTS:
                 self._wait(grant, refused.error)
                 return False

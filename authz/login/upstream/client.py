@@ -22,14 +22,14 @@ import httpx
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.values import (
     OPAQUE_TOKEN,
-    Asked,
     LoggedIn,
-    UpstreamRefused,
+    UpstreamAuthorizationRequest,
+    UpstreamError,
     UpstreamTokens,
 )
-from authz.login.upstream.id_token import Expected, NotProven, Proofs
-from authz.login.upstream.limits import Lanes, Locks
-from authz.login.upstream.transport import TooMany, send
+from authz.login.upstream.id_token import Expected, InvalidTokenResponseError, TokenResponseVerifier
+from authz.login.upstream.limits import ConcurrencyLimit, Lockouts
+from authz.login.upstream.transport import UpstreamRateLimitedError, send
 from authz.tokens.client_auth import ClientAuth
 from authz.tokens.issuer import IssuerAddress, read_metadata
 from authz.tokens.issuer_http import IssuerEndpoint, IssuerError
@@ -74,7 +74,7 @@ class Authelia:
         address: IssuerAddress,
         one_factor: OurClient,
         two_factor: OurClient,
-        proofs: Proofs,
+        proofs: TokenResponseVerifier,
         client: httpx.AsyncClient,
         *,
         total: float = 10.0,
@@ -99,20 +99,20 @@ class Authelia:
         self._client = client
         self._total = total
         self._clock = clock
-        self._lanes = Lanes(at_once, at_once * 4)
-        self._locks = Locks(clock)
+        self._lanes = ConcurrencyLimit(at_once, at_once * 4)
+        self._locks = Lockouts(clock)
         self._found: tuple[_Metadata, float] | None = None
         self._finding = asyncio.Lock()
         self._ended = OrderedDict[bytes, None]()
 
-    async def push(self, asked: Asked, address: str) -> str:
+    async def push(self, asked: UpstreamAuthorizationRequest, address: str) -> str:
         """Push an authorization request (RFC 9126); return where the browser goes.
 
         No `prompt` is sent: `max_age` alone lets Authelia ask for the password again. For
         `offline_access` Authelia shows a consent page of its own, whatever its `consent_mode`.
 
         Raises:
-            UpstreamRefused: where Authelia answers with an OAuth error.
+            UpstreamError: where Authelia answers with an OAuth error.
             UnavailableError: where it gives no usable answer.
         """
         # Whoever could not trade the code in afterwards is not sent to log in first.
@@ -141,13 +141,13 @@ class Authelia:
         """Trade a code in (RFC 6749, section 4.1.3; RFC 7636, section 4.5).
 
         Raises:
-            UpstreamRefused: where Authelia answers with an OAuth error; `invalid_grant` also for
+            UpstreamError: where Authelia answers with an OAuth error; `invalid_grant` also for
                 what is no code of Authelia's, which is not sent, and for tokens of another
                 transaction.
             UnavailableError: where it gives no usable answer, tokens that prove nothing included.
         """
         if _CODE.match(code) is None:
-            raise UpstreamRefused("invalid_grant")
+            raise UpstreamError("invalid_grant")
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -166,11 +166,11 @@ class Authelia:
         A caller that may be cancelled shields this call: with its answer the grant would be lost.
 
         Raises:
-            UpstreamRefused: as `exchange`; `invalid_grant` also for tokens of another person.
+            UpstreamError: as `exchange`; `invalid_grant` also for tokens of another person.
             UnavailableError: as `exchange`.
         """
         if _REFRESH.match(refresh_token) is None:
-            raise UpstreamRefused("invalid_grant")
+            raise UpstreamError("invalid_grant")
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         answer = await self._ask(_TOKEN, two_factor, form, address)
         client_id = self._clients[two_factor].client_id
@@ -183,7 +183,7 @@ class Authelia:
         token can send it as often as he likes.
 
         Raises:
-            UpstreamRefused: where Authelia answers with an OAuth error.
+            UpstreamError: where Authelia answers with an OAuth error.
             UnavailableError: where it gives no usable answer, so that the token may live on.
         """
         if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
@@ -207,16 +207,16 @@ class Authelia:
         without that promise nobody is sent there.
 
         Raises:
-            UpstreamRefused: `invalid_request`.
+            UpstreamError: `invalid_request`.
         """
         if iss != self._address.issuer:
-            raise UpstreamRefused("invalid_request")
+            raise UpstreamError("invalid_request")
 
     async def _logged_in(self, answer: Mapping[str, object], expected: Expected) -> LoggedIn:
         access, identifying = _token(answer, "access_token"), _token(answer, "id_token")
         if access.count(".") != _JWT_DOTS:
             # Authelia's default, where `access_token_signed_response_alg` is not set.
-            raise UpstreamRefused(OPAQUE_TOKEN)
+            raise UpstreamError(OPAQUE_TOKEN)
         refresh = answer.get("refresh_token")
         if refresh is not None and (
             not isinstance(refresh, str) or _REFRESH.match(refresh) is None
@@ -226,9 +226,9 @@ class Authelia:
             with _in_time("no keys in time"):
                 async with asyncio.timeout(self._total):
                     principal, identity = await self._proofs.check(access, identifying, expected)
-        except NotProven as error:
+        except InvalidTokenResponseError as error:
             if error.foreign:
-                raise UpstreamRefused("invalid_grant") from error
+                raise UpstreamError("invalid_grant") from error
             raise UnavailableError("issuer", error.words) from error
         tokens = UpstreamTokens(
             access, refresh, principal.expires_at, principal.scopes, principal.audience
@@ -246,7 +246,7 @@ class Authelia:
                     # Whoever waited may have been locked meanwhile.
                     self._locks.check(endpoint, address)
                     return await self._send(endpoint, two_factor, form, address)
-        except TooMany as error:
+        except UpstreamRateLimitedError as error:
             self._locks.lock(endpoint, address, error.seconds)
             raise UnavailableError("issuer", "too many failures of this address") from error
 
@@ -304,7 +304,7 @@ def _is_below(url: str, home: str) -> bool:
     return url.startswith(home) and re.fullmatch(r"[A-Za-z0-9._~/-]*", url[len(home) :]) is not None
 
 
-def _request(asked: Asked) -> dict[str, str]:
+def _request(asked: UpstreamAuthorizationRequest) -> dict[str, str]:
     challenge = base64.urlsafe_b64encode(hashlib.sha256(asked.verifier.encode()).digest())
     form = {
         "response_type": "code",

@@ -28,7 +28,7 @@ _LONGEST: Final = 256
 Claims = Mapping[str, object]
 
 
-class NotProven(Exception):  # noqa: N818 - what happened, not an error of ours
+class InvalidTokenResponseError(Exception):
     """Say that tokens do not prove the log-in that was asked for.
 
     Attributes:
@@ -58,7 +58,7 @@ class Expected:
     subject: str | None = None
 
 
-class Proofs:
+class TokenResponseVerifier:
     """Verify what Authelia's token endpoint gave."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Proofs:
         """Return whom the access token stands for, and how that person logged in.
 
         Raises:
-            NotProven: where the tokens are not both good, of one log-in, and as expected.
+            InvalidTokenResponseError: where they are not both good, of one log-in, and expected.
             UnavailableError: where the issuer's keys cannot be had.
         """
         try:
@@ -93,14 +93,16 @@ class Proofs:
             stated = await self._signed(id_token, read_id_token(id_token, self._algorithms))
             principal = self._principal(signed)
         except RefusedError as refused:
-            raise NotProven(f"a token is not good: {refused.detail or 'expired'}") from refused
+            raise InvalidTokenResponseError(
+                f"a token is not good: {refused.detail or 'expired'}"
+            ) from refused
         _check_principal(principal, expected)
         return principal, self._identity(stated, access_token, principal, expected)
 
     async def _signed(self, token: str, unverified: Unverified) -> Unverified:
         """Return what a token says, once its signature was verified."""
         if unverified.claims.get("iss") != self._rules.issuer:
-            raise NotProven("iss is not the configured issuer", foreign=True)
+            raise InvalidTokenResponseError("iss is not the configured issuer", foreign=True)
         await self._signatures.verify(token, unverified, self._clock())
         return unverified
 
@@ -125,7 +127,9 @@ class Proofs:
         # OpenID Connect Core, section 12.2, for refreshes; and the access token handed on must be
         # of the person whose log-in is recorded for it. Its `sub` keeps to the rules for text.
         if claims.get("sub") != principal.subject:
-            raise NotProven("the ID token is of another person than the access token", foreign=True)
+            raise InvalidTokenResponseError(
+                "the ID token is of another person than the access token", foreign=True
+            )
         return Identity(
             subject=principal.subject or "",
             amr=_methods(claims),
@@ -142,9 +146,9 @@ class Proofs:
         claims = dict(stated.claims)
         for name in ("nonce", "azp", "at_hash"):
             if not isinstance(claims.get(name, ""), str):
-                raise NotProven(f"{name} is not a string")
+                raise InvalidTokenResponseError(f"{name} is not a string")
         if expected.nonce is not None and claims.get("nonce") != expected.nonce:
-            raise NotProven("the nonce is of another transaction", foreign=True)
+            raise InvalidTokenResponseError("the nonce is of another transaction", foreign=True)
         token = CodeIDToken(
             claims,
             {"alg": stated.algorithm},
@@ -156,36 +160,38 @@ class Proofs:
         try:
             token.validate(now=int(self._clock()), leeway=self._rules.leeway)
         except JoseError as error:
-            raise NotProven("a claim of the ID token is not as it must be") from error
+            raise InvalidTokenResponseError(
+                "a claim of the ID token is not as it must be"
+            ) from error
 
     def _auth_time(self, claims: Claims) -> int:
         """Return when the person typed something last: a rule about age rests on it."""
         auth_time = _seconds(claims, "auth_time")
         if auth_time > self._clock() + self._rules.leeway:
-            raise NotProven("auth_time is in the future")
+            raise InvalidTokenResponseError("auth_time is in the future")
         return auth_time
 
 
 def _check_principal(principal: Principal, expected: Expected) -> None:
     if principal.client_id != expected.client_id:
-        raise NotProven("the access token is of another client", foreign=True)
+        raise InvalidTokenResponseError("the access token is of another client", foreign=True)
     if principal.subject is None:
-        raise NotProven("the access token is of no person", foreign=True)
+        raise InvalidTokenResponseError("the access token is of no person", foreign=True)
     if expected.subject not in (None, principal.subject):
-        raise NotProven("the tokens are of another person", foreign=True)
+        raise InvalidTokenResponseError("the tokens are of another person", foreign=True)
 
 
 def _check_audience(claims: Claims, client_id: str) -> None:
     """Refuse an ID token that is for anybody else too (OpenID Connect Core, section 3.1.3.7)."""
     if claims.get("aud") not in (client_id, [client_id]):
-        raise NotProven("the ID token is for another client", foreign=True)
+        raise InvalidTokenResponseError("the ID token is for another client", foreign=True)
 
 
 def _seconds(claims: Claims, name: str) -> int:
     value = claims.get(name)
     # bool is an int in Python: `true` would be the first second of 1970.
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_INTEGER:
-        raise NotProven(f"{name} is not a number of seconds")
+        raise InvalidTokenResponseError(f"{name} is not a number of seconds")
     return value
 
 
@@ -195,10 +201,10 @@ def _methods(claims: Claims) -> frozenset[str]:
     if value is None:  # Go writes a list that was never made as null
         return frozenset()
     if not isinstance(value, list) or len(value) > _MOST_METHODS:
-        raise NotProven("amr is not a short list")
+        raise InvalidTokenResponseError("amr is not a short list")
     methods = [method for method in value if _is_text(method)]
     if len(methods) != len(value):
-        raise NotProven("an entry of amr is malformed")
+        raise InvalidTokenResponseError("an entry of amr is malformed")
     return frozenset(methods)
 
 

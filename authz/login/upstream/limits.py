@@ -18,7 +18,7 @@ _LONGEST: Final = 3600.0  # seconds; what Authelia says at most
 _DEFAULT: Final = 60.0
 
 
-class Locks:
+class Lockouts:
     """Remember which addresses Authelia has locked, per endpoint: it counts failures so."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +48,7 @@ class Locks:
         del self._until[endpoint, address]
 
 
-class Lanes:
+class ConcurrencyLimit:
     """Let so many calls through at once; a few wait, and the rest is turned away."""
 
     def __init__(self, at_once: int, waiting: int) -> None:

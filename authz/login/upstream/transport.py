@@ -11,7 +11,7 @@ import httpx
 
 from authz.core.ledger import UnavailableError
 from authz.core.strict_json import StrictJsonError, loads
-from authz.login.protocol.values import UpstreamRefused
+from authz.login.protocol.values import UpstreamError
 from authz.tokens.issuer_http import IssuerEndpoint, describe_error
 
 _LARGEST: Final = 64 * 1024  # bytes; an answer with its tokens is a few thousand
@@ -43,7 +43,7 @@ ERRORS: Final = frozenset(
 )
 
 
-class TooMany(Exception):  # noqa: N818 - what happened, not an error of ours
+class UpstreamRateLimitedError(Exception):
     """Say that Authelia hears this address no more (429).
 
     Attributes:
@@ -67,8 +67,8 @@ async def send(
     """Return the members of a successful answer; none where it is empty.
 
     Raises:
-        UpstreamRefused: where Authelia answers with an OAuth error.
-        TooMany: where it wants to be left alone.
+        UpstreamError: where Authelia answers with an OAuth error.
+        UpstreamRateLimitedError: where it wants to be left alone.
         UnavailableError: for all else. How long the whole may take is the caller's to bound.
     """
     request = client.build_request("POST", target.url, data=dict(form))
@@ -88,13 +88,13 @@ async def send(
     if response.status_code in _REFUSED:
         if "error" not in members:
             raise UnavailableError("issuer", f"status {response.status_code} without an error")
-        raise UpstreamRefused(known_error(members["error"]))
+        raise UpstreamError(known_error(members["error"]))
     return members
 
 
 def _check(response: httpx.Response) -> None:
     if response.status_code == _TOO_MANY:
-        raise TooMany(_seconds(response.headers.get("retry-after", "")))
+        raise UpstreamRateLimitedError(_seconds(response.headers.get("retry-after", "")))
     if response.status_code not in _GOOD | _REFUSED:
         raise UnavailableError("issuer", f"status {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":

@@ -17,13 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz.core.ledger import UnavailableError
 from authz.core.limits import network
-from authz.login.service.rate_limits import TooManyError
+from authz.login.service.rate_limits import TooManyRequestsError
 from authz.login.web import error_pages
 from authz.login.web.oauth_endpoints import PROGRAMS, program_problem
 from authz.login.web.paths import is_callback
 from authz.login.web.rendering import request_id
 from authz.login.web.requests import NETWORK, REQUEST_ID
-from authz.login.web.upstream_login import AWAY, NotDoneError, Parts, Problem, aside
+from authz.login.web.upstream_login import AWAY, ErrorPage, PageError, Parts, aside
 from authz.telemetry.recorder import Recorder
 
 # Requests under way from one address, of the 512 that the server takes (`serve`): the others are
@@ -72,12 +72,12 @@ class App:
         """Count a request while it is under way.
 
         Raises:
-            TooManyError: where its network has too many.
+            TooManyRequestsError: where its network has too many.
         """
         whose = network(request.headers.get("x-forwarded-for", ""))
         NETWORK.set(whose)
         if self._under_way[whose] >= EACH:
-            raise TooManyError(_AGAIN)
+            raise TooManyRequestsError(_AGAIN)
         self._under_way[whose] += 1
         try:
             yield
@@ -97,11 +97,11 @@ class App:
         response.headers.update(headers)
         return response
 
-    def _problem(self, error: Exception) -> tuple[Problem, Mapping[str, str]]:
+    def _problem(self, error: Exception) -> tuple[ErrorPage, Mapping[str, str]]:
         match error:
-            case NotDoneError():
+            case PageError():
                 return error.problem, {}
-            case TooManyError():
+            case TooManyRequestsError():
                 return error_pages.TOO_MANY, {"Retry-After": str(error.seconds)}
             case HTTPException(status_code=405):
                 return error_pages.NOT_THIS_WAY, error.headers or {}

@@ -16,9 +16,9 @@ from starlette.routing import Route
 from authz.core.limits import Limit
 from authz.login.protocol.authorization import SentBackError, Wish
 from authz.login.protocol.parameters import Parameters, read_parameters
-from authz.login.protocol.values import OAuthRefused
+from authz.login.protocol.values import OAuthError
 from authz.login.service.authorization import Ended, FrontDoor
-from authz.login.service.rate_limits import APPROVALS, PAGES, Attempts
+from authz.login.service.rate_limits import APPROVALS, PAGES, LoginRateLimiter
 from authz.login.web import error_pages, paths
 from authz.login.web.cookies import (
     CONSENT,
@@ -32,7 +32,7 @@ from authz.login.web.upstream_login import (
     GONE,
     NOT_THIS_BROWSER,
     SPENT,
-    NotDoneError,
+    PageError,
     Parts,
     aside,
     missing,
@@ -48,7 +48,7 @@ _IN_PLACE: Final = (error_pages.FOREIGN, error_pages.MALFORMED_ANSWER, NOT_THIS_
 class Visitors:
     """Answer browsers."""
 
-    def __init__(self, door: FrontDoor, parts: Parts, attempts: Attempts) -> None:
+    def __init__(self, door: FrontDoor, parts: Parts, attempts: LoginRateLimiter) -> None:
         """Take the flow, the pages, and the paces."""
         self._door = door
         self._parts = parts
@@ -84,7 +84,7 @@ class Visitors:
         try:
             wish = Wish.from_json(self._parts.browser.check_post(request, form, CONSENT))
         except NotThisBrowserError as error:
-            raise NotDoneError(NOT_THIS_BROWSER) from error
+            raise PageError(NOT_THIS_BROWSER) from error
         # Whatever is not the one word is no consent.
         if form.get("decision") != _APPROVE:
             ended = await self._door.deny(wish)
@@ -100,7 +100,7 @@ class Visitors:
                 response, approved.state, approved.transaction, _LOG_IN, request
             )
         except TransactionTooLargeError as error:
-            raise NotDoneError(error_pages.TOO_LARGE) from error
+            raise PageError(error_pages.TOO_LARGE) from error
         return response
 
     async def callback(self, request: Request) -> Response:
@@ -109,7 +109,7 @@ class Visitors:
             state, parameters, transaction = self._answer(request)
             ended = await self._door.come_back(transaction, parameters, address_of(request))
             response = self._leave(request, ended)
-        except NotDoneError as error:
+        except PageError as error:
             if error.problem in _IN_PLACE:
                 raise
             # At an address of its own: the callback's holds a code, and histories keep addresses.
@@ -122,12 +122,12 @@ class Visitors:
             parameters = read_parameters(request.scope["query_string"].decode("latin-1"))
             parameters.check_repeated()
             state = parameters.needed("state")
-        except OAuthRefused as error:
-            raise NotDoneError(error_pages.MALFORMED_ANSWER) from error
+        except OAuthError as error:
+            raise PageError(error_pages.MALFORMED_ANSWER) from error
         try:
             return state, parameters, self._parts.browser.take(request, state, _LOG_IN)
         except NotThisBrowserError as error:
-            raise NotDoneError(missing(self._parts, request, state)) from error
+            raise PageError(missing(self._parts, request, state)) from error
 
     async def back(self, request: Request) -> Response:
         """Open the program of a private scheme that a log-in was for."""

@@ -48,7 +48,7 @@ _LARGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 20
 
 
-class Over(Enum):
+class LoginEnd(Enum):
     """Say why a transaction that this browser began is there no more."""
 
     USED = "u"  # its answer came
@@ -66,7 +66,7 @@ class TransactionTooLargeError(Exception):
     """Say that a transaction does not fit into a cookie: somebody's request was too long."""
 
 
-class Browser:
+class BrowserCookies:
     """Bind forms and transactions to browsers."""
 
     def __init__(self, sealer: Sealer, origin: str) -> None:
@@ -156,7 +156,7 @@ class Browser:
             if purpose in _PAGES:
                 _expire(response, name)
             else:
-                self._remember(request, response, name, Over.CROWDED)
+                self._remember(request, response, name, LoginEnd.CROWDED)
         response.headers.append(
             "set-cookie", f"{_name(state, purpose)}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
         )
@@ -188,17 +188,17 @@ class Browser:
     def end(self, request: Request, response: Response, state: str) -> None:
         """Take a transaction's cookie from the browser that has it; remember that it was used."""
         if _name(state) in cookies(request):
-            self._remember(request, response, _name(state), Over.USED)
+            self._remember(request, response, _name(state), LoginEnd.USED)
 
-    def over(self, request: Request, state: str) -> Over | None:
+    def over(self, request: Request, state: str) -> LoginEnd | None:
         """Tell why a transaction is over that this browser began a while ago; None for any other.
 
         It says nothing but which page is true: what it tells of counts no more in any case.
         """
         why = self._known_over(request).get(_name(state))
-        return None if why is None else Over(why)
+        return None if why is None else LoginEnd(why)
 
-    def _remember(self, request: Request, response: Response, name: str, why: Over) -> None:
+    def _remember(self, request: Request, response: Response, name: str, why: LoginEnd) -> None:
         _expire(response, name)
         # One cookie for all, so that many fit; the last that a response sets is whole.
         known = request.scope.setdefault("authz.over", dict(self._known_over(request)))

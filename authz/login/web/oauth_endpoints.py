@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.parameters import read_parameters
-from authz.login.protocol.values import OAuthRefused
+from authz.login.protocol.values import OAuthError
 from authz.login.service.client_authentication import Authenticating, ClientRequest
 from authz.login.service.code_exchange import Exchanging
 from authz.login.service.means import Means
@@ -23,7 +23,7 @@ from authz.login.service.refresh import Refreshing
 from authz.login.service.revocation import Revoking
 from authz.login.web import paths
 from authz.login.web.requests import address_of, content_type, read_body
-from authz.login.web.upstream_login import NotDoneError, Problem
+from authz.login.web.upstream_login import ErrorPage, PageError
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -90,7 +90,7 @@ class Machines:
     async def register(self, request: Request) -> Response:
         """Register a client (RFC 7591, section 3.1)."""
         if content_type(request) != _JSON:
-            raise OAuthRefused("invalid_client_metadata", "the metadata has to be JSON")
+            raise OAuthError("invalid_client_metadata", "the metadata has to be JSON")
         answer = self._means.registers.register(await read_body(request))
         self._means.tell("register", "ok")
         return _answered(answer, _CREATED)
@@ -106,7 +106,7 @@ class Machines:
                 return Response(status_code=204, headers=_ORIGINS | _PREFLIGHT | allowed)
             try:
                 return await handler(request)
-            except OAuthRefused as refused:
+            except OAuthError as refused:
                 body = {"error": refused.error, "error_description": refused.words}
                 return JSONResponse(body, refused.status, _ORIGINS | _NOT_KEPT | refused.headers)
             except UnavailableError as away:
@@ -124,22 +124,22 @@ class Machines:
         sealing key, for one, has ended.
 
         Raises:
-            OAuthRefused: `invalid_client` for a client that is not known, or that does not
+            OAuthError: `invalid_client` for a client that is not known, or that does not
                 authenticate as it has to; `invalid_request` where it is no form, names no client,
                 or has a parameter twice.
-            TooManyError: where strangers' hosts would be asked too often.
+            TooManyRequestsError: where strangers' hosts would be asked too often.
             UnavailableError: where Redis does not answer.
         """
         if content_type(request) != _FORM:
-            raise OAuthRefused("invalid_request", "the body has to be a form")
+            raise OAuthError("invalid_request", "the body has to be a form")
         body = await read_body(request)
         parameters = read_parameters(body.decode("latin-1"))
         if "authorization" in request.headers:
             headers = {"WWW-Authenticate": 'Basic realm="authz"'}
-            raise OAuthRefused("invalid_client", _NO_SECRETS, _UNAUTHORIZED, headers)
+            raise OAuthError("invalid_client", _NO_SECRETS, _UNAUTHORIZED, headers)
         try:
             found = await self._authenticating.authenticate(parameters, partial(_address, request))
-        except OAuthRefused as refused:
+        except OAuthError as refused:
             self._means.tell(step, refused.error, detail=refused.words)
             raise
         found.parameters.check_repeated()
@@ -154,7 +154,7 @@ class Machines:
                 return await self._refreshing.refresh(
                     parameters, address, authenticated=authenticated
                 )
-        raise OAuthRefused("unsupported_grant_type", "only codes and refresh tokens are taken")
+        raise OAuthError("unsupported_grant_type", "only codes and refresh tokens are taken")
 
 
 _NO_SECRETS: Final = "no client has a secret here: send client_id alone, or a client_assertion"
@@ -164,12 +164,12 @@ def _address(request: Request) -> str:
     """Return the address of who asks.
 
     Raises:
-        OAuthRefused: where Envoy did not write one.
+        OAuthError: where Envoy did not write one.
     """
     try:
         return address_of(request)
-    except NotDoneError as error:
-        raise OAuthRefused("invalid_request", "not through the gateway") from error
+    except PageError as error:
+        raise OAuthError("invalid_request", "not through the gateway") from error
 
 
 def _unavailable(away: UnavailableError) -> Response:
@@ -182,7 +182,7 @@ def _unavailable(away: UnavailableError) -> Response:
     return JSONResponse(body, _AWAY, _ORIGINS | _NOT_KEPT | {"Retry-After": wait})
 
 
-def program_problem(problem: Problem) -> Response:
+def program_problem(problem: ErrorPage) -> Response:
     """Return a problem as programs read it (RFC 6749, section 5.2)."""
     body = {
         "error": _ERRORS.get(problem.status, "invalid_request"),

@@ -11,10 +11,10 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from authz.login.protocol.values import OAuthRefused
+from authz.login.protocol.values import OAuthError
 from authz.login.web import error_pages
 from authz.login.web.cookies import PATIENCE
-from authz.login.web.upstream_login import NotDoneError
+from authz.login.web.upstream_login import PageError
 
 LARGEST: Final = 64 * 1024
 _TOO_LARGE: Final = 413
@@ -29,21 +29,21 @@ def address_of(request: Request) -> str:
     """Return the address of who asks, as Envoy wrote it over whatever came.
 
     Raises:
-        NotDoneError: where it did not write one.
+        PageError: where it did not write one.
     """
     headers = request.headers.getlist("x-forwarded-for")
     try:
         (text,) = headers
         return str(ip_address(text.strip()))
     except ValueError:
-        raise NotDoneError(error_pages.NO_ADDRESS) from None
+        raise PageError(error_pages.NO_ADDRESS) from None
 
 
 async def read_body(request: Request) -> bytes:
     """Return a body of 64 KiB at most.
 
     Raises:
-        OAuthRefused: where it is longer, or does not come.
+        OAuthError: where it is longer, or does not come.
     """
     body = bytearray()
     try:
@@ -51,9 +51,9 @@ async def read_body(request: Request) -> bytes:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > LARGEST:
-                    raise OAuthRefused("invalid_request", "the body is too long", _TOO_LARGE)
+                    raise OAuthError("invalid_request", "the body is too long", _TOO_LARGE)
     except (TimeoutError, ClientDisconnect):
-        raise OAuthRefused("invalid_request", "the body did not come", _TOO_SLOW) from None
+        raise OAuthError("invalid_request", "the body did not come", _TOO_SLOW) from None
     return bytes(body)
 
 

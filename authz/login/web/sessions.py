@@ -18,11 +18,11 @@ from authz.login.protocol.values import ClientIdentity
 from authz.login.web.client_description import describe_client, shown
 from authz.login.web.cookies import NotThisBrowserError, read_form
 from authz.login.web.rendering import redirect
-from authz.login.web.step_up import moment
+from authz.login.web.step_up import format_time
 from authz.login.web.upstream_login import (
     AWAY,
     NOT_THIS_BROWSER,
-    NotDoneError,
+    PageError,
     Parts,
     Visit,
     arrive,
@@ -115,14 +115,14 @@ class _OwnLogIns:
             return await depart(self.parts, request, _VISIT, {})
         except NotThisBrowserError:
             return self.parts.problem(request, NOT_THIS_BROWSER)
-        except NotDoneError as error:
+        except PageError as error:
             return self.parts.problem(request, error.problem)
 
     async def callback(self, request: Request) -> Response:
         """Take Authelia's answer."""
         try:
             arrived = await arrive(self.parts, request, _VISIT)
-        except NotDoneError as error:
+        except PageError as error:
             return aside(self.parts, request, error.problem)
         response = redirect(self.parts.origin + PATH)
         found = arrived.identity
@@ -169,8 +169,8 @@ class _OwnLogIns:
         return {
             "grant": grant,
             "who": describe_client(grant.client),
-            "began": moment(grant.began),
-            "ends": moment(grant.ends),
+            "began": format_time(grant.began),
+            "ends": format_time(grant.ends),
             "form_token": token,
         }
 

@@ -39,9 +39,9 @@ from authz.login.web.rendering import redirect
 from authz.login.web.upstream_login import (
     AWAY,
     NOT_THIS_BROWSER,
-    NotDoneError,
+    ErrorPage,
+    PageError,
     Parts,
-    Problem,
     Visit,
     arrive,
     aside,
@@ -64,20 +64,20 @@ _START: Final = "step-up"
 _END: Final = "end-step-up"
 _DONE: Final = "step-up-done"
 
-_NO_TICKET: Final = Problem(
+_NO_TICKET: Final = ErrorPage(
     403,
     "This link has ended",
     "A link to confirm a call is good for ten minutes. Let your assistant try again: it gets a new "
     "one.",
     "no ticket",
 )
-_TOO_LARGE: Final = Problem(
+_TOO_LARGE: Final = ErrorPage(
     400,
     "This link is too long",
     "Nothing was done. Tell the people who run this gateway: a name in it is too long.",
     "ticket too long",
 )
-OTHER_PERSON: Final = Problem(
+OTHER_PERSON: Final = ErrorPage(
     403,
     "You are logged in as somebody else",
     "Nothing was recorded: the call was made for another account than the one that you are logged "
@@ -85,14 +85,14 @@ OTHER_PERSON: Final = Problem(
     "account that it uses.",
     "another person",
 )
-ONLY_PASSWORD: Final = Problem(
+ONLY_PASSWORD: Final = ErrorPage(
     403,
     "You logged in without the second factor that is asked for",
     "Nothing was recorded: you logged in with a password only, and a second factor is asked for. "
     "Set one up at the log-in service if you have none, then let your assistant try again.",
     "no second factor",
 )
-NO_CODE: Final = Problem(
+NO_CODE: Final = ErrorPage(
     403,
     "You logged in without a one-time code",
     "Nothing was recorded: a one-time code (TOTP) is asked for, and this log-in was made with "
@@ -100,14 +100,14 @@ NO_CODE: Final = Problem(
     "the one-time code.",
     "no one-time code",
 )
-TOO_OLD: Final = Problem(
+TOO_OLD: Final = ErrorPage(
     403,
     "Your log-in is too old for this",
     "Nothing was recorded: a more recent log-in is asked for. Log out at the log-in service, then "
     "let your assistant try again.",
     "log-in too old",
 )
-_ENDED: Final = Problem(
+_ENDED: Final = ErrorPage(
     404,
     "There is nothing here any more",
     "What was recorded stays as it is. You can close this page.",
@@ -138,14 +138,14 @@ class _StepUp:
         text = request.query_params.get("ticket", "")
         try:
             ticket = self._ticket(text)
-        except NotDoneError as error:
+        except PageError as error:
             return self.parts.problem(request, error.problem)
         token, cookie = self.parts.browser.form_token(request, _START, {"ticket": text})
         back = f"{self.parts.origin}{PATH}?{urlencode({'ticket': text})}"
         content = {
             "ticket": ticket,
             "who": describe_ticket(ticket),
-            "at": moment(ticket.at),
+            "at": format_time(ticket.at),
             "totp": Method.OTP in ticket.need.method,
             "age": words(ticket.need.max_login_age),
             "form_token": token,
@@ -163,7 +163,7 @@ class _StepUp:
             )
         except NotThisBrowserError:
             return self.parts.problem(request, NOT_THIS_BROWSER)
-        except NotDoneError as error:
+        except PageError as error:
             return self.parts.problem(request, error.problem)
 
     async def callback(self, request: Request) -> Response:
@@ -171,14 +171,14 @@ class _StepUp:
         try:
             arrived = await arrive(self.parts, request, _VISIT)
             ticket = ticket_of(arrived.kept)
-            missing = lacks(ticket, arrived.identity, self.parts.clock())
+            missing = missing_proof(ticket, arrived.identity, self.parts.clock())
             if missing is not None:
                 self._tell("not_proved", ticket)
                 response = aside(self.parts, request, missing, log_out=True)
                 response.background = arrived.end
                 return response
             result = await self._recorded(ticket, arrived.identity)
-        except NotDoneError as error:
+        except PageError as error:
             return aside(self.parts, request, error.problem)
         except UnavailableError:
             return aside(self.parts, request, AWAY)
@@ -205,8 +205,8 @@ class _StepUp:
             "who": describe_ticket(ticket),
             "account": kept["account"],
             "totp": Method.OTP in Method(kept["method"]),
-            "auth_time": moment(kept["auth_time"]),
-            "until": moment(kept["until"]),
+            "auth_time": format_time(kept["auth_time"]),
+            "until": format_time(kept["until"]),
             "left": words(max(0, kept["until"] - int(self.parts.clock()))),
             "form_token": token,
             "log_out": log_out,
@@ -235,16 +235,16 @@ class _StepUp:
         """Return the ticket of a link.
 
         Raises:
-            NotDoneError: where it is none for us, or one that no cookie could hold.
+            PageError: where it is none for us, or one that no cookie could hold.
         """
         try:
             ticket = open_ticket(self.sealer, text)
         except NotSealedError as error:
-            raise NotDoneError(_NO_TICKET) from error
+            raise PageError(_NO_TICKET) from error
         if ticket.issuer != self.parts.issuer:
-            raise NotDoneError(_NO_TICKET)  # of another issuer's person: nobody proves it here
+            raise PageError(_NO_TICKET)  # of another issuer's person: nobody proves it here
         if len(text) > _LONGEST_TICKET:
-            raise NotDoneError(_TOO_LARGE)
+            raise PageError(_TOO_LARGE)
         return ticket
 
     async def _recorded(self, ticket: StepUpTicket, identity: Identity) -> dict[str, Any]:
@@ -294,7 +294,7 @@ def describe_ticket(ticket: StepUpTicket) -> ClientDescription:
     )
 
 
-def lacks(ticket: StepUpTicket, identity: Identity, now: float) -> Problem | None:
+def missing_proof(ticket: StepUpTicket, identity: Identity, now: float) -> ErrorPage | None:
     """Return what a log-in lacks of what a ticket asks for; None where nothing.
 
     The rule is the check's own (`satisfies`): what is recorded here is what counts there.
@@ -320,7 +320,7 @@ def asked_age(need: StepUpNeed) -> int | None:
     return None if age is None else max(1, age - min(_MARGIN, age // 2))
 
 
-def moment(seconds: int) -> str:
+def format_time(seconds: int) -> str:
     """Return a moment for people. UTC: without a script nobody here knows their time zone."""
     return time.strftime("%d %b %Y, %H:%M UTC", time.gmtime(seconds))
 

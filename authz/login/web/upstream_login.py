@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import Asked, Identity, UpstreamRefused
+from authz.login.protocol.values import Identity, UpstreamAuthorizationRequest, UpstreamError
 from authz.login.service import ports
-from authz.login.web.cookies import Browser, NotThisBrowserError, Over
+from authz.login.web.cookies import BrowserCookies, LoginEnd, NotThisBrowserError
 from authz.login.web.rendering import Pages, redirect, request_id
 
 _SCOPES: Final = frozenset({"openid", "profile"})
@@ -39,7 +39,7 @@ class Upstream(ports.Upstream, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ErrorPage:
     """Say why something did not work, in sentences of ours.
 
     Attributes:
@@ -54,61 +54,61 @@ class Problem:
     note: str = ""
 
 
-class NotDoneError(Exception):
+class PageError(Exception):
     """Carry a problem to whoever shows it."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ErrorPage) -> None:
         """Keep it."""
         super().__init__(problem.note or problem.happened)
         self.problem = problem
 
 
-NOT_THIS_BROWSER: Final = Problem(
+NOT_THIS_BROWSER: Final = ErrorPage(
     403,
     "This does not belong to anything that you began in this browser",
     "Nothing was done. Begin again where you came from, and stay in one browser; a page waits ten "
     "minutes at most.",
     "not this browser",
 )
-USED: Final = Problem(
+USED: Final = ErrorPage(
     403,
     "This answer was used already",
     "Nothing was done this time. If you came here with the back button, just close the page.",
     "state used before",
 )
-_CROWDED: Final = Problem(
+_CROWDED: Final = ErrorPage(
     403,
     "This log-in made room for newer ones",
     "Nothing was done: too many log-ins were begun at once in this browser, and this was the "
     "oldest. Begin it again where you came from.",
     "transaction made room for newer ones",
 )
-_FOREIGN: Final = Problem(
+_FOREIGN: Final = ErrorPage(
     403,
     "This is not the answer of the right log-in service",
     "Nothing was done. Begin again where you came from.",
     "iss of somebody else, or a malformed answer",
 )
-_DENIED: Final = Problem(
+_DENIED: Final = ErrorPage(
     403,
     "You did not log in",
     "Nothing was done. Begin again when you want to; if you may not use this, the people who run "
     "this gateway can tell you.",
     "access_denied",
 )
-_REFUSED: Final = Problem(
+_REFUSED: Final = ErrorPage(
     502,
     "The log-in service did not accept this gateway's request",
     "Nothing was done. Try again once; if it stays, tell the people who run this gateway.",
     "Authelia refused",
 )
-GONE: Final = Problem(
+GONE: Final = ErrorPage(
     404,
     "There is nothing here any more",
     "You can close this page.",
     "no problem to tell",
 )
-AWAY: Final = Problem(
+AWAY: Final = ErrorPage(
     503,
     "Something that this gateway needs does not answer",
     "Nothing was done. Try again in a minute; if it stays, tell the people who run this gateway.",
@@ -118,7 +118,7 @@ AWAY: Final = Problem(
 
 # The same, where only this browser remembers it: its code is spent, and told of in place.
 SPENT: Final = replace(USED, note="answer loaded again")
-_WHY_OVER: Final[Mapping[Over, Problem]] = {Over.USED: SPENT, Over.CROWDED: _CROWDED}
+_WHY_OVER: Final[Mapping[LoginEnd, ErrorPage]] = {LoginEnd.USED: SPENT, LoginEnd.CROWDED: _CROWDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Parts:
         used: records the state of a transaction; tells whether it had been used before. Raises
             `UnavailableError` where that cannot be known.
         address: returns a request's own address, for Authelia.
-        pace: counts what an address sends to Authelia; raises `TooManyError`.
+        pace: counts what an address sends to Authelia; raises `TooManyRequestsError`.
         clock: seconds since the epoch.
         note: is told what went wrong: the request's id, fixed words.
         tell: is told what was done, for the log: `step_up` and its outcome.
@@ -140,7 +140,7 @@ class Parts:
 
     origin: str
     issuer: str
-    browser: Browser
+    browser: BrowserCookies
     pages: Pages
     upstream: Upstream
     used: Callable[[str], Awaitable[bool]]
@@ -151,7 +151,7 @@ class Parts:
     tell: ports.Tell = lambda *_, **__: None
 
     def problem(
-        self, request: Request, problem: Problem, link: tuple[str, str] | None = None
+        self, request: Request, problem: ErrorPage, link: tuple[str, str] | None = None
     ) -> Response:
         """Return the page of a problem; `link` as `Pages.error`."""
         self.note(request_id(request), problem.note or problem.happened)
@@ -203,13 +203,13 @@ async def depart(
     """Send the browser to Authelia, after a click that was checked.
 
     Raises:
-        NotDoneError: where Authelia does not take the request.
-        TooManyError: where this address has sent it too many.
+        PageError: where Authelia does not take the request.
+        TooManyRequestsError: where this address has sent it too many.
     """
     address = parts.address(request)
     parts.pace(address)
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-    asked = Asked(
+    asked = UpstreamAuthorizationRequest(
         two_factor=visit.two_factor,
         redirect_uri=parts.origin + visit.callback,
         scopes=_SCOPES,
@@ -221,10 +221,10 @@ async def depart(
     )
     try:
         response = parts.pages.go_on(await parts.upstream.push(asked, address))
-    except UpstreamRefused as error:
-        raise NotDoneError(_REFUSED) from error
+    except UpstreamError as error:
+        raise PageError(_REFUSED) from error
     except UnavailableError as error:
-        raise NotDoneError(AWAY) from error
+        raise PageError(AWAY) from error
     transaction = {"nonce": nonce, "verifier": verifier, "kept": dict(kept)}
     parts.browser.begin(response, state, transaction, visit.purpose, request)
     return response
@@ -234,26 +234,26 @@ async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
     """Return what a visit brought, once.
 
     Raises:
-        NotDoneError: where this is no answer of Authelia to a visit of this browser.
+        PageError: where this is no answer of Authelia to a visit of this browser.
     """
     answer = _answer(request)
     state = answer.get("state", "")
     try:
         transaction = parts.browser.take(request, state, visit.purpose)
     except NotThisBrowserError as error:
-        raise NotDoneError(missing(parts, request, state)) from error
+        raise PageError(missing(parts, request, state)) from error
     try:
         # RFC 9207, section 2.4: before anything else of the answer is believed, errors included.
         parts.upstream.check_iss(answer.get("iss"))
-    except UpstreamRefused as error:
-        raise NotDoneError(_FOREIGN) from error
+    except UpstreamError as error:
+        raise PageError(_FOREIGN) from error
     try:
         if await parts.used(state):
-            raise NotDoneError(USED)
+            raise PageError(USED)
         if answer.get("error") == "access_denied":
-            raise NotDoneError(_DENIED)
+            raise PageError(_DENIED)
         if "error" in answer:
-            raise NotDoneError(_REFUSED)
+            raise PageError(_REFUSED)
         address = parts.address(request)
         found = await parts.upstream.exchange(
             two_factor=visit.two_factor,
@@ -263,15 +263,15 @@ async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
             nonce=transaction["nonce"],
             address=address,
         )
-    except UpstreamRefused as error:
-        raise NotDoneError(_REFUSED) from error
+    except UpstreamError as error:
+        raise PageError(_REFUSED) from error
     except UnavailableError as error:
-        raise NotDoneError(AWAY) from error
+        raise PageError(AWAY) from error
     end = BackgroundTask(_end, parts.upstream, visit.two_factor, found.tokens.access_token, address)
     return Arrived(transaction["kept"], found.identity, end)
 
 
-def aside(parts: Parts, request: Request, problem: Problem, *, log_out: bool = False) -> Response:
+def aside(parts: Parts, request: Request, problem: ErrorPage, *, log_out: bool = False) -> Response:
     """Send the browser from a callback to a clean address that tells a problem.
 
     A page at the callback's own address would leave a code and a state in the browser's history.
@@ -295,7 +295,7 @@ def aside(parts: Parts, request: Request, problem: Problem, *, log_out: bool = F
     return forget(parts, request, response)
 
 
-def missing(parts: Parts, request: Request, state: str) -> Problem:
+def missing(parts: Parts, request: Request, state: str) -> ErrorPage:
     """Return why a transaction is not in this browser."""
     over = parts.browser.over(request, state)
     return NOT_THIS_BROWSER if over is None else _WHY_OVER[over]
@@ -333,5 +333,5 @@ def _answer(request: Request) -> Mapping[str, str]:
 
 async def _end(upstream: Upstream, two_factor: bool, token: str, address: str) -> None:
     """End a token that nobody needs; it is short-lived and good for no server: one try will do."""
-    with suppress(UpstreamRefused, UnavailableError):
+    with suppress(UpstreamError, UnavailableError):
         await upstream.revoke(two_factor=two_factor, token=token, address=address)

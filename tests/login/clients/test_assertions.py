@@ -21,8 +21,8 @@ from authz.login.clients.assertions import (
 )
 from authz.login.clients.documents import read_document
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchFailed
-from authz.login.clients.lookup import NoDocument
+from authz.login.clients.fetching import Fetched, FetchError
+from authz.login.clients.lookup import DocumentError
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import FrontClient
 from authz.tokens import base64url
@@ -52,7 +52,7 @@ class Web:
     async def fetch(self, url: str, host: str) -> Fetched:
         self.asked.append(url)
         if self.fault is not None:
-            raise FetchFailed(self.fault)
+            raise FetchError(self.fault)
         return Fetched(json.dumps({"keys": self.keys}).encode(), 86_400)
 
     async def verify(self, text: str, **said: Any) -> str:
@@ -183,9 +183,9 @@ def test_the_algorithm_is_the_documents_and_the_keys() -> None:
     with pytest.raises(InvalidAssertionError):
         verified(made(), token_endpoint_auth_signing_alg="RS256")
     for keys in ([public_jwk(RSA_KEY, "k1")], [public_jwk(EC_KEY, "k1", alg="ES384")]):
-        with pytest.raises((InvalidAssertionError, NoDocument)):
+        with pytest.raises((InvalidAssertionError, DocumentError)):
             verified(made(), Web(keys))
-    with pytest.raises((InvalidAssertionError, NoDocument)):
+    with pytest.raises((InvalidAssertionError, DocumentError)):
         verified(made(), Web([public_jwk(EC_KEY, "k1", use="enc")]))
 
 
@@ -209,7 +209,7 @@ def test_a_new_key_is_found() -> None:
     async def play() -> None:
         await web.verify(made())
         web.keys = [public_jwk(OTHER_KEY, "k2")]
-        with pytest.raises(NoDocument) as caught:
+        with pytest.raises(DocumentError) as caught:
             await web.verify(made(key=OTHER_KEY, kid="k2"))
         assert caught.value.fault is DocumentFault.BUSY  # no verdict: it may be there by now
         web.now += COOLDOWN
@@ -234,7 +234,7 @@ def test_forged_names_of_keys_are_one_fetch_a_while(fault: DocumentFault | None)
         web.fault = fault
         web.now += COOLDOWN
         for n in range(50):
-            with pytest.raises((InvalidAssertionError, NoDocument)):
+            with pytest.raises((InvalidAssertionError, DocumentError)):
                 await web.verify(made(key=OTHER_KEY, kid=f"x{n}", now=int(web.now)))
         assert await web.verify(made(now=int(web.now)))
         await web.key_sets.aclose()
@@ -246,6 +246,6 @@ def test_forged_names_of_keys_are_one_fetch_a_while(fault: DocumentFault | None)
 @pytest.mark.parametrize("fault", list(DocumentFault))
 def test_keys_that_cannot_be_had_are_no_verdict(fault: DocumentFault) -> None:
     """The reason is told apart by its kind."""
-    with pytest.raises(NoDocument) as caught:
+    with pytest.raises(DocumentError) as caught:
         verified(made(), Web(fault=fault))
     assert caught.value.fault is fault

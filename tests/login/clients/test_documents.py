@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from authz.login.clients.documents import Documents, document_host, read_document
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.clients.identity import identify
-from authz.login.clients.lookup import LONGEST_AGE, PAUSE, SHORTEST_AGE, NoDocument
+from authz.login.clients.lookup import LONGEST_AGE, PAUSE, SHORTEST_AGE, DocumentError
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import FrontClient, Kind
 from authz.tokens.bulkhead import Bulkhead, TokenBucket
@@ -174,7 +174,7 @@ def test_log_ins_may_end_elsewhere_and_what_no_client_may_have_is_left_out() -> 
 )
 def test_a_document_that_cannot_be_its_urls_is_refused(changes: dict[str, Any]) -> None:
     """Another id, log-ins that end elsewhere, secrets, keys, or no way to log in here."""
-    with pytest.raises(NoDocument):
+    with pytest.raises(DocumentError):
         read(**changes)
 
 
@@ -240,7 +240,7 @@ def test_of_several_ways_the_one_without_a_key_is_taken(said: dict[str, Any], ke
 )
 def test_keys_that_prove_nothing_make_no_client(changes: dict[str, Any]) -> None:
     """None, two places, a place inside, a shared secret, another algorithm, too many."""
-    with pytest.raises(NoDocument) as caught:
+    with pytest.raises(DocumentError) as caught:
         read(**{**KEY_AT, **changes})
     assert caught.value.fault is DocumentFault.UNUSABLE
 
@@ -252,7 +252,7 @@ def test_keys_that_prove_nothing_make_no_client(changes: dict[str, Any]) -> None
 )
 def test_what_is_no_strict_json_is_no_document(body: bytes) -> None:
     """Two documents, HTML, another encoding, a tower."""
-    with pytest.raises(NoDocument):
+    with pytest.raises(DocumentError):
         read_document(URL, HOST, body, RULES)
 
 
@@ -270,7 +270,7 @@ def test_any_document_is_a_client_of_its_host_or_none(changes: dict[str, Any]) -
     """And nothing else comes out of it."""
     try:
         client = read(**changes)
-    except NoDocument:
+    except DocumentError:
         return
     assert client.document_host == HOST
     assert set(client.redirect_uris) <= {CALLBACK}
@@ -278,9 +278,9 @@ def test_any_document_is_a_client_of_its_host_or_none(changes: dict[str, Any]) -
 
 # --- looking up --------------------------------------------------------------------------------
 
-Answer = Fetched | FetchFailed | NoDocument | Exception
-AWAY = FetchFailed(DocumentFault.UNREACHABLE)
-GONE = FetchFailed(DocumentFault.NOT_FOUND)
+Answer = Fetched | FetchError | DocumentError | Exception
+AWAY = FetchError(DocumentFault.UNREACHABLE)
+GONE = FetchError(DocumentFault.NOT_FOUND)
 GOOD = Fetched(document(), None)
 
 
@@ -344,7 +344,7 @@ class Desk:
     async def outcome(self, url: str = URL) -> FrontClient | str:
         try:
             return await self.documents.find(url)
-        except NoDocument as error:
+        except DocumentError as error:
             return error.words
 
 

@@ -22,7 +22,7 @@ from authz.login.clients.fetching import (
     LARGEST,
     Fetched,
     Fetcher,
-    FetchFailed,
+    FetchError,
     SystemResolver,
     is_public,
 )
@@ -169,14 +169,14 @@ class Names:
         return self.answers[min(len(self.asked), len(self.answers)) - 1]
 
 
-def failure(fetcher: Fetcher, url: str = URL, host: str = HOST) -> FetchFailed:
+def failure(fetcher: Fetcher, url: str = URL, host: str = HOST) -> FetchError:
     return asyncio.run(refused_in_time(fetcher, url, host))
 
 
-async def refused_in_time(fetcher: Fetcher, url: str, host: str) -> FetchFailed:
+async def refused_in_time(fetcher: Fetcher, url: str, host: str) -> FetchError:
     """Far longer than any patience here, and no test's business but for those who are slow."""
     async with asyncio.timeout(20):
-        with pytest.raises(FetchFailed) as caught:
+        with pytest.raises(FetchError) as caught:
             await fetcher(url, host)
     return caught.value
 
@@ -327,8 +327,8 @@ def fetched(page: Page, files: certificates.Paths, **how: Any) -> Fetched:
 
 def not_fetched(
     page: Page, files: certificates.Paths, url: str = URL, host: str = HOST, **how: Any
-) -> FetchFailed:
-    async def scene() -> FetchFailed:
+) -> FetchError:
+    async def scene() -> FetchError:
         async with served(page, files, **how) as fetcher:
             return await refused_in_time(fetcher, url, host)
 
@@ -489,7 +489,7 @@ def raw(answer: bytes) -> Handler:
 def test_what_speaks_no_tls_is_no_document(answer: bytes, files: certificates.Paths) -> None:
     """Whatever it answers, the reason is ours."""
 
-    async def scene() -> FetchFailed:
+    async def scene() -> FetchError:
         async with listening(raw(answer)) as port:
             fetcher = Fetcher(
                 Names([[LOCAL]]),
@@ -497,7 +497,7 @@ def test_what_speaks_no_tls_is_no_document(answer: bytes, files: certificates.Pa
                 trust=trusting(files),
                 port=port,
             )
-            with pytest.raises(FetchFailed) as caught:
+            with pytest.raises(FetchError) as caught:
                 await fetcher(URL, HOST)
             return caught.value
 
@@ -518,7 +518,7 @@ def test_what_speaks_no_http_is_no_document(answer: bytes, files: certificates.P
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(files.certificate, files.key)
 
-    async def scene() -> FetchFailed:
+    async def scene() -> FetchError:
         async with listening(raw(answer), tls=tls) as port:
             fetcher = Fetcher(
                 Names([[LOCAL]]),

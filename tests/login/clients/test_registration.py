@@ -13,8 +13,8 @@ from pydantic import AnyUrl
 
 from authz.login.clients.client_metadata import LONGEST_TITLE, printable_title
 from authz.login.clients.redirects import RedirectRules
-from authz.login.clients.registration import LONGEST_ID, NotRegistered, Registrations
-from authz.login.protocol.values import OAuthRefused
+from authz.login.clients.registration import LONGEST_ID, NotRegisteredError, Registrations
+from authz.login.protocol.values import OAuthError
 from authz.tokens import base64url
 from authz.tokens.sealing import Sealer
 
@@ -37,8 +37,8 @@ def register(said: Any, by: Registrations | None = None) -> dict[str, Any]:
     return dict(by.register(body))
 
 
-def refusal(said: Any, by: Registrations | None = None) -> OAuthRefused:
-    with pytest.raises(OAuthRefused) as caught:
+def refusal(said: Any, by: Registrations | None = None) -> OAuthError:
+    with pytest.raises(OAuthError) as caught:
         register(said, by)
     return caught.value
 
@@ -180,7 +180,7 @@ def test_any_metadata_is_registered_within_bounds_or_refused(said: dict[str, Any
     by = registrations()
     try:
         answer = by.register(json.dumps(said).encode())
-    except OAuthRefused:
+    except OAuthError:
         return
     client_id = str(answer["client_id"])
     assert len(client_id) <= LONGEST_ID
@@ -205,7 +205,7 @@ def test_off_means_off() -> None:
     off = registrations(taken=False)
 
     assert refusal({"redirect_uris": [URI]}, off).status == 403
-    with pytest.raises(NotRegistered):
+    with pytest.raises(NotRegisteredError):
         off.read(client_id)
 
 
@@ -216,7 +216,7 @@ def test_the_rules_in_force_count_not_those_of_then() -> None:
     stricter = registrations(private=frozenset())
 
     assert stricter.read(both).redirect_uris == (URI,)
-    with pytest.raises(NotRegistered):
+    with pytest.raises(NotRegisteredError):
         stricter.read(only)
 
 
@@ -225,10 +225,10 @@ def test_keys_rotate() -> None:
     client_id = register({"redirect_uris": [URI]}, registrations(OLD))["client_id"]
 
     assert registrations(NEW, OLD).read(client_id).redirect_uris == (URI,)
-    with pytest.raises(NotRegistered):
+    with pytest.raises(NotRegisteredError):
         registrations(NEW).read(client_id)
     newer = register({"redirect_uris": [URI]}, registrations(NEW, OLD))["client_id"]
-    with pytest.raises(NotRegistered):
+    with pytest.raises(NotRegisteredError):
         registrations(OLD).read(newer)
 
 
@@ -262,7 +262,7 @@ def forged() -> list[str]:
 @pytest.mark.parametrize("client_id", forged(), ids=[str(each) for each in range(len(forged()))])
 def test_what_we_did_not_sign_is_no_registration(client_id: str) -> None:
     """Altered, cut, extended, or made by somebody else."""
-    with pytest.raises(NotRegistered):
+    with pytest.raises(NotRegisteredError):
         registrations().read(client_id)
 
 
@@ -272,7 +272,7 @@ def test_what_another_version_signed_is_read_as_nothing(payload: bytes) -> None:
     key = Sealer((OLD,), lambda: NOW).mac_key("client")[0]
     signed = "dyn." + base64url.encode(payload.replace(b"%s", URI.encode()))
     mac = base64url.encode(hmac.digest(key, signed.encode(), "sha256"))
-    with pytest.raises(NotRegistered):
+    with pytest.raises(NotRegisteredError):
         registrations().read(f"{signed}.{mac}")
 
 
@@ -288,7 +288,7 @@ def test_no_character_can_be_changed(data: st.DataObject) -> None:
     client_id = register({"redirect_uris": [URI], "client_name": "A"})["client_id"]
     at = data.draw(st.integers(0, len(client_id) - 1))
     other = data.draw(st.characters(codec="utf-8").filter(lambda each: each != client_id[at]))
-    with pytest.raises(NotRegistered):
+    with pytest.raises(NotRegisteredError):
         registrations().read(client_id[:at] + other + client_id[at + 1 :])
 
 

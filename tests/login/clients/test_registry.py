@@ -15,7 +15,7 @@ from authz.login.clients.identity import identify, names_of, only_identity
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients
-from authz.login.protocol.values import FrontClient, Kind, OAuthRefused
+from authz.login.protocol.values import FrontClient, Kind, OAuthError
 from authz.tokens.sealing import Sealer
 from tests.login.clients.test_documents import CALLBACK, CURSOR, HOST, URL, document
 
@@ -65,8 +65,8 @@ def find(client_id: str, file: Config | None = None, **how: Any) -> FrontClient:
     return asyncio.run(clients(file or config(), **how).find(client_id))
 
 
-def refusal(client_id: str, file: Config | None = None, **how: Any) -> OAuthRefused:
-    with pytest.raises(OAuthRefused) as caught:
+def refusal(client_id: str, file: Config | None = None, **how: Any) -> OAuthError:
+    with pytest.raises(OAuthError) as caught:
         find(client_id, file, **how)
     assert caught.value.error == "invalid_client"
     assert caught.value.status == 401

@@ -20,22 +20,22 @@ from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.clients.assertions import ClientAssertions, KeySets
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchFailed
+from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.protocol.digests import digest
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.resources import Targets
 from authz.login.protocol.values import (
-    Asked,
     FrontClient,
     Identity,
     Kind,
     LoggedIn,
-    OAuthRefused,
-    UpstreamRefused,
+    OAuthError,
+    UpstreamAuthorizationRequest,
+    UpstreamError,
     UpstreamTokens,
 )
 from authz.login.service.means import Means
-from authz.login.service.rate_limits import Attempts
+from authz.login.service.rate_limits import LoginRateLimiter
 from authz.login.store.blocklist import Blocks
 from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
 from authz.login.store.grants import Grants
@@ -127,7 +127,7 @@ class Authelia:
     lifetime: int = 3600  # seconds that access tokens live
     numbers: Any = field(default_factory=itertools.count)
 
-    async def push(self, asked: Asked, address: str) -> str:
+    async def push(self, asked: UpstreamAuthorizationRequest, address: str) -> str:
         await self.schedule.step()
         return f"{ISSUER}/authorize?{asked.state}"
 
@@ -139,7 +139,7 @@ class Authelia:
         self.refreshed.append(refresh_token)
         await self.schedule.step()
         if self.alive.pop(refresh_token, None) != subject:
-            raise UpstreamRefused("invalid_grant")
+            raise UpstreamError("invalid_grant")
         return self._logged_in(subject)
 
     async def revoke(self, *, token: str, **_: object) -> None:
@@ -149,7 +149,7 @@ class Authelia:
 
     def check_iss(self, iss: str | None) -> None:
         if iss != ISSUER:
-            raise UpstreamRefused("invalid_request")
+            raise UpstreamError("invalid_request")
 
     def _logged_in(self, subject: str) -> LoggedIn:
         number = next(self.numbers)
@@ -170,7 +170,7 @@ class Clients:
 
     def recognize(self, client_id: str) -> None:
         if client_id not in ("one", "two"):
-            raise OAuthRefused("invalid_client", "unknown", 401)
+            raise OAuthError("invalid_client", "unknown", 401)
 
     async def find(self, client_id: str) -> FrontClient:
         self.recognize(client_id)
@@ -181,12 +181,12 @@ class Clients:
 
 
 async def nowhere(url: str, host: str) -> Fetched:
-    raise FetchFailed(DocumentFault.UNREACHABLE)
+    raise FetchError(DocumentFault.UNREACHABLE)
 
 
 class NoRegistration:
     def register(self, metadata: bytes) -> Mapping[str, object]:
-        raise OAuthRefused("invalid_client_metadata", "none")
+        raise OAuthError("invalid_client_metadata", "none")
 
 
 @dataclass
@@ -270,7 +270,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         ),
         blocks=Blocks(command, keys),
         log_ins=LoginRecords(command, keys),
-        attempts=Attempts(time.time),
+        attempts=LoginRateLimiter(time.time),
         grant_max_age=30 * 86_400,
         refresh_tokens="unless_declined",
         stale_refresh=86_400,

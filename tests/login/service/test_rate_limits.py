@@ -3,13 +3,13 @@
 import pytest
 
 from authz.config.value_types import Rate
-from authz.login.service.rate_limits import APPROVALS, PAGES, Attempts
+from authz.login.service.rate_limits import APPROVALS, PAGES, LoginRateLimiter
 
 
 @pytest.mark.attack("shared-address")
 def test_the_figures_are_those_of_the_configuration() -> None:
     """A limit by address has the rate that authz.yaml says; others keep their own."""
-    attempts = Attempts(lambda: 1000.0, rates={PAGES.name: Rate(3, 60)})
+    attempts = LoginRateLimiter(lambda: 1000.0, rates={PAGES.name: Rate(3, 60)})
     waits = [attempts.take(PAGES, "192.0.2.1") for _ in range(4)]
 
     assert [bool(wait) for wait in waits] == [False] * 3 + [True]

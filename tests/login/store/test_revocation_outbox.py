@@ -11,7 +11,7 @@ import pytest
 from authz.core.principal import Person
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
-from authz.login.protocol.values import UpstreamRefused
+from authz.login.protocol.values import UpstreamError
 from authz.login.service.own_grants import OwnGrantsOf
 from authz.login.service.refresh_tokens import RefreshToken, open_refresh, seal_refresh
 from authz.login.store.blocklist import Block
@@ -189,7 +189,7 @@ def test_a_fault_in_the_words_of_a_refusal_is_none(
         await by_the_person(found, grant)
 
         async def refuse(**_: object) -> None:
-            raise UpstreamRefused(error)
+            raise UpstreamError(error)
 
         with monkeypatch.context() as patched:
             patched.setattr(found.built.means.upstream, "revoke", refuse)

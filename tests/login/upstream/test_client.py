@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import UpstreamRefused
+from authz.login.protocol.values import UpstreamError
 from authz.login.upstream import client
 from authz.login.upstream.transport import known_error
 from authz.tokens.issuer import read_metadata
@@ -187,7 +187,7 @@ def test_whoever_declines_at_authelia_comes_back_with_an_error(stand: Stand) -> 
 @pytest.mark.attack("callback-mix-up")
 def test_an_answer_of_somebody_else_is_refused(stand: Stand, iss: str | None) -> None:
     """`iss` is there and equal (RFC 9207), or the code goes nowhere."""
-    with pytest.raises(UpstreamRefused):
+    with pytest.raises(UpstreamError):
         stand.authelia.check_iss(iss)
 
 
@@ -365,7 +365,7 @@ def test_whoever_waited_is_not_sent_once_the_address_is_locked(world: World) -> 
                 await stand.authelia.refresh(
                     two_factor=True, refresh_token=JUNK_REFRESH, subject=JOHN, address=HOME
                 )
-            except UpstreamRefused as error:
+            except UpstreamError as error:
                 return error.error
             except UnavailableError as fault:
                 return fault.detail

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import LoggedIn, UpstreamRefused
+from authz.login.protocol.values import LoggedIn, UpstreamError
 from authz.login.upstream.client import Authelia, OurClient
-from authz.login.upstream.id_token import Proofs
-from authz.login.upstream.limits import Lanes, Locks
+from authz.login.upstream.id_token import TokenResponseVerifier
+from authz.login.upstream.limits import ConcurrencyLimit, Lockouts
 from authz.login.upstream.transport import ERRORS, known_error
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.issuer import IssuerAddress
@@ -60,7 +60,7 @@ Call = Callable[[Authelia], Awaitable[object]]
 
 @asynccontextmanager
 async def asking(
-    url: str, *, total: float = 5.0, read: float = 5.0, checker: Proofs | None = None
+    url: str, *, total: float = 5.0, read: float = 5.0, checker: TokenResponseVerifier | None = None
 ) -> AsyncIterator[Authelia]:
     auth = PrivateKeyJwt(NAMES[True], pem(ec_signer().key), ISSUER)
     us = OurClient(NAMES[True], auth)
@@ -104,7 +104,7 @@ def told(
     *,
     total: float = 5.0,
     read: float = 5.0,
-    checker: Proofs | None = None,
+    checker: TokenResponseVerifier | None = None,
 ) -> tuple[object, Site]:
     """Make one call of such an Authelia: what came of it, and what it saw."""
 
@@ -114,7 +114,7 @@ def told(
             async with asking(served.url, total=total, read=read, checker=checker) as authelia:
                 try:
                     return await call(authelia), served
-                except UpstreamRefused as refused:
+                except UpstreamError as refused:
                     return refused.error, served
                 except UnavailableError as fault:
                     return f"{fault.dependency}: {fault.detail}", served
@@ -209,7 +209,7 @@ def test_after_a_fault_the_metadata_is_read_again() -> None:
     """An Authelia that has moved is found again; after an OAuth error it has not."""
 
     async def twice(authelia: Authelia) -> object:
-        with pytest.raises((UnavailableError, UpstreamRefused)):
+        with pytest.raises((UnavailableError, UpstreamError)):
             await exchange(authelia)
         return await exchange(authelia)
 
@@ -319,7 +319,7 @@ def test_keys_that_do_not_come_are_a_fault() -> None:
         return await asyncio.Event().wait()
 
     source.fetch = never  # type: ignore[method-assign,assignment]
-    checker = Proofs(SigningKeys(source), RULES, clock=lambda: NOW)
+    checker = TokenResponseVerifier(SigningKeys(source), RULES, clock=lambda: NOW)
 
     assert told(document(**TOKENS), total=0.3, checker=checker)[0] == "issuer: no keys in time"
 
@@ -372,7 +372,7 @@ def test_retry_after_is_kept_within_bounds(after: str, seconds: int) -> None:
 
     async def run() -> int:
         async with site(page, NAMED) as served, asking(served.url) as authelia:
-            authelia._locks = Locks(clock)
+            authelia._locks = Lockouts(clock)
             for moment in (0.0, seconds - 0.5, seconds):
                 clock.now = moment
                 with pytest.raises(UnavailableError):
@@ -399,7 +399,7 @@ def test_locks_are_as_a_list_of_all_would_say(
 ) -> None:
     """Locked until the last 429's time is over, per endpoint and address, and no longer."""
     clock, until = Clock(0.0), dict[tuple[str, str], float]()
-    locks = Locks(clock)
+    locks = Lockouts(clock)
     for endpoint, address, seconds, pause in events:
         locks.lock(endpoint, address, seconds)
         wait = 60.0 if seconds is None else min(max(seconds, 1.0), 3600.0)
@@ -416,7 +416,7 @@ def test_locks_are_as_a_list_of_all_would_say(
 @pytest.mark.attack("one-person-locks-all")
 def test_a_flood_of_addresses_is_bounded() -> None:
     """Who comes with many addresses has the oldest forgotten; memory stays."""
-    locks = Locks(lambda: 0.0)
+    locks = Lockouts(lambda: 0.0)
     for number in range(20_000):
         locks.lock("token", f"2001:db8::{number:x}", 3600)
 
@@ -428,7 +428,7 @@ def test_a_lane_is_given_back_however_a_call_ends() -> None:
     """Errors and cancelled calls leave no lane taken."""
 
     async def run() -> None:
-        lanes = Lanes(1, 1)
+        lanes = ConcurrencyLimit(1, 1)
 
         async def hold(gate: asyncio.Event) -> None:
             async with lanes.lane():

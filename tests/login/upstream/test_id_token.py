@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
 from authz.login.protocol.values import Identity
-from authz.login.upstream.id_token import Expected, NotProven, Proofs
+from authz.login.upstream.id_token import Expected, InvalidTokenResponseError, TokenResponseVerifier
 from authz.tokens.claims import ClaimRules
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
@@ -82,23 +82,25 @@ def identifying(
     )
 
 
-def proofs(answer: Any = None, now: float = NOW, rules: ClaimRules = RULES) -> Proofs:
+def proofs(
+    answer: Any = None, now: float = NOW, rules: ClaimRules = RULES
+) -> TokenResponseVerifier:
     source = Source(key_set(rsa_signer().jwk(), ec_signer().jwk()) if answer is None else answer)
     keys = SigningKeys(source, KeyRefreshPolicy(spacing=0.0))
-    return Proofs(keys, rules, clock=lambda: now)
+    return TokenResponseVerifier(keys, rules, clock=lambda: now)
 
 
 def outcome(
     access_token: str = ACCESS,
     id_token: str | None = None,
     expected: Expected = EXPECTED,
-    checker: Proofs | None = None,
+    checker: TokenResponseVerifier | None = None,
 ) -> tuple[Principal, Identity] | str:
     """Check two tokens: what they prove, or how they do not."""
     beside = identifying(beside=access_token) if id_token is None else id_token
     try:
         return asyncio.run((checker or proofs()).check(access_token, beside, expected))
-    except NotProven as error:
+    except InvalidTokenResponseError as error:
         return FOREIGN if error.foreign else WRONG
     except UnavailableError as fault:
         return f"unavailable: {fault.dependency}"

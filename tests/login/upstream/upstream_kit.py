@@ -12,9 +12,9 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import Asked, LoggedIn, UpstreamRefused
+from authz.login.protocol.values import LoggedIn, UpstreamAuthorizationRequest, UpstreamError
 from authz.login.upstream.client import Authelia, OurClient
-from authz.login.upstream.id_token import Proofs
+from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
@@ -53,9 +53,9 @@ def ours(config: IssuerConfig) -> IssuerConfig:
     return replace(config, clients=(*config.clients, client, one))
 
 
-def asked(*, two_factor: bool = True, **changes: Any) -> Asked:
+def asked(*, two_factor: bool = True, **changes: Any) -> UpstreamAuthorizationRequest:
     """A transaction with secrets of its own."""
-    request = Asked(
+    request = UpstreamAuthorizationRequest(
         two_factor,
         CALLBACK,
         SCOPES,
@@ -67,7 +67,7 @@ def asked(*, two_factor: bool = True, **changes: Any) -> Asked:
     return replace(request, **changes)
 
 
-def step_up(**changes: Any) -> Asked:
+def step_up(**changes: Any) -> UpstreamAuthorizationRequest:
     """A step-up: `openid` only, for no server."""
     scopes = frozenset({"openid"})
     return asked(**{"scopes": scopes, "resource": None, "redirect_uri": STEP_UP} | changes)
@@ -101,12 +101,12 @@ class Stand:
     def run(self, call: Any) -> Any:
         return self.world.runner.run(call)
 
-    def push(self, request: Asked, address: str = HOME) -> str:
+    def push(self, request: UpstreamAuthorizationRequest, address: str = HOME) -> str:
         url: str = self.run(self.authelia.push(request, address))
         return url
 
     def callback(
-        self, request: Asked, person: BrowserUser | None = None, **knows: Any
+        self, request: UpstreamAuthorizationRequest, person: BrowserUser | None = None, **knows: Any
     ) -> dict[str, str]:
         """Push, log in, come back: the parameters of the callback."""
         browser = knows.pop("browser", None) or self.world.browser()
@@ -114,7 +114,9 @@ class Stand:
         url = self.run(person.log_in(browser, self.push(request)))
         return dict(parse_qsl(urlsplit(url).query))
 
-    def exchange(self, request: Asked, code: str, address: str = HOME, **changes: Any) -> LoggedIn:
+    def exchange(
+        self, request: UpstreamAuthorizationRequest, code: str, address: str = HOME, **changes: Any
+    ) -> LoggedIn:
         sent: dict[str, Any] = {
             "two_factor": request.two_factor,
             "verifier": request.verifier,
@@ -124,7 +126,7 @@ class Stand:
         found: LoggedIn = self.run(self.authelia.exchange(code=code, address=address, **sent))
         return found
 
-    def log_in(self, request: Asked | None = None, **knows: Any) -> LoggedIn:
+    def log_in(self, request: UpstreamAuthorizationRequest | None = None, **knows: Any) -> LoggedIn:
         request = asked() if request is None else request
         return self.exchange(request, self.callback(request, **knows)["code"])
 
@@ -154,7 +156,7 @@ def standing(world: World, **options: Any) -> Iterator[Stand]:
     client = httpx.AsyncClient(transport=transport)
     address = IssuerAddress(ISSUER, INTERNAL)
     keys = SigningKeys(IssuerKeys(address, DEFAULT_ALGORITHMS, client))
-    proofs = Proofs(keys, ClaimRules(ISSUER, 10, 7200), clock=world.clock)
+    proofs = TokenResponseVerifier(keys, ClaimRules(ISSUER, 10, 7200), clock=world.clock)
     monotonic = [1000.0]
     authelia = Authelia(
         address,
@@ -173,7 +175,7 @@ def refused(call: Any) -> str:
     """Why a call was refused: Authelia's error, or the words of a fault."""
     try:
         call()
-    except UpstreamRefused as error:
+    except UpstreamError as error:
         return error.error
     except UnavailableError as fault:
         return f"{fault.dependency}: {fault.detail}"

@@ -17,7 +17,7 @@ from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
 from authz.login.web import sessions, step_up
-from authz.login.web.cookies import Browser
+from authz.login.web.cookies import BrowserCookies
 from authz.login.web.rendering import Pages
 from authz.login.web.sessions import OwnGrant
 from authz.login.web.upstream_login import Parts
@@ -225,7 +225,7 @@ def gateway(world: World) -> Iterator[Gateway]:
         parts = Parts(
             origin=ORIGIN,
             issuer=ISSUER,
-            browser=Browser(sealer, ORIGIN),
+            browser=BrowserCookies(sealer, ORIGIN),
             pages=Pages(ORIGIN, ISSUER),
             upstream=stand.authelia,
             used=States().used,

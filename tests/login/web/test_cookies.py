@@ -17,9 +17,9 @@ from starlette.responses import Response
 from authz.login.web.cookies import (
     FIELD,
     LARGEST,
-    Browser,
+    BrowserCookies,
+    LoginEnd,
     NotThisBrowserError,
-    Over,
     TransactionTooLargeError,
     cookies,
     read_form,
@@ -83,11 +83,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def browser(clock: Clock) -> Browser:
-    return Browser(Sealer(["a" * 32], clock), ORIGIN)
+def browser(clock: Clock) -> BrowserCookies:
+    return BrowserCookies(Sealer(["a" * 32], clock), ORIGIN)
 
 
-def shown(browser: Browser, jar: Jar, purpose: str = "consent", **about: Any) -> dict[str, str]:
+def shown(
+    browser: BrowserCookies, jar: Jar, purpose: str = "consent", **about: Any
+) -> dict[str, str]:
     """Open a page; return the fields of its form."""
     token, cookie = browser.form_token(jar.request(), purpose, about)
     if cookie is not None:
@@ -95,7 +97,7 @@ def shown(browser: Browser, jar: Jar, purpose: str = "consent", **about: Any) ->
     return {FIELD: token}
 
 
-def refused(browser: Browser, request: Request, form: dict[str, str], purpose: str) -> bool:
+def refused(browser: BrowserCookies, request: Request, form: dict[str, str], purpose: str) -> bool:
     try:
         browser.check_post(request, form, purpose)
     except NotThisBrowserError:
@@ -103,20 +105,22 @@ def refused(browser: Browser, request: Request, form: dict[str, str], purpose: s
     return False
 
 
-def begin(browser: Browser, jar: Jar, state: str, size: int = 10, purpose: str = "front") -> None:
+def begin(
+    browser: BrowserCookies, jar: Jar, state: str, size: int = 10, purpose: str = "front"
+) -> None:
     response = Response()
     browser.begin(response, state, {"of": state, "pad": "x" * size}, purpose, jar.request())
     jar.answer(response)
 
 
-def test_form(browser: Browser) -> None:
+def test_form(browser: BrowserCookies) -> None:
     """A form comes back with what it is about, from the browser that was shown it."""
     jar = Jar()
     form = shown(browser, jar, about="claude")
     assert browser.check_post(jar.post(), form) == {"about": "claude"}
 
 
-def test_tabs_share_their_cookie(browser: Browser) -> None:
+def test_tabs_share_their_cookie(browser: BrowserCookies) -> None:
     """The forms of many tabs stay good, the first two at once included, in any order."""
     jar = Jar()
     first, one = browser.form_token(jar.request())
@@ -130,7 +134,7 @@ def test_tabs_share_their_cookie(browser: Browser) -> None:
         assert not refused(browser, jar.post(), {FIELD: token}, "consent")
 
 
-def test_forms_of_one_page(browser: Browser) -> None:
+def test_forms_of_one_page(browser: BrowserCookies) -> None:
     """All forms of a page that is the browser's first are good with its one cookie."""
     jar, request = Jar(), Jar().request()
     first, one = browser.form_token(request, "a")
@@ -159,7 +163,7 @@ def test_forms_of_one_page(browser: Browser) -> None:
         [("origin", ORIGIN), ("sec-fetch-site", "none")],
     ],
 )
-def test_origin(browser: Browser, headers: list[tuple[str, str]]) -> None:
+def test_origin(browser: BrowserCookies, headers: list[tuple[str, str]]) -> None:
     """A form of another origin is refused, with everything else right; no origin is another."""
     jar = Jar()
     form = shown(browser, jar)
@@ -179,13 +183,13 @@ def test_origin(browser: Browser, headers: list[tuple[str, str]]) -> None:
 )
 def test_origin_as_browsers_send_it(clock: Clock, configured: str, sent: str) -> None:
     """The gateway's origin is known however it was written."""
-    browser, jar = Browser(Sealer(["a" * 32], clock), configured), Jar()
+    browser, jar = BrowserCookies(Sealer(["a" * 32], clock), configured), Jar()
     form = shown(browser, jar)
     assert not refused(browser, jar.post([("origin", sent)]), form, "consent")
 
 
 @pytest.mark.attack("consent-cross-site")
-def test_form_of_another(browser: Browser, clock: Clock) -> None:
+def test_form_of_another(browser: BrowserCookies, clock: Clock) -> None:
     """Another browser's, another page's, an old, an altered, a missing token: refused."""
     jar, thief = Jar(), Jar()
     form, stolen = shown(browser, jar), shown(browser, thief)
@@ -204,7 +208,7 @@ def test_form_of_another(browser: Browser, clock: Clock) -> None:
     assert refused(browser, jar.post(), form, "consent")
 
 
-def test_transaction(browser: Browser, clock: Clock) -> None:
+def test_transaction(browser: BrowserCookies, clock: Clock) -> None:
     """A transaction is taken in its browser, for its purpose, in ten minutes, until forgotten."""
     jar = Jar()
     begin(browser, jar, "s")
@@ -224,7 +228,7 @@ def test_transaction(browser: Browser, clock: Clock) -> None:
 
 
 @pytest.mark.attack("callback-another-browser")
-def test_cookie_under_another_name(browser: Browser) -> None:
+def test_cookie_under_another_name(browser: BrowserCookies) -> None:
     """A transaction's cookie is worth nothing under the name of another state."""
     jar = Jar()
     begin(browser, jar, "mine")
@@ -240,7 +244,7 @@ def test_cookie_under_another_name(browser: Browser) -> None:
 @given(st.data())
 def test_tabs_never_collide(data: st.DataObject) -> None:
     """Whatever the order in which two people's tabs begin and end, each gets its own."""
-    browser = Browser(Sealer(["a" * 32], Clock()), ORIGIN)
+    browser = BrowserCookies(Sealer(["a" * 32], Clock()), ORIGIN)
     jars = [Jar(), Jar()]
     open_tabs: list[tuple[int, str]] = []
     for number in range(data.draw(st.integers(1, 12))):
@@ -262,7 +266,7 @@ def test_tabs_never_collide(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(("size", "most"), [(10, 16), (2300, 5)])
-def test_bounded(browser: Browser, size: int, most: int) -> None:
+def test_bounded(browser: BrowserCookies, size: int, most: int) -> None:
     """A browser keeps sixteen transactions at most, fewer where they are large: the newest. Of
     those that made room it knows as much, of sixty-four; Envoy takes all of it with a request.
     """
@@ -276,13 +280,13 @@ def test_bounded(browser: Browser, size: int, most: int) -> None:
         assert browser.take(jar.request(), str(number), "front")["of"] == str(number)
         assert browser.over(jar.request(), str(number)) is None
     for number in range(100 - most - 64, 100 - most):
-        assert browser.over(jar.request(), str(number)) is Over.CROWDED
+        assert browser.over(jar.request(), str(number)) is LoginEnd.CROWDED
         with pytest.raises(NotThisBrowserError):
             browser.take(jar.request(), str(number), "front")
     assert browser.over(jar.request(), str(100 - most - 65)) is None
 
 
-def test_a_page_after_an_end_makes_no_log_in_end(browser: Browser) -> None:
+def test_a_page_after_an_end_makes_no_log_in_end(browser: BrowserCookies) -> None:
     """Pages that tell of ends are bounded among themselves: however many there were, what is under
     way stays.
     """
@@ -300,7 +304,7 @@ def test_a_page_after_an_end_makes_no_log_in_end(browser: Browser) -> None:
 
 
 @pytest.mark.attack("callback-another-browser")
-def test_the_end_of_a_transaction_is_remembered(browser: Browser, clock: Clock) -> None:
+def test_the_end_of_a_transaction_is_remembered(browser: BrowserCookies, clock: Clock) -> None:
     """In the browser that had it, for its ten minutes; elsewhere nothing is, and nothing counts."""
     jar, other = Jar(), Jar()
     begin(browser, jar, "s")
@@ -308,7 +312,7 @@ def test_the_end_of_a_transaction_is_remembered(browser: Browser, clock: Clock) 
         response = Response()
         browser.end(each.request(), response, "s")
         each.answer(response)
-    assert browser.over(jar.request(), "s") is Over.USED
+    assert browser.over(jar.request(), "s") is LoginEnd.USED
     assert not other.cookies
     assert len(jar.cookies) == 1
     for state in ("s", "t"):
@@ -319,7 +323,7 @@ def test_the_end_of_a_transaction_is_remembered(browser: Browser, clock: Clock) 
     assert browser.over(jar.request(), "s") is None
 
 
-def test_too_large(browser: Browser) -> None:
+def test_too_large(browser: BrowserCookies) -> None:
     """What a browser would drop silently is refused aloud."""
     begin(browser, Jar(), "s", 2600)
     with pytest.raises(TransactionTooLargeError):
@@ -328,7 +332,7 @@ def test_too_large(browser: Browser) -> None:
 
 @pytest.mark.attack("cookie-planted")
 @pytest.mark.parametrize("blank", ["\x85", "\xa0", "\x0b", "\x0c", "\x1c"])
-def test_planted(browser: Browser, blank: str) -> None:
+def test_planted(browser: BrowserCookies, blank: str) -> None:
     """A cookie whose name is only ours once odd blanks are stripped is not ours: a browser lets
     any neighbour set it.
     """

@@ -26,9 +26,16 @@ from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.login.clients.identity import identify
-from authz.login.protocol.values import Asked, FrontClient, Identity, Kind, LoggedIn, UpstreamTokens
+from authz.login.protocol.values import (
+    FrontClient,
+    Identity,
+    Kind,
+    LoggedIn,
+    UpstreamAuthorizationRequest,
+    UpstreamTokens,
+)
 from authz.login.web import step_up
-from authz.login.web.cookies import Browser, NotThisBrowserError, read_form
+from authz.login.web.cookies import BrowserCookies, NotThisBrowserError, read_form
 from authz.login.web.rendering import Consent, Pages, redirect
 from authz.login.web.upstream_login import Parts
 from authz.tokens.sealing import Sealer
@@ -55,9 +62,9 @@ class Issuer:
     """
 
     url: str = ""
-    asked: dict[str, Asked] = field(default_factory=dict)
+    asked: dict[str, UpstreamAuthorizationRequest] = field(default_factory=dict)
 
-    async def push(self, asked: Asked, address: str) -> str:
+    async def push(self, asked: UpstreamAuthorizationRequest, address: str) -> str:
         self.asked[asked.state] = asked
         return f"{self.url}/authorize?{urlencode({'state': asked.state})}"
 
@@ -102,7 +109,7 @@ class Site:
     sealer: Sealer
     records: Records
     pages: Pages
-    browser: Browser
+    browser: BrowserCookies
     posted: list[tuple[str | None, str]] = field(default_factory=list)
     redirect_uri: str = ""
     hop: str = ""  # where a form's answer redirects to, in place of a page
@@ -134,7 +141,7 @@ class Site:
             return self.pages.error(403, "No", "Nothing was done.")
         self.posted.append((origin, f"{form['decision']} {about['tab']}"))
         state = secrets.token_urlsafe(32)
-        self.issuer.asked[state] = Asked(
+        self.issuer.asked[state] = UpstreamAuthorizationRequest(
             True, f"{self.origin}/authz/callback", frozenset(), None, state, "", ""
         )
         url = f"{self.issuer.url}/authorize?{urlencode({'state': state})}"
@@ -168,7 +175,7 @@ async def site() -> AsyncIterator[Site]:
         origin, issuer = f"http://localhost:{ports[0]}", Issuer(f"http://127.0.0.1:{ports[1]}")
         evil = f"http://127.0.0.1:{ports[2]}"
         sealer, records = Sealer(["a" * 32], lambda: NOW), Records()
-        pages, browser = Pages(origin, issuer.url), Browser(sealer, origin)
+        pages, browser = Pages(origin, issuer.url), BrowserCookies(sealer, origin)
         made = Site(origin, evil, issuer, sealer, records, pages, browser)
         made.redirect_uri = f"{evil}/client"
         parts = Parts(

@@ -20,10 +20,10 @@ from authz.login.web.step_up import (
     ONLY_PASSWORD,
     TOO_OLD,
     asked_age,
-    lacks,
+    missing_proof,
 )
 from authz.login.web.step_up import words as length
-from authz.login.web.upstream_login import Problem
+from authz.login.web.upstream_login import ErrorPage
 from tests.demo.kit import BOB, ISSUER, JOHN, World
 from tests.login.front import onward
 from tests.login.web.pages_kit import (
@@ -288,15 +288,15 @@ IDENTITY = Identity(JOHN, frozenset({"pwd", "kba", "otp", "mfa"}), 1000, "john")
         ({"pop", "hwk"}, Method.ANY, ONLY_PASSWORD),
     ],
 )
-def test_methods(amr: set[str], method: Method, missing: Problem | None) -> None:
+def test_methods(amr: set[str], method: Method, missing: ErrorPage | None) -> None:
     """A log-in counts when its `amr` names what is asked for, to the letter."""
     ticket = replace(TICKET, need=StepUpNeed(method, None))
-    assert lacks(ticket, replace(IDENTITY, amr=frozenset(amr)), 1000) == missing
+    assert missing_proof(ticket, replace(IDENTITY, amr=frozenset(amr)), 1000) == missing
 
 
 def test_ages() -> None:
     """A log-in counts up to the age that is asked for, and not from the future."""
-    found = {now: lacks(TICKET, IDENTITY, now) for now in (1000, 1300, 1301, 939, 940)}
+    found = {now: missing_proof(TICKET, IDENTITY, now) for now in (1000, 1300, 1301, 939, 940)}
     assert found == {1000: None, 1300: None, 1301: TOO_OLD, 939: TOO_OLD, 940: None}
 
 
@@ -309,7 +309,7 @@ PAGES = {
 
 @pytest.mark.parametrize("missing", PAGES, ids=lambda each: each.note)
 def test_each_missing_thing_has_its_page(
-    pages: Gateway, missing: Problem, monkeypatch: pytest.MonkeyPatch
+    pages: Gateway, missing: ErrorPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the proof falls short of the ticket nothing is recorded, and the page says of what."""
     exchange = type(pages.stand.authelia).exchange
