@@ -21,6 +21,7 @@ from authz.core.methods import METHODS, Counts, counted
 from authz.core.policy import (
     FrontDoor,
     KnownClient,
+    OperationKind,
     Policy,
     Rule,
     Server,
@@ -166,13 +167,16 @@ def _applying(server: Server, message: Message | None, about: Concern) -> tuple[
 
 
 def _make_matching(server: Server, tool: str | None) -> tuple[Rule, ...]:
-    matching = () if tool is None else server.tool_rules(tool)
+    matching = () if tool is None else server.matching(OperationKind.TOOL, tool)
     return _together(server.rule, *(each.rule for each in matching))
 
 
 def _make_of_all_tools(server: Server) -> tuple[Rule, ...]:
     # Without their limits: what asks after a tool's work does not begin it again.
-    return _together(server.rule, *(replace(each.rule, limits=()) for each in server.tools))
+    return _together(
+        server.rule,
+        *(replace(each.rule, limits=()) for each in server.operations(OperationKind.TOOL)),
+    )
 
 
 def _make_together(*rules: Rule) -> tuple[Rule, ...]:

@@ -1,14 +1,15 @@
-"""The rules, as frozen values: which server asks for what.
+"""The compiled policy: servers, rules, clients, as frozen values.
 
-Law: every rule that matches applies. A tool's rule adds to its server's and takes nothing away;
-an unknown server has no policy, an unnamed tool (where tools are named) has no permission.
+Invariant: every rule that matches applies. A tool's rule adds to its server's and takes nothing
+away; an unknown server has no policy, an unnamed tool (where tools are named) has no permission.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Generic, NamedTuple, TypeVar
 
 from authz.core.exchanges import Exchange, Meter
 from authz.core.limits import Limit
@@ -61,9 +62,62 @@ class ToolRule:
     pattern: str
     rule: Rule
 
-    def matches(self, tool: str) -> bool:
-        """Tell whether the tool is one of these; case matters."""
-        return fnmatchcase(tool, self.pattern)
+
+class OperationKind(Enum):
+    """Name the kinds of operations with rules of their own, by their section of a server."""
+
+    TOOL = "tools"
+
+
+R = TypeVar("R")
+
+
+class RuleTarget(NamedTuple, Generic[R]):  # mypyc compiles no generic dataclass
+    """Hold one rule and what it applies to.
+
+    Attributes:
+        server: the server's name.
+        rule: the rule, compiled (`Rule`) or as authz.yaml has it.
+        kind, pattern: the operations of the server that it applies to; None together for the
+            server's own rule, which applies to every request.
+    """
+
+    server: str
+    rule: R
+    kind: OperationKind | None = None
+    pattern: str | None = None
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Return where authz.yaml has the rule."""
+        if self.kind is None or self.pattern is None:
+            return ("servers", self.server)
+        return ("servers", self.server, self.kind.value, self.pattern)
+
+    @property
+    def place(self) -> str:
+        """Return what its limits count: as `Limit.place`."""
+        return self.server if self.pattern is None else f"{self.server}:{self.pattern}"
+
+    def matches(self, name: str) -> bool:
+        """Tell whether it applies to an operation of its kind; case matters."""
+        return self.pattern is None or fnmatchcase(name, self.pattern)
+
+
+def rule_targets(
+    server: str, rule: R, operations: Mapping[OperationKind, Iterable[tuple[str, R]]]
+) -> Iterator[RuleTarget[R]]:
+    """Yield every rule of a server: its own, then those of operations, in the order of the file.
+
+    Args:
+        server: its name.
+        rule: its own rule.
+        operations: pattern and rule of each kind.
+    """
+    yield RuleTarget(server, rule)
+    for kind, patterns in operations.items():
+        for pattern, each in patterns:
+            yield RuleTarget(server, each, kind, pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +155,18 @@ class Server:
     streams: Limit | None = None
     meters: Mapping[Exchange, Meter] = field(default_factory=lambda: MappingProxyType({}))
 
-    def tool_rules(self, tool: str) -> tuple[ToolRule, ...]:
-        """Return every rule whose pattern matches: all of them apply."""
-        return tuple(rule for rule in self.tools if rule.matches(tool))
+    def targets(self) -> Iterator[RuleTarget[Rule]]:
+        """Yield every rule, the server's own first."""
+        tools = ((tool.pattern, tool.rule) for tool in self.tools)
+        return rule_targets(self.name, self.rule, {OperationKind.TOOL: tools})
+
+    def operations(self, kind: OperationKind) -> tuple[RuleTarget[Rule], ...]:
+        """Return the rules of all operations of a kind."""
+        return tuple(target for target in self.targets() if target.kind is kind)
+
+    def matching(self, kind: OperationKind, name: str) -> tuple[RuleTarget[Rule], ...]:
+        """Return every rule whose pattern matches an operation: all of them apply."""
+        return tuple(target for target in self.operations(kind) if target.matches(name))
 
     @property
     def challenge_scopes(self) -> frozenset[str]:
@@ -113,7 +176,7 @@ class Server:
     @property
     def named_scopes(self) -> frozenset[str]:
         """Return every scope that the server or one of its tools asks for."""
-        return self.rule.scopes.union(*(tool.rule.scopes for tool in self.tools))
+        return frozenset[str]().union(*(target.rule.scopes for target in self.targets()))
 
     @property
     def accepts_opaque(self) -> bool:
@@ -250,3 +313,8 @@ class Policy:
     stream_recheck: float = 900.0
     refusals: RefusalForm = RefusalForm.TOOL_RESULT
     json: JsonBounds = JsonBounds()
+
+    def targets(self) -> Iterator[RuleTarget[Rule]]:
+        """Yield every rule of every server."""
+        for server in self.servers.values():
+            yield from server.targets()

@@ -11,7 +11,7 @@ from typing import Final
 
 from authz.core.decision import BearerRequest, Deny, Inspection
 from authz.core.evaluation import Concern, concern, lacks_assurance_claim
-from authz.core.policy import TokenKind
+from authz.core.policy import OperationKind, TokenKind
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Evidence, Method, SecondFactor, proves, satisfies
 
@@ -106,7 +106,7 @@ def _tool(seen: Inspection, call: BearerRequest) -> str:
         return "no tool is called"
     if not call.server.tools:
         return f"{json.dumps(tool)}; the server names no tools"
-    patterns = [each.pattern for each in call.server.tool_rules(tool)]
+    patterns = [each.path[-1] for each in call.server.matching(OperationKind.TOOL, tool)]
     return f"{json.dumps(tool)}; rules that apply: {listed(patterns)}"
 
 

@@ -253,9 +253,10 @@ OTHERS = (
         "        keys.on_withdrawn(self._cache.forget_keys)\n", "", _TOKENS,
     ),
     Defence(
-        "Every matching tool rule applies", "authz/core/policy.py", "tool_rules",
-        "return tuple(rule for rule in self.tools if rule.matches(tool))",
-        "return tuple(rule for rule in self.tools if rule.matches(tool))[:1]", _DECISION,
+        "Every matching tool rule applies", "authz/core/policy.py", "matching",
+        "return tuple(target for target in self.operations(kind) if target.matches(name))",
+        "return tuple(target for target in self.operations(kind) if target.matches(name))[:1]",
+        _DECISION,
     ),
     Defence(
         "Machines pass by name only", "authz/core/evaluation.py", "_check_people",

@@ -138,7 +138,7 @@ def read_scopes(text: str | None) -> frozenset[str]:
 
 
 def _target(server: Server) -> Target:
-    rules = [server.rule, *(tool.rule for tool in server.tools)]
+    rules = [target.rule for target in server.targets()]
     return Target(
         name=server.name,
         resource=server.resource,
