@@ -223,7 +223,7 @@ def shown_id(entry: RevocationEntry) -> str:
 
 def lifting(entry: RevocationEntry) -> str:
     """Return the command that lifts an entry."""
-    kept = entry.revocation.issued_until is not None and entry.what != "token"
+    kept = entry.revocation.issued_until is not None and entry.kind != "token"
     return f"authz revocations lift {shown_id(entry)}" + (" --restore" if kept else "")
 
 
@@ -236,6 +236,6 @@ def shown_tokens(entry: RevocationEntry) -> str:
         "client": f"all of the client {name}",
         "grant": f"all of the log-in {name}",
         "everything": "everybody's",
-    }.get(entry.what, "none: the ledger does not know this record")
+    }.get(entry.kind, "none: the ledger does not know this record")
     moment = entry.revocation.issued_until
     return whose if moment is None else f"{whose}, issued up to {shown_moment(moment)}"

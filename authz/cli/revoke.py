@@ -176,7 +176,7 @@ def _survives(entry: RevocationEntry, request: LedgerRequest) -> Iterator[str]:
     seconds = int(config.gateway.max_stream)
     yield f"A stream that is open goes on for {seconds} s at most (gateway.max_stream)."
     moment = entry.revocation.issued_until
-    if entry.what == "token":
+    if entry.kind == "token":
         until = shown_moment(entry.revocation.until)
         yield (
             f"The record is kept until {until}, when the token has expired: a signed one says so"
@@ -189,7 +189,7 @@ def _survives(entry: RevocationEntry, request: LedgerRequest) -> Iterator[str]:
     elif moment is not None:
         yield (
             "A refresh token at Authelia gives a new access token, which passes. To stop that,"
-            + (" revoke users or clients" if entry.what == "everything" else " revoke")
+            + (" revoke users or clients" if entry.kind == "everything" else " revoke")
             + " without --issued-before, or end the refresh tokens."
         )
         yield "Step-ups of log-ins up to that moment count no more."
@@ -199,7 +199,7 @@ def _survives(entry: RevocationEntry, request: LedgerRequest) -> Iterator[str]:
             "When it is lifted, what was issued until then stays refused and step-ups made until"
             " then stay void; but a refresh token at Authelia gives new tokens again."
         )
-    if config.front_door is not None and entry.what != "token":
+    if config.front_door is not None and entry.kind != "token":
         yield (
             "A log-in at the front door ends when its client comes to refresh, at Authelia too;"
             " `authz clients block` ends all of a client's at once."

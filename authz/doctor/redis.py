@@ -96,7 +96,7 @@ async def _examined(
         findings.append(ok(PART, "rights", "its user may do all that the ledger needs"))
         findings += await _script(options)
     if front_door and "GET" not in lacking:
-        findings += _log_ins(await _run(redis, "GET", RedisKeys(options.deployment).log_in_fault))
+        findings += _log_ins(await _run(redis, "GET", RedisKeys(options.deployment).login_fault))
     if "INFO" not in lacking:
         findings += _about(await _run(redis, "INFO"))
     if "TIME" not in lacking:

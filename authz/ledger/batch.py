@@ -1,9 +1,9 @@
-"""Shared trips to Redis: what is asked while others are under way goes there in one script call.
+"""Batches of queries: what is asked while others are under way goes to Redis in one script call.
 
-Law: a verdict belongs to the place of its question and to nobody else. Who is cancelled before
-the trip is not asked for, who is cancelled during it is answered into the void; the others notice
-nothing. A trip that fails is a fault for all in it and for all who waited behind it, and nobody
-is sent twice.
+Invariant: an answer belongs to its query and to no other. A caller cancelled before the flush is
+not asked for; one cancelled later is answered into the void, and the others notice nothing. A batch
+that fails is Unavailable for all in it and for all who waited behind it; no query is sent twice
+(tests/ledger/test_batch.py).
 """
 
 import asyncio
@@ -11,47 +11,30 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from authz.core.ledger import LedgerAnswer, Query, UnavailableError
-from authz.ledger.data_loss import MergeRequest, ReadRequest, StoredRevocations
+from authz.core.ledger import LedgerAnswer, Query, Unavailable
 from authz.ledger.script import TakeCall
 
-# Queries of one trip: Redis serves nobody else while it answers them, about 20 µs each.
-LARGEST: Final = 64
-# Trips under way at once: a second one is written while Redis answers the first.
-TRIPS: Final = 2
-# Those who may wait for a trip; more than a worker can have in flight on a healthy Redis.
-LONGEST: Final = 4096
+# Queries of one batch: Redis serves nobody else while it answers them, about 20 µs each.
+MAX_BATCH: Final = 64
+# Batches under way at once: a second one is written while Redis answers the first.
+MAX_CONCURRENT: Final = 2
+# Queries that may wait for a batch; more than a worker can have in flight on a healthy Redis.
+MAX_QUEUED: Final = 4096
 
 
-class Remote(Protocol):
-    """Answer many queries at once, and tell the revocations (`RedisLedger`)."""
+class BatchBackend(Protocol):
+    """Answer many queries at once (`RedisLedger`)."""
 
     def call(self, query: Query) -> TakeCall:
-        """Return a query in the script's words."""
+        """Return a query as a script call."""
         ...
 
-    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
-        """Answer many queries, each at its place.
-
-        Raises:
-            UnavailableError: where no proper answer came in time.
-        """
-        ...
-
-    async def read(self, question: ReadRequest) -> StoredRevocations:
-        """Return the revocations as they are stored, and leave the reader's mark."""
-        ...
-
-    async def mark(self, reader: str) -> bytes:
-        """Return the mark that a reader has left; empty where there is none."""
-        ...
-
-    async def merge(self, merge: MergeRequest) -> int | None:
-        """Write revocations that were lost; return how many, None where another was quicker."""
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+        """Answer many queries, in their order; may raise Unavailable for all of them."""
         ...
 
 
-class _Waiting:
+class _Waiter:
     __slots__ = ("answer", "call")
 
     def __init__(self, call: TakeCall, answer: asyncio.Future[LedgerAnswer]) -> None:
@@ -60,129 +43,110 @@ class _Waiting:
 
 
 class BatchedLedger:
-    """Answer queries as `RedisLedger` does, with fewer trips."""
+    """Answer queries as `RedisLedger` does, with fewer round trips."""
 
     def __init__(
-        self, remote: Remote, *, largest: int = LARGEST, trips: int = TRIPS, longest: int = LONGEST
+        self,
+        backend: BatchBackend,
+        *,
+        max_batch: int = MAX_BATCH,
+        max_concurrent: int = MAX_CONCURRENT,
+        max_queued: int = MAX_QUEUED,
     ) -> None:
         """Wait for queries.
 
         Args:
-            remote: Redis.
-            largest: queries of one trip.
-            trips: trips at once.
-            longest: how many may wait for one.
+            backend: Redis.
+            max_batch: queries of one batch.
+            max_concurrent: batches under way at once.
+            max_queued: queries that may wait for one.
         """
-        self._remote = remote
-        self._largest = largest
-        self._trips = trips
-        self._longest = longest
-        self._queue = deque[_Waiting]()
-        self._under_way = set[asyncio.Task[None]]()
-        self._boarding: asyncio.Task[None] | None = None  # the trip that has not begun yet
+        self._backend = backend
+        self._max_batch = max_batch
+        self._max_concurrent = max_concurrent
+        self._max_queued = max_queued
+        self._queue = deque[_Waiter]()
+        self._tasks = set[asyncio.Task[None]]()
+        self._pending: asyncio.Task[None] | None = None  # the flush that has not begun yet
 
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query, atomically.
 
         Raises:
-            UnavailableError: where Redis gave no proper answer in time; it may have charged.
+            Unavailable: where Redis gave no proper reply in time; it may have charged.
         """
-        if len(self._queue) >= self._longest:
-            raise UnavailableError("redis", "too many are waiting")
-        # What cannot be written is its caller's trouble alone.
-        call = self._remote.call(query)
+        if len(self._queue) >= self._max_queued:
+            raise Unavailable("redis", "too many are waiting")
+        # A query that cannot be encoded fails its own caller alone.
+        call = self._backend.call(query)
         answer: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(call, answer))
-        self._depart()
+        self._queue.append(_Waiter(call, answer))
+        self._schedule()
         return await answer
 
-    async def read(self, question: ReadRequest) -> StoredRevocations:
-        """Return the revocations as they are stored, and leave the reader's mark.
+    def _schedule(self) -> None:
+        """Schedule a flush, where there is room for one and none is pending.
 
-        Raises:
-            UnavailableError: where Redis did not answer; it may have left the mark.
+        It begins after all that is ready in this turn of the loop: that has been queued by then.
         """
-        return await self._remote.read(question)
+        if self._pending is None and self._queue and len(self._tasks) < self._max_concurrent:
+            self._pending = asyncio.create_task(self._flush())
+            self._tasks.add(self._pending)
+            self._pending.add_done_callback(self._flushed)
 
-    async def mark(self, reader: str) -> bytes:
-        """Return the mark that a reader has left; empty where there is none.
+    def _next_batch(self) -> list[_Waiter]:
+        batch = list[_Waiter]()
+        while self._queue and len(batch) < self._max_batch:
+            waiter = self._queue.popleft()
+            # Nothing is charged for a caller that was cancelled.
+            if not waiter.answer.done():
+                batch.append(waiter)
+        return batch
 
-        Raises:
-            UnavailableError: where Redis did not answer.
-        """
-        return await self._remote.mark(reader)
-
-    async def merge(self, merge: MergeRequest) -> int | None:
-        """Write revocations that were lost; return how many, None where another was quicker.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it; it may have written them.
-        """
-        return await self._remote.merge(merge)
-
-    def _depart(self) -> None:
-        """Call a trip, where there is room for one and none is boarding.
-
-        It begins after all that is ready in this turn: that has been asked by then.
-        """
-        if self._boarding is None and self._queue and len(self._under_way) < self._trips:
-            self._boarding = asyncio.create_task(self._travel())
-            self._under_way.add(self._boarding)
-            self._boarding.add_done_callback(self._arrived)
-
-    def _board(self) -> list[_Waiting]:
-        aboard = list[_Waiting]()
-        while self._queue and len(aboard) < self._largest:
-            one = self._queue.popleft()
-            # Who was cancelled is not charged for what nobody waits for.
-            if not one.answer.done():
-                aboard.append(one)
-        return aboard
-
-    async def _travel(self) -> None:
-        aboard = self._board()
-        self._boarding = None
-        self._depart()  # for whom this one has no room
-        if not aboard:
+    async def _flush(self) -> None:
+        batch = self._next_batch()
+        self._pending = None
+        self._schedule()  # for those this batch has no room for
+        if not batch:
             return
         try:
-            answers = await self._remote.answer([one.call for one in aboard])
-            # Before anybody is told: a list of another length could have shifted.
-            told = list(zip(aboard, answers, strict=True))
-        except UnavailableError as error:
-            self._fail(aboard, error)
+            answers = await self._backend.answer([each.call for each in batch])
+            # Before anybody is answered: in a list of another length answers could have shifted.
+            answered = list(zip(batch, answers, strict=True))
+        except Unavailable as error:
+            self._fail(batch, error)
         except Exception as fault:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            self._fail(aboard, UnavailableError("redis", type(fault).__name__))
+            self._fail(batch, Unavailable("redis", type(fault).__name__))
         except asyncio.CancelledError:
-            self._fail(aboard, UnavailableError("redis", "the service is ending"))
+            self._fail(batch, Unavailable("redis", "the service is ending"))
             raise
         else:
-            for one, answer in told:
-                _tell(one, answer)
+            for waiter, answer in answered:
+                _resolve(waiter, answer)
 
-    def _fail(self, aboard: Sequence[_Waiting], error: UnavailableError) -> None:
-        for one in aboard:
-            _tell(one, error)
+    def _fail(self, batch: Sequence[_Waiter], error: Unavailable) -> None:
+        for waiter in batch:
+            _resolve(waiter, error)
         # They do not each wait for a time-out of their own.
         while self._queue:
-            _tell(self._queue.popleft(), UnavailableError("redis", "an earlier call had no answer"))
+            _resolve(self._queue.popleft(), Unavailable("redis", "an earlier call had no answer"))
 
-    def _arrived(self, trip: asyncio.Task[None]) -> None:
-        self._under_way.discard(trip)
-        if trip is self._boarding:  # cancelled before it began; who asked is not left behind
-            self._boarding = None
-        self._depart()
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task is self._pending:  # cancelled before it began: its callers still need a flush
+            self._pending = None
+        self._schedule()
 
     async def aclose(self) -> None:
-        """Let the trips under way end."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Let the batches under way end."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _tell(one: _Waiting, answer: LedgerAnswer | UnavailableError) -> None:
-    if one.answer.done():
+def _resolve(waiter: _Waiter, answer: LedgerAnswer | Unavailable) -> None:
+    if waiter.answer.done():
         return
     if isinstance(answer, UnavailableError):
         # One for each: an exception that many raise would gather all their frames.
-        one.answer.set_exception(type(answer)(answer.dependency, answer.detail))
+        waiter.answer.set_exception(type(answer)(answer.dependency, answer.detail))
     else:
-        one.answer.set_result(answer)
+        waiter.answer.set_result(answer)

@@ -1,8 +1,9 @@
-"""Names of what the ledger keeps in Redis.
+"""Redis keys, and fields of the hash of revocations.
 
-Law: whatever an id is spelled like, it names one record only and stays in its deployment: what
-a caller or an issuer may choose is digested, and one hash tag holds all keys of a deployment in
-one slot of a Redis Cluster, so that one script may touch them all.
+Invariant: no spelling of an id reaches another record or deployment
+(tests/ledger/test_contract.py::test_hostile_names_keep_their_own_counts): what a caller or an
+issuer may choose is digested. One hash tag keeps all keys of a deployment in one slot of a Redis
+Cluster, so that one script may touch them all.
 """
 
 import re
@@ -18,14 +19,14 @@ EVERYTHING: Final = b"everything"
 
 
 class RedisKeys:
-    """Make the keys of one deployment."""
+    """The keys of one deployment."""
 
     def __init__(self, deployment: str) -> None:
-        """Take the deployment's name.
+        """Check the deployment's name.
 
         Raises:
-            ValueError: where it could end the hash tag early, or is empty: Redis Cluster ignores
-                an empty tag.
+            ValueError: where it is empty (Redis Cluster ignores an empty hash tag), or could end
+                the tag early.
         """
         if _DEPLOYMENT.fullmatch(deployment) is None:
             raise ValueError("a deployment is named with letters, digits, dots, dashes, underlines")
@@ -47,21 +48,21 @@ class RedisKeys:
         """Return the key of a session's binding."""
         return self._tag + b"session:" + session.id.encode("ascii")
 
-    def sessions(self, session: Session) -> bytes:
-        """Return the key of the sessions that a person or machine has bound."""
+    def session_ring(self, session: Session) -> bytes:
+        """Return the key of the ring of sessions that a person or machine has bound."""
         return self._tag + b"sessions:" + session.person.encode("ascii")
 
-    def log_in(self, token: str) -> bytes:
-        """Return the key of the log-in behind a token, which is named by its hex SHA-256."""
+    def login_record(self, token: str) -> bytes:
+        """Return the key of the login record of a token, given the token's hex SHA-256."""
         return self._tag + b"log-in:" + token.encode("ascii")
 
-    def page(self, kind: str, name: str) -> bytes:
-        """Return the key of what the pages keep: a fixed word, and a digest or a random name."""
+    def record(self, kind: str, name: str) -> bytes:
+        """Return the key of another record: a fixed kind, and a digest or a random name."""
         return self._tag + f"{kind}:{name}".encode("ascii")
 
     @property
-    def log_in_fault(self) -> bytes:
-        """Return the key of the last log-in that failed because of the issuer's configuration."""
+    def login_fault(self) -> bytes:
+        """Return the key of the last login that failed because of the issuer's configuration."""
         return self._tag + b"log-in-fault"
 
     def bucket(self, bucket: str) -> bytes:
@@ -70,23 +71,20 @@ class RedisKeys:
 
 
 def token_field(token_id: str) -> bytes:
-    """Return the field of the revocations that revokes one token."""
+    """Return the field that revokes one token."""
     return b"token:" + token_id.encode("utf-8", "surrogatepass")
 
 
 def person_field(person: Person) -> bytes:
-    """Return the field of the revocations that revokes a person's tokens."""
+    """Return the field that revokes a person's tokens."""
     return b"person:" + digest(*person).encode()
 
 
 def client_field(client: Client) -> bytes:
-    """Return the field of the revocations that revokes a client's tokens."""
+    """Return the field that revokes a client's tokens."""
     return b"client:" + digest(*client).encode()
 
 
 def grant_field(issuer: str, grant: str) -> bytes:
-    """Return the field of the revocations that revokes a grant of the front door.
-
-    Its tokens, and its step-ups with them: those belong to the grant alone.
-    """
+    """Return the field that revokes a front door grant: its tokens and its step-ups."""
     return b"grant:" + digest(issuer, grant).encode()

@@ -1,7 +1,7 @@
-"""The log-in behind each access token of the front door, under the token's digest in Redis.
+"""Login records in Redis: the log-in behind each access token of the front door.
 
-Law: a record is written once and read strictly; what cannot be read is no record, so its token is
-refused. A token finds its own record only: the name is the SHA-256 of the whole token.
+Invariant: a token finds its own record only, by the SHA-256 of the whole token, and a record that
+`encode` does not write is none, so its token is refused (tests/ledger/test_login_records.py).
 """
 
 import json
@@ -13,72 +13,59 @@ from authz.core.principal import LoginRecord
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import RedisKeys
 
-Command = Callable[..., Awaitable[Any]]
+Command = Callable[..., Awaitable[Any]]  # RedisLedger.command
 _TEXTS: Final = ("client", "client_id", "grant", "subject", "account")
-_LATER: Final = ("redirect_uri", "ends_at", "document_host")  # not in records of a version before
+_LATER: Final = ("redirect_uri", "ends_at", "document_host")  # not in records of earlier releases
 _MAY_BE_EMPTY: Final = frozenset({"account", *_LATER})
-# Seconds that the old token's record stays after a refresh: calls under way end with it.
+# Seconds that the old token's record stays after a refresh, for calls under way.
 REFRESHED_RECORD_TTL: Final = 60
 
 
 class LoginRecords:
-    """Read and write the records of one deployment."""
+    """Login records of one deployment; every method may raise Unavailable."""
 
     def __init__(self, command: Command, keys: RedisKeys) -> None:
-        """Take what sends one command to Redis (`RedisLedger.command`), and the names."""
         self._command = command
         self._keys = keys
 
-    async def of(self, token: str) -> LoginRecord | None:
-        """Return the log-in behind a token; None where there is no record.
-
-        Raises:
-            UnavailableError: where Redis does not answer.
-        """
+    async def get(self, token: str) -> LoginRecord | None:
+        """Return the record of a token; None where there is none."""
         found = await self._command("GET", self._key(token))
         return decode(found) if isinstance(found, bytes) else None
 
-    async def record(self, token: str, login: LoginRecord, lifetime: int) -> None:
-        """Write the log-in behind a token, for so many seconds, at least 1.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it.
-        """
-        await self._command("SET", self._key(token), encode(login), "EX", lifetime)
+    async def put(self, token: str, record: LoginRecord, lifetime: int) -> None:
+        """Write the record of a token, for so many seconds, at least 1."""
+        await self._command("SET", self._key(token), encode(record), "EX", lifetime)
 
     async def expire(self, token: str, within: int = REFRESHED_RECORD_TTL) -> None:
-        """Let a record end in so many seconds, if it would not before.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it.
-        """
+        """Let a record expire in so many seconds, if it would not before."""
         await self._command("EXPIRE", self._key(token), within, "LT")
 
     def _key(self, token: str) -> bytes:
-        return self._keys.log_in(sha256(token.encode()).hexdigest())
+        return self._keys.login_record(sha256(token.encode()).hexdigest())
 
 
-def encode(login: LoginRecord) -> bytes:
+def encode(record: LoginRecord) -> bytes:
     """Return a record as bytes."""
-    record: dict[str, object] = {name: getattr(login, name) for name in (*_TEXTS, *_LATER)}
-    record |= {"amr": sorted(login.amr), "auth_time": login.auth_time}
-    return json.dumps(record, separators=(",", ":")).encode()
+    members: dict[str, object] = {name: getattr(record, name) for name in (*_TEXTS, *_LATER)}
+    members |= {"amr": sorted(record.amr), "auth_time": record.auth_time}
+    return json.dumps(members, separators=(",", ":")).encode()
 
 
-def decode(record: bytes) -> LoginRecord | None:
+def decode(data: bytes) -> LoginRecord | None:
     """Read a record; None for anything that `encode` does not write."""
     try:
-        found = loads(record)
+        members = loads(data)
     except StrictJsonError:
         return None
-    if not isinstance(found, dict):
+    if not isinstance(members, dict):
         return None
-    if found.keys().isdisjoint(_LATER):
-        found |= dict.fromkeys(_LATER, "")
-    if found.keys() != {*_TEXTS, *_LATER, "amr", "auth_time"}:
+    if members.keys().isdisjoint(_LATER):
+        members |= dict.fromkeys(_LATER, "")
+    if members.keys() != {*_TEXTS, *_LATER, "amr", "auth_time"}:
         return None
-    amr, auth_time = found["amr"], found["auth_time"]
-    texts = {name: found[name] for name in (*_TEXTS, *_LATER)}
+    amr, auth_time = members["amr"], members["auth_time"]
+    texts = {name: members[name] for name in (*_TEXTS, *_LATER)}
     if not all(
         isinstance(text, str) and (text or name in _MAY_BE_EMPTY) for name, text in texts.items()
     ):

@@ -1,8 +1,8 @@
-"""The ledger in one process: the twin that answers as Redis does, in bounded memory.
+"""The in-memory ledger and limiter: answers as Redis does, for one process.
 
-Law: memory is bounded, and a bucket is forgotten early only after `capacity` other buckets were
-charged since it was. Only admitted requests charge, so whoever wants its own bucket forgotten
-must be admitted `capacity` times elsewhere for every quota that it gains.
+Invariant: memory is bounded, and a bucket is evicted only after `capacity` other buckets were
+charged since it was (tests/ledger/test_memory.py). Only admitted requests charge, so whoever wants
+its own bucket evicted must be admitted `capacity` times elsewhere for every quota that it gains.
 """
 
 from collections import OrderedDict
@@ -23,10 +23,10 @@ from authz.core.second_factor import Method
 from authz.ledger.records import (
     Revocation,
     encode_step_up,
-    ended,
     read_revocation,
     revoked,
     step_up_missing,
+    step_ups_void_until,
 )
 from authz.ledger.sessions import SessionBindings
 
@@ -34,10 +34,9 @@ _CAPACITY: Final = 50_000  # about half a kilobyte each
 
 
 class Buckets:
-    """Charge buckets, and remember those that were charged lately."""
+    """Buckets of limits, at most `capacity`; those charged longest ago are evicted."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
-        """Remember at most `capacity` buckets."""
         self._capacity = capacity
         self._states: OrderedDict[str, State] = OrderedDict()
 
@@ -54,7 +53,7 @@ class Buckets:
         changed, outcome = take(self._states, takes, now)
         self._states.update(changed)
         if not outcome.retry_after:
-            # Not where it was refused: a caller could then push its own bucket out for nothing.
+            # Not for a refusal: a caller could then get its own bucket evicted for nothing.
             for bucket in changed:
                 self._states.move_to_end(bucket)
         while len(self._states) > self._capacity:
@@ -69,7 +68,7 @@ class Buckets:
 
 
 class MemoryLedger:
-    """Answer queries from this process's memory alone."""
+    """Answer queries from the memory of this process."""
 
     def __init__(
         self, clock: Callable[[], float], capacity: int = _CAPACITY, mode: Mode = Mode.LOCAL
@@ -78,8 +77,8 @@ class MemoryLedger:
 
         Args:
             clock: seconds since the epoch.
-            capacity: how many buckets, step-ups and sessions are remembered, each.
-            mode: what answers say about who counted.
+            capacity: the most buckets, step-ups and sessions, each.
+            mode: the mode that answers name.
         """
         self._clock = clock
         self._capacity = capacity
@@ -90,12 +89,12 @@ class MemoryLedger:
         self._sessions = SessionBindings(capacity)
 
     async def take(self, query: Query) -> LedgerAnswer:
-        """Answer one query; nothing is awaited, so nothing comes between."""
+        """Answer one query, atomically: nothing is awaited."""
         now = int(self._clock() * 1000)
         refused = (
             revoked(self._revocations, query)
-            or self._foreign(query, now)
-            or self._lacking(query, now)
+            or self._check_session(query, now)
+            or self._check_step_up(query, now)
         )
         if refused is not None:
             return refused
@@ -106,22 +105,31 @@ class MemoryLedger:
             self._sessions.use(query.session, now / 1000)
         return Taken(outcome.quotas, self._mode)
 
-    def _foreign(self, query: Query, now: int) -> LedgerAnswer | None:
+    def _check_session(self, query: Query, now: int) -> LedgerAnswer | None:
         session = query.session
         if session is None or not self._sessions.is_of_another(session, now / 1000):
             return None
         return SessionOfAnother()
 
-    def _lacking(self, query: Query, now: int) -> LedgerAnswer | None:
+    def _check_step_up(self, query: Query, now: int) -> LedgerAnswer | None:
         if query.step_up is None or query.step_up_key is None:
             return None
         record, expires = self._step_ups.get(query.step_up_key, (None, 0))
         alive = record if now < expires * 1000 else None
-        return step_up_missing(alive, query.step_up, now, ended(self._revocations, query))
+        void_until = step_ups_void_until(self._revocations, query)
+        return step_up_missing(alive, query.step_up, now, void_until)
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
-        """Record a revocation, as `RedisLedger.revoke` does."""
+        """Write a revocation, as `RedisLedger.revoke` does."""
         self._revocations[target] = read_revocation(revocation.encode())
+
+    async def update(
+        self, target: bytes, change: Callable[[Revocation | None], Revocation]
+    ) -> Revocation:
+        """Write what `change` makes of a revocation, as `RedisLedger.update` does."""
+        after = change(self._revocations.get(target))
+        await self.revoke(target, after)
+        return after
 
     async def lift(self, *targets: bytes) -> None:
         """Remove revocations, where there are such."""
@@ -129,7 +137,7 @@ class MemoryLedger:
             self._revocations.pop(target, None)
 
     async def discard(self, found: Mapping[bytes, Revocation]) -> None:
-        """Remove revocations that stand as they were found."""
+        """Remove revocations that still are as they were found."""
         for target, one in found.items():
             if self._revocations.get(target) == one:
                 del self._revocations[target]
@@ -141,7 +149,7 @@ class MemoryLedger:
     async def record_step_up(
         self, key: StepUpKey, method: Method, auth_time: int, ttl: int
     ) -> None:
-        """Record a step-up, as `RedisLedger.record_step_up` does; the oldest make room."""
+        """Record a step-up, as `RedisLedger.record_step_up` does; the oldest is evicted."""
         self._step_ups[key] = (encode_step_up(method, auth_time), self._clock() + ttl)
         self._step_ups.move_to_end(key)
         while len(self._step_ups) > self._capacity:

@@ -1,7 +1,7 @@
-"""Revocations and step-ups as text: how they are written, and what they say of a query.
+"""Revocations and step-ups as Redis stores them, and what they say of a query.
 
-Law: what cannot be read denies. A malformed revocation revokes, a malformed step-up proves
-nothing. `take.lua` decides the same in Redis; the contract tests hold the two together.
+Invariant: a malformed revocation revokes, a malformed step-up proves nothing. take.lua decides the
+same in Redis (tests/ledger/test_contract.py runs on both).
 """
 
 import re
@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core.ledger import Query, Revoked, Session, StepUpMissing, StepUpTooOld, UnavailableError
+from authz.core.ledger import Query, Revoked, Session, StepUpMissing, StepUpTooOld
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 
-_MOMENT: Final = re.compile(rb"[0-9]{1,15}")
+_SECONDS: Final = re.compile(rb"[0-9]{1,15}")
 _STEP_UP: Final = re.compile(rb"([0-9]{1,15}) ([0-7])")
 
 
-class ScriptNotLoadedError(UnavailableError):
-    """Say that Redis does not know a script: nothing ran, so it may be loaded and sent again."""
+class ScriptNotLoadedError(Unavailable):
+    """Redis does not know a script (NOSCRIPT): nothing ran, so it may be loaded and sent again."""
 
 
-class CorruptRecordError(UnavailableError):
-    """Say that one record in Redis is not of our making: it cannot be counted on, others can."""
+class CorruptRecordError(Unavailable):
+    """One record in Redis is not of our making; others can still be counted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class Revocation:
 
     Attributes:
         issued_until: those issued at or before this second are revoked; None for all of them.
-        until: the second after which nobody needs the record any more, because its token has
-            expired; None to keep it.
-        words: who, when, why: for people.
+        until: the second after which the record is not needed, because its token has expired;
+            None to keep it.
+        metadata: who, when, why: for people.
     """
 
     issued_until: int | None = None
     until: int | None = None
-    words: str = ""
+    metadata: str = ""
 
     def covers(self, issued_at: int) -> bool:
         """Tell whether a token issued at that second is revoked."""
@@ -55,20 +55,20 @@ class Revocation:
             raise ValueError("a moment is in seconds since the epoch")
         first = "*" if self.issued_until is None else str(self.issued_until)
         until = "" if self.until is None else str(self.until)
-        return f"{first}|{until}|{self.words}".encode("utf-8", "backslashreplace")
+        return f"{first}|{until}|{self.metadata}".encode("utf-8", "backslashreplace")
 
 
 def read_revocation(value: bytes) -> Revocation:
-    """Read the value of a field; what is malformed revokes everything that the field names.
+    """Read the value of a field; a malformed one revokes everything that the field names.
 
-    The script reads no more than what stands before the first `|`, and nor does `covers`.
+    take.lua reads only what stands before the first `|`, and so does `covers`.
     """
     first, _, rest = value.partition(b"|")
-    until, _, words = rest.partition(b"|")
+    until, _, metadata = rest.partition(b"|")
     return Revocation(
-        issued_until=_moment(first),
-        until=_moment(until),
-        words=words.decode("utf-8", "replace"),
+        issued_until=_seconds(first),
+        until=_seconds(until),
+        metadata=metadata.decode("utf-8", "replace"),
     )
 
 
@@ -77,20 +77,20 @@ def stricter(one: Revocation | None, other: Revocation) -> Revocation:
     if one is None:
         return other
     issued_until = _later(one.issued_until, other.issued_until)
-    words = one.words if issued_until == one.issued_until else other.words
-    return Revocation(issued_until, _later(one.until, other.until), words)
+    metadata = one.metadata if issued_until == one.issued_until else other.metadata
+    return Revocation(issued_until, _later(one.until, other.until), metadata)
 
 
 def _later(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else max(one, other)
 
 
-def _moment(text: bytes) -> int | None:
-    return int(text) if _MOMENT.fullmatch(text) else None
+def _seconds(text: bytes) -> int | None:
+    return int(text) if _SECONDS.fullmatch(text) else None
 
 
 def revocation_fields(query: Query) -> tuple[tuple[bytes, str], ...]:
-    """Return the fields that may revoke a query's token, each with what it is called."""
+    """Return the fields that may revoke a query's token, each with its kind."""
     person = () if query.person is None else ((person_field(query.person), "person"),)
     grant = query.grant
     granted = () if grant is None else ((grant_field(query.client.issuer, grant), "grant"),)
@@ -107,21 +107,21 @@ def revocation_fields(query: Query) -> tuple[tuple[bytes, str], ...]:
 
 
 def revoked(revocations: Mapping[bytes, Revocation], query: Query) -> Revoked | None:
-    """Return what is revoked; None where the query's token is not."""
+    """Return the revocation of a query's token; None where there is none."""
     if not revocations:
         return None
-    for field, what in revocation_fields(query):
+    for field, kind in revocation_fields(query):
         found = revocations.get(field)
         if found is not None and found.covers(query.issued_at):
-            return Revoked(what)
+            return Revoked(kind)
     return None
 
 
-def ended(revocations: Mapping[bytes, Revocation], query: Query) -> int:
-    """Return the second up to which a query's step-ups went with revoked tokens; -1 for none.
+def step_ups_void_until(revocations: Mapping[bytes, Revocation], query: Query) -> int:
+    """Return the second up to which a query's step-ups are void; -1 for none.
 
-    A revocation of what was issued up to a moment takes the step-ups of that time with it: a new
-    token must not find the one that was made with the old.
+    A revocation of what was issued up to a moment voids the step-ups of that time too: a new token
+    must not find the one that was made with the old.
     """
     found = (revocations.get(field) for field, _ in revocation_fields(query))
     moments = (each.issued_until for each in found if each is not None)
@@ -145,24 +145,24 @@ def encode_step_up(method: Method, auth_time: int) -> bytes:
 
 
 def step_up_missing(
-    record: bytes | None, need: StepUpNeed, now: int, ended_at: int = -1
+    record: bytes | None, need: StepUpNeed, now: int, void_until: int = -1
 ) -> StepUpMissing | StepUpTooOld | None:
-    """Return what a step-up record lacks; None where it proves what is asked.
+    """Return what a step-up record lacks; None where it proves what is needed.
 
     Args:
         record: the stored value; None where there is none.
         need: what to prove.
         now: milliseconds since the epoch.
-        ended_at: the second up to which log-ins do not count (`ended`).
+        void_until: the second up to which log-ins do not count (`step_ups_void_until`).
     """
     match = None if record is None else _STEP_UP.fullmatch(record)
     if match is None or int(match[2]) & need.method != need.method:
         return StepUpMissing()
-    if int(match[1]) <= ended_at:
+    if int(match[1]) <= void_until:
         return StepUpMissing()
     if need.max_login_age is None:
         return None
     age = now - int(match[1]) * 1000
-    if age < -LEEWAY * 1000:  # a log-in that has not happened yet proves nothing
+    if age < -LEEWAY * 1000:  # an auth_time in the future proves nothing
         return StepUpMissing()
     return StepUpTooOld() if age > need.max_login_age * 1000 else None

@@ -1,32 +1,32 @@
-"""The ledger in Redis or Valkey: one script call for a query or for many, and those who write.
+"""The ledger in Redis or Valkey: one script call for a query or a batch, and the writes.
 
-Law: a query is sent at most once, so it is charged at most once; whatever goes wrong, and
-however slowly, ends in `UnavailableError`: for who was asking after one time-out, for who waited
-for a connection at the same moment. A call without its answer costs its connection, so that nobody
-reads another caller's answer.
+Invariant: a query is sent at most once, so it is charged at most once; every failure, however slow,
+ends in `Unavailable`, after one time-out for the caller and at the same moment for those who wait
+for a connection (tests/ledger/test_redis.py). A call without its reply costs its connection, so
+that nobody reads another caller's reply.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, UnavailableError
 from authz.core.memo import Memo
 from authz.core.second_factor import Method
-from authz.ledger.commands import command
+from authz.ledger.commands import command, evalsha, pack
 from authz.ledger.connections import ConnectionPool, parse_redis_url
 from authz.ledger.data_loss import (
-    MergeCall,
+    DataLoss,
     MergeRequest,
-    ReadCall,
     ReadRequest,
     StoredRevocations,
-    read_merged,
-    read_reading,
+    new_generation,
+    parse_merged,
+    parse_stored_revocations,
 )
 from authz.ledger.deadline import Deadline
 from authz.ledger.faults import (
@@ -38,24 +38,43 @@ from authz.ledger.faults import (
     unavailable,
 )
 from authz.ledger.keys import RedisKeys
-from authz.ledger.records import CorruptRecordError, Revocation, encode_step_up, read_revocation
-from authz.ledger.script import BatchCall, DiscardCall, TakeCall, known_calls
+from authz.ledger.records import (
+    CorruptRecordError,
+    Revocation,
+    encode_step_up,
+    read_revocation,
+)
+from authz.ledger.script import (
+    DISCARD_REVOCATIONS,
+    MERGE_REVOCATIONS,
+    READ_REVOCATIONS,
+    REPLACE_REVOCATION,
+    BatchCall,
+    Script,
+    TakeCall,
+    known_calls,
+)
+
+# A reader that is away for longer only takes the data set for an older copy.
+_MARK_LIFETIME: Final = b"604800000"  # milliseconds: a week
+# Each failed attempt means that another writer succeeded.
+_REPLACE_ATTEMPTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RedisOptions:
-    """Say where Redis is and how long to wait for it.
+    """Where Redis is and how long to wait for it.
 
     Attributes:
         url: `redis://host:port/db`, `rediss://…` (TLS, verified; `?ssl_ca_certs=file`) or
             `unix:///path?db=0`; without user and password.
         username: the ACL user; empty for the default one.
         password: empty where none is asked.
-        deployment: the name that all keys begin with; what shares it shares limits.
-        timeout: seconds for all that a call needs once it is its turn: a new connection and the
-            script's loading included.
-        connections: how many there may be; further callers wait for their turn, as long as the
-            calls before them are answered.
+        deployment: the prefix of all keys; deployments of one name share their limits.
+        timeout: seconds for all that a call needs once it has a connection slot: a new connection
+            and the script's loading included.
+        connections: how many there may be; further callers wait for a slot, as long as the calls
+            before them are answered.
     """
 
     url: str
@@ -66,20 +85,20 @@ class RedisOptions:
     connections: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse a URL that says more than where Redis is.
+        """Check the URL.
 
         Raises:
-            ValueError: as `endpoint` does.
+            ValueError: as `parse_redis_url` does.
         """
         parse_redis_url(self.url)
 
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
-    """State what readiness wants to know of a Redis.
+    """What readiness needs to know of a Redis.
 
     Attributes:
-        policy: `maxmemory-policy`; anything but `noeviction` may forget limits and step-ups.
+        policy: `maxmemory-policy`; anything but `noeviction` may evict limits and step-ups.
         writable: whether it is a primary (a replica takes no charges).
     """
 
@@ -88,132 +107,126 @@ class RedisFacts:
 
     @property
     def may_evict(self) -> bool:
-        """Tell whether records may be lost before their time."""
+        """Tell whether records may be lost before they expire."""
         return self.policy != "noeviction"
 
 
-def _hash(answer: object) -> dict[bytes, bytes]:
-    if not isinstance(answer, list) or len(answer) % 2 or {*map(type, answer)} - {bytes}:
+def _read_hash(reply: object) -> dict[bytes, bytes]:
+    if not isinstance(reply, list) or len(reply) % 2 or {*map(type, reply)} - {bytes}:
         raise InvalidReplyError("no hash")
-    return dict(zip(answer[::2], answer[1::2], strict=True))
+    return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 class RedisLedger:
-    """Answer queries with one atomic script call, and write what other rooms record."""
+    """Answer queries with one atomic script call each, and write revocations and step-ups.
+
+    Every method that talks to Redis raises Unavailable where no proper reply came in time; the
+    command may have run then.
+    """
 
     def __init__(self, options: RedisOptions) -> None:
         """Prepare the connections; none is opened before the first query."""
         self._keys = RedisKeys(options.deployment)
-        # Mostly it is the very same query; else one of the same values.
+        # By the identity of the query first, by its values second.
         self._calls = Memo(known_calls(self._keys).__call__)
         self._deadline = Deadline(options.timeout, patient=True)
-        self._pool = ConnectionPool(
-            parse_redis_url(options.url, options.username, options.password)
-        )
-        # What redis-py makes of answers, by the command's name. Of no answer to HGETALL it makes a
-        # hash without fields: to us nothing is revoked only where Redis says so.
-        reading = Redis().response_callbacks
-        self._reading: Mapping[Any, Any] = {**reading, "HGETALL": _hash}
+        endpoint = parse_redis_url(options.url, options.username, options.password)
+        self._pool = ConnectionPool(endpoint)
+        # redis-py's readers of replies, by command. It reads a missing reply to HGETALL as an empty
+        # hash; nothing may count as "nothing is revoked" but Redis' own word.
+        readers = Redis().response_callbacks
+        self._readers: Mapping[Any, Any] = {**readers, "HGETALL": _read_hash}
         self._send: Callable[[bytes], Awaitable[Any]] = self._pool.send
-        # As many connections as there are turns: further callers wait for theirs.
-        self._turn = asyncio.Semaphore(options.connections)
-        self._lost = 0  # calls that got no answer
+        self._slots = asyncio.Semaphore(options.connections)  # one for each connection
+        self._lost_calls = 0  # that got no reply
 
     async def take(self, query: Query) -> LedgerAnswer:
-        """Answer one query, atomically.
-
-        Raises:
-            UnavailableError: where Redis gave no proper answer in time; it may have charged.
-        """
+        """Answer one query, atomically; where it raises Unavailable, Redis may have charged."""
         call = TakeCall(self._keys, query)
-        return call.read(await self._guard(self._evaluate, call))
+        return call.read(await self._guard(self._evaluate, call.script, call.command))
 
     def call(self, query: Query) -> TakeCall:
-        """Return a query in the script's words, for `answer`."""
+        """Return a query as a script call, for `answer`."""
         return self._calls(query)
 
-    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
-        """Answer many queries with one script call, each atomically and in their order.
-
-        Raises:
-            UnavailableError: where Redis gave no proper answer in time; it may have charged.
-        """
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+        """Answer many queries with one script call, each atomically and in their order."""
         if len(calls) == 1:
-            # Half the work for the script; and what fails is told in full.
-            return [calls[0].read(await self._guard(self._evaluate, calls[0]))]
-        many = BatchCall(calls)
-        found = many.read(await self._guard(self._evaluate, many))
-        if any(
-            isinstance(each, UnavailableError) and not isinstance(each, CorruptRecordError)
-            for each in found
-        ):
+            # Half the work for the script, and the error reply is told in full.
+            (one,) = calls
+            return [one.read(await self._guard(self._evaluate, one.script, one.command))]
+        batch = BatchCall(calls)
+        found = batch.read(await self._guard(self._evaluate, batch.script, batch.command))
+        faults = [each for each in found if isinstance(each, Unavailable)]
+        if any(not isinstance(each, CorruptRecordError) for each in faults):
             self._pool.abort()
         return found
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
-        """Record a revocation.
+        """Write a revocation, whatever is there.
 
         Args:
             target: `token_field`, `person_field`, `client_field`, `grant_field` or EVERYTHING
                 of authz.ledger.keys.
             revocation: what of it is revoked.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it.
         """
         await self.command("HSET", self._keys.revocations, target, revocation.encode())
 
-    async def lift(self, *targets: bytes) -> None:
-        """Remove revocations, where there are such.
+    async def update(
+        self, target: bytes, change: Callable[[Revocation | None], Revocation]
+    ) -> Revocation:
+        """Write what `change` makes of a revocation, by compare-and-set; return what stands then.
 
-        Raises:
-            UnavailableError: where Redis did not confirm it.
+        `change` is called again where another writer was faster; it is given None for none.
         """
+        for _ in range(_REPLACE_ATTEMPTS):
+            (value,) = await self.command("HMGET", self._keys.revocations, target)
+            before = None if value is None else read_revocation(value)
+            after = change(before)
+            if after == before:
+                return after
+            values = (target, value or b"", after.encode())
+            if await self._run(REPLACE_REVOCATION, [self._keys.revocations], values) == 1:
+                return after
+        raise Unavailable("redis", "a revocation is changed again and again")
+
+    async def lift(self, *targets: bytes) -> None:
+        """Remove revocations, where there are such."""
         if targets:
             await self.command("HDEL", self._keys.revocations, *targets)
 
-    async def revocations(self) -> Mapping[bytes, Revocation]:
-        """Return all revocations by their target.
+    async def discard(self, found: Mapping[bytes, Revocation]) -> None:
+        """Remove revocations that still are as they were found; others of these targets stay."""
+        if found:
+            values = [part for target, one in found.items() for part in (target, one.encode())]
+            await self._run(DISCARD_REVOCATIONS, [self._keys.revocations], values)
 
-        Raises:
-            UnavailableError: where Redis did not answer.
-        """
+    async def revocations(self) -> Mapping[bytes, Revocation]:
+        """Return all revocations by their target."""
         found = await self.command("HGETALL", self._keys.revocations)
         return {target: read_revocation(value) for target, value in found.items()}
 
-    async def read(self, question: ReadRequest) -> StoredRevocations:
-        """Return the revocations as they are stored, and leave the reader's mark.
-
-        Raises:
-            UnavailableError: where Redis did not answer; it may have left the mark.
-        """
-        return read_reading(await self._guard(self._evaluate, ReadCall(self._keys, question)))
+    async def read(self, request: ReadRequest) -> StoredRevocations:
+        """Return the revocations as they are stored, and leave the reader's mark."""
+        keys = self._keys
+        names = [keys.revocations, keys.generation, keys.mark(request.reader)]
+        # Number 0: no reader takes a new data set for a later one than its own.
+        first = new_generation(0, DataLoss.EMPTIED)
+        values = [request.mark, _MARK_LIFETIME, first, *request.accepted]
+        return parse_stored_revocations(await self._run(READ_REVOCATIONS, names, values))
 
     async def mark(self, reader: str) -> bytes:
-        """Return the mark that a reader has left; empty where there is none.
-
-        Raises:
-            UnavailableError: where Redis did not answer.
-        """
+        """Return the mark that a reader has left; empty where there is none."""
         (found,) = await self.command("MGET", self._keys.mark(reader))
         return found or b""
 
-    async def merge(self, merge: MergeRequest) -> int | None:
-        """Write revocations that Redis has lost; return how many, None where it changed meanwhile.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it; it may have written them.
-        """
-        return read_merged(await self._guard(self._evaluate, MergeCall(self._keys, merge)))
-
-    async def discard(self, found: Mapping[bytes, Revocation]) -> None:
-        """Remove revocations that stand as they were found; others of these targets stay.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it.
-        """
-        if found:
-            await self._guard(self._evaluate, DiscardCall(self._keys, found))
+    async def merge(self, request: MergeRequest) -> int | None:
+        """Write revocations that were lost; return how many, None where the data set changed."""
+        keys = self._keys
+        names = [keys.revocations, keys.generation, keys.mark(request.reader), keys.restored]
+        values = [request.found, request.generation, request.mark, _MARK_LIFETIME]
+        values += (part for change in request.changes for part in change)
+        return parse_merged(await self._run(MERGE_REVOCATIONS, names, values))
 
     async def record_step_up(
         self, key: StepUpKey, method: Method, auth_time: int, ttl: int
@@ -224,36 +237,21 @@ class RedisLedger:
             key: whose step-up, and for which server.
             method: what it proved.
             auth_time: seconds since the epoch, of its ID token.
-            ttl: seconds until the record is forgotten, at least 1.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it.
+            ttl: seconds until the record expires, at least 1.
         """
         value = encode_step_up(method, auth_time)
         await self.command("SET", self._keys.step_up(key), value, "EX", ttl)
 
     async def end_step_up(self, key: StepUpKey) -> None:
-        """Forget a step-up, where there is one.
-
-        Raises:
-            UnavailableError: where Redis did not confirm it.
-        """
+        """Remove a step-up record, where there is one."""
         await self.command("DEL", self._keys.step_up(key))
 
     async def ping(self) -> None:
-        """Return where Redis answers.
-
-        Raises:
-            UnavailableError: where it does not.
-        """
+        """Return where Redis answers."""
         await self.command("PING")
 
     async def facts(self) -> RedisFacts:
-        """Return what readiness wants to know.
-
-        Raises:
-            UnavailableError: where Redis did not answer.
-        """
+        """Return what readiness needs to know."""
         info = await self.command("INFO")
         try:
             return RedisFacts(str(info["maxmemory_policy"]), info["role"] == "master")
@@ -262,29 +260,30 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        # Who closes has no use for what a broken connection says.
+        # Who closes has no use for what a broken connection raises.
         with suppress(Exception), self._deadline.block():
             await self._pool.aclose()
 
     async def command(self, name: str, *arguments: bytes | str | int) -> Any:
-        """Return the answer to one command; it is sent at most once.
+        """Return the reply to one command; it is sent at most once."""
+        return await self._guard(self._send_command, name, *arguments)
 
-        Raises:
-            UnavailableError: where Redis gave none in time, or an error.
-        """
-        return await self._guard(self._ask, name, *arguments)
+    async def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Any:
+        """Return the reply of a script."""
+        call = evalsha(script.sha, [pack(keys)], [pack(arguments)])
+        return await self._guard(self._evaluate, script, call)
 
     async def _guard(self, work: Callable[..., Awaitable[Any]], *args: object) -> Any:
-        """Do the work in time; whatever goes wrong is one fault.
+        """Do the work in time; translate whatever goes wrong into one fault.
 
-        Time is taken from the call's turn: a thousand callers at once are no fault of Redis.
-        But who waits while another's call is lost does not try its own luck: its turn may come
-        after many time-outs.
+        Time counts from the slot on: a thousand callers at once are no fault of Redis. But whoever
+        waits for a slot while another call is lost fails with it: its own slot might come after
+        many time-outs.
         """
-        lost = self._lost
-        async with self._turn:
-            if lost != self._lost:
-                raise UnavailableError("redis", "an earlier call had no answer")
+        lost_calls = self._lost_calls
+        async with self._slots:
+            if lost_calls != self._lost_calls:
+                raise Unavailable("redis", "an earlier call had no answer")
             try:
                 with self._deadline.block():
                     return await work(*args)
@@ -293,25 +292,23 @@ class RedisLedger:
                     self._pool.abort()
                 raise unavailable(error) from error
             except Exception as fault:
-                # Not RedisError and OSError alone: a driver's slip (an AttributeError of a
-                # connection closed beneath it, a UnicodeError) is Redis being away too.
-                self._lost += 1
+                # Not RedisError and OSError alone: a defect of a driver (an AttributeError of a
+                # connection closed beneath it, a UnicodeError) is an outage of Redis too.
+                self._lost_calls += 1
                 raise unavailable(fault) from fault
 
-    async def _ask(self, name: str, *arguments: bytes | str | int) -> Any:
-        answer = await self._send(command(name, *arguments))
-        reading = self._reading.get(name)
-        return answer if reading is None else reading(answer)
+    async def _send_command(self, name: str, *arguments: bytes | str | int) -> Any:
+        reply = await self._send(command(name, *arguments))
+        reader = self._readers.get(name)
+        return reply if reader is None else reader(reply)
 
-    async def _evaluate(
-        self, call: TakeCall | BatchCall | DiscardCall | ReadCall | MergeCall
-    ) -> Any:
+    async def _evaluate(self, script: Script, call: bytes) -> Any:
         try:
-            return await self._send(call.command)
+            return await self._send(call)
         except ReplyError as error:
             if fault_of(error) is not RedisFault.NO_SCRIPT:
                 raise
         # After a restart. Nothing ran, so nothing was charged: to send it again is no retry. (Not
         # awaited in the `except`: see `AsgiTransport._guard`.)
-        await self._send(command("SCRIPT LOAD", call.script.source))
-        return await self._send(call.command)
+        await self._send(command("SCRIPT LOAD", script.source))
+        return await self._send(call)

@@ -1,11 +1,9 @@
-"""The ledger that goes on while Redis is away, in the mode that the operator declared.
+"""The ledger that goes on in degraded mode while Redis is down, as the operator declared.
 
-Law: nothing but `UnavailableError` is raised, and no caller waits longer for a broken Redis than
-    for a
-slow one. While Redis is away, revocations known so far hold, and so do the sessions that this
-worker has seen; one that it has not seen is bound by it alone. What needs a step-up record is
-refused, and after `max_away` everything is. A worker that never read the revocations answers
-nothing on its own.
+Invariant: nothing but `Unavailable` is raised, and no caller waits longer for a broken Redis than
+for a slow one. In degraded mode the revocations read last still hold, and so do the sessions that
+this worker has seen; what needs a step-up record is refused, and after `max_away` everything is. A
+worker that never read the revocations answers nothing by itself (tests/ledger/test_resilient.py).
 """
 
 import asyncio
@@ -13,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from authz.core.ledger import (
     Ledger,
@@ -27,20 +25,13 @@ from authz.core.ledger import (
 )
 from authz.core.limits import MAX_UNITS, Limit, Per, Quota, Take, charges
 from authz.core.principal import Client
-from authz.ledger.data_loss import (
-    DataLoss,
-    DataSetTracker,
-    MergeRequest,
-    ReadRequest,
-    StoredRevocations,
-    merge_revocations,
-)
+from authz.ledger.data_loss import DataLoss, DataSetTracker, RevocationSource, merge_revocations
 from authz.ledger.records import CorruptRecordError, Revocation, read_revocation, revoked
 from authz.ledger.sessions import SessionBindings
 
 
 class OutagePolicy(Enum):
-    """Name what happens to limits while Redis is away (`redis.when_away`)."""
+    """Name what happens to limits while Redis is down (`redis.when_away`)."""
 
     LOCAL = "local"
     DENY = "deny"
@@ -55,7 +46,7 @@ _MODES: Final[Mapping[OutagePolicy, Mode | None]] = {
 
 _SESSIONS: Final = 16_384
 
-# Asks for a charge that nobody minds: a replica or a full Redis answers reads, but not this.
+# A charge that concerns nobody: a replica or a full Redis answers reads, but not this.
 PROBE: Final = Query(
     token_id="",
     person=None,
@@ -69,21 +60,20 @@ PROBE: Final = Query(
 
 @dataclass(frozen=True, slots=True)
 class OutageOptions:
-    """Say what to do while Redis is away.
+    """What to do while Redis is down.
 
     Attributes:
-        mode: what happens to limits.
-        workers: by how many processes a quota is shared while each counts for itself.
+        policy: what happens to limits.
+        workers: how many processes share a quota while each counts for itself.
         max_away: seconds after which everything is refused.
-        pause: seconds after a failure before Redis is asked again, by one caller.
+        pause: seconds after a failure before one caller asks Redis again.
         refresh: seconds between two readings of the revocations.
-        probe: seconds between two charges that nobody asked for, so that it shows without traffic
-            whether Redis is there and takes charges.
-        tolerated: trips in a row that may fail without Redis counting as away: one slow answer, or
-            one connection that was closed, says nothing of the next.
+        probe: seconds between two probes, which show without traffic whether Redis takes charges.
+        tolerated: calls in a row that may fail before degraded mode begins: one slow answer, or
+            one closed connection, says nothing of the next.
     """
 
-    mode: OutagePolicy = OutagePolicy.LOCAL
+    policy: OutagePolicy = OutagePolicy.LOCAL
     workers: int = 1
     max_away: float = 300
     pause: float = 0.25
@@ -92,92 +82,75 @@ class OutageOptions:
     tolerated: int = 1
 
 
-class Remote(Ledger, Protocol):
-    """Answer queries, and tell the revocations (`RedisLedger`)."""
-
-    async def read(self, question: ReadRequest) -> StoredRevocations:
-        """Return the revocations as they are stored, and leave the reader's mark.
-
-        Raises:
-            UnavailableError: where they cannot be had.
-        """
-        ...
-
-    async def mark(self, reader: str) -> bytes:
-        """Return the mark that a reader has left; empty where there is none."""
-        ...
-
-    async def merge(self, merge: MergeRequest) -> int | None:
-        """Write revocations that were lost; return how many, None where another was quicker."""
-        ...
-
-
 class ResilientLedger:
-    """Ask Redis; while it is away, answer as declared, and come back without help."""
+    """Ask Redis; while it is down, answer by the outage policy, and recover without help."""
 
     def __init__(
         self,
-        remote: Remote,
-        twin: Ledger,
+        remote: Ledger,
+        source: RevocationSource,
+        in_memory: Ledger,
         options: OutageOptions,
         clock: Callable[[], float],
-        on_error: Callable[[UnavailableError], None] = lambda _: None,
         *,
+        on_error: Callable[[Unavailable], None] = lambda _: None,
         on_lost: Callable[[DataLoss, int], None] = lambda _, __: None,
     ) -> None:
-        """Begin as if Redis were there.
+        """Begin as if Redis were up.
 
         Args:
-            remote: Redis.
-            twin: counts limits while Redis is away, for this worker.
+            remote: answers queries by Redis.
+            source: the revocations in Redis.
+            in_memory: counts limits in degraded mode, for this worker.
             options: what to do then.
             clock: monotonic seconds.
-            on_error: told every failure of Redis.
-            on_lost: told that Redis had lost data, and how many revocations were written to it
-                again.
+            on_error: called with every failure of Redis.
+            on_lost: called once a data loss is repaired, with the number of revocations that were
+                written to Redis again.
         """
         self._remote = remote
-        self._twin = twin
+        self._source = source
+        self._in_memory = in_memory
         self._options = options
         self._clock = clock
         self._on_error = on_error
         self._on_lost = on_lost
-        self._reader = DataSetTracker()
-        # What became of the data set, and how many revocations it lacks; until that is mended.
+        self._tracker = DataSetTracker()
+        # How Redis lost data, and how many revocations it lacks; None once that is repaired.
         self._lost: tuple[DataLoss, int] | None = None
-        self._sessions = SessionBindings(_SESSIONS)  # that this worker has admitted requests of
+        self._sessions = SessionBindings(_SESSIONS)  # of requests that this worker admitted
         self._revocations: Mapping[bytes, Revocation] = {}
         self._read_at: float | None = None  # when the revocations were read
-        self._away_since: float | None = None  # the first failure since the last charge
-        self._fault = ""  # what was wrong at the last failure, while Redis is away
+        self._degraded_since: float | None = None  # the first failure since the last charge
+        self._fault = ""  # what was wrong at the last failure, in degraded mode
         self._faults = 0  # of all time, and how many there were when the revocations were read
         self._faults_at_reading = 0
-        self._failures = 0  # in a row, of trips that followed each other
+        self._failures = 0  # in a row, of calls that followed each other
         self._failed_at = 0.0  # the last of them
-        self._ask_at: float | None = None  # None: at once, by everybody; else by one, from then on
+        self._retry_at: float | None = None  # when one caller may ask again; None: everybody may
         self._probing = False
         self._task: asyncio.Task[None] | None = None
 
     @property
     def mode(self) -> Mode | None:
         """Return who counts at the moment; None where everything is refused."""
-        if self._away_since is None:
+        if self._degraded_since is None:
             return Mode.REDIS
-        return _MODES[self._options.mode] if self._may_answer() else None
+        return _MODES[self._options.policy] if self._is_fresh() else None
 
     @property
     def fault(self) -> str:
-        """Return what is wrong with Redis while it is away, in fixed words; empty where nothing."""
-        return "" if self._away_since is None else self._fault
+        """Return what is wrong with Redis in degraded mode, in fixed words; else an empty text."""
+        return "" if self._degraded_since is None else self._fault
 
     @property
     def is_failing(self) -> bool:
-        """Tell whether the last trip failed, or Redis is away."""
-        return self._failures > 0 or self._away_since is not None
+        """Tell whether the last call failed, or degraded mode is on."""
+        return self._failures > 0 or self._degraded_since is not None
 
     @property
     def lost(self) -> DataLoss | None:
-        """Return how Redis lost data that is not written to it again yet; None where it has all."""
+        """Return how Redis lost data that is not restored yet; None where it has all."""
         return None if self._lost is None else self._lost[0]
 
     @property
@@ -189,29 +162,28 @@ class ResilientLedger:
         """Answer one query.
 
         Raises:
-            UnavailableError: where Redis is away and the declared mode, or the time it has been
-                away, gives no answer.
+            Unavailable: where Redis is down, and the outage policy or `max_away` gives no answer.
         """
         if not self._may_ask():
             return await self._answer(query)
-        probe = self._probing = self._ask_at is not None
+        probe = self._probing = self._retry_at is not None
         began = self._clock()
         answer: LedgerAnswer | None = None
         try:
             answer = await self._remote.take(query)
-        except UnavailableError as error:
-            self._failed(error, began)
+        except Unavailable as error:
+            self._record_failure(error, began)
         finally:
             # Also where the caller was cancelled: the next one asks.
             if probe:
                 self._probing = False
         if answer is None:
             return await self._answer(query)
-        self._ask_at = None
+        self._retry_at = None
         self._failures = 0
         # Only a charge proves that Redis is whole: a replica answers everything else.
         if isinstance(answer, Taken):
-            self._away_since = None
+            self._degraded_since = None
             found = revoked(self._revocations, query) if self._may_lack else None
             if found is not None:
                 return found
@@ -225,12 +197,12 @@ class ResilientLedger:
         return self._lost is not None or self._faults != self._faults_at_reading
 
     def _may_ask(self) -> bool:
-        if self._ask_at is None:
+        if self._retry_at is None:
             return True
-        return not self._probing and self._clock() >= self._ask_at
+        return not self._probing and self._clock() >= self._retry_at
 
-    def _failed(self, error: UnavailableError, began: float) -> None:
-        """Take notice of a failure of a call that began at a moment."""
+    def _record_failure(self, error: Unavailable, began: float) -> None:
+        """Count the failure of a call that began at a moment."""
         self._on_error(error)
         if isinstance(error, CorruptRecordError):
             return  # one broken record says nothing of the others
@@ -238,30 +210,30 @@ class ResilientLedger:
         now = self._clock()
         self._fault = error.detail
         if self._failures <= self._options.tolerated:
-            # Calls of one trip fail together, and count as one failure.
+            # Calls of one batch fail together, and count as one failure.
             if self._failures == 0 or began > self._failed_at:
                 self._failures += 1
                 self._failed_at = now
             if self._failures <= self._options.tolerated:
                 return
-        self._ask_at = now + self._options.pause
-        if self._away_since is None:
-            self._away_since = now
+        self._retry_at = now + self._options.pause
+        if self._degraded_since is None:
+            self._degraded_since = now
 
-    def _may_answer(self) -> bool:
-        """Tell whether what this worker knows is fresh enough to answer by."""
+    def _is_fresh(self) -> bool:
+        """Tell whether what this worker knows is recent enough to answer by."""
         oldest = self._clock() - self._options.max_away
-        away = self._away_since
+        since = self._degraded_since
         return (
             self._read_at is not None
             and self._read_at >= oldest
-            and (away is None or away >= oldest)
+            and (since is None or since >= oldest)
         )
 
     async def _answer(self, query: Query) -> LedgerAnswer:
         """Answer without Redis."""
-        if self._options.mode is OutagePolicy.DENY or not self._may_answer():
-            raise UnavailableError("redis", "away")
+        if self._options.policy is OutagePolicy.DENY or not self._is_fresh():
+            raise Unavailable("redis", "away")
         found = revoked(self._revocations, query)
         if found is not None:
             return found
@@ -269,32 +241,31 @@ class ResilientLedger:
         if session is not None and self._sessions.is_of_another(session, now):
             return SessionOfAnother()
         if query.step_up is not None:
-            raise UnavailableError("redis", "step-ups cannot be read")
-        if self._options.mode is OutagePolicy.ALLOW:
+            raise Unavailable("redis", "step-ups cannot be read")
+        if self._options.policy is OutagePolicy.ALLOW:
             untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
             answer: LedgerAnswer = Taken(tuple(untouched), Mode.UNLIMITED)
         else:
-            answer = await self._share(replace(query, session=None))
+            answer = await self._take_share(replace(query, session=None))
         if session is not None and isinstance(answer, Taken):
             self._sessions.use(session, now)
         return answer
 
-    async def _share(self, query: Query) -> LedgerAnswer:
-        """Let the twin count this worker's share of every quota."""
+    async def _take_share(self, query: Query) -> LedgerAnswer:
+        """Charge this worker's share of every quota, in memory."""
+        workers = self._options.workers
         shares = {
-            each.bucket: min(
-                each.limit.quota, max(each.cost, each.limit.quota // self._options.workers)
-            )
+            each.bucket: min(each.limit.quota, max(each.cost, each.limit.quota // workers))
             for each in charges(query.takes)
         }
         takes = tuple(
             Take(each.bucket, replace(each.limit, quota=shares[each.bucket]))
             for each in query.takes
         )
-        answer = await self._twin.take(replace(query, takes=takes))
+        answer = await self._in_memory.take(replace(query, takes=takes))
         if not isinstance(answer, Taken | OverLimit):
             return answer
-        # The policy that is told to clients does not change, only what is left of it.
+        # Clients are shown the limit of the policy, not the share; only what remains differs.
         quotas = (
             replace(quota, limit=each.limit)
             for quota, each in zip(answer.quotas, query.takes, strict=True)
@@ -302,8 +273,8 @@ class ResilientLedger:
         return replace(answer, quotas=tuple(quotas))
 
     async def refresh(self) -> None:
-        """Read the revocations; where Redis is away, also try whether it is back."""
-        if self._away_since is not None:
+        """Read the revocations; in degraded mode, also try whether Redis is back."""
+        if self._degraded_since is not None:
             await self.probe()
         try:
             await self._read()
@@ -311,54 +282,54 @@ class ResilientLedger:
             self._on_error(error)
 
     async def _read(self) -> None:
-        """Read the revocations; where Redis has lost data, write those that are known again.
+        """Read the revocations; where Redis has lost data, restore those that are known.
 
-        What was lifted stays so: it is known of no data set that holds the reader's mark.
+        What was lifted stays lifted: no data set with this reader's mark still has it.
         """
         faults = self._faults
-        reading = await self._remote.read(self._reader.question)
-        if self._reader.is_repeated(reading):
-            reading = await self._remote.read(self._reader.question)
+        reading = await self._source.read(self._tracker.read_request)
+        if self._tracker.is_repeated(reading):
+            reading = await self._source.read(self._tracker.read_request)
         found = {target: read_revocation(value) for target, value in reading.values.items()}
-        if self._reader.follow(reading):
-            self._keep(found, faults)
-            self._tell_loss()
+        if self._tracker.follow(reading):
+            self._store(found, faults)
+            self._report_loss()
             return
         revocations, changes = merge_revocations(self._revocations, found, reading.values)
-        merge = self._reader.merge(reading, changes)
+        merge = self._tracker.merge_request(reading, changes)
         # Here they hold, whether or not Redis takes them.
         self._lost = merge.loss, sum(each.found != each.wanted for each in changes)
-        self._keep(revocations, faults)
-        written = await self._remote.merge(merge)
+        self._store(revocations, faults)
+        written = await self._source.merge(merge)
         if written is not None:
-            self._reader.confirm(merge)
+            self._tracker.confirm(merge)
             self._lost = merge.loss, written
-            self._tell_loss()
+            self._report_loss()
 
-    def _keep(self, revocations: Mapping[bytes, Revocation], faults: int) -> None:
-        """Keep what was read, or merged, when there had been so many faults."""
+    def _store(self, revocations: Mapping[bytes, Revocation], faults: int) -> None:
+        """Store what was read or merged; `faults` is the count when the reading began."""
         self._revocations = revocations
         self._read_at = self._clock()
         self._faults_at_reading = faults
 
-    def _tell_loss(self) -> None:
-        """Say what Redis had lost, where it has all again."""
+    def _report_loss(self) -> None:
+        """Report a data loss that is repaired now."""
         lost, self._lost = self._lost, None
         if lost is not None:
             self._on_lost(*lost)
 
-    async def _is_to_be_read(self) -> bool:
+    async def _must_read(self) -> bool:
         """Tell whether Redis may not hold all that was read from it."""
         if self._may_lack:
             return True
         try:
-            return await self._remote.mark(self._reader.name) not in self._reader.accepted
-        except UnavailableError:
-            return False  # the probe tells
+            return await self._source.mark(self._tracker.name) not in self._tracker.accepted
+        except Unavailable:
+            return False  # the probe reports it
 
     async def probe(self) -> None:
-        """Try a charge of our own: only that tells whether Redis is whole."""
-        with suppress(UnavailableError):
+        """Try a charge: only that tells whether Redis is whole."""
+        with suppress(Unavailable):
             await self.take(PROBE)
 
     async def start(self) -> None:
@@ -380,6 +351,6 @@ class ResilientLedger:
             await asyncio.sleep(self._options.probe)
             await self.probe()
             left -= self._options.probe
-            if left <= 0 or (self._away_since is None and await self._is_to_be_read()):
+            if left <= 0 or (self._degraded_since is None and await self._must_read()):
                 left = self._options.refresh
                 await self.refresh()

@@ -1,7 +1,8 @@
 """Revocations as operators make, list and lift them: whose tokens, who revoked them, when and why.
 
-Invariant: only `lift` and `restore` make a revocation weaker than it was
-(tests/ledger/test_revocations.py).
+Invariant: `revoke` makes no revocation weaker than it was, also where several operators revoke at
+once; only `lift` does (tests/ledger/test_revocations.py). A name in a record is shown only where
+the record's field is its digest, and whatever is shown is printable.
 """
 
 import json
@@ -10,20 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from authz.core.ledger import UnavailableError
 from authz.core.principal import Client, Person
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 from authz.ledger.records import Revocation, stricter
 
-MAX_NAME: Final = 2_048  # characters: as many as the id of a registered client has
+MAX_NAME: Final = 2_048  # characters: as many as the client_id of a registered client has
 MAX_REASON: Final = 200
 MAX_BY: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationTarget:
-    """Name whose tokens are taken back.
+    """Whose tokens are revoked.
 
     Attributes:
         field: of the revocations (authz.ledger.keys).
@@ -38,11 +38,11 @@ class RevocationTarget:
 
 @dataclass(frozen=True, slots=True)
 class RevocationNote:
-    """Tell who took something back, when and why.
+    """Who revoked something, when and why.
 
     Attributes:
         at: seconds since the epoch; None where a record does not say.
-        by, reason: words; empty where there are none.
+        by, reason: empty where a record does not say.
     """
 
     at: int | None = None
@@ -52,10 +52,10 @@ class RevocationNote:
 
 @dataclass(frozen=True, slots=True)
 class RevocationEntry:
-    """Hold one revocation as it is shown.
+    """One revocation as it is shown to operators.
 
     Attributes:
-        target: whose tokens; without a name where the record's is not proved by its field.
+        target: whose tokens; without a name where the record's field is not its digest.
         revocation: which of them.
         note: who, when, why.
     """
@@ -66,20 +66,20 @@ class RevocationEntry:
 
     @property
     def id(self) -> str:
-        """Return what it is lifted by."""
+        """Return the id by which it is lifted."""
         return self.target.field.decode("ascii", "backslashreplace")
 
     @property
-    def what(self) -> str:
+    def kind(self) -> str:
         """Return its kind: token, person, client, grant, everything, or unknown."""
         kind = self.id.partition(":")[0]
-        return kind if kind in _PROOFS else "unknown"
+        return kind if kind in _FIELD_OF else "unknown"
 
     def to_json(self) -> dict[str, str | int | None]:
         """Return it for programs; moments are seconds since the epoch."""
         return {
             "id": self.id,
-            "what": self.what,
+            "what": self.kind,
             "issuer": self.target.issuer,
             "name": self.target.name,
             "issued_until": self.revocation.issued_until,
@@ -115,8 +115,8 @@ def everything_target() -> RevocationTarget:
     return RevocationTarget(EVERYTHING)
 
 
-# What a field must be for the name in its record to be true.
-_PROOFS: Final[Mapping[str, Callable[[str, str], bytes | None]]] = {
+# The field of a kind and name: that of a record must equal it for the name to be shown.
+_FIELD_OF: Final[Mapping[str, Callable[[str, str], bytes | None]]] = {
     "token": lambda _issuer, _name: None,
     "person": lambda issuer, name: person_field(Person(issuer, name)),
     "client": lambda issuer, name: client_field(Client(issuer, name)),
@@ -126,62 +126,61 @@ _PROOFS: Final[Mapping[str, Callable[[str, str], bytes | None]]] = {
 
 
 def encode_metadata(target: RevocationTarget, note: RevocationNote) -> str:
-    """Return the words of a record: JSON in ASCII, of bounded length."""
-    said = {
+    """Return the metadata of a record: JSON in ASCII, of bounded length."""
+    members = {
         "at": note.at,
         "by": note.by[:MAX_BY],
         "why": note.reason[:MAX_REASON],
         "issuer": target.issuer,
         "name": target.name[:MAX_NAME],
     }
-    return json.dumps({name: value for name, value in said.items() if value}, ensure_ascii=True)
+    return json.dumps({name: value for name, value in members.items() if value}, ensure_ascii=True)
 
 
 def read_entry(field: bytes, revocation: Revocation) -> RevocationEntry:
-    """Read a record of the revocations; whatever it holds, it is shown."""
-    said = dict(_read_words(revocation.words))
-    at = said.get("at")
+    """Return a stored revocation as an entry; a record with malformed metadata is shown too."""
+    metadata = dict(_read_metadata(revocation.metadata))
+    at = metadata.get("at")
     note = RevocationNote(
         at if isinstance(at, int) and 0 <= at < 10**15 else None,
-        _shown(said.get("by"), MAX_BY),
-        _shown(said.get("why"), MAX_REASON),
+        _printable(metadata.get("by"), MAX_BY),
+        _printable(metadata.get("why"), MAX_REASON),
     )
-    return RevocationEntry(_proved(field, said.get("issuer"), said.get("name")), revocation, note)
+    return RevocationEntry(
+        _read_target(field, metadata.get("issuer"), metadata.get("name")), revocation, note
+    )
 
 
-def _read_words(words: str) -> Iterator[tuple[str, object]]:
-    """Yield what the words of a record say; of another's words, that they are words."""
+def _read_metadata(metadata: str) -> Iterator[tuple[str, object]]:
+    """Yield the members of a record's metadata; where it is no JSON, all of it is the reason."""
     try:
-        said = loads(words.encode("utf-8", "backslashreplace"))
+        members = loads(metadata.encode("utf-8", "backslashreplace"))
     except StrictJsonError:
-        said = None
-    if isinstance(said, dict):
-        yield from said.items()
+        members = None
+    if isinstance(members, dict):
+        yield from members.items()
     else:
-        yield "why", words
+        yield "why", metadata
 
 
-def _proved(field: bytes, issuer: object, name: object) -> RevocationTarget:
+def _read_target(field: bytes, issuer: object, name: object) -> RevocationTarget:
     """Return the target of a field, with its name where the field is the digest of it."""
-    prove = _PROOFS.get(field.partition(b":")[0].decode("ascii", "replace"))
-    if prove is None or not isinstance(issuer, str) or not isinstance(name, str):
+    field_of = _FIELD_OF.get(field.partition(b":")[0].decode("ascii", "replace"))
+    if field_of is None or not isinstance(issuer, str) or not isinstance(name, str):
         return RevocationTarget(field)
-    return (
-        RevocationTarget(field, issuer, name)
-        if prove(issuer, name) == field
-        else RevocationTarget(field)
-    )
+    is_proved = field_of(issuer, name) == field
+    return RevocationTarget(field, issuer, name) if is_proved else RevocationTarget(field)
 
 
-def _shown(text: object, longest: int) -> str:
-    """Return words of a record as a terminal may show them."""
+def _printable(text: object, longest: int) -> str:
+    """Return a text of a record as a terminal may show it."""
     if not isinstance(text, str):
         return ""
     plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:longest])
     return plain + ("…" if len(text) > longest else "")
 
 
-# The most that `issuer.max_lifetime` may be: no token lives longer, whatever it is set to later.
+# The most that `issuer.max_lifetime` may be, so that no token lives longer.
 MAX_LIFETIME: Final = 30 * 86_400
 # How long a record is kept beyond its need: a clock that is off must not bring a token back.
 CLOCK_MARGIN: Final = 86_400
@@ -189,10 +188,16 @@ _SHORTEST_ID: Final = 4  # characters of a digest
 
 
 class RevocationStore(Protocol):
-    """Keep revocations (`RedisLedger`, `MemoryLedger`)."""
+    """Keep revocations (`RedisLedger`, `MemoryLedger`); every method may raise Unavailable."""
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
-        """Record a revocation."""
+        """Write a revocation, whatever is there."""
+        ...
+
+    async def update(
+        self, target: bytes, change: Callable[[Revocation | None], Revocation]
+    ) -> Revocation:
+        """Write what `change` makes of a revocation, atomically; return what stands then."""
         ...
 
     async def lift(self, *targets: bytes) -> None:
@@ -200,7 +205,7 @@ class RevocationStore(Protocol):
         ...
 
     async def discard(self, found: Mapping[bytes, Revocation]) -> None:
-        """Remove revocations that stand as they were found."""
+        """Remove revocations that still are as they were found."""
         ...
 
     async def revocations(self) -> Mapping[bytes, Revocation]:
@@ -209,7 +214,7 @@ class RevocationStore(Protocol):
 
 
 class NotLiftedError(ValueError):
-    """Say in words why nothing was lifted."""
+    """Nothing was lifted, for the reason in the message."""
 
 
 async def revoke(
@@ -219,54 +224,54 @@ async def revoke(
     until: int | None,
     note: RevocationNote,
 ) -> RevocationEntry:
-    """Take tokens back, and return the record as it stands then.
+    """Revoke tokens, and return the record as it stands then.
 
-    Of a record that is there already the stricter half of both is kept; it is left alone where it
-    says all that is asked for.
+    A record that is there already is merged with what is asked, so that the stricter of both
+    holds; it is left alone where it says all that is asked for.
 
     Args:
         store: where revocations are kept.
         target: whose tokens.
         issued_until: those issued at or before this second; None for all.
-        until: the second after which nobody needs the record; None to keep it.
+        until: the second after which the record is not needed; None to keep it.
         note: who, when, why.
 
     Raises:
         UnavailableError: where the store did not confirm it.
         ValueError: where a moment cannot be written.
     """
-    before = (await store.revocations()).get(target.field)
-    wanted = Revocation(issued_until, until, encode_metadata(target, note))
-    if before is not None:
-        wanted = replace(stricter(before, wanted), words=wanted.words)
-        if replace(wanted, words=before.words) == before:
-            return read_entry(target.field, before)
-    await store.revoke(target.field, wanted)
-    return read_entry(target.field, wanted)
+    asked = Revocation(issued_until, until, encode_metadata(target, note))
+
+    def merge(before: Revocation | None) -> Revocation:
+        if before is None:
+            return asked
+        merged = replace(stricter(before, asked), metadata=before.metadata)
+        return before if merged == before else replace(merged, metadata=asked.metadata)
+
+    return read_entry(target.field, await store.update(target.field, merge))
 
 
 async def list_revocations(store: RevocationStore, now: float) -> tuple[RevocationEntry, ...]:
-    """Return what is revoked, and remove what nobody needs any more.
+    """Return what is revoked, and remove records that are not needed any more.
 
     Raises:
         UnavailableError: where the store did not answer.
     """
     found = await store.revocations()
-    stale = {field: each for field, each in found.items() if _is_stale(each, now)}
-    with suppress(UnavailableError):  # who may only read is not kept from reading
+    stale = _stale(found, now)
+    with suppress(Unavailable):  # an ACL user without the right to write may read
         await store.discard(stale)
     left = (read_entry(field, each) for field, each in found.items() if field not in stale)
     return tuple(sorted(left, key=lambda entry: (entry.note.at or 0, entry.id)))
 
 
 async def prune(store: RevocationStore, now: float) -> None:
-    """Remove what nobody needs any more.
+    """Remove records that are not needed any more.
 
     Raises:
         UnavailableError: where the store did not answer.
     """
-    found = await store.revocations()
-    await store.discard({field: each for field, each in found.items() if _is_stale(each, now)})
+    await store.discard(_stale(await store.revocations(), now))
 
 
 async def lift(
@@ -274,15 +279,15 @@ async def lift(
 ) -> tuple[tuple[RevocationEntry, RevocationEntry | None], ...]:
     """Lift revocations; all that are named, or none where one cannot be.
 
-    A person's, client's or grant's is replaced by one of what was issued up to now: what was
-    taken back stays so, and its step-ups with it; who logs in again passes. A token's is removed.
+    One of a person, client or grant is replaced by one of what was issued up to now: what was
+    revoked stays so, and its step-ups with it, but new log-ins pass. A token's is removed.
 
     Args:
         store: where revocations are kept.
-        ids: as listed; the beginning of one is enough where no other begins so.
-        moment: what was issued up to this second stays refused.
+        ids: as listed; an unambiguous prefix is enough.
+        moment: what was issued up to this second stays revoked.
         note: who, when, why.
-        restore: remove it as if it had never been, so that what it took back passes again.
+        restore: remove it altogether, so that what it revoked passes again.
 
     Returns:
         What was lifted, each with what is left of it.
@@ -294,7 +299,7 @@ async def lift(
     found = await list_revocations(store, moment)
     named = tuple(dict.fromkeys(_named(each, found) for each in ids))
     for entry in named:
-        if not restore and _keeps(entry) and entry.revocation.issued_until is not None:
+        if not restore and _leaves_remainder(entry) and entry.revocation.issued_until is not None:
             raise NotLiftedError(
                 f"{entry.id} refuses only what was issued before; new log-ins pass already."
                 " --restore lets the old ones pass again"
@@ -305,7 +310,7 @@ async def lift(
 async def _lift(
     store: RevocationStore, entry: RevocationEntry, moment: int, note: RevocationNote, restore: bool
 ) -> RevocationEntry | None:
-    if restore or not _keeps(entry):
+    if restore or not _leaves_remainder(entry):
         await store.lift(entry.target.field)
         return None
     left = Revocation(moment, moment + MAX_LIFETIME, encode_metadata(entry.target, note))
@@ -313,9 +318,9 @@ async def _lift(
     return read_entry(entry.target.field, left)
 
 
-def _keeps(entry: RevocationEntry) -> bool:
-    """Tell whether something of a revocation is to be left when it is lifted."""
-    return entry.what in ("person", "client", "grant", "everything")
+def _leaves_remainder(entry: RevocationEntry) -> bool:
+    """Tell whether lifting an entry leaves a revocation of what was issued before."""
+    return entry.kind in ("person", "client", "grant", "everything")
 
 
 def _named(text: str, found: Sequence[RevocationEntry]) -> RevocationEntry:
@@ -331,5 +336,10 @@ def _named(text: str, found: Sequence[RevocationEntry]) -> RevocationEntry:
             raise NotLiftedError(f"several revocations begin with {kind}:{digest}")
 
 
-def _is_stale(revocation: Revocation, now: float) -> bool:
-    return revocation.until is not None and revocation.until + CLOCK_MARGIN < now
+def _stale(found: Mapping[bytes, Revocation], now: float) -> Mapping[bytes, Revocation]:
+    oldest = now - CLOCK_MARGIN
+    return {
+        field: each
+        for field, each in found.items()
+        if each.until is not None and each.until < oldest
+    }

@@ -82,7 +82,7 @@ class Capabilities:
     def _key(self, principal: Principal) -> bytes:
         # A machine does not step up; it shares an entry that nobody reads.
         who = digest(principal.issuer, principal.subject or "", principal.grant)
-        return self._keys.page(_KIND, who)
+        return self._keys.record(_KIND, who)
 
     def _copy(self, key: bytes, *, elicits: bool) -> None:
         self._copies[key] = (elicits, self._clock() + _COPY)

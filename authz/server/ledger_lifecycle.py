@@ -1,7 +1,7 @@
-"""Who counts: Redis with its stand-in for when it is away, or this process alone.
+"""The ledger's lifecycle: build it from the configuration, start, report readiness, close.
 
-Law: where Redis is configured, nothing is answered before its revocations were read once, and a
-Redis that may forget what it was told is said to be a problem.
+Where Redis is configured, the ledger is not ready before its revocations were read once, and a
+Redis that may evict records is a problem.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from authz.config.model import RedisConfig
-from authz.core.ledger import Ledger, Mode, UnavailableError
+from authz.core.ledger import Ledger, Mode
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.data_loss import DataLoss
 from authz.ledger.login_records import Command
@@ -20,11 +20,11 @@ from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.resilient import OutageOptions, OutagePolicy, ResilientLedger
 from authz.telemetry.recorder import Recorder
 
-# Seconds between two looks at what Redis may evict.
-_LOOK: Final = 30.0
-# Seconds that readiness says what Redis had lost.
-_SAY: Final = 3600.0
-_LOST: Final[Mapping[DataLoss, str]] = {
+# Seconds between two looks at whether Redis may evict.
+_FACTS_INTERVAL: Final = 30.0
+# Seconds for which readiness reports a data loss.
+_REPORT_LOSS: Final = 3600.0
+_LOSSES: Final[Mapping[DataLoss, str]] = {
     DataLoss.EMPTIED: "Redis came back empty",
     DataLoss.OLDER_COPY: "Redis went back to an older copy of its data",
 }
@@ -33,7 +33,7 @@ _REPLICA: Final = "Redis is a replica and takes no charges"
 
 
 class LedgerLifecycle:
-    """Own the ledger of one configuration."""
+    """The ledger of one configuration."""
 
     def __init__(
         self,
@@ -46,33 +46,39 @@ class LedgerLifecycle:
         """Build the ledger; nothing is connected yet."""
         self._clock = clock
         self._recorder = recorder
-        self._told = ""  # the fault that the log has
-        self._lost: DataLoss | None = None  # what became of the data in Redis last
+        self._logged_fault = ""  # the fault that was logged last
+        self._lost: DataLoss | None = None  # the last data loss of Redis
         self._lost_at = 0.0
-        self._twin = MemoryLedger(time.time)
+        self._in_memory = MemoryLedger(time.time)
         self._remote: RedisLedger | None = None
         self._batched: BatchedLedger | None = None
         self._resilient: ResilientLedger | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._facts = ""
-        self._looked_at: float | None = None
+        self._facts_problem = ""
+        self._facts_at: float | None = None
         if options is not None:
-            away = OutageOptions(OutagePolicy(config.mode), workers, config.max_away)
+            outage = OutageOptions(OutagePolicy(config.mode), workers, config.max_away)
             self._remote = RedisLedger(options)
             self._batched = BatchedLedger(self._remote)
             self._resilient = ResilientLedger(
-                self._batched, self._twin, away, clock, self._failed, on_lost=self._has_lost
+                self._batched,
+                self._remote,
+                self._in_memory,
+                outage,
+                clock,
+                on_error=self._report_error,
+                on_lost=self._report_loss,
             )
 
     @property
     def command(self) -> Command | None:
-        """Return what sends one command to Redis; None where there is none."""
+        """Return what sends one command to Redis; None without Redis."""
         return None if self._remote is None else self._remote.command
 
     @property
     def ledger(self) -> Ledger:
-        """Return what decisions ask."""
-        return self._twin if self._resilient is None else self._resilient
+        """Return the ledger that decisions ask."""
+        return self._in_memory if self._resilient is None else self._resilient
 
     def start(self) -> None:
         """Read the revocations, and keep reading them."""
@@ -91,54 +97,54 @@ class LedgerLifecycle:
         if self._resilient.fault:
             return f"Redis is away ({self._resilient.fault})"
         if self._resilient.lost is not None:
-            return f"{_LOST[self._resilient.lost]}; what was revoked holds here, but is not in it"
-        if self._lost is None or self._clock() - self._lost_at > _SAY:
+            return f"{_LOSSES[self._resilient.lost]}; what was revoked holds here, but is not in it"
+        if self._lost is None or self._clock() - self._lost_at > _REPORT_LOSS:
             return ""
-        return f"{_LOST[self._lost]} within the last hour; what was revoked is in it again"
+        return f"{_LOSSES[self._lost]} within the last hour; what was revoked is in it again"
 
-    def _failed(self, error: UnavailableError) -> None:
-        """Count a failure of Redis, and log what is wrong where that is news."""
-        if error.detail == self._told:
+    def _report_error(self, error: Unavailable) -> None:
+        """Count a failure of Redis, and log a fault that is not the last one logged."""
+        if error.detail == self._logged_fault:
             self._recorder.metrics.dependency_errors.labels(error.dependency).inc()
             return
-        self._told = error.detail
+        self._logged_fault = error.detail
         self._recorder.fault(error.dependency, error.detail)
 
-    def _has_lost(self, loss: DataLoss, revocations: int) -> None:
-        """Log and count that Redis had lost data, and how many revocations it lacked."""
+    def _report_loss(self, loss: DataLoss, revocations: int) -> None:
+        """Log and count a data loss of Redis that was repaired."""
         self._lost, self._lost_at = loss, self._clock()
         self._recorder.metrics.redis_losses.labels(loss.value).inc()
         self._recorder.event(f"redis_{loss.value}", revocations_restored=revocations)
 
-    def _look_back(self) -> None:
-        """Log that Redis is back; looked for with readiness, once a second."""
-        if self._told and self._resilient is not None and not self._resilient.is_failing:
-            self._told = ""
+    def _report_recovery(self) -> None:
+        """Log that Redis is back; readiness looks for that once a second."""
+        if self._logged_fault and self._resilient is not None and not self._resilient.is_failing:
+            self._logged_fault = ""
             self._recorder.event("redis_back")
 
     async def problem(self) -> str:
         """Return why decisions cannot be made as configured; nothing where they can."""
         if self._resilient is None or self._remote is None:
             return ""
-        self._look_back()
+        self._report_recovery()
         if not self._resilient.has_read:
-            return f"Redis has not answered yet{self._told and f' ({self._told})'}"
+            return f"Redis has not answered yet{self._logged_fault and f' ({self._logged_fault})'}"
         if self._resilient.mode is None:
             return f"{self.note()}, and everything is refused"
         now = self._clock()
-        if self._looked_at is None or now - self._looked_at >= _LOOK:
-            await self._look(self._remote)
-            self._looked_at = now
-        return self._facts
+        if self._facts_at is None or now - self._facts_at >= _FACTS_INTERVAL:
+            await self._read_facts(self._remote)
+            self._facts_at = now
+        return self._facts_problem
 
-    async def _look(self, remote: RedisLedger) -> None:
-        # A user without the right to INFO, or a Redis that is away for a moment, says nothing new.
-        with suppress(UnavailableError):
+    async def _read_facts(self, remote: RedisLedger) -> None:
+        # An ACL user without INFO, or a Redis that is down for a moment, changes nothing.
+        with suppress(Unavailable):
             facts = await remote.facts()
             if facts.may_evict:
-                self._facts = _EVICTS
+                self._facts_problem = _EVICTS
             else:
-                self._facts = "" if facts.writable else _REPLICA
+                self._facts_problem = "" if facts.writable else _REPLICA
 
     async def aclose(self) -> None:
         """Stop reading and close the connections."""

@@ -19,7 +19,7 @@ _UNKNOWN: Final = Reason.LOG_IN_UNKNOWN
 class LoginRecordReader(Protocol):
     """Tell the log-in behind an access token (`authz.ledger.login_records.LoginRecords`)."""
 
-    async def of(self, token: str) -> LoginRecord | None:
+    async def get(self, token: str) -> LoginRecord | None:
         """Return it; None where there is no record.
 
         Raises:
@@ -53,7 +53,7 @@ class FrontDoorTokens:
         """
         if principal.subject is None:
             raise RefusedError(_UNKNOWN, Detail.NO_PERSON)
-        login = await self._records.of(token)
+        login = await self._records.get(token)
         if login is None:
             raise RefusedError(_UNKNOWN, Detail.NO_LOG_IN_RECORD)
         if login.subject != principal.subject:

@@ -151,7 +151,7 @@ OTHERS = (
         ("tests/ledger/test_resilient.py",),
     ),
     Defence(
-        "One slow answer is not Redis away", "authz/ledger/resilient.py", "_failed",
+        "One slow answer is not Redis away", "authz/ledger/resilient.py", "_record_failure",
         "            if self._failures <= self._options.tolerated:\n                return\n", "",
         ("tests/ledger/test_resilient.py",),
     ),
@@ -194,12 +194,14 @@ OTHERS = (
         ("tests/server/test_refusal_limiter.py", "tests/server/test_shared_address.py"),
     ),
     Defence(
-        "What was lifted is not revoked again", "authz/ledger/data_loss.py", "_MERGE",
+        "What was lifted is not revoked again", "authz/ledger/merge_revocations.lua",
+        "the script",
         "if not note or note == '' or note == ARGV[i + 1] then", "if true then",
         ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
-        "What is revoked anew is not cleared away", "authz/ledger/script.py", "_DISCARD",
+        "What is revoked anew is not cleared away", "authz/ledger/discard_revocations.lua",
+        "the script",
         "if redis.call('HMGET', KEYS[1], ARGV[i])[1] == ARGV[i + 1] then", "if true then",
         ("tests/ledger/test_revocations.py",),
     ),
@@ -219,11 +221,12 @@ OTHERS = (
         "self._accepted = self.accepted\n        if True:", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
-        "An older copy is left unsigned_rules", "authz/ledger/data_loss.py", "_READ",
+        "An older copy is left unsigned_rules", "authz/ledger/read_revocations.lua", "the script",
         "  if mark == ARGV[i] then\n", "  if true then\n", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
-        "What was merged once hides nothing later", "authz/ledger/data_loss.py", "_MERGE",
+        "What was merged once hides nothing later", "authz/ledger/merge_revocations.lua",
+        "the script",
         "  redis.call('PEXPIRE', KEYS[4], '0')\n", "", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
@@ -233,8 +236,8 @@ OTHERS = (
     ),
     Defence(
         "An older copy is noticed within a second", "authz/ledger/resilient.py", "_keep_reading",
-        "(self._away_since is None and await self._is_to_be_read())",
-        "(self._away_since is None and self._may_lack)", ("tests/ledger/test_data_loss.py",),
+        "(self._degraded_since is None and await self._must_read())",
+        "(self._degraded_since is None and self._may_lack)", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
         "Made-up kids cause few fetches", "authz/tokens/keys.py", "_schedule",

@@ -363,11 +363,11 @@ def test_a_token_is_revoked_though_its_grant_is_past_its_age(play: Play) -> None
         names = Names(found.deployment)
         (key,) = found.keys("grants")
         assert found.valkey.command("DEL", key) == 1
-        log_in = await LoginRecords(found.ledger.command, names).of(tokens["access_token"])
+        log_in = await LoginRecords(found.ledger.command, names).get(tokens["access_token"])
         assert log_in is not None
         assert (await client.post("/revoke", token=tokens["access_token"])).status_code == 200
         assert grant_field(ISSUER, log_in.grant) in await found.ledger.revocations()
-        assert await LoginRecords(found.ledger.command, names).of(tokens["access_token"]) is None
+        assert await LoginRecords(found.ledger.command, names).get(tokens["access_token"]) is None
 
     play(scene)
 
@@ -378,11 +378,11 @@ def test_an_end_weakens_no_revocation(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
-        log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).of(
+        log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).get(
             tokens["access_token"]
         )
         assert log_in is not None
-        field, forever = grant_field(ISSUER, log_in.grant), Revocation(words="for good")
+        field, forever = grant_field(ISSUER, log_in.grant), Revocation(metadata="for good")
         await found.ledger.revoke(field, forever)
         await client.post("/revoke", token=tokens["refresh_token"])
         assert (await found.ledger.revocations())[field] == forever

@@ -124,7 +124,7 @@ def test_while_redis_is_away_each_worker_gives_its_share() -> None:
         with valkey() as redis:
             remote = RedisLedger(RedisOptions(redis.url, timeout=5.0))
             options = OutageOptions(workers=3, tolerated=0)
-            ledger = ResilientLedger(remote, MemoryLedger(clock), options, clock)
+            ledger = ResilientLedger(remote, remote, MemoryLedger(clock), options, clock)
             await ledger.refresh()
             redis.kill()
             assert await opened(ledger) == QUOTA // 3

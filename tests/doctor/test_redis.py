@@ -151,7 +151,7 @@ def test_something_that_is_no_redis_script_host() -> None:
 def test_a_log_in_that_the_front_door_had_to_end(held: bytes, told: bool) -> None:
     """What the pages left behind for the operator is a problem, with its moment and its cause."""
     with valkey(appendonly="yes", maxmemory="100mb") as server:
-        server.command("SET", RedisKeys("authz").log_in_fault, held)
+        server.command("SET", RedisKeys("authz").login_fault, held)
         asked = RedisOptions(server.url)
         found = asyncio.run(redis.examine(asked, front_door=True))
 
@@ -165,7 +165,7 @@ def test_a_log_in_that_the_front_door_had_to_end(held: bytes, told: bool) -> Non
 def test_an_opaque_token_of_the_front_door_is_told_with_its_setting() -> None:
     """The remedy names the setting of our clients at Authelia."""
     with valkey(appendonly="yes", maxmemory="100mb") as server:
-        server.command("SET", RedisKeys("authz").log_in_fault, f"1795380700 {OPAQUE}")
+        server.command("SET", RedisKeys("authz").login_fault, f"1795380700 {OPAQUE}")
         found = asyncio.run(redis.examine(RedisOptions(server.url), front_door=True))
 
     assert wrong(found) == ["log_in_opaque"]

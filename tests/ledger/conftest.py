@@ -21,7 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name, path in binaries().items()
     ]
     if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", ["twin", *servers])
+        metafunc.parametrize("kind", ["in_memory", *servers])
     elif "server_name" in metafunc.fixturenames:
         metafunc.parametrize("server_name", servers)
 
@@ -60,4 +60,4 @@ def deployment() -> str:
 @pytest.fixture
 def contract(kind: str, shared: Callable[[str], ValkeyServer], deployment: str) -> Contract:
     """Return one kind of ledger, empty."""
-    return Contract(None if kind == "twin" else shared(kind), deployment)
+    return Contract(None if kind == "in_memory" else shared(kind), deployment)

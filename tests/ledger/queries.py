@@ -86,7 +86,7 @@ class Subject(ABC):
         """Write a step-up record that no code of ours has checked."""
 
 
-class Twin(Subject):
+class InMemory(Subject):
     """The in-process ledger, its clock standing still."""
 
     ledger: MemoryLedger
@@ -146,12 +146,12 @@ class Contract:
         self._server = server
         self._deployment = deployment
 
-    def __call__(self, law: Callable[[Subject], Awaitable[T]]) -> T:
+    def __call__(self, scenario: Callable[[Subject], Awaitable[T]]) -> T:
         async def run() -> T:
             if self._server is None:
-                return await law(Twin(MemoryLedger(lambda: START)))
+                return await scenario(InMemory(MemoryLedger(lambda: START)))
             async with connected(patient(self._server, self._deployment)) as ledger:
-                return await law(Real(ledger))
+                return await scenario(Real(ledger))
 
         return asyncio.run(run())
 
@@ -159,5 +159,5 @@ class Contract:
 async def timed(ledger: RedisLedger, asked: Query) -> tuple[int, LedgerAnswer]:
     """Answer a query as `take` does, and tell Redis' clock at the answer, in milliseconds."""
     call = TakeCall(ledger._keys, asked)
-    reply = await ledger._guard(ledger._evaluate, call)
+    reply = await ledger._guard(ledger._evaluate, call.script, call.command)
     return reply[0], call.read(reply)

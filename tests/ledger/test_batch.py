@@ -1,6 +1,6 @@
-"""Shared trips: each caller gets its own verdict, whatever becomes of the others.
+"""Batches: each caller gets its own verdict, whatever becomes of the others.
 
-The sequential model is the in-process twin, which the contract tests hold together with Redis.
+The sequential model is the in-memory ledger, which the contract tests hold together with Redis.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from authz.core.ledger import (
 )
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.batch import BatchedLedger
-from authz.ledger.data_loss import MergeRequest, ReadRequest, StoredRevocations
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys, token_field
 from authz.ledger.memory import MemoryLedger
@@ -50,16 +49,16 @@ NOBODY = StepUpKey(PERSON, "grant-2", "files")
 
 
 class Scripted:
-    """A Redis in this process: answers as the twin does, when it is told to.
+    """A Redis in this process: answers as the in-memory ledger does, when it is told to.
 
     Attributes:
-        trips: the queries of each trip, as they were sent.
-        waiting: one future for each trip that has not been answered yet.
+        batches: the queries of each batch, as they were sent.
+        waiting: one future for each batch that has not been answered yet.
     """
 
     def __init__(self) -> None:
-        self.twin = MemoryLedger(lambda: START)
-        self.trips: list[list[Query]] = []
+        self.in_memory = MemoryLedger(lambda: START)
+        self.batches: list[list[Query]] = []
         self.waiting: list[asyncio.Future[None]] = []
 
     def call(self, asked: Query) -> TakeCall:
@@ -67,25 +66,15 @@ class Scripted:
 
     async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
         queries = [each._query for each in calls]
-        self.trips.append(queries)
+        self.batches.append(queries)
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append(gate)
-        answers = [await self.twin.take(each) for each in queries]
+        answers = [await self.in_memory.take(each) for each in queries]
         await gate
         return answers
 
-    async def read(self, question: ReadRequest) -> StoredRevocations:
-        values = {name: one.encode() for name, one in (await self.twin.revocations()).items()}
-        return StoredRevocations(b"1", b"", is_marked=True, values=values)
-
-    async def mark(self, reader: str) -> bytes:
-        return reader.encode()
-
-    async def merge(self, merge: MergeRequest) -> int | None:
-        return len(merge.changes)
-
     def let_go(self, error: Exception | None = None) -> bool:
-        """Answer the oldest trip, or let it fail; tell whether there was one."""
+        """Answer the oldest batch, or let it fail; tell whether there was one."""
         if not self.waiting:
             return False
         gate = self.waiting.pop(0)
@@ -113,54 +102,54 @@ def refused(task: "asyncio.Task[LedgerAnswer]") -> str:
     return error.detail
 
 
-# --- trips ------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------------------------
 
 
-def test_what_is_asked_in_one_turn_goes_in_one_trip() -> None:
-    """Sixty callers of one turn cost one trip; those who come meanwhile share the next ones."""
+def test_what_is_asked_in_one_turn_goes_in_one_batch() -> None:
+    """Sixty callers of one turn cost one batch; those who come meanwhile share the next ones."""
 
     async def run() -> None:
         remote = Scripted()
-        ledger = BatchedLedger(remote, largest=64, trips=1)
+        ledger = BatchedLedger(remote, max_batch=64, max_concurrent=1)
         first = begin(ledger, *[query(take(str(n))) for n in range(60)])
         await settle()
         second = begin(ledger, *[query(take(str(n))) for n in range(100)])
         await settle()
-        assert [len(trip) for trip in remote.trips] == [60]
+        assert [len(batch) for batch in remote.batches] == [60]
 
         while remote.let_go():
             await settle()
 
-        assert [len(trip) for trip in remote.trips] == [60, 64, 36]
+        assert [len(batch) for batch in remote.batches] == [60, 64, 36]
         assert all(task.done() for task in first + second)
 
     asyncio.run(run())
 
 
-def test_those_for_whom_a_trip_has_no_room_take_the_next_at_once() -> None:
-    """As many trips as may be under way begin in one turn, and no more."""
+def test_those_for_whom_a_batch_has_no_room_take_the_next_at_once() -> None:
+    """As many batches as may be under way begin in one turn, and no more."""
 
     async def run() -> None:
         remote = Scripted()
-        ledger = BatchedLedger(remote, largest=4, trips=2)
+        ledger = BatchedLedger(remote, max_batch=4, max_concurrent=2)
         tasks = begin(ledger, *[query(take(str(n))) for n in range(10)])
         await settle()
-        assert [len(trip) for trip in remote.trips] == [4, 4]
+        assert [len(batch) for batch in remote.batches] == [4, 4]
         while remote.let_go():
             await settle()
 
-        assert [len(trip) for trip in remote.trips] == [4, 4, 2]
+        assert [len(batch) for batch in remote.batches] == [4, 4, 2]
         assert all(task.done() for task in tasks)
 
     asyncio.run(run())
 
 
-def test_who_was_cancelled_before_the_trip_is_not_asked_for() -> None:
+def test_who_was_cancelled_before_the_batch_is_not_asked_for() -> None:
     """Nobody is charged for an answer that nobody waits for, where that is known in time."""
 
     async def run() -> None:
         remote = Scripted()
-        ledger = BatchedLedger(remote, trips=1)
+        ledger = BatchedLedger(remote, max_concurrent=1)
         begin(ledger, query())
         await settle()
         gone, kept = begin(ledger, query(take("gone")), query(take("kept")))
@@ -170,7 +159,7 @@ def test_who_was_cancelled_before_the_trip_is_not_asked_for() -> None:
         while remote.let_go():
             await settle()
 
-        assert [each.takes for each in remote.trips[1]] == [(take("kept"),)]
+        assert [each.takes for each in remote.batches[1]] == [(take("kept"),)]
         assert left(await kept) == [2]
 
     asyncio.run(run())
@@ -181,7 +170,7 @@ def test_more_than_may_wait_are_refused_at_once() -> None:
 
     async def run() -> None:
         remote = Scripted()
-        ledger = BatchedLedger(remote, trips=1, largest=1, longest=3)
+        ledger = BatchedLedger(remote, max_concurrent=1, max_batch=1, max_queued=3)
         tasks = begin(ledger, *[query()] * 5)
         await settle()
         # The turn's end came after all five had asked: three wait, two are told.
@@ -194,12 +183,12 @@ def test_more_than_may_wait_are_refused_at_once() -> None:
 
 
 @pytest.mark.attack("error-in-a-shared-call")
-def test_a_trip_that_fails_is_nobodys_second_try() -> None:
+def test_a_batch_that_fails_is_nobodys_second_try() -> None:
     """All in it, and all who wait behind it, are refused; nothing is sent again."""
 
     async def run() -> None:
         remote = Scripted()
-        ledger = BatchedLedger(remote, trips=1, largest=2)
+        ledger = BatchedLedger(remote, max_concurrent=1, max_batch=2)
         tasks = begin(ledger, *[query(take(str(n))) for n in range(5)])
         await settle()
         remote.let_go(UnavailableError("redis", "TimeoutError"))
@@ -210,7 +199,7 @@ def test_a_trip_that_fails_is_nobodys_second_try() -> None:
             "TimeoutError",
             *["an earlier call had no answer"] * 3,
         ]
-        assert len(remote.trips) == 1
+        assert len(remote.batches) == 1
         assert len({id(task.exception()) for task in tasks}) == 5
         (later,) = begin(ledger, query(take("later")))
         await settle()
@@ -225,10 +214,8 @@ def test_answers_that_could_have_shifted_are_nobodys(change: int) -> None:
     """One answer too few or too many, and nobody is told anything but a fault."""
 
     class Shifted(Scripted):
-        async def answer(
-            self, calls: Sequence[TakeCall]
-        ) -> Sequence[LedgerAnswer | UnavailableError]:
-            answers = [await self.twin.take(each._query) for each in calls]
+        async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+            answers = [await self.in_memory.take(each._query) for each in calls]
             return answers[:change] if change < 0 else [answers[0], *answers]
 
     async def run() -> None:
@@ -265,15 +252,15 @@ def test_a_query_that_cannot_be_written_is_its_callers_trouble() -> None:
 
 
 def test_at_the_end_nobody_waits_for_ever() -> None:
-    """A trip that is cancelled with the service is a fault for those in it."""
+    """A batch that is cancelled with the service is a fault for those in it."""
 
     async def run() -> None:
         remote = Scripted()
         ledger = BatchedLedger(remote)
         (task,) = begin(ledger, query())
         await settle()
-        for trip in ledger._under_way:
-            trip.cancel()
+        for batch in ledger._tasks:
+            batch.cancel()
         await asyncio.wait([task])
         await ledger.aclose()
 
@@ -282,21 +269,21 @@ def test_at_the_end_nobody_waits_for_ever() -> None:
     asyncio.run(run())
 
 
-def test_a_trip_that_is_cancelled_before_it_begins_leaves_nobody_behind() -> None:
+def test_a_batch_that_is_cancelled_before_it_begins_leaves_nobody_behind() -> None:
     """Nothing was sent for it, so those who wait for it go with the next one."""
 
     async def run() -> None:
         remote = Scripted()
-        ledger = BatchedLedger(remote, trips=1)
+        ledger = BatchedLedger(remote, max_concurrent=1)
         (task,) = begin(ledger, query(take()))
         await asyncio.sleep(0)
-        for trip in ledger._under_way:
-            trip.cancel()
+        for batch in ledger._tasks:
+            batch.cancel()
         await settle()
         remote.let_go()
 
         assert left(await task) == [2]
-        assert len(remote.trips) == 1
+        assert len(remote.batches) == 1
 
     asyncio.run(run())
 
@@ -306,7 +293,7 @@ def test_a_trip_that_is_cancelled_before_it_begins_leaves_nobody_behind() -> Non
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that happens: somebody asks, is cancelled, or a trip is answered or fails."""
+    """One thing that happens: somebody asks, is cancelled, or a batch is answered or fails."""
 
     what: str
     which: int = 0
@@ -342,21 +329,21 @@ FAILURES = {"fail": UnavailableError("redis", "TimeoutError"), "crash": RuntimeE
 @given(STEPS, st.integers(1, 5), st.integers(1, 3))
 @settings(max_examples=300)
 def test_every_verdict_is_that_of_the_sequential_model(
-    steps: list[Step], largest: int, trips: int
+    steps: list[Step], largest: int, batches: int
 ) -> None:
     """Whoever is cancelled and whatever fails: who is answered is answered as one after another.
 
-    What was sent is charged once, in the order of the trips, whether anybody hears of it or not.
+    What was sent is charged once, in the order of the batches, whether anybody hears of it or not.
     """
 
     async def run() -> None:
         remote = Scripted()
-        await prepare(remote.twin)
-        ledger = BatchedLedger(remote, largest=largest, trips=trips)
+        await prepare(remote.in_memory)
+        ledger = BatchedLedger(remote, max_batch=largest, max_concurrent=batches)
         tasks: list[tuple[Query, asyncio.Task[LedgerAnswer]]] = []
         for step in steps:
             if step.what == "ask":
-                # A new object for each, so that a query in a trip tells whose it is.
+                # A new object for each, so that a query in a batch tells whose it is.
                 asked = asked_for(step.which)
                 tasks.append((asked, asyncio.create_task(ledger.take(asked))))
             elif step.what == "cancel" and tasks:
@@ -375,9 +362,9 @@ def test_every_verdict_is_that_of_the_sequential_model(
     asyncio.run(run())
 
 
-async def prepare(twin: MemoryLedger) -> None:
-    await twin.revoke(token_field("revoked"), Revocation())
-    await twin.record_step_up(KEY, Method.TOTP, int(START), 600)
+async def prepare(in_memory: MemoryLedger) -> None:
+    await in_memory.revoke(token_field("revoked"), Revocation())
+    await in_memory.record_step_up(KEY, Method.TOTP, int(START), 600)
 
 
 async def check(
@@ -386,7 +373,7 @@ async def check(
     model = MemoryLedger(lambda: START)
     await prepare(model)
     verdicts = dict[int, LedgerAnswer]()
-    for sent in (one for trip in remote.trips for one in trip):
+    for sent in (one for batch in remote.batches for one in batch):
         assert id(sent) not in verdicts, "sent twice"
         verdicts[id(sent)] = await model.take(sent)
     for asked, task in tasks:
@@ -397,8 +384,8 @@ async def check(
         if error is None:
             assert without_mode(task.result()) == without_mode(verdicts[id(asked)])
         else:
-            assert isinstance(error, UnavailableError)
-    assert remote.twin._buckets._states == model._buckets._states
+            assert isinstance(error, Unavailable)
+    assert remote.in_memory._buckets._states == model._buckets._states
 
 
 # --- on real servers --------------------------------------------------------------------------
@@ -413,7 +400,7 @@ async def together(ledger: BatchedLedger, asked: Sequence[Query]) -> list[Ledger
 def test_one_script_call_answers_as_one_call_each(
     shared_server: ValkeyServer, which: list[int]
 ) -> None:
-    """On a real server too, a mix in one trip is what it is one by one: verdicts and charges."""
+    """On a real server too, a mix in one batch is what it is one by one: verdicts and charges."""
 
     async def run() -> None:
         server = shared_server
@@ -457,7 +444,7 @@ def shared_server(shared):  # type: ignore[no-untyped-def]  # the conftest's fac
 def test_of_two_thousand_at_once_exactly_a_hundred_pass(
     server: ValkeyServer, deployment: str
 ) -> None:
-    """Shared trips count as exactly as single ones."""
+    """Batches count as exactly as single ones."""
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as remote:
@@ -493,7 +480,7 @@ def test_a_broken_record_spoils_its_own_query_only(server: ValkeyServer, deploym
 
 @pytest.mark.attack("redis-oom")
 def test_an_error_in_one_query_is_nobody_elses(fragile: ValkeyServer) -> None:
-    """Out of memory: what would charge is a fault, what denies is still told, in one trip."""
+    """Out of memory: what would charge is a fault, what denies is still told, in one batch."""
 
     async def run() -> None:
         async with connected(patient(fragile, "authz")) as remote:
@@ -537,7 +524,7 @@ def test_a_forgotten_script_is_loaded_again(server: ValkeyServer, deployment: st
 
 @pytest.mark.attack("redis-frozen")
 def test_a_frozen_server_is_waited_for_once(fragile: ValkeyServer) -> None:
-    """All callers are refused after the time-out of the trips under way, and then it is used."""
+    """All callers are refused after the time-out of the batches under way, and then it is used."""
 
     async def run() -> None:
         options = patient(fragile, "authz")
@@ -557,7 +544,7 @@ def test_a_frozen_server_is_waited_for_once(fragile: ValkeyServer) -> None:
             fragile.freeze()
             found = await asyncio.gather(*(fails(ledger.take(query())) for _ in range(500)))
             assert all(found)
-            assert remote._lost <= 16
+            assert remote._lost_calls <= 16
             fragile.thaw()
             async with asyncio.timeout(30):
                 while await fails(ledger.take(query())):
@@ -575,7 +562,7 @@ def test_cancelled_callers_shift_nobodys_answer(
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as remote:
-            ledger = BatchedLedger(remote, largest=7)
+            ledger = BatchedLedger(remote, max_batch=7)
             asked = {cost: query(take(str(cost), quota=100, cost=cost)) for cost in range(1, 41)}
             tasks = {cost: asyncio.create_task(ledger.take(one)) for cost, one in asked.items()}
             for _ in range(turns):

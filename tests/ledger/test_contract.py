@@ -1,4 +1,4 @@
-"""The ledger's contract: the same laws on the in-process twin and on every real server."""
+"""The ledger's contract: the same laws on the in-memory ledger and on every real server."""
 
 import asyncio
 from dataclasses import replace
@@ -54,7 +54,7 @@ RECENT = StepUpNeed(Method.TOTP, 300)
 def test_a_quota_is_used_up_and_no_more(contract: Contract) -> None:
     """A limit admits its quota, then refuses with a true picture of itself."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         asked = query(take(quota=3))
         answers = [await subject.ledger.take(asked) for _ in range(4)]
 
@@ -66,14 +66,14 @@ def test_a_quota_is_used_up_and_no_more(contract: Contract) -> None:
         assert over.retry_after == over.quotas[0].reset
         assert DAY <= over.retry_after <= DAY * 11 // 10
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("two-limits-one-exhausted")
 def test_all_limits_are_charged_or_none(contract: Contract) -> None:
     """Where one of several limits is exhausted, none is charged, wherever it stands."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         small, large, other = take("small", quota=1), take("large", quota=9), take("o", quota=9)
         await subject.ledger.take(query(small))
 
@@ -81,26 +81,26 @@ def test_all_limits_are_charged_or_none(contract: Contract) -> None:
             assert isinstance(await subject.ledger.take(query(*asked)), OverLimit)
         assert left(await subject.ledger.take(query(large, other))) == [8, 8]
 
-    contract(law)
+    contract(scenario)
 
 
 def test_a_request_is_charged_its_cost(contract: Contract) -> None:
     """A costly request is refused where a cheap one still passes."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         dear = query(take(quota=5, cost=3))
 
         assert left(await subject.ledger.take(dear)) == [2]
         assert isinstance(await subject.ledger.take(dear), OverLimit)
         assert left(await subject.ledger.take(query(take(quota=5, cost=2)))) == [0]
 
-    contract(law)
+    contract(scenario)
 
 
 def test_two_takes_on_one_bucket_are_charged_their_sum(contract: Contract) -> None:
     """A bucket that a query names twice is charged twice, or not at all."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         asked = query(take(quota=5, cost=2), take("other"), take(quota=5, cost=1))
 
         assert left(await subject.ledger.take(asked)) == [2, 2, 2]
@@ -108,25 +108,25 @@ def test_two_takes_on_one_bucket_are_charged_their_sum(contract: Contract) -> No
         assert isinstance(refused, OverLimit)
         assert left(refused) == [2, 2, 2]
 
-    contract(law)
+    contract(scenario)
 
 
 def test_without_limits_nothing_is_charged(contract: Contract) -> None:
     """A query without takes passes."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         answer = await subject.ledger.take(query())
 
         assert isinstance(answer, Taken)
         assert answer.quotas == ()
 
-    contract(law)
+    contract(scenario)
 
 
 def test_the_largest_numbers_count_exactly(contract: Contract) -> None:
     """A quota of 2^32 - 1 over the longest window is charged to the last unit."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         most = 2**32 - 1
         all_but_one = Take("b", Limit("t", Per.USER, most, most, cost=most - 1))
         one = Take("b", Limit("t", Per.USER, most, most))
@@ -135,7 +135,7 @@ def test_the_largest_numbers_count_exactly(contract: Contract) -> None:
         assert left(await subject.ledger.take(query(one))) == [0]
         assert isinstance(await subject.ledger.take(query(one)), OverLimit)
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("hostile-ids")
@@ -147,7 +147,7 @@ def test_the_largest_numbers_count_exactly(contract: Contract) -> None:
 def test_hostile_names_keep_their_own_counts(contract: Contract, name: str) -> None:
     """Whatever a bucket, client, subject or token is spelled like, it is only itself."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         one = Limit("t", Per.USER, 1, DAY)
         here, there = (
             Query(each, Person(each, each), Client(each, each), 1, None, None, (Take(each, one),))
@@ -164,13 +164,13 @@ def test_hostile_names_keep_their_own_counts(contract: Contract, name: str) -> N
         assert await subject.ledger.take(here) == Revoked("token")
         assert isinstance(await subject.ledger.take(there), OverLimit)
 
-    contract(law)
+    contract(scenario)
 
 
 def test_two_thousand_at_once_are_counted_one_by_one(contract: Contract) -> None:
     """However many callers ask at once, exactly the quota passes."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         asked = query(take("a", quota=100), take("b", quota=1000))
         answers = await asyncio.gather(*(subject.ledger.take(asked) for _ in range(500)))
 
@@ -179,7 +179,7 @@ def test_two_thousand_at_once_are_counted_one_by_one(contract: Contract) -> None
             range(100)
         )
 
-    contract(law)
+    contract(scenario)
 
 
 # --- revocations ------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ OTHERS = [
 def test_a_client_is_revoked_by_the_name_that_it_gives_itself_too(contract: Contract) -> None:
     """A block of one registration ends its tokens, though they count under a common name."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         await subject.ledger.revoke(client_field(SELF_NAMED), Revocation())
 
         assert await subject.ledger.take(query()) == Revoked("client")
@@ -219,7 +219,7 @@ def test_a_client_is_revoked_by_the_name_that_it_gives_itself_too(contract: Cont
             await subject.ledger.take(replace(query(), registered_client=None)), Taken
         )
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("revoked-token")
@@ -227,17 +227,17 @@ def test_a_client_is_revoked_by_the_name_that_it_gives_itself_too(contract: Cont
 def test_what_is_revoked_is_refused_until_it_is_lifted(contract: Contract, what: str) -> None:
     """A token, a person, a client or everything can be revoked, and that can be lifted."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         asked = query(take(quota=2))
         assert isinstance(await subject.ledger.take(asked), Taken)
 
-        await subject.ledger.revoke(TARGETS[what], Revocation(words="ops | by hand | é\n"))
+        await subject.ledger.revoke(TARGETS[what], Revocation(metadata="ops | by hand | é\n"))
         assert await subject.ledger.take(asked) == Revoked(what)
 
         await subject.ledger.lift(TARGETS[what])
         assert left(await subject.ledger.take(asked)) == [0]
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.parametrize("what", TARGETS)
@@ -247,30 +247,30 @@ def test_a_revocation_ends_what_was_issued_until_then(
 ) -> None:
     """Tokens issued at or before the moment are revoked, later ones are not."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         await subject.ledger.revoke(TARGETS[what], Revocation(issued_until=ISSUED + offset))
 
         assert (await subject.ledger.take(query()) == Revoked(what)) is refused
 
-    contract(law)
+    contract(scenario)
 
 
 def test_other_peoples_revocations_revoke_nothing(contract: Contract) -> None:
     """A revocation names one token, one person of one issuer, one client of one issuer."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         for target in OTHERS:
             await subject.ledger.revoke(target, Revocation())
 
         assert isinstance(await subject.ledger.take(query()), Taken)
 
-    contract(law)
+    contract(scenario)
 
 
 def test_a_token_without_a_person_has_no_person_to_revoke(contract: Contract) -> None:
     """A machine's token is revoked by its id, its client or everything."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         machine = Query("token-1", None, CLIENT, ISSUED, None, None, ())
         await subject.ledger.revoke(person_field(PERSON), Revocation())
         await subject.ledger.revoke(grant_field(CLIENT.issuer, GRANT), Revocation())
@@ -280,7 +280,7 @@ def test_a_token_without_a_person_has_no_person_to_revoke(contract: Contract) ->
         await subject.ledger.revoke(client_field(CLIENT), Revocation())
         assert await subject.ledger.take(machine) == Revoked("client")
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.parametrize(
@@ -317,20 +317,20 @@ def test_a_malformed_revocation_revokes(
 ) -> None:
     """What cannot be read as a moment revokes everything that the field names."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         await subject.put_revocation(TARGETS[what], value)
 
         assert (await subject.ledger.take(query()) == Revoked(what)) is refused
         found = (await subject.ledger.revocations())[TARGETS[what]]
         assert found.covers(ISSUED) is refused
 
-    contract(law)
+    contract(scenario)
 
 
 def test_revocations_come_back_as_they_were_written(contract: Contract) -> None:
     """Who, when and why are kept for people."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         written = {
             token_field("a"): Revocation(None, 5, "ops | stolen\nlaptop"),
             EVERYTHING: Revocation(17, None, ""),
@@ -343,7 +343,7 @@ def test_revocations_come_back_as_they_were_written(contract: Contract) -> None:
         await subject.ledger.lift(*written, b"absent")
         assert await subject.ledger.revocations() == {}
 
-    contract(law)
+    contract(scenario)
 
 
 # --- step-ups ---------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ def test_a_step_up_goes_with_the_tokens_of_its_time(
 ) -> None:
     """A new token does not find the step-up of a log-in that a revocation ended."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         now = int(await subject.now())
         asked = replace(query(take(), need=StepUpNeed(Method.TOTP, None)), issued_at=now)
         await subject.ledger.revoke(TARGETS[what], Revocation(issued_until=now - 100))
@@ -367,7 +367,7 @@ def test_a_step_up_goes_with_the_tokens_of_its_time(
 
         assert isinstance(await subject.ledger.take(asked), expected)
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_a_step_up_proves_its_method_only(
 ) -> None:
     """A record satisfies a need where it has every method that is asked for."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         now = int(await subject.now())
         asked = query(take(), need=StepUpNeed(need, 300))
         assert await subject.ledger.take(asked) == StepUpMissing()
@@ -394,7 +394,7 @@ def test_a_step_up_proves_its_method_only(
 
         assert isinstance(await subject.ledger.take(asked), expected)
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.parametrize(
@@ -413,13 +413,13 @@ def test_a_step_up_is_as_old_as_its_log_in(
 ) -> None:
     """The age counts from auth_time, by the ledger's own clock; the future is not believed."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         now = int(await subject.now())
         await subject.ledger.record_step_up(KEY, Method.TOTP, now - age, DAY)
 
         assert isinstance(await subject.ledger.take(query(take(), need=need)), expected)
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("step-up-of-another")
@@ -436,14 +436,14 @@ def test_a_step_up_is_as_old_as_its_log_in(
 def test_a_step_up_helps_nobody_else(contract: Contract, other: StepUpKey) -> None:
     """One grant's step-up for a server helps no other grant, server or person."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         now = int(await subject.now())
         await subject.ledger.record_step_up(KEY, Method.TOTP, now, DAY)
 
         assert isinstance(await subject.ledger.take(query(need=RECENT)), Taken)
         assert await subject.ledger.take(query(need=RECENT, key=other)) == StepUpMissing()
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.parametrize(
@@ -461,12 +461,12 @@ def test_a_step_up_helps_nobody_else(contract: Contract, other: StepUpKey) -> No
 def test_a_malformed_step_up_proves_nothing(contract: Contract, value: bytes) -> None:
     """What cannot be read as a moment and methods is no record."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         await subject.put_step_up(KEY, value)
 
         assert await subject.ledger.take(query(need=TOTP)) == StepUpMissing()
 
-    contract(law)
+    contract(scenario)
 
 
 # --- sessions ---------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def test_a_session_is_its_first_users(
 ) -> None:
     """Whoever uses a session first keeps it; nobody else's use passes, charges or takes it over."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         await subject.ledger.record_step_up(KEY, Method.ANY, ISSUED, DAY)
         mine, theirs = session(), session(owner="bob")
         assert isinstance(await subject.ledger.take(using(mine, *takes, need=need)), Taken)
@@ -500,14 +500,14 @@ def test_a_session_is_its_first_users(
         assert isinstance(await subject.ledger.take(fresh), Taken)
         assert isinstance(await subject.ledger.take(query(*takes, need=need)), Taken)
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("session-of-another")
 def test_only_an_admitted_request_binds_a_session(contract: Contract) -> None:
     """What is revoked, lacks a step-up or is over a limit leaves a session to its owner."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         small, bobs = take("small", quota=1), session(owner="bob")
         await subject.ledger.take(query(small))
         assert isinstance(await subject.ledger.take(using(bobs, small)), OverLimit)
@@ -519,40 +519,40 @@ def test_only_an_admitted_request_binds_a_session(contract: Contract) -> None:
         assert isinstance(await subject.ledger.take(using(session())), Taken)
         assert await subject.ledger.take(using(bobs)) == SessionOfAnother()
 
-    contract(law)
+    contract(scenario)
 
 
 def test_a_session_of_another_is_told_before_step_ups_and_limits(contract: Contract) -> None:
     """A foreign session tells a caller nothing of limits and leads to no step-up."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         small = take("small", quota=1)
         await subject.ledger.take(using(session(), small))
 
         answer = await subject.ledger.take(using(session(owner="bob"), small, need=TOTP))
         assert answer == SessionOfAnother()
 
-    contract(law)
+    contract(scenario)
 
 
 def test_a_binding_that_has_ended_is_anybodys(contract: Contract) -> None:
     """After its lifetime without use a session binds whoever comes next."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         await subject.ledger.take(using(session()))
         await subject.end_session(session())
 
         assert isinstance(await subject.ledger.take(using(session(owner="bob"))), Taken)
         assert await subject.ledger.take(using(session())) == SessionOfAnother()
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("bounded-memory")
 def test_a_person_binds_a_bounded_number_of_sessions(contract: Contract) -> None:
     """Of one person the newest stay bound; whatever it invents, nobody else's session goes."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         # A session that ada has bound before, and that is bob's by now: the first of either.
         await subject.ledger.take(using(session("0")))
         await subject.end_session(session("0"))
@@ -576,14 +576,14 @@ def test_a_person_binds_a_bounded_number_of_sessions(contract: Contract) -> None
             True, False, False, False,
         ]  # fmt: skip
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("bounded-memory")
 def test_a_session_that_was_bound_anew_counts_from_then(contract: Contract) -> None:
     """Of one that ended and came back nothing old is left that would end it before its turn."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         async def bind(*names: str) -> None:
             asked = [subject.ledger.take(using(session(name))) for name in names]
             assert all(isinstance(each, Taken) for each in await asyncio.gather(*asked))
@@ -606,20 +606,20 @@ def test_a_session_that_was_bound_anew_counts_from_then(contract: Contract) -> N
         assert not await is_bound("back")
         assert await is_bound(newer[0])
 
-    contract(law)
+    contract(scenario)
 
 
 @pytest.mark.attack("session-of-another")
 def test_a_binding_is_compared_whole(contract: Contract) -> None:
     """Two owners whose names begin alike are two."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         await subject.ledger.take(using(session(owner="bob")))
         for stranger in ("bo", "bobby", "ada"):
             assert await subject.ledger.take(using(session(owner=stranger))) == SessionOfAnother()
         assert isinstance(await subject.ledger.take(using(session(owner="bob"))), Taken)
 
-    contract(law)
+    contract(scenario)
 
 
 # --- the order --------------------------------------------------------------------------------
@@ -628,7 +628,7 @@ def test_a_binding_is_compared_whole(contract: Contract) -> None:
 def test_the_first_thing_that_is_wrong_is_told_and_nothing_is_charged(contract: Contract) -> None:
     """Revoked comes before step-ups, step-ups before limits, and only all of them charge."""
 
-    async def law(subject: Subject) -> None:
+    async def scenario(subject: Subject) -> None:
         now = int(await subject.now())
         small = take("small", quota=1)
         asked = query(take("large", quota=9), small, need=RECENT)
@@ -645,7 +645,7 @@ def test_the_first_thing_that_is_wrong_is_told_and_nothing_is_charged(contract: 
         assert isinstance(over, OverLimit)
         assert left(over) == [9, 0]
 
-    contract(law)
+    contract(scenario)
 
 
 def test_a_need_without_a_record_to_look_for_cannot_be_asked() -> None:

@@ -18,8 +18,8 @@ from authz.ledger.data_loss import (
     ReadRequest,
     RevocationChange,
     StoredRevocations,
-    read_merged,
-    read_reading,
+    parse_merged,
+    parse_stored_revocations,
 )
 from authz.ledger.keys import RedisKeys, token_field
 from authz.ledger.memory import MemoryLedger
@@ -43,10 +43,11 @@ class Worker:
         self.errors: list[str] = []
         self.ledger = ResilientLedger(
             redis,
+            redis,
             MemoryLedger(lambda: START),
             OutageOptions(),
             lambda: 0.0,
-            lambda error: self.errors.append(error.detail),
+            on_error=lambda error: self.errors.append(error.detail),
             on_lost=lambda *said: self.told.append(said),
         )
 
@@ -62,12 +63,15 @@ def named(token: str) -> Any:
 
 
 def played(
-    options: RedisOptions, law: Callable[[Worker, Worker], Awaitable[None]], *, apart: bool = True
+    options: RedisOptions,
+    scenario: Callable[[Worker, Worker], Awaitable[None]],
+    *,
+    apart: bool = True,
 ) -> None:
     async def run() -> None:
         async with asyncio.timeout(60), AsyncExitStack() as stack:
             redis = [await stack.enter_async_context(connected(options)) for _ in range(1 + apart)]
-            await law(Worker(redis[0]), Worker(redis[-1]))
+            await scenario(Worker(redis[0]), Worker(redis[-1]))
 
     asyncio.run(run())
 
@@ -100,12 +104,12 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
     the token all the same, writes the revocation again, and says so.
     """
 
-    async def law(worker: Worker, other: Worker) -> None:
-        await worker.redis.revoke(token_field("before"), Revocation(words="before"))
+    async def scenario(worker: Worker, other: Worker) -> None:
+        await worker.redis.revoke(token_field("before"), Revocation(metadata="before"))
         for each in (worker, other):
             await each.read()
         backup = saved(server, persistence)
-        await worker.redis.revoke(token_field("since"), Revocation(words="stolen"))
+        await worker.redis.revoke(token_field("since"), Revocation(metadata="stolen"))
         await worker.redis.lift(token_field("before"))
         await worker.redis.revoke(token_field("before"), Revocation(issued_until=1))
         await worker.read()
@@ -127,7 +131,7 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
         await other.read()
         assert other.told in ([], [(DataLoss.OLDER_COPY, 0)])
         found = await worker.redis.revocations()
-        assert found[token_field("since")] == Revocation(words="stolen")
+        assert found[token_field("since")] == Revocation(metadata="stolen")
 
         # And what is lifted from now on passes, whoever reads next.
         await worker.redis.lift(token_field("since"))
@@ -144,7 +148,7 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
 
     save, aof = ("3600 1000000", "no") if persistence == "rdb" else ("", "yes")
     with valkey(server_name, save=save, appendonly=aof, appenddirname="aof") as server:
-        played(RedisOptions(server.url, timeout=5), law)
+        played(RedisOptions(server.url, timeout=5), scenario)
 
 
 @pytest.mark.attack("redis-older-copy")
@@ -153,18 +157,18 @@ def test_a_promoted_replica_that_lagged_un_revokes_nothing(server_name: str) -> 
     lacks what was revoked since.
     """
 
-    async def law(worker: Worker, other: Worker) -> None:
+    async def scenario(worker: Worker, other: Worker) -> None:
         async with connected(RedisOptions(replica.url, timeout=5)) as promoted:
             await worker.read()
             replica.command("REPLICAOF", "127.0.0.1", str(primary.port))
-            mark = "{authz}:mark:" + worker.ledger._reader.name
+            mark = "{authz}:mark:" + worker.ledger._tracker.name
             while not replica.command("EXISTS", mark):  # noqa: ASYNC110 - in another process
                 await asyncio.sleep(0)
             replica.command("REPLICAOF", "127.0.0.1", "1")
             await worker.redis.revoke(token_field("since"), ALL)
             await worker.read()
             replica.command("REPLICAOF", "NO", "ONE")
-            worker.ledger._remote = promoted
+            worker.ledger._remote = worker.ledger._source = promoted
             assert isinstance(await promoted.take(named("since")), Taken)
             await worker.read()
             assert await worker.refuses("since")
@@ -172,7 +176,7 @@ def test_a_promoted_replica_that_lagged_un_revokes_nothing(server_name: str) -> 
             assert worker.told == [(DataLoss.OLDER_COPY, 1)]
 
     with valkey(server_name, tcp=True) as primary, valkey(server_name) as replica:
-        played(RedisOptions(primary.url, timeout=5), law, apart=False)
+        played(RedisOptions(primary.url, timeout=5), scenario, apart=False)
 
 
 @pytest.mark.attack("redis-older-copy")
@@ -181,7 +185,7 @@ def test_it_is_noticed_without_a_fault_and_without_waiting_for_a_reading(
 ) -> None:
     """The background looks for its mark with every probe, not only when it reads again."""
 
-    async def law(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: Worker, _: Worker) -> None:
         worker.ledger._options = OutageOptions(probe=0, refresh=1_000_000)
         await worker.ledger.start()
         try:
@@ -196,7 +200,7 @@ def test_it_is_noticed_without_a_fault_and_without_waiting_for_a_reading(
         assert await worker.refuses("since")
         assert worker.errors == []
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 # --- what is written again, and what is not -----------------------------------------------------
@@ -206,7 +210,7 @@ def test_it_is_noticed_without_a_fault_and_without_waiting_for_a_reading(
 def test_more_writes_than_were_lost_hide_nothing(server: ValkeyServer, deployment: str) -> None:
     """An older copy that was written to more often than the newer one is an older copy still."""
 
-    async def law(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: Worker, _: Worker) -> None:
         await worker.read()
         old = copied(server, deployment)
         await worker.redis.revoke(token_field("since"), ALL)
@@ -217,7 +221,7 @@ def test_more_writes_than_were_lost_hide_nothing(server: ValkeyServer, deploymen
         await worker.read()
         assert await worker.refuses("since")
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 @pytest.mark.attack("redis-older-copy")
@@ -226,17 +230,17 @@ def test_a_revocation_that_was_made_stricter_stays_so(
 ) -> None:
     """Of a target that both have, the stricter half of each counts."""
 
-    async def law(worker: Worker, _: Worker) -> None:
-        await worker.redis.revoke(TARGETS[0], Revocation(issued_until=5, until=90, words="old"))
+    async def scenario(worker: Worker, _: Worker) -> None:
+        await worker.redis.revoke(TARGETS[0], Revocation(issued_until=5, until=90, metadata="old"))
         await worker.read()
         old = copied(server, deployment)
-        await worker.redis.revoke(TARGETS[0], Revocation(until=50, words="new"))
+        await worker.redis.revoke(TARGETS[0], Revocation(until=50, metadata="new"))
         await worker.read()
         put_back(server, deployment, old)
         await worker.read()
         assert await worker.redis.revocations() == {TARGETS[0]: Revocation(None, 90, "new")}
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 @pytest.mark.attack("redis-older-copy")
@@ -248,7 +252,7 @@ def test_what_is_lifted_after_the_first_worker_stays_lifted(
     first one wrote what was lost.
     """
 
-    async def law(first: Worker, late: Worker) -> None:
+    async def scenario(first: Worker, late: Worker) -> None:
         if old_has_it:
             await first.redis.revoke(TARGETS[0], ALL)
         for each in (first, late):
@@ -265,14 +269,14 @@ def test_what_is_lifted_after_the_first_worker_stays_lifted(
         assert await first.redis.revocations() == {}
         assert not await late.refuses("a")
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 @pytest.mark.attack("redis-older-copy")
 def test_a_list_of_an_earlier_incident_hides_nothing(server: ValkeyServer, deployment: str) -> None:
     """A copy brings the list of what was merged into it once: it is of no use for the next time."""
 
-    async def law(first: Worker, second: Worker) -> None:
+    async def scenario(first: Worker, second: Worker) -> None:
         await first.redis.revoke(TARGETS[0], ALL)
         for each in (first, second):
             await each.read()
@@ -291,7 +295,7 @@ def test_a_list_of_an_earlier_incident_hides_nothing(server: ValkeyServer, deplo
         await second.read()
         assert await second.redis.revocations() == {TARGETS[0]: ALL}
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 @pytest.mark.attack("redis-older-copy")
@@ -302,7 +306,7 @@ def test_a_data_set_of_an_older_version_is_read_as_it_is(
     is lost; and where it is then, its generation is no later one.
     """
 
-    async def law(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: Worker, _: Worker) -> None:
         server.command("SET", RedisKeys(deployment).generation, b"0f" * 16)
         await worker.redis.revoke(TARGETS[0], ALL)
         await worker.read()
@@ -318,14 +322,14 @@ def test_a_data_set_of_an_older_version_is_read_as_it_is(
         assert set(await worker.redis.revocations()) == set(TARGETS[:2])
         assert server.command("GET", RedisKeys(deployment).generation).startswith(b"1:older_copy:")
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 @pytest.mark.attack("redis-older-copy")
 def test_what_redis_does_not_take_holds_here(server_name: str) -> None:
     """Where an older copy takes no writes, the worker goes by what it knows, and tries again."""
 
-    async def law(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: Worker, _: Worker) -> None:
         await worker.read()
         old = copied(server, "authz")
         await worker.redis.revoke(token_field("since"), ALL)
@@ -345,13 +349,13 @@ def test_what_redis_does_not_take_holds_here(server_name: str) -> None:
         assert isinstance(await worker.redis.take(named("since")), Revoked)
 
     with valkey(server_name) as server:
-        played(RedisOptions(server.url, timeout=5), law)
+        played(RedisOptions(server.url, timeout=5), scenario)
 
 
 def test_a_replica_is_read_without_leaving_a_mark(server_name: str) -> None:
     """A Redis that takes no writes tells what is revoked, and is not taken for an older copy."""
 
-    async def law(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: Worker, _: Worker) -> None:
         await worker.read()
         server.command("CONFIG", "SET", "min-replicas-to-write", "1")
         for _again in range(2):
@@ -364,7 +368,7 @@ def test_a_replica_is_read_without_leaving_a_mark(server_name: str) -> None:
         assert worker.ledger._revocations == {token_field("since"): ALL}
 
     with valkey(server_name) as server:
-        played(RedisOptions(server.url, timeout=5), law)
+        played(RedisOptions(server.url, timeout=5), scenario)
 
 
 # --- answers that were lost ---------------------------------------------------------------------
@@ -400,8 +404,8 @@ class Deaf:
 def test_a_lost_answer_hides_no_older_copy(server: ValkeyServer, deployment: str) -> None:
     """The mark of a question whose answer was lost says nothing of what the next reading brings."""
 
-    async def law(worker: Worker, _: Worker) -> None:
-        deaf = worker.ledger._remote = Deaf(worker.redis)
+    async def scenario(worker: Worker, _: Worker) -> None:
+        deaf = worker.ledger._remote = worker.ledger._source = Deaf(worker.redis)
         await worker.read()
         deaf.deaf_to = "read"
         await worker.read()  # left a mark
@@ -421,7 +425,7 @@ def test_a_lost_answer_hides_no_older_copy(server: ValkeyServer, deployment: str
         assert worker.told == [(DataLoss.OLDER_COPY, 1)]
         assert await worker.refuses("since")
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 @pytest.mark.parametrize(
@@ -434,11 +438,11 @@ def test_a_lost_answer_hides_no_older_copy(server: ValkeyServer, deployment: str
 )  # fmt: skip
 def test_what_is_no_reading_is_a_fault(reply: object) -> None:
     """Nothing is revoked only where Redis says so."""
-    with pytest.raises(UnavailableError):
-        read_reading(reply)
+    with pytest.raises(Unavailable):
+        parse_stored_revocations(reply)
     if reply != 1:
-        with pytest.raises(UnavailableError):
-            read_merged(reply)
+        with pytest.raises(Unavailable):
+            parse_merged(reply)
 
 
 # --- any interleaving ---------------------------------------------------------------------------
@@ -465,7 +469,7 @@ class Model:
         target = TARGETS[number % len(TARGETS)]
         redis = self.workers[0].redis
         if what == "revoke":
-            await redis.revoke(target, Revocation(moment, words=str(self.step)))
+            await redis.revoke(target, Revocation(moment, metadata=str(self.step)))
             self.changed |= {target} & self.merge_revocations
         elif what == "lift":
             await redis.lift(target)
@@ -533,12 +537,12 @@ def test_whatever_happens_a_merge_weakens_nothing(
     deployment = "model"
     put_back(model_server, deployment, {})
 
-    async def law(first: Worker, second: Worker) -> None:
+    async def scenario(first: Worker, second: Worker) -> None:
         model = Model(model_server, deployment, (first, second))
         for step in steps:
             await model.do(*step)
 
-    played(patient(model_server, deployment), law)
+    played(patient(model_server, deployment), scenario)
 
 
 @pytest.fixture(scope="module")
@@ -567,7 +571,7 @@ def test_a_record_that_cannot_be_read_is_left_as_it_is(
 ) -> None:
     """It revokes all that its target names: nothing is stricter."""
 
-    async def law(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: Worker, _: Worker) -> None:
         await worker.redis.command(
             "HSET", RedisKeys(deployment).revocations, TARGETS[0], b"\xff odd"
         )
@@ -582,7 +586,7 @@ def test_a_record_that_cannot_be_read_is_left_as_it_is(
         }
         assert read_revocation(b"\xff odd").covers(1)
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)
 
 
 def test_a_merge_of_what_changed_meanwhile_writes_nothing(
@@ -590,14 +594,14 @@ def test_a_merge_of_what_changed_meanwhile_writes_nothing(
 ) -> None:
     """Between reading and writing somebody was quicker: the next reading tells."""
 
-    async def law(worker: Worker, other: Worker) -> None:
-        reader = DataSetTracker()
-        reading = await worker.redis.read(reader.question)
+    async def scenario(worker: Worker, other: Worker) -> None:
+        tracker = DataSetTracker()
+        reading = await worker.redis.read(tracker.read_request)
         change = (RevocationChange(TARGETS[0], b"", ALL.encode()),)
         await other.redis.revoke(TARGETS[0], Revocation(5))
-        assert await worker.redis.merge(reader.merge(reading, change)) is None
+        assert await worker.redis.merge(tracker.merge_request(reading, change)) is None
         assert await other.redis.revocations() == {TARGETS[0]: Revocation(5)}
         server.command("SET", RedisKeys(deployment).generation, "another")
-        assert await worker.redis.merge(reader.merge(reading, ())) is None
+        assert await worker.redis.merge(tracker.merge_request(reading, ())) is None
 
-    played(patient(server, deployment), law)
+    played(patient(server, deployment), scenario)

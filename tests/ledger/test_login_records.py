@@ -98,10 +98,10 @@ def test_a_record_is_under_the_digest_of_its_token(server: ValkeyServer, deploym
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
             log_ins = LoginRecords(ledger.command, RedisKeys(deployment))
-            assert await log_ins.of(TOKEN) is None
-            await log_ins.record(TOKEN, login_record(), 3600)
-            assert await log_ins.of(TOKEN) == login_record()
-            assert await log_ins.of(TOKEN + "x") is None
+            assert await log_ins.get(TOKEN) is None
+            await log_ins.put(TOKEN, login_record(), 3600)
+            assert await log_ins.get(TOKEN) == login_record()
+            assert await log_ins.get(TOKEN + "x") is None
 
             (key,) = server.command("KEYS", f"*{deployment}*")
             assert key.endswith(b"log-in:" + sha256(TOKEN.encode()).hexdigest().encode())
@@ -120,10 +120,8 @@ def test_other_deployments_have_other_records(server: ValkeyServer, deployment: 
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
-            await LoginRecords(ledger.command, RedisKeys(deployment)).record(
-                TOKEN, login_record(), 60
-            )
-            assert await LoginRecords(ledger.command, RedisKeys("other")).of(TOKEN) is None
+            await LoginRecords(ledger.command, RedisKeys(deployment)).put(TOKEN, login_record(), 60)
+            assert await LoginRecords(ledger.command, RedisKeys("other")).get(TOKEN) is None
 
     asyncio.run(run())
 
@@ -133,10 +131,10 @@ def test_what_is_no_text_is_a_fault(server: ValkeyServer, deployment: str) -> No
 
     async def run() -> None:
         keys = RedisKeys(deployment)
-        server.command("HSET", keys.log_in(sha256(TOKEN.encode()).hexdigest()), "a", "b")
+        server.command("HSET", keys.login_record(sha256(TOKEN.encode()).hexdigest()), "a", "b")
         async with connected(patient(server, deployment)) as ledger:
             with pytest.raises(UnavailableError):
-                await LoginRecords(ledger.command, keys).of(TOKEN)
+                await LoginRecords(ledger.command, keys).get(TOKEN)
 
     asyncio.run(run())
 
@@ -148,8 +146,8 @@ def test_without_redis_there_is_no_answer() -> None:
         ledger = RedisLedger(RedisOptions("redis://127.0.0.1:1", timeout=5))
         log_ins = LoginRecords(ledger.command, RedisKeys("x"))
         for work in (
-            log_ins.of(TOKEN),
-            log_ins.record(TOKEN, login_record(), 1),
+            log_ins.get(TOKEN),
+            log_ins.put(TOKEN, login_record(), 1),
             log_ins.expire(TOKEN),
         ):
             with pytest.raises(UnavailableError):

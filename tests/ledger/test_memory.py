@@ -1,4 +1,4 @@
-"""The twin's memory: bounded whatever comes, and what it costs to be forgotten."""
+"""The in-memory ledger's memory: bounded whatever comes, and what it costs to be forgotten."""
 
 import asyncio
 
@@ -98,7 +98,7 @@ def test_step_ups_are_bounded_and_forgotten() -> None:
 
 
 def test_the_mode_says_who_counted() -> None:
-    """Whoever runs the twin says what its answers are called."""
+    """Whoever runs the in-memory ledger says what its answers are called."""
 
     async def run() -> None:
         ledger = MemoryLedger(lambda: START, mode=Mode.UNLIMITED)

@@ -25,13 +25,13 @@ from authz.ledger.records import (
 moments = st.none() | st.integers(0, 10**15 - 1)
 
 
-@given(issued_until=moments, until=moments, words=st.text())
+@given(issued_until=moments, until=moments, metadata=st.text())
 def test_a_revocation_is_read_as_it_was_written(
-    issued_until: int | None, until: int | None, words: str
+    issued_until: int | None, until: int | None, metadata: str
 ) -> None:
     """Words hold anything, the separator too; only lone surrogates are escaped."""
-    words = words.encode("utf-8", "replace").decode()
-    one = Revocation(issued_until, until, words)
+    metadata = metadata.encode("utf-8", "replace").decode()
+    one = Revocation(issued_until, until, metadata)
 
     assert read_revocation(one.encode()) == one
 
@@ -44,9 +44,9 @@ def test_any_bytes_are_a_revocation(value: bytes) -> None:
     assert found.covers(0) or found.issued_until is not None
 
 
-def test_words_that_cannot_be_encoded_are_escaped() -> None:
+def test_metadata_that_cannot_be_encoded_are_escaped() -> None:
     """A lone surrogate in a remark does not stop a revocation."""
-    assert read_revocation(Revocation(words="\ud800").encode()).words == "\\ud800"
+    assert read_revocation(Revocation(metadata="\ud800").encode()).metadata == "\\ud800"
 
 
 @given(value=st.binary(), now=st.integers(0, 2**43))

@@ -339,7 +339,7 @@ def test_a_frozen_server(fragile: ValkeyServer) -> None:
             fragile.freeze()
             assert all(await asyncio.gather(*(refuses(ledger) for _ in range(200))))
             # Those who waited for a connection did not each wait for a time-out of their own.
-            assert ledger._lost <= 16
+            assert ledger._lost_calls <= 16
             assert await refuses(ledger)
             fragile.thaw()
             await recovers(ledger)
@@ -515,9 +515,9 @@ def test_wherever_a_caller_is_cancelled_nothing_leaks(fragile: ValkeyServer, tur
                 await asyncio.wait(tasks)
                 assert ledger._pool.in_use == 0
                 assert ledger._pool.size <= 2
-                assert ledger._turn._value == 2
+                assert ledger._slots._value == 2
             assert isinstance(await ledger.take(query()), Taken)
-            assert ledger._lost == 0
+            assert ledger._lost_calls == 0
 
     asyncio.run(run())
 
@@ -578,15 +578,15 @@ def test_an_acl_user(fragile: ValkeyServer) -> None:
             assert left(await ledger.take(query(take()))) == [1]
             await ledger.revoke(EVERYTHING, Revocation())
             assert isinstance(await ledger.take(query(take())), Revoked)
-            reader = DataSetTracker()
-            assert reader.follow(await ledger.read(reader.question))
-            fragile.command("DEL", "{authz}:mark:" + reader.name)
-            merge = reader.merge(
-                await ledger.read(reader.question),
+            tracker = DataSetTracker()
+            assert tracker.follow(await ledger.read(tracker.read_request))
+            fragile.command("DEL", "{authz}:mark:" + tracker.name)
+            merge = tracker.merge_request(
+                await ledger.read(tracker.read_request),
                 (RevocationChange(b"person:1", b"", Revocation().encode()),),
             )
             assert await ledger.merge(merge) == 1
-            assert await ledger.mark(reader.name) == merge.mark
+            assert await ledger.mark(tracker.name) == merge.mark
             await ledger.lift(*await ledger.revocations())
             await ledger.ping()
             await ledger.facts()

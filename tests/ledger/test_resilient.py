@@ -72,7 +72,7 @@ class Scene:
         self, mode: OutagePolicy = OutagePolicy.LOCAL, workers: int = 1, *, tolerated: int = 0
     ) -> None:
         self.redis = FakeRedis()
-        self.twin = MemoryLedger(lambda: START)
+        self.in_memory = MemoryLedger(lambda: START)
         self.seconds = 1000.0
         self.errors: list[str] = []
         self.options = OutageOptions(
@@ -80,10 +80,11 @@ class Scene:
         )
         self.ledger = ResilientLedger(
             self.redis,
-            self.twin,
+            self.redis,
+            self.in_memory,
             self.options,
             lambda: self.seconds,
-            lambda error: self.errors.append(error.dependency),
+            on_error=lambda error: self.errors.append(error.dependency),
         )
 
     def breaks(self) -> None:
@@ -95,10 +96,10 @@ class Scene:
         self.redis.readable = True
 
 
-def played(law: Callable[[], Awaitable[None]]) -> None:
+def played(scenario: Callable[[], Awaitable[None]]) -> None:
     async def run() -> None:
         async with asyncio.timeout(30):
-            await law()
+            await scenario()
 
     asyncio.run(run())
 
@@ -120,7 +121,7 @@ async def away(
 def test_while_redis_is_there_it_answers() -> None:
     """What Redis says is the answer, whatever it is."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = Scene(OutagePolicy.DENY)
         for answer in (Taken((), Mode.REDIS), Revoked("token"), StepUpMissing(), OverLimit((), 3)):
             scene.redis.answer = answer
@@ -128,13 +129,13 @@ def test_while_redis_is_there_it_answers() -> None:
         assert scene.ledger.mode is Mode.REDIS
         assert scene.errors == []
 
-    played(law)
+    played(scenario)
 
 
 def test_local_counts_on_with_a_share_of_the_quota() -> None:
     """In mode local each of four workers admits a quarter, and the policy told stays the same."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(workers=4)
         asked = query(take(quota=10))
         answers = [await scene.ledger.take(asked) for _ in range(3)]
@@ -148,7 +149,7 @@ def test_local_counts_on_with_a_share_of_the_quota() -> None:
             assert answer.quotas[0].limit is asked.takes[0].limit
         assert scene.ledger.mode is Mode.LOCAL
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.parametrize(
@@ -164,45 +165,45 @@ def test_local_counts_on_with_a_share_of_the_quota() -> None:
 def test_the_share_of_a_worker(quota: int, cost: int, workers: int, admitted: int) -> None:
     """A share is the quota divided by the workers, and room for one request at least."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(workers=workers)
         asked = query(take(quota=quota, cost=cost))
         answers = [await scene.ledger.take(asked) for _ in range(admitted + 1)]
 
         assert [type(answer) for answer in answers] == [Taken] * admitted + [OverLimit]
 
-    played(law)
+    played(scenario)
 
 
 def test_two_takes_on_one_bucket_share_one_share() -> None:
     """Takes of different cost on one bucket agree on its share."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(workers=4)
         asked = query(take(quota=8, cost=3), take(quota=8, cost=1))
 
         assert left(await scene.ledger.take(asked)) == [0, 0]
         assert isinstance(await scene.ledger.take(asked), OverLimit)
 
-    played(law)
+    played(scenario)
 
 
 def test_what_the_twin_refuses_is_refused() -> None:
-    """A twin that knows more than limits is believed."""
+    """An in-memory ledger that knows more than limits is believed."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
-        await scene.twin.revoke(EVERYTHING, Revocation())
+        await scene.in_memory.revoke(EVERYTHING, Revocation())
 
         assert await scene.ledger.take(query(take())) == Revoked("everything")
 
-    played(law)
+    played(scenario)
 
 
 def test_allow_counts_nothing_and_says_so() -> None:
     """In mode allow limits are untouched, and the answer says that nobody counted."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(OutagePolicy.ALLOW)
         asked = query(take(quota=1))
         for _ in range(3):
@@ -210,20 +211,20 @@ def test_allow_counts_nothing_and_says_so() -> None:
             assert answer == Taken((Quota(asked.takes[0].limit, 1, 0),), Mode.UNLIMITED)
         assert scene.ledger.mode is Mode.UNLIMITED
 
-    played(law)
+    played(scenario)
 
 
 def test_deny_refuses() -> None:
     """In mode deny nothing passes without Redis."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(OutagePolicy.DENY)
         for _ in range(3):
             with pytest.raises(UnavailableError):
                 await scene.ledger.take(query(take()))
         assert scene.ledger.mode is None
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.attack("revoked-while-redis-is-away")
@@ -231,34 +232,34 @@ def test_deny_refuses() -> None:
 def test_known_revocations_hold(mode: OutagePolicy) -> None:
     """A token that was known to be revoked is refused while Redis is away too."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(mode, everything=Revocation())
         assert await scene.ledger.take(query(take(), need=NEED)) == Revoked("everything")
 
         scene = await away(mode, everything=Revocation(issued_until=1))
         assert isinstance(await scene.ledger.take(query(take())), Taken)
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.parametrize("mode", OutagePolicy)
 def test_what_needs_a_step_up_is_refused(mode: OutagePolicy) -> None:
     """Step-up records are in Redis only: without it nobody has stepped up."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(mode)
         for _ in range(2):
             with pytest.raises(UnavailableError):
                 await scene.ledger.take(query(take(), need=NEED))
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.parametrize("mode", OutagePolicy)
 def test_a_worker_that_knows_no_revocations_refuses(mode: OutagePolicy) -> None:
     """A worker that began while Redis was away cannot tell who is revoked."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = Scene(mode)
         scene.breaks()
         await scene.ledger.refresh()
@@ -266,14 +267,14 @@ def test_a_worker_that_knows_no_revocations_refuses(mode: OutagePolicy) -> None:
             await scene.ledger.take(query(take()))
         assert scene.ledger.mode is None
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.parametrize("mode", OutagePolicy)
 def test_after_max_away_everything_is_refused(mode: OutagePolicy) -> None:
     """Five minutes without Redis, and nothing passes any more."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(mode)
         passes = mode is not OutagePolicy.DENY
         scene.seconds += 10
@@ -285,7 +286,7 @@ def test_after_max_away_everything_is_refused(mode: OutagePolicy) -> None:
         assert await outcome(scene) is False
         assert scene.ledger.mode is None
 
-    played(law)
+    played(scenario)
 
 
 async def outcome(scene: Scene) -> bool:
@@ -299,7 +300,7 @@ async def outcome(scene: Scene) -> bool:
 def test_a_replica_that_answers_everything_but_charges_is_away() -> None:
     """Readings and refusals prove nothing: five minutes without a charge is away."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         scene.redis.readable = True
         for _ in range(60):
@@ -315,7 +316,7 @@ def test_a_replica_that_answers_everything_but_charges_is_away() -> None:
         scene.seconds += 0.1
         assert not await outcome(scene)
 
-    played(law)
+    played(scenario)
 
 
 # --- the pause and the probe ------------------------------------------------------------------
@@ -325,7 +326,7 @@ def test_a_replica_that_answers_everything_but_charges_is_away() -> None:
 def test_after_a_failure_nobody_waits_for_redis() -> None:
     """During the pause Redis is not asked; the first one after it asks."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         await outcome(scene)
         assert scene.redis.asked == 1
@@ -337,7 +338,7 @@ def test_after_a_failure_nobody_waits_for_redis() -> None:
         await outcome(scene)
         assert scene.redis.asked == 2
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.attack("redis-slow-once")
@@ -346,7 +347,7 @@ def test_one_slow_answer_is_not_redis_away() -> None:
     asks Redis, and where it answers, nothing was away. Two failures in a row are.
     """
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = Scene(tolerated=1)
         await scene.ledger.refresh()
         for _ in range(3):
@@ -377,7 +378,7 @@ def test_one_slow_answer_is_not_redis_away() -> None:
         assert scene.ledger.mode is Mode.LOCAL
         assert scene.ledger.fault == "late"
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.attack("redis-failover")
@@ -386,7 +387,7 @@ def test_without_traffic_it_shows_that_redis_takes_no_charges() -> None:
     answers reads only.
     """
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = Scene(tolerated=1)
         scene.ledger._options = OutageOptions(probe=0, refresh=1000)
         await scene.ledger.start()
@@ -399,13 +400,13 @@ def test_without_traffic_it_shows_that_redis_takes_no_charges() -> None:
             await scene.ledger.aclose()
         assert scene.ledger.fault == "READONLY: it is a replica"
 
-    played(law)
+    played(scenario)
 
 
 def test_one_caller_asks_for_all() -> None:
     """While one caller waits for the probe, the others are answered at once."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         await outcome(scene)
         scene.seconds += 1
@@ -425,14 +426,14 @@ def test_one_caller_asks_for_all() -> None:
         assert await scene.ledger.take(query(take())) is scene.redis.answer
         assert scene.redis.asked == 3
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.attack("cancelled-caller")
 def test_a_probe_whose_caller_went_away_is_asked_by_the_next() -> None:
     """A cancelled probe is neither a failure nor the end of probing."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         await outcome(scene)
         scene.seconds += 1
@@ -449,14 +450,14 @@ def test_a_probe_whose_caller_went_away_is_asked_by_the_next() -> None:
         scene.redis.gate = None
         assert await scene.ledger.take(query(take())) is scene.redis.answer
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.attack("wrongtype")
 def test_one_broken_record_is_answered_for_alone() -> None:
     """A corrupt bucket is the mode's business for its own query; all others go on with Redis."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         scene.redis.broken = CorruptRecordError("redis", "test")
         answer = await scene.ledger.take(query(take()))
@@ -468,7 +469,7 @@ def test_one_broken_record_is_answered_for_alone() -> None:
         assert await scene.ledger.take(query(take())) is scene.redis.answer
         assert scene.ledger.mode is Mode.REDIS
 
-    played(law)
+    played(scenario)
 
 
 # --- the background ---------------------------------------------------------------------------
@@ -477,7 +478,7 @@ def test_one_broken_record_is_answered_for_alone() -> None:
 def test_the_copy_is_read_again_and_again() -> None:
     """Revocations that are written later reach the copy; failures end nothing and are told."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = Scene()
         scene.ledger._options = OutageOptions(refresh=0, probe=0)
         await scene.ledger.start()
@@ -493,7 +494,7 @@ def test_the_copy_is_read_again_and_again() -> None:
         scene.breaks()
         assert await scene.ledger.take(query(take())) == Revoked("token")
 
-    played(law)
+    played(scenario)
 
 
 @pytest.mark.attack("redis-emptied")
@@ -508,12 +509,12 @@ def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
             told: list[tuple[DataLoss, int]] = []
             ledgers = [
                 ResilientLedger(
-                    each, MemoryLedger(lambda: START), OutageOptions(), lambda: 0.0,
+                    each, each, MemoryLedger(lambda: START), OutageOptions(), lambda: 0.0,
                     on_lost=lambda *said: told.append(said),
                 )
                 for each in (first, second)
             ]  # fmt: skip
-            await first.revoke(token_field("kept"), Revocation(words="stolen"))
+            await first.revoke(token_field("kept"), Revocation(metadata="stolen"))
             await first.revoke(token_field("lifted"), Revocation())
             for each in ledgers:
                 await each.refresh()
@@ -524,7 +525,9 @@ def test_an_empty_redis_un_revokes_nothing(server_name: str) -> None:
             for each in (*ledgers, *ledgers):
                 await each.refresh()
 
-            assert await second.revocations() == {token_field("kept"): Revocation(words="stolen")}
+            assert await second.revocations() == {
+                token_field("kept"): Revocation(metadata="stolen")
+            }
             assert told == [(DataLoss.EMPTIED, 1), (DataLoss.EMPTIED, 0)]
             answer = await ledgers[1].take(replace(query(take()), token_id="kept"))
             assert answer == Revoked("token")
@@ -543,7 +546,7 @@ def test_after_a_failure_what_is_known_to_be_revoked_stays_so(server_name: str) 
         options = RedisOptions(server.url, timeout=5)
         async with connected(options) as redis:
             ledger = ResilientLedger(
-                redis, MemoryLedger(lambda: START), OutageOptions(), lambda: 0.0
+                redis, redis, MemoryLedger(lambda: START), OutageOptions(), lambda: 0.0
             )
             one = replace(query(take()), token_id="stolen")
             await redis.revoke(token_field("stolen"), Revocation())
@@ -571,7 +574,7 @@ async def until(reached: Callable[[], bool]) -> None:
 def test_without_traffic_it_comes_back_too() -> None:
     """The background tries a charge of its own, so that the mode does not wait for a caller."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         await outcome(scene)
         modes = []
@@ -583,7 +586,7 @@ def test_without_traffic_it_comes_back_too() -> None:
             modes.append(scene.ledger.mode)
         assert modes == [Mode.LOCAL, Mode.REDIS]
 
-    played(law)
+    played(scenario)
 
 
 # --- with a real server -----------------------------------------------------------------------
@@ -597,7 +600,7 @@ def unhurried(server: ValkeyServer) -> RedisOptions:
 async def real(redis: RedisLedger) -> tuple[ResilientLedger, list[float]]:
     seconds = [1000.0]
     ledger = ResilientLedger(
-        redis, MemoryLedger(lambda: START), OutageOptions(), lambda: seconds[0]
+        redis, redis, MemoryLedger(lambda: START), OutageOptions(), lambda: seconds[0]
     )
     await ledger.start()
     return ledger, seconds
@@ -667,7 +670,7 @@ def test_redis_may_come_late(server_name: str) -> None:
 def test_sessions_stay_their_owners_while_redis_is_away(mode: OutagePolicy) -> None:
     """What this worker has seen holds; what it sees first while Redis is away it binds itself."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away(mode)
         scene.heals()
         await scene.ledger.take(replace(query(), session=session("before")))
@@ -680,13 +683,13 @@ def test_sessions_stay_their_owners_while_redis_is_away(mode: OutagePolicy) -> N
             assert await scene.ledger.take(theirs) == SessionOfAnother()
             assert isinstance(await scene.ledger.take(mine), Taken)
 
-    played(law)
+    played(scenario)
 
 
 def test_what_was_refused_while_redis_is_away_binds_nothing() -> None:
     """A request that the local share refuses leaves the session to its owner."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         one = take(quota=1)
         await scene.ledger.take(query(one))
@@ -695,13 +698,13 @@ def test_what_was_refused_while_redis_is_away_binds_nothing() -> None:
 
         assert isinstance(await scene.ledger.take(replace(query(), session=session())), Taken)
 
-    played(law)
+    played(scenario)
 
 
 def test_redis_has_the_last_word_on_a_session() -> None:
     """What this worker bound while Redis was away gives way to what Redis says."""
 
-    async def law() -> None:
+    async def scenario() -> None:
         scene = await away()
         mine = replace(query(), session=session())
         assert isinstance(await scene.ledger.take(mine), Taken)
@@ -711,4 +714,4 @@ def test_redis_has_the_last_word_on_a_session() -> None:
 
         assert await scene.ledger.take(mine) == SessionOfAnother()
 
-    played(law)
+    played(scenario)

@@ -74,23 +74,23 @@ async def write_state(ledger: RedisLedger, one: Take, state: State) -> None:
 
 @dataclass
 class Both:
-    """Drive Redis and the twin side by side; the twin's clock is what Redis told."""
+    """Drive Redis and the in-memory ledger side by side, by Redis' clock."""
 
     ledger: RedisLedger
     now: int = 0
-    twin: MemoryLedger = field(init=False)
+    in_memory: MemoryLedger = field(init=False)
 
     def __post_init__(self) -> None:
         # Half a millisecond more, so that no rounding of a float loses one.
-        self.twin = MemoryLedger(lambda: (self.now + 0.5) / 1000)
+        self.in_memory = MemoryLedger(lambda: (self.now + 0.5) / 1000)
 
     async def take(self, asked: Query) -> None:
         self.now, answer = await timed(self.ledger, asked)
-        assert without_mode(await self.twin.take(asked)) == without_mode(answer)
+        assert without_mode(await self.in_memory.take(asked)) == without_mode(answer)
         await self.compare_states()
 
     async def compare_states(self) -> None:
-        states = self.twin._buckets._states
+        states = self.in_memory._buckets._states
         for one in TAKES:
             raw = await command(self.ledger, "GET", self.ledger._keys.bucket(one.bucket))
             kept = states.get(one.bucket)
@@ -103,19 +103,19 @@ class Both:
         now = await milliseconds(self.ledger)
         state = State(now // one.limit.slot - late, tuple(counts))
         await write_state(self.ledger, one, state)
-        self.twin._buckets._states[one.bucket] = state
+        self.in_memory._buckets._states[one.bucket] = state
 
     async def step_up(self, method: Method, age: int) -> None:
         self.now = await milliseconds(self.ledger)
-        for ledger in (self.ledger, self.twin):
+        for ledger in (self.ledger, self.in_memory):
             await ledger.record_step_up(KEY, method, self.now // 1000 - age, DAY)
 
     async def revoke(self, target: bytes, moment: int | None) -> None:
-        for ledger in (self.ledger, self.twin):
+        for ledger in (self.ledger, self.in_memory):
             await ledger.revoke(target, Revocation(issued_until=moment))
 
     async def lift(self, target: bytes) -> None:
-        for ledger in (self.ledger, self.twin):
+        for ledger in (self.ledger, self.in_memory):
             await ledger.lift(target)
 
 
@@ -172,7 +172,7 @@ steps = st.one_of(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_the_script_equals_the_model(server: ValkeyServer, trace: list[Step]) -> None:
-    """Whatever was charged, revoked, proved or forged before, Redis and the twin say the same."""
+    """Redis and the in-memory ledger answer the same after any history."""
 
     async def run() -> None:
         async with connected(patient(server, f"test-{uuid.uuid4().hex}")) as ledger:
@@ -298,7 +298,7 @@ def test_short_sessions_do_not_free_the_count_of_long_ones(server: ValkeyServer)
 
     async def run() -> None:
         async with connected(patient(server, "rings")) as ledger:
-            ring = ledger._keys.sessions(session())
+            ring = ledger._keys.session_ring(session())
             for name, lifetime in (("long", DAY), ("short", 1), ("longer", 2 * DAY)):
                 one = session(name, lifetime=lifetime)
                 await ledger.take(replace(query(), session=one))

@@ -40,7 +40,7 @@ REPLAYED = "code replayed (the tokens of the first use are revoked)"
 
 
 async def record(found: Stage, token: str) -> LoginRecord | None:
-    return await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
+    return await LoginRecords(found.ledger.command, Names(found.deployment)).get(token)
 
 
 async def registered(found: Stage, **changes: Any) -> Client:
@@ -1047,7 +1047,7 @@ def test_what_the_operator_revoked_is_not_refreshed(
         kept = (await found.ledger.revocations())[fields[what]]
         assert kept.issued_until == (None if what == "grant" else until)
         if moment is None:
-            assert kept.words == "the operator's words"
+            assert kept.metadata == "the operator's words"
 
     play(scene)
 

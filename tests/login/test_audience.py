@@ -82,7 +82,7 @@ def test_a_log_in_with_another_audience_gives_no_code(
         assert [grant.revoked for grant in granted(found)] == [True]
         assert await found.built.means.grants.of(JOHN) == ()
         assert found.keys("code") == []
-        kept = found.valkey.command("GET", RedisKeys(found.deployment).log_in_fault)
+        kept = found.valkey.command("GET", RedisKeys(found.deployment).login_fault)
         assert kept.decode().partition(" ")[2] == fault
 
     play(scene)
@@ -106,7 +106,7 @@ def test_an_opaque_access_token_is_told_with_its_cause(play: Play) -> None:
         assert (line["outcome"], line["detail"]) == ("server_error", OPAQUE)
         assert "access_token_signed_response_alg" in line["detail"]
         assert (line["client"], line["server"]) == ("dynamic/loopback", "files")
-        kept = found.valkey.command("GET", RedisKeys(found.deployment).log_in_fault)
+        kept = found.valkey.command("GET", RedisKeys(found.deployment).login_fault)
         assert kept.decode().partition(" ")[2] == OPAQUE
 
     play(scene)

@@ -26,7 +26,7 @@ from tests.login.upstream.upstream_kit import asked
 
 
 async def record(found: Stage, token: str) -> LoginRecord | None:
-    return await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
+    return await LoginRecords(found.ledger.command, Names(found.deployment)).get(token)
 
 
 async def grants(found: Stage, subject: str = JOHN) -> list[str]:

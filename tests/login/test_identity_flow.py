@@ -43,7 +43,7 @@ def publish(found: Stage, *redirect_uris: str, **said: Any) -> list[str]:
 
 
 async def record(found: Stage, token: str) -> LoginRecord:
-    log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).of(token)
+    log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).get(token)
     assert log_in is not None
     return log_in
 

@@ -154,7 +154,7 @@ def test_a_token_passes_with_its_record_and_not_without(
     async def scene(world: World) -> None:
         ours = token()
         assert await world.reason(ours) == "log_in_unknown"
-        await world.log_ins.record(ours, record(), 600)
+        await world.log_ins.put(ours, record(), 600)
         found = await world.ask(ours)
         assert found.allowed
         assert found.headers["x-authz-client"] == "claude"
@@ -176,8 +176,8 @@ def test_a_record_is_worth_nothing_to_another_token_or_person(
 
     async def scene(world: World) -> None:
         mine, other, bobs = token(), token(), token(sub="bob")
-        await world.log_ins.record(mine, record(), 600)
-        await world.log_ins.record(bobs, record(), 600)
+        await world.log_ins.put(mine, record(), 600)
+        await world.log_ins.put(bobs, record(), 600)
 
         assert await world.reason(mine) == "allowed"
         assert await world.reason(other) == "log_in_unknown"
@@ -197,7 +197,7 @@ def test_a_record_that_cannot_be_read_is_none(
 
     async def scene(world: World) -> None:
         ours = token()
-        await world.log_ins.record(ours, record(), 600)
+        await world.log_ins.put(ours, record(), 600)
         (key,) = redis.command("KEYS", "*log-in*")
         redis.command("SET", key, value)
         assert await world.reason(ours) == "log_in_unknown"
@@ -213,7 +213,7 @@ def test_while_redis_is_away_known_tokens_go_on_and_others_wait(
     async def scene(world: World) -> None:
         known, unknown = token(), token()
         for each in (known, unknown):
-            await world.log_ins.record(each, record(), 600)
+            await world.log_ins.put(each, record(), 600)
         assert await world.reason(known) == "allowed"
 
         redis.kill()
@@ -238,8 +238,8 @@ def test_a_step_up_counts_for_its_grant_until_that_is_revoked(
         # The factor was there, too long ago.
         old = {"auth_time": int(time.time()) - 3000}
         one, two = token(), token()
-        await world.log_ins.record(one, record(**old), 600)
-        await world.log_ins.record(two, record(grant="grant-2", **old), 600)
+        await world.log_ins.put(one, record(**old), 600)
+        await world.log_ins.put(two, record(grant="grant-2", **old), 600)
         for each in (one, two):
             assert await world.reason(each, "delete_x") == "login_too_old"
 
@@ -256,7 +256,7 @@ def test_a_step_up_counts_for_its_grant_until_that_is_revoked(
         # What is lifted as `authz revocations lift` does it: old tokens and step-ups stay void.
         await world.ledger.revoke(field, Revocation(int(time.time()) - 15))
         later = token()
-        await world.log_ins.record(later, record(**old), 600)
+        await world.log_ins.put(later, record(**old), 600)
         assert await world.reason(later, "delete_x") == "login_too_old"
 
     play(scene, issuer, redis)
@@ -270,7 +270,7 @@ def test_a_refusal_offers_a_link_that_the_pages_can_open(
 
     async def scene(world: World) -> None:
         ours = token()
-        await world.log_ins.record(ours, record(amr=frozenset({"pwd", "kba"})), 600)
+        await world.log_ins.put(ours, record(amr=frozenset({"pwd", "kba"})), 600)
         found = await world.ask(ours, "delete_x")
         assert found.status == 200
         links.append(refusal_of(found.body)["step_up_url"])
@@ -345,7 +345,7 @@ def test_explain_tells_the_log_in(issuer: Issuer, redis: ValkeyServer) -> None:
     ours, gone = token(), token()
 
     async def scene(world: World) -> None:
-        await world.log_ins.record(ours, record(amr=frozenset({"pwd", "kba"})), 600)
+        await world.log_ins.put(ours, record(amr=frozenset({"pwd", "kba"})), 600)
         settings = settings_of(issuer.address, redis.url)
         server = settings.policy.servers["files"]
 
@@ -404,5 +404,5 @@ def test_the_service_knows_log_ins_and_offers_step_ups(
 
 async def _write(redis: ValkeyServer, bearer: str, login: LoginRecord) -> None:
     ledger = RedisLedger(RedisOptions(redis.url, timeout=20))
-    await LoginRecords(ledger.command, RedisKeys("authz")).record(bearer, login, 600)
+    await LoginRecords(ledger.command, RedisKeys("authz")).put(bearer, login, 600)
     await ledger.aclose()

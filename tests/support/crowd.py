@@ -138,7 +138,7 @@ async def record(running: RunningEnvironment, members: Sequence[Member]) -> None
             log_in = LoginRecord(
                 name, name, member.subject, member.subject, frozenset(_AMR), int(time.time())
             )
-            await log_ins.record(member.token, log_in, 3600)
+            await log_ins.put(member.token, log_in, 3600)
     finally:
         await ledger.aclose()
 

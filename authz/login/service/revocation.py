@@ -72,7 +72,7 @@ class Revoking:
             self._means.tell("revoke", "ok", client=token.name, grant=token.grant)
 
     async def _access(self, text: str, client_id: str, authenticated: bool) -> None:
-        log_in: LoginRecord | None = await self._means.log_ins.of(text)
+        log_in: LoginRecord | None = await self._means.log_ins.get(text)
         if log_in is None or not hmac.compare_digest(digest(client_id), digest(log_in.client_id)):
             return
         await self._check_client(client_id, authenticated)

@@ -41,7 +41,7 @@ class Blocks:
     def __init__(self, command: Command, keys: RedisKeys) -> None:
         """Take Redis and names."""
         self._command = command
-        self._key = keys.page("blocks", "all")
+        self._key = keys.record("blocks", "all")
 
     async def blocked(self, client_id: str, names: frozenset[str]) -> bool:
         """Tell whether a client is blocked, by its id or any of its names (`identity.blocked_by`).

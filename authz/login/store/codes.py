@@ -58,7 +58,7 @@ class Codes:
 
     def key(self, code: str) -> bytes:
         """Return where a code is kept."""
-        return self._keys.page("code", digest(code))
+        return self._keys.record("code", digest(code))
 
     async def issue(self, code: str, payload: Mapping[str, Any], mark: Mapping[str, Any]) -> None:
         """Keep a code with what it stands for, and with what remains of it once it was used.
@@ -105,7 +105,7 @@ class States:
         Raises:
             UnavailableError: where Redis did not confirm it.
         """
-        name = self._keys.page("state", digest(state))
+        name = self._keys.record("state", digest(state))
         return await self._command("SET", name, b"1", "EX", STATE_LIFETIME, "NX") is not None
 
 
@@ -118,7 +118,7 @@ class Faults:
     def __init__(self, command: Command, keys: RedisKeys, clock: Callable[[], float]) -> None:
         """Take Redis, names, and seconds since the epoch."""
         self._command = command
-        self._key = keys.log_in_fault
+        self._key = keys.login_fault
         self._clock = clock
 
     async def keep(self, fault: str) -> None:
@@ -142,7 +142,7 @@ class AssertionIds:
             UnavailableError: where Redis did not confirm it.
         """
         # A client_id has no blanks, so no two pairs are one text.
-        name = self._keys.page("assertion", digest(f"{client_id} {token_id}"))
+        name = self._keys.record("assertion", digest(f"{client_id} {token_id}"))
         return await self._command("SET", name, b"1", "EX", lifetime, "NX") is not None
 
 
@@ -157,11 +157,11 @@ class Refreshes:
 
     def key(self, name: str) -> bytes:
         """Return where the answer to a refresh token is kept, which is named by its digest."""
-        return self._keys.page("refreshed", name)
+        return self._keys.record("refreshed", name)
 
     def replaced_key(self, name: str) -> bytes:
         """Return where it is kept when a refresh token was replaced, if that was lately."""
-        return self._keys.page("replaced", name)
+        return self._keys.record("replaced", name)
 
     def sealed(self, answer: Mapping[str, Any]) -> str:
         """Return an answer as it is kept."""
@@ -226,4 +226,4 @@ class Refreshes:
         await scripts.run(self._command, scripts.UNLOCK, (self._lock(name),), holder)
 
     def _lock(self, name: str) -> bytes:
-        return self._keys.page("refreshing", name)
+        return self._keys.record("refreshing", name)

@@ -98,7 +98,7 @@ class Grants:
 
     def key(self, subject: str) -> bytes:
         """Return where a person's grants are kept."""
-        return self._keys.page(_KIND, digest(*Person(self.issuer, subject)))
+        return self._keys.record(_KIND, digest(*Person(self.issuer, subject)))
 
     async def begin(
         self, subject: str, grant: Grant, log_in: LoginRecord, lifetime: int, code_key: bytes
@@ -117,7 +117,7 @@ class Grants:
             answer = await scripts.run(
                 self._command,
                 scripts.BEGIN,
-                (key, self._keys.log_in(grant.access), code_key),
+                (key, self._keys.login_record(grant.access), code_key),
                 grant.id,
                 encode(grant),
                 MOST,
@@ -190,8 +190,8 @@ class Grants:
             scripts.RENEW,
             (
                 self.key(subject),
-                self._keys.log_in(grant.access),
-                self._keys.log_in(old),
+                self._keys.login_record(grant.access),
+                self._keys.login_record(old),
                 renewal.answer_key,
                 renewal.replaced_key,
                 latest_key(self._keys, grant.id),
@@ -248,7 +248,7 @@ class Grants:
         held = _held(raw)
         if held is None:
             return None
-        await self._command("DEL", self._keys.log_in(held.grant.access))
+        await self._command("DEL", self._keys.login_record(held.grant.access))
         return held.grant
 
     async def everyone(self) -> AsyncIterator[tuple[bytes, Grant]]:
@@ -260,7 +260,7 @@ class Grants:
         cursor, seen = b"0", set[bytes]()
         while True:
             cursor, found = await self._command(
-                "SCAN", cursor, "MATCH", self._keys.page(_KIND, "*"), "COUNT", 500
+                "SCAN", cursor, "MATCH", self._keys.record(_KIND, "*"), "COUNT", 500
             )
             for key in found:
                 if key not in seen:
@@ -313,7 +313,7 @@ class Grants:
 
 def latest_key(keys: RedisKeys, grant_id: str) -> bytes:
     """Return where the newest answer to a refresh of a grant is kept, sealed."""
-    return keys.page("latest", digest(grant_id))
+    return keys.record("latest", digest(grant_id))
 
 
 def untold_key(keys: RedisKeys, issuer: str) -> bytes:
@@ -321,7 +321,7 @@ def untold_key(keys: RedisKeys, issuer: str) -> bytes:
 
     Each issuer has its own: what one has given is shown to no other.
     """
-    return keys.page("untold", digest(issuer))
+    return keys.record("untold", digest(issuer))
 
 
 def _held(raw: Any) -> Held | None:

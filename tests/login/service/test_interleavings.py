@@ -98,7 +98,7 @@ def test_two_people_and_two_clients_are_never_mixed(store: ValkeyServer, order: 
         for pair in pairs:
             assert isinstance(renewed[f"{pair} stolen"], OAuthError)
             for answer in (results[f"{pair}"], renewed[f"{pair}"]):
-                log_in = await found.means.log_ins.of(answer["access_token"])
+                log_in = await found.means.log_ins.get(answer["access_token"])
                 assert log_in is not None
                 assert (log_in.client_id, log_in.subject) == pair
                 grants.add(log_in.grant)
@@ -131,7 +131,7 @@ def test_a_code_is_traded_in_once(
             # step later: who dies in between leaves it until it ends by itself.
             assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
             if not any(isinstance(each, Killed) for each in results.values()):
-                assert await found.means.log_ins.of(answer["access_token"]) is None
+                assert await found.means.log_ins.get(answer["access_token"]) is None
             with pytest.raises(OAuthError):
                 await refresh(found, answer["refresh_token"])
 
@@ -157,7 +157,7 @@ def test_refreshes_at_once_are_one_at_authelia(
         for key in found.keys("refreshing"):
             assert 0 < found.valkey.command("TTL", key) <= 30
         for answer in answers:
-            assert await found.means.log_ins.of(answer["access_token"]) is not None
+            assert await found.means.log_ins.get(answer["access_token"]) is not None
             assert (await refresh(found, answer["refresh_token"]))["refresh_token"]
 
     run(store, scene)
@@ -308,7 +308,7 @@ def test_stale_copies_get_what_the_newest_gives_and_nothing_after_an_end(
         assert len(authelia.refreshed) == len(set(authelia.refreshed))
         assert len({each["refresh_token"] for each in answers}) <= 2
         for each in answers:
-            log_in = await found.means.log_ins.of(each["access_token"])
+            log_in = await found.means.log_ins.get(each["access_token"])
             assert log_in is None or log_in.grant == "g" * 32
         if ends == "nothing":
             if kill < 0:

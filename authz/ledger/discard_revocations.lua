@@ -1,0 +1,10 @@
+-- Removes revocations that still have the value that was read (compare and delete).
+--
+-- KEYS: the revocations. ARGV: for every revocation its field and its value as read.
+
+for i = 1, #ARGV, 2 do
+  if redis.call('HMGET', KEYS[1], ARGV[i])[1] == ARGV[i + 1] then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return 1
