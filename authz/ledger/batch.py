@@ -1,8 +1,8 @@
 """Batches of queries: what is asked while others are under way goes to Redis in one script call.
 
 Invariant: an answer belongs to its query and to no other. A caller cancelled before the flush is
-not asked for; one cancelled later is answered into the void, and the others notice nothing. A batch
-that fails is Unavailable for all in it and for all who waited behind it; no query is sent twice
+not asked for; one cancelled later is answered into the void, and the others notice nothing. Where a
+batch fails, all in it and all who waited behind it get UnavailableError; no query is sent twice
 (tests/ledger/test_batch.py).
 """
 
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from authz.core.ledger import LedgerAnswer, Query, Unavailable
+from authz.core.ledger import LedgerAnswer, Query, UnavailableError
 from authz.ledger.script import TakeCall
 
 # Queries of one batch: Redis serves nobody else while it answers them, about 20 µs each.
@@ -29,8 +29,8 @@ class BatchBackend(Protocol):
         """Return a query as a script call."""
         ...
 
-    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
-        """Answer many queries, in their order; may raise Unavailable for all of them."""
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
+        """Answer many queries, in their order; may raise UnavailableError for all of them."""
         ...
 
 
@@ -73,10 +73,10 @@ class BatchedLedger:
         """Answer one query, atomically.
 
         Raises:
-            Unavailable: where Redis gave no proper reply in time; it may have charged.
+            UnavailableError: where Redis gave no proper reply in time; it may have charged.
         """
         if len(self._queue) >= self._max_queued:
-            raise Unavailable("redis", "too many are waiting")
+            raise UnavailableError("redis", "too many are waiting")
         # A query that cannot be encoded fails its own caller alone.
         call = self._backend.call(query)
         answer: asyncio.Future[LedgerAnswer] = asyncio.get_running_loop().create_future()
@@ -113,23 +113,25 @@ class BatchedLedger:
             answers = await self._backend.answer([each.call for each in batch])
             # Before anybody is answered: in a list of another length answers could have shifted.
             answered = list(zip(batch, answers, strict=True))
-        except Unavailable as error:
+        except UnavailableError as error:
             self._fail(batch, error)
         except Exception as fault:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            self._fail(batch, Unavailable("redis", type(fault).__name__))
+            self._fail(batch, UnavailableError("redis", type(fault).__name__))
         except asyncio.CancelledError:
-            self._fail(batch, Unavailable("redis", "the service is ending"))
+            self._fail(batch, UnavailableError("redis", "the service is ending"))
             raise
         else:
             for waiter, answer in answered:
                 _resolve(waiter, answer)
 
-    def _fail(self, batch: Sequence[_Waiter], error: Unavailable) -> None:
+    def _fail(self, batch: Sequence[_Waiter], error: UnavailableError) -> None:
         for waiter in batch:
             _resolve(waiter, error)
         # They do not each wait for a time-out of their own.
         while self._queue:
-            _resolve(self._queue.popleft(), Unavailable("redis", "an earlier call had no answer"))
+            _resolve(
+                self._queue.popleft(), UnavailableError("redis", "an earlier call had no answer")
+            )
 
     def _flushed(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -142,7 +144,7 @@ class BatchedLedger:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _resolve(waiter: _Waiter, answer: LedgerAnswer | Unavailable) -> None:
+def _resolve(waiter: _Waiter, answer: LedgerAnswer | UnavailableError) -> None:
     if waiter.answer.done():
         return
     if isinstance(answer, UnavailableError):

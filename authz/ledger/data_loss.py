@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
-from authz.core.ledger import Unavailable
+from authz.core.ledger import UnavailableError
 from authz.ledger.records import Revocation, stricter
 
 _GENERATION: Final = re.compile(rb"([0-9]{1,15}):([a-z_]+):[0-9a-f]{32}")
@@ -94,7 +94,7 @@ class MergeRequest:
 
 
 class RevocationSource(Protocol):
-    """Read the revocations and restore lost ones (`RedisLedger`); may raise Unavailable."""
+    """Read the revocations and restore lost ones (`RedisLedger`); may raise UnavailableError."""
 
     async def read(self, request: ReadRequest) -> StoredRevocations:
         """Return the revocations as they are stored, and leave the reader's mark."""
@@ -202,21 +202,21 @@ def parse_stored_revocations(reply: object) -> StoredRevocations:
     """Return the reply of read_revocations.lua; a malformed reply is never "nothing is revoked".
 
     Raises:
-        Unavailable: where the script cannot have given it.
+        UnavailableError: where the script cannot have given it.
     """
     match reply:
         case [bytes(generation), bytes(mark), 0 | 1 as written, list(fields)]:
             if len(fields) % 2 == 0 and {*map(type, fields)} <= {bytes}:
                 values = dict(zip(fields[::2], fields[1::2], strict=True))
                 return StoredRevocations(generation, mark, written == 1, values)
-    raise Unavailable("redis", "an answer that the script does not give")
+    raise UnavailableError("redis", "an answer that the script does not give")
 
 
 def parse_merged(reply: object) -> int | None:
     """Return how many revocations merge_revocations.lua wrote; None where the data set changed.
 
     Raises:
-        Unavailable: where the script cannot have given the reply.
+        UnavailableError: where the script cannot have given the reply.
     """
     if isinstance(reply, int) and reply >= 0:
         return reply - 1 if reply else None

@@ -22,7 +22,7 @@ REFRESHED_RECORD_TTL: Final = 60
 
 
 class LoginRecords:
-    """Login records of one deployment; every method may raise Unavailable."""
+    """Login records of one deployment; every method may raise UnavailableError."""
 
     def __init__(self, command: Command, keys: RedisKeys) -> None:
         self._command = command

@@ -17,11 +17,11 @@ _SECONDS: Final = re.compile(rb"[0-9]{1,15}")
 _STEP_UP: Final = re.compile(rb"([0-9]{1,15}) ([0-7])")
 
 
-class ScriptNotLoadedError(Unavailable):
+class ScriptNotLoadedError(UnavailableError):
     """Redis does not know a script (NOSCRIPT): nothing ran, so it may be loaded and sent again."""
 
 
-class CorruptRecordError(Unavailable):
+class CorruptRecordError(UnavailableError):
     """One record in Redis is not of our making; others can still be counted on."""
 
 

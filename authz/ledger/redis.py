@@ -1,9 +1,9 @@
 """The ledger in Redis or Valkey: one script call for a query or a batch, and the writes.
 
 Invariant: a query is sent at most once, so it is charged at most once; every failure, however slow,
-ends in `Unavailable`, after one time-out for the caller and at the same moment for those who wait
-for a connection (tests/ledger/test_redis.py). A call without its reply costs its connection, so
-that nobody reads another caller's reply.
+ends in UnavailableError, after one time-out for the caller and at the same moment for those who
+wait for a connection (tests/ledger/test_redis.py). A call without its reply costs its connection,
+so that nobody reads another caller's reply.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ def _read_hash(reply: object) -> dict[bytes, bytes]:
 class RedisLedger:
     """Answer queries with one atomic script call each, and write revocations and step-ups.
 
-    Every method that talks to Redis raises Unavailable where no proper reply came in time; the
+    Every method that talks to Redis raises UnavailableError where no proper reply came in time; the
     command may have run then.
     """
 
@@ -141,7 +141,7 @@ class RedisLedger:
         self._lost_calls = 0  # that got no reply
 
     async def take(self, query: Query) -> LedgerAnswer:
-        """Answer one query, atomically; where it raises Unavailable, Redis may have charged."""
+        """Answer one query, atomically; on UnavailableError Redis may have charged."""
         call = TakeCall(self._keys, query)
         return call.read(await self._guard(self._evaluate, call.script, call.command))
 
@@ -149,7 +149,7 @@ class RedisLedger:
         """Return a query as a script call, for `answer`."""
         return self._calls(query)
 
-    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+    async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
         """Answer many queries with one script call, each atomically and in their order."""
         if len(calls) == 1:
             # Half the work for the script, and the error reply is told in full.
@@ -157,7 +157,7 @@ class RedisLedger:
             return [one.read(await self._guard(self._evaluate, one.script, one.command))]
         batch = BatchCall(calls)
         found = batch.read(await self._guard(self._evaluate, batch.script, batch.command))
-        faults = [each for each in found if isinstance(each, Unavailable)]
+        faults = [each for each in found if isinstance(each, UnavailableError)]
         if any(not isinstance(each, CorruptRecordError) for each in faults):
             self._pool.abort()
         return found
@@ -188,7 +188,7 @@ class RedisLedger:
             values = (target, value or b"", after.encode())
             if await self._run(REPLACE_REVOCATION, [self._keys.revocations], values) == 1:
                 return after
-        raise Unavailable("redis", "a revocation is changed again and again")
+        raise UnavailableError("redis", "a revocation is changed again and again")
 
     async def lift(self, *targets: bytes) -> None:
         """Remove revocations, where there are such."""
@@ -283,7 +283,7 @@ class RedisLedger:
         lost_calls = self._lost_calls
         async with self._slots:
             if lost_calls != self._lost_calls:
-                raise Unavailable("redis", "an earlier call had no answer")
+                raise UnavailableError("redis", "an earlier call had no answer")
             try:
                 with self._deadline.block():
                     return await work(*args)

@@ -1,9 +1,10 @@
 """The ledger that goes on in degraded mode while Redis is down, as the operator declared.
 
-Invariant: nothing but `Unavailable` is raised, and no caller waits longer for a broken Redis than
-for a slow one. In degraded mode the revocations read last still hold, and so do the sessions that
-this worker has seen; what needs a step-up record is refused, and after `max_away` everything is. A
-worker that never read the revocations answers nothing by itself (tests/ledger/test_resilient.py).
+Invariant: nothing but UnavailableError is raised, and no caller waits longer for a broken Redis
+than for a slow one. In degraded mode the revocations read last still hold, and so do the sessions
+that this worker has seen; what needs a step-up record is refused, and after `max_away` everything
+is. A worker that never read the revocations answers nothing by itself
+(tests/ledger/test_resilient.py).
 """
 
 import asyncio
@@ -93,7 +94,7 @@ class ResilientLedger:
         options: OutageOptions,
         clock: Callable[[], float],
         *,
-        on_error: Callable[[Unavailable], None] = lambda _: None,
+        on_error: Callable[[UnavailableError], None] = lambda _: None,
         on_lost: Callable[[DataLoss, int], None] = lambda _, __: None,
     ) -> None:
         """Begin as if Redis were up.
@@ -162,7 +163,7 @@ class ResilientLedger:
         """Answer one query.
 
         Raises:
-            Unavailable: where Redis is down, and the outage policy or `max_away` gives no answer.
+            UnavailableError: where Redis is down and the policy, or `max_away`, gives no answer.
         """
         if not self._may_ask():
             return await self._answer(query)
@@ -171,7 +172,7 @@ class ResilientLedger:
         answer: LedgerAnswer | None = None
         try:
             answer = await self._remote.take(query)
-        except Unavailable as error:
+        except UnavailableError as error:
             self._record_failure(error, began)
         finally:
             # Also where the caller was cancelled: the next one asks.
@@ -201,7 +202,7 @@ class ResilientLedger:
             return True
         return not self._probing and self._clock() >= self._retry_at
 
-    def _record_failure(self, error: Unavailable, began: float) -> None:
+    def _record_failure(self, error: UnavailableError, began: float) -> None:
         """Count the failure of a call that began at a moment."""
         self._on_error(error)
         if isinstance(error, CorruptRecordError):
@@ -233,7 +234,7 @@ class ResilientLedger:
     async def _answer(self, query: Query) -> LedgerAnswer:
         """Answer without Redis."""
         if self._options.policy is OutagePolicy.DENY or not self._is_fresh():
-            raise Unavailable("redis", "away")
+            raise UnavailableError("redis", "away")
         found = revoked(self._revocations, query)
         if found is not None:
             return found
@@ -241,7 +242,7 @@ class ResilientLedger:
         if session is not None and self._sessions.is_of_another(session, now):
             return SessionOfAnother()
         if query.step_up is not None:
-            raise Unavailable("redis", "step-ups cannot be read")
+            raise UnavailableError("redis", "step-ups cannot be read")
         if self._options.policy is OutagePolicy.ALLOW:
             untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
             answer: LedgerAnswer = Taken(tuple(untouched), Mode.UNLIMITED)
@@ -324,12 +325,12 @@ class ResilientLedger:
             return True
         try:
             return await self._source.mark(self._tracker.name) not in self._tracker.accepted
-        except Unavailable:
+        except UnavailableError:
             return False  # the probe reports it
 
     async def probe(self) -> None:
         """Try a charge: only that tells whether Redis is whole."""
-        with suppress(Unavailable):
+        with suppress(UnavailableError):
             await self.take(PROBE)
 
     async def start(self) -> None:

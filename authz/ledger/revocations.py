@@ -188,7 +188,7 @@ _SHORTEST_ID: Final = 4  # characters of a digest
 
 
 class RevocationStore(Protocol):
-    """Keep revocations (`RedisLedger`, `MemoryLedger`); every method may raise Unavailable."""
+    """Keep revocations (`RedisLedger`, `MemoryLedger`); every method may raise UnavailableError."""
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
         """Write a revocation, whatever is there."""
@@ -259,7 +259,7 @@ async def list_revocations(store: RevocationStore, now: float) -> tuple[Revocati
     """
     found = await store.revocations()
     stale = _stale(found, now)
-    with suppress(Unavailable):  # an ACL user without the right to write may read
+    with suppress(UnavailableError):  # an ACL user without the right to write may read
         await store.discard(stale)
     left = (read_entry(field, each) for field, each in found.items() if field not in stale)
     return tuple(sorted(left, key=lambda entry: (entry.note.at or 0, entry.id)))

@@ -1,9 +1,9 @@
 """The ledger's Lua scripts: calls written as bytes, replies read strictly.
 
-Invariant: a reply that the script cannot give to this query is Unavailable, never a verdict; only
+Invariant: a reply that the script cannot give to this query raises, and is never a verdict; only
 "taken" with every bucket of the query becomes `Taken` (tests/ledger/test_script.py). In a batch
-each query has the reply at its own place, and one impossible reply makes all of them Unavailable:
-the places cannot be trusted then.
+each query has the reply at its own place, and one impossible reply fails all of them: the places
+cannot be trusted then.
 """
 
 import struct
@@ -121,7 +121,7 @@ class TakeCall:
         """Return the script's reply as the answer to the query.
 
         Raises:
-            Unavailable: where the script cannot give it to this query.
+            UnavailableError: where the script cannot give it to this query.
         """
         if not isinstance(reply, list) or len(reply) < _HEAD:
             raise _impossible()
@@ -205,18 +205,18 @@ class BatchCall:
         args = [part for each in calls for part in (each.counts, each.args)]
         self.command = evalsha(self.script.sha, [each.keys for each in calls], args)
 
-    def read(self, reply: object) -> list[LedgerAnswer | Unavailable]:
+    def read(self, reply: object) -> list[LedgerAnswer | UnavailableError]:
         """Return the answers, in the order of the queries.
 
         Raises:
-            Unavailable: where the script cannot give any one of them to its query.
+            UnavailableError: where the script cannot give any one of them to its query.
         """
         if not isinstance(reply, list) or len(reply) != len(self._calls):
             raise _impossible()
         return [_read_one(*each) for each in zip(self._calls, reply, strict=True)]
 
 
-def _read_one(call: TakeCall, reply: object) -> LedgerAnswer | Unavailable:
+def _read_one(call: TakeCall, reply: object) -> LedgerAnswer | UnavailableError:
     match reply:
         case [0, b"error", bytes(code)]:
             return UnavailableError("redis", fault_of_code(code.decode("ascii", "replace")).value)
@@ -243,5 +243,5 @@ def _state(value: object, charge: Charge, now: int) -> State:
     return State(slot, tuple(counts))
 
 
-def _impossible() -> Unavailable:
-    return Unavailable("redis", "an answer that the script does not give")
+def _impossible() -> UnavailableError:
+    return UnavailableError("redis", "an answer that the script does not give")

@@ -102,7 +102,7 @@ class LedgerLifecycle:
             return ""
         return f"{_LOSSES[self._lost]} within the last hour; what was revoked is in it again"
 
-    def _report_error(self, error: Unavailable) -> None:
+    def _report_error(self, error: UnavailableError) -> None:
         """Count a failure of Redis, and log a fault that is not the last one logged."""
         if error.detail == self._logged_fault:
             self._recorder.metrics.dependency_errors.labels(error.dependency).inc()
@@ -139,7 +139,7 @@ class LedgerLifecycle:
 
     async def _read_facts(self, remote: RedisLedger) -> None:
         # An ACL user without INFO, or a Redis that is down for a moment, changes nothing.
-        with suppress(Unavailable):
+        with suppress(UnavailableError):
             facts = await remote.facts()
             if facts.may_evict:
                 self._facts_problem = _EVICTS

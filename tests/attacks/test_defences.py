@@ -200,6 +200,11 @@ OTHERS = (
         ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
+        "Operators at once weaken no revocation", "authz/ledger/replace_revocation.lua",
+        "the script", "~= ARGV[2] then return 0 end", "~= ARGV[2] then end",
+        ("tests/ledger/test_revocations.py",),
+    ),
+    Defence(
         "What is revoked anew is not cleared away", "authz/ledger/discard_revocations.lua",
         "the script",
         "if redis.call('HMGET', KEYS[1], ARGV[i])[1] == ARGV[i + 1] then", "if true then",

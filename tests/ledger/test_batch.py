@@ -214,7 +214,9 @@ def test_answers_that_could_have_shifted_are_nobodys(change: int) -> None:
     """One answer too few or too many, and nobody is told anything but a fault."""
 
     class Shifted(Scripted):
-        async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | Unavailable]:
+        async def answer(
+            self, calls: Sequence[TakeCall]
+        ) -> Sequence[LedgerAnswer | UnavailableError]:
             answers = [await self.in_memory.take(each._query) for each in calls]
             return answers[:change] if change < 0 else [answers[0], *answers]
 
@@ -384,7 +386,7 @@ async def check(
         if error is None:
             assert without_mode(task.result()) == without_mode(verdicts[id(asked)])
         else:
-            assert isinstance(error, Unavailable)
+            assert isinstance(error, UnavailableError)
     assert remote.in_memory._buckets._states == model._buckets._states
 
 

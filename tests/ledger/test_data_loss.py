@@ -438,10 +438,10 @@ def test_a_lost_answer_hides_no_older_copy(server: ValkeyServer, deployment: str
 )  # fmt: skip
 def test_what_is_no_reading_is_a_fault(reply: object) -> None:
     """Nothing is revoked only where Redis says so."""
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         parse_stored_revocations(reply)
     if reply != 1:
-        with pytest.raises(Unavailable):
+        with pytest.raises(UnavailableError):
             parse_merged(reply)
 
 

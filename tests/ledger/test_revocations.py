@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
-from itertools import count
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.config.load import read
-from authz.core.ledger import Mode, Revoked, StepUpMissing, Taken, Unavailable
+from authz.config.problems import ConfigError
+from authz.core.ledger import Mode, Revoked, StepUpMissing, Taken, UnavailableError
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger import revocations
@@ -177,8 +178,9 @@ def test_a_write_between_reading_and_writing_is_seen(server: ValkeyServer, deplo
     assert asyncio.run(update(iter([b"50||", b"55|odd|\xff"]))) == Revocation(60)
     assert seen == [None, 50, 55]
     assert server.command("HGET", key, field).startswith(b"60|")
-    with pytest.raises(Unavailable):
-        asyncio.run(update(b"%d||" % moment for moment in count()))
+    server.command("DEL", key)
+    with pytest.raises(UnavailableError, match="again and again"):
+        asyncio.run(update(cycle([b"1||", b"2||"])))
 
 
 def test_what_nobody_needs_any_more_goes(contract: Contract) -> None:

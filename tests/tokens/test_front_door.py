@@ -27,7 +27,7 @@ class Records:
         self.away = False
         self.gate: asyncio.Event | None = None
 
-    async def of(self, token: str) -> LoginRecord | None:
+    async def get(self, token: str) -> LoginRecord | None:
         self.asked.append(token)
         if self.gate is not None:
             await self.gate.wait()
