@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core.ledger import Query, Revoked, Session, StepUpMissing, StepUpTooOld
+from authz.core.ledger import (
+    Query,
+    Revoked,
+    Session,
+    StepUpMissing,
+    StepUpTooOld,
+    UnavailableError,
+)
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Client, Person
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field

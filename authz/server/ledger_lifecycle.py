@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from authz.config.model import RedisConfig
-from authz.core.ledger import Ledger, Mode
+from authz.core.ledger import Ledger, Mode, UnavailableError
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.data_loss import DataLoss
 from authz.ledger.login_records import Command
