@@ -20,8 +20,8 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 from authz.login.clients.operator_names import called, spellings
 from authz.login.protocol.digests import digest
-from authz.login.store.blocklist import Block, Blocks
-from authz.login.store.grants import Grants
+from authz.login.store.blocklist import Blocklist, BlocklistEntry
+from authz.login.store.grants import GrantStore
 from authz.login.store.known_clients import SHORT, KnownClient, block, known_clients
 
 _EXAMPLES: Final = """\
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(
         ledger: RedisLedger, request: LedgerRequest
-    ) -> tuple[tuple[KnownClient, ...], tuple[Block, ...]]:
+    ) -> tuple[tuple[KnownClient, ...], tuple[BlocklistEntry, ...]]:
         grants, blocks = _stores(ledger, request)
         return await known_clients(grants, blocks), await blocks.all()
 
@@ -98,7 +98,7 @@ def run_block(arguments: argparse.Namespace) -> int:
         known = [each.called for each in await known_clients(grants, blocks)]
         what = called(arguments.what, known, request.settings.config.named)
         remark = request.note()
-        one = Block(what, int(request.now), remark.by, remark.reason)
+        one = BlocklistEntry(what, int(request.now), remark.by, remark.reason)
         return what, await block(grants, blocks, one)
 
     done = run_on_ledger(arguments, time.time(), work)
@@ -135,7 +135,7 @@ def run_unblock(arguments: argparse.Namespace) -> int:
     return DONE if was else FAILED
 
 
-def _stores(ledger: RedisLedger, request: LedgerRequest) -> tuple[Grants, Blocks]:
+def _stores(ledger: RedisLedger, request: LedgerRequest) -> tuple[GrantStore, Blocklist]:
     """Return the stores of a deployment with a front door.
 
     Raises:
@@ -145,7 +145,7 @@ def _stores(ledger: RedisLedger, request: LedgerRequest) -> tuple[Grants, Blocks
     if config.front_door is None:
         raise WrongError("authz.yaml has no front_door, so no clients come to it")
     keys = RedisKeys(request.options.deployment)
-    grants = Grants(
+    grants = GrantStore(
         ledger.command,
         keys,
         config.issuer.url,
@@ -153,10 +153,10 @@ def _stores(ledger: RedisLedger, request: LedgerRequest) -> tuple[Grants, Blocks
         max_lifetime=int(config.issuer.max_lifetime + config.issuer.leeway),
         clock=lambda: request.now,
     )
-    return grants, Blocks(ledger.command, keys)
+    return grants, Blocklist(ledger.command, keys)
 
 
-async def _blocked(what: str, blocks: Blocks) -> str:
+async def _blocked(what: str, blocks: Blocklist) -> str:
     """Return the block that a person means: whole, or by the id of its client."""
     names = [each.what for each in await blocks.all()]
     begun = [name for name in names if digest(name)[:SHORT] == what.lower()]

@@ -27,10 +27,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from authz.config.addresses import AddressError  # noqa: PLC0415 - quick otherwise
-    from authz.login.main import NotServedError, serve  # noqa: PLC0415 - as above
+    from authz.login.main import PagesConfigError, serve  # noqa: PLC0415 - as above
 
     try:
         return serve(arguments.config, os.environ, arguments.listen)
-    except (AddressError, NotServedError) as error:
+    except (AddressError, PagesConfigError) as error:
         print(f"authz: {error}", file=sys.stderr)
         return WRONG

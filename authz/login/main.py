@@ -20,7 +20,7 @@ from authz.config.addresses import read_tcp
 from authz.config.load import Settings, load
 from authz.config.problems import ConfigError
 from authz.ledger.redis import RedisOptions
-from authz.login.wiring import Built
+from authz.login.wiring import LoginServer
 from authz.server.health import Health
 from authz.server.redis_options import redis_options
 from authz.server.status import Status
@@ -37,7 +37,7 @@ _AT_ONCE: Final = 512
 _MASK: Final = 0o117  # a socket of mode 660
 
 
-class NotServedError(ValueError):
+class PagesConfigError(ValueError):
     """Say why there are no pages, and what would be right."""
 
 
@@ -51,7 +51,7 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
 
     Raises:
         ConfigError: where authz.yaml is wrong.
-        NotServedError: where it has no front door or no Redis.
+        PagesConfigError: where it has no front door or no Redis.
         AddressError: where the address is none.
         OSError: where the address cannot be listened on.
     """
@@ -156,7 +156,7 @@ class _Service:
         self._env = env
         self._recorder = recorder
         self._health = health
-        self._built: Built | None = None
+        self._built: LoginServer | None = None
         self._hung_up = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -167,7 +167,7 @@ class _Service:
     async def run(
         self, settings: Settings, options: RedisOptions, listener: socket.socket, where: str
     ) -> None:
-        self._built = Built(settings, options, self._recorder, health=self._health)
+        self._built = LoginServer(settings, options, self._recorder, health=self._health)
         self._built.start()
         server = _Quiet(_uvicorn(self))
         loop = asyncio.get_running_loop()
@@ -210,12 +210,12 @@ class _Service:
             problems = [str(problem) for problem in errors.problems]
             self._recorder.event("reload_refused", problems=problems)
             return
-        except NotServedError as error:
+        except PagesConfigError as error:
             self._recorder.event("reload_refused", problems=[str(error)])
             return
         old, self._built = (
             self._built,
-            Built(settings, options, self._recorder, health=self._health),
+            LoginServer(settings, options, self._recorder, health=self._health),
         )
         assert old is not None
         old.retire()
@@ -226,7 +226,7 @@ class _Service:
         self._recorder.event("reloaded", servers=sorted(settings.policy.servers))
 
 
-async def _retire(old: Built) -> None:
+async def _retire(old: LoginServer) -> None:
     try:
         await asyncio.sleep(_RETIRE)
     finally:
@@ -252,10 +252,10 @@ def _uvicorn(app: _Service) -> uvicorn.Config:
 
 def _options(settings: Settings, env: Mapping[str, str]) -> RedisOptions:
     if settings.config.front_door is None:
-        raise NotServedError("authz.yaml has no front_door: there are no pages to serve")
+        raise PagesConfigError("authz.yaml has no front_door: there are no pages to serve")
     options = redis_options(settings, env)
     if options is None:
-        raise NotServedError(
+        raise PagesConfigError(
             "the pages and the check share what they know in Redis: write redis.url, or start both"
             " with `authz up`"
         )

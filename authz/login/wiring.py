@@ -29,23 +29,23 @@ from authz.login.clients.fetching import Fetcher, SystemResolver
 from authz.login.clients.lookup import stranger_gate
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients, redirect_rules
-from authz.login.protocol.resources import Targets
-from authz.login.service.authorization import FrontDoor
+from authz.login.protocol.resources import ResourceServers
+from authz.login.service.authorization import AuthorizationFlow
 from authz.login.service.means import Means
 from authz.login.service.own_grants import OwnGrantsOf
 from authz.login.service.rate_limits import APPROVALS, LoginRateLimiter, configured_rates
-from authz.login.service.refresh import Refreshing
-from authz.login.store.blocklist import Blocks
-from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
-from authz.login.store.grants import Grants
-from authz.login.store.revocation_outbox import PAUSE, Untold
+from authz.login.service.refresh import TokenRefresh
+from authz.login.store.blocklist import Blocklist
+from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
+from authz.login.store.grants import GrantStore
+from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.login.web import sessions, step_up
-from authz.login.web.app import App
-from authz.login.web.browser_endpoints import Visitors
+from authz.login.web.app import LoginApp
+from authz.login.web.browser_endpoints import BrowserEndpoints
 from authz.login.web.cookies import BrowserCookies
-from authz.login.web.oauth_endpoints import Machines
+from authz.login.web.oauth_endpoints import OAuthEndpoints
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
 from authz.login.web.requests import NETWORK, REQUEST_ID, address_of
@@ -67,7 +67,7 @@ _PRUNE: Final = 600.0
 _LOOK: Final = 1.0  # seconds between two looks at Redis
 
 
-class Built:
+class LoginServer:
     """Own the parts of one configuration.
 
     Attributes:
@@ -126,18 +126,18 @@ class Built:
         max_age = int(section.grant_max_age)
         self.means = Means(
             url=url,
-            targets=Targets(settings.policy),
+            targets=ResourceServers(settings.policy),
             clients=Clients(config, self._documents, registrations),
             upstream=self._upstream,
             registers=registrations,
             sealer=sealer,
             assertions=ClientAssertions(self._key_sets, frozenset({url, url + TOKEN}), clock),
-            assertion_ids=AssertionIds(command, keys),
-            codes=Codes(command, keys, sealer, max_age),
-            states=States(command, keys),
-            refreshes=Refreshes(command, keys, sealer),
-            faults=Faults(command, keys, clock),
-            grants=Grants(
+            assertion_ids=UsedAssertions(command, keys),
+            codes=CodeStore(command, keys, sealer, max_age),
+            states=StateStore(command, keys),
+            refreshes=RefreshStore(command, keys, sealer),
+            faults=LoginFaults(command, keys, clock),
+            grants=GrantStore(
                 command,
                 keys,
                 issuer.url,
@@ -145,7 +145,7 @@ class Built:
                 max_lifetime=int(issuer.max_lifetime + issuer.leeway),
                 clock=clock,
             ),
-            blocks=Blocks(command, keys),
+            blocks=Blocklist(command, keys),
             log_ins=LoginRecords(command, keys),
             attempts=LoginRateLimiter(clock, rates=configured_rates(section)),
             grant_max_age=max_age,
@@ -154,7 +154,7 @@ class Built:
             clock=clock,
             tell=self._tell,
         )
-        self._untold = Untold(
+        self._untold = RevocationOutbox(
             command,
             keys,
             issuer.url,
@@ -163,7 +163,7 @@ class Built:
             tell=self._tell,
             clock=time.monotonic,
         )
-        self.refreshing = Refreshing(self.means)
+        self.refreshing = TokenRefresh(self.means)
         self.app = self._app(sealer)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -192,7 +192,7 @@ class Built:
         await self._http.aclose()
         await self._redis.aclose()
 
-    def _app(self, sealer: Sealer) -> App:
+    def _app(self, sealer: Sealer) -> LoginApp:
         config, means = self._settings.config, self.means
         attempts = means.attempts
         parts = Parts(
@@ -208,15 +208,15 @@ class Built:
             note=self._note,
             tell=self._tell,
         )
-        visitors = Visitors(FrontDoor(means), parts, attempts)
-        machines = Machines(means, server_metadata(config), self.refreshing)
+        visitors = BrowserEndpoints(AuthorizationFlow(means), parts, attempts)
+        machines = OAuthEndpoints(means, server_metadata(config), self.refreshing)
         routes = [
             *visitors.routes(),
             *machines.routes(),
             *step_up.routes(parts, sealer, self._redis),
             *sessions.routes(parts, OwnGrantsOf(means)),
         ]
-        return App(routes, parts, self._recorder)
+        return LoginApp(routes, parts, self._recorder)
 
     def _authelia(self, section: FrontDoorConfig) -> tuple[Authelia, SigningKeys]:
         issuer = self._settings.config.issuer

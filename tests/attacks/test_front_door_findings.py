@@ -24,9 +24,9 @@ from authz.ledger.login_records import LoginRecords
 from authz.ledger.records import Revocation
 from authz.login.clients.fetching import Fetched
 from authz.login.clients.identity import identify
-from authz.login.protocol.values import FrontClient, Kind
+from authz.login.protocol.values import ClientKind, OAuthClient
 from authz.login.service.rate_limits import LOG_INS, PAGES, LoginRateLimiter
-from authz.login.store.blocklist import Block
+from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.known_clients import block
 from authz.login.web.app import EACH
 from authz.login.web.client_description import Trust, describe_place, trust_of
@@ -334,11 +334,11 @@ def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "uri", ["https://app.localhost/cb", "https://127.0.0.2/cb", "https://[::ffff:7f00:1]/cb"]
 )
-@pytest.mark.parametrize("kind", [Kind.DOCUMENT, Kind.CONFIGURED])
-def test_no_spelling_of_this_machine_is_vouched_for(uri: str, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [ClientKind.DOCUMENT, ClientKind.CONFIGURED])
+def test_no_spelling_of_this_machine_is_vouched_for(uri: str, kind: ClientKind) -> None:
     """Whatever program listens there; a document at some host says nothing of that."""
-    host = "good.example" if kind is Kind.DOCUMENT else ""
-    client = identify(FrontClient("c", kind, "Good", host, (uri,)), uri)
+    host = "good.example" if kind is ClientKind.DOCUMENT else ""
+    client = identify(OAuthClient("c", kind, "Good", host, (uri,)), uri)
     assert trust_of(client) is Trust.UNVERIFIED
     assert describe_place(client.ends_at) == "a program on your computer"
 
@@ -402,7 +402,7 @@ def test_who_is_blocked_while_a_code_is_traded_in_gets_nothing_that_lasts(play: 
         begin = means.grants.begin
 
         async def late(*words: Any) -> bool:
-            one = Block(client.client_id, 0, "an operator", "")
+            one = BlocklistEntry(client.client_id, 0, "an operator", "")
             assert await block(means.grants, means.blocks, one) == 0
             return await begin(*words)
 

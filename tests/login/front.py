@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from authz.config.load import read
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.login.wiring import Built
+from authz.login.wiring import LoginServer
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -102,7 +102,7 @@ class Stage:
         log: what the pages wrote.
     """
 
-    built: Built
+    built: LoginServer
     issuer: StandInIssuer
     upstream: Upstream
     ledger: RedisLedger
@@ -258,7 +258,7 @@ async def stage(
     upstream = Upstream(issuer)
     # Where the network would be; all else is as it runs.
     http = httpx.AsyncClient(transport=upstream)
-    built = Built(settings, options, Recorder(Metrics(), EventLog("json", log)), http=http)
+    built = LoginServer(settings, options, Recorder(Metrics(), EventLog("json", log)), http=http)
     ledger = RedisLedger(options)
     found = Stage(built, issuer, upstream, ledger, valkey, deployment, log)
     try:

@@ -27,9 +27,9 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
-from authz.login.protocol.resources import Target, read_scopes
-from authz.login.protocol.values import FrontClient, Kind, LoggedIn, OAuthError
-from authz.login.store.blocklist import Block
+from authz.login.protocol.resources import ResourceServer, read_scopes
+from authz.login.protocol.values import ClientKind, OAuthClient, OAuthError, UpstreamLogin
+from authz.login.store.blocklist import BlocklistEntry
 from authz.tokens.sealing import Sealer
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES, claims
 from tests.login.conftest import Play
@@ -616,8 +616,8 @@ def test_nothing_beyond_server_and_ceiling_is_ever_granted(
     """And what a client is granted it would be granted again: so the consent page and what is
     begun after the click read the same request the same way.
     """
-    target = Target("s", NOTES, own, own | tools, two_factor=False, groups=False)
-    client = FrontClient("x", Kind.CONFIGURED, "", "", (), ceiling)
+    target = ResourceServer("s", NOTES, own, own | tools, two_factor=False, groups=False)
+    client = OAuthClient("x", ClientKind.CONFIGURED, "", "", (), ceiling)
     wanted = read_scopes(asked)
     assert wanted == {each for each in asked.split(" ") if each}
     if own and not client.allowed(own) and not client.allowed(wanted & target.scopes):
@@ -1058,8 +1058,8 @@ class Changed:
     def __init__(self, inner: Any, **changes: Any) -> None:
         self._inner, self._changes = inner, changes
 
-    async def find(self, client_id: str) -> FrontClient:
-        found: FrontClient = await self._inner.find(client_id)
+    async def find(self, client_id: str) -> OAuthClient:
+        found: OAuthClient = await self._inner.find(client_id)
         return replace(found, **self._changes)
 
     def recognize(self, client_id: str) -> None:
@@ -1070,7 +1070,7 @@ class Changed:
 
 
 async def block(found: Stage, what: str) -> None:
-    await found.built.means.blocks.block(Block(what, 1, "root", "test"))
+    await found.built.means.blocks.block(BlocklistEntry(what, 1, "root", "test"))
 
 
 async def change(found: Stage, **changes: Any) -> None:
@@ -1089,7 +1089,7 @@ LATER: Mapping[str, Callable[[Stage, Client], Awaitable[None]]] = {
     "the server wants a second factor": lambda found, _: change(found, two_factor=True),
     "the client was blocked": lambda found, client: block(found, client.client_id),
     "its name was blocked": lambda found, _: block(found, "dynamic/loopback"),
-    "the client has another name": lambda found, _: say(found, kind=Kind.CONFIGURED),
+    "the client has another name": lambda found, _: say(found, kind=ClientKind.CONFIGURED),
     "the client may not have the scope": lambda found, _: say(found, scopes=frozenset()),
 }
 
@@ -1118,7 +1118,7 @@ def test_a_refresh_is_of_the_same_person(play: Play) -> None:
         upstream = found.built.means.upstream
         refresh = upstream.refresh
 
-        async def other(**asked: Any) -> LoggedIn:
+        async def other(**asked: Any) -> UpstreamLogin:
             got = await refresh(**asked)
             return replace(got, identity=replace(got.identity, subject=BOB))
 
@@ -1206,7 +1206,7 @@ def test_a_code_is_of_the_client_under_its_name(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = await registered(found)
         back = await client.log_in()
-        await say(found, kind=Kind.CONFIGURED)
+        await say(found, kind=ClientKind.CONFIGURED)
         assert oauth(await client.exchange(back["code"])) == (400, "invalid_grant")
         assert len(found.upstream.calls("revocation")) == 1
         assert found.keys("log-in") == found.keys("grants") == []

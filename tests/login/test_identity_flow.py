@@ -16,7 +16,7 @@ from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import encode
 from authz.login.service.refresh_tokens import open_refresh, seal_refresh
-from authz.login.store.blocklist import Block
+from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.known_clients import block, known_clients
 from tests.login.front import FILES, LOOPBACK, NOTES, Client, Stage
 from tests.login.test_attacks import say
@@ -50,7 +50,7 @@ async def record(found: Stage, token: str) -> LoginRecord:
 
 async def block_in(found: Stage, what: str) -> int:
     means = found.built.means
-    return await block(means.grants, means.blocks, Block(what, 1, "root", "test"))
+    return await block(means.grants, means.blocks, BlocklistEntry(what, 1, "root", "test"))
 
 
 async def come(found: Stage, redirect_uri: str, *others: str) -> Client:

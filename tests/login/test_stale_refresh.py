@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.login.store.codes import Refreshes
+from authz.login.store.codes import RefreshStore
 from tests.demo.kit import JOHN, claims
 from tests.login.conftest import Play
 from tests.login.front import HOME, Client, Stage
@@ -234,18 +234,18 @@ def test_a_refresh_between_two_looks_is_no_theft(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process refreshes after the grant was read, and before its newest answer is."""
-    latest, refreshed = Refreshes.latest, list[httpx.Response]()
+    latest, refreshed = RefreshStore.latest, list[httpx.Response]()
 
     async def scene(found: Stage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
 
-        async def later(self: Refreshes, name: str, grant: str, since: float) -> Any:
+        async def later(self: RefreshStore, name: str, grant: str, since: float) -> Any:
             if not refreshed:
                 refreshed.append(await client.refresh(second["refresh_token"]))
             return await latest(self, name, grant, since)
 
-        monkeypatch.setattr(Refreshes, "latest", later)
+        monkeypatch.setattr(RefreshStore, "latest", later)
         answer = await client.refresh(first["refresh_token"])
         assert answer.status_code == 200, answer.text
         assert answer.json()["refresh_token"] == refreshed[0].json()["refresh_token"]

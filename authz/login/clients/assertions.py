@@ -18,7 +18,7 @@ from authz.core.request import RefusedError
 from authz.login.clients.documents import document_host, read_keys
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import DocumentError, Fetch, FetchedCache, nobody
-from authz.login.protocol.values import FrontClient, KeyAuthentication
+from authz.login.protocol.values import KeyAuthentication, OAuthClient
 from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.jose import Unverified, read_client_assertion
 from authz.tokens.jwk import ALGORITHMS, KeySet, VerificationKey
@@ -94,12 +94,12 @@ class ClientAssertions:
         self._clock = clock
         self._jws = jwt.PyJWS(sorted(ALGORITHMS))
 
-    def fetches(self, client: FrontClient) -> bool:
+    def fetches(self, client: OAuthClient) -> bool:
         """Tell whether to verify an assertion is to ask a host that nobody has named lately."""
         how = client.authentication
         return how is not None and bool(how.jwks_uri) and self._key_sets.fetches(how.jwks_uri)
 
-    async def verify(self, client: FrontClient, text: str) -> VerifiedAssertion:
+    async def verify(self, client: OAuthClient, text: str) -> VerifiedAssertion:
         """Return an assertion that this client has made, for us, lately.
 
         Raises:

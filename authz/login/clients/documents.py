@@ -26,7 +26,7 @@ from authz.login.clients.client_metadata import (
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import DocumentError, Fetch, FetchedCache, nobody
 from authz.login.clients.redirects import RedirectRules
-from authz.login.protocol.values import FrontClient, KeyAuthentication, Kind
+from authz.login.protocol.values import ClientKind, KeyAuthentication, OAuthClient
 from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.jwk import ALGORITHMS, KeySet, KeySetError, read_key_set
 
@@ -63,7 +63,7 @@ def document_host(client_id: str) -> str | None:
     return None if {".", ".."}.intersection(found["path"].split("/")) else found["host"]
 
 
-def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) -> FrontClient:
+def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) -> OAuthClient:
     """Return the client that a document describes.
 
     A redirect URI of another host than the document's is as good as any: a log-in that ends there
@@ -88,9 +88,9 @@ def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) 
         raise unusable(error.words) from error
     if sum(map(len, uris)) > _MOST_URI_CHARACTERS:
         raise unusable("it has too many redirect URIs")
-    return FrontClient(
+    return OAuthClient(
         client_id,
-        Kind.DOCUMENT,
+        ClientKind.DOCUMENT,
         title or host,
         host,
         uris,
@@ -156,7 +156,7 @@ def read_keys(body: bytes, algorithms: frozenset[str]) -> KeySet:
         ) from error
 
 
-class Documents(FetchedCache[FrontClient]):
+class Documents(FetchedCache[OAuthClient]):
     """Find the clients of documents."""
 
     def __init__(
@@ -202,7 +202,7 @@ class Documents(FetchedCache[FrontClient]):
             raise DocumentError(DocumentFault.HOST_NOT_TAKEN)
         return host
 
-    async def find(self, client_id: str) -> FrontClient:
+    async def find(self, client_id: str) -> OAuthClient:
         """Return the client whose document is at this URL.
 
         Raises:

@@ -17,10 +17,10 @@ from typing import Final
 
 from authz.core.principal import DYNAMIC, METADATA, is_configured
 from authz.login.clients.redirects import LOOPBACK, is_private, place_of
-from authz.login.protocol.values import ClientIdentity, FrontClient, Kind
+from authz.login.protocol.values import ClientIdentity, ClientKind, OAuthClient
 
 
-def identify(client: FrontClient, redirect_uri: str) -> ClientIdentity:
+def identify(client: OAuthClient, redirect_uri: str) -> ClientIdentity:
     """Return what a client is for a log-in that ends at one of its redirect URIs."""
     ends_at = place_of(redirect_uri)
     return ClientIdentity(
@@ -32,13 +32,13 @@ def identify(client: FrontClient, redirect_uri: str) -> ClientIdentity:
     )
 
 
-def only_identity(client: FrontClient) -> ClientIdentity | None:
+def only_identity(client: OAuthClient) -> ClientIdentity | None:
     """Return what a client is whatever redirect URI it uses; None where it depends on that."""
     found = [identify(client, uri) for uri in client.redirect_uris]
     return found[0] if len({each.name for each in found}) == 1 else None
 
 
-def identity_again(client: FrontClient, redirect_uri: str) -> ClientIdentity | None:
+def identity_again(client: OAuthClient, redirect_uri: str) -> ClientIdentity | None:
     """Return what a client is for a log-in that ended earlier.
 
     Args:
@@ -52,7 +52,7 @@ def identity_again(client: FrontClient, redirect_uri: str) -> ClientIdentity | N
     """
     if not redirect_uri:
         return only_identity(client)
-    given = client.kind is Kind.CONFIGURED or not is_private(redirect_uri)
+    given = client.kind is ClientKind.CONFIGURED or not is_private(redirect_uri)
     return identify(client, redirect_uri) if given or redirect_uri in client.redirect_uris else None
 
 
@@ -82,8 +82,8 @@ def names_of(identity: ClientIdentity) -> frozenset[str]:
     return blocked_by(identity.name, identity.ends_at, identity.document_host)
 
 
-def _name(client: FrontClient, redirect_uri: str, ends_at: str) -> str:
-    if client.kind is Kind.CONFIGURED:
+def _name(client: OAuthClient, redirect_uri: str, ends_at: str) -> str:
+    if client.kind is ClientKind.CONFIGURED:
         return client.client_id
     host = client.document_host
     if host and _is_of_origin(redirect_uri, host):

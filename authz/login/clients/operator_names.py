@@ -29,7 +29,7 @@ class UnknownClientError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class ClientNames:
     """Name one client as an operator may call it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Called:
     name: str
 
 
-def called(what: str, clients: Sequence[Called], configured: Collection[str]) -> str:
+def called(what: str, clients: Sequence[ClientNames], configured: Collection[str]) -> str:
     """Return the client_id or name that a person means.
 
     A host alone means all that ends there or has its document there, as `dynamic/HOST` does.
@@ -91,7 +91,7 @@ def _name(what: str) -> str | None:
     return lower if prefix == DYNAMIC and _WORD.match(place) else None
 
 
-def _words(what: str, clients: Sequence[Called], configured: Collection[str]) -> str:
+def _words(what: str, clients: Sequence[ClientNames], configured: Collection[str]) -> str:
     known = [*configured, *(name for each in clients for name in (each.name, each.id))]
     lower = what.lower()
     near = [f"{DYNAMIC}{lower}"] if _WORD.match(lower) else []

@@ -18,7 +18,7 @@ from authz.login.clients.documents import Documents
 from authz.login.clients.lookup import PAUSE, DocumentError
 from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
 from authz.login.clients.registration import NotRegisteredError, Registrations
-from authz.login.protocol.values import FrontClient, Kind, OAuthError
+from authz.login.protocol.values import ClientKind, OAuthClient, OAuthError
 
 _DEFAULT: Final = "default"  # the entry of `clients` that is no client
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,2048}\Z")
@@ -92,7 +92,7 @@ class Clients:
         """
         self._at_hand(client_id)
 
-    async def find(self, client_id: str) -> FrontClient:
+    async def find(self, client_id: str) -> OAuthClient:
         """Return the client of an id.
 
         Raises:
@@ -103,7 +103,7 @@ class Clients:
             await self._of_document(client_id), scopes=self._scopes
         )
 
-    def _at_hand(self, client_id: str) -> FrontClient | None:
+    def _at_hand(self, client_id: str) -> OAuthClient | None:
         """Return the client of an id; None where its metadata document describes it.
 
         Raises:
@@ -124,27 +124,27 @@ class Clients:
             return None
         return replace(self._of_registration(client_id), scopes=self._scopes)
 
-    def _of_file(self, client_id: str, client: ClientConfig) -> FrontClient:
+    def _of_file(self, client_id: str, client: ClientConfig) -> OAuthClient:
         if client.machine:
             raise _refused("this client has no person to log in")
         if (client.login or self._login) != "front_door":
             raise _refused("this client logs in at the issuer itself, not here")
-        return FrontClient(
+        return OAuthClient(
             client_id,
-            Kind.CONFIGURED,
+            ClientKind.CONFIGURED,
             printable_title(client_id),
             "",
             tuple(client.redirect_uris),
             _scopes(client),
         )
 
-    async def _of_document(self, client_id: str) -> FrontClient:
+    async def _of_document(self, client_id: str) -> OAuthClient:
         try:
             return await self._documents.find(client_id)
         except DocumentError as error:
             raise _no_document(error) from error
 
-    def _of_registration(self, client_id: str) -> FrontClient:
+    def _of_registration(self, client_id: str) -> OAuthClient:
         if not self._registrations.taken:
             raise _refused("this client is not known here; the operator has to name it")
         try:
@@ -156,9 +156,9 @@ class Clients:
                 f"this client is not known here: {words}it has to register anew (in most "
                 "programs: remove this server and add it again)"
             ) from error
-        return FrontClient(
+        return OAuthClient(
             client_id,
-            Kind.DYNAMIC,
+            ClientKind.DYNAMIC,
             registered.title,
             "",
             registered.redirect_uris,

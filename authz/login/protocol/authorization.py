@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 
 from authz.config.model import RefreshTokens
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.resources import Targets, read_scopes
-from authz.login.protocol.values import ClientIdentity, FrontClient, OAuthError
+from authz.login.protocol.resources import ResourceServers, read_scopes
+from authz.login.protocol.values import ClientIdentity, OAuthClient, OAuthError
 
 OFFLINE: Final = "offline_access"
 LONGEST_STATE: Final = 1024
@@ -29,7 +29,7 @@ _UNSUPPORTED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AuthorizationRequest:
     """Hold what a client asks a person for, after it was checked.
 
     Attributes:
@@ -68,13 +68,13 @@ class Wish:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Wish":
+    def from_json(cls, value: Mapping[str, Any]) -> "AuthorizationRequest":
         """Read what `to_json` wrote and a seal kept."""
         return cls(**{**value, "scopes": tuple(value["scopes"])})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AuthorizationResponse:
     """Say where a client hears of the end of its request.
 
     Attributes:
@@ -103,10 +103,10 @@ class Answer:
         return self.redirect_uri + ("&" if "?" in self.redirect_uri else "?") + query
 
 
-class SentBackError(Exception):
+class RedirectedOAuthError(Exception):
     """Carry an error to the client, by way of the browser."""
 
-    def __init__(self, answer: Answer, error: str, words: str) -> None:
+    def __init__(self, answer: AuthorizationResponse, error: str, words: str) -> None:
         """Keep the answer, and what the log says of it."""
         super().__init__(error)
         self.error = error
@@ -122,8 +122,8 @@ def state_of(parameters: Parameters) -> str | None:
 
 
 def check(
-    parameters: Parameters, client: FrontClient, identity: ClientIdentity, targets: Targets
-) -> Wish:
+    parameters: Parameters, client: OAuthClient, identity: ClientIdentity, targets: ResourceServers
+) -> AuthorizationRequest:
     """Return what is asked for, of a client and redirect URI that are known to be good.
 
     Raises:
@@ -147,7 +147,7 @@ def check(
     target = targets.find(parameters.resources)
     asked = read_scopes(parameters.get("scope"))
     scopes = target.grantable(asked, client, identity.name)
-    return Wish(
+    return AuthorizationRequest(
         client_id=client.client_id,
         redirect_uri=identity.redirect_uri,
         state=state_of(parameters),
@@ -161,7 +161,12 @@ def check(
     )
 
 
-def again(wish: Wish, client: FrontClient, identity: ClientIdentity, targets: Targets) -> Wish:
+def again(
+    wish: AuthorizationRequest,
+    client: OAuthClient,
+    identity: ClientIdentity,
+    targets: ResourceServers,
+) -> AuthorizationRequest:
     """Return a wish as the rules are now: they may have changed while the page was open.
 
     Raises:
@@ -184,7 +189,7 @@ def again(wish: Wish, client: FrontClient, identity: ClientIdentity, targets: Ta
     return replace(wish, two_factor=target.two_factor)
 
 
-def check_same_client(wish: Wish, identity: ClientIdentity) -> None:
+def check_same_client(wish: AuthorizationRequest, identity: ClientIdentity) -> None:
     """Refuse a client that is not what the page said of it: its document may have changed.
 
     Raises:
@@ -196,7 +201,7 @@ def check_same_client(wish: Wish, identity: ClientIdentity) -> None:
         )
 
 
-def gets_refresh(mode: RefreshTokens, client: FrontClient, scope: str | None) -> bool:
+def gets_refresh(mode: RefreshTokens, client: OAuthClient, scope: str | None) -> bool:
     """Tell whether a log-in gives a refresh token.
 
     Args:

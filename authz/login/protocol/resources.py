@@ -12,7 +12,7 @@ from typing import Final
 
 from authz.core import audience
 from authz.core.policy import Policy, Server
-from authz.login.protocol.values import FrontClient, OAuthError
+from authz.login.protocol.values import OAuthClient, OAuthError
 
 # Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
 TOLERATED: Final = frozenset({"openid", "offline_access"})
@@ -22,7 +22,7 @@ _LISTED: Final = 6  # servers in the words of a refusal
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ResourceServer:
     """Hold what the front door needs to know of one server.
 
     Attributes:
@@ -51,7 +51,7 @@ class Target:
         """Return the scopes that every token for it has, whatever is consented to."""
         return _UPSTREAM | (frozenset({"groups"}) if self.groups else frozenset())
 
-    def grantable(self, asked: Iterable[str], client: FrontClient, name: str) -> frozenset[str]:
+    def grantable(self, asked: Iterable[str], client: OAuthClient, name: str) -> frozenset[str]:
         """Return the scopes that a person may be asked to consent to.
 
         They are what the client asks for, as far as the server and its tools have it and the client
@@ -80,7 +80,7 @@ class Target:
         return granted | client.allowed(self._always & self.scopes)
 
 
-class Targets:
+class ResourceServers:
     """Find servers by what requests call them."""
 
     def __init__(self, policy: Policy) -> None:
@@ -92,12 +92,12 @@ class Targets:
         """Return every scope that any server names."""
         return frozenset[str]().union(*(target.scopes for target in self._targets.values()))
 
-    def named(self, name: str, resource: str) -> Target | None:
+    def named(self, name: str, resource: str) -> ResourceServer | None:
         """Return the server that still has both name and URL."""
         target = self._targets.get(name)
         return target if target is not None and target.resource == resource else None
 
-    def find(self, resources: Sequence[str]) -> Target:
+    def find(self, resources: Sequence[str]) -> ResourceServer:
         """Return the one server that a request names (RFC 8707); the only one where it names none.
 
         Raises:
@@ -137,9 +137,9 @@ def read_scopes(text: str | None) -> frozenset[str]:
     return frozenset((text or "").split(" ")) - {""}
 
 
-def _target(server: Server) -> Target:
+def _target(server: Server) -> ResourceServer:
     rules = [target.rule for target in server.targets()]
-    return Target(
+    return ResourceServer(
         name=server.name,
         resource=server.resource,
         own=server.rule.scopes,

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final
 
 
-class Kind(Enum):
+class ClientKind(Enum):
     """Name how a client came to be known."""
 
     CONFIGURED = "configured"  # named under `clients` in authz.yaml
@@ -33,7 +33,7 @@ class KeyAuthentication:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontClient:
+class OAuthClient:
     """Describe an MCP client as the front door knows it.
 
     Attributes:
@@ -48,7 +48,7 @@ class FrontClient:
     """
 
     client_id: str
-    kind: Kind
+    kind: ClientKind
     title: str
     document_host: str
     redirect_uris: tuple[str, ...]
@@ -100,7 +100,7 @@ class UpstreamTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class LoginIdentity:
     """Hold what a verified ID token says.
 
     Attributes:
@@ -117,11 +117,11 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedIn:
+class UpstreamLogin:
     """Hold one log-in, or one refresh of it: tokens of one person, and who that is."""
 
     tokens: UpstreamTokens
-    identity: Identity
+    identity: LoginIdentity
 
 
 @dataclass(frozen=True, slots=True)

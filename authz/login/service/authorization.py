@@ -14,9 +14,9 @@ from typing import Any, Final
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.authorization import (
     OFFLINE,
-    Answer,
-    SentBackError,
-    Wish,
+    AuthorizationRequest,
+    AuthorizationResponse,
+    RedirectedOAuthError,
     again,
     check,
     check_same_client,
@@ -28,10 +28,10 @@ from authz.login.protocol.parameters import Parameters, read_parameters
 from authz.login.protocol.values import (
     OPAQUE_TOKEN,
     ClientIdentity,
-    LoggedIn,
     OAuthError,
     UpstreamAuthorizationRequest,
     UpstreamError,
+    UpstreamLogin,
 )
 from authz.login.service.client_validation import Admission
 from authz.login.service.means import Means
@@ -71,17 +71,17 @@ class Ended:
 class _Transaction:
     """Hold what came back: what the browser kept, and the client as it is now."""
 
-    wish: Wish
+    wish: AuthorizationRequest
     client: ClientIdentity
     grant: str
     nonce: str
     verifier: str
     consented_at: int
-    answer: Answer
+    answer: AuthorizationResponse
     address: str
 
 
-class FrontDoor:
+class AuthorizationFlow:
     """Take a client's request from its first step to our code."""
 
     def __init__(self, means: Means) -> None:
@@ -89,13 +89,13 @@ class FrontDoor:
         self._means = means
         self._admission = Admission(means)
 
-    async def ask(self, query: str, address: str) -> tuple[Wish, ClientIdentity]:
+    async def ask(self, query: str, address: str) -> tuple[AuthorizationRequest, ClientIdentity]:
         """Return what a client asks for, to be shown to the person at an address.
 
         Raises:
             PageError: with a page, where client or redirect URI are not good, or where the
                 client is nobody's whom an error could be sent to.
-            SentBackError: with the URL that tells the client.
+            RedirectedOAuthError: with the URL that tells the client.
             TooManyRequestsError: where the address has made us ask too many strangers' hosts.
             UnavailableError: where Redis does not answer.
         """
@@ -120,12 +120,12 @@ class FrontDoor:
         )
         return replace(wish, offline=offline), identity
 
-    async def approve(self, wish: Wish, address: str) -> Approved:
+    async def approve(self, wish: AuthorizationRequest, address: str) -> Approved:
         """Begin the log-in at Authelia that a person has just consented to.
 
         Raises:
             PageError: with a page.
-            SentBackError: with the URL that tells the client.
+            RedirectedOAuthError: with the URL that tells the client.
             UnavailableError: where Redis or Authelia do not answer.
         """
         client, identity = await self._admission.admit(wish.client_id, wish.redirect_uri)
@@ -140,14 +140,14 @@ class FrontDoor:
             url = await self._means.upstream.push(asked, address)
         except OAuthError as refused:
             self._tell_refused("consent", identity, refused)
-            raise SentBackError(answer, refused.error, refused.words) from refused
+            raise RedirectedOAuthError(answer, refused.error, refused.words) from refused
         except UpstreamError as refused:
             self._means.tell(
                 "consent", "server_error", client=identity.name, server=wish.server,
                 detail=refused.error, scopes=wish.scopes,
             )  # fmt: skip
             words = f"{_SERVER_ERROR[1]} for the server {wish.server}: {refused.error}"
-            raise SentBackError(answer, _SERVER_ERROR[0], words) from refused
+            raise RedirectedOAuthError(answer, _SERVER_ERROR[0], words) from refused
         # 128 bits: step-ups, revocations and the list of one's log-ins go by it.
         grant = secrets.token_hex(16)
         self._means.tell("consent", "ok", client=identity.name, server=wish.server, grant=grant)
@@ -160,7 +160,7 @@ class FrontDoor:
         }
         return Approved(url, state, transaction)
 
-    async def deny(self, wish: Wish) -> Ended:
+    async def deny(self, wish: AuthorizationRequest) -> Ended:
         """Return where the browser goes when the person does not agree.
 
         Raises:
@@ -181,7 +181,7 @@ class FrontDoor:
             PageError: with a page, where it is no answer of Authelia to it, or not the first.
             UnavailableError: where Redis does not answer.
         """
-        means, wish = self._means, Wish.from_json(transaction["wish"])
+        means, wish = self._means, AuthorizationRequest.from_json(transaction["wish"])
         try:
             # RFC 9207, section 2.4: before anything else is believed, errors included.
             means.upstream.check_iss(parameters.get("iss"))
@@ -258,7 +258,7 @@ class FrontDoor:
             raise
         return answer.code(code), "ok", ""
 
-    async def _forget(self, kept: _Transaction, found: LoggedIn) -> None:
+    async def _forget(self, kept: _Transaction, found: UpstreamLogin) -> None:
         """End Authelia's tokens, which nobody will ever use."""
         with suppress(UpstreamError, UnavailableError):
             await self._means.upstream.revoke(
@@ -267,7 +267,7 @@ class FrontDoor:
                 address=person_address(self._means.sealer, found.identity.subject),
             )
 
-    async def _issue(self, code: str, kept: _Transaction, found: LoggedIn) -> None:
+    async def _issue(self, code: str, kept: _Transaction, found: UpstreamLogin) -> None:
         wish, tokens, who = kept.wish, found.tokens, found.identity
         mark = {
             "grant": kept.grant,
@@ -307,11 +307,11 @@ class FrontDoor:
             detail=refused.words,
         )
 
-    def _answer(self, wish: Wish) -> Answer:
-        return Answer(wish.redirect_uri, wish.state, self._means.url)
+    def _answer(self, wish: AuthorizationRequest) -> AuthorizationResponse:
+        return AuthorizationResponse(wish.redirect_uri, wish.state, self._means.url)
 
     def _asked(
-        self, wish: Wish, state: str, nonce: str, verifier: str
+        self, wish: AuthorizationRequest, state: str, nonce: str, verifier: str
     ) -> UpstreamAuthorizationRequest:
         target = self._means.targets.named(wish.server, wish.resource)
         assert target is not None

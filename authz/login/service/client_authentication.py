@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from authz.login.clients.assertions import JWT_BEARER, InvalidAssertionError, client_of
 from authz.login.clients.lookup import PAUSE, DocumentError
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import FrontClient, OAuthError
+from authz.login.protocol.values import OAuthClient, OAuthError
 from authz.login.service.means import Means
 from authz.login.service.rate_limits import ASSERTIONS, DOCUMENTS, TooManyRequestsError
 
@@ -38,7 +38,7 @@ class ClientRequest(NamedTuple):
     authenticated: bool
 
 
-class Authenticating:
+class ClientAuthenticator:
     """Authenticate clients."""
 
     def __init__(self, means: Means) -> None:
@@ -90,14 +90,14 @@ class Authenticating:
         except InvalidAssertionError as error:
             raise _invalid(error.words) from error
 
-    async def _found(self, client_id: str) -> FrontClient | None:
+    async def _found(self, client_id: str) -> OAuthClient | None:
         """Return a client that is at hand; None where its document is of no use by now."""
         try:
             return await self._means.clients.find(client_id)
         except OAuthError:
             return None
 
-    async def _check(self, client: FrontClient, assertion: str, address: Callable[[], str]) -> None:
+    async def _check(self, client: OAuthClient, assertion: str, address: Callable[[], str]) -> None:
         if client.authentication is None:
             raise _invalid(_PUBLIC)
         means = self._means
@@ -123,7 +123,7 @@ class Authenticating:
             raise _invalid("the assertion was used before")
 
 
-def check_authenticated(client: FrontClient | None, *, authenticated: bool) -> None:
+def check_authenticated(client: OAuthClient | None, *, authenticated: bool) -> None:
     """Refuse a client that has to authenticate, and has not.
 
     Raises:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from authz.login.clients.identity import identify, names_of
 from authz.login.clients.redirects import is_registered
 from authz.login.clients.registry import DocumentRefusedError
-from authz.login.protocol.authorization import Answer, SentBackError, state_of
+from authz.login.protocol.authorization import AuthorizationResponse, RedirectedOAuthError, state_of
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import ClientIdentity, FrontClient, Kind, OAuthError
+from authz.login.protocol.values import ClientIdentity, ClientKind, OAuthClient, OAuthError
 from authz.login.service.means import Means
 from authz.login.web import error_pages
 from authz.login.web.upstream_login import PageError
@@ -29,7 +29,7 @@ class Admission:
         """Take the parts."""
         self._means = means
 
-    async def admit(self, client_id: str, redirect_uri: str) -> tuple[FrontClient, ClientIdentity]:
+    async def admit(self, client_id: str, redirect_uri: str) -> tuple[OAuthClient, ClientIdentity]:
         """Return a client whose log-in may end at a redirect URI, and what it is there.
 
         Raises:
@@ -60,7 +60,7 @@ class Admission:
 
     def told(
         self,
-        client: FrontClient,
+        client: OAuthClient,
         redirect_uri: str,
         parameters: Parameters,
         refused: OAuthError,
@@ -72,7 +72,7 @@ class Admission:
         """
         url = urlsplit(redirect_uri)
         away = url.scheme in ("http", "https") and url.hostname not in _LOOPBACK
-        if client.kind is not Kind.CONFIGURED and away:
+        if client.kind is not ClientKind.CONFIGURED and away:
             return PageError(error_pages.not_granted(refused.error, refused.words))
-        answer = Answer(redirect_uri, state_of(parameters), self._means.url)
-        return SentBackError(answer, refused.error, refused.words)
+        answer = AuthorizationResponse(redirect_uri, state_of(parameters), self._means.url)
+        return RedirectedOAuthError(answer, refused.error, refused.words)

@@ -19,20 +19,20 @@ from authz.login.clients.identity import identity_again, names_of
 from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import Grant
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import ClientIdentity, Identity, OAuthError, UpstreamError
+from authz.login.protocol.values import ClientIdentity, LoginIdentity, OAuthError, UpstreamError
 from authz.login.service.client_authentication import check_authenticated
 from authz.login.service.grant_end import BLOCKED, LOST, REPLAYED, end
 from authz.login.service.means import Means
 from authz.login.service.refresh_tokens import RefreshToken, seal_refresh, sealed_upstream
 from authz.login.service.token_response import log_in_of, token_answer
-from authz.login.store.codes import Fresh, Used
+from authz.login.store.codes import AuthorizationCode, UsedCode
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636, section 4.1
 _WORDS: Final = "the code is not good, or not any more"
 
 
-class Exchanging:
+class CodeExchange:
     """Trade codes in."""
 
     def __init__(self, means: Means) -> None:
@@ -57,9 +57,9 @@ class Exchanging:
             raise self._refused()
         taken = await self._means.codes.take(code)
         match taken:
-            case Fresh(payload):
+            case AuthorizationCode(payload):
                 return await self._first(code, payload, client_id, parameters, authenticated)
-            case Used(mark):
+            case UsedCode(mark):
                 await self._again(mark)
         raise self._refused()
 
@@ -95,7 +95,9 @@ class Exchanging:
         )
         lifetime = held["at"] + means.grant_max_age - now
         refresh = seal_refresh(means.sealer, token, lifetime) if token.upstream else None
-        who = Identity(held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"])
+        who = LoginIdentity(
+            held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"]
+        )
         # Without a refresh token it is the access token that Authelia ends with the grant.
         ending = token if refresh else replace(token, upstream=held["access_token"])
         upstream = sealed_upstream(

@@ -10,13 +10,13 @@ from typing import Protocol
 from authz.config.model import RefreshTokens
 from authz.ledger.login_records import LoginRecords
 from authz.login.clients.assertions import VerifiedAssertion
-from authz.login.protocol.resources import Targets
-from authz.login.protocol.values import FrontClient, LoggedIn
+from authz.login.protocol.resources import ResourceServers
+from authz.login.protocol.values import OAuthClient, UpstreamLogin
 from authz.login.service import ports
 from authz.login.service.rate_limits import LoginRateLimiter
-from authz.login.store.blocklist import Blocks
-from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
-from authz.login.store.grants import Grants
+from authz.login.store.blocklist import Blocklist
+from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
+from authz.login.store.grants import GrantStore
 from authz.tokens.sealing import Sealer
 
 
@@ -27,7 +27,7 @@ class FindsClients(Protocol):
         """Raise OAuthError("invalid_client", …) for what cannot be a client's id here."""
         ...
 
-    async def find(self, client_id: str) -> FrontClient:
+    async def find(self, client_id: str) -> OAuthClient:
         """Return a client, or raise OAuthError("invalid_client", …)."""
         ...
 
@@ -41,7 +41,7 @@ class Upstream(ports.Upstream, Protocol):
 
     async def refresh(
         self, *, two_factor: bool, refresh_token: str, subject: str, address: str
-    ) -> LoggedIn:
+    ) -> UpstreamLogin:
         """Trade a refresh token in."""
         ...
 
@@ -57,11 +57,11 @@ class Registers(Protocol):
 class VerifiesAssertions(Protocol):
     """Verify assertions of clients (`authz.login.clients.assertions.ClientAssertions`)."""
 
-    def fetches(self, client: FrontClient) -> bool:
+    def fetches(self, client: OAuthClient) -> bool:
         """Tell whether that asks a stranger's host."""
         ...
 
-    async def verify(self, client: FrontClient, text: str) -> VerifiedAssertion:
+    async def verify(self, client: OAuthClient, text: str) -> VerifiedAssertion:
         """Return what is left to do, or raise InvalidAssertionError or DocumentError."""
         ...
 
@@ -86,19 +86,19 @@ class Means:
     """
 
     url: str
-    targets: Targets
+    targets: ResourceServers
     clients: FindsClients
     upstream: Upstream
     registers: Registers
     sealer: Sealer
     assertions: VerifiesAssertions
-    assertion_ids: AssertionIds
-    codes: Codes
-    states: States
-    refreshes: Refreshes
-    faults: Faults
-    grants: Grants
-    blocks: Blocks
+    assertion_ids: UsedAssertions
+    codes: CodeStore
+    states: StateStore
+    refreshes: RefreshStore
+    faults: LoginFaults
+    grants: GrantStore
+    blocks: Blocklist
     log_ins: LoginRecords
     attempts: LoginRateLimiter
     grant_max_age: int

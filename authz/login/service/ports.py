@@ -6,7 +6,7 @@ Law: ports alone; what only one of them needs stands beside it.
 from collections.abc import Sequence
 from typing import Protocol
 
-from authz.login.protocol.values import LoggedIn, UpstreamAuthorizationRequest
+from authz.login.protocol.values import UpstreamAuthorizationRequest, UpstreamLogin
 
 
 class Upstream(Protocol):
@@ -25,7 +25,7 @@ class Upstream(Protocol):
         redirect_uri: str,
         nonce: str,
         address: str,
-    ) -> LoggedIn:
+    ) -> UpstreamLogin:
         """Trade a code in."""
         ...
 

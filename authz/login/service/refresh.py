@@ -24,7 +24,7 @@ from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import renewed
 from authz.login.protocol.granted_audience import WORDS, audience_fault
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import ClientIdentity, LoggedIn, OAuthError, UpstreamError
+from authz.login.protocol.values import ClientIdentity, OAuthError, UpstreamError, UpstreamLogin
 from authz.login.service.client_authentication import check_authenticated
 from authz.login.service.code_exchange import check_resources
 from authz.login.service.grant_end import MEANWHILE, REFUSED, REUSED, REVOKED_FOR, end
@@ -38,7 +38,7 @@ from authz.login.service.refresh_tokens import (
 )
 from authz.login.service.token_response import log_in_of, token_answer
 from authz.login.store.codes import ANSWER_LIFETIME
-from authz.login.store.grants import Held, Renewal
+from authz.login.store.grants import GrantRenewal, StoredGrant
 from authz.tokens.sealing import NotSealedError
 
 # Seconds that Authelia has; less than the lock holds, so that one token is never refreshed twice.
@@ -78,7 +78,7 @@ class _Successor:
 _Outcome = Mapping[str, Any] | _Successor
 
 
-class Refreshing:
+class TokenRefresh:
     """Refresh tokens."""
 
     def __init__(
@@ -176,7 +176,7 @@ class Refreshing:
             raise self._refused(token, "the client may not have these scopes any more")
         return identity
 
-    async def _alive(self, token: RefreshToken) -> Held:
+    async def _alive(self, token: RefreshToken) -> StoredGrant:
         held = await self._means.grants.find(token.subject, token.grant)
         if held is None:
             raise self._refused(token, "the grant has ended")
@@ -199,7 +199,7 @@ class Refreshing:
             with suppress(UnavailableError):
                 await self._means.refreshes.unlock(asked.name, holder)
 
-    async def _stale(self, asked: _Asked, held: Held) -> _Outcome:
+    async def _stale(self, asked: _Asked, held: StoredGrant) -> _Outcome:
         """Answer a token that was replaced, or end its grant.
 
         Raises:
@@ -222,7 +222,7 @@ class Refreshing:
             return self._given(newest)
         return _Successor(newest["refresh_token"])
 
-    async def _newest(self, asked: _Asked, held: Held) -> Mapping[str, Any] | None:
+    async def _newest(self, asked: _Asked, held: StoredGrant) -> Mapping[str, Any] | None:
         """Return the newest answer of the grant of a token that was replaced lately; else None.
 
         Grant and answer change in one step and are read in two: where they do not fit each other,
@@ -237,7 +237,7 @@ class Refreshing:
             held = await self._alive(token)
         return None
 
-    async def _renewed(self, asked: _Asked, held: Held) -> Mapping[str, Any]:
+    async def _renewed(self, asked: _Asked, held: StoredGrant) -> Mapping[str, Any]:
         token = asked.token
         found = await self._upstream(token)
         means, now, tokens = self._means, self._means.clock(), found.tokens
@@ -260,7 +260,7 @@ class Refreshing:
             "expires_at": tokens.expires_at,
             "scopes": sorted(tokens.scopes.intersection(token.scopes)),
         }
-        renewal = Renewal(
+        renewal = GrantRenewal(
             before=held,
             grant=renewed(
                 held.grant,
@@ -289,7 +289,7 @@ class Refreshing:
         means.tell("refresh", "ok", client=token.name, server=token.server, grant=token.grant)
         return self._given(answer)
 
-    async def _upstream(self, token: RefreshToken) -> LoggedIn:
+    async def _upstream(self, token: RefreshToken) -> UpstreamLogin:
         if self._means.attempts.take_of(REFRESHES, token.grant):
             raise UnavailableError("issuer", _OFTEN)
         try:

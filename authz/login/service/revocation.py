@@ -18,7 +18,7 @@ from authz.login.service.refresh_tokens import RefreshToken, open_refresh
 from authz.tokens.sealing import NotSealedError
 
 
-class Revoking:
+class TokenRevocation:
     """Revoke tokens."""
 
     def __init__(self, means: Means) -> None:

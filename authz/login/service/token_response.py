@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from authz.core.principal import LoginRecord
-from authz.login.protocol.values import ClientIdentity, Identity
+from authz.login.protocol.values import ClientIdentity, LoginIdentity
 from authz.login.service.refresh_tokens import RefreshToken
 
 
@@ -40,7 +40,7 @@ def token_answer(
 
 
 def log_in_of(
-    token: RefreshToken, client_id: str, client: ClientIdentity, who: Identity
+    token: RefreshToken, client_id: str, client: ClientIdentity, who: LoginIdentity
 ) -> LoginRecord:
     """Return the record behind an access token."""
     return LoginRecord(

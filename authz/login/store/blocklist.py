@@ -15,12 +15,12 @@ from authz.login.protocol.digests import digest
 MOST: Final = 1000
 
 
-class TooManyBlocksError(ValueError):
+class BlocklistFullError(ValueError):
     """Say that there is no room for another block."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class BlocklistEntry:
     """Hold one block, for people.
 
     Attributes:
@@ -35,7 +35,7 @@ class Block:
     reason: str
 
 
-class Blocks:
+class Blocklist:
     """Keep the blocks of one deployment."""
 
     def __init__(self, command: Command, keys: RedisKeys) -> None:
@@ -54,15 +54,15 @@ class Blocks:
         )
         return any(each is not None for each in found)
 
-    async def block(self, block: Block) -> None:
+    async def block(self, block: BlocklistEntry) -> None:
         """Block a client_id or a name.
 
         Raises:
-            TooManyBlocksError: where there are a thousand.
+            BlocklistFullError: where there are a thousand.
             UnavailableError: where Redis did not confirm it.
         """
         if int(await self._command("HLEN", self._key)) >= MOST:
-            raise TooManyBlocksError(f"there are {MOST} blocks; unblock some")
+            raise BlocklistFullError(f"there are {MOST} blocks; unblock some")
         record = {"what": block.what, "at": block.at, "by": block.by, "reason": block.reason}
         await self._command("HSET", self._key, digest(block.what), json.dumps(record))
 
@@ -74,7 +74,7 @@ class Blocks:
         """
         return int(await self._command("HDEL", self._key, digest(what))) == 1
 
-    async def all(self) -> tuple[Block, ...]:
+    async def all(self) -> tuple[BlocklistEntry, ...]:
         """Return the blocks, the oldest first.
 
         Raises:
@@ -84,7 +84,7 @@ class Blocks:
         return tuple(sorted(map(_read, found.values()), key=lambda block: block.at))
 
 
-def _read(raw: bytes) -> Block:
+def _read(raw: bytes) -> BlocklistEntry:
     """Read a block; what cannot be read blocks all the same, and is shown without words."""
     try:
         record = loads(raw)
@@ -93,4 +93,4 @@ def _read(raw: bytes) -> Block:
     said = record if isinstance(record, dict) else {}
     at = said.get("at")
     texts = {name: str(said.get(name, "")) for name in ("what", "by", "reason")}
-    return Block(at=at if isinstance(at, int) else 0, **texts)
+    return BlocklistEntry(at=at if isinstance(at, int) else 0, **texts)

@@ -33,20 +33,20 @@ _LATEST: Final = "latest-answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
+class AuthorizationCode:
     """Hold what a code stood for, at its first use."""
 
     payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class UsedCode:
     """Hold what is remembered of a code that was used before: its grant."""
 
     mark: Mapping[str, Any]
 
 
-class Codes:
+class CodeStore:
     """Keep our authorization codes."""
 
     def __init__(self, command: Command, keys: RedisKeys, sealer: Sealer, remember: int) -> None:
@@ -70,7 +70,7 @@ class Codes:
         used = self._sealer.seal(_USED, mark, self._remember + CODE_LIFETIME)
         await self._command("SET", self.key(code), f"f{fresh}\n{used}", "EX", CODE_LIFETIME, "NX")
 
-    async def take(self, code: str) -> Fresh | Used | None:
+    async def take(self, code: str) -> AuthorizationCode | UsedCode | None:
         """Return what a code stands for, once; None for what is no code, or none any more.
 
         Raises:
@@ -85,13 +85,13 @@ class Codes:
         fresh, _, used = text.partition("\n")
         try:
             if kind == b"f":
-                return Fresh(self._sealer.open(_CODE, fresh))
-            return Used(self._sealer.open(_USED, used or fresh))
+                return AuthorizationCode(self._sealer.open(_CODE, fresh))
+            return UsedCode(self._sealer.open(_USED, used or fresh))
         except NotSealedError:
             return None
 
 
-class States:
+class StateStore:
     """Remember which transactions came back from Authelia."""
 
     def __init__(self, command: Command, keys: RedisKeys) -> None:
@@ -109,7 +109,7 @@ class States:
         return await self._command("SET", name, b"1", "EX", STATE_LIFETIME, "NX") is not None
 
 
-class Faults:
+class LoginFaults:
     """Keep what the last log-in failed for that the operator has to mend; `authz doctor` reads it.
 
     It is for one day, and one for all: a flood of failures takes no room.
@@ -127,7 +127,7 @@ class Faults:
             await self._command("SET", self._key, f"{int(self._clock())} {fault}", "EX", _A_DAY)
 
 
-class AssertionIds:
+class UsedAssertions:
     """Remember which assertions of clients were used (RFC 7523, section 3, `jti`)."""
 
     def __init__(self, command: Command, keys: RedisKeys) -> None:
@@ -146,7 +146,7 @@ class AssertionIds:
         return await self._command("SET", name, b"1", "EX", lifetime, "NX") is not None
 
 
-class Refreshes:
+class RefreshStore:
     """Let many refreshes with one token be one, and its answer be had again for a while."""
 
     def __init__(self, command: Command, keys: RedisKeys, sealer: Sealer) -> None:

@@ -28,14 +28,14 @@ _TRIES: Final = 3
 _KIND: Final = "grants"
 
 
-class Held(NamedTuple):
+class StoredGrant(NamedTuple):
     """Hold a grant, and the bytes of which it was read."""
 
     grant: Grant
     raw: bytes
 
 
-class Renewal(NamedTuple):
+class GrantRenewal(NamedTuple):
     """Hold what a refresh changes.
 
     Attributes:
@@ -48,7 +48,7 @@ class Renewal(NamedTuple):
         stale_lifetime: seconds that the token which was replaced stands for the newest one.
     """
 
-    before: Held
+    before: StoredGrant
     grant: Grant
     log_in: LoginRecord
     lifetime: int
@@ -60,7 +60,7 @@ class Renewal(NamedTuple):
     stale_lifetime: int
 
 
-class Grants:
+class GrantStore:
     """Keep the grants of one deployment.
 
     Attributes:
@@ -129,7 +129,7 @@ class Grants:
                 return bool(answer == b"begun")
         return False
 
-    async def find(self, subject: str, grant_id: str) -> Held | None:
+    async def find(self, subject: str, grant_id: str) -> StoredGrant | None:
         """Return a grant that is alive.
 
         Raises:
@@ -176,7 +176,7 @@ class Grants:
         """
         return await self._all(self.key(subject))
 
-    async def renew(self, subject: str, renewal: Renewal) -> bool:
+    async def renew(self, subject: str, renewal: GrantRenewal) -> bool:
         """Keep what a refresh gave; tell whether the grant was still as it was read.
 
         Raises:
@@ -324,9 +324,9 @@ def untold_key(keys: RedisKeys, issuer: str) -> bytes:
     return keys.record("untold", digest(issuer))
 
 
-def _held(raw: Any) -> Held | None:
+def _held(raw: Any) -> StoredGrant | None:
     grant = decode(raw) if isinstance(raw, bytes) else None
-    return None if grant is None else Held(grant, raw)
+    return None if grant is None else StoredGrant(grant, raw)
 
 
 def _grants(found: Mapping[bytes, bytes]) -> list[Grant]:

@@ -8,11 +8,11 @@ out yet, ends as well.
 from dataclasses import dataclass, field
 
 from authz.login.clients.identity import blocked_by
-from authz.login.clients.operator_names import Called
+from authz.login.clients.operator_names import ClientNames
 from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import Grant
-from authz.login.store.blocklist import Block, Blocks
-from authz.login.store.grants import Grants
+from authz.login.store.blocklist import Blocklist, BlocklistEntry
+from authz.login.store.grants import GrantStore
 
 SHORT = 12  # characters of a digest, which tell one client from another
 
@@ -43,9 +43,9 @@ class KnownClient:
     blocked: bool = False
 
     @property
-    def called(self) -> Called:
+    def called(self) -> ClientNames:
         """Return how an operator may call it."""
-        return Called(self.id, self.client_id, self.name)
+        return ClientNames(self.id, self.client_id, self.name)
 
     def to_json(self) -> dict[str, object]:
         """Return it for programs."""
@@ -63,7 +63,7 @@ class KnownClient:
         }
 
 
-async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ...]:
+async def known_clients(grants: GrantStore, blocks: Blocklist) -> tuple[KnownClient, ...]:
     """Return who has come, the latest first.
 
     Raises:
@@ -91,7 +91,7 @@ async def known_clients(grants: Grants, blocks: Blocks) -> tuple[KnownClient, ..
     return tuple(sorted(found.values(), key=lambda client: client.last, reverse=True))
 
 
-async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
+async def block(grants: GrantStore, blocks: Blocklist, one: BlocklistEntry) -> int:
     """Block a client, and end its grants; return of how many something still passed.
 
     Those past their age are ended too: the last access token of one may live on, and a refresh that
@@ -99,7 +99,7 @@ async def block(grants: Grants, blocks: Blocks, one: Block) -> int:
     (`code_exchange`, `refresh`).
 
     Raises:
-        TooManyBlocksError: where there is no room.
+        BlocklistFullError: where there is no room.
         UnavailableError: where Redis does not answer.
     """
     await blocks.block(one)

@@ -36,7 +36,7 @@ def seal_upstream(
     return sealer.seal(_PURPOSE, value, lifetime + _LATE)
 
 
-class Untold:
+class RevocationOutbox:
     """Tell Authelia what has ended. One per process; two of them tell it twice, which is once."""
 
     def __init__(

@@ -22,9 +22,9 @@ import httpx
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.values import (
     OPAQUE_TOKEN,
-    LoggedIn,
     UpstreamAuthorizationRequest,
     UpstreamError,
+    UpstreamLogin,
     UpstreamTokens,
 )
 from authz.login.upstream.id_token import Expected, InvalidTokenResponseError, TokenResponseVerifier
@@ -137,7 +137,7 @@ class Authelia:
         redirect_uri: str,
         nonce: str,
         address: str,
-    ) -> LoggedIn:
+    ) -> UpstreamLogin:
         """Trade a code in (RFC 6749, section 4.1.3; RFC 7636, section 4.5).
 
         Raises:
@@ -160,7 +160,7 @@ class Authelia:
 
     async def refresh(
         self, *, two_factor: bool, refresh_token: str, subject: str, address: str
-    ) -> LoggedIn:
+    ) -> UpstreamLogin:
         """Trade a refresh token in (RFC 6749, section 6); the old one is worthless afterwards.
 
         A caller that may be cancelled shields this call: with its answer the grant would be lost.
@@ -212,7 +212,7 @@ class Authelia:
         if iss != self._address.issuer:
             raise UpstreamError("invalid_request")
 
-    async def _logged_in(self, answer: Mapping[str, object], expected: Expected) -> LoggedIn:
+    async def _logged_in(self, answer: Mapping[str, object], expected: Expected) -> UpstreamLogin:
         access, identifying = _token(answer, "access_token"), _token(answer, "id_token")
         if access.count(".") != _JWT_DOTS:
             # Authelia's default, where `access_token_signed_response_alg` is not set.
@@ -233,7 +233,7 @@ class Authelia:
         tokens = UpstreamTokens(
             access, refresh, principal.expires_at, principal.scopes, principal.audience
         )
-        return LoggedIn(tokens, identity)
+        return UpstreamLogin(tokens, identity)
 
     async def _ask(
         self, endpoint: str, two_factor: bool, form: Mapping[str, str], address: str

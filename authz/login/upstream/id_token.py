@@ -14,7 +14,7 @@ from joserfc.errors import JoseError
 
 from authz.core.principal import Principal
 from authz.core.request import RefusedError
-from authz.login.protocol.values import Identity
+from authz.login.protocol.values import LoginIdentity
 from authz.tokens.claims import ClaimRules, read_principal
 from authz.tokens.jose import Unverified, read_id_token, read_jws
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
@@ -81,7 +81,7 @@ class TokenResponseVerifier:
 
     async def check(
         self, access_token: str, id_token: str, expected: Expected
-    ) -> tuple[Principal, Identity]:
+    ) -> tuple[Principal, LoginIdentity]:
         """Return whom the access token stands for, and how that person logged in.
 
         Raises:
@@ -118,7 +118,7 @@ class TokenResponseVerifier:
 
     def _identity(
         self, stated: Unverified, access_token: str, principal: Principal, expected: Expected
-    ) -> Identity:
+    ) -> LoginIdentity:
         claims = stated.claims
         _check_audience(claims, expected.client_id)
         for name in ("exp", "iat"):
@@ -130,7 +130,7 @@ class TokenResponseVerifier:
             raise InvalidTokenResponseError(
                 "the ID token is of another person than the access token", foreign=True
             )
-        return Identity(
+        return LoginIdentity(
             subject=principal.subject or "",
             amr=_methods(claims),
             auth_time=self._auth_time(claims),

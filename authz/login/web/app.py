@@ -34,7 +34,7 @@ _AGAIN: Final = 5  # seconds
 _ASIDE: Final = (AWAY, error_pages.BROKEN, error_pages.TOO_MANY)
 
 
-class App:
+class LoginApp:
     """Serve one configuration."""
 
     def __init__(self, routes: Sequence[Route], parts: Parts, recorder: Recorder) -> None:

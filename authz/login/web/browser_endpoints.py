@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.limits import Limit
-from authz.login.protocol.authorization import SentBackError, Wish
+from authz.login.protocol.authorization import AuthorizationRequest, RedirectedOAuthError
 from authz.login.protocol.parameters import Parameters, read_parameters
 from authz.login.protocol.values import OAuthError
-from authz.login.service.authorization import Ended, FrontDoor
+from authz.login.service.authorization import AuthorizationFlow, Ended
 from authz.login.service.rate_limits import APPROVALS, PAGES, LoginRateLimiter
 from authz.login.web import error_pages, paths
 from authz.login.web.cookies import (
@@ -45,10 +45,10 @@ _BACK: Final = "back"
 _IN_PLACE: Final = (error_pages.FOREIGN, error_pages.MALFORMED_ANSWER, NOT_THIS_BROWSER, SPENT)
 
 
-class Visitors:
+class BrowserEndpoints:
     """Answer browsers."""
 
-    def __init__(self, door: FrontDoor, parts: Parts, attempts: LoginRateLimiter) -> None:
+    def __init__(self, door: AuthorizationFlow, parts: Parts, attempts: LoginRateLimiter) -> None:
         """Take the flow, the pages, and the paces."""
         self._door = door
         self._parts = parts
@@ -69,7 +69,7 @@ class Visitors:
         try:
             query = request.scope["query_string"].decode("latin-1")
             wish, client = await self._door.ask(query, address_of(request))
-        except SentBackError as error:
+        except RedirectedOAuthError as error:
             return redirect(error.url)
         consent = Consent(
             client, wish.server, wish.resource, wish.scopes, wish.two_factor, wish.offline
@@ -82,7 +82,9 @@ class Visitors:
         """Take the person's decision."""
         form = await read_form(request)
         try:
-            wish = Wish.from_json(self._parts.browser.check_post(request, form, CONSENT))
+            wish = AuthorizationRequest.from_json(
+                self._parts.browser.check_post(request, form, CONSENT)
+            )
         except NotThisBrowserError as error:
             raise PageError(NOT_THIS_BROWSER) from error
         # Whatever is not the one word is no consent.
@@ -92,7 +94,7 @@ class Visitors:
         self._pace(APPROVALS, request)
         try:
             approved = await self._door.approve(wish, address_of(request))
-        except SentBackError as error:
+        except RedirectedOAuthError as error:
             return self._parts.pages.go_back(error.url, "", alone=False)
         response = self._parts.pages.go_on(approved.url)
         try:

@@ -16,11 +16,11 @@ from starlette.routing import Route
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.parameters import read_parameters
 from authz.login.protocol.values import OAuthError
-from authz.login.service.client_authentication import Authenticating, ClientRequest
-from authz.login.service.code_exchange import Exchanging
+from authz.login.service.client_authentication import ClientAuthenticator, ClientRequest
+from authz.login.service.code_exchange import CodeExchange
 from authz.login.service.means import Means
-from authz.login.service.refresh import Refreshing
-from authz.login.service.revocation import Revoking
+from authz.login.service.refresh import TokenRefresh
+from authz.login.service.revocation import TokenRevocation
 from authz.login.web import paths
 from authz.login.web.requests import address_of, content_type, read_body
 from authz.login.web.upstream_login import ErrorPage, PageError
@@ -55,17 +55,17 @@ Answer = Mapping[str, object]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Machines:
+class OAuthEndpoints:
     """Answer programs."""
 
-    def __init__(self, means: Means, document: Answer, refreshing: Refreshing) -> None:
+    def __init__(self, means: Means, document: Answer, refreshing: TokenRefresh) -> None:
         """Take the parts, the metadata, and what refreshes."""
         self._means = means
         self._document = document
         self._refreshing = refreshing
-        self._exchanging = Exchanging(means)
-        self._revoking = Revoking(means)
-        self._authenticating = Authenticating(means)
+        self._exchanging = CodeExchange(means)
+        self._revoking = TokenRevocation(means)
+        self._authenticating = ClientAuthenticator(means)
 
     def routes(self) -> list[Route]:
         """Return the routes."""

@@ -32,7 +32,7 @@ from authz.core.second_factor import (
     satisfies,
 )
 from authz.core.step_up import StepUpTicket
-from authz.login.protocol.values import ClientIdentity, Identity
+from authz.login.protocol.values import ClientIdentity, LoginIdentity
 from authz.login.web.client_description import ClientDescription, describe_client, shown
 from authz.login.web.cookies import NotThisBrowserError, read_form
 from authz.login.web.rendering import redirect
@@ -247,7 +247,7 @@ class _StepUp:
             raise PageError(_TOO_LARGE)
         return ticket
 
-    async def _recorded(self, ticket: StepUpTicket, identity: Identity) -> dict[str, Any]:
+    async def _recorded(self, ticket: StepUpTicket, identity: LoginIdentity) -> dict[str, Any]:
         """Record what a log-in proves; return what there is to tell.
 
         Raises:
@@ -294,7 +294,7 @@ def describe_ticket(ticket: StepUpTicket) -> ClientDescription:
     )
 
 
-def missing_proof(ticket: StepUpTicket, identity: Identity, now: float) -> ErrorPage | None:
+def missing_proof(ticket: StepUpTicket, identity: LoginIdentity, now: float) -> ErrorPage | None:
     """Return what a log-in lacks of what a ticket asks for; None where nothing.
 
     The rule is the check's own (`satisfies`): what is recorded here is what counts there.

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import Identity, UpstreamAuthorizationRequest, UpstreamError
+from authz.login.protocol.values import LoginIdentity, UpstreamAuthorizationRequest, UpstreamError
 from authz.login.service import ports
 from authz.login.web.cookies import BrowserCookies, LoginEnd, NotThisBrowserError
 from authz.login.web.rendering import Pages, redirect, request_id
@@ -189,7 +189,7 @@ class Arrived:
     """
 
     kept: Mapping[str, Any]
-    identity: Identity
+    identity: LoginIdentity
     end: BackgroundTask
 
 

@@ -24,7 +24,7 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.clients.lookup import DocumentError
 from authz.login.clients.redirects import RedirectRules
-from authz.login.protocol.values import FrontClient
+from authz.login.protocol.values import OAuthClient
 from authz.tokens import base64url
 from tests.login.clients.assertion_kit import EC_KEY, OTHER_KEY, RSA_KEY, assertion, public_jwk
 
@@ -59,7 +59,7 @@ class Web:
         return (await self.assertions.verify(client(**said), text)).token_id
 
 
-def client(**said: Any) -> FrontClient:
+def client(**said: Any) -> OAuthClient:
     body = {
         "client_id": URL,
         "redirect_uris": ["https://client.example.test/cb"],

@@ -16,7 +16,7 @@ from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.clients.identity import identify
 from authz.login.clients.lookup import LONGEST_AGE, PAUSE, SHORTEST_AGE, DocumentError
 from authz.login.clients.redirects import RedirectRules
-from authz.login.protocol.values import FrontClient, Kind
+from authz.login.protocol.values import ClientKind, OAuthClient
 from authz.tokens.bulkhead import Bulkhead, TokenBucket
 from tests.login.clients.assertion_kit import EC_KEY, public_jwk
 from tests.tokens.opaque import settled
@@ -33,7 +33,7 @@ def document(**changes: Any) -> bytes:
     return json.dumps({name: value for name, value in said.items() if value != "absent"}).encode()
 
 
-def read(**changes: Any) -> FrontClient:
+def read(**changes: Any) -> OAuthClient:
     return read_document(URL, HOST, document(**changes), RULES)
 
 
@@ -109,7 +109,7 @@ def test_any_other_url_is_no_id(url: str) -> None:
 def test_a_document_describes_a_client() -> None:
     """Its host is its name."""
     assert read(token_endpoint_auth_method="none", scope="x", logo_uri="https://evil/") == (
-        FrontClient(URL, Kind.DOCUMENT, "A client", HOST, (CALLBACK,), None)
+        OAuthClient(URL, ClientKind.DOCUMENT, "A client", HOST, (CALLBACK,), None)
     )
     assert read(client_name="absent").title == HOST
     assert read(client_name="\u202e").title == HOST
@@ -278,7 +278,7 @@ def test_any_document_is_a_client_of_its_host_or_none(changes: dict[str, Any]) -
 
 # --- looking up --------------------------------------------------------------------------------
 
-Answer = Fetched | FetchError | DocumentError | Exception
+AuthorizationResponse = Fetched | FetchError | DocumentError | Exception
 AWAY = FetchError(DocumentFault.UNREACHABLE)
 GONE = FetchError(DocumentFault.NOT_FOUND)
 GOOD = Fetched(document(), None)
@@ -288,7 +288,7 @@ GOOD = Fetched(document(), None)
 class Desk:
     """Documents over a web that answers as it is told, at a time that stands still."""
 
-    answer: Answer = GOOD
+    answer: AuthorizationResponse = GOOD
     hosts: tuple[str, ...] | None = None
     gate: Bulkhead | None = None
     capacity: int = 100
@@ -332,16 +332,16 @@ class Desk:
         own = document(client_id=url, redirect_uris=[f"https://{host}/cb"])
         return Fetched(own, self.answer.max_age)
 
-    def ask(self, asker: str, *urls: str) -> list[asyncio.Task[FrontClient | str]]:
+    def ask(self, asker: str, *urls: str) -> list[asyncio.Task[OAuthClient | str]]:
         """Begin look-ups from an address."""
 
-        async def asking(url: str) -> FrontClient | str:
+        async def asking(url: str) -> OAuthClient | str:
             self.asker = asker
             return await self.outcome(url)
 
         return [asyncio.create_task(asking(url)) for url in urls]
 
-    async def outcome(self, url: str = URL) -> FrontClient | str:
+    async def outcome(self, url: str = URL) -> OAuthClient | str:
         try:
             return await self.documents.find(url)
         except DocumentError as error:
@@ -397,7 +397,7 @@ def test_a_document_holds_as_long_as_its_server_says_within_bounds(
 
 
 @pytest.mark.parametrize("answer", [GONE, AWAY, Fetched(b"[]", 86_400), RuntimeError("x")])
-def test_what_is_no_document_is_not_fetched_for_a_minute(answer: Answer) -> None:
+def test_what_is_no_document_is_not_fetched_for_a_minute(answer: AuthorizationResponse) -> None:
     """Whatever is wrong with it; then it is tried again."""
 
     async def scene(desk: Desk) -> None:
@@ -406,7 +406,7 @@ def test_what_is_no_document_is_not_fetched_for_a_minute(answer: Answer) -> None
         assert len(desk.asked) == 1
         desk.now += PAUSE
         desk.answer = GOOD
-        assert isinstance(await desk.outcome(), FrontClient)
+        assert isinstance(await desk.outcome(), OAuthClient)
 
     play(scene, answer=answer)
 
@@ -419,10 +419,10 @@ def test_a_client_stays_known_while_its_host_is_away() -> None:
         desk.answer = AWAY
         desk.now += SHORTEST_AGE
         for _ in range(3):
-            assert isinstance(await desk.outcome(), FrontClient)
+            assert isinstance(await desk.outcome(), OAuthClient)
         assert len(desk.asked) == 2
         desk.now = 1000 + LONGEST_AGE - 1
-        assert isinstance(await desk.outcome(), FrontClient)
+        assert isinstance(await desk.outcome(), OAuthClient)
         desk.now += 1
         assert isinstance(await desk.outcome(), str)
         assert isinstance(await desk.outcome(), str)
@@ -431,7 +431,7 @@ def test_a_client_stays_known_while_its_host_is_away() -> None:
 
 
 @pytest.mark.parametrize("answer", [GONE, Fetched(b"[]", None), Fetched(document(), None)])
-def test_what_a_host_says_now_counts(answer: Answer) -> None:
+def test_what_a_host_says_now_counts(answer: AuthorizationResponse) -> None:
     """A document that was taken away or changed ends what was known."""
 
     async def scene(desk: Desk) -> None:
@@ -439,7 +439,7 @@ def test_what_a_host_says_now_counts(answer: Answer) -> None:
         desk.now += SHORTEST_AGE
         desk.answer = answer
         outcome = await desk.outcome()
-        assert isinstance(outcome, FrontClient) == (answer == GOOD)
+        assert isinstance(outcome, OAuthClient) == (answer == GOOD)
 
     play(scene)
 
@@ -448,7 +448,7 @@ def test_only_listed_hosts_are_asked() -> None:
     """Where the operator lists hosts; an empty list is none."""
 
     async def scene(desk: Desk) -> None:
-        assert isinstance(await desk.outcome(), FrontClient) == (HOST in (desk.hosts or ()))
+        assert isinstance(await desk.outcome(), OAuthClient) == (HOST in (desk.hosts or ()))
         assert isinstance(await desk.outcome(f"https://x.{HOST}/c"), str)
 
     assert play(scene, hosts=(HOST,)).asked == [URL]
@@ -503,10 +503,10 @@ def test_hosts_that_never_answer_keep_no_other_address_waiting() -> None:
 
         for n in range(10):
             (other,) = desk.ask(f"person-{n}", f"https://h{n}.example.test/c")
-            assert isinstance(await other, FrontClient)
+            assert isinstance(await other, OAuthClient)
         assert not any(task.done() for task in slow)
         desk.slow.set()
-        assert all(isinstance(each, FrontClient) for each in await asyncio.gather(*slow))
+        assert all(isinstance(each, OAuthClient) for each in await asyncio.gather(*slow))
 
     play(scene, slow=asyncio.Event(), gate=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2))
 
@@ -522,8 +522,8 @@ def test_nobody_waits_in_the_line_of_another_address() -> None:
         slow = desk.ask("stranger", *SLOW, URL)
         await settled()
         (other,) = desk.ask("person", URL)
-        assert isinstance(await other, FrontClient)
-        assert isinstance(await slow.pop(), FrontClient)
+        assert isinstance(await other, OAuthClient)
+        assert isinstance(await slow.pop(), OAuthClient)
         assert desk.asked == [*SLOW[:2], URL]
 
         desk.slow.set()
@@ -548,7 +548,7 @@ def test_known_documents_that_become_slow_keep_no_other_address_waiting() -> Non
         slow = desk.ask("stranger", *SLOW)
         await settled()
         (other,) = desk.ask("person", URL)
-        assert isinstance(await other, FrontClient)
+        assert isinstance(await other, OAuthClient)
         assert desk.asked == [*SLOW[:2], URL]
         desk.slow.set()
         await asyncio.gather(*slow)
@@ -570,12 +570,12 @@ def test_who_is_turned_away_is_told_so_and_leaves_no_place_taken() -> None:
         assert not other.done()
 
         desk.slow.set()
-        assert isinstance(await other, FrontClient)
+        assert isinstance(await other, OAuthClient)
         await asyncio.gather(*many)
         assert len(desk.asked) == 17
         assert desk.documents._searches == {}
         assert isinstance(
-            await desk.ask("stranger", "https://slow16.example.test/c")[0], FrontClient
+            await desk.ask("stranger", "https://slow16.example.test/c")[0], OAuthClient
         )
 
     play(scene, slow=asyncio.Event(), gate=Bulkhead(1, TokenBucket(1e9, 1e9, lambda: 0.0), share=1))
@@ -607,7 +607,7 @@ def test_who_is_known_waits_for_no_stranger() -> None:
         again = asyncio.create_task(desk.outcome())
         await asyncio.sleep(0)
         desk.open.set()
-        assert isinstance(await again, FrontClient)
+        assert isinstance(await again, OAuthClient)
         await asyncio.gather(*flood)
         assert desk.asked.count(URL) == 2
         assert desk.asked.index(URL, 1) <= 9
@@ -629,7 +629,7 @@ def test_what_is_remembered_has_bounds() -> None:
             await desk.outcome(f"https://bad{n}.example.test/c")
         assert len(desk.documents._known) == 10
         assert len(desk.documents._refused) == 10
-        assert isinstance(await desk.outcome("https://good0.example.test/c"), FrontClient)
+        assert isinstance(await desk.outcome("https://good0.example.test/c"), OAuthClient)
 
     play(scene, gate=free, capacity=10)
 

@@ -27,7 +27,7 @@ from authz.login.clients.fetching import (
     is_public,
 )
 from authz.login.clients.redirects import RedirectRules
-from authz.login.protocol.values import FrontClient
+from authz.login.protocol.values import OAuthClient
 from authz.setup import certificates
 from authz_demo.serving import ANYWHERE, TlsFiles, serve
 from tests.support.listening import Handler, listening
@@ -539,7 +539,7 @@ def test_a_document_becomes_a_client(files: certificates.Paths) -> None:
     said = {"client_id": URL, "client_name": "A", "redirect_uris": [f"https://{HOST}/cb"]}
     page = Page(json.dumps(said).encode())
 
-    async def scene() -> FrontClient:
+    async def scene() -> OAuthClient:
         async with served(page, files) as fetcher:
             documents = Documents(fetcher, RedirectRules())
             await documents.find(URL)

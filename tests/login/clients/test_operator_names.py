@@ -6,12 +6,12 @@ Law: see authz/login/clients/operator_names.py.
 import pytest
 
 from authz.login.clients.identity import blocked_by
-from authz.login.clients.operator_names import Called, UnknownClientError, called, spellings
+from authz.login.clients.operator_names import ClientNames, UnknownClientError, called, spellings
 from authz.login.clients.redirects import place_of
 
 KNOWN = [
-    Called("3f9a12bc44d0", "dyn.abc.def", "dynamic/evil.example"),
-    Called("3f0000000000", "https://claude.ai/oauth/client.json", "https://claude.ai"),
+    ClientNames("3f9a12bc44d0", "dyn.abc.def", "dynamic/evil.example"),
+    ClientNames("3f0000000000", "https://claude.ai/oauth/client.json", "https://claude.ai"),
 ]
 CONFIGURED = ("nightly-backup", "cursor")
 

@@ -15,7 +15,7 @@ from authz.login.clients.identity import identify, names_of, only_identity
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients
-from authz.login.protocol.values import FrontClient, Kind, OAuthError
+from authz.login.protocol.values import ClientKind, OAuthClient, OAuthError
 from authz.tokens.sealing import Sealer
 from tests.login.clients.test_documents import CALLBACK, CURSOR, HOST, URL, document
 
@@ -61,7 +61,7 @@ def clients(file: Config, *, taken: bool = True, hosts: tuple[str, ...] | None =
     return Clients(file, Documents(_fetch, RULES, hosts), registrations(taken=taken))
 
 
-def find(client_id: str, file: Config | None = None, **how: Any) -> FrontClient:
+def find(client_id: str, file: Config | None = None, **how: Any) -> OAuthClient:
     return asyncio.run(clients(file or config(), **how).find(client_id))
 
 
@@ -76,9 +76,9 @@ def refusal(client_id: str, file: Config | None = None, **how: Any) -> OAuthErro
 
 def test_a_configured_client_is_what_the_file_says() -> None:
     """Its name is its id; nobody vouches for it to people but the operator."""
-    assert find("claude") == FrontClient(
+    assert find("claude") == OAuthClient(
         "claude",
-        Kind.CONFIGURED,
+        ClientKind.CONFIGURED,
         "claude",
         "",
         ("https://claude.ai/cb",),
@@ -90,14 +90,14 @@ def test_a_configured_client_is_what_the_file_says() -> None:
 def test_a_url_that_is_configured_is_not_fetched() -> None:
     """The operator says what is to be known of it (the draft's section 7.2)."""
     found = find("https://pre.example.test/client.json", hosts=())
-    assert found.kind is Kind.CONFIGURED
+    assert found.kind is ClientKind.CONFIGURED
 
 
 def test_a_document_is_named_by_its_host() -> None:
     """Whatever it calls itself, and whatever else that host publishes."""
     found = find(URL)
 
-    assert found.kind is Kind.DOCUMENT
+    assert found.kind is ClientKind.DOCUMENT
     other = find(f"https://{HOST}/other")
     assert identify(found, CALLBACK).name == identify(other, CALLBACK).name == f"https://{HOST}"
     assert found.document_host == HOST
@@ -108,8 +108,8 @@ def test_a_registered_client_is_named_by_where_its_log_ins_end() -> None:
     """And has no title, where it says none."""
     client_id = registered(LOCAL, title="Visual Studio Code")
 
-    assert find(client_id) == FrontClient(
-        client_id, Kind.DYNAMIC, "Visual Studio Code", "", (LOCAL,), None
+    assert find(client_id) == OAuthClient(
+        client_id, ClientKind.DYNAMIC, "Visual Studio Code", "", (LOCAL,), None
     )
     assert identify(find(client_id), LOCAL).name == "dynamic/loopback"
     assert find(registered("https://claude.ai/cb")).title == ""
@@ -163,7 +163,7 @@ def test_where_log_ins_are_direct_strangers_have_no_door() -> None:
     """Only clients that are configured for the front door come in by it."""
     file = config({"claude": {**CLIENTS["claude"], "login": "front_door"}}, login="direct")
 
-    assert find("claude", file).kind is Kind.CONFIGURED
+    assert find("claude", file).kind is ClientKind.CONFIGURED
     refusal(URL, file)
     refusal(registered(LOCAL), file)
 
@@ -215,7 +215,7 @@ def test_what_else_is_registered_gives_no_new_names(
 @pytest.mark.attack("client-look-alike")
 def test_nobody_has_the_name_of_a_host_but_where_the_log_in_ends_there() -> None:
     """A document names log-ins that end at its origin; loopback and schemes are anybody's."""
-    documented = FrontClient(URL, Kind.DOCUMENT, "x", HOST, (CALLBACK, LOCAL, CURSOR))
+    documented = OAuthClient(URL, ClientKind.DOCUMENT, "x", HOST, (CALLBACK, LOCAL, CURSOR))
     pretender = find(registered("https://evil.example/cb", title="Claude, client.example.test"))
 
     assert identify(documented, CALLBACK).name == f"https://{HOST}"
@@ -237,8 +237,8 @@ PLACES = st.one_of(HOSTS, st.sampled_from(["loopback", "cursor:"]))
 def test_a_host_is_one_client_for_blocks_whichever_way_it_came(ends_at: str, host: str) -> None:
     """A block of either spelling of the host, of where it ends or of its document, stops it."""
     uri = {"loopback": LOCAL, "cursor:": CURSOR}.get(ends_at, f"https://{ends_at}/cb")
-    kind = Kind.DOCUMENT if host else Kind.DYNAMIC
-    found = identify(FrontClient("x", kind, "", host, (uri,)), uri)
+    kind = ClientKind.DOCUMENT if host else ClientKind.DYNAMIC
+    found = identify(OAuthClient("x", kind, "", host, (uri,)), uri)
     names = names_of(found)
 
     assert found.name in names
@@ -266,5 +266,5 @@ def test_of_a_log_in_of_before_only_what_is_sure_is_believed(
     uris: tuple[str, ...], name: str | None
 ) -> None:
     """Where its end was not recorded, and the client may end it in several places: nothing."""
-    found = only_identity(FrontClient("x", Kind.DYNAMIC, "", "", uris))
+    found = only_identity(OAuthClient("x", ClientKind.DYNAMIC, "", "", uris))
     assert (None if found is None else found.name) == name

@@ -23,22 +23,22 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.protocol.digests import digest
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.resources import Targets
+from authz.login.protocol.resources import ResourceServers
 from authz.login.protocol.values import (
-    FrontClient,
-    Identity,
-    Kind,
-    LoggedIn,
+    ClientKind,
+    LoginIdentity,
+    OAuthClient,
     OAuthError,
     UpstreamAuthorizationRequest,
     UpstreamError,
+    UpstreamLogin,
     UpstreamTokens,
 )
 from authz.login.service.means import Means
 from authz.login.service.rate_limits import LoginRateLimiter
-from authz.login.store.blocklist import Blocks
-from authz.login.store.codes import AssertionIds, Codes, Faults, Refreshes, States
-from authz.login.store.grants import Grants
+from authz.login.store.blocklist import Blocklist
+from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
+from authz.login.store.grants import GrantStore
 from authz.tokens.sealing import Sealer
 from tests.support.valkey import ValkeyServer
 from tests.support.values import FILES, ISSUER
@@ -131,11 +131,11 @@ class Authelia:
         await self.schedule.step()
         return f"{ISSUER}/authorize?{asked.state}"
 
-    async def exchange(self, *, code: str, **_: object) -> LoggedIn:
+    async def exchange(self, *, code: str, **_: object) -> UpstreamLogin:
         await self.schedule.step()
         return self._logged_in(code)
 
-    async def refresh(self, *, refresh_token: str, subject: str, **_: object) -> LoggedIn:
+    async def refresh(self, *, refresh_token: str, subject: str, **_: object) -> UpstreamLogin:
         self.refreshed.append(refresh_token)
         await self.schedule.step()
         if self.alive.pop(refresh_token, None) != subject:
@@ -151,7 +151,7 @@ class Authelia:
         if iss != ISSUER:
             raise UpstreamError("invalid_request")
 
-    def _logged_in(self, subject: str) -> LoggedIn:
+    def _logged_in(self, subject: str) -> UpstreamLogin:
         number = next(self.numbers)
         refresh = f"rt-{number}"
         self.alive[refresh] = subject
@@ -162,7 +162,9 @@ class Authelia:
             frozenset({"openid", "mcp:tools"}),
             (FILES,),
         )
-        return LoggedIn(tokens, Identity(subject, frozenset({"pwd"}), 1_700_000_000, subject))
+        return UpstreamLogin(
+            tokens, LoginIdentity(subject, frozenset({"pwd"}), 1_700_000_000, subject)
+        )
 
 
 class Clients:
@@ -172,9 +174,11 @@ class Clients:
         if client_id not in ("one", "two"):
             raise OAuthError("invalid_client", "unknown", 401)
 
-    async def find(self, client_id: str) -> FrontClient:
+    async def find(self, client_id: str) -> OAuthClient:
         self.recognize(client_id)
-        return FrontClient(client_id, Kind.CONFIGURED, client_id.title(), "", (REDIRECT,), None)
+        return OAuthClient(
+            client_id, ClientKind.CONFIGURED, client_id.title(), "", (REDIRECT,), None
+        )
 
     def fetches(self, client_id: str) -> bool:
         return False
@@ -220,7 +224,7 @@ class Flow:
         await self.means.codes.issue(code, payload, mark)
         return code
 
-    async def _log_in(self, subject: str) -> tuple[UpstreamTokens, Identity]:
+    async def _log_in(self, subject: str) -> tuple[UpstreamTokens, LoginIdentity]:
         found = self.authelia._logged_in(subject)
         return found.tokens, found.identity
 
@@ -254,21 +258,21 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
     policy = Policy(ISSUER, servers=MappingProxyType({"files": server}))
     means = Means(
         url=GATEWAY,
-        targets=Targets(policy),
+        targets=ResourceServers(policy),
         clients=Clients(),
         upstream=authelia,
         registers=NoRegistration(),
         sealer=sealer,
         assertions=ClientAssertions(KeySets(nowhere), frozenset({GATEWAY})),
-        assertion_ids=AssertionIds(command, keys),
-        codes=Codes(command, keys, sealer, 30 * 86_400),
-        states=States(command, keys),
-        refreshes=Refreshes(command, keys, sealer),
-        faults=Faults(command, keys, time.time),
-        grants=Grants(
+        assertion_ids=UsedAssertions(command, keys),
+        codes=CodeStore(command, keys, sealer, 30 * 86_400),
+        states=StateStore(command, keys),
+        refreshes=RefreshStore(command, keys, sealer),
+        faults=LoginFaults(command, keys, time.time),
+        grants=GrantStore(
             command, keys, ISSUER, max_age=30 * 86_400, max_lifetime=43_210, clock=time.time
         ),
-        blocks=Blocks(command, keys),
+        blocks=Blocklist(command, keys),
         log_ins=LoginRecords(command, keys),
         attempts=LoginRateLimiter(time.time),
         grant_max_age=30 * 86_400,

@@ -16,14 +16,14 @@ from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
 from authz.ledger.keys import RedisKeys, grant_field
 from authz.login.protocol.values import OAuthError
-from authz.login.service.code_exchange import Exchanging
+from authz.login.service.code_exchange import CodeExchange
 from authz.login.service.own_grants import OwnGrantsOf
-from authz.login.service.refresh import Refreshing
-from authz.login.service.revocation import Revoking
-from authz.login.store.blocklist import Block
-from authz.login.store.grants import Grants
+from authz.login.service.refresh import TokenRefresh
+from authz.login.service.revocation import TokenRevocation
+from authz.login.store.blocklist import BlocklistEntry
+from authz.login.store.grants import GrantStore
 from authz.login.store.known_clients import block
-from authz.login.store.revocation_outbox import Untold
+from authz.login.store.revocation_outbox import RevocationOutbox
 from tests.login.service.flow_kit import VERIFIER, Flow, Killed, flow, parameters
 from tests.support.valkey import ValkeyServer
 from tests.support.values import ISSUER
@@ -40,20 +40,20 @@ ORDERS = st.integers(0, 2**32).map(Random)
 
 def exchange(found: Flow, code: str, client_id: str = "one") -> Awaitable[Any]:
     form = parameters(code=code, client_id=client_id, code_verifier=VERIFIER)
-    return Exchanging(found.means).exchange(form)
+    return CodeExchange(found.means).exchange(form)
 
 
 def refresh(found: Flow, token: str, client_id: str = "one", address: str = HOME) -> Awaitable[Any]:
     async def pause(_: float) -> None:
         await found.schedule.step()
 
-    refreshing = Refreshing(found.means, pause=pause, polls=40)
+    refreshing = TokenRefresh(found.means, pause=pause, polls=40)
     return refreshing.refresh(parameters(refresh_token=token, client_id=client_id), address)
 
 
 def revoke(found: Flow, token: str, client_id: str = "one") -> Awaitable[None]:
     form = parameters(token=token, client_id=client_id)
-    return Revoking(found.means).revoke(form)
+    return TokenRevocation(found.means).revoke(form)
 
 
 def run(store: ValkeyServer, scene: Callable[[Flow], Awaitable[None]]) -> None:
@@ -200,7 +200,7 @@ def test_what_is_blocked_while_it_is_refreshed_stays_so(
 
     async def scene(found: Flow) -> None:
         first = await exchange(found, await found.code(grant="g" * 32))
-        one = Block("one", 7, "me", "why")
+        one = BlocklistEntry("one", 7, "me", "why")
         operators = later(found, 31 * 86_400 if past else 0)
         work = {
             "refresh": refresh(found, first["refresh_token"]),
@@ -235,7 +235,7 @@ def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
         for subject in ("bob", "john"):
             await exchange(found, await found.code("two", subject), "two")
         others = authelia.alive.keys() - {"rt-0"}
-        untold = Untold(
+        untold = RevocationOutbox(
             grants._command,
             RedisKeys(found.deployment),
             ISSUER,
@@ -246,7 +246,9 @@ def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
         )
         john = Person(ISSUER, "john")
         how: dict[str, Callable[[], Awaitable[object]]] = {
-            "block": lambda: block(grants, found.means.blocks, Block("one", 7, "me", "why")),
+            "block": lambda: block(
+                grants, found.means.blocks, BlocklistEntry("one", 7, "me", "why")
+            ),
             "person": lambda: OwnGrantsOf(found.means).end(john, "g" * 32, "192.0.2.7"),
             "revoke": lambda: revoke(found, first["refresh_token"]),
         }
@@ -293,7 +295,9 @@ def test_stale_copies_get_what_the_newest_gives_and_nothing_after_an_end(
         how: dict[str, Callable[[], Awaitable[object]]] = {
             "revoke": lambda: revoke(found, second["refresh_token"]),
             "person": lambda: OwnGrantsOf(found.means).end(Person(ISSUER, "john"), "g" * 32, HOME),
-            "block": lambda: block(grants, found.means.blocks, Block("one", 7, "me", "why")),
+            "block": lambda: block(
+                grants, found.means.blocks, BlocklistEntry("one", 7, "me", "why")
+            ),
         }
         work: dict[str, Awaitable[Any]] = {
             "stale 1": refresh(found, first["refresh_token"]),
@@ -332,7 +336,7 @@ def forget_lost_answers(found: Flow) -> None:
         found.valkey.command("DEL", key)
 
 
-def later(found: Flow, seconds: int) -> Grants:
+def later(found: Flow, seconds: int) -> GrantStore:
     """The grants as a command sees them whose clock says so many seconds more."""
     grants = copy(found.means.grants)
     grants._clock = lambda: time.time() + seconds

@@ -14,10 +14,10 @@ from authz.ledger.keys import grant_field
 from authz.login.protocol.values import UpstreamError
 from authz.login.service.own_grants import OwnGrantsOf
 from authz.login.service.refresh_tokens import RefreshToken, open_refresh, seal_refresh
-from authz.login.store.blocklist import Block
-from authz.login.store.grants import Grants, untold_key
+from authz.login.store.blocklist import BlocklistEntry
+from authz.login.store.grants import GrantStore, untold_key
 from authz.login.store.known_clients import block
-from authz.login.store.revocation_outbox import STEP, Untold
+from authz.login.store.revocation_outbox import STEP, RevocationOutbox
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
 from tests.login.front import HOME, Client, Stage
@@ -34,7 +34,7 @@ async def by_the_person(found: Stage, grant: str) -> None:
 
 async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
     """As `authz clients block` does: with Redis alone, and without what opens anything."""
-    grants = Grants(
+    grants = GrantStore(
         found.ledger.command,
         Names(found.deployment),
         issuer,
@@ -42,14 +42,16 @@ async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
         max_lifetime=43_210,
         clock=found.built.means.clock,
     )
-    one = Block("dynamic/loopback", 1, "root", "why")
+    one = BlocklistEntry("dynamic/loopback", 1, "root", "why")
     return await block(grants, found.built.means.blocks, one)
 
 
-def untold(found: Stage, clock: Callable[[], float] = lambda: 0.0, issuer: str = ISSUER) -> Untold:
+def untold(
+    found: Stage, clock: Callable[[], float] = lambda: 0.0, issuer: str = ISSUER
+) -> RevocationOutbox:
     means = found.built.means
     names = Names(found.deployment)
-    return Untold(
+    return RevocationOutbox(
         found.ledger.command,
         names,
         issuer,

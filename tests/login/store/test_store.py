@@ -11,9 +11,9 @@ from authz.core.principal import LoginRecord
 from authz.ledger.keys import grant_field
 from authz.login.clients.operator_names import called
 from authz.login.protocol.grant import Grant, decode, encode
-from authz.login.store.blocklist import Block
-from authz.login.store.codes import Fresh, Used
-from authz.login.store.grants import MOST, Renewal
+from authz.login.store.blocklist import BlocklistEntry
+from authz.login.store.codes import AuthorizationCode, UsedCode
+from authz.login.store.grants import MOST, GrantRenewal
 from authz.login.store.known_clients import block, known_clients
 from tests.login.service.flow_kit import Flow, flow
 from tests.support.valkey import ValkeyServer
@@ -71,9 +71,9 @@ def test_a_code_is_taken_once(run: Callable[[Scene], None]) -> None:
         codes = found.means.codes
         await codes.issue("c" * 43, {"what": 1}, {"grant": "g"})
         assert await codes.take("d" * 43) is None
-        assert await codes.take("c" * 43) == Fresh({"what": 1})
-        assert await codes.take("c" * 43) == Used({"grant": "g"})
-        assert await codes.take("c" * 43) == Used({"grant": "g"})
+        assert await codes.take("c" * 43) == AuthorizationCode({"what": 1})
+        assert await codes.take("c" * 43) == UsedCode({"grant": "g"})
+        assert await codes.take("c" * 43) == UsedCode({"grant": "g"})
         (key,) = found.keys("code")
         assert b"c" * 43 not in key
         assert found.valkey.command("TTL", key) > 29 * 86_400
@@ -203,7 +203,7 @@ def test_a_renewal_meets_the_grant_as_it_was_read(run: Callable[[Scene], None]) 
         held = await grants.find("john", "g1")
         assert held is not None
         grant = replace(GRANT, access="n" * 64)
-        renewal = Renewal(
+        renewal = GrantRenewal(
             before=held,
             grant=grant,
             log_in=LOG_IN,
@@ -255,7 +255,7 @@ def test_a_blocked_client_has_nothing_left(run: Callable[[Scene], None]) -> None
         assert one.log_ins == 2
         assert "john" in one.people
         assert called(one.id[:6], [each.called for each in known], ()) == "one"
-        assert await block(grants, blocks, Block("one", 7, "me", "why")) == 2
+        assert await block(grants, blocks, BlocklistEntry("one", 7, "me", "why")) == 2
         assert [grant.id for grant in await grants.of("john")] == ["g3"]
         assert await blocks.blocked("one", frozenset({"any"}))
         assert await blocks.blocked("any", frozenset({"x", "one"}))
@@ -280,7 +280,7 @@ def test_a_block_ends_what_is_past_its_age(run: Callable[[Scene], None]) -> None
         assert await grants.of("john") == ()
         (one,) = await known_clients(grants, blocks)
         assert one.log_ins == 1
-        assert await block(grants, blocks, Block("one", 7, "me", "why")) == 1
+        assert await block(grants, blocks, BlocklistEntry("one", 7, "me", "why")) == 1
         revoked = await found.ledger.revocations()
         assert {grant_field(ISSUER, each) for each in ("g1", "g2")} == set(revoked)
         assert await known_clients(grants, blocks) == ()
@@ -314,6 +314,6 @@ def test_scripts_are_loaded_where_redis_has_lost_them(run: Callable[[Scene], Non
     async def scene(found: Flow) -> None:
         await found.means.codes.issue("c" * 43, {"what": 1}, {})
         found.valkey.command("SCRIPT", "FLUSH")
-        assert await found.means.codes.take("c" * 43) == Fresh({"what": 1})
+        assert await found.means.codes.take("c" * 43) == AuthorizationCode({"what": 1})
 
     run(scene)

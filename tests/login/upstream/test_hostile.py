@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import LoggedIn, UpstreamError
+from authz.login.protocol.values import UpstreamError, UpstreamLogin
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.login.upstream.limits import ConcurrencyLimit, Lockouts
@@ -72,7 +72,7 @@ async def push(authelia: Authelia) -> object:
     return await authelia.push(asked(), HOME)
 
 
-async def exchange(authelia: Authelia) -> LoggedIn:
+async def exchange(authelia: Authelia) -> UpstreamLogin:
     return await authelia.exchange(
         two_factor=True,
         code=CODE,
@@ -266,7 +266,7 @@ def test_good_tokens_are_good_here() -> None:
     """What follows is about what is changed in these."""
     found, _ = told(document(**TOKENS))
 
-    assert isinstance(found, LoggedIn)
+    assert isinstance(found, UpstreamLogin)
     assert found.tokens.expires_at == NOW + 3600
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
-from authz.login.protocol.values import Identity
+from authz.login.protocol.values import LoginIdentity
 from authz.login.upstream.id_token import Expected, InvalidTokenResponseError, TokenResponseVerifier
 from authz.tokens.claims import ClaimRules
 from authz.tokens.issuer_http import IssuerError, IssuerFault
@@ -95,7 +95,7 @@ def outcome(
     id_token: str | None = None,
     expected: Expected = EXPECTED,
     checker: TokenResponseVerifier | None = None,
-) -> tuple[Principal, Identity] | str:
+) -> tuple[Principal, LoginIdentity] | str:
     """Check two tokens: what they prove, or how they do not."""
     beside = identifying(beside=access_token) if id_token is None else id_token
     try:
@@ -118,7 +118,7 @@ RECORDED: Final = {
 }
 
 
-def recorded(name: str, **changes: Any) -> tuple[Principal, Identity] | str:
+def recorded(name: str, **changes: Any) -> tuple[Principal, LoginIdentity] | str:
     flow, keys = RECORDED[name], json.loads((FIXTURES / "jwks.json").read_text())
     client_id = FLOWS[name]["id"]["claims"]["aud"][0]
     expected = Expected(**{"client_id": client_id, "nonce": flow["_nonce"], **changes})
@@ -175,7 +175,7 @@ def test_a_good_pair_tells_person_methods_time_and_name() -> None:
 
     assert isinstance(found, tuple)
     principal, identity = found
-    assert identity == Identity(JOHN, TOTP, NOW - 62, "john")
+    assert identity == LoginIdentity(JOHN, TOTP, NOW - 62, "john")
     assert (principal.client_id, principal.expires_at) == (US, NOW + 3600)
 
 

@@ -12,7 +12,7 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import LoggedIn, UpstreamAuthorizationRequest, UpstreamError
+from authz.login.protocol.values import UpstreamAuthorizationRequest, UpstreamError, UpstreamLogin
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.tokens.claims import ClaimRules
@@ -116,27 +116,31 @@ class Stand:
 
     def exchange(
         self, request: UpstreamAuthorizationRequest, code: str, address: str = HOME, **changes: Any
-    ) -> LoggedIn:
+    ) -> UpstreamLogin:
         sent: dict[str, Any] = {
             "two_factor": request.two_factor,
             "verifier": request.verifier,
             "redirect_uri": request.redirect_uri,
             "nonce": request.nonce,
         } | changes
-        found: LoggedIn = self.run(self.authelia.exchange(code=code, address=address, **sent))
+        found: UpstreamLogin = self.run(self.authelia.exchange(code=code, address=address, **sent))
         return found
 
-    def log_in(self, request: UpstreamAuthorizationRequest | None = None, **knows: Any) -> LoggedIn:
+    def log_in(
+        self, request: UpstreamAuthorizationRequest | None = None, **knows: Any
+    ) -> UpstreamLogin:
         request = asked() if request is None else request
         return self.exchange(request, self.callback(request, **knows)["code"])
 
-    def refresh(self, logged_in: LoggedIn, address: str = HOME, **changes: Any) -> LoggedIn:
+    def refresh(
+        self, logged_in: UpstreamLogin, address: str = HOME, **changes: Any
+    ) -> UpstreamLogin:
         sent = {
             "two_factor": True,
             "refresh_token": logged_in.tokens.refresh_token,
             "subject": logged_in.identity.subject,
         } | changes
-        found: LoggedIn = self.run(self.authelia.refresh(address=address, **sent))
+        found: UpstreamLogin = self.run(self.authelia.refresh(address=address, **sent))
         return found
 
     def revoke(self, token: str, *, two_factor: bool = True) -> None:

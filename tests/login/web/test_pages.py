@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from authz.login.clients.identity import identify
 from authz.login.clients.redirects import place_of
-from authz.login.protocol.values import ClientIdentity, FrontClient, Kind
+from authz.login.protocol.values import ClientIdentity, ClientKind, OAuthClient
 from authz.login.web.client_description import Trust, describe_client, describe_place, shown
 from authz.login.web.rendering import Consent, Pages, redirect
 from authz.login.web.sessions import OwnGrant
@@ -30,9 +30,9 @@ from authz.tokens.tickets import ticket_of, ticket_value
 from tests.login.web.pages_kit import TICKET
 
 PAGES = Pages("https://mcp.example.com", "https://auth.example.com")
-CLIENT = FrontClient("claude", Kind.DYNAMIC, "Claude", "", ())
-DOCUMENTED = replace(CLIENT, kind=Kind.DOCUMENT, document_host="claude.ai")
-CONFIGURED = replace(CLIENT, kind=Kind.CONFIGURED, title="")
+CLIENT = OAuthClient("claude", ClientKind.DYNAMIC, "Claude", "", ())
+DOCUMENTED = replace(CLIENT, kind=ClientKind.DOCUMENT, document_host="claude.ai")
+CONFIGURED = replace(CLIENT, kind=ClientKind.CONFIGURED, title="")
 HTTPS = "https://app.example.com/callback"
 SCOPES = ("mcp:files", "offline_access")
 _ELEMENTS = {
@@ -46,7 +46,7 @@ _ATTRIBUTES = {
 }
 
 
-def consent(client: FrontClient = CLIENT, redirect_uri: str = HTTPS, **changes: Any) -> Response:
+def consent(client: OAuthClient = CLIENT, redirect_uri: str = HTTPS, **changes: Any) -> Response:
     who = identify(client, redirect_uri)
     asked = Consent(who, "files", "https://mcp.example.com/files", SCOPES, True)
     return PAGES.consent(replace(asked, **changes), "a-token", "a=b; Path=/")
@@ -202,7 +202,7 @@ def test_consent_says() -> None:
         ),
     ],
 )
-def test_trust(client: FrontClient, redirect_uri: str, trust: str) -> None:
+def test_trust(client: OAuthClient, redirect_uri: str, trust: str) -> None:
     """A host is checked where the document is and the log-in ends there; of what ends on a computer
     of somebody's nothing ever is, whatever it shows.
     """
@@ -297,7 +297,7 @@ LATER = ("https://claude.ai/cb", "https://redirect.example.com/cb", "http://127.
 @pytest.mark.attack("document-foreign-redirect")
 @pytest.mark.parametrize("client", [CLIENT, DOCUMENTED, CONFIGURED])
 @pytest.mark.parametrize("redirect_uri", LATER)
-def test_every_page_says_the_same_of_a_log_in(client: FrontClient, redirect_uri: str) -> None:
+def test_every_page_says_the_same_of_a_log_in(client: OAuthClient, redirect_uri: str) -> None:
     """Consent, step-up and the list of log-ins have one heading, one badge and the same facts."""
     who = identify(client, redirect_uri)
     found = describe_client(who)

@@ -27,11 +27,11 @@ from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.login.clients.identity import identify
 from authz.login.protocol.values import (
-    FrontClient,
-    Identity,
-    Kind,
-    LoggedIn,
+    ClientKind,
+    LoginIdentity,
+    OAuthClient,
     UpstreamAuthorizationRequest,
+    UpstreamLogin,
     UpstreamTokens,
 )
 from authz.login.web import step_up
@@ -77,12 +77,12 @@ class Issuer:
         redirect_uri: str,
         nonce: str,
         address: str,
-    ) -> LoggedIn:
+    ) -> UpstreamLogin:
         asked = self.asked[code]
         assert (asked.verifier, asked.nonce) == (verifier, nonce)
         amr = frozenset({"pwd", "kba", "otp", "mfa"})
         tokens = UpstreamTokens("token", None, NOW + 600, asked.scopes, ())
-        return LoggedIn(tokens, Identity(TICKET.subject, amr, NOW, "john"))
+        return UpstreamLogin(tokens, LoginIdentity(TICKET.subject, amr, NOW, "john"))
 
     async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:
         return
@@ -125,7 +125,7 @@ class Site:
         return self.evil.replace("127.0.0.1", "localhost")
 
     async def consent(self, request: Request) -> Response:
-        client = identify(FrontClient("x", Kind.DYNAMIC, "Claude", "", ()), self.redirect_uri)
+        client = identify(OAuthClient("x", ClientKind.DYNAMIC, "Claude", "", ()), self.redirect_uri)
         asked = Consent(client, "files", self.origin, ("mcp:files",), True)
         about = {"tab": request.query_params["tab"]}
         token, cookie = self.browser.form_token(request, about=about)

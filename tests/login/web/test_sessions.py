@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from authz.login.clients.identity import identify
-from authz.login.protocol.values import FrontClient, Kind
+from authz.login.protocol.values import ClientKind, OAuthClient
 from authz.login.web.sessions import OwnGrant
 from tests.demo.kit import BOB, JOHN, World
 from tests.login.front import onward
@@ -34,7 +34,7 @@ def pages(world: World) -> Iterator[Gateway]:
 
 
 def grant(name: str, title: str = "", uri: str = "https://claude.ai/cb") -> OwnGrant:
-    client = FrontClient("x", Kind.DOCUMENT, title, "claude.ai", (uri,))
+    client = OAuthClient("x", ClientKind.DOCUMENT, title, "claude.ai", (uri,))
     who = identify(client, uri)
     return OwnGrant(name, who, "notes", ("mcp:notes",), 1795380000, 1797972000)
 

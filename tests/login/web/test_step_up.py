@@ -13,7 +13,7 @@ import pytest
 from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
-from authz.login.protocol.values import Identity, LoggedIn
+from authz.login.protocol.values import LoginIdentity, UpstreamLogin
 from authz.login.web.step_up import (
     LIFETIME,
     NO_CODE,
@@ -267,7 +267,7 @@ def test_recorded_for_nobody_else(pages: Gateway) -> None:
     assert set(pages.records.kept) == {replace(KEY, person=Person(ISSUER, BOB))}
 
 
-IDENTITY = Identity(JOHN, frozenset({"pwd", "kba", "otp", "mfa"}), 1000, "john")
+IDENTITY = LoginIdentity(JOHN, frozenset({"pwd", "kba", "otp", "mfa"}), 1000, "john")
 
 
 @pytest.mark.attack("step-up-amr")
@@ -314,8 +314,8 @@ def test_each_missing_thing_has_its_page(
     """Where the proof falls short of the ticket nothing is recorded, and the page says of what."""
     exchange = type(pages.stand.authelia).exchange
 
-    async def other(self: object, **asked: object) -> LoggedIn:
-        found: LoggedIn = await exchange(self, **asked)  # type: ignore[arg-type]  # as asked
+    async def other(self: object, **asked: object) -> UpstreamLogin:
+        found: UpstreamLogin = await exchange(self, **asked)  # type: ignore[arg-type]  # as asked
         age = 301 if missing is TOO_OLD else 0  # the code itself would have ended before
         typed = int(pages.world.clock()) - age
         identity = replace(found.identity, amr=PAGES[missing], auth_time=typed)
