@@ -1,12 +1,12 @@
--- Answers many queries in one call. What stands above this, with `take` in it, is take.lua.
+-- Answers many queries in one call; appended to take.lua, which defines `take`.
 --
--- Law: each query is answered as if it had come alone, in the order in which they were asked: an
--- error in one charges nothing for it, and is nobody else's.
+-- Invariant: each query is answered as if it had come alone, in order; an error in one charges
+-- nothing for it and does not affect the others (tests/ledger/test_batch.py).
 --
--- KEYS: those of all queries, one after the other.
--- ARGV: for every query how many keys it has, how many arguments, and these arguments.
--- Answer: that of `take` for every query; {0, "error", code} where it failed, with the code that
--- Redis' own error begins with.
+-- KEYS: those of all queries, in order.
+-- ARGV: for every query its number of keys, its number of arguments, and these arguments.
+-- Answer: that of `take` for every query; {0, "error", code} where it failed, with the code of
+--         Redis' error.
 
 local answers, count = {}, 0
 local key, arg, last = 1, 1, #argv
@@ -15,8 +15,8 @@ while arg <= last do
   local done, answer = pcall(take, key, after - 1, arg + 2, arg + 1 + args)
   count = count + 1
   if not done then
-    local told = type(answer) == 'table' and answer.err or tostring(answer)
-    answer = {0, 'error', string.match(told, '^%-?(%u+)') or ''}
+    local message = type(answer) == 'table' and answer.err or tostring(answer)
+    answer = {0, 'error', string.match(message, '^%-?(%u+)') or ''}
   end
   answers[count] = answer
   key, arg = after, arg + 2 + args

@@ -1,6 +1,6 @@
-"""Commands for Redis as bytes (RESP), put together from parts that were written before.
+"""Redis commands as bytes (RESP), composed of arguments that were encoded before.
 
-Law: what is written here is, byte for byte, what redis-py would write.
+Invariant: byte for byte what redis-py writes (tests/ledger/test_commands.py).
 """
 
 from collections.abc import Sequence
@@ -13,31 +13,26 @@ _END: Final = b"\r\n"
 
 
 class Packed(NamedTuple):
-    """Hold arguments as they stand within a command.
-
-    Attributes:
-        number: how many.
-        text: their bytes.
-    """
+    """Encoded arguments: how many, and their bytes."""
 
     number: int
     text: bytes
 
 
 def pack(arguments: Sequence[EncodableT]) -> Packed:
-    """Write arguments."""
-    # Its stub says one argument; before them it writes how many there are.
+    """Encode arguments."""
+    # The stub of pack_command knows only one argument. Its output begins with their number.
     _, _, text = pack_command(tuple(arguments)).partition(_END)  # type: ignore[arg-type]
     return Packed(len(arguments), text)
 
 
 def command(name: str, *arguments: EncodableT) -> bytes:
-    """Return a command; a name of two words is two arguments."""
+    """Encode a command; a name of two words is two arguments."""
     return _whole([pack([*name.split(), *arguments])])
 
 
 def evalsha(sha: str, keys: Sequence[Packed], arguments: Sequence[Packed]) -> bytes:
-    """Return the call of a script that Redis has, by the name under which it has it."""
+    """Encode the call of a script by its SHA-1."""
     count = sum([each.number for each in keys])
     return _whole([pack(["EVALSHA", sha, count]), *keys, *arguments])
 

@@ -1,13 +1,13 @@
-"""Connections to Redis: over TCP, TLS or a Unix socket, logged in, with one call at a time on each.
+"""Connections to Redis over TCP, TLS or a Unix socket, with one call at a time on each.
 
-Law: a connection has at most one call under way, and what arrives is its answer or the end of the
-connection. An answer that nobody awaits, more than was asked for, a caller who is gone, half an
-answer: it is never used again. A call is written at most once, and only to a connection from which
-nothing else is to come.
+Invariant: what arrives on a connection is the reply to its one call, or the end of the connection
+(tests/ledger/test_connections.py). After a reply that nobody awaits, more than one reply, a
+cancelled caller or half a reply, it is never used again. A call is written at most once, and only
+to a connection from which nothing else is to come.
 
-A caller waits for a connection as long as for an answer, but setting it up goes on without the
-caller, and the next one finds it: a look-up, a TLS handshake and a log-in may together take longer
-than an answer may, and begun anew with every call they would never come to an end.
+Callers wait for a connection as long as for a reply, but its setup goes on without them, and the
+next caller finds it: look-up, TLS handshake and AUTH may together take longer than a reply may, and
+would never end if they began anew with every call.
 """
 
 import asyncio
@@ -20,61 +20,73 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from hiredis import Reader
 
-from authz.ledger.addresses import HostAddresses
+from authz.ledger.addresses import HostAddresses, SharedTask
 from authz.ledger.commands import command
-from authz.ledger.faults import (
-    InvalidReplyError,
-    NotConnectedError,
-    ReplyError,
-)
-from authz.ledger.shared_task import SharedTask
+from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError
 
-# What a URL may set besides the place.
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
-PARAMETERS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+PARAMETERS: Final = frozenset({"db", *_TLS_FILES})  # that the query of a URL may have
 _PORT: Final = 6379
-_MORE: Final = object()  # what the reader returns as long as an answer is not whole
-_SETTING_UP: Final = 2.0  # seconds that a connection may take until calls can be written to it
+_INCOMPLETE: Final = object()  # what hiredis returns as long as a reply is not whole
+_SETUP_TIMEOUT: Final = 2.0  # seconds for look-up, connection, TLS, AUTH and SELECT
 
 
 class RedisProtocol(asyncio.Protocol):
-    """Write one call at a time, and hand its answer to who awaits it."""
+    """One connection: write one call at a time, and hand its reply to the caller."""
 
     def __init__(self) -> None:
-        """Begin without a connection."""
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(
-            protocolError=InvalidReplyError, replyError=ReplyError, notEnoughData=_MORE
+            protocolError=InvalidReplyError, replyError=ReplyError, notEnoughData=_INCOMPLETE
         )
         self._transport: asyncio.Transport | None = None
         self._ended = False
-        self._answer: asyncio.Future[Any] | None = None
+        self._reply: asyncio.Future[Any] | None = None
 
     @property
     def idle(self) -> bool:
-        """Tell whether a call may be written: the last one has its answer, and nothing came since.
+        """Tell whether a call may be written: the last one has its reply, and nothing came since.
 
-        Who is cancelled leaves a call without an answer behind, so the line is idle no more.
+        A cancelled caller leaves a call without a reply behind, so it is idle no more.
         """
         return (
-            self._answer is None
+            self._reply is None
             and not self._ended
             and self._transport is not None
             and not self._transport.is_closing()
         )
 
-    def ask(self, call: bytes) -> asyncio.Future[Any]:
-        """Write a call; return what will come of it: the answer, or an exception as a value.
+    def write(self, call: bytes) -> asyncio.Future[Any]:
+        """Write a call; the future's result is the reply, or an exception as a value.
 
         Raises:
             NotConnectedError: where nothing may be written; nothing was.
         """
         if self._transport is None or not self.idle:
             raise NotConnectedError("not idle")
-        answer = self._answer = self._loop.create_future()
+        reply = self._reply = self._loop.create_future()
         # Never more than one call is buffered here, so nobody waits for the buffer to drain.
         self._transport.write(call)
-        return answer
+        return reply
+
+    async def request(self, call: bytes) -> Any:
+        """Return the reply to a call.
+
+        Raises:
+            ReplyError: Redis' error reply.
+            Exception: where there is no reply; the connection is closed.
+        """
+        try:
+            reply = await self.write(call)
+        except BaseException:
+            self.abort()
+            raise
+        if isinstance(reply, Exception):
+            if not isinstance(reply, ReplyError):
+                self.abort()
+            raise reply
+        return reply
 
     def abort(self) -> None:
         """Close the connection at once; nothing more is read from it."""
@@ -83,112 +95,46 @@ class RedisProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection."""
+        """Take the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand over the answer once it is whole; anything else ends the connection."""
-        answer = self._answer
-        if answer is None or answer.done():
-            # A second answer to somebody's call, or the first to somebody's who is gone.
+        """Hand over the reply once it is whole; anything else ends the connection."""
+        future = self._reply
+        if future is None or future.done():
+            # A second reply, or the first one after its caller was cancelled.
             self.abort()
             return
         try:
             self._reader.feed(data)
             reply = self._reader.gets()
-            if reply is not _MORE and self._reader.has_data():
+            if reply is not _INCOMPLETE and self._reader.has_data():
                 raise InvalidReplyError("more than one answer")  # noqa: TRY301 - as any other fault
         except Exception as error:  # noqa: BLE001 - no RESP, an error in no encoding, no memory
             self.abort()
-            answer.set_result(error)
+            future.set_result(error)
         else:
-            if reply is not _MORE:
-                self._answer = None
-                answer.set_result(reply)
+            if reply is not _INCOMPLETE:
+                self._reply = None
+                future.set_result(reply)
 
     def eof_received(self) -> None:
         """Use the connection no more; the transport closes itself."""
         self._ended = True
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Tell who awaits an answer that none will come."""
+        """Tell the caller that no reply will come."""
         self._ended = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(NotConnectedError("closed"))
-
-
-@dataclass(frozen=True, slots=True)
-class RedisEndpoint:
-    """Say where Redis is, and what a connection says first.
-
-    Attributes:
-        host: a name or an address; empty for a Unix socket.
-        port: of the host.
-        path: of the Unix socket; empty for TCP.
-        tls: the files of a TLS connection; None for a plain one.
-        greeting: the commands that log in and select the database.
-    """
-
-    host: str
-    port: int
-    path: str
-    tls: "TlsFiles | None"
-    greeting: tuple[bytes, ...] = field(repr=False)
-
-    async def connect(self, addresses: HostAddresses) -> RedisProtocol:
-        """Return a line over which calls may be written.
-
-        Args:
-            addresses: of the host.
-
-        Raises:
-            ReplyError: where Redis refuses the log-in or the database.
-            Exception: where it cannot be reached.
-        """
-        if self.path:
-            loop = asyncio.get_running_loop()
-            _, line = await loop.create_unix_connection(RedisProtocol, self.path)
-        else:
-            line = await self._reach(await addresses.find())
-        try:
-            for each in self.greeting:
-                await answer_of(line, each)
-        except BaseException:
-            line.abort()
-            raise
-        return line
-
-    async def _reach(self, addresses: Sequence[str]) -> RedisProtocol:
-        """Return a line to the first address that takes a connection."""
-        # Read for each connection: files that were replaced count from the next one on. Not on
-        # the loop: the system's authorities take longer than an answer may.
-        tls = None if self.tls is None else await asyncio.to_thread(self.tls.context)
-        loop = asyncio.get_running_loop()
-        for each in addresses:
-            try:
-                transport, line = await loop.create_connection(
-                    RedisProtocol,
-                    each,
-                    self.port,
-                    ssl=tls,
-                    server_hostname=None if tls is None else self.host,
-                )
-            except OSError:
-                if each == addresses[-1]:
-                    raise
-                continue
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return line
-        raise NotConnectedError("no address")
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(NotConnectedError("closed"))
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Name the files of a TLS connection; an empty name is no file.
+    """The files of a TLS connection; an empty name is no file.
 
     Attributes:
-        authorities: who may have signed the server's certificate; the system's, where empty.
+        authorities: of the server's certificate; the system's, where empty.
         certificate: ours.
         key: its key.
     """
@@ -207,6 +153,69 @@ class TlsFiles:
         if self.certificate:
             context.load_cert_chain(self.certificate, self.key or None)
         return context
+
+
+@dataclass(frozen=True, slots=True)
+class RedisEndpoint:
+    """Where Redis is, and the commands that set up a connection.
+
+    Attributes:
+        host: a name or an address; empty for a Unix socket.
+        port: of the host.
+        path: of the Unix socket; empty for TCP.
+        tls: the files of a TLS connection; None for a plain one.
+        greeting: AUTH and SELECT, as far as needed.
+    """
+
+    host: str
+    port: int
+    path: str
+    tls: TlsFiles | None
+    greeting: tuple[bytes, ...] = field(repr=False)
+
+    async def connect(self, addresses: HostAddresses) -> RedisProtocol:
+        """Return a connection that is set up.
+
+        Args:
+            addresses: of the host.
+
+        Raises:
+            ReplyError: where Redis refuses AUTH or SELECT.
+            Exception: where it cannot be reached.
+        """
+        if self.path:
+            loop = asyncio.get_running_loop()
+            _, protocol = await loop.create_unix_connection(RedisProtocol, self.path)
+        else:
+            protocol = await self._connect_tcp(await addresses.find())
+        try:
+            for each in self.greeting:
+                await protocol.request(each)
+        except BaseException:
+            protocol.abort()
+            raise
+        return protocol
+
+    async def _connect_tcp(self, addresses: Sequence[str]) -> RedisProtocol:
+        """Return a connection to the first address that takes one."""
+        # Read for each connection, so that replaced files count from the next one on. Not on the
+        # loop: reading the system's authorities takes longer than a reply may.
+        tls = None if self.tls is None else await asyncio.to_thread(self.tls.context)
+        name = None if tls is None else self.host
+        loop = asyncio.get_running_loop()
+        for each in addresses:
+            try:
+                transport, protocol = await loop.create_connection(
+                    RedisProtocol, each, self.port, ssl=tls, server_hostname=name
+                )
+            except OSError:
+                if each == addresses[-1]:
+                    raise
+                continue
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return protocol
+        raise NotConnectedError("no address")
 
 
 def parse_redis_url(url: str, username: str = "", password: str = "") -> RedisEndpoint:
@@ -236,8 +245,7 @@ def parse_redis_url(url: str, username: str = "", password: str = "") -> RedisEn
         raise ValueError("the database of a Redis URL is a number")
     tls = None
     if parts.scheme == "rediss":
-        names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-        tls = TlsFiles(*(given.get(name, "") for name in names))
+        tls = TlsFiles(*(given.get(name, "") for name in _TLS_FILES))
     greeting = []
     if password or username:
         user = (username,) if username else ()
@@ -248,79 +256,60 @@ def parse_redis_url(url: str, username: str = "", password: str = "") -> RedisEn
     return RedisEndpoint(host, parts.port or _PORT, path if local else "", tls, tuple(greeting))
 
 
-async def answer_of(line: RedisProtocol, call: bytes) -> Any:
-    """Return the answer to a call.
-
-    Raises:
-        ReplyError: what Redis said instead.
-        Exception: where there is no answer; the line is given up.
-    """
-    try:
-        reply = await line.ask(call)
-    except BaseException:
-        line.abort()
-        raise
-    if isinstance(reply, Exception):
-        if not isinstance(reply, ReplyError):
-            line.abort()
-        raise reply
-    return reply
-
-
 class _Connection:
-    """Hold the line of one connection, and set up another one where it has ended."""
+    """A place in the pool: its connection, replaced by a new one where it has ended."""
 
-    __slots__ = ("_addresses", "_endpoint", "_line", "_setting_up")
+    __slots__ = ("_addresses", "_endpoint", "_protocol", "_setup")
 
-    def __init__(self, place: RedisEndpoint, addresses: HostAddresses) -> None:
-        self._endpoint = place
+    def __init__(self, endpoint: RedisEndpoint, addresses: HostAddresses) -> None:
+        self._endpoint = endpoint
         self._addresses = addresses
-        self._line: RedisProtocol | None = None
-        self._setting_up = SharedTask(self._connect)
+        self._protocol: RedisProtocol | None = None
+        self._setup = SharedTask(self._connect)
 
     @property
     def idle(self) -> bool:
-        return self._line is not None and self._line.idle
+        return self._protocol is not None and self._protocol.idle
 
     async def send(self, call: bytes) -> Any:
-        line = self._line
-        if line is None or not line.idle:
-            # New, or closed by the server, or given up by a caller. Nothing has been sent yet.
-            # It goes on being set up where the caller is cancelled.
-            line = await asyncio.shield(self._setting_up.begin())
-        return await answer_of(line, call)
+        protocol = self._protocol
+        if protocol is None or not protocol.idle:
+            # New, or closed by the server, or aborted by a caller. Nothing has been sent yet. The
+            # setup goes on where the caller is cancelled.
+            protocol = await asyncio.shield(self._setup.begin())
+        return await protocol.request(call)
 
     async def _connect(self) -> RedisProtocol:
         self.abort()
-        async with asyncio.timeout(_SETTING_UP):
-            line = self._line = await self._endpoint.connect(self._addresses)
-        return line
+        async with asyncio.timeout(_SETUP_TIMEOUT):
+            protocol = self._protocol = await self._endpoint.connect(self._addresses)
+        return protocol
 
-    def cease(self) -> set[asyncio.Task[RedisProtocol]]:
-        """Stop setting it up; return what is to be awaited for it."""
-        return self._setting_up.cease()
+    def cancel(self) -> set[asyncio.Task[RedisProtocol]]:
+        """Cancel the setup under way; return what is to be awaited for it."""
+        return self._setup.cancel()
 
     def abort(self) -> None:
-        if self._line is not None:
-            self._line.abort()
+        if self._protocol is not None:
+            self._protocol.abort()
 
 
 class ConnectionPool:
-    """Hold connections, and lend each to one call at a time.
+    """Lend each connection to one call at a time.
 
-    There are as many as there were calls at once: who calls bounds that.
+    There are as many as there were calls at once; the caller bounds that.
     """
 
-    def __init__(self, place: RedisEndpoint) -> None:
-        """Take where Redis is; nothing is opened yet."""
-        self._endpoint = place
-        self._addresses = HostAddresses(place.host, place.port)
+    def __init__(self, endpoint: RedisEndpoint) -> None:
+        """Open nothing yet."""
+        self._endpoint = endpoint
+        self._addresses = HostAddresses(endpoint.host, endpoint.port)
         self._free: list[_Connection] = []
         self._in_use: set[_Connection] = set()
 
     @property
     def idle(self) -> int:
-        """Return how many connections are open, and in nobody's use."""
+        """Return how many connections are open and free."""
         return sum(each.idle for each in self._free)
 
     @property
@@ -334,11 +323,11 @@ class ConnectionPool:
         return len(self._in_use)
 
     async def send(self, call: bytes) -> Any:
-        """Return the answer to a command, which is sent at most once.
+        """Return the reply to a command, which is sent at most once.
 
         Raises:
-            ReplyError: what Redis said instead.
-            Exception: where there is no answer.
+            ReplyError: Redis' error reply.
+            Exception: where there is no reply.
         """
         connection = self._free.pop() if self._free else self._new()
         self._in_use.add(connection)
@@ -352,16 +341,16 @@ class ConnectionPool:
         return _Connection(self._endpoint, self._addresses)
 
     def abort(self) -> None:
-        """Close the connections that are not in use, at once."""
+        """Close the free connections, at once."""
         for each in self._free:
             each.abort()
 
     async def aclose(self) -> None:
         """Close all connections, those too that are being set up."""
         connections = (*self._free, *self._in_use)
-        ceasing: set[asyncio.Task[Any]] = self._addresses.cease()
-        ceasing |= {task for each in connections for task in each.cease()}
-        if ceasing:
-            await asyncio.wait(ceasing)
+        cancelled: set[asyncio.Task[Any]] = self._addresses.cancel()
+        cancelled |= {task for each in connections for task in each.cancel()}
+        if cancelled:
+            await asyncio.wait(cancelled)
         for each in connections:
             each.abort()

@@ -1,7 +1,8 @@
-"""Deadlines with one timer for all, which this process's own slowness need not bring forward.
+"""Deadlines that share one timer, and that a slow event loop does not bring forward.
 
-Law: who finds an answer in the turn of the event loop in which the time is over has it in time;
-and where a deadline is patient, a turn uses up no more than a tick, however long it takes.
+Invariant: a reply found in the turn of the event loop in which the time ends is in time; and for a
+patient deadline a turn uses up no more than one tick, however long it takes
+(tests/ledger/test_deadline.py).
 """
 
 import asyncio
@@ -9,36 +10,29 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
-# A deadline has ten ticks. One that counts what turns take has more, where each would be longer
-# than this (seconds): a block may be ended by a tick later than declared. One that is patient has
-# not: any turn that is longer than a tick would stretch it.
+# A deadline has ten ticks, or more where a tick would be longer than _LONGEST (seconds), since a
+# scope may end a tick late. A patient one always has ten: any turn longer than a tick stretches it.
 _TICKS: Final = 10
 _LONGEST: Final = 0.005
 _SHORTEST: Final = 0.0001
 
 
 class Deadline:
-    """Say how long a block may take, and end all those that take longer.
-
-    It is `asyncio.timeout` without a timer for every block: each check and each trip to Redis
-    would pay for one.
+    """A time limit for scopes: `asyncio.timeout` with one timer for all checks and Redis calls.
 
     Attributes:
-        seconds: how long.
+        seconds: how long a scope may last.
     """
 
-    __slots__ = (
-        *("_length", "_loop", "_patient", "_running", "_tick", "_timer", "_turns"),
-        "seconds",
-    )
+    __slots__ = ("_length", "_loop", "_patient", "_scopes", "_tick", "_ticks", "_timer", "seconds")
 
     def __init__(self, seconds: float, *, patient: bool = False) -> None:
-        """Say how long.
+        """Set the limit.
 
         Args:
-            seconds: that a block may last.
-            patient: whether a long turn counts as a tick. In a burst of requests a turn may last
-                longer than Redis is given, and callers whose answers have long arrived would be
+            seconds: that a scope may last.
+            patient: whether a long turn counts as one tick. In a burst of requests a turn may last
+                longer than Redis is given, and callers whose replies have long arrived would be
                 cancelled: charges without a verdict.
         """
         self.seconds: Final = seconds
@@ -46,10 +40,8 @@ class Deadline:
         tick = seconds / _TICKS
         self._tick = max(_SHORTEST, tick if patient else min(tick, _LONGEST))
         self._length = round(seconds / self._tick)
-        self._turns = 0  # of the timer, while a block is running
-        self._running: dict[
-            DeadlineScope, int
-        ] = {}  # and the tick that ends it; the first one first
+        self._ticks = 0  # of the timer, while there are scopes
+        self._scopes: dict[DeadlineScope, int] = {}  # and their last tick; the first to end first
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
 
@@ -57,50 +49,49 @@ class Deadline:
         """Return a context; what takes too long in it is cancelled and raises TimeoutError."""
         return DeadlineScope(self)
 
-    def begin(self, block: "DeadlineScope") -> asyncio.AbstractEventLoop:
-        """Watch a block from now on, and return the loop that does."""
+    def begin(self, scope: "DeadlineScope") -> asyncio.AbstractEventLoop:
+        """Watch a scope from now on, and return the loop that does."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # A loop that has ended took its tasks along.
             self._loop, self._timer = loop, None
-            self._running.clear()
+            self._scopes.clear()
         if self._timer is None:
-            self._timer = loop.call_later(self._tick, self._turn, loop)
-        # One more, since the tick that is under way has begun before it.
-        self._running[block] = self._now() + self._length + 1
+            self._timer = loop.call_later(self._tick, self._on_tick, loop)
+        # One more, since the current tick began before the scope.
+        self._scopes[scope] = self._now() + self._length + 1
         return loop
 
-    def end(self, block: "DeadlineScope") -> None:
-        """Watch a block no more."""
-        self._running.pop(block, None)
+    def end(self, scope: "DeadlineScope") -> None:
+        """Stop watching a scope."""
+        self._scopes.pop(scope, None)
 
     def _now(self) -> int:
-        """Return the tick that is under way."""
-        return self._turns if self._patient else int(time.monotonic() / self._tick)
+        """Return the current tick."""
+        return self._ticks if self._patient else int(time.monotonic() / self._tick)
 
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._turns += 1
+    def _on_tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._ticks += 1
         now = self._now()
         over = list[DeadlineScope]()
-        for block, last in self._running.items():
+        for scope, last in self._scopes.items():
             if last > now:
                 break
-            over.append(block)
-        for block in over:
-            block.expire()
-            del self._running[block]
-        self._timer = loop.call_later(self._tick, self._turn, loop) if self._running else None
+            over.append(scope)
+        for scope in over:
+            scope.expire()
+            del self._scopes[scope]
+        self._timer = loop.call_later(self._tick, self._on_tick, loop) if self._scopes else None
 
 
 class DeadlineScope:
-    """Raise TimeoutError in what is watched once its time is over."""
+    """Raises TimeoutError in the task that entered it, once its time is over."""
 
-    __slots__ = ("_cancelling", "_deadline", "_end", "_loop", "_over", "_task")
+    __slots__ = ("_cancel_handle", "_cancelling", "_deadline", "_loop", "_over", "_task")
 
     def __init__(self, deadline: Deadline) -> None:
-        """Take what watches it."""
         self._deadline = deadline
-        self._end: asyncio.Handle | None = None
+        self._cancel_handle: asyncio.Handle | None = None
         self._over = False
 
     def __enter__(self) -> Self:
@@ -119,19 +110,19 @@ class DeadlineScope:
         traceback: TracebackType | None,
     ) -> None:
         self._deadline.end(self)
-        if self._end is not None:
-            self._end.cancel()
+        if self._cancel_handle is not None:
+            self._cancel_handle.cancel()
         if (
             self._over
-            # Whoever else cancels the task meanwhile is the one whose word counts.
+            # Where somebody else cancels the task too, that cancellation counts.
             and self._task.uncancel() <= self._cancelling
             and kind is asyncio.CancelledError
         ):
             raise TimeoutError from error
 
     def expire(self) -> None:
-        """End the block, behind what an answer that came in this turn wakes."""
-        self._end = self._loop.call_soon(self._cancel)
+        """End the scope, after the callbacks of replies that came in this turn."""
+        self._cancel_handle = self._loop.call_soon(self._cancel)
 
     def _cancel(self) -> None:
         self._over = True

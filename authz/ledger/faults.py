@@ -1,8 +1,7 @@
-"""What is wrong with a Redis, by the error code that it sent or by how the connection ended.
+"""Faults of Redis, by the code of its error reply or by how the connection ended.
 
-The code is the first word of an error reply, in capitals: `READONLY`, `LOADING`, `OOM`. It is part
-of Redis' protocol, and what the log, the metric and readiness say. Nothing else of the reply is
-kept.
+The code is the first word of an error reply (`READONLY`, `LOADING`, `OOM`) and part of Redis'
+protocol. Log, metric and readiness show it; nothing else of the reply is kept.
 """
 
 import re
@@ -15,19 +14,19 @@ from authz.ledger.records import ScriptNotLoadedError
 
 
 class ReplyError(Exception):
-    """Hold the error that Redis answered a command with."""
+    """Redis' error reply to a command."""
 
 
 class InvalidReplyError(Exception):
-    """Say that what came is no answer: another protocol, or more than was asked for."""
+    """What came is no reply: another protocol, or more than one reply."""
 
 
 class NotConnectedError(ConnectionError):
-    """Say that there is no connection to write to or to read from any more."""
+    """There is no connection to write to or to read from any more."""
 
 
 class RedisFault(Enum):
-    """Name what is wrong, in fixed words for the log and for readiness."""
+    """What is wrong, in fixed words for the log and for readiness."""
 
     READ_ONLY = "READONLY: it is a replica"
     LOADING = "LOADING: it still reads its data"
@@ -52,10 +51,10 @@ _BY_CODE: Final[Mapping[str, RedisFault]] = {
     "WRONGPASS": RedisFault.NOT_LOGGED_IN,
     **{each.value.partition(":")[0]: each for each in RedisFault if ":" in each.value},
 }
-# Errors of one command, which another connection would not change. After any other error the name
-# may lead to a new primary, which only a new connection finds. (Redis 6 wraps what a script's
-# command answers into an ERR, so that an unknown error counts among the others.)
-_OF_THE_COMMAND: Final = frozenset(
+# Errors of one command, which a new connection would not change. After any other error the host
+# name may lead to a new primary, which only a new connection finds. (Redis 6 wraps the error of a
+# script's command into an ERR, so an unknown error is not among these.)
+_OF_ONE_COMMAND: Final = frozenset(
     {
         RedisFault.OUT_OF_MEMORY,
         RedisFault.NOT_PERMITTED,
@@ -67,7 +66,7 @@ _OF_THE_COMMAND: Final = frozenset(
 
 
 def fault_of(error: BaseException) -> RedisFault:
-    """Return what an error reply, an exception of the socket or of a deadline says."""
+    """Return the fault of an error reply, an exception of the socket or of a deadline."""
     if isinstance(error, ReplyError):
         return fault_of_code(str(error))
     if isinstance(error, TimeoutError):
@@ -78,23 +77,23 @@ def fault_of(error: BaseException) -> RedisFault:
 
 
 def describe_fault(error: BaseException) -> str:
-    """Return fixed words on what went wrong; for a defect, the name of its class."""
+    """Return a fault in fixed words; for a defect, the name of the exception's class."""
     fault = fault_of(error)
     return type(error).__name__ if fault is RedisFault.OTHER else fault.value
 
 
 def fault_of_code(reply: str) -> RedisFault:
-    """Return what an error reply says, by the code that it begins with."""
+    """Return the fault of an error reply, by the code that it begins with."""
     code = _CODE.match(reply)
     return RedisFault.OTHER if code is None else _BY_CODE.get(code[1], RedisFault.OTHER)
 
 
 def unavailable(error: BaseException) -> UnavailableError:
-    """Return an error reply, an exception of the socket or of a deadline as a fault of Redis."""
+    """Translate an error reply, an exception of the socket or of a deadline."""
     kind = ScriptNotLoadedError if fault_of(error) is RedisFault.NO_SCRIPT else UnavailableError
     return kind("redis", describe_fault(error))
 
 
 def needs_new_connection(fault: RedisFault) -> bool:
-    """Tell whether connections to a Redis that said this are to be given up."""
-    return fault not in _OF_THE_COMMAND
+    """Tell whether a fault calls for new connections."""
+    return fault not in _OF_ONE_COMMAND

@@ -1,7 +1,7 @@
-"""Who uses which session, in one process and in bounded memory.
+"""Bindings of MCP sessions to their first user, in memory, as take.lua keeps them in Redis.
 
-Invariant: a binding is forgotten early only for `capacity` newer ones, of which one person has
-`MOST_SESSIONS` at most; none of a person's own makes room for another person's before that.
+Invariant: a binding is evicted only for `capacity` newer ones, of which one person has at most
+MOST_SESSIONS (tests/ledger/test_sessions.py).
 """
 
 from collections import OrderedDict
@@ -19,19 +19,19 @@ class _Binding(NamedTuple):
 
 
 class SessionBindings:
-    """Bind sessions to whoever uses them first, as the script does in Redis."""
+    """Bind each session to its first user."""
 
     def __init__(self, capacity: int = _CAPACITY, most: int = MOST_SESSIONS) -> None:
         """Begin empty.
 
         Args:
-            capacity: how many sessions are remembered, those used last.
-            most: how many of them are one person's.
+            capacity: the most sessions; those used longest ago are evicted.
+            most: the most of one person.
         """
         self._capacity = capacity
         self._most = most
         self._bound: OrderedDict[str, _Binding] = OrderedDict()
-        # Of each person those that are bound, the newest last: no more than are in `_bound`.
+        # The bound sessions of each person, the newest last.
         self._newest: dict[str, dict[str, None]] = {}
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class SessionBindings:
         return found is not None and now < found.ends and found.owner != session.owner
 
     def use(self, session: Session, now: float) -> None:
-        """Bind the session, or let its binding live on; it is in nobody else's use."""
+        """Bind the session or renew its binding; nobody else uses it (`is_of_another`)."""
         found = self._bound.get(session.id)
         binding = _Binding(session.owner, session.person, now + session.lifetime)
         if found is not None and found.owner == session.owner and now < found.ends:
@@ -51,15 +51,15 @@ class SessionBindings:
             self._bound.move_to_end(session.id)
             return
         if found is not None:
-            self._forget(session.id)
+            self._evict(session.id)
         newest = self._newest.setdefault(session.person, {})
         self._bound[session.id], newest[session.id] = binding, None
         if len(newest) > self._most:
-            self._forget(next(iter(newest)))
+            self._evict(next(iter(newest)))
         if len(self._bound) > self._capacity:
-            self._forget(next(iter(self._bound)))
+            self._evict(next(iter(self._bound)))
 
-    def _forget(self, session_id: str) -> None:
+    def _evict(self, session_id: str) -> None:
         person = self._bound.pop(session_id).person
         newest = self._newest[person]
         del newest[session_id]

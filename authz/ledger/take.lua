@@ -1,28 +1,28 @@
--- Answers one query of the ledger: revoked? session of another? step-up? over a limit? and only
--- then charges, and binds the session.
+-- Answers one query of the ledger: revoked, session of another, step-up missing or too old, over a
+-- limit; otherwise charges every limit and binds the session.
 --
--- Law: everything is read and judged before anything is written, so an error never leaves half a
--- charge, and nothing is charged unless all passes. The clock is Redis' own, read once: that is
--- the moment of all that a script answers, as it is of what Redis takes for expired meanwhile.
+-- Invariant: everything is read and judged before anything is written, so an error never leaves
+-- half a charge, and nothing is charged unless all passes. The clock is Redis' own, read once, and
+-- the same for all queries of a call and for the expiry of keys.
 --
--- This is `take` of authz/core/limits.py, and `revoked` and `step_up_missing` of
--- authz/ledger/records.py; the contract tests hold them together. A bucket is 52 bytes, big
--- endian: the newest slot (8), then the units of that slot and of the 10 before it (4 each).
+-- The same as `take` of authz/core/limits.py, and `revoked` and `step_up_missing` of
+-- authz/ledger/records.py (tests/ledger/test_contract.py, test_script.py). A bucket is 52 bytes,
+-- big endian: the newest slot (8), then the units of that slot and of the 10 before it (4 each).
 --
--- What a limit costs is what is done for each of them, so that is as little as can be. A string
--- made is dear, since Redis' Lua hashes every byte of it; so is a number handed to `call`, which
--- prints it, and every field that struct reads or writes. So a bucket is answered as it was
--- found, where no slot has ended since, and of it four bytes are written. Old slots are forgotten
--- by moving bytes, and counted only where there are any; no table is built per limit.
+-- The work per limit is kept small. Creating a string is expensive, since Redis' Lua hashes every
+-- byte of it; so is a number passed to `call`, which formats it, and every field that struct reads
+-- or writes. So a bucket is answered as it was found, where no slot has ended since, and four bytes
+-- of it are written. Old slots are dropped by moving bytes, and summed only where there are any; no
+-- table is built per limit.
 --
 -- KEYS: the revocations; the step-up record, where one is needed; the session, where the request
---       names one; the buckets, each once; where there is a session, the sessions of its person.
+--       names one; the buckets, each once; where there is a session, the ring of its person.
 -- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms;
 --       how many fields of the revocations may name the token, and these fields; then, where
---       there are buckets, of all of them in one text: quota (4 bytes), units to charge (4),
---       length of a slot in ms (8); then, where there is a session, who asks (16 bytes that name
---       the person, 16 that name the owner) and for how many ms the binding outlives this use.
--- Answer: {now in ms, what, ...}, where what is
+--       there are buckets, one string with, for each: quota (4 bytes), units to charge (4), length
+--       of a slot in ms (8); then, where there is a session, its owner (16 bytes that name the
+--       person, 16 that name the owner) and the lifetime of the binding in ms.
+-- Answer: {now in ms, kind, ...}, where kind is
 --   "revoked" (and the index of the field), "foreign", "missing", "old", "corrupt",
 --   "over" or "taken" (and every bucket as it stood at that moment, before any charge).
 
@@ -33,31 +33,31 @@ local keys, argv = KEYS, ARGV
 local STATE = '>I8I4c40'
 local NONE = rep('\0', 40)
 local REST = 13 -- where the ten older slots begin
--- A bucket lives for 12 slots, one more than it counts, since Redis reckons it from the script's
--- beginning, which may lie in the slot before.
+-- A bucket lives for 12 slots, one more than it counts, since Redis counts its lifetime from the
+-- script's beginning, which may lie in the slot before.
 local LIFETIME = '%.0f' -- as text: see above
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- The sessions of one person that stay bound (authz/core/ledger.py).
+-- As in authz/core/ledger.py.
 local MOST_SESSIONS = 4096
 local PLACE = '>I2' -- of a session among them, behind its owner
 
--- Charges by the text that they came in: the same limits apply to query after query.
+-- Decoded charges by the string of ARGV: the same limits apply to query after query.
 local known = {}
 
--- The units of the ten slots that are written from some place on.
+-- Returns the sum of the ten slots from byte `place` on.
 local function sum(text, place)
   if find(text, NONE, place, true) == place then return 0 end
   local a, b, c, d, e, f, g, h, j, k = unpack_('>I4I4I4I4I4I4I4I4I4I4', text, place)
   return a + b + c + d + e + f + g + h + j + k
 end
 
--- Binds a session to its owner, or lets the binding live on. `ring` holds the newest sessions that
--- the person has bound, by their place in it, and `n`, the next place: the session that has to make
--- room is bound no longer, unless somebody else's it is by now. A session that ended and was bound
--- again stands in two places; its binding names the newer one, and the older one ends nothing.
+-- Binds a session to its owner, or renews the binding. `ring` is a hash with the newest sessions of
+-- the person by their place, and `n`, the next place. The session that stood there is unbound,
+-- unless it belongs to another person by now. A session that expired and was bound again stands in
+-- two places; its binding names the newer place, and the older one unbinds nothing.
 local function bind(session, bound, owner, lifetime, ring)
   if bound then
     call('PEXPIRE', session, lifetime)
@@ -74,17 +74,16 @@ local function bind(session, bound, owner, lifetime, ring)
     end
   end
   call('HSET', ring, 'n', (place + 1) % MOST_SESSIONS, place, sub(session, -32))
-  -- Never for less than before: a server whose sessions end soon would let the ring be forgotten
-  -- while the sessions of another live on.
+  -- Never shorter than before: a server with a short session_lifetime would let the ring expire
+  -- while sessions at another server are still bound.
   if call('PTTL', ring) < tonumber(lifetime) then call('PEXPIRE', ring, lifetime) end
   call('SET', session, owner .. pack(PLACE, place), 'PX', lifetime)
 end
 
--- Answers the query whose keys are those from `first` to `last`, and whose arguments are those from
--- `arg` to `stop`.
+-- Answers the query with the keys from `first` to `last` and the arguments from `arg` to `stop`.
 local function take(first, last, arg, stop)
   local issued_at, fields = tonumber(argv[arg]), tonumber(argv[arg + 4])
-  local ended = -1 -- log-ins up to this second count for no step-up: they went with the tokens
+  local ended = -1 -- step-ups of log-ins up to this second are void, like the tokens of that time
   local revocations = call('HMGET', keys[first], unpack(argv, arg + 5, arg + 4 + fields))
   for i = 1, fields do
     local value = revocations[i]
@@ -145,9 +144,9 @@ local function take(first, last, arg, stop)
   local base, final = first + bucket - 3, count - bucket + 3
   local place = bucket - 3 -- and stored[n + place]
 
-  -- Of each bucket how it stands; in the place of what is stored, the units of its newest slot
-  -- after the charge; and where what is stored is not of this slot, its older slots, and whether
-  -- it was ahead of the clock.
+  -- answer[n]: the bucket as it stands now. stored[n + place] becomes the units of its newest slot
+  -- after the charge. Where the stored newest slot is not the current one, rests[n]: its older
+  -- slots; ahead[n]: whether it was ahead of the clock.
   local answer, rests, ahead = {now, 'taken', unpack(stored, bucket, count)}, {}, {}
   local over, alien, absent = false, false, nil
   local at = 1
@@ -162,7 +161,7 @@ local function take(first, last, arg, stop)
         break
       end
       stamp, head = unpack_('>I8I4', value)
-    else -- MGET answers nil for what is no string, too; such a key is not an empty bucket
+    else -- MGET also answers nil for a key of another type; that is not an empty bucket
       absent = absent or {}
       absent[#absent + 1] = keys[n + base]
     end
@@ -189,7 +188,7 @@ local function take(first, last, arg, stop)
 
   -- Here the writing begins.
   if alien then
-    -- No bucket of ours. Let it age like one, so that this ends without anybody's help.
+    -- No bucket of ours: let it expire like one, so that the fault ends by itself.
     for n = 3, final do
       local key = keys[n + base]
       if call('PTTL', key) == -1 then

@@ -1,7 +1,7 @@
-"""What refusals cost: those who keep presenting what fails are told to wait.
+"""Limit refusals: addresses that present bad tokens, and principals that keep being refused, wait.
 
-Invariant: memory is bounded whatever arrives, a token known to be valid is never locked out by its
-neighbours, and nothing here lets anybody in.
+Invariant: memory is bounded, and a token known to be valid is never refused for the bad tokens of
+its address (tests/server/test_refusal_limiter.py, test_shared_address.py).
 """
 
 import math
@@ -20,9 +20,9 @@ from authz.ledger.memory import Buckets
 BAD_TOKENS: Final = Limit("refused-tokens", Per.ADDRESS, quota=60, window=60)
 # Refusals of a valid token, per client and user: an agent that retries what it may not do.
 REFUSED: Final = Limit("refusals", Per.CLIENT_USER, quota=300, window=60)
-_LARGEST: Final = 20_000
-# Seconds after which a token that was told to wait has come back, and was not merely repeated.
-_PATIENCE: Final = 1.0
+_CAPACITY: Final = 20_000
+# Seconds after which a token that was told to wait counts as returned, and not merely repeated.
+_RETURNED_AFTER: Final = 1.0
 
 
 def bad_tokens_limit(rate: Rate) -> Limit:
@@ -33,19 +33,19 @@ def bad_tokens_limit(rate: Rate) -> Limit:
 class RefusalLimiter:
     """Count refusals in this worker's memory.
 
-    At the cap the bucket that was charged longest ago is forgotten, which forgives its owner: a
-    flood of addresses can buy forgiveness for one, and never a verdict.
+    At capacity the bucket that was charged longest ago is evicted: a flood of addresses can lift
+    the wait of one, which changes no verdict.
     """
 
-    def __init__(self, largest: int = _LARGEST) -> None:
+    def __init__(self, capacity: int = _CAPACITY) -> None:
         """Begin with nobody counted."""
-        self._principals = Buckets(largest)
-        self._addresses = _TokenBuckets(largest)
-        # The same again, for tokens that were told to wait and have done so: whoever makes up a
-        # new one each time takes nothing of it.
-        self._returned = _TokenBuckets(largest)
-        self._counted = _Digests(largest)  # tokens, until when they are counted
-        self._waiting = _Digests(largest)  # tokens that were told to wait, until when
+        self._principals = Buckets(capacity)
+        self._addresses = _TokenBuckets(capacity)
+        # A second budget for tokens that returned after their wait, which new made-up tokens do
+        # not use up.
+        self._returned = _TokenBuckets(capacity)
+        self._counted = _Digests(capacity)  # tokens, until when they are counted
+        self._waiting = _Digests(capacity)  # tokens that were told to wait, until when
 
     def __len__(self) -> int:
         """Return how many principals and addresses are counted."""
@@ -56,7 +56,7 @@ class RefusalLimiter:
     ) -> int | None:
         """Return the seconds that an address must wait before the issuer is asked about a token.
 
-        A token that comes again once it has waited has a chance that new ones do not take from it.
+        A token that returns after its wait is charged to a budget that new tokens do not use.
         """
         bucket = bucket_id(limit, None, address)
         wait = self._addresses.wait(bucket, limit, now)
@@ -65,7 +65,7 @@ class RefusalLimiter:
         digest = _digest(bucket, token)
         until = self._waiting.get(digest)
         if until is None:
-            self._waiting.put(digest, now + _PATIENCE)
+            self._waiting.put(digest, now + _RETURNED_AFTER)
         elif until <= now:
             wait = self._returned.wait(bucket, limit, now)
         return math.ceil(wait) or None
@@ -73,7 +73,7 @@ class RefusalLimiter:
     def bad_token(self, address: str, token: str, now: float, limit: Limit = BAD_TOKENS) -> None:
         """Count a token about which the issuer was asked in vain, once in a window.
 
-        A client that repeats one token is one mistake, and not a guesser.
+        A client that repeats one token does not guess.
         """
         bucket = bucket_id(limit, None, address)
         digest = _digest(bucket, token)
@@ -98,14 +98,14 @@ class RefusalLimiter:
 
 
 class _TokenBuckets:
-    """Token buckets by name: a quota at once, then one each time that a part of it comes back.
+    """Token buckets by name: a burst of the quota, then one token per window / quota.
 
-    Not the sliding window of the ledger: there a burst is held against its address for a whole
-    window after it has ended, and with it an honest token that nobody has asked about yet.
+    Not the sliding window of the ledger: there a burst blocks its address for a whole window after
+    it has ended, and with it honest tokens that were not verified yet.
     """
 
-    def __init__(self, largest: int) -> None:
-        self._largest = largest
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -117,18 +117,18 @@ class _TokenBuckets:
         return max(0.0, self._full_at.get(bucket, 0.0) - now - (limit.window - part))
 
     def spend(self, bucket: str, limit: Limit, now: float) -> None:
-        """Take one; of an empty bucket none: what was asked at once is no debt."""
+        """Take one token; an empty bucket goes into no debt."""
         full_at = max(self._full_at.pop(bucket, 0.0), now) + limit.window / limit.quota
         self._full_at[bucket] = min(full_at, now + limit.window)
-        if len(self._full_at) > self._largest:
+        if len(self._full_at) > self._capacity:
             self._full_at.popitem(last=False)
 
 
 class _Digests:
-    """A moment for each of so many digests; the oldest go first."""
+    """A moment for each digest; the oldest are evicted."""
 
-    def __init__(self, largest: int) -> None:
-        self._largest = largest
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._moments: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class _Digests:
     def put(self, digest: bytes, moment: float) -> None:
         self._moments.pop(digest, None)
         self._moments[digest] = moment
-        if len(self._moments) > self._largest:
+        if len(self._moments) > self._capacity:
             self._moments.popitem(last=False)
 
 

@@ -1,1 +1,1 @@
-"""What is told of decisions: metrics for Prometheus and one log line each."""
+"""Metrics for Prometheus, and the log of decisions and events."""

@@ -1,7 +1,8 @@
-"""One line for every decision: JSON for machines, words for a terminal.
+"""The log: one line for every decision and event, as JSON or as text for a terminal.
 
-Law: a line holds no token, no secret, no query, no argument of a tool and no body; a value that
-a caller chose is cut to a bounded length and escaped, so that it is never a second line.
+Invariant: a line holds no token, secret, query, tool argument or body; a value that a caller chose
+is cut to a bounded length and escaped, so that it never makes a second line
+(tests/telemetry/test_audit.py).
 """
 
 import asyncio
@@ -22,11 +23,10 @@ from authz.core.memo import Memo
 from authz.core.principal import Principal
 from authz.core.request import HttpRequest
 
-_LONGEST: Final = 256
-# What a pipe takes as a whole (PIPE_BUF of pipe(7)): workers share one, and a longer line could
-# have another worker's in its middle.
-_WHOLE: Final = 4096
-_SHORT: Final = 40
+_MAX_VALUE: Final = 256  # characters
+# PIPE_BUF of pipe(7): workers share a pipe, and a longer line could have another worker's inside.
+_MAX_WRITE: Final = 4096
+_SHORT_VALUE: Final = 40  # characters of each value, where a line would be longer than that
 _COLOURS: Final = {"allow": "\x1b[32m", "deny": "\x1b[33m"}
 _PLAIN: Final = "\x1b[0m"
 _WORD: Final = re.compile(r"[A-Za-z0-9._:/@*+-]+")
@@ -34,32 +34,37 @@ _WORD: Final = re.compile(r"[A-Za-z0-9._:/@*+-]+")
 Record = Mapping[str, object]
 
 
-# Names and values; what is empty is not told.
+# Names and values; empty values are left out.
 _Fields = tuple[tuple[str, str], ...]
 
 
 def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
-    told: dict[str, object] = {"event": "decision"}
-    for fields in (_verdict(decision), _what(decision, request), _who(decision.principal)):
-        told |= {name: value[:_LONGEST] for name, value in fields if value}
-    told["ms"] = round(seconds * 1000, 3)
-    return told
+    record: dict[str, object] = {"event": "decision"}
+    for fields in (
+        _verdict(decision),
+        _request_fields(decision, request),
+        _principal_fields(decision.principal),
+    ):
+        record |= {name: value[:_MAX_VALUE] for name, value in fields if value}
+    record["ms"] = round(seconds * 1000, 3)
+    return record
 
 
 def as_line(decision: Decision, request: HttpRequest | None, seconds: float, now: float) -> str:
-    """Return the JSON of what `describe` returns; what recurs in it is made once."""
+    """Return the JSON of what `describe` returns; its recurring parts are cached."""
     if isinstance(decision, Allow):
         verdict = _ALLOWED[decision.mode]
     else:
         verdict = _joined(_verdict(decision))
-    what, who = _joined(_what(decision, request)), _joined_who(decision.principal)
+    what = _joined(_request_fields(decision, request))
+    who = _joined_principal(decision.principal)
     time, ms = _three_decimals(now), _three_decimals(seconds * 1000)
     return f'{{"time":{time},"event":"decision"{verdict}{what}{who},"ms":{ms}}}'
 
 
 def _three_decimals(number: float) -> str:
-    """Return a number that is not negative; the shortest text of a float costs three times that."""
+    """Format a number that is not negative; `repr` of a float costs three times as much."""
     thousandths = int(number * 1000 + 0.5)
     return f"{thousandths // 1000}.{str(1000 + thousandths % 1000)[1:]}"
 
@@ -74,7 +79,7 @@ def _allowed(mode: Mode) -> _Fields:
     return ("verdict", "allow"), ("reason", "allowed"), ("limiter", mode.value)
 
 
-def _what(decision: Decision, request: HttpRequest | None) -> _Fields:
+def _request_fields(decision: Decision, request: HttpRequest | None) -> _Fields:
     message, server = decision.message, decision.server
     return (
         ("request_id", "" if request is None else request.request_id),
@@ -86,7 +91,7 @@ def _what(decision: Decision, request: HttpRequest | None) -> _Fields:
     )
 
 
-def _who(principal: Principal | None) -> _Fields:
+def _principal_fields(principal: Principal | None) -> _Fields:
     if principal is None:
         return ()
     return (
@@ -99,28 +104,28 @@ def _who(principal: Principal | None) -> _Fields:
 
 def _joined(fields: _Fields) -> str:
     """Return fields as members of a JSON object, each behind a comma."""
-    return "".join([f',"{name}":{_escaped(value[:_LONGEST])}' for name, value in fields if value])
+    return "".join([f',"{name}":{_escaped(value[:_MAX_VALUE])}' for name, value in fields if value])
 
 
-def _make_joined_who(principal: Principal | None) -> str:
-    return _joined(_who(principal))
+def _make_joined_principal(principal: Principal | None) -> str:
+    return _joined(_principal_fields(principal))
 
 
 def as_json(record: Record, now: float) -> str:
-    """Return one line of JSON; json escapes every control and non-ASCII character."""
+    """Return one line of JSON, in which every control and non-ASCII character is escaped."""
     return _ENCODE({"time": round(now, 3), **record})
 
 
-# Made once: json.dumps makes an encoder for every line.
+# json.dumps would make an encoder for every line.
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
-# What that encoder makes of a text; like it, it leaves nothing but printable ASCII.
+# As that encoder does for a string: printable ASCII only.
 _escaped: Final = json.encoder.encode_basestring_ascii
 _ALLOWED: Final = {mode: _joined(_allowed(mode)) for mode in Mode}
-_joined_who: Final = Memo(_make_joined_who)
+_joined_principal: Final = Memo(_make_joined_principal)
 
 
 def as_colour(record: Record, now: float) -> str:
-    """Return one readable line for a terminal, refusals and admissions told apart by colour."""
+    """Return one readable line for a terminal, with allow and deny in different colours."""
     return as_text(record, now, _COLOURS)
 
 
@@ -130,25 +135,25 @@ def as_text(record: Record, now: float, colours: Mapping[str, str] = MappingProx
     verdict = str(record.get("verdict", record.get("event", "")))
     colour = colours.get(verdict, "")
     shown = " ".join(
-        f"{name}={_shown(value)}"
+        f"{name}={_quoted(value)}"
         for name, value in record.items()
         if name not in {"event", "verdict"}
     )
     return f"{clock} {colour}{verdict:5}{_PLAIN if colour else ''} {shown}"
 
 
-def _shown(value: object) -> str:
-    """Return a value as one word, or in quotes: nobody writes a field of his own into a line."""
+def _quoted(value: object) -> str:
+    """Return a value as one word, or in quotes, so that no value can add a field to a line."""
     text = str(value)
     return text if _WORD.fullmatch(text) else json.dumps(text)
 
 
 class EventLog:
-    """Write records to a stream, one line each, and never wait for whoever reads it.
+    """Write records to a stream, one line each, without waiting for its reader.
 
     Attributes:
         lost: lines that were not written, because the reader of a pipe has stopped reading or
-            the stream is gone. A decision never waits for its log line.
+            the stream is closed.
     """
 
     def __init__(
@@ -157,60 +162,60 @@ class EventLog:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Choose the form: `json`, `text`, or `auto` (text where the stream is a terminal)."""
+        """Choose the format: `json`, `text`, or `auto` (text where the stream is a terminal)."""
         self._stream = sys.stdout if stream is None else stream
         terminal = self._stream.isatty()
         text = as_colour if terminal else as_text
-        self._form = text if form == "text" or (form == "auto" and terminal) else as_json
+        self._format = text if form == "text" or (form == "auto" and terminal) else as_json
         self._clock = clock
         self._descriptor = _descriptor(self._stream)
-        self._waiting: list[bytes] = []
-        self._rest = b""
+        self._pending: list[bytes] = []
+        self._unwritten = b""
         self.lost = 0
-        # What ends without having served has told why.
+        # A process that ends before it serves has logged the reason.
         atexit.register(self.flush)
 
     def write(self, record: Record) -> None:
         """Write one record; where that is not possible at once, the line is lost.
 
         In an event loop it is written at the end of the turn, with the others of that turn: each
-        system call gives Python's lock away, which a thread of Envoy waits for.
+        system call releases the GIL, which a thread of Envoy waits for.
         """
         self._write(record, self._clock())
 
     def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
         """Write the line of a decision, as `write` does."""
         now = self._clock()
-        if self._form is as_json:
+        if self._format is as_json:
             line = as_line(decision, request, seconds, now) + "\n"
-            if len(line) <= _WHOLE:
+            if len(line) <= _MAX_WRITE:
                 self._put(line)
                 return
         self._write(describe(decision, request, seconds), now)
 
     def _write(self, record: Record, now: float) -> None:
-        line = self._form(record, now) + "\n"
-        if len(line) > _WHOLE:
-            line = self._form(_shortened(record), now) + "\n"
+        line = self._format(record, now) + "\n"
+        if len(line) > _MAX_WRITE:
+            line = self._format(_shortened(record), now) + "\n"
         self._put(line)
 
     def _put(self, line: str) -> None:
         if self._descriptor is None:
             self._print(line)
             return
-        self._waiting.append(line.encode("ascii"))
-        if len(self._waiting) == 1:
+        self._pending.append(line.encode("ascii"))
+        if len(self._pending) == 1:
             try:
                 asyncio.get_running_loop().call_soon(self.flush)
             except RuntimeError:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what waits for the end of the turn."""
-        waiting, self._waiting = self._waiting, []
+        """Write the lines that wait for the end of the turn."""
+        pending, self._pending = self._pending, []
         if self._descriptor is None:
             return
-        for lines in _together(waiting):
+        for lines in _writes(pending):
             try:
                 self._push(self._descriptor, b"".join(lines), len(lines))
             except (OSError, ValueError):  # BlockingIOError is an OSError
@@ -224,20 +229,20 @@ class EventLog:
             self.lost += 1
 
     def _push(self, descriptor: int, text: bytes, lines: int) -> None:
-        """Write to what does not block; the rest of a line that was cut goes first."""
-        if self._rest:
-            self._rest = self._rest[os.write(descriptor, self._rest) :]
-        if self._rest:
+        """Write to a descriptor that does not block; the rest of a line that was cut goes first."""
+        if self._unwritten:
+            self._unwritten = self._unwritten[os.write(descriptor, self._unwritten) :]
+        if self._unwritten:
             self.lost += lines
             return
-        self._rest = text[os.write(descriptor, text) :]
+        self._unwritten = text[os.write(descriptor, text) :]
 
 
-def _together(lines: list[bytes]) -> Iterator[list[bytes]]:
-    """Yield lines that go in one write: as many as a pipe takes as a whole."""
+def _writes(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Group lines by write: as many as a pipe takes atomically."""
     group, length = list[bytes](), 0
     for line in lines:
-        if group and length + len(line) > _WHOLE:
+        if group and length + len(line) > _MAX_WRITE:
             yield group
             group, length = [], 0
         group.append(line)
@@ -247,14 +252,15 @@ def _together(lines: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _shortened(record: Record) -> Record:
-    """Cut values once more, whatever their escapes take."""
+    """Cut values once more, so that the line is short even with escapes."""
     return {
-        name: value[:_SHORT] if isinstance(value, str) else value for name, value in record.items()
+        name: value[:_SHORT_VALUE] if isinstance(value, str) else value
+        for name, value in record.items()
     }
 
 
 def _descriptor(stream: TextIO) -> int | None:
-    """Return the descriptor of a file, or of a pipe or socket, made to block nobody; else None.
+    """Return the descriptor of a file, or of a pipe or socket made non-blocking; else None.
 
     A file does not block, and a terminal's descriptor is shared with the shell.
     """

@@ -1,7 +1,7 @@
-"""Expositions of several workers as one: what each has counted, added up.
+"""Merge the Prometheus expositions of several workers into one.
 
-Law: a counter never goes back because a worker has ended: what it had counted stays in the sum.
-A gauge of a worker that is gone is gone; how gauges come together is written down for each.
+Invariant: no counter goes back because a worker has ended: its counts stay in the sum
+(tests/telemetry/test_expositions.py). Each gauge has a rule by which workers are merged.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ from prometheus_client.utils import floatToGoString
 
 _HELP: Final = "# HELP "
 _TYPE: Final = "# TYPE "
-# What grows and is added up, `_created` moments apart: the earliest counts.
+# Summed, but for `_created` (the earliest).
 _GROWING: Final = frozenset({"counter", "histogram"})
 _CREATED: Final = "_created"
 
@@ -20,12 +20,12 @@ Rule = Callable[[Iterable[float]], float]
 
 
 def _oldest(ages: Iterable[float]) -> float:
-    """Return the greatest age; -1, the word for never, is older than any."""
+    """Return the greatest age; -1 stands for never, which is older than any."""
     every = list(ages)
     return -1.0 if min(every) < 0 else max(every)
 
 
-# Every gauge of `Metrics` has its rule here.
+# Every gauge of `Metrics`.
 GAUGES: Final[Mapping[str, Rule]] = {
     "authz_signing_keys_age_seconds": _oldest,
     # 1 where any worker is in that mode.
@@ -33,8 +33,8 @@ GAUGES: Final[Mapping[str, Rule]] = {
     "authz_checks_in_flight": sum,
     "authz_log_lines_lost": sum,
 }
-# Gauges that count what has happened: a worker that is gone leaves them behind.
-_KEPT: Final = frozenset({"authz_log_lines_lost"})
+# Gauges that only grow, and persist like counters.
+_PERSISTED: Final = frozenset({"authz_log_lines_lost"})
 
 
 @dataclass(slots=True)
@@ -72,16 +72,16 @@ def parse(text: str) -> Exposition:
 
 
 def persisted(exposition: Exposition) -> Exposition:
-    """Return what stays in the sum when a worker is gone."""
+    """Return the families that stay in the sum after a worker has ended."""
     return {
         name: family
         for name, family in exposition.items()
-        if family.kind in _GROWING or name.endswith(_CREATED) or name in _KEPT
+        if family.kind in _GROWING or name.endswith(_CREATED) or name in _PERSISTED
     }
 
 
 def merge(expositions: Iterable[Exposition]) -> Exposition:
-    """Return the one exposition of several."""
+    """Return several expositions merged into one."""
     total: Exposition = {}
     values: dict[str, dict[str, list[float]]] = {}
     for exposition in expositions:

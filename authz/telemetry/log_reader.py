@@ -1,7 +1,4 @@
-"""The decision log, read back: one line, or the line of one request.
-
-Law: a line is a JSON object of ours, or it is refused; a file is read line by line, however long.
-"""
+"""Read decisions back from the log: one line, or that of one request."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -9,7 +6,7 @@ from typing import Final
 from authz.core.strict_json import StrictJsonError, loads
 from authz.telemetry.audit import Record
 
-_LONGEST: Final = 64 * 1024
+_MAX_LINE: Final = 64 * 1024
 
 
 def read_decision(line: bytes) -> Record:
@@ -18,7 +15,7 @@ def read_decision(line: bytes) -> Record:
     Raises:
         ValueError: where it is none.
     """
-    if len(line) > _LONGEST:
+    if len(line) > _MAX_LINE:
         raise ValueError("the line is longer than any of the decision log")
     if not line.strip():
         raise ValueError("there is no line on standard input: tail -1 LOG | authz explain --line")
@@ -39,7 +36,7 @@ def find_decision(lines: Iterable[bytes], request_id: str) -> Record:
     """
     found = None
     for line in lines:
-        # Before anything is parsed: a log has many lines.
+        # Cheaper than parsing: a log has many lines.
         if request_id.encode() in line:
             try:
                 record = read_decision(line)

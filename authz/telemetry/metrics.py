@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, all declared in this file.
+"""All metrics for Prometheus.
 
-Law: no label holds what a caller chose. Servers come from the configuration, reasons and
-dependencies and outcomes from closed sets; everything else is a number.
+Labels are servers of the configuration, or reasons, dependencies and outcomes of closed sets; never
+a value that a caller chose.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN: Final = "-"
 ALLOWED: Final = "allowed"
-# Seconds. Dense below 5 ms, where a decision belongs; 0.2 is the law for known tokens.
+# Seconds. Dense below 5 ms, where decisions should be; 0.2 is the limit for known tokens.
 _BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5)
 
 
 class Labelled:
-    """Find a counter by its labels: theirs builds a key and takes a lock for every look."""
+    """Cache a counter's children: `Counter.labels` builds a key and takes a lock every time."""
 
     def __init__(self, counter: Counter) -> None:
-        """Take the counter."""
         self._counter = counter
         self._children: dict[tuple[str, ...], Counter] = {}
 
     def labels(self, *values: str) -> Counter:
-        """Return the counter of these labels; there are few (see this file's law)."""
+        """Return the counter of these labels, which are few."""
         found = self._children.get(values)
         if found is None:
             found = self._children[values] = self._counter.labels(*values)
@@ -33,7 +32,7 @@ class Labelled:
 
 
 class InFlight:
-    """Count what is under way; by one thread, so that no lock is taken."""
+    """Count what is under way, in one thread and without a lock."""
 
     def __init__(self, gauge: Gauge) -> None:
         """Show the count in the gauge."""
@@ -52,10 +51,10 @@ class InFlight:
 
 
 class Metrics:
-    """Hold every metric of one worker."""
+    """The metrics of one worker."""
 
     def __init__(self) -> None:
-        """Declare them on a registry of their own, so that tests and reloads never collide."""
+        """Declare them on a registry of their own: tests make several."""
         self.registry: Final = CollectorRegistry()
         self.decisions: Final = Labelled(
             Counter(
@@ -87,7 +86,7 @@ class Metrics:
                 registry=self.registry,
             )
         )
-        for loss in ("emptied", "older_copy"):  # so that the first one is seen to grow
+        for loss in ("emptied", "older_copy"):  # from 0, so that `increase` sees the first one
             self.redis_losses.labels(loss)
         self.token_cache: Final = Labelled(
             Counter(
@@ -154,7 +153,7 @@ class Metrics:
         )
 
     def follow(self, key_age: Callable[[], float], mode: Callable[[], str]) -> None:
-        """Read the gauges from their owners whenever Prometheus asks."""
+        """Read gauges at every scrape from these functions."""
         self.key_age.set_function(key_age)
         for name in ("redis", "local", "unlimited", "refusing"):
             self.limiter_mode.labels(name).set_function(partial(_is_now, name, mode))

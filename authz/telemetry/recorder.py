@@ -1,6 +1,7 @@
-"""The one place where a decision is recorded: counted, timed and written down.
+"""Record decisions, faults and events: count, time and log them.
 
-Law: each check is recorded exactly once, after its answer was made, and recording changes none.
+Invariant: each check is recorded exactly once, after its answer was made
+(tests/telemetry/test_recorder.py).
 """
 
 import traceback
@@ -15,16 +16,16 @@ class Recorder:
     """Record decisions and the faults of dependencies."""
 
     def __init__(self, metrics: Metrics, log: EventLog, worker: int | None = None) -> None:
-        """Keep where to count and where to write.
+        """Record to metrics and log.
 
         Args:
-            metrics: where to count.
-            log: where to write.
-            worker: which of several this process is; its events say so.
+            metrics: counts decisions and faults.
+            log: gets a line for each.
+            worker: the number of this process among several, for its events.
         """
         self.metrics = metrics
         self.log = log
-        self._who = {} if worker is None else {"worker": worker}
+        self._worker_fields = {} if worker is None else {"worker": worker}
         metrics.log_lost.set_function(lambda: log.lost)
 
     def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
@@ -44,9 +45,9 @@ class Recorder:
         self.log.write({"event": "fault", "dependency": dependency, "detail": detail})
 
     def crash(self, error: BaseException) -> None:
-        """Record a defect of ours: where it happened, never what the message says.
+        """Record a defect of ours: the places of its frames, never its message.
 
-        Its text may quote what a caller sent; the frames quote our own source only.
+        The message may quote what a caller sent.
         """
         frames = traceback.extract_tb(error.__traceback__)
         where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
@@ -54,5 +55,5 @@ class Recorder:
         self.log.write({"event": "crash", "error": type(error).__name__, "where": where})
 
     def event(self, name: str, **fields: object) -> None:
-        """Record something that happened to the service itself."""
-        self.log.write({"event": name, **self._who, **fields})
+        """Log an event of the service."""
+        self.log.write({"event": name, **self._worker_fields, **fields})

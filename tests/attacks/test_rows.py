@@ -57,7 +57,7 @@ class World:
         self.ledger = MemoryLedger(self.clock, capacity=capacity)
         self.stream = io.StringIO()
         self.recorder = Recorder(Metrics(), EventLog("json", self.stream, clock=self.clock))
-        self.refusals = RefusalLimiter(largest=capacity)
+        self.refusals = RefusalLimiter(capacity=capacity)
         self.check = Check(
             Snapshot(rules, self.verifier, self.ledger, Deadline(5.0)),
             self.recorder,

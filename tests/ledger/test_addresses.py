@@ -42,9 +42,9 @@ def play(scene: Callable[[Resolver, HostAddresses], Awaitable[None]]) -> None:
             resolver = Resolver()
             addresses = HostAddresses("redis", 6379, resolver)
             await scene(resolver, addresses)
-            ceased = addresses.cease()
-            if ceased:
-                await asyncio.wait(ceased)
+            cancelled = addresses.cancel()
+            if cancelled:
+                await asyncio.wait(cancelled)
 
     asyncio.run(run())
 

@@ -419,19 +419,19 @@ class Transport(asyncio.Transport):
         self.over = True
 
 
-def a_line() -> tuple[RedisProtocol, Transport]:
-    """Return a line on a connection without a network."""
-    line, transport = RedisProtocol(), Transport()
-    line.connection_made(transport)
-    return line, transport
+def a_protocol() -> tuple[RedisProtocol, Transport]:
+    """Return a protocol on a connection without a network."""
+    protocol, transport = RedisProtocol(), Transport()
+    protocol.connection_made(transport)
+    return protocol, transport
 
 
-def heard(line: RedisProtocol, data: bytes, cuts: set[int]) -> None:
-    """Have the line receive some bytes in pieces."""
+def heard(protocol: RedisProtocol, data: bytes, cuts: set[int]) -> None:
+    """Have the protocol receive some bytes in pieces."""
     ends = [*sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for begin, end in pairwise([0, *ends]):
         if begin < end:
-            line.data_received(data[begin:end])
+            protocol.data_received(data[begin:end])
 
 
 def test_a_connection_that_ends_is_used_no_more() -> None:
@@ -439,13 +439,13 @@ def test_a_connection_that_ends_is_used_no_more() -> None:
 
     async def scene() -> None:
         for end in ("eof_received", "abort", "transport"):
-            line, transport = a_line()
-            assert line.idle
+            protocol, transport = a_protocol()
+            assert protocol.idle
             if end == "transport":
                 transport.over = True  # it is closing by itself
             else:
-                getattr(line, end)()
-            assert not line.idle
+                getattr(protocol, end)()
+            assert not protocol.idle
 
     asyncio.run(scene())
 
@@ -455,19 +455,19 @@ CUTS = st.sets(st.integers(1, len(ANSWER) + 8))
 
 @given(CUTS, st.integers(0, len(ANSWER) - 1))
 def test_an_answer_comes_in_whatever_pieces(cuts: set[int], missing: int) -> None:
-    """Whole, it is the caller's, and the line is idle; with anything missing, it is not."""
+    """Whole, it is the caller's, and the connection is idle; with anything missing, it is not."""
 
     async def scene() -> None:
-        line, transport = a_line()
-        answer = line.ask(b"call")
-        heard(line, ANSWER[:missing], cuts)
+        protocol, transport = a_protocol()
+        answer = protocol.write(b"call")
+        heard(protocol, ANSWER[:missing], cuts)
         assert not answer.done()
-        assert not line.idle
+        assert not protocol.idle
         with pytest.raises(NotConnectedError):
-            line.ask(b"another")
-        heard(line, ANSWER[missing:], cuts)
+            protocol.write(b"another")
+        heard(protocol, ANSWER[missing:], cuts)
         assert answer.result() == [7, b"taken", [1, b"\r\n"]]
-        assert line.idle
+        assert protocol.idle
         assert (transport.written, transport.over) == (b"call", False)
 
     asyncio.run(scene())
@@ -481,18 +481,18 @@ def test_no_bytes_reach_the_next_caller(
     """Whatever comes besides the one answer: nothing is written to that connection any more."""
 
     async def scene() -> None:
-        line, transport = a_line()
-        answer = line.ask(b"call")
+        protocol, transport = a_protocol()
+        answer = protocol.write(b"call")
         if gone:
             answer.cancel()
-        heard(line, (ANSWER if answered else b"") + noise, cuts)
-        if line.idle:
+        heard(protocol, (ANSWER if answered else b"") + noise, cuts)
+        if protocol.idle:
             # The noise itself was one answer in RESP, no more: what it means is not known here.
             assert (answered, gone, answer.done()) == (False, False, True)
             return
         assert transport.over or (not answered and not answer.done())
         with pytest.raises(NotConnectedError):
-            line.ask(b"another")
+            protocol.write(b"another")
         assert transport.written == b"call"
 
     asyncio.run(scene())

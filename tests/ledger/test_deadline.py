@@ -119,7 +119,7 @@ def test_many_at_once() -> None:
         await asyncio.sleep(0)
         quick.set()
         assert await asyncio.gather(*tasks) == [bool(n % 3) for n in range(99)]
-        assert not deadline._running
+        assert not deadline._scopes
 
     play(scene)
 

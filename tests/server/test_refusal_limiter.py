@@ -115,7 +115,7 @@ def test_a_valid_token_that_keeps_being_refused_must_wait() -> None:
 @pytest.mark.attack("a-million-addresses")
 def test_memory_is_bounded(addresses: list[str]) -> None:
     """However many addresses fail, no more than the cap are remembered."""
-    refusals = RefusalLimiter(largest=16)
+    refusals = RefusalLimiter(capacity=16)
     once = replace(BAD_TOKENS, quota=1)
     for address in addresses:
         refusals.bad_token(address, "token", NOW, once)

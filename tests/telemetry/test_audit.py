@@ -17,7 +17,7 @@ from authz.core.reason import Reason
 from authz.core.request import HttpRequest
 from authz.telemetry.audit import (
     EventLog,
-    _together,
+    _writes,
     as_colour,
     as_json,
     as_line,
@@ -193,13 +193,13 @@ def test_lines_of_one_turn_are_written_at_its_end() -> None:
     async def play(log: EventLog) -> None:
         for number in range(100):
             log.write({"event": "decision", "number": number})
-        assert log._waiting
+        assert log._pending
         await asyncio.sleep(0)
 
     with os.fdopen(writing, "w", encoding="ascii") as stream:
         log = EventLog("json", stream)
         asyncio.run(play(log))
-        assert (log.lost, log._waiting) == (0, [])
+        assert (log.lost, log._pending) == (0, [])
     with os.fdopen(reading, "rb") as pipe:
         lines = [json.loads(line) for line in pipe]
 
@@ -210,7 +210,7 @@ def test_a_write_takes_whole_lines() -> None:
     """Another process may write between two writes, not between the parts of a line."""
     lines = [b"x" * length + b"\n" for length in (10, 4000, 80, 4095, 5000, 1, 1)]
 
-    groups = list(_together(lines))
+    groups = list(_writes(lines))
 
     assert [line for group in groups for line in group] == lines
     assert all(len(b"".join(group)) <= 4096 or len(group) == 1 for group in groups)
