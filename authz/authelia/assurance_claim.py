@@ -1,15 +1,16 @@
-"""The signed marker of `issuer.assurance_claim`: how Authelia says a client's assurance in tokens.
+"""The signed claim of `issuer.assurance_claim`: how Authelia puts a client's assurance into tokens.
 
-Law: a token says the word of its own client's entry and no other: each word has a claims policy of
-its own, and what the other policies have under the claim's name is in no access token.
+Invariant: a token has the value of its own client's entry and no other
+(tests/authelia/test_assurance_claim.py): each value has a claims policy of its own, and what the
+other policies have under the claim's name is in no access token.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from authz.authelia.clients import GROUPS, asks_groups, assured_policy, rules_of
-from authz.config.model import Config, ServerConfig, ToolConfig
+from authz.authelia.clients import GROUPS, asks_groups, assured_policy
+from authz.config.model import Config, RuleConfig
 
 ABOUT: Final = (
     "Constants for issuer.assurance_claim: the claims policy of a client says which of them its",
@@ -21,7 +22,7 @@ _KEY: Final = "authz_assurance"
 _NOTHING: Final = "none"
 
 
-def words(config: Config) -> tuple[str, ...]:
+def values(config: Config) -> tuple[str, ...]:
     """Return the words that tokens are to say; none where no claim is named, or none is needed."""
     if config.issuer.assurance_claim is None:
         return ()
@@ -31,18 +32,18 @@ def words(config: Config) -> tuple[str, ...]:
 
 def claim_of(config: Config) -> str | None:
     """Return the claim that says them; None where none has to."""
-    return config.issuer.assurance_claim if words(config) else None
+    return config.issuer.assurance_claim if values(config) else None
 
 
 def policies(config: Config) -> Mapping[str, Mapping[str, object]]:
     """Return the claims policy of each word."""
     groups = [GROUPS] if asks_groups(config, config.servers) else []
     carried = {"access_token": [*groups, claim_of(config)]}
-    return {assured_policy(word): carried | custom_claims(config, word) for word in words(config)}
+    return {assured_policy(word): carried | custom_claims(config, word) for word in values(config)}
 
 
 def custom_claims(config: Config, word: str = _NOTHING) -> dict[str, object]:
-    """Return what makes the claim known to a claims policy; nothing where there is no marker."""
+    """Return what makes the claim known to a claims policy; nothing where there is no claim."""
     claim = claim_of(config)
     if claim is None:
         return {}
@@ -51,25 +52,15 @@ def custom_claims(config: Config, word: str = _NOTHING) -> dict[str, object]:
 
 def definitions(config: Config) -> dict[str, object]:
     """Return the constants, in the Common Expression Language."""
-    said = words(config)
+    said = values(config)
     needed = (*said, _NOTHING) if said else ()
     return {_attribute(word): {"expression": json.dumps(word)} for word in needed}
 
 
-def bringing(server: ServerConfig) -> Iterator[tuple[str, ...]]:
-    """Yield for each rule that an assurance may answer the scopes that bring the marker along.
-
-    A client asks for what a challenge names, and so the marker needs nothing of it.
-    """
-    for rule in rules_of(server):
-        if _takes(rule):
-            yield server.scopes or rule.scopes
-
-
-def _takes(rule: ServerConfig | ToolConfig) -> bool:
+def answers(rule: RuleConfig) -> bool:
     """Tell whether a rule takes a client's assurance for the second factor that it asks for."""
-    asked = rule.second_factor
-    return asked is not None and "client" in asked.evidence and asked.max_login_age is None
+    factor = rule.second_factor
+    return factor is not None and "client" in factor.evidence and factor.max_login_age is None
 
 
 def _attribute(word: str) -> str:

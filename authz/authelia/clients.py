@@ -1,6 +1,6 @@
-"""Each client of authz.yaml as Authelia is to know it.
+"""The clients of authz.yaml as Authelia's `identity_providers.oidc.clients`.
 
-Law: a client gets what its own entry and the servers that it may use imply, and nothing more.
+A client gets what its own entry and the servers that it may use imply, and nothing more.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from authz.config.model import ClientConfig, Config, IntrospectionConfig, ServerConfig, ToolConfig
+from authz.config.key_files import PublicKey
+from authz.config.model import ClientConfig, Config, IntrospectionConfig
 
 # Never a digest: Authelia refuses to start until somebody has put one in its place.
 PLACEHOLDER: Final = "$REPLACE$"
@@ -52,15 +53,7 @@ class AutheliaClient:
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """Hold the public half of what assertions are signed with: PEM and its algorithm."""
-
-    pem: str
-    algorithm: str
-
-
-def registered(config: Config, key: PublicKey | None) -> Iterator[AutheliaClient]:
+def direct_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClient]:
     """Yield the clients that talk to Authelia themselves; the one that introspects comes last.
 
     Clients of the front door are none of them.
@@ -71,18 +64,18 @@ def registered(config: Config, key: PublicKey | None) -> Iterator[AutheliaClient
     """
     if not config.named and config.login == "direct":
         first = ClientConfig.model_validate({"redirect_uris": LOOPBACK})
-        client = _person(config, _FIRST, first)
+        client = _person_client(config, _FIRST, first)
         yield AutheliaClient(client.values, {**client.notes, "": _NO_CLIENTS})
     for name, known in config.named.items():
         if known.machine:
-            yield _machine(config, name, known)
+            yield _machine_client(config, name, known)
         elif name in config.direct:
-            yield _person(config, name, known)
+            yield _person_client(config, name, known)
     if config.issuer.introspection is not None:
-        yield _introspecting(config.issuer.introspection, key)
+        yield _introspection_client(config.issuer.introspection, key)
 
 
-def usable(config: Config, name: str, client: ClientConfig) -> list[str]:
+def usable_servers(config: Config, name: str, client: ClientConfig) -> list[str]:
     """Return the servers that a client may use: those whose own scopes it may have."""
     return [
         each
@@ -92,33 +85,18 @@ def usable(config: Config, name: str, client: ClientConfig) -> list[str]:
     ]
 
 
-def rules_of(server: ServerConfig) -> Iterator[ServerConfig | ToolConfig]:
-    """Yield the rule of a server and those of its tools."""
-    yield server
-    yield from (server.tools or {}).values()
-
-
 def asks_groups(config: Config, servers: Iterable[str]) -> bool:
     """Tell whether one of the servers, or one of their tools, asks for groups."""
-    return any(
-        rule.groups is not None for name in servers for rule in rules_of(config.servers[name])
-    )
+    targets = (target for name in servers for target in config.targets_of(name))
+    return any(target.rule.groups is not None for target in targets)
 
 
 def _scopes(config: Config, client: ClientConfig, servers: Iterable[str]) -> list[str]:
-    if client.scopes is not None:
-        return list(client.scopes)
-    asked = (
-        scope
-        for name in servers
-        for rule in rules_of(config.servers[name])
-        for scope in rule.scopes
-    )
-    return list(dict.fromkeys(asked))
+    return config.scopes_of(*servers) if client.scopes is None else list(client.scopes)
 
 
-def _person(config: Config, name: str, client: ClientConfig) -> AutheliaClient:
-    servers = usable(config, name, client)
+def _person_client(config: Config, name: str, client: ClientConfig) -> AutheliaClient:
+    servers = usable_servers(config, name, client)
     groups = asks_groups(config, servers)
     extra = [GROUPS, OFFLINE] if groups else [OFFLINE]
     redirects = client.redirect_uris or LOOPBACK
@@ -159,8 +137,8 @@ def _claims_policy(config: Config, client: ClientConfig, *, groups: bool) -> dic
     return {"claims_policy": POLICY} if groups else {}
 
 
-def _machine(config: Config, name: str, client: ClientConfig) -> AutheliaClient:
-    servers = usable(config, name, client)
+def _machine_client(config: Config, name: str, client: ClientConfig) -> AutheliaClient:
+    servers = usable_servers(config, name, client)
     values = {
         "client_id": name,
         "client_name": name,
@@ -187,7 +165,7 @@ def signing_algorithms(
     return access | ({"id_token_signed_response_alg": best} if id_token else {})
 
 
-def signed_with(
+def signing_client(
     key: PublicKey | None, key_id: str | None, field: str
 ) -> tuple[dict[str, object], dict[str, tuple[str, ...]]]:
     """Return the members of a client that signs assertions (`private_key_jwt`), and their notes.
@@ -218,13 +196,13 @@ def signed_with(
     return values, {"jwks": (unread, "openssl pkey -in KEY_FILE -pubout")}
 
 
-def _introspecting(asked: IntrospectionConfig, key: PublicKey | None) -> AutheliaClient:
+def _introspection_client(asked: IntrospectionConfig, key: PublicKey | None) -> AutheliaClient:
     """Return the client that asks about tokens; it can do nothing else."""
     values: dict[str, object] = {"client_id": asked.client_id, "client_name": asked.client_id}
     notes: dict[str, tuple[str, ...]]
     notes = {"": ("authz asks about tokens as this client: issuer.introspection.",)}
     if asked.auth == "private_key_jwt":
-        credentials, more = signed_with(key, asked.key_id, "issuer.introspection.key_file")
+        credentials, more = signing_client(key, asked.key_id, "issuer.introspection.key_file")
         values |= credentials
         notes |= more
     else:

@@ -1,8 +1,7 @@
-"""Our two clients at Authelia: as whom the front door and the step-up log people in.
+"""Our two clients at Authelia, by which the front door and the step-up log people in.
 
-Law: what a client may do at Authelia is what its policy is for; both are confidential, have no
-secret, and can begin nothing that was not pushed and signed. The clients that log in at the front
-door are none of Authelia's.
+Both are confidential, authenticate by private_key_jwt (RFC 7523) and must push their authorization
+requests (RFC 9126). The clients that log in at the front door are not registered at Authelia.
 """
 
 from collections.abc import Iterator
@@ -13,13 +12,12 @@ from authz.authelia.clients import (
     GROUPS,
     OFFLINE,
     AutheliaClient,
-    PublicKey,
     asks_groups,
-    rules_of,
-    signed_with,
     signing_algorithms,
+    signing_client,
 )
 from authz.config import urls
+from authz.config.key_files import PublicKey
 from authz.config.model import Config
 
 FRONT_DOOR: Final = "authz-front-door"
@@ -55,7 +53,7 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClien
         return
     for policy, callbacks in _POLICIES.items():
         client_id = getattr(door, policy)
-        credentials, notes = signed_with(key, door.key_id, "front_door.key_file")
+        credentials, notes = signing_client(key, door.key_id, "front_door.key_file")
         refreshes = door.refresh_tokens != "never"
         values = {
             "client_id": client_id,
@@ -88,15 +86,11 @@ def claims_policy(config: Config) -> dict[str, object]:
 
 
 def _scopes(config: Config) -> list[str]:
-    asked = [
-        scope
-        for server in config.servers.values()
-        for rule in rules_of(server)
-        for scope in rule.scopes
-    ]
     groups = [GROUPS] if asks_groups(config, config.servers) else []
     offline = [OFFLINE] if _refreshes(config) else []
-    return list(dict.fromkeys([_FIXED[0], *offline, *_FIXED[1:], *groups, *asked]))
+    first, *others = _FIXED
+    asked = config.scopes_of(*config.servers)
+    return list(dict.fromkeys([first, *offline, *others, *groups, *asked]))
 
 
 def lifespans(config: Config) -> dict[str, object]:

@@ -1,12 +1,12 @@
 """The whole of what authz.yaml implies for Authelia 4.39, as values, YAML or JSON.
 
-Law: what is printed is complete for `identity_providers.oidc` but for the keys that only Authelia
-may have; these, and what no field of authz.yaml implies, stand in comments.
+It is complete for `identity_providers.oidc` but for the keys that only Authelia may have; these,
+and what no field of authz.yaml implies, stand in comments. No secret is read for it.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
@@ -17,14 +17,13 @@ from authz.authelia.clients import (
     GROUPS,
     POLICY,
     AutheliaClient,
-    PublicKey,
     asks_groups,
-    registered,
-    rules_of,
+    direct_clients,
 )
 from authz.authelia.comments import configuration_comments
 from authz.authelia.front_door import ACCOUNT, FRONT_DOOR, claims_policy, lifespans, our_clients
-from authz.config.model import Config, ServerConfig
+from authz.config.key_files import PublicKey
+from authz.config.model import Config, RuleConfig
 from authz.config.yaml_writer import Comments, Path, comment_text, to_yaml
 
 VERSION: Final = "4.39"
@@ -86,7 +85,7 @@ def implied(
         key: the public half of `issuer.introspection.key_file`; None where it was not read.
         door_key: the same of `front_door.key_file`.
     """
-    clients = [*our_clients(config, door_key), *registered(config, key)]
+    clients = [*our_clients(config, door_key), *direct_clients(config, key)]
     oidc: dict[str, object] = {}
     notes: dict[Path, tuple[str, ...]] = {(*_OIDC, "clients"): _CLIENTS}
     if config.gateway.origins and any(client.values.get("public") for client in clients):
@@ -129,7 +128,7 @@ def _scopes(config: Config, clients: list[AutheliaClient]) -> dict[str, object]:
     """Return the definition of every scope that a client may have and Authelia does not define.
 
     A scope of a server that asks for groups brings them along: clients ask for the scopes that a
-    challenge names, and `groups` is none of them. So does one whose rule a marker may answer.
+    challenge names, and `groups` is none of them. So does one whose rule an assurance may answer.
     """
     brought = _brought(config)
     named: dict[str, object] = {}
@@ -146,12 +145,11 @@ def _brought(config: Config) -> Mapping[str, list[str]]:
     """Return the claims that scopes bring, by scope."""
     claim = assurance_claim.claim_of(config)
     brought: dict[str, list[str]] = {}
-    for server in config.servers.values():
-        for scope in _bringing(server):
+    for name in config.servers:
+        for scope in chain.from_iterable(_bringing_groups(config, name)):
             brought.setdefault(scope, []).append(GROUPS)
-        if claim is not None:
-            for scope in chain.from_iterable(assurance_claim.bringing(server)):
-                brought.setdefault(scope, []).append(claim)
+        for scope in chain.from_iterable(_bringing_claim(config, name)) if claim else ():
+            brought.setdefault(scope, []).append(str(claim))
     return {scope: list(dict.fromkeys(claims)) for scope, claims in brought.items()}
 
 
@@ -159,11 +157,25 @@ def _definable(scope: str) -> bool:
     return scope not in _STANDARD and _DEFINABLE.match(scope) is not None
 
 
-def _bringing(server: ServerConfig) -> Iterator[str]:
-    """Yield the scopes of a server or its tools that have to bring groups along."""
-    for rule in rules_of(server):
-        if rule.groups is not None:
-            yield from server.scopes or rule.scopes
+def _bringing_groups(config: Config, server: str) -> list[tuple[str, ...]]:
+    """Return for each rule that asks for groups the scopes that bring them."""
+    return _bringing(config, server, lambda rule: rule.groups is not None)
+
+
+def _bringing_claim(config: Config, server: str) -> list[tuple[str, ...]]:
+    """Return for each rule that an assurance may answer the scopes that bring the claim.
+
+    A client asks for what a challenge names, and so the claim needs nothing of it.
+    """
+    return _bringing(config, server, assurance_claim.answers)
+
+
+def _bringing(
+    config: Config, server: str, applies: Callable[[RuleConfig], bool]
+) -> list[tuple[str, ...]]:
+    own = config.servers[server].scopes
+    targets = config.targets_of(server)
+    return [own or target.rule.scopes for target in targets if applies(target.rule)]
 
 
 def _about_claims(config: Config, used: AbstractSet[object]) -> Iterator[str]:
@@ -173,18 +185,18 @@ def _about_claims(config: Config, used: AbstractSet[object]) -> Iterator[str]:
         yield from _about_groups(config, direct=not used.isdisjoint(_direct_policies(config)))
     claim = assurance_claim.claim_of(config)
     if claim is not None:
-        yield from _about_marker(config, claim)
+        yield from _about_claim(config, claim)
 
 
 def _direct_policies(config: Config) -> frozenset[str]:
     return frozenset({POLICY, *assurance_claim.policies(config)})
 
 
-def _about_marker(config: Config, claim: str) -> Iterator[str]:
+def _about_claim(config: Config, claim: str) -> Iterator[str]:
     yield f"{claim} is put into signed access tokens of clients with an assurance,"
     yield "where a scope that brings it was granted; the other policies only know of it."
-    for name, server in config.servers.items():
-        if not all(any(map(_definable, scopes)) for scopes in assurance_claim.bringing(server)):
+    for name in config.servers:
+        if not all(any(map(_definable, scopes)) for scopes in _bringing_claim(config, name)):
             yield f"The server {name} asks for a second factor where no scope can bring the claim:"
             yield f"write one into servers.{name}.scopes, for example mcp:{name}."
 
@@ -193,8 +205,8 @@ def _about_groups(config: Config, *, direct: bool) -> Iterator[str]:
     yield "groups is put into signed access tokens where a scope that brings it was granted."
     if not direct:
         return  # the front door asks for `groups` itself
-    for name, server in config.servers.items():
-        asks = any(rule.groups is not None for rule in rules_of(server))
-        if asks and not any(_DEFINABLE.match(scope) for scope in _bringing(server)):
+    for name in config.servers:
+        rules = _bringing_groups(config, name)
+        if rules and not any(map(_DEFINABLE.match, chain.from_iterable(rules))):
             yield f"The server {name} asks for groups, and none of its scopes can bring them:"
             yield f"write `groups` into servers.{name}.scopes, so that clients ask for it."

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from authz.authelia import implied
-from authz.authelia.keys import make_key, public_half
 from authz.cli.common import DONE, FAILED, command, config_argument, print_problems
+from authz.config.key_files import make_key, public_half
 from authz.config.load import load
 from authz.config.model import Config
 

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from authz.authelia.keys import make_key
 from authz.cli.common import DONE, FAILED, command, config_argument
+from authz.config.key_files import make_key
 from authz.config.load import load
 from authz.tokens.identity import key_set
 

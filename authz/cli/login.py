@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from authz.authelia.clients import GROUPS, asks_groups, rules_of
+from authz.authelia.clients import GROUPS, asks_groups
 from authz.cli.common import DONE, FAILED, WRONG, command, config_argument
 from authz.cli.oauth_login.request import LoginFailedError, Wanted
 from authz.config.load import Settings, load
@@ -146,8 +146,7 @@ def _wanted(
         raise ValueError(_no_such_client(settings, people))
     known = config.clients.get(client)
     if scopes is None:
-        rules = rules_of(config.servers[server])
-        scopes = list(dict.fromkeys(scope for rule in rules for scope in rule.scopes))
+        scopes = config.scopes_of(server)
         if known is not None and known.scopes is not None:
             scopes = [scope for scope in scopes if scope in known.scopes]
         if asks_groups(config, [server]):
@@ -191,8 +190,7 @@ def _wanted_of_front_door(
     """
     config = settings.config
     if scopes is None:
-        rules = rules_of(config.servers[server])
-        scopes = list(dict.fromkeys(scope for rule in rules for scope in rule.scopes))
+        scopes = config.scopes_of(server)
     uris = () if client is None else tuple(config.clients[client].redirect_uris)
     path = "/callback" if client is None else _path(client, uris)
     return Wanted(client or "", config.resource(server), tuple(scopes), path)

@@ -1,24 +1,15 @@
-"""The models to the policy that decisions are made of.
+"""Compile authz.yaml's models to the policy that decisions are made of.
 
-Law: nothing is decided and nothing is checked here; a rule means the same on both sides. Limit
-names are unique, and places are, so that two limits never share a bucket.
+Invariant: names and places of limits are unique, so that two never share a bucket
+(tests/core/test_limits_buckets.py).
 """
 
-from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from authz.config import urls
 from authz.config.budgets import Budget, budget
-from authz.config.model import (
-    ClientConfig,
-    Config,
-    LimitConfig,
-    SecondFactorConfig,
-    ServerConfig,
-    ToolConfig,
-)
-from authz.config.problems import Path
+from authz.config.model import ClientConfig, Config, LimitConfig, RuleConfig, SecondFactorConfig
 from authz.config.server_metadata import challenge_scopes
 from authz.config.value_types import Rate
 from authz.core.limits import Limit, Per
@@ -28,9 +19,11 @@ from authz.core.policy import (
     FrontDoor,
     JsonBounds,
     KnownClient,
+    OperationKind,
     Policy,
     RefusalForm,
     Rule,
+    RuleTarget,
     Server,
     StepUpFallback,
     TokenKind,
@@ -51,49 +44,29 @@ DEFAULT_LIMITS: Final = (
 
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
 _ASSURANCES: Final = {None: Method.NONE, "two_factor": Method.ANY, "totp": Method.TOTP}
-_SIGNED: Final = frozenset({"jwt"})
-_BOTH: Final = frozenset({"jwt", "opaque"})
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 
-class LimitPlace(NamedTuple):
-    """Hold the limits of one place.
-
-    Attributes:
-        path: where they are written, or would be.
-        place: as in `core.limits.Limit`.
-        limits: the limits in force there, the default ones included.
-    """
-
-    path: Path
-    place: str
-    limits: tuple[LimitConfig, ...]
-
-
-def limit_places(config: Config) -> Iterator[LimitPlace]:
-    """Yield every place that can have limits: everything, each server, each tool rule."""
-    yield LimitPlace(("limits",), "", config.limits)
-    for name, server in config.servers.items():
-        limits = DEFAULT_LIMITS if server.limits is None else server.limits
-        yield LimitPlace(("servers", name, "limits"), name, limits)
-        for pattern, tool in (server.tools or {}).items():
-            path = ("servers", name, "tools", pattern, "limits")
-            yield LimitPlace(path, f"{name}:{pattern}", tool.limits)
+def limits_of(config: Config, target: RuleTarget[RuleConfig] | None) -> tuple[LimitConfig, ...]:
+    """Return the limits in force for a rule, or with None those of every request."""
+    if target is None:
+        return config.limits
+    limits = target.rule.limits
+    return DEFAULT_LIMITS if limits is None else limits
 
 
 def compile_policy(config: Config) -> Policy:
     """Return the policy of a configuration that has no errors."""
     introspection = config.issuer.introspection
-    limits = _limits(config)
     return Policy(
         issuer=config.issuer.url,
         origins=frozenset(config.gateway.origins),
-        servers=MappingProxyType({name: _server(config, name, limits) for name in config.servers}),
+        servers=MappingProxyType({name: _server(config, name) for name in config.servers}),
         clients=MappingProxyType(
             {name: _client(config, name, client) for name, client in config.named.items()}
         ),
         front_door=_front_door(config),
-        limits=limits[""],
+        limits=_limits(config, None),
         max_body=config.gateway.max_body,
         max_stream=config.gateway.max_stream,
         stream_recheck=config.gateway.stream_recheck,
@@ -107,15 +80,8 @@ def compile_policy(config: Config) -> Policy:
 
 def budget_of(config: Config, name: str) -> Budget:
     """Return what bounds the exchanges of one person at a server."""
-    limits = _limits(config)
-    return budget(config, name, limits[""] + limits[name])
-
-
-def kinds(config: Config, server: ServerConfig) -> frozenset[str]:
-    """Return the kinds of tokens that a server accepts."""
-    if server.tokens is not None:
-        return frozenset(server.tokens)
-    return _SIGNED if config.issuer.introspection is None else _BOTH
+    own = next(config.targets_of(name))
+    return budget(config, name, _limits(config, None) + _limits(config, own))
 
 
 def metadata_url(resource: str) -> str:
@@ -134,11 +100,9 @@ def limit_name(place: str, per: Per, rate: Rate, counts: str = "all") -> str:
     return name if counts == "all" else f"{name}:{counts}"
 
 
-def _limits(config: Config) -> dict[str, tuple[Limit, ...]]:
-    return {
-        where.place: tuple(_limit(where.place, limit) for limit in where.limits)
-        for where in limit_places(config)
-    }
+def _limits(config: Config, target: RuleTarget[RuleConfig] | None) -> tuple[Limit, ...]:
+    place = "" if target is None else target.place
+    return tuple(_limit(place, limit) for limit in limits_of(config, target))
 
 
 def _limit(place: str, limit: LimitConfig) -> Limit:
@@ -153,18 +117,19 @@ def _limit(place: str, limit: LimitConfig) -> Limit:
     )
 
 
-def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) -> Server:
-    server = config.servers[name]
+def _server(config: Config, name: str) -> Server:
+    server, bounds = config.servers[name], budget_of(config, name)
     resource = config.resource(name)
-    bounds = budget(config, name, limits[""] + limits[name])
+    own, *operations = config.targets_of(name)
     return Server(
         name=name,
         resource=resource,
         metadata_url=metadata_url(resource),
-        rule=_rule(server, limits[name], frozenset(map(TokenKind, kinds(config, server)))),
+        rule=_rule(config, own),
         tools=tuple(
-            ToolRule(pattern, _rule(tool, limits[f"{name}:{pattern}"], _tool_kinds(tool)))
-            for pattern, tool in (server.tools or {}).items()
+            ToolRule(target.pattern, _rule(config, target))
+            for target in operations
+            if target.kind is OperationKind.TOOL and target.pattern is not None
         ),
         machines=frozenset(server.machines),
         versions=frozenset(server.versions),
@@ -177,29 +142,25 @@ def _server(config: Config, name: str, limits: Mapping[str, tuple[Limit, ...]]) 
     )
 
 
-def _tool_kinds(tool: ToolConfig) -> frozenset[TokenKind]:
-    return ALL_KINDS if tool.tokens is None else frozenset(map(TokenKind, tool.tokens))
-
-
-def _rule(
-    asked: ServerConfig | ToolConfig, limits: tuple[Limit, ...], tokens: frozenset[TokenKind]
-) -> Rule:
+def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
+    rule = target.rule
+    tokens = config.token_kinds(target.server) if target.kind is None else rule.tokens
     return Rule(
-        scopes=frozenset(asked.scopes),
-        groups=None if asked.groups is None else frozenset(asked.groups),
-        second_factor=None if asked.second_factor is None else _factor(asked.second_factor),
-        limits=limits,
-        tokens=tokens,
-        confirm=asked.introspect is not None,
+        scopes=frozenset(rule.scopes),
+        groups=None if rule.groups is None else frozenset(rule.groups),
+        second_factor=None if rule.second_factor is None else _factor(rule.second_factor),
+        limits=_limits(config, target),
+        tokens=ALL_KINDS if tokens is None else frozenset(map(TokenKind, tokens)),
+        confirm=rule.introspect is not None,
     )
 
 
-def _factor(asked: SecondFactorConfig) -> SecondFactor:
-    age = asked.max_login_age
+def _factor(factor: SecondFactorConfig) -> SecondFactor:
+    age = factor.max_login_age
     return SecondFactor(
-        method=_METHODS[asked.method],
+        method=_METHODS[factor.method],
         max_login_age=None if age is None else int(age),
-        evidence=frozenset(map(Evidence, asked.evidence)),
+        evidence=frozenset(map(Evidence, factor.evidence)),
     )
 
 

@@ -5,7 +5,7 @@ are the reference: docs/configuration.md and the JSON Schema are made of them. D
 in the file's own notation and validated like anything else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, StrictBool, StrictInt
@@ -25,7 +25,7 @@ from authz.config.fields import (
     field,
 )
 from authz.config.value_types import Rate, Tcp, Unix, duration
-from authz.core.policy import LEGACY, MODERN
+from authz.core.policy import LEGACY, MODERN, OperationKind, RuleTarget, rule_targets
 
 # "none" and the HMAC family are missing on purpose: neither proves who signed.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
@@ -36,7 +36,7 @@ RefreshTokens = Literal["unless_declined", "on_request", "never"]
 DEFAULT: Final = "default"
 
 Login = Literal["direct", "front_door"]
-TokenKind = Literal["jwt", "opaque"]
+TokenKindName = Literal["jwt", "opaque"]
 ChallengeScopes = Literal["all", "own"]
 Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 Scope = Annotated[str, value_types.SCOPE]
@@ -503,7 +503,7 @@ class ToolConfig(Section):
         "`any`, `totp`, `none` or a mapping; `none` takes nothing from the server's.", None
     )
     limits: tuple[LimitConfig, ...] = field("Charged besides the server's, all or none.", [])
-    tokens: NonEmpty[TokenKind] | None = field(
+    tokens: NonEmpty[TokenKindName] | None = field(
         "The kinds of tokens that are accepted, of those that the server accepts.", None
     )
     introspect: Literal["always"] | None = field("As at the server, for this tool.", None)
@@ -577,7 +577,7 @@ class ServerConfig(Section):
         [],
         examples=[["x-search/run"]],
     )
-    tokens: NonEmpty[TokenKind] | None = field(
+    tokens: NonEmpty[TokenKindName] | None = field(
         "The kinds of tokens that are accepted: signed ones (`jwt`), `opaque` ones; left out: both "
         "where `issuer.introspection` is configured, else `jwt`.",
         None,
@@ -595,6 +595,14 @@ class ServerConfig(Section):
     versions: NonEmpty[Version] = field(
         "The MCP protocol versions that it accepts.", list(_EVERY_VERSION)
     )
+
+    @property
+    def operations(self) -> Mapping[OperationKind, Mapping[str, ToolConfig]]:
+        """Return the rules of operations, by kind and pattern."""
+        return {OperationKind.TOOL: self.tools or {}}
+
+
+RuleConfig = ServerConfig | ToolConfig
 
 
 class Config(Section):
@@ -673,3 +681,25 @@ class Config(Section):
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""
         return self.servers[name].resource or f"{self.gateway.url}/{name}"
+
+    def targets_of(self, server: str) -> Iterator[RuleTarget[RuleConfig]]:
+        """Yield every rule of a server: its own, then those of its operations."""
+        found = self.servers[server]
+        rule: RuleConfig = found
+        patterns = {kind: rules.items() for kind, rules in found.operations.items()}
+        return rule_targets(server, rule, patterns)
+
+    def targets(self) -> Iterator[RuleTarget[RuleConfig]]:
+        """Yield every rule of every server."""
+        for name in self.servers:
+            yield from self.targets_of(name)
+
+    def token_kinds(self, server: str) -> frozenset[str]:
+        """Return the kinds of tokens that a server accepts."""
+        default = ("jwt",) if self.issuer.introspection is None else ("jwt", "opaque")
+        return frozenset(self.servers[server].tokens or default)
+
+    def scopes_of(self, *servers: str) -> list[str]:
+        """Return the scopes that servers and their operations ask for, in the file's order."""
+        targets = (target for name in servers for target in self.targets_of(name))
+        return list(dict.fromkeys(scope for target in targets for scope in target.rule.scopes))

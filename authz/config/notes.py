@@ -1,4 +1,4 @@
-"""What the figures of a configuration mean for many people behind one address.
+"""Notes of `authz check-config`: what the figures mean for many people behind one address.
 
 Nothing here is wrong: an office, a VPN or a hosted assistant shares one figure among all its
 people, and whoever runs a gateway for such people should know it before they do.
@@ -36,19 +36,12 @@ def notes(config: Config) -> Iterator[str]:
             f"front_door.address_log_ins: {rate.quota} people behind one address may log in at "
             f"once, and {_CROWD} take {_how_long(rate)}; tokens are used and refreshed without it"
         )
-    if Per.ADDRESS in _counted_by(config):
+    lists = (config.limits, *(target.rule.limits or () for target in config.targets()))
+    if any(limit.per is Per.ADDRESS for limits in lists for limit in limits):
         yield (
             "limits with per: address: all people behind one address share them; per: user and "
             "per: [client, user] count each person alone"
         )
-
-
-def _counted_by(config: Config) -> set[Per]:
-    servers = config.servers.values()
-    tools = [tool for server in servers for tool in (server.tools or {}).values()]
-    lists = [config.limits, *(server.limits or () for server in servers)]
-    lists += [tool.limits for tool in tools]
-    return {limit.per for limits in lists for limit in limits}
 
 
 def _log_ins(config: Config) -> Rate:

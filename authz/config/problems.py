@@ -1,8 +1,7 @@
-"""What is wrong with a configuration, in words that let a person repair it.
+"""Problems of a configuration: file, line and field, what is wrong, what would be right.
 
-Law: a problem names file, line and field, says what is wrong and what would be right, and never
-repeats a secret: what follows `//` and ends in `@` in a URL is not shown, nor is any other value
-where a password may have been pasted.
+Invariant: a problem never repeats a secret (tests/config/test_hostile.py): what follows `//` and
+ends in `@` in a URL is not shown, nor is any other value where a password may have been pasted.
 """
 
 import json
@@ -47,6 +46,16 @@ class Fault:
     severity: Severity = Severity.ERROR
     on_key: bool = False
     reads: tuple[Path, ...] = ()
+
+
+def error(path: Path, wrong: str, right: str, *reads: Path, on_key: bool = False) -> Fault:
+    """Return a fault that stops the service; `reads` as in `Fault`."""
+    return Fault(path, wrong, right, Severity.ERROR, on_key, reads)
+
+
+def warning(path: Path, wrong: str, right: str, *reads: Path) -> Fault:
+    """Return a fault that does not stop the service; `reads` as in `Fault`."""
+    return Fault(path, wrong, right, Severity.WARNING, reads=reads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,10 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
-from authz.config.lint_rules import shared_identity_key
+from authz.config.key_files import read_private_key, sealing_lines
+from authz.config.lint.deployment import shared_identity_key
 from authz.config.model import Config
-from authz.config.private_keys import read_private_key
 from authz.config.problems import Fault, Path, Severity, WrongValueError
-from authz.config.sealing_keys import sealing_lines
 
 REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
 _LONGEST: Final = 16 * 1024  # characters; an RSA key of 8192 bits has 6,400
@@ -71,7 +70,7 @@ def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[
 
 
 def _shared_key(secrets: Secrets) -> Iterator[Fault]:
-    """Find a key that signs for two, in whatever file: what `lint_rules` says of one file."""
+    """Find a key that signs for two, in whatever file: what `lint` says of one file."""
     others: dict[Path, SecretStr | None] = {
         ("front_door", "key_file"): secrets.front_door,
         ("issuer", "introspection", "key_file"): secrets.introspection,

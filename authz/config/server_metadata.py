@@ -1,13 +1,11 @@
-"""The metadata of the front door as an authorization server (RFC 8414).
+"""The front door's metadata (RFC 8414), and the scopes that servers name to clients (RFC 9728).
 
-Law: it is a function of authz.yaml alone, so that Envoy can answer it while the pages are away, and
-it says nothing that the pages do not do. It stands in this room because both need it: the renderer
-and the pages, which do without Envoy's classes.
+It follows from authz.yaml alone, so that Envoy can answer it while the pages are away.
 """
 
 from typing import Final, get_args
 
-from authz.config.model import Algorithm, ChallengeScopes, Config, ServerConfig
+from authz.config.model import Algorithm, ChallengeScopes, Config
 
 OFFLINE: Final = "offline_access"
 ALGORITHMS: Final[tuple[str, ...]] = get_args(Algorithm)
@@ -52,30 +50,22 @@ def server_metadata(config: Config) -> dict[str, object]:
     return document
 
 
-def scopes_of(server: ServerConfig) -> list[str]:
-    """Return what a server or any of its tools asks for (`offline_access` no rule can ask)."""
-    tools = (server.tools or {}).values()
-    return sorted(set(server.scopes).union(*(tool.scopes for tool in tools)))
-
-
 def challenge_scopes(config: Config, name: str) -> list[str]:
     """Return the scopes that a server's first challenge names; none where it has none at all."""
-    server = config.servers[name]
-    which = server.challenge_scopes or ("all" if config.login == "front_door" else "own")
-    return _told(server, which)
+    return _named_scopes(config, name, "all" if config.login == "front_door" else "own")
 
 
 def document_scopes(config: Config, name: str) -> list[str]:
     """Return the scopes that a server's RFC 9728 document names."""
+    return _named_scopes(config, name, "all")
+
+
+def _named_scopes(config: Config, name: str, default: ChallengeScopes) -> list[str]:
     server = config.servers[name]
-    return _told(server, server.challenge_scopes or "all")
-
-
-def _told(server: ServerConfig, which: ChallengeScopes) -> list[str]:
-    own = sorted(server.scopes) if which == "own" else []
-    return own or scopes_of(server)
+    own = server.scopes if (server.challenge_scopes or default) == "own" else ()
+    return sorted(own or config.scopes_of(name))
 
 
 def _common_scopes(config: Config) -> list[str]:
-    told = [frozenset(document_scopes(config, name)) for name in config.servers]
-    return sorted(frozenset.intersection(*told))
+    named = [frozenset(document_scopes(config, name)) for name in config.servers]
+    return sorted(frozenset.intersection(*named))

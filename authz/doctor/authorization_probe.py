@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import httpx
 
-from authz.authelia.clients import OFFLINE, usable
+from authz.authelia.clients import OFFLINE, usable_servers
 from authz.config.model import ClientConfig, Config
 from authz.config.problems import quoted
 from authz.config.server_metadata import challenge_scopes
@@ -114,7 +114,7 @@ def _untried(config: Config) -> Iterator[Finding]:
 def _attempts(config: Config) -> Iterator[_Attempt]:
     for name, client in config.direct.items():
         for uri in client.redirect_uris:
-            for server in usable(config, name, client):
+            for server in usable_servers(config, name, client):
                 scopes = (*_asked(config, client, server), OFFLINE)
                 yield _Attempt(name, _with_port(uri), scopes, config.resource(server))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from authz.config.addresses import worker_addresses
 from authz.config.load import Settings, load
 from authz.config.problems import ConfigError
 from authz.config.value_types import Unix
-from authz.config.workers import places
 from authz.envoy.render import Topology, render
 from authz.local.envoy import ADMIN, envoy_service
 from authz.local.pages import PAGES, pages
@@ -74,7 +74,9 @@ class Deployment:
     def topology(self) -> Topology:
         """Return where Envoy finds the parts."""
         return Topology(
-            authz=places(Unix(str(self.state.socket(CHECK))), self.settings.config.service.workers),
+            authz=worker_addresses(
+                Unix(str(self.state.socket(CHECK))), self.settings.config.service.workers
+            ),
             admin=str(self.state.socket(ADMIN)),
             folder=str(self.state.envoy),
             upstreams=self.extras.upstreams,

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from authz.config.addresses import worker_addresses
 from authz.config.value_types import Tcp, Unix
-from authz.config.workers import places
 from authz.local import probe
 from authz.local.state import State
 from authz.process.child import ServiceSpec
@@ -46,7 +46,7 @@ def check_service(
         workers: how many processes it is; each answers on a socket of its own.
     """
     check = state.socket(CHECK)
-    sockets = [place.path for place in places(Unix(str(check)), workers)]
+    sockets = [place.path for place in worker_addresses(Unix(str(check)), workers)]
     status = (_ANYWHERE.get(metrics.host, metrics.host), metrics.port)
 
     async def ready() -> bool:

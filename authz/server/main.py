@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from authz.config.addresses import read_address, read_tcp
+from authz.config.addresses import read_address, read_tcp, worker_addresses
 from authz.config.load import Settings, load, read, text_of
-from authz.config.workers import places
 from authz.server import pyvoy
 from authz.server.calm import calm
 from authz.server.redis_options import require_redis
@@ -49,7 +48,7 @@ def serve(
         recorder.event("config_warning", problem=str(problem))
     metrics = config.telemetry.metrics
     at = config.service.check if check is None else read_address("--check", check)
-    checks = [str(place) for place in places(at, config.service.workers)]
+    checks = [str(place) for place in worker_addresses(at, config.service.workers)]
     at_status = metrics if status is None else read_tcp("--status", status)
     where = (at_status.host, at_status.port)
     _check_free(checks, where)

@@ -1,8 +1,7 @@
-"""What MCP clients are told: each client's own configuration format, from authz.yaml.
+"""Configuration of MCP clients, in each client's own format, from authz.yaml.
 
-Law: with the front door a client needs the URL and nothing else, and is told nothing else. For
-`login: direct` it needs the id that it has at the issuer, and the issuer a redirect URI of the
-client: what authz.yaml lacks of that is said, not guessed.
+With the front door a client needs the URL and nothing else. For `login: direct` it needs its id at
+the issuer, and the issuer needs a redirect URI of the client: what authz.yaml lacks is reported.
 """
 
 import json
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.authelia.clients import usable
+from authz.authelia.clients import usable_servers
 from authz.config.model import Config
 
 OFFLINE: Final = "offline_access"
@@ -154,9 +153,13 @@ def servers(config: Config, client_id: str | None, only: str | None) -> list[Cli
     named = client_id if client_id is not None else _only(config)
     # By the front door a configured client is known by what it is, not by what it is told.
     said = None if named is None or config.login_of(named) == "front_door" else named
-    chosen = list(config.servers) if named is None else usable(config, named, config.clients[named])
+    chosen = (
+        list(config.servers)
+        if named is None
+        else usable_servers(config, named, config.clients[named])
+    )
     return [
-        ClientServer(name, config.resource(name), said, _scopes(config, name))
+        ClientServer(name, config.resource(name), said, tuple(config.scopes_of(name)))
         for name in chosen
         if only in {None, name}
     ]
@@ -188,15 +191,6 @@ def _only(config: Config) -> str | None:
     if not people:
         raise NoClientError("with login: direct a client has an id; name it under clients")
     raise NoClientError(f"which client is it? Write --client, one of {_list(people)}")
-
-
-def _scopes(config: Config, name: str) -> tuple[str, ...]:
-    server = config.servers[name]
-    asked = [
-        *server.scopes,
-        *(each for tool in (server.tools or {}).values() for each in tool.scopes),
-    ]
-    return tuple(dict.fromkeys(asked))
 
 
 def _list(names: Mapping[str, object] | list[str]) -> str:

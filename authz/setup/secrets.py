@@ -1,18 +1,14 @@
-"""Secrets, made on the spot.
-
-Law: 256 bits of the system's own randomness, or a key pair; of a password a digest is kept that is
-slow to guess.
-"""
+"""New secrets: random words, key pairs, argon2id digests, the ACL file of Redis."""
 
 import hashlib
 import os
 import secrets
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from authz.config.key_files import to_pem
 from authz.ledger.keys import RedisKeys
 from authz.local.valkey import COMMANDS, FRONT_DOOR_COMMANDS
 
@@ -27,31 +23,22 @@ _SESSIONS: Final = (
 )
 
 
-def word() -> str:
+def random_secret() -> str:
     """Return a new secret of 256 bits, as text."""
     return secrets.token_urlsafe(32)
 
 
-def password() -> str:
+def random_password() -> str:
     """Return a new password for a person: 96 bits."""
     return secrets.token_urlsafe(12)
 
 
 def signing_key() -> str:
     """Return a new RSA key for Authelia to sign with, PEM."""
-    return _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    return to_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 
-def door_key() -> str:
-    """Return a new P-256 key (ES256), as which our two clients sign at Authelia, PEM."""
-    return _pem(ec.generate_private_key(ec.SECP256R1()))
-
-
-def _pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-def digest(text: str) -> str:
+def password_digest(text: str) -> str:
     """Return the digest of a password in the form that Authelia's users.yml has (PHC, argon2id)."""
     return Argon2id(
         salt=os.urandom(16), length=_LENGTH, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY

@@ -16,7 +16,7 @@ import jinja2
 
 from authz import __version__
 from authz.authelia import implied
-from authz.authelia.keys import public_half
+from authz.config.key_files import new_private_key, public_half
 from authz.config.load import load
 from authz.config.schema import schema_text
 from authz.setup import secrets
@@ -97,16 +97,16 @@ def compose_text(answers: Answers, here: str = ".") -> str:
 
 
 def _secrets(folder: Folder, answers: Answers) -> None:
-    authz = folder.secret("secrets/redis_authz", secrets.word)
+    authz = folder.secret("secrets/redis_authz", secrets.random_secret)
     authelia = None
     if answers.ours:
-        authelia = folder.secret("secrets/redis_authelia", secrets.word)
+        authelia = folder.secret("secrets/redis_authelia", secrets.random_secret)
         for name in ("session", "storage", "reset", "hmac"):
-            folder.secret(f"secrets/authelia_{name}", secrets.word)
+            folder.secret(f"secrets/authelia_{name}", secrets.random_secret)
         folder.secret("secrets/authelia_jwk", secrets.signing_key)
     folder.put("secrets/redis_users", secrets.redis_users(authz, authelia), OWNER)
     if answers.login == "front_door":
-        folder.secret(_DOOR, secrets.door_key)
+        folder.secret(_DOOR, new_private_key)
     # Compose wants the file to be there, whether or not the profile is used.
     folder.secret("secrets/tailscale_authkey", str)
     if not answers.funnel:
@@ -133,12 +133,12 @@ def _people(folder: Folder, answers: Answers, password: str | None) -> Path | No
     if (folder.root / users).exists():
         folder.outcomes[users] = FileOutcome.UNCHANGED
         return None
-    chosen = folder.secret(first, secrets.password) if password is None else password
+    chosen = folder.secret(first, secrets.random_password) if password is None else password
     values = {
         "user": answers.user,
         "display_name": answers.display_name or answers.user,
         "email": answers.email or f"{answers.user}@{answers.domain}",
-        "digest": secrets.digest(chosen),
+        "digest": secrets.password_digest(chosen),
     }
     folder.put(users, _text("users.yml", values), OWNER)
     return folder.root / first if password is None else None

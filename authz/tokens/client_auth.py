@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 
 import jwt
 
-from authz.config.private_keys import read_private_key
+from authz.config.key_files import read_private_key
 
 _LIFETIME: Final = 60  # seconds; the issuer's clock may be behind or ahead by about as much
 # RFC 7523, section 2.2.

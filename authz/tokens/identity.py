@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from authz.config.private_keys import PrivateKey, read_private_key
+from authz.config.key_files import PrivateKey, read_private_key
 from authz.core.answers import told_scopes
 from authz.core.policy import Server
 from authz.core.principal import Principal

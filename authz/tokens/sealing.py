@@ -20,7 +20,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.registry import HeaderParameter
 
-from authz.config.sealing_keys import sealing_lines
+from authz.config.key_files import sealing_lines
 from authz.core.strict_json import StrictJsonError, loads
 
 LONGEST: Final = 12 * 1024  # characters of a sealed value; Authelia's tokens are a tenth of it

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from authz.authelia.keys import make_key, public_half
+from authz.config.key_files import make_key, public_half
 from authz_demo.issuer import RegisteredClient
 
 KEY: Final = "front-door.pem"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.authelia.keys import make_key, public_half
 from authz.cli import main
+from authz.config.key_files import make_key, public_half
 from tests.authelia.conftest import SMALLEST
 
 TEXT = """\

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from authz.authelia.keys import make_key
 from authz.cli import main
 from authz.cli.main import _COMMANDS, _NAMES
+from authz.config.key_files import make_key
 from authz.setup.certificates import make
 
 TEXT = """\

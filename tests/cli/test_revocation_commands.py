@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from authz.authelia.keys import make_key
 from authz.cli import main
+from authz.config.key_files import make_key
 from authz.core.ledger import Query, Revoked, Taken
 from authz.core.principal import Client, Person
 from authz.ledger.redis import RedisLedger, RedisOptions

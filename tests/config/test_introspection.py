@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from authz.config.key_files import read_private_key
 from authz.config.load import Settings, read
-from authz.config.private_keys import read_private_key
 from authz.config.problems import ConfigError
 from authz.core.policy import ALL_KINDS, TokenKind
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from authz.authelia import implied
-from authz.authelia.keys import public_half
+from authz.config.key_files import public_half
 from authz.config.load import load
 from authz.config.model import Login
 from authz_demo.environment import Location, write_environment

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from authz.authelia import implied
 from authz.authelia.clients import PLACEHOLDER
-from authz.authelia.keys import public_half
+from authz.config.key_files import public_half
 from authz.config.load import load
 from authz.config.model import Login
 from authz.process.child import ServiceSpec

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.authelia.keys import make_key
+from authz.config.key_files import make_key
 from authz.process.child import ServiceSpec
 from authz_demo.environment import Location, free_port, write_environment
 from authz_demo.reporter import Reporter, headers, message

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from authz.authelia.keys import make_key
+from authz.config.key_files import make_key
 from authz.config.load import Settings, load
 from authz.config.value_types import Unix
 from authz.local import probe

@@ -12,9 +12,9 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
+from authz.config.addresses import worker_addresses
 from authz.config.load import read, text_of
 from authz.config.value_types import Unix
-from authz.config.workers import places
 from authz.server import pyvoy
 from authz.server.worker_control import Watchdog
 from authz.server.worker_pool import PoolSettings, RestartPolicy, WorkerPool
@@ -41,7 +41,9 @@ def main() -> int:
     text = text_of(asked.config)
     settings = read(text, str(asked.config), os.environ)
     service = settings.config.service
-    checks = [str(at) for at in places(Unix(asked.check.removeprefix("unix:")), service.workers)]
+    checks = [
+        str(at) for at in worker_addresses(Unix(asked.check.removeprefix("unix:")), service.workers)
+    ]
     recorder = Recorder(Metrics(), EventLog("json"))
 
     async def run() -> int:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import grpc
 
+from authz.config.addresses import worker_addresses
 from authz.config.value_types import Unix
-from authz.config.workers import places
 from authz.envoy import codec
 from tests.support.wire import Answer, answer
 from tests.tokens.token_factory import rsa_signer
@@ -182,7 +182,9 @@ def running_service(
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(env)
     )
-    channels = [grpc.insecure_channel(str(at)) for at in places(Unix(str(socket)), workers)]
+    channels = [
+        grpc.insecure_channel(str(at)) for at in worker_addresses(Unix(str(socket)), workers)
+    ]
     service = Service(process, path, channels[0], channels)
     reader = threading.Thread(target=service._read, daemon=True)
     reader.start()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz.cli.main import main
-from authz.config.private_keys import read_private_key
+from authz.config.key_files import read_private_key
 from authz.core.policy import Server
 from authz.core.principal import Principal
 from authz.integrations.mcp_identity import Assertions, Caller, IdentityError

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import Final
 
 from authz.config import urls
+from authz.config.addresses import worker_addresses
 from authz.config.compile import metadata_url
 from authz.config.model import Config, GatewayConfig
 from authz.config.server_metadata import document_scopes, server_metadata
 from authz.config.urls import Url
 from authz.config.value_types import Tcp, Unix
-from authz.config.workers import places
 
 Endpoint = Tcp | Unix
 
@@ -158,7 +158,7 @@ def envoy_settings(config: Config, where: Topology) -> EnvoySettings:
         url=urls.split(config.gateway.url),
         gateway=config.gateway,
         deadline=config.issuer.deadline,
-        authz=where.authz or places(config.service.check, config.service.workers),
+        authz=where.authz or worker_addresses(config.service.check, config.service.workers),
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),

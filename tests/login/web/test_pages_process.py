@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.authelia.keys import make_key
+from authz.config.key_files import make_key
 from authz_demo.environment import free_port
 from tests.support.relay import Relay, relayed
 from tests.support.service import running_issuer, until

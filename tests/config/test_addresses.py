@@ -2,10 +2,10 @@
 
 import pytest
 
+from authz.config.addresses import worker_addresses
 from authz.config.load import read
 from authz.config.problems import ConfigError, Severity
 from authz.config.value_types import Tcp, Unix
-from authz.config.workers import places
 
 TEXT = """\
 issuer: {{url: https://auth.example.test}}
@@ -19,12 +19,16 @@ servers: {{files: {{upstream: 'http://127.0.0.1:9/mcp'}}}}
 def test_one_worker_has_the_address_itself() -> None:
     """What stands in authz.yaml is what is listened on, unchanged."""
     for check in (Tcp("127.0.0.1", 9001), Unix("/run/authz/check.sock")):
-        assert places(check, 1) == (check,)
+        assert worker_addresses(check, 1) == (check,)
 
 
 def test_several_have_ports_that_follow() -> None:
     """host:port, port+1, and so on."""
-    assert places(Tcp("::1", 9001), 3) == (Tcp("::1", 9001), Tcp("::1", 9002), Tcp("::1", 9003))
+    assert worker_addresses(Tcp("::1", 9001), 3) == (
+        Tcp("::1", 9001),
+        Tcp("::1", 9002),
+        Tcp("::1", 9003),
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_several_have_ports_that_follow() -> None:
 )
 def test_several_have_sockets_with_numbers(path: str, first: str, last: str) -> None:
     """The number stands before the suffix, in the same folder."""
-    assert places(Unix(path), 2) == (Unix(first), Unix(last))
+    assert worker_addresses(Unix(path), 2) == (Unix(first), Unix(last))
 
 
 @pytest.mark.parametrize("check", ["127.0.0.1:65533", "127.0.0.1:9462"])

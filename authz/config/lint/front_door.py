@@ -1,14 +1,11 @@
-"""What is wrong about the front door, the clients that log in there, and our clients behind it.
-
-Law: as in `lint`, a part of which this is.
-"""
+"""Lint the front door, the clients that log in there, and our clients behind it."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from authz.config.model import ClientConfig, Config
-from authz.config.problems import Fault, Path, Severity, listed, quoted
-from authz.config.server_metadata import challenge_scopes, scopes_of
+from authz.config.problems import Fault, Path, error, listed, quoted, warning
+from authz.config.server_metadata import challenge_scopes
 
 _SECTION: Final[Path] = ("front_door",)
 _KEPT: Final = ("https://", "http://", "dynamic/")
@@ -21,22 +18,30 @@ def _missing(config: Config) -> Iterator[Fault]:
     if config.front_door is not None:
         return
     if config.issuer.login == "front_door":
-        yield Fault(("issuer", "login"), *_NO_SECTION, reads=(_SECTION,))
+        yield error(
+            ("issuer", "login"),
+            *_NO_SECTION,
+            _SECTION,
+        )
     for name, client in config.clients.items():
         if client.login == "front_door":
-            yield Fault(("clients", name, "login"), *_NO_SECTION, reads=(_SECTION,))
+            yield error(
+                ("clients", name, "login"),
+                *_NO_SECTION,
+                _SECTION,
+            )
 
 
 def _unused(config: Config) -> Iterator[Fault]:
     front_door = config.front_door
     if front_door is None or config.logs_in or front_door.step_up != "off":
         return
-    yield Fault(
+    yield warning(
         _SECTION,
         "nobody logs in there, and there are no step-ups",
         "leave login: direct or step_up: off out",
-        Severity.WARNING,
-        reads=(("issuer", "login"), ("clients",)),
+        ("issuer", "login"),
+        ("clients",),
     )
 
 
@@ -46,19 +51,19 @@ def _our_ids(config: Config) -> Iterator[Fault]:
     if front_door is None:
         return
     if front_door.one_factor == front_door.two_factor:
-        yield Fault(
+        yield error(
             (*_SECTION, "two_factor"),
             "it is the client of one_factor too, and Authelia has one policy for a client",
             "name two clients",
-            reads=((*_SECTION, "one_factor"),),
+            (*_SECTION, "one_factor"),
         )
     for name in _OURS:
         if introspection is not None and getattr(front_door, name) == introspection.client_id:
-            yield Fault(
+            yield error(
                 (*_SECTION, name),
                 "it is the client of issuer.introspection, which can do nothing else",
                 "name another client",
-                reads=(("issuer", "introspection", "client_id"),),
+                ("issuer", "introspection", "client_id"),
             )
 
 
@@ -68,7 +73,7 @@ def _names(config: Config) -> Iterator[Fault]:
     for name in config.clients:
         for prefix in _KEPT:
             if name.startswith(prefix):
-                yield Fault(
+                yield error(
                     ("clients", name),
                     f"names that begin with {prefix} are kept for clients that are not configured",
                     "call the client otherwise",
@@ -76,12 +81,12 @@ def _names(config: Config) -> Iterator[Fault]:
                 )
         for ours in _OURS:
             if front_door is not None and name == getattr(front_door, ours):
-                yield Fault(
+                yield error(
                     ("clients", name),
                     f"this is our own client at Authelia (front_door.{ours})",
                     "call one of them otherwise",
+                    (*_SECTION, ours),
                     on_key=True,
-                    reads=((*_SECTION, ours),),
                 )
 
 
@@ -91,7 +96,7 @@ def _default(config: Config) -> Iterator[Fault]:
     if default is None:
         return
     if config.front_door is None or config.login == "direct":
-        yield Fault(
+        yield error(
             path,
             "this name is kept for clients that are not named",
             "call the client otherwise",
@@ -99,7 +104,7 @@ def _default(config: Config) -> Iterator[Fault]:
         )
         return
     for field in sorted(default.model_fields_set - {"scopes"}):
-        yield Fault(
+        yield error(
             (*path, field),
             "it narrows the scopes of clients that are not named, and nothing else",
             "leave it out, or name the client that it is for",
@@ -112,7 +117,7 @@ def _clients(config: Config) -> Iterator[Fault]:
     for name, client in config.named.items():
         path: Path = ("clients", name)
         if client.machine and client.login == "front_door":
-            yield Fault(
+            yield error(
                 (*path, "login"),
                 "a client without a person logs nobody in",
                 "leave login out, or write machine: false",
@@ -123,18 +128,20 @@ def _clients(config: Config) -> Iterator[Fault]:
 
 def _client(path: Path, client: ClientConfig) -> Iterator[Fault]:
     if not client.redirect_uris:
-        yield Fault(
+        yield error(
             path,
             "it logs in at the front door and has no redirect_uris",
             "write redirect_uris: [https://claude.ai/api/mcp/auth_callback], or login: direct",
-            reads=(("issuer", "login"), _SECTION),
+            ("issuer", "login"),
+            _SECTION,
         )
     if client.assurance is not None:
-        yield Fault(
+        yield error(
             (*path, "assurance"),
             "it counts for direct clients only; the front door knows the log-in itself",
             "leave assurance out, or write login: direct",
-            reads=(("issuer", "login"), _SECTION),
+            ("issuer", "login"),
+            _SECTION,
         )
 
 
@@ -142,7 +149,7 @@ def _private_redirects(config: Config) -> Iterator[Fault]:
     uris = () if config.front_door is None else config.front_door.private_redirect_uris
     for index, uri in enumerate(uris):
         if uri.startswith(("http:", "https:")):
-            yield Fault(
+            yield error(
                 (*_SECTION, "private_redirect_uris", index),
                 f"{quoted(uri)} has no scheme of a program's own",
                 "leave it out: https and loopback addresses need no entry here",
@@ -155,11 +162,12 @@ def _lifetime(config: Config) -> Iterator[Fault]:
     if door is None or door.refresh_tokens != "never":
         return
     if door.access_token_lifetime > config.issuer.max_lifetime:
-        yield Fault(
+        yield error(
             (*_SECTION, "access_token_lifetime"),
             "it is longer than issuer.max_lifetime: every token would be refused",
             "write a shorter one, or raise issuer.max_lifetime",
-            reads=(("issuer", "max_lifetime"), (*_SECTION, "refresh_tokens")),
+            ("issuer", "max_lifetime"),
+            (*_SECTION, "refresh_tokens"),
         )
 
 
@@ -169,12 +177,13 @@ def _opaque(config: Config) -> Iterator[Fault]:
     if not config.logs_in or len(opaque) == len(config.servers):
         return
     for name in opaque:
-        yield Fault(
+        yield warning(
             ("servers", name, "tokens"),
             "the front door hands out signed tokens, as other servers accept them",
             "accept jwt here too, or opaque alone everywhere",
-            Severity.WARNING,
-            reads=(("servers",), _SECTION, ("issuer", "login")),
+            ("servers",),
+            _SECTION,
+            ("issuer", "login"),
         )
 
 
@@ -185,15 +194,16 @@ def _hidden_scopes(config: Config) -> Iterator[Fault]:
     person was refused: the client has to ask for it.
     """
     for name, server in config.servers.items() if config.logs_in else ():
-        hidden = set(scopes_of(server)) - set(challenge_scopes(config, name))
+        hidden = set(config.scopes_of(name)) - set(challenge_scopes(config, name))
         if server.challenge_scopes == "own" and hidden:
             names = listed(sorted(hidden), "and")
-            yield Fault(
+            yield warning(
                 ("servers", name, "challenge_scopes"),
                 f"only a client that logs in anew after a refusal gets {names}",
                 "leave it out, or see in docs/clients.md which clients do",
-                Severity.WARNING,
-                reads=(("issuer", "login"), ("front_door",), ("servers", name, "tools")),
+                ("issuer", "login"),
+                ("front_door",),
+                ("servers", name, "tools"),
             )
 
 

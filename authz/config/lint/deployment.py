@@ -1,0 +1,157 @@
+"""Lint issuer, TLS, listeners, Redis and the keys that sign identities."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from authz.config import urls
+from authz.config.addresses import worker_addresses
+from authz.config.model import Config
+from authz.config.problems import Fault, Path, error, field_name, warning
+from authz.config.value_types import Tcp, Unix
+
+_LAST_PORT: Final = 65535
+_ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+
+def _issuer(config: Config) -> Iterator[Fault]:
+    issuer = config.issuer
+    if issuer.serve and issuer.internal is None:
+        yield error(
+            ("issuer", "serve"),
+            "Envoy is to serve the portal and does not know where it is",
+            "write issuer.internal, for example http://authelia:9091",
+        )
+    if issuer.serve and urls.split(issuer.url)[1:3] == urls.split(config.gateway.url)[1:3]:
+        yield error(
+            ("issuer", "serve"),
+            "the portal and the gateway have one name",
+            "give the issuer a name of its own, or write serve: false",
+            ("gateway", "url"),
+        )
+    if issuer.keys.max_age < issuer.keys.refresh:
+        yield error(
+            ("issuer", "keys"),
+            "keys would be distrusted before they are fetched anew",
+            "write a max_age longer than refresh",
+        )
+
+
+def _tls(config: Config) -> Iterator[Fault]:
+    gateway = config.gateway
+    if gateway.tls is not None:
+        return
+    yield warning(
+        ("gateway", "tls"),
+        "there is no certificate, so Envoy would listen without TLS",
+        "write tls: {certificate: /run/secrets/tls.crt, key: /run/secrets/tls.key}, unless "
+        "something in front of Envoy ends TLS",
+    )
+    if gateway.http_listen is not None:
+        yield error(
+            ("gateway", "http_listen"),
+            "it would redirect to HTTPS, which has no certificate here",
+            "write gateway.tls, or leave http_listen out",
+        )
+
+
+def _listeners(config: Config) -> Iterator[Fault]:
+    service = config.service
+    checks = worker_addresses(service.check, service.workers)
+    addresses: list[tuple[Path, object]] = [
+        (("gateway", "listen"), config.gateway.listen),
+        (("gateway", "http_listen"), config.gateway.http_listen),
+        (("telemetry", "metrics"), config.telemetry.metrics),
+        (("telemetry", "pages_metrics"), config.telemetry.pages_metrics),
+        *((("service", "check"), address) for address in checks),
+    ]
+    if config.front_door is not None:
+        addresses.append((("service", "pages"), service.pages))
+        if service.pages == service.check and isinstance(service.check, Unix):
+            wrong, right = "service.check listens there too", "write another path"
+            yield error(("service", "pages"), wrong, right, ("service", "check"))
+    tcp = [(path, address) for path, address in addresses if isinstance(address, Tcp)]
+    tcp = [(path, address) for path, address in tcp if address.port]
+    if any(address.port > _LAST_PORT for _, address in tcp):
+        wrong = "the workers' ports follow one another, and the last would be above 65535"
+        yield error(("service", "check"), wrong, "write a lower port")
+    for index, (path, address) in enumerate(tcp):
+        for other, taken in tcp[:index]:
+            hosts = {address.host, taken.host}
+            if address.port == taken.port and (len(hosts) == 1 or hosts & _ANY_HOST):
+                wrong = f"{field_name(other)} listens there too"
+                yield error(path, wrong, "write another port", other)
+
+
+def _redis(config: Config) -> Iterator[Fault]:
+    if config.redis.url is not None:
+        return
+    if config.service.workers > 1:
+        yield warning(
+            ("service", "workers"),
+            "without redis.url every worker counts for itself, unless `authz up` brings a server",
+            "write redis.url",
+            ("redis", "url"),
+        )
+    for name in ("username", "password_file"):
+        if getattr(config.redis, name) is not None:
+            yield error(
+                ("redis", name),
+                "there is no redis.url that it could be for",
+                f"write redis.url, or leave {name} out",
+            )
+
+
+def _identity_keys(config: Config) -> Iterator[Fault]:
+    """Check that the files are nobody else's; `secret_files` looks at the keys themselves."""
+    gateway = config.gateway
+    for name, server in config.servers.items():
+        if server.identity == "signed" and gateway.identity_key_file is None:
+            yield error(
+                ("servers", name, "identity"),
+                "there is no key to sign with",
+                "write gateway.identity_key_file, or identity: headers",
+                ("gateway",),
+            )
+    for name in ("identity_key_file", "identity_other_key_file"):
+        file = getattr(gateway, name)
+        for path, other in _other_keys(config):
+            if file is not None and file == other:
+                yield shared_identity_key(name, path)
+    if gateway.identity_other_key_file is not None and gateway.identity_key_file is None:
+        yield error(
+            ("gateway", "identity_other_key_file"),
+            "there is no key that it would be published beside",
+            "write gateway.identity_key_file, or leave it out",
+        )
+
+
+def _other_keys(config: Config) -> Iterator[tuple[Path, str | None]]:
+    if config.front_door is not None:
+        yield ("front_door", "key_file"), config.front_door.key_file
+        yield ("front_door", "seal_file"), config.front_door.seal_file
+    if config.issuer.introspection is not None:
+        yield ("issuer", "introspection", "key_file"), config.issuer.introspection.key_file
+    if config.gateway.tls is not None:
+        yield ("gateway", "tls", "key"), config.gateway.tls.key
+
+
+def shared_identity_key(name: str, other: Path) -> Fault:
+    """Return the fault of a key that signs identities and something else besides.
+
+    Whoever takes the one signature could be shown the other.
+    """
+    return error(
+        ("gateway", name),
+        f"the key of {field_name(other)} is to sign who calls, too",
+        "write another file; `authz identity-keys --make-key` makes it",
+        other,
+    )
+
+
+CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
+    _issuer,
+    _tls,
+    _listeners,
+    _redis,
+    _identity_keys,
+)
