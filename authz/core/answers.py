@@ -27,9 +27,9 @@ from authz.core.answer import (
 )
 from authz.core.decision import Allow, Deny
 from authz.core.exchanges import Exchange
+from authz.core.identity_cache import IdentityCache
 from authz.core.limits import Limit, Quota
 from authz.core.mcp import Envelope, Message
-from authz.core.memo import Memo
 from authz.core.policy import MODERN, Policy, RefusalForm, Server
 from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
@@ -71,7 +71,13 @@ _FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any se
 
 
 def upstream(
-    allow: Allow, policy: Policy, now: float, request_id: str = "", origin: str | None = None
+    allow: Allow,
+    policy: Policy,
+    now: float,
+    request_id: str = "",
+    origin: str | None = None,
+    *,
+    cache: IdentityCache | None = None,
 ) -> Upstream:
     """Return the headers of an allowed request: identity set, credentials removed.
 
@@ -85,9 +91,13 @@ def upstream(
         now: seconds since the epoch.
         request_id: under which the decision log has it.
         origin: the web origin that sent it, which `request.check_shape` has looked at.
+        cache: of this policy; None for none.
     """
     principal, message = allow.principal, allow.message
-    given, removed = _identity(principal, allow.server)
+    if cache is None:
+        given, removed = _identity(principal, allow.server)
+    else:
+        given, removed = cache.get(_identity, principal, allow.server)
     seconds = min(principal.expires_at - now, policy.max_stream)
     if allow.exchange is Exchange.STREAM:
         seconds = min(seconds, policy.stream_recheck)
@@ -99,7 +109,7 @@ def upstream(
     told = _told_by_envoy(message, request_id, policy.refusals)
     if origin is not None:
         told = (*told, (ORIGIN, origin))
-    return Upstream(given, removed, rate_limit(allow.quotas), allow.judged, lasts, told)
+    return Upstream(given, removed, rate_limit(allow.quotas, cache), allow.judged, lasts, told)
 
 
 def with_assertion(changes: Upstream, assertion: str) -> Upstream:
@@ -124,7 +134,7 @@ def _told_by_envoy(
     return (RPC_ID, rpc_id), (FORM, how.value), (REQUEST_ID, request_id)
 
 
-def _make_identity(
+def _identity(
     principal: Principal, server: Server
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Return the headers to set and those to remove."""
@@ -140,9 +150,6 @@ def _make_identity(
     absent = tuple(name for name in IDENTITY if name not in given)
     unsigned = () if server.signed_identity else (ASSERTION,)
     return tuple(given.items()), (*REMOVED, *absent, *unsigned)
-
-
-_identity: Final = Memo(_make_identity)
 
 
 def told_scopes(principal: Principal, server: Server) -> frozenset[str]:
@@ -420,17 +427,17 @@ _DELIVERIES: Final[Mapping[StepUpDelivery, _Deliver]] = MappingProxyType(
 # --- limits -------------------------------------------------------------------------------------
 
 
-def rate_limit(quotas: tuple[Quota, ...]) -> tuple[tuple[str, str], ...]:
+def rate_limit(
+    quotas: tuple[Quota, ...], cache: IdentityCache | None = None
+) -> tuple[tuple[str, str], ...]:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10)."""
     if not quotas:
         return ()
-    policy = _policies(*[quota.limit for quota in quotas])
+    limits = [quota.limit for quota in quotas]
+    policy = _policies(*limits) if cache is None else cache.get(_policies, *limits)
     state = ", ".join([f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in quotas])
     return (("ratelimit-policy", policy), ("ratelimit", state))
 
 
-def _make_policies(*limits: Limit) -> str:
+def _policies(*limits: Limit) -> str:
     return ", ".join([f'"{each.name}";q={each.quota};w={each.window}' for each in limits])
-
-
-_policies: Final = Memo(_make_policies)

@@ -19,8 +19,9 @@ from typing import Final
 
 from authz.core import mcp
 from authz.core.detail import Detail
-from authz.core.evaluation import StaticEvaluation, evaluate, every_check, rules, scopes
+from authz.core.evaluation import StaticEvaluation, evaluate, every_check, scopes
 from authz.core.exchanges import Exchange, exchange
+from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import (
     LedgerAnswer,
     Mode,
@@ -35,7 +36,6 @@ from authz.core.ledger import (
 )
 from authz.core.limits import Quota, Take, bucket_id
 from authz.core.mcp import NAME_HEADER
-from authz.core.memo import Memo
 from authz.core.methods import Counts
 from authz.core.policy import (
     MODERN,
@@ -92,15 +92,17 @@ class PendingDecision:
             is asked for first; None where a rule asks for no such thing, or it is there already.
             Such a call is never allowed before.
         offer: the step-up that is offered where the ledger finds it missing; None where none is.
-        proved: whether all that is missing is a more recent log-in: it words a refusal and
+        only_stale: whether all that is missing is a more recent log-in: it words a refusal and
             allows nothing.
         exchange: what it stays open for.
+        rules: every rule that applies, the server's first.
     """
 
     call: BearerRequest
     message: mcp.Message | None
     principal: Principal
     query: Query
+    rules: tuple[Rule, ...]
     confirm_since: float | None = None
     offer: StepUpTicket | None = None
     only_stale: bool = False
@@ -193,22 +195,37 @@ def _served(server: Server | None, request: HttpRequest) -> Server:
 
 
 def authorize(
-    call: BearerRequest, principal: Principal, policy: Policy, now: float
+    call: BearerRequest,
+    principal: Principal,
+    policy: Policy,
+    now: float,
+    cache: IdentityCache | None = None,
 ) -> PendingDecision | Deny:
     """Read the message and apply every rule that matches it to the verified principal.
 
     The audience is decided here, per request, so that a token which was verified for one server
     is worth nothing at another (RFC 9068, section 4).
+
+    Args:
+        call: what was read.
+        principal: who sent it.
+        policy: the rules.
+        now: seconds since the epoch.
+        cache: of this policy; None for none.
     """
     try:
         message = _message(call, policy)
     except RefusedError as refused:
         return replace(denied(refused, call.server), principal=principal)
-    return _judged(call, message, principal, policy, now)
+    return _judged(call, message, principal, policy, now, cache=cache)
 
 
 def confirmed(
-    pending: PendingDecision, principal: Principal, policy: Policy, now: float
+    pending: PendingDecision,
+    principal: Principal,
+    policy: Policy,
+    now: float,
+    cache: IdentityCache | None = None,
 ) -> PendingDecision | Deny:
     """Apply every rule again, to a principal of whom the issuer was asked meanwhile.
 
@@ -217,8 +234,9 @@ def confirmed(
         principal: as the issuer confirmed it.
         policy: as before.
         now: as before: an answer to a question that was asked since then is new enough.
+        cache: as before.
     """
-    return _judged(pending.call, pending.message, principal, policy, now)
+    return _judged(pending.call, pending.message, principal, policy, now, cache=cache)
 
 
 def _judged(
@@ -227,9 +245,11 @@ def _judged(
     principal: Principal,
     policy: Policy,
     now: float,
+    *,
+    cache: IdentityCache | None,
 ) -> PendingDecision | Deny:
     kind = _exchange(call, message)
-    evaluation = evaluate(call.server, principal, policy, message, kind)
+    evaluation = evaluate(call.server, principal, policy, message, kind, cache=cache)
     unsatisfied = _unsatisfied_factors(evaluation, now)
     refused = evaluation.refused or _unprovable(evaluation, unsatisfied)
     if refused is not None:
@@ -242,20 +262,13 @@ def _judged(
             scopes=_challenge_scopes(refused.reason, call.server, evaluation.context.rules),
             second_factor=refused.second_factor,
         )
-    address = call.request.address
-    query = (
-        _query(evaluation, unsatisfied, address)
-        if evaluation.by_address
-        else _cached_query(evaluation, *unsatisfied)
-    )
-    if call.session_id is not None:
-        in_session = _make_in_session if evaluation.by_address else _in_session
-        query = in_session(query, call.session_id, call.server, evaluation.context.principal)
+    query = _query_of(call, evaluation, unsatisfied, cache)
     return PendingDecision(
         call,
         message,
         evaluation.context.principal,
         query,
+        evaluation.context.rules,
         _confirm_since(evaluation, policy, now),
         _offer(evaluation, query, _tool(message), policy, now),
         _only_stale(evaluation, unsatisfied),
@@ -335,8 +348,39 @@ def _only_stale(evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, .
     )
 
 
+def _query_of(
+    call: BearerRequest,
+    evaluation: StaticEvaluation,
+    unsatisfied: tuple[SecondFactor, ...],
+    cache: IdentityCache | None,
+) -> Query:
+    """Return what the ledger is asked; without regard to an address, once for each token."""
+    principal, session_id = evaluation.context.principal, call.session_id
+    if cache is None or evaluation.by_address:
+        query = _query(evaluation, unsatisfied, call.request.address, cache)
+        if session_id is None:
+            return query
+        return _with_session(query, session_id, call.server, principal)
+    query = cache.get(_query_without_address, evaluation, *unsatisfied)
+    if session_id is None:
+        return query
+    key = id(query), session_id
+    return cache.find(key, _with_session, query, session_id, call.server, principal)
+
+
+def _query_without_address(evaluation: StaticEvaluation, *unsatisfied: SecondFactor) -> Query:
+    return _query(evaluation, unsatisfied, "")
+
+
+def _with_session(query: Query, session_id: str, server: Server, principal: Principal) -> Query:
+    return replace(query, session=session_of(session_id, server, principal))
+
+
 def _query(
-    evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...], address: str
+    evaluation: StaticEvaluation,
+    unsatisfied: tuple[SecondFactor, ...],
+    address: str,
+    cache: IdentityCache | None = None,
 ) -> Query:
     principal = evaluation.context.principal
     key = None
@@ -350,29 +394,11 @@ def _query(
         step_up_key=key,
         step_up=merge(unsatisfied) if unsatisfied else None,
         takes=tuple(
-            Take(bucket_id(limit, principal, address), limit) for limit in evaluation.limits
+            Take(bucket_id(limit, principal, address, cache), limit) for limit in evaluation.limits
         ),
         grant=None if principal.login is None else principal.login.grant,
         registered_client=_registered_client(principal),
     )
-
-
-def _make_cached_query(evaluation: StaticEvaluation, *unsatisfied: SecondFactor) -> Query:
-    return _query(evaluation, unsatisfied, "")
-
-
-# What is asked without regard to an address is the same for every request of a token.
-_cached_query: Final = Memo(_make_cached_query, 16_384)
-
-
-def _make_in_session(query: Query, session_id: str, server: Server, principal: Principal) -> Query:
-    return replace(query, session=session_of(session_id, server, principal))
-
-
-# Of all that a query is made of, the session alone is not the token's.
-_in_session: Final = Memo(
-    _make_in_session, 4096, key=lambda query, session_id, *_: (id(query), session_id)
-)
 
 
 def _registered_client(principal: Principal) -> Client | None:
@@ -483,7 +509,7 @@ def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
         server=server,
         message=message,
         principal=principal,
-        scopes=_challenge_scopes(refusal.reason, server, rules(server, message)),
+        scopes=_challenge_scopes(refusal.reason, server, pending.rules),
         second_factor=_asked(pending),
     )
 

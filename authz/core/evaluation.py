@@ -14,9 +14,9 @@ from typing import Final
 from authz.core import audience
 from authz.core.detail import Detail
 from authz.core.exchanges import Exchange
+from authz.core.identity_cache import IdentityCache
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Message, MessageKind
-from authz.core.memo import Memo
 from authz.core.methods import METHODS, Counts, counted
 from authz.core.policy import (
     FrontDoor,
@@ -115,15 +115,29 @@ def evaluate(
     policy: Policy,
     message: Message | None,
     kind: Exchange = Exchange.CALL,
+    *,
+    cache: IdentityCache | None = None,
 ) -> StaticEvaluation:
-    """Return how a principal stands at a server, or at what a message is about there."""
+    """Evaluate the rules that depend on nothing but server, principal, policy and kind of message.
+
+    Args:
+        server: where.
+        principal: who.
+        policy: by which rules.
+        message: None for a stream or the end of a session.
+        kind: what the exchange stays open for.
+        cache: holds evaluations for as long as the policy is in force; None for none.
+    """
     about = concern(server, message)
     charged = counted(None if message is None else message.method)
-    applying = _applying(server, message, about)
-    return _evaluation(server, principal, policy, applying, about, charged, kind)
+    rules = _applicable_rules(server, message, about, cache)
+    if cache is None:
+        return _evaluate(server, principal, policy, rules, about, charged, kind)
+    # A member of an enumeration is one object, too.
+    return cache.get(_evaluate, server, principal, policy, rules, about, charged, kind)
 
 
-def _make_evaluation(  # noqa: PLR0917 - what it is found by
+def _evaluate(  # noqa: PLR0917 - what it is cached by
     server: Server,
     principal: Principal,
     policy: Policy,
@@ -151,43 +165,37 @@ def _make_evaluation(  # noqa: PLR0917 - what it is found by
     )
 
 
-# By which objects they are; a member of an enumeration is one.
-_evaluation: Final = Memo(_make_evaluation, 16_384)
+def _applicable_rules(
+    server: Server, message: Message | None, about: Concern, cache: IdentityCache | None
+) -> tuple[Rule, ...]:
+    """Return every rule that applies to a message, the server's first.
 
-
-def rules(server: Server, message: Message | None) -> tuple[Rule, ...]:
-    """Return every rule that applies to a message, the server's first."""
-    return _applying(server, message, concern(server, message))
-
-
-def _applying(server: Server, message: Message | None, about: Concern) -> tuple[Rule, ...]:
+    From a cache the same rules are the same tuple, whatever tool they were found for: callers
+    choose its name, and evaluations must not be as many as names.
+    """
     if about is Concern.TOOLS:
-        return _of_all_tools(server)
-    return _matching(server, None if message is None else message.tool)
+        return (
+            _rules_of_all_tools(server) if cache is None else cache.get(_rules_of_all_tools, server)
+        )
+    tool = None if message is None else message.tool
+    if cache is None:
+        return _matching_rules(server, tool)
+    return cache.get(_same_tuple, *cache.find((id(server), tool), _matching_rules, server, tool))
 
 
-def _make_matching(server: Server, tool: str | None) -> tuple[Rule, ...]:
+def _matching_rules(server: Server, tool: str | None) -> tuple[Rule, ...]:
     matching = () if tool is None else server.matching(OperationKind.TOOL, tool)
-    return _together(server.rule, *(each.rule for each in matching))
+    return (server.rule, *(each.rule for each in matching))
 
 
-def _make_of_all_tools(server: Server) -> tuple[Rule, ...]:
+def _rules_of_all_tools(server: Server) -> tuple[Rule, ...]:
     # Without their limits: what asks after a tool's work does not begin it again.
-    return _together(
-        server.rule,
-        *(replace(each.rule, limits=()) for each in server.operations(OperationKind.TOOL)),
-    )
+    tools = server.operations(OperationKind.TOOL)
+    return (server.rule, *(replace(each.rule, limits=()) for each in tools))
 
 
-def _make_together(*rules: Rule) -> tuple[Rule, ...]:
+def _same_tuple(*rules: Rule) -> tuple[Rule, ...]:
     return rules
-
-
-# The same rules are the same tuple, whatever tool they were found for.
-_together: Final = Memo(_make_together)
-# A tool by its name: callers choose it, and a message holds no longer one than 256 characters.
-_of_all_tools: Final = Memo(_make_of_all_tools)
-_matching: Final = Memo(_make_matching, key=lambda server, tool: (id(server), tool))
 
 
 def _known(principal: Principal, policy: Policy) -> KnownClient | None:

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from authz.core.memo import Memo
+from authz.core.identity_cache import IdentityCache
 from authz.core.methods import Counts
 from authz.core.principal import Principal
 
@@ -262,7 +262,9 @@ def outcome(states: Mapping[str, State], takes: Sequence[Take], delay: int, now:
     return Outcome(quotas, _seconds(delay))
 
 
-def bucket_id(limit: Limit, principal: Principal | None, address: str) -> str:
+def bucket_id(
+    limit: Limit, principal: Principal | None, address: str, cache: IdentityCache | None = None
+) -> str:
     """Return the digest that names whose requests a limit counts.
 
     Two limits share a bucket only where place, per, quota, window and counts are the same. A token
@@ -273,25 +275,18 @@ def bucket_id(limit: Limit, principal: Principal | None, address: str) -> str:
         limit: the limit.
         principal: who asks; None before authentication, for limits per address only.
         address: the client's address, as Envoy trusts it.
+        cache: holds the buckets of principals; None for none.
 
     Raises:
         ValueError: for a limit per client or user without a principal.
     """
     if limit.per is Per.ADDRESS:
-        return _bucket_of_address(limit, network(address))
-    return _bucket(limit, principal)
+        return digest(*_scope(limit), network(address))
+    return _bucket(limit, principal) if cache is None else cache.get(_bucket, limit, principal)
 
 
-def _bucket_of_address(limit: Limit, network: str) -> str:
-    return digest(*_scope(limit), network)
-
-
-def _make_bucket(limit: Limit, principal: Principal | None) -> str:
+def _bucket(limit: Limit, principal: Principal | None) -> str:
     return digest(*_scope(limit), *_whose(limit.per, principal))
-
-
-# A principal comes again and again, and so do limits.
-_bucket: Final = Memo(_make_bucket, 16_384)
 
 
 def _scope(limit: Limit) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from authz.core.answer import NOBODY, NOBODY_TYPE, HttpAnswer, Upstream
 from authz.core.detail import Detail
-from authz.core.memo import Memo
+from authz.core.identity_cache import IdentityCache
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
 from authz.envoy.pb import external_auth_pb2 as wire
@@ -180,14 +180,19 @@ def encode_deny(answer: HttpAnswer, reason: str = "") -> bytes:
     return response.SerializeToString()
 
 
-def encode_allow(upstream: Upstream) -> bytes:
+def encode_allow(upstream: Upstream, cache: IdentityCache | None = None) -> bytes:
     """Return a serialized CheckResponse that lets the request go on, changed.
+
+    Args:
+        upstream: the changes.
+        cache: holds what is the same for every request of a token; None for none.
 
     Raises:
         ValueError: for a header that HTTP cannot carry, that is named twice or both set and
             removed, for Host, and for a time that is none.
     """
-    allowed = _changes(upstream.set_headers, upstream.remove_headers)
+    sets, removes = upstream.set_headers, upstream.remove_headers
+    allowed = _changes(sets, removes) if cache is None else cache.get(_changes, sets, removes)
     if upstream.judged:
         allowed += _overwriting(_SENT, upstream.judged)
     allowed += _lasting(upstream.lasts) + _overwriting(_TOLD, upstream.response_headers)
@@ -216,9 +221,7 @@ def _metadata_key(name: str) -> bytes:
     return _ENTRY_KEY + _varint(len(text)) + text + _ENTRY_VALUE
 
 
-def _make_changes(
-    set_headers: tuple[tuple[str, str], ...], removed_names: tuple[str, ...]
-) -> bytes:
+def _changes(set_headers: tuple[tuple[str, str], ...], removed_names: tuple[str, ...]) -> bytes:
     """Return the part of an OkHttpResponse that is the same for every request of a token.
 
     What follows it adds to it: the fields of a message may be written apart from one another
@@ -232,9 +235,6 @@ def _make_changes(
         raise ValueError("a header that must not be set")
     allowed.headers_to_remove.extend(removed)
     return allowed.SerializeToString()
-
-
-_changes: Final = Memo(_make_changes)
 
 
 def _before_changes() -> bytes:

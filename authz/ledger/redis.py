@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, UnavailableError
-from authz.core.memo import Memo
 from authz.core.second_factor import Method
 from authz.ledger.commands import command, evalsha, pack
 from authz.ledger.connections import ConnectionPool, parse_redis_url
@@ -50,9 +50,9 @@ from authz.ledger.script import (
     READ_REVOCATIONS,
     REPLACE_REVOCATION,
     BatchCall,
+    KnownCalls,
     Script,
     TakeCall,
-    known_calls,
 )
 
 # A reader that is away for longer only takes the data set for an older copy.
@@ -128,7 +128,8 @@ class RedisLedger:
         """Prepare the connections; none is opened before the first query."""
         self._keys = RedisKeys(options.deployment)
         # By the identity of the query first, by its values second.
-        self._calls = Memo(known_calls(self._keys).__call__)
+        self._calls = IdentityCache(4096)
+        self._known_calls = KnownCalls(self._keys)
         self._deadline = Deadline(options.timeout, patient=True)
         endpoint = parse_redis_url(options.url, options.username, options.password)
         self._pool = ConnectionPool(endpoint)
@@ -147,7 +148,7 @@ class RedisLedger:
 
     def call(self, query: Query) -> TakeCall:
         """Return a query as a script call, for `answer`."""
-        return self._calls(query)
+        return self._calls.get(self._known_calls, query)
 
     async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
         """Answer many queries with one script call, each atomically and in their order."""

@@ -9,12 +9,12 @@ cannot be trusted then.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from operator import attrgetter
 from typing import Final
 
+from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import (
     LedgerAnswer,
     Mode,
@@ -28,7 +28,6 @@ from authz.core.ledger import (
     UnavailableError,
 )
 from authz.core.limits import SLOTS, Charge, Quota, State, charges, in_use, outcome, wait
-from authz.core.memo import Memo
 from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.faults import fault_of_code
@@ -178,15 +177,22 @@ def _query_key(query: Query) -> tuple[object, ...]:
     return (*_FIELDS(query), *takes)
 
 
-def known_calls(keys: RedisKeys, capacity: int = 8192) -> Memo[Query, TakeCall]:
-    """Return a cache that encodes each query once; equal queries recur with their token.
+class KnownCalls:
+    """Write queries as calls, the same query once: tokens come again and again."""
 
-    Args:
-        keys: the deployment's.
-        capacity: how many calls to hold; the oldest are dropped first.
-    """
-    # The cache holds each query with its call, so the `id` of its limits stays taken.
-    return Memo(partial(TakeCall, keys), capacity, key=_query_key)
+    def __init__(self, keys: RedisKeys, capacity: int = 8192) -> None:
+        """Take the deployment's keys, and how many calls to hold; the oldest go first."""
+        self._keys = keys
+        self._cache = IdentityCache(capacity)
+
+    def __call__(self, query: Query) -> TakeCall:
+        """Return the call of a query."""
+        # A query is held with its call, so the ids of its limits stay theirs.
+        return self._cache.find(_query_key(query), TakeCall, self._keys, query)
+
+    def __len__(self) -> int:
+        """Return how many calls are held."""
+        return len(self._cache)
 
 
 class BatchCall:

@@ -6,7 +6,7 @@ nothing waits for anybody but the ledger where the token is known and no rule as
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
@@ -24,6 +24,7 @@ from authz.core.decision import (
     denied,
     read,
 )
+from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import Ledger, UnavailableError
 from authz.core.limits import Limit
 from authz.core.policy import Policy, Server
@@ -114,6 +115,7 @@ class Snapshot:
         offers: the step-ups that refusals offer; None where none are offered.
         bad_tokens: about how many tokens the issuer is asked in vain for one address.
         identity: signs who calls, for servers that ask for it; None where none does.
+        cache: what was made of the policy and of who asks.
     """
 
     policy: Policy
@@ -123,6 +125,7 @@ class Snapshot:
     offers: StepUpPrompter | None = None
     bad_tokens: Limit = BAD_TOKENS
     identity: Signer | None = None
+    cache: IdentityCache = field(default_factory=IdentityCache)
 
 
 class Check:
@@ -155,10 +158,11 @@ class Check:
                         snapshot.offers.admitted(decision)
                     now, request_id = self._clock(), request.request_id
                     origin = request.headers.get("origin")
-                    changes = upstream(decision, snapshot.policy, now, request_id, origin)
+                    policy, cache = snapshot.policy, snapshot.cache
+                    changes = upstream(decision, policy, now, request_id, origin, cache=cache)
                     if decision.server.signed_identity:
                         changes = _signed(decision, changes, snapshot)
-                    answer = codec.encode_allow(changes)
+                    answer = codec.encode_allow(changes, cache)
                 else:
                     offer = await _offered(decision, snapshot)
                     answer = _refuse(decision, request, offer, snapshot.policy)
@@ -167,7 +171,8 @@ class Check:
                 answer = _refuse(decision, request)
             except Exception as error:  # noqa: BLE001 - the last line: whatever happened, nobody is let in
                 decision, answer = self._broken(error)
-        self._recorder.decision(decision, request, time.perf_counter() - started)
+        elapsed = time.perf_counter() - started
+        self._recorder.decision(decision, request, elapsed, snapshot.cache)
         return answer
 
     def _broken(self, error: Exception) -> tuple[Deny, bytes]:
@@ -207,7 +212,7 @@ class Check:
         wait = self._refusal_limiter.principal_must_wait(principal, now)
         if wait is not None:
             return _too_many(call, wait, principal)
-        pending = authorize(call, principal, snapshot.policy, now)
+        pending = authorize(call, principal, snapshot.policy, now, snapshot.cache)
         if isinstance(pending, PendingDecision) and pending.confirm_since is not None:
             pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
         if isinstance(pending, PendingDecision):
@@ -308,7 +313,7 @@ async def _confirmed(
     except RefusedError as refused:
         deny = denied(refused, call.server)
         return replace(deny, message=pending.message, principal=principal)
-    return confirmed(pending, principal, snapshot.policy, now)
+    return confirmed(pending, principal, snapshot.policy, now, snapshot.cache)
 
 
 def _too_many(call: BearerRequest, wait: int, principal: Principal | None = None) -> Deny:

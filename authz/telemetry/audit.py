@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Final, TextIO
 
 from authz.core.decision import Allow, Decision
+from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import Mode
-from authz.core.memo import Memo
 from authz.core.principal import Principal
 from authz.core.request import HttpRequest
 
@@ -51,14 +51,21 @@ def describe(decision: Decision, request: HttpRequest | None, seconds: float) ->
     return record
 
 
-def as_line(decision: Decision, request: HttpRequest | None, seconds: float, now: float) -> str:
+def as_line(
+    decision: Decision,
+    request: HttpRequest | None,
+    seconds: float,
+    now: float,
+    cache: IdentityCache | None = None,
+) -> str:
     """Return the JSON of what `describe` returns; its recurring parts are cached."""
     if isinstance(decision, Allow):
         verdict = _ALLOWED[decision.mode]
     else:
         verdict = _joined(_verdict(decision))
+    principal = decision.principal
     what = _joined(_request_fields(decision, request))
-    who = _joined_principal(decision.principal)
+    who = _joined_principal(principal) if cache is None else cache.get(_joined_principal, principal)
     time, ms = _three_decimals(now), _three_decimals(seconds * 1000)
     return f'{{"time":{time},"event":"decision"{verdict}{what}{who},"ms":{ms}}}'
 
@@ -107,7 +114,7 @@ def _joined(fields: _Fields) -> str:
     return "".join([f',"{name}":{_escaped(value[:_MAX_VALUE])}' for name, value in fields if value])
 
 
-def _make_joined_principal(principal: Principal | None) -> str:
+def _joined_principal(principal: Principal | None) -> str:
     return _joined(_principal_fields(principal))
 
 
@@ -121,7 +128,6 @@ _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 # As that encoder does for a string: printable ASCII only.
 _escaped: Final = json.encoder.encode_basestring_ascii
 _ALLOWED: Final = {mode: _joined(_allowed(mode)) for mode in Mode}
-_joined_principal: Final = Memo(_make_joined_principal)
 
 
 def as_colour(record: Record, now: float) -> str:
@@ -183,11 +189,17 @@ class EventLog:
         """
         self._write(record, self._clock())
 
-    def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
-        """Write the line of a decision, as `write` does."""
+    def decision(
+        self,
+        decision: Decision,
+        request: HttpRequest | None,
+        seconds: float,
+        cache: IdentityCache | None = None,
+    ) -> None:
+        """Write the line of a decision, as `write` does; the cache is that of its policy."""
         now = self._clock()
         if self._format is as_json:
-            line = as_line(decision, request, seconds, now) + "\n"
+            line = as_line(decision, request, seconds, now, cache) + "\n"
             if len(line) <= _MAX_WRITE:
                 self._put(line)
                 return

@@ -7,6 +7,7 @@ Invariant: each check is recorded exactly once, after its answer was made
 import traceback
 
 from authz.core.decision import Allow, Decision
+from authz.core.identity_cache import IdentityCache
 from authz.core.request import HttpRequest
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
@@ -28,7 +29,13 @@ class Recorder:
         self._worker_fields = {} if worker is None else {"worker": worker}
         metrics.log_lost.set_function(lambda: log.lost)
 
-    def decision(self, decision: Decision, request: HttpRequest | None, seconds: float) -> None:
+    def decision(
+        self,
+        decision: Decision,
+        request: HttpRequest | None,
+        seconds: float,
+        cache: IdentityCache | None = None,
+    ) -> None:
         """Record one decision; `request` is None where it could not be decoded."""
         if isinstance(decision, Allow):
             server, reason = decision.server.name, ALLOWED
@@ -37,7 +44,7 @@ class Recorder:
             reason = decision.reason.label
         self.metrics.decisions.labels(server, reason).inc()
         self.metrics.duration.observe(seconds)
-        self.log.decision(decision, request, seconds)
+        self.log.decision(decision, request, seconds, cache)
 
     def fault(self, dependency: str, detail: str = "") -> None:
         """Record that a dependency failed."""

@@ -645,8 +645,10 @@ BELONGINGS = (
     ),
     Defence(
         "A session is asked for whatever the request is", "authz/core/decision.py", "_judged",
-        "    if call.session_id is not None:\n",
-        "    if call.session_id is not None and message is not None:\n", _SESSION,
+        "query = _query_of(call, evaluation, unsatisfied, cache)",
+        "query = _query_of(call if message else replace(call, session_id=None), evaluation, "
+        "unsatisfied, cache)",
+        _SESSION,
     ),
     Defence(
         "A session is one client's of a person", "authz/core/session.py", "session_of",

@@ -13,17 +13,14 @@ from dataclasses import replace
 
 import pytest
 
-from authz.core import answers, decision, evaluation
-from authz.core import limits as limits_of
 from authz.core.decision import BearerRequest, PendingDecision, authorize, read
+from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import OverLimit, Taken
 from authz.core.limits import Limit, Per, Take
-from authz.core.memo import Memo
 from authz.core.policy import KnownClient, Policy, Rule
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Method, SecondFactor
-from authz.envoy import codec
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import EVERYTHING, client_field, person_field, token_field
 from authz.ledger.memory import MemoryLedger
@@ -31,7 +28,6 @@ from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.check import Check, Snapshot
 from authz.server.refusal_limiter import RefusalLimiter
-from authz.telemetry import audit
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -59,7 +55,13 @@ class World:
         self.recorder = Recorder(Metrics(), EventLog("json", self.stream, clock=self.clock))
         self.refusals = RefusalLimiter(capacity=capacity)
         self.check = Check(
-            Snapshot(rules, self.verifier, self.ledger, Deadline(5.0)),
+            Snapshot(
+                rules,
+                self.verifier,
+                self.ledger,
+                Deadline(5.0),
+                cache=IdentityCache(capacity),
+            ),
             self.recorder,
             self.refusals,
             clock=self.clock,
@@ -309,19 +311,8 @@ def _distinct(number: int) -> tuple[str, HttpRequest]:
 
 
 @pytest.mark.attack("flat-memory")
-def test_memory_is_flat_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_flat_whoever_asks() -> None:
     """Tokens, people, clients, addresses and tools that come once leave no more than a bound."""
-    memos = [
-        each
-        for module in (answers, audit, codec, decision, limits_of, evaluation)
-        for each in vars(module).values()
-        if isinstance(each, Memo)
-    ]
-    assert len(memos) > 5
-    for memo in memos:
-        # Each holds thousands, more than a test can fill.
-        monkeypatch.setattr(memo, "_capacity", 64)
-        monkeypatch.setattr(memo, "_made", {})
     limits = (Limit("u", Per.USER, 60, 60), Limit("a", Per.ADDRESS, 60, 60, place="a"))
     rules = policy(server(Rule(limits=limits), {"tool-*": Rule()}))
 
@@ -336,6 +327,7 @@ def test_memory_is_flat_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         world = World(rules, capacity=64)
+        tables = world.check.snapshot.cache._tables
         tracemalloc.start()
         try:
             before = await decide(world, 0, 600)
@@ -346,7 +338,8 @@ def test_memory_is_flat_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 
         assert series == len(list(_samples(world)))
         assert len(world.verifier._cache) == len(world.refusals) == 64
-        assert all(len(memo) <= 64 for memo in memos)
+        assert max(map(len, tables.values())) == 64
+        assert len(tables) > 5
         # A single entry per request would be half a megabyte.
         assert after - before < 128 * 1024
 

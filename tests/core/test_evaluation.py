@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize, read
-from authz.core.evaluation import evaluate, rules
+from authz.core.evaluation import evaluate
+from authz.core.identity_cache import IdentityCache
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Message, MessageKind
 from authz.core.policy import KnownClient, Policy, Rule, Server
@@ -25,11 +26,17 @@ PLACES = st.builds(
 
 
 def asked(
-    body: bytes, who: Principal, by: Policy, *, now: float = NOW, address: str = "192.0.2.1"
+    body: bytes,
+    who: Principal,
+    by: Policy,
+    *,
+    now: float = NOW,
+    address: str = "192.0.2.1",
+    cache: IdentityCache | None = None,
 ) -> PendingDecision | Deny:
     made = read(replace(request(body), address=address), by)
     assert isinstance(made, BearerRequest)
-    return authorize(made, who, by, now)
+    return authorize(made, who, by, now, cache)
 
 
 def seen(answer: PendingDecision | Deny) -> object:
@@ -55,36 +62,37 @@ def test_who_was_here_before_changes_nothing(
     asking: list[tuple[int, int, bytes, float]],
 ) -> None:
     """In any order of people, servers, tools and moments, each answer is that of objects that
-    nobody has seen before.
+    nobody has seen before, and of no cache. (A cache may outlive policies here: the ids decide.)
     """
+    cache = IdentityCache()
     policies = [policy(place, *clients) for place in places]
     for person, place, body, later in asking:
         who, by = people[person % len(people)], policies[place % len(policies)]
         fresh = replace(by, servers={name: replace(one) for name, one in by.servers.items()})
 
         again = asked(body, replace(who), fresh, now=NOW + later)
-        assert seen(asked(body, who, by, now=NOW + later)) == seen(again)
-        assert seen(asked(body, who, by, now=NOW + later)) == seen(again)
+        assert seen(asked(body, who, by, now=NOW + later, cache=cache)) == seen(again)
+        assert seen(asked(body, who, by, now=NOW + later, cache=cache)) == seen(again)
 
 
 def test_a_reload_is_another_policy() -> None:
     """The same person at the same server is judged by the policy of now, at once."""
-    who, place = principal(), server()
+    who, place, cache = principal(), server(), IdentityCache()
     open_to_all = policy(place)
     closed = replace(
         open_to_all, servers={"files": replace(place, rule=Rule(groups=frozenset({"staff"})))}
     )
 
-    assert isinstance(asked(call("read_x"), who, open_to_all), PendingDecision)
-    refused = asked(call("read_x"), who, closed)
+    assert isinstance(asked(call("read_x"), who, open_to_all, cache=cache), PendingDecision)
+    refused = asked(call("read_x"), who, closed, cache=cache)
     assert isinstance(refused, Deny)
     assert refused.reason is Reason.PERSON_NOT_ALLOWED
     # The very same server and person, and nothing but a list of clients between them.
     named = replace(open_to_all, clients={"another": KnownClient("another")})
-    refused = asked(call("read_x"), who, named)
+    refused = asked(call("read_x"), who, named, cache=cache)
     assert isinstance(refused, Deny)
     assert refused.reason is Reason.CLIENT_NOT_ALLOWED
-    assert isinstance(asked(call("read_x"), who, open_to_all), PendingDecision)
+    assert isinstance(asked(call("read_x"), who, open_to_all, cache=cache), PendingDecision)
 
 
 def test_what_ages_is_looked_at_every_time() -> None:
@@ -92,9 +100,10 @@ def test_what_ages_is_looked_at_every_time() -> None:
     need = SecondFactor(Method.ANY, 60, frozenset({Evidence.TOKEN}))
     by = policy(server(rule=Rule(second_factor=need)))
     who = principal(amr=frozenset({"pwd", "mfa"}), auth_time=int(NOW))
+    cache = IdentityCache()
 
-    assert isinstance(asked(call("x"), who, by, now=NOW + 60), PendingDecision)
-    late = asked(call("x"), who, by, now=NOW + 61)
+    assert isinstance(asked(call("x"), who, by, now=NOW + 60, cache=cache), PendingDecision)
+    late = asked(call("x"), who, by, now=NOW + 61, cache=cache)
     assert isinstance(late, Deny)
     assert late.reason is Reason.LOGIN_TOO_OLD
 
@@ -102,11 +111,11 @@ def test_what_ages_is_looked_at_every_time() -> None:
 def test_an_address_is_that_of_the_request() -> None:
     """Where addresses are counted, two of them are two buckets for one person."""
     by = replace(policy(), limits=(Limit("address", Per.ADDRESS, quota=9, window=9),))
-    who = principal()
+    who, cache = principal(), IdentityCache()
 
     queries = []
     for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
-        pending = asked(call("x"), who, by, address=address)
+        pending = asked(call("x"), who, by, address=address, cache=cache)
         assert isinstance(pending, PendingDecision)
         queries.append(pending.query.takes)
     assert queries[0] == queries[2] != queries[1]
@@ -118,9 +127,12 @@ def test_a_tool_without_a_rule_is_not_a_message_without_a_tool() -> None:
     by = policy(place)
 
     other = Message(MessageKind.REQUEST, "tools/call", 1, "other", None)
-    assert rules(place, other) is rules(place, None)
-    assert evaluate(place, who, by, None).refused is None
-    refused = evaluate(place, who, by, other).refused
+    cache = IdentityCache()
+    allowed = evaluate(place, who, by, None, cache=cache)
+    assert allowed.refused is None
+    evaluation = evaluate(place, who, by, other, cache=cache)
+    assert evaluation.context.rules is allowed.context.rules
+    refused = evaluation.refused
     assert refused is not None
     assert refused.reason is Reason.TOOL_NOT_ALLOWED
 

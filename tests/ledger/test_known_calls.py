@@ -9,7 +9,7 @@ from authz.core.ledger import Query, Session
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.keys import RedisKeys
-from authz.ledger.script import TakeCall, known_calls
+from authz.ledger.script import KnownCalls, TakeCall
 from tests.ledger.queries import KEY, query, take
 
 NEED = StepUpNeed(Method.TOTP, 300)
@@ -34,7 +34,7 @@ def said(call: TakeCall) -> bytes:
 
 def test_the_same_question_is_written_once() -> None:
     """Another query of the same values is answered by the call that is there."""
-    known = known_calls(RedisKeys("test"))
+    known = KnownCalls(RedisKeys("test"))
 
     assert known(ONE) is known(replace(ONE))
     assert said(known(ONE)) == said(TakeCall(RedisKeys("test"), ONE))
@@ -43,7 +43,7 @@ def test_the_same_question_is_written_once() -> None:
 @pytest.mark.parametrize("field", [each.name for each in fields(Query)])
 def test_a_question_that_differs_in_anything_is_another(field: str) -> None:
     """Every member of a query tells it apart; a new member needs a line here."""
-    known = known_calls(RedisKeys("test"))
+    known = KnownCalls(RedisKeys("test"))
     other = replace(ONE, **{field: OTHERS[field]})
 
     assert known(ONE) is not known(other)
@@ -53,7 +53,7 @@ def test_a_question_that_differs_in_anything_is_another(field: str) -> None:
 @pytest.mark.parametrize("changes", [{"cost": 2}, {"quota": 8}, {"window": 60}])
 def test_a_limit_that_differs_is_another_question(changes: dict[str, int]) -> None:
     """Also where the bucket is the same: after a reload, for one."""
-    known = known_calls(RedisKeys("test"))
+    known = KnownCalls(RedisKeys("test"))
     before, after = query(take("a")), query(take("a", **changes))
 
     known(before)
@@ -63,7 +63,7 @@ def test_a_limit_that_differs_is_another_question(changes: dict[str, int]) -> No
 
 def test_no_more_is_held_than_may_be() -> None:
     """The oldest go first; limits that come and go at one address are told apart."""
-    known = known_calls(RedisKeys("test"), capacity=4)
+    known = KnownCalls(RedisKeys("test"), capacity=4)
 
     for number in range(200):
         one = query(take("a", quota=number + 1))

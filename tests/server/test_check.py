@@ -384,3 +384,13 @@ def test_a_cancelled_check_leaves_nothing_in_flight() -> None:
 def test_any_bytes_are_answered_with_a_refusal(raw: bytes) -> None:
     """Garbage for a CheckRequest is a denial; nothing raises out of the check."""
     assert not good().raw(raw).allowed
+
+
+def test_a_snapshot_has_a_cache_of_its_own() -> None:
+    """What was made of one configuration is dropped with it, and found in no other."""
+    one, other = (
+        Snapshot(policy(), Tokens(known=principal()), Answers(TAKEN), Deadline(1)) for _ in range(2)
+    )
+
+    assert one.cache is not other.cache
+    assert len(one.cache) == len(other.cache) == 0
