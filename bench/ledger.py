@@ -1,4 +1,4 @@
-"""What the ledger costs: single and shared trips, limits, and keys that live in Redis.
+"""What the ledger costs: single and batches, limits, and keys that live in Redis.
 
 Each figure is a ratio to a named baseline, taken in turns in one run; every answer has to be a
 charge. Redis' figures are its own CPU (INFO), ours the CPU of this process.
@@ -124,22 +124,22 @@ async def run(rounds: int, takes: int, most: int) -> list[list[Found]]:
 
         await table(
             f"ledger, {IN_FLIGHT} in flight, three limits",
-            "single trips",
+            "single calls",
             {
-                "single trips": lambda: bench.cost(single, 3, takes),
-                "shared trips": lambda: bench.cost(shared, 3, takes),
+                "single calls": lambda: bench.cost(single, 3, takes),
+                "batches": lambda: bench.cost(shared, 3, takes),
             },
         )
         await table(
             "ledger, one at a time, three limits",
-            "single trips",
+            "single calls",
             {
-                "single trips": lambda: bench.cost(single, 3, takes // 8, 1),
-                "shared trips": lambda: bench.cost(shared, 3, takes // 8, 1),
+                "single calls": lambda: bench.cost(single, 3, takes // 8, 1),
+                "batches": lambda: bench.cost(shared, 3, takes // 8, 1),
             },
         )
         await table(
-            "ledger, sessions, three limits, shared trips",
+            "ledger, sessions, three limits, batches",
             "without a session",
             {
                 "without a session": partial(bench.cost, shared, 3, takes),
@@ -147,7 +147,7 @@ async def run(rounds: int, takes: int, most: int) -> list[list[Found]]:
             },
         )
         await table(
-            "ledger, limits, shared trips",
+            "ledger, limits, batches",
             "1 limit",
             {
                 f"{number} limit{'s' if number > 1 else ''}": partial(

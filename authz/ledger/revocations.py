@@ -3,6 +3,8 @@
 Invariant: `revoke` makes no revocation weaker than it was, also where several operators revoke at
 once; only `lift` does (tests/ledger/test_revocations.py). A name in a record is shown only where
 the record's field is its digest, and whatever is shown is printable.
+
+Functions that take a store raise UnavailableError where it did not answer or confirm.
 """
 
 import json
@@ -238,7 +240,6 @@ async def revoke(
         note: who, when, why.
 
     Raises:
-        UnavailableError: where the store did not confirm it.
         ValueError: where a moment cannot be written.
     """
     asked = Revocation(issued_until, until, encode_metadata(target, note))
@@ -253,11 +254,7 @@ async def revoke(
 
 
 async def list_revocations(store: RevocationStore, now: float) -> tuple[RevocationEntry, ...]:
-    """Return what is revoked, and remove records that are not needed any more.
-
-    Raises:
-        UnavailableError: where the store did not answer.
-    """
+    """Return what is revoked, and remove records that are not needed any more."""
     found = await store.revocations()
     stale = _stale(found, now)
     with suppress(UnavailableError):  # an ACL user without the right to write may read
@@ -267,11 +264,7 @@ async def list_revocations(store: RevocationStore, now: float) -> tuple[Revocati
 
 
 async def prune(store: RevocationStore, now: float) -> None:
-    """Remove records that are not needed any more.
-
-    Raises:
-        UnavailableError: where the store did not answer.
-    """
+    """Remove records that are not needed any more."""
     await store.discard(_stale(await store.revocations(), now))
 
 
@@ -295,7 +288,6 @@ async def lift(
 
     Raises:
         NotLiftedError: where an id names none or several, or there is nothing to lift.
-        UnavailableError: where the store did not confirm it.
     """
     found = await list_revocations(store, moment)
     named = tuple(dict.fromkeys(_named(each, found) for each in ids))

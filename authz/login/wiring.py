@@ -317,7 +317,7 @@ class LoginServer:
             "request_id": REQUEST_ID.get(),
         }
         # Both are fixed words of ours: no caller chooses a label.
-        self._recorder.metrics.log_ins.labels(step, outcome).inc()
+        self._recorder.metrics.logins.labels(step, outcome).inc()
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
 
 

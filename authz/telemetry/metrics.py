@@ -56,76 +56,53 @@ class Metrics:
     def __init__(self) -> None:
         """Declare them on a registry of their own: tests make several."""
         self.registry: Final = CollectorRegistry()
-        self.decisions: Final = Labelled(
-            Counter(
-                "authz_decisions_total",
-                "Decisions, by MCP server and reason (`allowed` or a refusal).",
-                ["server", "reason"],
-                registry=self.registry,
-            )
+        self.decisions: Final = self._counter(
+            "authz_decisions_total",
+            "Decisions, by MCP server and reason (`allowed` or a refusal).",
+            "server",
+            "reason",
         )
-        self.duration: Final = Histogram(
+        self.duration: Final = self._histogram(
             "authz_check_duration_seconds",
             "Time from a CheckRequest's arrival to its answer.",
-            buckets=_BUCKETS,
-            registry=self.registry,
         )
-        self.dependency_errors: Final = Labelled(
-            Counter(
-                "authz_dependency_errors_total",
-                "Failures of what authz depends on.",
-                ["dependency"],
-                registry=self.registry,
-            )
+        self.dependency_errors: Final = self._counter(
+            "authz_dependency_errors_total",
+            "Failures of what authz depends on.",
+            "dependency",
         )
-        self.redis_losses: Final = Labelled(
-            Counter(
-                "authz_redis_data_losses_total",
-                "How often Redis came back without data that this worker had read from it.",
-                ["loss"],
-                registry=self.registry,
-            )
+        self.redis_losses: Final = self._counter(
+            "authz_redis_data_losses_total",
+            "How often Redis came back without data that this worker had read from it.",
+            "loss",
         )
         for loss in ("emptied", "older_copy"):  # from 0, so that `increase` sees the first one
             self.redis_losses.labels(loss)
-        self.token_cache: Final = Labelled(
-            Counter(
-                "authz_token_cache_total",
-                "Look-ups in the cache of verified tokens, by outcome (hit, miss).",
-                ["outcome"],
-                registry=self.registry,
-            )
+        self.token_cache: Final = self._counter(
+            "authz_token_cache_total",
+            "Look-ups in the cache of verified tokens, by outcome (hit, miss).",
+            "outcome",
         )
-        self.introspections: Final = Labelled(
-            Counter(
-                "authz_introspections_total",
-                "Look-ups of tokens at the issuer, by outcome (active, inactive, refused, "
-                "turned_away, or the fault of the issuer).",
-                ["outcome"],
-                registry=self.registry,
-            )
+        self.introspections: Final = self._counter(
+            "authz_introspections_total",
+            "Look-ups of tokens at the issuer, by outcome (active, inactive, refused, "
+            "turned_away, or the fault of the issuer).",
+            "outcome",
         )
-        self.introspection_duration: Final = Histogram(
+        self.introspection_duration: Final = self._histogram(
             "authz_introspection_duration_seconds",
             "Time from a question to the issuer to its answer.",
-            buckets=_BUCKETS,
-            registry=self.registry,
         )
-        self.reloads: Final = Labelled(
-            Counter(
-                "authz_config_reloads_total",
-                "Reloads of authz.yaml, by outcome (ok, refused).",
-                ["outcome"],
-                registry=self.registry,
-            )
+        self.reloads: Final = self._counter(
+            "authz_config_reloads_total",
+            "Reloads of authz.yaml, by outcome (ok, refused).",
+            "outcome",
         )
-        self.log_ins: Final = Labelled(
-            Counter(
-                "authz_log_ins_total",
-                "Steps of log-ins at the front door and of step-ups, by step and outcome.",
-                ["step", "outcome"],
-                registry=self.registry,
-            )
+        self.logins: Final = self._counter(
+            "authz_log_ins_total",
+            "Steps of log-ins at the front door and of step-ups, by step and outcome.",
+            "step",
+            "outcome",
         )
         self.worker_restarts: Final = Counter(
             "authz_worker_restarts_total",
@@ -151,6 +128,12 @@ class Metrics:
         self.in_flight: Final = InFlight(
             Gauge("authz_checks_in_flight", "Checks being decided now.", registry=self.registry)
         )
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Labelled:
+        return Labelled(Counter(name, documentation, labels, registry=self.registry))
+
+    def _histogram(self, name: str, documentation: str) -> Histogram:
+        return Histogram(name, documentation, buckets=_BUCKETS, registry=self.registry)
 
     def follow(self, key_age: Callable[[], float], mode: Callable[[], str]) -> None:
         """Read gauges at every scrape from these functions."""

@@ -1,4 +1,4 @@
-"""Queries for the ledger's tests, and the two kinds of ledger behind one face."""
+"""Queries for the ledger's tests, and one interface to both kinds of ledger."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -140,7 +140,7 @@ async def connected(options: RedisOptions) -> AsyncIterator[RedisLedger]:
 
 
 class Contract:
-    """Run a law on one kind of ledger, which begins empty."""
+    """Run a scenario on one kind of ledger, which begins empty."""
 
     def __init__(self, server: ValkeyServer | None, deployment: str) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""What is written in C, and put together from parts, is what redis-py would have written."""
+"""Commands encoded by hiredis and composed of parts equal those of redis-py."""
 
 from hypothesis import given
 from hypothesis import strategies as st

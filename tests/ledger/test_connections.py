@@ -1,4 +1,4 @@
-"""Lines to Redis: nobody reads another caller's answer, whatever the other end says, and when."""
+"""Connections to Redis: nobody reads another caller's reply, whatever the server sends."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""The ledger's contract: the same laws on the in-memory ledger and on every real server."""
+"""The ledger's contract: the same tests on the in-memory ledger and on real servers."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A Redis that comes back empty or with an older copy of its data: nothing is un-revoked by it."""
+"""A Redis that comes back empty or with an older copy of its data loses no revocation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Deadlines: over in time, and where they are patient not before the loop has had its turns."""
+"""Deadlines end in time, and patient ones not before the loop has had its turns."""
 
 import asyncio
 import time

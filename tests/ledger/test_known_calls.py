@@ -1,4 +1,4 @@
-"""Calls that are remembered: the same question gives the same bytes, another one never does."""
+"""Cached calls: the same query gives the same bytes, another one never does."""
 
 from dataclasses import fields, replace
 from typing import Any

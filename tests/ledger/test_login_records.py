@@ -1,4 +1,4 @@
-"""Records of log-ins: read as they were written, or not at all; each under its own token."""
+"""Login records are read as they were written, or not at all, each under its own token."""
 
 import asyncio
 import json

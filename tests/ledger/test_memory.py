@@ -1,4 +1,4 @@
-"""The in-memory ledger's memory: bounded whatever comes, and what it costs to be forgotten."""
+"""The memory of the in-memory ledger is bounded, and eviction costs admitted requests."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Several worker processes on one Redis: together they admit what one would."""
+"""Several worker processes on one Redis admit together what one would."""
 
 import json
 import subprocess

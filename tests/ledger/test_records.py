@@ -1,4 +1,4 @@
-"""Records as text: what is written is read, and what is not readable denies."""
+"""Records as text: they read as they were written, and a malformed one denies."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""While Redis is away: the declared mode, known revocations, one probe, and back by itself."""
+"""Degraded mode: the outage policy, known revocations, one probe, and recovery by itself."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

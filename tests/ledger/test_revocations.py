@@ -1,4 +1,4 @@
-"""Taking back, listing and giving back, on the in-memory ledger and on real servers."""
+"""Revoking, listing and lifting, on the in-memory ledger and on real servers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The script: equal to the pure model on any history, and never believed when it is odd."""
+"""take.lua equals the pure model on any history, and an impossible reply is never believed."""
 
 import asyncio
 import struct

@@ -1,4 +1,4 @@
-"""Sessions in one process: bounded for a person, and for all of them together."""
+"""Session bindings in memory are bounded per person and in total."""
 
 import tracemalloc
 

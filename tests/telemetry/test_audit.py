@@ -1,4 +1,4 @@
-"""The decision log: one line each, nothing in it that must not be there."""
+"""The log: one line for each decision, without anything secret."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Expositions added up: counters and histograms by sum, gauges by a rule each."""
+"""Merged expositions: counters and histograms by sum, each gauge by its rule."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Counting: every decision once, under bounded labels."""
+"""Every decision is counted once, under bounded labels."""
 
 import io
 import json
