@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import httpx
@@ -30,10 +29,9 @@ from authz.login.clients.lookup import stranger_gate
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients, redirect_rules
 from authz.login.protocol.resources import ResourceServers
-from authz.login.service.authorization import AuthorizationFlow
 from authz.login.service.means import Means
 from authz.login.service.own_grants import OwnGrantsOf
-from authz.login.service.rate_limits import APPROVALS, LoginRateLimiter, configured_rates
+from authz.login.service.rate_limits import LoginRateLimiter, configured_rates
 from authz.login.service.refresh import TokenRefresh
 from authz.login.store.blocklist import Blocklist
 from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
@@ -41,15 +39,17 @@ from authz.login.store.grants import GrantStore
 from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
-from authz.login.web import sessions, step_up
 from authz.login.web.app import LoginApp
-from authz.login.web.browser_endpoints import BrowserEndpoints
+from authz.login.web.authorize import AuthorizationEndpoint
 from authz.login.web.cookies import BrowserCookies
+from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.oauth_endpoints import OAuthEndpoints
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
-from authz.login.web.requests import NETWORK, REQUEST_ID, address_of
-from authz.login.web.upstream_login import Parts
+from authz.login.web.requests import NETWORK, REQUEST_ID
+from authz.login.web.sessions import SessionEndpoints
+from authz.login.web.step_up import StepUpEndpoints
+from authz.login.web.upstream_login import BrowserLogins
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
@@ -194,29 +194,47 @@ class LoginServer:
 
     def _app(self, sealer: Sealer) -> LoginApp:
         config, means = self._settings.config, self.means
-        attempts = means.attempts
-        parts = Parts(
+        cookies, pages = BrowserCookies(sealer, means.url), Pages(means.url, config.issuer.url)
+        log_out_url = self._upstream.log_out_url
+        errors = ErrorResponder(means.url, cookies, pages, log_out_url, self._note)
+        logins = BrowserLogins(
+            origin=means.url,
+            upstream=self._upstream,
+            cookies=cookies,
+            pages=pages,
+            states=means.states,
+            limiter=means.attempts,
+        )
+        step_ups = StepUpEndpoints(
             origin=means.url,
             issuer=config.issuer.url,
-            browser=BrowserCookies(sealer, means.url),
-            pages=Pages(means.url, config.issuer.url),
-            upstream=self._upstream,
-            used=self._used,
-            address=address_of,
-            pace=partial(attempts.pace, APPROVALS),
+            logins=logins,
+            cookies=cookies,
+            pages=pages,
+            errors=errors,
+            sealer=sealer,
+            records=self._redis,
+            log_out_url=log_out_url,
             clock=means.clock,
-            note=self._note,
             tell=self._tell,
         )
-        visitors = BrowserEndpoints(AuthorizationFlow(means), parts, attempts)
-        machines = OAuthEndpoints(means, server_metadata(config), self.refreshing)
+        sessions = SessionEndpoints(
+            origin=means.url,
+            issuer=config.issuer.url,
+            logins=logins,
+            cookies=cookies,
+            pages=pages,
+            errors=errors,
+            grants=OwnGrantsOf(means),
+        )
         routes = [
-            *visitors.routes(),
-            *machines.routes(),
-            *step_up.routes(parts, sealer, self._redis),
-            *sessions.routes(parts, OwnGrantsOf(means)),
+            *AuthorizationEndpoint(means, logins, cookies, pages, errors).routes(),
+            *OAuthEndpoints(means, server_metadata(config), self.refreshing).routes(),
+            *step_ups.routes(),
+            *sessions.routes(),
+            errors.route(),
         ]
-        return LoginApp(routes, parts, self._recorder)
+        return LoginApp(routes, errors, self._recorder)
 
     def _authelia(self, section: FrontDoorConfig) -> tuple[Authelia, SigningKeys]:
         issuer = self._settings.config.issuer
@@ -245,9 +263,6 @@ class LoginServer:
             address, one, two, proofs, self._http, total=_AUTHELIA, at_once=_AT_ONCE
         )
         return upstream, keys
-
-    async def _used(self, state: str) -> bool:
-        return not await self.means.states.use(state)
 
     async def look(self) -> None:
         """Try a write, so that a Redis that became a replica is left without waiting for a visit.

@@ -746,8 +746,8 @@ LOG_IN = (
         "if False:", _BROWSER,
     ),
     Defence(
-        "A transaction is of its state", "authz/login/web/cookies.py", "take",
-        'if not _same(sealed.get("state"), digest(state)):', "if False:", _BROWSER,
+        "A transaction is of its state", "authz/login/web/cookies.py", "read",
+        'if not _same(sealed.get("state"), digest(key)):', "if False:", _BROWSER,
     ),
     Defence(
         "What is sealed for one purpose opens for no other", "authz/tokens/sealing.py", "open",
@@ -755,7 +755,7 @@ LOG_IN = (
         "if not isinstance(plain, dict):", ("tests/tokens/test_sealing.py", *_BROWSER),
     ),
     Defence(
-        "Only the one word is consent", "authz/login/web/browser_endpoints.py", "consent",
+        "Only the one word is consent", "authz/login/web/authorize.py", "consent",
         'if form.get("decision") != _APPROVE:', "if False:", _LOGIN,
     ),
     Defence(
@@ -764,8 +764,9 @@ LOG_IN = (
         ("tests/login/upstream/test_client.py", "tests/login/web/test_step_up.py"),
     ),
     Defence(
-        "An answer counts once", "authz/login/service/authorization.py", "come_back",
-        'if not await means.states.use(parameters.needed("state")):', "if False:", _LOGIN,
+        "An answer counts once", "authz/login/web/upstream_login.py", "accept",
+        "if not await self._states.use(state):", "if False:",
+        (*_LOGIN, "tests/login/web/test_step_up.py"),
     ),
     Defence(
         "The ID token is of this transaction",
@@ -846,8 +847,8 @@ LOG_IN = (
         ("tests/login/test_audience.py",),
     ),
     Defence(
-        "A token for no server ends its log-in", "authz/login/service/authorization.py", "_ended",
-        "if fault := audience_fault(found.tokens.audience, kept.wish.resource):", "if False:",
+        "A token for no server ends its log-in", "authz/login/web/authorize.py", "_finish",
+        "if fault := audience_fault(found.tokens.audience, wanted.resource):", "if False:",
         ("tests/login/test_audience.py",),
     ),
     Defence(
@@ -868,8 +869,8 @@ LOG_IN = (
         ("tests/login/clients/test_documents.py",),
     ),
     Defence(
-        "Whatever goes to Authelia is paced", "authz/login/web/upstream_login.py", "depart",
-        "    parts.pace(address)\n", "", _FOUND,
+        "Whatever goes to Authelia is paced", "authz/login/web/upstream_login.py", "begin",
+        "        self._limiter.check(APPROVALS, address)\n", "", _FOUND,
     ),
     Defence(
         "An address has its share of the fetches of documents", "authz/tokens/bulkhead.py", "next",
@@ -888,8 +889,8 @@ LOG_IN = (
         ("tests/attacks/test_front_door_findings.py",),
     ),
     Defence(
-        "Strangers' hosts are asked at a pace", "authz/login/service/authorization.py", "ask",
-        'if self._means.clients.fetches(client_id or ""):', "if False:", _FOUND,
+        "Strangers' hosts are asked at a pace", "authz/login/web/authorize.py", "_read",
+        "if self._means.clients.fetches(client_id):", "if False:", _FOUND,
     ),
     Defence(
         "Who is blocked meanwhile gets nothing", "authz/login/service/code_exchange.py", "_first",
@@ -898,11 +899,11 @@ LOG_IN = (
     ),
     Defence(
         "Refreshes of a grant are paced", "authz/login/service/refresh.py", "_upstream",
-        "if self._means.attempts.take_of(REFRESHES, token.grant):", "if False:", _FOUND,
+        "if self._means.attempts.retry_after_of(REFRESHES, token.grant):", "if False:", _FOUND,
     ),
     Defence(
-        "Log-ins of a person are paced", "authz/login/service/authorization.py", "_ended",
-        "if self._means.attempts.take_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
+        "Log-ins of a person are paced", "authz/login/web/authorize.py", "_finish",
+        "if means.attempts.retry_after_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
     ),
     Defence(
         "What is ended at Authelia is not ended again",
@@ -927,8 +928,8 @@ LOG_IN = (
         ("tests/login/web/test_pages.py",),
     ),
     Defence(
-        "A consent is by the rules of the click", "authz/login/service/authorization.py", "approve",
-        "            wish = again(wish, client, identity, self._means.targets)\n", "",
+        "A consent is by the rules of the click", "authz/login/web/authorize.py", "_begin",
+        "            wanted = again(wanted, client, identity, means.targets)\n", "",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
@@ -938,7 +939,7 @@ LOG_IN = (
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "Who is blocked comes no further", "authz/login/service/client_validation.py", "admit",
+        "Who is blocked comes no further", "authz/login/web/client_validation.py", "validate",
         "if await self._means.blocks.blocked(client.client_id, names_of(identity)):", "if False:",
         ("tests/login/test_attacks.py",),
     ),
@@ -1009,7 +1010,7 @@ LOG_IN = (
     ),
     Defence(
         "A browser keeps no code of Authelia's", "authz/login/web/app.py", "_explain",
-        'elif problem in _ASIDE and is_callback(request.scope["path"]):', "elif False:",
+        'elif page in _REDIRECTED and is_callback(request.scope["path"]):', "elif False:",
         ("tests/login/web/test_history.py",),
     ),
     Defence(

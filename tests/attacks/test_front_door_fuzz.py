@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.login.web import paths, sessions, step_up
-from authz.login.web.upstream_login import PROBLEM
+from authz.login.web.error_pages import PATH as PROBLEM
 from authz_demo.issuer.keys import SigningKeys
 from tests.demo.kit import FILES
 from tests.login.conftest import keys, store

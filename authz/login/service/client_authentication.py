@@ -78,7 +78,7 @@ class ClientAuthenticator:
         if assertion is None or parameters.once(_TYPE) != JWT_BEARER:
             raise _invalid("client_assertion has to be a JWT, and client_assertion_type say so")
         if clients.fetches(client_id):
-            self._means.attempts.pace(DOCUMENTS, address())
+            self._means.attempts.check(DOCUMENTS, address())
         await self._check(await clients.find(client_id), assertion, address)
         return ClientRequest(known, authenticated=True)
 
@@ -102,7 +102,7 @@ class ClientAuthenticator:
             raise _invalid(_PUBLIC)
         means = self._means
         if means.assertions.fetches(client):
-            means.attempts.pace(DOCUMENTS, address())
+            means.attempts.check(DOCUMENTS, address())
         try:
             verified = await means.assertions.verify(client, assertion)
         except InvalidAssertionError as error:
@@ -114,7 +114,7 @@ class ClientAuthenticator:
             headers = {"Retry-After": str(int(PAUSE))}
             raise OAuthError("temporarily_unavailable", words, _UNAVAILABLE, headers) from error
         # Each leaves its id in Redis: so many of one host, whose key has signed them.
-        seconds = means.attempts.take_of(ASSERTIONS, client.document_host)
+        seconds = means.attempts.retry_after_of(ASSERTIONS, client.document_host)
         if seconds:
             raise TooManyRequestsError(seconds)
         if not await means.assertion_ids.use(

@@ -84,21 +84,21 @@ class LoginRateLimiter:
         self._buckets = defaultdict[str, Buckets](lambda: Buckets(largest))
         self._clock = clock
 
-    def take(self, limit: Limit, address: str) -> int:
+    def retry_after(self, limit: Limit, address: str) -> int:
         """Count an attempt; return the seconds to wait where it is one too many, else 0."""
         return self._take(bucket_id(limit, None, address), limit)
 
-    def take_of(self, limit: Limit, whose: str) -> int:
-        """Count an attempt of a person's, or with a grant, as `take` does an address's."""
+    def retry_after_of(self, limit: Limit, whose: str) -> int:
+        """Count an attempt of a person's, or with a grant, as `retry_after` does an address's."""
         return self._take(digest(whose), limit)
 
-    def pace(self, limit: Limit, address: str) -> None:
+    def check(self, limit: Limit, address: str) -> None:
         """Count an attempt.
 
         Raises:
             TooManyRequestsError: where it is one too many.
         """
-        seconds = self.take(limit, address)
+        seconds = self.retry_after(limit, address)
         if seconds:
             raise TooManyRequestsError(seconds)
 

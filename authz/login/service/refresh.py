@@ -212,7 +212,7 @@ class TokenRefresh:
         if newest is None or newest["place"] != asked.place:
             await self._end(token, REUSED)
             raise self._refused(token, REUSED)
-        if means.attempts.take_of(STALE_REFRESHES, token.grant):
+        if means.attempts.retry_after_of(STALE_REFRESHES, token.grant):
             raise UnavailableError("issuer", _OFTEN)
         means.tell(
             "refresh", "reused", client=token.name, server=token.server,
@@ -290,7 +290,7 @@ class TokenRefresh:
         return self._given(answer)
 
     async def _upstream(self, token: RefreshToken) -> UpstreamLogin:
-        if self._means.attempts.take_of(REFRESHES, token.grant):
+        if self._means.attempts.retry_after_of(REFRESHES, token.grant):
             raise UnavailableError("issuer", _OFTEN)
         try:
             async with asyncio.timeout(self._patience):

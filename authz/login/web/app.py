@@ -19,27 +19,27 @@ from authz.core.ledger import UnavailableError
 from authz.core.limits import network
 from authz.login.service.rate_limits import TooManyRequestsError
 from authz.login.web import error_pages
+from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
 from authz.login.web.oauth_endpoints import PROGRAMS, program_problem
 from authz.login.web.paths import is_callback
 from authz.login.web.rendering import request_id
 from authz.login.web.requests import NETWORK, REQUEST_ID
-from authz.login.web.upstream_login import AWAY, ErrorPage, PageError, Parts, aside
 from authz.telemetry.recorder import Recorder
 
 # Requests under way from one address, of the 512 that the server takes (`serve`): the others are
 # for others. A body that never comes is one for ten seconds, and so is a wait for Authelia.
 EACH: Final = 128
 _AGAIN: Final = 5  # seconds
-# What ends a visit that may have been good: told away from its address, which holds a code.
-_ASIDE: Final = (AWAY, error_pages.BROKEN, error_pages.TOO_MANY)
+# What ends a log-in that may have been good: shown away from its address, which holds a code.
+_REDIRECTED: Final = (error_pages.AWAY, error_pages.BROKEN, error_pages.TOO_MANY)
 
 
 class LoginApp:
     """Serve one configuration."""
 
-    def __init__(self, routes: Sequence[Route], parts: Parts, recorder: Recorder) -> None:
-        """Take the routes, what shows problems, and where defects are recorded."""
-        self._parts = parts
+    def __init__(self, routes: Sequence[Route], errors: ErrorResponder, recorder: Recorder) -> None:
+        """Take the routes, what shows error pages, and where defects are recorded."""
+        self._errors = errors
         self._recorder = recorder
         self._under_way = Counter[str]()
         # No redirects to paths with or without a slash: they would be made of the Host header.
@@ -87,30 +87,30 @@ class LoginApp:
                 del self._under_way[whose]
 
     def _explain(self, request: Request, error: Exception) -> Response:
-        problem, headers = self._problem(error)
+        page, headers = self._page(error)
         if request.scope["path"] in PROGRAMS:  # not `url`, which decodes a query of any bytes
-            response = program_problem(problem)
-        elif problem in _ASIDE and is_callback(request.scope["path"]):
-            response = aside(self._parts, request, problem)
+            response = program_problem(page)
+        elif page in _REDIRECTED and is_callback(request.scope["path"]):
+            response = self._errors.redirect_to_error(request, page)
         else:
-            response = self._parts.problem(request, problem)
+            response = self._errors.show(request, page)
         response.headers.update(headers)
         return response
 
-    def _problem(self, error: Exception) -> tuple[ErrorPage, Mapping[str, str]]:
+    def _page(self, error: Exception) -> tuple[ErrorPage, Mapping[str, str]]:
         match error:
             case PageError():
-                return error.problem, {}
+                return error.page, {}
             case TooManyRequestsError():
                 return error_pages.TOO_MANY, {"Retry-After": str(error.seconds)}
             case HTTPException(status_code=405):
                 return error_pages.NOT_THIS_WAY, error.headers or {}
             case UnavailableError():
                 self._recorder.fault(error.dependency, error.detail)
-                return AWAY, {}
+                return error_pages.AWAY, {}
         self._recorder.crash(error)
         return error_pages.BROKEN, {}
 
     async def _missing(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = self._parts.problem(Request(scope), error_pages.NOT_FOUND)
+        response = self._errors.show(Request(scope), error_pages.NOT_FOUND)
         await response(scope, receive, send)

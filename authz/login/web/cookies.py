@@ -1,8 +1,8 @@
-"""What ties a page to the browser that it was shown in, and a transaction to the one that began it.
+"""Cookies and form tokens that tie a page, or a log-in at Authelia, to one browser.
 
-Law: a form counts only from our own page in this very browser, for the purpose that the page was
-made for; a callback counts only in the browser whose click began its transaction. Tabs never
-collide, and a browser keeps a bounded number of transactions.
+Invariant: a form counts only from our own page in this very browser, for the purpose that the page
+was made for; a log-in is finished only in the browser whose click began it. Tabs never collide,
+and a browser keeps a bounded number of pending log-ins.
 
 All cookies have the prefix `__Host-`, so that no neighbouring host can plant one (RFC 6265bis,
 section 4.1.3.2). They are SameSite=Lax, not Strict: the pages are reached from other sites (a
@@ -14,9 +14,10 @@ import asyncio
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -25,31 +26,64 @@ from starlette.responses import Response
 from authz.login.protocol.digests import digest
 from authz.tokens.sealing import NotSealedError, Sealer
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 FIELD: Final = "form_token"  # the hidden input of every form
-LIFETIME: Final = 600  # seconds in which a form is sent, and in which a transaction ends
-CONSENT: Final = "consent"
+LIFETIME: Final = 600  # seconds in which a form is sent, and in which a log-in ends
 PATIENCE: Final = 10.0  # seconds for a body
-LARGEST: Final = 4000  # characters of a transaction's cookie: browsers drop what is over 4096
+LARGEST: Final = 4000  # characters of a cookie's value: browsers drop what is over 4096
 
 _CSRF: Final = "__Host-authz-csrf-"
-_TRANSACTION: Final = "__Host-authz-tx-"
+_PENDING: Final = "__Host-authz-tx-"
 _RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
-_OVER: Final = "__Host-authz-over"
-_MOST: Final = 16  # transactions of a browser
-_MOST_OVER: Final = 64  # transactions whose end is remembered
+_ENDED: Final = "__Host-authz-over"
+_MOST: Final = 16  # pending log-ins of a browser
+_MOST_ENDED: Final = 64  # log-ins whose end is remembered
 _MOST_TOGETHER: Final = 18 * 1024  # characters of their cookies: Envoy takes 32 KiB of headers
-# What a page after the end of one is to show: of these no log-in under way has to make room.
+# What a page after a log-in is to show: no pending log-in has to make room for it.
 _PAGE: Final = "__Host-authz-page-"
-_PAGES: Final = frozenset({"back", "problem", "step-up-done", "log-ins-session"})
 _MOST_PAGES: Final = 8
 _MOST_PAGES_TOGETHER: Final = 6 * 1024
 _LARGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 20
 
+T = TypeVar("T")
+Record = TypeVar("Record", bound="DataclassInstance")
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose(Generic[T]):
+    """What a sealed form token or cookie is for, and the JSON of its value.
+
+    A value that was sealed for one purpose opens for no other.
+
+    Attributes:
+        name: a fixed word; part of the seal.
+        encode, decode: to JSON members and back; `decode` may raise KeyError, TypeError or
+            ValueError.
+        is_page: whether a cookie holds what a page shows after a log-in, and no pending log-in.
+    """
+
+    name: str
+    encode: Callable[[T], Mapping[str, object]]
+    decode: Callable[[Mapping[str, Any]], T]
+    is_page: bool = False
+
+
+def purpose(name: str, record: type[Record], *, is_page: bool = False) -> Purpose[Record]:
+    """Return the purpose of a flat dataclass, whose members are sealed under their own names."""
+    return Purpose(name, asdict, lambda members: record(**members), is_page)
+
+
+def empty_purpose(name: str) -> Purpose[None]:
+    """Return the purpose of a form that is about nothing but itself."""
+    return Purpose(name, lambda _: {}, lambda _: None)
+
 
 class LoginEnd(Enum):
-    """Say why a transaction that this browser began is there no more."""
+    """Say why a log-in that this browser began is no longer pending."""
 
     USED = "u"  # its answer came
     CROWDED = "c"  # it made room for newer ones
@@ -62,12 +96,12 @@ class NotThisBrowserError(Exception):
     """
 
 
-class TransactionTooLargeError(Exception):
-    """Say that a transaction does not fit into a cookie: somebody's request was too long."""
+class CookieTooLargeError(Exception):
+    """Say that a value does not fit into a cookie: somebody's request was too long."""
 
 
 class BrowserCookies:
-    """Bind forms and transactions to browsers."""
+    """Bind forms and pending log-ins to browsers."""
 
     def __init__(self, sealer: Sealer, origin: str) -> None:
         """Take the sealer, and the gateway's origin as browsers send it (no path, no slash)."""
@@ -75,32 +109,30 @@ class BrowserCookies:
         # RFC 6454, section 6.2: a browser sends no default port, and lower case.
         self._origin = origin.lower().removesuffix(":443" if origin[:6] == "https:" else ":80")
 
-    def form_token(
-        self, request: Request, purpose: str = CONSENT, about: Mapping[str, Any] | None = None
-    ) -> tuple[str, str | None]:
+    def form_token(self, request: Request, purpose: Purpose[T], value: T) -> tuple[str, str | None]:
         """Return the token of a form on a page, and the Set-Cookie that the page needs, if any.
 
         Args:
             request: for the page.
-            purpose: what the form does: its token counts for nothing else.
-            about: what the form is about (JSON); `check_post` gives it back. A page sends what it
-                waits with in here, so that it can be neither altered nor moved to another browser.
+            purpose: what the form does.
+            value: what the form is about; `check_post` gives it back. It can be neither altered
+                nor moved to another browser.
         """
         values = _csrf(request)
         # One is used again: with a new one for every page, the forms of other tabs would end; and
         # all forms of one page share it.
         fresh = request.scope.setdefault("authz.csrf", secrets.token_urlsafe(32))
-        value = values[-1] if values else str(fresh)
+        csrf = values[-1] if values else str(fresh)
         token = self._sealer.seal(
-            f"form-{purpose}", {"of": digest(value), "about": dict(about or {})}, LIFETIME
+            f"form-{purpose.name}",
+            {"of": digest(csrf), "about": dict(purpose.encode(value))},
+            LIFETIME,
         )
         # The name is of the value, because two tabs may be the first at once: both cookies stay.
-        cookie = f"{_CSRF}{digest(value)[:8]}={value}; {_ATTRIBUTES}"
+        cookie = f"{_CSRF}{digest(csrf)[:8]}={csrf}; {_ATTRIBUTES}"
         return token, None if values else cookie
 
-    def check_post(
-        self, request: Request, form: Mapping[str, Any], purpose: str = CONSENT
-    ) -> Mapping[str, Any]:
+    def check_post(self, request: Request, form: Mapping[str, str], purpose: Purpose[T]) -> T:
         """Return what a form is about, when it was sent from our page in this browser.
 
         Args:
@@ -116,108 +148,100 @@ class BrowserCookies:
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise NotThisBrowserError("a form of another site")
         try:
-            sealed = self._sealer.open(f"form-{purpose}", str(form.get(FIELD, "")))
+            sealed = self._sealer.open(f"form-{purpose.name}", form.get(FIELD, ""))
         except NotSealedError as error:
             raise NotThisBrowserError("a form without a token for it, or too old") from error
         # Any of them: two tabs may have been the first at once.
         if not any(_same(sealed.get("of"), digest(value)) for value in _csrf(request)):
             raise NotThisBrowserError("a form of another browser")
-        about: Mapping[str, Any] = sealed["about"]
-        return about
+        return _decoded(purpose, sealed.get("about"))
 
-    def begin(
-        self,
-        response: Response,
-        state: str,
-        transaction: Mapping[str, Any],
-        purpose: str,
-        request: Request,
+    def keep(
+        self, request: Request, response: Response, key: str, purpose: Purpose[T], value: T
     ) -> None:
-        """Let this browser, and no other, end a transaction.
+        """Let this browser, and no other, come back for a value.
 
         Only what follows a click may call this: no page gives a browser a cookie that another
         site could make it fetch.
 
         Args:
-            response: the answer to the click.
-            state: of the transaction: the name under which it comes back.
-            transaction: JSON.
-            purpose: what the callback's page is for.
-            request: the approval, checked; it tells what else the browser keeps.
+            request: of this browser, checked; it tells what else the browser keeps.
+            response: the answer to it.
+            key: the secret under which the browser comes back: the state of a log-in.
+            purpose: what the value is for.
+            value: what `read` gives back.
 
         Raises:
-            TransactionTooLargeError: where it does not fit.
+            CookieTooLargeError: where it does not fit.
         """
-        value = {"state": digest(state), "transaction": dict(transaction)}
-        sealed = self._sealer.seal(f"transaction-{purpose}", value, LIFETIME)
+        members = {"state": digest(key), "transaction": dict(purpose.encode(value))}
+        sealed = self._sealer.seal(f"transaction-{purpose.name}", members, LIFETIME)
         if len(sealed) > LARGEST:
-            raise TransactionTooLargeError("a transaction over 4000 characters")
-        for name in _superfluous(request, purpose, len(sealed)):
-            if purpose in _PAGES:
+            raise CookieTooLargeError("a cookie over 4000 characters")
+        for name in _superfluous(request, len(sealed), is_page=purpose.is_page):
+            if purpose.is_page:
                 _expire(response, name)
             else:
-                self._remember(request, response, name, LoginEnd.CROWDED)
-        response.headers.append(
-            "set-cookie", f"{_name(state, purpose)}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
-        )
+                self._remember_end(request, response, name, LoginEnd.CROWDED)
+        name = _name(key, is_page=purpose.is_page)
+        response.headers.append("set-cookie", f"{name}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}")
 
-    def take(self, request: Request, state: str, purpose: str) -> Mapping[str, Any]:
-        """Return the transaction of a state, when this browser began it.
+    def read(self, request: Request, key: str, purpose: Purpose[T]) -> T:
+        """Return the value of a key, when this browser was given it.
 
         It stays: that a state counts once is the store's to say.
 
         Raises:
-            NotThisBrowserError: where it did not, or it was too long ago.
+            NotThisBrowserError: where it was not, or it was too long ago.
         """
+        name = _name(key, is_page=purpose.is_page)
         try:
             sealed = self._sealer.open(
-                f"transaction-{purpose}", cookies(request).get(_name(state, purpose), "")
+                f"transaction-{purpose.name}", read_cookies(request).get(name, "")
             )
         except NotSealedError as error:
-            raise NotThisBrowserError("no such transaction in this browser") from error
-        if not _same(sealed.get("state"), digest(state)):
-            raise NotThisBrowserError("a transaction of another state")
-        transaction: Mapping[str, Any] = sealed["transaction"]
-        return transaction
+            raise NotThisBrowserError("no such cookie in this browser") from error
+        if not _same(sealed.get("state"), digest(key)):
+            raise NotThisBrowserError("a cookie of another state")
+        return _decoded(purpose, sealed.get("transaction"))
 
-    def forget(self, response: Response, state: str) -> None:
-        """Take the transaction's cookie from the browser."""
-        for prefix in (_TRANSACTION, _PAGE):
-            _expire(response, prefix + digest(state)[:16])
+    def forget(self, response: Response, key: str, purpose: Purpose[Any]) -> None:
+        """Take a value's cookie from the browser."""
+        _expire(response, _name(key, is_page=purpose.is_page))
 
-    def end(self, request: Request, response: Response, state: str) -> None:
-        """Take a transaction's cookie from the browser that has it; remember that it was used."""
-        if _name(state) in cookies(request):
-            self._remember(request, response, _name(state), LoginEnd.USED)
+    def end_login(self, request: Request, response: Response, state: str) -> None:
+        """Take a log-in's cookie from the browser that has it; remember that it was used."""
+        if _name(state) in read_cookies(request):
+            self._remember_end(request, response, _name(state), LoginEnd.USED)
 
-    def over(self, request: Request, state: str) -> LoginEnd | None:
-        """Tell why a transaction is over that this browser began a while ago; None for any other.
+    def login_end(self, request: Request, state: str) -> LoginEnd | None:
+        """Tell why a log-in is over that this browser began a while ago; None for any other.
 
         It says nothing but which page is true: what it tells of counts no more in any case.
         """
-        why = self._known_over(request).get(_name(state))
+        why = self._known_ends(request).get(_name(state))
         return None if why is None else LoginEnd(why)
 
-    def _remember(self, request: Request, response: Response, name: str, why: LoginEnd) -> None:
+    def _remember_end(self, request: Request, response: Response, name: str, why: LoginEnd) -> None:
         _expire(response, name)
         # One cookie for all, so that many fit; the last that a response sets is whole.
-        known = request.scope.setdefault("authz.over", dict(self._known_over(request)))
+        known = request.scope.setdefault("authz.over", dict(self._known_ends(request)))
         known.pop(name, None)
         known[name] = why.value
-        for oldest in list(known)[:-_MOST_OVER]:
+        for oldest in list(known)[:-_MOST_ENDED]:
             del known[oldest]
-        shortened = {each.removeprefix(_TRANSACTION): why for each, why in known.items()}
+        shortened = {each.removeprefix(_PENDING): why for each, why in known.items()}
         sealed = self._sealer.seal("transactions-over", {"why": shortened}, LIFETIME)
         response.headers.append(
-            "set-cookie", f"{_OVER}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
+            "set-cookie", f"{_ENDED}={sealed}; Max-Age={LIFETIME}; {_ATTRIBUTES}"
         )
 
-    def _known_over(self, request: Request) -> Mapping[str, str]:
+    def _known_ends(self, request: Request) -> Mapping[str, str]:
         try:
-            held = self._sealer.open("transactions-over", cookies(request).get(_OVER, ""))
+            held = self._sealer.open("transactions-over", read_cookies(request).get(_ENDED, ""))
         except NotSealedError:
             return {}
-        return {_TRANSACTION + name: why for name, why in held["why"].items()}
+        return {_PENDING + name: why for name, why in held["why"].items()}
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
@@ -242,7 +266,7 @@ async def read_form(request: Request) -> Mapping[str, str]:
     return fields if len(fields) == len(pairs) else {}
 
 
-def cookies(request: Request) -> Mapping[str, str]:
+def read_cookies(request: Request) -> Mapping[str, str]:
     """Return the cookies of a request, in the order in which the browser has them: oldest first.
 
     By hand: a name is taken as it stands. Parsers that strip more than blank and tab let a
@@ -262,21 +286,30 @@ def cookies(request: Request) -> Mapping[str, str]:
     return {name: value for name, value in found.items() if name not in twice}
 
 
+def _decoded(purpose: Purpose[T], members: object) -> T:
+    try:
+        if isinstance(members, dict):
+            return purpose.decode(members)
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotThisBrowserError("sealed by another version") from error
+    raise NotThisBrowserError("sealed without a value")
+
+
 def _csrf(request: Request) -> list[str]:
     return [
         value
-        for name, value in cookies(request).items()
+        for name, value in read_cookies(request).items()
         if name.startswith(_CSRF) and _RANDOM.match(value)
     ]
 
 
-def _superfluous(request: Request, purpose: str, more: int) -> list[str]:
+def _superfluous(request: Request, more: int, *, is_page: bool) -> list[str]:
     """Return the oldest cookies of a kind, those that have no room beside one more."""
-    prefix, most, together = _TRANSACTION, _MOST, _MOST_TOGETHER
-    if purpose in _PAGES:
+    prefix, most, together = _PENDING, _MOST, _MOST_TOGETHER
+    if is_page:
         prefix, most, together = _PAGE, _MOST_PAGES, _MOST_PAGES_TOGETHER
     room, count, names = together - more, 1, []
-    for name, value in reversed(list(cookies(request).items())):
+    for name, value in reversed(list(read_cookies(request).items())):
         if name.startswith(prefix) and re.fullmatch(r"[0-9a-f]{16}", name[-16:]):
             room, count = room - len(value), count + 1
             if room < 0 or count > most:
@@ -288,8 +321,8 @@ def _expire(response: Response, name: str) -> None:
     response.headers.append("set-cookie", f"{name}=; Max-Age=0; {_ATTRIBUTES}")
 
 
-def _name(state: str, purpose: str = "") -> str:
-    return (_PAGE if purpose in _PAGES else _TRANSACTION) + digest(state)[:16]
+def _name(key: str, *, is_page: bool = False) -> str:
+    return (_PAGE if is_page else _PENDING) + digest(key)[:16]
 
 
 def _same(one: object, other: str) -> bool:

@@ -22,8 +22,8 @@ from authz.login.service.means import Means
 from authz.login.service.refresh import TokenRefresh
 from authz.login.service.revocation import TokenRevocation
 from authz.login.web import paths
+from authz.login.web.error_pages import ErrorPage, PageError
 from authz.login.web.requests import address_of, content_type, read_body
-from authz.login.web.upstream_login import ErrorPage, PageError
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"

@@ -1,14 +1,14 @@
-"""What a person sees: the pages of the log-in, without a script, with strict headers.
+"""Render the pages of the log-in: without a script, with strict headers.
 
-Law: every value from outside is escaped, bounded and freed of what would turn or hide text; no
-page can be framed, cached or made to load anything; a form leads nowhere but where it says.
+Invariant: every value from outside is escaped, bounded and freed of what would turn or hide text;
+no page can be framed, cached or made to load anything; a form leads nowhere but where it says.
 """
 
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from authz.login.protocol.authorization import AuthorizationRequest
 from authz.login.protocol.values import ClientIdentity
 from authz.login.web.client_description import (
     consent_advice,
@@ -63,27 +64,6 @@ _SCOPES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Consent:
-    """Say what a person is asked to agree to.
-
-    Attributes:
-        client: who asks, and where the log-in ends.
-        server: the server's name.
-        resource: its URL.
-        scopes: what is asked for.
-        two_factor: whether Authelia will ask for a second factor.
-        offline: whether Authelia will ask once more, since the client gets a refresh token.
-    """
-
-    client: ClientIdentity
-    server: str
-    resource: str
-    scopes: Sequence[str]
-    two_factor: bool
-    offline: bool = True
-
-
 class Pages:
     """Make the pages of one gateway."""
 
@@ -104,22 +84,29 @@ class Pages:
             issuer=urlsplit(issuer).netloc,
         )
 
-    def consent(self, consent: Consent, form_token: str, set_cookie: str | None = None) -> Response:
+    def consent(
+        self,
+        wanted: AuthorizationRequest,
+        client: ClientIdentity,
+        form_token: str,
+        set_cookie: str | None = None,
+    ) -> Response:
         """Return the page that asks whether a client may have what it asks for.
 
         Args:
-            consent: what is asked.
-            form_token: of `Browser.form_token`.
+            wanted: what is asked.
+            client: who asks, and where the log-in ends.
+            form_token: of `BrowserCookies.form_token`.
             set_cookie: what else that returned.
         """
         return self.page(
             "consent.html",
             {
-                "consent": consent,
-                "who": describe_client(consent.client),
-                "advice": consent_advice(consent.client),
-                "ends_at": describe_place(consent.client.ends_at),
-                "scopes": [(scope, _SCOPES.get(scope, "")) for scope in consent.scopes],
+                "wanted": wanted,
+                "who": describe_client(client),
+                "advice": consent_advice(client),
+                "ends_at": describe_place(client.ends_at),
+                "scopes": [(scope, _SCOPES.get(scope, "")) for scope in wanted.scopes],
                 "form_token": form_token,
             },
             set_cookie=set_cookie,
@@ -234,6 +221,22 @@ def request_id(request: Request) -> str:
     """Return the request's id as Envoy made it; empty where there is none."""
     found = request.headers.get("x-request-id", "")
     return found if _REQUEST_ID.match(found) else ""
+
+
+def format_time(seconds: int) -> str:
+    """Return a moment for people. UTC: without a script nobody here knows their time zone."""
+    return time.strftime("%d %b %Y, %H:%M UTC", time.gmtime(seconds))
+
+
+def format_duration(seconds: int | None) -> str:
+    """Return a length of time for people; empty for None."""
+    if seconds is None:
+        return ""
+    for size, name in ((3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
+            count = seconds // size
+            return f"{count} {name}" + ("" if count == 1 else "s")
+    return f"{seconds} second" + ("" if seconds == 1 else "s")
 
 
 def _policy(*, has_form: bool) -> str:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from authz.login.protocol.values import OAuthError
 from authz.login.web import error_pages
 from authz.login.web.cookies import PATIENCE
-from authz.login.web.upstream_login import PageError
+from authz.login.web.error_pages import PageError
 
 LARGEST: Final = 64 * 1024
 _TOO_LARGE: Final = 413

@@ -1,12 +1,12 @@
-"""One's own log-ins: which applications are connected in a person's name, each with its end.
+"""A person's own sessions: which applications are connected in their name, each with its end.
 
-Law: a person sees and ends what is theirs, after a log-in at Authelia of the last ten minutes, in
-this browser; nobody else's log-in is ever shown, named or ended.
+Invariant: a person sees and ends what is theirs, after a log-in at Authelia of the last ten
+minutes, in this browser; nobody else's grant is ever shown, named or ended.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,29 +15,50 @@ from starlette.routing import Route
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
 from authz.login.protocol.values import ClientIdentity
-from authz.login.web.client_description import describe_client, shown
-from authz.login.web.cookies import NotThisBrowserError, read_form
-from authz.login.web.rendering import redirect
-from authz.login.web.step_up import format_time
-from authz.login.web.upstream_login import (
-    AWAY,
-    NOT_THIS_BROWSER,
-    PageError,
-    Parts,
-    Visit,
-    arrive,
-    aside,
-    depart,
-    forget,
+from authz.login.web import error_pages
+from authz.login.web.client_description import ClientDescription, describe_client, shown
+from authz.login.web.cookies import (
+    BrowserCookies,
+    NotThisBrowserError,
+    empty_purpose,
+    purpose,
+    read_form,
 )
+from authz.login.web.error_pages import ErrorResponder, PageError
+from authz.login.web.rendering import Pages, format_time, redirect
+from authz.login.web.requests import address_of
+from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, login_kind
 
 PATH: Final = "/authz/log-ins"
 
-_VISIT: Final = Visit("log-ins", f"{PATH}/callback", two_factor=False)
-_START: Final = "log-ins"
-_END: Final = "end-grant"
-_LEAVE: Final = "leave"
-_SESSION: Final = "log-ins-session"
+
+@dataclass(frozen=True, slots=True)
+class SignedInPerson:
+    """Who looks at the page, as a cookie holds it.
+
+    Attributes:
+        subject: of the log-in.
+        account: what the person is called; for the page.
+    """
+
+    subject: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class _GrantOfPerson:
+    """A grant, and whose: what the form is about that ends it."""
+
+    grant: str
+    subject: str
+
+
+_LOGIN: Final = login_kind("log-ins", f"{PATH}/callback", lambda _: {"kept": {}}, lambda _: None)
+_LOG_IN_FORM: Final = empty_purpose("log-ins")
+_END_FORM: Final = purpose("end-grant", _GrantOfPerson)
+_SIGN_OUT_FORM: Final = empty_purpose("leave")
+_SESSION: Final = purpose("log-ins-session", SignedInPerson, is_page=True)
+_SESSION_KEY: Final = "log-ins-session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,112 +101,130 @@ class OwnGrants(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _OwnLogIns:
-    parts: Parts
-    grants: OwnGrants
+class _Row:
+    """A grant as the page shows it."""
+
+    grant: OwnGrant
+    who: ClientDescription
+    began: str
+    ends: str
+    form_token: str
+
+
+class SessionEndpoints:
+    """Show a person's grants, and end them."""
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        issuer: str,
+        logins: BrowserLogins,
+        cookies: BrowserCookies,
+        pages: Pages,
+        errors: ErrorResponder,
+        grants: OwnGrants,
+    ) -> None:
+        """Take the gateway's origin, the issuer as tokens name it, and the parts."""
+        self._url = origin + PATH
+        self._issuer = issuer
+        self._login = IdentityLogin(logins, _LOGIN, two_factor=False)
+        self._cookies = cookies
+        self._pages = pages
+        self._errors = errors
+        self._grants = grants
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route(PATH, self.show, methods=["GET"]),
+            Route(PATH, self.log_in, methods=["POST"]),
+            Route(_LOGIN.callback, self.callback, methods=["GET"]),
+            Route(f"{PATH}/end", self.end, methods=["POST"]),
+            Route(f"{PATH}/leave", self.sign_out, methods=["POST"]),
+        ]
 
     async def show(self, request: Request) -> Response:
-        """Show a person's log-ins, or the way to log in."""
+        """Show a person's grants, or the way to log in."""
         session = self._session(request)
         if session is None:
-            token, cookie = self.parts.browser.form_token(request, _START)
-            return self.parts.pages.page(
-                "log_in.html",
-                {"form_token": token},
-                set_cookie=cookie,
-                has_form=True,
-            )
-        person = Person(self.parts.issuer, session["subject"])
+            token, cookie = self._cookies.form_token(request, _LOG_IN_FORM, None)
+            content = {"form_token": token}
+            return self._pages.page("log_in.html", content, set_cookie=cookie, has_form=True)
         try:
-            grants = await self.grants.of(person)
+            grants = await self._grants.of(Person(self._issuer, session.subject))
         except UnavailableError:
-            return self.parts.problem(request, AWAY)
-        leave, cookie = self.parts.browser.form_token(request, _LEAVE)
-        content = {
-            "account": session["account"],
-            "grants": [self._row(request, person, grant) for grant in _newest_first(grants)],
-            "leave_token": leave,
+            return self._errors.show(request, error_pages.AWAY)
+        newest_first = sorted(grants, key=lambda grant: grant.began, reverse=True)
+        token, cookie = self._cookies.form_token(request, _SIGN_OUT_FORM, None)
+        shown_grants: Mapping[str, object] = {
+            "account": session.account,
+            "grants": [self._row(request, session, grant) for grant in newest_first],
+            "sign_out_token": token,
         }
-        return self.parts.pages.page("log_ins.html", content, set_cookie=cookie, has_form=True)
+        return self._pages.page("log_ins.html", shown_grants, set_cookie=cookie, has_form=True)
 
     async def log_in(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""
         try:
-            self.parts.browser.check_post(request, await read_form(request), _START)
-            return await depart(self.parts, request, _VISIT, {})
+            self._cookies.check_post(request, await read_form(request), _LOG_IN_FORM)
+            return await self._login.begin(request, None)
         except NotThisBrowserError:
-            return self.parts.problem(request, NOT_THIS_BROWSER)
+            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
         except PageError as error:
-            return self.parts.problem(request, error.problem)
+            return self._errors.show(request, error.page)
 
     async def callback(self, request: Request) -> Response:
-        """Take Authelia's answer."""
+        """Take Authelia's response."""
         try:
-            arrived = await arrive(self.parts, request, _VISIT)
+            found = await self._login.finish(request)
         except PageError as error:
-            return aside(self.parts, request, error.problem)
-        response = redirect(self.parts.origin + PATH)
-        found = arrived.identity
-        session = {"subject": found.subject, "account": shown(found.account)}
-        self.parts.browser.begin(response, _SESSION, session, _SESSION, request)
-        response.background = arrived.end
-        return forget(self.parts, request, response)
-
-    async def end(self, request: Request) -> Response:
-        """End one of the person's log-ins."""
-        try:
-            about = self.parts.browser.check_post(request, await read_form(request), _END)
-            session = self._session(request)
-            # The form names whose it is: in the meantime another may have logged in here.
-            if session is None or session["subject"] != about["subject"]:
-                return redirect(self.parts.origin + PATH)
-            person = Person(self.parts.issuer, session["subject"])
-            await self.grants.end(person, about["grant"], self.parts.address(request))
-        except NotThisBrowserError:
-            return self.parts.problem(request, NOT_THIS_BROWSER)
-        except UnavailableError:
-            return self.parts.problem(request, AWAY)
-        return redirect(self.parts.origin + PATH)
-
-    async def leave(self, request: Request) -> Response:
-        """Forget who looked, in this browser."""
-        try:
-            self.parts.browser.check_post(request, await read_form(request), _LEAVE)
-        except NotThisBrowserError:
-            return self.parts.problem(request, NOT_THIS_BROWSER)
-        response = redirect(self.parts.origin + PATH)
-        self.parts.browser.forget(response, _SESSION)
+            return self._errors.redirect_to_error(request, error.page)
+        response = redirect(self._url)
+        session = SignedInPerson(found.identity.subject, shown(found.identity.account))
+        self._cookies.keep(request, response, _SESSION_KEY, _SESSION, session)
+        response.background = found.revocation
+        self._cookies.end_login(request, response, found.state)
         return response
 
-    def _session(self, request: Request) -> Mapping[str, Any] | None:
+    async def end(self, request: Request) -> Response:
+        """End one of the person's grants."""
         try:
-            return self.parts.browser.take(request, _SESSION, _SESSION)
+            wanted = self._cookies.check_post(request, await read_form(request), _END_FORM)
+            session = self._session(request)
+            # The form names whose it is: in the meantime another may have logged in here.
+            if session is not None and session.subject == wanted.subject:
+                person = Person(self._issuer, session.subject)
+                await self._grants.end(person, wanted.grant, address_of(request))
+        except NotThisBrowserError:
+            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
+        except UnavailableError:
+            return self._errors.show(request, error_pages.AWAY)
+        return redirect(self._url)
+
+    async def sign_out(self, request: Request) -> Response:
+        """Forget who looked, in this browser."""
+        try:
+            self._cookies.check_post(request, await read_form(request), _SIGN_OUT_FORM)
+        except NotThisBrowserError:
+            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
+        response = redirect(self._url)
+        self._cookies.forget(response, _SESSION_KEY, _SESSION)
+        return response
+
+    def _session(self, request: Request) -> SignedInPerson | None:
+        try:
+            return self._cookies.read(request, _SESSION_KEY, _SESSION)
         except NotThisBrowserError:
             return None
 
-    def _row(self, request: Request, person: Person, grant: OwnGrant) -> Mapping[str, Any]:
-        about = {"grant": grant.grant, "subject": person.subject}
-        token, _ = self.parts.browser.form_token(request, _END, about)
-        return {
-            "grant": grant,
-            "who": describe_client(grant.client),
-            "began": format_time(grant.began),
-            "ends": format_time(grant.ends),
-            "form_token": token,
-        }
-
-
-def routes(parts: Parts, grants: OwnGrants) -> list[Route]:
-    """Return the routes of one's own log-ins."""
-    own = _OwnLogIns(parts, grants)
-    return [
-        Route(PATH, own.show, methods=["GET"]),
-        Route(PATH, own.log_in, methods=["POST"]),
-        Route(_VISIT.callback, own.callback, methods=["GET"]),
-        Route(f"{PATH}/end", own.end, methods=["POST"]),
-        Route(f"{PATH}/leave", own.leave, methods=["POST"]),
-    ]
-
-
-def _newest_first(grants: Sequence[OwnGrant]) -> Sequence[OwnGrant]:
-    return sorted(grants, key=lambda grant: grant.began, reverse=True)
+    def _row(self, request: Request, session: SignedInPerson, grant: OwnGrant) -> _Row:
+        about = _GrantOfPerson(grant.grant, session.subject)
+        token, _ = self._cookies.form_token(request, _END_FORM, about)
+        return _Row(
+            grant,
+            describe_client(grant.client),
+            format_time(grant.began),
+            format_time(grant.ends),
+            token,
+        )

@@ -1,7 +1,8 @@
 """The step-up: a person proves at Authelia, once more, who it is, for one grant and one server.
 
-Law: nothing happens before a click on a page that says what it is for; nothing is recorded but
-what a verified ID token of the very person of the ticket proves, for that person, grant and server.
+Invariant: nothing happens before a click on a page that says what it is for; nothing is recorded
+but what a verified ID token of the very person of the ticket proves, for that person, grant and
+server.
 
 What it proves has bounds. `auth_time` is when the person last typed something, password or code.
 Authelia asks for the password again where that is older than `max_age`, and not for the code: `otp`
@@ -10,7 +11,7 @@ A `max_age` of 0 can never be met there (it would ask for ever), so 1 is the lea
 """
 
 import secrets
-import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -33,22 +34,19 @@ from authz.core.second_factor import (
 )
 from authz.core.step_up import StepUpTicket
 from authz.login.protocol.values import ClientIdentity, LoginIdentity
+from authz.login.service import ports
+from authz.login.web import error_pages
 from authz.login.web.client_description import ClientDescription, describe_client, shown
-from authz.login.web.cookies import NotThisBrowserError, read_form
-from authz.login.web.rendering import redirect
-from authz.login.web.upstream_login import (
-    AWAY,
-    NOT_THIS_BROWSER,
-    ErrorPage,
-    PageError,
-    Parts,
-    Visit,
-    arrive,
-    aside,
-    depart,
-    forget,
-    problem_route,
+from authz.login.web.cookies import (
+    BrowserCookies,
+    NotThisBrowserError,
+    Purpose,
+    purpose,
+    read_form,
 )
+from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
+from authz.login.web.rendering import Pages, format_duration, format_time, redirect
+from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, login_kind
 from authz.tokens.sealing import NotSealedError, Sealer
 from authz.tokens.tickets import open_ticket, ticket_of, ticket_value
 
@@ -58,11 +56,6 @@ PATH: Final = "/authz/step-up"
 LIFETIME: Final = 12 * 3600
 _LONGEST_TICKET: Final = 2048  # characters: the cookie holds it with a little more
 _MARGIN: Final = 60  # seconds in which the person goes back and tries again
-
-_VISIT: Final = Visit("step-up", f"{PATH}/callback", two_factor=True)
-_START: Final = "step-up"
-_END: Final = "end-step-up"
-_DONE: Final = "step-up-done"
 
 _NO_TICKET: Final = ErrorPage(
     403,
@@ -128,10 +121,138 @@ class StepUps(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _StepUp:
-    parts: Parts
-    sealer: Sealer
-    records: StepUps
+class _StartForm:
+    """The ticket of the link, as the form of its page is about it."""
+
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What was recorded, as the last page tells it.
+
+    Attributes:
+        ticket: what for.
+        account: who logged in.
+        method: by which methods.
+        auth_time: when, seconds since the epoch.
+        until: how long it counts.
+    """
+
+    ticket: StepUpTicket
+    account: str
+    method: Method
+    auth_time: int
+    until: int
+
+
+def _encode_result(result: _Result) -> Mapping[str, object]:
+    return {
+        "ticket": ticket_value(result.ticket),
+        "account": result.account,
+        "method": int(result.method),
+        "auth_time": result.auth_time,
+        "until": result.until,
+    }
+
+
+def _decode_result(members: Mapping[str, Any]) -> _Result:
+    return _Result(
+        _ticket_of(members["ticket"]),
+        members["account"],
+        Method(members["method"]),
+        members["auth_time"],
+        members["until"],
+    )
+
+
+def _ticket_of(members: Mapping[str, Any]) -> StepUpTicket:
+    try:
+        return ticket_of(members)
+    except NotSealedError as error:
+        raise ValueError("no whole ticket") from error
+
+
+def _encode_key(key: StepUpKey) -> Mapping[str, object]:
+    person = key.person
+    return {
+        "issuer": person.issuer,
+        "subject": person.subject,
+        "grant": key.grant,
+        "server": key.server,
+    }
+
+
+def _decode_key(members: Mapping[str, Any]) -> StepUpKey:
+    person = Person(members["issuer"], members["subject"])
+    return StepUpKey(person, members["grant"], members["server"])
+
+
+_LOGIN: Final = login_kind(
+    "step-up",
+    f"{PATH}/callback",
+    lambda ticket: {"kept": ticket_value(ticket)},
+    lambda members: _ticket_of(members["kept"]),
+)
+_START_FORM: Final = purpose("step-up", _StartForm)
+_END_FORM: Final = Purpose("end-step-up", _encode_key, _decode_key)
+_RESULT: Final = Purpose("step-up-done", _encode_result, _decode_result, is_page=True)
+
+
+class StepUpEndpoints:
+    """Ask for a step-up, and record what it proves."""
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        issuer: str,
+        logins: BrowserLogins,
+        cookies: BrowserCookies,
+        pages: Pages,
+        errors: ErrorResponder,
+        sealer: Sealer,
+        records: StepUps,
+        log_out_url: Callable[[str], str],
+        clock: Callable[[], float],
+        tell: ports.Tell = lambda *_, **__: None,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            origin: the gateway's, as browsers send it.
+            issuer: as tokens name it.
+            logins: sends browsers to Authelia.
+            cookies: what browsers keep.
+            pages: what renders.
+            errors: shows error pages.
+            sealer: opens tickets.
+            records: where step-ups are recorded.
+            log_out_url: returns where a session at Authelia ends, to come back to a URL.
+            clock: seconds since the epoch.
+            tell: the log.
+        """
+        self._url = origin + PATH
+        self._issuer = issuer
+        self._login = IdentityLogin(logins, _LOGIN, two_factor=True)
+        self._cookies = cookies
+        self._pages = pages
+        self._errors = errors
+        self._sealer = sealer
+        self._records = records
+        self._log_out_url = log_out_url
+        self._clock = clock
+        self._tell = tell
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route(PATH, self.start, methods=["GET"]),
+            Route(PATH, self.begin, methods=["POST"]),
+            Route(_LOGIN.callback, self.callback, methods=["GET"]),
+            Route(f"{PATH}/done", self.done, methods=["GET"]),
+            Route(f"{PATH}/end", self.end, methods=["POST"]),
+        ]
 
     async def start(self, request: Request) -> Response:
         """Show what a step-up is for, and wait for a click."""
@@ -139,97 +260,93 @@ class _StepUp:
         try:
             ticket = self._ticket(text)
         except PageError as error:
-            return self.parts.problem(request, error.problem)
-        token, cookie = self.parts.browser.form_token(request, _START, {"ticket": text})
-        back = f"{self.parts.origin}{PATH}?{urlencode({'ticket': text})}"
+            return self._errors.show(request, error.page)
+        token, cookie = self._cookies.form_token(request, _START_FORM, _StartForm(text))
         content = {
             "ticket": ticket,
             "who": describe_ticket(ticket),
             "at": format_time(ticket.at),
             "totp": Method.OTP in ticket.need.method,
-            "age": words(ticket.need.max_login_age),
+            "age": format_duration(ticket.need.max_login_age),
             "form_token": token,
-            "log_out": self.parts.upstream.log_out_url(back),
+            "log_out": self._log_out_url(f"{self._url}?{urlencode({'ticket': text})}"),
         }
-        return self.parts.pages.page("step_up.html", content, set_cookie=cookie, has_form=True)
+        return self._pages.page("step_up.html", content, set_cookie=cookie, has_form=True)
 
-    async def click(self, request: Request) -> Response:
-        """Send the person to Authelia."""
+    async def begin(self, request: Request) -> Response:
+        """Send the person to Authelia, after a click."""
         try:
-            about = self.parts.browser.check_post(request, await read_form(request), _START)
-            ticket = self._ticket(str(about.get("ticket", "")))
-            return await depart(
-                self.parts, request, _VISIT, ticket_value(ticket), asked_age(ticket.need)
-            )
+            form = self._cookies.check_post(request, await read_form(request), _START_FORM)
+            ticket = self._ticket(form.ticket)
+            return await self._login.begin(request, ticket, asked_age(ticket.need))
         except NotThisBrowserError:
-            return self.parts.problem(request, NOT_THIS_BROWSER)
+            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
         except PageError as error:
-            return self.parts.problem(request, error.problem)
+            return self._errors.show(request, error.page)
 
     async def callback(self, request: Request) -> Response:
-        """Take Authelia's answer, record what it proves, and send the browser on."""
+        """Take Authelia's response, record what it proves, and send the browser on."""
         try:
-            arrived = await arrive(self.parts, request, _VISIT)
-            ticket = ticket_of(arrived.kept)
-            missing = missing_proof(ticket, arrived.identity, self.parts.clock())
+            found = await self._login.finish(request)
+            ticket = found.context
+            missing = missing_proof(ticket, found.identity, self._clock())
             if missing is not None:
-                self._tell("not_proved", ticket)
-                response = aside(self.parts, request, missing, log_out=True)
-                response.background = arrived.end
+                self._log("not_proved", ticket)
+                response = self._errors.redirect_to_error(request, missing, log_out=True)
+                response.background = found.revocation
                 return response
-            result = await self._recorded(ticket, arrived.identity)
+            result = await self._record(ticket, found.identity)
         except PageError as error:
-            return aside(self.parts, request, error.problem)
+            return self._errors.redirect_to_error(request, error.page)
         except UnavailableError:
-            return aside(self.parts, request, AWAY)
-        name = secrets.token_urlsafe(32)
-        response = redirect(f"{self.parts.origin}{PATH}/done?{urlencode({'of': name})}")
-        kept = {"ticket": ticket_value(ticket), **result}
-        self.parts.browser.begin(response, name, kept, _DONE, request)
-        response.background = arrived.end
-        return forget(self.parts, request, response)
+            return self._errors.redirect_to_error(request, error_pages.AWAY)
+        key = secrets.token_urlsafe(32)
+        response = redirect(self._done_url(key))
+        self._cookies.keep(request, response, key, _RESULT, result)
+        response.background = found.revocation
+        self._cookies.end_login(request, response, found.state)
+        return response
 
     async def done(self, request: Request) -> Response:
         """Say what was recorded."""
+        key = request.query_params.get("of", "")
         try:
-            kept = self.parts.browser.take(request, request.query_params.get("of", ""), _DONE)
-            ticket = ticket_of(kept["ticket"])
-        except (NotThisBrowserError, NotSealedError):
-            return self.parts.problem(request, _ENDED)
-        back = f"{self.parts.origin}{PATH}/done?{urlencode({'of': request.query_params['of']})}"
-        log_out = self.parts.upstream.log_out_url(back)
-        about = {name: kept["ticket"][name] for name in ("issuer", "subject", "grant", "server")}
-        token, cookie = self.parts.browser.form_token(request, _END, about)
+            result = self._cookies.read(request, key, _RESULT)
+        except NotThisBrowserError:
+            return self._errors.show(request, _ENDED)
+        token, cookie = self._cookies.form_token(request, _END_FORM, _key_of(result.ticket))
         content = {
-            "ticket": ticket,
-            "who": describe_ticket(ticket),
-            "account": kept["account"],
-            "totp": Method.OTP in Method(kept["method"]),
-            "auth_time": format_time(kept["auth_time"]),
-            "until": format_time(kept["until"]),
-            "left": words(max(0, kept["until"] - int(self.parts.clock()))),
+            "ticket": result.ticket,
+            "who": describe_ticket(result.ticket),
+            "account": result.account,
+            "totp": Method.OTP in result.method,
+            "auth_time": format_time(result.auth_time),
+            "until": format_time(result.until),
+            "left": format_duration(max(0, result.until - int(self._clock()))),
             "form_token": token,
-            "log_out": log_out,
+            "log_out": self._log_out_url(self._done_url(key)),
         }
-        return self.parts.pages.page("step_up_done.html", content, set_cookie=cookie, has_form=True)
+        return self._pages.page("step_up_done.html", content, set_cookie=cookie, has_form=True)
 
     async def end(self, request: Request) -> Response:
         """Forget what was recorded."""
         try:
-            about = self.parts.browser.check_post(request, await read_form(request), _END)
-            person = Person(about["issuer"], about["subject"])
-            await self.records.end_step_up(StepUpKey(person, about["grant"], about["server"]))
-            self.parts.tell("step_up", "ended", server=about["server"], grant=about["grant"])
+            key = self._cookies.check_post(request, await read_form(request), _END_FORM)
+            await self._records.end_step_up(key)
         except NotThisBrowserError:
-            return self.parts.problem(request, NOT_THIS_BROWSER)
+            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
         except UnavailableError:
-            return self.parts.problem(request, AWAY)
-        return self.parts.pages.page("step_up_ended.html", {"server": about["server"]})
+            return self._errors.show(request, error_pages.AWAY)
+        self._tell("step_up", "ended", server=key.server, grant=key.grant)
+        return self._pages.page("step_up_ended.html", {"server": key.server})
 
-    def _tell(self, outcome: str, ticket: StepUpTicket) -> None:
-        self.parts.tell(
+    def _log(self, outcome: str, ticket: StepUpTicket) -> None:
+        self._tell(
             "step_up", outcome, client=ticket.client, server=ticket.server, grant=ticket.grant
         )
+
+    def _done_url(self, key: str) -> str:
+        return f"{self._url}/done?{urlencode({'of': key})}"
 
     def _ticket(self, text: str) -> StepUpTicket:
         """Return the ticket of a link.
@@ -238,16 +355,16 @@ class _StepUp:
             PageError: where it is none for us, or one that no cookie could hold.
         """
         try:
-            ticket = open_ticket(self.sealer, text)
+            ticket = open_ticket(self._sealer, text)
         except NotSealedError as error:
             raise PageError(_NO_TICKET) from error
-        if ticket.issuer != self.parts.issuer:
+        if ticket.issuer != self._issuer:
             raise PageError(_NO_TICKET)  # of another issuer's person: nobody proves it here
         if len(text) > _LONGEST_TICKET:
             raise PageError(_TOO_LARGE)
         return ticket
 
-    async def _recorded(self, ticket: StepUpTicket, identity: LoginIdentity) -> dict[str, Any]:
+    async def _record(self, ticket: StepUpTicket, identity: LoginIdentity) -> _Result:
         """Record what a log-in proves; return what there is to tell.
 
         Raises:
@@ -255,30 +372,15 @@ class _StepUp:
         """
         method = methods(identity.amr)
         age = ticket.need.max_login_age
-        key = StepUpKey(Person(ticket.issuer, ticket.subject), ticket.grant, ticket.server)
         kept = max(LIFETIME, age or 0)
-        await self.records.record_step_up(key, method, identity.auth_time, kept)
-        self._tell("ok", ticket)
-        until = int(self.parts.clock()) + kept if age is None else identity.auth_time + age
-        return {
-            "account": shown(identity.account),
-            "method": int(method),
-            "auth_time": identity.auth_time,
-            "until": until,
-        }
+        await self._records.record_step_up(_key_of(ticket), method, identity.auth_time, kept)
+        self._log("ok", ticket)
+        until = int(self._clock()) + kept if age is None else identity.auth_time + age
+        return _Result(ticket, shown(identity.account), method, identity.auth_time, until)
 
 
-def routes(parts: Parts, sealer: Sealer, records: StepUps) -> list[Route]:
-    """Return the routes of the step-up, and of what went wrong in a visit."""
-    step_up = _StepUp(parts, sealer, records)
-    return [
-        Route(PATH, step_up.start, methods=["GET"]),
-        Route(PATH, step_up.click, methods=["POST"]),
-        Route(_VISIT.callback, step_up.callback, methods=["GET"]),
-        Route(f"{PATH}/done", step_up.done, methods=["GET"]),
-        Route(f"{PATH}/end", step_up.end, methods=["POST"]),
-        problem_route(parts),
-    ]
+def _key_of(ticket: StepUpTicket) -> StepUpKey:
+    return StepUpKey(Person(ticket.issuer, ticket.subject), ticket.grant, ticket.server)
 
 
 def describe_ticket(ticket: StepUpTicket) -> ClientDescription:
@@ -318,19 +420,3 @@ def asked_age(need: StepUpNeed) -> int | None:
     """
     age = need.max_login_age
     return None if age is None else max(1, age - min(_MARGIN, age // 2))
-
-
-def format_time(seconds: int) -> str:
-    """Return a moment for people. UTC: without a script nobody here knows their time zone."""
-    return time.strftime("%d %b %Y, %H:%M UTC", time.gmtime(seconds))
-
-
-def words(seconds: int | None) -> str:
-    """Return a length of time for people; empty for None."""
-    if seconds is None:
-        return ""
-    for size, name in ((3600, "hour"), (60, "minute")):
-        if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
-            count = seconds // size
-            return f"{count} {name}" + ("" if count == 1 else "s")
-    return f"{seconds} second" + ("" if seconds == 1 else "s")

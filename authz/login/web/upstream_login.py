@@ -1,337 +1,316 @@
-"""Visits to Authelia that only tell who somebody is: for a step-up, and for one's own log-ins.
+"""A log-in at Authelia through this browser: begun by a click on our page, finished once.
 
-Law: a visit begins with a click on our own page, ends once, in the browser that began it, with
-Authelia's answer to this very request; its tokens go no further than their ID token.
+The front door, step-ups and the page of a person's own sessions all log people in through here.
+
+Invariant: a log-in is finished only in the browser that began it, by the configured issuer's answer
+to this very request (state, nonce and PKCE of its own; RFC 9207), and once.
 """
 
-import re
-import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
-from urllib.parse import urlencode
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from authz.core.ledger import UnavailableError
-from authz.login.protocol.values import LoginIdentity, UpstreamAuthorizationRequest, UpstreamError
+from authz.login.protocol.parameters import read_parameters
+from authz.login.protocol.values import (
+    LoginIdentity,
+    OAuthError,
+    UpstreamAuthorizationRequest,
+    UpstreamError,
+    UpstreamLogin,
+)
 from authz.login.service import ports
-from authz.login.web.cookies import BrowserCookies, LoginEnd, NotThisBrowserError
-from authz.login.web.rendering import Pages, redirect, request_id
+from authz.login.service.rate_limits import APPROVALS, LoginRateLimiter
+from authz.login.web import error_pages
+from authz.login.web.cookies import (
+    BrowserCookies,
+    CookieTooLargeError,
+    NotThisBrowserError,
+    Purpose,
+)
+from authz.login.web.error_pages import PageError
+from authz.login.web.rendering import Pages
+from authz.login.web.requests import address_of
 
-_SCOPES: Final = frozenset({"openid", "profile"})
-_STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
-PROBLEM: Final = "/authz/problem"
-_ASIDE: Final = "problem"
-_PARAMETERS: Final = ("code", "error", "iss", "state")
+T = TypeVar("T")
+_IDENTITY_SCOPES: Final = frozenset({"openid", "profile"})
 
 
-class Upstream(ports.Upstream, Protocol):
-    """Authelia, as visits need it (`authz.login.upstream.client.Authelia`)."""
+class UsedStates(Protocol):
+    """Remember which log-ins have come back (`authz.login.store.codes.StateStore`)."""
 
-    def log_out_url(self, back: str) -> str:
-        """Return where a session at Authelia ends."""
+    async def use(self, state: str) -> bool:
+        """Use a state up; tell whether this was the first time, or raise UnavailableError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorPage:
-    """Say why something did not work, in sentences of ours.
+class PendingLogin(Generic[T]):
+    """What the browser's cookie holds of a log-in while the person is at Authelia.
 
     Attributes:
-        status: of HTTP.
-        happened, do: as `Pages.error`.
-        note: for the log.
+        nonce, verifier: of this log-in.
+        context: what the log-in is for.
     """
 
-    status: int
-    happened: str
-    do: str
-    note: str = ""
-
-
-class PageError(Exception):
-    """Carry a problem to whoever shows it."""
-
-    def __init__(self, problem: ErrorPage) -> None:
-        """Keep it."""
-        super().__init__(problem.note or problem.happened)
-        self.problem = problem
-
-
-NOT_THIS_BROWSER: Final = ErrorPage(
-    403,
-    "This does not belong to anything that you began in this browser",
-    "Nothing was done. Begin again where you came from, and stay in one browser; a page waits ten "
-    "minutes at most.",
-    "not this browser",
-)
-USED: Final = ErrorPage(
-    403,
-    "This answer was used already",
-    "Nothing was done this time. If you came here with the back button, just close the page.",
-    "state used before",
-)
-_CROWDED: Final = ErrorPage(
-    403,
-    "This log-in made room for newer ones",
-    "Nothing was done: too many log-ins were begun at once in this browser, and this was the "
-    "oldest. Begin it again where you came from.",
-    "transaction made room for newer ones",
-)
-_FOREIGN: Final = ErrorPage(
-    403,
-    "This is not the answer of the right log-in service",
-    "Nothing was done. Begin again where you came from.",
-    "iss of somebody else, or a malformed answer",
-)
-_DENIED: Final = ErrorPage(
-    403,
-    "You did not log in",
-    "Nothing was done. Begin again when you want to; if you may not use this, the people who run "
-    "this gateway can tell you.",
-    "access_denied",
-)
-_REFUSED: Final = ErrorPage(
-    502,
-    "The log-in service did not accept this gateway's request",
-    "Nothing was done. Try again once; if it stays, tell the people who run this gateway.",
-    "Authelia refused",
-)
-GONE: Final = ErrorPage(
-    404,
-    "There is nothing here any more",
-    "You can close this page.",
-    "no problem to tell",
-)
-AWAY: Final = ErrorPage(
-    503,
-    "Something that this gateway needs does not answer",
-    "Nothing was done. Try again in a minute; if it stays, tell the people who run this gateway.",
-    "unavailable",
-)
-
-
-# The same, where only this browser remembers it: its code is spent, and told of in place.
-SPENT: Final = replace(USED, note="answer loaded again")
-_WHY_OVER: Final[Mapping[LoginEnd, ErrorPage]] = {LoginEnd.USED: SPENT, LoginEnd.CROWDED: _CROWDED}
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
+    context: T
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the pages of step-ups and of one's own log-ins are made of.
+class LoginKind(Generic[T]):
+    """One kind of log-in.
 
     Attributes:
-        origin: the gateway's, as browsers send it.
-        issuer: as tokens name it.
-        browser, pages, upstream: what their names say.
-        used: records the state of a transaction; tells whether it had been used before. Raises
-            `UnavailableError` where that cannot be known.
-        address: returns a request's own address, for Authelia.
-        pace: counts what an address sends to Authelia; raises `TooManyRequestsError`.
-        clock: seconds since the epoch.
-        note: is told what went wrong: the request's id, fixed words.
-        tell: is told what was done, for the log: `step_up` and its outcome.
+        callback: the path that Authelia sends the browser back to.
+        cookie: for what the browser keeps meanwhile.
     """
 
-    origin: str
-    issuer: str
-    browser: BrowserCookies
-    pages: Pages
-    upstream: Upstream
-    used: Callable[[str], Awaitable[bool]]
-    address: Callable[[Request], str]
-    pace: Callable[[str], None]
-    clock: Callable[[], float]
-    note: Callable[[str, str], None] = lambda _id, _words: None
-    tell: ports.Tell = lambda *_, **__: None
+    callback: str
+    cookie: Purpose[PendingLogin[T]]
 
-    def problem(
-        self, request: Request, problem: ErrorPage, link: tuple[str, str] | None = None
+
+def login_kind(
+    name: str,
+    callback: str,
+    encode: Callable[[T], Mapping[str, object]],
+    decode: Callable[[Mapping[str, Any]], T],
+) -> LoginKind[T]:
+    """Return a kind of log-in whose context is sealed beside nonce and verifier."""
+
+    def encode_login(login: PendingLogin[T]) -> Mapping[str, object]:
+        return {"nonce": login.nonce, "verifier": login.verifier, **encode(login.context)}
+
+    def decode_login(members: Mapping[str, Any]) -> PendingLogin[T]:
+        return PendingLogin(members["nonce"], members["verifier"], decode(members))
+
+    return LoginKind(callback, Purpose(name, encode_login, decode_login))
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedResponse(Generic[T]):
+    """An authorization response (RFC 6749, section 4.1.2) that counts: of this browser, and new.
+
+    Attributes:
+        state: of the log-in.
+        login: what the browser kept of it.
+        code, error: what the response says.
+    """
+
+    state: str = field(repr=False)
+    login: PendingLogin[T]
+    code: str | None = field(repr=False)
+    error: str | None
+
+
+class BrowserLogins:
+    """Send browsers to Authelia, and take its responses."""
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        upstream: ports.Upstream,
+        cookies: BrowserCookies,
+        pages: Pages,
+        states: UsedStates,
+        limiter: LoginRateLimiter,
+    ) -> None:
+        """Take the gateway's origin, as browsers send it, and the parts."""
+        self._origin = origin
+        self._upstream = upstream
+        self._cookies = cookies
+        self._pages = pages
+        self._states = states
+        self._limiter = limiter
+
+    async def begin(
+        self,
+        request: Request,
+        kind: LoginKind[T],
+        context: T,
+        *,
+        two_factor: bool,
+        scopes: frozenset[str],
+        resource: str | None = None,
+        max_age: int | None = None,
     ) -> Response:
-        """Return the page of a problem; `link` as `Pages.error`."""
-        self.note(request_id(request), problem.note or problem.happened)
-        response = self.pages.error(
-            problem.status, problem.happened, problem.do, request_id(request), link
+        """Push an authorization request (RFC 9126); return the page that leads to Authelia.
+
+        Args:
+            request: a click, checked.
+            kind: of log-in.
+            context: what `accept` gives back.
+            two_factor: this and what follows as of `UpstreamAuthorizationRequest`.
+            scopes: `openid` among them.
+            resource: None for a log-in that is for no server.
+            max_age: seconds.
+
+        Raises:
+            TooManyRequestsError: where this address has begun too many.
+            PageError: where the context does not fit into a cookie.
+            UpstreamError: where Authelia answers with an OAuth error.
+            UnavailableError: where it gives no usable answer.
+        """
+        address = address_of(request)
+        self._limiter.check(APPROVALS, address)
+        pushed = UpstreamAuthorizationRequest(
+            two_factor=two_factor,
+            redirect_uri=self._origin + kind.callback,
+            scopes=scopes,
+            resource=resource,
+            max_age=max_age,
         )
-        if problem.status == AWAY.status:
-            response.headers["Retry-After"] = "30"
+        response = self._pages.go_on(await self._upstream.push(pushed, address))
+        login = PendingLogin(pushed.nonce, pushed.verifier, context)
+        try:
+            self._cookies.keep(request, response, pushed.state, kind.cookie, login)
+        except CookieTooLargeError as error:
+            raise PageError(error_pages.TOO_LARGE) from error
         return response
 
+    async def accept(self, request: Request, kind: LoginKind[T]) -> AcceptedResponse[T]:
+        """Return Authelia's response to a log-in that this browser began; each counts once.
 
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """Name one kind of visit.
-
-    Attributes:
-        purpose: a fixed word.
-        callback: the path that Authelia sends the browser back to.
-        two_factor: as which of our clients.
-    """
-
-    purpose: str
-    callback: str
-    two_factor: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """Hold what a visit brought.
-
-    Attributes:
-        kept: what `depart` was given.
-        identity: who logged in, and how.
-        end: ends the tokens at Authelia: the background of the answer.
-    """
-
-    kept: Mapping[str, Any]
-    identity: LoginIdentity
-    end: BackgroundTask
-
-
-async def depart(
-    parts: Parts,
-    request: Request,
-    visit: Visit,
-    kept: Mapping[str, Any],
-    max_age: int | None = None,
-) -> Response:
-    """Send the browser to Authelia, after a click that was checked.
-
-    Raises:
-        PageError: where Authelia does not take the request.
-        TooManyRequestsError: where this address has sent it too many.
-    """
-    address = parts.address(request)
-    parts.pace(address)
-    state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-    asked = UpstreamAuthorizationRequest(
-        two_factor=visit.two_factor,
-        redirect_uri=parts.origin + visit.callback,
-        scopes=_SCOPES,
-        resource=None,
-        state=state,
-        nonce=nonce,
-        verifier=verifier,
-        max_age=max_age,
-    )
-    try:
-        response = parts.pages.go_on(await parts.upstream.push(asked, address))
-    except UpstreamError as error:
-        raise PageError(_REFUSED) from error
-    except UnavailableError as error:
-        raise PageError(AWAY) from error
-    transaction = {"nonce": nonce, "verifier": verifier, "kept": dict(kept)}
-    parts.browser.begin(response, state, transaction, visit.purpose, request)
-    return response
-
-
-async def arrive(parts: Parts, request: Request, visit: Visit) -> Arrived:
-    """Return what a visit brought, once.
-
-    Raises:
-        PageError: where this is no answer of Authelia to a visit of this browser.
-    """
-    answer = _answer(request)
-    state = answer.get("state", "")
-    try:
-        transaction = parts.browser.take(request, state, visit.purpose)
-    except NotThisBrowserError as error:
-        raise PageError(missing(parts, request, state)) from error
-    try:
-        # RFC 9207, section 2.4: before anything else of the answer is believed, errors included.
-        parts.upstream.check_iss(answer.get("iss"))
-    except UpstreamError as error:
-        raise PageError(_FOREIGN) from error
-    try:
-        if await parts.used(state):
-            raise PageError(USED)
-        if answer.get("error") == "access_denied":
-            raise PageError(_DENIED)
-        if "error" in answer:
-            raise PageError(_REFUSED)
-        address = parts.address(request)
-        found = await parts.upstream.exchange(
-            two_factor=visit.two_factor,
-            code=answer.get("code", ""),
-            verifier=transaction["verifier"],
-            redirect_uri=parts.origin + visit.callback,
-            nonce=transaction["nonce"],
-            address=address,
-        )
-    except UpstreamError as error:
-        raise PageError(_REFUSED) from error
-    except UnavailableError as error:
-        raise PageError(AWAY) from error
-    end = BackgroundTask(_end, parts.upstream, visit.two_factor, found.tokens.access_token, address)
-    return Arrived(transaction["kept"], found.identity, end)
-
-
-def aside(parts: Parts, request: Request, problem: ErrorPage, *, log_out: bool = False) -> Response:
-    """Send the browser from a callback to a clean address that tells a problem.
-
-    A page at the callback's own address would leave a code and a state in the browser's history.
-    What never was this browser's own is told in place: it is nobody's secret here. So is what it
-    loads again, whose code is spent.
-    """
-    if problem in (NOT_THIS_BROWSER, SPENT):
-        return parts.problem(request, problem)
-    parts.note(request_id(request), problem.note or problem.happened)
-    name = secrets.token_urlsafe(32)
-    url = f"{parts.origin}{PROBLEM}?{urlencode({'of': name})}"
-    response = redirect(url)
-    kept = {
-        "status": problem.status,
-        "happened": problem.happened,
-        "do": problem.do,
-        "request_id": request_id(request),
-        "link": [parts.upstream.log_out_url(url), "Log out there"] if log_out else None,
-    }
-    parts.browser.begin(response, name, kept, _ASIDE, request)
-    return forget(parts, request, response)
-
-
-def missing(parts: Parts, request: Request, state: str) -> ErrorPage:
-    """Return why a transaction is not in this browser."""
-    over = parts.browser.over(request, state)
-    return NOT_THIS_BROWSER if over is None else _WHY_OVER[over]
-
-
-def problem_route(parts: Parts) -> Route:
-    """Return the route that `aside` leads to."""
-
-    async def show(request: Request) -> Response:
+        Raises:
+            PageError: where it is none, or was used before.
+            UnavailableError: where Redis does not answer.
+        """
         try:
-            kept = parts.browser.take(request, request.query_params.get("of", ""), _ASIDE)
-        except NotThisBrowserError:
-            return parts.problem(request, GONE)
-        return parts.pages.error(
-            kept["status"], kept["happened"], kept["do"], kept["request_id"], kept["link"]
+            parameters = read_parameters(request.scope["query_string"].decode("latin-1"))
+            parameters.check_repeated()
+            state = parameters.needed("state")
+        except OAuthError as error:
+            raise PageError(error_pages.MALFORMED_ANSWER) from error
+        try:
+            login = self._cookies.read(request, state, kind.cookie)
+        except NotThisBrowserError as error:
+            end = self._cookies.login_end(request, state)
+            raise PageError(error_pages.not_pending(end)) from error
+        try:
+            # RFC 9207, section 2.4: before anything else of the answer is believed, errors too.
+            self._upstream.check_iss(parameters.get("iss"))
+        except UpstreamError as error:
+            raise PageError(error_pages.FOREIGN) from error
+        if not await self._states.use(state):
+            raise PageError(error_pages.USED)
+        return AcceptedResponse(state, login, parameters.get("code"), parameters.get("error"))
+
+    async def redeem(
+        self,
+        request: Request,
+        kind: LoginKind[T],
+        response: AcceptedResponse[T],
+        *,
+        two_factor: bool,
+    ) -> UpstreamLogin:
+        """Exchange the code of a response; return who logged in, by a verified ID token.
+
+        Raises:
+            UpstreamError: where Authelia answers with an OAuth error, or the code or the tokens are
+                of another log-in.
+            UnavailableError: where it gives no usable answer.
+        """
+        return await self._upstream.exchange(
+            two_factor=two_factor,
+            code=response.code or "",
+            verifier=response.login.verifier,
+            redirect_uri=self._origin + kind.callback,
+            nonce=response.login.nonce,
+            address=address_of(request),
         )
 
-    return Route(PROBLEM, show, methods=["GET"])
+    async def revoke(self, token: str, address: str, *, two_factor: bool) -> None:
+        """Revoke tokens that nobody will use (RFC 7009); they end soon anyway: one try will do."""
+        with suppress(UpstreamError, UnavailableError):
+            await self._upstream.revoke(two_factor=two_factor, token=token, address=address)
 
 
-def forget(parts: Parts, request: Request, response: Response) -> Response:
-    """Take the cookie of the visit that an answer belongs to; remember that it was used."""
-    state = _answer(request).get("state", "")
-    if _STATE.match(state):
-        parts.browser.end(request, response, state)
-    return response
+@dataclass(frozen=True, slots=True)
+class IdentifiedPerson(Generic[T]):
+    """What a finished `IdentityLogin` tells.
+
+    Attributes:
+        state: of the log-in.
+        context: what `begin` was given.
+        identity: who logged in, and how.
+        revocation: ends the tokens at Authelia: the background of the answer.
+    """
+
+    state: str = field(repr=False)
+    context: T
+    identity: LoginIdentity
+    revocation: BackgroundTask
 
 
-def _answer(request: Request) -> Mapping[str, str]:
-    """Return the parameters of an answer; none where one comes twice (RFC 6749, section 3.1)."""
-    pairs = [pair for pair in request.query_params.multi_items() if pair[0] in _PARAMETERS]
-    answer = dict(pairs)
-    return answer if len(answer) == len(pairs) else {}
+class IdentityLogin(Generic[T]):
+    """Log a person in only to learn who it is; the tokens are ended at once."""
 
+    def __init__(self, logins: BrowserLogins, kind: LoginKind[T], *, two_factor: bool) -> None:
+        """Take the log-ins, the kind, and as which of our clients to ask."""
+        self._logins = logins
+        self._kind = kind
+        self._two_factor = two_factor
 
-async def _end(upstream: Upstream, two_factor: bool, token: str, address: str) -> None:
-    """End a token that nobody needs; it is short-lived and good for no server: one try will do."""
-    with suppress(UpstreamError, UnavailableError):
-        await upstream.revoke(two_factor=two_factor, token=token, address=address)
+    async def begin(self, request: Request, context: T, max_age: int | None = None) -> Response:
+        """Send the browser to Authelia, after a click that was checked.
+
+        Raises:
+            PageError: where Authelia does not take the request.
+            TooManyRequestsError: where this address has begun too many.
+        """
+        try:
+            return await self._logins.begin(
+                request,
+                self._kind,
+                context,
+                two_factor=self._two_factor,
+                scopes=_IDENTITY_SCOPES,
+                max_age=max_age,
+            )
+        except UpstreamError as error:
+            raise PageError(error_pages.REFUSED) from error
+        except UnavailableError as error:
+            raise PageError(error_pages.AWAY) from error
+
+    async def finish(self, request: Request) -> IdentifiedPerson[T]:
+        """Return who logged in.
+
+        Raises:
+            PageError: where this is no answer of Authelia to a log-in of this browser, or it says
+                that nobody logged in.
+        """
+        try:
+            response = await self._accept(request)
+            if response.error is not None:
+                denied = response.error == "access_denied"
+                raise PageError(error_pages.DENIED if denied else error_pages.REFUSED)
+            found = await self._logins.redeem(
+                request, self._kind, response, two_factor=self._two_factor
+            )
+        except UpstreamError as error:
+            raise PageError(error_pages.REFUSED) from error
+        except UnavailableError as error:
+            raise PageError(error_pages.AWAY) from error
+        revocation = BackgroundTask(
+            self._logins.revoke,
+            found.tokens.access_token,
+            address_of(request),
+            two_factor=self._two_factor,
+        )
+        return IdentifiedPerson(response.state, response.login.context, found.identity, revocation)
+
+    async def _accept(self, request: Request) -> AcceptedResponse[T]:
+        try:
+            return await self._logins.accept(request, self._kind)
+        except PageError as error:
+            # Without a state of its own it belongs to nothing that was begun here.
+            if error.page is error_pages.MALFORMED_ANSWER:
+                raise PageError(error_pages.NOT_THIS_BROWSER) from error
+            raise

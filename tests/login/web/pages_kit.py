@@ -1,7 +1,7 @@
 """The pages beside the stand-in issuer, and browsers that reach both; all without a socket."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import unescape
@@ -11,16 +11,19 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from authz.core.ledger import StepUpKey, UnavailableError
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
-from authz.login.web import sessions, step_up
+from authz.login.service.rate_limits import LoginRateLimiter
 from authz.login.web.cookies import BrowserCookies
+from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.rendering import Pages
-from authz.login.web.sessions import OwnGrant
-from authz.login.web.upstream_login import Parts
+from authz.login.web.sessions import OwnGrant, SessionEndpoints
+from authz.login.web.step_up import StepUpEndpoints
+from authz.login.web.upstream_login import BrowserLogins
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.issuer import create_app
@@ -63,10 +66,10 @@ class States:
 
     seen: set[str] = field(default_factory=set)
 
-    async def used(self, state: str) -> bool:
-        before = state in self.seen
+    async def use(self, state: str) -> bool:
+        new = state not in self.seen
         self.seen.add(state)
-        return before
+        return new
 
 
 @dataclass
@@ -96,7 +99,6 @@ class Gateway:
     world: World
     stand: Stand
     sealer: Sealer
-    parts: Parts
     app: Starlette
     records: Records = field(default_factory=Records)
     grants: Kept = field(default_factory=Kept)
@@ -208,6 +210,43 @@ def another_nonce(transport: httpx.AsyncBaseTransport, monkeypatch: pytest.Monke
     monkeypatch.setattr(transport, "handle_async_request", altered)
 
 
+def browser_routes(
+    *,
+    origin: str,
+    issuer: str,
+    upstream: Any,
+    sealer: Sealer,
+    records: Records,
+    grants: Kept,
+    clock: Callable[[], float],
+    note: Callable[[str, str], None] = lambda _id, _words: None,
+) -> list[Route]:
+    """The step-up and the sessions, as they are wired."""
+    cookies, pages = BrowserCookies(sealer, origin), Pages(origin, issuer)
+    errors = ErrorResponder(origin, cookies, pages, upstream.log_out_url, note)
+    logins = BrowserLogins(
+        origin=origin,
+        upstream=upstream,
+        cookies=cookies,
+        pages=pages,
+        states=States(),
+        limiter=LoginRateLimiter(clock),
+    )
+    shared: dict[str, Any] = {
+        "origin": origin,
+        "issuer": issuer,
+        "logins": logins,
+        "cookies": cookies,
+        "pages": pages,
+        "errors": errors,
+    }
+    step_ups = StepUpEndpoints(
+        **shared, sealer=sealer, records=records, log_out_url=upstream.log_out_url, clock=clock
+    )
+    sessions = SessionEndpoints(**shared, grants=grants)
+    return [*step_ups.routes(), *sessions.routes(), errors.route()]
+
+
 @contextmanager
 def gateway(world: World) -> Iterator[Gateway]:
     """Put the pages beside the stand-in."""
@@ -222,22 +261,19 @@ def gateway(world: World) -> Iterator[Gateway]:
         world.issuer.config = replace(config, clients=tuple(ours))
         sealer = Sealer(["a" * 32], world.clock)
         records, grants, notes = Records(), Kept(), list[str]()
-        parts = Parts(
+
+        def note(request_id: str, words: str) -> None:
+            notes.append(f"{request_id}: {words}")
+
+        routes = browser_routes(
             origin=ORIGIN,
             issuer=ISSUER,
-            browser=BrowserCookies(sealer, ORIGIN),
-            pages=Pages(ORIGIN, ISSUER),
             upstream=stand.authelia,
-            used=States().used,
-            address=lambda request: request.headers["x-forwarded-for"],
-            pace=lambda _address: None,
+            sealer=sealer,
+            records=records,
+            grants=grants,
             clock=world.clock,
-            note=lambda request_id, words: notes.append(f"{request_id}: {words}"),
+            note=note,
         )
-        app = Starlette(
-            routes=[
-                *step_up.routes(parts, sealer, records),
-                *sessions.routes(parts, grants),
-            ]
-        )
-        yield Gateway(world, stand, sealer, parts, app, records, grants, notes)
+        app = Starlette(routes=routes)
+        yield Gateway(world, stand, sealer, app, records, grants, notes)

@@ -18,10 +18,11 @@ from authz.login.web.cookies import (
     FIELD,
     LARGEST,
     BrowserCookies,
+    CookieTooLargeError,
     LoginEnd,
     NotThisBrowserError,
-    TransactionTooLargeError,
-    cookies,
+    Purpose,
+    read_cookies,
     read_form,
 )
 from authz.tokens.sealing import Sealer
@@ -87,11 +88,16 @@ def browser(clock: Clock) -> BrowserCookies:
     return BrowserCookies(Sealer(["a" * 32], clock), ORIGIN)
 
 
+def of(name: str) -> Purpose[dict[str, Any]]:
+    """A purpose whose values are JSON as they stand."""
+    return Purpose(name, dict, dict, is_page=name == "problem")
+
+
 def shown(
     browser: BrowserCookies, jar: Jar, purpose: str = "consent", **about: Any
 ) -> dict[str, str]:
     """Open a page; return the fields of its form."""
-    token, cookie = browser.form_token(jar.request(), purpose, about)
+    token, cookie = browser.form_token(jar.request(), of(purpose), about)
     if cookie is not None:
         jar.take(cookie)
     return {FIELD: token}
@@ -99,7 +105,7 @@ def shown(
 
 def refused(browser: BrowserCookies, request: Request, form: dict[str, str], purpose: str) -> bool:
     try:
-        browser.check_post(request, form, purpose)
+        browser.check_post(request, form, of(purpose))
     except NotThisBrowserError:
         return True
     return False
@@ -109,7 +115,8 @@ def begin(
     browser: BrowserCookies, jar: Jar, state: str, size: int = 10, purpose: str = "front"
 ) -> None:
     response = Response()
-    browser.begin(response, state, {"of": state, "pad": "x" * size}, purpose, jar.request())
+    value = {"of": state, "pad": "x" * size}
+    browser.keep(jar.request(), response, state, of(purpose), value)
     jar.answer(response)
 
 
@@ -117,18 +124,18 @@ def test_form(browser: BrowserCookies) -> None:
     """A form comes back with what it is about, from the browser that was shown it."""
     jar = Jar()
     form = shown(browser, jar, about="claude")
-    assert browser.check_post(jar.post(), form) == {"about": "claude"}
+    assert browser.check_post(jar.post(), form, of("consent")) == {"about": "claude"}
 
 
 def test_tabs_share_their_cookie(browser: BrowserCookies) -> None:
     """The forms of many tabs stay good, the first two at once included, in any order."""
     jar = Jar()
-    first, one = browser.form_token(jar.request())
-    second, two = browser.form_token(jar.request())
+    first, one = browser.form_token(jar.request(), of("consent"), {})
+    second, two = browser.form_token(jar.request(), of("consent"), {})
     assert one is not None
     assert two is not None
     jar.take(one, two)
-    third, three = browser.form_token(jar.request())
+    third, three = browser.form_token(jar.request(), of("consent"), {})
     assert three is None
     for token in (third, first, second):
         assert not refused(browser, jar.post(), {FIELD: token}, "consent")
@@ -137,8 +144,8 @@ def test_tabs_share_their_cookie(browser: BrowserCookies) -> None:
 def test_forms_of_one_page(browser: BrowserCookies) -> None:
     """All forms of a page that is the browser's first are good with its one cookie."""
     jar, request = Jar(), Jar().request()
-    first, one = browser.form_token(request, "a")
-    second, two = browser.form_token(request, "b")
+    first, one = browser.form_token(request, of("a"), {})
+    second, two = browser.form_token(request, of("b"), {})
     assert one == two
     assert one is not None
     jar.take(one)
@@ -212,19 +219,19 @@ def test_transaction(browser: BrowserCookies, clock: Clock) -> None:
     """A transaction is taken in its browser, for its purpose, in ten minutes, until forgotten."""
     jar = Jar()
     begin(browser, jar, "s")
-    assert browser.take(jar.request(), "s", "front")["of"] == "s"
+    assert browser.read(jar.request(), "s", of("front"))["of"] == "s"
     for other, state, purpose in ((Jar(), "s", "front"), (jar, "t", "front"), (jar, "s", "step")):
         with pytest.raises(NotThisBrowserError):
-            browser.take(other.request(), state, purpose)
+            browser.read(other.request(), state, of(purpose))
     response = Response()
-    browser.forget(response, "s")
+    browser.forget(response, "s", of("front"))
     before = dict(jar.cookies)
     jar.answer(response)
     assert not jar.cookies
     jar.cookies = before
     clock.at += 600
     with pytest.raises(NotThisBrowserError):
-        browser.take(jar.request(), "s", "front")
+        browser.read(jar.request(), "s", of("front"))
 
 
 @pytest.mark.attack("callback-another-browser")
@@ -236,7 +243,7 @@ def test_cookie_under_another_name(browser: BrowserCookies) -> None:
     mine, theirs = jar.cookies
     jar.cookies = {theirs: jar.cookies[mine]}
     with pytest.raises(NotThisBrowserError):
-        browser.take(jar.request(), "theirs", "front")
+        browser.read(jar.request(), "theirs", of("front"))
 
 
 @pytest.mark.attack("tabs-collide")
@@ -255,14 +262,14 @@ def test_tabs_never_collide(data: st.DataObject) -> None:
         elif open_tabs:
             tab = open_tabs.pop(data.draw(st.integers(0, len(open_tabs) - 1)))
             request = jars[tab[0]].request()
-            assert browser.take(request, tab[1], "front")["of"] == tab[1]
+            assert browser.read(request, tab[1], of("front"))["of"] == tab[1]
             with pytest.raises(NotThisBrowserError):
-                browser.take(jars[1 - tab[0]].request(), tab[1], "front")
+                browser.read(jars[1 - tab[0]].request(), tab[1], of("front"))
             response = Response()
-            browser.forget(response, tab[1])
+            browser.forget(response, tab[1], of("front"))
             jars[tab[0]].answer(response)
     for whose, state in open_tabs:
-        assert browser.take(jars[whose].request(), state, "front")["of"] == state
+        assert browser.read(jars[whose].request(), state, of("front"))["of"] == state
 
 
 @pytest.mark.parametrize(("size", "most"), [(10, 16), (2300, 5)])
@@ -277,13 +284,13 @@ def test_bounded(browser: BrowserCookies, size: int, most: int) -> None:
         assert len(jar.request().headers["cookie"]) < 25 * 1024
     assert len(jar.cookies) == most + 2
     for number in range(100 - most, 100):
-        assert browser.take(jar.request(), str(number), "front")["of"] == str(number)
-        assert browser.over(jar.request(), str(number)) is None
+        assert browser.read(jar.request(), str(number), of("front"))["of"] == str(number)
+        assert browser.login_end(jar.request(), str(number)) is None
     for number in range(100 - most - 64, 100 - most):
-        assert browser.over(jar.request(), str(number)) is LoginEnd.CROWDED
+        assert browser.login_end(jar.request(), str(number)) is LoginEnd.CROWDED
         with pytest.raises(NotThisBrowserError):
-            browser.take(jar.request(), str(number), "front")
-    assert browser.over(jar.request(), str(100 - most - 65)) is None
+            browser.read(jar.request(), str(number), of("front"))
+    assert browser.login_end(jar.request(), str(100 - most - 65)) is None
 
 
 def test_a_page_after_an_end_makes_no_log_in_end(browser: BrowserCookies) -> None:
@@ -297,10 +304,10 @@ def test_a_page_after_an_end_makes_no_log_in_end(browser: BrowserCookies) -> Non
         begin(browser, jar, f"page-{number}", 1000, "problem")
         assert len(jar.request().headers["cookie"]) < 25 * 1024
     for number in range(16):
-        assert browser.take(jar.request(), str(number), "front")["of"] == str(number)
-    assert browser.take(jar.request(), "page-29", "problem")["of"] == "page-29"
+        assert browser.read(jar.request(), str(number), of("front"))["of"] == str(number)
+    assert browser.read(jar.request(), "page-29", of("problem"))["of"] == "page-29"
     with pytest.raises(NotThisBrowserError):
-        browser.take(jar.request(), "page-0", "problem")
+        browser.read(jar.request(), "page-0", of("problem"))
 
 
 @pytest.mark.attack("callback-another-browser")
@@ -310,23 +317,23 @@ def test_the_end_of_a_transaction_is_remembered(browser: BrowserCookies, clock: 
     begin(browser, jar, "s")
     for each in (jar, other):
         response = Response()
-        browser.end(each.request(), response, "s")
+        browser.end_login(each.request(), response, "s")
         each.answer(response)
-    assert browser.over(jar.request(), "s") is LoginEnd.USED
+    assert browser.login_end(jar.request(), "s") is LoginEnd.USED
     assert not other.cookies
     assert len(jar.cookies) == 1
     for state in ("s", "t"):
         with pytest.raises(NotThisBrowserError):
-            browser.take(jar.request(), state, "front")
-    assert browser.over(jar.request(), "t") is None
+            browser.read(jar.request(), state, of("front"))
+    assert browser.login_end(jar.request(), "t") is None
     clock.at += 600
-    assert browser.over(jar.request(), "s") is None
+    assert browser.login_end(jar.request(), "s") is None
 
 
 def test_too_large(browser: BrowserCookies) -> None:
     """What a browser would drop silently is refused aloud."""
     begin(browser, Jar(), "s", 2600)
-    with pytest.raises(TransactionTooLargeError):
+    with pytest.raises(CookieTooLargeError):
         begin(browser, Jar(), "s", LARGEST)
 
 
@@ -341,14 +348,14 @@ def test_planted(browser: BrowserCookies, blank: str) -> None:
     ((name, value),) = jar.cookies.items()
     jar.cookies = {blank + name: value}
     with pytest.raises(NotThisBrowserError):
-        browser.take(jar.request(), "s", "front")
+        browser.read(jar.request(), "s", of("front"))
 
 
 def test_twice() -> None:
     """A cookie that comes twice counts as none; the order is the browser's."""
     jar = Jar()
     request = jar.request("GET", [("cookie", "b=1; a=2;  c = 3 ; c=4; d"), ("cookie", "b=5;e=")])
-    assert dict(cookies(request)) == {"a": "2", "e": ""}
+    assert dict(read_cookies(request)) == {"a": "2", "e": ""}
 
 
 @pytest.mark.parametrize(

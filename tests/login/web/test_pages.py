@@ -21,9 +21,10 @@ from starlette.responses import Response
 
 from authz.login.clients.identity import identify
 from authz.login.clients.redirects import place_of
+from authz.login.protocol.authorization import AuthorizationRequest
 from authz.login.protocol.values import ClientIdentity, ClientKind, OAuthClient
 from authz.login.web.client_description import Trust, describe_client, describe_place, shown
-from authz.login.web.rendering import Consent, Pages, redirect
+from authz.login.web.rendering import Pages, redirect
 from authz.login.web.sessions import OwnGrant
 from authz.login.web.step_up import describe_ticket
 from authz.tokens.tickets import ticket_of, ticket_value
@@ -47,9 +48,18 @@ _ATTRIBUTES = {
 
 
 def consent(client: OAuthClient = CLIENT, redirect_uri: str = HTTPS, **changes: Any) -> Response:
+    asked = AuthorizationRequest(
+        client_id=client.client_id,
+        redirect_uri=redirect_uri,
+        state=None,
+        challenge="",
+        server="files",
+        resource="https://mcp.example.com/files",
+        scopes=SCOPES,
+        two_factor=True,
+    )
     who = identify(client, redirect_uri)
-    asked = Consent(who, "files", "https://mcp.example.com/files", SCOPES, True)
-    return PAGES.consent(replace(asked, **changes), "a-token", "a=b; Path=/")
+    return PAGES.consent(replace(asked, **changes), who, "a-token", "a=b; Path=/")
 
 
 def text(response: Response) -> str:
@@ -314,7 +324,7 @@ def test_every_page_says_the_same_of_a_log_in(client: OAuthClient, redirect_uri:
         consent(client, redirect_uri),
         PAGES.page("step_up.html", step_up, has_form=True),
         PAGES.page(
-            "log_ins.html", {"account": "", "grants": [row], "leave_token": "t"}, has_form=True
+            "log_ins.html", {"account": "", "grants": [row], "sign_out_token": "t"}, has_form=True
         ),
     )
     for page in map(words, pages):

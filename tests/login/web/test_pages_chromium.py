@@ -26,6 +26,7 @@ from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.login.clients.identity import identify
+from authz.login.protocol.authorization import AuthorizationRequest
 from authz.login.protocol.values import (
     ClientKind,
     LoginIdentity,
@@ -34,14 +35,12 @@ from authz.login.protocol.values import (
     UpstreamLogin,
     UpstreamTokens,
 )
-from authz.login.web import step_up
-from authz.login.web.cookies import BrowserCookies, NotThisBrowserError, read_form
-from authz.login.web.rendering import Consent, Pages, redirect
-from authz.login.web.upstream_login import Parts
+from authz.login.web.cookies import BrowserCookies, NotThisBrowserError, Purpose, read_form
+from authz.login.web.rendering import Pages, redirect
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.serving import serve
-from tests.login.web.pages_kit import TICKET, Records, States
+from tests.login.web.pages_kit import TICKET, Kept, Records, browser_routes
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 NOW: Final = 1795380700
@@ -99,6 +98,10 @@ class Issuer:
         return RedirectResponse(f"{self.asked[state].redirect_uri}?{answer}", 302)
 
 
+CONSENT: Final[Purpose[dict[str, Any]]] = Purpose("consent", dict, dict)
+FRONT: Final[Purpose[dict[str, Any]]] = Purpose("front", dict, dict)
+
+
 @dataclass
 class Site:
     """The gateway with its step-up and a consent page, an issuer, and another site."""
@@ -126,33 +129,35 @@ class Site:
 
     async def consent(self, request: Request) -> Response:
         client = identify(OAuthClient("x", ClientKind.DYNAMIC, "Claude", "", ()), self.redirect_uri)
-        asked = Consent(client, "files", self.origin, ("mcp:files",), True)
+        asked = AuthorizationRequest(
+            "x", self.redirect_uri, None, "", "files", self.origin, ("mcp:files",), two_factor=True
+        )
         about = {"tab": request.query_params["tab"]}
-        token, cookie = self.browser.form_token(request, about=about)
-        return self.pages.consent(asked, token, cookie)
+        token, cookie = self.browser.form_token(request, CONSENT, about)
+        return self.pages.consent(asked, client, token, cookie)
 
     async def approve(self, request: Request) -> Response:
         form = await read_form(request)
         origin = request.headers.get("origin")
         try:
-            about = self.browser.check_post(request, form)
+            about = self.browser.check_post(request, form, CONSENT)
         except NotThisBrowserError:
             self.posted.append((origin, "refused"))
             return self.pages.error(403, "No", "Nothing was done.")
         self.posted.append((origin, f"{form['decision']} {about['tab']}"))
         state = secrets.token_urlsafe(32)
         self.issuer.asked[state] = UpstreamAuthorizationRequest(
-            True, f"{self.origin}/authz/callback", frozenset(), None, state, "", ""
+            True, f"{self.origin}/authz/callback", frozenset(), None, state=state
         )
         url = f"{self.issuer.url}/authorize?{urlencode({'state': state})}"
         if form["decision"] != "approve":
             return self.pages.go_back(f"{self.redirect_uri}?error=access_denied", "", alone=False)
         response = redirect(self.hop) if self.hop else self.pages.go_on(url)
-        self.browser.begin(response, state, {"tab": about["tab"]}, "front", request)
+        self.browser.keep(request, response, state, FRONT, {"tab": about["tab"]})
         return response
 
     async def callback(self, request: Request) -> Response:
-        transaction = self.browser.take(request, request.query_params["state"], "front")
+        transaction = self.browser.read(request, request.query_params["state"], FRONT)
         return redirect(f"{self.redirect_uri}?{urlencode({'tab': transaction['tab']})}")
 
 
@@ -164,6 +169,9 @@ class Behind:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         assert self.app is not None
+        if scope["type"] == "http":  # as Envoy does
+            address = (b"x-forwarded-for", b"192.0.2.10")
+            scope = scope | {"headers": [*scope["headers"], address]}
         await self.app(scope, receive, send)
 
 
@@ -178,20 +186,17 @@ async def site() -> AsyncIterator[Site]:
         pages, browser = Pages(origin, issuer.url), BrowserCookies(sealer, origin)
         made = Site(origin, evil, issuer, sealer, records, pages, browser)
         made.redirect_uri = f"{evil}/client"
-        parts = Parts(
-            origin=origin,
-            issuer=issuer.url,
-            browser=browser,
-            pages=pages,
-            upstream=issuer,
-            used=States().used,
-            address=lambda request: "192.0.2.10",
-            pace=lambda _address: None,
-            clock=lambda: NOW,
-        )
         fronts[0].app = Starlette(
             routes=[
-                *step_up.routes(parts, sealer, records),
+                *browser_routes(
+                    origin=origin,
+                    issuer=issuer.url,
+                    upstream=issuer,
+                    sealer=sealer,
+                    records=records,
+                    grants=Kept(),
+                    clock=lambda: NOW,
+                ),
                 Route("/consent", made.consent),
                 Route("/authz/consent", made.approve, methods=["POST"]),
                 Route("/authz/callback", made.callback),

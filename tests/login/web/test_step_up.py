@@ -14,6 +14,8 @@ from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.login.protocol.values import LoginIdentity, UpstreamLogin
+from authz.login.web.error_pages import ErrorPage
+from authz.login.web.rendering import format_duration as length
 from authz.login.web.step_up import (
     LIFETIME,
     NO_CODE,
@@ -22,8 +24,6 @@ from authz.login.web.step_up import (
     asked_age,
     missing_proof,
 )
-from authz.login.web.step_up import words as length
-from authz.login.web.upstream_login import ErrorPage
 from tests.demo.kit import BOB, ISSUER, JOHN, World
 from tests.login.front import onward
 from tests.login.web.pages_kit import (

@@ -1,7 +1,7 @@
-"""Which client may send a browser here, and where a log-in of it may end.
+"""Validate which client sends a browser here, and where its log-in may end.
 
-Law: until client and redirect URI are known to be good, nobody is sent anywhere; and to whom an
-operator did not configure nobody is sent unasked.
+Invariant: until client and redirect URI are known to be good, nobody is sent anywhere; and to whom
+an operator did not configure nobody is sent unasked.
 """
 
 from typing import Final
@@ -15,25 +15,27 @@ from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.values import ClientIdentity, ClientKind, OAuthClient, OAuthError
 from authz.login.service.means import Means
 from authz.login.web import error_pages
-from authz.login.web.upstream_login import PageError
+from authz.login.web.error_pages import PageError
 
 _LONGEST_CLIENT_ID: Final = 2048
 _LONGEST_URI: Final = 2048
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class Admission:
-    """Admit clients."""
+class ClientValidator:
+    """Validate clients."""
 
     def __init__(self, means: Means) -> None:
         """Take the parts."""
         self._means = means
 
-    async def admit(self, client_id: str, redirect_uri: str) -> tuple[OAuthClient, ClientIdentity]:
+    async def validate(
+        self, client_id: str, redirect_uri: str
+    ) -> tuple[OAuthClient, ClientIdentity]:
         """Return a client whose log-in may end at a redirect URI, and what it is there.
 
         Raises:
-            PageError: with a page, where there is none, or it is blocked.
+            PageError: where there is none, or it is blocked.
             UnavailableError: where Redis does not answer.
         """
         if not 0 < len(client_id) <= _LONGEST_CLIENT_ID:
@@ -58,7 +60,7 @@ class Admission:
             raise PageError(error_pages.BLOCKED)
         return client, identity
 
-    def told(
+    def error_redirect(
         self,
         client: OAuthClient,
         redirect_uri: str,

@@ -1,0 +1,378 @@
+"""The authorization endpoint (RFC 6749, section 3.1): consent page, log-in at Authelia, our code.
+
+Invariant: a code is issued only after, in this order, the request was valid, the person clicked on
+our page for this very request, and Authelia answered to it, in the same browser and once. Until
+client and redirect URI are known to be good, nothing is sent there. Showing a page changes nothing
+and sets nothing but what ties its form to the browser.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from authz.core.ledger import UnavailableError
+from authz.login.protocol.authorization import (
+    OFFLINE,
+    AuthorizationRequest,
+    AuthorizationResponse,
+    RedirectedOAuthError,
+    again,
+    check,
+    check_same_client,
+    gets_refresh,
+)
+from authz.login.protocol.digests import digest
+from authz.login.protocol.granted_audience import OPAQUE, OPAQUE_WORDS, WORDS, audience_fault
+from authz.login.protocol.parameters import read_parameters
+from authz.login.protocol.values import (
+    OPAQUE_TOKEN,
+    ClientIdentity,
+    OAuthError,
+    UpstreamError,
+    UpstreamLogin,
+)
+from authz.login.service.means import Means
+from authz.login.service.person_address import person_address
+from authz.login.service.rate_limits import DOCUMENTS, LOG_INS, PAGES
+from authz.login.web import error_pages, paths
+from authz.login.web.client_validation import ClientValidator
+from authz.login.web.cookies import (
+    BrowserCookies,
+    CookieTooLargeError,
+    NotThisBrowserError,
+    Purpose,
+    purpose,
+    read_form,
+)
+from authz.login.web.error_pages import ErrorResponder, PageError
+from authz.login.web.rendering import Pages, redirect
+from authz.login.web.requests import address_of
+from authz.login.web.upstream_login import AcceptedResponse, BrowserLogins, login_kind
+
+_APPROVE: Final = "approve"
+# What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
+# `server_error`: the request was ours, so its faults are.
+_UPSTREAM: Final[Mapping[str, tuple[str, str]]] = {
+    "access_denied": ("access_denied", "the person did not log in, or may not"),
+    "temporarily_unavailable": ("temporarily_unavailable", "the log-in service is not available"),
+}
+_SERVER_ERROR: Final = ("server_error", "the log-in service refused the request of the gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """An authorization request that the person agreed to, while the log-in is pending.
+
+    Attributes:
+        request: what was agreed to.
+        grant: the id of the grant that it is to become.
+        at: when, seconds since the epoch.
+    """
+
+    request: AuthorizationRequest
+    grant: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _WayBack:
+    """Where a page leads that opens the program of a private scheme."""
+
+    url: str
+    claim: str
+
+
+def _encode_consent(consent: Consent) -> Mapping[str, object]:
+    return {"wish": consent.request.to_json(), "grant": consent.grant, "at": consent.at}
+
+
+def _decode_consent(members: Mapping[str, Any]) -> Consent:
+    request = AuthorizationRequest.from_json(members["wish"])
+    return Consent(request, members["grant"], members["at"])
+
+
+_FORM: Final = Purpose("consent", AuthorizationRequest.to_json, AuthorizationRequest.from_json)
+_LOGIN: Final = login_kind("log-in", paths.CALLBACK, _encode_consent, _decode_consent)
+_WAY_BACK: Final = purpose("back", _WayBack, is_page=True)
+
+
+class AuthorizationEndpoint:
+    """Take a client's request from its first step to our code."""
+
+    def __init__(
+        self,
+        means: Means,
+        logins: BrowserLogins,
+        cookies: BrowserCookies,
+        pages: Pages,
+        errors: ErrorResponder,
+    ) -> None:
+        """Take the parts."""
+        self._means = means
+        self._validator = ClientValidator(means)
+        self._logins = logins
+        self._cookies = cookies
+        self._pages = pages
+        self._errors = errors
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route(paths.AUTHORIZE, self.authorize, methods=["GET"]),
+            Route(paths.CONSENT, self.consent, methods=["POST"]),
+            Route(paths.CALLBACK, self.callback, methods=["GET"]),
+            Route(paths.BACK, self.back, methods=["GET"]),
+        ]
+
+    async def authorize(self, request: Request) -> Response:
+        """Ask the person (RFC 6749, section 3.1): every time, before Authelia is asked."""
+        address = address_of(request)
+        self._means.attempts.check(PAGES, address)
+        try:
+            query = request.scope["query_string"].decode("latin-1")
+            wanted, client = await self._read(query, address)
+        except RedirectedOAuthError as error:
+            return redirect(error.url)
+        # The request waits in the form itself, sealed, for this browser alone.
+        token, cookie = self._cookies.form_token(request, _FORM, wanted)
+        return self._pages.consent(wanted, client, token, cookie)
+
+    async def consent(self, request: Request) -> Response:
+        """Take the person's decision."""
+        form = await read_form(request)
+        try:
+            wanted = self._cookies.check_post(request, form, _FORM)
+        except NotThisBrowserError as error:
+            raise PageError(error_pages.NOT_THIS_BROWSER) from error
+        # Whatever is not the one word is no consent.
+        if form.get("decision") != _APPROVE:
+            return await self._deny(wanted)
+        try:
+            return await self._begin(request, wanted)
+        except RedirectedOAuthError as error:
+            return self._pages.go_back(error.url, "", alone=False)
+
+    async def callback(self, request: Request) -> Response:
+        """Take Authelia's response (RFC 6749, section 4.1.2)."""
+        try:
+            accepted = await self._logins.accept(request, _LOGIN)
+            consent = accepted.login.context
+            wanted = consent.request
+            _, client = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
+            url, outcome, detail = await self._finish(request, accepted, client)
+        except PageError as error:
+            return self._errors.redirect_to_error(request, error.page)
+        self._means.tell(
+            "callback",
+            outcome,
+            detail=detail,
+            client=client.name,
+            server=wanted.server,
+            grant=consent.grant,
+            scopes=wanted.scopes,
+        )
+        response = self._to_client(request, url, client)
+        self._cookies.end_login(request, response, accepted.state)
+        return response
+
+    async def back(self, request: Request) -> Response:
+        """Open the program of a private scheme that a log-in was for."""
+        try:
+            way = self._cookies.read(request, request.query_params.get("of", ""), _WAY_BACK)
+        except NotThisBrowserError:
+            return self._errors.show(request, error_pages.GONE)
+        return self._pages.go_back(way.url, way.claim)
+
+    async def _read(self, query: str, address: str) -> tuple[AuthorizationRequest, ClientIdentity]:
+        """Return what a client asks for, to be shown to the person at an address.
+
+        Raises:
+            PageError: where client or redirect URI are not good, or where the client is nobody's
+                whom an error could be sent to.
+            RedirectedOAuthError: with the URL that tells the client.
+            TooManyRequestsError: where the address has made us ask too many strangers' hosts.
+            UnavailableError: where Redis does not answer.
+        """
+        try:
+            parameters = read_parameters(query)
+            client_id = parameters.once("client_id") or ""
+            redirect_uri = parameters.once("redirect_uri") or ""
+        except OAuthError as error:
+            raise PageError(error_pages.BAD_REQUEST) from error
+        if self._means.clients.fetches(client_id):
+            self._means.attempts.check(DOCUMENTS, address)
+        client, identity = await self._validator.validate(client_id, redirect_uri)
+        try:
+            wanted = check(parameters, client, identity, self._means.targets)
+            offline = gets_refresh(self._means.refresh_tokens, client, parameters.get("scope"))
+        except OAuthError as error:
+            self._log_error("authorize", identity, error)
+            raise self._validator.error_redirect(client, redirect_uri, parameters, error) from error
+        self._means.tell(
+            "authorize", "ok", client=identity.name, server=wanted.server, scopes=wanted.scopes
+        )
+        return replace(wanted, offline=offline), identity
+
+    async def _deny(self, wanted: AuthorizationRequest) -> Response:
+        _, client = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
+        self._means.tell("consent", "access_denied", client=client.name, server=wanted.server)
+        url = self._response(wanted).error("access_denied", "the person did not agree")
+        return self._pages.go_back(url, client.title, alone=False)
+
+    async def _begin(self, request: Request, wanted: AuthorizationRequest) -> Response:
+        """Begin the log-in at Authelia that a person has just consented to.
+
+        Raises:
+            PageError: where the client is not good any more.
+            RedirectedOAuthError: with the URL that tells the client.
+            TooManyRequestsError: where this address has begun too many.
+            UnavailableError: where Redis or Authelia do not answer.
+        """
+        means = self._means
+        client, identity = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
+        response = self._response(wanted)
+        # 128 bits: step-ups, revocations and the list of a person's sessions go by it.
+        grant = secrets.token_hex(16)
+        try:
+            wanted = again(wanted, client, identity, means.targets)
+            # What was asked for stands in the request; what the client may have may have changed.
+            offline = wanted.offline and gets_refresh(means.refresh_tokens, client, OFFLINE)
+            wanted = replace(wanted, offline=offline)
+            target = means.targets.named(wanted.server, wanted.resource)
+            assert target is not None
+            page = await self._logins.begin(
+                request,
+                _LOGIN,
+                Consent(wanted, grant, int(means.clock())),
+                two_factor=wanted.two_factor,
+                scopes=target.upstream(frozenset(wanted.scopes), offline=offline),
+                resource=wanted.resource,
+            )
+        except OAuthError as error:
+            self._log_error("consent", identity, error)
+            raise RedirectedOAuthError(response, error.error, error.words) from error
+        except UpstreamError as error:
+            means.tell(
+                "consent", "server_error", client=identity.name, server=wanted.server,
+                detail=error.error, scopes=wanted.scopes,
+            )  # fmt: skip
+            words = f"{_SERVER_ERROR[1]} for the server {wanted.server}: {error.error}"
+            raise RedirectedOAuthError(response, _SERVER_ERROR[0], words) from error
+        means.tell("consent", "ok", client=identity.name, server=wanted.server, grant=grant)
+        return page
+
+    async def _finish(
+        self, request: Request, accepted: AcceptedResponse[Consent], client: ClientIdentity
+    ) -> tuple[str, str, str]:
+        """Return where the browser goes, and the outcome and detail for the log.
+
+        The outcome is an error code: it is a label of a metric.
+        """
+        means, consent = self._means, accepted.login.context
+        wanted = consent.request
+        response = self._response(wanted)
+        try:
+            check_same_client(wanted, client)
+        except OAuthError as error:
+            return response.error(error.error, error.words), error.error, ""
+        if accepted.error is not None:
+            said = _UPSTREAM.get(accepted.error, _SERVER_ERROR)
+            return response.error(*said), said[0], ""
+        try:
+            found = await self._logins.redeem(
+                request, _LOGIN, accepted, two_factor=wanted.two_factor
+            )
+        except UpstreamError as error:
+            if error.error == OPAQUE_TOKEN:
+                await means.faults.keep(OPAQUE)
+                return response.error("server_error", OPAQUE_WORDS), "server_error", OPAQUE
+            return response.error(*_SERVER_ERROR), "server_error", error.error
+        except UnavailableError as error:
+            said = _UPSTREAM["temporarily_unavailable"]
+            return response.error(*said), said[0], error.detail
+        if fault := audience_fault(found.tokens.audience, wanted.resource):
+            await means.faults.keep(fault)
+            await self._revoke(wanted, found)
+            return response.error("server_error", WORDS), "server_error", fault
+        if means.attempts.retry_after_of(LOG_INS, found.identity.subject):
+            await self._revoke(wanted, found)
+            said = _UPSTREAM["temporarily_unavailable"]
+            return response.error(*said), said[0], "too many log-ins of one person"
+        code = secrets.token_urlsafe(32)
+        try:
+            await self._issue(code, consent, client, found)
+        except UnavailableError:
+            await self._revoke(wanted, found)
+            raise
+        return response.code(code), "ok", ""
+
+    async def _issue(
+        self, code: str, consent: Consent, client: ClientIdentity, found: UpstreamLogin
+    ) -> None:
+        wanted, tokens, who = consent.request, found.tokens, found.identity
+        mark = {
+            "grant": consent.grant,
+            "subject": who.subject,
+            "two_factor": wanted.two_factor,
+            "token": tokens.refresh_token or tokens.access_token,
+            "address": person_address(self._means.sealer, who.subject),
+            "name": client.name,
+        }
+        payload = {
+            **mark,
+            "client": digest(wanted.client_id),
+            "redirect_uri": wanted.redirect_uri,
+            "challenge": wanted.challenge,
+            "server": wanted.server,
+            "resource": wanted.resource,
+            # What Authelia did not grant is not promised (RFC 6749, section 3.3).
+            "scopes": sorted(tokens.scopes.intersection(wanted.scopes)),
+            "restricted": wanted.restricted,
+            "access_token": tokens.access_token,
+            "refresh_token": tokens.refresh_token,
+            "expires_at": tokens.expires_at,
+            "account": who.account,
+            "amr": sorted(who.amr),
+            "auth_time": who.auth_time,
+            "at": consent.at,
+        }
+        await self._means.codes.issue(code, payload, mark)
+
+    async def _revoke(self, wanted: AuthorizationRequest, found: UpstreamLogin) -> None:
+        """Revoke Authelia's tokens, which nobody will ever use."""
+        address = person_address(self._means.sealer, found.identity.subject)
+        token = found.tokens.refresh_token or found.tokens.access_token
+        await self._logins.revoke(token, address, two_factor=wanted.two_factor)
+
+    def _to_client(self, request: Request, url: str, client: ClientIdentity) -> Response:
+        if urlsplit(url).scheme in ("http", "https"):
+            return redirect(url)
+        # A page has to stay here; not at the callback's address, which histories would keep.
+        key = secrets.token_urlsafe(32)
+        response = redirect(f"{self._means.url}{paths.BACK}?{urlencode({'of': key})}")
+        try:
+            self._cookies.keep(request, response, key, _WAY_BACK, _WayBack(url, client.title))
+        except CookieTooLargeError:
+            # Its state is as long as can be, and of signs that take three in a URL: Authelia's
+            # code, which was used already, is less of a loss than the log-in.
+            return self._pages.go_back(url, client.title)
+        return response
+
+    def _log_error(self, step: str, client: ClientIdentity, error: OAuthError) -> None:
+        self._means.tell(
+            step,
+            error.error,
+            client=client.name,
+            server=error.server,
+            scopes=error.scopes,
+            detail=error.words,
+        )
+
+    def _response(self, wanted: AuthorizationRequest) -> AuthorizationResponse:
+        return AuthorizationResponse(wanted.redirect_uri, wanted.state, self._means.url)
