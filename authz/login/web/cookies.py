@@ -15,9 +15,9 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -25,9 +25,6 @@ from starlette.responses import Response
 
 from authz.login.protocol.digests import digest
 from authz.tokens.sealing import NotSealedError, Sealer
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 FIELD: Final = "form_token"  # the hidden input of every form
 LIFETIME: Final = 600  # seconds in which a form is sent, and in which a log-in ends
@@ -50,7 +47,13 @@ _LARGEST_FORM: Final = 32 * 1024
 _MOST_FIELDS: Final = 20
 
 T = TypeVar("T")
-Record = TypeVar("Record", bound="DataclassInstance")
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Record = TypeVar("Record", bound=_Dataclass)
 
 
 @dataclass(frozen=True, slots=True)
