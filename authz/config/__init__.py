@@ -1,1 +1,1 @@
-"""One file, `authz.yaml`, to frozen values: read, validated, explained."""
+"""Read, validate and explain authz.yaml."""

@@ -1,6 +1,7 @@
-"""How many exchanges one person may hold open at a server: what the limits and `gateway` come to.
+"""How many exchanges one person may hold open at a server, by its limits and `gateway`.
 
-Law: what `check-config` says of a server is what its decisions are made by.
+Invariant: decisions are made by the same figures as `check-config` reports
+(tests/config/test_budgets.py).
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
-"""authz.yaml to settings: the one door of this room.
+"""Load authz.yaml: parse, validate, lint, read secrets, compile.
 
-Law: settings come out whole or not at all, and nothing else than `ConfigError` is raised for what
-a file, its secrets or the environment hold.
+Invariant: nothing else than `ConfigError` is raised for what a file, its secrets or the environment
+hold (tests/config/test_hostile.py).
 """
 
 from collections.abc import Iterable, Mapping

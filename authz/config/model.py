@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, StrictBool, StrictInt
 
 from authz.config import urls, value_types
-from authz.config.fields import (
+from authz.config.value_types import (
     Count,
     CountedBy,
     FrozenMap,
@@ -20,11 +20,14 @@ from authz.config.fields import (
     NonEmpty,
     NonEmptyMap,
     PerUser,
+    Rate,
     Section,
+    Tcp,
     TlsVersion,
+    Unix,
+    duration,
     field,
 )
-from authz.config.value_types import Rate, Tcp, Unix, duration
 from authz.core.policy import LEGACY, MODERN, OperationKind, RuleTarget, rule_targets
 
 # "none" and the HMAC family are missing on purpose: neither proves who signed.

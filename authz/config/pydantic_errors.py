@@ -1,7 +1,6 @@
-"""Errors of pydantic to faults in words.
+"""Translate pydantic's errors into faults: what is wrong, what would be right.
 
-Law: every kind of error has its row: what is wrong, what would be right. Text that stands where a
-section or a list belongs is not repeated, for it may be a pasted password.
+Text that stands where a section or a list belongs is not repeated, for it may be a pasted password.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The tables of docs/configuration.md, made from the JSON Schema.
 
-Law: the page says what the models say. `python -m authz.config.reference docs/configuration.md`
-writes the part between the markers anew; a test fails where somebody forgot.
+`python -m authz.config.reference docs/configuration.md` writes the part between the markers anew; a
+test fails where it is stale.
 """
 
 import sys

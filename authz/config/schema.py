@@ -1,7 +1,7 @@
 """The JSON Schema of authz.yaml (draft 2020-12), made from the models.
 
-Law: what the schema rejects, the models reject. It says less than they do, never more: an editor
-that is content promises nothing, one that complains is right.
+Invariant: what the schema rejects, the models reject (tests/config/test_schema.py). The models
+reject more: an editor that is content promises nothing.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Secrets from files and the environment.
+"""Read secrets from files and the environment.
 
-Law: a secret is read here and nowhere else, wrapped at once, and neither it nor the name of a file
-that could be one by mistake stands in a fault.
+Invariant: neither a secret nor the name of a file that could be one by mistake stands in a fault
+(tests/config/test_secret_files.py).
 """
 
 import os

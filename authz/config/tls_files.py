@@ -1,6 +1,6 @@
-"""Envoy's certificate and its key, read as Envoy will: without them it listens and serves nobody.
+"""Check Envoy's certificate and key as Envoy will read them: without them it serves nobody.
 
-Law: nothing of a private key stands in a word that is returned.
+Nothing of a private key stands in a message.
 """
 
 import ssl

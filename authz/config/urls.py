@@ -1,8 +1,8 @@
-"""The shapes of URLs in authz.yaml.
+"""URLs of authz.yaml: which spellings are accepted, and their parts.
 
-Law: a URL is accepted in one spelling only, so that equal places are equal texts: audiences,
-issuers and origins are compared as strings, never normalised (RFC 9068, section 4; RFC 8707).
-What is refused is answered with the spelling that would be accepted, where there is one.
+A URL is accepted in one spelling only, so that equal places are equal texts: audiences, issuers and
+origins are compared as strings, never normalised (RFC 9068, section 4; RFC 8707). A refusal names
+the spelling that would be accepted, where there is one.
 """
 
 import ipaddress

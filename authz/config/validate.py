@@ -1,8 +1,8 @@
-"""Plain values to the models, with every fault at once.
+"""Validate plain values against the models, finding every fault at once.
 
-Law: one fault hides no other. What is broken is taken out and the rest validated again, so that
-the rules between values can be asked of what is whole; a finding that rests on a broken place is
-kept back, because it could be false.
+Invariant: one fault hides no other (tests/config/test_validate.py). What is broken is removed and
+the rest validated again, so that rules between values can be checked on what is whole; a finding
+that rests on a broken value is dropped, because it could be false.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
-"""YAML text to plain values, with the place of each.
+"""Load YAML text as plain values, with the position of each.
 
-Law: what comes out is mappings, lists and scalars of YAML 1.2's core schema, nested at most DEPTH
-deep, each written once. Anchors, aliases, tags and merge keys are refused rather than obeyed: an
-alias can blow up a small file, a tag can name a type, and both hide what a reader sees.
+Invariant: the result is mappings, lists and scalars of YAML 1.2's core schema, nested at most DEPTH
+deep (tests/config/test_yaml_loader.py). Anchors, aliases, tags and merge keys are refused: an alias
+can blow up a small file, a tag can name a type, and both hide what a reader sees.
 """
 
 import re

@@ -1,5 +1,5 @@
-"""A folder that runs: what `authz init` writes, and what clients are told to reach it.
+"""The deployment folder that `authz init` writes, and the configuration of MCP clients.
 
-Law: what somebody has written, or may have changed, is never overwritten; every secret is made on
-the spot, lies in a file of its owner's, and stands in no other file.
+Invariant: what exists is never overwritten, and a secret stands in one file of its owner's
+(tests/setup/test_write.py).
 """

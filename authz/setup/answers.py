@@ -1,7 +1,7 @@
-"""What a folder is made from: the answers, each checked for what it will be written into.
+"""The answers that a deployment folder is made from, each checked.
 
-Law: an answer goes into YAML, host names, paths and Authelia's configuration. So each is of a small
-alphabet, and what is not is refused with what would be right, before anything is written.
+They go into YAML, host names, paths and Authelia's configuration without quoting, so each is of a
+small alphabet.
 """
 
 import json

@@ -1,7 +1,6 @@
-"""A certificate authority made on the spot, and a server certificate from it.
+"""Create a certificate authority, and a server certificate signed by it.
 
-Law: the authority's key is never written anywhere: it signs once and is forgotten. The server's
-key is its owner's alone from the moment the file exists.
+The authority's key is never written: it signs once.
 """
 
 import os

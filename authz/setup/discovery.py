@@ -1,7 +1,4 @@
-"""What an Authelia that somebody has says of itself: its address.
-
-Law: their file is read and never written; what is not understood in it is not guessed.
-"""
+"""Find the issuer's URL in the configuration of an existing Authelia, which is only read."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""A folder on disk, into which files are put once.
+"""A folder into which each file is put once.
 
-Law: what is there stays. A file appears whole or not at all, is its owner's from the first moment,
-and nobody's file is replaced, by a race neither: `link` fails where a name is taken.
+Invariant: a file that exists is not replaced, by a race neither (`link` fails where a name is
+taken), and a new file appears whole or not at all (tests/setup/test_write.py).
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Answers from flags, an earlier run, and, on a terminal, a person.
+"""Complete the answers from flags, an earlier run, and, on a terminal, a person.
 
-Law: nobody is asked where a script runs; a password is never an argument and never shown.
+A password is never an argument and never shown.
 """
 
 import getpass

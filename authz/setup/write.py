@@ -1,7 +1,7 @@
-"""Write the whole folder: secrets first, then what names them, then what authz.yaml implies.
+"""Write the deployment folder: secrets, the files that name them, what authz.yaml implies.
 
-Law: authz.yaml decides. Envoy's configuration and the clients of Authelia are made of the file that
-is there, not of the answers: who has changed it gets what the change implies.
+Envoy's configuration and the clients of Authelia are made of the authz.yaml that is there, not of
+the answers: whoever changed it gets what the change implies.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """What Envoy answers itself, and what browsers may read, through the real Envoy.
 
-Law: documents are open to everybody, preflights to known origins; every refusal of Envoy's own
+Documents are open to everybody, preflights to known origins; every refusal of Envoy's own
 on an MCP path is an error that MCP clients show.
 """
 

@@ -1,6 +1,6 @@
 """What authz is given of a request, through the real Envoy.
 
-Law: authz judges the very bytes that the server gets, or nobody gets them.
+Authz judges the very bytes that the server gets, or nobody gets them.
 """
 
 import pytest

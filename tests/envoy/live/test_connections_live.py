@@ -1,6 +1,6 @@
 """Streams, TLS and logs, through the real Envoy.
 
-Law: events pass as they come, the certificate is renewed without a restart, no log holds a secret.
+Events pass as they come, the certificate is renewed without a restart, no log holds a secret.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A proxy that writes `address:port` into X-Forwarded-For, through the real Envoy and the doctor.
 
-Law: such a value is nobody's address; it fails to the documented side, the proxy's own address.
+Such a value is nobody's address; it fails to the documented side, the proxy's own address.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """What a request cannot bring along, through the real Envoy.
 
-Law: who asks, from where, and for what is said by Envoy and authz alone; cookies and tokens stay
+Who asks, from where, and for what is said by Envoy and authz alone; cookies and tokens stay
 at the gateway.
 """
 

@@ -1,6 +1,6 @@
 """Unfinished bodies over HTTP/2: many streams on few connections of one address.
 
-Invariant: they are refused before they take the memory from which Envoy refuses everybody.
+They are refused before they take the memory from which Envoy refuses everybody.
 """
 
 import socket

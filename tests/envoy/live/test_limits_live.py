@@ -1,6 +1,6 @@
 """Behind another proxy, with tight limits and a dead worker, through a real Envoy of its own.
 
-Law: an address counts as the trusted proxy says it; a flood, a stream and an absent service all
+An address counts as the trusted proxy says it; a flood, a stream and an absent service all
 end in refusals that MCP clients show.
 """
 

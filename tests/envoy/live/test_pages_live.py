@@ -1,6 +1,6 @@
 """The front door and the step-up through the real Envoy.
 
-Law: their paths lead to the pages and nothing else does; nobody asks authz about them; an MCP path
+Their paths lead to the pages and nothing else does; nobody asks authz about them; an MCP path
 never leads there. What Envoy says in their place is worded for people, or as OAuth has it.
 """
 

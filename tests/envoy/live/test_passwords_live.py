@@ -1,6 +1,6 @@
 """How many passwords one address tries at the issuer's portal, through a real Envoy of its own.
 
-Invariant: whoever tries passwords takes from the bucket of one address (IPv6: of one /64), whatever
+Whoever tries passwords takes from the bucket of one address (IPv6: of one /64), whatever
 the path and whatever the issuer answers; nothing but passwords is taken from it.
 """
 

@@ -1,6 +1,6 @@
 """What one address may send of each kind, through a real Envoy with a front door.
 
-Invariant: whoever uses up one kind of an address stops none of the other kinds behind it.
+Whoever uses up one kind of an address stops none of the other kinds behind it.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """What an MCP server can tell a client, through the real Envoy.
 
-Invariant: of a server's response a client sees the body, the status, and the header fields that
+Of a server's response a client sees the body, the status, and the header fields that
 MCP needs; 401 and its challenge, redirects and everything that acts on browsers are the gateway's.
 """
 

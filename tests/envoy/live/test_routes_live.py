@@ -1,6 +1,6 @@
 """Who reaches what, through the real Envoy.
 
-Law: what no route names reaches nobody; what a route names reaches the one server whose rules
+What no route names reaches nobody; what a route names reaches the one server whose rules
 were applied; the routes that are open are counted.
 """
 

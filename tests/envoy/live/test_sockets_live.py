@@ -1,6 +1,6 @@
 """An MCP server on a Unix socket, as authz.yaml names it, through the real Envoy.
 
-Law: the server is one of the official SDK with its guard against DNS rebinding on, which lets in
+The server is one of the official SDK with its guard against DNS rebinding on, which lets in
 the Host that the URL says and no other.
 """
 

@@ -1,6 +1,6 @@
 """What one address can hold of Envoy while others want to be served, through a real Envoy.
 
-Invariant: unfinished requests of one address are answered, refused or dropped before they take the
+Unfinished requests of one address are answered, refused or dropped before they take the
 memory from which Envoy refuses everybody.
 """
 
