@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from authz.config.reference import rewritten
+from authz.config.reference import rewrite_page
 from authz.core.reason import Reason, RefusalRow
 from authz.envoy.render.local_replies import HTTPS_ONLY, OTHERWISE, REPLIES
 
@@ -145,7 +145,7 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "reasons.md": reasons(),
         DOCS / "clients.md": clients(),
-        configuration: rewritten(configuration.read_text("utf-8")),
+        configuration: rewrite_page(configuration.read_text("utf-8")),
     }
 
 

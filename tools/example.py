@@ -11,7 +11,7 @@ from typing import Final
 
 from authz.config.load import load
 from authz.envoy.render import Topology, render
-from authz.setup.answers import Answers
+from authz.setup.answers import SetupAnswers
 from authz.setup.write import compose_text
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     """Write the files, or with `--check` exit with 1 where one is stale."""
     settings = load(ROOT / FOLDER / "authz.yaml", {}, secrets=False)
     texts = {f"{FOLDER}/{name}": text for name, text in render(settings, Topology()).items()}
-    texts[COMPOSE] = compose_text(Answers("example.com"), "./deploy")
+    texts[COMPOSE] = compose_text(SetupAnswers("example.com"), "./deploy")
     stale = {
         name: text
         for name, text in texts.items()

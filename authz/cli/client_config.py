@@ -8,7 +8,7 @@ from typing import Final
 
 from authz.cli.common import DONE, WRONG, command, config_argument
 from authz.config.load import Settings, load
-from authz.setup.clients import FORMATS, NoClientError, missing_redirects, servers
+from authz.setup.clients import FORMATS, NoClientError, missing_redirects, servers_for
 
 _EXAMPLES: Final = """\
 examples:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, os.environ, secrets=False)
     kind = FORMATS[arguments.kind]
     try:
-        found = servers(settings.config, arguments.client, arguments.server)
+        found = servers_for(settings.config, arguments.client, arguments.server)
     except NoClientError as error:
         print(f"authz: {error}", file=sys.stderr)
         return WRONG

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from authz.config.problems import ConfigProblem, Severity
+from authz.config.problems import ConfigProblem, ProblemSeverity
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -96,6 +96,6 @@ def print_problems(problems: Sequence[ConfigProblem], *, as_json: bool = False) 
         return
     for problem in problems:
         print(problem, file=sys.stderr)
-    errors = sum(problem.severity is Severity.ERROR for problem in problems)
+    errors = sum(problem.severity is ProblemSeverity.ERROR for problem in problems)
     if errors:
         print(f"{errors} error(s)", file=sys.stderr)

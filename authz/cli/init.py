@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from authz.cli.common import DONE, WRONG, command
-from authz.setup.answers import LOGINS, SAMPLES, AnswerError, Answers
-from authz.setup.discovery import checked, domain_of, issuer_of
+from authz.setup.answers import LOGINS, SAMPLES, AnswerError, SetupAnswers
+from authz.setup.discovery import check_issuer, domain_of, find_issuer
 from authz.setup.folder import FileOutcome
-from authz.setup.prompts import complete, earlier, password
-from authz.setup.write import ANSWERS, Written, write
+from authz.setup.prompts import complete_answers, earlier_answers, read_password
+from authz.setup.write import ANSWERS, SetupResult, write_folder
 
 _EXAMPLES: Final = """\
 examples:
@@ -70,11 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Write what is missing, and tell what is next."""
     there = sys.stdin.isatty() and not arguments.yes and not arguments.json
     try:
-        before = earlier(arguments.folder, ANSWERS)
+        before = earlier_answers(arguments.folder, ANSWERS)
         given = _given(arguments, new=not before)
-        answers, asked = complete(given, before, input if there else None)
-        secret = password(arguments.password_file, ask=asked)
-        done = write(arguments.folder, answers, secret, render=arguments.render)
+        answers, asked = complete_answers(given, before, input if there else None)
+        secret = read_password(arguments.password_file, ask=asked)
+        done = write_folder(arguments.folder, answers, secret, render=arguments.render)
     except AnswerError as error:
         print(f"authz: {error}", file=sys.stderr)
         return WRONG
@@ -95,9 +95,9 @@ def _given(arguments: argparse.Namespace, *, new: bool) -> dict[str, Any]:
         given["servers"] = dict(map(_server, arguments.server))
     url = arguments.issuer
     if arguments.authelia is not None and url is None:
-        url = issuer_of(arguments.authelia)
+        url = find_issuer(arguments.authelia)
     if url is not None:
-        given["issuer_url"] = checked(url)
+        given["issuer_url"] = check_issuer(url)
         given.setdefault("domain", domain_of(url))
     if arguments.funnel is not None:
         given.setdefault("domain", arguments.funnel)
@@ -124,7 +124,7 @@ def _owner(text: str | None) -> tuple[int, int]:
     return int(uid_text), int(gid_text)
 
 
-def _json(done: Written, answers: Answers) -> dict[str, Any]:
+def _json(done: SetupResult, answers: SetupAnswers) -> dict[str, Any]:
     return {
         "folder": str(done.folder),
         "gateway": answers.gateway,
@@ -137,7 +137,7 @@ def _json(done: Written, answers: Answers) -> dict[str, Any]:
     }
 
 
-def _told(done: Written, answers: Answers) -> Iterator[str]:
+def _told(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
     for name, outcome in done.outcomes.items():
         if outcome in {FileOutcome.WRITTEN, FileOutcome.RENEWED}:
             yield f"{outcome.value}  {name}"
@@ -153,7 +153,7 @@ def _told(done: Written, answers: Answers) -> Iterator[str]:
     yield from _next(done, answers)
 
 
-def _next(done: Written, answers: Answers) -> Iterator[str]:
+def _next(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
     """Yield what a person does next, in its order."""
     yield f"gateway  {answers.gateway}   portal  {answers.issuer}"
     if done.password_file is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from authz.config.compile import compile_policy
 from authz.config.lint import lint
 from authz.config.model import Config
-from authz.config.problems import ConfigError, ConfigProblem, Fault, Severity, field_name
+from authz.config.problems import ConfigError, ConfigProblem, Fault, ProblemSeverity, field_name
 from authz.config.secret_files import Secrets, inspect_files, read_secrets
 from authz.config.tls_files import inspect_tls
 from authz.config.validate import validate
@@ -51,7 +51,7 @@ def load(
     Raises:
         ConfigError: with every problem, where there is an error among them.
     """
-    return read(text_of(path), str(path), env, secrets=secrets, tls=tls)
+    return read(read_text(path), str(path), env, secrets=secrets, tls=tls)
 
 
 def read(
@@ -75,7 +75,7 @@ def read(
         between += inspect_tls(validated.config) if tls else []
         found += filter(validated.trusts, between)
     problems = _problems(file, tree, found)
-    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    errors = [problem for problem in problems if problem.severity is ProblemSeverity.ERROR]
     if validated.config is None or errors:
         raise ConfigError(problems)
     return Settings(validated.config, compile_policy(validated.config), values, problems)
@@ -106,7 +106,7 @@ def _problem(file: str, fault: Fault, place: Position) -> ConfigProblem:
     )
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a file.
 
     Raises:

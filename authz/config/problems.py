@@ -19,7 +19,7 @@ _USERINFO: Final = re.compile(r"//.*@", re.DOTALL)
 _LONGEST: Final = 60
 
 
-class Severity(Enum):
+class ProblemSeverity(Enum):
     """Tell whether the service starts all the same."""
 
     ERROR = "error"
@@ -43,19 +43,19 @@ class Fault:
     path: Path
     wrong: str
     right: str
-    severity: Severity = Severity.ERROR
+    severity: ProblemSeverity = ProblemSeverity.ERROR
     on_key: bool = False
     reads: tuple[Path, ...] = ()
 
 
 def error(path: Path, wrong: str, right: str, *reads: Path, on_key: bool = False) -> Fault:
     """Return a fault that stops the service; `reads` as in `Fault`."""
-    return Fault(path, wrong, right, Severity.ERROR, on_key, reads)
+    return Fault(path, wrong, right, ProblemSeverity.ERROR, on_key, reads)
 
 
 def warning(path: Path, wrong: str, right: str, *reads: Path) -> Fault:
     """Return a fault that does not stop the service; `reads` as in `Fault`."""
-    return Fault(path, wrong, right, Severity.WARNING, reads=reads)
+    return Fault(path, wrong, right, ProblemSeverity.WARNING, reads=reads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class ConfigProblem:
     field: str
     wrong: str
     right: str
-    severity: Severity = Severity.ERROR
+    severity: ProblemSeverity = ProblemSeverity.ERROR
 
     def __str__(self) -> str:
         """Return one line: file, line, field, what is wrong; what would be right."""
         place = f"{self.file}:{self.line}" if self.line else self.file
-        mark = "warning: " if self.severity is Severity.WARNING else ""
+        mark = "warning: " if self.severity is ProblemSeverity.WARNING else ""
         field = f"{self.field}: " if self.field else ""
         return f"{place}: {mark}{field}{self.wrong}; {self.right}"
 

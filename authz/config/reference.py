@@ -22,7 +22,7 @@ def tables() -> str:
     return "\n".join(line for path, node in _sections() for line in _table(path, node))
 
 
-def rewritten(page: str) -> str:
+def rewrite_page(page: str) -> str:
     """Return a page with the part between the markers made anew.
 
     Raises:
@@ -97,7 +97,7 @@ def main() -> None:
     """Write the pages that are named as arguments anew."""
     for name in sys.argv[1:]:
         page = Path(name)
-        page.write_text(rewritten(page.read_text()))
+        page.write_text(rewrite_page(page.read_text()))
 
 
 if __name__ == "__main__":

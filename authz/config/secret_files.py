@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from authz.config.key_files import read_private_key, sealing_lines
 from authz.config.lint.deployment import shared_identity_key
 from authz.config.model import Config
-from authz.config.problems import Fault, Path, Severity, WrongValueError
+from authz.config.problems import Fault, Path, ProblemSeverity, WrongValueError
 
 REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
 _LONGEST: Final = 16 * 1024  # characters; an RSA key of 8192 bits has 6,400
@@ -157,7 +157,7 @@ def _no_password(config: Config, value: str) -> Iterator[Fault]:
             ("redis", "url"),
             "whoever reaches this Redis needs no password",
             f"write redis.password_file or set {REDIS_PASSWORD}",
-            Severity.WARNING,
+            ProblemSeverity.WARNING,
         )
 
 
@@ -232,5 +232,5 @@ def _world_readable(path: Path, file: str) -> Iterator[Fault]:
             path,
             "every user of this machine may read the file",
             "take that right away: chmod o-rwx",
-            Severity.WARNING,
+            ProblemSeverity.WARNING,
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz.config.model import Config
-from authz.config.problems import Fault, Severity
+from authz.config.problems import Fault, ProblemSeverity
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def inspect_tls(config: Config) -> list[Fault]:
     if found.is_unread:
         wrong = f"the file cannot be read here: {found.wrong}"
         right = "make it before `authz up`, or check where Envoy runs"
-        return [Fault(path, wrong, right, Severity.WARNING)]
+        return [Fault(path, wrong, right, ProblemSeverity.WARNING)]
     return [Fault(path, f"it {found.wrong}", "write the two files of one pair")]
 
 

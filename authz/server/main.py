@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.addresses import read_address, read_tcp, worker_addresses
-from authz.config.load import Settings, load, read, text_of
+from authz.config.load import Settings, load, read, read_text
 from authz.server import pyvoy
 from authz.server.calm import calm
 from authz.server.redis_options import require_redis
@@ -39,7 +39,7 @@ def serve(
         AddressError: where an address on the command line is none.
         OSError: where an address cannot be listened on, or the transport does not run.
     """
-    text = text_of(configuration)
+    text = read_text(configuration)
     settings = read(text, str(configuration), env)
     require_redis(settings, env, configuration)
     config = settings.config

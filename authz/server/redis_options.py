@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import Settings
-from authz.config.problems import ConfigError, ConfigProblem, Severity
+from authz.config.problems import ConfigError, ConfigProblem, ProblemSeverity
 from authz.ledger.redis import RedisOptions
 
 URL: Final = "AUTHZ_REDIS_URL"
@@ -34,7 +34,7 @@ def require_redis(
         wrong = "is missing, and the front door keeps log-ins and step-ups in Redis"
         right = f"write redis: {{url: redis://redis:6379/0}}, set {URL}, or start `authz up`"
         raise ConfigError(
-            [ConfigProblem(str(file), 0, 0, "redis.url", wrong, right, Severity.ERROR)]
+            [ConfigProblem(str(file), 0, 0, "redis.url", wrong, right, ProblemSeverity.ERROR)]
         )
     return options
 
@@ -70,7 +70,7 @@ def _of_environment(env: Mapping[str, str], deployment: str) -> RedisOptions:
         raise ConfigError(
             [
                 ConfigProblem(
-                    "the environment", 0, 0, URL, f"is wrong: {error}", right, Severity.ERROR
+                    "the environment", 0, 0, URL, f"is wrong: {error}", right, ProblemSeverity.ERROR
                 )
             ]
         ) from None

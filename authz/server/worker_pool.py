@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from authz.config.load import Settings, read, text_of
+from authz.config.load import Settings, read, read_text
 from authz.config.problems import ConfigError
 from authz.server import pyvoy
 from authz.server.compiled import is_compiled
@@ -441,7 +441,7 @@ class WorkerPool:
 
     def _read(self) -> tuple[str, Settings]:
         file = self._pool_settings.configuration
-        text = text_of(file)
+        text = read_text(file)
         return text, read(text, str(file), self._env)
 
     def _accept(self, text: str) -> None:

@@ -41,7 +41,7 @@ class AnswerError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class SetupAnswers:
     """Hold what a folder is made from.
 
     Attributes:
@@ -148,7 +148,7 @@ def from_json(text: str) -> dict[str, Any]:
         values = json.loads(text)
     except ValueError:
         values = None
-    known = {each.name: each.type for each in fields(Answers)}
+    known = {each.name: each.type for each in fields(SetupAnswers)}
     if not isinstance(values, dict) or not values.keys() <= known.keys():
         raise AnswerError(
             "init.json: it is not what authz init wrote; remove it, and say all again"

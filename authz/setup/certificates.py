@@ -23,7 +23,7 @@ _DEMONSTRATION = "authz demonstration authority, not for production"
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class CertificateFiles:
     """Name the files that were written (PEM).
 
     Attributes:
@@ -38,7 +38,7 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CertificatePair:
     """Hold what was made, PEM."""
 
     authority: bytes
@@ -46,12 +46,12 @@ class Made:
     key: bytes = field(repr=False)
 
 
-def pair(
+def new_certificate_pair(
     names: Sequence[str],
     now: datetime | None = None,
     lifetime: timedelta = LIFETIME,
     within: str | None = None,
-) -> Made:
+) -> CertificatePair:
     """Make an authority and a server certificate of it.
 
     Args:
@@ -75,10 +75,12 @@ def pair(
     server = _server(issuer, authority_key, server_key, names, span)
     private = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     pem = Encoding.PEM
-    return Made(authority.public_bytes(pem), server.public_bytes(pem), private)
+    return CertificatePair(authority.public_bytes(pem), server.public_bytes(pem), private)
 
 
-def make(folder: Path, names: Sequence[str], now: datetime | None = None) -> Paths:
+def write_certificates(
+    folder: Path, names: Sequence[str], now: datetime | None = None
+) -> CertificateFiles:
     """Make an authority and a server certificate for seven days, and write them.
 
     Args:
@@ -90,9 +92,9 @@ def make(folder: Path, names: Sequence[str], now: datetime | None = None) -> Pat
         ValueError: where no name is given.
         OSError: where the folder cannot be written.
     """
-    made = pair(names, now)
+    made = new_certificate_pair(names, now)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    paths = Paths(folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
+    paths = CertificateFiles(folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
     _write(paths.authority, made.authority, 0o644)
     _write(paths.key, made.key, 0o600)
     _write(paths.certificate, made.certificate, 0o644)

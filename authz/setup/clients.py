@@ -57,8 +57,8 @@ class ClientFormat:
 _CLAUDE_PORT: Final = 43117
 
 
-def _claude(servers: list[ClientServer]) -> str:
-    return "".join(f"{shlex.join(_claude_line(server))}\n" for server in servers)
+def _claude(servers_for: list[ClientServer]) -> str:
+    return "".join(f"{shlex.join(_claude_line(server))}\n" for server in servers_for)
 
 
 def _claude_line(server: ClientServer) -> Iterator[str]:
@@ -68,25 +68,25 @@ def _claude_line(server: ClientServer) -> Iterator[str]:
     yield from (server.name, server.url)
 
 
-def _vscode(servers: list[ClientServer]) -> str:
+def _vscode(servers_for: list[ClientServer]) -> str:
     def entry(server: ClientServer) -> dict[str, Any]:
         oauth = {} if server.client_id is None else {"oauth": {"clientId": server.client_id}}
         return {"type": "http", "url": server.url, **oauth}
 
-    return _json({"servers": {server.name: entry(server) for server in servers}})
+    return _json({"servers": {server.name: entry(server) for server in servers_for}})
 
 
-def _cursor(servers: list[ClientServer]) -> str:
+def _cursor(servers_for: list[ClientServer]) -> str:
     def entry(server: ClientServer) -> dict[str, Any]:
         if server.client_id is None:
             return {"url": server.url}
         scopes = [*server.scopes, OFFLINE]
         return {"url": server.url, "auth": {"CLIENT_ID": server.client_id, "scopes": scopes}}
 
-    return _json({"mcpServers": {server.name: entry(server) for server in servers}})
+    return _json({"mcpServers": {server.name: entry(server) for server in servers_for}})
 
 
-def _inspector(servers: list[ClientServer]) -> str:
+def _inspector(servers_for: list[ClientServer]) -> str:
     def entry(server: ClientServer) -> dict[str, Any]:
         found = {"type": "http", "url": server.url, "protocolEra": "auto"}
         if server.client_id is None:
@@ -94,7 +94,7 @@ def _inspector(servers: list[ClientServer]) -> str:
         scopes = " ".join((*server.scopes, OFFLINE))
         return {**found, "oauth": {"clientId": server.client_id, "scopes": scopes}}
 
-    return _json({"mcpServers": {server.name: entry(server) for server in servers}})
+    return _json({"mcpServers": {server.name: entry(server) for server in servers_for}})
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -135,7 +135,7 @@ FORMATS: Final[Mapping[str, ClientFormat]] = {
 }
 
 
-def servers(config: Config, client_id: str | None, only: str | None) -> list[ClientServer]:
+def servers_for(config: Config, client_id: str | None, only: str | None) -> list[ClientServer]:
     """Return the servers that a client is told of.
 
     Args:

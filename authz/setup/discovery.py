@@ -18,7 +18,7 @@ _TEMPLATE: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _WRITE: Final = "write --issuer, the URL that tokens say in `iss`"
 
 
-def issuer_of(path: Path) -> str:
+def find_issuer(path: Path) -> str:
     """Return the issuer that an Authelia is, by its configuration.
 
     Raises:
@@ -41,10 +41,10 @@ def issuer_of(path: Path) -> str:
     if len(found) != 1:
         count = f"{len(found)} addresses" if found else "no address"
         raise AnswerError(f"{path}: {count} in session.cookies[].authelia_url; {_WRITE}")
-    return checked(found[0])
+    return check_issuer(found[0])
 
 
-def checked(url: str) -> str:
+def check_issuer(url: str) -> str:
     """Return an issuer's URL, as authz.yaml takes it.
 
     Raises:

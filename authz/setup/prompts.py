@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from authz.setup.answers import AnswerError, Answers, from_json
+from authz.setup.answers import AnswerError, SetupAnswers, from_json
 
 _LONGEST_PASSWORD: Final = 1024
 _SHORTEST_PASSWORD: Final = 8
 Ask = Callable[[str], str]
 
 
-def earlier(folder: Path, name: str) -> dict[str, Any]:
+def earlier_answers(folder: Path, name: str) -> dict[str, Any]:
     """Return the answers of an earlier run in a folder; none where there was none.
 
     Raises:
@@ -27,9 +27,9 @@ def earlier(folder: Path, name: str) -> dict[str, Any]:
     return from_json(path.read_text("utf-8")) if path.exists() else {}
 
 
-def complete(
+def complete_answers(
     given: Mapping[str, Any], before: Mapping[str, Any], ask: Ask | None
-) -> tuple[Answers, bool]:
+) -> tuple[SetupAnswers, bool]:
     """Return the answers, and whether a person was asked.
 
     Args:
@@ -51,7 +51,7 @@ def complete(
         if not values.get("user"):
             words = "Name of the first person [admin]: "
             values["user"] = _answer(ask, words, "user", "admin")
-    return Answers(**values), asked
+    return SetupAnswers(**values), asked
 
 
 def _answer(ask: Ask, words: str, name: str, default: str) -> str:
@@ -61,14 +61,14 @@ def _answer(ask: Ask, words: str, name: str, default: str) -> str:
         values: dict[str, Any] = {"domain": "demo.localhost"}
         values[name] = ask(question).strip() or default
         try:
-            Answers(**values)
+            SetupAnswers(**values)
         except AnswerError as error:
             question = f"{error}\n{words}"
         else:
             return str(values[name])
 
 
-def password(file: str | None, *, ask: bool) -> str | None:
+def read_password(file: str | None, *, ask: bool) -> str | None:
     """Return the first person's password: of a file, or typed twice; None to make one.
 
     Raises:

@@ -20,8 +20,8 @@ from authz.config.key_files import new_private_key, public_half
 from authz.config.load import load
 from authz.config.schema import schema_text
 from authz.setup import secrets
-from authz.setup.answers import Answers
-from authz.setup.certificates import pair
+from authz.setup.answers import SetupAnswers
+from authz.setup.certificates import new_certificate_pair
 from authz.setup.folder import OWNER, FileOutcome, Folder
 
 ANSWERS: Final = "init.json"
@@ -46,7 +46,7 @@ _TEMPLATES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SetupResult:
     """Hold what was done.
 
     Attributes:
@@ -62,7 +62,9 @@ class Written:
     password_file: Path | None
 
 
-def write(root: Path, answers: Answers, password: str | None, *, render: bool = False) -> Written:
+def write_folder(
+    root: Path, answers: SetupAnswers, password: str | None, *, render: bool = False
+) -> SetupResult:
     """Write what is missing.
 
     Args:
@@ -88,15 +90,15 @@ def write(root: Path, answers: Answers, password: str | None, *, render: bool = 
     for name in ("redis", "prometheus", *(("tailscale",) if answers.funnel else ())):
         folder.folder(f"data/{name}", private=True)
     stale = _derived(folder, render=render)
-    return Written(root, folder.outcomes, stale, password_file)
+    return SetupResult(root, folder.outcomes, stale, password_file)
 
 
-def compose_text(answers: Answers, here: str = ".") -> str:
+def compose_text(answers: SetupAnswers, here: str = ".") -> str:
     """Return docker-compose.yml for a folder, as it is read from beside or above that folder."""
     return _text("docker-compose.yml", {**_values(answers), "here": here})
 
 
-def _secrets(folder: Folder, answers: Answers) -> None:
+def _secrets(folder: Folder, answers: SetupAnswers) -> None:
     authz = folder.secret("secrets/redis_authz", secrets.random_secret)
     authelia = None
     if answers.ours:
@@ -113,7 +115,7 @@ def _secrets(folder: Folder, answers: Answers) -> None:
         _certificate(folder, answers)
 
 
-def _certificate(folder: Folder, answers: Answers) -> None:
+def _certificate(folder: Folder, answers: SetupAnswers) -> None:
     """Make a certificate where there is none: the key and its certificate come together."""
     names = ("secrets/tls/tls.key", "secrets/tls/tls.crt", "ca.crt")
     if any((folder.root / name).exists() for name in names[:2]):
@@ -122,13 +124,13 @@ def _certificate(folder: Folder, answers: Answers) -> None:
         return
     hosts = [urlsplit(answers.gateway).hostname or ""]
     hosts += [urlsplit(answers.issuer).hostname or ""] if answers.ours else []
-    new = pair(hosts, lifetime=_LIFETIME, within=answers.domain)
+    new = new_certificate_pair(hosts, lifetime=_LIFETIME, within=answers.domain)
     folder.put(names[0], new.key, OWNER)
     folder.put(names[1], new.certificate)
     folder.renew(names[2], new.authority.decode())  # one of a pair that was removed is of no use
 
 
-def _people(folder: Folder, answers: Answers, password: str | None) -> Path | None:
+def _people(folder: Folder, answers: SetupAnswers, password: str | None) -> Path | None:
     users, first = "users/users.yml", "secrets/first_password"
     if (folder.root / users).exists():
         folder.outcomes[users] = FileOutcome.UNCHANGED
@@ -159,7 +161,7 @@ def _derived(folder: Folder, *, render: bool) -> tuple[str, ...]:
     return tuple(name for name, text in texts.items() if put(name, text) is FileOutcome.KEPT)
 
 
-def _values(answers: Answers) -> dict[str, Any]:
+def _values(answers: SetupAnswers) -> dict[str, Any]:
     return {
         # Where the folder is from the file that names its parts.
         "here": ".",

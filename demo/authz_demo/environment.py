@@ -24,7 +24,7 @@ from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Extras
 from authz.process.child import ServiceSpec
-from authz.setup.certificates import Paths, make
+from authz.setup.certificates import CertificateFiles, write_certificates
 from authz_demo import front_door
 from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
 from authz_demo.login_drivers import LoginDriver
@@ -258,7 +258,7 @@ class Environment:
     place: Location
     who: People
     machine_secret: str = field(repr=False)
-    certificates: Paths
+    certificates: CertificateFiles
     configuration: Path
     issuer: IdentityProvider
     extras: Extras
@@ -288,7 +288,7 @@ def write_environment(
     who = people() if who is None else who
     place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [f"{name}.{place.domain}" for name in ("mcp", "auth")]
-    certificates = make(place.folder / "tls", [*names, _LOOPBACK])
+    certificates = write_certificates(place.folder / "tls", [*names, _LOOPBACK])
     door = login == "front_door"
     text = (front_door.CONFIGURATION if door else _CONFIGURATION).format(
         issuer=place.issuer,

@@ -10,7 +10,7 @@ import pytest
 from authz.cli import main
 from authz.cli.main import _COMMANDS, _NAMES
 from authz.config.key_files import make_key
-from authz.setup.certificates import make
+from authz.setup.certificates import write_certificates
 
 TEXT = """\
 issuer: {{url: https://auth.example.com}}
@@ -135,7 +135,9 @@ def test_a_certificate_of_another_key_is_told_before_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two files that are here and do not fit serve nobody anywhere."""
-    one, other = (make(tmp_path / name, ["mcp.example.com"]) for name in ("one", "other"))
+    one, other = (
+        write_certificates(tmp_path / name, ["mcp.example.com"]) for name in ("one", "other")
+    )
     config = right_but_for_its_tls(tmp_path, one.certificate, other.key)
 
     assert main(["check-config", str(config)]) == 2

@@ -18,7 +18,7 @@ from authz.config.model import Login
 from authz.config.value_types import Unix
 from authz.local.deployment import Extras
 from authz.process.child import ServiceSpec
-from authz.setup.certificates import make
+from authz.setup.certificates import write_certificates
 from authz_demo import front_door
 from authz_demo.environment import (
     Location,
@@ -201,7 +201,7 @@ def running_town(
         issuer_port=free_port(),
         public_port=443,
     )
-    tls = make(folder / "tls", ["localhost", "127.0.0.1", "auth.example.test"])
+    tls = write_certificates(folder / "tls", ["localhost", "127.0.0.1", "auth.example.test"])
 
     def configuration(_: str) -> str:
         return _CONFIGURATION.format(

@@ -4,7 +4,7 @@ import pytest
 
 from authz.config.addresses import worker_addresses
 from authz.config.load import read
-from authz.config.problems import ConfigError, Severity
+from authz.config.problems import ConfigError, ProblemSeverity
 from authz.config.value_types import Tcp, Unix
 
 TEXT = """\
@@ -50,7 +50,7 @@ def test_ports_that_cannot_be_had_are_told(check: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(TEXT.format(check=check), "authz.yaml", {}, secrets=False)
 
-    errors = [each for each in caught.value.problems if each.severity is Severity.ERROR]
+    errors = [each for each in caught.value.problems if each.severity is ProblemSeverity.ERROR]
     assert {each.field for each in errors} == {"service.check"}
 
 

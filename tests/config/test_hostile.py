@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authz.config.load import Settings, load, read
-from authz.config.problems import ConfigError, Severity
+from authz.config.problems import ConfigError, ProblemSeverity
 
 KEYS = [
     *("issuer", "gateway", "servers", "clients", "redis", "limits", "telemetry", "service", "url"),
@@ -59,9 +59,9 @@ def check(text: str) -> None:
     """Check that what comes of a text is whole: right settings, or errors that can be found."""
     outcome = outcome_of(text)
     if isinstance(outcome, Settings):
-        assert all(problem.severity is Severity.WARNING for problem in outcome.warnings)
+        assert all(problem.severity is ProblemSeverity.WARNING for problem in outcome.warnings)
         return
-    assert any(problem.severity is Severity.ERROR for problem in outcome.problems)
+    assert any(problem.severity is ProblemSeverity.ERROR for problem in outcome.problems)
     assert all(problem.line >= 1 and problem.column >= 1 for problem in outcome.problems)
     assert all(problem.wrong and problem.right for problem in outcome.problems)
     assert all("\n" not in str(problem) for problem in outcome.problems)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from authz.config.load import Settings, load, read
-from authz.config.problems import ConfigError, Severity, field_name
+from authz.config.problems import ConfigError, ProblemSeverity, field_name
 from authz.config.value_types import Rate, Tcp, Unix
 from authz.config.yaml_loader import SIZE
 from authz.core.limits import Limit, Per
@@ -80,7 +80,7 @@ def test_without_a_certificate(smallest: str, settings_of: SettingsOf) -> None:
 
     (warning,) = settings_of(text).warnings
 
-    assert (warning.field, warning.severity) == ("gateway.tls", Severity.WARNING)
+    assert (warning.field, warning.severity) == ("gateway.tls", ProblemSeverity.WARNING)
 
 
 def test_example(example: str, settings_of: SettingsOf) -> None:
@@ -219,8 +219,8 @@ def test_warnings_come_with_errors(smallest: str) -> None:
         read(text, "a.yaml", {})
 
     assert [problem.severity for problem in caught.value.problems] == [
-        Severity.WARNING,
-        Severity.ERROR,
+        ProblemSeverity.WARNING,
+        ProblemSeverity.ERROR,
     ]
 
 

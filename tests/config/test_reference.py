@@ -18,7 +18,7 @@ def test_is_current() -> None:
     """The tables are those of the models: python -m authz.config.reference writes them."""
     page = PAGE.read_text()
 
-    assert reference.rewritten(page) == page
+    assert reference.rewrite_page(page) == page
 
 
 def test_every_field_is_there() -> None:

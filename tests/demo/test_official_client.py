@@ -22,7 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.setup.certificates import make
+from authz.setup.certificates import write_certificates
 from authz_demo.client import (
     Httpx2LoopbackTransport,
     LoginHandler,
@@ -110,7 +110,7 @@ class Stage:
 @asynccontextmanager
 async def stage(folder: Path, keys: SigningKeys, name: Sample) -> AsyncIterator[Stage]:
     names = ("mcp.example.test", "auth.example.test")
-    paths = make(folder, names)
+    paths = write_certificates(folder, names)
     issuer = StandInIssuer(config(time.time), keys)
     edge = Edge(create_app(issuer), Guard(app(name), issuer, f"{GATE}/{name}"))
     async with serve(edge, tls=TlsFiles(paths.certificate, paths.key)) as port:
@@ -245,7 +245,7 @@ def test_a_token_of_ones_own_can_be_put_into_the_storage(tmp_path: Path, keys: S
 def test_names_that_were_not_given_lead_nowhere(tmp_path: Path, library: Any) -> None:
     """A client of the demonstration cannot leave the machine, nor trust another authority."""
     network = LoopbackNetwork(
-        {"mcp.example.test": 1}, make(tmp_path, ["mcp.example.test"]).authority
+        {"mcp.example.test": 1}, write_certificates(tmp_path, ["mcp.example.test"]).authority
     )
 
     async def stray() -> None:
@@ -261,7 +261,7 @@ def test_names_that_were_not_given_lead_nowhere(tmp_path: Path, library: Any) ->
 def test_each_name_has_connections_of_its_own(tmp_path: Path) -> None:
     """One port behind two names: the name in the TLS handshake is always the one in the URL."""
     names = ("mcp.example.test", "auth.example.test")
-    paths = {name: make(tmp_path / name, [name]) for name in names}
+    paths = {name: write_certificates(tmp_path / name, [name]) for name in names}
 
     async def where(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from authz.doctor import firewall
-from authz.setup.answers import Answers
+from authz.setup.answers import SetupAnswers
 from tests.doctor.kit import diagnoses
 
 RULES = "table inet authz {\n chain connections {\n ip saddr ct count over 512\n}\n}\n"
@@ -72,7 +72,7 @@ def test_one_address_holds_no_more_than_its_bound(tmp_path: Path) -> None:
     from authz.setup.write import _text, _values  # noqa: PLC0415 - what init writes
 
     rules = tmp_path / "firewall.nft"
-    rules.write_text(_text("firewall.nft", _values(Answers(domain="a.test", port=8443))))
+    rules.write_text(_text("firewall.nft", _values(SetupAnswers(domain="a.test", port=8443))))
     command = ["unshare", "-n", sys.executable, "-c", FLOOD, str(rules)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 

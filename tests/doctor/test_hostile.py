@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from authz.doctor import envoy, issuer, token
 from authz.doctor.issuer import IssuerReport
-from authz.setup.certificates import make
+from authz.setup.certificates import write_certificates
 from authz_demo.serving import ANYWHERE, TlsFiles, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, problems, saying
@@ -69,7 +69,7 @@ def test_envoys(document: object) -> None:
 
 def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
     """A certificate of an unknown authority is told apart from nobody being there."""
-    paths = make(tmp_path / "tls", ["127.0.0.1"])
+    paths = write_certificates(tmp_path / "tls", ["127.0.0.1"])
 
     async def look() -> IssuerReport:
         tls = TlsFiles(paths.certificate, paths.key)

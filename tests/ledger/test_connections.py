@@ -78,8 +78,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> certificates.Paths:
-    return certificates.make(tmp_path_factory.mktemp("tls"), ["127.0.0.1"])
+def files(tmp_path_factory: pytest.TempPathFactory) -> certificates.CertificateFiles:
+    return certificates.write_certificates(tmp_path_factory.mktemp("tls"), ["127.0.0.1"])
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Way:
 
     scheme: str
     loop: Callable[[], asyncio.AbstractEventLoop]
-    files: certificates.Paths
+    files: certificates.CertificateFiles
     folder: Path
 
     @asynccontextmanager
@@ -136,7 +136,9 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
-def way(request: pytest.FixtureRequest, scheme: str, files: certificates.Paths) -> Iterator[Way]:
+def way(
+    request: pytest.FixtureRequest, scheme: str, files: certificates.CertificateFiles
+) -> Iterator[Way]:
     """Return every way on every loop."""
     with tempfile.TemporaryDirectory(prefix="ln-") as folder:
         yield Way(scheme, request.param, files, Path(folder))

@@ -540,7 +540,7 @@ def test_a_database_of_its_own(fragile: ValkeyServer) -> None:
 
 def test_a_call_over_tls(server: ValkeyServer, deployment: str, tmp_path: Path) -> None:
     """With the authority that the URL names a server is believed, and with no other."""
-    files = certificates.make(tmp_path, ["127.0.0.1"])
+    files = certificates.write_certificates(tmp_path, ["127.0.0.1"])
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(files.certificate, files.key)
 

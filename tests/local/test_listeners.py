@@ -10,7 +10,7 @@ import pytest
 from authz.config.load import Settings, read
 from authz.local.listeners import check_certificate, check_free
 from authz.local.state import FAILED, MISCONFIGURED, SetupError
-from authz.setup.certificates import make
+from authz.setup.certificates import write_certificates
 
 _FILE = """\
 issuer: {{url: https://auth.example.test}}
@@ -78,7 +78,7 @@ def _with_certificate(certificate: Path, key: Path) -> Settings:
 
 def test_a_certificate_with_its_key(tmp_path: Path) -> None:
     """What Envoy can read is no obstacle."""
-    made = make(tmp_path, ["mcp.example.test"])
+    made = write_certificates(tmp_path, ["mcp.example.test"])
 
     check_certificate(_with_certificate(made.certificate, made.key).config)
 
@@ -94,7 +94,10 @@ def test_a_certificate_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_certificate_of_another_key_or_none(tmp_path: Path) -> None:
     """Junk, and a key that is another's, are no certificate."""
-    one, other = make(tmp_path / "a", ["a.test"]), make(tmp_path / "b", ["b.test"])
+    one, other = (
+        write_certificates(tmp_path / "a", ["a.test"]),
+        write_certificates(tmp_path / "b", ["b.test"]),
+    )
     junk = tmp_path / "junk"
     junk.write_text("no PEM")
 

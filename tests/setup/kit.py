@@ -7,10 +7,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from authz.setup.answers import Answers
-from authz.setup.write import Written, write
+from authz.setup.answers import SetupAnswers
+from authz.setup.write import SetupResult, write_folder
 
-ANSWERS = Answers(domain="home.example.com", user="john")
+ANSWERS = SetupAnswers(domain="home.example.com", user="john")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -29,5 +29,5 @@ def authelia_configuration(folder: Path) -> Any:
     return json.loads(json.dumps(YAML(typ="safe").load(plain)))
 
 
-def make(folder: Path, answers: Answers = ANSWERS, password: str | None = None) -> Written:
-    return write(folder, answers, password)
+def make(folder: Path, answers: SetupAnswers = ANSWERS, password: str | None = None) -> SetupResult:
+    return write_folder(folder, answers, password)

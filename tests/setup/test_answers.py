@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.setup.answers import AnswerError, Answers, from_json
+from authz.setup.answers import AnswerError, SetupAnswers, from_json
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from authz.setup.answers import AnswerError, Answers, from_json
 def test_a_domain_is_labels_and_dots(domain: str) -> None:
     """What could mean something in YAML, a shell, a path or a certificate is no domain."""
     with pytest.raises(AnswerError, match=r"^domain: "):
-        Answers(domain=domain)
+        SetupAnswers(domain=domain)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_answer_is_what_it_is_written_into(field: str, value: object) -> None
     """Each is of an alphabet that needs no quoting where it goes."""
     answers: dict[str, Any] = {"domain": "home.example.com", field: value}
     with pytest.raises(AnswerError, match=r"^[a-z ]+: ") as refused:
-        Answers(**answers)
+        SetupAnswers(**answers)
 
     assert len(str(refused.value)) < 200
 
@@ -75,14 +75,14 @@ def test_an_answer_is_what_it_is_written_into(field: str, value: object) -> None
 def test_a_server_on_a_socket_is_told_why_not() -> None:
     """Containers share no folder: what works on one machine is refused in words."""
     with pytest.raises(AnswerError, match=r"shares a network .*write x=http://x:8000/mcp"):
-        Answers(domain="home.example.com", servers={"x": "unix:/run/x.sock"})
+        SetupAnswers(domain="home.example.com", servers={"x": "unix:/run/x.sock"})
 
 
 @given(st.text(max_size=40))
 def test_whatever_passes_for_a_domain_is_plain(text: str) -> None:
     """No text that is taken has a character that means something elsewhere."""
     try:
-        answers = Answers(domain=text)
+        answers = SetupAnswers(domain=text)
     except AnswerError:
         return
     assert set(answers.domain) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
@@ -90,9 +90,9 @@ def test_whatever_passes_for_a_domain_is_plain(text: str) -> None:
 
 def test_answers_come_back() -> None:
     """What one run was told the next one knows."""
-    answers = Answers(domain="home.example.com", servers={"a": "http://a:1/mcp"}, port=8443)
+    answers = SetupAnswers(domain="home.example.com", servers={"a": "http://a:1/mcp"}, port=8443)
 
-    assert Answers(**from_json(answers.to_json())) == answers
+    assert SetupAnswers(**from_json(answers.to_json())) == answers
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_answers_of_somebody_else_are_refused(text: str) -> None:
 
 def test_names_follow_from_the_domain() -> None:
     """Two names, and the port where it is not https's own."""
-    answers = Answers(domain="home.example.com", port=8443)
+    answers = SetupAnswers(domain="home.example.com", port=8443)
 
     assert answers.gateway == "https://mcp.home.example.com:8443"
     assert answers.issuer == "https://auth.home.example.com:8443"
@@ -114,7 +114,7 @@ def test_names_follow_from_the_domain() -> None:
 
 def test_behind_funnel_there_is_one_name() -> None:
     """The portal is at another port of it."""
-    answers = Answers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net")
+    answers = SetupAnswers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net")
 
     assert (answers.gateway, answers.issuer) == (
         "https://n.tail1.ts.net",
@@ -124,4 +124,4 @@ def test_behind_funnel_there_is_one_name() -> None:
 
 def test_answers_hold_no_secret() -> None:
     """What is kept for the next run could be shown to anybody."""
-    assert set(json.loads(Answers(domain="a.b").to_json())) == set(Answers.__slots__)
+    assert set(json.loads(SetupAnswers(domain="a.b").to_json())) == set(SetupAnswers.__slots__)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from authz.setup.answers import AnswerError
-from authz.setup.discovery import checked, domain_of, issuer_of
+from authz.setup.discovery import check_issuer, domain_of, find_issuer
 
 
 def written(folder: Path, text: str) -> Path:
@@ -28,7 +28,7 @@ identity_providers:
 """
     path = written(tmp_path, text)
 
-    assert issuer_of(path) == "https://auth.example.com"
+    assert find_issuer(path) == "https://auth.example.com"
     assert domain_of("https://auth.example.com") == "example.com"
     assert path.read_text() == text
 
@@ -52,7 +52,7 @@ identity_providers:
 def test_what_does_not_tell_is_said_to_be_so(tmp_path: Path, text: str) -> None:
     """With what to do, and without a word of the file: a secret may stand in it."""
     with pytest.raises(AnswerError) as refused:
-        issuer_of(written(tmp_path, text))
+        find_issuer(written(tmp_path, text))
 
     assert "hunter2" not in str(refused.value)
 
@@ -60,7 +60,7 @@ def test_what_does_not_tell_is_said_to_be_so(tmp_path: Path, text: str) -> None:
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     """A megabyte is more than any configuration."""
     with pytest.raises(AnswerError, match="1 MiB"):
-        issuer_of(written(tmp_path, "#" * ((1 << 20) + 1)))
+        find_issuer(written(tmp_path, "#" * ((1 << 20) + 1)))
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 def test_an_issuer_is_a_url(url: str) -> None:
     """What goes into YAML is plain."""
     with pytest.raises(AnswerError, match=r"^issuer: "):
-        checked(url)
+        check_issuer(url)
 
 
 def test_a_file_that_is_not_there_is_a_wrong_answer(tmp_path: Path) -> None:
     """It is what was asked that is wrong, so the command ends as it does for any wrong answer."""
     with pytest.raises(AnswerError, match=r"none\.yml: No such file or directory"):
-        issuer_of(tmp_path / "none.yml")
+        find_issuer(tmp_path / "none.yml")

@@ -15,14 +15,14 @@ from ruamel.yaml import YAML
 from authz.config.compile import DEFAULT_LIMITS
 from authz.config.load import load
 from authz.config.problems import ConfigError
-from authz.setup.answers import Answers
+from authz.setup.answers import SetupAnswers
 from authz.setup.folder import FileOutcome
-from authz.setup.write import write
+from authz.setup.write import write_folder
 from tests.setup.kit import ANSWERS, authelia_configuration, make, snapshot
 
 VARIANTS = {
     "ours": ANSWERS,
-    "funnel": Answers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net"),
+    "funnel": SetupAnswers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net"),
     "direct": replace(ANSWERS, login="direct"),
     "theirs": replace(ANSWERS, issuer_url="https://login.home.example.com"),
     "own servers": replace(
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
-def test_a_second_run_changes_no_byte(tmp_path: Path, answers: Answers) -> None:
+def test_a_second_run_changes_no_byte(tmp_path: Path, answers: SetupAnswers) -> None:
     """Neither contents nor modes, whatever the answers."""
     make(tmp_path, answers)
     before = snapshot(tmp_path)
@@ -48,7 +48,9 @@ def test_a_second_run_changes_no_byte(tmp_path: Path, answers: Answers) -> None:
 
 
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
-def test_the_limits_that_are_written_are_the_defaults(tmp_path: Path, answers: Answers) -> None:
+def test_the_limits_that_are_written_are_the_defaults(
+    tmp_path: Path, answers: SetupAnswers
+) -> None:
     """Who leaves `limits` out and who keeps what was written have the same bounds, per user too."""
     make(tmp_path, answers)
 
@@ -83,7 +85,7 @@ def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("http://notes:8000", "http://elsewhere:8000"))
 
     assert make(tmp_path).stale == ("envoy/envoy.yaml",)
-    done = write(tmp_path, ANSWERS, None, render=True)
+    done = write_folder(tmp_path, ANSWERS, None, render=True)
 
     assert done.outcomes["envoy/envoy.yaml"] is FileOutcome.RENEWED
     assert "elsewhere" in (tmp_path / "envoy/envoy.yaml").read_text()
@@ -98,14 +100,16 @@ def test_a_wrong_authz_yaml_is_an_error_and_nothing_of_it_is_rendered(tmp_path: 
     envoy = (tmp_path / "envoy/envoy.yaml").read_bytes()
 
     with pytest.raises(ConfigError):
-        write(tmp_path, ANSWERS, None, render=True)
+        write_folder(tmp_path, ANSWERS, None, render=True)
 
     assert (tmp_path / "envoy/envoy.yaml").read_bytes() == envoy
 
 
 @pytest.mark.parametrize("answers", [VARIANTS["ours"], VARIANTS["direct"]], ids=["ours", "direct"])
 @pytest.mark.attack("password-guessing")
-def test_wrong_passwords_ban_an_address_and_not_a_person(tmp_path: Path, answers: Answers) -> None:
+def test_wrong_passwords_ban_an_address_and_not_a_person(
+    tmp_path: Path, answers: SetupAnswers
+) -> None:
     """Whoever knows a name could lock its person out by Authelia's default, `user`. A ban is short,
     since people share addresses. tests/e2e/test_wrong_passwords.py shows what the line does.
     """
@@ -137,7 +141,7 @@ def test_two_folders_share_no_secret(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.attack("secrets on disk")
-def test_secrets_are_their_owners_alone(tmp_path: Path, answers: Answers) -> None:
+def test_secrets_are_their_owners_alone(tmp_path: Path, answers: SetupAnswers) -> None:
     """Mode 600 in a folder of mode 700, whatever the umask; and in no other file."""
     old = os.umask(0)
     try:
@@ -180,7 +184,7 @@ def test_a_made_password_is_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
-def test_authz_yaml_is_right(tmp_path: Path, answers: Answers) -> None:
+def test_authz_yaml_is_right(tmp_path: Path, answers: SetupAnswers) -> None:
     """It loads, and says what was answered."""
     make(tmp_path, answers)
     settings = load(tmp_path / "authz.yaml", {}, secrets=False)
@@ -196,7 +200,7 @@ def test_authz_yaml_is_right(tmp_path: Path, answers: Answers) -> None:
 
 
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
-def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: Answers) -> None:
+def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: SetupAnswers) -> None:
     """Every secret, file and folder that a service mounts is there; every network is declared."""
     make(tmp_path, answers)
     file = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())
@@ -301,7 +305,7 @@ def test_no_draft_is_left(tmp_path: Path) -> None:
 def test_the_file_of_the_repository_is_that_of_the_folder(tmp_path: Path) -> None:
     """docker-compose.yml at the top does what the one in deploy/ does, read from one folder up."""
     there = (ROOT / "docker-compose.yml").read_text("utf-8")
-    write(tmp_path, Answers("example.com"), "a password of nobody")
+    write_folder(tmp_path, SetupAnswers("example.com"), "a password of nobody")
     load = YAML(typ="safe").load
 
     assert load(there.replace("./deploy/", "./")) == load(

@@ -29,7 +29,7 @@ from pydantic import AnyUrl
 
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.local import deployment
-from authz.setup.certificates import Paths, make
+from authz.setup.certificates import CertificateFiles, write_certificates
 from authz_demo import front_door
 from authz_demo.client import Httpx2LoopbackTransport, LoginHandler, MemoryTokenStorage
 from authz_demo.environment import IdentityProvider
@@ -56,7 +56,7 @@ class Documents:
         hangs: set once somebody waits for that.
     """
 
-    def __init__(self, tls: Paths) -> None:
+    def __init__(self, tls: CertificateFiles) -> None:
         self.authority = tls.authority
         self.asked: list[str] = []
         self.go_on, self.hangs = threading.Event(), threading.Event()
@@ -321,7 +321,7 @@ def _whole(folder: Path, text: str) -> str:
 @contextmanager
 def running_door(folder: Path, issuer: IdentityProvider | None = None) -> Iterator[Door]:
     """Run the whole with its front door as long as the block does."""
-    documents = Documents(make(folder / "documents", [DOCUMENTS]))
+    documents = Documents(write_certificates(folder / "documents", [DOCUMENTS]))
     known = knowing(DOCUMENTS, documents.port, documents.authority)
     try:
         with ExitStack() as stack:

@@ -13,7 +13,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from authz.config.addresses import worker_addresses
-from authz.config.load import read, text_of
+from authz.config.load import read, read_text
 from authz.config.value_types import Unix
 from authz.server import pyvoy
 from authz.server.worker_control import Watchdog
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--status")
     asked = parser.parse_args()
     host, _, port = asked.status.rpartition(":")
-    text = text_of(asked.config)
+    text = read_text(asked.config)
     settings = read(text, str(asked.config), os.environ)
     service = settings.config.service
     checks = [

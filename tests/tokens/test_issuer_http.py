@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.setup.certificates import make
+from authz.setup.certificates import write_certificates
 from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, get, issuer_client
 from tests.support.listening import listening
 
@@ -39,7 +39,7 @@ async def served(context: ssl.SSLContext | None) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def untrusted(folder: Path) -> AsyncIterator[str]:
-    made = make(folder, ["localhost"])
+    made = write_certificates(folder, ["localhost"])
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(made.certificate, made.key)
     async with served(context) as port:

@@ -268,8 +268,8 @@ async def _ask(resolver: SystemResolver) -> Sequence[str]:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> certificates.Paths:
-    return certificates.make(tmp_path_factory.mktemp("tls"), [HOST])
+def files(tmp_path_factory: pytest.TempPathFactory) -> certificates.CertificateFiles:
+    return certificates.write_certificates(tmp_path_factory.mktemp("tls"), [HOST])
 
 
 @dataclass
@@ -299,13 +299,13 @@ class Page:
         await send({"type": "http.response.body", "body": self.body})
 
 
-def trusting(files: certificates.Paths) -> ssl.SSLContext:
+def trusting(files: certificates.CertificateFiles) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=files.authority)
 
 
 @asynccontextmanager
 async def served(
-    page: Page, files: certificates.Paths, patience: float = 5.0, *, trusted: bool = True
+    page: Page, files: certificates.CertificateFiles, patience: float = 5.0, *, trusted: bool = True
 ) -> AsyncIterator[Fetcher]:
     async with serve(page, ANYWHERE, TlsFiles(files.certificate, files.key)) as port:
         yield Fetcher(
@@ -317,7 +317,7 @@ async def served(
         )
 
 
-def fetched(page: Page, files: certificates.Paths, **how: Any) -> Fetched:
+def fetched(page: Page, files: certificates.CertificateFiles, **how: Any) -> Fetched:
     async def scene() -> Fetched:
         async with served(page, files, **how) as fetcher:
             return await fetcher(URL, HOST)
@@ -326,7 +326,7 @@ def fetched(page: Page, files: certificates.Paths, **how: Any) -> Fetched:
 
 
 def not_fetched(
-    page: Page, files: certificates.Paths, url: str = URL, host: str = HOST, **how: Any
+    page: Page, files: certificates.CertificateFiles, url: str = URL, host: str = HOST, **how: Any
 ) -> FetchError:
     async def scene() -> FetchError:
         async with served(page, files, **how) as fetcher:
@@ -336,7 +336,7 @@ def not_fetched(
 
 
 def test_a_document_comes_over_tls_for_its_name(
-    files: certificates.Paths, monkeypatch: pytest.MonkeyPatch
+    files: certificates.CertificateFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No proxy of the environment is asked, no cookie and nothing of ours is sent."""
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
@@ -356,7 +356,7 @@ def test_a_document_comes_over_tls_for_its_name(
     }
 
 
-def test_another_hosts_certificate_is_not_taken(files: certificates.Paths) -> None:
+def test_another_hosts_certificate_is_not_taken(files: certificates.CertificateFiles) -> None:
     """TLS is verified for the name in the URL, not for the address, and by known authorities."""
     assert not_fetched(Page(), files, "https://other.example.test/c", "other.example.test").passing
     assert not_fetched(Page(), files, trusted=False).fault is DocumentFault.TLS
@@ -364,7 +364,7 @@ def test_another_hosts_certificate_is_not_taken(files: certificates.Paths) -> No
 
 @pytest.mark.attack("document-redirect")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(files: certificates.Paths, status: int) -> None:
+def test_a_redirect_is_not_followed(files: certificates.CertificateFiles, status: int) -> None:
     """Not even to the same host."""
     page = Page(status=status, headers=((b"location", URL.encode()),))
 
@@ -384,7 +384,9 @@ def test_a_redirect_is_not_followed(files: certificates.Paths, status: int) -> N
         (503, DocumentFault.SERVER_FAULT),
     ],
 )
-def test_only_200_counts(files: certificates.Paths, status: int, fault: DocumentFault) -> None:
+def test_only_200_counts(
+    files: certificates.CertificateFiles, status: int, fault: DocumentFault
+) -> None:
     """What is gone is gone; a server that is overrun or broken may be back."""
     body = b"" if status == 204 else b"{}"
     headers = () if status == 204 else Page.headers
@@ -395,7 +397,9 @@ def test_only_200_counts(files: certificates.Paths, status: int, fault: Document
 
 @pytest.mark.attack("document-large")
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_long_document_is_not_read_to_its_end(files: certificates.Paths, declared: bool) -> None:
+def test_a_long_document_is_not_read_to_its_end(
+    files: certificates.CertificateFiles, declared: bool
+) -> None:
     """64 KiB and not a byte more, said beforehand or not."""
     length = ((b"content-length", b"%d" % (LARGEST + 1)),) if declared else ()
     page = Page(b" " * (LARGEST + 1), headers=(*Page.headers, *length))
@@ -405,7 +409,7 @@ def test_a_long_document_is_not_read_to_its_end(files: certificates.Paths, decla
 
 
 @pytest.mark.attack("document-slow")
-def test_a_byte_now_and_then_does_not_hold_us(files: certificates.Paths) -> None:
+def test_a_byte_now_and_then_does_not_hold_us(files: certificates.CertificateFiles) -> None:
     """Every read is in time, and the whole is not."""
     assert not_fetched(Page(drip=0.01), files, patience=0.3).fault is DocumentFault.LATE
 
@@ -433,7 +437,7 @@ def test_who_resolves_slowly_does_not_hold_us() -> None:
         b"application/json, text/html",
     ],
 )
-def test_only_json_is_read(files: certificates.Paths, kind: bytes) -> None:
+def test_only_json_is_read(files: certificates.CertificateFiles, kind: bytes) -> None:
     """A page that shows JSON is no document."""
     page = Page(headers=((b"content-type", kind),))
     assert not_fetched(page, files).fault is DocumentFault.WRONG_TYPE
@@ -442,12 +446,12 @@ def test_only_json_is_read(files: certificates.Paths, kind: bytes) -> None:
 @pytest.mark.parametrize(
     "kind", [b"application/json", b"application/json; charset=utf-8", b"application/cimd+json"]
 )
-def test_json_of_any_kind_is_read(files: certificates.Paths, kind: bytes) -> None:
+def test_json_of_any_kind_is_read(files: certificates.CertificateFiles, kind: bytes) -> None:
     """The draft's section 4 lets servers be more specific."""
     assert fetched(Page(headers=((b"content-type", kind),)), files).body == b"{}"
 
 
-def test_nothing_is_unpacked(files: certificates.Paths) -> None:
+def test_nothing_is_unpacked(files: certificates.CertificateFiles) -> None:
     """A small answer could become a large one."""
     page = Page(headers=(*Page.headers, (b"content-encoding", b"gzip")))
     assert not_fetched(page, files).fault is DocumentFault.COMPRESSED
@@ -470,7 +474,7 @@ def test_nothing_is_unpacked(files: certificates.Paths) -> None:
     ],
 )
 def test_its_server_says_how_long_it_holds(
-    files: certificates.Paths, control: bytes, age: int | None
+    files: certificates.CertificateFiles, control: bytes, age: int | None
 ) -> None:
     """As far as it says so rightly."""
     page = Page(headers=(*Page.headers, (b"cache-control", control)))
@@ -486,7 +490,9 @@ def raw(answer: bytes) -> Handler:
 
 
 @pytest.mark.parametrize("answer", [b"", b"\x00" * 100, b"HTTP/1.1 200 OK\r\n\r\n", b"SSH-2.0"])
-def test_what_speaks_no_tls_is_no_document(answer: bytes, files: certificates.Paths) -> None:
+def test_what_speaks_no_tls_is_no_document(
+    answer: bytes, files: certificates.CertificateFiles
+) -> None:
     """Whatever it answers, the reason is ours."""
 
     async def scene() -> FetchError:
@@ -513,7 +519,9 @@ def test_what_speaks_no_tls_is_no_document(answer: bytes, files: certificates.Pa
         b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 50_000,
     ],
 )
-def test_what_speaks_no_http_is_no_document(answer: bytes, files: certificates.Paths) -> None:
+def test_what_speaks_no_http_is_no_document(
+    answer: bytes, files: certificates.CertificateFiles
+) -> None:
     """Cut short, something else, or header fields without an end."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(files.certificate, files.key)
@@ -534,7 +542,7 @@ def test_what_speaks_no_http_is_no_document(answer: bytes, files: certificates.P
 # --- the whole way -------------------------------------------------------------------------------
 
 
-def test_a_document_becomes_a_client(files: certificates.Paths) -> None:
+def test_a_document_becomes_a_client(files: certificates.CertificateFiles) -> None:
     """From the URL over real TLS to what the consent page shows."""
     said = {"client_id": URL, "client_name": "A", "redirect_uris": [f"https://{HOST}/cb"]}
     page = Page(json.dumps(said).encode())
