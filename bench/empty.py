@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from authz.core.answer import Upstream
+from authz.core.answers import Upstream
 from authz.envoy import codec
 from authz.server.asgi import AsgiTransport, Receive, Scope, Send
 from authz.server.grpc import GrpcTransport

@@ -1,17 +1,20 @@
-"""The decision, in steps between which the edge may ask others.
+"""The decision, in pure steps; the edge does the I/O between them.
 
-    read      shape, server, token                  HttpRequest         → Call | Deny
-    authorize message, audience, people, scopes, …  Call and Principal  → Pending | Deny
-    confirmed the same, of what the issuer says now Pending, Principal  → Pending | Deny
-    conclude  revoked, stepped up, within limits    Pending and answer  → Allow | Deny
+    read      shape, server, token                  HttpRequest          → BearerRequest | Deny
+    authorize message, audience, people, scopes, …  BearerRequest, Principal
+                                                                         → PendingDecision | Deny
+    confirmed the same, of what the issuer says now PendingDecision, Principal
+                                                                         → PendingDecision | Deny
+    conclude  revoked, stepped up, within limits    PendingDecision, LedgerAnswer
+                                                                         → Allow | Deny
 
 The third is taken only where a rule asks to confirm tokens at the issuer.
 
 The message of a POST is read after its token was verified, so that strangers cannot make us read
 a megabyte of JSON (docs/decisions/0005).
 
-Law: `Allow` is constructed in one place, in `conclude`, and only from a `Pending` and a `Taken`:
-every rule has passed by then. Whatever else happens is a `Deny`.
+Invariant: `Allow` is constructed in one place, in `conclude`, and only from a `PendingDecision`
+and a `Taken`: every rule has passed by then. Everything else is a `Deny`.
 """
 
 from dataclasses import dataclass, field, replace

@@ -1,9 +1,7 @@
-"""How a principal stands at a place: what the rules say of it that no request and no time changes.
+"""Evaluate the rules that depend on nothing but server, principal, policy and kind of message.
 
-Law: all of it follows from the server, the principal and the policy, and from which rules apply
-to what the message is about; so it is made once for these very objects, and a reload or another
-token makes it anew. It allows nothing: what it does not refuse has yet to prove its second factors
-and to pass the ledger (`core/decision.py`).
+The result is cached per token (`IdentityCache`) and can only refuse: second factors and their age,
+revocations and limits are checked for every request (`core/decision.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +9,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from authz.core import audience
 from authz.core.detail import Detail
 from authz.core.exchanges import Exchange
 from authz.core.identity_cache import IdentityCache
@@ -27,7 +24,7 @@ from authz.core.policy import (
     Server,
     TokenKind,
 )
-from authz.core.principal import LoginRecord, Principal, is_configured
+from authz.core.principal import LoginRecord, Principal, is_configured, names_resource
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
@@ -225,7 +222,7 @@ def scopes(rules: tuple[Rule, ...]) -> frozenset[str]:
 
 
 def _check_audience(context: RuleContext) -> None:
-    if not audience.names(context.principal.audience, context.server.resource):
+    if not names_resource(context.principal.audience, context.server.resource):
         raise RefusedError(Reason.AUDIENCE_MISMATCH)
 
 

@@ -1,7 +1,7 @@
-"""What a decision asks of the ledger, and every answer it may get.
+"""The question that a decision asks of the ledger, and every answer to it.
 
-Law: one query, one answer, one round trip. The ledger answers in this order: revoked; session of
-another; step-up missing or too old; over a limit; and only then charges, all limits or none, and
+Invariant: one query, one answer, one round trip. The ledger answers in this order: revoked; session
+of another; step-up missing or too old; over a limit; only then it charges all limits or none, and
 binds the session.
 """
 

@@ -1,12 +1,13 @@
-"""Limits: how much, per whom, over what; and the pure take that every back end must equal.
+"""Limits as sliding windows of counters, in pure functions that every store must equal.
 
-Law: in no period of a limit's window, wherever it begins, is more than its quota admitted; what
-is refused is not charged. The window slides in SLOTS steps: a charge is forgotten when the last
-moment of its slot is a whole window ago, so a quota comes back at most 1/SLOTS of a window late.
+Invariant: in no period of a limit's window, wherever it begins, is more than its quota admitted;
+what is refused is not charged. The window slides in SLOTS steps: a charge is forgotten when the
+last moment of its slot is a whole window ago, so a quota comes back at most 1/SLOTS of a window
+late.
 
 A clock that steps back makes all that was counted count as of now: nothing is forgotten early,
 and nothing is held longer than a window and a slot. A clock that jumps ahead forgets what a
-window of that length forgets; nobody can tell it from time that passed.
+window of that length forgets; it cannot be told from time that passed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
-"""One MCP message, read strictly from a body and its mirror headers.
+"""One MCP message (JSON-RPC 2.0), read strictly from a body and its mirror headers.
 
-Law: what is read here is what the server behind reads. A body that parsers could read differently,
-or that says something else than its headers, is refused and never repaired; what is accepted has
-exactly one method, and a tools/call exactly one tool.
+Invariant: what is read here is what the server behind reads. A body that parsers could read
+differently, or that says something else than its headers, is refused and never repaired; what is
+accepted has exactly one method, and a tools/call exactly one tool.
 """
 
 import re

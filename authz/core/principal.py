@@ -1,7 +1,6 @@
-"""Who asks: what a verified access token says.
+"""The verified claims of an access token: who asks.
 
-Law: a principal exists only after its token was verified; it says nothing about what it may do.
-A person is (issuer, subject), a client is (issuer, client_id): neither half means anything alone.
+A person is (issuer, subject) and a client is (issuer, client_id): neither half is unique alone.
 """
 
 from dataclasses import dataclass
@@ -136,3 +135,16 @@ class Principal:
     def client(self) -> Client:
         """Return the client that the token was issued to."""
         return Client(self.issuer, self.client_id)
+
+
+def names_resource(audience: tuple[str, ...], resource: str) -> bool:
+    """Tell whether an `aud` claim names a resource (RFC 9068, section 4; RFC 8707).
+
+    Audiences are compared as strings. Nothing is resolved, decoded, lower-cased or cut off, because
+    Authelia grants whatever begins with an allowed audience, verbatim: `/../`, a query and a longer
+    path, too. One trailing slash on the entry is tolerated, since clients add one to a URL without
+    a path; a slash is never added to a resource that has one already.
+    """
+    if resource in audience:
+        return True
+    return not resource.endswith("/") and f"{resource}/" in audience

@@ -1,6 +1,7 @@
 """One HTTP request as Envoy describes it, and the strict reading of its headers.
 
-Law: a header that decides anything occurs once, in printable ASCII, or the request is refused.
+Invariant: a header that decides anything occurs once, in printable ASCII, or the request is
+refused.
 """
 
 import re

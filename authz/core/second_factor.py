@@ -1,6 +1,6 @@
-"""Second factors: what a rule asks for, what evidence says, and the one table between them.
+"""Second factors: what a rule asks for, what `amr` proves (RFC 8176), and their comparison.
 
-Law: nothing satisfies a rule but evidence that names the method; absence of evidence is refusal.
+Invariant: nothing satisfies a rule but evidence that names the method.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
-"""A step-up that a refusal offers: whose it would be, for what, and how its client is told.
+"""The step-up that a refusal offers: for whom, for what, and how it is delivered to the client.
 
-Law: it names one person, one grant and one server; what it leads to is recorded for these alone.
-How it is told depends on what the client has declared, and decides nothing.
+A ticket names one person, one grant and one server; the record that it leads to holds for these
+alone. The delivery depends on the client's declared capabilities and never on the decision.
 """
 
 from dataclasses import dataclass

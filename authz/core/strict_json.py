@@ -1,7 +1,7 @@
-"""One JSON document, read strictly: RFC 8259 without the freedoms that let parsers differ.
+"""Strict JSON (RFC 8259, RFC 7493): one document, bounded in depth and work.
 
-Law: bytes in, one value out or StrictJsonError; never another error and never a guess. Nothing
-recurses before the nesting is known, and the work is linear in the length.
+Invariant: any bytes give one value or StrictJsonError. Nothing recurses before the nesting is
+known, and the work is linear in the length.
 """
 
 import json

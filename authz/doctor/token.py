@@ -12,13 +12,12 @@ from typing import Final
 
 from authz.config.load import Settings
 from authz.config.problems import quoted
-from authz.core import audience
 from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize
 from authz.core.detail import AUTHELIA_CLIENT, Diagnosis
 from authz.core.evaluation import lacks_assurance_claim
 from authz.core.ledger import UnavailableError
 from authz.core.policy import KnownClient, Policy, Server
-from authz.core.principal import Principal
+from authz.core.principal import Principal, names_resource
 from authz.core.reason import Reason, diagnose, fill_in
 from authz.core.request import HttpRequest, RefusedError
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
@@ -198,7 +197,7 @@ def _servers(principal: Principal, policy: Policy, now: float) -> Iterator[Findi
 
 
 def _server(principal: Principal, policy: Policy, server: Server, now: float) -> Finding:
-    if not audience.names(principal.audience, server.resource):
+    if not names_resource(principal.audience, server.resource):
         return note(PART, "other_audience", f"{server.name}: it was made for another server")
     request = HttpRequest("GET", "", {}, b"", {"server": server.name}, "", "")
     decision = authorize(BearerRequest(server, request, ""), principal, policy, now)

@@ -1,11 +1,10 @@
-"""Translate between Envoy's ext_authz messages and the values of the core.
+"""Protobuf codec of Envoy's ext_authz messages.
 
-Law: `decode` returns an HttpRequest or raises RefusedError, for any bytes. Only `encode_allow`
-    writes
-the status OK. What HTTP cannot carry in one header raises ValueError and is never sent.
+Invariant: `decode` returns an HttpRequest or raises RefusedError, for any bytes. Only
+`encode_allow` writes the status OK. What HTTP cannot carry in one header raises ValueError.
 
-The trap: for Envoy an empty CheckResponse, or one without a status, is an Allow (seen on 1.39.3).
-So an edge that has no answer sends `FALLBACK_DENY`, never nothing.
+For Envoy an empty CheckResponse, or one without a status, is an Allow (seen on 1.39.3). So an edge
+that has no answer sends `FALLBACK_DENY`.
 """
 
 import json
@@ -18,7 +17,7 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer,
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct, Value
 
-from authz.core.answer import NOBODY, NOBODY_TYPE, HttpAnswer, Upstream
+from authz.core.answers import NOBODY, NOBODY_TYPE, HttpAnswer, Upstream
 from authz.core.detail import Detail
 from authz.core.identity_cache import IdentityCache
 from authz.core.reason import Reason

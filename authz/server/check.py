@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
-from authz.core.answer import Upstream
-from authz.core.answers import refusal, upstream, with_assertion
+from authz.core.answers import Upstream, refusal, upstream, with_assertion
 from authz.core.decision import (
     Allow,
     BearerRequest,

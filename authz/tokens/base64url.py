@@ -1,7 +1,7 @@
-"""Base64url as JOSE writes it (RFC 7515, section 2).
+"""Canonical base64url without padding (RFC 7515, section 2).
 
-Law: every octet string has one spelling. Padding, foreign characters, white space and trailing
-bits that are not zero are errors, so that nobody can spell one token in two ways.
+Invariant: every octet string has one spelling. Padding, foreign characters, white space and
+trailing bits that are not zero are errors, so that one token cannot be spelled in two ways.
 """
 
 import base64

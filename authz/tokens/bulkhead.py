@@ -1,9 +1,9 @@
-"""How many calls to a dependency there may be, and none while it fails.
+"""Bulkhead, rate limit and circuit breaker for calls to one dependency.
 
-Law: never more calls at once than the width, nor of one source than its share; never more strangers
-a second than the pace, never more in line than a line holds; and after a failure one probe at a
-time, each after a longer pause. Who is known waits for no stranger, and of those who wait in one
-line the source with the fewest calls goes first.
+Invariant: never more calls at once than the width, nor of one source than its share; never more
+strangers a second than the token bucket gives, never more waiting than a queue holds; after a
+failure one probe at a time, each after a longer pause. Known callers go before strangers, and in
+one queue the source with the fewest calls goes first.
 """
 
 import asyncio

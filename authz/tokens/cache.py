@@ -1,7 +1,9 @@
-"""Verified tokens, remembered by digest.
+"""LRU cache of verified tokens by SHA-256.
 
-Law: what is remembered is who asks, never what they may do; nothing is returned past its expiry,
-and no more than the capacity is held. A token that was refused is not remembered.
+Invariant: it holds who asks and never a verdict; nothing is returned past its expiry, and no more
+than the capacity is held. Refused tokens are not cached.
+
+Not of cachetools: this is on the compiled path of every check, and entries go with their key, too.
 """
 
 from collections import OrderedDict

@@ -1,7 +1,7 @@
-"""From the claims of a verified access token to a principal (RFC 9068, section 2.2).
+"""Claims of a verified access token to a principal (RFC 9068, section 2.2).
 
-Law: a claim has the one type that the RFC gives it, or the token is refused; nothing is converted,
-trimmed or guessed. What a claim does not say is absent, and absence grants nothing.
+Invariant: a claim has the one type that the RFC gives it, or the token is refused; nothing is
+converted, trimmed or guessed. An absent claim grants nothing.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""How we prove to the issuer that we are the client that may introspect.
+"""Client authentication at the issuer's introspection endpoint.
 
-Law: a proof is made for one request and is in no repr and no exception. An assertion lives for a
-minute, is for this issuer alone and is used once.
+A proof is made for one request and has no repr. An assertion lives for a minute, is for this
+issuer alone and has a `jti` of its own (RFC 7523).
 """
 
 import base64

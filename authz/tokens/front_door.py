@@ -1,8 +1,8 @@
-"""Tokens of the front door: those that the issuer signed for one of our own two clients there.
+"""Tokens of the front door: signed by the issuer for one of our own two clients there.
 
-Law: such a token is its person's and its client's only by the record of its log-in. Without that
-record, or with one of another person, it is nobody's; nothing is remembered of a refusal, so a
-record that comes later holds from then on.
+Invariant: such a token is its person's and its client's only by the record of its login. Without a
+record, or with one of another person, it is refused; the refusal is not cached, so a record that
+comes later holds from then on.
 """
 
 from dataclasses import replace

@@ -1,8 +1,7 @@
-"""Look-ups at the issuer: what it said of tokens, asked rarely, together and within bounds.
+"""Cached introspection (RFC 7662): one request per token for all who wait, within bounds.
 
-Law: a token is asked about once for all who wait for it, and nobody waits longer than the deadline
-while the question goes on. What is known of a token is never pushed out by tokens of strangers, and
-an issuer that fails is left alone but for a probe now and then.
+Invariant: nobody waits longer than the deadline, while the request goes on. Results of active
+tokens are never evicted by those of others, and an issuer that fails gets probes only.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The issuer's introspection endpoint (RFC 7662): one token asked about, one JSON object answered.
+"""Client of the issuer's introspection endpoint (RFC 7662).
 
-Law: each question carries a proof of who asks, goes to the address that the issuer's metadata
-names, and is answered whole within its time or not at all.
+Every request is authenticated, goes to the address that the issuer's metadata names, and has a
+whole answer within its time or none.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""What the issuer said of a token when it was asked (RFC 7662, section 2.2).
+"""Introspection responses (RFC 7662, section 2.2), read strictly.
 
-Law: a token is active where `active` is true and nothing else; what is said of an active token is
-read as strictly as a signed token's claims. A statement holds as of the moment it was asked for.
+Invariant: a token is active where `active` is true and nothing else; an active token's claims are
+read as strictly as a signed token's. A result holds as of the moment of its request.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Opaque tokens to principals, and signed ones confirmed, by what the issuer says of them.
+"""Principals of opaque tokens, and confirmation of signed ones, by introspection.
 
-Law: a refresh token, a code or anything that is no opaque access token by its shape is never sent
-on; and whoever keeps using a token that is known never waits for the issuer.
+Invariant: what is no opaque access token by its shape (a refresh token, a code) is never sent to
+the issuer; a token that is known never waits for it.
 """
 
 import re

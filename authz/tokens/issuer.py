@@ -1,7 +1,7 @@
-"""How the issuer is reached, what its metadata says, and the key set that it names.
+"""The issuer's metadata (RFC 8414, OpenID Discovery) and its key set, with where both are fetched.
 
-Law: metadata is believed only where it is this issuer's, and what it names is asked for at the
-issuer's own address or at an https address, nowhere else.
+Invariant: metadata is believed only where it names this issuer, and what it names is requested at
+the issuer's own address or at an https address, nowhere else.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""JSON documents of the issuer over HTTP, within bounds.
+"""JSON over HTTP from the issuer, within bounds.
 
-Law: an answer is believed only if it came whole, within its size, with status 200, from where it
-was asked for and without a redirect. How long the whole may take is the caller's to bound.
+Invariant: a response is used only if it came whole, within its size, with status 200 and without a
+redirect. The caller bounds the time for the whole.
 """
 
 import socket

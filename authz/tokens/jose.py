@@ -1,9 +1,8 @@
-"""Reading a compact JWS strictly, before any library sees it.
+"""Compact JWS (RFC 7515), read strictly before a library sees it.
 
-Law: one token has one spelling and one meaning. What is not three canonical base64url segments
-around two strict JSON objects, with a header that names an allowed algorithm and has nothing that
-steers the verifier, is refused here: before a signature is checked, a key is looked for or
-anything is sent anywhere.
+Invariant: one token has one spelling and one meaning. What is not three canonical base64url
+segments around two strict JSON objects, with a header that names an allowed algorithm and has no
+member that steers the verifier, is refused before a signature is checked or a key is fetched.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""From an issuer's key set (RFC 7517) to the keys that may verify an access token.
+"""Key sets (RFC 7517): the keys that may verify an access token.
 
-Law: a key verifies with the algorithms that it was published for, and only those. What is not
-plainly a public signature key of an allowed algorithm is left out, and leaves the others alone.
+Invariant: a key verifies with the algorithms that it was published for, and only those. What is
+not plainly a public signature key of an allowed algorithm is skipped.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""What a revocation calls a token, read from the token itself.
+"""The names by which tokens are revoked, from unverified tokens.
 
-Law: nothing is verified here, so nothing that is read here lets anybody in. The claims say when
-the record of a revocation may be forgotten, and only that. They cannot be forged to shorten it:
-a JWT's name is the digest of the very bytes that hold its `exp`.
+Nothing is verified, and nothing read here admits anybody: `exp` says when the record of a
+revocation may be forgotten. It cannot be forged to shorten that: a JWT's name is the digest of the
+very bytes that hold its `exp`.
 """
 
 import hashlib

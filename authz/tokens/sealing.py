@@ -1,10 +1,10 @@
-"""Sealed values: what we hand out and believe when it comes back, since nobody else can make it.
+"""Sealed values: authenticated encryption of what we hand out and take back (JWE, RFC 7516).
 
-Law: a value opens only for the purpose that it was sealed for and before its end; what does not
-open says nothing of why. The newest key seals, every key opens, so that keys can be rotated.
+Invariant: a value opens only for the purpose that it was sealed for and before its end; the error
+does not say why. The newest key seals, every key opens, so that keys can be rotated.
 
-A sealed value is a JWE of RFC 7516: `dir` with A256GCM, the purpose as `typ` and the key's name
-as `kid`, both authenticated with the text.
+`dir` with A256GCM, the purpose as `typ` and the key's name as `kid`, both authenticated with the
+text.
 """
 
 import base64

@@ -1,6 +1,6 @@
-"""The ticket of a step-up as the link carries it: sealed, so that a refusal stores nothing.
+"""Step-up tickets as sealed values in a link, so that a refusal stores nothing.
 
-Law: a ticket that does not open, or is not whole, is none.
+Invariant: a ticket that does not open, or is not whole, is refused.
 """
 
 from collections.abc import Mapping

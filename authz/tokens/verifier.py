@@ -1,9 +1,9 @@
-"""From a bearer token to a principal: shape, issuer, key, signature, claims, log-in; in that order.
+"""Verification of access tokens: shape, issuer, key, signature, claims, login; in that order.
 
-Law: nothing is asked of the issuer for a token that cannot be good, and no principal of a signed
-token is built or remembered before its signature was verified with the key's own algorithm. What
-looks signed is never introspected in place of that. A token of the front door is nobody's without
-the record of its log-in, which is asked for once its signature has verified.
+Invariant: nothing is asked of the issuer for a token that cannot be good, and no principal of a
+signed token exists before its signature was verified with the key's own algorithm. What looks
+signed is never introspected instead. A token of the front door needs the record of its login, which
+is read once its signature has verified.
 """
 
 import hashlib

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.answer import HttpAnswer
-from authz.core.answers import IDENTITY, REFUSAL, REMOVED, rate_limit, refusal, upstream
+from authz.core.answers import IDENTITY, REFUSAL, REMOVED, HttpAnswer, rate_limit, refusal, upstream
 from authz.core.decision import Allow, Deny
 from authz.core.exchanges import Exchange, exchange
 from authz.core.ledger import Mode

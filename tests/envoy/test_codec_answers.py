@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from authz.core.answer import HttpAnswer, Upstream
+from authz.core.answers import HttpAnswer, Upstream
 from authz.core.reason import Reason
 from authz.envoy import codec
 from authz.envoy.pb.core_pb2 import HeaderValueOption

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.core.answer import HttpAnswer, Upstream
+from authz.core.answers import HttpAnswer, Upstream
 from authz.core.request import HttpRequest
 from authz.envoy import codec
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.audience import names
+from authz.core.principal import names_resource
 from tests.tokens.token_factory import unhurried
 
 FILES = "https://mcp.example.test/files"
@@ -46,16 +46,16 @@ def test_an_audience_is_this_server_only_as_an_equal_string(
     audience: tuple[str, ...], expected: bool
 ) -> None:
     """An audience names a server if an entry is its URL, with one slash behind it at most."""
-    assert expected is names(audience, FILES)
+    assert expected is names_resource(audience, FILES)
 
 
 def test_no_second_slash_is_tolerated_on_a_resource_that_ends_in_one() -> None:
     """A resource with its own trailing slash is matched by itself only."""
     root = "https://mcp.example.test/"
 
-    assert names((root,), root)
-    assert not names((f"{root}/",), root)
-    assert not names(("https://mcp.example.test",), root)
+    assert names_resource((root,), root)
+    assert not names_resource((f"{root}/",), root)
+    assert not names_resource(("https://mcp.example.test",), root)
 
 
 @unhurried
@@ -64,6 +64,6 @@ def test_whatever_is_named_is_the_resource_or_the_resource_and_a_slash(
     audience: tuple[str, ...], resource: str
 ) -> None:
     """No audience without the resource, or it and one slash, names it."""
-    named = names(audience, resource)
+    named = names_resource(audience, resource)
 
     assert not named or {resource, f"{resource}/"} & set(audience)

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from authz.core.audience import names
-from authz.core.principal import Principal
+from authz.core.principal import Principal, names_resource
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
 from tests.tokens.token_factory import FILES, NOTES, RULES, Bench
@@ -149,7 +148,7 @@ def answer(token: str, resource: str) -> Reason | str:
     outcome = bench().outcome(token)
     if not isinstance(outcome, Principal):
         return outcome
-    return ALLOWED if names(outcome.audience, resource) else Reason.AUDIENCE_MISMATCH
+    return ALLOWED if names_resource(outcome.audience, resource) else Reason.AUDIENCE_MISMATCH
 
 
 def test_the_table_has_every_recorded_token() -> None:

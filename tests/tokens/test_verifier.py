@@ -9,8 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from authz.core.audience import names
-from authz.core.principal import Principal
+from authz.core.principal import Principal, names_resource
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
 from authz.tokens import base64url
@@ -322,8 +321,8 @@ def test_the_audience_is_kept_and_not_the_verdict() -> None:
     hit = bench.verifier.cached(token)
 
     assert hit is not None
-    assert names(hit.audience, FILES)
-    assert not names(hit.audience, NOTES)
+    assert names_resource(hit.audience, FILES)
+    assert not names_resource(hit.audience, NOTES)
 
 
 def test_a_refused_token_is_not_remembered() -> None:

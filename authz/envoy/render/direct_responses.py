@@ -22,7 +22,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
-from authz.core.answer import NOBODY_TYPE
+from authz.core.answers import NOBODY_TYPE
 from authz.envoy.render.filters import EXT_AUTHZ, LOCAL_RATE_LIMIT, unchecked, unlimited
 from authz.envoy.render.local_replies import HTTPS_ONLY, json_rpc_error
 from authz.envoy.render.messages import method, overwrite

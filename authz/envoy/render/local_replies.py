@@ -45,8 +45,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from authz.config.urls import Url
-from authz.core.answer import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REQUEST_ID, RPC_ID, Form
-from authz.core.answers import REFUSAL
+from authz.core.answers import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REFUSAL, REQUEST_ID, RPC_ID, Form
 from authz.core.reason import Reason
 from authz.envoy.render.messages import TRUSTED_ADDRESS, add_if_absent, overwrite
 from authz.envoy.render.response_headers import cors_headers
@@ -197,7 +196,7 @@ def _readable(mapper: ResponseMapper) -> ResponseMapper:
 def _to_request(reply: Reply, form: Form) -> ResponseMapper:
     """Return how a request that authz has let through is told that its server failed.
 
-    authz said to which request (`core.answer.Upstream.metadata`). A status would end the sessions
+    authz said to which request (`core.answers.Upstream.metadata`). A status would end the sessions
     of widely used clients (docs/decisions/0011); details and flags of the access log still tell.
     """
     op = ComparisonFilterOp.GE if reply is OTHERWISE else ComparisonFilterOp.EQ

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from authz.core import audience
+from authz.core.principal import names_resource
 
 EMPTY: Final = "the issuer's token is for no server (aud is empty)"
 FOREIGN: Final = "the issuer's token is not for the server that was asked for (aud)"
@@ -30,7 +30,7 @@ def audience_fault(granted: tuple[str, ...], resource: str) -> str:
     """
     if not granted:
         return EMPTY
-    if not audience.names(granted, resource):
+    if not names_resource(granted, resource):
         return FOREIGN
-    others = (entry for entry in granted if not audience.names((entry,), resource))
+    others = (entry for entry in granted if not names_resource((entry,), resource))
     return WIDE if any(others) else ""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core import audience
 from authz.core.policy import Policy, Server
+from authz.core.principal import names_resource
 from authz.login.protocol.values import OAuthClient, OAuthError
 
 # Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
@@ -106,7 +106,7 @@ class ResourceServers:
         targets = tuple(self._targets.values())
         if not resources and len(targets) == 1:
             return targets[0]
-        found = [target for target in targets if audience.names(tuple(resources), target.resource)]
+        found = [target for target in targets if names_resource(tuple(resources), target.resource)]
         # A token for two servers could be replayed by one of them at the other.
         others = set(resources) - {
             form for target in found for form in (target.resource, f"{target.resource}/")

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from authz.core.answer import Form
-from authz.core.answers import REFUSAL
+from authz.core.answers import REFUSAL, Form
 from tests.support import edge
 from tests.support.gateway import GATEWAY, GOOD, MAX_BODY, ORIGIN, PORTAL, Gateway
 from tests.support.wild_client import is_json_rpc_error, preflight, read

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from authz.core.answer import Upstream
+from authz.core.answers import Upstream
 from tests.support.edge import certificate
 from tests.support.gateway import GATEWAY, GOOD, ORIGIN, PORTAL, Gateway, tls
 from tests.support.wild_client import is_json_rpc_error, read

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.answer import Form
+from authz.core.answers import Form
 from authz.envoy.render.response_headers import ALLOWED, FROM_SERVER, others
 from tests.support.gateway import GOOD, ORIGIN, Gateway
 from tests.support.wild_client import is_json_rpc_error
