@@ -21,7 +21,7 @@ from authz.local.pages import PAGES, pages
 from authz.local.services import CHECK, check_service
 from authz.local.state import State
 from authz.local.valkey import valkey
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 
 # What `authz serve` takes from its environment in place of `redis`.
 REDIS_URL: Final = "AUTHZ_REDIS_URL"

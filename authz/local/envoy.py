@@ -12,13 +12,13 @@ from typing import Final
 
 from authz.local import probe
 from authz.local.state import SetupError, State, write_private
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 
 ADMIN: Final = "admin"
 _CONFIGURATION: Final = "envoy.yaml"
 # Seconds for requests in flight; streams that last longer are cut.
 _DRAIN: Final = 5.0
-_GRACE: Final = 10.0
+_STOP_TIMEOUT: Final = 10.0
 _LOOK: Final = 0.05
 _OK: Final = 200
 
@@ -48,7 +48,9 @@ def envoy_service(state: State, files: Mapping[str, str], env: dict[str, str]) -
     # and no socket in the abstract namespace, which every process of the machine may talk to.
     options = ("--disable-hot-restart", "--log-level", "warning")
     argv = (str(binary()), "-c", str(state.envoy / _CONFIGURATION))
-    return ServiceSpec("envoy", (*argv, *options), env, ready, grace=_GRACE, drain=drain)
+    return ServiceSpec(
+        "envoy", (*argv, *options), env, ready, stop_timeout=_STOP_TIMEOUT, drain=drain
+    )
 
 
 def binary() -> Path:

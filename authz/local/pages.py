@@ -9,7 +9,7 @@ from typing import Final
 
 from authz.local import probe
 from authz.local.state import State
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 
 PAGES: Final = "pages"
 

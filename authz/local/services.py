@@ -13,15 +13,15 @@ from authz.config.addresses import worker_addresses
 from authz.config.value_types import Tcp, Unix
 from authz.local import probe
 from authz.local.state import State
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 from authz.telemetry.audit import as_text
 
 CHECK: Final = "check"
 # Seconds that the others wait for a service that may be late, and for one that may not.
-_PATIENCE: Final = 10.0
-_INSISTENCE: Final = 60.0
+_READY_TIMEOUT: Final = 10.0
+_REQUIRED_READY_TIMEOUT: Final = 60.0
 # The service answers what is in flight, as long as any check may take (`issuer.deadline`).
-_GRACE: Final = 35.0
+_STOP_TIMEOUT: Final = 35.0
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 _OK: Final = 200
 
@@ -67,10 +67,10 @@ def check_service(
         argv,
         env,
         ready,
-        grace=_GRACE,
-        patience=_PATIENCE if patient else _INSISTENCE,
-        late=late,
-        needed=not patient,
+        stop_timeout=_STOP_TIMEOUT,
+        ready_timeout=_READY_TIMEOUT if patient else _REQUIRED_READY_TIMEOUT,
+        waits_for=late,
+        required=not patient,
         reloads=True,
         echo=readable if sys.stdout.isatty() else str,
     )

@@ -18,7 +18,7 @@ from authz.local.listeners import check_certificate, check_free
 from authz.local.state import DEFAULT_NAME, FAILED, SetupError, held
 from authz.process.group import STOPPED, ServiceGroup, Signals, WhenReady, loop_signals
 from authz.process.output import Console
-from authz.process.supervisor import SupervisorTiming
+from authz.process.service import ServiceTiming
 
 Say = Callable[[str], None]
 
@@ -44,7 +44,7 @@ async def up(
     patient: bool = True,
     say: Say | None = None,
     signals: Signals = loop_signals,
-    timing: SupervisorTiming | None = None,
+    timing: ServiceTiming | None = None,
 ) -> int:
     """Run everything until a signal, or `when_ready`, ends it.
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from authz.local import probe
 from authz.local.state import SetupError, State, secret, write_private
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 
 USER: Final = "authz"
 

@@ -1,7 +1,7 @@
-"""A part and its running process.
+"""A child process: started in a session of its own, signalled, stopped gracefully or killed.
 
-Law: a process is never signalled after it was waited for, and its whole group is ended before:
-until then neither its id nor its group's can belong to anybody else.
+Invariant: a process is never signalled after it was waited for, and its whole group is killed
+before that: until then neither its id nor its group's can belong to another process.
 """
 
 import asyncio
@@ -9,54 +9,41 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from authz.process.output import ServiceLog
+from typing import Final, Protocol
 
 _PARENT_DEATH: Final = Path(__file__).with_name("parent_death.py")
 _CHUNK: Final = 1 << 16
 _PIPE: Final = 1 << 20  # /proc/sys/fs/pipe-max-size, as it is set nearly everywhere
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSpec:
-    """Describe one program that the supervisor keeps running.
+class OutputSink(Protocol):
+    """Take what a process writes to its standard output and error."""
 
-    Attributes:
-        name: what people read, and the log file's name.
-        argv: the program and its arguments; no shell sees them.
-        env: its whole environment.
-        ready: tells whether it does its work by now; called again and again until it does.
-        stop_signal: asks it to end.
-        grace: seconds that it has for that, `drain` included; then SIGKILL.
-        patience: seconds until it must be ready.
-        late: where given, tells in words what a part that runs and is not ready waits for.
-        needed: whether a late part that tells so is given up all the same; otherwise it is passed
-            over, and the others start.
-        drain: runs before `stop_signal`, while the part still works.
-        reloads: whether it gets SIGHUP when the supervisor does.
-        echo: makes of a line what the terminal shows of it; None where it shows nothing.
+    def begin(self) -> None:
+        """Take notice that a new process writes from now on."""
+        ...
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a piece of any size."""
+        ...
+
+    def end(self) -> None:
+        """Take notice that the process has ended."""
+        ...
+
+
+def killed_with_parent(argv: Sequence[str]) -> list[str]:
+    """Return a command that the kernel kills as soon as this process is gone (parent_death.py).
+
+    The kernel watches the thread that starts it, which must live as long as the process.
     """
-
-    name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    ready: Callable[[], Awaitable[bool]]
-    stop_signal: signal.Signals = signal.SIGTERM
-    grace: float = 10.0
-    patience: float = 60.0
-    late: Callable[[], Awaitable[str]] | None = None
-    needed: bool = False
-    drain: Callable[[], Awaitable[None]] | None = None
-    reloads: bool = False
-    echo: Callable[[str], str] | None = None
+    return [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *argv]
 
 
-def how_it_ended(status: int) -> str:
+def describe_exit(status: int) -> str:
     """Return an exit status in words, as `subprocess` counts: negative is a signal."""
     if status >= 0:
         return f"exit status {status}"
@@ -67,39 +54,59 @@ def how_it_ended(status: int) -> str:
 
 
 class ChildProcess:
-    """Run a part once, in a session of its own, tied to this process.
+    """Run a program once, in a session of its own: Ctrl-C in the terminal does not reach it.
 
     Attributes:
         exited: the exit status, once there is one.
     """
 
-    def __init__(self, spec: ServiceSpec, log: ServiceLog) -> None:
-        """Start it. The running event loop's thread must live as long as it (parent_death.py).
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        output: OutputSink | None = None,
+        pass_fds: Sequence[int] = (),
+        umask: int = -1,
+    ) -> None:
+        """Start it.
+
+        Args:
+            argv: the program and its arguments; no shell sees them.
+            env: its whole environment.
+            output: takes what it writes; where None, it writes where this process does.
+            pass_fds: descriptors that it inherits.
+            umask: its umask; this process's where negative.
 
         Raises:
-            OSError: where no process can be started.
+            OSError: where no process can be started, or none can be watched (pidfd_open(2)).
         """
-        self._spec = spec
-        self._log = log
+        self._output = output
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
-        log.begin()
+        if output is not None:
+            output.begin()
         self._popen = subprocess.Popen(  # noqa: S603 - argv is ours, and no shell sees it
-            [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *spec.argv],
-            env=spec.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal is for us alone
-            umask=0o077,
+            argv,
+            env=env,
+            stdin=None if output is None else subprocess.DEVNULL,
+            stdout=None if output is None else subprocess.PIPE,
+            stderr=None if output is None else subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=pass_fds,
+            umask=umask,
         )
-        assert self._popen.stdout is not None
-        self._output = self._popen.stdout.fileno()
-        os.set_blocking(self._output, False)
-        self._loop.add_reader(self._output, self._on_output)
         # Not Popen's own signals and waits: they reap the process as they look at it.
-        self._pidfd = os.pidfd_open(self._popen.pid)
+        try:
+            self._pidfd = os.pidfd_open(self._popen.pid)
+        except OSError:
+            self._popen.kill()
+            self._popen.wait()
+            raise
         self._loop.add_reader(self._pidfd, self._on_exit)
+        if self._popen.stdout is not None:
+            os.set_blocking(self._popen.stdout.fileno(), False)
+            self._loop.add_reader(self._popen.stdout.fileno(), self._on_output)
 
     @property
     def pid(self) -> int:
@@ -111,27 +118,39 @@ class ChildProcess:
         if not self.exited.done():
             signal.pidfd_send_signal(self._pidfd, number)
 
-    async def end(self, force_stop: asyncio.Event) -> None:
-        """End the process: ask, wait at most `grace` seconds or until `hurry`, then kill."""
-        asked = asyncio.ensure_future(self._ask())
-        hurried = asyncio.ensure_future(force_stop.wait())
+    def kill(self) -> None:
+        """Kill the process and its group, where it still runs."""
+        if not self.exited.done():
+            self._kill_group()
+
+    async def end(
+        self,
+        timeout: float = 0.0,  # noqa: ASYNC109 - a process is killed after it, not a task cancelled
+        ask: Callable[[], Awaitable[None]] | None = None,
+        force_stop: asyncio.Event | None = None,
+    ) -> int:
+        """Wait until the process has ended, kill it where it does not, and return its exit status.
+
+        Args:
+            timeout: seconds until it is killed, `ask` included.
+            ask: asks it to end.
+            force_stop: where set, it is killed at once.
+        """
+        asked = asyncio.ensure_future(self._ask_and_wait(ask))
+        forced = asyncio.ensure_future((force_stop or asyncio.Event()).wait())
         try:
             await asyncio.wait(
-                {asked, hurried},
-                timeout=self._spec.grace,
-                return_when=asyncio.FIRST_COMPLETED,
+                {asked, forced}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             asked.cancel()
-            hurried.cancel()
-            if not self.exited.done():
-                self._kill_group()
-        await asyncio.wait({self.exited})
+            forced.cancel()
+            self.kill()
+        return await asyncio.shield(self.exited)
 
-    async def _ask(self) -> None:
-        if self._spec.drain is not None:
-            await self._spec.drain()
-        self.signal(self._spec.stop_signal)
+    async def _ask_and_wait(self, ask: Callable[[], Awaitable[None]] | None) -> None:
+        if ask is not None:
+            await ask()
         await asyncio.wait({self.exited})
 
     def _kill_group(self) -> None:
@@ -139,14 +158,16 @@ class ChildProcess:
             os.killpg(self._popen.pid, signal.SIGKILL)
 
     def _on_output(self) -> None:
+        assert self._popen.stdout is not None
+        assert self._output is not None
         try:
-            chunk = os.read(self._output, _CHUNK)
+            chunk = os.read(self._popen.stdout.fileno(), _CHUNK)
         except BlockingIOError:
             return
         if chunk:
-            self._log.feed(chunk)
+            self._output.feed(chunk)
         else:
-            self._loop.remove_reader(self._output)
+            self._loop.remove_reader(self._popen.stdout.fileno())
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -154,17 +175,18 @@ class ChildProcess:
         # A zombie until the wait below: its group's id cannot have been given away yet.
         self._kill_group()
         status = self._popen.wait()
-        self._last_output()
+        if self._output is not None:
+            self._last_output(self._output)
         self.exited.set_result(status)
 
-    def _last_output(self) -> None:
+    def _last_output(self, output: OutputSink) -> None:
         """Read what is left, and no more than a pipe holds.
 
         A child that went into a session of its own may keep the pipe open, and write on.
         """
         assert self._popen.stdout is not None
-        self._loop.remove_reader(self._output)
+        self._loop.remove_reader(self._popen.stdout.fileno())
         with suppress(BlockingIOError):
-            self._log.feed(os.read(self._output, _PIPE))
+            output.feed(os.read(self._popen.stdout.fileno(), _PIPE))
         self._popen.stdout.close()
-        self._log.end()
+        output.end()

@@ -1,7 +1,7 @@
-"""Parts in their order: each started when those before it are ready, all ended in reverse.
+"""A group of services: each started when those before it are ready, all stopped in reverse order.
 
-Law: `run` returns only when no process of its parts is left, whatever ended it; and if it never
-returns (SIGKILL), the kernel ends them (parent_death.py).
+Invariant: `run` returns only when no process of its services is left, whatever ended it; and if it
+never returns (SIGKILL), the kernel kills them (parent_death.py).
 """
 
 import asyncio
@@ -12,9 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from authz.process.child import ServiceSpec
 from authz.process.output import ServiceLog
-from authz.process.supervisor import ProcessSupervisor, ServiceStartError, SupervisorTiming
+from authz.process.service import ServiceSpec, ServiceStartError, ServiceSupervisor, ServiceTiming
 
 # Exit codes: stopped as asked; a service could not start.
 STOPPED: Final = 0
@@ -39,10 +38,10 @@ def loop_signals(handlers: Handlers) -> Iterator[None]:
 
 
 class ServiceGroup:
-    """Run parts until something ends it.
+    """Run services until something ends it.
 
     SIGTERM and SIGINT end it, a second one without waiting for anybody; SIGHUP and SIGUSR2 go to
-    the parts that reload.
+    the services that reload.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class ServiceGroup:
         logs: Path,
         say: Callable[[str], None],
         *,
-        timing: SupervisorTiming | None = None,
+        timing: ServiceTiming | None = None,
         signals: Signals = loop_signals,
         reloaded: Callable[[], None] | None = None,
     ) -> None:
@@ -65,13 +64,13 @@ class ServiceGroup:
             signals: calls handlers of signals while it is entered.
             reloaded: called after SIGHUP was forwarded.
         """
-        self._parts = tuple(services)
+        self._specs = tuple(services)
         self._logs = logs
         self._say = say
-        self._timing = SupervisorTiming() if timing is None else timing
+        self._timing = ServiceTiming() if timing is None else timing
         self._signals = signals
         self._reloaded = reloaded
-        self._supervisors: list[ProcessSupervisor] = []
+        self._supervisors: list[ServiceSupervisor] = []
         self._end: asyncio.Future[int] | None = None
         self._force_stop = asyncio.Event()
         self._had_terminal = os.isatty(0)
@@ -81,14 +80,14 @@ class ServiceGroup:
         when_ready: WhenReady | None = None,
         when_started: Callable[[], None] | None = None,
     ) -> int:
-        """Start the parts and keep them running; return an exit code when none is left.
+        """Start the services and keep them running; return an exit code when none is left.
 
         Args:
-            when_ready: called once every part is ready; a code that it returns ends the run.
-            when_started: called once every part was started, the late ones included.
+            when_ready: called once every service is ready; a code that it returns ends the run.
+            when_started: called once every service was started, the late ones included.
 
         Raises:
-            Exception: what `when_ready` raises, after the parts were ended.
+            Exception: what `when_ready` raises, after the services were ended.
         """
         self._end = asyncio.get_running_loop().create_future()
         logs: list[ServiceLog] = []
@@ -124,7 +123,7 @@ class ServiceGroup:
             self._end.set_result(STOPPED)
 
     def reload(self) -> None:
-        """Forward SIGHUP to the parts that reload."""
+        """Forward SIGHUP to the services that reload."""
         for supervisor in self._supervisors:
             if supervisor.spec.reloads:
                 supervisor.reload()
@@ -132,10 +131,10 @@ class ServiceGroup:
             self._reloaded()
 
     def _rolling_restart(self) -> None:
-        """Forward SIGUSR2, at which the service restarts its workers, to the parts that reload."""
+        """Forward SIGUSR2, at which workers are restarted, to the services that reload."""
         for supervisor in self._supervisors:
             if supervisor.spec.reloads:
-                supervisor.rolling_restart()
+                supervisor.forward_restart()
 
     def _hang_up(self) -> None:
         """Tell a terminal that was closed from somebody who asks for a reload."""
@@ -147,11 +146,11 @@ class ServiceGroup:
     async def _start(
         self, logs: list[ServiceLog], tasks: list[asyncio.Task[None]], end: asyncio.Future[int]
     ) -> None:
-        for spec in self._parts:
+        for spec in self._specs:
             if end.done():
                 return
             logs.append(ServiceLog(self._logs / f"{spec.name}.log", self._echo(spec)))
-            supervisor = ProcessSupervisor(
+            supervisor = ServiceSupervisor(
                 spec, logs[-1], self._speaker(spec.name, "  "), self._timing
             )
             self._supervisors.append(supervisor)
@@ -166,7 +165,7 @@ class ServiceGroup:
         return lambda line: speak(shown(line))
 
     def _speaker(self, name: str, mark: str) -> Callable[[str], None]:
-        width = max(len(spec.name) for spec in self._parts)
+        width = max(len(spec.name) for spec in self._specs)
         return lambda line: self._say(f"{name:<{width}}{mark}{line}")
 
     def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -1,6 +1,6 @@
-"""What the parts say: each into a file of its own, some of it to the terminal too.
+"""What services write: each into a log file of its own, some of it to the terminal too.
 
-Law: nobody who reads slowly stops a part. Files are bounded, the terminal is written to from a
+Invariant: a slow reader stops no service. Files are bounded, the terminal is written to from a
 thread behind a bounded queue, and what does not fit is counted, never waited for.
 """
 
@@ -22,7 +22,7 @@ _LAST_WORDS: Final = 2.0
 
 
 def printable(line: str) -> str:
-    """Return a line without what a terminal would obey: a part may repeat a stranger's bytes."""
+    """Return a line without control characters: a service may repeat a stranger's bytes."""
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
@@ -68,7 +68,7 @@ class Console:
 
 
 class ServiceLog:
-    """Keep what a part says: in a file, of which one older one is kept, and the last lines.
+    """Keep what a service writes: in a file, of which one older one is kept, and the last lines.
 
     Attributes:
         path: the file.
@@ -98,7 +98,7 @@ class ServiceLog:
         self._last.clear()
 
     def feed(self, chunk: bytes) -> None:
-        """Take what a part wrote, in any pieces."""
+        """Take what a service wrote, in any pieces."""
         self._keep(chunk)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > _LONGEST_LINE:
@@ -129,7 +129,7 @@ class ServiceLog:
             self._echo(_shown(raw))
 
     def _keep(self, chunk: bytes) -> None:
-        # A full disk costs lines of a log, not the part.
+        # A full disk costs lines of a log, not the service.
         with suppress(OSError):
             if self._size + len(chunk) > _LARGEST:
                 self._rotate()

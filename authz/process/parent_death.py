@@ -1,8 +1,7 @@
-"""Become another program that dies with the process which started it.
+"""Become another program, which the kernel kills when the process that started it is gone.
 
-Law: this file is run as a script (`python -I -S parent_death.py PARENT PROGRAM [ARGUMENT...]`) and
-imports nothing of ours. After it, PROGRAM has this process id and no extra parent; when the
-parent is gone, however it went, the kernel sends SIGKILL.
+Run as a script: `python -I -S parent_death.py PARENT PROGRAM [ARGUMENT...]`. PROGRAM then has this
+process id and no extra parent; however the parent went, the kernel sends SIGKILL (prctl(2)).
 
 A script in place of `preexec_fn`: code between fork and exec may not take a lock, and Python
 code always may.
@@ -31,7 +30,7 @@ def main(parent: int, argv: list[str]) -> int:
     """Tie this process to its parent and become the program; return only where that failed.
 
     The kernel watches the parent's *thread* that started us (prctl(2)), so a thread that starts
-    parts must live as long as they do. Children of the program are not tied: one that starts
+    services must live as long as they do. Children of the program are not tied: one that starts
     its own must end them.
     """
     libc = ctypes.CDLL(None, use_errno=True)

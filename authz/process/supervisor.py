@@ -1,181 +1,232 @@
-"""One part, kept running: start, wait until it is ready, watch, start again, end.
+"""Keep one program running: start it, wait until it is ready, watch it, stop it, start it again.
 
-Law: a part that dies is started again for as long as we run, later and later; only one that
-never came up at the start is given up, with the last lines that it wrote.
+Invariant: a program that dies is started again for as long as it is supervised, later and later;
+one that hangs is killed and has then died; one that is stopped has the time that it was promised,
+and is killed after it.
 """
 
 import asyncio
-import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from authz.process.child import ChildProcess, ServiceSpec, how_it_ended
-from authz.process.output import ServiceLog
+from authz.process.child import ChildProcess
 
-Say = Callable[[str], None]
-_LATE: Final = "runs, but is not ready yet"
+_DOUBLINGS: Final = 32
+
+
+class StartError(Exception):
+    """Say why a program could not be started, or did not become ready."""
 
 
 @dataclass(frozen=True, slots=True)
-class SupervisorTiming:
-    """Say how the supervisor spends time; seconds.
+class Backoff:
+    """Say how long to wait before a program that died is started again; seconds.
 
     Attributes:
-        look: between two questions whether a part is ready.
-        late_look: the same, of a part that was passed over.
-        answer: that one such answer may take.
-        word: after which a part that is needed and not ready says what it waits for.
-        first_wait: before the first restart; it doubles from restart to restart.
-        longest_wait: the most that it doubles to.
-        steady: that a part must have run for its earlier deaths to be forgotten.
-        attempts: starts before a part that was never ready is given up.
-        clock: the time, in seconds of any beginning.
-        pause: waits.
+        first: before the first restart; it doubles from restart to restart.
+        longest: the most that it doubles to.
+        steady: that a program must have run for its earlier deaths to be forgotten.
     """
 
-    look: float = 0.05
-    late_look: float = 1.0
-    answer: float = 2.0
-    word: float = 5.0
-    first_wait: float = 0.5
-    longest_wait: float = 30.0
+    first: float = 0.5
+    longest: float = 30.0
     steady: float = 30.0
-    attempts: int = 3
-    clock: Callable[[], float] = time.monotonic
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def pause(self, failures: int) -> float:
+        """Return the seconds to wait after so many failures in a row."""
+        return min(self.first * 2.0 ** min(failures - 1, _DOUBLINGS), self.longest)
 
 
-class ServiceStartError(Exception):
-    """Say that a part could not start, and quote the last lines that it wrote."""
-
-    def __init__(self, spec: ServiceSpec, what: str, log: ServiceLog) -> None:
-        """Put the words together."""
-        lines = "".join(f"\n    {line}" for line in log.tail) or " nothing"
-        super().__init__(f"{spec.name} could not start: {what}. It said ({log.path}):{lines}")
+DEFAULT_BACKOFF: Final = Backoff()
 
 
-class ProcessSupervisor:
-    """Keep one part running.
+class Failure(NamedTuple):
+    """Describe why a program has to be started again.
 
     Attributes:
-        part: which one.
-        passed: set when the next part may start: this one is ready, or late and known to be.
-        ready: set once it was ready.
+        error: why it did not start; None where it had started.
+        status: its exit status; None where it did not start.
+        hung: whether it was killed because it hung.
+        failures: failures in a row, this one included.
+        age: seconds since it was started.
+        pause: seconds until it is started again.
     """
+
+    error: StartError | None
+    status: int | None
+    hung: bool
+    failures: int
+    age: float
+    pause: float
+
+
+class ProcessSupervisor(ABC):
+    """Supervise one program."""
 
     def __init__(
-        self, spec: ServiceSpec, log: ServiceLog, say: Say, timing: SupervisorTiming
+        self,
+        backoff: Backoff,
+        stop_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Take what is needed; nothing runs yet."""
-        self.spec = spec
-        self.passed = asyncio.Event()
-        self.ready = asyncio.Event()
-        self._log = log
-        self._say = say
-        self._timing = timing
-        self._process: ChildProcess | None = None
-        self._listens = False
-        self._reload_owed = False
+        """Take what is needed; nothing runs yet.
 
-    async def run(self) -> None:
-        """Start the part again and again; cancel this before `stop`.
+        Args:
+            backoff: when it is started again.
+            stop_timeout: seconds that it has to end once it was asked to.
+            clock: the time, in seconds from any beginning.
+            sleep: waits so many seconds.
+        """
+        self._backoff = backoff
+        self._stop_timeout = stop_timeout
+        self._clock = clock
+        self._sleep = sleep
+        self._process: ChildProcess | None = None
+        self._ended = asyncio.Event()
+        self._stopping = False
+        self._restarting = False
+
+    # --- what differs between programs --------------------------------------------------------
+
+    @abstractmethod
+    def _launch(self) -> ChildProcess:
+        """Start a process.
 
         Raises:
-            ServiceStartError: where it never became ready at the start.
+            StartError: where that is not possible.
         """
-        deaths = 0
-        while True:
-            started = self._timing.clock()
-            how = await self._live()
-            age = self._timing.clock() - started
-            deaths = 1 if age >= self._timing.steady else deaths + 1
-            if not self.passed.is_set() and deaths >= self._timing.attempts:
-                raise ServiceStartError(self.spec, f"{how}, {deaths} times in a row", self._log)
-            wait = min(
-                self._timing.first_wait * 2 ** min(deaths - 1, 32), self._timing.longest_wait
-            )
-            self._say(f"{how} after {age:.1f} s; starting it again in {wait:g} s")
-            await self._timing.pause(wait)
 
-    async def stop(self, force_stop: asyncio.Event) -> None:
-        """End the process, if there is one."""
-        if self._process is not None and not self._process.exited.done():
-            await self._process.end(force_stop)
-            self._say("stopped")
+    @abstractmethod
+    async def _until_ready(self, process: ChildProcess, /) -> None:
+        """Return when it is ready.
 
-    def rolling_restart(self) -> None:
-        """Forward SIGUSR2; a part that does not listen to it yet is new as it is."""
-        if self._listens and self._process is not None:
-            self._process.signal(signal.SIGUSR2)
-
-    def reload(self) -> None:
-        """Forward SIGHUP; to a part that does not listen to it yet, as soon as it does.
-
-        A program dies of a SIGHUP that comes before its handler is there.
+        Raises:
+            StartError: where it ended before, or takes too long.
         """
-        if not self._listens:
-            self._reload_owed = True
-        elif self._process is not None:
-            self._process.signal(signal.SIGHUP)
 
-    async def _live(self) -> str:
-        """Run the part once and return how it ended."""
-        self._listens = self._reload_owed = False
-        try:
-            process = self._process = ChildProcess(self.spec, self._log)
-        except OSError as error:
-            return f"no process: {error.strerror}"
-        how = await self._become_ready(process)
-        if how:
-            await process.end(asyncio.Event())
-            return how
-        return how_it_ended(await asyncio.shield(process.exited))
+    @abstractmethod
+    async def _ask_to_stop(self, process: ChildProcess, /) -> None:
+        """Ask a process to finish its work and end."""
 
-    async def _become_ready(self, process: ChildProcess) -> str:
-        """Wait until the part is ready; otherwise return why that was given up."""
-        begun, told = self._timing.clock(), not self.spec.needed
-        while not await self._is_ready():
-            look = self._timing.late_look if self._listens else self._timing.look
-            await asyncio.wait({process.exited}, timeout=look)
-            if process.exited.done():
-                return how_it_ended(process.exited.result())
-            waited = self._timing.clock() - begun
-            if self.spec.late is not None and not told and waited >= self._timing.word:
-                # Nothing is missing any more where it becomes ready at this very moment.
-                missing = await self.spec.late()
-                told = bool(missing)
-                if told:
-                    self._say(f"{_LATE}: {missing}")
-            if not self._listens and waited >= self.spec.patience:
-                how = f"not ready within {self.spec.patience:g} s"
-                if self.spec.late is None:
-                    return self._give_up(how)
-                if self.spec.needed:
-                    return self._give_up(f"{how}: {await self.spec.late()}")
-                self._go_on(f"{_LATE}: {await self.spec.late()}")
-        if not process.exited.done():
-            self._go_on("ready")
-            self.ready.set()
-        return ""
-
-    def _give_up(self, how: str) -> str:
-        if not self.passed.is_set():
-            raise ServiceStartError(self.spec, how, self._log)
-        return how
-
-    def _go_on(self, words: str) -> None:
-        self._say(words)
-        self._listens = True
-        self.passed.set()
-        if self._reload_owed:
-            self._reload_owed = False
-            self.reload()
-
-    async def _is_ready(self) -> bool:
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(self._timing.answer):
-                return await self.spec.ready()
+    async def _until_hung(self, process: ChildProcess, /) -> bool:
+        """Return True once it hangs, False once it is about to end by itself."""
+        await asyncio.wait({process.exited})
         return False
+
+    def _on_hung(self) -> None:  # noqa: B027 - a hook that not everybody needs
+        """Take notice that it hangs, before it is killed."""
+
+    async def _on_end(self) -> None:  # noqa: B027 - as above
+        """Take notice that its process has ended."""
+
+    @abstractmethod
+    def _on_failure(self, failure: Failure) -> None:
+        """Take notice that it failed and is started again; what this raises ends `run`."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether it was told to stop."""
+        return self._stopping
+
+    # --- its life -----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start it once, and return when it is ready.
+
+        Raises:
+            StartError: where it does not become ready; nothing is left of it then.
+        """
+        if self._stopping:
+            raise StartError("told to stop")
+        self._ended.clear()
+        self._process = self._launch()
+        try:
+            await self._until_ready(self._process)
+        except StartError:
+            await self._end(self._process)
+            raise
+
+    async def wait(self) -> tuple[int, bool]:
+        """Return the exit status of what was started, and whether it had hung and was killed."""
+        assert self._process is not None
+        process = self._process
+        watching = asyncio.ensure_future(self._until_hung(process))
+        either: set[asyncio.Future[Any]] = {process.exited, watching}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+        hung = not process.exited.done() and watching.result()
+        if hung:
+            # Before the end: a process that waits for a disk does not even die of SIGKILL.
+            self._on_hung()
+        return await self._end(process, 0.0 if hung else self._stop_timeout), hung
+
+    async def run(self) -> None:
+        """Start it where it does not run, and again whenever it ends or hangs, until `stop`."""
+        failures = 0
+        while not self._stopping:
+            began = self._clock()
+            error, status, hung = await self._live()
+            if self._stopping:
+                return
+            if self._restarting:
+                self._restarting, failures = False, 0
+                continue
+            age = self._clock() - began
+            failures = 1 if age >= self._backoff.steady else failures + 1
+            pause = self._backoff.pause(failures)
+            self._on_failure(Failure(error, status, hung, failures, age, pause))
+            await self._sleep(pause)
+
+    async def _live(self) -> tuple[StartError | None, int | None, bool]:
+        try:
+            if self._process is None:
+                await self.start()
+        except StartError as error:
+            return error, None, False
+        return None, *(await self.wait())
+
+    async def _end(self, process: ChildProcess, timeout: float = 0.0) -> int:  # noqa: ASYNC109 - as of `end`
+        status = await process.end(timeout)
+        if self._process is process:
+            self._process = None
+            await self._on_end()
+            self._ended.set()
+        return status
+
+    async def stop(self, force_stop: asyncio.Event | None = None) -> bool:
+        """End it for good, gracefully; tell whether it ran.
+
+        Args:
+            force_stop: where set, it is killed at once.
+        """
+        self._stopping = True
+        return await self._stop_process(force_stop)
+
+    async def restart(self) -> None:
+        """Stop it gracefully and return when it has ended: `run` then starts it at once."""
+        if self._process is not None:
+            self._restarting = True
+            await self._stop_process(None)
+            await self._ended.wait()
+
+    async def _stop_process(self, force_stop: asyncio.Event | None) -> bool:
+        process = self._process
+        if process is None or process.exited.done():
+            return False
+
+        async def ask() -> None:
+            await self._ask_to_stop(process)
+
+        await process.end(self._stop_timeout, ask, force_stop)
+        return True
+
+    def kill(self) -> None:
+        """End the process at once, where there is one."""
+        if self._process is not None:
+            self._process.kill()

@@ -1,31 +1,21 @@
-"""One of several workers on grpcio, as a program: `python -m authz.server.grpcio_worker`.
-
-Law: it is the same service as `authz serve` runs alone; what to run stands in its environment.
-"""
+"""One of several workers on grpcio, as a program: `python -m authz.server.grpcio_worker`."""
 
 import asyncio
 import os
 import sys
 from contextlib import suppress
 
-from authz.server.service import Service
-from authz.server.worker_ipc import FAILED, WorkerChannel
+from authz.server.worker_ipc import WorkerChannel
 
 
 async def _serve(channel: WorkerChannel) -> int:
     try:
-        service = Service(
-            channel.read, os.environ, channel.listeners, channel.recorder(), channel.settings.grace
-        )
-        channel.listen(service)
-        started = asyncio.create_task(channel.send_started(service))
-        await service.run()
-        await asyncio.wait({started}, timeout=0)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
-        channel.send(FAILED, error)
+        service = channel.build()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to know
+        channel.send_failure(error)
         return 1
-    channel.write_final_metrics()
-    return 0
+    channel.listen(service)
+    return 0 if await channel.run(service) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`authz serve`: a parts list, and the loop that runs it, on the fastest transport that runs."""
+"""`authz serve`: read the configuration, and run it on the fastest transport that runs."""
 
 import asyncio
 import signal
@@ -9,12 +9,10 @@ from typing import Final
 
 from authz.config.addresses import read_address, read_tcp, worker_addresses
 from authz.config.load import Settings, load, read, read_text
-from authz.server import pyvoy
-from authz.server.calm import calm
+from authz.process.supervisor import StartError
 from authz.server.redis_options import require_redis
-from authz.server.service import Listeners, Service
-from authz.server.worker_control import WorkerStartError
-from authz.server.worker_pool import PoolSettings, WorkerPool
+from authz.server.watcher import TRANSPORT_FAULT, prepare, replace_process
+from authz.server.worker_control import WorkerSettings
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -53,45 +51,56 @@ def serve(
     where = (at_status.host, at_status.port)
     _check_free(checks, where)
     grace = config.issuer.deadline + _GRACE
+    worker = WorkerSettings(str(configuration), checks[0], where, grace)
     if len(checks) > 1:
-        pool_settings = PoolSettings(configuration, checks, where, grace, config.service.transport)
-
-        async def run() -> int:
-            return await WorkerPool(pool_settings, settings, text, env, recorder).run()
-
-        return asyncio.run(run())
+        return _serve_pool(worker, checks, settings, text, env=env, recorder=recorder)
     # It would end the process otherwise; there is nobody to go on meanwhile.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    inner = pyvoy.EmbeddedService(configuration, checks[0], where, grace)
-    return _alone(inner, env, recorder, config.service.transport)
-
-
-def _alone(
-    inner: pyvoy.EmbeddedService,
-    env: Mapping[str, str],
-    recorder: Recorder,
-    wanted: str,
-) -> int:
-    """Run one worker, without a process above it that counts.
-
-    Raises:
-        OSError: as `serve`.
-    """
-    if wanted != "grpcio":
+    wanted, fault = config.service.transport, env.get(TRANSPORT_FAULT)
+    if wanted != "grpcio" and fault is None:
         try:
-            return asyncio.run(pyvoy.run(inner, env, recorder))
-        except WorkerStartError as error:
+            watched, watcher = prepare(worker, config.telemetry.log, wanted)
+        except StartError as error:
             if wanted == "pyvoy":
                 raise OSError(f"the service did not start on pyvoy: {error}") from error
-            recorder.event("transport", wanted=wanted, used="grpcio", why=str(error))
+            fault = str(error)
+        else:
+            recorder.log.flush()
+            replace_process(watched, watcher, env)
+    if fault is not None:
+        recorder.event("transport", wanted=wanted, used="grpcio", why=fault)
+    return _serve_grpcio(worker, env, recorder)
+
+
+def _serve_pool(
+    worker: WorkerSettings,
+    checks: Sequence[str],
+    settings: Settings,
+    text: str,
+    *,
+    env: Mapping[str, str],
+    recorder: Recorder,
+) -> int:
+    from authz.server.worker_pool import WorkerPool  # noqa: PLC0415 - only where there are several
+
+    async def run() -> int:
+        pool = WorkerPool(worker, checks, settings, text, env=env, recorder=recorder)
+        return await pool.run()
+
+    return asyncio.run(run())
+
+
+def _serve_grpcio(worker: WorkerSettings, env: Mapping[str, str], recorder: Recorder) -> int:
+    """Serve in this process."""
+    from authz.server.service import Listeners, Service, tune_gc  # noqa: PLC0415 - only on grpcio
 
     def read_again() -> Settings:
-        return load(inner.configuration, env)
+        return load(Path(worker.configuration), env)
 
     async def run() -> None:
-        listeners = Listeners(inner.check, inner.status)
-        service = Service(read_again, env, listeners, recorder, inner.grace)
-        calm()
+        listeners = Listeners(worker.check, worker.status)
+        service = Service(read_again, env, listeners, recorder, worker.grace)
+        tune_gc()
         await service.run()
 
     asyncio.run(run())

@@ -20,13 +20,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from authz.server.status import (
     IDENTITY_KEYS,
-    ListenAddress,
     Page,
     StatusPages,
     healthz,
     key_page,
     readyz,
 )
+from authz.server.worker_control import ListenAddress
 from authz.telemetry.expositions import Exposition, merge, parse, persisted, render
 
 # Seconds for a worker to answer; a page needs a millisecond or two.
@@ -113,7 +113,7 @@ class WorkerMetrics:
             self._runs = False
             self._generation += 1
 
-    def look(self) -> None:
+    def scrape(self) -> None:
         """Ask the worker for its counts; where it does not answer, the last ones hold.
 
         Callers at the same time are served by one look that began after they came.
@@ -123,9 +123,9 @@ class WorkerMetrics:
             if self._asked > asked:
                 return
             self._asked += 1
-            self._look()
+            self._scrape()
 
-    def _look(self) -> None:
+    def _scrape(self) -> None:
         with self._lock:
             generation, runs = self._generation, self._runs
         if not runs:
@@ -198,13 +198,13 @@ class MetricsAggregator(StatusPages):
         }
         super().__init__(pages, place)
 
-    def look(self) -> None:
+    def scrape(self) -> None:
         """Ask every worker for its counts."""
         for slot in self._slots:
-            slot.look()
+            slot.scrape()
 
     def _metrics(self) -> Page:
-        self.look()
+        self.scrape()
         found = [persisted(parse(generate_latest(self._registry).decode()))]
         for slot in self._slots:
             found += slot.counts()

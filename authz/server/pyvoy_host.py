@@ -1,8 +1,4 @@
-"""The service inside Envoy: the ASGI application that pyvoy loads, and its life.
-
-Law: this process does what the one that started it says, and ends when that one is gone. It is
-the same service as on grpcio; what differs is who carries the bytes.
-"""
+"""The service embedded in Envoy: the ASGI application that pyvoy loads, and its life."""
 
 import asyncio
 import os
@@ -16,14 +12,13 @@ import httpx
 from authz.server.asgi import AsgiTransport, CheckBytes, Receive, Scope, Send, refuse
 from authz.server.framing import UNAVAILABLE
 from authz.server.health import Health
+from authz.server.pyvoy import DRAIN
 from authz.server.service import Service
-from authz.server.worker_ipc import FAILED, WorkerChannel
+from authz.server.worker_ipc import WorkerChannel
 
 # Seconds between two looks whether Envoy listens; and how many looks.
 _LOOK: Final = 0.01
 _LOOKS: Final = 1000
-# Seconds in which Envoy's every answer tells its caller to go elsewhere; then it stops listening.
-DRAIN: Final = 1
 # Seconds after the last answer, for Envoy to write it.
 _WRITE: Final = 0.1
 
@@ -76,11 +71,10 @@ async def _connect(address: str) -> None:
 
 
 class EmbeddedApp:
-    """Be the application: start the service with Envoy, and end Envoy with the service."""
+    """The ASGI application: start the service with Envoy, and end Envoy with the service."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        """Read the orders; nothing is built yet."""
-        self._env = env
+        """Read the worker's settings; nothing is built yet."""
         self._channel = WorkerChannel(env)
         self._transport: _Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -98,9 +92,9 @@ class EmbeddedApp:
         await receive()
         failed = ""
         try:
-            service = self._build()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the starter has to know
-            self._channel.send(FAILED, error)
+            service = self._channel.build(self._make_transport)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to know
+            self._channel.send_failure(error)
             failed = type(error).__name__
         if failed:
             await send({"type": "lifespan.startup.failed", "message": failed})
@@ -113,30 +107,14 @@ class EmbeddedApp:
         self._channel.stop_listening()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _build(self) -> Service:
-        channel = self._channel
-        return Service(
-            channel.read,
-            self._env,
-            channel.listeners,
-            channel.recorder(),
-            channel.settings.grace,
-            carry=self._carry,
-        )
-
-    def _carry(self, check: CheckBytes, health: Health, *, max_body: int) -> _Transport:
+    def _make_transport(self, check: CheckBytes, health: Health, *, max_body: int) -> _Transport:
         admin = self._channel.settings.admin
         self._transport = _Transport(check, health, max_body=max_body, admin=admin)
         return self._transport
 
     async def _run(self, service: Service) -> None:
-        started = asyncio.create_task(self._channel.send_started(service))
         try:
-            await service.run()
-            self._channel.write_final_metrics()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._channel.send(FAILED, error)
+            await self._channel.run(service)
         finally:
-            started.cancel()
             # Envoy's own way to end; nothing is in flight any more.
             os.kill(os.getpid(), signal.SIGTERM)

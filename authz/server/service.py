@@ -1,11 +1,12 @@
-"""The service: parts built once, started in order, stopped in reverse; reloaded as a whole.
+"""The service: its parts built once, started in order, stopped in reverse; reloaded as a whole.
 
-Law: a new configuration takes effect at once and entirely, or not at all; and what is in flight
-when the service is told to stop is answered.
+Invariant: a new configuration takes effect at once and entirely, or not at all; and what is in
+flight when the service is told to stop is answered.
 """
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,17 +14,22 @@ from typing import Final, Protocol
 
 from authz.config.load import Settings
 from authz.config.problems import ConfigError
+from authz.core import decision
 from authz.server.assemble import Assembly
 from authz.server.check import Check
-from authz.server.compiled import is_compiled
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.refusal_limiter import RefusalLimiter
-from authz.server.status import ListenAddress, Status
+from authz.server.status import Status
+from authz.server.worker_control import ListenAddress
 from authz.telemetry.recorder import Recorder
 
 # Seconds between two looks at readiness.
 _LOOK: Final = 1.0
+# Objects made before the youngest are looked at for garbage. The default, 700, is what ten
+# decisions in flight make: they were looked at again and again while they waited for Redis.
+_YOUNG: Final = 20_000
+_OLDER: Final = 10
 Load = Callable[[], Settings]
 
 
@@ -52,7 +58,7 @@ class Transport(Protocol):
         ...
 
 
-class Carry(Protocol):
+class MakeTransport(Protocol):
     """Make the transport for a check."""
 
     def __call__(self, check: CheckBytes, health: Health, *, max_body: int) -> Transport:
@@ -84,7 +90,7 @@ class Service:
         recorder: Recorder,
         grace: float,
         *,
-        carry: Carry = GrpcTransport,
+        transport: MakeTransport = GrpcTransport,
     ) -> None:
         """Build from what `load` returns; `load` is called again at every reload.
 
@@ -94,7 +100,7 @@ class Service:
             listeners: where to listen.
             recorder: where decisions go.
             grace: seconds that what is in flight has at the end.
-            carry: makes the transport.
+            transport: makes the transport.
 
         Raises:
             ConfigError: where the configuration is wrong.
@@ -104,7 +110,7 @@ class Service:
         self._listeners = listeners
         self._recorder = recorder
         self._grace = grace
-        self._carry = carry
+        self._make_transport = transport
         self._health = Health()
         self._settings = load()
         self._assembly = Assembly(self._settings, env, recorder)
@@ -118,7 +124,9 @@ class Service:
 
     async def run(self) -> None:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
-        transport = self._carry(self.check, self._health, max_body=self._settings.policy.max_body)
+        transport = self._make_transport(
+            self.check, self._health, max_body=self._settings.policy.max_body
+        )
         status = Status(
             self._recorder.metrics.registry,
             self._health,
@@ -249,3 +257,19 @@ async def _retire(old: Assembly, new: Assembly) -> None:
         await asyncio.sleep(old.snapshot.deadline.seconds)
     finally:
         await old.aclose(keep=new)
+
+
+def is_compiled() -> bool:
+    """Tell whether the decision that was loaded is a compiled library (`make compiled`)."""
+    return not decision.__file__.endswith(".py")
+
+
+def tune_gc() -> None:
+    """Freeze what is there, and collect garbage less often.
+
+    To be called once, when the service is built: modules and the configuration are most of what
+    there is, and hold nothing that will be thrown away. Memory stays flat (docs/performance.md).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, _OLDER, _OLDER)

@@ -19,11 +19,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, ThreadingWSGIServer
 
 from authz.server.health import Health
+from authz.server.worker_control import ListenAddress
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Page = tuple[HTTPStatus, str, bytes]
-# Host and port, or the path of a Unix socket.
-ListenAddress = tuple[str, int] | str
 IDENTITY_KEYS: Final = "/identity-keys"
 # Seconds that a probe may take to say what it wants.
 _PATIENCE = 5

@@ -1,71 +1,134 @@
-"""What a service in a process of its own is told, and how it answers: the starter's side.
+"""A worker process, seen from the process that starts it: its settings, its socket, its watchdog.
 
-Law: the process is given the time that it was promised to answer what is in flight, and then it
-is ended: nothing is left over of it. One that runs and does not turn its loop any more is told
-from one that is slow, and from one that is starting or ending.
+Invariant: a worker has the time that it was promised to answer what is in flight, and is killed
+after it; one whose event loop has stopped is told from one that is slow, starting or ending.
+
+Standard library only: a process that watches one worker holds nothing else in memory.
 """
 
 import asyncio
-import signal
+import json
 import socket
-from asyncio.subprocess import Process
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Self
 
-from authz.server.worker_ipc import ALIVE, ASK, FAILED, RELOAD, STARTED, STOP
+from authz.process.child import ChildProcess
+from authz.process.supervisor import Backoff, ProcessSupervisor, StartError
 
-_ORDERS: Final = {signal.SIGTERM: STOP, signal.SIGINT: STOP, signal.SIGHUP: RELOAD}
-# Seconds until a service has to have started. Where a machine starts all at once, what takes two
+# To the worker, one byte each.
+STOP: Final = b"T"
+RELOAD: Final = b"H"
+PING: Final = b"?"
+# From the worker: that Check is answered, that its loop turns (to each ping), or that it has
+# failed, and why.
+STARTED: Final = b"S"
+PONG: Final = b"A"
+FAILED: Final = b"F"
+
+_VARIABLE: Final = "AUTHZ_WORKER"
+# Seconds until a worker has to have started. Where a machine starts all at once, what takes two
 # seconds takes half a minute.
 _START: Final = 60.0
-PATIENCE: Final = 20.0  # seconds until its process has to be gone after its end
-# Seconds on top of the grace: `service.drain_notice`, which a reload may have changed, is 60 at
-# most, and an Envoy's own drain (`inside.DRAIN`) comes after it.
-_FAREWELL: Final = 61.0 + PATIENCE
+# Seconds in which what a dead process had sent has arrived: it lies in the socket already.
+_LAST_MESSAGE: Final = 1.0
+
+# Host and port, or the path of a Unix socket.
+ListenAddress = tuple[str, int] | str
 
 
-class WorkerStartError(Exception):
-    """Say why a service could not be started."""
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Worker settings, serialised into one environment variable.
+
+    Attributes:
+        configuration: authz.yaml, as problems name it.
+        check: what is listened on for Check: `unix:/path` or `host:port`.
+        status: where metrics and probes are answered: host and port, or a socket's path.
+        grace: seconds that what is in flight has at the end.
+        admin: the socket for the admin pages of an Envoy around the service; empty without one.
+        control: the descriptor of the socket to the process that starts it.
+        text: the file that holds the text of authz.yaml that is in force; empty where it is read
+            itself.
+        final_metrics: the file that the last counts are written to; empty where nobody reads it.
+        worker: this worker's number; None where there is only one.
+    """
+
+    configuration: str
+    check: str
+    status: ListenAddress
+    grace: float
+    admin: str = ""
+    control: int = -1
+    text: str = ""
+    final_metrics: str = ""
+    worker: int | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the variable that carries this."""
+        return {_VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def of(cls, env: Mapping[str, str]) -> "WorkerSettings":
+        """Read them from the environment."""
+        said = json.loads(env[_VARIABLE])
+        status = said["status"]
+        return cls(**{**said, "status": status if isinstance(status, str) else tuple(status)})
 
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """Say when a service that runs is given up.
+    """Say when a worker is taken to hang.
 
-    Ten looks of a second: Envoy's health checks have turned from it after two, so that late costs
+    Ten pings of a second: Envoy's health checks have turned from it after two, so that late costs
     nothing but its share of the work, and early would cost what it holds. One turn of the loop has
     taken in all that came since the last: thousands of checks at half a millisecond each are a
     few seconds, and one answer in ten is enough.
 
     Attributes:
-        every: seconds from one question to the next, and for the answer to it.
-        most: questions in turn without an answer. They are counted, not timed: a machine that was
-            suspended has missed one.
+        interval: seconds from one ping to the next, and for the answer to it.
+        max_missed: pings in a row without an answer. They are counted, not timed: a machine that
+            was suspended has missed one.
     """
 
-    every: float = 1.0
-    most: int = 10
+    interval: float = 1.0
+    max_missed: int = 10
 
 
-WATCHDOG: Final = Watchdog()
+@dataclass(frozen=True, slots=True)
+class WorkerPolicy:
+    """Say how long workers are waited for.
+
+    Attributes:
+        backoff: when one that died is started again.
+        stop_timeout: seconds on top of the grace in which a worker that was told to stop has to be
+            gone. `service.drain_notice`, which a reload may have changed, is 60 at most, and an
+            Envoy's own drain comes after it.
+        watchdog: when one is taken to hang.
+    """
+
+    backoff: Backoff = Backoff(steady=60.0)  # noqa: RUF009 - frozen
+    stop_timeout: float = 85.0
+    watchdog: Watchdog = Watchdog()
+
+
+POLICY: Final = WorkerPolicy()
 
 
 class WorkerControl:
-    """Hold the socket to a service in another process: orders one way, a few words the other.
+    """Hold the socket to a worker: one byte each way, but for the reason of a failure.
 
     Attributes:
-        theirs: its end, to be inherited by the process.
-        stopping: set once it was ordered to stop.
+        theirs: the worker's end, to be inherited.
     """
 
     def __init__(self) -> None:
         """Make the socket."""
-        self.stopping = asyncio.Event()
         self._ending = asyncio.Event()
-        self._over = asyncio.Event()
-        self._answered = False
-        self._last = b""
+        self._ponged = False
+        self._failed = False
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)
 
@@ -76,109 +139,167 @@ class WorkerControl:
         self.close()
 
     def close(self) -> None:
-        """Close the socket: a process that still runs takes it for our end, and ends."""
+        """Read what is left, and close: a worker that still runs takes that as a stop."""
+        if self._ours.fileno() < 0:
+            return
+        while self._receive():
+            pass
         asyncio.get_running_loop().remove_reader(self._ours)
         self._ours.close()
         self.theirs.close()
 
-    async def started(self, process: Process, patience: float = _START) -> None:
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether the worker said that it failed."""
+        return self._failed
+
+    async def started(self, exited: "asyncio.Future[int]", timeout: float = _START) -> None:  # noqa: ASYNC109 - it says more than a TimeoutError
         """Return when Check is answered.
 
+        Args:
+            exited: done when the worker has ended.
+            timeout: seconds until it has to have started.
+
         Raises:
-            WorkerStartError: where it will not be.
+            StartError: where it will not be.
         """
-        ended = asyncio.create_task(process.wait())
-        word = asyncio.create_task(self._word())
-        await asyncio.wait({ended, word}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        said = word.result() if word.done() else b""
-        for task in (ended, word):
-            task.cancel()
-        await asyncio.gather(ended, word, return_exceptions=True)
+        # Its end closes with the process; ours must not be the one that keeps it open.
+        self.theirs.close()
+        message = asyncio.create_task(self._first_message())
+        either: set[asyncio.Future[Any]] = {exited, message}
+        try:
+            await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if exited.done():
+                await asyncio.wait({message}, timeout=_LAST_MESSAGE)
+        finally:
+            message.cancel()
+        said = message.result() if message.done() else b""
         if said != STARTED:
-            raise WorkerStartError(
-                said.removeprefix(FAILED).decode("utf-8", "replace") or "no answer"
-            )
-        asyncio.get_running_loop().add_reader(self._ours, self._hear)
+            raise StartError(said.removeprefix(FAILED).decode("utf-8", "replace") or "no answer")
+        asyncio.get_running_loop().add_reader(self._ours, self._receive)
 
-    async def hung(self, watchdog: Watchdog = WATCHDOG) -> bool:
-        """Return True once it has left too many questions in turn unanswered.
+    async def hung(self, watchdog: Watchdog) -> bool:
+        """Return True once it has left too many pings in a row unanswered.
 
-        False as soon as it was told to stop or has said its last: its end has a time of its own.
+        False as soon as it was told to stop or has sent its last message: its end has a timeout of
+        its own.
         """
         loop, missed = asyncio.get_running_loop(), 0
-        while missed < watchdog.most:
-            self._answered, asked = False, loop.time()
-            self.order(ASK)
+        while missed < watchdog.max_missed:
+            self._ponged, pinged = False, loop.time()
+            self.send(PING)
             with suppress(TimeoutError):
-                async with asyncio.timeout(watchdog.every):
+                async with asyncio.timeout(watchdog.interval):
                     await self._ending.wait()
             if self._ending.is_set():
                 return False
-            if self._answered:
+            if self._ponged:
                 missed = 0
-            # Who comes late to his own look was held up himself, and judges nobody.
-            elif loop.time() - asked < 2 * watchdog.every:
+            # Where this process itself was held up, the worker is not to blame.
+            elif loop.time() - pinged < 2 * watchdog.interval:
                 missed += 1
         return True
 
-    async def failed(self, grace: float) -> bool:
-        """Return at the end whether it said that it failed, or had to be given up.
-
-        Args:
-            grace: seconds that it has once it is told to stop.
-        """
-        await self._ending.wait()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace + _FAREWELL):
-                await self._over.wait()
-        return not self._over.is_set() or self._last.startswith(FAILED)
-
-    def follow_signals(self) -> None:
-        """Turn signals into orders from now on."""
-        loop = asyncio.get_running_loop()
-        for number, order in _ORDERS.items():
-            loop.add_signal_handler(number, self.order, order)
-
-    def order(self, order: bytes) -> None:
-        """Give an order; who is gone gets none."""
-        if order == STOP:
-            self.stopping.set()
+    def send(self, message: bytes) -> None:
+        """Send a message; a worker that is gone gets none."""
+        if message == STOP:
             self._ending.set()
         with suppress(OSError):  # it is gone, which whoever waits is about to see
-            self._ours.send(order)
+            self._ours.send(message)
 
-    async def _word(self) -> bytes:
-        # Its end closes with the process; ours must not be the one that keeps it open.
-        self.theirs.close()
+    async def _first_message(self) -> bytes:
         try:
             return await asyncio.get_running_loop().sock_recv(self._ours, 4096)
         except OSError:
             return b""
 
-    def _hear(self) -> None:
+    def _receive(self) -> bool:
+        """Take one message; tell whether there may be more."""
         try:
-            said = self._ours.recv(4096)
-        except (BlockingIOError, ConnectionResetError):
-            # A process that ended with our question unread: the kernel tells that first, once, and
-            # then what was said before it.
-            return
+            message = self._ours.recv(4096)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            # A worker that ended with our ping unread: the kernel tells that first, once, and then
+            # what was sent before it.
+            return True
         except OSError:
-            said = b""
-        if said == ALIVE:
-            self._answered = True
-            return
-        asyncio.get_running_loop().remove_reader(self._ours)
-        self._last = said
-        self._over.set()
+            message = b""
+        if message == PONG:
+            self._ponged = True
+            return True
+        self._failed = self._failed or message.startswith(FAILED)
         self._ending.set()
+        if not message:
+            asyncio.get_running_loop().remove_reader(self._ours)
+        return bool(message)
 
 
-async def end(process: Process, patience: float = 0) -> int:
-    """Return the exit code of what ends within so many seconds, or is killed then."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(patience):
-            await process.wait()
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
-    return await process.wait()
+class Worker(ProcessSupervisor):
+    """Supervise one worker.
+
+    Attributes:
+        has_failed: whether the one that ended last had said that it failed.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, env: Mapping[str, str], policy: WorkerPolicy = POLICY
+    ) -> None:
+        """Take what to run; `settings` lack a control socket only."""
+        super().__init__(policy.backoff, settings.grace + policy.stop_timeout)
+        self.has_failed = False
+        self._settings = settings
+        self._env = env
+        self._watchdog = policy.watchdog
+        self._control: WorkerControl | None = None
+
+    @abstractmethod
+    def _command(self, settings: WorkerSettings, /) -> tuple[Sequence[str], Mapping[str, str]]:
+        """Return the command for a worker, and what its environment has besides ours.
+
+        Raises:
+            StartError: where there is none.
+        """
+
+    def _launch(self) -> ChildProcess:
+        control = WorkerControl()
+        try:
+            settings = replace(self._settings, control=control.theirs.fileno())
+            argv, more = self._command(settings)
+            env = {**self._env, **more, **settings.environment()}
+            process = ChildProcess(argv, env, pass_fds=(settings.control,))
+        except OSError as error:
+            control.close()
+            raise StartError(f"a worker cannot be run: {error.strerror}") from error
+        except StartError:
+            control.close()
+            raise
+        self._control = control
+        return process
+
+    async def _until_ready(self, process: ChildProcess, /) -> None:
+        assert self._control is not None
+        await self._control.started(process.exited)
+
+    async def _until_hung(self, _: ChildProcess, /) -> bool:
+        assert self._control is not None
+        return await self._control.hung(self._watchdog)
+
+    async def _ask_to_stop(self, _: ChildProcess, /) -> None:
+        self.send(STOP)
+
+    async def _on_end(self) -> None:
+        assert self._control is not None
+        self._control.close()
+        self.has_failed = self._control.has_failed
+        self._control = None
+
+    def send(self, message: bytes) -> None:
+        """Send it a message, where it runs."""
+        if self._control is not None:
+            self._control.send(message)
+
+    def request_stop(self) -> None:
+        """Have it answer what is in flight and end, for good; `wait` and `run` see to that."""
+        self._stopping = True
+        self.send(STOP)

@@ -1,101 +1,70 @@
-"""What a service in a process of its own is told, and how it answers: the child's side.
+"""A worker's side of the socket to the process that started it.
 
-Law: it does what the process that started it says, and ends when that one is gone: its end of
-the socket closes with it, however it went.
+Invariant: it ends when that process is gone, however it went: the other end of the socket closes
+with it.
 """
 
 import asyncio
-import json
 import signal
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import generate_latest
 
 from authz.config.load import Settings, load, read
-from authz.server.calm import calm
-from authz.server.service import Listeners, Service
-from authz.server.status import ListenAddress
+from authz.server.grpc import GrpcTransport
+from authz.server.service import Listeners, MakeTransport, Service, tune_gc
+from authz.server.worker_control import (
+    FAILED,
+    PING,
+    PONG,
+    RELOAD,
+    STARTED,
+    STOP,
+    WorkerSettings,
+)
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
-# What the starter says, one byte each.
-STOP: Final = b"T"
-RELOAD: Final = b"H"
-ASK: Final = b"?"
-# What it is told: that Check is answered, that the loop turns (to each question), or that this
-# process has failed, and why.
-STARTED: Final = b"S"
-ALIVE: Final = b"A"
-FAILED: Final = b"F"
-
-_VARIABLE: Final = "AUTHZ_WORKER"
-# Seconds on top of the grace in which a service whose starter is gone has to be gone too:
+# Seconds on top of the grace in which a worker whose parent is gone has to be gone too:
 # `service.drain_notice` is 60 at most.
-_ORPHAN: Final = 70
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """Say what to run, in words that fit an environment variable.
-
-    Attributes:
-        configuration: authz.yaml, as problems name it.
-        check: what is listened on for Check: `unix:/path` or `host:port`.
-        status: where metrics and probes are answered: host and port, or a socket's path.
-        grace: seconds that what is in flight has at the end.
-        admin: the socket for the admin pages of an Envoy around the service; empty without one.
-        control: the descriptor of the socket to the starter.
-        text: the file that holds the text of authz.yaml that is in force; empty where it is read
-            itself.
-        farewell: the file that the last counts are written to; empty where nobody adds them up.
-        worker: this worker's number; None where there is only one.
-    """
-
-    configuration: str
-    check: str
-    status: ListenAddress
-    grace: float
-    admin: str
-    control: int
-    text: str = ""
-    final_metrics: str = ""
-    worker: int | None = None
-
-    def environment(self) -> dict[str, str]:
-        """Return the variable that carries this."""
-        return {_VARIABLE: json.dumps(asdict(self))}
-
-    @classmethod
-    def of(cls, env: Mapping[str, str]) -> "WorkerSettings":
-        """Read them from the environment."""
-        said = json.loads(env[_VARIABLE])
-        status = said["status"]
-        return cls(**{**said, "status": status if isinstance(status, str) else tuple(status)})
+_ORPHAN_TIMEOUT: Final = 70
 
 
 class WorkerChannel:
-    """Be under orders: hold the socket to the starter and what a service is built from.
+    """Hold the socket, and what a service is built from.
 
     Attributes:
-        orders: what to run.
-        recorder: where this process' decisions go, once `read` can be called.
+        settings: what to run.
     """
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        """Read the orders; nothing is built yet."""
+        """Read the settings; nothing is built yet."""
         self._env = env
         self.settings = WorkerSettings.of(env)
-        self._control = socket.socket(fileno=self.settings.control)
-        self._control.setblocking(False)
+        self._socket = socket.socket(fileno=self.settings.control)
+        self._socket.setblocking(False)
         self._metrics = Metrics()
 
-    def read(self) -> Settings:
+    def build(self, transport: MakeTransport = GrpcTransport) -> Service:
+        """Return the service.
+
+        Raises:
+            ConfigError: where the configuration is wrong.
+        """
+        settings = self.settings
+        log = EventLog(self._read().config.telemetry.log)
+        recorder = Recorder(self._metrics, log, settings.worker)
+        listeners = Listeners(settings.check, settings.status)
+        return Service(
+            self._read, self._env, listeners, recorder, settings.grace, transport=transport
+        )
+
+    def _read(self) -> Settings:
         """Return the configuration in force.
 
         Raises:
@@ -107,58 +76,59 @@ class WorkerChannel:
         text = Path(settings.text).read_text("utf-8")
         return read(text, settings.configuration, self._env)
 
-    def recorder(self) -> Recorder:
-        """Return where decisions go.
-
-        Raises:
-            ConfigError: where the configuration is wrong.
-        """
-        log = EventLog(self.read().config.telemetry.log)
-        return Recorder(self._metrics, log, self.settings.worker)
-
-    @property
-    def listeners(self) -> Listeners:
-        """Return where the service listens."""
-        return Listeners(self.settings.check, self.settings.status)
+    async def run(self, service: Service) -> bool:
+        """Run the service under the parent's control; tell whether that went well."""
+        started = asyncio.create_task(self._send_started(service))
+        try:
+            await service.run()
+            self._write_final_metrics()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to know
+            self.send_failure(error)
+            return False
+        finally:
+            started.cancel()
+        return True
 
     def listen(self, service: Service) -> None:
-        """Do what the starter says from now on."""
-        asyncio.get_running_loop().add_reader(self._control, self._on_message, service)
+        """Act on the parent's messages from now on."""
+        asyncio.get_running_loop().add_reader(self._socket, self._on_message, service)
 
     def stop_listening(self) -> None:
-        """Listen to nobody any more."""
-        asyncio.get_running_loop().remove_reader(self._control)
+        """Act on no message any more."""
+        asyncio.get_running_loop().remove_reader(self._socket)
 
     def _on_message(self, service: Service) -> None:
         try:
-            said = self._control.recv(64)
+            message = self._socket.recv(64)
         except OSError:
-            said = b""
-        if not said:
+            message = b""
+        if not message:
             # Whatever hangs: without a handler the kernel ends the process at this signal.
-            signal.alarm(int(self.settings.grace) + _ORPHAN)
-        if not said or STOP in said:
+            signal.alarm(int(self.settings.grace) + _ORPHAN_TIMEOUT)
+        if not message or STOP in message:
             self.stop_listening()
             service.stop()
-        elif RELOAD in said:
+        elif RELOAD in message:
             service.hang_up()
-        elif ASK in said:
-            # From the loop that decides. The pages' thread would answer beside one that hangs.
-            self.send(ALIVE)
+        elif PING in message:
+            # From the loop that decides: the status pages' thread answers beside one that hangs.
+            self._send(PONG)
 
-    def send(self, what: bytes, error: BaseException | None = None) -> None:
-        """Tell the starter; where it is gone, nobody."""
-        said = str(error).encode() if isinstance(error, OSError) else type(error).__name__.encode()
-        with suppress(OSError):
-            self._control.send(what + (b"" if error is None else said))
+    def send_failure(self, error: Exception) -> None:
+        """Tell the parent why this process has failed."""
+        why = str(error) if isinstance(error, OSError) else type(error).__name__
+        self._send(FAILED + why.encode())
 
-    async def send_started(self, service: Service) -> None:
-        """Tell the starter as soon as Check is answered."""
-        calm()
+    def _send(self, message: bytes) -> None:
+        with suppress(OSError):  # the parent is gone
+            self._socket.send(message)
+
+    async def _send_started(self, service: Service) -> None:
+        tune_gc()
         await service.started.wait()
-        self.send(STARTED)
+        self._send(STARTED)
 
-    def write_final_metrics(self) -> None:
+    def _write_final_metrics(self) -> None:
         """Leave the last counts behind: as a whole, or not at all."""
         if not self.settings.final_metrics:
             return

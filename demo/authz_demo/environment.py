@@ -23,7 +23,7 @@ from authz.config.model import Login
 from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Extras
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 from authz.setup.certificates import CertificateFiles, write_certificates
 from authz_demo import front_door
 from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json

@@ -157,7 +157,7 @@ OTHERS = (
     ),
     Defence(
         "A worker's counts are looked at by one at a time", "authz/server/metrics_aggregator.py",
-        "look",
+        "scrape",
         "        with self._asking:\n", "        if True:\n",
         ("tests/server/test_metrics_aggregator.py",),
     ),

@@ -17,7 +17,7 @@ from typing import Final
 from authz.config.model import Login
 from authz.config.value_types import Unix
 from authz.local.deployment import Extras
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 from authz.setup.certificates import write_certificates
 from authz_demo import front_door
 from authz_demo.environment import (

@@ -24,7 +24,7 @@ from authz.authelia.clients import PLACEHOLDER
 from authz.config.key_files import public_half
 from authz.config.load import load
 from authz.config.model import Login
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 from authz_demo.environment import Location, People, listening, process_environment
 from authz_demo.front_door import KEY
 from authz_demo.login_drivers import AutheliaDriver, LoginDriver
@@ -62,7 +62,7 @@ class RealAuthelia:
         self._files = files
         argv = (str(self._binary), "--config", files)
         return ServiceSpec(
-            "issuer", argv, process_environment(), listening(place.issuer_port), patience=60
+            "issuer", argv, process_environment(), listening(place.issuer_port), ready_timeout=60
         )
 
     def bans(self, whose: str) -> str:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from authz.config.key_files import make_key
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 from authz_demo.environment import Location, free_port, write_environment
 from authz_demo.reporter import Reporter, headers, message
 from authz_demo.scenario import Scenario

@@ -15,7 +15,7 @@ import pytest
 from authz.config.value_types import Tcp
 from authz.local.services import CHECK, check_service, readable
 from authz.local.state import State
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 
 T = TypeVar("T")
 
@@ -129,20 +129,20 @@ def test_asked_over_loopback(state: State, host: str) -> None:
 def test_late(state: State, body: object, expected: str) -> None:
     """What it waits for is read from /readyz, whatever stands there."""
     with status(503, json.dumps(body).encode()) as metrics:
-        late = _part(state, metrics).late
+        late = _part(state, metrics).waits_for
         assert late is not None
         assert answer(late) == expected
 
 
 def test_impatient(state: State) -> None:
     """Where somebody waits for everything, a service that is not ready is a failure."""
-    assert _part(state, Tcp("127.0.0.1", 1), patient=False).needed
-    assert not _part(state, Tcp("127.0.0.1", 1)).needed
+    assert _part(state, Tcp("127.0.0.1", 1), patient=False).required
+    assert not _part(state, Tcp("127.0.0.1", 1)).required
 
 
 def test_late_nobody(state: State) -> None:
     """A service that cannot even be asked is no reason to fall over."""
-    late = _part(state, Tcp("127.0.0.1", 1)).late
+    late = _part(state, Tcp("127.0.0.1", 1)).waits_for
     assert late is not None
     assert answer(late) == "it does not say why"
 

@@ -172,7 +172,7 @@ def test_issuer_comes_later(
     site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its issuer everything starts, says what is missing, and lets nobody in."""
-    monkeypatch.setattr("authz.local.services._PATIENCE", 0.0)
+    monkeypatch.setattr("authz.local.services._READY_TIMEOUT", 0.0)
     started = asyncio.Event()
 
     def say(line: str) -> None:
@@ -290,7 +290,7 @@ def test_not_here(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPat
 
 def test_once_ready(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for everything is told what is missing, and everything is stopped."""
-    monkeypatch.setattr("authz.local.services._INSISTENCE", 0.0)
+    monkeypatch.setattr("authz.local.services._REQUIRED_READY_TIMEOUT", 0.0)
 
     assert asyncio.run(site.up(stage, when_ready=once_ready, patient=False)) == FAILED
     assert stage.said("service could not start: not ready within 0 s")

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from authz.process.child import ServiceSpec
 from authz.process.group import Handlers, ServiceGroup
-from authz.process.supervisor import SupervisorTiming
+from authz.process.service import ServiceSpec, ServiceTiming
+from authz.process.supervisor import Backoff
 
 DEADLINE = 60.0
 _PAUSE = threading.Event()  # never set: its wait is a pause between two looks
@@ -84,7 +84,7 @@ class ServiceStage:
         self.folder = folder
         self.lines: list[str] = []
         self.handlers: Handlers = {}
-        self.timing = SupervisorTiming(look=0.01, first_wait=0.01)
+        self.timing = ServiceTiming(poll=0.01, backoff=Backoff(first=0.01))
 
     def spec(self, name: str, script: str = RESTING, **changes: Any) -> ServiceSpec:
         """Make a part that runs a script and is ready once that has called `up()`."""

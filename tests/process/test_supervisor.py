@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from authz.process import parent_death
 from authz.process.group import FAILED, STOPPED
-from authz.process.supervisor import SupervisorTiming
+from authz.process.service import ServiceTiming
+from authz.process.supervisor import Backoff
 from tests.process.stage import DEADLINE, ServiceStage, gone, until, wait_until
 
 IGNORES = "signal.signal(signal.SIGTERM, signal.SIG_IGN); up(); rest()"
@@ -78,7 +81,7 @@ def test_not_ready_in_time(stage: ServiceStage) -> None:
         return False
 
     async def play() -> int:
-        async with stage.playing(stage.spec("a", script, ready=ready, patience=0.0)) as run:
+        async with stage.playing(stage.spec("a", script, ready=ready, ready_timeout=0.0)) as run:
             return await run
 
     assert asyncio.run(play()) == FAILED
@@ -96,8 +99,10 @@ def test_probe_that_hangs(stage: ServiceStage) -> None:
         return True
 
     async def play() -> int:
-        timing = SupervisorTiming(look=0.01, answer=0.01)
-        async with stage.playing(stage.spec("a", ready=ready, patience=0.1), timing=timing) as run:
+        timing = ServiceTiming(poll=0.01, probe_timeout=0.01)
+        async with stage.playing(
+            stage.spec("a", ready=ready, ready_timeout=0.1), timing=timing
+        ) as run:
             return await run
 
     assert asyncio.run(play()) == FAILED
@@ -113,8 +118,8 @@ def test_late(stage: ServiceStage) -> None:
         return bool(stage.pids("b"))
 
     async def play() -> None:
-        first = stage.spec("a", ready=ready, patience=0.0, late=late)
-        timing = SupervisorTiming(look=0.01, late_look=0.01)
+        first = stage.spec("a", ready=ready, ready_timeout=0.0, waits_for=late)
+        timing = ServiceTiming(poll=0.01, slow_poll=0.01)
         async with stage.playing(first, stage.spec("b"), timing=timing):
             await until(lambda: "a  ready" in stage.lines and "b  ready" in stage.lines)
 
@@ -132,8 +137,8 @@ def test_needed(stage: ServiceStage) -> None:
     async def never() -> bool:
         return False
 
-    first = stage.spec("a", ready=never, patience=0.2, late=late, needed=True)
-    timing = SupervisorTiming(look=0.01, word=0.0)
+    first = stage.spec("a", ready=never, ready_timeout=0.2, waits_for=late, required=True)
+    timing = ServiceTiming(poll=0.01, say_after=0.0)
 
     supervisor = stage.supervisor(first, stage.spec("b"), timing=timing)
     assert asyncio.run(supervisor.run()) == FAILED
@@ -156,8 +161,8 @@ def test_nothing_is_missing_any_more(stage: ServiceStage) -> None:
     async def walk() -> int:
         return 7
 
-    first = stage.spec("a", ready=ready, patience=5.0, late=late, needed=True)
-    supervisor = stage.supervisor(first, timing=SupervisorTiming(look=0.01, word=0.0))
+    first = stage.spec("a", ready=ready, ready_timeout=5.0, waits_for=late, required=True)
+    supervisor = stage.supervisor(first, timing=ServiceTiming(poll=0.01, say_after=0.0))
     assert asyncio.run(supervisor.run(walk)) == 7
     assert stage.lines[0] == "a  ready"
 
@@ -242,7 +247,12 @@ def test_restart_ends_what_the_dead_left(stage: ServiceStage) -> None:
     asyncio.run(play())
 
 
-def _waits(stage: ServiceStage, count: int, **timing: object) -> list[float]:
+def _waits(
+    stage: ServiceStage,
+    count: int,
+    backoff: Backoff,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[float]:
     """Return how long the supervisor waits between restarts of a part that dies at once."""
     waits: list[float] = []
 
@@ -256,7 +266,7 @@ def _waits(stage: ServiceStage, count: int, **timing: object) -> list[float]:
             await asyncio.Event().wait()
 
     async def play() -> int:
-        kept = SupervisorTiming(pause=pause, **timing)  # type: ignore[arg-type]  # the fields of SupervisorTiming
+        kept = ServiceTiming(backoff=backoff, clock=clock, sleep=pause)
         spec = stage.spec("a", "sys.exit(3)", ready=ready)
         async with stage.playing(spec, timing=kept) as run:
             return await run
@@ -267,7 +277,7 @@ def _waits(stage: ServiceStage, count: int, **timing: object) -> list[float]:
 
 def test_back_off(stage: ServiceStage) -> None:
     """A part that keeps dying is started later and later, up to a bound, and never given up."""
-    waits = _waits(stage, 8, first_wait=0.5, longest_wait=10.0)
+    waits = _waits(stage, 8, Backoff(first=0.5, longest=10.0))
 
     assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10]
 
@@ -276,7 +286,7 @@ def test_steady_run_is_forgiven(stage: ServiceStage) -> None:
     """A part that ran steadily is started again as soon as at its first death."""
     ages = itertools.count(step=100)
 
-    waits = _waits(stage, 4, first_wait=0.5, steady=30.0, clock=lambda: float(next(ages)))
+    waits = _waits(stage, 4, Backoff(first=0.5, steady=30.0), lambda: float(next(ages)))
 
     assert waits == [0.5, 0.5, 0.5, 0.5]
 
@@ -349,7 +359,7 @@ def test_grace(stage: ServiceStage) -> None:
     """What does not listen to its stop signal is killed when its grace is over."""
 
     async def play() -> int:
-        async with stage.playing(stage.spec("a", IGNORES, grace=0.05)) as run:
+        async with stage.playing(stage.spec("a", IGNORES, stop_timeout=0.05)) as run:
             await until(lambda: "a  ready" in stage.lines)
             stage.send(signal.SIGTERM)
             return await run
@@ -361,7 +371,7 @@ def test_second_signal_hurries(stage: ServiceStage) -> None:
     """A second signal waits for nobody's grace."""
 
     async def play() -> int:
-        async with stage.playing(stage.spec("a", IGNORES, grace=3600.0)) as run:
+        async with stage.playing(stage.spec("a", IGNORES, stop_timeout=3600.0)) as run:
             await until(lambda: "a  ready" in stage.lines)
             stage.send(signal.SIGINT)
             await asyncio.wait({run}, timeout=0.05)

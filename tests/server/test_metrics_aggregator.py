@@ -112,7 +112,7 @@ def test_looks_at_the_same_time_do_not_overtake_each_other(
         return 200, text.encode()
 
     monkeypatch.setattr("authz.server.metrics_aggregator.ask", answer)
-    scrapers = [threading.Thread(target=slot.look) for _ in range(4)]
+    scrapers = [threading.Thread(target=slot.scrape) for _ in range(4)]
     scrapers[0].start()
     assert began.acquire(timeout=10)
     for each in scrapers[1:]:

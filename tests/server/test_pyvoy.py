@@ -136,7 +136,7 @@ def test_with_the_inside_hanging_the_starter_fails(tmp_path: Path) -> None:
         assert service.process.wait(20) == 1
         assert not Path(f"/proc/{pid}/exe").exists()
     (line,) = service.events("worker_hung")
-    assert line["unanswered"] == impatient_serve.WATCHDOG.most
+    assert line["unanswered"] == impatient_serve.WATCHDOG.max_missed
 
 
 def test_signals_at_the_terminal_do_not_reach_envoy(service: Service) -> None:

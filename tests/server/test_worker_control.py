@@ -2,19 +2,25 @@
 
 import asyncio
 import threading
-from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
 
-from authz.server.worker_control import Watchdog, WorkerControl
-from authz.server.worker_ipc import ALIVE, ASK, FAILED, STARTED, STOP
+from authz.server.worker_control import (
+    FAILED,
+    PING,
+    PONG,
+    STARTED,
+    STOP,
+    Watchdog,
+    WorkerControl,
+)
 
 PATIENCE = 10.0
 # Nobody waits for it: the clock is the test's.
-WATCHDOG = Watchdog(every=1000.0, most=3)
-LOOK = WATCHDOG.every
+WATCHDOG = Watchdog(interval=1000.0, max_missed=3)
+LOOK = WATCHDOG.interval
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -24,14 +30,6 @@ class Clock(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() + self.ahead
-
-
-class Running:
-    """A process that does not end by itself."""
-
-    async def wait(self) -> int:
-        await asyncio.Event().wait()
-        return 0
 
 
 class Peer:
@@ -44,7 +42,7 @@ class Peer:
         self._socket.setblocking(False)
 
     async def asked(self) -> None:
-        assert await self._clock.sock_recv(self._socket, 64) == ASK
+        assert await self._clock.sock_recv(self._socket, 64) == PING
 
     async def has_unread(self) -> None:
         """Return when there is a question, and leave it there."""
@@ -76,7 +74,8 @@ def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None
         with WorkerControl() as control:
             peer = Peer(control, cast("Clock", asyncio.get_running_loop()))
             peer.say(STARTED)
-            await control.started(cast("Process", Running()))
+            # A process that does not end by itself.
+            await control.started(asyncio.get_running_loop().create_future())
             watching = asyncio.create_task(control.hung(WATCHDOG))
             await scene(peer, watching)
             peer.leave()
@@ -103,7 +102,7 @@ def test_who_answers_nothing_hangs() -> None:
     """So many questions in turn without an answer, and no fewer."""
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
-        await peer.miss(WATCHDOG.most - 1)
+        await peer.miss(WATCHDOG.max_missed - 1)
         await peer.asked()
         assert not watching.done()
 
@@ -119,14 +118,14 @@ def test_who_is_slow_does_not_hang() -> None:
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
         for _ in range(5):
-            await peer.miss(WATCHDOG.most - 1)
+            await peer.miss(WATCHDOG.max_missed - 1)
             await peer.asked()
-            peer.say(ALIVE)
+            peer.say(PONG)
             peer.pass_time(LOOK)
         await peer.asked()
 
         assert not watching.done()
-        peer.control.order(STOP)
+        peer.control.send(STOP)
         assert not await watching
 
     play(scene)
@@ -137,15 +136,15 @@ def test_a_starter_that_stood_still_judges_nobody(answered: bool) -> None:
     """Its clock jumped: an answer that is there counts, and without one nothing was missed."""
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
-        for _ in range(WATCHDOG.most + 1):
+        for _ in range(WATCHDOG.max_missed + 1):
             await peer.asked()
             if answered:
-                peer.say(ALIVE)
+                peer.say(PONG)
             peer.pass_time(100 * LOOK)
         await peer.asked()
 
         assert not watching.done()
-        peer.control.order(STOP)
+        peer.control.send(STOP)
         assert not await watching
 
     play(scene)
@@ -155,10 +154,10 @@ def test_who_was_told_to_stop_does_not_hang() -> None:
     """The end has a time of its own, whatever was missed before."""
 
     async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
-        await peer.miss(WATCHDOG.most - 1)
+        await peer.miss(WATCHDOG.max_missed - 1)
         await peer.asked()
 
-        peer.control.order(STOP)
+        peer.control.send(STOP)
 
         assert not await watching
 
@@ -177,6 +176,7 @@ def test_who_said_its_last_does_not_hang(word: bytes) -> None:
         peer.leave()
 
         assert not await watching
-        assert await peer.control.failed(0) == bool(word)
+        peer.control.close()
+        assert peer.control.has_failed == bool(word)
 
     play(scene)

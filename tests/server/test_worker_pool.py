@@ -291,7 +291,7 @@ def test_a_worker_that_is_stopped_is_replaced(run: Run) -> None:
         wait_all_ready(service, 2)
 
         assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
-        told(service, worker=0, unanswered=impatient_serve.WATCHDOG.most)
+        told(service, worker=0, unanswered=impatient_serve.WATCHDOG.max_missed)
         assert count(service, "authz_worker_restarts_total") == 1
         assert session(stopped) == []
         assert len(children(service)) == 2
@@ -314,7 +314,7 @@ def test_a_loop_that_waits_for_ever_is_replaced(run: Run, tmp_path: Path) -> Non
         wait_all_ready(service, 2)
 
         assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
-        told(service, worker=0, unanswered=impatient_serve.WATCHDOG.most)
+        told(service, worker=0, unanswered=impatient_serve.WATCHDOG.max_missed)
         assert count(service, "authz_worker_restarts_total") == 1
 
 

@@ -25,7 +25,7 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger
 from authz.local.redis_location import shared_redis
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 from authz_demo import front_door
 from authz_demo.environment import Location, People, listening, process_environment
 from authz_demo.issuer import IssuerConfig, StandInIssuer, User, mint

@@ -15,19 +15,20 @@ from pathlib import Path
 from authz.config.addresses import worker_addresses
 from authz.config.load import read, read_text
 from authz.config.value_types import Unix
-from authz.server import pyvoy
-from authz.server.worker_control import Watchdog
-from authz.server.worker_pool import PoolSettings, RestartPolicy, WorkerPool
+from authz.process.supervisor import Backoff
+from authz.server.watcher import prepare, watch
+from authz.server.worker_control import Watchdog, WorkerPolicy, WorkerSettings
+from authz.server.worker_pool import WorkerPool
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
 # -P: the files beside this one must not stand in for modules of pyvoy.
 PROGRAM = ("-P", __file__)
-WATCHDOG = Watchdog(every=0.1, most=30)
+WATCHDOG = Watchdog(interval=0.1, max_missed=30)
 GRACE = 1.0
 # With the grace more than the watch: that it ends no drain would not show otherwise.
-RESTART_POLICY = RestartPolicy(first=0.05, farewell=3.0, watchdog=WATCHDOG)
+POLICY = WorkerPolicy(Backoff(first=0.05), stop_timeout=3.0, watchdog=WATCHDOG)
 
 
 def main() -> int:
@@ -47,14 +48,14 @@ def main() -> int:
     recorder = Recorder(Metrics(), EventLog("json"))
 
     async def run() -> int:
-        status = (host, int(port))
+        worker = WorkerSettings(str(asked.config), checks[0], (host, int(port)), GRACE)
         if len(checks) == 1:
-            inner = pyvoy.EmbeddedService(asked.config, checks[0], status, GRACE)
-            return await pyvoy.run(inner, os.environ, recorder, WATCHDOG)
-        pool_settings = PoolSettings(asked.config, checks, status, GRACE, service.transport)
-        return await WorkerPool(
-            pool_settings, settings, text, os.environ, recorder, restart_policy=RESTART_POLICY
-        ).run()
+            watched, watcher = prepare(worker, "json", "pyvoy")
+            return await watch(watched, watcher, os.environ, POLICY)
+        pool = WorkerPool(
+            worker, checks, settings, text, env=os.environ, recorder=recorder, policy=POLICY
+        )
+        return await pool.run()
 
     return asyncio.run(run())
 

@@ -19,7 +19,7 @@ from authz.local.pages import pages
 from authz.local.state import State
 from authz.login import wiring
 from authz.login.clients.fetching import Fetched, Fetcher
-from authz.process.child import ServiceSpec
+from authz.process.service import ServiceSpec
 
 HOST = "AUTHZ_TEST_HOST"
 PORT = "AUTHZ_TEST_PORT"
