@@ -345,7 +345,7 @@ def _unprovable(
 
 
 def _only_stale(evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...]) -> bool:
-    """Tell whether every unmet rule lacks an age alone."""
+    """Tell whether every unsatisfied rule lacks an age alone."""
     return bool(unsatisfied) and all(
         any(proves(rule, proof) for proof in evaluation.proofs) for rule in unsatisfied
     )

@@ -86,7 +86,7 @@ class StaticEvaluation:
     """Hold what lasts of a decision.
 
     Attributes:
-        case: what was looked at.
+        context: what was evaluated.
         refused: why the rules refuse, whatever else happens; None where they do not.
         asked: the second factors that the rules ask for; none of a machine: it has passed by name,
             and it inherits no declaration either, since a client_credentials token passed
@@ -340,9 +340,9 @@ def _declared(principal: Principal, known: KnownClient) -> Iterator[Proof]:
 
 
 def lacks_assurance_claim(principal: Principal, known: KnownClient) -> bool:
-    """Tell whether a declaration counts for nothing because the token's signed marker is not it.
+    """Tell whether a declaration counts for nothing because the token's assurance claim is another.
 
-    The marker is asked for besides a declaration and never stands in for one; an opaque token has
+    The claim is required besides a declaration and never stands in for one; an opaque token has
     no signed claim at all.
     """
     return known.assurance_claim is not None and (

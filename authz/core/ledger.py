@@ -78,8 +78,8 @@ class Query:
             denies a token by its id, or all tokens of a person, of a client, of a grant of the
             front door (None for a token that is of none) or of everybody, either for good or
             those issued at or before a moment.
-        self_named: the client as it names itself at the front door, where that is not its name
-            here: a revocation may name it so, too. None for all others.
+        registered_client: the client as it names itself at the front door, where that is not its
+            name here: a revocation may name it so, too. None for all others.
         step_up_key, step_up: the record to look for and what it must prove; None together
             where no step-up is needed.
         takes: the limits to charge, all or none.

@@ -193,7 +193,7 @@ def advance(state: State | None, limit: Limit, now: int) -> State:
     return State(current, (0,) * late + state.counts[: SLOTS + 1 - late])
 
 
-def standing(state: State, limit: Limit, now: int) -> Quota:
+def quota_of(state: State, limit: Limit, now: int) -> Quota:
     """Return the quota of an advanced state."""
     counts = state.counts
     for age in range(SLOTS, -1, -1):
@@ -259,7 +259,7 @@ def take(
 
 def outcome(states: Mapping[str, State], takes: Sequence[Take], delay: int, now: int) -> Outcome:
     """Return the outcome of takes whose advanced states and delay (milliseconds) are known."""
-    quotas = tuple(standing(states[each.bucket], each.limit, now) for each in takes)
+    quotas = tuple(quota_of(states[each.bucket], each.limit, now) for each in takes)
     return Outcome(quotas, _seconds(delay))
 
 

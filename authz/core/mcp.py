@@ -70,7 +70,7 @@ class Message:
         version: the MCP protocol version that it speaks: the header's, which equals the body's;
             None for a legacy message without the header.
         elicits_url: whether the client declared URL elicitation in this message.
-        goes_on: whether it answers an input-required result, or goes on from one's state
+        is_continuation: whether it answers an input-required result, or goes on from one's state
             (MCP 2026-07-28, "Multi Round-Trip Requests").
         follows_tasks: whether it may ask for what tools return to others of its requests: a
             subscriptions/listen that names more than the changes which MCP itself tells of.

@@ -200,8 +200,8 @@ class KnownClient:
         assurance: what the issuer guarantees of the log-ins of its people; Method.NONE as a rule.
         direct: whether it gets its tokens from the issuer itself, and never at the front door:
             a client of `login: direct`, or a machine. Looked at where there is a front door.
-        marker: what a token's marker claim must say besides, or the assurance does not count for
-            it; None where no marker is asked for.
+        assurance_claim: the value of a token's assurance claim without which the assurance does not
+            count for it; None where none is required.
     """
 
     client_id: str

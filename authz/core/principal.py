@@ -91,11 +91,11 @@ class Principal:
             (RFC 7662); its token_id is then the hex SHA-256 of the whole token.
         confirmed_at: when the issuer was last asked about it, seconds since the epoch; None where
             nobody asked.
-        log_in: what the front door recorded; None for a token that is not of it.
-        signed_for: the signed `client_id` claim of a token of the front door; empty for others,
-            whose client_id it is.
-        marker: the signed claim that authz.yaml names as `issuer.assurance_claim`; None where the
-            token has none, where it is opaque, or where no such claim is named.
+        login: what the front door recorded; None for a token that is not of it.
+        token_client_id: the signed `client_id` claim of a token of the front door; empty for
+            others, whose client_id it is.
+        assurance_claim: the signed claim that authz.yaml names as `issuer.assurance_claim`; None
+            where the token has none, where it is opaque, or where no such claim is named.
     """
 
     issuer: str

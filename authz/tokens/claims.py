@@ -48,8 +48,8 @@ class ClaimRules:
         leeway: seconds that the issuer's clock may be ahead of ours (`iat` and `nbf`; `exp` has
             none, so that nothing outlives what the issuer said).
         max_lifetime: the longest time in seconds between `iat` and `exp`.
-        marker: the name of the claim that says what the issuer guarantees of a client's log-ins
-            (`issuer.assurance_claim`); None where none is looked at.
+        assurance_claim: the name of the claim that says what the issuer guarantees of a client's
+            logins (`issuer.assurance_claim`); None where none is looked at.
     """
 
     issuer: str
@@ -128,13 +128,18 @@ def _times(claims: Claims, rules: ClaimRules, now: float) -> _Times:
 
 def _integer(claims: Claims, name: str) -> int:
     value = claims.get(name)
-    # bool is an int in Python: `true` would be the first second of 1970.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_INTEGER:
+    if not is_seconds(value):
         raise _invalid(_NOT_SECONDS[name])
     return value
 
 
-def _is_text(value: object, longest: int = _MAX_TEXT) -> TypeGuard[str]:
+def is_seconds(value: object) -> TypeGuard[int]:
+    """Tell whether a value is a NumericDate in whole seconds (RFC 7519, section 2)."""
+    # bool is an int in Python: `true` would be the first second of 1970.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MAX_INTEGER
+
+
+def is_text(value: object, longest: int = _MAX_TEXT) -> TypeGuard[str]:
     """Tell whether a value is text that can be shown, logged and put into a header safely.
 
     Printable leaves out controls, lone surrogates, line and paragraph separators and direction
@@ -151,23 +156,23 @@ def _is_text(value: object, longest: int = _MAX_TEXT) -> TypeGuard[str]:
 def _client_id(claims: Claims) -> str:
     value = claims.get("client_id")
     # RFC 6749, appendix A.1: visible ASCII and blanks, so no look-alike letters.
-    if not _is_text(value) or not value.isascii():
+    if not is_text(value) or not value.isascii():
         raise _invalid(Detail.CLIENT_ID_MALFORMED)
     return value
 
 
 def _check_token_name(claims: Claims) -> None:
     """Refuse a `jti` that is no text. It is not used: a token is named by its own digest."""
-    if "jti" in claims and not _is_text(claims["jti"]):
+    if "jti" in claims and not is_text(claims["jti"]):
         raise _invalid(Detail.JTI_MALFORMED)
 
 
 def _assurance_claim(claims: Claims, name: str | None) -> str | None:
-    """Return what the marker claim says; which words mean something is not known here."""
+    """Return the value of the assurance claim; which values mean something is not known here."""
     if name is None or name not in claims:
         return None
     value = claims[name]
-    if not _is_text(value):
+    if not is_text(value):
         raise _invalid(Detail.ASSURANCE_MALFORMED)
     return value
 
@@ -181,7 +186,7 @@ def _subject(claims: Claims, client_id: str) -> str | None:
     if "sub" not in claims:
         return None
     value = claims["sub"]
-    if not _is_text(value):
+    if not is_text(value):
         raise _invalid(Detail.SUB_MALFORMED)
     return None if value == client_id else value
 
@@ -191,7 +196,7 @@ def _audience(claims: Claims) -> tuple[str, ...]:
     entries = [value] if isinstance(value, str) else value  # RFC 7519, section 4.1.3
     if not isinstance(entries, list) or len(entries) > _MAX_AUDIENCES:
         raise _invalid(Detail.AUD_NOT_A_LIST)
-    if not all(_is_text(entry, _MAX_AUDIENCE) for entry in entries):
+    if not all(is_text(entry, _MAX_AUDIENCE) for entry in entries):
         raise _invalid(Detail.AUD_ENTRY_MALFORMED)
     return tuple(entries)
 
@@ -221,7 +226,7 @@ def _texts(claims: Claims, name: str) -> frozenset[str] | None:
     values = _list(claims, name)
     if values is None:
         return None
-    texts = [value for value in values if _is_text(value)]
+    texts = [value for value in values if is_text(value)]
     if len(texts) != len(values):
         raise _invalid(_MALFORMED_ENTRY[name])
     return frozenset(texts)

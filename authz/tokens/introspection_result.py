@@ -75,7 +75,7 @@ def read_introspection_result(
         _check_kind(answer)
         # RFC 7662 lets an issuer leave `iss` out, as Authelia does; another's is refused.
         claims = {"iss": rules.issuer, **answer}
-        # The marker is a signed claim or none: whatever an answer says under its name is not read.
+        # The assurance claim is a signed one or none: an introspection response has no say in it.
         unsigned_rules = replace(rules, assurance_claim=None)
         principal = read_principal(claims, unsigned_rules, now, token_id=digest.hex(), key_id="")
     except RefusedError as refused:
@@ -99,7 +99,7 @@ def intersect_with(known: Principal, said: Principal) -> Principal:
 
     Scopes and audience may have become fewer, never more. The log-in behind a token of the front
     door stays: the issuer knows nothing of it, and names the client that it signed for. So does
-    the marker, which is signed and which no answer repeats.
+    the assurance claim, which is signed and no response repeats.
 
     Raises:
         RefusedError: TOKEN_INVALID where the statement is about somebody else.

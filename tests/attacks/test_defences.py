@@ -492,7 +492,7 @@ OTHERS = (
         "if False:", ("tests/core/test_answers.py",),
     ),
     Defence(
-        "The streams of a person are counted", "authz/core/evaluation.py", "_make_standing",
+        "The streams of a person are counted", "authz/core/evaluation.py", "_evaluate",
         "if kind is Exchange.STREAM and server.streams is not None:", "if False:", _STREAMS,
     ),
     Defence(
@@ -697,7 +697,7 @@ BELONGINGS = (
         "if False:", ("tests/tokens/test_identity.py",),
     ),
     Defence(
-        "A client's own signed identity never passes", "authz/core/answers.py", "_make_identity",
+        "A client's own signed identity never passes", "authz/core/answers.py", "_identity",
         "unsigned = () if server.signed_identity else (ASSERTION,)",
         "unsigned: tuple[str, ...] = ()", ("tests/server/test_check.py",),
     ),

@@ -20,6 +20,7 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import DocumentError, Fetch, FetchedCache, nobody
 from authz.login.protocol.values import KeyAuthentication, OAuthClient
 from authz.tokens.bulkhead import Bulkhead
+from authz.tokens.claims import is_seconds
 from authz.tokens.jose import Unverified, read_client_assertion
 from authz.tokens.jwk import ALGORITHMS, KeySet, VerificationKey
 from authz.tokens.signature import is_signed_by
@@ -31,7 +32,6 @@ LEEWAY: Final = 30  # seconds that clocks may differ
 COOLDOWN: Final = 30.0
 _KEY_SETS: Final = 256  # remembered: few clients publish keys, many share one set
 _LONGEST_ID: Final = 1024
-_MAX_INTEGER: Final = 1 << 53
 _ALL: Final = frozenset(ALGORITHMS)
 
 Claims = Mapping[str, object]
@@ -184,10 +184,7 @@ def _read(text: str, algorithms: frozenset[str]) -> Unverified:
 
 def _seconds(claims: Claims, name: str) -> int | None:
     value = claims.get(name)
-    # bool is an int in Python: `true` would be the first second of 1970.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_INTEGER:
-        return None
-    return value
+    return value if is_seconds(value) else None
 
 
 def _read_key_set(_url: str, _host: str, body: bytes) -> KeySet:

@@ -15,15 +15,13 @@ from joserfc.errors import JoseError
 from authz.core.principal import Principal
 from authz.core.request import RefusedError
 from authz.login.protocol.values import LoginIdentity
-from authz.tokens.claims import ClaimRules, read_principal
+from authz.tokens.claims import ClaimRules, is_seconds, is_text, read_principal
 from authz.tokens.jose import Unverified, read_id_token, read_jws
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
 from authz.tokens.signature import SignatureVerifier
 
-_MAX_INTEGER: Final = 1 << 53
 _MOST_METHODS: Final = 32
-_LONGEST: Final = 256
 
 Claims = Mapping[str, object]
 
@@ -189,8 +187,7 @@ def _check_audience(claims: Claims, client_id: str) -> None:
 
 def _seconds(claims: Claims, name: str) -> int:
     value = claims.get(name)
-    # bool is an int in Python: `true` would be the first second of 1970.
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_INTEGER:
+    if not is_seconds(value):
         raise InvalidTokenResponseError(f"{name} is not a number of seconds")
     return value
 
@@ -202,7 +199,7 @@ def _methods(claims: Claims) -> frozenset[str]:
         return frozenset()
     if not isinstance(value, list) or len(value) > _MOST_METHODS:
         raise InvalidTokenResponseError("amr is not a short list")
-    methods = [method for method in value if _is_text(method)]
+    methods = [method for method in value if is_text(method)]
     if len(methods) != len(value):
         raise InvalidTokenResponseError("an entry of amr is malformed")
     return frozenset(methods)
@@ -211,13 +208,4 @@ def _methods(claims: Claims) -> frozenset[str]:
 def _account(claims: Claims) -> str:
     """Return the name that a page may show; empty where there is none that could be shown."""
     value = claims.get("preferred_username")
-    return value if isinstance(value, str) and _is_text(value) else ""
-
-
-def _is_text(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= _LONGEST
-        and value.isprintable()
-        and value == value.strip()
-    )
+    return value if is_text(value) else ""
