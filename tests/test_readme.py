@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from authz.cli.main import parser
 from authz.config.load import read
 from authz.core.reason import Reason
 from authz.envoy.render.local_replies import OTHERWISE, REPLIES
 from authz.telemetry.metrics import Metrics
+from tests.support.command_lines import understand
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -58,7 +58,7 @@ def test_every_command_line_of_the_readme_is_understood() -> None:
     lines += re.findall(r"`authz ([a-z-]+ [^`]+)`", README)
     assert lines
     for line in lines:
-        parser().parse_args(line.split())
+        understand(line)
 
 
 def test_every_target_of_the_readme_is_in_the_makefile() -> None:

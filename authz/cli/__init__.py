@@ -1,7 +1,6 @@
-"""The command line: a room with one file a command.
+"""The command line: one module a command, loaded when it is asked for (tasks.py lists them).
 
-Law: exit status 0 is done, 1 is failed, 2 is asked wrongly (arguments or authz.yaml). What a script
-would use has `--json`. Nothing that is printed holds a secret.
+What a script would use has `--json`. Nothing that is printed holds a secret.
 """
 
 from authz.cli.main import main

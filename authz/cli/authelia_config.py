@@ -1,14 +1,22 @@
 """`authz authelia-config`: the part of Authelia's configuration that authz.yaml implies."""
 
-import argparse
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import click
+
 from authz.authelia import implied
-from authz.cli.common import DONE, FAILED, command, config_argument, print_problems
-from authz.config.key_files import make_key, public_half
+from authz.cli.common import (
+    DONE,
+    FAILED,
+    CommandError,
+    command,
+    config_argument,
+    json_option,
+    print_problems,
+)
+from authz.config import key_files
 from authz.config.load import load
 from authz.config.model import Config
 
@@ -22,19 +30,6 @@ _FIELDS = {"front_door": "front_door.key_file", "introspection": "issuer.introsp
 _FILES = " or ".join(_FIELDS.values())
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    words = "print the part of Authelia's configuration that authz.yaml implies"
-    parser = command(commands, "authelia-config", words, run, _EXAMPLES)
-    config_argument(parser)
-    parser.add_argument("--json", action="store_true", help="the values as JSON, without comments")
-    parser.add_argument(
-        "--make-key",
-        action="store_true",
-        help=f"make {_FILES} where there is none (P-256, mode 600)",
-    )
-
-
 def _key_files(config: Config) -> Iterator[tuple[str, Path]]:
     """Yield the private keys that authz.yaml names, by what they are for."""
     introspection = config.issuer.introspection
@@ -44,24 +39,34 @@ def _key_files(config: Config) -> Iterator[tuple[str, Path]]:
         yield "front_door", Path(config.front_door.key_file)
 
 
-def run(arguments: argparse.Namespace) -> int:
+@command("authelia-config", _EXAMPLES)
+@config_argument
+@json_option("The values as JSON, without comments.")
+@click.option(
+    "--make-key", is_flag=True, help=f"Make {_FILES} where there is none (P-256, mode 600)."
+)
+def run(*, config: Path, as_json: bool, make_key: bool) -> int:
     """Print it; a private key is made only where one is asked for, and never printed."""
-    settings = load(arguments.config, os.environ, secrets=False)
+    settings = load(config, os.environ, secrets=False)
     files = dict(_key_files(settings.config))
-    if not arguments.json:
+    if not as_json:
         print_problems(settings.warnings)
-    if arguments.make_key:
-        if not files:
-            print(f"authz: authz.yaml has no {_FILES}", file=sys.stderr)
-            return FAILED
-        for name, file in files.items():
-            try:
-                make_key(file)
-            except OSError as error:
-                words = f"{_FIELDS[name]} cannot be made at {file}: {error.strerror}"
-                print(f"authz: {words}; make its folder, or write another path", file=sys.stderr)
-                return FAILED
-    halves = {name: public_half(file) for name, file in files.items()}
+    if make_key:
+        _make_keys(files)
+    halves = {name: key_files.public_half(file) for name, file in files.items()}
     result = implied(settings.config, halves.get("introspection"), halves.get("front_door"))
-    print(result.json() if arguments.json else result.yaml(), end="")
+    print(result.json() if as_json else result.yaml(), end="")
     return DONE
+
+
+def _make_keys(files: Mapping[str, Path]) -> None:
+    if not files:
+        raise CommandError(f"authz.yaml has no {_FILES}", FAILED)
+    for name, file in files.items():
+        try:
+            key_files.make_key(file)
+        except OSError as error:
+            message = f"{_FIELDS[name]} cannot be made at {file}: {error.strerror}"
+            raise CommandError(
+                f"{message}; make its folder, or write another path", FAILED
+            ) from None

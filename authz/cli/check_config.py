@@ -1,10 +1,19 @@
 """`authz check-config`: every mistake at once."""
 
-import argparse
 import os
 import sys
+from pathlib import Path
 
-from authz.cli.common import DONE, WRONG, command, config_argument, print_problems
+import click
+
+from authz.cli.common import (
+    DONE,
+    WRONG,
+    command,
+    config_argument,
+    json_option,
+    print_problems,
+)
 from authz.config.load import load
 from authz.config.notes import notes
 from authz.config.problems import ConfigError
@@ -17,46 +26,40 @@ examples:
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = command(
-        commands, "check-config", "check authz.yaml and say all that is wrong", run, _EXAMPLES
-    )
-    config_argument(parser)
-    parser.add_argument(
-        "--no-secrets",
-        action="store_true",
-        help="leave secret files and the certificate unread, as for paths that are in a container",
-    )
-    parser.add_argument("--json", action="store_true", help="problems as a JSON list")
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command("check-config", _EXAMPLES)
+@config_argument
+@click.option(
+    "--no-secrets",
+    is_flag=True,
+    help="Leave secret files and the certificate unread, as for paths that are in a container.",
+)
+@json_option("Problems as a JSON list.")
+def run(*, config: Path, no_secrets: bool, as_json: bool) -> int:
     """Print the problems; 2 where one is an error."""
-    here = not arguments.no_secrets
+    here = not no_secrets
     try:
-        settings = load(arguments.config, os.environ, secrets=here, tls=here)
+        settings = load(config, os.environ, secrets=here, tls=here)
     except ConfigError as errors:
-        print_problems(errors.problems, as_json=arguments.json)
-        if here and not arguments.json and _is_right_without_files(arguments):
+        print_problems(errors.problems, as_json=as_json)
+        if here and not as_json and _is_right_without_files(config):
             print(
                 "only files that it names are in the way; where they are elsewhere, as in a"
                 " container: --no-secrets",
                 file=sys.stderr,
             )
         return WRONG
-    print_problems(settings.warnings, as_json=arguments.json)
-    if not arguments.json:
+    print_problems(settings.warnings, as_json=as_json)
+    if not as_json:
         servers = ", ".join(settings.policy.servers)
-        print(f"{arguments.config} is right: {len(settings.policy.servers)} server(s): {servers}")
+        print(f"{config} is right: {len(settings.policy.servers)} server(s): {servers}")
         for note in notes(settings.config):
             print(f"note: {note}")
     return DONE
 
 
-def _is_right_without_files(arguments: argparse.Namespace) -> bool:
+def _is_right_without_files(config: Path) -> bool:
     try:
-        load(arguments.config, os.environ, secrets=False)
+        load(config, os.environ, secrets=False)
     except ConfigError:
         return False
     return True

@@ -1,19 +1,25 @@
 """`authz clients`: who has come to the front door, and blocking one."""
 
-import argparse
 import json
 import shlex
-import time
 from typing import Final
 
-from authz.cli.common import DONE, FAILED, command
+import click
+
+from authz.cli.common import (
+    DONE,
+    FAILED,
+    CommandError,
+    LeafCommand,
+    command_group,
+    print_table,
+)
 from authz.cli.revocation_commands import (
+    Deployment,
     LedgerRequest,
-    WrongError,
-    place_options,
-    remark_options,
+    deployment_options,
+    note_options,
     run_on_ledger,
-    same_place,
     shown_moment,
 )
 from authz.ledger.keys import RedisKeys
@@ -37,29 +43,18 @@ https://HOST), or every one that ends with a program on a person's computer (dyn
 for clients of authz.yaml. Who is listed has a log-in that has not ended.
 """
 _BLOCKING: Final = """\
+CLIENT is an id as listed, a client_id, or a name.
 Its log-ins end at once, on every worker, and nobody can log in with it until it is unblocked.
 """
 _HEAD: Final = ("ID", "NAME", "CALLS ITSELF", "PEOPLE", "SERVERS", "LOG-INS", "LAST", "BLOCKED")
 _MOST: Final = 3  # of people or servers in one cell
 _LONGEST: Final = 40
+_NAMED: Final = click.argument("what", metavar="CLIENT")
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = command(commands, "clients", "list who has come, and block one", run, _EXAMPLES)
-    place_options(parser)
-    actions = parser.add_subparsers(metavar="block|unblock")
-    for name, words, work in (
-        ("block", "block a client", run_block),
-        ("unblock", "let a client come again", run_unblock),
-    ):
-        inner = command(actions, name, words, work, _BLOCKING)
-        inner.add_argument("what", metavar="CLIENT", help="an id as listed, a client_id, or a name")
-        place_options(inner, inner=True)
-        remark_options(inner)
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command_group("clients", _EXAMPLES, "block|unblock")
+@deployment_options
+def run(*, deployment: Deployment) -> int:
     """List."""
 
     async def work(
@@ -68,11 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         grants, blocks = _stores(ledger, request)
         return await known_clients(grants, blocks), await blocks.all()
 
-    found = run_on_ledger(arguments, time.time(), work)
-    if isinstance(found, int):
-        return found
-    clients, blocks = found
-    if arguments.json:
+    clients, blocks = run_on_ledger(deployment, work)
+    if deployment.as_json:
         blocked = [
             {"what": each.what, "at": each.at, "by": each.by, "reason": each.reason}
             for each in blocks
@@ -81,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"clients": listed, "blocked": blocked}, indent=2))
         return DONE
     if clients:
-        _print_table([_HEAD, *map(_row, clients)])
+        print_table([_HEAD, *map(_row, clients)])
     else:
         print("nobody is logged in")
     for each in blocks:
@@ -90,48 +82,51 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def run_block(arguments: argparse.Namespace) -> int:
+@run.command("block", cls=LeafCommand, help="Block a client.", epilog=_BLOCKING)
+@_NAMED
+@deployment_options
+@note_options
+def run_block(*, deployment: Deployment, what: str, by: str, reason: str) -> int:
     """Block one, and end its log-ins."""
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[str, int]:
         grants, blocks = _stores(ledger, request)
         known = [each.called for each in await known_clients(grants, blocks)]
-        what = called(arguments.what, known, request.settings.config.named)
-        remark = request.note()
-        one = BlocklistEntry(what, int(request.now), remark.by, remark.reason)
-        return what, await block(grants, blocks, one)
+        name = called(what, known, request.settings.config.named)
+        note = request.note(by, reason)
+        one = BlocklistEntry(name, int(request.now), note.by, note.reason)
+        return name, await block(grants, blocks, one)
 
-    done = run_on_ledger(arguments, time.time(), work)
-    if isinstance(done, int):
-        return done
-    what, ended = done
-    if arguments.json:
-        print(json.dumps({"blocked": what, "ended": ended}))
-    else:
-        print(f"blocked {_plain(what)}; log-ins ended: {ended}")
-        if not ended:
-            print("nobody was logged in under that name: look at `authz clients` if that surprises")
-        undo = f"authz clients unblock {shlex.quote(_plain(what))}{same_place(arguments)}"
-        print(f"undo it with: {undo}")
+    blocked, ended = run_on_ledger(deployment, work)
+    if deployment.as_json:
+        print(json.dumps({"blocked": blocked, "ended": ended}))
+        return DONE
+    print(f"blocked {_plain(blocked)}; log-ins ended: {ended}")
+    if not ended:
+        print("nobody was logged in under that name: look at `authz clients` if that surprises")
+    undo = f"authz clients unblock {shlex.quote(_plain(blocked))}{deployment.options()}"
+    print(f"undo it with: {undo}")
     return DONE
 
 
-def run_unblock(arguments: argparse.Namespace) -> int:
+@run.command("unblock", cls=LeafCommand, help="Let a client come again.", epilog=_BLOCKING)
+@_NAMED
+@deployment_options
+@note_options
+def run_unblock(*, deployment: Deployment, what: str, by: str, reason: str) -> int:
     """Let one come again."""
+    del by, reason  # taken as `block` takes them; what is lifted leaves no record
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[str, bool]:
         _, blocks = _stores(ledger, request)
-        what = await _blocked(arguments.what, blocks)
-        return what, await blocks.unblock(what)
+        name = await _blocked(what, blocks)
+        return name, await blocks.unblock(name)
 
-    done = run_on_ledger(arguments, time.time(), work)
-    if isinstance(done, int):
-        return done
-    what, was = done
-    if arguments.json:
-        print(json.dumps({"unblocked": what if was else None}))
+    name, was = run_on_ledger(deployment, work)
+    if deployment.as_json:
+        print(json.dumps({"unblocked": name if was else None}))
     else:
-        print(f"unblocked {_plain(what)}" if was else f"{_plain(what)} was not blocked")
+        print(f"unblocked {_plain(name)}" if was else f"{_plain(name)} was not blocked")
     return DONE if was else FAILED
 
 
@@ -139,11 +134,11 @@ def _stores(ledger: RedisLedger, request: LedgerRequest) -> tuple[GrantStore, Bl
     """Return the stores of a deployment with a front door.
 
     Raises:
-        WrongError: where it has none.
+        CommandError: where it has none.
     """
     config = request.settings.config
     if config.front_door is None:
-        raise WrongError("authz.yaml has no front_door, so no clients come to it")
+        raise CommandError("authz.yaml has no front_door, so no clients come to it")
     keys = RedisKeys(request.options.deployment)
     grants = GrantStore(
         ledger.command,
@@ -186,10 +181,3 @@ def _plain(text: str) -> str:
     """Return what a client or person chose as a terminal may show it."""
     plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:_LONGEST])
     return plain + ("…" if len(text) > _LONGEST else "")
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())

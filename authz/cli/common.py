@@ -1,88 +1,184 @@
-"""What commands share: exit codes, their registration, and how problems are printed."""
+"""What commands share: exit codes, their declaration, options, and how problems are printed."""
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar, cast
 
+import click
+
+from authz.cli.tasks import COMMANDS
 from authz.config.problems import ConfigProblem, ProblemSeverity
 
 DONE: Final = 0
 FAILED: Final = 1
 WRONG: Final = 2
+FILE: Final = click.Path(path_type=Path, readable=False)
+AUTHZ_YAML: Final = Path("authz.yaml")
+_MAX_TOKEN_FILE: Final = 64 * 1024
+_JSON: Final = "authz.cli.json"
 
-Command = Callable[[argparse.Namespace], int]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    words: str,
-    run: Command,
-    examples: str = "",
-) -> argparse.ArgumentParser:
-    """Register a command and return its parser, for its own arguments."""
-    parser = commands.add_parser(
+class CommandError(click.ClickException):
+    """End a command with a message on standard error and an exit status."""
+
+    def __init__(self, message: str, status: int = WRONG) -> None:
+        """Take what to say; the status is 2, asked wrongly, where nothing else is given."""
+        super().__init__(message)
+        self.status = status
+
+
+# --- declaring commands -------------------------------------------------------------------------
+
+
+class _PlainEpilog(click.Command):
+    """Print the examples of a command as they are written: click would wrap them."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the epilog unwrapped."""
+        del ctx
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}")
+
+
+class LeafCommand(_PlainEpilog):
+    """Refuse arguments that are too many without repeating them: one may be a secret."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and say that there is something left without saying what."""
+        ctx.allow_extra_args = True
+        left = super().parse_args(ctx, args)
+        if left and not ctx.resilient_parsing:
+            raise click.UsageError("it takes fewer arguments than these", ctx)
+        return left
+
+
+class CommandGroup(_PlainEpilog, click.Group):
+    """Name the nearest command where one is mistyped, and repeat no word that was typed."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first word names."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not ctx.resilient_parsing:
+            lists = f"; {ctx.command_path} --help lists them"
+            near = nearest(args[0], known) or lists
+            raise click.UsageError(f"there is no such command{near}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """Return a question about the name that was probably meant; nothing where none is near."""
+    found = get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def command(name: str, examples: str = "") -> Callable[[Callable[..., int]], click.Command]:
+    """Declare a command of `COMMANDS`; its function returns the exit status."""
+    declared: Callable[[Callable[..., int]], click.Command] = _declared(LeafCommand, name, examples)
+    return declared
+
+
+def command_group(name: str, examples: str, metavar: str) -> Callable[[Any], click.Group]:
+    """Declare a command that does something alone and has commands of its own."""
+    declared: Callable[[Any], click.Group] = _declared(
+        CommandGroup,
         name,
-        help=words,
-        description=words[0].upper() + words[1:] + ".",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples,
+        invoke_without_command=True,
+        subcommand_metavar=f"[{metavar} …]",
     )
-    parser.set_defaults(run=run, parser=parser)
-    return parser
+    return declared
 
 
-class _Given(argparse.Action):
-    """Keep an argument only where one was given: argparse also calls for one that was not."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        """Take what was given."""
-        del parser, option_string
-        if isinstance(values, Path):
-            setattr(namespace, self.dest, values)
+def _declared(kind: Any, name: str, examples: str, **settings: Any) -> Any:
+    summary = COMMANDS[name].summary
+    text = f"{summary[0].upper()}{summary[1:]}."
+    return click.command(name, cls=kind, help=text, short_help=summary, epilog=examples, **settings)
 
 
-def config_argument(parser: argparse.ArgumentParser) -> None:
-    """Let a command take authz.yaml as its argument, or as `-c`, whichever a person types."""
-    parser.add_argument(
+# --- options ------------------------------------------------------------------------------------
+
+
+def config_argument(function: F) -> F:
+    """Pass `config`, the path of authz.yaml: an argument, or `-c`, whichever a person types."""
+
+    @click.argument("file", required=False, type=FILE, metavar="[FILE]")
+    @click.option(
         "-c",
         "--config",
-        type=Path,
-        default=Path("authz.yaml"),
+        "option",
+        type=FILE,
         metavar="FILE",
-        help="the same; one of the two is enough",
+        help="The configuration (default: authz.yaml); one of FILE and -c is enough.",
     )
-    parser.add_argument(
-        "config",
-        action=_Given,
-        type=Path,
-        nargs="?",
-        default=None,
-        metavar="FILE",
-        help="the configuration (default: authz.yaml)",
-    )
+    @wraps(function)
+    def wrapped(*, file: Path | None, option: Path | None, **rest: Any) -> int:
+        if file is not None and option is not None and file != option:
+            raise click.UsageError("the configuration is given twice, as FILE and with -c")
+        status: int = function(config=file or option or AUTHZ_YAML, **rest)
+        return status
+
+    return cast("F", wrapped)
 
 
-def state_argument(parser: argparse.ArgumentParser) -> None:
-    """Let a command that only looks be told where `authz up` has its state."""
-    parser.add_argument(
+def state_option(function: F) -> F:
+    """Pass `state`, where `authz up` has its state, to a command that only looks."""
+    option = click.option(
         "--state",
-        type=Path,
+        type=FILE,
         metavar="DIR",
-        help="the state of `authz up` (default: .authz beside authz.yaml)",
+        help="The state of `authz up` (default: .authz beside authz.yaml).",
     )
+    return option(function)
 
 
-def os_words(error: Exception) -> str:
+def json_option(text: str) -> Callable[[F], F]:
+    """Pass `as_json`; errors of authz.yaml are then printed as JSON, too."""
+    return click.option("--json", "as_json", is_flag=True, callback=_keep_json, help=text)
+
+
+def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.meta[_JSON] = ctx.meta.get(_JSON, False) or value
+    return value
+
+
+def wants_json(ctx: click.Context) -> bool:
+    """Tell whether `--json` was given."""
+    return bool(ctx.meta.get(_JSON))
+
+
+def read_token_file(name: str) -> str:
+    """Return what stands in the file of a token, or on standard input (`-`).
+
+    Raises:
+        CommandError: where it cannot be read, or is no token. The path is not repeated: a token
+            may have been pasted in its place.
+    """
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(_MAX_TOKEN_FILE + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_MAX_TOKEN_FILE + 1)
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else "that is no path"
+        raise CommandError(f"--token-file: {words}") from None
+    if len(data) > _MAX_TOKEN_FILE or not data.isascii():
+        raise CommandError("--token-file: that is no token")
+    return data.decode("ascii")
+
+
+# --- printing -----------------------------------------------------------------------------------
+
+
+def describe_os_error(error: Exception) -> str:
     """Return what the system refused, without its number: `FILE: No such file or directory`."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
@@ -99,3 +195,11 @@ def print_problems(problems: Sequence[ConfigProblem], *, as_json: bool = False) 
     errors = sum(problem.severity is ProblemSeverity.ERROR for problem in problems)
     if errors:
         print(f"{errors} error(s)", file=sys.stderr)
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())

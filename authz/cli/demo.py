@@ -1,11 +1,11 @@
 """`authz demo`: the whole with a stand-in issuer, and a walk through it."""
 
-import argparse
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from authz.cli.common import FAILED, command
+import click
+
+from authz.cli.common import FAILED, FILE, CommandError, command
 
 _EXAMPLES = """\
 examples:
@@ -15,23 +15,18 @@ examples:
 _INSTALL = "in a copy of the repository: pip install . ./demo"
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = command(commands, "demo", "run the whole and walk through it", run, _EXAMPLES)
-    parser.add_argument("--once", action="store_true", help="end after the walk")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="default: a temporary folder")
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command("demo", _EXAMPLES)
+@click.option("--once", is_flag=True, help="End after the walk.")
+@click.option("--state", type=FILE, metavar="DIR", help="Default: a temporary folder.")
+def run(*, once: bool, state: Path | None) -> int:
     """Run the demonstration where its package is installed."""
     installed = tuple(entry_points(group="authz.commands", name="demo"))
     if not installed:
-        print(f"authz: the demo is a package of its own, authz-demo; {_INSTALL}", file=sys.stderr)
-        return FAILED
+        message = f"the demo is a package of its own, authz-demo; {_INSTALL}"
+        raise CommandError(message, FAILED)
     try:
         demo = installed[0].load()
     except ImportError as error:
-        print(f"authz: the demo needs more ({error}); {_INSTALL}", file=sys.stderr)
-        return FAILED
-    status: int = demo(once=arguments.once, state=arguments.state)
+        raise CommandError(f"the demo needs more ({error}); {_INSTALL}", FAILED) from error
+    status: int = demo(once=once, state=state)
     return status

@@ -1,6 +1,5 @@
 """`authz explain`: why a request is allowed or refused, step by step, and what would mend it."""
 
-import argparse
 import asyncio
 import json
 import os
@@ -9,17 +8,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from authz.cli.common import DONE, FAILED, WRONG, command, config_argument, os_words, state_argument
+import click
+
+from authz.cli.common import (
+    DONE,
+    FAILED,
+    FILE,
+    CommandError,
+    command,
+    config_argument,
+    describe_os_error,
+    json_option,
+    read_token_file,
+    state_option,
+)
 from authz.config.load import load
 from authz.config.problems import quoted
 from authz.core.decision import Deny
 from authz.core.policy import Policy, Server
 from authz.core.reason import Reason, fill_in
+from authz.local.redis_location import as_its_service
+from authz.local.up import default_folder
+from authz.server.explain import explain
 from authz.server.sample import http_request
 from authz.telemetry.audit import Record
 from authz.telemetry.log_reader import find_decision, read_decision
 
-_LONGEST: Final = 64 * 1024
+_MAX_LINE: Final = 64 * 1024
 _MARKS: Final = {"passed": "\u2713", "refused": "\u2717", "unknown": "?"}
 _EXAMPLES: Final = """\
 examples:
@@ -32,58 +47,52 @@ exit status: 0 allowed, 1 refused, 2 asked wrongly
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    words = "say why a request is allowed or refused, step by step"
-    parser = command(commands, "explain", words, run, _EXAMPLES)
-    config_argument(parser)
-    parser.add_argument("--server", metavar="NAME", help="default: the only one")
-    parser.add_argument("--tool", metavar="NAME", help="the tool that is called")
-    parser.add_argument(
-        "--method", metavar="NAME", help="an MCP method, GET or DELETE (default: tools/list)"
-    )
-    parser.add_argument(
-        "--address", default="", help="the client's address, where limits count addresses"
-    )
-    parser.add_argument("--token-file", metavar="FILE", help="- for standard input")
-    parser.add_argument("--line", action="store_true", help="a line of the log on standard input")
-    parser.add_argument("--request-id", metavar="ID", help="of a line of --log")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="the decision log, as JSON")
-    state_argument(parser)
-    parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command("explain", _EXAMPLES)
+@config_argument
+@click.option("--server", metavar="NAME", help="Default: the only one.")
+@click.option("--tool", metavar="NAME", help="The tool that is called.")
+@click.option(
+    "--method", metavar="NAME", help="An MCP method, GET or DELETE (default: tools/list)."
+)
+@click.option("--address", default="", help="The client's address, where limits count addresses.")
+@click.option("--token-file", metavar="FILE", help="The access token; - for standard input.")
+@click.option("--line", is_flag=True, help="A line of the log on standard input.")
+@click.option("--request-id", metavar="ID", help="Of a line of --log.")
+@click.option("--log", type=FILE, metavar="FILE", help="The decision log, as JSON.")
+@state_option
+@json_option("All of it as one JSON object.")
+def run(
+    *,
+    config: Path,
+    server: str | None,
+    tool: str | None,
+    method: str | None,
+    address: str,
+    token_file: str | None,
+    line: bool,
+    request_id: str | None,
+    log: Path | None,
+    state: Path | None,
+    as_json: bool,
+) -> int:
     """Explain a request or a line."""
-    try:
-        record = _line(arguments)
-        token = "" if record is not None else _token(arguments.token_file)
-    except (OSError, ValueError) as error:
-        print(f"authz: {os_words(error)}", file=sys.stderr)
-        return WRONG
+    record = _record(line=line, request_id=request_id, log=log)
     if record is not None:
-        return _explain_line(record, as_json=arguments.json)
-    settings = load(arguments.config, os.environ)
-    server = _server(settings.policy, arguments.server)
-    method = arguments.method or ("tools/call" if arguments.tool else "tools/list")
-    if server is None:
-        print(f"authz: --server is one of: {', '.join(settings.policy.servers)}", file=sys.stderr)
-        return WRONG
-    if (arguments.tool is not None) != (method == "tools/call"):
-        print("authz: --tool and --method tools/call go together", file=sys.stderr)
-        return WRONG
-    # The service's rooms take a while to load.
-    from authz.local.redis_location import as_its_service  # noqa: PLC0415 - said above
-    from authz.local.up import default_folder  # noqa: PLC0415 - said above
-    from authz.server.explain import explain  # noqa: PLC0415 - said above
-
-    request = http_request(server, method, arguments.tool, token, arguments.address)
-    folder = arguments.state or default_folder(arguments.config)
-    env = as_its_service(settings, os.environ, folder)
+        return _explain_line(record, as_json=as_json)
+    if token_file is None:
+        raise CommandError("name the token's file: --token-file FILE, or - for standard input")
+    token = read_token_file(token_file).strip("\r\n")
+    settings = load(config, os.environ)
+    chosen = _server(settings.policy, server)
+    method = method or ("tools/call" if tool else "tools/list")
+    if (tool is not None) != (method == "tools/call"):
+        raise CommandError("--tool and --method tools/call go together")
+    request = http_request(chosen, method, tool, token, address)
+    env = as_its_service(settings, os.environ, state or default_folder(config))
     found = asyncio.run(explain(settings, request, env))
-    names = {"server": server.name}
-    if arguments.tool is not None:
-        names["tool"] = arguments.tool
+    names = {"server": chosen.name}
+    if tool is not None:
+        names["tool"] = tool
     if found.principal is not None:
         names["client"] = found.principal.client_id
     denied = found.decision if isinstance(found.decision, Deny) else None
@@ -92,8 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
         if denied is None
         else _verdict(denied.reason, denied.detail, names)
     )
-    steps = [step.to_json() | _mended(step.reason, names) for step in found.steps]
-    if arguments.json:
+    steps = [step.to_json() | _fixes(step.reason, names) for step in found.steps]
+    if as_json:
         print(json.dumps(verdict | {"steps": steps}, indent=2))
     else:
         _print_steps(steps)
@@ -103,49 +112,32 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE if denied is None else FAILED
 
 
-def _line(arguments: argparse.Namespace) -> Record | None:
-    """Return the line that is asked about; None where a token is.
+def _record(*, line: bool, request_id: str | None, log: Path | None) -> Record | None:
+    """Return the line of the log that is asked about; None where a token is.
 
     Raises:
-        OSError: where the log cannot be read.
-        ValueError: where there is no such line, or half of a question.
+        CommandError: where the log cannot be read, or has no such line.
     """
-    if arguments.line:
-        return read_decision(sys.stdin.buffer.readline(_LONGEST + 1))
-    if (arguments.request_id is None) != (arguments.log is None):
-        raise ValueError("--request-id and --log go together")
-    if arguments.log is None:
-        return None
-    with arguments.log.open("rb") as lines:
-        return find_decision(lines, arguments.request_id)
-
-
-def _token(name: str | None) -> str:
-    """Return the token of a file, or of standard input.
-
-    Raises:
-        ValueError: where none is named, it cannot be read, or it is no text.
-    """
-    if name is None:
-        raise ValueError("name the token's file: --token-file FILE, or - for standard input")
     try:
-        if name == "-":
-            data = sys.stdin.buffer.read(_LONGEST + 1)
-        else:
-            with Path(name).open("rb") as file:
-                data = file.read(_LONGEST + 1)
-    except OSError as error:
-        # Not the path: a token may have been pasted in its place.
-        raise ValueError(f"--token-file: {error.strerror}") from None
-    if len(data) > _LONGEST or not data.isascii():
-        raise ValueError("--token-file: that is no token")
-    return data.decode("ascii").strip("\r\n")
+        if line:
+            return read_decision(sys.stdin.buffer.readline(_MAX_LINE + 1))
+        if request_id is not None and log is not None:
+            with log.open("rb") as lines:
+                return find_decision(lines, request_id)
+    except (OSError, ValueError) as error:
+        raise CommandError(describe_os_error(error)) from None
+    if request_id is not None or log is not None:
+        raise CommandError("--request-id and --log go together")
+    return None
 
 
-def _server(policy: Policy, name: str | None) -> Server | None:
+def _server(policy: Policy, name: str | None) -> Server:
     if name is None and len(policy.servers) == 1:
         return next(iter(policy.servers.values()))
-    return policy.servers.get(name or "")
+    found = policy.servers.get(name or "")
+    if found is None:
+        raise CommandError(f"--server is one of: {', '.join(policy.servers)}")
+    return found
 
 
 def _explain_line(record: Record, *, as_json: bool) -> int:
@@ -156,8 +148,7 @@ def _explain_line(record: Record, *, as_json: bool) -> int:
     else:
         reason = next((each for each in Reason if each.label == label), None)
         if reason is None:
-            print("authz: the line has a reason that this version does not know", file=sys.stderr)
-            return WRONG
+            raise CommandError("the line has a reason that this version does not know")
         fields = {"server": "server", "client": "client_id", "tool": "tool"}
         names = {kind: str(record[name]) for kind, name in fields.items() if name in record}
         verdict = _verdict(reason, str(record.get("detail", "")), names)
@@ -179,11 +170,11 @@ def _verdict(reason: Reason | None, detail: str, names: Mapping[str, str]) -> di
         "status": row.status,
         "sentence": row.sentence,
         "meaning": row.meaning,
-        **_mended(reason, names),
+        **_fixes(reason, names),
     }
 
 
-def _mended(reason: Reason | None, names: Mapping[str, str]) -> dict[str, object]:
+def _fixes(reason: Reason | None, names: Mapping[str, str]) -> dict[str, object]:
     if reason is None:
         return {}
     # What a caller chose stands in lines of the log: quoted, it cannot pretend to be words of ours.
@@ -204,10 +195,10 @@ def _print_steps(steps: list[dict[str, object]]) -> None:
         for note in notes:
             print(f"{'':<23}{note}")
         if step["outcome"] == "refused":
-            print(f"{'':<23}{step['reason']}: {_mend(step)}")
+            print(f"{'':<23}{step['reason']}: {_fix(step)}")
 
 
-def _mend(told: Mapping[str, object]) -> str:
+def _fix(told: Mapping[str, object]) -> str:
     fields = told.get("fields")
     where = f" (authz.yaml: {', '.join(fields)})" if isinstance(fields, list) and fields else ""
     return f"{told['mend']}{where}"
@@ -222,4 +213,4 @@ def _print_verdict(verdict: Mapping[str, object]) -> None:
     print(f"  what it means:    {verdict['meaning']}")
     if verdict["detail"]:
         print(f"  detail:           {quoted(str(verdict['detail']))}")
-    print(f"  what mends it:    {_mend(verdict)}")
+    print(f"  what mends it:    {_fix(verdict)}")

@@ -1,14 +1,15 @@
 """`authz init`: a folder that runs with Docker Compose."""
 
-import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from authz.cli.common import DONE, WRONG, command
+import click
+
+from authz.cli.common import DONE, FILE, CommandError, command, json_option
 from authz.setup.answers import LOGINS, SAMPLES, AnswerError, SetupAnswers
 from authz.setup.discovery import check_issuer, domain_of, find_issuer
 from authz.setup.folder import FileOutcome
@@ -28,57 +29,61 @@ examples:
 What is there already stays as it is. docs/compose.md tells the rest.
 """
 _OTHER: Final = "it differs from what would be written now; remove it to have that"
-_FLAGS: Final = (
-    *("domain", "user", "display_name", "email", "port", "bind", "funnel", "internal"),
-    "login",
+
+
+@command("init", _EXAMPLES)
+@click.argument("folder", type=FILE, default=Path(), metavar="[FOLDER]")
+@click.option("--domain", help="What the names end in: mcp.DOMAIN and auth.DOMAIN.")
+@click.option("--user", help="Name of the first person (default: admin).")
+@click.option("--display-name", help="As pages show it.")
+@click.option("--email", help="Of the first person.")
+@click.option(
+    "--password-file", metavar="FILE", help="- reads standard input; left out, one is made."
 )
-
-
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    words = "write a folder that runs with Docker Compose"
-    parser = command(commands, "init", words, run, _EXAMPLES)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: this one")
-    parser.add_argument("--domain", help="what the names end in: mcp.DOMAIN and auth.DOMAIN")
-    parser.add_argument("--user", help="name of the first person (default: admin)")
-    parser.add_argument("--display-name", help="as pages show it")
-    parser.add_argument("--email", help="of the first person")
-    parser.add_argument(
-        "--password-file", metavar="FILE", help="- reads standard input; left out, one is made"
-    )
-    parser.add_argument(
-        "--server",
-        action="append",
-        default=[],
-        metavar="NAME=URL",
-        help="an MCP server, as Envoy reaches it (default: the two samples)",
-    )
-    parser.add_argument("--port", type=int, help="of the gateway on this machine (default: 443)")
-    parser.add_argument("--bind", metavar="ADDRESS", help="IPv4 address (default: 0.0.0.0)")
-    parser.add_argument("--funnel", metavar="NAME", help="the Tailscale node's whole name")
-    parser.add_argument("--authelia", type=Path, metavar="FILE", help="configuration of one's own")
-    parser.add_argument("--issuer", metavar="URL", help="of that Authelia, where FILE does not say")
-    parser.add_argument("--internal", metavar="URL", help="how our networks reach that Authelia")
-    parser.add_argument("--login", choices=LOGINS, help="of MCP clients (default: front_door)")
-    parser.add_argument("--owner", metavar="UID:GID", help="who the containers run as")
-    parser.add_argument("--render", action="store_true", help="renew what authz.yaml implies")
-    parser.add_argument("--yes", action="store_true", help="ask nothing, also on a terminal")
-    parser.add_argument("--json", action="store_true", help="say what was done as JSON")
-
-
-def run(arguments: argparse.Namespace) -> int:
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    metavar="NAME=URL",
+    help="An MCP server, as Envoy reaches it (default: the two samples).",
+)
+@click.option("--port", type=int, help="Of the gateway on this machine (default: 443).")
+@click.option("--bind", metavar="ADDRESS", help="IPv4 address (default: 0.0.0.0).")
+@click.option("--funnel", metavar="NAME", help="The Tailscale node's whole name.")
+@click.option("--authelia", type=FILE, metavar="FILE", help="Configuration of one's own.")
+@click.option("--issuer", metavar="URL", help="Of that Authelia, where FILE does not say.")
+@click.option("--internal", metavar="URL", help="How our networks reach that Authelia.")
+@click.option("--login", type=click.Choice(LOGINS), help="Of MCP clients (default: front_door).")
+@click.option("--owner", metavar="UID:GID", help="Who the containers run as.")
+@click.option("--render", is_flag=True, help="Renew what authz.yaml implies.")
+@click.option("--yes", is_flag=True, help="Ask nothing, also on a terminal.")
+@json_option("Say what was done as JSON.")
+def run(
+    *,
+    folder: Path,
+    password_file: str | None,
+    servers: tuple[str, ...],
+    authelia: Path | None,
+    issuer: str | None,
+    owner: str | None,
+    render: bool,
+    yes: bool,
+    as_json: bool,
+    **flags: str | int | None,
+) -> int:
     """Write what is missing, and tell what is next."""
-    there = sys.stdin.isatty() and not arguments.yes and not arguments.json
+    terminal = sys.stdin.isatty() and not yes and not as_json
     try:
-        before = earlier_answers(arguments.folder, ANSWERS)
-        given = _given(arguments, new=not before)
-        answers, asked = complete_answers(given, before, input if there else None)
-        secret = read_password(arguments.password_file, ask=asked)
-        done = write_folder(arguments.folder, answers, secret, render=arguments.render)
+        before = earlier_answers(folder, ANSWERS)
+        given = _given(flags, servers, authelia, issuer)
+        if owner is not None or not before:
+            given["uid"], given["gid"] = _owner(owner)
+        answers, asked = complete_answers(given, before, input if terminal else None)
+        secret = read_password(password_file, ask=asked)
+        done = write_folder(folder, answers, secret, render=render)
     except AnswerError as error:
-        print(f"authz: {error}", file=sys.stderr)
-        return WRONG
-    if arguments.json:
+        raise CommandError(str(error)) from None
+    if as_json:
         print(json.dumps(_json(done, answers), indent=2))
         return DONE
     for line in _told(done, answers):
@@ -86,23 +91,23 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _given(arguments: argparse.Namespace, *, new: bool) -> dict[str, Any]:
-    """Return what the flags say; who owns the folder is decided when it is new."""
-    given: dict[str, Any] = {
-        name: value for name in _FLAGS if (value := getattr(arguments, name)) is not None
-    }
-    if arguments.server:
-        given["servers"] = dict(map(_server, arguments.server))
-    url = arguments.issuer
-    if arguments.authelia is not None and url is None:
-        url = find_issuer(arguments.authelia)
-    if url is not None:
-        given["issuer_url"] = check_issuer(url)
-        given.setdefault("domain", domain_of(url))
-    if arguments.funnel is not None:
-        given.setdefault("domain", arguments.funnel)
-    if arguments.owner is not None or new:
-        given["uid"], given["gid"] = _owner(arguments.owner)
+def _given(
+    flags: Mapping[str, str | int | None],
+    servers: tuple[str, ...],
+    authelia: Path | None,
+    issuer: str | None,
+) -> dict[str, Any]:
+    """Return the answers that were given as options."""
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    if servers:
+        given["servers"] = dict(map(_server, servers))
+    if authelia is not None and issuer is None:
+        issuer = find_issuer(authelia)
+    if issuer is not None:
+        given["issuer_url"] = check_issuer(issuer)
+        given.setdefault("domain", domain_of(issuer))
+    if flags["funnel"] is not None:
+        given.setdefault("domain", flags["funnel"])
     return given
 
 

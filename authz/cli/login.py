@@ -1,6 +1,5 @@
 """`authz login`: log a person in from the terminal, to try a server with."""
 
-import argparse
 import asyncio
 import json
 import os
@@ -14,12 +13,17 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import click
+
 from authz.authelia.clients import GROUPS, asks_groups
-from authz.cli.common import DONE, FAILED, WRONG, command, config_argument
+from authz.cli.common import DONE, FAILED, FILE, CommandError, command, config_argument
+from authz.cli.oauth_login.log_in import log_in
 from authz.cli.oauth_login.request import LoginFailedError, Wanted
 from authz.config.load import Settings, load
 from authz.core.policy import MODERN
 from authz.server.sample import CLIENT_INFO, message
+from authz.tokens.issuer import IssuerAddress
+from authz.tokens.issuer_http import issuer_client
 
 _FIRST: Final = "mcp"  # what `authz authelia-config` calls the client of a file that names none
 _PATIENCE: Final = 300
@@ -37,85 +41,84 @@ printed with --print-token only.
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    words = "log in, and get a token to try a server with"
-    parser = command(commands, "login", words, run, _EXAMPLES)
-    config_argument(parser)
-    parser.add_argument("--server", metavar="NAME", help="default: the only one")
-    parser.add_argument(
-        "--client", metavar="ID", help="default: none at the front door, else the only one"
-    )
-    parser.add_argument(
-        "--scope",
-        action="append",
-        metavar="SCOPE",
-        help="in place of those of the server and its tools; may be repeated",
-    )
-    parser.add_argument("--no-browser", action="store_true", help="print the link, open nothing")
-    parser.add_argument(
-        "--timeout", type=float, default=_PATIENCE, metavar="SECONDS", help="default: %(default)s"
-    )
-    parser.add_argument("--internal", action="store_true", help="reach it by issuer.internal")
-    parser.add_argument("--cacert", metavar="FILE", help="the authority to trust (PEM)")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: ~/.cache/authz/SERVER.token"
-    )
-    where.add_argument(
-        "--print-token", action="store_true", help="the token on standard output, and no file"
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command("login", _EXAMPLES)
+@config_argument
+@click.option("--server", metavar="NAME", help="Default: the only one.")
+@click.option("--client", metavar="ID", help="Default: none at the front door, else the only one.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="SCOPE",
+    help="In place of those of the server and its tools; may be repeated.",
+)
+@click.option("--no-browser", is_flag=True, help="Print the link, open nothing.")
+@click.option(
+    "--timeout",
+    type=float,
+    default=_PATIENCE,
+    metavar="SECONDS",
+    help=f"How long to wait for the log-in (default: {_PATIENCE}).",
+)
+@click.option("--internal", is_flag=True, help="Reach it by issuer.internal.")
+@click.option("--cacert", metavar="FILE", help="The authority to trust (PEM).")
+@click.option("--output", type=FILE, metavar="FILE", help="Default: ~/.cache/authz/SERVER.token.")
+@click.option("--print-token", is_flag=True, help="The token on standard output, and no file.")
+def run(
+    *,
+    config: Path,
+    server: str | None,
+    client: str | None,
+    scopes: tuple[str, ...],
+    no_browser: bool,
+    timeout: float,
+    internal: bool,
+    cacert: str | None,
+    output: Path | None,
+    print_token: bool,
+) -> int:
     """Log in, keep the token, and print a line to try it with."""
-    from authz.cli.oauth_login.log_in import log_in  # noqa: PLC0415 - keeps other commands quick
-    from authz.tokens.issuer import IssuerAddress  # noqa: PLC0415 - as above
-    from authz.tokens.issuer_http import issuer_client  # noqa: PLC0415 - as above
-
-    settings = load(arguments.config, os.environ, secrets=False)
+    if output is not None and print_token:
+        raise click.UsageError("--output and --print-token exclude each other")
+    settings = load(config, os.environ, secrets=False)
+    issuer, gateway = settings.config.issuer, settings.config.gateway
     try:
-        server = _server(settings, arguments.server)
-        wanted = _wanted(settings, server, arguments.client, arguments.scope)
-        issuer, gateway = settings.config.issuer, settings.config.gateway
+        name = _server(settings, server)
+        wanted = _wanted(settings, name, client, list(scopes) or None)
         address = (
             IssuerAddress(gateway.url)
-            if by_front_door(settings, arguments.client)
-            else IssuerAddress(issuer.url, issuer.internal if arguments.internal else None)
+            if by_front_door(settings, client)
+            else IssuerAddress(issuer.url, issuer.internal if internal else None)
         )
     except ValueError as error:
-        print(f"authz: {error}", file=sys.stderr)
-        return WRONG
-    trust = ssl.create_default_context(cafile=arguments.cacert)
+        raise CommandError(str(error)) from None
+    trust = ssl.create_default_context(cafile=cacert)
 
     def show(link: str) -> None:
-        if arguments.no_browser or not webbrowser.open(link):
+        if no_browser or not webbrowser.open(link):
             print(f"open this in a browser on this machine:\n  {link}", file=sys.stderr)
         else:
             print("a browser was opened; log in there", file=sys.stderr)
 
     async def granted() -> str:
-        async with issuer_client(timeout=_CONNECT, verify=trust) as client:
-            found = await log_in(wanted, address, client, show, arguments.timeout)
+        async with issuer_client(timeout=_CONNECT, verify=trust) as http:
+            found = await log_in(wanted, address, http, show, timeout)
         life = "" if found.seconds is None else f", for {found.seconds} s"
-        scopes = " ".join(wanted.scopes if found.scopes is None else found.scopes) or "none"
-        print(f"logged in{life}; scopes: {scopes}", file=sys.stderr)
+        held = " ".join(wanted.scopes if found.scopes is None else found.scopes) or "none"
+        print(f"logged in{life}; scopes: {held}", file=sys.stderr)
         return found.token
 
     try:
         token = asyncio.run(granted())
     except LoginFailedError as failed:
-        print(f"authz: {failed}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return FAILED
-    if arguments.print_token:
+        raise CommandError(str(failed), FAILED) from None
+    if print_token:
         print(token)
         return DONE
-    path = (arguments.output or _default(server, os.environ)).absolute()
+    path = (output or _default(name, os.environ)).absolute()
     keep(token, path)
     print(f"the token is in {path}; to try it:", file=sys.stderr)
-    print(curl(settings, server, path, arguments.cacert))
+    print(curl(settings, name, path, cacert))
     return DONE
 
 

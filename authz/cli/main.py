@@ -1,96 +1,125 @@
-"""The parser, the table of commands, and the errors that any of them may end with."""
+"""The command line: commands that are loaded when they are asked for, and how each ends.
 
-import argparse
+Invariant: exit status 0 is done, 1 is failed, 2 is asked wrongly (arguments or authz.yaml); no
+value that was typed is repeated in an error (tests/cli/test_mistakes.py).
+"""
+
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Final
 
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
 from authz import __version__
-from authz.cli import (
-    authelia_config,
-    check_config,
-    client_config,
-    clients,
-    demo,
-    doctor,
-    envoy_config,
-    explain,
-    identity_keys,
-    init,
-    login,
-    pages,
-    revocations,
-    revoke,
-    schema,
-    serve,
-    up,
+from authz.cli.common import (
+    FAILED,
+    WRONG,
+    CommandError,
+    CommandGroup,
+    describe_os_error,
+    nearest,
+    print_problems,
+    wants_json,
 )
-from authz.cli.common import FAILED, WRONG, Command, os_words, print_problems
-from authz.cli.nearest import unknown_arguments, unknown_command
+from authz.cli.tasks import COMMANDS, Task
 from authz.config.problems import ConfigError
 
-_COMMANDS: Final = (
-    init,
-    check_config,
-    schema,
-    envoy_config,
-    authelia_config,
-    client_config,
-    identity_keys,
-    doctor,
-    explain,
-    login,
-    revoke,
-    revocations,
-    clients,
-    serve,
-    pages,
-    up,
-    demo,
-)
-_NAMES: Final = frozenset(each.__name__.rpartition(".")[2].replace("_", "-") for each in _COMMANDS)
+_COMPLETE: Final = "_AUTHZ_COMPLETE"
+_ABOUT: Final = "An Envoy ext_authz sidecar for MCP servers behind Authelia."
 _EPILOG: Final = """\
-examples:
-  authz init deploy --domain home.example.com
-                                           a folder that runs with Docker Compose
-  authz check-config authz.yaml            say everything that is wrong, with lines
-  authz schema > authz.schema.json         for editors: complete and check while typing
-  authz envoy-config authz.yaml -o /etc/envoy
-  authz envoy-config authz.yaml --fragment only the pieces for an Envoy that you have
-  authz authelia-config authz.yaml         what to add to Authelia's configuration
-  authz client-config claude authz.yaml    what to paste into an MCP client
-  authz doctor authz.yaml                  what is wrong, and which line mends it
-  authz explain authz.yaml --server files --token-file FILE
-                                           why a request is allowed or refused
-  authz login authz.yaml --server files    a token to try a server with
-  authz revoke --user SUBJECT              take tokens back, at once
-  authz revocations                        what is taken back, and how to lift it
-  authz clients                            who has logged in with what; block one
-  authz serve -c authz.yaml                the service alone
-  authz pages -c authz.yaml                the log-in that clients see, and the step-up
-  authz up -c authz.yaml                   Envoy, Valkey and the service on this machine
-  authz demo --once                        the whole with a stand-in issuer, and a walk
+`authz` alone shows an example of each. Completion for bash (zsh and fish likewise):
+  eval "$(_AUTHZ_COMPLETE=bash_source authz)"
 
 exit status: 0 done, 1 failed, 2 asked wrongly (arguments or authz.yaml)
 """
 
 
+class _Commands(CommandGroup):
+    """Know every command by its entry, and import the module of one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, task by task."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"authz.cli.{cmd_name.replace('-', '_')}")
+        found: click.Command = module.run
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their tasks."""
+        del ctx
+        widest = max(map(len, COMMANDS))
+        for task in Task:
+            entries = [(name, each) for name, each in COMMANDS.items() if each.task is task]
+            with formatter.section(task.value):
+                formatter.write_dl([(name.ljust(widest), each.summary) for name, each in entries])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete names without importing a command."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        return [
+            *(CompletionItem(name, help=COMMANDS[name].summary) for name in names),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
+
+
+@click.group(
+    "authz",
+    cls=_Commands,
+    help=_ABOUT,
+    epilog=_EPILOG,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="authz %(version)s")
+@click.pass_context
+def commands(ctx: click.Context) -> int:
+    """Show the tasks where no command is named."""
+    if ctx.invoked_subcommand is None:
+        print("\n".join(_tasks()), file=sys.stderr)
+    return WRONG
+
+
+def _tasks() -> Iterator[str]:
+    yield _ABOUT
+    for task in Task:
+        yield f"\n{task.value}:"
+        for each in COMMANDS.values():
+            if each.task is task:
+                yield f"  {each.example}"
+                yield f"      {each.summary}"
+    yield "\nauthz --help lists the commands; authz COMMAND --help has options and examples."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    top = parser()
-    wrong = unknown_command(argv, _NAMES)
-    if wrong is not None:
-        top.error(wrong)
-    arguments, left = top.parse_known_args(argv)
-    if left:
-        arguments.parser.error(unknown_arguments(left, arguments.parser))
-    command: Command = arguments.run
+    if instruction := os.environ.get(_COMPLETE):
+        sys.exit(shell_complete(commands, {}, "authz", _COMPLETE, instruction))
+    words = list(sys.argv[1:] if argv is None else argv)
+    context = click.Context(commands)
     try:
-        return command(arguments)
-    except ConfigError as errors:
-        print_problems(errors.problems, as_json=getattr(arguments, "json", False))
+        with commands.make_context("authz", words) as context:
+            status: int = commands.invoke(context)
+            return status
+    except click.exceptions.Exit as done:  # after --help or --version
+        sys.exit(done.exit_code)
+    except click.UsageError as error:
+        _print_usage_error(error)
+        sys.exit(WRONG)
+    except CommandError as error:
+        print(f"authz: {error.message}", file=sys.stderr)
+        return error.status
+    except ConfigError as error:
+        print_problems(error.problems, as_json=wants_json(context))
         return WRONG
     except BrokenPipeError:
         # Whoever read us has seen enough; without this Python complains at exit.
@@ -101,20 +130,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nauthz: stopped", file=sys.stderr)
         return FAILED
     except OSError as error:
-        print(f"authz: {os_words(error)}", file=sys.stderr)
+        print(f"authz: {describe_os_error(error)}", file=sys.stderr)
         return FAILED
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    top = argparse.ArgumentParser(
-        prog="authz",
-        description="An Envoy ext_authz sidecar for MCP servers behind Authelia.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"authz {__version__}")
-    commands = top.add_subparsers(metavar="command", required=True)
-    for module in _COMMANDS:
-        module.add(commands)
-    return top
+def _print_usage_error(error: click.UsageError) -> None:
+    message = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        near = nearest(error.option_name, error.possibilities or ())
+        message = f"there is no option {error.option_name}{near}"
+    path = "authz" if error.ctx is None else error.ctx.command_path
+    usage = "" if error.ctx is None else f"{error.ctx.get_usage()}\n"
+    print(f"{usage}{path}: error: {message}", file=sys.stderr)

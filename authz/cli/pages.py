@@ -1,10 +1,13 @@
 """`authz pages`: the front door and the step-up, a process of its own."""
 
-import argparse
 import os
-import sys
+from pathlib import Path
 
-from authz.cli.common import WRONG, command, config_argument
+import click
+
+from authz.cli.common import CommandError, command, config_argument
+from authz.config.addresses import AddressError
+from authz.login.main import PagesConfigError, serve
 
 _EXAMPLES = """\
 examples:
@@ -17,20 +20,12 @@ Only Envoy may reach it: it believes the address that stands in X-Forwarded-For.
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = command(commands, "pages", "serve the log-in and the step-up", run, _EXAMPLES)
-    config_argument(parser)
-    parser.add_argument("--listen", metavar="ADDRESS", help="in place of service.pages")
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command("pages", _EXAMPLES)
+@config_argument
+@click.option("--listen", metavar="ADDRESS", help="In place of service.pages.")
+def run(*, config: Path, listen: str | None) -> int:
     """Serve until told to stop."""
-    from authz.config.addresses import AddressError  # noqa: PLC0415 - quick otherwise
-    from authz.login.main import PagesConfigError, serve  # noqa: PLC0415 - as above
-
     try:
-        return serve(arguments.config, os.environ, arguments.listen)
+        return serve(config, os.environ, listen)
     except (AddressError, PagesConfigError) as error:
-        print(f"authz: {error}", file=sys.stderr)
-        return WRONG
+        raise CommandError(str(error)) from error

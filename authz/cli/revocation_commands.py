@@ -1,21 +1,23 @@
-"""What `revoke` and `revocations` share: where to write, moments, and the words.
+"""What `revoke`, `revocations` and `clients` share: their options, the ledger, moments, texts.
 
-Law: nothing that is printed here is a token, and nothing of a record reaches a terminal unescaped
-(authz.ledger.revocations).
+Invariant: no token is printed, and nothing of a record reaches a terminal unescaped
+(authz.ledger.revocations, tests/cli/test_revocation_commands.py).
 """
 
-import argparse
 import asyncio
 import os
 import shlex
-import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from authz.cli.common import FAILED, WRONG
+import click
+
+from authz.cli.common import AUTHZ_YAML, FAILED, FILE, CommandError, F, json_option
 from authz.config.load import Settings, load
 from authz.core.ledger import UnavailableError
 from authz.ledger.faults import RedisFault, fault_of
@@ -27,6 +29,9 @@ from authz.ledger.revocations import (
     RevocationEntry,
     RevocationNote,
 )
+from authz.local.redis_location import shared_redis
+from authz.local.state import SetupError
+from authz.local.up import default_folder
 
 T = TypeVar("T")
 # What a person is told where the ledger's own words do not say what mends it.
@@ -40,29 +45,43 @@ _TROUBLES: Final[Mapping[RedisFault, str]] = {
     RedisFault.CLOSED: "nobody answers there, or it refuses the user or the password",
     RedisFault.LATE: "it does not answer",
 }
-_HERE: Final = Path("authz.yaml")
 _DIGEST: Final = 12  # characters of an id in the table: enough to tell one from another
 
 
-class WrongError(Exception):
-    """Say in words what was asked wrongly."""
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Tell which ledger is meant, and how to print.
+
+    Attributes:
+        config: authz.yaml.
+        state: of `authz up`; None for the one beside authz.yaml.
+        as_json: whether the answer is printed as JSON.
+    """
+
+    config: Path
+    state: Path | None
+    as_json: bool
+
+    def options(self) -> str:
+        """Return the options that mean this one, for a command that undoes another."""
+        given = [("-c", self.config)] if self.config != AUTHZ_YAML else []
+        given += [("--state", self.state)] if self.state is not None else []
+        return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given)
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerRequest:
-    """Hold what every one of these commands is asked with.
+    """Hold what every one of these commands works with.
 
     Attributes:
         settings: of authz.yaml.
         options: where Redis is.
         now: seconds since the epoch.
-        arguments: all that was asked.
     """
 
     settings: Settings
     options: RedisOptions
     now: float
-    arguments: argparse.Namespace
 
     @property
     def moment(self) -> int:
@@ -73,82 +92,75 @@ class LedgerRequest:
         """
         return int(self.now + self.settings.config.issuer.leeway)
 
-    def note(self) -> RevocationNote:
+    def note(self, by: str, reason: str) -> RevocationNote:
         """Return who asks, and why.
 
         Raises:
-            WrongError: for words that are too long or cannot be shown.
+            CommandError: for words that are too long or cannot be shown.
         """
-        by = self.arguments.by or os.environ.get("USER", "")
-        reason = self.arguments.reason
-        for name, words, longest in (
-            ("--by", by, MAX_BY),
-            ("--reason", reason, MAX_REASON),
-        ):
+        by = by or os.environ.get("USER", "")
+        for name, words, longest in (("--by", by, MAX_BY), ("--reason", reason, MAX_REASON)):
             if len(words) > longest or not (words.isprintable() or not words):
-                raise WrongError(f"{name} takes up to {longest} printable characters")
+                raise CommandError(f"{name} takes up to {longest} printable characters")
         return RevocationNote(int(self.now), by, reason)
 
 
-def place_options(parser: argparse.ArgumentParser, *, inner: bool = False) -> None:
-    """Let a command find Redis, and print JSON; `inner` for a command of a command."""
-    # The parser of a command's command must not put its defaults in place of what was given.
-    file, state, as_json = (argparse.SUPPRESS,) * 3 if inner else (_HERE, None, False)
-    parser.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", default=file, help="default: authz.yaml"
-    )
-    parser.add_argument(
+def deployment_options(function: F) -> F:
+    """Pass `deployment`; what a command of a command is not told, it takes from the one before."""
+
+    @click.option("-c", "--config", type=FILE, metavar="FILE", help="Default: authz.yaml.")
+    @click.option(
         "--state",
-        type=Path,
+        type=FILE,
         metavar="DIR",
-        default=state,
-        help="the state of `authz up`, whose Valkey is meant where authz.yaml names no Redis"
-        " (default: .authz beside authz.yaml)",
+        help="The state of `authz up`, whose Valkey is meant where authz.yaml names no Redis"
+        " (default: .authz beside authz.yaml).",
     )
-    parser.add_argument("--json", action="store_true", default=as_json, help="the answer as JSON")
+    @json_option("The answer as JSON.")
+    @wraps(function)
+    def wrapped(*, config: Path | None, state: Path | None, as_json: bool, **rest: Any) -> int:
+        ctx = click.get_current_context()
+        before = ctx.obj if isinstance(ctx.obj, Deployment) else Deployment(AUTHZ_YAML, None, False)
+        ctx.obj = Deployment(
+            config or before.config, state or before.state, as_json or before.as_json
+        )
+        if isinstance(ctx.command, click.Group) and ctx.invoked_subcommand is not None:
+            return 0
+        status: int = function(deployment=ctx.obj, **rest)
+        return status
+
+    return cast("F", wrapped)
 
 
-def same_place(arguments: argparse.Namespace) -> str:
-    """Return the options of `place_options` that were given, for a command that undoes this one."""
-    given = [("-c", arguments.config)] if arguments.config != _HERE else []
-    given += [("--state", arguments.state)] if arguments.state is not None else []
-    return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given)
-
-
-def remark_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command be told who asks, and why."""
-    parser.add_argument("--reason", default="", metavar="WORDS", help="why, for the list")
-    parser.add_argument(
-        "--by", default="", metavar="WHO", help="who, for the list (default: $USER)"
-    )
+def note_options(function: F) -> F:
+    """Pass `by` and `reason`: who asks, and why."""
+    reason = click.option("--reason", default="", metavar="WORDS", help="Why, for the list.")
+    by = click.option("--by", default="", metavar="WHO", help="Who, for the list (default: $USER).")
+    return reason(by(function))
 
 
 def run_on_ledger(
-    arguments: argparse.Namespace,
-    now: float,
-    work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]],
-) -> T | int:
-    """Do work on the ledger of a deployment; return its result, or an exit status.
+    deployment: Deployment, work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]]
+) -> T:
+    """Do work on the ledger of a deployment, and return its result.
 
     Raises:
+        CommandError: where it was asked wrongly, or the ledger did not do it.
         ConfigError: where authz.yaml is wrong.
         OSError: where a password file cannot be read.
     """
-    from authz.local.redis_location import shared_redis  # noqa: PLC0415 - keeps other commands quick
-    from authz.local.state import SetupError  # noqa: PLC0415 - as above
-    from authz.local.up import default_folder  # noqa: PLC0415 - as above
-
-    settings = load(arguments.config, os.environ)
+    settings = load(deployment.config, os.environ)
     try:
-        folder = arguments.state or default_folder(arguments.config)
+        folder = deployment.state or default_folder(deployment.config)
         options = shared_redis(settings, os.environ, folder)
-        return asyncio.run(_connected(work, LedgerRequest(settings, options, now, arguments)))
+        return asyncio.run(_connected(work, LedgerRequest(settings, options, time.time())))
     except SetupError as error:
-        return _told(str(error), error.code)
-    except (WrongError, ValueError) as error:
-        return _told(str(error), WRONG)
+        raise CommandError(str(error), error.code) from None
+    except ValueError as error:
+        raise CommandError(str(error)) from None
     except UnavailableError as error:
-        return _told(f"Redis at {options.url} did not do it: {_trouble(error)}", FAILED)
+        message = f"Redis at {options.url} did not do it: {_trouble(error)}"
+        raise CommandError(message, FAILED) from None
 
 
 def _trouble(error: UnavailableError) -> str:
@@ -166,11 +178,6 @@ async def _connected(
         await ledger.aclose()
 
 
-def _told(words: str, code: int) -> int:
-    print(f"authz: {words}", file=sys.stderr)
-    return code
-
-
 def read_moment(text: str, now: int) -> int:
     """Return the second that a person names.
 
@@ -179,7 +186,7 @@ def read_moment(text: str, now: int) -> int:
         now: what `now` means: the second up to which tokens exist.
 
     Raises:
-        WrongError: for anything else; for what lies ahead, because a revocation without a moment
+        CommandError: for anything else; for what lies ahead, because a revocation without a moment
             is there for what is yet to be issued; and for what no token is as old as.
     """
     if text == "now":
@@ -187,14 +194,16 @@ def read_moment(text: str, now: int) -> int:
     try:
         moment = int(text) if text.isascii() and text.isdigit() else _iso(text)
     except (ValueError, OverflowError):
-        raise WrongError(
+        raise CommandError(
             "--issued-before takes now, seconds since the epoch, or a moment with its zone such"
             " as 2026-08-01T12:00:00Z"
         ) from None
     if moment > now:
-        raise WrongError("--issued-before lies in the future")
+        raise CommandError("--issued-before lies in the future")
     if moment < now - MAX_LIFETIME:
-        raise WrongError("--issued-before lies so far back that every token from then has expired")
+        raise CommandError(
+            "--issued-before lies so far back that every token from then has expired"
+        )
     return moment
 
 

@@ -1,16 +1,16 @@
 """`authz revocations`: what is taken back, and giving it back."""
 
-import argparse
 import json
-import time
-from collections.abc import Sequence
 from typing import Final
 
-from authz.cli.common import DONE, command
+import click
+
+from authz.cli.common import DONE, LeafCommand, command_group, print_table
 from authz.cli.revocation_commands import (
+    Deployment,
     LedgerRequest,
-    place_options,
-    remark_options,
+    deployment_options,
+    note_options,
     run_on_ledger,
     shown_id,
     shown_moment,
@@ -38,52 +38,41 @@ _HEAD: Final = ("ID", "TOKENS", "KEPT UNTIL", "WHEN", "BY", "WHY")
 Lifted = tuple[tuple[RevocationEntry, RevocationEntry | None], ...]
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    words = "list what was taken back, and lift it"
-    parser = command(commands, "revocations", words, run, _EXAMPLES)
-    place_options(parser)
-    actions = parser.add_subparsers(metavar="lift")
-    lifting = command(actions, "lift", "lift revocations", run_lift, _LIFTING)
-    lifting.add_argument("ids", nargs="+", metavar="ID", help="as listed")
-    lifting.add_argument(
-        "--restore", action="store_true", help="let what was taken back pass again"
-    )
-    place_options(lifting, inner=True)
-    remark_options(lifting)
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command_group("revocations", _EXAMPLES, "lift")
+@deployment_options
+def run(*, deployment: Deployment) -> int:
     """List."""
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[RevocationEntry, ...]:
         return await list_revocations(ledger, request.now)
 
-    found = run_on_ledger(arguments, time.time(), work)
-    if isinstance(found, int):
-        return found
-    if arguments.json:
+    found = run_on_ledger(deployment, work)
+    if deployment.as_json:
         print(json.dumps([entry.to_json() for entry in found], indent=2))
     elif found:
-        _print_table(found)
+        print_table([_HEAD, *map(_row, found)])
         print("\nLift one: authz revocations lift ID [--restore]")
     else:
         print("nothing is revoked")
     return DONE
 
 
-def run_lift(arguments: argparse.Namespace) -> int:
+@run.command("lift", cls=LeafCommand, help="Lift revocations.", epilog=_LIFTING)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--restore", is_flag=True, help="Let what was taken back pass again.")
+@deployment_options
+@note_options
+def run_lift(
+    *, deployment: Deployment, ids: tuple[str, ...], restore: bool, by: str, reason: str
+) -> int:
     """Lift what is named, all or nothing."""
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> Lifted:
-        return await lift(
-            ledger, arguments.ids, request.moment, request.note(), restore=arguments.restore
-        )
+        note = request.note(by, reason)
+        return await lift(ledger, ids, request.moment, note, restore=restore)
 
-    done = run_on_ledger(arguments, time.time(), work)
-    if isinstance(done, int):
-        return done
-    if arguments.json:
+    done = run_on_ledger(deployment, work)
+    if deployment.as_json:
         answer = [
             {"lifted": before.to_json(), "left": None if left is None else left.to_json()}
             for before, left in done
@@ -95,14 +84,6 @@ def run_lift(arguments: argparse.Namespace) -> int:
         if left is not None:
             print(f"  new log-ins pass; still revoked: {shown_tokens(left)}")
     return DONE
-
-
-def _print_table(found: Sequence[RevocationEntry]) -> None:
-    rows = [_HEAD, *(_row(entry) for entry in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
 
 
 def _row(entry: RevocationEntry) -> tuple[str, ...]:

@@ -1,23 +1,21 @@
 """`authz revoke`: take tokens back, at once and on every worker."""
 
-import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from authz.cli.common import DONE, command
+import click
+
+from authz.cli.common import DONE, CommandError, command, read_token_file
 from authz.cli.revocation_commands import (
+    Deployment,
     LedgerRequest,
-    WrongError,
+    deployment_options,
     lifting,
-    place_options,
+    note_options,
     read_moment,
-    remark_options,
     run_on_ledger,
-    same_place,
     shown_moment,
     shown_tokens,
 )
@@ -32,8 +30,8 @@ from authz.ledger.revocations import (
     RevocationEntry,
     RevocationTarget,
 )
+from authz.tokens.naming import name_token
 
-_LONGEST_FILE: Final = 64 * 1024
 _EXAMPLES: Final = """\
 examples:
   authz revoke --token-file - --reason 'pasted into a chat' < token
@@ -46,81 +44,99 @@ the decision log name it, by `sub`; `authelia storage user identifiers export` t
 log-in at the front door is named as the log's `grant`.
 """
 _MOMENT: Final = (
-    "take back what was issued up to then: now, seconds since the epoch, or ISO 8601 with its zone."
+    "Take back what was issued up to then: now, seconds since the epoch, or ISO 8601 with its zone."
     " Without it a user's or a client's tokens are refused until that is lifted; for --everything"
-    " it is now"
+    " it is now."
 )
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = command(commands, "revoke", "take tokens back, at once", run, _EXAMPLES)
-    whose = parser.add_mutually_exclusive_group(required=True)
-    whose.add_argument(
-        "--token-file", metavar="FILE", help="one access token, from a file; - for standard input"
-    )
-    whose.add_argument("--user", metavar="SUBJECT", help="a person's, by `sub`")
-    whose.add_argument("--client", metavar="CLIENT_ID", help="a client's, whoever uses it")
-    whose.add_argument(
-        "--grant", metavar="ID", help="one log-in's at the front door, refreshed ones too"
-    )
-    whose.add_argument("--everything", action="store_true", help="everybody's")
-    parser.add_argument("--issued-before", metavar="MOMENT", help=_MOMENT)
-    place_options(parser)
-    remark_options(parser)
+class _Whose(NamedTuple):
+    """Say whose tokens are taken back: exactly one of these is given."""
+
+    token_file: str | None
+    user: str | None
+    client: str | None
+    grant: str | None
+    everything: bool
 
 
-def run(arguments: argparse.Namespace) -> int:
+@command("revoke", _EXAMPLES)
+@click.option(
+    "--token-file", metavar="FILE", help="One access token, from a file; - for standard input."
+)
+@click.option("--user", metavar="SUBJECT", help="A person's, by `sub`.")
+@click.option("--client", metavar="CLIENT_ID", help="A client's, whoever uses it.")
+@click.option("--grant", metavar="ID", help="One log-in's at the front door, refreshed ones too.")
+@click.option("--everything", is_flag=True, help="Everybody's.")
+@click.option("--issued-before", metavar="MOMENT", help=_MOMENT)
+@deployment_options
+@note_options
+def run(
+    *,
+    deployment: Deployment,
+    token_file: str | None,
+    user: str | None,
+    client: str | None,
+    grant: str | None,
+    everything: bool,
+    issued_before: str | None,
+    by: str,
+    reason: str,
+) -> int:
     """Revoke, and say what survives."""
+    whose = _Whose(token_file, user, client, grant, everything)
+    if sum(each is not None and each is not False for each in whose) != 1:
+        raise click.UsageError(
+            "one of --token-file, --user, --client, --grant and --everything is needed"
+        )
 
     async def work(
         ledger: RedisLedger, request: LedgerRequest
     ) -> tuple[RevocationEntry, list[str]]:
-        target, issued_until, until = _wanted(request)
-        entry = await revocations.revoke(ledger, target, issued_until, until, request.note())
+        target, issued_until, until = _wanted(whose, issued_before, request)
+        note = request.note(by, reason)
+        entry = await revocations.revoke(ledger, target, issued_until, until, note)
         await revocations.list_revocations(ledger, request.now)  # so that what expired goes
         return entry, list(_survives(entry, request))
 
-    done = run_on_ledger(arguments, time.time(), work)
-    if isinstance(done, int):
-        return done
-    entry, survives = done
-    if arguments.json:
+    entry, survives = run_on_ledger(deployment, work)
+    if deployment.as_json:
         print(json.dumps({"revoked": entry.to_json(), "survives": survives}, indent=2))
         return DONE
     print(f"revoked, from the next request on: {shown_tokens(entry)}")
-    print(f"undo it with: {lifting(entry)}{same_place(arguments)}")
+    print(f"undo it with: {lifting(entry)}{deployment.options()}")
     for words in survives:
         print(f"- {words}")
     return DONE
 
 
-def _wanted(request: LedgerRequest) -> tuple[RevocationTarget, int | None, int | None]:
+def _wanted(
+    whose: _Whose, issued_before: str | None, request: LedgerRequest
+) -> tuple[RevocationTarget, int | None, int | None]:
     """Return whose tokens, up to which moment, and how long the record is needed.
 
     Raises:
-        WrongError: where the arguments make no sense.
+        CommandError: where the arguments make no sense.
     """
-    arguments = request.arguments
-    if arguments.token_file is not None:
-        if arguments.issued_before is not None:
-            raise WrongError("--issued-before has no meaning for one token")
-        return _token(arguments.token_file, request)
-    given = arguments.issued_before or ("now" if arguments.everything else None)
+    if whose.token_file is not None:
+        if issued_before is not None:
+            raise CommandError("--issued-before has no meaning for one token")
+        return _token(whose.token_file, request)
+    given = issued_before or ("now" if whose.everything else None)
     moment = None if given is None else read_moment(given, request.moment)
     until = None if moment is None else moment + MAX_LIFETIME
-    return _whose(request), moment, until
+    return _target(whose, request), moment, until
 
 
-def _whose(request: LedgerRequest) -> RevocationTarget:
-    arguments, issuer = request.arguments, request.settings.config.issuer.url
-    if arguments.everything:
+def _target(whose: _Whose, request: LedgerRequest) -> RevocationTarget:
+    issuer = request.settings.config.issuer.url
+    if whose.everything:
         return revocations.everything_target()
-    if arguments.user is not None:
-        return revocations.person_target(Person(issuer, _name("--user", arguments.user)))
-    if arguments.grant is not None:
-        return revocations.grant_target(issuer, _name("--grant", arguments.grant))
-    client_id = _name("--client", arguments.client)
+    if whose.user is not None:
+        return revocations.person_target(Person(issuer, _name("--user", whose.user)))
+    if whose.grant is not None:
+        return revocations.grant_target(issuer, _name("--grant", whose.grant))
+    client_id = _name("--client", whose.client or "")
     known = request.settings.config.named
     strangers = request.settings.config.strangers is not None
     if known and client_id not in known and not strangers:
@@ -131,43 +147,22 @@ def _whose(request: LedgerRequest) -> RevocationTarget:
 def _name(option: str, name: str) -> str:
     """Return a name that a token can have (authz.tokens.claims)."""
     if not (0 < len(name) <= MAX_NAME and name.isprintable() and name == name.strip()):
-        raise WrongError(f"{option}: no token has such a name")
+        raise CommandError(f"{option}: no token has such a name")
     return name
 
 
 def _token(file: str, request: LedgerRequest) -> tuple[RevocationTarget, int | None, int | None]:
-    from authz.tokens.naming import name_token  # noqa: PLC0415 - keeps other commands quick
-
     try:
-        named = name_token(_read(file), request.settings.config.issuer.url)
+        named = name_token(read_token_file(file).strip(), request.settings.config.issuer.url)
     except RefusedError as refused:
-        raise WrongError(
+        raise CommandError(
             f"--token-file: no access token that could pass here ({refused.detail})"
         ) from None
     # What an opaque token says is known to the issuer alone: it lives no longer than any may.
     until = request.moment + MAX_LIFETIME if named.expires_at is None else named.expires_at
     if until + CLOCK_MARGIN < request.now:
-        raise WrongError("--token-file: the token has expired long ago, and is refused for that")
+        raise CommandError("--token-file: the token has expired long ago, and is refused for that")
     return revocations.token_target(named.token_id), None, until
-
-
-def _read(file: str) -> str:
-    """Return the token of a file.
-
-    Raises:
-        WrongError: where it cannot be read, or holds what is no token.
-    """
-    try:
-        if file == "-":
-            data = sys.stdin.buffer.read(_LONGEST_FILE + 1)
-        else:
-            with Path(file).open("rb") as stream:
-                data = stream.read(_LONGEST_FILE + 1)
-    except OSError as error:
-        raise WrongError(f"--token-file: {error.strerror}") from None
-    if len(data) > _LONGEST_FILE or not data.isascii():
-        raise WrongError("--token-file: that is no token")
-    return data.decode("ascii").strip()
 
 
 def _survives(entry: RevocationEntry, request: LedgerRequest) -> Iterator[str]:

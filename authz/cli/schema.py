@@ -1,7 +1,5 @@
 """`authz schema`: the JSON Schema of authz.yaml, for editors."""
 
-import argparse
-
 from authz.cli.common import DONE, command
 from authz.config.schema import schema_text
 
@@ -12,12 +10,8 @@ example:
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    command(commands, "schema", "print the JSON Schema of authz.yaml", run, _EXAMPLES)
-
-
-def run(_: argparse.Namespace) -> int:
+@command("schema", _EXAMPLES)
+def run() -> int:
     """Print the schema."""
     print(schema_text(), end="")
     return DONE

@@ -1,10 +1,13 @@
 """`authz serve`: the service alone."""
 
-import argparse
 import os
-import sys
+from pathlib import Path
 
-from authz.cli.common import WRONG, command, config_argument
+import click
+
+from authz.cli.common import CommandError, command, config_argument
+from authz.config.addresses import AddressError
+from authz.server.main import serve
 
 _EXAMPLES = """\
 examples:
@@ -17,21 +20,13 @@ signals:
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = command(commands, "serve", "run the service", run, _EXAMPLES)
-    config_argument(parser)
-    parser.add_argument("--check", metavar="ADDRESS", help="in place of service.check")
-    parser.add_argument("--status", metavar="ADDRESS", help="in place of telemetry.metrics")
-
-
-def run(arguments: argparse.Namespace) -> int:
+@command("serve", _EXAMPLES)
+@config_argument
+@click.option("--check", metavar="ADDRESS", help="In place of service.check.")
+@click.option("--status", metavar="ADDRESS", help="In place of telemetry.metrics.")
+def run(*, config: Path, check: str | None, status: str | None) -> int:
     """Serve until told to stop."""
-    from authz.config.addresses import AddressError  # noqa: PLC0415 - quick otherwise
-    from authz.server.main import serve  # noqa: PLC0415 - as above
-
     try:
-        return serve(arguments.config, os.environ, arguments.check, arguments.status)
+        return serve(config, os.environ, check, status)
     except AddressError as error:
-        print(f"authz: {error}", file=sys.stderr)
-        return WRONG
+        raise CommandError(str(error)) from error

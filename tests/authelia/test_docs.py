@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from authz.authelia import implied
-from authz.cli.main import parser
 from authz.config.load import read
+from tests.support.command_lines import understand
 
 PAGE = (Path(__file__).parents[2] / "docs" / "authelia.md").read_text("utf-8")
 
@@ -31,4 +31,4 @@ def test_its_command_lines_are_understood() -> None:
 
     assert len(lines) >= 4
     for line in lines:
-        parser().parse_args(line.split())
+        understand(line)

@@ -1,14 +1,17 @@
 """What a person is told who asked for something that cannot be."""
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 
 from authz.cli import main
-from authz.cli.main import _COMMANDS, _NAMES
+from authz.cli.main import commands
+from authz.cli.tasks import COMMANDS, Task
 from authz.config.key_files import make_key
 from authz.setup.certificates import write_certificates
 
@@ -180,14 +183,14 @@ def test_what_is_mistyped(words: list[str], said: str, capsys: pytest.CaptureFix
     assert "hunter2" not in err
 
 
-@pytest.mark.parametrize("name", sorted(_NAMES))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_its_name(name: str) -> None:
-    """What is taken for a command is one."""
+    """What is taken for a command is one, and its example names it."""
+    assert COMMANDS[name].example.split()[:2] == ["authz", name]
     with pytest.raises(SystemExit) as left:
         main([name, "--help"])
 
     assert left.value.code == 0
-    assert len(_NAMES) == len(_COMMANDS)
 
 
 def test_explaining_no_line(
@@ -198,3 +201,79 @@ def test_explaining_no_line(
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(empty)))
         assert main(["explain", "--line"]) == 2
         assert "there is no line on standard input" in capsys.readouterr().err
+
+
+def test_alone_it_shows_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    """`authz` alone has every task with an example of each command, and ends with status 2."""
+    assert main([]) == 2
+    err = capsys.readouterr().err
+    assert [err.index(f"\n{task.value}:\n") for task in Task] == sorted(
+        err.index(f"\n{task.value}:\n") for task in Task
+    )
+    assert all(f"  {each.example}\n" in err for each in COMMANDS.values())
+
+
+def test_the_configuration_is_given_once(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As an argument or with `-c`; two that differ are refused, twice the same is one."""
+    assert main(["check-config", str(config), "-c", str(config), "--no-secrets"]) == 0
+    with pytest.raises(SystemExit) as left:
+        main(["check-config", str(config), "-c", "another.yaml"])
+    assert left.value.code == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_options_of_a_list_hold_for_what_is_done_to_it(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`authz clients -c FILE --json block X` is `authz clients block X -c FILE --json`."""
+    config.write_text(config.read_text() + "colour: red\n")
+    both = []
+    for words in (
+        ["clients", "-c", str(config), "--json", "block", "x"],
+        ["clients", "block", "x", "-c", str(config), "--json"],
+    ):
+        assert main(words) == 2
+        both.append(capsys.readouterr().out)
+    assert both[0] == both[1]
+    assert '"field": "colour"' in both[0]
+
+
+# What a service needs, which help does not.
+_HEAVY = {"pydantic", "grpc", "redis", "httpx", "jinja2", "starlette", "cryptography", "ruamel"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], []], ids=" ".join)
+def test_help_loads_no_command(words: list[str]) -> None:
+    """Help, the version and the tasks are there at once: nothing of the service is imported."""
+    code = (
+        "import sys\nfrom authz.cli import main\ntry:\n    main(sys.argv[1:])\n"
+        "except SystemExit:\n    pass\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert not _HEAVY & set(ran.stderr.splitlines()[-1].split())
+
+
+def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setenv("_AUTHZ_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    with pytest.raises(SystemExit):
+        main([])
+    return capsys.readouterr().out
+
+
+def test_names_and_options_are_completed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell completes commands, commands of commands, and options."""
+    assert complete("authz revo", monkeypatch, capsys) == "plain,revoke\nplain,revocations\n"
+    assert complete("authz clients unb", monkeypatch, capsys) == "plain,unblock\n"
+    assert "plain,--no-secrets" in complete("authz check-config --no", monkeypatch, capsys)
+
+
+def test_the_pages_know_every_command() -> None:
+    """The group lists what can be run, and nothing else."""
+    assert commands.list_commands(click.Context(commands)) == list(COMMANDS)
