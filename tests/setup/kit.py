@@ -1,13 +1,16 @@
-"""What the tests of this room share."""
+"""What the tests of the setup share."""
 
 import json
 import re
+import subprocess
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from authz.setup.answers import SetupAnswers
+from authz.setup.answers import SetupAnswers, from_json
 from authz.setup.write import SetupResult, write_folder
 
 ANSWERS = SetupAnswers(domain="home.example.com", user="john")
@@ -31,3 +34,18 @@ def authelia_configuration(folder: Path) -> Any:
 
 def make(folder: Path, answers: SetupAnswers = ANSWERS, password: str | None = None) -> SetupResult:
     return write_folder(folder, answers, password)
+
+
+def copy_written(folder: Path, answers: SetupAnswers = ANSWERS) -> None:
+    """Copy what `make` writes; for tests that only read it or change it afterwards."""
+    source = _written(answers.to_json())
+    # With owners and modes, which shutil.copytree leaves out.
+    subprocess.run(["cp", "-a", f"{source.name}/.", str(folder)], check=True)
+
+
+@cache
+def _written(answers: str) -> TemporaryDirectory[str]:
+    """Return a folder that is written once for the same answers, and removed at the end."""
+    folder = TemporaryDirectory()
+    make(Path(folder.name), SetupAnswers(**from_json(answers)))
+    return folder

@@ -18,7 +18,7 @@ from authz.config.problems import ConfigError
 from authz.setup.answers import SetupAnswers
 from authz.setup.folder import FileOutcome
 from authz.setup.write import write_folder
-from tests.setup.kit import ANSWERS, authelia_configuration, make, snapshot
+from tests.setup.kit import ANSWERS, authelia_configuration, copy_written, make, snapshot
 
 VARIANTS = {
     "ours": ANSWERS,
@@ -52,7 +52,7 @@ def test_the_limits_that_are_written_are_the_defaults(
     tmp_path: Path, answers: SetupAnswers
 ) -> None:
     """Who leaves `limits` out and who keeps what was written have the same bounds, per user too."""
-    make(tmp_path, answers)
+    copy_written(tmp_path, answers)
 
     servers = load(tmp_path / "authz.yaml", {}, secrets=False).config.servers
 
@@ -62,7 +62,7 @@ def test_the_limits_that_are_written_are_the_defaults(
 
 def test_what_was_changed_is_kept_and_told(tmp_path: Path) -> None:
     """Every file, one after the other, keeps what somebody wrote into it."""
-    make(tmp_path)
+    copy_written(tmp_path)
     for name in snapshot(tmp_path):
         if name.endswith(("authz.yaml", "init.json", ".key", ".crt", "authelia_jwk", "front_door")):
             continue
@@ -80,7 +80,7 @@ def test_what_was_changed_is_kept_and_told(tmp_path: Path) -> None:
 
 def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
     """A changed authz.yaml is kept; Envoy's part is told to be stale, and renewed by `render`."""
-    make(tmp_path)
+    copy_written(tmp_path)
     path = tmp_path / "authz.yaml"
     path.write_text(path.read_text().replace("http://notes:8000", "http://elsewhere:8000"))
 
@@ -95,7 +95,7 @@ def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
 
 def test_a_wrong_authz_yaml_is_an_error_and_nothing_of_it_is_rendered(tmp_path: Path) -> None:
     """The mistake is told as ever; Envoy keeps what it had."""
-    make(tmp_path)
+    copy_written(tmp_path)
     (tmp_path / "authz.yaml").write_text("issuer: {}")
     envoy = (tmp_path / "envoy/envoy.yaml").read_bytes()
 
@@ -113,7 +113,7 @@ def test_wrong_passwords_ban_an_address_and_not_a_person(
     """Whoever knows a name could lock its person out by Authelia's default, `user`. A ban is short,
     since people share addresses. tests/e2e/test_wrong_passwords.py shows what the line does.
     """
-    make(tmp_path, answers)
+    copy_written(tmp_path, answers)
 
     said = authelia_configuration(tmp_path)["regulation"]
 
@@ -186,7 +186,7 @@ def test_a_made_password_is_told_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
 def test_authz_yaml_is_right(tmp_path: Path, answers: SetupAnswers) -> None:
     """It loads, and says what was answered."""
-    make(tmp_path, answers)
+    copy_written(tmp_path, answers)
     settings = load(tmp_path / "authz.yaml", {}, secrets=False)
     config = settings.config
 
@@ -202,7 +202,7 @@ def test_authz_yaml_is_right(tmp_path: Path, answers: SetupAnswers) -> None:
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
 def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: SetupAnswers) -> None:
     """Every secret, file and folder that a service mounts is there; every network is declared."""
-    make(tmp_path, answers)
+    copy_written(tmp_path, answers)
     file = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())
     for name, service in file["services"].items():
         if name == "tailscale" and not answers.funnel:
@@ -224,7 +224,7 @@ def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: SetupAnswer
 
 def test_an_mcp_server_shares_a_network_with_envoy_alone(tmp_path: Path) -> None:
     """Each has its own, which nobody else is on."""
-    make(tmp_path)
+    copy_written(tmp_path)
     services = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())["services"]
     for name in ANSWERS.servers:
         members = [
@@ -237,7 +237,7 @@ def test_the_certificate_is_for_both_names_and_its_authority_for_the_domain_alon
     tmp_path: Path,
 ) -> None:
     """Who trusts ca.crt trusts it for the domain; the key fits; the authority's is nowhere."""
-    make(tmp_path)
+    copy_written(tmp_path)
     certificate, authority = (
         x509.load_pem_x509_certificate((tmp_path / name).read_bytes())
         for name in ("secrets/tls/tls.crt", "ca.crt")
@@ -263,7 +263,7 @@ def test_the_certificate_is_for_both_names_and_its_authority_for_the_domain_alon
 
 def test_redis_users_are_digests(tmp_path: Path) -> None:
     """No default user, no password in the clear, no command that administers."""
-    make(tmp_path)
+    copy_written(tmp_path)
     users = (tmp_path / "secrets/redis_users").read_text()
 
     assert "user default off" in users
@@ -273,7 +273,7 @@ def test_redis_users_are_digests(tmp_path: Path) -> None:
 
 def test_redis_refuses_rather_than_forgets(tmp_path: Path) -> None:
     """What a full Valkey of the folder does is what the embedded one is tested to do."""
-    make(tmp_path)
+    copy_written(tmp_path)
     written = (tmp_path / "redis/valkey.conf").read_text().splitlines()
 
     assert [line for line in written if line.startswith("maxmemory-policy")] == [
