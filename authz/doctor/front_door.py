@@ -4,8 +4,6 @@ Law: it goes as far as a pushed request (RFC 9126) and no further: nobody is sho
 request ends by itself within minutes. What was wrong once is not tried again: Authelia counts.
 """
 
-import base64
-import hashlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +15,7 @@ from authz.authelia.front_door import our_clients
 from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, ok, problem, warning
+from authz.http import bounded
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.issuer import IssuerAddress
 from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, issuer_client
@@ -85,7 +84,6 @@ class _ParEndpoint:
         """
         assert self._door is not None
         auth = PrivateKeyJwt(client_id, self._key, self._issuer.url, self._door.key_id)
-        challenge = hashlib.sha256(secrets.token_bytes(32)).digest()
         form = {
             **auth.proof().form,
             **members,
@@ -93,22 +91,16 @@ class _ParEndpoint:
             "redirect_uri": redirect,
             "state": secrets.token_urlsafe(16),
             "nonce": secrets.token_urlsafe(16),
-            "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
+            "code_challenge": secrets.token_urlsafe(32),  # of no verifier: it is never redeemed
             "code_challenge_method": "S256",
         }
         request = self._client.build_request("POST", self._target.url, data=form)
         request.headers.update(self._target.headers)
-        answer = await self._client.send(request, stream=True)
         try:
-            body = b""
-            async for chunk in answer.aiter_raw():
-                body += chunk
-                if len(body) > _LONGEST:
-                    break
-        finally:
-            await answer.aclose()
-            self._client.cookies.clear()
-        return "" if answer.status_code == _CREATED else _error(answer.status_code, body)
+            answer = await bounded.send(self._client, request, _LONGEST)
+        except bounded.BoundedReadError as error:
+            return str(error)
+        return "" if answer.status == _CREATED else _error(answer.status, answer.body)
 
 
 def _error(status: int, body: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 import httpx
 
 from authz.core.strict_json import StrictJsonError, loads
+from authz.http import bounded
 
 _MAX_DOCUMENT: Final = 1 << 20  # bytes
 _OK: Final = 200
@@ -129,7 +130,16 @@ async def _object(
 ) -> Mapping[str, object]:
     request.headers.update(target.headers)
     try:
-        document = loads(await _read(client, request, largest))
+        document = loads((await bounded.send(client, request, largest, {_OK})).body)
+    except bounded.UnexpectedStatusError as error:
+        if error.status == _UNAUTHORIZED:
+            detail = "the issuer does not take our credentials"
+            raise IssuerError(IssuerFault.UNAUTHORIZED, detail) from error
+        raise IssuerError(IssuerFault.STATUS, str(error)) from error
+    except bounded.BodyTooLargeError as error:
+        raise IssuerError(IssuerFault.TOO_LARGE, str(error)) from error
+    except bounded.CompressedBodyError as error:
+        raise IssuerError(IssuerFault.MALFORMED, str(error)) from error
     except httpx.HTTPError as error:
         raise IssuerError(IssuerFault.UNREACHABLE, describe_error(error)) from error
     except StrictJsonError as error:
@@ -137,28 +147,3 @@ async def _object(
     if not isinstance(document, dict):
         raise IssuerError(IssuerFault.MALFORMED, "not a JSON object")
     return document
-
-
-async def _read(client: httpx.AsyncClient, request: httpx.Request, largest: int) -> bytes:
-    response = await client.send(request, stream=True, follow_redirects=False)
-    try:
-        # Whoever stands before an issuer may set cookies: they would pile up, and be sent.
-        client.cookies.clear()
-        _check(response)
-        data = bytearray()
-        async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > largest:
-                raise IssuerError(IssuerFault.TOO_LARGE, f"longer than {largest >> 10} KiB")
-        return bytes(data)
-    finally:
-        await response.aclose()
-
-
-def _check(response: httpx.Response) -> None:
-    if response.status_code == _UNAUTHORIZED:
-        raise IssuerError(IssuerFault.UNAUTHORIZED, "the issuer does not take our credentials")
-    if response.status_code != _OK:
-        raise IssuerError(IssuerFault.STATUS, f"status {response.status_code}")
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise IssuerError(IssuerFault.MALFORMED, "compressed, though asked not to be")

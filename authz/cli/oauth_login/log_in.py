@@ -15,6 +15,7 @@ import httpx
 from authz.cli.oauth_login.loopback import Loopback
 from authz.cli.oauth_login.request import Attempt, LoginFailedError, Wanted, code_of, refused
 from authz.core.strict_json import StrictJsonError, loads
+from authz.http import bounded
 from authz.tokens.issuer import IssuerAddress, read_metadata
 from authz.tokens.issuer_http import IssuerEndpoint, IssuerError, describe_error
 
@@ -145,27 +146,20 @@ async def _answer(
 ) -> tuple[int, Mapping[str, object]]:
     """Return the status and the members of an answer in JSON."""
     try:
-        response = await client.send(request, stream=True, follow_redirects=False)
-        try:
-            data = bytearray()
-            async for chunk in response.aiter_raw():
-                data += chunk
-                if len(data) > _LARGEST:
-                    raise LoginFailedError(f"{what} answer is too long")
-        finally:
-            await response.aclose()
-        document = loads(bytes(data))
+        response = await bounded.send(client, request, _LARGEST)
+        document = loads(response.body)
     except httpx.HTTPError as error:
-        raise LoginFailedError(
-            f"{what} endpoint does not answer: {describe_error(error)}"
-        ) from error
+        words = f"{what} endpoint does not answer: {describe_error(error)}"
+        raise LoginFailedError(words) from error
+    except bounded.BodyTooLargeError as error:
+        raise LoginFailedError(f"{what} answer is too long") from error
+    except bounded.BoundedReadError as error:
+        raise LoginFailedError(f"{what} answer is {error}") from error
     except StrictJsonError as error:
-        raise LoginFailedError(
-            f"{what} answer is no JSON (status {response.status_code})"
-        ) from error
+        raise LoginFailedError(f"{what} answer is no JSON (status {response.status})") from error
     if not isinstance(document, dict):
         raise LoginFailedError(f"{what} answer is no JSON object")
-    return response.status_code, document
+    return response.status, document
 
 
 async def _exchanged(

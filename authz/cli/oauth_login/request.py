@@ -5,13 +5,13 @@ as its resource (RFC 8707). An answer counts only with this state and, where it 
 from this issuer (RFC 9207).
 """
 
-import base64
-import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from authz.login.protocol.pkce import s256_challenge
 
 _ENTRY: Final = "the client's entry in Authelia's identity_providers.oidc.clients"
 
@@ -51,13 +51,12 @@ class Attempt:
 
     def form(self, wanted: Wanted, redirect_uri: str) -> dict[str, str]:
         """Return the parameters of the authorization request."""
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest())
         form = {
             "response_type": "code",
             "client_id": wanted.client_id,
             "redirect_uri": redirect_uri,
             "state": self.state,
-            "code_challenge": challenge.rstrip(b"=").decode("ascii"),
+            "code_challenge": s256_challenge(self.verifier),
             "code_challenge_method": "S256",
             "resource": wanted.resource,
         }

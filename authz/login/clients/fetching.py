@@ -23,6 +23,7 @@ from typing import Final
 
 import httpcore
 
+from authz.http.bounded import BodyTooLargeError, read_body
 from authz.login.clients.faults import DocumentFault
 
 LARGEST: Final = 64 * 1024  # bytes
@@ -284,12 +285,11 @@ class Fetcher:
         ):
             fields = _fields(response)
             _check(response.status, fields)
-            data = bytearray()
-            async for chunk in response.aiter_stream():
-                data += chunk
-                if len(data) > LARGEST:
-                    raise FetchError(DocumentFault.TOO_LARGE)
-        return Fetched(bytes(data), _max_age(fields.get("cache-control", "")))
+            try:
+                body = await read_body(response.aiter_stream(), LARGEST)
+            except BodyTooLargeError as error:
+                raise FetchError(DocumentFault.TOO_LARGE) from error
+        return Fetched(body, _max_age(fields.get("cache-control", "")))
 
 
 def _beneath(error: BaseException) -> DocumentFault:

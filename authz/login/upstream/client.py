@@ -1,11 +1,10 @@
 """Authelia behind the front door: its OpenID provider, asked as one of our two clients.
 
-Law: nothing is sent that cannot succeed, everything is sent in the name of the person's own
+Invariant: nothing is sent that cannot succeed, everything is sent in the name of the person's own
 address, and nothing that comes back is handed on before it was verified.
 """
 
 import asyncio
-import base64
 import hashlib
 import re
 import time
@@ -20,6 +19,7 @@ from urllib.parse import urlencode
 import httpx
 
 from authz.core.ledger import UnavailableError
+from authz.login.protocol.pkce import s256_challenge
 from authz.login.protocol.values import (
     OPAQUE_TOKEN,
     UpstreamAuthorizationRequest,
@@ -305,14 +305,13 @@ def _is_below(url: str, home: str) -> bool:
 
 
 def _request(asked: UpstreamAuthorizationRequest) -> dict[str, str]:
-    challenge = base64.urlsafe_b64encode(hashlib.sha256(asked.verifier.encode()).digest())
     form = {
         "response_type": "code",
         "redirect_uri": asked.redirect_uri,
         "scope": " ".join(sorted(asked.scopes)),
         "state": asked.state,
         "nonce": asked.nonce,
-        "code_challenge": challenge.rstrip(b"=").decode("ascii"),
+        "code_challenge": s256_challenge(asked.verifier),
         "code_challenge_method": "S256",
     }
     if asked.resource is not None:

@@ -1,6 +1,6 @@
-"""One form sent to an endpoint of Authelia's, and what it answered: members, or an OAuth error.
+"""Send a form to an endpoint of Authelia's, and read its answer: members, or an OAuth error.
 
-Law: an answer counts only whole, within its size, as strict JSON, uncompressed and without a
+Invariant: an answer counts only whole, within its size, as strict JSON, uncompressed and without a
 redirect. What is neither a success nor an OAuth error is a fault of Authelia's, never a verdict.
 """
 
@@ -11,6 +11,7 @@ import httpx
 
 from authz.core.ledger import UnavailableError
 from authz.core.strict_json import StrictJsonError, loads
+from authz.http import bounded
 from authz.login.protocol.values import UpstreamError
 from authz.tokens.issuer_http import IssuerEndpoint, describe_error
 
@@ -74,45 +75,27 @@ async def send(
     request = client.build_request("POST", target.url, data=dict(form))
     request.headers.update(target.headers)
     try:
-        response = await client.send(request, stream=True, follow_redirects=False)
-        try:
-            # Whoever stands before an issuer may set cookies: they would pile up, and be sent.
-            client.cookies.clear()
-            _check(response)
-            body = await _read(response)
-        finally:
-            await response.aclose()
+        response = await bounded.send(client, request, _LARGEST, _GOOD | _REFUSED)
+    except bounded.UnexpectedStatusError as error:
+        if error.status == _TOO_MANY:
+            seconds = _seconds(error.headers.get("retry-after", ""))
+            raise UpstreamRateLimitedError(seconds) from error
+        raise UnavailableError("issuer", str(error)) from error
+    except bounded.BoundedReadError as error:
+        raise UnavailableError("issuer", str(error)) from error
     except httpx.HTTPError as error:
         raise UnavailableError("issuer", describe_error(error)) from error
-    members = _members(body)
-    if response.status_code in _REFUSED:
+    members = _members(response.body)
+    if response.status in _REFUSED:
         if "error" not in members:
-            raise UnavailableError("issuer", f"status {response.status_code} without an error")
+            raise UnavailableError("issuer", f"status {response.status} without an error")
         raise UpstreamError(known_error(members["error"]))
     return members
-
-
-def _check(response: httpx.Response) -> None:
-    if response.status_code == _TOO_MANY:
-        raise UpstreamRateLimitedError(_seconds(response.headers.get("retry-after", "")))
-    if response.status_code not in _GOOD | _REFUSED:
-        raise UnavailableError("issuer", f"status {response.status_code}")
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise UnavailableError("issuer", "compressed, though asked not to be")
 
 
 def _seconds(text: str) -> float | None:
     """Return the delay of a Retry-After (RFC 9110, section 10.2.3); a date is not waited for."""
     return float(text) if text.isascii() and text.isdigit() and len(text) < len("1000000") else None
-
-
-async def _read(response: httpx.Response) -> bytes:
-    data = bytearray()
-    async for chunk in response.aiter_raw():
-        data += chunk
-        if len(data) > _LARGEST:
-            raise UnavailableError("issuer", f"longer than {_LARGEST >> 10} KiB")
-    return bytes(data)
 
 
 def _members(body: bytes) -> Mapping[str, object]:

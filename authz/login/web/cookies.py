@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from authz.http.bounded import BodyTooLargeError, read_body
 from authz.login.protocol.digests import digest
 from authz.tokens.sealing import NotSealedError, Sealer
 
@@ -255,15 +256,11 @@ async def read_form(request: Request) -> Mapping[str, str]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         return {}
-    body = bytearray()
     try:
         async with asyncio.timeout(PATIENCE):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _LARGEST_FORM:
-                    return {}
+            body = await read_body(request.stream(), _LARGEST_FORM)
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
-    except (ValueError, ClientDisconnect, TimeoutError):
+    except (ValueError, BodyTooLargeError, ClientDisconnect, TimeoutError):
         return {}
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else {}

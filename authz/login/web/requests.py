@@ -1,7 +1,7 @@
-"""What requests to the pages have in common: an address, a bounded body, an id for the log.
+"""Read requests: the address of who asks, a bounded body, an id for the log.
 
-Law: nothing of a URL is made of what a request says of itself; the address is the one that Envoy
-wrote, or there is none.
+Invariant: nothing of a URL is made of what a request says of itself; the address is the one that
+Envoy wrote, or there is none.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
+from authz.http import bounded
 from authz.login.protocol.values import OAuthError
 from authz.login.web import error_pages
 from authz.login.web.cookies import PATIENCE
@@ -45,16 +46,13 @@ async def read_body(request: Request) -> bytes:
     Raises:
         OAuthError: where it is longer, or does not come.
     """
-    body = bytearray()
     try:
         async with asyncio.timeout(PATIENCE):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > LARGEST:
-                    raise OAuthError("invalid_request", "the body is too long", _TOO_LARGE)
+            return await bounded.read_body(request.stream(), LARGEST)
+    except bounded.BodyTooLargeError:
+        raise OAuthError("invalid_request", "the body is too long", _TOO_LARGE) from None
     except (TimeoutError, ClientDisconnect):
         raise OAuthError("invalid_request", "the body did not come", _TOO_SLOW) from None
-    return bytes(body)
 
 
 def content_type(request: Request) -> str:

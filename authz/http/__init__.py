@@ -1,0 +1,1 @@
+"""HTTP responses and request bodies, read within bounds."""
