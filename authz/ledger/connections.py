@@ -329,16 +329,15 @@ class ConnectionPool:
             ReplyError: Redis' error reply.
             Exception: where there is no reply.
         """
-        connection = self._free.pop() if self._free else self._new()
+        connection = (
+            self._free.pop() if self._free else _Connection(self._endpoint, self._addresses)
+        )
         self._in_use.add(connection)
         try:
             return await connection.send(call)
         finally:
             self._in_use.remove(connection)
             self._free.append(connection)
-
-    def _new(self) -> _Connection:
-        return _Connection(self._endpoint, self._addresses)
 
     def abort(self) -> None:
         """Close the free connections, at once."""

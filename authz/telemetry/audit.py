@@ -41,11 +41,8 @@ _Fields = tuple[tuple[str, str], ...]
 def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
     record: dict[str, object] = {"event": "decision"}
-    for fields in (
-        _verdict(decision),
-        _request_fields(decision, request),
-        _principal_fields(decision.principal),
-    ):
+    request_fields = _request_fields(decision, request)
+    for fields in (_verdict(decision), request_fields, _principal_fields(decision.principal)):
         record |= {name: value[:_MAX_VALUE] for name, value in fields if value}
     record["ms"] = round(seconds * 1000, 3)
     return record
