@@ -1,7 +1,7 @@
-"""What one `authz up` is made of: the parts, where they meet, and what they are told.
+"""What one `authz up` is made of: its services, their sockets, their environments.
 
-Law: a part gets what it needs and no more. The service and the pages alone see our environment;
-Valkey and Envoy get files that hold no secret.
+Invariant: only the service and the pages see our environment; Valkey and Envoy get files that hold
+no secret.
 """
 
 import ssl
@@ -17,8 +17,7 @@ from authz.config.problems import ConfigError
 from authz.config.value_types import Unix
 from authz.envoy.render import Topology, render
 from authz.local.envoy import ADMIN, envoy_service
-from authz.local.pages import PAGES, pages
-from authz.local.services import CHECK, check_service
+from authz.local.services import CHECK, PAGES, check_service, pages_service
 from authz.local.state import State
 from authz.local.valkey import valkey
 from authz.process.service import ServiceSpec
@@ -37,7 +36,7 @@ class Extras:
     """Name what runs besides Valkey, the service and Envoy.
 
     Attributes:
-        parts: started before the service, in their order, and stopped after it.
+        services: started before the service, in their order, and stopped after it.
         upstreams: the Unix sockets of servers, by name, in place of their upstream's address.
         issuer: the Unix socket by which Envoy reaches the issuer, in place of `issuer.internal`.
         quiet: whether the lines of the service and the pages go to their log files alone.
@@ -72,7 +71,7 @@ class Deployment:
 
     @property
     def topology(self) -> Topology:
-        """Return where Envoy finds the parts."""
+        """Return where Envoy finds the services."""
         return Topology(
             authz=worker_addresses(
                 Unix(str(self.state.socket(CHECK))), self.settings.config.service.workers
@@ -86,7 +85,7 @@ class Deployment:
         )
 
     def services(self, *, patient: bool) -> tuple[ServiceSpec, ...]:
-        """Write the parts' files and return them in the order of their start.
+        """Write the services' files and return them in the order of their start.
 
         Raises:
             SetupError: where a program is missing, or the state folder cannot be used.
@@ -112,7 +111,7 @@ class Deployment:
         )
         answering = [checks]
         if config.front_door is not None:
-            answering.append(pages(self.state, self.configuration, env))
+            answering.append(pages_service(self.state, self.configuration, env))
         if self.extras.quiet:
             answering = [replace(spec, echo=None) for spec in answering]
         files = render(self.settings, self.topology)

@@ -1,7 +1,7 @@
-"""Envoy as a part: its files, its command line, and how it ends without cutting anybody off.
+"""Envoy as a service: its files, its command line, and a drain that cuts nobody off.
 
-Law: nothing of Envoy is reachable but its listeners; its admin interface is a socket in a folder
-that only this user can enter.
+Invariant: nothing of Envoy is reachable but its listeners; its admin interface is a socket in a
+folder that only this user can enter.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _OK: Final = 200
 
 
 def envoy_service(state: State, files: Mapping[str, str], env: dict[str, str]) -> ServiceSpec:
-    """Write Envoy's files and return it as a part.
+    """Write Envoy's files and return it as a service.
 
     Args:
         state: the state folder, held; the admin socket is its `admin`.

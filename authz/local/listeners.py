@@ -1,7 +1,7 @@
-"""The addresses that the parts will listen on, looked at before anything starts.
+"""The addresses that the services will listen on, checked before anything starts.
 
-Law: an address that is taken is found here. Envoy would share it: it listens with SO_REUSEPORT,
-and the kernel then gives connections to either of two Envoys.
+Envoy would share an address that is taken: it listens with SO_REUSEPORT, and the kernel then gives
+connections to either of two Envoys.
 """
 
 import errno

@@ -1,7 +1,4 @@
-"""Short questions to a part over its socket: one request, one answer, closed again.
-
-Law: a probe answers or raises OSError; what a part says is read up to a bound.
-"""
+"""Probes over a service's socket: one request, one bounded answer, closed again."""
 
 import asyncio
 import io

@@ -1,7 +1,4 @@
-"""Where a deployment's Redis is: authz.yaml's, the environment's, or that of `authz up`.
-
-Law: it is the one that the service asks, found in the service's own order; nothing is made here.
-"""
+"""Where a deployment's Redis is, in the service's own order: authz.yaml, environment, `authz up`."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,8 +1,4 @@
-"""The service as a part: `authz serve` behind a Unix socket.
-
-Law: it is the same program with the same authz.yaml as anywhere else; what differs on one machine
-comes by argument and environment.
-"""
+"""Our own programs as services of `authz up`: `authz serve` and `authz pages`."""
 
 import json
 import sys
@@ -17,6 +13,7 @@ from authz.process.service import ServiceSpec
 from authz.telemetry.audit import as_text
 
 CHECK: Final = "check"
+PAGES: Final = "pages"
 # Seconds that the others wait for a service that may be late, and for one that may not.
 _READY_TIMEOUT: Final = 10.0
 _REQUIRED_READY_TIMEOUT: Final = 60.0
@@ -35,14 +32,14 @@ def check_service(
     patient: bool,
     workers: int = 1,
 ) -> ServiceSpec:
-    """Return the service as a part.
+    """Return the service as a service.
 
     Args:
         state: the state folder, held; Check is answered on its socket `check`.
         configuration: authz.yaml.
         metrics: where the service serves /readyz (`telemetry.metrics`).
         env: its environment.
-        patient: whether the other parts may start before it is ready.
+        patient: whether the other services may start before it is ready.
         workers: how many processes it is; each answers on a socket of its own.
     """
     check = state.socket(CHECK)
@@ -74,6 +71,25 @@ def check_service(
         reloads=True,
         echo=readable if sys.stdout.isatty() else str,
     )
+
+
+def pages_service(state: State, configuration: Path, env: dict[str, str]) -> ServiceSpec:
+    """Return the pages as a part.
+
+    Args:
+        state: the state folder, held; the pages are served on its socket `pages`.
+        configuration: authz.yaml.
+        env: its environment, the service's own: it needs the same Redis and secrets.
+    """
+    socket = state.socket(PAGES)
+
+    async def ready() -> bool:
+        await probe.connects(socket)
+        return True
+
+    command = (sys.executable, "-P", "-m", "authz", "pages")  # -P: as above
+    argv = (*command, "-c", str(configuration), "--listen", f"unix:{socket}")
+    return ServiceSpec(PAGES, argv, env, ready, echo=str)
 
 
 def readable(line: str) -> str:

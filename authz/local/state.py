@@ -1,7 +1,7 @@
-"""The state folder: where the parts keep files and meet over sockets.
+"""The state folder: where the services keep files, and their sockets.
 
-Law: only its user can enter it, only one `authz up` uses it at a time, and its path can be
-written down in every part's own notation without quoting.
+Invariant: only its user can enter it, only one `authz up` uses it at a time, and its path needs no
+quoting in any service's notation.
 """
 
 import fcntl
@@ -25,13 +25,13 @@ _OTHERS: Final = 0o077
 _FOLDERS: Final = (_SOCKETS, "log", "valkey", "envoy")
 DEFAULT_NAME: Final = ".authz"
 
-# Exit codes: a part could not start; what was asked for is wrong.
+# Exit codes: a service could not start; what was asked for is wrong.
 FAILED: Final = 1
 MISCONFIGURED: Final = 2
 
 
 class SetupError(Exception):
-    """Say in words what keeps the parts from being started, and what would be right.
+    """Say in words what keeps the services from being started, and what would be right.
 
     Attributes:
         code: the exit code of `authz up`.
@@ -54,7 +54,7 @@ class State:
     folder: Path
 
     def socket(self, name: str) -> Path:
-        """Return the path of a part's socket; the name has 16 characters at most."""
+        """Return the path of a service's socket; the name has 16 characters at most."""
         assert len(name) <= _LONGEST_NAME
         return self.folder / _SOCKETS / f"{name}.sock"
 

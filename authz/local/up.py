@@ -1,8 +1,8 @@
-"""`authz up`: Valkey, the service and Envoy on one machine, wired over Unix sockets.
+"""`authz up`: Valkey, the service, the pages and Envoy on one machine, wired over Unix sockets.
 
-Law: only the gateway and the metrics listen on the network. Everything between the parts is a
-socket in the state folder, which only this user can enter (README.md of this room says what that
-does not stop).
+Invariant: only the gateway and the metrics listen on the network. Everything else is a socket in
+the state folder, which only this user can enter (README.md of this folder says what that does not
+stop).
 """
 
 import os
@@ -54,14 +54,14 @@ async def up(
         folder: the state folder; made where it is missing.
         env: the environment.
         extras: what else runs.
-        when_ready: called once every part is ready; a code that it returns ends the run.
+        when_ready: called once every service is ready; a code that it returns ends the run.
         patient: whether Envoy may start before the service is ready: its issuer may come later.
         say: takes lines for people; where None, they go to the standard output.
         signals: as of `ServiceGroup`.
         timing: as of `ServiceGroup`.
 
     Returns:
-        0 where it was stopped, 1 where a part could not start or the place is taken, 2 where
+        0 where it was stopped, 1 where a service could not start or the place is taken, 2 where
         what was asked for is wrong; or the code of `when_ready`.
     """
     with _speaking(say) as speak:
@@ -113,6 +113,6 @@ def _check_system() -> None:
 
 
 def _raise_file_limit() -> None:
-    """Let the parts open as many files as this user may: every connection is one, or two."""
+    """Let the services open as many files as this user may: every connection is one, or two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

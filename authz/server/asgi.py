@@ -1,9 +1,8 @@
 """The ASGI transport: Envoy's ext_authz call and grpc.health.v1 for a server with trailers.
 
-Law: it carries bytes, as `authz.server.grpc` does. The status OK follows a whole message and
-nothing else, and every request is ended here: left to its server, an exception would become a
-gRPC answer with the status OK (pyvoy 1.3.0), and a missing end would hang until the caller's
-time-out.
+Invariant: the status OK follows a whole message and nothing else, and every request is ended here.
+Left to its server, an exception would become a gRPC answer with the status OK (pyvoy 1.3.0), and a
+missing end would hang until the caller's timeout.
 """
 
 import asyncio

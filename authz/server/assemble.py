@@ -1,7 +1,7 @@
-"""The parts that a configuration asks for: keys, verifier, ledger; built, kept or replaced.
+"""The components of one configuration: keys, verifier, ledger, step-ups; built, kept or replaced.
 
-Law: a part is kept over a reload where all that it was built from is the same, so that a reload
-forgets no key, no verified token and no count that it need not forget.
+Invariant: a component is kept over a reload where all that it was built from is the same, so that a
+reload forgets no key, no verified token and no count that it need not forget.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""What clients of MCP 2025-11-25 declared when their sessions began: whether they show links.
+"""What clients of MCP 2025-11-25 declared when their sessions began: URL elicitation or not.
 
-Law: nobody waits for what is written here, and what cannot be read in time was not declared. It
-decides how a refusal is worded and nothing else. Memory is bounded, in the worker and in Redis.
+Invariant: a decision waits neither for a write nor long for a read, and what was not read counts as
+not declared. Memory is bounded, in the worker and in Redis.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The check: bytes of a CheckRequest in, bytes of a CheckResponse out, for any transport.
 
-Law: every path ends in exactly one decision, recorded once; whatever raises is a refusal; and
-nothing waits for anybody but the ledger where the token is known and no rule asks to confirm it.
+Invariant: every path ends in exactly one decision, recorded once; whatever raises is a refusal; and
+a check awaits nothing but the ledger where the token is known and no rule asks to confirm it.
 """
 
 import time

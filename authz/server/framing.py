@@ -1,8 +1,8 @@
 """gRPC messages as HTTP/2 carries them: five bytes before each, read strictly.
 
-Law: one message comes out of one request body, whole and no longer than allowed, or a gRPC status
-says why not; and no frame is ever written around nothing: an empty CheckResponse with the status
-OK lets Envoy's request pass.
+Invariant: one message comes out of one request body, whole and no longer than allowed, or a gRPC
+status says why not; and no frame is ever written around nothing: an empty CheckResponse with the
+status OK lets Envoy's request pass.
 """
 
 import struct

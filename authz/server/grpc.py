@@ -1,7 +1,4 @@
-"""The grpcio transport: Envoy's ext_authz call and grpc.health.v1, on asyncio.
-
-Law: it carries bytes. What is decided is decided by the check, which any transport may share.
-"""
+"""The grpcio transport: Envoy's ext_authz call and grpc.health.v1, on asyncio."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 

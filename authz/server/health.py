@@ -1,6 +1,6 @@
-"""Readiness: named parts that are each ready or not, and who wants to know.
+"""Readiness: named components that are each ready or not, and who watches it.
 
-Law: ready means every part is; draining is a part like any other and is lost first.
+Invariant: ready means that every component is; draining is a component like any other.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The part that asks the issuer about tokens, as authz.yaml has it.
+"""The introspection client of one configuration (RFC 7662).
 
-Law: a credential goes from the settings into the proof and nowhere else; every look-up is counted,
-and what is wrong with the issuer is written down once, not for every token.
+Invariant: every look-up is counted, and what is wrong with the issuer is logged once, not for every
+token.
 """
 
 from collections.abc import Callable

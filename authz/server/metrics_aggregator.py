@@ -1,7 +1,7 @@
-"""What several workers have counted and how they are, told as one: the pages of the process above.
+"""Metrics and readiness of several workers as one: the status pages of the process above them.
 
-Law: counters never go back, whoever is started anew. What a worker had counted when it ended is
-kept: all of it where it ended as told, else all but what came since the last look, a second ago.
+Invariant: counters never go back, whichever worker is started anew. What a worker had counted when
+it ended is kept: all of it where it ended as told, else all up to the last scrape, a second ago.
 """
 
 import json

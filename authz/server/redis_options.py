@@ -1,7 +1,4 @@
-"""Where Redis is: authz.yaml, or the environment that `authz up` gives its service.
-
-Law: a password comes from a file or the environment, and is in no repr.
-"""
+"""How to reach Redis: from authz.yaml, or from the environment that `authz up` gives its service."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""A request as a well-behaved MCP client sends it, for those who try a server or ask why.
-
-Law: what is made here, `core.mcp.read` accepts.
-"""
+"""A request as a well-behaved MCP client sends it, for those who try a server or ask why."""
 
 import json
 from base64 import b64encode

@@ -1,6 +1,6 @@
-"""The listener of its own for Prometheus and probes: /metrics, /healthz, /readyz, /identity-keys.
+"""The listener for Prometheus and probes: /metrics, /healthz, /readyz, /identity-keys.
 
-Law: it answers these paths to GET and nothing else, and shares nothing with the Check
+Invariant: it answers these paths to GET and nothing else, and shares nothing with the Check
 listener. One of several workers answers on a socket that only the process above it can open.
 """
 

@@ -1,7 +1,7 @@
-"""The step-ups that refusals offer: a sealed link for the person, told as the client can be told.
+"""The step-ups that refusals offer: a sealed link for the person, in a form that the client can show.
 
-Law: a link is made for a refusal and for nothing else, so nobody can ask for a step-up that was
-not refused; nothing is stored for it. How it is told never turns a refusal into anything else.
+Invariant: a link is made for a refusal and for nothing else, so nobody can ask for a step-up that
+was not refused; nothing is stored for it.
 """
 
 from authz.core.decision import Allow, Deny

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from authz.local.pages import pages
+from authz.local.services import pages_service
 from authz.local.state import State
 
 
 def test_command(state: State) -> None:
     """It is this very program with this authz.yaml, and the working folder shadows no module."""
-    spec = pages(state, Path("/etc/authz.yaml"), {"A": "b"})
+    spec = pages_service(state, Path("/etc/authz.yaml"), {"A": "b"})
 
     expected = (sys.executable, "-P", "-m", "authz", "pages", "-c", "/etc/authz.yaml", "--listen")
     assert spec.argv == (*expected, f"unix:{state.folder}/run/pages.sock")
@@ -22,7 +22,7 @@ def test_command(state: State) -> None:
 
 def test_ready_when_somebody_listens(state: State) -> None:
     """It is ready once its socket takes connections, not before."""
-    spec = pages(state, Path("/etc/authz.yaml"), {})
+    spec = pages_service(state, Path("/etc/authz.yaml"), {})
 
     async def play() -> bool:
         with pytest.raises(FileNotFoundError):

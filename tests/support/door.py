@@ -327,7 +327,7 @@ def running_door(folder: Path, issuer: IdentityProvider | None = None) -> Iterat
         with ExitStack() as stack:
             # For the start alone: the whole runs for a session, and other tests beside it.
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(deployment, "pages", known)
+                patch.setattr(deployment, "pages_service", known)
                 patch.setattr(front_door, "_SERVERS", _SERVERS)
                 change = partial(_whole, folder / "d")
                 whole = running_environment(

@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from authz.cli import main
-from authz.local.pages import pages
+from authz.local.services import pages_service
 from authz.local.state import State
 from authz.login import wiring
 from authz.login.clients.fetching import Fetched, Fetcher
@@ -48,11 +48,11 @@ class _WithOneName:
 
 
 def knowing(host: str, port: int, authority: Path) -> Any:
-    """Return what stands for `authz.local.pages.pages` in a scene with that host."""
+    """Return what stands for `authz.local.services.pages_service` in a scene with that host."""
 
     def part(state: State, configuration: Path, env: dict[str, str]) -> ServiceSpec:
         told = {HOST: host, PORT: str(port), AUTHORITY: str(authority), "PYTHONPATH": str(_ROOT)}
-        real = pages(state, configuration, env | told)
+        real = pages_service(state, configuration, env | told)
         at = real.argv.index("authz")
         return replace(real, argv=(*real.argv[:at], __name__, *real.argv[at + 1 :]))
 
