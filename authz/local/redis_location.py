@@ -1,4 +1,4 @@
-"""Where a deployment's Redis is, in the service's own order: authz.yaml, environment, `authz up`."""
+"""Where a deployment's Redis is: in authz.yaml, in the environment, or of `authz up`, in this order."""
 
 from collections.abc import Mapping
 from dataclasses import replace

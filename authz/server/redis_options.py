@@ -1,4 +1,4 @@
-"""How to reach Redis: from authz.yaml, or from the environment that `authz up` gives its service."""
+"""How to reach Redis: as authz.yaml or the environment of `authz up` says."""
 
 from collections.abc import Mapping
 from pathlib import Path

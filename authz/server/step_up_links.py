@@ -1,4 +1,4 @@
-"""The step-ups that refusals offer: a sealed link for the person, in a form that the client can show.
+"""The step-ups that refusals offer: a sealed link for the person, as the client can show it.
 
 Invariant: a link is made for a refusal and for nothing else, so nobody can ask for a step-up that
 was not refused; nothing is stored for it.
