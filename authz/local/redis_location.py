@@ -1,4 +1,4 @@
-"""Where a deployment's Redis is: in authz.yaml, in the environment, or of `authz up`, in this order."""
+"""Where a deployment's Redis is: in authz.yaml, the environment, or that of `authz up`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
