@@ -15,7 +15,7 @@ from authz.cli.common import (
     print_table,
 )
 from authz.cli.revocation_commands import (
-    Deployment,
+    DeploymentOptions,
     LedgerRequest,
     deployment_options,
     note_options,
@@ -54,7 +54,7 @@ _NAMED: Final = click.argument("what", metavar="CLIENT")
 
 @command_group("clients", _EXAMPLES, "block|unblock")
 @deployment_options
-def run(*, deployment: Deployment) -> int:
+def run(*, deployment: DeploymentOptions) -> int:
     """List."""
 
     async def work(
@@ -86,7 +86,7 @@ def run(*, deployment: Deployment) -> int:
 @_NAMED
 @deployment_options
 @note_options
-def run_block(*, deployment: Deployment, what: str, by: str, reason: str) -> int:
+def run_block(*, deployment: DeploymentOptions, what: str, by: str, reason: str) -> int:
     """Block one, and end its log-ins."""
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[str, int]:
@@ -113,7 +113,7 @@ def run_block(*, deployment: Deployment, what: str, by: str, reason: str) -> int
 @_NAMED
 @deployment_options
 @note_options
-def run_unblock(*, deployment: Deployment, what: str, by: str, reason: str) -> int:
+def run_unblock(*, deployment: DeploymentOptions, what: str, by: str, reason: str) -> int:
     """Let one come again."""
     del by, reason  # taken as `block` takes them; what is lifted leaves no record
 

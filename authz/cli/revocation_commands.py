@@ -49,7 +49,7 @@ _DIGEST: Final = 12  # characters of an id in the table: enough to tell one from
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class DeploymentOptions:
     """Tell which ledger is meant, and how to print.
 
     Attributes:
@@ -120,8 +120,12 @@ def deployment_options(function: F) -> F:
     @wraps(function)
     def wrapped(*, config: Path | None, state: Path | None, as_json: bool, **rest: Any) -> int:
         ctx = click.get_current_context()
-        before = ctx.obj if isinstance(ctx.obj, Deployment) else Deployment(AUTHZ_YAML, None, False)
-        ctx.obj = Deployment(
+        before = (
+            ctx.obj
+            if isinstance(ctx.obj, DeploymentOptions)
+            else DeploymentOptions(AUTHZ_YAML, None, False)
+        )
+        ctx.obj = DeploymentOptions(
             config or before.config, state or before.state, as_json or before.as_json
         )
         if isinstance(ctx.command, click.Group) and ctx.invoked_subcommand is not None:
@@ -140,7 +144,7 @@ def note_options(function: F) -> F:
 
 
 def run_on_ledger(
-    deployment: Deployment, work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]]
+    deployment: DeploymentOptions, work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]]
 ) -> T:
     """Do work on the ledger of a deployment, and return its result.
 

@@ -7,7 +7,7 @@ import click
 
 from authz.cli.common import DONE, LeafCommand, command_group, print_table
 from authz.cli.revocation_commands import (
-    Deployment,
+    DeploymentOptions,
     LedgerRequest,
     deployment_options,
     note_options,
@@ -40,7 +40,7 @@ Lifted = tuple[tuple[RevocationEntry, RevocationEntry | None], ...]
 
 @command_group("revocations", _EXAMPLES, "lift")
 @deployment_options
-def run(*, deployment: Deployment) -> int:
+def run(*, deployment: DeploymentOptions) -> int:
     """List."""
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[RevocationEntry, ...]:
@@ -63,7 +63,7 @@ def run(*, deployment: Deployment) -> int:
 @deployment_options
 @note_options
 def run_lift(
-    *, deployment: Deployment, ids: tuple[str, ...], restore: bool, by: str, reason: str
+    *, deployment: DeploymentOptions, ids: tuple[str, ...], restore: bool, by: str, reason: str
 ) -> int:
     """Lift what is named, all or nothing."""
 

@@ -9,7 +9,7 @@ import click
 
 from authz.cli.common import DONE, CommandError, command, read_token_file
 from authz.cli.revocation_commands import (
-    Deployment,
+    DeploymentOptions,
     LedgerRequest,
     deployment_options,
     lifting,
@@ -73,7 +73,7 @@ class _Whose(NamedTuple):
 @note_options
 def run(
     *,
-    deployment: Deployment,
+    deployment: DeploymentOptions,
     token_file: str | None,
     user: str | None,
     client: str | None,

@@ -1,5 +1,5 @@
-"""A look at a deployment: what is wrong with it, and which line mends it.
+"""Diagnosis of a deployment: what is wrong with it, and which line of whose configuration fixes it.
 
-Law: looking changes nothing but a key of its own that Redis forgets in a second; and no token,
-secret or claim reaches a finding but what a person needs to know whose token it was.
+Nothing is changed but one key in Redis that expires within a second. No token or secret is printed,
+and of a token's claims only what tells whose it is.
 """

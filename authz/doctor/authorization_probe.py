@@ -1,9 +1,8 @@
-"""What Authelia answers to a client that begins to log in: nobody is logged in for that.
+"""Authorization requests without a session: what Authelia answers to each direct client.
 
-Authelia judges client, redirect URI, scopes and `resource` before it shows the log-in page, so
-one GET without a session tells of each what is wrong. Its metadata does not.
-
-Law: it goes as far as the log-in page and no further; nothing is sent that is secret.
+Authelia checks client, redirect URI, scopes and `resource` before it shows the log-in page, so one
+GET tells what is wrong with each; its metadata does not. Nobody is logged in, and nothing secret is
+sent.
 """
 
 import base64

@@ -1,7 +1,6 @@
 """Whether the running Envoy asks authz, and asks as authz.yaml has it.
 
-Law: it is Envoy's own word (`/config_dump` of its admin socket) that is compared with what would
-be rendered; nothing in Envoy is changed.
+`/config_dump` of its admin socket is compared with what would be rendered; nothing is changed.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""What the configuration and its files have of themselves that a person should look at.
-
-Law: files are looked at, never opened.
-"""
+"""Warnings of authz.yaml, and the modes of files and sockets; no file is opened."""
 
 import stat
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
-"""What the doctor says.
+"""Findings: what is so or wrong, how severe it is, and what fixes it.
 
-Law: a problem names what is wrong and the line that mends it; what comes from elsewhere is quoted,
-short and printable.
+Invariant: text from elsewhere is quoted, short and printable (tests/doctor/test_hostile.py).
 """
 
 from collections.abc import Iterable

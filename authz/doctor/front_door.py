@@ -1,7 +1,7 @@
 """Whether Authelia knows our two clients as `authz authelia-config` prints them.
 
-Law: it goes as far as a pushed request (RFC 9126) and no further: nobody is shown anything, and the
-request ends by itself within minutes. What was wrong once is not tried again: Authelia counts.
+A pushed request (RFC 9126) is sent and not used; it expires within minutes. After an error no other
+is sent for that client, because Authelia counts them.
 """
 
 import json

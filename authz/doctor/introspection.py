@@ -1,7 +1,4 @@
-"""Whether Authelia answers our questions about tokens.
-
-Law: it is asked as the service asks, about a token of nobody's unless one was given.
-"""
+"""Whether Authelia's introspection endpoint (RFC 7662) takes our client; the token is made up."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping

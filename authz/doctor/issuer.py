@@ -1,6 +1,6 @@
-"""Whether the issuer can be reached, says its own name rightly, and publishes usable keys.
+"""Whether the issuer can be reached, states its own identifier, and publishes usable keys.
 
-Law: it is asked as the service asks it, with the same client, bounds and headers.
+It is asked with the service's own client, bounds and headers.
 """
 
 import ssl

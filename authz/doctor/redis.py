@@ -1,7 +1,7 @@
 """Whether Redis does what the ledger needs of it.
 
-Law: every command that the ledger uses is tried, because a user's rights can be known in no other
-way; what is written for that is one key of its own, and it is forgotten within a second.
+Every command that the ledger uses is tried, because ACL rights cannot be read without more rights.
+The one key that is written for that expires within a second.
 """
 
 import secrets
@@ -28,6 +28,7 @@ from authz.core.principal import Client
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.login.protocol.granted_audience import TokenFault
 
 PART: Final = "redis"
 _PATIENCE: Final = 2.0
@@ -203,10 +204,6 @@ def _about(info: Mapping[str, Any]) -> Iterator[Finding]:
         yield note(PART, "no_maxmemory", message, "maxmemory in redis.conf, with noeviction")
 
 
-# As the front door words it.
-_OPAQUE: Final = "access_token_signed_response_alg"
-
-
 def _log_ins(held: Any) -> Iterator[Finding]:
     """Tell of the last log-in that the front door had to end, as it was kept for a day."""
     if not isinstance(held, bytes):
@@ -216,7 +213,7 @@ def _log_ins(held: Any) -> Iterator[Finding]:
         return
     when = datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     message = f"a log-in of {when} was ended: {quoted(fault)}"
-    if _OPAQUE in fault:
+    if fault == TokenFault.OPAQUE:
         fix = (
             "access_token_signed_response_alg: RS256 for our two clients at Authelia: print `authz "
             "authelia-config` again and restart Authelia with it"

@@ -1,7 +1,4 @@
-"""The whole look, part after part.
-
-Law: a part that is broken hides no other.
-"""
+"""All checks of `authz doctor`, in order; a failed one hides no other."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,6 @@
 """Whose a token is, for which servers it would do, and why not for the others.
 
-Law: the verdict is that of the very code that serves: its verifier and its decision. The token
-itself is in no finding.
+The verifier and the decision are the service's own. The token itself is in no finding.
 """
 
 import hashlib

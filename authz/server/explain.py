@@ -1,7 +1,6 @@
 """Why a request would be decided as it would: each step, by the functions that serve.
 
-Law: nothing is charged, recorded or changed, and the token is in no step. Every verdict here is
-that of `read`, the verifier, `authorize` and `conclude`; only the words are ours.
+Invariant: nothing is charged, and the token is in no step (tests/server/test_explain.py).
 """
 
 import io
@@ -64,7 +63,7 @@ _OPAQUE: Final = (Stage.SHAPE, Stage.INTROSPECTION)
 _ELSEWHERE: Final = "kept in each worker's memory (no redis.url): it cannot be seen from here"
 
 
-class Outcome(Enum):
+class StepOutcome(Enum):
     """Tell what became of a step."""
 
     PASSED = "passed"
@@ -85,7 +84,7 @@ class Step:
     """
 
     name: str
-    outcome: Outcome
+    outcome: StepOutcome
     words: str
     reason: Reason | None = None
     notes: tuple[str, ...] = ()
@@ -192,14 +191,14 @@ def _read_steps(call: BearerRequest | Deny, request: HttpRequest) -> list[Step]:
         if call.detail == Detail.SESSIONS_NOT_ACCEPTED:
             ended = 1
     words = bearer_words(call, request)
-    steps = [Step(name, Outcome.PASSED, words[name]) for name in names[:ended]]
+    steps = [Step(name, StepOutcome.PASSED, words[name]) for name in names[:ended]]
     if isinstance(call, Deny):
         steps.append(_refused(names[ended], call.reason, call.detail))
     return steps
 
 
 def _refused(name: str, reason: Reason, detail: str = "", notes: tuple[str, ...] = ()) -> Step:
-    return Step(name, Outcome.REFUSED, detail or reason.row.sentence, reason, notes)
+    return Step(name, StepOutcome.REFUSED, detail or reason.row.sentence, reason, notes)
 
 
 # --- the token ----------------------------------------------------------------------------------
@@ -221,7 +220,7 @@ async def _verified(
         told = "".join(f" ({each['fault']}: {each['detail']})" for each in _faults(log))
         reason = FAULTS.get(fault.dependency, Reason.INTERNAL)
         deny = Deny(reason, f"{fault.detail}{told}", call.server)
-    steps += [Step(f"token.{each.value}", Outcome.PASSED, _STAGES[each]) for each in passed]
+    steps += [Step(f"token.{each.value}", StepOutcome.PASSED, _STAGES[each]) for each in passed]
     if deny is not None:
         stages = _OPAQUE if call.token.count(".") < 2 else _SIGNED  # noqa: PLR2004 - of a JWS
         stage = stages[min(len(passed), len(stages) - 1)]
@@ -261,7 +260,7 @@ async def _judged(
     for name, refused in seen.steps:
         words, notes = step_words(name, seen, call, now)
         if refused is None:
-            steps.append(Step(name, Outcome.PASSED, words, notes=notes))
+            steps.append(Step(name, StepOutcome.PASSED, words, notes=notes))
         else:
             words = f"{words}; {refused.detail}" if words and refused.detail else words
             steps.append(_refused(name, refused.reason, words or refused.detail, notes))
@@ -280,7 +279,7 @@ async def _judged(
     if isinstance(decided, Deny):
         steps.append(_refused("confirm", decided.reason, decided.detail))
     else:
-        steps.append(Step("confirm", Outcome.PASSED, "the issuer was asked, and agrees"))
+        steps.append(Step("confirm", StepOutcome.PASSED, "the issuer was asked, and agrees"))
     return decided
 
 
@@ -291,7 +290,7 @@ async def _concluded(
     pending: PendingDecision, settings: Settings, ledger: RedisLedger | None, steps: list[Step]
 ) -> Decision:
     if ledger is None:
-        steps.append(Step("ledger", Outcome.UNKNOWN, _ELSEWHERE))
+        steps.append(Step("ledger", StepOutcome.UNKNOWN, _ELSEWHERE))
         # An empty one: it knows no step-up either, and then says so.
         return conclude(pending, await _looked(MemoryLedger(time.time), pending.query))
     try:
@@ -299,7 +298,7 @@ async def _concluded(
     except UnavailableError as fault:
         mode = settings.config.redis.mode
         words = f"Redis does not answer ({fault.detail}); redis.mode is {mode}"
-        steps.append(Step("ledger", Outcome.UNKNOWN, words, Reason.LEDGER_UNAVAILABLE))
+        steps.append(Step("ledger", StepOutcome.UNKNOWN, words, Reason.LEDGER_UNAVAILABLE))
         return Deny(Reason.LEDGER_UNAVAILABLE, words, pending.call.server)
     decision = conclude(pending, answer)
     steps += _ledger_steps(pending.query, answer, decision)
@@ -324,22 +323,22 @@ def _ledger_steps(query: Query, answer: LedgerAnswer, decision: Decision) -> Ite
     if refusal is not None and isinstance(answer, Revoked):
         yield _refused("revocations", refusal.reason, f"revoked: {refusal.detail}")
         return
-    yield Step("revocations", Outcome.PASSED, "nothing revoked names it")
+    yield Step("revocations", StepOutcome.PASSED, "nothing revoked names it")
     if refusal is not None and isinstance(answer, SessionOfAnother):
         yield _refused("session", refusal.reason)
         return
     if query.session is not None:
-        yield Step("session", Outcome.PASSED, "in nobody else's use")
+        yield Step("session", StepOutcome.PASSED, "in nobody else's use")
     if refusal is not None and not isinstance(answer, OverLimit):
         yield _refused("step_up", refusal.reason, refusal.detail)
         return
     if query.step_up is not None:
-        yield Step("step_up", Outcome.PASSED, "recorded, and new enough")
+        yield Step("step_up", StepOutcome.PASSED, "recorded, and new enough")
     notes = tuple(_quota(each) for each in decision.quotas)
     if refusal is not None:
         yield _refused("limits", refusal.reason, "", notes)
     else:
-        yield Step("limits", Outcome.PASSED, "as they stand; nothing was charged", notes=notes)
+        yield Step("limits", StepOutcome.PASSED, "as they stand; nothing was charged", notes=notes)
 
 
 def _quota(quota: Quota) -> str:

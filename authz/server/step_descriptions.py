@@ -1,7 +1,6 @@
-"""What each step of a decision looked at, in words.
+"""Descriptions of what each step of a decision looked at, for `authz explain`.
 
-Law: it describes and never judges; the token is in no word. Values are those of a verified token
-or of authz.yaml, quoted.
+Values are those of a verified token or of authz.yaml, quoted; the token is in none.
 """
 
 import json

@@ -843,7 +843,8 @@ LOG_IN = (
     ),
     Defence(
         "A log-in is for the consented server alone", "authz/login/protocol/granted_audience.py",
-        "audience_fault", 'return WIDE if any(others) else ""', 'return ""',
+        "audience_fault", "return TokenFault.WIDE if any(others) else TokenFault.NONE",
+        "return TokenFault.NONE",
         ("tests/login/test_audience.py",),
     ),
     Defence(

@@ -11,7 +11,7 @@ from authz.doctor import redis
 from authz.doctor.finding import Finding
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisOptions
-from authz.login.protocol.granted_audience import OPAQUE
+from authz.login.protocol.granted_audience import TokenFault
 from tests.doctor.kit import diagnoses, problems, the
 from tests.support.valkey import ValkeyServer, valkey
 
@@ -165,7 +165,7 @@ def test_a_log_in_that_the_front_door_had_to_end(held: bytes, told: bool) -> Non
 def test_an_opaque_token_of_the_front_door_is_told_with_its_setting() -> None:
     """The remedy names the setting of our clients at Authelia."""
     with valkey(appendonly="yes", maxmemory="100mb") as server:
-        server.command("SET", RedisKeys("authz").login_fault, f"1795380700 {OPAQUE}")
+        server.command("SET", RedisKeys("authz").login_fault, f"1795380700 {TokenFault.OPAQUE}")
         found = asyncio.run(redis.examine(RedisOptions(server.url), front_door=True))
 
     assert wrong(found) == ["log_in_opaque"]

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from authz.ledger.keys import RedisKeys
-from authz.login.protocol.granted_audience import EMPTY, FOREIGN, OPAQUE, WIDE, audience_fault
+from authz.login.protocol.granted_audience import TokenFault, audience_fault
 from authz_demo.issuer.state import IssuerGrant
 from authz_demo.issuer.values import Release
 from tests.demo.kit import FILES, JOHN, NOTES, claims
@@ -15,10 +15,10 @@ from tests.login.conftest import Play
 from tests.login.front import Client, Stage
 
 WRONG = [
-    pytest.param((), EMPTY, id="empty"),
-    pytest.param((NOTES,), FOREIGN, id="another server"),
-    pytest.param((f"{FILES}/../notes",), FOREIGN, id="dot segments"),
-    pytest.param((FILES, NOTES), WIDE, id="two servers"),
+    pytest.param((), TokenFault.EMPTY, id="empty"),
+    pytest.param((NOTES,), TokenFault.FOREIGN, id="another server"),
+    pytest.param((f"{FILES}/../notes",), TokenFault.FOREIGN, id="dot segments"),
+    pytest.param((FILES, NOTES), TokenFault.WIDE, id="two servers"),
 ]
 
 
@@ -103,11 +103,11 @@ def test_an_opaque_access_token_is_told_with_its_cause(play: Play) -> None:
         assert "cannot read" in back["error_description"]
         (line,) = [each for each in found.lines() if each.get("step") == "callback"]
         # The outcome is a label of a metric.
-        assert (line["outcome"], line["detail"]) == ("server_error", OPAQUE)
+        assert (line["outcome"], line["detail"]) == ("server_error", TokenFault.OPAQUE)
         assert "access_token_signed_response_alg" in line["detail"]
         assert (line["client"], line["server"]) == ("dynamic/loopback", "files")
         kept = found.valkey.command("GET", RedisKeys(found.deployment).login_fault)
-        assert kept.decode().partition(" ")[2] == OPAQUE
+        assert kept.decode().partition(" ")[2] == TokenFault.OPAQUE
 
     play(scene)
 

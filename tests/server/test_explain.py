@@ -18,7 +18,7 @@ from authz.core.decision import BearerRequest, Deny, inspect
 from authz.core.policy import LEGACY, MODERN, KnownClient, Rule
 from authz.core.reason import Reason
 from authz.core.second_factor import Method, SecondFactor
-from authz.server.explain import Explanation, Outcome, explain
+from authz.server.explain import Explanation, StepOutcome, explain
 from authz.server.sample import http_request, message
 from authz.server.step_descriptions import step_words
 from authz.telemetry.log_reader import find_decision, read_decision
@@ -83,7 +83,7 @@ def explained(
 
 
 def refused(found: Explanation) -> dict[str, Reason | None]:
-    return {each.name: each.reason for each in found.steps if each.outcome is Outcome.REFUSED}
+    return {each.name: each.reason for each in found.steps if each.outcome is StepOutcome.REFUSED}
 
 
 def test_a_good_request_passes_every_step_in_order() -> None:
@@ -137,7 +137,7 @@ def test_a_declaration_that_does_not_count_is_told_and_why(
     assert told in step.notes
     admitted = "enough" in told
     assert isinstance(found.decision, Deny) is not admitted
-    assert (step.outcome is Outcome.PASSED) is admitted
+    assert (step.outcome is StepOutcome.PASSED) is admitted
 
 
 @pytest.mark.attack("marker")
@@ -211,7 +211,7 @@ def test_a_redis_that_is_away_is_told_as_unknown() -> None:
     """What cannot be looked at is not said to be well."""
     found = explained(token(), env={"AUTHZ_REDIS_URL": "redis://127.0.0.1:1"})
 
-    assert found.steps[-1].outcome is Outcome.UNKNOWN
+    assert found.steps[-1].outcome is StepOutcome.UNKNOWN
     assert isinstance(found.decision, Deny)
 
 

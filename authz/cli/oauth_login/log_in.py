@@ -1,7 +1,7 @@
 """A person's log-in from a terminal: the browser goes to the issuer, the token comes here.
 
-Law: metadata, code and token are believed only from the issuer; the token is in no message, no
-repr and no argument of a program.
+Invariant: metadata, code and token are taken from the issuer alone, and the token is in no message,
+repr or program argument (tests/cli/test_oauth_login.py).
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The page that a log-in ends on: one path on 127.0.0.1, for one answer (RFC 8252, section 7.3).
 
-Law: it listens on 127.0.0.1 alone, on a port of the system's choice, and takes one answer: the
-first with the right state. Whatever else comes is refused and changes nothing, since every page
-of the web may send it. What was sent is never repeated.
+Invariant: it listens on 127.0.0.1 alone and takes one answer, the first with the right state;
+other requests, which any web page may send, are refused and not repeated
+(tests/cli/test_oauth_login.py).
 """
 
 import asyncio

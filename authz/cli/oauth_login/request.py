@@ -1,8 +1,7 @@
 """One authorization request (RFC 6749, section 4.1), and what its answer must say.
 
-Law: every request has a state and a PKCE verifier of its own (RFC 7636, S256), and names one server
-as its resource (RFC 8707). An answer counts only with this state and, where it says who answers,
-from this issuer (RFC 9207).
+Every request has a state and a PKCE verifier of its own (RFC 7636, S256) and names one server as
+its resource (RFC 8707). An answer needs this state and, where it names one, this issuer (RFC 9207).
 """
 
 import hmac

@@ -13,6 +13,7 @@ from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.login.protocol.digests import digest
+from authz.login.protocol.granted_audience import TokenFault
 from authz.login.store import scripts
 from authz.login.store.grants import latest_key
 from authz.tokens.sealing import NotSealedError, Sealer
@@ -121,8 +122,8 @@ class LoginFaults:
         self._key = keys.login_fault
         self._clock = clock
 
-    async def keep(self, fault: str) -> None:
-        """Keep a fault, in fixed words; where Redis does not answer the log has it alone."""
+    async def keep(self, fault: TokenFault) -> None:
+        """Keep a fault; where Redis does not answer the log has it alone."""
         with suppress(UnavailableError):
             await self._command("SET", self._key, f"{int(self._clock())} {fault}", "EX", _A_DAY)
 

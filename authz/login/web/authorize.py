@@ -28,7 +28,12 @@ from authz.login.protocol.authorization import (
     gets_refresh,
 )
 from authz.login.protocol.digests import digest
-from authz.login.protocol.granted_audience import OPAQUE, OPAQUE_WORDS, WORDS, audience_fault
+from authz.login.protocol.granted_audience import (
+    OPAQUE_WORDS,
+    WORDS,
+    TokenFault,
+    audience_fault,
+)
 from authz.login.protocol.parameters import read_parameters
 from authz.login.protocol.values import (
     OPAQUE_TOKEN,
@@ -290,8 +295,12 @@ class AuthorizationEndpoint:
             )
         except UpstreamError as error:
             if error.error == OPAQUE_TOKEN:
-                await means.faults.keep(OPAQUE)
-                return response.error("server_error", OPAQUE_WORDS), "server_error", OPAQUE
+                await means.faults.keep(TokenFault.OPAQUE)
+                return (
+                    response.error("server_error", OPAQUE_WORDS),
+                    "server_error",
+                    TokenFault.OPAQUE,
+                )
             return response.error(*_SERVER_ERROR), "server_error", error.error
         except UnavailableError as error:
             said = _UPSTREAM["temporarily_unavailable"]
