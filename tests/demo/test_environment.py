@@ -80,12 +80,3 @@ def test_the_issuer_is_told_what_authelia_config_prints(tmp_path: Path) -> None:
         }
         # A machine's audience is wider on purpose: the gateway has to refuse by itself.
         assert set(entry["audience"]) <= set(client.audience)
-
-
-def test_how_old_a_log_in_may_be_is_the_scenes_to_say(tmp_path: Path) -> None:
-    """Tests make it short, so that they see it pass."""
-    environment = write_environment(
-        Location(tmp_path / "d", issuer_port=9091), login="front_door", age="3s"
-    )
-
-    assert "max_login_age: 3s" in environment.configuration.read_text()

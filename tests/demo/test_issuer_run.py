@@ -9,12 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import ValidationError
 
-from authz_demo.issuer import IssuerConfig, StandInIssuer, from_json, run, to_json
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer import from_json, to_json
 from authz_demo.issuer.pages import WARNING
-from authz_demo.serving import Address
 from tests.demo.kit import Clock, config
 
 
@@ -23,56 +20,6 @@ def test_a_configuration_survives_its_json_form() -> None:
     written = config(Clock())
 
     assert from_json(to_json(written)) == written
-
-
-@pytest.mark.parametrize(
-    "url", ["http://auth.example.test", "https://auth.example.test/", "https://", "auth"]
-)
-def test_an_issuer_is_an_origin_over_tls(url: str) -> None:
-    """A URL that Authelia could not have is refused at once."""
-    with pytest.raises(ValueError, match="issuer_url"):
-        IssuerConfig(url)
-    with pytest.raises(ValidationError):
-        from_json(f'{{"issuer_url": "{url}"}}')
-
-
-def test_it_runs_in_process_on_a_free_port(keys: SigningKeys) -> None:
-    """Two of them run side by side, and each answers with its forwarded headers."""
-
-    async def both() -> list[int]:
-        async with run(config(Clock()), keys=keys) as one, run(config(Clock()), keys=keys) as two:
-            assert one.url != two.url
-            async with httpx.AsyncClient() as browser:
-                answers = [
-                    await browser.get(f"{it.url}/jwks.json", headers=it.headers)
-                    for it in (one, two)
-                ]
-        return [answer.status_code for answer in answers]
-
-    assert asyncio.run(both()) == [200, 200]
-
-
-def test_replaced_keys_are_published_at_once(keys: SigningKeys) -> None:
-    """A test can withdraw the keys of a running stand-in."""
-    issuer = StandInIssuer(config(Clock()), keys)
-    before = issuer.keys.jwks()
-
-    issuer.keys = SigningKeys.generate()
-
-    assert issuer.keys.jwks() != before
-
-
-def test_a_taken_port_is_an_error(keys: SigningKeys) -> None:
-    """A port that is taken is told, not waited for."""
-
-    async def twice() -> None:
-        async with run(config(Clock()), keys=keys) as first:
-            port = httpx.URL(first.url).port or 0
-            async with run(config(Clock()), Address(port), keys):
-                pass
-
-    with pytest.raises(OSError, match="in use"):
-        asyncio.run(twice())
 
 
 @pytest.fixture
