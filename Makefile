@@ -5,12 +5,16 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 CLIENT_VENVS = fastmcp2 fastmcp4 langchain
 CLIENT_NODES = codex conformance inspector mcp-remote node typescript2
+LIVE = clients compose e2e envoy/live
 COMPILED_TESTS = $(addprefix tests/,attacks core envoy ledger server telemetry tokens)
 
-.PHONY: help setup typescript matrix demo test test-compose compiled test-compiled bench wheelhouse image lint types format protos docs example lock clean
+.PHONY: help setup typescript matrix demo unit test test-compose compiled test-compiled bench wheelhouse image lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo
+	@echo "one test:     $(BIN)/pytest -n 0 tests/core/test_decision.py -k tool"
+	@echo "by need:      $(BIN)/pytest -m 'redis and not envoy' tests   (envoy, redis, browser, engine, process)"
 
 # PYTHON, where somebody says it, is what the environment has: one of another version is made again.
 ifneq ($(origin PYTHON),file)
@@ -83,6 +87,9 @@ matrix: setup .venv-mcp1/.ready typescript $(CLIENTS) build/clients/.go build/cl
 
 demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 	@$(BIN)/authz demo $(ARGS)
+
+unit: setup  ## run the tests that start no program (under a minute)
+	@$(BIN)/pytest -n auto --unit $(LIVE:%=--ignore=tests/%) $(ARGS)
 
 test: setup .venv-mcp1/.ready typescript  ## run every test
 	@$(BIN)/pytest -n auto --dist loadfile --ignore=tests/compose --ignore=tests/clients $(ARGS)

@@ -1,5 +1,9 @@
-"""What every test shares: hypothesis without a clock, since the machines are noisy."""
+"""What every test shares: markers of what it needs, and hypothesis without a clock.
 
+Without a clock, since the machines are noisy.
+"""
+
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
@@ -9,7 +13,58 @@ if find_spec("authz_demo") is None:
     install = "pip install --no-index --no-deps --no-build-isolation -e demo"
     pytest.exit(f"demo/ is not installed here: make setup (or only this: .venv/bin/{install})", 4)
 
+from tests.support.needs import NEEDS, forbid_programs, needs
+
 settings.register_profile("authz", deadline=None)
 # `--hypothesis-profile=long`: thirty times as many examples, for a long run by hand.
 settings.register_profile("long", deadline=None, max_examples=3000)
+settings.register_profile("unit", deadline=None, max_examples=20)
 settings.load_profile("authz")
+
+_UNIT = "only tests that start no program, with few examples each; one that starts one fails"
+_found: dict[tuple[object, ...], frozenset[str]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--unit", action="store_true", help=_UNIT)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("unit"):
+        settings.load_profile("unit")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test with what it needs."""
+    if isinstance(item, pytest.Function):
+        key = (item.function, *item.fixturenames)
+        if key not in _found:
+            _found[key] = needs([item.function, *_fixtures(item)])
+        for need in sorted(_found[key]):
+            item.add_marker(need)
+
+
+def _fixtures(item: pytest.Function) -> Iterator[object]:
+    """Yield the functions of a test's fixtures: of its module, and of every conftest.py above."""
+    plugins = item.config.pluginmanager.get_plugins()
+    above = [
+        each
+        for each in plugins
+        if getattr(each, "__file__", "").endswith("conftest.py")
+        and item.path.is_relative_to(each.__file__.removesuffix("conftest.py"))
+    ]
+    for where in (item.module, item.cls, *above):
+        yield from (getattr(where, name) for name in item.fixturenames if hasattr(where, name))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("unit"):
+        live = [each for each in items if any(map(each.get_closest_marker, NEEDS))]
+        config.hook.pytest_deselected(items=live)
+        items[:] = [each for each in items if each not in set(live)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Hold every test to its markers; the process of xdist that starts the others has none."""
+    if session.config.getoption("unit") and session.items:
+        forbid_programs()
