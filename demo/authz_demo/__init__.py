@@ -1,1 +1,1 @@
-"""The demonstration: a stand-in issuer, sample MCP servers, the walk. Not for production."""
+"""The demonstration: a stand-in issuer, sample MCP servers, a scenario. Not for production."""

@@ -1,13 +1,10 @@
-"""The official MCP client (SDK 2.x), driven through a log-in: the recipe of the walk and the tests.
+"""The official MCP client (SDK 2.x), unchanged, driven through a log-in.
 
-    browser = network.browser()
-    login = LogIn(person, browser)
-    auth = provider(url, "my-client", "http://127.0.0.1:43210/callback", login)
-    async with connect(network, url, auth) as client:
-        await client.call_tool("whoami", {})
-
-Law: the client is the official one, unchanged. All that is ours is what an application has to give
-it: where tokens are kept, who it is registered as, and a person at a browser.
+browser = network.browser()
+login = LoginHandler(person, browser)
+auth = provider(url, "my-client", "http://127.0.0.1:43210/callback", login)
+async with connect(network, url, auth) as client:
+await client.call_tool("whoami", {})
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -89,7 +86,7 @@ class LoginHandler:
         """Take the SDK's `redirect_handler` call: log in, all the way to the callback.
 
         Raises:
-            LogInError: where the person got no further.
+            LoginFailedError: where the person got no further.
         """
         self.opened.append(url)
         self._callback = await self.person.log_in(self.browser, url, self.portal)
@@ -98,7 +95,7 @@ class LoginHandler:
         """Answer the SDK's `callback_handler` call: what came back, `iss` included (RFC 9207).
 
         Raises:
-            LogInError: where an error came back.
+            LoginFailedError: where an error came back.
         """
         answer = dict(parse_qsl(urlsplit(self._callback).query))
         if "error" in answer:
@@ -153,7 +150,7 @@ async def connect(
         server_url: the MCP server.
         auth: `provider(...)`, or None for a client without a token.
         mode: `auto`, `legacy` or `2026-07-28`.
-        seen: called with every response, those of the log-in included (for a walk to print).
+        seen: called with every response, those of the log-in included (for a scenario to print).
         asked: what the application does with a link that its person shall open; None where it
             cannot show any.
 

@@ -1,8 +1,7 @@
-"""What the demonstration is made of: names, people, clients, authz.yaml, other people's parts.
+"""What the demonstration runs in: names, people, clients, authz.yaml, the services beside ours.
 
-Law: everything is made on the spot in one folder, for one run; nothing in it is of use elsewhere.
-With `login: direct` clients are registered at the issuer by hand, and here are those; what is
-otherwise with the front door is in `front_door`.
+All of it is made in one folder for one run. Clients of `login: direct` are registered at the issuer
+by hand, and here are those; `front_door` has what differs with the front door.
 """
 
 import asyncio
@@ -76,7 +75,7 @@ servers:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Hold where one demonstration runs.
+    """Where one demonstration runs.
 
     Attributes:
         folder: for its files; the state of `authz up` is in `state` under it.
@@ -129,7 +128,7 @@ def free_port(wanted: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Hold who logs in: john has TOTP, bob only a password."""
+    """Who logs in: john has TOTP, bob only a password."""
 
     john: BrowserUser
     bob: BrowserUser
@@ -144,7 +143,7 @@ def people() -> People:
 
 
 class IdentityProvider(Protocol):
-    """Stand in for Authelia, or be it.
+    """An issuer of the demonstration: the stand-in, or a real Authelia.
 
     Attributes:
         portal: how its log-in pages are answered.
@@ -242,7 +241,7 @@ def clients(gateway: str, machine_secret: str) -> tuple[RegisteredClient, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Hold one demonstration, written down and ready to run.
+    """One environment, written down and ready to run.
 
     Attributes:
         place: where it runs.
@@ -311,7 +310,7 @@ def write_environment(
     upstreams = {name: Unix(str(path)) for name, path in sockets.items()}
     if door:
         upstreams["board"] = upstreams["notes"]
-    # The walk tells what happens; the decision log is in its file.
+    # The scenario tells what happens; the decision log is in its file.
     extras = Extras(tuple(services), upstreams, quiet=True)
     return Environment(place, who, secret, certificates, configuration, issuer, extras, login)
 

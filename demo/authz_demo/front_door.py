@@ -1,7 +1,7 @@
-"""The demonstration with the front door: authz.yaml, and what Authelia has to know for it.
+"""The demonstration with the front door: authz.yaml, and the clients that Authelia has to know.
 
-Law: the stand-in is told of our two clients what `authz authelia-config` prints, no more; a client
-of the front door is registered nowhere.
+Invariant: the stand-in is told of our two clients what `authz authelia-config` prints, no more; a
+client of the front door is registered nowhere.
 """
 
 from dataclasses import replace

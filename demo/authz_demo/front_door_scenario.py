@@ -1,7 +1,7 @@
-"""The scripted walk through the front door: a client that knows a URL, and nothing else.
+"""The scenario with the front door: a client that knows a URL, and nothing else.
 
-Law: as in `walk`, of which most steps are. A client is registered nowhere before it comes; a
-person has one browser, so that Authelia's session is there when a step-up begins.
+Most steps are those of `scenario`. A person keeps one browser, so that Authelia's session is there
+when a step-up begins.
 """
 
 from collections.abc import AsyncIterator
@@ -27,15 +27,15 @@ _ASKED_ANEW: Final = "second_factor: {method: totp, max_login_age: 1m, evidence:
 
 
 def require_step_up(text: str) -> str:
-    """Let the scene's rule for deleting take no log-in for an answer."""
+    """Change the rule for deleting: a log-in is not enough, a step-up is required each time."""
     if _LOG_IN_IS_ENOUGH not in text:
-        raise ValueError("the scene's rule for deleting is another one")
+        raise ValueError("the environment's rule for deleting is another one")
     return text.replace(_LOG_IN_IS_ENOUGH, _ASKED_ANEW)
 
 
 @dataclass(slots=True)
 class FrontDoorScenario(Scenario):
-    """Walk through a scene with a front door.
+    """The steps of the scenario with a front door.
 
     Attributes:
         browsers: of the people, by name.
@@ -48,7 +48,7 @@ class FrontDoorScenario(Scenario):
     # --- steps ----------------------------------------------------------------------------------
 
     async def front_door_metadata(self) -> None:
-        """Insist that the gateway itself is where to log in, and that anybody may ask there."""
+        """Require that the gateway itself is where to log in, and that anybody may ask there."""
         document = await self._document("/.well-known/oauth-protected-resource/notes")
         require(document["resource"] == f"{self.gateway}/notes", "the server's own URL")
         require(document["authorization_servers"] == [self.gateway], "the gateway as issuer")
@@ -58,7 +58,7 @@ class FrontDoorScenario(Scenario):
         require("registration_endpoint" in document, "a place to register")
 
     async def by_url_alone(self) -> None:
-        """Insist that a client without any registration gets through, and who it is upstream."""
+        """Require that a client without any registration gets through, and who it is upstream."""
         seen = await self.call("notes", _CLIENT, self.environment.who.john, "whoami")
         require(seen["x-authz-client"] == _NAME, "the client's name upstream")
         require(seen["x-authz-subject"], "the person upstream")
@@ -66,17 +66,17 @@ class FrontDoorScenario(Scenario):
         require(not seen["cookie_arrived"], "no cookie upstream")
 
     async def with_sessions(self) -> None:
-        """Insist on the same in the era of sessions, where TOTP is asked for."""
+        """Require the same in the era of sessions, where TOTP is asked for."""
         seen = await self.call("files", _CLIENT, self.environment.who.john, "whoami", mode="legacy")
         require(seen["x-authz-client"] == _NAME, "the client's name upstream")
 
     async def password_is_enough(self) -> None:
-        """Insist that a password is enough where nothing more is asked."""
+        """Require that a password is enough where nothing more is asked."""
         seen = await self.call("board", _CLIENT, self.environment.who.bob, "whoami")
         require(seen["x-authz-subject"], "the person upstream")
 
     async def password_is_not_enough(self) -> None:
-        """Insist that no token comes of a password where TOTP is asked for."""
+        """Require that no token comes of a password where TOTP is asked for."""
         url = f"{self.gateway}/files"
         async with self.browser(self.environment.who.bob) as browser:
             login = LoginHandler(self.environment.who.bob, browser, self.environment.issuer.portal)
@@ -87,11 +87,11 @@ class FrontDoorScenario(Scenario):
                 async with connect(self.network, url, auth, "legacy"):
                     pass
             except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
-                self.reporter.came(f"bob got no further: {'; '.join(error_messages(refused))}")
+                self.reporter.received(f"bob got no further: {'; '.join(error_messages(refused))}")
         require(storage.tokens is None, "no token")
 
     async def step_up(self) -> None:
-        """Insist that an agent hands the link to its person, and the call then goes through."""
+        """Require that an agent hands the link to its person, and the call then goes through."""
         url, john = f"{self.gateway}/notes", self.environment.who.john
         shown: list[str] = []
         async with AsyncExitStack() as stack:
@@ -101,7 +101,7 @@ class FrontDoorScenario(Scenario):
                 del context
                 require(isinstance(params, ElicitRequestURLParams), "a link")
                 shown.append(params.message)
-                self.reporter.came(f"a link for its person: {params.message}")
+                self.reporter.received(f"a link for its person: {params.message}")
                 page = await john.visit(browser, params.url, self.environment.issuer.portal)
                 require(page.status_code == httpx.codes.OK, "the page that says it is done")
                 self.reporter.sent("john opens it, reads what it is for, and clicks")
@@ -115,12 +115,12 @@ class FrontDoorScenario(Scenario):
             self.reporter.sent(f"official client calls {_TOOL}")
             result = await client.call_tool(_TOOL, {"name": "welcome"})
             require(not result.is_error, "an answer of the tool")
-            self.reporter.came(f"tools/call {_TOOL}: {result.structured_content}")
+            self.reporter.received(f"tools/call {_TOOL}: {result.structured_content}")
         require(len(shown) == 1, "one link")
         require(not login.opened, "no second log-in")
 
     async def step_up_of_another(self) -> None:
-        """Insist that one client's step-up helps no other, and that words carry the link too."""
+        """Require that one client's step-up helps no other, and that words carry the link too."""
         await self.call("notes", "another program", self.environment.who.john, "whoami")
         token = self.tokens["another program notes"]
         answer = await self.tool("notes", _TOOL, token, name="welcome")
@@ -129,7 +129,7 @@ class FrontDoorScenario(Scenario):
         require(link.startswith(f"{self.gateway}/authz/step-up?ticket="), "a link of the gateway")
 
     async def take_back(self) -> None:
-        """Insist that a client can end its own log-in (RFC 7009), from the next request on."""
+        """Require that a client can end its own log-in (RFC 7009), from the next request on."""
         storage = self.clients["another program notes"]
         require(storage.client_info is not None and storage.tokens is not None, "a client")
         assert storage.client_info is not None
@@ -137,7 +137,7 @@ class FrontDoorScenario(Scenario):
         form = {"token": storage.tokens.refresh_token, "client_id": storage.client_info.client_id}
         self.reporter.sent(f"POST {self.gateway}/revoke with the refresh token")
         answer = await self.http.post(f"{self.gateway}/revoke", data=form)
-        self.reporter.came(str(answer.status_code))
+        self.reporter.received(str(answer.status_code))
         require(answer.status_code == httpx.codes.OK, "200")
         token = self.tokens["another program notes"]
         expect(await self.tool("notes", "whoami", token), 401, "token_revoked", "www-authenticate")
@@ -227,7 +227,7 @@ _STEPS: Final[tuple[Step, ...]] = (
 
 
 async def run_front_door_scenario(environment: Environment, say: WriteLine) -> list[str]:
-    """Walk through a scene that runs; return the names of the steps that went otherwise."""
+    """Run all steps in an environment that runs; return the names of those that failed."""
     network = network_of(environment)
     async with network.browser() as http:
         begin_scenario = FrontDoorScenario(environment, Reporter(say), network, http)

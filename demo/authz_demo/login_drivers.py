@@ -1,7 +1,6 @@
 """How a browser gets through a log-in: the stand-in's forms, Authelia's JSON API, our own pages.
 
-Law: a portal is answered as a person's browser would answer it, and only with what the person
-knows; it tells where the browser goes next, and raises where the person gets no further.
+A driver answers one page with what the person knows, and says where the browser goes next.
 """
 
 from collections.abc import Mapping
@@ -16,11 +15,11 @@ _OURS: Final = frozenset({"consent", "step-up", "log-in"})
 
 
 class LoginFailedError(Exception):
-    """Say that the portal let the person no further, in the portal's words."""
+    """The person got no further, in the words of the page."""
 
 
 class Credentials(Protocol):
-    """Hold what a portal may ask a person for."""
+    """What a log-in page may ask a person for."""
 
     @property
     def username(self) -> str:
@@ -41,7 +40,7 @@ class Credentials(Protocol):
         """Return the one-time code of this moment.
 
         Raises:
-            LogInError: where the person has no second factor.
+            LoginFailedError: where the person has no second factor.
         """
         ...
 
@@ -55,7 +54,7 @@ class LoginDriver(Protocol):
         """Return the URL that the browser goes to next.
 
         Raises:
-            LogInError: where the person gets no further.
+            LoginFailedError: where the person gets no further.
         """
         ...
 

@@ -1,6 +1,7 @@
-"""How the demonstration's clients reach names that no resolver knows: all of them are this machine.
+"""HTTP transports that reach every name of the demonstration on this machine.
 
-Law: a name that was not given goes nowhere. Certificates are checked for the name, not the address.
+Invariant: a name that was not given goes nowhere. Certificates are checked for the name, not the
+address.
 """
 
 import ssl

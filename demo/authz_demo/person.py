@@ -1,8 +1,4 @@
-"""A person at a browser: follows an authorization URL through the log-in to the client's callback.
-
-Law: knows a name, a password and an authenticator's secret, and nothing else; never takes a code
-that was not asked for.
-"""
+"""A person at a browser: follows an authorization URL to the client's callback."""
 
 import time
 from collections.abc import Callable
@@ -50,7 +46,7 @@ class BrowserUser:
         """Return the one-time code (RFC 6238) of this moment.
 
         Raises:
-            LogInError: where there is no second factor to take it from.
+            LoginFailedError: where there is no second factor to take it from.
         """
         if self.totp_secret is None:
             raise LoginFailedError("a one-time code is asked for, and this person has none")
@@ -67,7 +63,7 @@ class BrowserUser:
             portal: how this issuer's pages are answered.
 
         Raises:
-            LogInError: where the portal let the person no further, in its words.
+            LoginFailedError: where a page let the person no further, in its words.
         """
         url = authorize_url
         for _ in range(_MOST_STEPS):
@@ -89,7 +85,7 @@ class BrowserUser:
             portal: as in `log_in`.
 
         Raises:
-            LogInError: where the person got no further.
+            LoginFailedError: where the person got no further.
         """
         home = urlsplit(url)
         for _ in range(_MOST_STEPS):

@@ -1,8 +1,4 @@
-"""What the walk shows and what it insists on: each step with what was sent and what came back.
-
-Law: a step that went otherwise is told with what was expected, is counted, and ends the step, not
-the walk.
-"""
+"""What a scenario shows of each step, and what it requires of an answer."""
 
 import json
 import re
@@ -27,16 +23,16 @@ WriteLine = Callable[[str], None]
 
 
 class StepFailedError(Exception):
-    """Say that a step went otherwise than it should."""
+    """A step failed."""
 
 
 @dataclass(slots=True)
 class Reporter:
-    """Tell a walk as it goes.
+    """Print a scenario as it goes.
 
     Attributes:
         say: takes the lines.
-        failed: the steps that went otherwise.
+        failed: the steps that failed.
         done: how many steps there were.
     """
 
@@ -45,11 +41,11 @@ class Reporter:
     done: int = 0
     _colour: bool = field(default_factory=sys.stdout.isatty)
 
-    def title(self, text: str) -> None:
+    def begin_step(self, text: str) -> None:
         """Begin a step."""
         self.done += 1
         self.say("")
-        self.say(self._in("1", f"{self.done:2}. {text}"))
+        self.say(self._coloured("1", f"{self.done:2}. {text}"))
 
     def note(self, text: str) -> None:
         """Tell something of a step."""
@@ -59,35 +55,35 @@ class Reporter:
         """Tell what was sent."""
         self.say(f"    → {text}")
 
-    def came(self, text: str) -> None:
+    def received(self, text: str) -> None:
         """Tell what came back."""
         self.say(f"    ← {text}")
 
-    def right(self) -> None:
-        """End a step that went as it should."""
-        self.say(self._in("32", "    ✓"))
+    def passed(self) -> None:
+        """End a step that passed."""
+        self.say(self._coloured("32", "    ✓"))
 
-    def wrong(self, name: str, why: str) -> None:
-        """End a step that went otherwise."""
+    def fail(self, name: str, why: str) -> None:
+        """End a step that failed."""
         self.failed.append(name)
-        self.say(self._in("31", f"    ✗ {why}"))
+        self.say(self._coloured("31", f"    ✗ {why}"))
 
-    def _in(self, code: str, text: str) -> str:
+    def _coloured(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
 
     def answer(self, response: httpx.Response) -> None:
         """Tell an HTTP answer: status, the headers that matter, and its words."""
-        self.came(f"{response.status_code} {_words(response)}")
+        self.received(f"{response.status_code} {_words(response)}")
         for name in _SHOWN:
             if name in response.headers:
                 self.note(f"  {name}: {_cut(response.headers[name])}")
 
 
 def expect(response: httpx.Response, status: int, reason: str = "", *headers: str) -> None:
-    """Insist on a status, a reason and headers.
+    """Require a status, a reason and headers.
 
     Raises:
-        OtherwiseError: where one of them is another.
+        StepFailedError: where one of them is another.
     """
     found = reason_of(response)
     if (response.status_code, found) != (status, reason):
@@ -101,10 +97,10 @@ def expect(response: httpx.Response, status: int, reason: str = "", *headers: st
 
 
 def require(condition: object, what: str) -> None:
-    """Insist on something else.
+    """Require a condition.
 
     Raises:
-        OtherwiseError: where it is not so.
+        StepFailedError: where it is not so.
     """
     if not condition:
         raise StepFailedError(f"expected {what}")

@@ -1,7 +1,4 @@
-"""`authz demo`: write a scene, run it with the pieces of `authz up`, walk through it.
-
-Law: the exit status is 0 only where every step went as it should.
-"""
+"""`authz demo`: write an environment, run it as `authz up` does, run the scenario in it."""
 
 import asyncio
 import logging
@@ -29,7 +26,7 @@ def demo(*, once: bool, state: Path | None) -> int:
     """Run the demonstration.
 
     Args:
-        once: whether to end after the walk.
+        once: whether to end after the scenario.
         state: the folder for its files; None for a temporary one, removed at the end.
 
     Returns:
@@ -57,7 +54,7 @@ def demo(*, once: bool, state: Path | None) -> int:
 
 
 async def run(environment: Environment, *, once: bool, say: WriteLine) -> int:
-    """Run a scene and walk through it; see `demo`."""
+    """Run an environment and the scenario in it; see `demo`."""
 
     async def when_ready() -> int | None:
         failed = await run_front_door_scenario(environment, say)
@@ -71,7 +68,7 @@ async def run(environment: Environment, *, once: bool, say: WriteLine) -> int:
         say(_at_hand(environment))
         return None
 
-    # The SDK writes a traceback where a log-in fails, as one of the walk shall.
+    # The SDK writes a traceback where a log-in fails, as one of the scenario shall.
     logging.getLogger("mcp").addHandler(logging.NullHandler())
     settings = load(environment.configuration, os.environ)
     say("authz demo: a real Envoy, a real Valkey, the service, two sample MCP servers, and a")

@@ -1,10 +1,9 @@
 """Two sample MCP servers made with the official SDK, one in each era of the protocol.
 
 `notes` speaks 2026-07-28 (no sessions), `files` speaks 2025-11-25 (sessions). Both keep what they
-have in memory and harm nothing. `python -m authz_demo.samples notes --uds PATH` runs one.
-
-Law: they trust whoever can reach them, so only the gateway may. What the gateway told them of the
-caller is shown by their tool `whoami`, and also whether anything came that must not.
+have in memory. `python -m authz_demo.samples notes --uds PATH` runs one. They trust whoever can
+reach them, so only the gateway may; their tool `whoami` shows what it said of the caller, and
+whether a token or cookie came through.
 """
 
 import argparse

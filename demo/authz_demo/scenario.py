@@ -1,9 +1,7 @@
-"""The scripted walk with `login: direct`: what a gateway before Authelia does, step by step.
+"""The scenario with `login: direct`: what a gateway before Authelia does, step by step.
 
-What every walk is made of is here too; that of the front door is `front_walk`.
-
-Law: every step asserts status, header and reason. Log-ins and calls are made by the official MCP
-client; what it would hide (statuses, headers) is asked for once more over plain HTTP.
+Log-ins and calls are made by the official MCP client; what it would hide (statuses, headers) is
+asked for once more over plain HTTP. Each step requires status, header and reason.
 """
 
 import asyncio
@@ -35,11 +33,11 @@ _LISTED: Final = 5
 
 @dataclass(slots=True)
 class Scenario:
-    """Walk through one scene that runs.
+    """The steps in one environment that runs.
 
     Attributes:
-        scene: what runs.
-        trail: where it is told.
+        environment: what runs.
+        reporter: where the steps are shown.
         network: how its names are reached.
         tokens: access tokens by who holds them, as they come.
     """
@@ -53,7 +51,7 @@ class Scenario:
     # --- steps, in their order ----------------------------------------------------------------
 
     async def without_a_token(self) -> None:
-        """Insist on a challenge that names the metadata."""
+        """Require a challenge that names the metadata."""
         answer = await self.post("notes", message("server/discover"))
         tls = answer.extensions["network_stream"].get_extra_info("ssl_object").version()
         self.reporter.note(f"  over {tls}, with an authority made on the spot")
@@ -64,7 +62,7 @@ class Scenario:
         require('scope="mcp:notes"' in challenge, "the scope that the server asks for")
 
     async def metadata(self) -> None:
-        """Insist on the documents of RFC 9728."""
+        """Require the documents of RFC 9728."""
         url = f"{self.gateway}/.well-known/oauth-protected-resource/notes"
         self.reporter.sent(f"GET {url}")
         answer = await self.http.get(url, headers={"origin": "https://anywhere.test"})
@@ -75,7 +73,7 @@ class Scenario:
         require(document["authorization_servers"] == [self.environment.place.issuer], "the issuer")
 
     async def log_in_with_totp(self) -> None:
-        """Insist that the upstream knows who calls, and has no token."""
+        """Require that the upstream knows who calls, and has no token."""
         told = await self.call("notes", "demo", self.environment.who.john, "whoami")
         require(told["x-authz-client"] == "demo", "the client's name upstream")
         require(told["x-authz-subject"], "the person upstream")
@@ -83,17 +81,17 @@ class Scenario:
         require(not told["cookie_arrived"], "no cookie upstream")
 
     async def older_era(self) -> None:
-        """Insist on the same in the era of sessions."""
+        """Require the same in the era of sessions."""
         told = await self.call("files", "demo", self.environment.who.john, "whoami", mode="legacy")
         require(told["x-authz-client"] == "demo", "the client's name upstream")
 
     async def password_only(self) -> None:
-        """Insist that a password is enough where nothing more is asked."""
+        """Require that a password is enough where nothing more is asked."""
         told = await self.call("notes", "password-only", self.environment.who.bob, "whoami")
         require(told["x-authz-client"] == "password-only", "the client's name upstream")
 
     async def password_only_refused(self) -> None:
-        """Insist that it is not enough where a second factor is asked."""
+        """Require that it is not enough where a second factor is asked."""
         token = await self.log_in("files", "password-only", self.environment.who.bob)
         answer = await self.initialize("files", token)
         expect(answer, 200, "second_factor_required")
@@ -102,7 +100,7 @@ class Scenario:
         )
 
     async def tool_outside_the_scopes(self) -> None:
-        """Insist that the challenge names every scope."""
+        """Require that the challenge names every scope."""
         answer = await self.tool("notes", "delete_note", self.tokens["demo notes"], name="welcome")
         expect(answer, 403, "insufficient_scope", "www-authenticate")
         require(
@@ -111,19 +109,19 @@ class Scenario:
         )
 
     async def unnamed_tool(self) -> None:
-        """Insist that only named tools pass."""
+        """Require that only named tools pass."""
         answer = await self.tool("notes", "write_note", self.tokens["demo notes"])
         expect(answer, 200, "tool_not_allowed")
 
     async def headers_unlike_the_body(self) -> None:
-        """Insist that headers say what the body says."""
+        """Require that headers say what the body says."""
         body = message("tools/call", {"name": "delete_note", "arguments": {}})
         mirror = headers(body, self.tokens["demo notes"]) | {"mcp-name": "whoami"}
         answer = await self.post("notes", body, mirror)
         expect(answer, 400, "header_mismatch")
 
     async def flood(self) -> None:
-        """Insist on a true Retry-After."""
+        """Require a true Retry-After."""
         token = self.tokens["demo notes"]
         for _ in range(_LISTED):
             answer = await self.tool("notes", "list_notes", token, quiet=True)
@@ -138,7 +136,7 @@ class Scenario:
         expect(answer, 200)
 
     async def forged(self) -> None:
-        """Insist that an altered signature is no token."""
+        """Require that an altered signature is no token."""
         head, payload, signature = self.tokens["demo notes"].split(".")
         other = "A" if signature[10] != "A" else "B"
         token = f"{head}.{payload}.{signature[:10]}{other}{signature[11:]}"
@@ -147,19 +145,19 @@ class Scenario:
         require('error="invalid_token"' in answer.headers["www-authenticate"], "invalid_token")
 
     async def other_server(self) -> None:
-        """Insist that a token is for one server."""
+        """Require that a token is for one server."""
         answer = await self.initialize("files", self.tokens["demo notes"])
         expect(answer, 401, "audience_mismatch", "www-authenticate")
 
     async def foreign_origin(self) -> None:
-        """Insist that other people's web pages may not call."""
+        """Require that other people's web pages may not call."""
         body = message("server/discover")
         mirror = headers(body, self.tokens["demo notes"]) | {"origin": "https://evil.test"}
         answer = await self.post("notes", body, mirror)
         expect(answer, 403, "foreign_origin")
 
     async def machine(self) -> None:
-        """Insist that a machine passes by name only."""
+        """Require that a machine passes by name only."""
         token = await self.machine_token("files")
         answer = await self.initialize("files", token)
         expect(answer, 200)
@@ -171,14 +169,14 @@ class Scenario:
         expect(answer, 200, "machine_not_allowed")
 
     async def wrong_paths(self) -> None:
-        """Insist that only exact paths lead anywhere."""
+        """Require that only exact paths lead anywhere."""
         for path in ("/Notes", "/notes;v=1", "/notes/../files/x", "/nobody"):
             body = message("server/discover")
             self.reporter.sent(f"POST {path}")
             answer = await self.http.post(
                 f"{self.gateway}{path}", json=body, headers=headers(body, self.tokens["demo notes"])
             )
-            self.reporter.came(str(answer.status_code))
+            self.reporter.received(str(answer.status_code))
             require(answer.status_code == 404, "404")  # noqa: PLR2004 - RFC 9110
 
     # --- how they go --------------------------------------------------------------------------
@@ -217,13 +215,13 @@ class Scenario:
             client = await stack.enter_async_context(connect(self.network, url, auth, mode))
             tools = [each.name for each in (await client.list_tools()).tools]
             require(len(login.opened) == 1, "one log-in")
-            self.reporter.came(f"a 401, and {who.username} logged in")
-            self.reporter.came(f"tools/list: {', '.join(tools)}")
+            self.reporter.received(f"a 401, and {who.username} logged in")
+            self.reporter.received(f"tools/list: {', '.join(tools)}")
             require(tool in tools, f"the tool {tool}")
             result = await client.call_tool(tool, {})
             require(not result.is_error, "an answer of the tool")
             seen = dict(result.structured_content or {})
-            self.reporter.came(f"tools/call {tool}: {seen}")
+            self.reporter.received(f"tools/call {tool}: {seen}")
         if storage.tokens is not None:
             self.tokens[f"{client_id} {server}"] = storage.tokens.access_token
         self.kept(client_id, server, storage)
@@ -242,7 +240,7 @@ class Scenario:
                 async with connect(self.network, url, auth, "legacy"):
                     admitted = True
             except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
-                self.reporter.came(f"the client says: {'; '.join(error_messages(refused))}")
+                self.reporter.received(f"the client says: {'; '.join(error_messages(refused))}")
         require(not admitted, "that the client is not let in")
         require(storage.tokens, "a token of the log-in")
         assert storage.tokens is not None
@@ -345,14 +343,14 @@ _STEPS: Final[tuple[Step, ...]] = (
 
 
 async def run_scenario(environment: Environment, say: WriteLine) -> list[str]:
-    """Walk through a scene that runs; return the names of the steps that went otherwise."""
+    """Run all steps in an environment that runs; return the names of those that failed."""
     reporter, network = Reporter(say), network_of(environment)
     async with network.browser() as http:
         return await run_steps(Scenario(environment, reporter, network, http), _STEPS)
 
 
 def network_of(environment: Environment) -> LoopbackNetwork:
-    """Return how the names of a scene are reached."""
+    """Return how the names of an environment are reached."""
     ports = {
         f"{name}.{environment.place.domain}": environment.place.port for name in ("mcp", "auth")
     }
@@ -360,16 +358,16 @@ def network_of(environment: Environment) -> LoopbackNetwork:
 
 
 async def run_steps(begin_scenario: Scenario, steps: Sequence[Step]) -> list[str]:
-    """Take every step, also after one that went otherwise; return the names of those."""
+    """Run every step, also after one that failed; return the names of those that did."""
     reporter = begin_scenario.reporter
     for title, step in steps:
-        reporter.title(title)
+        reporter.begin_step(title)
         try:
             await step(begin_scenario)
-        except Exception as error:  # noqa: BLE001 - the SDK raises groups of anything; the walk goes on
-            reporter.wrong(title, "; ".join(error_messages(error)))
+        except Exception as error:  # noqa: BLE001 - the SDK raises groups of anything
+            reporter.fail(title, "; ".join(error_messages(error)))
         else:
-            reporter.right()
+            reporter.passed()
     return reporter.failed
 
 

@@ -1,7 +1,7 @@
-"""How the demonstration's ASGI applications are served: on a free loopback port or a Unix socket.
+"""Serve ASGI applications on a free loopback port or a Unix socket.
 
-Law: a Unix socket is made for its owner alone (mode 600); a port is of 127.0.0.1, unless another
-address is named: in a container, whose networks then say who may come.
+Invariant: a Unix socket is made for its owner alone (mode 600); a port is of 127.0.0.1, unless
+another address is named: in a container, whose networks then say who may come.
 """
 
 import asyncio

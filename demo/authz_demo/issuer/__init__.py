@@ -1,7 +1,7 @@
 """A stand-in for Authelia 4.39.20, for tests and the demonstration. NOT FOR PRODUCTION.
 
-Law: it is as strict, as odd and as trapped as the recorded Authelia, never nicer: what would fail
-there must fail here.
+Invariant: it refuses what the recorded Authelia refuses, never less: what would fail there must
+fail here (tests/demo/test_issuer_fixtures.py, test_issuer_releases.py).
 """
 
 from authz_demo.issuer.app import create_app

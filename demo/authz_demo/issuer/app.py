@@ -1,6 +1,6 @@
 """The stand-in as an ASGI application: its documents and its OAuth endpoints.
 
-Law: every answer carries the header that says it is not for production; status, headers and
+Invariant: every answer carries the header that says it is not for production; status, headers and
 members are otherwise those of the recorded Authelia.
 """
 

@@ -1,6 +1,6 @@
-"""How a client proves itself: not at all, by a secret, or by a signed assertion (RFC 7523).
+"""Client authentication: none, a secret, or a signed assertion (RFC 7523).
 
-Law: the method is the registered one or the client is refused, even with the right secret.
+Invariant: the method is the registered one or the client is refused, even with the right secret.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """The authorization request: read, checked, and answered with a redirect.
 
-Law: nothing is sent to a redirect URI that is not registered, exactly; everything that is wrong
-after it is known to be right is told there, with `iss` (RFC 9207).
+Invariant: nothing is sent to a redirect URI that is not registered, exactly; every later error goes
+there, with `iss` (RFC 9207).
 """
 
 from collections.abc import Sequence

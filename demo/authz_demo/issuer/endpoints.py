@@ -1,7 +1,7 @@
 """The OAuth endpoints that clients and resource servers call.
 
-Law: introspection tells what the recorded Authelia tells, no more: no `jti`, no `iss`, no
-`token_type`, and a refresh token is as active as an access token.
+Introspection has the members of the recorded Authelia: no `jti`, no `iss`, no `token_type`; and a
+refresh token is as active as an access token.
 """
 
 import secrets

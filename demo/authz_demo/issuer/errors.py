@@ -1,8 +1,4 @@
-"""The OAuth errors that the stand-in answers with, in the words of the recorded Authelia.
-
-Law: one table. A row's description and hint are what clients and logs will meet with the real
-one, so they are kept to the letter; tests compare them with the recordings.
-"""
+"""The OAuth errors of the stand-in, in the words of the recorded Authelia."""
 
 from dataclasses import dataclass
 from enum import Enum

@@ -1,6 +1,6 @@
 """The token endpoint: codes, refresh tokens, client credentials.
 
-Law: what is used twice ends the whole family of its tokens.
+Invariant: a code or refresh token that is used twice ends every token of its grant.
 """
 
 import base64

@@ -1,7 +1,4 @@
-"""The signing keys of the stand-in: one RS256, one ES256, made when it starts.
-
-Law: a private key never leaves this object; a restart makes new ones, under new key ids.
-"""
+"""The signing keys of the stand-in: one RS256, one ES256, made when it starts."""
 
 import base64
 import hashlib

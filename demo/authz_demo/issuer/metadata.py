@@ -1,6 +1,6 @@
 """The two discovery documents, equal to the recorded ones but for the issuer.
 
-Law: no judgement here. What Authelia lists is listed, though most of it is not stood in for.
+What Authelia lists is listed, though most of it is not stood in for.
 """
 
 from typing import Any, Final

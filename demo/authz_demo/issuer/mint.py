@@ -1,7 +1,7 @@
 """How tokens are made: opaque or JWT access tokens, refresh tokens, ID tokens.
 
-Law: an access token never says how its person logged in. `amr` and `auth_time` are in ID tokens
-only, and no configuration changes that.
+Invariant: an access token never says how its person logged in. `amr` and `auth_time` are in ID
+tokens only, and no configuration changes that.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """The pages of the stand-in: log-in, one-time code, consent, error. Plain HTML, no script.
 
-Law: every page says that it is not for production, and every value in it is escaped.
+Invariant: every page says that it is not for production.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """The log-in portal: the authorization endpoint and the pages between it and the client.
 
-Law: the session decides. A browser gets on to the client only when its session has the factors that
-the client's policy wants, the password as fresh as the request wants it, and the person's consent
-where the scopes want it.
+Invariant: a browser gets on to the client only when its session has the factors that the client's
+policy wants, the password as fresh as the request wants it, and the person's consent where the
+scopes want it.
 """
 
 import hmac

@@ -1,7 +1,6 @@
 """How the stand-in reads HTTP requests and words its answers.
 
-Law: the address of the issuer is what the forwarded headers say, and they have to say the
-configured one: plain http, or another host, is refused as Authelia refuses it.
+Invariant: forwarded headers name the configured issuer, over https, or the request is refused.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""How the stand-in is run: inside a test's process, or as a child process of the demonstration.
-
-Law: it says that it is not for production before it answers anything.
-"""
+"""Run the stand-in: inside a test's process, or as a child process of the demonstration."""
 
 import argparse
 import sys

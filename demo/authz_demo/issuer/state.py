@@ -1,7 +1,6 @@
 """All that the stand-in remembers, in memory, until it ends.
 
-Law: what a token or code may still do is decided here and nowhere else. Nothing is ever forgotten,
-so that a replay is known as one; it is a demonstration's issuer and does not live long.
+Nothing is ever forgotten, so that a replay is known as one.
 """
 
 import secrets

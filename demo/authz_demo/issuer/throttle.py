@@ -1,7 +1,7 @@
 """How the stand-in slows an address down whose requests fail, as Authelia does by default.
 
-Law: what succeeds costs nothing; what fails takes from four buckets at once, and an address with
-any of them empty is refused whatever it sends, honest log-ins included.
+What succeeds costs nothing; what fails takes from four buckets at once, and an address with any of
+them empty is refused whatever it sends, honest log-ins included.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""What the stand-in issuer is told: its people, its clients, its lifetimes.
+"""The stand-in's configuration: its people, its clients, its lifetimes.
 
-Law: a configuration is one frozen value. Names are Authelia's own where it has a word for a thing.
-Passwords and secrets are in the clear, because nobody's are in here.
+Names are Authelia's own where it has a word for a thing. Passwords and secrets are in the clear,
+because nobody's are in here.
 """
 
 import time
