@@ -92,7 +92,7 @@ unit: setup  ## run the tests that start no program (under a minute)
 	@$(BIN)/pytest -n auto --unit $(LIVE:%=--ignore=tests/%) $(ARGS)
 
 test: setup .venv-mcp1/.ready typescript  ## run every test
-	@$(BIN)/pytest -n auto --dist loadfile --ignore=tests/compose --ignore=tests/clients $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/compose --ignore=tests/clients $(ARGS)
 
 test-compose: setup  ## prove the compose deployment on a real Docker engine (AUTHZ_ENGINE=required)
 	@$(BIN)/pytest -n 0 tests/compose $(ARGS)

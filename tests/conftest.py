@@ -57,11 +57,15 @@ def _fixtures(item: pytest.Function) -> Iterator[object]:
         yield from (getattr(where, name) for name in item.fixturenames if hasattr(where, name))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files first that start programs: they wait, and a long one would end alone."""
+    live = {each.path for each in items if any(map(each.get_closest_marker, NEEDS))}
+    items.sort(key=lambda each: each.path not in live)
     if config.getoption("unit"):
-        live = [each for each in items if any(map(each.get_closest_marker, NEEDS))]
-        config.hook.pytest_deselected(items=live)
-        items[:] = [each for each in items if each not in set(live)]
+        starting = {each: any(map(each.get_closest_marker, NEEDS)) for each in items}
+        config.hook.pytest_deselected(items=[each for each in items if starting[each]])
+        items[:] = [each for each in items if not starting[each]]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
