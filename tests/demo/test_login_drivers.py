@@ -15,7 +15,7 @@ import httpx2
 import pyotp
 import pytest
 
-from authz.setup.certificates import make
+from authz.setup.certificates import write_certificates
 from authz_demo.client import Httpx2LoopbackTransport
 from authz_demo.login_drivers import AutheliaDriver, LoginFailedError
 from authz_demo.loopback import LoopbackNetwork
@@ -159,7 +159,7 @@ def test_secrets_are_not_in_a_persons_repr() -> None:
 def test_names_that_were_not_given_lead_nowhere(tmp_path: Path, library: Any) -> None:
     """A client of the demonstration cannot leave the machine, nor trust another authority."""
     network = LoopbackNetwork(
-        {"mcp.example.test": 1}, make(tmp_path, ["mcp.example.test"]).authority
+        {"mcp.example.test": 1}, write_certificates(tmp_path, ["mcp.example.test"]).authority
     )
 
     async def stray() -> None:
