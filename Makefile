@@ -88,7 +88,7 @@ matrix: setup .venv-mcp1/.ready typescript $(CLIENTS) build/clients/.go build/cl
 demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
 	@$(BIN)/authz demo $(ARGS)
 
-unit: setup  ## run the tests that start no program (under a minute)
+unit: setup  ## run the quick tests that start no program (under a minute)
 	@$(BIN)/pytest -n auto --unit $(LIVE:%=--ignore=tests/%) $(ARGS)
 
 test: setup .venv-mcp1/.ready typescript  ## run every test

@@ -21,7 +21,7 @@ settings.register_profile("long", deadline=None, max_examples=3000)
 settings.register_profile("unit", deadline=None, max_examples=20)
 settings.load_profile("authz")
 
-_UNIT = "only tests that start no program, with few examples each; one that starts one fails"
+_UNIT = "only quick tests that start no program, few examples; one that starts one fails"
 _found: dict[tuple[object, ...], frozenset[str]] = {}
 
 
@@ -63,9 +63,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     live = {each.path for each in items if any(map(each.get_closest_marker, NEEDS))}
     items.sort(key=lambda each: each.path not in live)
     if config.getoption("unit"):
-        starting = {each: any(map(each.get_closest_marker, NEEDS)) for each in items}
-        config.hook.pytest_deselected(items=[each for each in items if starting[each]])
-        items[:] = [each for each in items if not starting[each]]
+        left_out = {each: any(map(each.get_closest_marker, (*NEEDS, "slow"))) for each in items}
+        config.hook.pytest_deselected(items=[each for each in items if left_out[each]])
+        items[:] = [each for each in items if not left_out[each]]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -26,6 +26,8 @@ from authz.core.mcp import Message, read
 from authz.core.request import RefusedError
 from authz.core.strict_json import StrictJsonError, loads
 
+pytestmark = pytest.mark.slow
+
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"

@@ -41,6 +41,8 @@ from tests.support.wire import Answer, answer, check_request, reason_of
 from tests.tokens.token_factory import FILES, RULES, Clock, Source, ec_signer, key_set, rsa_signer
 from tests.tokens.token_factory import NOW as TOKEN_NOW
 
+pytestmark = pytest.mark.slow
+
 
 class World:
     """The check with the real verifier and the real in-process ledger, at a fixed moment."""

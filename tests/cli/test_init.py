@@ -10,6 +10,8 @@ import pytest
 from authz.cli import main
 from tests.setup.kit import snapshot
 
+pytestmark = pytest.mark.slow
+
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     status = main(["init", *arguments])

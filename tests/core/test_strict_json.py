@@ -259,6 +259,7 @@ def of(part: bytes, count: int, before: bytes = b"") -> bytes:
     return b"[" + before + part * count + b"1]"
 
 
+@pytest.mark.slow
 @pytest.mark.attack("mcp-json-work")
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_a_megabyte_of_anything_takes_bounded_time(part: bytes) -> None:

@@ -16,6 +16,8 @@ from tests.doctor import kit
 from tests.doctor.kit import answering, problems, saying
 from tests.tokens.token_factory import NOW, key_set, rsa_signer
 
+pytestmark = pytest.mark.slow
+
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),

@@ -25,6 +25,8 @@ from authz.envoy.render.settings import envoy_settings
 from tests.support.edge import settings
 from tests.support.envoy import validate
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "envoy"
 SMALLEST = """
 issuer: {url: https://auth.example.com}
