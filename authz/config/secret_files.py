@@ -58,15 +58,28 @@ class Secrets:
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:
     """Read what the configuration names, from files first, then the environment."""
     password, faults = _redis_password(config, env)
-    credential, more = _introspection(config)
-    front_door, and_more = _front_door(config)
-    sealing, most = _sealing(config)
-    path: Path = ("gateway", "identity_key_file")
-    identity, rest = _from_file(path, config.gateway.identity_key_file, _private_key)
-    path = ("gateway", "identity_other_key_file")
-    other, last = _from_file(path, config.gateway.identity_other_key_file, _private_key)
-    found = Secrets(password, credential, front_door, sealing, identity, other)
-    return found, [*faults, *more, *and_more, *most, *rest, *last, *_shared_key(found)]
+    found = {"redis_password": password}
+    for member, path, file, parse in _files(config):
+        found[member], more = _from_file(path, file, parse)
+        faults += more
+    secrets = Secrets(**found)
+    return secrets, [*faults, *_shared_key(secrets)]
+
+
+def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[str], str]]]:
+    """Yield for each member of `Secrets` its field, the file named there, and its parser."""
+    introspection, door, gateway = config.issuer.introspection, config.front_door, config.gateway
+    section: Path = ("issuer", "introspection")
+    if introspection is not None and introspection.auth == "private_key_jwt":
+        yield "introspection", (*section, "key_file"), introspection.key_file, _private_key
+    elif introspection is not None:
+        yield "introspection", (*section, "secret_file"), introspection.secret_file, _one_line
+    if door is not None:
+        yield "front_door", ("front_door", "key_file"), door.key_file, _private_key
+        yield "sealing", ("front_door", "seal_file"), door.seal_file, _sealing_keys
+    for member in ("identity", "identity_other"):
+        field = f"{member}_key_file"
+        yield member, ("gateway", field), getattr(gateway, field), _private_key
 
 
 def _shared_key(secrets: Secrets) -> Iterator[Fault]:
@@ -105,28 +118,6 @@ def _redis_password(config: Config, env: Mapping[str, str]) -> tuple[SecretStr |
     if file is None:
         return SecretStr(value) if value else None, list(_no_password(config, value))
     return _from_file(path, file, _one_line)
-
-
-def _introspection(config: Config) -> tuple[SecretStr | None, list[Fault]]:
-    introspection = config.issuer.introspection
-    if introspection is None:
-        return None, []
-    path: Path = ("issuer", "introspection")
-    if introspection.auth == "private_key_jwt":
-        return _from_file((*path, "key_file"), introspection.key_file, _private_key)
-    return _from_file((*path, "secret_file"), introspection.secret_file, _one_line)
-
-
-def _front_door(config: Config) -> tuple[SecretStr | None, list[Fault]]:
-    if config.front_door is None:
-        return None, []
-    return _from_file(("front_door", "key_file"), config.front_door.key_file, _private_key)
-
-
-def _sealing(config: Config) -> tuple[SecretStr | None, list[Fault]]:
-    if config.front_door is None:
-        return None, []
-    return _from_file(("front_door", "seal_file"), config.front_door.seal_file, _sealing_keys)
 
 
 def _from_file(
