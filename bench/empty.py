@@ -10,14 +10,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from authz.core.answers import Upstream
+from authz.core.answers import UpstreamChanges
 from authz.envoy import codec
 from authz.server.asgi import AsgiTransport, Receive, Scope, Send
 from authz.server.grpc import GrpcTransport
 from authz.server.health import Health
 from authz.server.pyvoy import configured
 
-ALLOW = codec.encode_allow(Upstream(()))
+ALLOW = codec.encode_allow(UpstreamChanges(()))
 _transport: AsgiTransport | None = None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from authz.core.decision import Allow, Call, PendingDecision, authorize, conclude, read
 from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
 from authz.core.limits import Limit, Per
-from authz.core.policy import KnownClient, Rule
+from authz.core.policy import DeclaredClient, Rule
 from authz.tokens.claims import ClaimRules
 from authz.tokens.introspection_cache import IntrospectionCache
 from authz.tokens.introspector import Introspector
@@ -29,7 +29,7 @@ LIMITS = tuple(
 )
 POLICY = policy(
     server(Rule(scopes=frozenset({"mcp:tools"}), limits=LIMITS), {"read_*": Rule(), "*": Rule()}),
-    KnownClient("mcp-2fa", frozenset({"mcp:tools"})),
+    DeclaredClient("mcp-2fa", frozenset({"mcp:tools"})),
 )
 BATCH = 200
 BUDGET = 0.2

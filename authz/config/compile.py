@@ -16,9 +16,9 @@ from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
 from authz.core.policy import (
     ALL_KINDS,
+    DeclaredClient,
     FrontDoor,
     JsonBounds,
-    KnownClient,
     OperationKind,
     Policy,
     RefusalForm,
@@ -180,8 +180,8 @@ def _front_door(config: Config) -> FrontDoor | None:
     )
 
 
-def _client(config: Config, name: str, client: ClientConfig) -> KnownClient:
-    return KnownClient(
+def _client(config: Config, name: str, client: ClientConfig) -> DeclaredClient:
+    return DeclaredClient(
         client_id=name,
         scopes=None if client.scopes is None else frozenset(client.scopes),
         machine=client.machine,

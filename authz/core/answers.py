@@ -66,7 +66,7 @@ class HttpAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class UpstreamChanges:
     """Let the request go on, changed.
 
     Attributes:
@@ -130,7 +130,7 @@ def upstream(
     origin: str | None = None,
     *,
     cache: IdentityCache | None = None,
-) -> Upstream:
+) -> UpstreamChanges:
     """Return the headers of an allowed request: identity set, credentials removed.
 
     The exchange ends when the token does. One that waits for notifications ends earlier: its
@@ -161,10 +161,12 @@ def upstream(
     told = _told_by_envoy(message, request_id, policy.refusals)
     if origin is not None:
         told = (*told, (ORIGIN, origin))
-    return Upstream(given, removed, rate_limit(allow.quotas, cache), allow.judged, lasts, told)
+    return UpstreamChanges(
+        given, removed, rate_limit(allow.quotas, cache), allow.judged, lasts, told
+    )
 
 
-def with_assertion(changes: Upstream, assertion: str) -> Upstream:
+def with_assertion(changes: UpstreamChanges, assertion: str) -> UpstreamChanges:
     """Return the headers of an allowed request with the signed identity."""
     return replace(changes, judged=(*changes.judged, (ASSERTION, assertion)))
 

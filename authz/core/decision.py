@@ -42,7 +42,7 @@ from authz.core.mcp import NAME_HEADER
 from authz.core.methods import Counts
 from authz.core.policy import (
     MODERN,
-    KnownClient,
+    DeclaredClient,
     Policy,
     Rule,
     Server,
@@ -460,7 +460,7 @@ class Inspection:
     steps: tuple[tuple[str, RefusedError | None], ...]
     message: mcp.Message | None
     principal: Principal
-    known: KnownClient | None
+    known: DeclaredClient | None
     rules: tuple[Rule, ...]
     proofs: tuple[Proof, ...]
 

@@ -16,8 +16,8 @@ from authz.core.limits import Limit, Per
 from authz.core.mcp import Message, MessageKind
 from authz.core.methods import METHODS, Counts, counted
 from authz.core.policy import (
+    DeclaredClient,
     FrontDoor,
-    KnownClient,
     OperationKind,
     Policy,
     Rule,
@@ -76,7 +76,7 @@ class RuleContext:
     server: Server
     policy: Policy
     principal: Principal
-    known: KnownClient | None
+    known: DeclaredClient | None
     rules: tuple[Rule, ...]
     concern: Concern
 
@@ -195,14 +195,14 @@ def _same_tuple(*rules: Rule) -> tuple[Rule, ...]:
     return rules
 
 
-def _known(principal: Principal, policy: Policy) -> KnownClient | None:
+def _known(principal: Principal, policy: Policy) -> DeclaredClient | None:
     """Return what the operator declares of the client; of the front door, of a configured one."""
     if principal.is_unconfigured:
         return None
     return policy.clients.get(principal.client_id)
 
 
-def _scope_ceiling(known: KnownClient | None, policy: Policy) -> frozenset[str] | None:
+def _scope_ceiling(known: DeclaredClient | None, policy: Policy) -> frozenset[str] | None:
     """Return the scopes that the operator lets a client use at most; None for all it was given."""
     if known is not None:
         return known.scopes
@@ -333,13 +333,13 @@ def _proofs(context: RuleContext) -> Iterator[Proof]:
         yield from _declared(principal, known)
 
 
-def _declared(principal: Principal, known: KnownClient) -> Iterator[Proof]:
+def _declared(principal: Principal, known: DeclaredClient) -> Iterator[Proof]:
     """Yield what the operator declares, where the token bears the declaration out."""
     if not lacks_assurance_claim(principal, known):
         yield Proof(Evidence.CLIENT, known.assurance, None)
 
 
-def lacks_assurance_claim(principal: Principal, known: KnownClient) -> bool:
+def lacks_assurance_claim(principal: Principal, known: DeclaredClient) -> bool:
     """Tell whether a declaration counts for nothing because the token's assurance claim is another.
 
     The claim is required besides a declaration and never stands in for one; an opaque token has

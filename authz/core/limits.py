@@ -107,7 +107,7 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class WindowState:
     """Hold what one bucket has counted.
 
     Attributes:
@@ -135,7 +135,7 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TakeOutcome:
     """Tell what became of a set of takes.
 
     Attributes:
@@ -174,7 +174,7 @@ def unsatisfiable_takes() -> tuple[Take, Take]:
     return nobody, nobody
 
 
-def advance(state: State | None, limit: Limit, now: int) -> State:
+def advance(state: WindowState | None, limit: Limit, now: int) -> WindowState:
     """Return the state as it stands now: old slots forgotten, none counted twice.
 
     Args:
@@ -184,16 +184,16 @@ def advance(state: State | None, limit: Limit, now: int) -> State:
     """
     current = now // limit.slot
     if state is None:
-        return State(current, (0,) * (SLOTS + 1))
+        return WindowState(current, (0,) * (SLOTS + 1))
     late = current - state.slot
     if late < 0:  # the clock stepped back: all of it counts as of now
-        return State(current, (min(sum(state.counts), limit.quota), *(0,) * SLOTS))
+        return WindowState(current, (min(sum(state.counts), limit.quota), *(0,) * SLOTS))
     if late > SLOTS:
-        return State(current, (0,) * (SLOTS + 1))
-    return State(current, (0,) * late + state.counts[: SLOTS + 1 - late])
+        return WindowState(current, (0,) * (SLOTS + 1))
+    return WindowState(current, (0,) * late + state.counts[: SLOTS + 1 - late])
 
 
-def quota_of(state: State, limit: Limit, now: int) -> Quota:
+def quota_of(state: WindowState, limit: Limit, now: int) -> Quota:
     """Return the quota of an advanced state."""
     counts = state.counts
     for age in range(SLOTS, -1, -1):
@@ -217,7 +217,7 @@ def in_use(limit: Limit, used: int, slot: int, oldest: int, now: int) -> Quota:
     return Quota(limit, max(0, remaining), reset)
 
 
-def wait(state: State, charge: Charge, now: int) -> int:
+def wait(state: WindowState, charge: Charge, now: int) -> int:
     """Return the milliseconds until an advanced state has room for a charge; 0 where it has."""
     excess = sum(state.counts) + charge.cost - charge.limit.quota
     if excess <= 0:
@@ -230,8 +230,8 @@ def wait(state: State, charge: Charge, now: int) -> int:
 
 
 def take(
-    states: Mapping[str, State], takes: Sequence[Take], now: int
-) -> tuple[Mapping[str, State], Outcome]:
+    states: Mapping[str, WindowState], takes: Sequence[Take], now: int
+) -> tuple[Mapping[str, WindowState], TakeOutcome]:
     """Charge all the takes or none, and say how every limit stands.
 
     Args:
@@ -257,10 +257,12 @@ def take(
     return changed, outcome({**current, **changed}, takes, delay, now)
 
 
-def outcome(states: Mapping[str, State], takes: Sequence[Take], delay: int, now: int) -> Outcome:
+def outcome(
+    states: Mapping[str, WindowState], takes: Sequence[Take], delay: int, now: int
+) -> TakeOutcome:
     """Return the outcome of takes whose advanced states and delay (milliseconds) are known."""
     quotas = tuple(quota_of(states[each.bucket], each.limit, now) for each in takes)
-    return Outcome(quotas, _seconds(delay))
+    return TakeOutcome(quotas, _seconds(delay))
 
 
 def bucket_id(
@@ -334,8 +336,8 @@ def digest(*parts: str) -> str:
     return blake2b(whole, digest_size=16).hexdigest()
 
 
-def _add(state: State, cost: int) -> State:
-    return State(state.slot, (state.counts[0] + cost, *state.counts[1:]))
+def _add(state: WindowState, cost: int) -> WindowState:
+    return WindowState(state.slot, (state.counts[0] + cost, *state.counts[1:]))
 
 
 def _back(slot: int, limit: Limit, age: int) -> int:

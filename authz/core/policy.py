@@ -190,7 +190,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownClient:
+class DeclaredClient:
     """Hold what the operator declares of a client.
 
     Attributes:
@@ -304,7 +304,7 @@ class Policy:
     issuer: str
     origins: frozenset[str] = frozenset()
     servers: Mapping[str, Server] = field(default_factory=lambda: MappingProxyType({}))
-    clients: Mapping[str, KnownClient] = field(default_factory=lambda: MappingProxyType({}))
+    clients: Mapping[str, DeclaredClient] = field(default_factory=lambda: MappingProxyType({}))
     front_door: FrontDoor | None = None
     limits: tuple[Limit, ...] = ()
     max_body: int = 1 << 20

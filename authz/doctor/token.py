@@ -15,7 +15,7 @@ from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize
 from authz.core.detail import AUTHELIA_CLIENT, Diagnosis
 from authz.core.evaluation import lacks_assurance_claim
 from authz.core.ledger import UnavailableError
-from authz.core.policy import KnownClient, Policy, Server
+from authz.core.policy import DeclaredClient, Policy, Server
 from authz.core.principal import Principal, names_resource
 from authz.core.reason import Reason, diagnose, fill_in
 from authz.core.request import HttpRequest, RefusedError
@@ -234,7 +234,7 @@ def _diagnosis(
     return replace(found, message=message, fix=fill_in(found.fix, names))
 
 
-def _second_factor(principal: Principal, known: KnownClient | None) -> Diagnosis:
+def _second_factor(principal: Principal, known: DeclaredClient | None) -> Diagnosis:
     found = diagnose(Reason.SECOND_FACTOR_REQUIRED, "")
     if known is None or not lacks_assurance_claim(principal, known):
         return found

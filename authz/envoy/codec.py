@@ -17,7 +17,7 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer,
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct, Value
 
-from authz.core.answers import NOBODY, NOBODY_TYPE, HttpAnswer, Upstream
+from authz.core.answers import NOBODY, NOBODY_TYPE, HttpAnswer, UpstreamChanges
 from authz.core.detail import Detail
 from authz.core.identity_cache import IdentityCache
 from authz.core.reason import Reason
@@ -179,7 +179,7 @@ def encode_deny(answer: HttpAnswer, reason: str = "") -> bytes:
     return response.SerializeToString()
 
 
-def encode_allow(upstream: Upstream, cache: IdentityCache | None = None) -> bytes:
+def encode_allow(upstream: UpstreamChanges, cache: IdentityCache | None = None) -> bytes:
     """Return a serialized CheckResponse that lets the request go on, changed.
 
     Args:

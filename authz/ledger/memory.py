@@ -18,7 +18,7 @@ from authz.core.ledger import (
     StepUpKey,
     Taken,
 )
-from authz.core.limits import Outcome, State, Take, take
+from authz.core.limits import Take, TakeOutcome, WindowState, take
 from authz.core.second_factor import Method
 from authz.ledger.records import (
     Revocation,
@@ -38,12 +38,12 @@ class Buckets:
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self._capacity = capacity
-        self._states: OrderedDict[str, State] = OrderedDict()
+        self._states: OrderedDict[str, WindowState] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._states)
 
-    def take(self, takes: Sequence[Take], now: int) -> Outcome:
+    def take(self, takes: Sequence[Take], now: int) -> TakeOutcome:
         """Charge all the takes or none (`authz.core.limits.take`).
 
         Args:

@@ -27,7 +27,7 @@ from authz.core.ledger import (
     Taken,
     UnavailableError,
 )
-from authz.core.limits import SLOTS, Charge, Quota, State, charges, in_use, outcome, wait
+from authz.core.limits import SLOTS, Charge, Quota, WindowState, charges, in_use, outcome, wait
 from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.faults import fault_of_code
@@ -242,11 +242,11 @@ def _bucket(value: object) -> bytes:
     return value
 
 
-def _state(value: object, charge: Charge, now: int) -> State:
+def _state(value: object, charge: Charge, now: int) -> WindowState:
     slot, *counts = _STATE.unpack(_bucket(value))
     if slot != now // charge.limit.slot:
         raise _impossible()
-    return State(slot, tuple(counts))
+    return WindowState(slot, tuple(counts))
 
 
 def _impossible() -> UnavailableError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
-from authz.core.answers import Upstream, refusal, upstream, with_assertion
+from authz.core.answers import UpstreamChanges, refusal, upstream, with_assertion
 from authz.core.decision import (
     Allow,
     BearerRequest,
@@ -43,7 +43,7 @@ FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNA
 _ID_BODY: Final = 16 * 1024
 
 
-class TokenVerifier(Protocol):
+class PrincipalSource(Protocol):
     """Turn a bearer token into a principal."""
 
     def cached(self, token: str) -> Principal | None:
@@ -118,7 +118,7 @@ class Snapshot:
     """
 
     policy: Policy
-    verifier: TokenVerifier
+    verifier: PrincipalSource
     ledger: Ledger
     deadline: Deadline
     offers: StepUpPrompter | None = None
@@ -330,7 +330,7 @@ def _unavailable(
     return Deny(reason, detail, call.server, principal=principal, retry_after=retry_after)
 
 
-def _signed(allow: Allow, changes: Upstream, snapshot: Snapshot) -> Upstream:
+def _signed(allow: Allow, changes: UpstreamChanges, snapshot: Snapshot) -> UpstreamChanges:
     """Return what goes to a server that asks for a signed identity."""
     if snapshot.identity is None:  # which the configuration does not allow
         raise RuntimeError("no key to sign with")

@@ -3,7 +3,7 @@
 `python -m tests.attacks.test_defences` takes each out of a copy of this tree, runs the tests that
 should notice, and prints the table of docs/defences.md. It takes some minutes.
 
-Law: each defence that is named here stands in the source once, so that the table is about what
+Each defence that is named here stands in the source once, so that the table is about what
 is there today; and each of them has a test that fails without it.
 """
 
@@ -355,8 +355,8 @@ OTHERS = (
         "pass", ("tests/tokens/test_introspection_result.py",),
     ),
     Defence(
-        "What the issuer answers has a size", "authz/tokens/issuer_http.py", "_read",
-        "if len(data) > largest:", "if False:", ("tests/tokens/test_issuer.py",),
+        "What the issuer answers has a size", "authz/http/bounded.py", "read_body",
+        "if len(body) > largest:", "if False:", ("tests/tokens/test_issuer.py",),
     ),
     Defence(
         "A compressed body is refused", "authz/core/mcp.py", "_check_framing",

@@ -1,6 +1,6 @@
 """Attacks that succeeded once, on what stood here then: a review's findings, each with its law.
 
-Law: each test failed before its finding was mended, for the reason that its docstring gives.
+Each test failed before its finding was fixed, for the reason that its docstring gives.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from authz.core.answers import upstream
 from authz.core.decision import Allow, BearerRequest, PendingDecision, authorize, conclude, read
 from authz.core.ledger import Mode, Taken, UnavailableError
 from authz.core.mcp import Message, MessageKind
-from authz.core.policy import KnownClient
+from authz.core.policy import DeclaredClient
 from authz.core.request import RefusedError
 from authz.envoy import codec
 from authz.server.assemble import Assembly
@@ -114,7 +114,7 @@ def test_one_body_stops_nobody_else(unit: bytes) -> None:
 @pytest.mark.attack("narrowed-scopes")
 def test_the_upstream_learns_no_scope_that_the_client_may_not_use() -> None:
     """A scope that the operator took from a client is not shown to the server as granted."""
-    narrow = policy(server(), KnownClient("claude", scopes=frozenset({"mcp:files"})))
+    narrow = policy(server(), DeclaredClient("claude", scopes=frozenset({"mcp:files"})))
     token = principal(scopes=frozenset({"mcp:files", "mcp:files:write"}))
     call = read(request(), narrow)
     assert isinstance(call, BearerRequest)

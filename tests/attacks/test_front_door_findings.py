@@ -1,6 +1,6 @@
 """What a reviewer found in the front door, each as it was found.
 
-Law: whoever has no log-in costs Authelia nothing beyond the pace of an address, and whoever has one
+Whoever has no login costs Authelia nothing beyond the pace of an address, and whoever has one
 cannot spend more of Authelia or of Redis than a person's use of it.
 """
 

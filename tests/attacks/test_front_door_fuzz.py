@@ -1,6 +1,6 @@
 """Any bytes at any endpoint of the front door: a proper answer, and nowhere to go but home.
 
-Law: no exception, no 500, no redirect but to the issuer, to ourselves, or to a redirect URI that
+No exception, no 500, no redirect but to the issuer, to ourselves, or to a redirect URI that
 its client has; and nothing that strangers send is heard of at Authelia.
 """
 

@@ -1,6 +1,6 @@
 """The official MCP server behind the decision: it runs the very tool that was judged, or none.
 
-Law: parsers may differ in what they refuse, never in what they take a message to call. The server
+Parsers may differ in what they refuse, never in what they take a message to call. The server
 here is the SDK's own, over its own HTTP, in both eras; what the decision would let through is sent
 to it byte by byte.
 """

@@ -1,6 +1,6 @@
 """Rows of the attack list that no other file proves.
 
-Law: each test is one row; it goes through as much of the service as the row is about.
+Each test is one row; it goes through as much of the service as the row is about.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from authz.core.decision import BearerRequest, PendingDecision, authorize, read
 from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import OverLimit, Taken
 from authz.core.limits import Limit, Per, Take
-from authz.core.policy import KnownClient, Policy, Rule
+from authz.core.policy import DeclaredClient, Policy, Rule
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Method, SecondFactor
@@ -129,8 +129,8 @@ def test_a_declared_client_without_its_very_marker_has_no_second_factor(
 
     async def run() -> None:
         ruled = server(Rule(second_factor=SecondFactor(Method.ANY)))
-        known = KnownClient("declared", assurance=Method.ANY, assurance_claim="two_factor")
-        rules = policy(ruled, known, KnownClient("undeclared"))
+        known = DeclaredClient("declared", assurance=Method.ANY, assurance_claim="two_factor")
+        rules = policy(ruled, known, DeclaredClient("undeclared"))
         world = World(rules, claims=replace(RULES, assurance_claim="mcp_assurance"))
         token = rsa_signer().token({"client_id": client, **said})
 

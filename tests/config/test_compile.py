@@ -13,8 +13,8 @@ from authz.config.model import Config
 from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
 from authz.core.policy import (
+    DeclaredClient,
     FrontDoor,
-    KnownClient,
     Policy,
     Rule,
     StepUpFallback,
@@ -37,9 +37,9 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
     assert policy.max_body == 1 << 20
     assert policy.limits == ()
     assert policy.clients == {
-        "claude": KnownClient("claude", frozenset({"mcp:files", "mcp:files:write"})),
-        "old-script": KnownClient("old-script", frozenset({"mcp:files"}), assurance=Method.ANY),
-        "nightly-backup": KnownClient("nightly-backup", frozenset({"mcp:files"}), machine=True),
+        "claude": DeclaredClient("claude", frozenset({"mcp:files", "mcp:files:write"})),
+        "old-script": DeclaredClient("old-script", frozenset({"mcp:files"}), assurance=Method.ANY),
+        "nightly-backup": DeclaredClient("nightly-backup", frozenset({"mcp:files"}), machine=True),
     }
     files = policy.servers["files"]
     assert files.resource == "https://mcp.example.com/files"
@@ -148,7 +148,7 @@ def test_assurance(assurance: str, method: Method, smallest: str, settings_of: S
     """A client's assurance is what its log-ins prove; undeclared, nothing."""
     policy = settings_of(f"{smallest}clients: {{c: {assurance}}}\n").policy
 
-    assert policy.clients["c"] == KnownClient("c", assurance=method)
+    assert policy.clients["c"] == DeclaredClient("c", assurance=method)
 
 
 @pytest.mark.parametrize(

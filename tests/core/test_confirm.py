@@ -17,7 +17,7 @@ from authz.core.decision import (
     read,
 )
 from authz.core.ledger import Mode, Taken
-from authz.core.policy import ALL_KINDS, KnownClient, Policy, Rule, TokenKind
+from authz.core.policy import ALL_KINDS, DeclaredClient, Policy, Rule, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor
@@ -167,7 +167,7 @@ def test_a_marker_counts_for_as_much_once_it_is_confirmed(
     assurance_claim: str | None, opaque: bool
 ) -> None:
     """The issuer's word makes no marker of none, nor none of one that was signed."""
-    known = KnownClient("claude", assurance=Method.ANY, assurance_claim="two_factor")
+    known = DeclaredClient("claude", assurance=Method.ANY, assurance_claim="two_factor")
     factor = SecondFactor(Method.ANY, None, frozenset({Evidence.CLIENT}))
     rules = policy(server(Rule(second_factor=factor, confirm=True)), known)
     who = principal(assurance_claim=assurance_claim, opaque=opaque)

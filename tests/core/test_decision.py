@@ -19,7 +19,7 @@ from authz.core.decision import (
 )
 from authz.core.ledger import Mode, OverLimit, Revoked, StepUpMissing, StepUpTooOld, Taken
 from authz.core.limits import Quota
-from authz.core.policy import KnownClient, Policy, Rule
+from authz.core.policy import DeclaredClient, Policy, Rule
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Evidence, Method, SecondFactor
@@ -246,11 +246,11 @@ def test_an_audience_is_compared_as_a_string(aud: tuple[str, ...]) -> None:
 
 def test_where_clients_are_named_others_are_refused() -> None:
     """A client of the issuer that the operator never named may not pass."""
-    rules = policy(None, KnownClient("other"))
+    rules = policy(None, DeclaredClient("other"))
 
     assert reason_of(authorize(the_call(), principal(), rules, NOW)) is Reason.CLIENT_NOT_ALLOWED
     assert isinstance(
-        authorize(the_call(), principal(), policy(None, KnownClient("claude")), NOW),
+        authorize(the_call(), principal(), policy(None, DeclaredClient("claude")), NOW),
         PendingDecision,
     )
 
@@ -308,7 +308,7 @@ def test_a_scope_refusal_names_every_scope_of_the_operation() -> None:
 def test_a_client_declared_with_fewer_scopes_uses_no_more() -> None:
     """What the issuer granted beyond the declaration is worth nothing here."""
     ruled = server(Rule(scopes=frozenset({"mcp:files"})))
-    narrow = policy(ruled, KnownClient("claude", scopes=frozenset({"mcp:notes"})))
+    narrow = policy(ruled, DeclaredClient("claude", scopes=frozenset({"mcp:notes"})))
 
     denied = authorize(the_call(None, ruled), principal(), narrow, NOW)
 
@@ -337,7 +337,7 @@ def test_a_person_must_be_in_one_of_the_groups(
 
 # --- machines ---------------------------------------------------------------------------------
 
-BACKUP = KnownClient("backup", machine=True)
+BACKUP = DeclaredClient("backup", machine=True)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_a_machine_passes_only_where_it_is_named(ruled: object, expected: Reason
 def test_a_machine_inherits_no_assurance() -> None:
     """A client_credentials token of a client with assurance passed nobody's second factor."""
     ruled = server(Rule(second_factor=ANY))
-    assured = KnownClient("claude", assurance=Method.TOTP)
+    assured = DeclaredClient("claude", assurance=Method.TOTP)
 
     denied = authorize(the_call(None, ruled), principal(subject=None), policy(ruled, assured), NOW)
 
@@ -444,7 +444,7 @@ def test_a_declaration_answers_without_an_age(
 ) -> None:
     """What the operator declares of a client proves the method and no moment."""
     ruled = server(Rule(second_factor=rule))
-    known = KnownClient("claude", assurance=assurance)
+    known = DeclaredClient("claude", assurance=assurance)
 
     found = authorize(the_call(None, ruled), principal(), policy(ruled, known), NOW)
 
@@ -471,7 +471,7 @@ def test_a_marker_is_needed_besides_a_declaration_and_never_instead(
     Without a declaration the marker proves nothing, and an opaque token has none that is signed.
     """
     ruled = server(Rule(second_factor=rule))
-    known = KnownClient("claude", assurance=declared, assurance_claim=asked)
+    known = DeclaredClient("claude", assurance=declared, assurance_claim=asked)
     token = principal(assurance_claim=assurance_claim, opaque=opaque)
 
     found = authorize(the_call(None, ruled), token, policy(ruled, known), NOW)
@@ -485,19 +485,21 @@ def test_a_marker_is_needed_besides_a_declaration_and_never_instead(
     ("of", "clients"),
     [
         pytest.param("claude", (), id="no client is named"),
-        pytest.param("claude", (KnownClient("claude"),), id="nothing is declared of it"),
-        pytest.param("claude", (KnownClient("claude", assurance_claim="totp"),), id="but a marker"),
+        pytest.param("claude", (DeclaredClient("claude"),), id="nothing is declared of it"),
+        pytest.param(
+            "claude", (DeclaredClient("claude", assurance_claim="totp"),), id="but a marker"
+        ),
         pytest.param(
             "claude",
             (
-                KnownClient("claude"),
-                KnownClient("other", assurance=Method.TOTP, assurance_claim="totp"),
+                DeclaredClient("claude"),
+                DeclaredClient("other", assurance=Method.TOTP, assurance_claim="totp"),
             ),
             id="another's declaration",
         ),
     ],
 )
-def test_a_marker_alone_proves_nothing(of: str, clients: tuple[KnownClient, ...]) -> None:
+def test_a_marker_alone_proves_nothing(of: str, clients: tuple[DeclaredClient, ...]) -> None:
     """Whatever a token says of itself under the claim's name, it is for the operator to declare."""
     ruled = server(Rule(second_factor=ANY))
     token = principal(client_id=of, assurance_claim="totp")
@@ -511,7 +513,7 @@ def test_a_marker_alone_proves_nothing(of: str, clients: tuple[KnownClient, ...]
 def test_a_marker_makes_no_person_of_a_machine() -> None:
     """A client_credentials token with the marker of its declared client is refused as before."""
     ruled = server(Rule(second_factor=ANY))
-    assured = KnownClient("claude", assurance=Method.TOTP, assurance_claim="totp")
+    assured = DeclaredClient("claude", assurance=Method.TOTP, assurance_claim="totp")
     token = principal(subject=None, assurance_claim="totp")
 
     denied = authorize(the_call(None, ruled), token, policy(ruled, assured), NOW)
@@ -688,7 +690,7 @@ def test_another_rule_never_lets_more_through(
 ) -> None:
     """Adding a rule beside those that match can turn a pass into a refusal, never the reverse."""
     machines = frozenset({"claude"}) if machine else frozenset[str]()
-    known = KnownClient("claude", machine=machine)
+    known = DeclaredClient("claude", machine=machine)
     before = server(rule, {"tool": Rule(), **tools}, machines)
     after = server(rule, {"tool": Rule(), **tools, "*o*": extra}, machines)
 

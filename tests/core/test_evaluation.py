@@ -10,7 +10,7 @@ from authz.core.evaluation import evaluate
 from authz.core.identity_cache import IdentityCache
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Message, MessageKind
-from authz.core.policy import KnownClient, Policy, Rule, Server
+from authz.core.policy import DeclaredClient, Policy, Rule, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor
@@ -58,7 +58,7 @@ def seen(answer: PendingDecision | Deny) -> object:
 def test_who_was_here_before_changes_nothing(
     people: list[Principal],
     places: list[Server],
-    clients: list[KnownClient],
+    clients: list[DeclaredClient],
     asking: list[tuple[int, int, bytes, float]],
 ) -> None:
     """In any order of people, servers, tools and moments, each answer is that of objects that
@@ -88,7 +88,7 @@ def test_a_reload_is_another_policy() -> None:
     assert isinstance(refused, Deny)
     assert refused.reason is Reason.PERSON_NOT_ALLOWED
     # The very same server and person, and nothing but a list of clients between them.
-    named = replace(open_to_all, clients={"another": KnownClient("another")})
+    named = replace(open_to_all, clients={"another": DeclaredClient("another")})
     refused = asked(call("read_x"), who, named, cache=cache)
     assert isinstance(refused, Deny)
     assert refused.reason is Reason.CLIENT_NOT_ALLOWED

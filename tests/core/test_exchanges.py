@@ -18,7 +18,7 @@ from authz.core.decision import (
 )
 from authz.core.exchanges import Exchange, Meter, exchange
 from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Taken
-from authz.core.limits import Limit, Per, Quota, State, Take, bucket_id, take
+from authz.core.limits import Limit, Per, Quota, Take, WindowState, bucket_id, take
 from authz.core.methods import LISTEN, METHODS, Counts, Role
 from authz.core.policy import MODERN, RefusalForm, Rule
 from authz.core.principal import Principal
@@ -76,7 +76,7 @@ def test_no_more_are_open_than_the_meter_says(
     meter: Meter, longest: int, begun: list[tuple[int, int]]
 ) -> None:
     """However bursts and pauses follow each other, and whatever the real limiter lets pass."""
-    states: dict[str, State] = {}
+    states: dict[str, WindowState] = {}
     now, ends = 1_800_000_000_000, list[float]()
     most = meter.most_open(longest)
     for pause, times in begun:

@@ -18,7 +18,7 @@ from authz.core.decision import (
     read,
 )
 from authz.core.ledger import Mode, StepUpKey, Taken
-from authz.core.policy import FrontDoor, KnownClient, Policy, Rule, ToolRule
+from authz.core.policy import DeclaredClient, FrontDoor, Policy, Rule, ToolRule
 from authz.core.principal import Client, LoginRecord, Person, Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
@@ -40,7 +40,7 @@ from tests.support.values import (
 
 TOTP = SecondFactor(Method.TOTP)
 ANY = SecondFactor(Method.ANY)
-CLAUDE = KnownClient("claude")
+CLAUDE = DeclaredClient("claude")
 PASSWORD = frozenset({"pwd", "kba"})
 TAKEN = Taken((), Mode.REDIS)
 
@@ -77,14 +77,14 @@ def pending(found: PendingDecision | Deny) -> PendingDecision:
     ("clients", "expected"),
     [
         pytest.param((), Reason.FOREIGN_CLIENT, id="nobody-named"),
-        pytest.param((KnownClient("other", direct=True),), Reason.FOREIGN_CLIENT, id="another"),
-        pytest.param((KnownClient("claude"),), Reason.FOREIGN_CLIENT, id="named-for-the-door"),
-        pytest.param((KnownClient("claude", direct=True),), None, id="named-direct"),
+        pytest.param((DeclaredClient("other", direct=True),), Reason.FOREIGN_CLIENT, id="another"),
+        pytest.param((DeclaredClient("claude"),), Reason.FOREIGN_CLIENT, id="named-for-the-door"),
+        pytest.param((DeclaredClient("claude", direct=True),), None, id="named-direct"),
     ],
 )
 @pytest.mark.attack("foreign-client-past-the-front-door")
 def test_a_token_of_another_client_of_authelia_needs_a_name_here(
-    clients: tuple[KnownClient, ...], expected: Reason | None
+    clients: tuple[DeclaredClient, ...], expected: Reason | None
 ) -> None:
     """Our audience alone lets nobody past the front door's rules."""
     found = decided(principal(), policy(server(), *clients, front_door=front_door()))
@@ -97,7 +97,7 @@ def test_a_token_of_another_client_of_authelia_needs_a_name_here(
 @pytest.mark.parametrize("ours", sorted(OURS))
 def test_a_token_of_ours_without_its_log_in_is_nobodys(ours: str) -> None:
     """Not even an entry under `clients` makes our own client one that logs in directly."""
-    clients = (KnownClient(ours, direct=True), KnownClient(ours, machine=True, direct=True))
+    clients = (DeclaredClient(ours, direct=True), DeclaredClient(ours, machine=True, direct=True))
 
     for client in clients:
         for subject in (principal().subject, None):
@@ -161,8 +161,8 @@ def test_a_client_of_the_front_door_is_named_or_of_a_kind_that_may_come(
     """Configured ones by their entry, others by registration or the host of their document."""
     clients = (
         CLAUDE,
-        KnownClient("old-script", direct=True),
-        KnownClient("robot", machine=True, direct=True),
+        DeclaredClient("old-script", direct=True),
+        DeclaredClient("robot", machine=True, direct=True),
     )
     found = decided(visitor(login_record(client=name)), policy(server(), *clients, front_door=door))
 
@@ -204,7 +204,7 @@ def test_a_client_with_a_document_comes_by_the_host_of_it(
 @pytest.mark.attack("client-of-the-front-door")
 def test_an_entry_spelled_like_a_stranger_speaks_for_none(name: str) -> None:
     """What begins like a stranger's name is a stranger's, whatever stands under `clients`."""
-    spelled = KnownClient(name, scopes=frozenset({"mcp:files"}), assurance=Method.TOTP)
+    spelled = DeclaredClient(name, scopes=frozenset({"mcp:files"}), assurance=Method.TOTP)
     rules = policy(
         server(Rule(frozenset({"mcp:files"}))), spelled, front_door=front_door(scopes=frozenset())
     )
@@ -231,7 +231,7 @@ def test_clients_default_narrows_those_that_are_not_named(
     """A configured client has its own entry; all others share one."""
     door = front_door(scopes=None if default is None else frozenset(default))
     rules = policy(
-        server(), CLAUDE, KnownClient("narrow", frozenset({"mcp:admin"})), front_door=door
+        server(), CLAUDE, DeclaredClient("narrow", frozenset({"mcp:admin"})), front_door=door
     )
     who = visitor(login_record(client=client), scopes=frozenset({"mcp:files", "mcp:admin"}))
 
@@ -266,8 +266,8 @@ def test_a_step_up_of_one_grant_is_asked_for_by_no_other() -> None:
     """
     rules = policy(
         server(Rule(second_factor=TOTP)),
-        KnownClient("claude"),
-        KnownClient("old", direct=True),
+        DeclaredClient("claude"),
+        DeclaredClient("old", direct=True),
         front_door=front_door(),
     )
     asking = [
@@ -367,8 +367,8 @@ def test_a_clients_declaration_counts_for_no_token_of_the_front_door() -> None:
     """Authelia guarantees something of the client that it signed for, which is ours."""
     rules = policy(
         server(Rule(second_factor=ANY)),
-        KnownClient("claude", assurance=Method.TOTP),
-        KnownClient("authz-two-factor", assurance=Method.TOTP),
+        DeclaredClient("claude", assurance=Method.TOTP),
+        DeclaredClient("authz-two-factor", assurance=Method.TOTP),
         front_door=front_door(),
     )
 
@@ -377,7 +377,7 @@ def test_a_clients_declaration_counts_for_no_token_of_the_front_door() -> None:
 
 def test_a_direct_client_keeps_its_declaration() -> None:
     """With a front door beside it, a client of `login: direct` is judged as before."""
-    direct = KnownClient("claude", assurance=Method.ANY, direct=True)
+    direct = DeclaredClient("claude", assurance=Method.ANY, direct=True)
     rules = policy(server(Rule(second_factor=ANY)), direct, front_door=front_door())
 
     assert isinstance(decided(principal(), rules), Allow)
@@ -403,7 +403,7 @@ DOORS = st.builds(
     st.none() | SCOPES,
 )
 KNOWN = st.builds(
-    KnownClient,
+    DeclaredClient,
     st.sampled_from(NAMES),
     st.none() | SCOPES,
     st.booleans(),
@@ -438,7 +438,7 @@ def principals(draw: st.DrawFn) -> Principal:
     clients=st.lists(KNOWN, max_size=4),
 )
 def test_whatever_is_allowed_has_passed_every_rule(
-    who: Principal, rule: Rule, tool: Rule, door: FrontDoor | None, clients: list[KnownClient]
+    who: Principal, rule: Rule, tool: Rule, door: FrontDoor | None, clients: list[DeclaredClient]
 ) -> None:
     """An Allow implies a record of the same person, an admitted name, its scopes, and a proof."""
     of = server(rule, {"*": tool}, machines=frozenset(NAMES))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from authz.core.decision import BearerRequest, Deny, Inspection, authorize, inspect, read
 from authz.core.limits import take, unsatisfiable_takes
-from authz.core.policy import KnownClient, Policy, Rule, TokenKind
+from authz.core.policy import DeclaredClient, Policy, Rule, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor
@@ -29,7 +29,7 @@ RULES = st.builds(
 )
 CLIENTS = st.lists(
     st.builds(
-        KnownClient,
+        DeclaredClient,
         st.sampled_from(["claude", "other"]),
         st.none() | SCOPES,
         st.booleans(),
@@ -67,7 +67,7 @@ def inspected(body: bytes, who: Principal, rules: Policy) -> tuple[Inspection, o
     BODIES,
 )
 def test_the_first_refusal_that_is_told_is_the_decisions(
-    rule: Rule, tools: dict[str, Rule], clients: list[KnownClient], who: Principal, body: bytes
+    rule: Rule, tools: dict[str, Rule], clients: list[DeclaredClient], who: Principal, body: bytes
 ) -> None:
     """Whoever is told of steps is told what `authorize` says: the same reason, or none."""
     found, decided = inspected(body, who, policy(server(rule, tools), *clients))

@@ -12,10 +12,10 @@ from authz.core.limits import (
     MAX_UNITS,
     SLOTS,
     Limit,
-    Outcome,
     Per,
-    State,
     Take,
+    TakeOutcome,
+    WindowState,
     advance,
     charges,
     take,
@@ -36,9 +36,9 @@ class Bucket:
     """Drive one bucket (or several) as a back end does: store what take returns."""
 
     def __init__(self) -> None:
-        self.states: dict[str, State] = {}
+        self.states: dict[str, WindowState] = {}
 
-    def take(self, now: int, *takes: Take) -> Outcome:
+    def take(self, now: int, *takes: Take) -> TakeOutcome:
         changed, outcome = take(self.states, takes, now)
         self.states.update(changed)
         return outcome
@@ -170,7 +170,7 @@ def test_reset_is_true(trace: list[tuple[int, int]], quota: int) -> None:
         assert just_before == quota_now.remaining
 
 
-def left(state: State, quota: int, now: int) -> int:
+def left(state: WindowState, quota: int, now: int) -> int:
     return quota - sum(advance(state, limit(quota), now).counts)
 
 
@@ -239,12 +239,12 @@ def test_two_limits_in_one_bucket_are_a_mistake() -> None:
 
 def test_no_takes_pass() -> None:
     """Without limits there is nothing to exceed."""
-    assert take({}, (), START) == ({}, Outcome((), 0))
+    assert take({}, (), START) == ({}, TakeOutcome((), 0))
 
 
 def test_a_state_that_holds_more_than_its_quota_is_full() -> None:
     """A state that somebody else wrote cannot make a negative remainder or overflow a count."""
-    stuffed = State(START // SLOT, (MAX_UNITS,) * (SLOTS + 1))
+    stuffed = WindowState(START // SLOT, (MAX_UNITS,) * (SLOTS + 1))
     _, outcome = take({"b": stuffed}, (Take("b", limit(5)),), START)
 
     assert outcome.quotas[0].remaining == 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
-from authz.core.limits import Limit, Per, State, Take, take
+from authz.core.limits import Limit, Per, Take, WindowState, take
 
 WINDOW = 10
 START = 1_800_000_000
@@ -53,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def ours(trace: Trace) -> list[tuple[float, int]]:
     """Return what the pure take admits, with absolute times."""
-    states, now, admitted = dict[str, State](), float(START), []
+    states, now, admitted = dict[str, WindowState](), float(START), []
     for gap, cost in trace:
         now += gap
         one = Take("b", Limit("test", Per.USER, QUOTA, WINDOW, cost))

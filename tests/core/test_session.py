@@ -18,7 +18,7 @@ from authz.core.decision import (
 )
 from authz.core.ledger import Mode, Session, SessionOfAnother, Taken
 from authz.core.limits import Limit, Per
-from authz.core.policy import KnownClient, Policy
+from authz.core.policy import DeclaredClient, Policy
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
@@ -35,8 +35,8 @@ from tests.support.values import (
     visitor,
 )
 
-DOOR = policy(None, KnownClient("claude"), front_door=front_door())
-KNOWN_MACHINE = (KnownClient("x", machine=True),)
+DOOR = policy(None, DeclaredClient("claude"), front_door=front_door())
+KNOWN_MACHINE = (DeclaredClient("x", machine=True),)
 ID = "1868a90c-7f3d"
 
 

@@ -19,7 +19,7 @@ from authz.core.decision import (
 )
 from authz.core.ledger import Mode, Revoked, StepUpMissing, StepUpTooOld, Taken
 from authz.core.mcp import Envelope, Message, MessageKind
-from authz.core.policy import FrontDoor, KnownClient, RefusalForm, Rule, StepUpFallback
+from authz.core.policy import DeclaredClient, FrontDoor, RefusalForm, Rule, StepUpFallback
 from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor, StepUpNeed
@@ -108,7 +108,7 @@ def test_memory_is_asked_only_where_it_matters() -> None:
 def refused(
     who: Principal, door: FrontDoor | None, rule: SecondFactor = RECENT, *, too_old: bool = False
 ) -> Deny:
-    direct = KnownClient("direct", direct=True)
+    direct = DeclaredClient("direct", direct=True)
     rules = policy(server(tools={"delete_*": Rule(second_factor=rule)}), direct, front_door=door)
     found = read(request(call("delete_note")), rules)
     assert isinstance(found, BearerRequest)

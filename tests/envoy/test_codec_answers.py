@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from authz.core.answers import HttpAnswer, Upstream
+from authz.core.answers import HttpAnswer, UpstreamChanges
 from authz.core.reason import Reason
 from authz.envoy import codec
 from authz.envoy.pb.core_pb2 import HeaderValueOption
@@ -68,7 +68,7 @@ def test_a_body_is_utf8_or_an_error(body: bytes) -> None:
 
 def test_an_allow_always_has_a_status() -> None:
     """An allow without any change still says OK in words of its own."""
-    raw = codec.encode_allow(Upstream((), (), ()))
+    raw = codec.encode_allow(UpstreamChanges((), (), ()))
     response = CheckResponse.FromString(raw)
     assert raw != b""
     assert response.HasField("status")
@@ -79,7 +79,7 @@ def test_an_allow_always_has_a_status() -> None:
 @given(st.integers(1, 2**40))
 def test_an_allow_says_how_long_the_exchange_lasts(milliseconds: int) -> None:
     """In the header that Envoy's router takes for its timeout, beside the headers that are set."""
-    raw = codec.encode_allow(Upstream((("x-a", "1"),), lasts=milliseconds))
+    raw = codec.encode_allow(UpstreamChanges((("x-a", "1"),), lasts=milliseconds))
     options = CheckResponse.FromString(raw).ok_response.headers
 
     assert [(each.header.key, each.header.value) for each in options] == [
@@ -92,9 +92,9 @@ def test_an_allow_says_how_long_the_exchange_lasts(milliseconds: int) -> None:
 
 def test_no_time_is_never_said_to_envoy() -> None:
     """For Envoy 0 is no bound at all."""
-    assert b"timeout" not in codec.encode_allow(Upstream((), lasts=0))
+    assert b"timeout" not in codec.encode_allow(UpstreamChanges((), lasts=0))
     with pytest.raises(ValueError, match="no time"):
-        codec.encode_allow(Upstream((), lasts=-1))
+        codec.encode_allow(UpstreamChanges((), lasts=-1))
 
 
 def every_option(response: CheckResponse) -> list[HeaderValueOption]:
@@ -106,8 +106,8 @@ def encode_every_way(name: str, value: str) -> list[Callable[[], bytes]]:
     pair = ((name, value),)
     return [
         lambda: codec.encode_deny(HttpAnswer(401, pair, b"")),
-        lambda: codec.encode_allow(Upstream(pair)),
-        lambda: codec.encode_allow(Upstream((), (), pair)),
+        lambda: codec.encode_allow(UpstreamChanges(pair)),
+        lambda: codec.encode_allow(UpstreamChanges((), (), pair)),
     ]
 
 
@@ -163,7 +163,7 @@ def test_what_http_can_carry_is_carried(value: str) -> None:
 def test_no_odd_name_is_removed(name: str) -> None:
     """A name to remove is a header name, or ValueError says that it is none."""
     try:
-        raw = codec.encode_allow(Upstream((), (name,)))
+        raw = codec.encode_allow(UpstreamChanges((), (name,)))
     except ValueError:
         return
     removed = CheckResponse.FromString(raw).ok_response.headers_to_remove
@@ -180,7 +180,7 @@ def test_every_header_takes_the_place_of_others(names: list[str]) -> None:
     headers = tuple((name, "v") for name in names)
     for raw in (
         codec.encode_deny(HttpAnswer(401, headers, b"")),
-        codec.encode_allow(Upstream(headers, (), headers)),
+        codec.encode_allow(UpstreamChanges(headers, (), headers)),
     ):
         for option in every_option(CheckResponse.FromString(raw)):
             assert option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -189,14 +189,14 @@ def test_every_header_takes_the_place_of_others(names: list[str]) -> None:
 @pytest.mark.parametrize(
     "upstream",
     [
-        pytest.param(Upstream((("x-a", "1"), ("X-A", "2"))), id="set-twice"),
-        pytest.param(Upstream((("X-A", "1"),), ("x-a",)), id="set-and-removed"),
-        pytest.param(Upstream((("x-a", "1"),), ("X-a",)), id="set-and-removed-other-case"),
-        pytest.param(Upstream((("host", "evil.example"),)), id="host"),
-        pytest.param(Upstream((), (), (("x-a", "1"), ("x-a", "2"))), id="answered-twice"),
+        pytest.param(UpstreamChanges((("x-a", "1"), ("X-A", "2"))), id="set-twice"),
+        pytest.param(UpstreamChanges((("X-A", "1"),), ("x-a",)), id="set-and-removed"),
+        pytest.param(UpstreamChanges((("x-a", "1"),), ("X-a",)), id="set-and-removed-other-case"),
+        pytest.param(UpstreamChanges((("host", "evil.example"),)), id="host"),
+        pytest.param(UpstreamChanges((), (), (("x-a", "1"), ("x-a", "2"))), id="answered-twice"),
     ],
 )
-def test_contradictions_are_errors(upstream: Upstream) -> None:
+def test_contradictions_are_errors(upstream: UpstreamChanges) -> None:
     """What Envoy would silently resolve in some way is not sent."""
     with pytest.raises(ValueError, match="header"):
         codec.encode_allow(upstream)
@@ -250,7 +250,7 @@ def test_an_allow_is_what_protobuf_itself_would_write(
 
     for _ in range(2):
         raw = codec.encode_allow(
-            Upstream(tuple(sets.items()), tuple(sorted(removed)), tuple(response.items()))
+            UpstreamChanges(tuple(sets.items()), tuple(sorted(removed)), tuple(response.items()))
         )
         assert CheckResponse.FromString(raw) == whole
         assert raw.startswith(b"\n\x00\x1a")
@@ -265,7 +265,7 @@ def test_an_allow_is_what_protobuf_itself_would_write(
 )
 def test_metadata_is_what_protobuf_itself_would_read(values: list[tuple[str, str]]) -> None:
     """The hand-written Struct of an allow says each text under its name, whatever it holds."""
-    raw = codec.encode_allow(Upstream((("x-a", "1"),), metadata=tuple(values)))
+    raw = codec.encode_allow(UpstreamChanges((("x-a", "1"),), metadata=tuple(values)))
     response = CheckResponse.FromString(raw)
 
     assert response.HasField("ok_response")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.core.answers import HttpAnswer, Upstream
+from authz.core.answers import HttpAnswer, UpstreamChanges
 from authz.core.request import HttpRequest
 from authz.envoy import codec
 
@@ -116,7 +116,7 @@ def test_envoys_types_read_our_allow(
     """An allow is OK and has the headers that went into it, each in its own list."""
     removed = tuple(name for name in removes if name not in dict(sets))
     response = envoy_auth.CheckResponse.parse(
-        codec.encode_allow(Upstream(sets, removed, responses))
+        codec.encode_allow(UpstreamChanges(sets, removed, responses))
     )
     assert response.status is not None
     assert response.status.code == 0

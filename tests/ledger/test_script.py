@@ -21,7 +21,7 @@ from authz.core.ledger import (
     Taken,
     UnavailableError,
 )
-from authz.core.limits import SLOTS, Limit, Per, State, Take, digest
+from authz.core.limits import SLOTS, Limit, Per, Take, WindowState, digest
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.keys import EVERYTHING, RedisKeys, client_field, person_field, token_field
 from authz.ledger.memory import MemoryLedger
@@ -63,7 +63,7 @@ async def milliseconds(ledger: RedisLedger) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-async def write_state(ledger: RedisLedger, one: Take, state: State) -> None:
+async def write_state(ledger: RedisLedger, one: Take, state: WindowState) -> None:
     """Write a bucket as the script would have left it."""
     key = ledger._keys.bucket(one.bucket)
     await command(ledger, "SET", key, STATE.pack(state.slot, *state.counts), "EX", DAY * 2)
@@ -97,11 +97,11 @@ class Both:
             if raw is not None:
                 assert kept is not None
                 slot, *counts = STATE.unpack(raw)
-                assert kept == State(slot, tuple(counts))
+                assert kept == WindowState(slot, tuple(counts))
 
     async def write_state(self, one: Take, late: int, counts: Sequence[int]) -> None:
         now = await milliseconds(self.ledger)
-        state = State(now // one.limit.slot - late, tuple(counts))
+        state = WindowState(now // one.limit.slot - late, tuple(counts))
         await write_state(self.ledger, one, state)
         self.in_memory._buckets._states[one.bucket] = state
 
@@ -194,7 +194,7 @@ def test_the_edges_of_the_window(server: ValkeyServer, deployment: str, late: in
         async with connected(patient(server, deployment)) as ledger:
             one = take(quota=3)
             slot = await milliseconds(ledger) // one.limit.slot
-            await write_state(ledger, one, State(slot - late, (3, *(0,) * SLOTS)))
+            await write_state(ledger, one, WindowState(slot - late, (3, *(0,) * SLOTS)))
 
             answer = await ledger.take(query(one))
 
@@ -228,7 +228,7 @@ def test_a_clock_that_stepped_back_is_met_once(server: ValkeyServer, deployment:
         async with connected(patient(server, deployment)) as ledger:
             one, other = take("a", quota=3), take("b", quota=9)
             slot = await milliseconds(ledger) // one.limit.slot
-            await write_state(ledger, one, State(slot + 50, (1, 1, 1, *(0,) * 8)))
+            await write_state(ledger, one, WindowState(slot + 50, (1, 1, 1, *(0,) * 8)))
 
             answer = await ledger.take(query(other, one))
 
@@ -381,7 +381,7 @@ def test_a_bucket_with_absurd_counts_is_full(server: ValkeyServer, deployment: s
         async with connected(patient(server, deployment)) as ledger:
             one = take()
             for slot in (await milliseconds(ledger) // one.limit.slot, 2**64 - 1):
-                await write_state(ledger, one, State(slot, (2**32 - 1,) * 11))
+                await write_state(ledger, one, WindowState(slot, (2**32 - 1,) * 11))
                 answer = await ledger.take(query(one))
 
                 assert isinstance(answer, OverLimit)

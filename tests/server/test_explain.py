@@ -15,7 +15,7 @@ from authz.cli import main
 from authz.config.load import read
 from authz.core import mcp
 from authz.core.decision import BearerRequest, Deny, inspect
-from authz.core.policy import LEGACY, MODERN, KnownClient, Rule
+from authz.core.policy import LEGACY, MODERN, DeclaredClient, Rule
 from authz.core.reason import Reason
 from authz.core.second_factor import Method, SecondFactor
 from authz.server.explain import Explanation, StepOutcome, explain
@@ -144,7 +144,7 @@ def test_a_declaration_that_does_not_count_is_told_and_why(
 def test_of_an_opaque_token_it_is_told_that_none_has_a_marker() -> None:
     """What the issuer says of an opaque token is not signed, so no declaration counts for it."""
     ruled = server(Rule(second_factor=SecondFactor(Method.ANY)))
-    known = KnownClient("claude", assurance=Method.ANY, assurance_claim="two_factor")
+    known = DeclaredClient("claude", assurance=Method.ANY, assurance_claim="two_factor")
     call = BearerRequest(ruled, request(), "")
     seen = inspect(call, principal(opaque=True), policy(ruled, known), NOW)
 

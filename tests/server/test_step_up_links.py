@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from authz.core.ledger import StepUpMissing, Taken, UnavailableError
-from authz.core.policy import KnownClient, Rule, StepUpFallback
+from authz.core.policy import DeclaredClient, Rule, StepUpFallback
 from authz.core.principal import Principal
 from authz.core.second_factor import Method, SecondFactor
 from authz.ledger.deadline import Deadline
@@ -65,7 +65,7 @@ class World:
         rule = Rule(second_factor=SecondFactor(Method.TOTP, 300))
         self.policy = policy(
             server(tools={"*": Rule(), "delete_*": rule}),
-            KnownClient("claude"),
+            DeclaredClient("claude"),
             front_door=front_door(step_up=mode),
         )
         self.mode = mode

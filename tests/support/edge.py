@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from authz.config import load
 from authz.config.load import Settings
 from authz.core.answers import FORM, ORIGIN, REQUEST_ID, RPC_ID, Form, HttpAnswer
-from authz.core.answers import Upstream as Changes
+from authz.core.answers import UpstreamChanges as Changes
 from authz.core.request import HttpRequest, RefusedError
 from authz.envoy import codec
 

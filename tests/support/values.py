@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from authz.core.limits import Limit, Per
-from authz.core.policy import FrontDoor, KnownClient, Policy, Rule, Server, ToolRule
+from authz.core.policy import DeclaredClient, FrontDoor, Policy, Rule, Server, ToolRule
 from authz.core.principal import LoginRecord, Principal
 from authz.core.request import HttpRequest
 
@@ -40,7 +40,7 @@ def server(
     )
 
 
-def policy(of: Server | None = None, *clients: KnownClient, **more: object) -> Policy:
+def policy(of: Server | None = None, *clients: DeclaredClient, **more: object) -> Policy:
     """Make a policy of one server and some clients."""
     one = server() if of is None else of
     return Policy(

@@ -196,8 +196,9 @@ def _readable(mapper: ResponseMapper) -> ResponseMapper:
 def _to_request(reply: Reply, form: Form) -> ResponseMapper:
     """Return how a request that authz has let through is told that its server failed.
 
-    authz said to which request (`core.answers.Upstream.metadata`). A status would end the sessions
-    of widely used clients (docs/decisions/0011); details and flags of the access log still tell.
+    authz said to which request (`core.answers.UpstreamChanges.metadata`). A status would end the
+    sessions of widely used clients (docs/decisions/0011); details and flags of the access log still
+    tell.
     """
     op = ComparisonFilterOp.GE if reply is OTHERWISE else ComparisonFilterOp.EQ
     status = _status(reply.status, op)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from authz.core.answers import Upstream
+from authz.core.answers import UpstreamChanges
 from tests.support.edge import certificate
 from tests.support.gateway import GATEWAY, GOOD, ORIGIN, PORTAL, Gateway, tls
 from tests.support.wild_client import is_json_rpc_error, read
@@ -147,7 +147,7 @@ def test_an_unanswered_question_is_a_refusal(gateway: Gateway) -> None:
 def test_a_stream_ends_when_authz_said(gateway: Gateway, method: str) -> None:
     """With what allowed it, over HTTP/2 and HTTP/1.1; the server is not told of the time."""
     server = gateway.servers["files"]
-    gateway.authz.allow = Upstream((), lasts=300)
+    gateway.authz.allow = UpstreamChanges((), lasts=300)
     server.go_on.clear()
     began = time.monotonic()
     with (
@@ -169,7 +169,7 @@ def test_a_stream_ends_when_authz_said(gateway: Gateway, method: str) -> None:
 def test_a_server_that_is_slower_than_the_token_lasts_is_told_in_words(gateway: Gateway) -> None:
     """A call that has no answer yet when its token expires is a 504 in JSON-RPC."""
     server = gateway.servers["files"]
-    gateway.authz.allow = Upstream((), lasts=200)
+    gateway.authz.allow = UpstreamChanges((), lasts=200)
     server.raw = b"HTTP/1.1 100 Continue\r\n\r\n"
     answer = gateway.send("POST", "/files", GOOD, body=b"{}")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from authz.core.answers import Upstream as Changes
+from authz.core.answers import UpstreamChanges as Changes
 from tests.support.gateway import GATEWAY, GOOD, ORIGIN, Gateway, tls
 from tests.support.wild_client import http2
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.core.answers import Upstream as Changes
+from authz.core.answers import UpstreamChanges as Changes
 from tests.support import edge
 from tests.support.gateway import GOOD, running_gateway
 
