@@ -18,7 +18,7 @@ import click
 from authz.authelia.clients import GROUPS, asks_groups
 from authz.cli.common import DONE, FAILED, FILE, CommandError, command, config_argument
 from authz.cli.oauth_login.log_in import log_in
-from authz.cli.oauth_login.request import LoginFailedError, Wanted
+from authz.cli.oauth_login.request import OAuthLoginError, Wanted
 from authz.config.load import Settings, load
 from authz.core.policy import MODERN
 from authz.server.sample import CLIENT_INFO, message
@@ -110,7 +110,7 @@ def run(
 
     try:
         token = asyncio.run(granted())
-    except LoginFailedError as failed:
+    except OAuthLoginError as failed:
         raise CommandError(str(failed), FAILED) from None
     if print_token:
         print(token)

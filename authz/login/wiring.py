@@ -115,9 +115,9 @@ class LoginServer:
             rules,
             None if hosts is None else tuple(hosts),
             gate=gate,
-            asker=NETWORK.get,
+            requester=NETWORK.get,
         )
-        self._key_sets = KeySets(fetcher, gate=gate, asker=NETWORK.get)
+        self._key_sets = KeySets(fetcher, gate=gate, requester=NETWORK.get)
         registrations = Registrations(
             sealer.mac_key("client"), rules, clock, taken=section.registration
         )

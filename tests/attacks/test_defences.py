@@ -881,7 +881,7 @@ LOG_IN = (
     ),
     Defence(
         "Nobody waits for a document in the line of another", "authz/login/clients/lookup.py",
-        "_join", "(search.fetching is not None or asker in search.tasks)", "True",
+        "_join", "(search.fetching is not None or requester in search.tasks)", "True",
         ("tests/login/clients/test_documents.py",),
     ),
     Defence(

@@ -11,7 +11,7 @@ import pytest
 from authz.cli.oauth_login import loopback
 from authz.cli.oauth_login.log_in import Granted, log_in
 from authz.cli.oauth_login.loopback import Loopback
-from authz.cli.oauth_login.request import LoginFailedError, Wanted
+from authz.cli.oauth_login.request import OAuthLoginError, Wanted
 from authz.tokens.issuer import IssuerAddress
 from tests.demo.kit import FILES, ISSUER, JOHN, World, claims
 
@@ -58,7 +58,7 @@ class Terminal:
         return self.world.runner.run(flow())
 
     def failed(self, visit: Visit | None = None, **more: object) -> str:
-        with pytest.raises(LoginFailedError) as caught:
+        with pytest.raises(OAuthLoginError) as caught:
             self.run(visit, **more)  # type: ignore[arg-type]  # as run takes them
         return str(caught.value)
 
@@ -259,7 +259,7 @@ def test_an_issuer_without_metadata_is_told(terminal: Terminal) -> None:
         async with httpx.AsyncClient(transport=transport) as client:
             await log_in(WANTED, IssuerAddress(ISSUER), client, pytest.fail, 1)
 
-    with pytest.raises(LoginFailedError, match="metadata"):
+    with pytest.raises(OAuthLoginError, match="metadata"):
         terminal.world.runner.run(flow())
 
 
@@ -300,5 +300,5 @@ def test_a_bad_token_answer_is_refused(
             finally:
                 await asyncio.gather(*terminal.visits)
 
-    with pytest.raises(LoginFailedError, match=words):
+    with pytest.raises(OAuthLoginError, match=words):
         terminal.world.runner.run(flow())

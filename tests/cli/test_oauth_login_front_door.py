@@ -8,7 +8,7 @@ import pytest
 
 from authz.cli import login
 from authz.cli.oauth_login.log_in import Granted, log_in
-from authz.cli.oauth_login.request import LoginFailedError, Wanted
+from authz.cli.oauth_login.request import OAuthLoginError, Wanted
 from authz.config.load import read
 from authz.tokens.issuer import IssuerAddress
 from tests.demo.kit import FILES, JOHN, claims
@@ -67,7 +67,7 @@ def test_where_nobody_registers_a_terminal_says_what_to_do(play: Play) -> None:
     """The words name the option that helps."""
 
     async def scene(found: Stage) -> None:
-        with pytest.raises(LoginFailedError, match=r"registration_endpoint|--client"):
+        with pytest.raises(OAuthLoginError, match=r"registration_endpoint|--client"):
             await logged_in(found, Wanted("", FILES, ()))
 
     play(scene, lambda text: text.replace("front_door: {", "front_door: {registration: false, "))
@@ -77,7 +77,7 @@ def test_who_does_not_agree_logs_nobody_in(play: Play) -> None:
     """The terminal hears of it."""
 
     async def scene(found: Stage) -> None:
-        with pytest.raises(LoginFailedError, match="access_denied"):
+        with pytest.raises(OAuthLoginError, match="access_denied"):
             await logged_in(found, Wanted("", FILES, ()), consents=False)
 
     play(scene)

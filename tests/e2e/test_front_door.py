@@ -168,7 +168,7 @@ def test_a_document_inside_is_not_fetched(door: Door) -> None:
         async with assistant(door, door.john, "Inside", document=url) as client:
             with pytest.raises((ExceptionGroup, LoginFailedError)) as caught:
                 await client.whoami("notes")
-        assert "LogInError" in words(caught.value)
+        assert "LoginFailedError" in words(caught.value)
         assert len(door.documents.asked) == asked
 
     play(game)

@@ -2,6 +2,8 @@
 
 Invariant: metadata, code and token are taken from the issuer alone, and the token is in no message,
 repr or program argument (tests/cli/test_oauth_login.py).
+
+Authlib's AsyncOAuth2Client is not used: it reads answers without a bound and takes any JSON.
 """
 
 import asyncio
@@ -13,7 +15,7 @@ from typing import Final
 import httpx
 
 from authz.cli.oauth_login.loopback import Loopback
-from authz.cli.oauth_login.request import Attempt, LoginFailedError, Wanted, code_of, refused
+from authz.cli.oauth_login.request import Attempt, OAuthLoginError, Wanted, code_of, refused
 from authz.core.strict_json import StrictJsonError, loads
 from authz.http import bounded
 from authz.tokens.issuer import IssuerAddress, read_metadata
@@ -58,7 +60,7 @@ async def log_in(
         patience: seconds for the person.
 
     Raises:
-        LoginFailedError: in words, whatever went wrong.
+        OAuthLoginError: in words, whatever went wrong.
     """
     metadata = await _metadata(address, client)
     link, exchange, promised = _endpoints(metadata, address)
@@ -73,7 +75,7 @@ async def log_in(
             async with asyncio.timeout(patience):
                 answer = await loopback.answer()
         except TimeoutError as error:
-            raise LoginFailedError(
+            raise OAuthLoginError(
                 f"no answer came within {patience:g} s",
                 "where the issuer showed an error page, it says what is wrong: often a client or "
                 f"redirect URI that it does not know (it needs http://127.0.0.1{wanted.path})",
@@ -91,12 +93,12 @@ async def _metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Mappin
     except IssuerError as error:
         raise _no_metadata(error) from error
     except TimeoutError as error:
-        raise LoginFailedError("the issuer gives no metadata in time") from error
+        raise OAuthLoginError("the issuer gives no metadata in time") from error
 
 
-def _no_metadata(error: IssuerError) -> LoginFailedError:
+def _no_metadata(error: IssuerError) -> OAuthLoginError:
     words = f"the issuer gives no usable metadata: {error.fault.value}, {error.detail}"
-    return LoginFailedError(words)
+    return OAuthLoginError(words)
 
 
 def _target(metadata: Mapping[str, object], address: IssuerAddress, name: str) -> IssuerEndpoint:
@@ -135,7 +137,7 @@ async def _registered(client: httpx.AsyncClient, target: IssuerEndpoint, redirec
     status, answer = await _answer(client, request, "the registration")
     client_id = answer.get("client_id")
     if status not in _REGISTERED or not isinstance(client_id, str):
-        raise LoginFailedError(
+        raise OAuthLoginError(
             "the gateway registers no client", "give one of authz.yaml that logs in there: --client"
         )
     return client_id
@@ -150,15 +152,15 @@ async def _answer(
         document = loads(response.body)
     except httpx.HTTPError as error:
         words = f"{what} endpoint does not answer: {describe_error(error)}"
-        raise LoginFailedError(words) from error
+        raise OAuthLoginError(words) from error
     except bounded.BodyTooLargeError as error:
-        raise LoginFailedError(f"{what} answer is too long") from error
+        raise OAuthLoginError(f"{what} answer is too long") from error
     except bounded.BoundedReadError as error:
-        raise LoginFailedError(f"{what} answer is {error}") from error
+        raise OAuthLoginError(f"{what} answer is {error}") from error
     except StrictJsonError as error:
-        raise LoginFailedError(f"{what} answer is no JSON (status {response.status})") from error
+        raise OAuthLoginError(f"{what} answer is no JSON (status {response.status})") from error
     if not isinstance(document, dict):
-        raise LoginFailedError(f"{what} answer is no JSON object")
+        raise OAuthLoginError(f"{what} answer is no JSON object")
     return response.status, document
 
 
@@ -175,9 +177,9 @@ async def _exchanged(
 def _granted(document: Mapping[str, object]) -> Granted:
     token, kind = document.get("access_token"), document.get("token_type")
     if not isinstance(token, str) or _TOKEN.match(token) is None:
-        raise LoginFailedError("the token answer has no access token")
+        raise OAuthLoginError("the token answer has no access token")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise LoginFailedError("the access token is no bearer token")
+        raise OAuthLoginError("the access token is no bearer token")
     seconds, scope = document.get("expires_in"), document.get("scope")
     return Granted(
         token,

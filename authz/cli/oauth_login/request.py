@@ -15,7 +15,7 @@ from authz.login.protocol.pkce import s256_challenge
 _ENTRY: Final = "the client's entry in Authelia's identity_providers.oidc.clients"
 
 
-class LoginFailedError(Exception):
+class OAuthLoginError(Exception):
     """Say why nobody was logged in, and what would mend it, in words for a terminal."""
 
     def __init__(self, words: str, mend: str = "") -> None:
@@ -86,24 +86,24 @@ def code_of(answer: Mapping[str, str], issuer: str, *, names_issuer: bool) -> st
         names_issuer: whether the issuer's metadata promises `iss` in every answer.
 
     Raises:
-        LoginFailedError: where somebody else answers, or the answer is an error.
+        OAuthLoginError: where somebody else answers, or the answer is an error.
     """
     # RFC 9207, section 2.4: before anything else of the answer is believed, errors included.
     if answer.get("iss", None if names_issuer else issuer) != issuer:
-        raise LoginFailedError("the answer is not the issuer's (iss): nothing was sent on")
+        raise OAuthLoginError("the answer is not the issuer's (iss): nothing was sent on")
     if "error" in answer:
         raise refused(answer["error"])
     if not answer.get("code"):
-        raise LoginFailedError("the answer has neither a code nor an error")
+        raise OAuthLoginError("the answer has neither a code nor an error")
     return answer["code"]
 
 
-def refused(error: str) -> LoginFailedError:
+def refused(error: str) -> OAuthLoginError:
     """Return an OAuth error in words; one that is unknown is told by its name."""
     if error in _ERRORS:
-        return LoginFailedError(f"the issuer refused: {error}", _ERRORS[error])
+        return OAuthLoginError(f"the issuer refused: {error}", _ERRORS[error])
     name = error if error.isascii() and error.replace("_", "").isalnum() else "an unknown error"
-    return LoginFailedError(f"the issuer refused: {name[:60]}", "its log says more")
+    return OAuthLoginError(f"the issuer refused: {name[:60]}", "its log says more")
 
 
 _ERRORS: Final[Mapping[str, str]] = {

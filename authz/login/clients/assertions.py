@@ -67,16 +67,16 @@ class KeySets(FetchedCache[KeySet]):
     """Find the key sets at the `jwks_uri` of documents."""
 
     def __init__(
-        self, fetch: Fetch, *, gate: Bulkhead | None = None, asker: Callable[[], str] = nobody
+        self, fetch: Fetch, *, gate: Bulkhead | None = None, requester: Callable[[], str] = nobody
     ) -> None:
         """Take how to fetch.
 
         Args:
             fetch: what is at a URL of a host.
             gate: how many fetches there may be: the same as the documents'.
-            asker: the address of who asks at this moment.
+            requester: the address of who asks at this moment.
         """
-        super().__init__(fetch, _read_key_set, gate=gate, capacity=_KEY_SETS, asker=asker)
+        super().__init__(fetch, _read_key_set, gate=gate, capacity=_KEY_SETS, requester=requester)
 
 
 class ClientAssertions:

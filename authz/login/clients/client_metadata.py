@@ -1,7 +1,8 @@
 """What registrations and documents say of a client (RFC 7591, section 2), read the same way.
 
-Law: of all that a client says of itself only its redirect URIs and a title are kept. The title is
-for people and is never believed: it is made printable here, and pages say who does not vouch.
+Invariant: of all that a client says of itself only its redirect URIs and a title are kept. The
+title is for people and is never believed: it is made printable here, and pages say who does not
+vouch.
 
 Authlib's ClientMetadataClaims is not used: it refuses a registration for one bad redirect URI,
 leaves types unchecked, and what else it looks at (logos, key sets, links) is not kept here.

@@ -168,7 +168,7 @@ class Documents(FetchedCache[OAuthClient]):
         gate: Bulkhead | None = None,
         capacity: int = 4096,
         patience: float = 8.0,
-        asker: Callable[[], str] = nobody,
+        requester: Callable[[], str] = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how to fetch and what to allow; the rest as `FetchedCache`.
@@ -180,12 +180,18 @@ class Documents(FetchedCache[OAuthClient]):
             gate: how many fetches there may be.
             capacity: how many documents are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
-            asker: the address of who asks at this moment.
+            requester: the address of who asks at this moment.
             clock: seconds that never go back.
         """
         read = partial(read_document, rules=rules)
         super().__init__(
-            fetch, read, gate=gate, capacity=capacity, patience=patience, asker=asker, clock=clock
+            fetch,
+            read,
+            gate=gate,
+            capacity=capacity,
+            patience=patience,
+            requester=requester,
+            clock=clock,
         )
         self._hosts = hosts
 

@@ -1,8 +1,8 @@
 """A document of a stranger's choice, fetched without being led into our own network.
 
-Law: the name is resolved once and by us; every address of it must be public; the connection goes
-to one of exactly these addresses, under TLS for the name. No redirect, no proxy, no size and no
-time beyond the bounds.
+Invariant: the name is resolved once and by us; every address of it must be public; the connection
+goes to one of exactly these addresses, under TLS for the name. No redirect, no proxy, no size and
+no time beyond the bounds.
 """
 
 import asyncio

@@ -104,7 +104,7 @@ def stranger_gate(clock: Callable[[], float] = time.monotonic) -> Bulkhead:
 
 
 def nobody() -> str:
-    """Return the asker where nobody is told from anybody: all have one share."""
+    """Return the requester where nobody is told from anybody: all have one share."""
     return ""
 
 
@@ -119,7 +119,7 @@ class FetchedCache(Generic[V]):
         gate: Bulkhead | None = None,
         capacity: int = _CAPACITY,
         patience: float = _PATIENCE,
-        asker: Callable[[], str] = nobody,
+        requester: Callable[[], str] = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how to fetch and to read.
@@ -130,7 +130,7 @@ class FetchedCache(Generic[V]):
             gate: how many fetches there may be; None for `stranger_gate`.
             capacity: how many are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
-            asker: the address of who asks at this moment, for the share of each.
+            requester: the address of who asks at this moment, for the share of each.
             clock: seconds that never go back.
         """
         self._fetch = fetch
@@ -138,7 +138,7 @@ class FetchedCache(Generic[V]):
         self._gate = stranger_gate(clock) if gate is None else gate
         self._capacity = capacity
         self._patience = patience
-        self._asker = asker
+        self._asker = requester
         self._clock = clock
         # Two shelves: junk fills its own and pushes nothing else out.
         self._known: _Shelf[_Known[V]] = _Shelf()
@@ -211,11 +211,11 @@ class FetchedCache(Generic[V]):
         Who asks for what another address is in line for takes a place of its own: it would wait for
         as long as the other, who may have a long line.
         """
-        search, asker = self._searches.get(url), self._asker()
-        if search is not None and (search.fetching is not None or asker in search.tasks):
+        search, requester = self._searches.get(url), self._asker()
+        if search is not None and (search.fetching is not None or requester in search.tasks):
             return search
         try:
-            turn = self._gate.join(known=url in self._known, source=asker)
+            turn = self._gate.join(known=url in self._known, source=requester)
         except NoSlotError:
             return search
         if search is None:
@@ -224,16 +224,16 @@ class FetchedCache(Generic[V]):
         if turn.begun:
             search.fetching = turn
         task = asyncio.create_task(self._look_up(url, host, turn, search))
-        search.tasks[asker] = task
-        task.add_done_callback(partial(self._left, url, search, asker, turn))
+        search.tasks[requester] = task
+        task.add_done_callback(partial(self._left, url, search, requester, turn))
         return search
 
     def _left(
-        self, url: str, search: _Search, asker: str, turn: Slot, _task: "asyncio.Task[None]"
+        self, url: str, search: _Search, requester: str, turn: Slot, _task: "asyncio.Task[None]"
     ) -> None:
         """End a search with its fetch, or when the last has left the line."""
         turn.abandon()  # for a task that was cancelled before it ran
-        del search.tasks[asker]
+        del search.tasks[requester]
         if self._searches.get(url) is not search or (search.tasks and search.fetching is not turn):
             return
         del self._searches[url]

@@ -1,7 +1,8 @@
 """Which client an operator means, so that no block is written that stops nobody.
 
-Law: what is returned is a client_id or a name as blocks are looked for (`identity.blocked_by`), or
-somebody who has a log-in; anything else is an error that shows the forms and what is like it.
+Invariant: what is returned is a client_id or a name as blocks are looked for
+(`identity.blocked_by`), or somebody who has a log-in; anything else is an error that shows the
+forms and what is like it.
 """
 
 import re

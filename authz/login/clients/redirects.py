@@ -1,8 +1,8 @@
 """Where a log-in may end: which redirect URIs may be registered, and whether a sent one is.
 
-Law: URIs are compared as strings and never normalised (RFC 9700, section 4.1.3); only the port of
-a loopback address is free (RFC 8252, section 7.3). What two programs could read in two ways, or
-what would lead into a browser or over the network in clear, is not registered.
+Invariant: URIs are compared as strings and never normalised (RFC 9700, section 4.1.3); only the
+port of a loopback address is free (RFC 8252, section 7.3). What two programs could read in two
+ways, or what would lead into a browser or over the network in clear, is not registered.
 """
 
 import ipaddress

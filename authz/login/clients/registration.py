@@ -1,8 +1,8 @@
 """Clients that register themselves (RFC 7591): each gets its own registration, signed, as its id.
 
-Law: nothing is stored, so nothing fills up and nothing is lost. A `client_id` is believed only
-under a signature of ours, and what it says is held against the rules now in force, not those of
-the day when it was made.
+Invariant: nothing is stored, so nothing fills up and nothing is lost. A `client_id` is believed
+only under a signature of ours, and what it says is held against the rules now in force, not those
+of the day when it was made.
 
 Registering the same metadata twice gives two ids (RFC 7591, section 5: they vary between
 instances), so that one of them can be blocked, and one name, by which limits count.

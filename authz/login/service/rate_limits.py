@@ -1,7 +1,7 @@
-"""How often one address, or one person, may ask for what costs others something.
+"""Rate limits of the log-in: by address, and by person, grant or host.
 
-Law: memory is bounded, and who is told to wait is told so for the sake of nobody else: the address
-of a neighbour in another network waits for nothing, nor does another person.
+Invariant: memory is bounded, and who is told to wait is told so for the sake of nobody else: the
+address of a neighbour in another network waits for nothing, nor does another person.
 
 At the token endpoint no address is paced. A code or refresh token that is not good costs a look
 into Redis or at its seal, never Authelia; and a pace would hold up whoever shares an address with a

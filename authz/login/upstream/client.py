@@ -27,7 +27,11 @@ from authz.login.protocol.values import (
     UpstreamLogin,
     UpstreamTokens,
 )
-from authz.login.upstream.id_token import Expected, InvalidTokenResponseError, TokenResponseVerifier
+from authz.login.upstream.id_token import (
+    ExpectedTokens,
+    InvalidTokenResponseError,
+    TokenResponseVerifier,
+)
 from authz.login.upstream.limits import ConcurrencyLimit, Lockouts
 from authz.login.upstream.transport import UpstreamRateLimitedError, send
 from authz.tokens.client_auth import ClientAuth
@@ -156,7 +160,7 @@ class Authelia:
         }
         answer = await self._ask(_TOKEN, two_factor, form, address)
         client_id = self._clients[two_factor].client_id
-        return await self._logged_in(answer, Expected(client_id, nonce=nonce))
+        return await self._logged_in(answer, ExpectedTokens(client_id, nonce=nonce))
 
     async def refresh(
         self, *, two_factor: bool, refresh_token: str, subject: str, address: str
@@ -174,7 +178,7 @@ class Authelia:
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         answer = await self._ask(_TOKEN, two_factor, form, address)
         client_id = self._clients[two_factor].client_id
-        return await self._logged_in(answer, Expected(client_id, subject=subject))
+        return await self._logged_in(answer, ExpectedTokens(client_id, subject=subject))
 
     async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:
         """End a token, and with it its whole family at Authelia (RFC 7009).
@@ -212,7 +216,9 @@ class Authelia:
         if iss != self._address.issuer:
             raise UpstreamError("invalid_request")
 
-    async def _logged_in(self, answer: Mapping[str, object], expected: Expected) -> UpstreamLogin:
+    async def _logged_in(
+        self, answer: Mapping[str, object], expected: ExpectedTokens
+    ) -> UpstreamLogin:
         access, identifying = _token(answer, "access_token"), _token(answer, "id_token")
         if access.count(".") != _JWT_DOTS:
             # Authelia's default, where `access_token_signed_response_alg` is not set.

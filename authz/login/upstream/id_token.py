@@ -1,7 +1,7 @@
-"""What Authelia's tokens prove: an access token and the ID token beside it, of one person.
+"""Verify a token response of Authelia's: an access token and the ID token beside it.
 
-Law: both are signed by the issuer, for the client of ours that asked, about the same person, and
-belong to each other; or nothing is proven. What an ID token does not say, it does not prove.
+Invariant: both are signed by the issuer, for the client of ours that asked, about the same person,
+and belong to each other; or nothing is proven. What an ID token does not say, it does not prove.
 """
 
 import time
@@ -42,7 +42,7 @@ class InvalidTokenResponseError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedTokens:
     """Say whose tokens they have to be.
 
     Attributes:
@@ -78,7 +78,7 @@ class TokenResponseVerifier:
         self._clock = clock
 
     async def check(
-        self, access_token: str, id_token: str, expected: Expected
+        self, access_token: str, id_token: str, expected: ExpectedTokens
     ) -> tuple[Principal, LoginIdentity]:
         """Return whom the access token stands for, and how that person logged in.
 
@@ -115,7 +115,7 @@ class TokenResponseVerifier:
         return replace(principal, audience=())
 
     def _identity(
-        self, stated: Unverified, access_token: str, principal: Principal, expected: Expected
+        self, stated: Unverified, access_token: str, principal: Principal, expected: ExpectedTokens
     ) -> LoginIdentity:
         claims = stated.claims
         _check_audience(claims, expected.client_id)
@@ -135,7 +135,9 @@ class TokenResponseVerifier:
             account=_account(claims),
         )
 
-    def _check_registered(self, stated: Unverified, access_token: str, expected: Expected) -> None:
+    def _check_registered(
+        self, stated: Unverified, access_token: str, expected: ExpectedTokens
+    ) -> None:
         """Check `nonce`, and let the library check `azp`, `at_hash`, `exp`, `iat` and `nbf`.
 
         OpenID Connect Core, sections 3.1.3.7 and 3.1.3.8. At a refresh no nonce is expected, and
@@ -170,7 +172,7 @@ class TokenResponseVerifier:
         return auth_time
 
 
-def _check_principal(principal: Principal, expected: Expected) -> None:
+def _check_principal(principal: Principal, expected: ExpectedTokens) -> None:
     if principal.client_id != expected.client_id:
         raise InvalidTokenResponseError("the access token is of another client", foreign=True)
     if principal.subject is None:

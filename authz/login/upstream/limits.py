@@ -1,7 +1,7 @@
-"""How often Authelia is asked: so much at once, and not where it said to wait.
+"""Limits of what is sent to Authelia: calls at once, and lock-outs of addresses.
 
-Law: an address that Authelia has locked is not asked for until Authelia's own time is over, so
-that nothing is sent which cannot succeed. Memory is bounded, whoever comes.
+Invariant: an address that Authelia has locked is not asked for until Authelia's own time is over,
+so that nothing is sent which cannot succeed. Memory is bounded, whoever comes.
 """
 
 import asyncio

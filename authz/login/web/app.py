@@ -1,7 +1,7 @@
 """The pages as one ASGI application: routes, and what becomes of whatever goes wrong in them.
 
-Law: no exception leaves it, and no page, header or log line tells what one says; what is not a
-route is not there. What one network has under way is bounded, so that none holds all there is.
+Invariant: no exception leaves it, and no page, header or log line tells what one says; what is not
+a route is not there. What one network has under way is bounded, so that none holds all there is.
 """
 
 from collections import Counter
@@ -62,7 +62,7 @@ class LoginApp:
         try:
             with self._counted(request):
                 await self._router(scope, receive, sending)
-        except Exception as error:  # noqa: BLE001 - the law above
+        except Exception as error:  # noqa: BLE001 - the invariant above
             response = self._explain(request, error)
             if not begun:
                 await response(scope, receive, send)

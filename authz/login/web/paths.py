@@ -1,6 +1,6 @@
-"""Where the pages are, below the gateway's URL.
+"""Paths of the front door, below the gateway's URL.
 
-Law: no server's own path can be one of these (`config.lint.rules`).
+Invariant: no server's own path can be one of these (`config.lint.rules`).
 """
 
 from typing import Final

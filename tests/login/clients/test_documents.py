@@ -296,7 +296,7 @@ class Desk:
     open: asyncio.Event | None = None
     # Hosts that begin with `slow` answer when this is set.
     slow: asyncio.Event | None = None
-    asker: str = ""
+    requester: str = ""
     asked: list[str] = field(default_factory=list)
     busy: int = 0
     busiest: int = 0
@@ -310,7 +310,7 @@ class Desk:
             gate=self.gate,
             capacity=self.capacity,
             patience=0.05 if self.slow is None else 60,
-            asker=lambda: self.asker,
+            requester=lambda: self.requester,
             clock=lambda: self.now,
         )
 
@@ -332,11 +332,11 @@ class Desk:
         own = document(client_id=url, redirect_uris=[f"https://{host}/cb"])
         return Fetched(own, self.answer.max_age)
 
-    def ask(self, asker: str, *urls: str) -> list[asyncio.Task[OAuthClient | str]]:
+    def ask(self, requester: str, *urls: str) -> list[asyncio.Task[OAuthClient | str]]:
         """Begin look-ups from an address."""
 
         async def asking(url: str) -> OAuthClient | str:
-            self.asker = asker
+            self.requester = requester
             return await self.outcome(url)
 
         return [asyncio.create_task(asking(url)) for url in urls]

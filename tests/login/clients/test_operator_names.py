@@ -1,7 +1,4 @@
-"""Which client an operator means: no block is written that stops nobody.
-
-Law: see authz/login/clients/operator_names.py.
-"""
+"""Which client an operator means: no block is written that stops nobody."""
 
 import pytest
 

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
 from authz.login.protocol.values import LoginIdentity
-from authz.login.upstream.id_token import Expected, InvalidTokenResponseError, TokenResponseVerifier
+from authz.login.upstream.id_token import (
+    ExpectedTokens,
+    InvalidTokenResponseError,
+    TokenResponseVerifier,
+)
 from authz.tokens.claims import ClaimRules
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
@@ -37,7 +41,7 @@ US: Final = "authz-two-factor"
 JOHN: Final = "52b134ec-d812-4022-82b4-9100df7e1418"
 NONCE: Final = "nonce-of-this-transaction"
 FIXTURES: Final = Path(__file__).parents[2] / "fixtures" / "authelia"
-EXPECTED: Final = Expected(US, NONCE)
+EXPECTED: Final = ExpectedTokens(US, NONCE)
 FOREIGN: Final = "foreign"
 WRONG: Final = "wrong"
 
@@ -93,7 +97,7 @@ def proofs(
 def outcome(
     access_token: str = ACCESS,
     id_token: str | None = None,
-    expected: Expected = EXPECTED,
+    expected: ExpectedTokens = EXPECTED,
     checker: TokenResponseVerifier | None = None,
 ) -> tuple[Principal, LoginIdentity] | str:
     """Check two tokens: what they prove, or how they do not."""
@@ -121,7 +125,7 @@ RECORDED: Final = {
 def recorded(name: str, **changes: Any) -> tuple[Principal, LoginIdentity] | str:
     flow, keys = RECORDED[name], json.loads((FIXTURES / "jwks.json").read_text())
     client_id = FLOWS[name]["id"]["claims"]["aud"][0]
-    expected = Expected(**{"client_id": client_id, "nonce": flow["_nonce"], **changes})
+    expected = ExpectedTokens(**{"client_id": client_id, "nonce": flow["_nonce"], **changes})
     issued = FLOWS[name]["id"]["claims"]["iat"]
     checker = proofs(read_key_set(keys, DEFAULT_ALGORITHMS), issued + 1)
     return outcome(flow["access_token"], flow["id_token"], expected, checker)
@@ -159,7 +163,7 @@ def test_the_tokens_of_two_log_ins_do_not_mix() -> None:
     now = FLOWS["bob"]["id"]["claims"]["iat"] + 1
 
     def mixed(first: Any, second: Any) -> object:
-        expected = Expected("mcp-2fa", second["_nonce"])
+        expected = ExpectedTokens("mcp-2fa", second["_nonce"])
         return outcome(first["access_token"], second["id_token"], expected, proofs(keys, now))
 
     assert isinstance(mixed(john, john), tuple)
@@ -181,11 +185,11 @@ def test_a_good_pair_tells_person_methods_time_and_name() -> None:
 
 def test_a_refresh_expects_no_nonce_and_the_same_person() -> None:
     """The refreshed ID token may repeat its nonce or not; another person's is refused."""
-    again = Expected(US, subject=JOHN)
+    again = ExpectedTokens(US, subject=JOHN)
 
     assert isinstance(outcome(expected=again), tuple)
     assert isinstance(outcome(id_token=identifying({"nonce": ABSENT}), expected=again), tuple)
-    assert outcome(expected=Expected(US, subject="somebody else")) == FOREIGN
+    assert outcome(expected=ExpectedTokens(US, subject="somebody else")) == FOREIGN
 
 
 def test_a_step_up_has_an_access_token_for_nobody() -> None:

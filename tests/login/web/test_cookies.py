@@ -1,7 +1,4 @@
-"""Forms and transactions, and the browsers that they belong to.
-
-Law: see authz/login/web/cookies.py.
-"""
+"""Forms and transactions, and the browsers that they belong to."""
 
 import asyncio
 from http.cookies import SimpleCookie

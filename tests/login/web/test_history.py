@@ -1,6 +1,6 @@
 """What a log-in leaves behind in browsers and in the log, whatever becomes of it.
 
-Law: no page stands at an address that holds a code or a state of Authelia's, since histories keep
+No page stands at an address that holds a code or a state of Authelia's, since histories keep
 addresses; nothing of ours says them again; no address is given away as Referer.
 No line of the log holds what proves, binds or opens anything.
 """

@@ -1,7 +1,4 @@
-"""The pages: their headers, and what of a stranger's words gets onto them.
-
-Law: see authz/login/web/rendering.py.
-"""
+"""The pages: their headers, and what of a stranger's words gets onto them."""
 
 import re
 import unicodedata

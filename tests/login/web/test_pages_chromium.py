@@ -1,6 +1,6 @@
 """The pages in a real browser: cookies, CSP, framing and Origin as Chromium has them.
 
-Law: what only a browser enforces is shown in one. The gateway is at `localhost`, where Chromium
+What only a browser enforces is shown in one. The gateway is at `localhost`, where Chromium
 takes `__Host-` cookies without TLS; other sites are at 127.0.0.1.
 """
 

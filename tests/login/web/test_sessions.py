@@ -1,7 +1,4 @@
-"""One's own log-ins, against the stand-in issuer.
-
-Law: see authz/login/web/sessions.py.
-"""
+"""One's own log-ins, against the stand-in issuer."""
 
 from collections.abc import Iterator
 

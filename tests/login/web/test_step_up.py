@@ -1,7 +1,4 @@
-"""Step-ups against the stand-in issuer, with our real OIDC client: what is recorded, and what not.
-
-Law: see authz/login/web/step_up.py.
-"""
+"""Step-ups against the stand-in issuer, with our real OIDC client: what is recorded."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace

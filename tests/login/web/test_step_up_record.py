@@ -1,6 +1,6 @@
 """What a step-up records, asked for as the check asks: Redis itself, or its twin.
 
-Law: a record proves its method for its key, until its age is over or it is ended.
+A record proves its method for its key, until its age is over or it is ended.
 """
 
 import asyncio
