@@ -1,8 +1,4 @@
-"""The pages of one configuration: every part, built once, closed together.
-
-Law: nothing is asked of anybody while they are built; what cannot be built says which setting is
-wrong.
-"""
+"""The log-in server of one configuration: every part, built once, closed together."""
 
 import asyncio
 import time
@@ -29,10 +25,12 @@ from authz.login.clients.lookup import stranger_gate
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients, redirect_rules
 from authz.login.protocol.resources import ResourceServers
-from authz.login.service.means import Means
-from authz.login.service.own_grants import OwnGrantsOf
+from authz.login.service.client_authentication import ClientAuthenticator
+from authz.login.service.code_exchange import CodeExchange
+from authz.login.service.grant_end import GrantEnder
 from authz.login.service.rate_limits import LoginRateLimiter, configured_rates
 from authz.login.service.refresh import TokenRefresh
+from authz.login.service.revocation import TokenRevocation
 from authz.login.store.blocklist import Blocklist
 from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
 from authz.login.store.grants import GrantStore
@@ -41,9 +39,11 @@ from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.login.web.app import LoginApp
 from authz.login.web.authorize import AuthorizationEndpoint
+from authz.login.web.client_validation import ClientValidator
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.oauth_endpoints import OAuthEndpoints
+from authz.login.web.own_grants import PersonsGrants
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
 from authz.login.web.requests import NETWORK, REQUEST_ID
@@ -72,8 +72,8 @@ class LoginServer:
 
     Attributes:
         app: the ASGI application.
-        means: the parts of the flow, for tests and the command line.
-        refreshing: what refreshes, for tests.
+        clients, codes, states, faults, grants, blocks, records, limiter, upstream, sealer, ender,
+            refresh, clock: its parts.
     """
 
     def __init__(
@@ -102,10 +102,11 @@ class LoginServer:
         self._redis_fault = ""
         self._settings = settings
         config, section = settings.config, _section(settings)
-        issuer, url, clock = config.issuer, config.gateway.url, time.time
-        sealer = _sealer(settings)
+        issuer, self.clock = config.issuer, time.time
+        self.sealer = _sealer(settings)
+        self._servers = ResourceServers(settings.policy)
         self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
-        self._upstream, self._keys = self._authelia(section)
+        self.upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
         rules = redirect_rules(config, section)
         hosts = section.metadata_hosts
@@ -118,61 +119,64 @@ class LoginServer:
             requester=NETWORK.get,
         )
         self._key_sets = KeySets(fetcher, gate=gate, requester=NETWORK.get)
-        registrations = Registrations(
-            sealer.mac_key("client"), rules, clock, taken=section.registration
+        self._registrations = Registrations(
+            self.sealer.mac_key("client"), rules, self.clock, taken=section.registration
         )
+        self.clients = Clients(config, self._documents, self._registrations)
         self._redis = RedisLedger(replace(options, timeout=_REDIS))
         command, keys = self._redis.command, RedisKeys(options.deployment)
         max_age = int(section.grant_max_age)
-        self.means = Means(
-            url=url,
-            targets=ResourceServers(settings.policy),
-            clients=Clients(config, self._documents, registrations),
-            upstream=self._upstream,
-            registers=registrations,
-            sealer=sealer,
-            assertions=ClientAssertions(self._key_sets, frozenset({url, url + TOKEN}), clock),
-            assertion_ids=UsedAssertions(command, keys),
-            codes=CodeStore(command, keys, sealer, max_age),
-            states=StateStore(command, keys),
-            refreshes=RefreshStore(command, keys, sealer),
-            faults=LoginFaults(command, keys, clock),
-            grants=GrantStore(
-                command,
-                keys,
-                issuer.url,
-                max_age=max_age,
-                max_lifetime=int(issuer.max_lifetime + issuer.leeway),
-                clock=clock,
-            ),
-            blocks=Blocklist(command, keys),
-            log_ins=LoginRecords(command, keys),
-            attempts=LoginRateLimiter(clock, rates=configured_rates(section)),
-            grant_max_age=max_age,
-            refresh_tokens=section.refresh_tokens,
-            stale_refresh=int(section.stale_refresh),
-            clock=clock,
-            tell=self._tell,
-        )
-        self._untold = RevocationOutbox(
+        self.codes = CodeStore(command, keys, self.sealer, max_age)
+        self.states = StateStore(command, keys)
+        self.faults = LoginFaults(command, keys, self.clock)
+        self.grants = GrantStore(
             command,
             keys,
             issuer.url,
-            sealer=sealer,
-            upstream=self._upstream,
-            tell=self._tell,
+            max_age=max_age,
+            max_lifetime=int(issuer.max_lifetime + issuer.leeway),
+            clock=self.clock,
+        )
+        self.blocks = Blocklist(command, keys)
+        self.records = LoginRecords(command, keys)
+        self.limiter = LoginRateLimiter(self.clock, rates=configured_rates(section))
+        self._outbox = RevocationOutbox(
+            command,
+            keys,
+            issuer.url,
+            sealer=self.sealer,
+            upstream=self.upstream,
+            log=self.log,
             clock=time.monotonic,
         )
-        self.refreshing = TokenRefresh(self.means)
-        self.app = self._app(sealer)
+        self.ender = GrantEnder(self.grants, self.upstream, self.log)
+        self.refresh = TokenRefresh(
+            servers=self._servers,
+            clients=self.clients,
+            upstream=self.upstream,
+            refreshes=RefreshStore(command, keys, self.sealer),
+            faults=self.faults,
+            grants=self.grants,
+            blocks=self.blocks,
+            ender=self.ender,
+            limiter=self.limiter,
+            sealer=self.sealer,
+            grant_max_age=max_age,
+            refresh_tokens=section.refresh_tokens,
+            stale_refresh=int(section.stale_refresh),
+            clock=self.clock,
+            log=self.log,
+        )
+        self._used_assertions = UsedAssertions(command, keys)
+        self.app = self._app(section)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Keep keys fresh and the list of revocations short, and tell ends, from now on."""
+        """Renew keys, prune revocations, look at Redis and empty the outbox, from now on."""
         self._tasks = [
             asyncio.create_task(self._keys.run()),
             asyncio.create_task(self._keep_pruning()),
-            asyncio.create_task(self._keep_telling()),
+            asyncio.create_task(self._keep_revoking()),
             asyncio.create_task(self._keep_looking()),
         ]
 
@@ -192,49 +196,100 @@ class LoginServer:
         await self._http.aclose()
         await self._redis.aclose()
 
-    def _app(self, sealer: Sealer) -> LoginApp:
-        config, means = self._settings.config, self.means
-        cookies, pages = BrowserCookies(sealer, means.url), Pages(means.url, config.issuer.url)
-        log_out_url = self._upstream.log_out_url
-        errors = ErrorResponder(means.url, cookies, pages, log_out_url, self._note)
+    def _app(self, section: FrontDoorConfig) -> LoginApp:
+        config = self._settings.config
+        url, issuer = config.gateway.url, config.issuer.url
+        cookies, pages = BrowserCookies(self.sealer, url), Pages(url, issuer)
+        log_out_url = self.upstream.log_out_url
+        errors = ErrorResponder(url, cookies, pages, log_out_url, self._note)
         logins = BrowserLogins(
-            origin=means.url,
-            upstream=self._upstream,
+            origin=url,
+            upstream=self.upstream,
             cookies=cookies,
             pages=pages,
-            states=means.states,
-            limiter=means.attempts,
+            states=self.states,
+            limiter=self.limiter,
+        )
+        authorization = AuthorizationEndpoint(
+            url,
+            servers=self._servers,
+            clients=self.clients,
+            validator=ClientValidator(url, self.clients, self.blocks, self.log),
+            codes=self.codes,
+            faults=self.faults,
+            limiter=self.limiter,
+            sealer=self.sealer,
+            refresh_tokens=section.refresh_tokens,
+            logins=logins,
+            cookies=cookies,
+            pages=pages,
+            errors=errors,
+            clock=self.clock,
+            log=self.log,
         )
         step_ups = StepUpEndpoints(
-            origin=means.url,
-            issuer=config.issuer.url,
+            origin=url,
+            issuer=issuer,
             logins=logins,
             cookies=cookies,
             pages=pages,
             errors=errors,
-            sealer=sealer,
+            sealer=self.sealer,
             records=self._redis,
             log_out_url=log_out_url,
-            clock=means.clock,
-            tell=self._tell,
+            clock=self.clock,
+            tell=self.log,
         )
         sessions = SessionEndpoints(
-            origin=means.url,
-            issuer=config.issuer.url,
+            origin=url,
+            issuer=issuer,
             logins=logins,
             cookies=cookies,
             pages=pages,
             errors=errors,
-            grants=OwnGrantsOf(means),
+            grants=PersonsGrants(self.grants, self.ender),
         )
         routes = [
-            *AuthorizationEndpoint(means, logins, cookies, pages, errors).routes(),
-            *OAuthEndpoints(means, server_metadata(config), self.refreshing).routes(),
+            *authorization.routes(),
+            *self._oauth_endpoints(url, int(section.grant_max_age)).routes(),
             *step_ups.routes(),
             *sessions.routes(),
             errors.route(),
         ]
         return LoginApp(routes, errors, self._recorder)
+
+    def _oauth_endpoints(self, url: str, grant_max_age: int) -> OAuthEndpoints:
+        assertions = ClientAssertions(self._key_sets, frozenset({url, url + TOKEN}), self.clock)
+        return OAuthEndpoints(
+            server_metadata(self._settings.config),
+            authenticator=ClientAuthenticator(
+                self.clients, assertions, self._used_assertions, self.limiter
+            ),
+            exchange=CodeExchange(
+                clients=self.clients,
+                upstream=self.upstream,
+                codes=self.codes,
+                grants=self.grants,
+                blocks=self.blocks,
+                ender=self.ender,
+                sealer=self.sealer,
+                grant_max_age=grant_max_age,
+                clock=self.clock,
+                log=self.log,
+            ),
+            refresh=self.refresh,
+            revocation=TokenRevocation(
+                clients=self.clients,
+                grants=self.grants,
+                records=self.records,
+                ender=self.ender,
+                sealer=self.sealer,
+                log=self.log,
+            ),
+            registrar=self._registrations,
+            clock=self.clock,
+            log=self.log,
+        )
 
     def _authelia(self, section: FrontDoorConfig) -> tuple[Authelia, SigningKeys]:
         issuer = self._settings.config.issuer
@@ -290,13 +345,13 @@ class LoginServer:
     async def _keep_pruning(self) -> None:
         while True:
             with suppress(UnavailableError):
-                await prune(self._redis, self.means.clock())
+                await prune(self._redis, self.clock())
             await asyncio.sleep(_PRUNE)
 
-    async def _keep_telling(self) -> None:
+    async def _keep_revoking(self) -> None:
         while True:
             try:
-                await self._untold.tell_all()
+                await self._outbox.revoke_all()
             except UnavailableError:
                 pass  # Redis is away: the next look will do
             except Exception as error:  # noqa: BLE001 - a defect in one must not silence the rest
@@ -310,7 +365,7 @@ class LoginServer:
     def _note(self, request_id: str, words: str) -> None:
         self._recorder.event("page", request_id=request_id, detail=words)
 
-    def _tell(
+    def log(
         self,
         step: str,
         outcome: str,
@@ -321,6 +376,7 @@ class LoginServer:
         detail: str = "",
         scopes: Sequence[str] = (),
     ) -> None:
+        """Write one line of the log of log-ins (`service.ports.StepLog`)."""
         said: dict[str, object] = {
             "step": step,
             "outcome": outcome,

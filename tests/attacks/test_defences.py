@@ -452,7 +452,7 @@ OTHERS = (
         ("tests/envoy/live/test_pages_live.py", "tests/envoy/test_render.py"),
     ),
     Defence(
-        "Nobody else fails in a person's name", "authz/login/service/person_address.py",
+        "Nobody else fails in a person's name", "authz/login/store/person_address.py",
         "person_address", "hmac.digest(key, subject.encode(), ", 'hmac.digest(key, b"", ',
         ("tests/login/test_flow.py", "tests/login/store/test_revocation_outbox.py"),
     ),
@@ -793,21 +793,23 @@ LOG_IN = (
         'return web is not None and web["host"] not in self.ours', "return web is not None", _FOUND,
     ),
     Defence(
-        "A code is good once", "authz/login/store/scripts.py", "TAKE_CODE",
+        "A code is good once", "authz/login/store/lua/take_code.lua", "the script",
         "redis.call('SET', KEYS[1], 'u' .. string.sub(held, cut + 1), 'EX', ARGV[1])", "",
         ("tests/login/store/test_store.py",),
     ),
     Defence(
-        "A code is its verifier's (PKCE)", "authz/login/service/code_exchange.py", "_check",
-        '        and hmac.compare_digest(challenge, held["challenge"].encode())\n', "", _LOGIN,
+        "A code is its verifier's (PKCE)",
+        "authz/login/protocol/authorization_code.py", "check_code",
+        "        and hmac.compare_digest(s256_challenge(verifier), code.code_challenge)\n", "",
+        _LOGIN,
     ),
     Defence(
-        "A code is its client's", "authz/login/service/code_exchange.py", "_check",
-        'hmac.compare_digest(digest(client_id), held["client"])\n        and ', "", _LOGIN,
+        "A code is its client's", "authz/login/protocol/authorization_code.py", "check_code",
+        "hmac.compare_digest(digest(client_id), code.client_digest)\n        and ", "", _LOGIN,
     ),
     Defence(
-        "A code is its redirect URI's", "authz/login/service/code_exchange.py", "_check",
-        '        and redirect_uri in (None, held["redirect_uri"])\n', "", _LOGIN,
+        "A code is its redirect URI's", "authz/login/protocol/authorization_code.py", "check_code",
+        "        and redirect_uri in (None, code.redirect_uri)\n", "", _LOGIN,
     ),
     Defence(
         "An unknown client is told before anything else",
@@ -815,21 +817,21 @@ LOG_IN = (
         "        clients.recognize(client_id)\n", "", _LOGIN,
     ),
     Defence(
-        "A refresh token is its client's", "authz/login/service/refresh.py", "_opened",
-        "if not hmac.compare_digest(digest(client_id), token.client):", "if False:", _LOGIN,
+        "A refresh token is its client's", "authz/login/protocol/refresh.py", "check_owner",
+        "if not hmac.compare_digest(digest(client_id), token.client_digest):", "if False:", _LOGIN,
     ),
     Defence(
-        "A refresh is of a grant that lives", "authz/login/service/refresh.py", "_alive",
-        "if held is None:", "if held is None and not token.grant:", _LOGIN,
+        "A refresh is of a grant that lives", "authz/login/service/refresh.py", "_living",
+        "if stored is None:", "if stored is None and not token.grant_id:", _LOGIN,
     ),
     Defence(
         "An old refresh token ends its grant", "authz/login/service/refresh.py", "_locked",
-        "if held.grant.refresh != asked.name:", "if False:", _STALE,
+        "if stored.grant.refresh != request.name:", "if False:", _STALE,
     ),
     Defence(
         "A stale refresh token counts in the network of the last refresh alone",
-        "authz/login/service/refresh.py", "_stale",
-        'or newest["place"] != asked.place', "or False", _STALE,
+        "authz/login/protocol/refresh.py", "answer_stale",
+        "or newest.network != network", "or False", _STALE,
     ),
     Defence(
         "A stale refresh token counts for the time that is set now",
@@ -839,7 +841,7 @@ LOG_IN = (
     Defence(
         "A stale refresh token gets the newest answer of its own grant alone",
         "authz/login/service/refresh.py", "_newest",
-        'or digest(newest["refresh_token"]) == held.grant.refresh', "or True", _STALE,
+        'or digest(newest.refresh_token or "") == stored.grant.refresh', "or True", _STALE,
     ),
     Defence(
         "A log-in is for the consented server alone", "authz/login/protocol/granted_audience.py",
@@ -854,7 +856,7 @@ LOG_IN = (
     ),
     Defence(
         "A refresh under way brings no ended grant back",
-        "authz/login/store/scripts.py", "RENEW",
+        "authz/login/store/lua/renew_grant.lua", "the script",
         "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end\n", "",
         ("tests/login/service/test_interleavings.py", "tests/login/store/test_store.py"),
     ),
@@ -891,20 +893,20 @@ LOG_IN = (
     ),
     Defence(
         "Strangers' hosts are asked at a pace", "authz/login/web/authorize.py", "_read",
-        "if self._means.clients.fetches(client_id):", "if False:", _FOUND,
+        "if self._clients.fetches(client_id):", "if False:", _FOUND,
     ),
     Defence(
-        "Who is blocked meanwhile gets nothing", "authz/login/service/code_exchange.py", "_first",
-        "blocked = begun and await means.blocks.blocked(client_id, names_of(identity))",
+        "Who is blocked meanwhile gets nothing", "authz/login/service/code_exchange.py", "_issue",
+        "blocked = begun and await self._blocks.blocked(client_id, names_of(identity))",
         "blocked = False", _FOUND,
     ),
     Defence(
-        "Refreshes of a grant are paced", "authz/login/service/refresh.py", "_upstream",
-        "if self._means.attempts.retry_after_of(REFRESHES, token.grant):", "if False:", _FOUND,
+        "Refreshes of a grant are paced", "authz/login/service/refresh.py", "_refresh_upstream",
+        "if self._limiter.retry_after_of(REFRESHES, token.grant_id):", "if False:", _FOUND,
     ),
     Defence(
         "Log-ins of a person are paced", "authz/login/web/authorize.py", "_finish",
-        "if means.attempts.retry_after_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
+        "if self._limiter.retry_after_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
     ),
     Defence(
         "What is ended at Authelia is not ended again",
@@ -930,18 +932,18 @@ LOG_IN = (
     ),
     Defence(
         "A consent is by the rules of the click", "authz/login/web/authorize.py", "_begin",
-        "            wanted = again(wanted, client, identity, means.targets)\n", "",
+        "            wanted = revalidate(wanted, client, identity, self._servers)\n", "",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "A refresh is by the rules of now", "authz/login/service/refresh.py",
-        "_check_still_good",
-        "if target.two_factor and not token.two_factor:", "if False:",
+        "A refresh is by the rules of now", "authz/login/protocol/refresh.py",
+        "check_server",
+        "if server.two_factor and not token.two_factor:", "if False:",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
         "Who is blocked comes no further", "authz/login/web/client_validation.py", "validate",
-        "if await self._means.blocks.blocked(client.client_id, names_of(identity)):", "if False:",
+        "if await self._blocks.blocked(client.client_id, names_of(identity)):", "if False:",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
@@ -969,12 +971,13 @@ LOG_IN = (
     ),
     Defence(
         "What the page said of a client is what it is", "authz/login/protocol/authorization.py",
-        "check_same_client", "if identity.name != wish.name:", "if False:", _AUTHENTICATION,
+        "check_same_client", "if identity.name != request.name:", "if False:", _AUTHENTICATION,
     ),
     Defence(
         "An assertion counts once", "authz/login/service/client_authentication.py", "_check",
-        "            client.client_id, verified.token_id, verified.lifetime\n        ):",
-        "            client.client_id, verified.token_id, verified.lifetime\n        ) and False:",
+        "if not await self._used.use(client.client_id, verified.token_id, verified.lifetime):",
+        "if not await self._used.use("
+        "client.client_id, verified.token_id, verified.lifetime) and False:",
         _AUTHENTICATION,
     ),
     Defence(
@@ -1004,9 +1007,9 @@ LOG_IN = (
         "if now < known.tried_at + age:", "if False:", _AUTHENTICATION,
     ),
     Defence(
-        "A log-in is refreshed as what it was", "authz/login/service/refresh.py",
-        "_check_still_good",
-        "if identity is None or identity.name != token.name:", "if False:",
+        "A log-in is refreshed as what it was", "authz/login/protocol/refresh.py",
+        "check_client",
+        "if identity is None or identity.name != token.client:", "if False:",
         ("tests/login/test_attacks.py",),
     ),
     Defence(
@@ -1023,7 +1026,7 @@ LOG_IN = (
         "async with asyncio.timeout(PATIENCE):", "async with asyncio.timeout(30):", _FOUND,
     ),
     Defence(
-        "An end is told to every worker", "authz/login/store/scripts.py", "END",
+        "An end is told to every worker", "authz/login/store/lua/end_grant.lua", "the script",
         "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])", "", _FOUND,
     ),
     Defence(
@@ -1032,13 +1035,14 @@ LOG_IN = (
         "for grant in await self._kept_at(key):", "for grant in await self._all(key):", _ENDS,
     ),
     Defence(
-        "An end here is one at Authelia", "authz/login/store/scripts.py", "END",
+        "An end here is one at Authelia", "authz/login/store/lua/end_grant.lua", "the script",
         "redis.call('HSET', KEYS[3], ARGV[1], upstream)", "", _ENDS,
     ),
     Defence(
         "What one issuer gave is shown to no other",
-        "authz/login/store/revocation_outbox.py", "_arguments",
-        'if held.get("issuer") != issuer:', "if False:", _ENDS,
+        "authz/login/store/sealed.py", "open_upstream",
+        "    token = _UPSTREAM.open(sealer, text)\n    if token.issuer != issuer:",
+        "    token = _UPSTREAM.open(sealer, text)\n    if False:", _ENDS,
     ),
 )  # fmt: skip
 

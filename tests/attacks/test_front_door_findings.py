@@ -72,7 +72,7 @@ def own_log_ins(_: Stage) -> str:
 
 
 def step_up(found: Stage) -> str:
-    return f"/authz/step-up?ticket={seal_ticket(found.built.means.sealer, TICKET)}"
+    return f"/authz/step-up?ticket={seal_ticket(found.built.sealer, TICKET)}"
 
 
 @pytest.mark.parametrize("page", [own_log_ins, step_up])
@@ -162,7 +162,7 @@ def test_log_ins_of_one_person_are_paced(play: Play) -> None:
     """Each leaves something in Redis for a month: the 121st of an hour is told to come later."""
 
     async def scene(found: Stage) -> None:
-        attempts, client = found.built.means.attempts, await registered(found)
+        attempts, client = found.built.limiter, await registered(found)
         for _ in range(119):
             attempts.retry_after_of(LOG_INS, JOHN)
         assert "code" in await client.log_in()
@@ -397,16 +397,16 @@ def test_who_is_blocked_while_a_code_is_traded_in_gets_nothing_that_lasts(play: 
     """The block found no grant to end, since it had not begun: it ends as it begins."""
 
     async def scene(found: Stage) -> None:
-        client, means = await registered(found), found.built.means
+        client, built = await registered(found), found.built
         back = await client.log_in()
-        begin = means.grants.begin
+        begin = built.grants.begin
 
         async def late(*words: Any) -> bool:
             one = BlocklistEntry(client.client_id, 0, "an operator", "")
-            assert await block(means.grants, means.blocks, one) == 0
+            assert await block(built.grants, built.blocks, one) == 0
             return await begin(*words)
 
-        cast("Any", means.grants).begin = late
+        cast("Any", built.grants).begin = late
         answer = await client.exchange(back["code"])
         assert answer.json()["error"] == "unauthorized_client"
         assert found.keys("grants") == found.keys("log-in") == []

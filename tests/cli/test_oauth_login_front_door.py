@@ -42,10 +42,10 @@ def test_a_terminal_needs_no_client(play: Play) -> None:
         said = claims(granted.token)
         assert (said["sub"], said["aud"]) == (JOHN, [FILES])
         assert "offline_access" not in said["scp"]
-        log_in_record = await found.built.means.log_ins.get(granted.token)
+        log_in_record = await found.built.records.get(granted.token)
         assert log_in_record is not None
         assert log_in_record.client == "dynamic/loopback"
-        (grant,) = await found.built.means.grants.of(JOHN)
+        (grant,) = await found.built.grants.of(JOHN)
         assert (grant.title, grant.refresh) == ("authz login", "")
 
     play(scene)
@@ -56,7 +56,7 @@ def test_a_terminal_may_be_a_configured_client(play: Play) -> None:
 
     async def scene(found: Stage) -> None:
         granted = await logged_in(found, Wanted("narrow", FILES, ("mcp:tools",)))
-        log_in_record = await found.built.means.log_ins.get(granted.token)
+        log_in_record = await found.built.records.get(granted.token)
         assert log_in_record is not None
         assert log_in_record.client == "narrow"
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.login.service.refresh_tokens import open_refresh
+from authz.login.store.sealed import open_refresh
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.sealing import Sealer, sealing_secrets
 from authz_demo.front_door import KEY, TWO_FACTOR

@@ -714,7 +714,7 @@ def test_a_code_twice_at_the_same_moment_gives_nothing_that_lasts(play: Play) ->
             back = await client.log_in()
             answers = await asyncio.gather(*(client.exchange(back["code"]) for _ in range(4)))
             assert sum(answer.status_code == 200 for answer in answers) <= 1
-            assert await found.built.means.grants.of(JOHN) == ()
+            assert await found.built.grants.of(JOHN) == ()
             for answer in answers:
                 if answer.status_code == 200:
                     token = answer.json()["access_token"]
@@ -965,7 +965,7 @@ def test_an_old_refresh_token_ends_the_grant(play: Play) -> None:
         assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
         assert oauth(await client.refresh(renewed["refresh_token"])) == (400, "invalid_grant")
         assert len(found.upstream.calls("token")) == asked
-        assert await found.built.means.grants.of(JOHN) == ()
+        assert await found.built.grants.of(JOHN) == ()
 
     play(scene)
 
@@ -1043,7 +1043,7 @@ def test_what_the_operator_revoked_is_not_refreshed(
         asked = len(found.upstream.calls("token"))
         assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
         assert len(found.upstream.calls("token")) == asked
-        assert await found.built.means.grants.of(JOHN) == ()
+        assert await found.built.grants.of(JOHN) == ()
         kept = (await found.ledger.revocations())[fields[what]]
         assert kept.issued_until == (None if what == "grant" else until)
         if moment is None:
@@ -1052,35 +1052,25 @@ def test_what_the_operator_revoked_is_not_refreshed(
     play(scene)
 
 
-class Changed:
-    """Find clients as ever, and say something else of them."""
-
-    def __init__(self, inner: Any, **changes: Any) -> None:
-        self._inner, self._changes = inner, changes
-
-    async def find(self, client_id: str) -> OAuthClient:
-        found: OAuthClient = await self._inner.find(client_id)
-        return replace(found, **self._changes)
-
-    def recognize(self, client_id: str) -> None:
-        self._inner.recognize(client_id)
-
-    def fetches(self, client_id: str) -> bool:
-        return bool(self._inner.fetches(client_id))
-
-
 async def block(found: Stage, what: str) -> None:
-    await found.built.means.blocks.block(BlocklistEntry(what, 1, "root", "test"))
+    await found.built.blocks.block(BlocklistEntry(what, 1, "root", "test"))
 
 
 async def change(found: Stage, **changes: Any) -> None:
-    targets = found.built.means.targets._targets
+    targets = found.built.refresh._servers._targets
     targets["notes"] = replace(targets["notes"], **changes)
 
 
 async def say(found: Stage, **changes: Any) -> None:
-    means = found.built.means
-    object.__setattr__(means, "clients", Changed(means.clients, **changes))
+    """Find clients as ever, and say something else of them."""
+    clients: Any = found.built.clients
+    find = clients.find
+
+    async def changed(client_id: str) -> OAuthClient:
+        found_again: OAuthClient = replace(await find(client_id), **changes)
+        return found_again
+
+    clients.find = changed
 
 
 LATER: Mapping[str, Callable[[Stage, Client], Awaitable[None]]] = {
@@ -1115,7 +1105,7 @@ def test_a_refresh_is_of_the_same_person(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
-        upstream = found.built.means.upstream
+        upstream = found.built.upstream
         refresh = upstream.refresh
 
         async def other(**asked: Any) -> UpstreamLogin:
@@ -1124,8 +1114,8 @@ def test_a_refresh_is_of_the_same_person(play: Play) -> None:
 
         upstream.refresh = other  # type: ignore[method-assign]  # Authelia, gone mad
         assert oauth(await client.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
-        assert await found.built.means.grants.of(JOHN) == ()
-        assert await found.built.means.grants.of(BOB) == ()
+        assert await found.built.grants.of(JOHN) == ()
+        assert await found.built.grants.of(BOB) == ()
 
     play(scene)
 
@@ -1135,7 +1125,7 @@ def test_who_is_blocked_comes_no_further(play: Play) -> None:
 
     async def scene(found: Stage) -> None:
         client = await registered(found)
-        blocks = found.built.means.blocks
+        blocks = found.built.blocks
         _, waiting = await consent_page(client)
         _, token = await consent_page(client)
         at_authelia = await john().log_in(client.browser, onward(await decide(client, token)))
@@ -1272,8 +1262,8 @@ def test_redis_away(play: Play) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         _, token = await consent_page(client)
-        means = found.built.means
-        for part in (means.codes, means.states, means.grants, means.blocks, means.log_ins):
+        built = found.built
+        for part in (built.codes, built.states, built.grants, built.blocks, built.records):
             part._command = _away
         assert (await client.authorize()).status_code == 503
         assert (await decide(client, token)).status_code == 503

@@ -80,7 +80,7 @@ def test_a_log_in_with_another_audience_gives_no_code(
         assert (line["outcome"], line["detail"]) == ("server_error", fault)
         assert len(found.upstream.calls("revocation")) == 1
         assert [grant.revoked for grant in granted(found)] == [True]
-        assert await found.built.means.grants.of(JOHN) == ()
+        assert await found.built.grants.of(JOHN) == ()
         assert found.keys("code") == []
         kept = found.valkey.command("GET", RedisKeys(found.deployment).login_fault)
         assert kept.decode().partition(" ")[2] == fault
@@ -130,7 +130,7 @@ def test_a_refresh_that_gives_another_audience_ends_the_grant(
         (line,) = [each for each in found.lines() if each.get("step") == "refresh"]
         assert (line["outcome"], line["detail"]) == ("invalid_grant", fault)
         assert [grant.revoked for grant in granted(found)] == [True]
-        assert await found.built.means.grants.of(JOHN) == ()
+        assert await found.built.grants.of(JOHN) == ()
 
     play(scene)
 

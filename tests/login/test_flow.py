@@ -17,7 +17,7 @@ from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
 from authz.login.protocol.values import UpstreamError
-from authz.login.service.refresh_tokens import open_refresh, seal_refresh
+from authz.login.store.sealed import open_refresh, seal_refresh
 from authz_demo.person import BrowserUser
 from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
@@ -30,7 +30,7 @@ async def record(found: Stage, token: str) -> LoginRecord | None:
 
 
 async def grants(found: Stage, subject: str = JOHN) -> list[str]:
-    return [grant.id for grant in await found.built.means.grants.of(subject)]
+    return [grant.id for grant in await found.built.grants.of(subject)]
 
 
 def test_a_client_that_knows_the_url_alone_logs_in(play: Play) -> None:
@@ -280,7 +280,7 @@ def test_a_refresh_token_of_an_older_version_has_the_persons_address(play: Play)
         client = Client(found, address="198.51.100.7")
         await client.register()
         tokens = await client.tokens()
-        sealer = found.built.means.sealer
+        sealer = found.built.sealer
         token = open_refresh(sealer, tokens["refresh_token"], ISSUER)
         old = seal_refresh(sealer, replace(token, address="198.51.100.7"), 60.0)
         assert open_refresh(sealer, old, ISSUER).address == token.address
@@ -299,7 +299,7 @@ def test_a_stranger_at_the_same_address_ends_no_refresh(play: Play) -> None:
         tokens = await client.tokens()
         for _ in range(31):
             with suppress(UpstreamError, UnavailableError):
-                await found.built.means.upstream.exchange(
+                await found.built.upstream.exchange(
                     two_factor=False,
                     code="authelia_ac_" + "a" * 43 + "." + "b" * 43,
                     verifier="v" * 43,
@@ -308,7 +308,7 @@ def test_a_stranger_at_the_same_address_ends_no_refresh(play: Play) -> None:
                     address="198.51.100.7",
                 )
         with pytest.raises(UnavailableError, match="too many failures of this address"):
-            await found.built.means.upstream.push(asked(), "198.51.100.7")
+            await found.built.upstream.push(asked(), "198.51.100.7")
         assert "access_token" in (await client.refresh(tokens["refresh_token"])).json()
 
     play(scene)
@@ -352,7 +352,7 @@ def test_a_person_has_a_hundred_grants_at_most(play: Play) -> None:
         first = await client.tokens()
         held = await record(found, first["access_token"])
         assert held is not None
-        key = found.built.means.grants.key(JOHN)
+        key = found.built.grants.key(JOHN)
         raw = json.loads(found.valkey.command("HGET", key, held.grant))
         now = int(time.time())
         for number in range(99):

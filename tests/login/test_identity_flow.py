@@ -15,9 +15,9 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import encode
-from authz.login.service.refresh_tokens import open_refresh, seal_refresh
 from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.known_clients import block, known_clients
+from authz.login.store.sealed import open_refresh, seal_refresh
 from tests.login.front import FILES, LOOPBACK, NOTES, Client, Stage
 from tests.login.test_attacks import say
 
@@ -49,8 +49,8 @@ async def record(found: Stage, token: str) -> LoginRecord:
 
 
 async def block_in(found: Stage, what: str) -> int:
-    means = found.built.means
-    return await block(means.grants, means.blocks, BlocklistEntry(what, 1, "root", "test"))
+    built = found.built
+    return await block(built.grants, built.blocks, BlocklistEntry(what, 1, "root", "test"))
 
 
 async def come(found: Stage, redirect_uri: str, *others: str) -> Client:
@@ -144,9 +144,9 @@ def test_a_block_of_one_place_leaves_the_others_alone(play: Play) -> None:
         await evil.tokens()
         here = Client(found, client_id=evil.client_id, resource=NOTES)
         tokens = await here.tokens()
-        means = found.built.means
+        built = found.built
         assert await block_in(found, "dynamic/evil.example") == 1
-        (left,) = await known_clients(means.grants, means.blocks)
+        (left,) = await known_clients(built.grants, built.blocks)
         assert (left.name, left.blocked) == ("dynamic/loopback", False)
         assert (await here.refresh(tokens["refresh_token"])).status_code == 200
 
@@ -298,14 +298,14 @@ def test_a_client_that_names_no_server_is_told_which_there_are(play: Play) -> No
 async def of_before(found: Stage, client: Client, name: str) -> str:
     """A refresh token of before the end of a log-in was kept in it, under a name of then."""
     tokens = await client.tokens()
-    means = found.built.means
-    token = open_refresh(means.sealer, tokens["refresh_token"], means.grants.issuer)
-    text = seal_refresh(means.sealer, replace(token, redirect_uri="", name=name), 3600)
+    built = found.built
+    token = open_refresh(built.sealer, tokens["refresh_token"], built.grants.issuer)
+    text = seal_refresh(built.sealer, replace(token, redirect_uri="", client=name), 3600)
     log_in = await record(found, tokens["access_token"])
-    held = await means.grants.find(log_in.subject, log_in.grant)
+    held = await built.grants.find(log_in.subject, log_in.grant)
     assert held is not None
     grant = replace(held.grant, refresh=digest(text), redirect_uri="", ends_at="")
-    found.valkey.command("HSET", means.grants.key(log_in.subject), grant.id, encode(grant))
+    found.valkey.command("HSET", built.grants.key(log_in.subject), grant.id, encode(grant))
     return text
 
 

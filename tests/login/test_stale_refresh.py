@@ -1,7 +1,6 @@
 """Replaced refresh tokens: copies that several processes of one program keep, and stolen ones."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -44,7 +43,7 @@ def told(found: Stage) -> list[tuple[str, str]]:
 async def ended(found: Stage, client: Client, answer: httpx.Response, *tokens: Any) -> None:
     """The grant has ended, and none of its tokens gives anything."""
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
-    assert await found.built.means.grants.of(JOHN) == ()
+    assert await found.built.grants.of(JOHN) == ()
     for each in tokens:
         again = await client.refresh(each["refresh_token"])
         assert again.json()["error"] == "invalid_grant"
@@ -65,7 +64,7 @@ def test_a_stale_copy_gets_the_newest_answer(play: Play, rotations: int) -> None
         for name in ("access_token", "refresh_token", "scope"):
             assert answer.json()[name] == newest[name]
         assert calls(found) == asked
-        assert len(await found.built.means.grants.of(JOHN)) == 1
+        assert len(await found.built.grants.of(JOHN)) == 1
         assert told(found)[-1] == (
             "reused", "a replaced refresh token, from the network of the last refresh"
         )  # fmt: skip
@@ -111,8 +110,7 @@ def test_where_the_newest_access_token_ends_its_successor_is_refreshed(play: Pla
 
 def _at(found: Stage, moment: float) -> None:
     """Let the refreshes' clock stand at a moment."""
-    refreshing = found.built.refreshing
-    refreshing._means = replace(refreshing._means, clock=lambda: moment)
+    found.built.refresh._clock = lambda: moment
 
 
 @pytest.mark.attack("a stolen refresh token that was replaced, from another network")
@@ -191,8 +189,8 @@ def test_a_shorter_time_counts_for_what_was_replaced_before(play: Play) -> None:
     async def scene(found: Stage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
-        object.__setattr__(found.built.means, "stale_refresh", 30)
-        object.__setattr__(found.built.means, "clock", lambda: time.time() + 40)
+        found.built.refresh._stale_refresh = 30
+        _at(found, time.time() + 40)
         await ended(found, client, await client.refresh(first["refresh_token"]), first, second)
 
     play(scene)
@@ -225,7 +223,7 @@ def test_stale_copies_are_bounded(play: Play) -> None:
         await renewed(found, client, first)
         answers = [await client.refresh(first["refresh_token"]) for _ in range(25)]
         assert {each.status_code for each in answers} == {200, 503}
-        assert len(await found.built.means.grants.of(JOHN)) == 1
+        assert len(await found.built.grants.of(JOHN)) == 1
 
     play(scene)
 
@@ -249,7 +247,7 @@ def test_a_refresh_between_two_looks_is_no_theft(
         answer = await client.refresh(first["refresh_token"])
         assert answer.status_code == 200, answer.text
         assert answer.json()["refresh_token"] == refreshed[0].json()["refresh_token"]
-        assert len(await found.built.means.grants.of(JOHN)) == 1
+        assert len(await found.built.grants.of(JOHN)) == 1
 
     play(scene)
 
@@ -268,7 +266,7 @@ def test_what_somebody_writes_into_redis_is_no_answer(play: Play) -> None:
         answer = await client.refresh(first["refresh_token"])
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
         assert (await client.refresh(second["refresh_token"])).status_code == 400
-        (left,) = await found.built.means.grants.of(JOHN)
+        (left,) = await found.built.grants.of(JOHN)
         assert left.client_id == other.client_id
 
     play(scene)

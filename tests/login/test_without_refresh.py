@@ -1,13 +1,12 @@
 """Log-ins with and without a refresh token: which client gets one, and what its lack changes."""
 
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
 from authz.core.principal import Person
-from authz.login.service.own_grants import OwnGrantsOf
+from authz.login.web.own_grants import PersonsGrants
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play
 from tests.login.front import CLAUDE, Client, Stage, john
@@ -96,13 +95,15 @@ def test_an_end_without_a_refresh_token_ends_the_access_token_at_authelia(
         client = Client(found)
         await client.register(grant_types=["authorization_code"])
         tokens = await client.tokens()
-        (grant,) = await found.built.means.grants.of(JOHN)
+        (grant,) = await found.built.grants.of(JOHN)
         if how == "person":
             person = Person(ISSUER, JOHN)
-            await OwnGrantsOf(found.built.means).end(person, grant.id, "192.0.2.7")
+            await PersonsGrants(found.built.grants, found.built.ender).end(
+                person, grant.id, "192.0.2.7"
+            )
         else:
             await client.post("/revoke", token=tokens["access_token"])
-        await found.built._untold.tell_all()
+        await found.built._outbox.revoke_all()
         assert found.keys("untold") == []
         told = [each.content.decode() for each in found.upstream.calls("revocation")]
         assert any(tokens["access_token"] in each for each in told)
@@ -118,9 +119,11 @@ def test_a_log_in_without_a_refresh_token_ends_with_its_access_token(play: Play)
         client = Client(found)
         await client.register(grant_types=["authorization_code"])
         await client.tokens()
-        grants = found.built.means.grants
+        grants = found.built.grants
         (grant,) = await grants.of(JOHN)
-        (shown,) = await OwnGrantsOf(found.built.means).of(Person(ISSUER, JOHN))
+        (shown,) = await PersonsGrants(found.built.grants, found.built.ender).of(
+            Person(ISSUER, JOHN)
+        )
         assert shown.ends == grant.expires_at
         grants._clock = lambda: grant.expires_at + 1
         assert await grants.of(JOHN) == ()
@@ -137,8 +140,7 @@ def test_where_the_setting_changes_tokens_of_before_are_refused(play: Play) -> N
         await client.register()
         tokens = await client.tokens()
         calls = len(found.upstream.calls("token"))
-        refreshing = found.built.refreshing
-        refreshing._means = replace(refreshing._means, refresh_tokens="never")
+        found.built.refresh._refresh_tokens = "never"
         answer = await client.refresh(tokens["refresh_token"])
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
         assert len(found.upstream.calls("token")) == calls

@@ -1,19 +1,25 @@
-"""An authorization request (RFC 6749, section 4.1.1), checked, and the answers to it.
-
-Law: until client and redirect URI are known to be good nothing is sent to any redirect URI; from
-then on every fault is told there, with `state` and `iss` (RFC 9207).
-"""
+"""Authorization requests (RFC 6749, section 4.1.1), and the responses to them (RFC 9207)."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Final
 from urllib.parse import quote, urlencode
 
+from pydantic import ConfigDict, Field
+
 from authz.config.model import RefreshTokens
+from authz.login.protocol.authorization_code import AuthorizationCode
+from authz.login.protocol.digests import digest
+from authz.login.protocol.members import STRICT, MembersCodec
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.resources import ResourceServers, read_scopes
-from authz.login.protocol.values import ClientIdentity, OAuthClient, OAuthError
+from authz.login.protocol.values import (
+    ClientIdentity,
+    OAuthClient,
+    OAuthError,
+    UpstreamLogin,
+)
 
 OFFLINE: Final = "offline_access"
 LONGEST_STATE: Final = 1024
@@ -30,7 +36,7 @@ _UNSUPPORTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """Hold what a client asks a person for, after it was checked.
+    """Hold a checked authorization request.
 
     Attributes:
         client_id: of the client.
@@ -46,6 +52,8 @@ class AuthorizationRequest:
         offline: whether it gets a refresh token, for which Authelia asks the person once more.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     client_id: str
     redirect_uri: str
     state: str | None
@@ -58,19 +66,27 @@ class AuthorizationRequest:
     restricted: bool = False
     offline: bool = True
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it for a sealed form, and for a cookie of 4 KiB: the usual flags are left out."""
-        usual = {"restricted": False, "offline": True}
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in usual or value is not usual[name]
-        }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "AuthorizationRequest":
-        """Read what `to_json` wrote and a seal kept."""
-        return cls(**{**value, "scopes": tuple(value["scopes"])})
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """An authorization request that the person agreed to, while the log-in is pending.
+
+    Attributes:
+        request: what was agreed to.
+        grant_id: of the grant that is to begin.
+        consented_at: seconds since the epoch.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    request: Annotated[AuthorizationRequest, Field(alias="wish")]
+    grant_id: Annotated[str, Field(alias="grant")]
+    consented_at: Annotated[int, Field(alias="at")]
+
+
+# The first for a sealed form, both for a cookie of 4 KiB.
+AUTHORIZATION_REQUEST: Final = MembersCodec(AuthorizationRequest)
+CONSENT: Final = MembersCodec(Consent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +137,7 @@ def state_of(parameters: Parameters) -> str | None:
     return state
 
 
-def check(
+def read_request(
     parameters: Parameters, client: OAuthClient, identity: ClientIdentity, targets: ResourceServers
 ) -> AuthorizationRequest:
     """Return what is asked for, of a client and redirect URI that are known to be good.
@@ -161,47 +177,47 @@ def check(
     )
 
 
-def again(
-    wish: AuthorizationRequest,
+def revalidate(
+    request: AuthorizationRequest,
     client: OAuthClient,
     identity: ClientIdentity,
     targets: ResourceServers,
 ) -> AuthorizationRequest:
-    """Return a wish as the rules are now: they may have changed while the page was open.
+    """Return a request by the rules of now: they may have changed while the page was open.
 
     Raises:
         OAuthError: where it cannot be granted any more.
     """
-    check_same_client(wish, identity)
-    target = targets.named(wish.server, wish.resource)
+    check_same_client(request, identity)
+    target = targets.named(request.server, request.resource)
     if target is None:
         raise OAuthError("invalid_target", "there is no such server any more")
-    scopes = target.grantable(wish.scopes, client, identity.name)
-    if scopes != frozenset(wish.scopes):
+    scopes = target.grantable(request.scopes, client, identity.name)
+    if scopes != frozenset(request.scopes):
         raise OAuthError(
             "invalid_scope",
             f"what the client {identity.name} may have at the server {target.name} has changed "
-            f"meanwhile ({' '.join(sorted(scopes.symmetric_difference(wish.scopes)))}); connect "
+            f"meanwhile ({' '.join(sorted(scopes.symmetric_difference(request.scopes)))}); connect "
             "again",
             server=target.name,
-            scopes=scopes.symmetric_difference(wish.scopes),
+            scopes=scopes.symmetric_difference(request.scopes),
         )
-    return replace(wish, two_factor=target.two_factor)
+    return replace(request, two_factor=target.two_factor)
 
 
-def check_same_client(wish: AuthorizationRequest, identity: ClientIdentity) -> None:
+def check_same_client(request: AuthorizationRequest, identity: ClientIdentity) -> None:
     """Refuse a client that is not what the page said of it: its document may have changed.
 
     Raises:
         OAuthError: for the client to hear.
     """
-    if identity.name != wish.name:
+    if identity.name != request.name:
         raise OAuthError(
             "access_denied", "what the page said of the client has changed meanwhile; connect again"
         )
 
 
-def gets_refresh(mode: RefreshTokens, client: OAuthClient, scope: str | None) -> bool:
+def issues_refresh_token(mode: RefreshTokens, client: OAuthClient, scope: str | None) -> bool:
     """Tell whether a log-in gives a refresh token.
 
     Args:
@@ -220,3 +236,40 @@ def _check_challenge(parameters: Parameters) -> None:
         raise OAuthError("invalid_request", "code_challenge_method has to be S256")
     if _CHALLENGE.fullmatch(parameters.needed("code_challenge")) is None:
         raise OAuthError("invalid_request", "code_challenge is no S256 challenge")
+
+
+def authorization_code(
+    consent: Consent, client: ClientIdentity, login: UpstreamLogin, address: str
+) -> AuthorizationCode:
+    """Return what our code stands for once Authelia has logged the person in.
+
+    Args:
+        consent: what the person consented to.
+        client: what the client is now.
+        login: what Authelia gave.
+        address: that Authelia is told for this person.
+    """
+    request, tokens, who = consent.request, login.tokens, login.identity
+    return AuthorizationCode(
+        grant_id=consent.grant_id,
+        subject=who.subject,
+        two_factor=request.two_factor,
+        upstream_token=tokens.refresh_token or tokens.access_token,
+        address=address,
+        client=client.name,
+        client_digest=digest(request.client_id),
+        redirect_uri=request.redirect_uri,
+        code_challenge=request.challenge,
+        server=request.server,
+        resource=request.resource,
+        # What Authelia did not grant is not promised (RFC 6749, section 3.3).
+        scopes=tuple(sorted(tokens.scopes.intersection(request.scopes))),
+        restricted=request.restricted,
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token,
+        expires_at=tokens.expires_at,
+        account=who.account,
+        amr=tuple(sorted(who.amr)),
+        auth_time=who.auth_time,
+        consented_at=consent.consented_at,
+    )

@@ -1,15 +1,24 @@
-"""A grant as a value, and as bytes: what a person consented to, and where it stands.
+"""Grants: what a person consented to, and the newest tokens of it.
 
-Law: read strictly; what `encode` does not write is no grant. Nothing of a token is in it but
-digests, and Authelia's refresh token sealed: whoever ends the grant need not be able to open it.
+Nothing of a token is in it but digests, and Authelia's refresh token sealed: whoever ends the grant
+need not be able to open it.
+
+Invariant: what `encode` does not write is no grant.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict
 
 from authz.core.principal import LoginRecord
 from authz.core.strict_json import StrictJsonError, loads
+from authz.login.protocol.authorization_code import AuthorizationCode
+from authz.login.protocol.digests import digest
+from authz.login.protocol.issued import Issued
+from authz.login.protocol.members import STRICT, MembersCodec, MembersError
+from authz.login.protocol.values import ClientIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +40,11 @@ class Grant:
         access: its digest, hex SHA-256.
         refresh: the digest of the newest refresh token; empty where there is none.
         upstream: Authelia's newest refresh token, or its access token where there is none, sealed
-            (`revocation_outbox.seal_upstream`); empty in what was written before it was kept.
+            (`store.sealed.seal_upstream`); empty in what was written before it was kept.
         redirect_uri, ends_at, document_host: of the log-in, as `LogIn` has them; empty likewise.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     id: str
     account: str
@@ -63,62 +74,73 @@ def encode(grant: Grant) -> bytes:
 
 
 def decode(raw: bytes) -> Grant | None:
-    """Read a grant; None for anything that `encode` does not write."""
+    """Read a grant; None for anything that `encode` does not write, in this version or before."""
     try:
-        found = loads(raw)
-    except StrictJsonError:
+        return _GRANT.read(loads(raw))
+    except (StrictJsonError, MembersError):
         return None
-    if not isinstance(found, dict):
-        return None
-    for name in _LATER:
-        found.setdefault(name, "")
-    if found.keys() != {each.name for each in fields(Grant)}:
-        return None
-    for name in _LISTS:
-        value = found[name]
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            return None
-        found[name] = tuple(value)
-    if not all(isinstance(found[name], str) for name in _TEXTS):
-        return None
-    if not all(type(found[name]) is int for name in _MOMENTS):
-        return None
-    if not isinstance(found["two_factor"], bool):
-        return None
-    return Grant(**found)
 
 
-# Not in what a version before wrote.
-_LATER: Final = ("upstream", "redirect_uri", "ends_at", "document_host")
-_LISTS: Final = ("scopes", "amr")
-_MOMENTS: Final = ("created_at", "used_at", "auth_time", "expires_at")
-_TEXTS: Final = (
-    "id", "account", "client", "client_id", "title", "server", "resource", "access", "refresh",
-    "upstream", "redirect_uri", "ends_at", "document_host",
-)  # fmt: skip
+_GRANT: Final = MembersCodec(Grant)
 
 
-def renewed(
-    grant: Grant,
-    log_in: LoginRecord,
+def begun_grant(
+    code: AuthorizationCode,
+    client_id: str,
+    client: ClientIdentity,
     *,
     now: int,
-    expires_at: int,
-    access: str,
-    refresh: str,
+    refresh_token: str | None,
     upstream: str,
 ) -> Grant:
-    """Return a grant after a refresh."""
+    """Return the grant that a code begins.
+
+    Args:
+        code: the code.
+        client_id: as the client names itself.
+        client: what it is.
+        now: seconds since the epoch.
+        refresh_token: ours.
+        upstream: Authelia's token, sealed.
+    """
+    return Grant(
+        id=code.grant_id,
+        account=code.account,
+        client=client.name,
+        client_id=client_id,
+        title=client.title,
+        redirect_uri=client.redirect_uri,
+        ends_at=client.ends_at,
+        document_host=client.document_host,
+        server=code.server,
+        resource=code.resource,
+        scopes=code.scopes,
+        two_factor=code.two_factor,
+        created_at=code.consented_at,
+        used_at=now,
+        amr=code.amr,
+        auth_time=code.auth_time,
+        expires_at=code.expires_at,
+        access=digest(code.access_token),
+        refresh="" if refresh_token is None else digest(refresh_token),
+        upstream=upstream,
+    )
+
+
+def renewed_grant(
+    grant: Grant, record: LoginRecord, issued: Issued, *, now: int, upstream: str
+) -> Grant:
+    """Return a grant after a refresh that issued tokens."""
     return replace(
         grant,
         used_at=now,
-        amr=tuple(sorted(log_in.amr)),
-        auth_time=log_in.auth_time,
-        expires_at=expires_at,
-        access=access,
-        refresh=refresh,
+        amr=tuple(sorted(record.amr)),
+        auth_time=record.auth_time,
+        expires_at=issued.expires_at,
+        access=digest(issued.access_token),
+        refresh="" if issued.refresh_token is None else digest(issued.refresh_token),
         upstream=upstream,
-        redirect_uri=log_in.redirect_uri,
-        ends_at=log_in.ends_at,
-        document_host=log_in.document_host,
+        redirect_uri=record.redirect_uri,
+        ends_at=record.ends_at,
+        document_host=record.document_host,
     )

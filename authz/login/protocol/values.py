@@ -3,7 +3,6 @@
 Law: plain values. What a client or Authelia said stands in them only after it was checked.
 """
 
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -142,10 +141,10 @@ class UpstreamAuthorizationRequest:
     redirect_uri: str
     scopes: frozenset[str]
     resource: str | None
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
     max_age: int | None = None
-    state: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
-    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
-    verifier: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
 
 class OAuthError(Exception):

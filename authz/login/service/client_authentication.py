@@ -14,8 +14,14 @@ from authz.login.clients.assertions import JWT_BEARER, InvalidAssertionError, cl
 from authz.login.clients.lookup import PAUSE, DocumentError
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.values import OAuthClient, OAuthError
-from authz.login.service.means import Means
-from authz.login.service.rate_limits import ASSERTIONS, DOCUMENTS, TooManyRequestsError
+from authz.login.service import ports
+from authz.login.service.rate_limits import (
+    ASSERTIONS,
+    DOCUMENTS,
+    LoginRateLimiter,
+    TooManyRequestsError,
+)
+from authz.login.store.codes import UsedAssertions
 
 _UNAUTHORIZED: Final = 401
 _UNAVAILABLE: Final = 503
@@ -41,9 +47,17 @@ class ClientRequest(NamedTuple):
 class ClientAuthenticator:
     """Authenticate clients."""
 
-    def __init__(self, means: Means) -> None:
-        """Take the parts."""
-        self._means = means
+    def __init__(
+        self,
+        clients: ports.ClientFinder,
+        assertions: ports.AssertionVerifier,
+        used: UsedAssertions,
+        limiter: LoginRateLimiter,
+    ) -> None:
+        self._clients = clients
+        self._assertions = assertions
+        self._used = used
+        self._limiter = limiter
 
     async def authenticate(
         self, parameters: Parameters, address: Callable[[], str]
@@ -66,7 +80,7 @@ class ClientAuthenticator:
             or self._named_by(assertion)
             or parameters.needed("client_id")
         )
-        clients = self._means.clients
+        clients = self._clients
         clients.recognize(client_id)
         if parameters.get("client_secret") is not None:
             raise _invalid(_ONLY_KEYS)
@@ -78,7 +92,7 @@ class ClientAuthenticator:
         if assertion is None or parameters.once(_TYPE) != JWT_BEARER:
             raise _invalid("client_assertion has to be a JWT, and client_assertion_type say so")
         if clients.fetches(client_id):
-            self._means.attempts.check(DOCUMENTS, address())
+            self._limiter.check(DOCUMENTS, address())
         await self._check(await clients.find(client_id), assertion, address)
         return ClientRequest(known, authenticated=True)
 
@@ -93,18 +107,17 @@ class ClientAuthenticator:
     async def _found(self, client_id: str) -> OAuthClient | None:
         """Return a client that is at hand; None where its document is of no use by now."""
         try:
-            return await self._means.clients.find(client_id)
+            return await self._clients.find(client_id)
         except OAuthError:
             return None
 
     async def _check(self, client: OAuthClient, assertion: str, address: Callable[[], str]) -> None:
         if client.authentication is None:
             raise _invalid(_PUBLIC)
-        means = self._means
-        if means.assertions.fetches(client):
-            means.attempts.check(DOCUMENTS, address())
+        if self._assertions.fetches(client):
+            self._limiter.check(DOCUMENTS, address())
         try:
-            verified = await means.assertions.verify(client, assertion)
+            verified = await self._assertions.verify(client, assertion)
         except InvalidAssertionError as error:
             raise _invalid(error.words) from error
         except DocumentError as error:
@@ -114,12 +127,10 @@ class ClientAuthenticator:
             headers = {"Retry-After": str(int(PAUSE))}
             raise OAuthError("temporarily_unavailable", words, _UNAVAILABLE, headers) from error
         # Each leaves its id in Redis: so many of one host, whose key has signed them.
-        seconds = means.attempts.retry_after_of(ASSERTIONS, client.document_host)
+        seconds = self._limiter.retry_after_of(ASSERTIONS, client.document_host)
         if seconds:
             raise TooManyRequestsError(seconds)
-        if not await means.assertion_ids.use(
-            client.client_id, verified.token_id, verified.lifetime
-        ):
+        if not await self._used.use(client.client_id, verified.token_id, verified.lifetime):
             raise _invalid("the assertion was used before")
 
 

@@ -1,48 +1,70 @@
-"""Our codes, traded in (RFC 6749, section 4.1.3; RFC 7636, section 4.6).
+"""The exchange of our codes for tokens (RFC 6749, section 4.1.3; RFC 7636, section 4.6).
 
-Law: a code is taken before anything is asked of it, so that a wrong guess costs it, and with it
-Authelia's tokens; one that comes a second time ends what the first one gave. Nothing is given that
-is not recorded before.
+Invariant: a code is taken before it is checked, so that a wrong guess costs it, and with it
+Authelia's tokens; one that comes a second time ends what the first one gave. Nothing is issued
+before it is recorded.
 """
 
-import base64
-import hashlib
-import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from authz.core.ledger import UnavailableError
 from authz.login.clients.identity import identity_again, names_of
-from authz.login.protocol.digests import digest
-from authz.login.protocol.grant import Grant
+from authz.login.protocol.authorization_code import (
+    CODE_WORDS,
+    AuthorizationCode,
+    UsedCode,
+    check_code,
+)
+from authz.login.protocol.grant import begun_grant
+from authz.login.protocol.issued import Issued, login_record
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.values import ClientIdentity, LoginIdentity, OAuthError, UpstreamError
+from authz.login.protocol.refresh import UpstreamToken, first_refresh_token
+from authz.login.protocol.values import ClientIdentity, OAuthError, UpstreamError
+from authz.login.service import ports
 from authz.login.service.client_authentication import check_authenticated
-from authz.login.service.grant_end import BLOCKED, LOST, REPLAYED, end
-from authz.login.service.means import Means
-from authz.login.service.refresh_tokens import RefreshToken, seal_refresh, sealed_upstream
-from authz.login.service.token_response import log_in_of, token_answer
-from authz.login.store.codes import AuthorizationCode, UsedCode
+from authz.login.service.grant_end import BLOCKED, LOST, REPLAYED, GrantEnder
+from authz.login.store.blocklist import Blocklist
+from authz.login.store.codes import CodeStore
+from authz.login.store.grants import GrantStore
+from authz.login.store.sealed import seal_refresh, seal_upstream
+from authz.tokens.sealing import Sealer
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636, section 4.1
-_WORDS: Final = "the code is not good, or not any more"
 
 
 class CodeExchange:
-    """Trade codes in."""
+    """Exchange codes for tokens; a grant lives for `grant_max_age` seconds from the consent."""
 
-    def __init__(self, means: Means) -> None:
-        """Take the parts."""
-        self._means = means
+    def __init__(
+        self,
+        *,
+        clients: ports.ClientFinder,
+        upstream: ports.Upstream,
+        codes: CodeStore,
+        grants: GrantStore,
+        blocks: Blocklist,
+        ender: GrantEnder,
+        sealer: Sealer,
+        grant_max_age: int,
+        clock: Callable[[], float],
+        log: ports.StepLog,
+    ) -> None:
+        self._clients = clients
+        self._upstream = upstream
+        self._codes = codes
+        self._grants = grants
+        self._blocks = blocks
+        self._ender = ender
+        self._sealer = sealer
+        self._grant_max_age = grant_max_age
+        self._clock = clock
+        self._log = log
 
-    async def exchange(
-        self, parameters: Parameters, *, authenticated: bool = False
-    ) -> Mapping[str, Any]:
-        """Return the answer to a token request with a code.
+    async def exchange(self, parameters: Parameters, *, authenticated: bool = False) -> Issued:
+        """Return what a token request with a code is issued.
 
         Args:
             parameters: of the request.
@@ -52,217 +74,134 @@ class CodeExchange:
             OAuthError: for the client.
             UnavailableError: where Redis does not answer.
         """
-        code, client_id = parameters.needed("code"), parameters.needed("client_id")
-        if _CODE.fullmatch(code) is None:
-            raise self._refused()
-        taken = await self._means.codes.take(code)
-        match taken:
-            case AuthorizationCode(payload):
-                return await self._first(code, payload, client_id, parameters, authenticated)
-            case UsedCode(mark):
-                await self._again(mark)
-        raise self._refused()
+        text, client_id = parameters.needed("code"), parameters.needed("client_id")
+        if _CODE.fullmatch(text) is None:
+            raise self._invalid()
+        match await self._codes.take(text):
+            case AuthorizationCode() as code:
+                return await self._issue(text, code, client_id, parameters, authenticated)
+            case UsedCode() as used:
+                await self._end_replayed(used)
+                raise OAuthError("invalid_grant", CODE_WORDS)
+        raise self._invalid()
 
-    async def _first(
+    async def _issue(
         self,
-        code: str,
-        held: Mapping[str, Any],
+        text: str,
+        code: AuthorizationCode,
         client_id: str,
         parameters: Parameters,
         authenticated: bool,
-    ) -> Mapping[str, Any]:
+    ) -> Issued:
         try:
-            self._check_told(held, client_id, parameters)
-            identity = await self._identity(client_id, held, authenticated)
+            self._check(code, client_id, parameters)
+            identity = await self._identity(client_id, code, authenticated)
         except (OAuthError, UnavailableError):
-            await self._forget(held)
+            await self._forget(code)
             raise
-        means, now = self._means, self._means.clock()
-        token = RefreshToken(
-            issuer=means.grants.issuer,
-            upstream=held["refresh_token"] or "",
-            grant=held["grant"],
-            client=held["client"],
-            name=identity.name,
-            redirect_uri=identity.redirect_uri,
-            subject=held["subject"],
-            server=held["server"],
-            resource=held["resource"],
-            scopes=tuple(held["scopes"]),
-            two_factor=held["two_factor"],
-            consented_at=held["at"],
-            address=held["address"],
-        )
-        lifetime = held["at"] + means.grant_max_age - now
-        refresh = seal_refresh(means.sealer, token, lifetime) if token.upstream else None
-        who = LoginIdentity(
-            held["subject"], frozenset(held["amr"]), held["auth_time"], held["account"]
-        )
+        now = self._clock()
+        lifetime = code.consented_at + self._grant_max_age - now
+        token = first_refresh_token(code, identity, self._grants.issuer)
+        refresh = None if token is None else seal_refresh(self._sealer, token, lifetime)
         # Without a refresh token it is the access token that Authelia ends with the grant.
-        ending = token if refresh else replace(token, upstream=held["access_token"])
-        upstream = sealed_upstream(
-            means.sealer, ending, lifetime if refresh else held["expires_at"] - now
+        upstream = UpstreamToken(
+            self._grants.issuer,
+            code.access_token if token is None else token.upstream,
+            code.two_factor,
+            code.address,
         )
-        grant = _grant(
-            held, token, client_id, identity, now, refresh=refresh or "", upstream=upstream
+        grant = begun_grant(
+            code,
+            client_id,
+            identity,
+            now=int(now),
+            refresh_token=refresh,
+            upstream=seal_upstream(
+                self._sealer, upstream, code.expires_at - now if token is None else lifetime
+            ),
         )
+        record = login_record(code.grant_id, client_id, identity, code.identity)
         try:
-            begun = await means.grants.begin(
-                who.subject,
+            begun = await self._grants.begin(
+                code.subject,
                 grant,
-                log_in_of(token, client_id, identity, who),
-                max(int(grant.expires_at - now), 1),
-                means.codes.key(code),
+                record,
+                max(int(code.expires_at - now), 1),
+                self._codes.key(text),
             )
             # A block ends the grants that there are; this one may have begun behind its back.
-            blocked = begun and await means.blocks.blocked(client_id, names_of(identity))
+            blocked = begun and await self._blocks.blocked(client_id, names_of(identity))
         except UnavailableError:
             # It may have begun all the same, and nobody would know of it.
             with suppress(UnavailableError):
-                await means.grants.end(who.subject, grant.id, LOST)
-            await self._forget(held)
+                await self._grants.end(code.subject, grant.id, LOST)
+            await self._forget(code)
             raise
         if not begun:
-            await self._forget(held)
-            raise self._refused(identity.name)
+            await self._forget(code)
+            raise self._invalid(identity.name)
         if blocked:
-            await means.grants.end(who.subject, grant.id, BLOCKED)
-            await self._forget(held)
+            await self._grants.end(code.subject, grant.id, BLOCKED)
+            await self._forget(code)
             raise self._blocked(identity)
-        means.tell("token", "ok", client=identity.name, server=grant.server, grant=grant.id)
-        return token_answer(
-            access_token=held["access_token"],
-            refresh_token=refresh,
-            scopes=token.scopes,
-            expires_at=grant.expires_at,
-            now=now,
-            restricted=held.get("restricted", False),
-        )
+        self._log("token", "ok", client=identity.name, server=grant.server, grant=grant.id)
+        return Issued(code.access_token, refresh, code.expires_at, code.scopes, code.restricted)
 
-    def _check_told(self, held: Mapping[str, Any], client_id: str, parameters: Parameters) -> None:
-        """Check as `_check`; the log hears which log-in was refused.
+    def _check(self, code: AuthorizationCode, client_id: str, parameters: Parameters) -> None:
+        """Check a code; the log says which log-in was refused.
 
         Raises:
-            OAuthError: as `_check`.
+            OAuthError: as `check_code`.
         """
         try:
-            _check(held, client_id, parameters)
-        except OAuthError as refused:
+            check_code(code, client_id, parameters)
+        except OAuthError as error:
             detail = "another client, verifier or redirect URI than at the log-in"
-            self._means.tell(
+            self._log(
                 "token",
-                refused.error,
-                client=held["name"],
-                server=held["server"],
-                grant=held["grant"],
-                detail=refused.words if refused.error == "invalid_target" else detail,
+                error.error,
+                client=code.client,
+                server=code.server,
+                grant=code.grant_id,
+                detail=error.words if error.error == "invalid_target" else detail,
             )
             raise
 
     async def _identity(
-        self, client_id: str, held: Mapping[str, Any], authenticated: bool
+        self, client_id: str, code: AuthorizationCode, authenticated: bool
     ) -> ClientIdentity:
-        client = await self._means.clients.find(client_id)
+        client = await self._clients.find(client_id)
         check_authenticated(client, authenticated=authenticated)
-        identity = identity_again(client, held["redirect_uri"])
-        if identity is None or identity.name != held["name"]:
-            raise self._refused(held["name"])
-        if await self._means.blocks.blocked(client_id, names_of(identity)):
+        identity = identity_again(client, code.redirect_uri)
+        if identity is None or identity.name != code.client:
+            raise self._invalid(code.client)
+        if await self._blocks.blocked(client_id, names_of(identity)):
             raise self._blocked(identity)
         return identity
 
-    def _blocked(self, client: ClientIdentity) -> OAuthError:
-        self._means.tell("token", "blocked", client=client.name)
-        return OAuthError("unauthorized_client", "the client was blocked")
-
-    async def _again(self, mark: Mapping[str, Any]) -> NoReturn:
+    async def _end_replayed(self, used: UsedCode) -> None:
         """End what a code gave that comes a second time (RFC 6749, section 4.1.2)."""
-        await end(
-            self._means,
-            mark["subject"],
-            mark["grant"],
+        await self._ender.end(
+            used.subject,
+            used.grant_id,
             REPLAYED,
-            two_factor=mark["two_factor"],
-            token=mark["token"],
-            address=mark["address"],
+            two_factor=used.two_factor,
+            token=used.upstream_token,
+            address=used.address,
         )
-        self._means.tell("token", "replayed", client=mark["name"], grant=mark["grant"])
-        raise OAuthError("invalid_grant", _WORDS)
+        self._log("token", "replayed", client=used.client, grant=used.grant_id)
 
-    async def _forget(self, held: Mapping[str, Any]) -> None:
+    async def _forget(self, code: AuthorizationCode) -> None:
         """End Authelia's tokens, which nobody was given."""
         with suppress(UpstreamError, UnavailableError):
-            await self._means.upstream.revoke(
-                two_factor=held["two_factor"], token=held["token"], address=held["address"]
+            await self._upstream.revoke(
+                two_factor=code.two_factor, token=code.upstream_token, address=code.address
             )
 
-    def _refused(self, client: str = "") -> OAuthError:
-        self._means.tell("token", "invalid_grant", client=client)
-        return OAuthError("invalid_grant", _WORDS)
+    def _blocked(self, client: ClientIdentity) -> OAuthError:
+        self._log("token", "blocked", client=client.name)
+        return OAuthError("unauthorized_client", "the client was blocked")
 
-
-def _check(held: Mapping[str, Any], client_id: str, parameters: Parameters) -> None:
-    """Refuse whoever is not the client that the code was made for, in this very transaction.
-
-    Raises:
-        OAuthError: whatever it is that is wrong, it is told in the same words.
-    """
-    verifier = parameters.get("code_verifier") or ""
-    hashed = hashlib.sha256(verifier.encode("utf-8", "surrogatepass")).digest()
-    challenge = base64.urlsafe_b64encode(hashed).rstrip(b"=")
-    # OAuth 2.1, section 4.1.3, has no redirect_uri here, since PKCE binds the code: where it is
-    # sent it has to be the same (RFC 6749, section 4.1.3).
-    redirect_uri = parameters.get("redirect_uri")
-    good = (
-        hmac.compare_digest(digest(client_id), held["client"])
-        and _VERIFIER.fullmatch(verifier) is not None
-        and hmac.compare_digest(challenge, held["challenge"].encode())
-        and redirect_uri in (None, held["redirect_uri"])
-    )
-    if not good:
-        raise OAuthError("invalid_grant", _WORDS)
-    check_resources(parameters, held["resource"])
-
-
-def check_resources(parameters: Parameters, resource: str) -> None:
-    """Refuse another resource than the consented one (RFC 8707, section 2.2).
-
-    Raises:
-        OAuthError: `invalid_target`.
-    """
-    if not set(parameters.resources) <= {resource, f"{resource}/"}:
-        raise OAuthError("invalid_target", "resource is not what the person consented to")
-
-
-def _grant(
-    held: Mapping[str, Any],
-    token: RefreshToken,
-    client_id: str,
-    identity: ClientIdentity,
-    now: float,
-    *,
-    refresh: str,
-    upstream: str,
-) -> Grant:
-    return Grant(
-        id=token.grant,
-        account=held["account"],
-        client=identity.name,
-        client_id=client_id,
-        title=identity.title,
-        redirect_uri=identity.redirect_uri,
-        ends_at=identity.ends_at,
-        document_host=identity.document_host,
-        server=token.server,
-        resource=token.resource,
-        scopes=token.scopes,
-        two_factor=token.two_factor,
-        created_at=token.consented_at,
-        used_at=int(now),
-        amr=tuple(held["amr"]),
-        auth_time=held["auth_time"],
-        expires_at=held["expires_at"],
-        access=digest(held["access_token"]),
-        refresh=digest(refresh) if refresh else "",
-        upstream=upstream,
-    )
+    def _invalid(self, client: str = "") -> OAuthError:
+        self._log("token", "invalid_grant", client=client)
+        return OAuthError("invalid_grant", CODE_WORDS)

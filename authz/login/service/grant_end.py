@@ -1,14 +1,12 @@
-"""The end of a grant, whoever asks for it: here at once and for all workers, then at Authelia.
-
-Law: what is ended here is ended, whatever Authelia answers; what it did not hear is said.
-"""
+"""The end of a grant: here at once and for all workers, whatever Authelia answers; then there."""
 
 from typing import Final
 
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.grant import Grant
 from authz.login.protocol.values import UpstreamError
-from authz.login.service.means import Means
+from authz.login.service import ports
+from authz.login.store.grants import GrantStore
 from authz.login.store.revocation_outbox import FAILED, REFUSED_THERE, STEP
 
 REVOKED: Final = "revoked by its client"
@@ -22,52 +20,55 @@ REFUSED: Final = "refused by the issuer"
 REVOKED_FOR: Final = "revoked by the operator"
 
 
-async def end(
-    means: Means,
-    subject: str,
-    grant_id: str,
-    why: str,
-    *,
-    two_factor: bool,
-    token: str,
-    address: str,
-) -> Grant | None:
-    """End a grant, and the family of one of Authelia's tokens.
+class GrantEnder:
+    """End grants: here at once and for all workers, then at Authelia."""
 
-    Args:
-        means: the parts.
-        subject: whose.
-        grant_id: which.
-        why: for the list of revocations.
-        two_factor: through which of our clients.
-        token: one of Authelia's, which may be newer than the grant's, or older; empty where it is
-            told of the grant's own alone, a moment later (`revocation_outbox`).
-        address: in whose name it is told.
+    def __init__(self, grants: GrantStore, upstream: ports.Upstream, log: ports.StepLog) -> None:
+        self._grants = grants
+        self._upstream = upstream
+        self._log = log
 
-    Raises:
-        UnavailableError: where Redis did not confirm the end.
-    """
-    ended = await means.grants.end(subject, grant_id, why)
-    if ended is not None:
-        means.tell(
-            "end", "ok", client=ended.client, server=ended.server, grant=grant_id, detail=why
-        )
-    if token:
-        # Nobody can use it any more: refreshes come through here, and access tokens are revoked.
-        try:
-            await means.upstream.revoke(two_factor=two_factor, token=token, address=address)
-        except (UpstreamError, UnavailableError) as error:
-            _told(means, grant_id, error, waits=ended is not None and bool(ended.upstream))
-    return ended
+    async def end(
+        self,
+        subject: str,
+        grant_id: str,
+        why: str,
+        *,
+        two_factor: bool = False,
+        token: str = "",
+        address: str = "",
+    ) -> Grant | None:
+        """End a grant, and the family of one of Authelia's tokens.
 
+        Args:
+            subject: whose.
+            grant_id: which.
+            why: for the list of revocations.
+            two_factor: through which of our clients.
+            token: one of Authelia's, which may be newer than the grant's, or older; empty where
+                only the grant's own is revoked, a moment later (`store.revocation_outbox`).
+            address: in whose name that is.
 
-def _told(
-    means: Means, grant_id: str, error: UpstreamError | UnavailableError, *, waits: bool
-) -> None:
-    """Say what Authelia did not hear; what waits to be told is tried again, and said then."""
-    if waits:
-        return
-    if isinstance(error, UpstreamError):
-        means.tell(STEP, REFUSED_THERE, grant=grant_id, detail=error.error)
-    else:
-        means.tell(STEP, FAILED, grant=grant_id, detail=error.detail)
+        Raises:
+            UnavailableError: where Redis did not confirm the end.
+        """
+        ended = await self._grants.end(subject, grant_id, why)
+        if ended is not None:
+            self._log(
+                "end", "ok", client=ended.client, server=ended.server, grant=grant_id, detail=why
+            )
+        if token:
+            # Nobody can use it any more: refreshes come through here, access tokens are revoked.
+            try:
+                await self._upstream.revoke(two_factor=two_factor, token=token, address=address)
+            except (UpstreamError, UnavailableError) as error:
+                # What waits in the outbox is tried again, and logged then.
+                if ended is None or not ended.upstream:
+                    self._log_failure(grant_id, error)
+        return ended
+
+    def _log_failure(self, grant_id: str, error: UpstreamError | UnavailableError) -> None:
+        if isinstance(error, UpstreamError):
+            self._log(STEP, REFUSED_THERE, grant=grant_id, detail=error.error)
+        else:
+            self._log(STEP, FAILED, grant=grant_id, detail=error.detail)

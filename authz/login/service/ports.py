@@ -1,12 +1,46 @@
-"""What the front door and the visits both need of others.
+"""Ports of the log-in: what its steps need of clients, of Authelia, and of the log."""
 
-Law: ports alone; what only one of them needs stands beside it.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from authz.login.protocol.values import UpstreamAuthorizationRequest, UpstreamLogin
+from authz.login.clients.assertions import VerifiedAssertion
+from authz.login.protocol.values import OAuthClient, UpstreamAuthorizationRequest, UpstreamLogin
+
+
+class ClientFinder(Protocol):
+    """Find clients (`authz.login.clients.registry.Clients`)."""
+
+    def recognize(self, client_id: str) -> None:
+        """Raise OAuthError("invalid_client", …) for what cannot be a client's id here."""
+        ...
+
+    async def find(self, client_id: str) -> OAuthClient:
+        """Return a client, or raise OAuthError("invalid_client", …)."""
+        ...
+
+    def fetches(self, client_id: str) -> bool:
+        """Tell whether that asks a stranger's host."""
+        ...
+
+
+class ClientRegistrar(Protocol):
+    """Register clients (RFC 7591)."""
+
+    def register(self, metadata: bytes) -> Mapping[str, object]:
+        """Return the answer to a registration, or raise OAuthError."""
+        ...
+
+
+class AssertionVerifier(Protocol):
+    """Verify assertions of clients (`authz.login.clients.assertions.ClientAssertions`)."""
+
+    def fetches(self, client: OAuthClient) -> bool:
+        """Tell whether that asks a stranger's host."""
+        ...
+
+    async def verify(self, client: OAuthClient, text: str) -> VerifiedAssertion:
+        """Return what is left to do, or raise InvalidAssertionError or DocumentError."""
+        ...
 
 
 class Upstream(Protocol):
@@ -38,7 +72,17 @@ class Upstream(Protocol):
         ...
 
 
-class Tell(Protocol):
+class RefreshingUpstream(Upstream, Protocol):
+    """Log people in at Authelia, and keep them so."""
+
+    async def refresh(
+        self, *, two_factor: bool, refresh_token: str, subject: str, address: str
+    ) -> UpstreamLogin:
+        """Trade a refresh token in."""
+        ...
+
+
+class StepLog(Protocol):
     """Write one line of the log of log-ins."""
 
     def __call__(
@@ -52,7 +96,7 @@ class Tell(Protocol):
         detail: str = "",
         scopes: Sequence[str] = (),
     ) -> None:
-        """Tell a step, its outcome, and whose it is: names, never a token, a code or a state.
+        """Log a step, its outcome, and whose it is: names, never a token, a code or a state.
 
         `scopes` are those of authz.yaml, never what a client made up.
         """

@@ -1,21 +1,25 @@
-"""What the front door keeps in Redis for a moment: codes, used states, answers to a refresh.
+"""What the front door keeps in Redis for a short time: codes, used states, answers to refreshes.
 
-Law: everything has an end of its own, is named by a digest, and holds tokens only sealed. A code
-is taken once, whoever comes at the same moment, and what is left of it remembers its grant.
+Everything expires, is named by a digest, and holds tokens only sealed.
+
+Invariant: a code is taken once, whoever comes at the same moment; afterwards its key names its
+grant.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
+from authz.login.protocol.authorization_code import AuthorizationCode, UsedCode
 from authz.login.protocol.digests import digest
 from authz.login.protocol.granted_audience import TokenFault
+from authz.login.protocol.issued import Issued
 from authz.login.store import scripts
 from authz.login.store.grants import latest_key
+from authz.login.store.sealed import CODE, LATEST_ANSWER, REFRESH_ANSWER, USED, SealedValue
 from authz.tokens.sealing import NotSealedError, Sealer
 
 CODE_LIFETIME: Final = 60  # seconds (RFC 9700, section 2.1.1, RFC 6749, section 4.1.2)
@@ -26,25 +30,6 @@ ANSWER_LIFETIME: Final = 30
 LOCK_LIFETIME: Final = 30
 
 _A_DAY: Final = 86_400
-
-_CODE: Final = "code"
-_USED: Final = "used-code"
-_ANSWER: Final = "refresh-answer"
-_LATEST: Final = "latest-answer"
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizationCode:
-    """Hold what a code stood for, at its first use."""
-
-    payload: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class UsedCode:
-    """Hold what is remembered of a code that was used before: its grant."""
-
-    mark: Mapping[str, Any]
 
 
 class CodeStore:
@@ -61,33 +46,33 @@ class CodeStore:
         """Return where a code is kept."""
         return self._keys.record("code", digest(code))
 
-    async def issue(self, code: str, payload: Mapping[str, Any], mark: Mapping[str, Any]) -> None:
+    async def issue(self, text: str, code: AuthorizationCode) -> None:
         """Keep a code with what it stands for, and with what remains of it once it was used.
 
         Raises:
             UnavailableError: where Redis did not confirm it.
         """
-        fresh = self._sealer.seal(_CODE, payload, CODE_LIFETIME)
-        used = self._sealer.seal(_USED, mark, self._remember + CODE_LIFETIME)
-        await self._command("SET", self.key(code), f"f{fresh}\n{used}", "EX", CODE_LIFETIME, "NX")
+        fresh = CODE.seal(self._sealer, code, CODE_LIFETIME)
+        used = USED.seal(self._sealer, code.used, self._remember + CODE_LIFETIME)
+        await self._command("SET", self.key(text), f"f{fresh}\n{used}", "EX", CODE_LIFETIME, "NX")
 
-    async def take(self, code: str) -> AuthorizationCode | UsedCode | None:
+    async def take(self, text: str) -> AuthorizationCode | UsedCode | None:
         """Return what a code stands for, once; None for what is no code, or none any more.
 
         Raises:
             UnavailableError: where Redis did not answer; the code may be used up.
         """
-        held = await scripts.run(
-            self._command, scripts.TAKE_CODE, (self.key(code),), self._remember
+        stored = await scripts.run(
+            self._command, scripts.TAKE_CODE, (self.key(text),), self._remember
         )
-        if not isinstance(held, bytes):
+        if not isinstance(stored, bytes):
             return None
-        kind, text = held[:1], held[1:].decode("ascii", "replace")
-        fresh, _, used = text.partition("\n")
+        kind, sealed = stored[:1], stored[1:].decode("ascii", "replace")
+        fresh, _, used = sealed.partition("\n")
         try:
             if kind == b"f":
-                return AuthorizationCode(self._sealer.open(_CODE, fresh))
-            return UsedCode(self._sealer.open(_USED, used or fresh))
+                return CODE.open(self._sealer, fresh)
+            return USED.open(self._sealer, used or fresh)
         except NotSealedError:
             return None
 
@@ -164,15 +149,15 @@ class RefreshStore:
         """Return where it is kept when a refresh token was replaced, if that was lately."""
         return self._keys.record("replaced", name)
 
-    def sealed(self, answer: Mapping[str, Any]) -> str:
+    def sealed(self, issued: Issued) -> str:
         """Return an answer as it is kept."""
-        return self._sealer.seal(_ANSWER, answer, ANSWER_LIFETIME)
+        return REFRESH_ANSWER.seal(self._sealer, issued, ANSWER_LIFETIME)
 
-    def sealed_latest(self, answer: Mapping[str, Any], lifetime: int) -> str:
+    def sealed_latest(self, issued: Issued, lifetime: int) -> str:
         """Return an answer as it is kept while it is the newest of its grant."""
-        return self._sealer.seal(_LATEST, answer, lifetime)
+        return LATEST_ANSWER.seal(self._sealer, issued, lifetime)
 
-    async def latest(self, name: str, grant_id: str, since: float) -> Mapping[str, Any] | None:
+    async def latest(self, name: str, grant_id: str, since: float) -> Issued | None:
         """Return the newest answer of a grant, if this token of it was replaced lately.
 
         Args:
@@ -185,27 +170,25 @@ class RefreshStore:
             UnavailableError: where Redis did not answer.
         """
         keys = self.replaced_key(name), latest_key(self._keys, grant_id)
-        replaced, held = await self._command("MGET", *keys)
-        if not isinstance(replaced, bytes) or not isinstance(held, bytes):
+        replaced, stored = await self._command("MGET", *keys)
+        if not isinstance(replaced, bytes) or not isinstance(stored, bytes):
             return None
         if not replaced.isdigit() or int(replaced) < since:
             return None
-        try:
-            return self._sealer.open(_LATEST, held.decode("ascii", "replace"))
-        except NotSealedError:
-            return None
+        return self._opened(LATEST_ANSWER, stored)
 
-    async def answer(self, name: str) -> Mapping[str, Any] | None:
+    async def answer(self, name: str) -> Issued | None:
         """Return the answer that a refresh token had a moment ago.
 
         Raises:
             UnavailableError: where Redis did not answer.
         """
-        held = await self._command("GET", self.key(name))
-        if not isinstance(held, bytes):
-            return None
+        stored = await self._command("GET", self.key(name))
+        return self._opened(REFRESH_ANSWER, stored) if isinstance(stored, bytes) else None
+
+    def _opened(self, kind: SealedValue[Issued], stored: bytes) -> Issued | None:
         try:
-            return self._sealer.open(_ANSWER, held.decode("ascii", "replace"))
+            return kind.open(self._sealer, stored.decode("ascii", "replace"))
         except NotSealedError:
             return None
 

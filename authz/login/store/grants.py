@@ -23,7 +23,7 @@ from authz.login.store import scripts
 MOST: Final = 100
 _LEEWAY: Final = 60  # seconds: the most that `issuer.leeway` can be
 # Ends that wait to be told at Authelia; what is more is not told, and is ended here all the same.
-_MOST_UNTOLD: Final = 10_000
+_MOST_WAITING: Final = 10_000
 _TRIES: Final = 3
 _KIND: Final = "grants"
 
@@ -41,7 +41,7 @@ class GrantRenewal(NamedTuple):
     Attributes:
         before: the grant as it was read.
         grant: what it is now.
-        log_in: the record of the new access token, with its lifetime in seconds.
+        record: the record of the new access token, with its lifetime in seconds.
         answer_key, answer: where the sealed answer is kept, for how many seconds.
         replaced_key: where it is kept when the token of this refresh was replaced.
         latest: the sealed answer as the newest of its grant.
@@ -50,7 +50,7 @@ class GrantRenewal(NamedTuple):
 
     before: StoredGrant
     grant: Grant
-    log_in: LoginRecord
+    record: LoginRecord
     lifetime: int
     answer_key: bytes
     answer: str
@@ -201,7 +201,7 @@ class GrantStore:
             encode(grant),
             self._kept,
             REFRESHED_RECORD_TTL,
-            login_records.encode(renewal.log_in),
+            login_records.encode(renewal.record),
             renewal.lifetime,
             renewal.answer,
             renewal.answer_lifetime,
@@ -236,13 +236,13 @@ class GrantStore:
             (
                 key,
                 self._keys.revocations,
-                untold_key(self._keys, self.issuer),
+                outbox_key(self._keys, self.issuer),
                 latest_key(self._keys, grant_id),
             ),
             grant_id,
             field,
             revocation.encode(),
-            _MOST_UNTOLD,
+            _MOST_WAITING,
             self._kept,
         )
         held = _held(raw)
@@ -316,7 +316,7 @@ def latest_key(keys: RedisKeys, grant_id: str) -> bytes:
     return keys.record("latest", digest(grant_id))
 
 
-def untold_key(keys: RedisKeys, issuer: str) -> bytes:
+def outbox_key(keys: RedisKeys, issuer: str) -> bytes:
     """Return where ended grants wait to be told at their issuer (`revocation_outbox`), by grant.
 
     Each issuer has its own: what one has given is shown to no other.

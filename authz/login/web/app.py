@@ -20,7 +20,7 @@ from authz.core.limits import network
 from authz.login.service.rate_limits import TooManyRequestsError
 from authz.login.web import error_pages
 from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
-from authz.login.web.oauth_endpoints import PROGRAMS, program_problem
+from authz.login.web.oauth_endpoints import JSON_PATHS, json_error
 from authz.login.web.paths import is_callback
 from authz.login.web.rendering import request_id
 from authz.login.web.requests import NETWORK, REQUEST_ID
@@ -88,8 +88,8 @@ class LoginApp:
 
     def _explain(self, request: Request, error: Exception) -> Response:
         page, headers = self._page(error)
-        if request.scope["path"] in PROGRAMS:  # not `url`, which decodes a query of any bytes
-            response = program_problem(page)
+        if request.scope["path"] in JSON_PATHS:  # not `url`, which decodes a query of any bytes
+            response = json_error(page)
         elif page in _REDIRECTED and is_callback(request.scope["path"]):
             response = self._errors.redirect_to_error(request, page)
         else:

@@ -7,27 +7,31 @@ and sets nothing but what ties its form to the browser.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from authz.config.model import RefreshTokens
 from authz.core.ledger import UnavailableError
 from authz.login.protocol.authorization import (
+    AUTHORIZATION_REQUEST,
+    CONSENT,
     OFFLINE,
     AuthorizationRequest,
     AuthorizationResponse,
+    Consent,
     RedirectedOAuthError,
-    again,
-    check,
+    authorization_code,
     check_same_client,
-    gets_refresh,
+    issues_refresh_token,
+    read_request,
+    revalidate,
 )
-from authz.login.protocol.digests import digest
 from authz.login.protocol.granted_audience import (
     OPAQUE_WORDS,
     WORDS,
@@ -35,6 +39,7 @@ from authz.login.protocol.granted_audience import (
     audience_fault,
 )
 from authz.login.protocol.parameters import read_parameters
+from authz.login.protocol.resources import ResourceServers
 from authz.login.protocol.values import (
     OPAQUE_TOKEN,
     ClientIdentity,
@@ -42,9 +47,10 @@ from authz.login.protocol.values import (
     UpstreamError,
     UpstreamLogin,
 )
-from authz.login.service.means import Means
-from authz.login.service.person_address import person_address
-from authz.login.service.rate_limits import DOCUMENTS, LOG_INS, PAGES
+from authz.login.service import ports
+from authz.login.service.rate_limits import DOCUMENTS, LOG_INS, PAGES, LoginRateLimiter
+from authz.login.store.codes import CodeStore, LoginFaults
+from authz.login.store.person_address import person_address
 from authz.login.web import error_pages, paths
 from authz.login.web.client_validation import ClientValidator
 from authz.login.web.cookies import (
@@ -59,6 +65,7 @@ from authz.login.web.error_pages import ErrorResponder, PageError
 from authz.login.web.rendering import Pages, redirect
 from authz.login.web.requests import address_of
 from authz.login.web.upstream_login import AcceptedResponse, BrowserLogins, login_kind
+from authz.tokens.sealing import Sealer
 
 _APPROVE: Final = "approve"
 # What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
@@ -71,21 +78,6 @@ _SERVER_ERROR: Final = ("server_error", "the log-in service refused the request 
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
-    """An authorization request that the person agreed to, while the log-in is pending.
-
-    Attributes:
-        request: what was agreed to.
-        grant: the id of the grant that it is to become.
-        at: when, seconds since the epoch.
-    """
-
-    request: AuthorizationRequest
-    grant: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
 class _WayBack:
     """Where a page leads that opens the program of a private scheme."""
 
@@ -93,17 +85,8 @@ class _WayBack:
     claim: str
 
 
-def _encode_consent(consent: Consent) -> Mapping[str, object]:
-    return {"wish": consent.request.to_json(), "grant": consent.grant, "at": consent.at}
-
-
-def _decode_consent(members: Mapping[str, Any]) -> Consent:
-    request = AuthorizationRequest.from_json(members["wish"])
-    return Consent(request, members["grant"], members["at"])
-
-
-_FORM: Final = Purpose("consent", AuthorizationRequest.to_json, AuthorizationRequest.from_json)
-_LOGIN: Final = login_kind("log-in", paths.CALLBACK, _encode_consent, _decode_consent)
+_FORM: Final = Purpose("consent", AUTHORIZATION_REQUEST.write, AUTHORIZATION_REQUEST.read)
+_LOGIN: Final = login_kind("log-in", paths.CALLBACK, CONSENT.write, CONSENT.read)
 _WAY_BACK: Final = purpose("back", _WayBack, is_page=True)
 
 
@@ -112,15 +95,34 @@ class AuthorizationEndpoint:
 
     def __init__(
         self,
-        means: Means,
+        issuer: str,
+        *,
+        servers: ResourceServers,
+        clients: ports.ClientFinder,
+        validator: ClientValidator,
+        codes: CodeStore,
+        faults: LoginFaults,
+        limiter: LoginRateLimiter,
+        sealer: Sealer,
+        refresh_tokens: RefreshTokens,
         logins: BrowserLogins,
         cookies: BrowserCookies,
         pages: Pages,
         errors: ErrorResponder,
+        clock: Callable[[], float],
+        log: ports.StepLog,
     ) -> None:
-        """Take the parts."""
-        self._means = means
-        self._validator = ClientValidator(means)
+        self._issuer = issuer
+        self._servers = servers
+        self._clients = clients
+        self._validator = validator
+        self._codes = codes
+        self._faults = faults
+        self._limiter = limiter
+        self._sealer = sealer
+        self._refresh_tokens = refresh_tokens
+        self._clock = clock
+        self._log = log
         self._logins = logins
         self._cookies = cookies
         self._pages = pages
@@ -138,7 +140,7 @@ class AuthorizationEndpoint:
     async def authorize(self, request: Request) -> Response:
         """Ask the person (RFC 6749, section 3.1): every time, before Authelia is asked."""
         address = address_of(request)
-        self._means.attempts.check(PAGES, address)
+        self._limiter.check(PAGES, address)
         try:
             query = request.scope["query_string"].decode("latin-1")
             wanted, client = await self._read(query, address)
@@ -173,13 +175,13 @@ class AuthorizationEndpoint:
             url, outcome, detail = await self._finish(request, accepted, client)
         except PageError as error:
             return self._errors.redirect_to_error(request, error.page)
-        self._means.tell(
+        self._log(
             "callback",
             outcome,
             detail=detail,
             client=client.name,
             server=wanted.server,
-            grant=consent.grant,
+            grant=consent.grant_id,
             scopes=wanted.scopes,
         )
         response = self._to_client(request, url, client)
@@ -210,23 +212,23 @@ class AuthorizationEndpoint:
             redirect_uri = parameters.once("redirect_uri") or ""
         except OAuthError as error:
             raise PageError(error_pages.BAD_REQUEST) from error
-        if self._means.clients.fetches(client_id):
-            self._means.attempts.check(DOCUMENTS, address)
+        if self._clients.fetches(client_id):
+            self._limiter.check(DOCUMENTS, address)
         client, identity = await self._validator.validate(client_id, redirect_uri)
         try:
-            wanted = check(parameters, client, identity, self._means.targets)
-            offline = gets_refresh(self._means.refresh_tokens, client, parameters.get("scope"))
+            wanted = read_request(parameters, client, identity, self._servers)
+            offline = issues_refresh_token(self._refresh_tokens, client, parameters.get("scope"))
         except OAuthError as error:
             self._log_error("authorize", identity, error)
             raise self._validator.error_redirect(client, redirect_uri, parameters, error) from error
-        self._means.tell(
+        self._log(
             "authorize", "ok", client=identity.name, server=wanted.server, scopes=wanted.scopes
         )
         return replace(wanted, offline=offline), identity
 
     async def _deny(self, wanted: AuthorizationRequest) -> Response:
         _, client = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
-        self._means.tell("consent", "access_denied", client=client.name, server=wanted.server)
+        self._log("consent", "access_denied", client=client.name, server=wanted.server)
         url = self._response(wanted).error("access_denied", "the person did not agree")
         return self._pages.go_back(url, client.title, alone=False)
 
@@ -239,22 +241,21 @@ class AuthorizationEndpoint:
             TooManyRequestsError: where this address has begun too many.
             UnavailableError: where Redis or Authelia do not answer.
         """
-        means = self._means
         client, identity = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
         response = self._response(wanted)
         # 128 bits: step-ups, revocations and the list of a person's sessions go by it.
         grant = secrets.token_hex(16)
         try:
-            wanted = again(wanted, client, identity, means.targets)
+            wanted = revalidate(wanted, client, identity, self._servers)
             # What was asked for stands in the request; what the client may have may have changed.
-            offline = wanted.offline and gets_refresh(means.refresh_tokens, client, OFFLINE)
+            offline = wanted.offline and issues_refresh_token(self._refresh_tokens, client, OFFLINE)
             wanted = replace(wanted, offline=offline)
-            target = means.targets.named(wanted.server, wanted.resource)
+            target = self._servers.named(wanted.server, wanted.resource)
             assert target is not None
             page = await self._logins.begin(
                 request,
                 _LOGIN,
-                Consent(wanted, grant, int(means.clock())),
+                Consent(wanted, grant, int(self._clock())),
                 two_factor=wanted.two_factor,
                 scopes=target.upstream(frozenset(wanted.scopes), offline=offline),
                 resource=wanted.resource,
@@ -263,13 +264,13 @@ class AuthorizationEndpoint:
             self._log_error("consent", identity, error)
             raise RedirectedOAuthError(response, error.error, error.words) from error
         except UpstreamError as error:
-            means.tell(
+            self._log(
                 "consent", "server_error", client=identity.name, server=wanted.server,
                 detail=error.error, scopes=wanted.scopes,
             )  # fmt: skip
             words = f"{_SERVER_ERROR[1]} for the server {wanted.server}: {error.error}"
             raise RedirectedOAuthError(response, _SERVER_ERROR[0], words) from error
-        means.tell("consent", "ok", client=identity.name, server=wanted.server, grant=grant)
+        self._log("consent", "ok", client=identity.name, server=wanted.server, grant=grant)
         return page
 
     async def _finish(
@@ -279,7 +280,7 @@ class AuthorizationEndpoint:
 
         The outcome is an error code: it is a label of a metric.
         """
-        means, consent = self._means, accepted.login.context
+        consent = accepted.login.context
         wanted = consent.request
         response = self._response(wanted)
         try:
@@ -295,7 +296,7 @@ class AuthorizationEndpoint:
             )
         except UpstreamError as error:
             if error.error == OPAQUE_TOKEN:
-                await means.faults.keep(TokenFault.OPAQUE)
+                await self._faults.keep(TokenFault.OPAQUE)
                 return (
                     response.error("server_error", OPAQUE_WORDS),
                     "server_error",
@@ -306,56 +307,25 @@ class AuthorizationEndpoint:
             said = _UPSTREAM["temporarily_unavailable"]
             return response.error(*said), said[0], error.detail
         if fault := audience_fault(found.tokens.audience, wanted.resource):
-            await means.faults.keep(fault)
+            await self._faults.keep(fault)
             await self._revoke(wanted, found)
             return response.error("server_error", WORDS), "server_error", fault
-        if means.attempts.retry_after_of(LOG_INS, found.identity.subject):
+        if self._limiter.retry_after_of(LOG_INS, found.identity.subject):
             await self._revoke(wanted, found)
             said = _UPSTREAM["temporarily_unavailable"]
             return response.error(*said), said[0], "too many log-ins of one person"
         code = secrets.token_urlsafe(32)
+        address = person_address(self._sealer, found.identity.subject)
         try:
-            await self._issue(code, consent, client, found)
+            await self._codes.issue(code, authorization_code(consent, client, found, address))
         except UnavailableError:
             await self._revoke(wanted, found)
             raise
         return response.code(code), "ok", ""
 
-    async def _issue(
-        self, code: str, consent: Consent, client: ClientIdentity, found: UpstreamLogin
-    ) -> None:
-        wanted, tokens, who = consent.request, found.tokens, found.identity
-        mark = {
-            "grant": consent.grant,
-            "subject": who.subject,
-            "two_factor": wanted.two_factor,
-            "token": tokens.refresh_token or tokens.access_token,
-            "address": person_address(self._means.sealer, who.subject),
-            "name": client.name,
-        }
-        payload = {
-            **mark,
-            "client": digest(wanted.client_id),
-            "redirect_uri": wanted.redirect_uri,
-            "challenge": wanted.challenge,
-            "server": wanted.server,
-            "resource": wanted.resource,
-            # What Authelia did not grant is not promised (RFC 6749, section 3.3).
-            "scopes": sorted(tokens.scopes.intersection(wanted.scopes)),
-            "restricted": wanted.restricted,
-            "access_token": tokens.access_token,
-            "refresh_token": tokens.refresh_token,
-            "expires_at": tokens.expires_at,
-            "account": who.account,
-            "amr": sorted(who.amr),
-            "auth_time": who.auth_time,
-            "at": consent.at,
-        }
-        await self._means.codes.issue(code, payload, mark)
-
     async def _revoke(self, wanted: AuthorizationRequest, found: UpstreamLogin) -> None:
         """Revoke Authelia's tokens, which nobody will ever use."""
-        address = person_address(self._means.sealer, found.identity.subject)
+        address = person_address(self._sealer, found.identity.subject)
         token = found.tokens.refresh_token or found.tokens.access_token
         await self._logins.revoke(token, address, two_factor=wanted.two_factor)
 
@@ -364,7 +334,7 @@ class AuthorizationEndpoint:
             return redirect(url)
         # A page has to stay here; not at the callback's address, which histories would keep.
         key = secrets.token_urlsafe(32)
-        response = redirect(f"{self._means.url}{paths.BACK}?{urlencode({'of': key})}")
+        response = redirect(f"{self._issuer}{paths.BACK}?{urlencode({'of': key})}")
         try:
             self._cookies.keep(request, response, key, _WAY_BACK, _WayBack(url, client.title))
         except CookieTooLargeError:
@@ -374,7 +344,7 @@ class AuthorizationEndpoint:
         return response
 
     def _log_error(self, step: str, client: ClientIdentity, error: OAuthError) -> None:
-        self._means.tell(
+        self._log(
             step,
             error.error,
             client=client.name,
@@ -384,4 +354,4 @@ class AuthorizationEndpoint:
         )
 
     def _response(self, wanted: AuthorizationRequest) -> AuthorizationResponse:
-        return AuthorizationResponse(wanted.redirect_uri, wanted.state, self._means.url)
+        return AuthorizationResponse(wanted.redirect_uri, wanted.state, self._issuer)

@@ -13,7 +13,8 @@ from authz.login.clients.registry import DocumentRefusedError
 from authz.login.protocol.authorization import AuthorizationResponse, RedirectedOAuthError, state_of
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.values import ClientIdentity, ClientKind, OAuthClient, OAuthError
-from authz.login.service.means import Means
+from authz.login.service import ports
+from authz.login.store.blocklist import Blocklist
 from authz.login.web import error_pages
 from authz.login.web.error_pages import PageError
 
@@ -25,9 +26,13 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 class ClientValidator:
     """Validate clients."""
 
-    def __init__(self, means: Means) -> None:
-        """Take the parts."""
-        self._means = means
+    def __init__(
+        self, issuer: str, clients: ports.ClientFinder, blocks: Blocklist, log: ports.StepLog
+    ) -> None:
+        self._issuer = issuer
+        self._clients = clients
+        self._blocks = blocks
+        self._log = log
 
     async def validate(
         self, client_id: str, redirect_uri: str
@@ -41,22 +46,22 @@ class ClientValidator:
         if not 0 < len(client_id) <= _LONGEST_CLIENT_ID:
             raise PageError(error_pages.UNKNOWN_CLIENT)
         try:
-            client = await self._means.clients.find(client_id)
+            client = await self._clients.find(client_id)
         except DocumentRefusedError as refused:
             detail = f"{refused.found.fault.value}: {refused.found.words}"
-            self._means.tell("authorize", "no_document", client=client_id, detail=detail)
+            self._log("authorize", "no_document", client=client_id, detail=detail)
             raise PageError(error_pages.no_document(refused.found)) from refused
         except OAuthError as refused:
-            self._means.tell("authorize", refused.error, detail=refused.words)
+            self._log("authorize", refused.error, detail=refused.words)
             raise PageError(error_pages.UNKNOWN_CLIENT) from refused
         # RFC 9700, section 2.1: compared exactly, but for the port of a loopback one.
         good = 0 < len(redirect_uri) <= _LONGEST_URI
         if not good or not is_registered(redirect_uri, client.redirect_uris):
-            self._means.tell("authorize", "wrong_redirect_uri", client=client.client_id)
+            self._log("authorize", "wrong_redirect_uri", client=client.client_id)
             raise PageError(error_pages.WRONG_REDIRECT)
         identity = identify(client, redirect_uri)
-        if await self._means.blocks.blocked(client.client_id, names_of(identity)):
-            self._means.tell("authorize", "blocked", client=identity.name)
+        if await self._blocks.blocked(client.client_id, names_of(identity)):
+            self._log("authorize", "blocked", client=identity.name)
             raise PageError(error_pages.BLOCKED)
         return client, identity
 
@@ -76,5 +81,5 @@ class ClientValidator:
         away = url.scheme in ("http", "https") and url.hostname not in _LOOPBACK
         if client.kind is not ClientKind.CONFIGURED and away:
             return PageError(error_pages.not_granted(refused.error, refused.words))
-        answer = AuthorizationResponse(redirect_uri, state_of(parameters), self._means.url)
+        answer = AuthorizationResponse(redirect_uri, state_of(parameters), self._issuer)
         return RedirectedOAuthError(answer, refused.error, refused.words)

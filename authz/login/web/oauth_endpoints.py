@@ -1,4 +1,4 @@
-"""The endpoints that programs speak to: token, revocation, registration, metadata.
+"""The OAuth endpoints: token, revocation, registration, metadata.
 
 Answers are JSON, never cached, and readable from any origin without cookies. The client is checked
 before any other parameter is looked at (RFC 6749, section 5.2): it is public, or authenticates with
@@ -7,18 +7,19 @@ a key that its metadata document publishes.
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from authz.core.ledger import UnavailableError
+from authz.login.protocol.issued import Issued, token_response
 from authz.login.protocol.parameters import read_parameters
 from authz.login.protocol.values import OAuthError
+from authz.login.service import ports
 from authz.login.service.client_authentication import ClientAuthenticator, ClientRequest
 from authz.login.service.code_exchange import CodeExchange
-from authz.login.service.means import Means
 from authz.login.service.refresh import TokenRefresh
 from authz.login.service.revocation import TokenRevocation
 from authz.login.web import paths
@@ -43,29 +44,41 @@ _CREATED: Final = 201
 _UNAUTHORIZED: Final = 401
 _AWAY: Final = 503
 
-# Whose answers are read by programs, whatever goes wrong.
-PROGRAMS: Final = frozenset({paths.TOKEN, paths.REVOKE, paths.REGISTER})
+# Whose errors are JSON, whatever goes wrong.
+JSON_PATHS: Final = frozenset({paths.TOKEN, paths.REVOKE, paths.REGISTER})
 _ERRORS: Final = {
     429: "temporarily_unavailable",
     503: "temporarily_unavailable",
     500: "server_error",
 }
 
-Answer = Mapping[str, object]
+Members = Mapping[str, object]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class OAuthEndpoints:
-    """Answer programs."""
+    """Answer clients."""
 
-    def __init__(self, means: Means, document: Answer, refreshing: TokenRefresh) -> None:
-        """Take the parts, the metadata, and what refreshes."""
-        self._means = means
-        self._document = document
-        self._refreshing = refreshing
-        self._exchanging = CodeExchange(means)
-        self._revoking = TokenRevocation(means)
-        self._authenticating = ClientAuthenticator(means)
+    def __init__(
+        self,
+        metadata: Members,
+        *,
+        authenticator: ClientAuthenticator,
+        exchange: CodeExchange,
+        refresh: TokenRefresh,
+        revocation: TokenRevocation,
+        registrar: ports.ClientRegistrar,
+        clock: Callable[[], float],
+        log: ports.StepLog,
+    ) -> None:
+        self._metadata = metadata
+        self._authenticator = authenticator
+        self._exchange = exchange
+        self._refresh = refresh
+        self._revocation = revocation
+        self._registrar = registrar
+        self._clock = clock
+        self._log = log
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -79,25 +92,26 @@ class OAuthEndpoints:
     async def token(self, request: Request) -> Response:
         """Give tokens (RFC 6749, section 3.2)."""
         found = await self._form(request, "token")
-        return _answered(await self._granted(found, _address(request)))
+        issued = await self._issued(found, _address(request))
+        return _answered(token_response(issued, self._clock()))
 
     async def revoke(self, request: Request) -> Response:
         """End a token (RFC 7009)."""
         parameters, authenticated = await self._form(request, "revoke")
-        await self._revoking.revoke(parameters, authenticated=authenticated)
+        await self._revocation.revoke(parameters, authenticated=authenticated)
         return _answered({})
 
     async def register(self, request: Request) -> Response:
         """Register a client (RFC 7591, section 3.1)."""
         if content_type(request) != _JSON:
             raise OAuthError("invalid_client_metadata", "the metadata has to be JSON")
-        answer = self._means.registers.register(await read_body(request))
-        self._means.tell("register", "ok")
+        answer = self._registrar.register(await read_body(request))
+        self._log("register", "ok")
         return _answered(answer, _CREATED)
 
     async def metadata(self, request: Request) -> Response:  # noqa: ARG002 - one for all
         """Say what there is (RFC 8414)."""
-        return JSONResponse(self._document, headers=_ORIGINS | _A_MINUTE)
+        return JSONResponse(self._metadata, headers=_ORIGINS | _A_MINUTE)
 
     def _route(self, path: str, handler: Handler, method: str) -> Route:
         async def answer(request: Request) -> Response:
@@ -106,13 +120,13 @@ class OAuthEndpoints:
                 return Response(status_code=204, headers=_ORIGINS | _PREFLIGHT | allowed)
             try:
                 return await handler(request)
-            except OAuthError as refused:
-                body = {"error": refused.error, "error_description": refused.words}
-                return JSONResponse(body, refused.status, _ORIGINS | _NOT_KEPT | refused.headers)
-            except UnavailableError as away:
-                detail = f"{away.dependency}: {away.detail}"
-                self._means.tell(path.removeprefix("/"), "unavailable", detail=detail)
-                return _unavailable(away)
+            except OAuthError as error:
+                body = {"error": error.error, "error_description": error.words}
+                return JSONResponse(body, error.status, _ORIGINS | _NOT_KEPT | error.headers)
+            except UnavailableError as error:
+                detail = f"{error.dependency}: {error.detail}"
+                self._log(path.removeprefix("/"), "unavailable", detail=detail)
+                return _unavailable(error)
 
         return Route(path, answer, methods=[method, "OPTIONS"])
 
@@ -138,22 +152,20 @@ class OAuthEndpoints:
             headers = {"WWW-Authenticate": 'Basic realm="authz"'}
             raise OAuthError("invalid_client", _NO_SECRETS, _UNAUTHORIZED, headers)
         try:
-            found = await self._authenticating.authenticate(parameters, partial(_address, request))
-        except OAuthError as refused:
-            self._means.tell(step, refused.error, detail=refused.words)
+            found = await self._authenticator.authenticate(parameters, partial(_address, request))
+        except OAuthError as error:
+            self._log(step, error.error, detail=error.words)
             raise
         found.parameters.check_repeated()
         return found
 
-    async def _granted(self, found: ClientRequest, address: str) -> Answer:
+    async def _issued(self, found: ClientRequest, address: str) -> Issued:
         parameters, authenticated = found
         match parameters.needed("grant_type"):
             case "authorization_code":
-                return await self._exchanging.exchange(parameters, authenticated=authenticated)
+                return await self._exchange.exchange(parameters, authenticated=authenticated)
             case "refresh_token":
-                return await self._refreshing.refresh(
-                    parameters, address, authenticated=authenticated
-                )
+                return await self._refresh.refresh(parameters, address, authenticated=authenticated)
         raise OAuthError("unsupported_grant_type", "only codes and refresh tokens are taken")
 
 
@@ -182,7 +194,7 @@ def _unavailable(away: UnavailableError) -> Response:
     return JSONResponse(body, _AWAY, _ORIGINS | _NOT_KEPT | {"Retry-After": wait})
 
 
-def program_problem(problem: ErrorPage) -> Response:
+def json_error(problem: ErrorPage) -> Response:
     """Return a problem as programs read it (RFC 6749, section 5.2)."""
     body = {
         "error": _ERRORS.get(problem.status, "invalid_request"),
@@ -191,6 +203,5 @@ def program_problem(problem: ErrorPage) -> Response:
     return JSONResponse(body, problem.status, _ORIGINS | _NOT_KEPT)
 
 
-def _answered(answer: Answer, status: int = 200) -> Response:
-    content: dict[str, Any] = dict(answer)
-    return JSONResponse(content, status, _ORIGINS | _NOT_KEPT)
+def _answered(answer: Members, status: int = 200) -> Response:
+    return JSONResponse(dict(answer), status, _ORIGINS | _NOT_KEPT)

@@ -215,7 +215,7 @@ class StepUpEndpoints:
         records: StepUps,
         log_out_url: Callable[[str], str],
         clock: Callable[[], float],
-        tell: ports.Tell = lambda *_, **__: None,
+        tell: ports.StepLog = lambda *_, **__: None,
     ) -> None:
         """Take the parts.
 

@@ -6,6 +6,7 @@ Invariant: a log-in is finished only in the browser that began it, by the config
 to this very request (state, nonce and PKCE of its own; RFC 9207), and once.
 """
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -88,7 +89,8 @@ def login_kind(
         return {"nonce": login.nonce, "verifier": login.verifier, **encode(login.context)}
 
     def decode_login(members: Mapping[str, Any]) -> PendingLogin[T]:
-        return PendingLogin(members["nonce"], members["verifier"], decode(members))
+        context = {name: members[name] for name in members.keys() - {"nonce", "verifier"}}
+        return PendingLogin(members["nonce"], members["verifier"], decode(context))
 
     return LoginKind(callback, Purpose(name, encode_login, decode_login))
 
@@ -165,6 +167,9 @@ class BrowserLogins:
             redirect_uri=self._origin + kind.callback,
             scopes=scopes,
             resource=resource,
+            state=secrets.token_urlsafe(32),
+            nonce=secrets.token_urlsafe(32),
+            verifier=secrets.token_urlsafe(32),
             max_age=max_age,
         )
         response = self._pages.go_on(await self._upstream.push(pushed, address))

@@ -18,9 +18,7 @@ from authz.core.policy import Policy, Rule, Server
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.login.clients.assertions import ClientAssertions, KeySets
-from authz.login.clients.faults import DocumentFault
-from authz.login.clients.fetching import Fetched, FetchError
+from authz.login.protocol.authorization_code import AuthorizationCode
 from authz.login.protocol.digests import digest
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.resources import ResourceServers
@@ -34,11 +32,16 @@ from authz.login.protocol.values import (
     UpstreamLogin,
     UpstreamTokens,
 )
-from authz.login.service.means import Means
+from authz.login.service.code_exchange import CodeExchange
+from authz.login.service.grant_end import GrantEnder
+from authz.login.service.ports import StepLog
 from authz.login.service.rate_limits import LoginRateLimiter
+from authz.login.service.refresh import TokenRefresh
+from authz.login.service.revocation import TokenRevocation
 from authz.login.store.blocklist import Blocklist
-from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
+from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore
 from authz.login.store.grants import GrantStore
+from authz.login.web.own_grants import PersonsGrants
 from authz.tokens.sealing import Sealer
 from tests.support.valkey import ValkeyServer
 from tests.support.values import FILES, ISSUER
@@ -184,45 +187,104 @@ class Clients:
         return False
 
 
-async def nowhere(url: str, host: str) -> Fetched:
-    raise FetchError(DocumentFault.UNREACHABLE)
-
-
-class NoRegistration:
-    def register(self, metadata: bytes) -> Mapping[str, object]:
-        raise OAuthError("invalid_client_metadata", "none")
-
-
 @dataclass
 class Flow:
     """The parts of the flow."""
 
-    means: Means
+    servers: ResourceServers
+    sealer: Sealer
+    codes: CodeStore
+    states: StateStore
+    refreshes: RefreshStore
+    faults: LoginFaults
+    grants: GrantStore
+    blocks: Blocklist
+    records: LoginRecords
+    limiter: LoginRateLimiter
+    ender: GrantEnder
+    log: StepLog
     authelia: Authelia
     schedule: Schedule
     ledger: RedisLedger
     valkey: ValkeyServer
     deployment: str
     told: list[tuple[str, str]]
+    clock: Callable[[], float] = time.time
 
     async def code(self, client_id: str = "one", subject: str = "john", grant: str = "") -> str:
         """A code of a log-in that has just ended."""
-        code = uuid.uuid4().hex + "a" * 11
+        text = uuid.uuid4().hex + "a" * 11
         tokens, who = await self._log_in(subject)
-        grant = grant or uuid.uuid4().hex
-        mark = {
-            "grant": grant, "subject": subject, "two_factor": False,
-            "token": tokens.refresh_token, "address": "192.0.2.7", "name": client_id,
-        }  # fmt: skip
-        payload = {
-            **mark, "client": digest(client_id), "redirect_uri": REDIRECT, "challenge": CHALLENGE,
-            "server": "files", "resource": FILES, "scopes": ["mcp:tools"],
-            "access_token": tokens.access_token, "refresh_token": tokens.refresh_token,
-            "expires_at": tokens.expires_at, "account": who.account, "amr": ["pwd"],
-            "auth_time": who.auth_time, "at": int(time.time()),
-        }  # fmt: skip
-        await self.means.codes.issue(code, payload, mark)
-        return code
+        code = AuthorizationCode(
+            grant_id=grant or uuid.uuid4().hex,
+            subject=subject,
+            two_factor=False,
+            upstream_token=tokens.refresh_token or "",
+            address="192.0.2.7",
+            client=client_id,
+            client_digest=digest(client_id),
+            redirect_uri=REDIRECT,
+            code_challenge=CHALLENGE,
+            server="files",
+            resource=FILES,
+            scopes=("mcp:tools",),
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token,
+            expires_at=tokens.expires_at,
+            account=who.account,
+            amr=("pwd",),
+            auth_time=who.auth_time,
+            consented_at=int(time.time()),
+        )
+        await self.codes.issue(text, code)
+        return text
+
+    def exchange(self) -> CodeExchange:
+        return CodeExchange(
+            clients=Clients(),
+            upstream=self.authelia,
+            codes=self.codes,
+            grants=self.grants,
+            blocks=self.blocks,
+            ender=self.ender,
+            sealer=self.sealer,
+            grant_max_age=30 * 86_400,
+            clock=self.clock,
+            log=self.log,
+        )
+
+    def refresh(self, **options: Any) -> TokenRefresh:
+        return TokenRefresh(
+            servers=self.servers,
+            clients=Clients(),
+            upstream=self.authelia,
+            refreshes=self.refreshes,
+            faults=self.faults,
+            grants=self.grants,
+            blocks=self.blocks,
+            ender=self.ender,
+            limiter=self.limiter,
+            sealer=self.sealer,
+            grant_max_age=30 * 86_400,
+            refresh_tokens="unless_declined",
+            stale_refresh=86_400,
+            clock=self.clock,
+            log=self.log,
+            **options,
+        )
+
+    def revocation(self) -> TokenRevocation:
+        return TokenRevocation(
+            clients=Clients(),
+            grants=self.grants,
+            records=self.records,
+            ender=self.ender,
+            sealer=self.sealer,
+            log=self.log,
+        )
+
+    def own_grants(self) -> PersonsGrants:
+        return PersonsGrants(self.grants, self.ender)
 
     async def _log_in(self, subject: str) -> tuple[UpstreamTokens, LoginIdentity]:
         found = self.authelia._logged_in(subject)
@@ -256,33 +318,35 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
     )
     server = Server("files", FILES, "", Rule(scopes=frozenset({"mcp:tools"})))
     policy = Policy(ISSUER, servers=MappingProxyType({"files": server}))
-    means = Means(
-        url=GATEWAY,
-        targets=ResourceServers(policy),
-        clients=Clients(),
-        upstream=authelia,
-        registers=NoRegistration(),
+    grants = GrantStore(
+        command, keys, ISSUER, max_age=30 * 86_400, max_lifetime=43_210, clock=time.time
+    )
+
+    def log(step: str, outcome: str, **_: object) -> None:
+        told.append((step, outcome))
+
+    found = Flow(
+        servers=ResourceServers(policy),
         sealer=sealer,
-        assertions=ClientAssertions(KeySets(nowhere), frozenset({GATEWAY})),
-        assertion_ids=UsedAssertions(command, keys),
         codes=CodeStore(command, keys, sealer, 30 * 86_400),
         states=StateStore(command, keys),
         refreshes=RefreshStore(command, keys, sealer),
         faults=LoginFaults(command, keys, time.time),
-        grants=GrantStore(
-            command, keys, ISSUER, max_age=30 * 86_400, max_lifetime=43_210, clock=time.time
-        ),
+        grants=grants,
         blocks=Blocklist(command, keys),
-        log_ins=LoginRecords(command, keys),
-        attempts=LoginRateLimiter(time.time),
-        grant_max_age=30 * 86_400,
-        refresh_tokens="unless_declined",
-        stale_refresh=86_400,
-        clock=time.time,
-        tell=lambda step, outcome, **_: told.append((step, outcome)),
+        records=LoginRecords(command, keys),
+        limiter=LoginRateLimiter(time.time),
+        ender=GrantEnder(grants, authelia, log),
+        log=log,
+        authelia=authelia,
+        schedule=schedule,
+        ledger=ledger,
+        valkey=valkey,
+        deployment=deployment,
+        told=told,
     )
     try:
-        yield Flow(means, authelia, schedule, ledger, valkey, deployment, told)
+        yield found
     finally:
         await schedule.bury()
         await ledger.aclose()

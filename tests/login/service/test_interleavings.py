@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from copy import copy
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -15,11 +14,8 @@ from hypothesis import strategies as st
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
 from authz.ledger.keys import RedisKeys, grant_field
+from authz.login.protocol.issued import token_response
 from authz.login.protocol.values import OAuthError
-from authz.login.service.code_exchange import CodeExchange
-from authz.login.service.own_grants import OwnGrantsOf
-from authz.login.service.refresh import TokenRefresh
-from authz.login.service.revocation import TokenRevocation
 from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.grants import GrantStore
 from authz.login.store.known_clients import block
@@ -38,22 +34,23 @@ ELSEWHERE = "198.51.100.9"
 ORDERS = st.integers(0, 2**32).map(Random)
 
 
-def exchange(found: Flow, code: str, client_id: str = "one") -> Awaitable[Any]:
+async def exchange(found: Flow, code: str, client_id: str = "one") -> Any:
     form = parameters(code=code, client_id=client_id, code_verifier=VERIFIER)
-    return CodeExchange(found.means).exchange(form)
+    return token_response(await found.exchange().exchange(form), found.clock())
 
 
-def refresh(found: Flow, token: str, client_id: str = "one", address: str = HOME) -> Awaitable[Any]:
+async def refresh(found: Flow, token: str, client_id: str = "one", address: str = HOME) -> Any:
     async def pause(_: float) -> None:
         await found.schedule.step()
 
-    refreshing = TokenRefresh(found.means, pause=pause, polls=40)
-    return refreshing.refresh(parameters(refresh_token=token, client_id=client_id), address)
+    form = parameters(refresh_token=token, client_id=client_id)
+    issued = await found.refresh(pause=pause, polls=40).refresh(form, address)
+    return token_response(issued, found.clock())
 
 
 def revoke(found: Flow, token: str, client_id: str = "one") -> Awaitable[None]:
     form = parameters(token=token, client_id=client_id)
-    return TokenRevocation(found.means).revoke(form)
+    return found.revocation().revoke(form)
 
 
 def run(store: ValkeyServer, scene: Callable[[Flow], Awaitable[None]]) -> None:
@@ -98,7 +95,7 @@ def test_two_people_and_two_clients_are_never_mixed(store: ValkeyServer, order: 
         for pair in pairs:
             assert isinstance(renewed[f"{pair} stolen"], OAuthError)
             for answer in (results[f"{pair}"], renewed[f"{pair}"]):
-                log_in = await found.means.log_ins.get(answer["access_token"])
+                log_in = await found.records.get(answer["access_token"])
                 assert log_in is not None
                 assert (log_in.client_id, log_in.subject) == pair
                 grants.add(log_in.grant)
@@ -125,13 +122,13 @@ def test_a_code_is_traded_in_once(
         # The dead may have been the one who would have ended it: the next one does.
         with pytest.raises(OAuthError):
             await exchange(found, code)
-        assert await found.means.grants.of("john") == ()
+        assert await found.grants.of("john") == ()
         for answer in answers:
             # The revocation refuses the token, in the step that ends its grant. The record goes a
             # step later: who dies in between leaves it until it ends by itself.
             assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
             if not any(isinstance(each, Killed) for each in results.values()):
-                assert await found.means.log_ins.get(answer["access_token"]) is None
+                assert await found.records.get(answer["access_token"]) is None
             with pytest.raises(OAuthError):
                 await refresh(found, answer["refresh_token"])
 
@@ -157,7 +154,7 @@ def test_refreshes_at_once_are_one_at_authelia(
         for key in found.keys("refreshing"):
             assert 0 < found.valkey.command("TTL", key) <= 30
         for answer in answers:
-            assert await found.means.log_ins.get(answer["access_token"]) is not None
+            assert await found.records.get(answer["access_token"]) is not None
             assert (await refresh(found, answer["refresh_token"]))["refresh_token"]
 
     run(store, scene)
@@ -181,7 +178,7 @@ def test_what_is_revoked_while_it_is_refreshed_stays_so(
         good({name: each for name, each in results.items() if name != "revoke"})
         if results["revoke"] is not None:
             await revoke(found, first["refresh_token"])
-        assert await found.means.grants.of("john") == ()
+        assert await found.grants.of("john") == ()
         assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
         for answer in good(results):
             with pytest.raises(OAuthError):
@@ -205,14 +202,14 @@ def test_what_is_blocked_while_it_is_refreshed_stays_so(
         work = {
             "refresh": refresh(found, first["refresh_token"]),
             "again": refresh(found, first["refresh_token"]),
-            "block": block(operators, found.means.blocks, one),
+            "block": block(operators, found.blocks, one),
         }
         results = await found.schedule.run(work, order.randrange, kill)
         blocked = results.pop("block")
         good(results)
         if not isinstance(blocked, int):
-            await block(operators, found.means.blocks, one)
-        assert await found.means.grants.of("john") == ()
+            await block(operators, found.blocks, one)
+        assert await found.grants.of("john") == ()
         assert grant_field(ISSUER, "g" * 32) in await found.ledger.revocations()
         for answer in (first, *good(results)):
             with pytest.raises(OAuthError):
@@ -230,7 +227,7 @@ def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
     """However refreshes, ends and what tells of them meet: of it nothing lives, others all do."""
 
     async def scene(found: Flow) -> None:
-        grants, authelia = found.means.grants, found.authelia
+        grants, authelia = found.grants, found.authelia
         first = await exchange(found, await found.code(grant="g" * 32))
         for subject in ("bob", "john"):
             await exchange(found, await found.code("two", subject), "two")
@@ -239,27 +236,25 @@ def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
             grants._command,
             RedisKeys(found.deployment),
             ISSUER,
-            sealer=found.means.sealer,
+            sealer=found.sealer,
             upstream=authelia,
-            tell=found.means.tell,
+            log=found.log,
             clock=time.monotonic,
         )
         john = Person(ISSUER, "john")
         how: dict[str, Callable[[], Awaitable[object]]] = {
-            "block": lambda: block(
-                grants, found.means.blocks, BlocklistEntry("one", 7, "me", "why")
-            ),
-            "person": lambda: OwnGrantsOf(found.means).end(john, "g" * 32, "192.0.2.7"),
+            "block": lambda: block(grants, found.blocks, BlocklistEntry("one", 7, "me", "why")),
+            "person": lambda: found.own_grants().end(john, "g" * 32, "192.0.2.7"),
             "revoke": lambda: revoke(found, first["refresh_token"]),
         }
         work: dict[str, Awaitable[Any]] = {name: how[name]() for name in sorted(ends)}
         for number in range(2):
             work[f"refresh {number}"] = refresh(found, first["refresh_token"])
-            work[f"tell {number}"] = untold.tell_all()
+            work[f"tell {number}"] = untold.revoke_all()
         results = await found.schedule.run(work, order.randrange)
         good({name: each for name, each in results.items() if name.startswith("refresh")})
         assert not any(isinstance(results[name], BaseException) for name in ends)
-        await untold.tell_all()
+        await untold.revoke_all()
         assert authelia.alive.keys() == others
         assert others.isdisjoint(authelia.revoked)
         assert {grant_field(ISSUER, "g" * 32)} == set(await found.ledger.revocations())
@@ -284,20 +279,18 @@ def test_stale_copies_get_what_the_newest_gives_and_nothing_after_an_end(
     """One family whatever the order; a token that was replaced is never sent to Authelia."""
 
     async def scene(found: Flow) -> None:
-        grants, authelia = found.means.grants, found.authelia
+        grants, authelia = found.grants, found.authelia
         first = await exchange(found, await found.code(grant="g" * 32))
         second = await refresh(found, first["refresh_token"])
         forget_lost_answers(found)
         # At the end of the newest access token a stale copy has its successor refreshed.
         if spent:
-            found.means = replace(found.means, clock=lambda: time.time() + 3590)
+            found.clock = lambda: time.time() + 3590
             authelia.lifetime *= 2  # what is given from now on is not at its end
         how: dict[str, Callable[[], Awaitable[object]]] = {
             "revoke": lambda: revoke(found, second["refresh_token"]),
-            "person": lambda: OwnGrantsOf(found.means).end(Person(ISSUER, "john"), "g" * 32, HOME),
-            "block": lambda: block(
-                grants, found.means.blocks, BlocklistEntry("one", 7, "me", "why")
-            ),
+            "person": lambda: found.own_grants().end(Person(ISSUER, "john"), "g" * 32, HOME),
+            "block": lambda: block(grants, found.blocks, BlocklistEntry("one", 7, "me", "why")),
         }
         work: dict[str, Awaitable[Any]] = {
             "stale 1": refresh(found, first["refresh_token"]),
@@ -312,7 +305,7 @@ def test_stale_copies_get_what_the_newest_gives_and_nothing_after_an_end(
         assert len(authelia.refreshed) == len(set(authelia.refreshed))
         assert len({each["refresh_token"] for each in answers}) <= 2
         for each in answers:
-            log_in = await found.means.log_ins.get(each["access_token"])
+            log_in = await found.records.get(each["access_token"])
             assert log_in is None or log_in.grant == "g" * 32
         if ends == "nothing":
             if kill < 0:
@@ -338,6 +331,6 @@ def forget_lost_answers(found: Flow) -> None:
 
 def later(found: Flow, seconds: int) -> GrantStore:
     """The grants as a command sees them whose clock says so many seconds more."""
-    grants = copy(found.means.grants)
+    grants = copy(found.grants)
     grants._clock = lambda: time.time() + seconds
     return grants

@@ -11,13 +11,14 @@ import pytest
 from authz.core.principal import Person
 from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.keys import grant_field
+from authz.login.protocol.refresh import RefreshToken
 from authz.login.protocol.values import UpstreamError
-from authz.login.service.own_grants import OwnGrantsOf
-from authz.login.service.refresh_tokens import RefreshToken, open_refresh, seal_refresh
 from authz.login.store.blocklist import BlocklistEntry
-from authz.login.store.grants import GrantStore, untold_key
+from authz.login.store.grants import GrantStore, outbox_key
 from authz.login.store.known_clients import block
 from authz.login.store.revocation_outbox import STEP, RevocationOutbox
+from authz.login.store.sealed import open_refresh, seal_refresh
+from authz.login.web.own_grants import PersonsGrants
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
 from tests.login.front import HOME, Client, Stage
@@ -28,8 +29,8 @@ End = Callable[[Stage, str], Awaitable[object]]
 
 
 async def by_the_person(found: Stage, grant: str) -> None:
-    means = found.built.means
-    await OwnGrantsOf(means).end(Person(ISSUER, JOHN), grant, HOME)
+    built = found.built
+    await PersonsGrants(built.grants, built.ender).end(Person(ISSUER, JOHN), grant, HOME)
 
 
 async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
@@ -40,24 +41,24 @@ async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
         issuer,
         max_age=30 * 86_400,
         max_lifetime=43_210,
-        clock=found.built.means.clock,
+        clock=found.built.clock,
     )
     one = BlocklistEntry("dynamic/loopback", 1, "root", "why")
-    return await block(grants, found.built.means.blocks, one)
+    return await block(grants, found.built.blocks, one)
 
 
 def untold(
     found: Stage, clock: Callable[[], float] = lambda: 0.0, issuer: str = ISSUER
 ) -> RevocationOutbox:
-    means = found.built.means
+    built = found.built
     names = Names(found.deployment)
     return RevocationOutbox(
         found.ledger.command,
         names,
         issuer,
-        sealer=means.sealer,
-        upstream=means.upstream,
-        tell=means.tell,
+        sealer=built.sealer,
+        upstream=built.upstream,
+        log=built.log,
         clock=clock,
     )
 
@@ -68,11 +69,11 @@ async def logged_in(found: Stage) -> tuple[str, dict[str, Any]]:
     await client.register()
     first = await client.tokens()
     tokens = (await client.refresh(first["refresh_token"])).json()
-    return opened(found, tokens).grant, tokens
+    return opened(found, tokens).grant_id, tokens
 
 
 def opened(found: Stage, tokens: dict[str, Any]) -> RefreshToken:
-    return open_refresh(found.built.means.sealer, tokens["refresh_token"], ISSUER)
+    return open_refresh(found.built.sealer, tokens["refresh_token"], ISSUER)
 
 
 def inside(found: Stage, tokens: dict[str, Any]) -> str:
@@ -100,8 +101,8 @@ def test_whoever_ends_it_authelia_is_told(play: Play, end: End) -> None:
         assert found.upstream.calls("revocation") == []
         assert alive(found, token)
 
-        await untold(found).tell_all()
-        await untold(found).tell_all()
+        await untold(found).revoke_all()
+        await untold(found).revoke_all()
         assert not alive(found, token)
         (call,) = found.upstream.calls("revocation")
         assert IPv6Address(call.headers["x-forwarded-for"]) in IPv6Network("fd00::/8")
@@ -123,11 +124,11 @@ def test_authelia_that_is_away_changes_no_end(play: Play, end: End) -> None:
         token = inside(found, tokens)
         found.upstream.away = True
         await end(found, grant)
-        assert await found.built.means.grants.find(JOHN, grant) is None
+        assert await found.built.grants.find(JOHN, grant) is None
         assert grant_field(ISSUER, grant) in await found.ledger.revocations()
         sent = len(found.upstream.sent)
         for _ in range(20):
-            await teller.tell_all()
+            await teller.revoke_all()
             now += 1.0
         assert said(found) == [("failed", grant)]
         # It is asked less and less often: at 0, 5 and 15 seconds.
@@ -135,10 +136,10 @@ def test_authelia_that_is_away_changes_no_end(play: Play, end: End) -> None:
         assert token not in repr(found.valkey.command("HGETALL", *found.keys("untold")))
 
         found.upstream.away = False
-        await teller.tell_all()
+        await teller.revoke_all()
         assert alive(found, token)
         now += 300.0
-        await teller.tell_all()
+        await teller.revoke_all()
         assert not alive(found, token)
         assert said(found) == [("failed", grant), ("ok", grant)]
         assert found.keys("untold") == []
@@ -155,10 +156,10 @@ def test_one_that_is_not_heard_keeps_no_other_back(play: Play) -> None:
         grants = [await logged_in(found) for _ in range(2)]
         found.upstream.away = True
         await by_the_person(found, grants[0][0])
-        await teller.tell_all()
+        await teller.revoke_all()
         found.upstream.away = False
         await by_the_person(found, grants[1][0])
-        await teller.tell_all()
+        await teller.revoke_all()
         assert [alive(found, inside(found, tokens)) for _, tokens in grants] == [True, False]
 
     play(scene)
@@ -171,7 +172,7 @@ def test_what_authelia_refuses_is_not_repeated(play: Play) -> None:
         grant, _ = await logged_in(found)
         await by_the_person(found, grant)
         found.issuer.config = replace(found.issuer.config, clients=())
-        await untold(found).tell_all()
+        await untold(found).revoke_all()
         assert said(found) == [("refused", grant)]
         assert found.keys("untold") == []
 
@@ -194,10 +195,10 @@ def test_a_fault_in_the_words_of_a_refusal_is_none(
             raise UpstreamError(error)
 
         with monkeypatch.context() as patched:
-            patched.setattr(found.built.means.upstream, "revoke", refuse)
-            await teller.tell_all()
+            patched.setattr(found.built.upstream, "revoke", refuse)
+            await teller.revoke_all()
         now += 5.0
-        await teller.tell_all()
+        await teller.revoke_all()
         assert not alive(found, inside(found, tokens))
         assert said(found) == [("failed", grant), ("ok", grant)]
 
@@ -208,9 +209,9 @@ def test_what_does_not_open_is_dropped(play: Play) -> None:
     """A sealing key that was taken away, or anything else that stands there."""
 
     async def scene(found: Stage) -> None:
-        key = untold_key(Names(found.deployment), ISSUER)
+        key = outbox_key(Names(found.deployment), ISSUER)
         found.valkey.command("HSET", key, "g1", "not sealed", "g2", b"\xff")
-        await untold(found).tell_all()
+        await untold(found).revoke_all()
         assert sorted(said(found)) == [("lost", "g1"), ("lost", "g2")]
         assert found.keys("untold") == []
         assert found.upstream.calls("revocation") == []
@@ -225,8 +226,8 @@ def test_another_issuer_is_told_nothing(play: Play) -> None:
         grant, _ = await logged_in(found)
         await by_the_person(found, grant)
         (key,) = found.keys("untold")
-        assert key.encode() == untold_key(Names(found.deployment), ISSUER)
-        assert key.encode() != untold_key(Names(found.deployment), "https://other.example.test")
+        assert key.encode() == outbox_key(Names(found.deployment), ISSUER)
+        assert key.encode() != outbox_key(Names(found.deployment), "https://other.example.test")
 
     play(scene)
 
@@ -238,7 +239,7 @@ def test_a_grant_of_an_issuer_before_is_told_to_none_after(play: Play) -> None:
         other = "https://other.example.test"
         grant, tokens = await logged_in(found)
         assert await by_command(found, grant, other) == 1
-        await untold(found, issuer=other).tell_all()
+        await untold(found, issuer=other).revoke_all()
         assert found.upstream.calls("revocation") == []
         assert alive(found, inside(found, tokens))
         assert said(found) == [("lost", grant)]
@@ -256,7 +257,7 @@ def test_a_refresh_token_of_an_issuer_before_is_none(play: Play, endpoint: str) 
         await client.register()
         token = opened(found, await client.tokens())
         before = replace(token, issuer="https://other.example.test")
-        text = seal_refresh(found.built.means.sealer, before, 3600)
+        text = seal_refresh(found.built.sealer, before, 3600)
         found.upstream.sent.clear()
         if endpoint == "refresh":
             answer = await client.refresh(text)
@@ -272,7 +273,7 @@ def test_a_defect_in_one_keeps_no_other_back(play: Play, monkeypatch: pytest.Mon
     """Whatever one of them raises, the others are told; and the defect is not swallowed."""
 
     async def scene(found: Stage) -> None:
-        teller, revoke = untold(found), found.built.means.upstream.revoke
+        teller, revoke = untold(found), found.built.upstream.revoke
         ids = [(await logged_in(found))[0] for _ in range(2)]
         for grant in ids:
             await by_the_person(found, grant)
@@ -284,13 +285,13 @@ def test_a_defect_in_one_keeps_no_other_back(play: Play, monkeypatch: pytest.Mon
                 raise ValueError("a defect")
             await revoke(token=token, **more)
 
-        monkeypatch.setattr(found.built.means.upstream, "revoke", broken)
+        monkeypatch.setattr(found.built.upstream, "revoke", broken)
         with pytest.raises(ValueError, match="a defect"):
-            await teller.tell_all()
+            await teller.revoke_all()
         assert len(set(calls)) == 2
         assert sorted(outcome for outcome, _ in said(found)) == ["failed", "ok"]
         # And it is asked less often, as any other that fails.
-        await teller.tell_all()
+        await teller.revoke_all()
         assert len(calls) == 2
 
     play(scene)
@@ -300,11 +301,11 @@ def test_what_waits_is_bounded_and_has_an_end(play: Play, monkeypatch: pytest.Mo
     """More than so many are not told; they end here all the same."""
 
     async def scene(found: Stage) -> None:
-        monkeypatch.setattr("authz.login.store.grants._MOST_UNTOLD", 1)
+        monkeypatch.setattr("authz.login.store.grants._MOST_WAITING", 1)
         ids = [(await logged_in(found))[0] for _ in range(2)]
         for grant in ids:
             await by_the_person(found, grant)
-            assert await found.built.means.grants.find(JOHN, grant) is None
+            assert await found.built.grants.find(JOHN, grant) is None
         (key,) = found.keys("untold")
         assert found.valkey.command("HKEYS", key) == [ids[0].encode()]
         assert found.valkey.command("TTL", key) > 0
@@ -321,7 +322,7 @@ def test_a_record_of_before_ends_too(play: Play) -> None:
         record = found.valkey.command("HGET", key, grant)
         old = {name: each for name, each in json.loads(record).items() if name != "upstream"}
         found.valkey.command("HSET", key, grant, json.dumps(old))
-        assert await found.built.means.grants.find(JOHN, grant) is not None
+        assert await found.built.grants.find(JOHN, grant) is not None
         await by_the_person(found, grant)
         assert grant_field(ISSUER, grant) in await found.ledger.revocations()
         assert found.keys("untold") == []
@@ -336,10 +337,10 @@ def test_an_end_that_waits_for_nothing_says_what_was_not_heard(play: Play) -> No
         client = Client(found)
         await client.register()
         tokens = await client.tokens()
-        grant = opened(found, tokens).grant
+        grant = opened(found, tokens).grant_id
         await client.post("/revoke", token=tokens["refresh_token"])
-        await untold(found).tell_all()
-        found.built._upstream._ended.clear()
+        await untold(found).revoke_all()
+        found.built.upstream._ended.clear()
         found.upstream.away = True
         await client.post("/revoke", token=tokens["refresh_token"])
         assert said(found) == [("ok", grant), ("failed", grant)]

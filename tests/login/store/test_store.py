@@ -4,15 +4,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Final
 
 import pytest
 
 from authz.core.principal import LoginRecord
 from authz.ledger.keys import grant_field
 from authz.login.clients.operator_names import called
+from authz.login.protocol.authorization_code import AuthorizationCode
 from authz.login.protocol.grant import Grant, decode, encode
+from authz.login.protocol.issued import Issued
 from authz.login.store.blocklist import BlocklistEntry
-from authz.login.store.codes import AuthorizationCode, UsedCode
 from authz.login.store.grants import MOST, GrantRenewal
 from authz.login.store.known_clients import block, known_clients
 from tests.login.service.flow_kit import Flow, flow
@@ -41,6 +43,29 @@ GRANT = Grant(
 )
 
 
+CODE: Final = AuthorizationCode(
+    grant_id="g",
+    subject="john",
+    two_factor=True,
+    upstream_token="rt",
+    address="192.0.2.7",
+    client="one",
+    client_digest="d" * 64,
+    redirect_uri="http://127.0.0.1/callback",
+    code_challenge="c" * 43,
+    server="files",
+    resource="https://mcp.example.test/files",
+    scopes=("mcp:tools",),
+    access_token="a.b.c",
+    refresh_token="rt",
+    expires_at=2_000_003_600,
+    account="john",
+    amr=("pwd",),
+    auth_time=2_000_000_000,
+    consented_at=2_000_000_000,
+)
+
+
 @pytest.fixture
 def run(store: ValkeyServer) -> Callable[[Scene], None]:
     """Run a scene on a deployment of its own."""
@@ -57,23 +82,23 @@ def run(store: ValkeyServer) -> Callable[[Scene], None]:
 
 async def begun(found: Flow, grant: Grant = GRANT, subject: str = "john") -> bool:
     code = grant.id.rjust(43, "c")
-    await found.means.codes.issue(code, {}, {})
-    await found.means.codes.take(code)
-    key = found.means.codes.key(code)
+    await found.codes.issue(code, CODE)
+    await found.codes.take(code)
+    key = found.codes.key(code)
     log_in = replace(LOG_IN, grant=grant.id)
-    return await found.means.grants.begin(subject, grant, log_in, 3600, key)
+    return await found.grants.begin(subject, grant, log_in, 3600, key)
 
 
 def test_a_code_is_taken_once(run: Callable[[Scene], None]) -> None:
     """First what it stands for, then for ever what it was; another code is none."""
 
     async def scene(found: Flow) -> None:
-        codes = found.means.codes
-        await codes.issue("c" * 43, {"what": 1}, {"grant": "g"})
+        codes = found.codes
+        await codes.issue("c" * 43, CODE)
         assert await codes.take("d" * 43) is None
-        assert await codes.take("c" * 43) == AuthorizationCode({"what": 1})
-        assert await codes.take("c" * 43) == UsedCode({"grant": "g"})
-        assert await codes.take("c" * 43) == UsedCode({"grant": "g"})
+        assert await codes.take("c" * 43) == CODE
+        assert await codes.take("c" * 43) == CODE.used
+        assert await codes.take("c" * 43) == CODE.used
         (key,) = found.keys("code")
         assert b"c" * 43 not in key
         assert found.valkey.command("TTL", key) > 29 * 86_400
@@ -85,7 +110,7 @@ def test_what_is_not_of_our_making_is_no_code(run: Callable[[Scene], None]) -> N
     """Whoever can write into Redis still cannot write a code: it has to be sealed."""
 
     async def scene(found: Flow) -> None:
-        codes = found.means.codes
+        codes = found.codes
         for junk in (b"", b"f", b"f{}\n{}", b"x", b"u", b"\xff\xfe", b"fa.b.c.d.e\na.b.c.d.e"):
             found.valkey.command("SET", codes.key("c" * 43), junk)
             assert await codes.take("c" * 43) is None
@@ -97,11 +122,11 @@ def test_a_value_of_one_purpose_is_none_for_another(run: Callable[[Scene], None]
     """A sealed answer is no code, nor a code an answer."""
 
     async def scene(found: Flow) -> None:
-        codes, refreshes = found.means.codes, found.means.refreshes
-        answer = refreshes.sealed({"a": 1})
+        codes, refreshes = found.codes, found.refreshes
+        answer = refreshes.sealed(Issued("a.b.c", "r", 2_000_003_600, ()))
         found.valkey.command("SET", codes.key("c" * 43), f"f{answer}\n{answer}")
         assert await codes.take("c" * 43) is None
-        await codes.issue("d" * 43, {"a": 1}, {})
+        await codes.issue("d" * 43, CODE)
         held = found.valkey.command("GET", codes.key("d" * 43))
         found.valkey.command("SET", refreshes.key("n"), held[1:].split(b"\n")[0])
         assert await refreshes.answer("n") is None
@@ -113,7 +138,7 @@ def test_a_state_is_used_once(run: Callable[[Scene], None]) -> None:
     """And forgotten after ten minutes, when its cookie has ended."""
 
     async def scene(found: Flow) -> None:
-        states = found.means.states
+        states = found.states
         results = await asyncio.gather(*(states.use("s") for _ in range(5)))
         assert sorted(results) == [False] * 4 + [True]
         (key,) = found.keys("state")
@@ -126,7 +151,7 @@ def test_a_lock_is_its_holders_and_ends(run: Callable[[Scene], None]) -> None:
     """Nobody else unlocks it; a lost holder keeps nobody out for longer than half a minute."""
 
     async def scene(found: Flow) -> None:
-        refreshes = found.means.refreshes
+        refreshes = found.refreshes
         assert await refreshes.lock("n", "me")
         assert not await refreshes.lock("n", "you")
         await refreshes.unlock("n", "you")
@@ -145,17 +170,16 @@ def test_a_grant_begins_only_with_a_code_that_was_used_once(
     """A fresh one, one used twice, and none at all begin nothing, the record neither."""
 
     async def scene(found: Flow) -> None:
-        means = found.means
-        key = means.codes.key("c" * 43)
-        assert not await means.grants.begin("john", GRANT, LOG_IN, 3600, key)
-        await means.codes.issue("c" * 43, {}, {})
-        assert not await means.grants.begin("john", GRANT, LOG_IN, 3600, key)
-        await means.codes.take("c" * 43)
-        await means.codes.take("c" * 43)
-        assert not await means.grants.begin("john", GRANT, LOG_IN, 3600, key)
+        key = found.codes.key("c" * 43)
+        assert not await found.grants.begin("john", GRANT, LOG_IN, 3600, key)
+        await found.codes.issue("c" * 43, CODE)
+        assert not await found.grants.begin("john", GRANT, LOG_IN, 3600, key)
+        await found.codes.take("c" * 43)
+        await found.codes.take("c" * 43)
+        assert not await found.grants.begin("john", GRANT, LOG_IN, 3600, key)
         assert found.keys("log-in") == []
         assert await begun(found)
-        assert [grant.id for grant in await means.grants.of("john")] == ["g1"]
+        assert [grant.id for grant in await found.grants.of("john")] == ["g1"]
         assert len(found.keys("log-in")) == 1
 
     run(scene)
@@ -166,7 +190,7 @@ def test_a_grant_is_its_persons(run: Callable[[Scene], None]) -> None:
 
     async def scene(found: Flow) -> None:
         assert await begun(found)
-        grants = found.means.grants
+        grants = found.grants
         assert await grants.find("bob", "g1") is None
         assert await grants.end("bob", "g1", "why") is None
         assert await grants.find("john", "g1") is not None
@@ -180,13 +204,13 @@ def test_a_grant_past_its_age_is_none(run: Callable[[Scene], None]) -> None:
     async def scene(found: Flow) -> None:
         old = replace(GRANT, created_at=1_000_000_000)
         assert await begun(found, old)
-        assert await found.means.grants.find("john", "g1") is None
-        assert await found.means.grants.of("john") == ()
+        assert await found.grants.find("john", "g1") is None
+        assert await found.grants.of("john") == ()
         for number in range(MOST):
             assert await begun(found, replace(GRANT, id=f"n{number}", used_at=number))
-        assert len(await found.means.grants.of("john")) == MOST
+        assert len(await found.grants.of("john")) == MOST
         assert await begun(found, replace(GRANT, id="last"))
-        names = {grant.id for grant in await found.means.grants.of("john")}
+        names = {grant.id for grant in await found.grants.of("john")}
         assert len(names) == MOST
         assert "n0" not in names
         assert "last" in names
@@ -199,14 +223,14 @@ def test_a_renewal_meets_the_grant_as_it_was_read(run: Callable[[Scene], None]) 
 
     async def scene(found: Flow) -> None:
         assert await begun(found)
-        grants, refreshes = found.means.grants, found.means.refreshes
+        grants, refreshes = found.grants, found.refreshes
         held = await grants.find("john", "g1")
         assert held is not None
         grant = replace(GRANT, access="n" * 64)
         renewal = GrantRenewal(
             before=held,
             grant=grant,
-            log_in=LOG_IN,
+            record=LOG_IN,
             lifetime=3600,
             answer_key=refreshes.key("n"),
             answer="sealed",
@@ -245,7 +269,7 @@ def test_a_blocked_client_has_nothing_left(run: Callable[[Scene], None]) -> None
     """Its grants end, whoever's they are; other clients keep theirs; it can be let in again."""
 
     async def scene(found: Flow) -> None:
-        grants, blocks = found.means.grants, found.means.blocks
+        grants, blocks = found.grants, found.blocks
         await begun(found)
         await begun(found, replace(GRANT, id="g2", account=""), "bob")
         other = replace(GRANT, id="g3", client="two", client_id="two")
@@ -273,7 +297,7 @@ def test_a_block_ends_what_is_past_its_age(run: Callable[[Scene], None]) -> None
     """Its last access token may live on: it is revoked, and counted; what has ended is not."""
 
     async def scene(found: Flow) -> None:
-        grants, blocks = found.means.grants, found.means.blocks
+        grants, blocks = found.grants, found.blocks
         long_ago, soon = 1_000_000_000, int(time.time()) + 600
         await begun(found, replace(GRANT, created_at=long_ago, expires_at=soon))
         await begun(found, replace(GRANT, id="g2", created_at=long_ago, expires_at=long_ago))
@@ -294,7 +318,7 @@ def test_a_grant_is_kept_for_as_long_as_its_last_access_token(
     """Else nothing could end that token: not the age, and not the room that others need."""
 
     async def scene(found: Flow) -> None:
-        grants = found.means.grants
+        grants = found.grants
         soon = int(time.time()) + 600
         await begun(found, replace(GRANT, created_at=1_000_000_000, expires_at=soon))
         (key,) = found.keys("grants")
@@ -312,8 +336,8 @@ def test_scripts_are_loaded_where_redis_has_lost_them(run: Callable[[Scene], Non
     """After a restart of Redis the first call loads its script, and nothing runs twice."""
 
     async def scene(found: Flow) -> None:
-        await found.means.codes.issue("c" * 43, {"what": 1}, {})
+        await found.codes.issue("c" * 43, CODE)
         found.valkey.command("SCRIPT", "FLUSH")
-        assert await found.means.codes.take("c" * 43) == AuthorizationCode({"what": 1})
+        assert await found.codes.take("c" * 43) == CODE
 
     run(scene)

@@ -28,21 +28,21 @@ async def redis_away(found: Stage) -> None:
     async def away(*_: object) -> object:
         raise UnavailableError("redis", "away")
 
-    found.built.means.states._command = away
+    found.built.states._command = away
 
 
 async def redis_away_late(found: Stage) -> None:
     async def away(*_: object) -> object:
         raise UnavailableError("redis", "away")
 
-    found.built.means.codes._command = away
+    found.built.codes._command = away
 
 
 async def a_defect(found: Stage) -> None:
     async def broken(*_: object) -> object:
         raise RuntimeError("a defect")
 
-    found.built.means.states._command = broken
+    found.built.states._command = broken
 
 
 async def authelia_away(found: Stage) -> None:

@@ -147,7 +147,7 @@ class Site:
         self.posted.append((origin, f"{form['decision']} {about['tab']}"))
         state = secrets.token_urlsafe(32)
         self.issuer.asked[state] = UpstreamAuthorizationRequest(
-            True, f"{self.origin}/authz/callback", frozenset(), None, state=state
+            True, f"{self.origin}/authz/callback", frozenset(), None, state, "n", "v"
         )
         url = f"{self.issuer.url}/authorize?{urlencode({'state': state})}"
         if form["decision"] != "approve":
