@@ -872,8 +872,8 @@ LOG_IN = (
         ("tests/login/clients/test_documents.py",),
     ),
     Defence(
-        "Whatever goes to Authelia is paced", "authz/login/web/upstream_login.py", "begin",
-        "        self._limiter.check(APPROVALS, address)\n", "", _FOUND,
+        "Whatever goes to Authelia is paced", "authz/login/web/upstream_login.py", "check_rate",
+        "        self._limiter.check(APPROVALS, address_of(request))\n", "", _FOUND,
     ),
     Defence(
         "An address has its share of the fetches of documents", "authz/tokens/bulkhead.py", "next",

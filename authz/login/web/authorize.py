@@ -160,6 +160,7 @@ class AuthorizationEndpoint:
         # Whatever is not the one word is no consent.
         if form.get("decision") != _APPROVE:
             return await self._deny(wanted)
+        self._logins.check_rate(request)
         try:
             return await self._begin(request, wanted)
         except RedirectedOAuthError as error:
@@ -238,7 +239,6 @@ class AuthorizationEndpoint:
         Raises:
             PageError: where the client is not good any more.
             RedirectedOAuthError: with the URL that tells the client.
-            TooManyRequestsError: where this address has begun too many.
             UnavailableError: where Redis or Authelia do not answer.
         """
         client, identity = await self._validator.validate(wanted.client_id, wanted.redirect_uri)

@@ -132,6 +132,14 @@ class BrowserLogins:
         self._states = states
         self._limiter = limiter
 
+    def check_rate(self, request: Request) -> None:
+        """Count a click that is to begin a log-in; call it before anybody is asked anything.
+
+        Raises:
+            TooManyRequestsError: where this address has begun too many.
+        """
+        self._limiter.check(APPROVALS, address_of(request))
+
     async def begin(
         self,
         request: Request,
@@ -155,13 +163,11 @@ class BrowserLogins:
             max_age: seconds.
 
         Raises:
-            TooManyRequestsError: where this address has begun too many.
             PageError: where the context does not fit into a cookie.
             UpstreamError: where Authelia answers with an OAuth error.
             UnavailableError: where it gives no usable answer.
         """
         address = address_of(request)
-        self._limiter.check(APPROVALS, address)
         pushed = UpstreamAuthorizationRequest(
             two_factor=two_factor,
             redirect_uri=self._origin + kind.callback,
@@ -270,6 +276,7 @@ class IdentityLogin(Generic[T]):
             PageError: where Authelia does not take the request.
             TooManyRequestsError: where this address has begun too many.
         """
+        self._logins.check_rate(request)
         try:
             return await self._logins.begin(
                 request,
