@@ -167,9 +167,12 @@ class ProcessSupervisor(ABC):
         return await self._end(process, 0.0 if hung else self._stop_timeout), hung
 
     async def run(self) -> None:
-        """Start it where it does not run, and again whenever it ends or hangs, until `stop`."""
+        """Start it where it does not run, and again whenever it ends or hangs, until `stop`.
+
+        One that was told to stop before this is waited for, too.
+        """
         failures = 0
-        while not self._stopping:
+        while self._process is not None or not self._stopping:
             began = self._clock()
             error, status, hung = await self._live()
             if self._stopping:

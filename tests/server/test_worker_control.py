@@ -1,12 +1,16 @@
 """The starter's side of the socket: who hangs, who is slow, and whose end has its own time."""
 
 import asyncio
+import os
+import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from authz.process.supervisor import Failure
 from authz.server.worker_control import (
     FAILED,
     PING,
@@ -14,7 +18,9 @@ from authz.server.worker_control import (
     STARTED,
     STOP,
     Watchdog,
+    Worker,
     WorkerControl,
+    WorkerSettings,
 )
 
 PATIENCE = 10.0
@@ -180,3 +186,47 @@ def test_who_said_its_last_does_not_hang(word: bytes) -> None:
         assert peer.control.has_failed == bool(word)
 
     play(scene)
+
+
+# It has something in flight when it is told to stop, and answers it.
+BUSY = """\
+import json, os, pathlib, socket, sys, time
+control = socket.socket(fileno=json.loads(os.environ["AUTHZ_WORKER"])["control"])
+control.send(b"S")
+while control.recv(64) != b"T":
+    pass
+time.sleep(0.2)
+pathlib.Path(sys.argv[1]).touch()
+"""
+
+
+class Busy(Worker):
+    """A worker that leaves a file when it has answered all."""
+
+    def __init__(self, answered: Path) -> None:
+        super().__init__(WorkerSettings("authz.yaml", "unix:/nowhere", "", 0.0), os.environ)
+        self._answered = answered
+
+    def _command(self, _: WorkerSettings) -> tuple[Sequence[str], Mapping[str, str]]:
+        return (sys.executable, "-I", "-c", BUSY, str(self._answered)), {}
+
+    def _on_failure(self, failure: Failure) -> None:
+        raise AssertionError(failure)
+
+
+def test_who_is_told_to_stop_before_it_is_watched_has_its_time(tmp_path: Path) -> None:
+    """The others may still be starting then; what it has in flight is answered all the same."""
+    answered = tmp_path / "answered"
+
+    async def told_at_once() -> None:
+        worker = Busy(answered)
+        try:
+            await worker.start()
+            worker.request_stop()
+            await worker.run()
+        finally:
+            worker.kill()
+
+    asyncio.run(told_at_once())
+
+    assert answered.exists()
