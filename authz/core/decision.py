@@ -64,6 +64,8 @@ from authz.core.session import named_session, session_of
 from authz.core.step_up import StepUpTicket
 
 _UNAUTHORIZED: Final = 401  # RFC 9110, section 15.5.2
+# Characters of a session id: with longer ones, which callers choose, too much would be cached.
+_MAX_CACHED_ID: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +369,8 @@ def _query_of(
     query = cache.get(_query_without_address, evaluation, *unsatisfied)
     if session_id is None:
         return query
+    if len(session_id) > _MAX_CACHED_ID:
+        return _with_session(query, session_id, call.server, principal)
     key = id(query), session_id
     return cache.find(key, _with_session, query, session_id, call.server, principal)
 

@@ -16,6 +16,7 @@ from authz.core.decision import (
     conclude,
     read,
 )
+from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import Mode, Session, SessionOfAnother, Taken
 from authz.core.limits import Limit, Per
 from authz.core.policy import DeclaredClient, Policy
@@ -38,6 +39,7 @@ from tests.support.values import (
 DOOR = policy(None, DeclaredClient("claude"), front_door=front_door())
 KNOWN_MACHINE = (DeclaredClient("x", machine=True),)
 ID = "1868a90c-7f3d"
+WHO = principal()
 
 
 def asked(
@@ -176,3 +178,18 @@ def test_two_ids_are_two_sessions(sent: list[str]) -> None:
 
     assert one.id != two.id
     assert (one.owner, one.person) == (two.owner, two.person)
+
+
+def test_long_ids_are_not_held() -> None:
+    """A caller that makes up ids of 4 KiB fills no memory with them."""
+    rules, cache = policy(), IdentityCache()
+
+    def held(sent: str) -> int:
+        found = read(request(rpc(), mcp_session_id=sent), rules)
+        assert isinstance(found, BearerRequest)
+        assert isinstance(authorize(found, WHO, rules, NOW, cache), PendingDecision)
+        return len(cache)
+
+    before = held(ID)
+
+    assert held("y" * 4096) == held("z" * 4096) == before
