@@ -42,13 +42,15 @@ class Counts(Enum):
 class McpMethod:
     """Describe one method of MCP.
 
+    Of all methods only tools/call is judged by the rules of the tool that it names (`mcp.read`).
+
     Attributes:
         name: as in the JSON-RPC member `method`.
         role: what it is for.
         named: the member of params that names its thing, which the header Mcp-Name repeats; None
             where it names nothing.
-        longest: the longest name in characters where the thing must be named; 0 where the name is
-            compared only if the header was sent.
+        longest: the longest name in characters where the thing must be named, and the result may
+            ask for input; 0 where the name is compared only if the header was sent.
         legacy, modern: whether it exists before 2026-07-28, and in 2026-07-28 or its extensions.
         by_client: whether clients send it; the others are sent by servers.
         continues: whether it returns or goes on with what a tool was asked to do: where tools are

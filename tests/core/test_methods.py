@@ -3,7 +3,7 @@
 import pytest
 from mcp_types import methods as official
 
-from authz.core.methods import METHODS, NOTIFICATIONS, Role, role
+from authz.core.methods import METHODS, NOTIFICATIONS, TOOLS_CALL, McpMethod, Role, role
 
 MODERN = "2026-07-28"
 CLIENTS = {**official.CLIENT_REQUESTS, **official.CLIENT_NOTIFICATIONS}
@@ -30,6 +30,13 @@ def test_what_servers_send_is_not_sent_by_clients() -> None:
     servers = {name for name, _ in official.SERVER_REQUESTS} - {name for name, _ in CLIENTS}
 
     assert servers == {each.name for each in METHODS.values() if not each.by_client}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_what_names_a_tool_is_judged_by_the_rules_of_tools(method: McpMethod) -> None:
+    """A method that names a tool is tools/call, whose rules are that tool's, or continues it."""
+    if method.name.startswith("tools/") and method.named is not None:
+        assert method.name == TOOLS_CALL or method.continues
 
 
 @pytest.mark.parametrize(
