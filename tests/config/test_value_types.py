@@ -4,10 +4,12 @@ import limits
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from authz.config import value_types
 from authz.config.problems import WrongValueError
-from authz.config.value_types import Rate, Tcp, Unix, duration
+from authz.config.value_types import CountedBy, Rate, Tcp, Unix, duration
+from authz.core.limits import Per
 
 AGE = duration("1s", "1d", "5m")
 
@@ -196,3 +198,12 @@ def test_names(notation: value_types.Notation, good: str, bad: list[str]) -> Non
 def test_examples(notation: value_types.Notation) -> None:
     """Every example is right."""
     assert notation.read(notation.example) is not None
+
+
+@pytest.mark.parametrize("per", Per)
+def test_every_limit_dimension_can_be_written(per: Per) -> None:
+    """`per` of authz.yaml takes each dimension: a word, or a list of words."""
+    words = per.value.split(",")
+    written = words if len(words) > 1 else words[0]
+
+    assert TypeAdapter(CountedBy).validate_python(written) is per
