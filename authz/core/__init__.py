@@ -1,1 +1,1 @@
-"""The decision, pure: values in, values out. No I/O, no clock, no log, and no other room."""
+"""The decision, pure: values in, values out. No I/O, no clock, no log, no other package."""

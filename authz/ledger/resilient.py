@@ -32,7 +32,7 @@ from authz.ledger.sessions import SessionBindings
 
 
 class OutagePolicy(Enum):
-    """Name what happens to limits while Redis is down (`redis.when_away`)."""
+    """Name what happens to limits while Redis is down (`redis.mode`)."""
 
     LOCAL = "local"
     DENY = "deny"
