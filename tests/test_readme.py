@@ -52,6 +52,23 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
         assert (page.parent / link).exists(), link
 
 
+def sources() -> list[str]:
+    """Every source file with its folders, and a slash before."""
+    folders = ("authz", "bench", "demo", "tests", "tools")
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    return [f"/{path.relative_to(ROOT)}" for path in found if "node_modules" not in path.parts]
+
+
+def test_every_file_that_a_page_names_exists() -> None:
+    """`core/decision.py` and the like, in text or a diagram, end the path of a file here."""
+    files = sources()
+    # Decisions say what was true when they were made.
+    for page in [each for each in PAGES if each.parent.name != "decisions"]:
+        text = page.read_text("utf-8")
+        for name in re.findall(r"[\w-]+(?:/[\w.-]+)+\.(?:py|lua|j2)\b", text):
+            assert any(path.endswith(f"/{name}") for path in files), (page.name, name)
+
+
 def test_every_command_line_of_the_readme_is_understood() -> None:
     """Each `authz …` line of a console block, and each in backticks with an option, parses."""
     lines = re.findall(r"^\$ authz ([^#>\n]+)", README, re.MULTILINE)
