@@ -110,7 +110,7 @@ image: wheelhouse  ## build localhost/authz and localhost/authz-samples
 compiled: setup  ## translate the path of a decision to C, into build/compiled/
 	@$(BIN)/python tools/compiled.py
 
-# The rooms of which a part is compiled, and what goes through all of them.
+# Packages of which a part is compiled, and what goes through all of them.
 test-compiled: setup  ## run their tests on the compiled files (AUTHZ_COMPILED=required)
 	@$(BIN)/python tools/compiled.py; case $$? in \
 	  0) cd build/compiled && AUTHZ_COMPILED=required $(CURDIR)/$(BIN)/pytest -n auto --dist loadfile $(COMPILED_TESTS) $(ARGS);; \

@@ -4,8 +4,8 @@ That is a copy of the tree with the compiled libraries beside their sources: wha
 it, tests and benches too, runs compiled. Which files is said in pyproject.toml (hooks.mypyc).
 Where there is no C compiler the sources run as they are.
 
-Law: the tree is left alone. mypyc writes its libraries beside the sources, where Python would
-take them in place of sources that have changed since; so a copy is built.
+The tree is left alone: mypyc writes its libraries beside the sources, where Python would take them
+in place of sources that have changed since; so a copy is built.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Render envoy/ and docker-compose.yml, or say with `--check` what is stale.
 
-Law: the example in envoy/ is what `authz envoy-config` prints for the file beside it, and
-docker-compose.yml is what `authz init deploy` writes, as it is read from here.
+envoy/ is what `authz envoy-config` prints for the authz.yaml beside it; docker-compose.yml is what
+`authz init deploy` writes.
 """
 
 import sys

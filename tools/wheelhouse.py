@@ -5,8 +5,8 @@ our own wheel in dist/authz/ and beside it a compiled one where this machine can
 image's Python (tools/compiled.py); the demonstration's wheel in dist/demo/. With these the images
 build without a network.
 
-Law: nothing comes in that requirements.lock does not name with a hash. What an image needs is read
-from the metadata of the packages that are installed here; the platform is the image's own.
+Only what requirements.lock names with a hash is taken. What an image needs is read from the
+metadata of the packages that are installed here; the platform is the image's own.
 """
 
 import argparse

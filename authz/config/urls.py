@@ -81,7 +81,7 @@ class UrlShape:
     example: str
 
     def notation(self) -> Notation:
-        """Return the annotation; its pattern only sieves for the schema, `explain` is the law."""
+        """Return the annotation; its pattern is the schema's; `explain` decides."""
         pattern = rf"(?:{'|'.join(self.schemes)})://[\x21-\x7e]{{1,512}}"
         return Notation(self.what, pattern, self.example, explain=self.explain)
 

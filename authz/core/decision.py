@@ -454,7 +454,7 @@ class Inspection:
     Attributes:
         steps: what `authorize` looks at, in its order, and why it refuses; None where it passes.
             Where the message is refused there is no step after it.
-        message: as in `Pending`.
+        message: as in `PendingDecision`.
         principal: with the scopes that its client may use.
         known: what the operator declares of the client; None where nothing.
         rules: every rule that applies, the server's first.

@@ -76,7 +76,7 @@ class Principal:
         issuer: the `iss` claim, equal to the configured issuer.
         subject: the `sub` claim; None for a token without a person (client_credentials).
         client_id: the signed `client_id` claim; of a token of the front door the name of the
-            client that logged in there (`LogIn.client`).
+            client that logged in there (`LoginRecord.client`).
         scopes: the granted scopes (`scp` list or `scope` string).
         audience: the `aud` claim, verbatim; compared per request, never here.
         groups: the `groups` claim; empty where the token has none.

@@ -29,8 +29,8 @@ class StepUpTicket:
         tool: the tool that was refused; None where it was not one.
         need: what the log-in must prove, and how old it may be.
         at: when the call was refused, seconds since the epoch.
-        ends_at, document_host: as `LogIn` has them, so that the page says of the client what the
-            consent said; empty for a client of `login: direct`.
+        ends_at, document_host: as `LoginRecord` has them, so that the page says of the client what
+            the consent said; empty for a client of `login: direct`.
     """
 
     issuer: str

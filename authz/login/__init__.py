@@ -1,1 +1,1 @@
-"""Log-ins of people: the front door, the step-up and their pages; and one from a terminal."""
+"""`authz pages`: the authorization server (front door), step-ups, and a person's own log-ins."""

@@ -1,7 +1,8 @@
 """`authz pages`: the process that serves the front door and the step-up.
 
-Law: what is in flight when it is told to stop is answered; a new configuration takes effect as a
-whole or not at all; a Unix socket is for its owner and group alone.
+Invariant: a request in flight at a stop is answered; a new configuration takes effect as a whole or
+not at all; a Unix socket is open to its owner and group alone
+(tests/login/web/test_pages_process.py).
 """
 
 import asyncio

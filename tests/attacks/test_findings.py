@@ -1,4 +1,4 @@
-"""Attacks that succeeded once, on what stood here then: a review's findings, each with its law.
+"""Attacks that succeeded once, on what stood here then: findings of a review, a test for each.
 
 Each test failed before its finding was fixed, for the reason that its docstring gives.
 """

@@ -1,4 +1,4 @@
-"""What the tests of this room share: a reader of authz.yaml texts."""
+"""Fixtures for tests of Authelia's configuration: a reader of authz.yaml texts."""
 
 from collections.abc import Callable
 

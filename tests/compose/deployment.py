@@ -1,7 +1,7 @@
 """A deployment as a person has it: `authz init`, then `docker compose up`; and ways to look at it.
 
-Law: nothing is done to the folder that a person would not do: files of theirs are changed with an
-editor's means, and `authz init --render` makes the rest follow.
+The folder is changed as a person would change it: files of theirs in place, then `authz init
+--render`.
 """
 
 import base64

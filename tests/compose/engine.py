@@ -1,7 +1,7 @@
 """A Docker engine for the tests: the one that runs, or one of their own where root may start it.
 
-Law: nothing of another project's is touched: an engine that we start has its own folder, socket and
-containers; of an engine that is there we use names that are ours.
+An engine that we start has its own folder, socket and containers; in one that is there we use names
+of our own.
 """
 
 import json

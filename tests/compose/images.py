@@ -1,7 +1,7 @@
 """Images for a machine that can pull none: base images made of Debian's packages, under real names.
 
-Law: what is not the real image says so, in a label and in the tests' output. Ours are built by the
-Dockerfile that everybody uses.
+Each stand-in is labelled as one, and the tests print it. Our own images are built by the Dockerfile
+that everybody uses.
 """
 
 import shutil

@@ -1,7 +1,7 @@
 """Authelia's generated files, read as Authelia would read them, into the stand-in issuer's own.
 
-Law: the stand-in knows what `authz init` and `authz authelia-config` wrote, and nothing else; who
-has a password that does not fit the digest in users.yml is nobody.
+The stand-in knows only what `authz init` and `authz authelia-config` wrote, and checks passwords
+against the digests in users.yml.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the tests of this room share: two files, and a short way to their problems."""
+"""Fixtures for tests of authz.yaml: two files, and a short way to their problems."""
 
 from collections.abc import Callable
 

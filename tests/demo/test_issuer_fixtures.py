@@ -1,8 +1,8 @@
 """The stand-in against the recorded Authelia, member by member.
 
-Law: a stand-in that is nicer than the real one hides bugs. Every recorded document, answer and
-token is asked of the stand-in again, at the recorded time: what comes back has the same members,
-the same types and, but for what is random, the same values.
+Every recorded document, answer and token is asked of the stand-in again, at the recorded time: the
+result has the same members, the same types and, but for what is random, the same values. A stand-in
+that is more lenient than the real one would hide bugs.
 """
 
 from typing import Any

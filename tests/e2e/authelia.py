@@ -1,10 +1,10 @@
 """A real Authelia as the scene's issuer, where the variable AUTHELIA names its binary.
 
-Law: its clients are what `authz authelia-config` prints for the scene's authz.yaml, word for
-word but for the secret's digest, a scope that the walk wants nobody to have, and an audience that
-the gateway shall refuse by itself. Its own file has nothing that would make it more lenient, but
-for what tests need: a TOTP code may be used again (several log-ins of one person within half a
-minute), wrong passwords ban nobody where a test does not say otherwise, and it asks no time server.
+Its clients are what `authz authelia-config` prints for the scene's authz.yaml, but for the secret's
+digest, a scope that nobody shall have, and an audience that the gateway shall refuse by itself. Its
+own file is no more lenient than needed: a TOTP code may be used again (several log-ins of one
+person within half a minute), wrong passwords ban nobody where a test does not say otherwise, and it
+asks no time server.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The front door and the step-up in Chromium, through Envoy, with the real processes behind.
 
-Law: what a browser does by itself (cookies, redirects, policies of pages) is shown in a browser;
-the client is the official one.
+Shown here: what a browser does by itself (cookies, redirects, policies of pages). The client is the
+official one.
 """
 
 import asyncio

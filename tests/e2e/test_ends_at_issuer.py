@@ -1,6 +1,6 @@
-"""What ends here ends at the issuer too: its refresh token is worthless there, a moment later.
+"""A grant that ends here ends at the issuer too: its refresh token is refused there a moment later.
 
-Law: what these tests prove is proved with the real processes; who looks is our own client there.
+All tests run with the real processes; the issuer is asked by our own client there.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The front door, end to end: the official client (SDK 2.x) knows a URL and nothing else.
 
-Law: what these tests prove is proved through Envoy, with the real processes, over TLS.
+All tests run through Envoy, with the real processes, over TLS.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A step-up, end to end: a tool wants a recent log-in, and each client is told so as it can be.
+"""A step-up, end to end: a tool wants a recent log-in, and each client is told as it can be.
 
-Law: a call that was refused goes through after its person has logged in again, and only then; the
-clients are the official ones, unchanged, through Envoy.
+A refused call passes after its person has logged in again, and only then. The clients are the
+official ones, unchanged, through Envoy.
 """
 
 import base64

@@ -1,6 +1,6 @@
-"""The official TypeScript client comes to the front door, knowing a URL and nothing else.
+"""The official TypeScript client at the front door, knowing a URL and nothing else.
 
-Law: it is the client of the package, unchanged; where node is missing that is said aloud.
+It is the published package, unchanged; where node is missing the test says so.
 """
 
 import json

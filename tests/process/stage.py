@@ -1,4 +1,4 @@
-"""Stages for tests of the local room: small real programs, signals and time under control."""
+"""Stages for tests of supervision: small real programs, signals and time under control."""
 
 import asyncio
 import os

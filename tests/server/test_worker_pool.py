@@ -61,7 +61,7 @@ Run = Callable[..., AbstractContextManager[Service]]
 
 @pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
 def transport(request: pytest.FixtureRequest) -> str:
-    """Every law of this file holds on both."""
+    """Every test of this file runs on both."""
     if request.param == "pyvoy":
         pytest.importorskip("pyvoy")
     return str(request.param)

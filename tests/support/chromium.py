@@ -1,8 +1,8 @@
-"""A person at a real browser: headless Chromium, which reaches the whole through Envoy.
+"""A person at a real browser: headless Chromium, which reaches the deployment through Envoy.
 
-Law: nothing is typed or clicked but what the person in front of it would; the browser finds names
-where the test says, and for that takes its certificates unseen. It is not the client: what comes
-back, the client gets from its own listener on this machine.
+Nothing is typed or clicked but what a person would. The browser resolves names where the test says,
+and accepts any certificate there. It is not the client: the client gets the redirect at its own
+listener on this machine.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,7 @@
 """Whether these tests run on the compiled decision (`make test-compiled`), and what differs there.
 
-Law: nothing differs but what the compiler's own look at types refuses first. A run that is meant
-for the compiled files and does not have them fails.
+Only what the compiler's own type checks refuse first differs. A run that is meant for the compiled
+files and does not have them fails.
 """
 
 import os

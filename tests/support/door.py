@@ -1,6 +1,6 @@
-"""A running whole with the front door, and the official client (SDK 2.x) that comes to it.
+"""A running deployment with the front door, and the official client (SDK 2.x) at it.
 
-Law: a client is told the URL of a server and nothing else. People come from addresses of their own
+A client is told the URL of a server and nothing else. People come from addresses of their own
 (127.0.0.0/8), since the front door counts attempts by address.
 """
 

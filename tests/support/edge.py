@@ -1,7 +1,6 @@
 """What stands around the real Envoy in these tests: authz, MCP servers, clients.
 
-Law: each of them writes down what reached it, so that a test asserts what happened rather than
-what was answered.
+Each records what reached it, so that a test asserts what happened rather than what was answered.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """Run the real Envoy for tests.
 
-Law: Envoy binds ports that the system chose, is ready when the test begins, and is gone when it
-ends, whatever the test did; what it wrote is kept for the failure message.
+Envoy binds ports that the system chose, is ready when the test begins, and is gone when it ends;
+what it wrote is kept for the failure message.
 """
 
 import http.client

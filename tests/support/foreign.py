@@ -1,7 +1,7 @@
-"""A client that is no part of this process, and its person: it asks by lines of JSON.
+"""A client in a process of its own, and its person: it asks by lines of JSON.
 
-Law: the child is told what an application is told, and gets from its person what a browser brings:
-the URL that a log-in ended at.
+The child is told what an application is told, and gets from its person what a browser brings: the
+URL that a log-in ended at.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """The rendered configuration in a running Envoy, with stand-ins all around.
 
-Law: what Envoy runs is what `render` returns, not a word more; every part is reached as settings
-and topology say.
+Envoy runs exactly what `render` returns; every part is reached as settings and topology say.
 """
 
 import secrets

@@ -1,7 +1,7 @@
-"""Load through the real Envoy: so many in flight, each answer looked at.
+"""Load through the real Envoy: a fixed number in flight, each answer checked.
 
-Law: nothing is sent twice. A connection that breaks under a request is a failed request; one that
-Envoy has announced to close is replaced, as any client does.
+Nothing is sent twice. A connection that breaks under a request is a failed request; one that Envoy
+has announced to close is replaced, as any client does.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """`authz pages` where one made-up host has an address: tests of client id metadata documents.
 
-Law: what is served is the real thing. For that one host, and only there, the fetcher takes this
-machine for the open Internet and trusts the test's own authority; every other name is looked up,
-checked and refused as ever.
+For that one host the fetcher takes this machine for the open Internet and trusts the test's own
+authority; every other name is looked up, checked and refused as in production.
 """
 
 import os

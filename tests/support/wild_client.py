@@ -1,7 +1,6 @@
 """A client that sends what it is told to, byte by byte.
 
-Law: nothing is corrected on the way out, and a connection that is closed without a word is an
-answer too.
+Nothing is corrected on the way out; a connection that is closed without an answer is a result too.
 """
 
 import http.client

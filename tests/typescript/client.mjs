@@ -1,7 +1,7 @@
 // The official TypeScript client, run by tests/e2e/test_typescript.py.
 //
-// Law: the client is the official one, unchanged. What is ours is what an application gives it: a
-// place for its tokens, and a person, who is asked by a line of JSON and answers by a line.
+// The client is the official one, unchanged. Ours is what an application gives it: a place for its
+// tokens, and a person, who is asked by a line of JSON and answers by a line.
 //
 // Argument, as JSON: url, port (of 127.0.0.1, where the URL's name is), redirect_uri, name, tool,
 // arguments; optional: document (URL of its client id metadata document), key (PKCS #8,

@@ -1,8 +1,8 @@
-"""Generated protobuf stubs (`python tools/protos.py`), and the pool that they live in.
+"""Generated protobuf stubs (`python tools/protos.py`), in a descriptor pool of their own.
 
-Law: nothing of ours is in protobuf's default pool. There each message name has one owner in a
-process, and grpcio-health-checking, googleapis-common-protos and every package of Envoy's own
-stubs register the same names: whichever is imported last would fail.
+Invariant: nothing of ours is in protobuf's default pool (tests/envoy/test_protos.py). There each
+message name has one owner in a process, and grpcio-health-checking, googleapis-common-protos and
+every package of Envoy's own stubs register the same names: whichever is imported last would fail.
 """
 
 from google.protobuf import struct_pb2, timestamp_pb2

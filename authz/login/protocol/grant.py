@@ -41,7 +41,7 @@ class Grant:
         refresh: the digest of the newest refresh token; empty where there is none.
         upstream: Authelia's newest refresh token, or its access token where there is none, sealed
             (`store.sealed.seal_upstream`); empty in what was written before it was kept.
-        redirect_uri, ends_at, document_host: of the log-in, as `LogIn` has them; empty likewise.
+        redirect_uri, ends_at, document_host: of the log-in, as in `LoginRecord`; empty likewise.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT

@@ -1,7 +1,7 @@
-"""The parameters of an OAuth request, read strictly.
+"""Parameters of an OAuth request, parsed strictly.
 
-Law: a parameter without a value is not there (RFC 6749, section 3.1), one that comes twice is
-known to, and what is no form is refused before anything is made of it.
+A parameter without a value counts as omitted (RFC 6749, section 3.1). Which parameters came twice
+is kept, so that each caller can refuse them; a body that is no form is refused whole.
 """
 
 from collections.abc import Mapping

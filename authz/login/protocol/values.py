@@ -1,6 +1,6 @@
-"""What the front door and the step-up are made of, as frozen values; and the faults that end one.
+"""Values of the front door and the step-up, and the errors that end one.
 
-Law: plain values. What a client or Authelia said stands in them only after it was checked.
+Constructors check nothing: what a client or Authelia said is checked before it is put in one.
 """
 
 from collections.abc import Iterable, Mapping

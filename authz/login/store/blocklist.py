@@ -1,6 +1,6 @@
-"""Clients that the operator blocked: by their client_id, or by the name that rules count by.
+"""Clients that the operator blocked, by client_id or by the name that rules count by.
 
-Law: while Redis does not answer, nobody is taken for unblocked: the question fails.
+While Redis does not answer, a look-up raises: nobody is taken for unblocked.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Grants: what a person consented to, for one client and one server, and where it stands.
+"""Grants in Redis: one consent of a person for one client and one server, and its state.
 
-Law: a person has a hundred at most, and the one unused for longest makes room. A grant that is
-ended is revoked in the same step, so that no worker lets its tokens pass and no refresh under way
-brings it back. A grant past its age is good for nothing new, but kept for as long as its last
-access token may pass, so that whoever ends it then still ends that.
+Invariant: a person has a hundred at most, and the one unused for longest makes room; ending one
+revokes it in the same step, so that no worker admits its tokens and no refresh under way restores
+it (tests/login/test_flow.py, tests/login/store/test_store.py). A grant past its age issues nothing,
+but is kept while its last access token lives, so that ending it still revokes that token.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping

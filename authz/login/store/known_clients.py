@@ -1,8 +1,8 @@
-"""Clients that have come, as the operator sees them: with what, for whom, when; and their blocking.
+"""Clients that hold grants, as the operator sees them; and blocking them.
 
-Law: a client is listed as what it proved to be, under its name; what it calls itself is shown as
-what it says. Blocking one ends what it has: whatever was begun before the block, and is not given
-out yet, ends as well.
+A client is listed under the name that it proved; what it calls itself is shown beside it. Blocking
+one ends its grants. Invariant: what was begun before the block, and not given out yet, ends as well
+(tests/login/test_attacks.py::test_who_is_blocked_comes_no_further).
 """
 
 from dataclasses import dataclass, field
