@@ -238,7 +238,7 @@ class LoginServer:
             records=self._redis,
             log_out_url=log_out_url,
             clock=self.clock,
-            tell=self.log,
+            log=self.log,
         )
         sessions = SessionEndpoints(
             origin=url,
@@ -312,10 +312,10 @@ class LoginServer:
             auth = PrivateKeyJwt(client_id, pem.get_secret_value(), issuer.url, section.key_id)
             return OurClient(client_id, auth)
 
-        proofs = TokenResponseVerifier(keys, rules, algorithms)
+        response_verifier = TokenResponseVerifier(keys, rules, algorithms)
         one, two = ours(section.one_factor), ours(section.two_factor)
         upstream = Authelia(
-            address, one, two, proofs, self._http, total=_AUTHELIA, at_once=_AT_ONCE
+            address, one, two, response_verifier, self._http, total=_AUTHELIA, at_once=_AT_ONCE
         )
         return upstream, keys
 

@@ -79,7 +79,7 @@ class Bulkhead:
             chance: a number from 0 to 1, so that workers do not probe all at once.
         """
         if width < 1:
-            raise ValueError("a gate lets at least one call through")
+            raise ValueError("a bulkhead lets at least one call through")
         self._pace = TokenBucket(width * _PACE, width, clock) if pace is None else pace
         self._timer: asyncio.TimerHandle | None = None
         self._width = width
@@ -100,14 +100,14 @@ class Bulkhead:
         return self._failures > 0
 
     def join(self, *, known: bool, source: str = "") -> "Slot":
-        """Return a turn: at once, or in line; begin it with `async with`.
+        """Return a slot: at once, or in line; enter it with `async with`.
 
         Args:
             known: whether to go before those who are not.
             source: who asks, for the share of each.
 
         Raises:
-            TurnedAwayError: where there is none to be had.
+            NoSlotError: where there is none to be had.
         """
         turn = Slot(self, source)
         if self.failing:

@@ -1031,7 +1031,7 @@ LOG_IN = (
     ),
     Defence(
         "What is past its age is ended with its client",
-        "authz/login/store/grants.py", "everyone",
+        "authz/login/store/grants.py", "all_grants",
         "for grant in await self._kept_at(key):", "for grant in await self._all(key):", _ENDS,
     ),
     Defence(

@@ -60,7 +60,7 @@ class Upstream(Protocol):
         nonce: str,
         address: str,
     ) -> UpstreamLogin:
-        """Trade a code in."""
+        """Exchange a code for tokens."""
         ...
 
     async def revoke(self, *, two_factor: bool, token: str, address: str) -> None:
@@ -78,7 +78,7 @@ class RefreshingUpstream(Upstream, Protocol):
     async def refresh(
         self, *, two_factor: bool, refresh_token: str, subject: str, address: str
     ) -> UpstreamLogin:
-        """Trade a refresh token in."""
+        """Refresh tokens."""
         ...
 
 

@@ -12,7 +12,7 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.login.protocol.digests import digest
 
-MOST: Final = 1000
+MAX_BLOCKS: Final = 1000
 
 
 class BlocklistFullError(ValueError):
@@ -61,8 +61,8 @@ class Blocklist:
             BlocklistFullError: where there are a thousand.
             UnavailableError: where Redis did not confirm it.
         """
-        if int(await self._command("HLEN", self._key)) >= MOST:
-            raise BlocklistFullError(f"there are {MOST} blocks; unblock some")
+        if int(await self._command("HLEN", self._key)) >= MAX_BLOCKS:
+            raise BlocklistFullError(f"there are {MAX_BLOCKS} blocks; unblock some")
         record = {"what": block.what, "at": block.at, "by": block.by, "reason": block.reason}
         await self._command("HSET", self._key, digest(block.what), json.dumps(record))
 

@@ -20,7 +20,7 @@ from authz.ledger.revocations import RevocationNote, RevocationTarget, encode_me
 from authz.login.protocol.grant import Grant, decode, encode
 from authz.login.store import scripts
 
-MOST: Final = 100
+MAX_GRANTS: Final = 100
 _LEEWAY: Final = 60  # seconds: the most that `issuer.leeway` can be
 # Ends that wait to be told at Authelia; what is more is not told, and is ended here all the same.
 _MOST_WAITING: Final = 10_000
@@ -120,7 +120,7 @@ class GrantStore:
                 (key, self._keys.login_record(grant.access), code_key),
                 grant.id,
                 encode(grant),
-                MOST,
+                MAX_GRANTS,
                 self._kept,
                 login_records.encode(log_in),
                 lifetime,
@@ -251,7 +251,7 @@ class GrantStore:
         await self._command("DEL", self._keys.login_record(held.grant.access))
         return held.grant
 
-    async def everyone(self) -> AsyncIterator[tuple[bytes, Grant]]:
+    async def all_grants(self) -> AsyncIterator[tuple[bytes, Grant]]:
         """Yield every grant with the key that it is kept at, past its age too; for commands.
 
         Raises:
@@ -270,8 +270,8 @@ class GrantStore:
             if cursor in (b"0", 0):
                 return
 
-    def stands(self, grant: Grant) -> bool:
-        """Tell whether something of a grant passes: new tokens, or its newest access token."""
+    def is_usable(self, grant: Grant) -> bool:
+        """Tell whether a grant still gives tokens, or its newest access token may still pass."""
         return self._lives(grant) or self._clock() < grant.expires_at + _LEEWAY
 
     async def _all(self, key: bytes) -> tuple[Grant, ...]:
@@ -286,26 +286,26 @@ class GrantStore:
 
         One past its age goes first: it has an access token at most.
         """
-        if int(await self._command("HLEN", key)) < MOST:
+        if int(await self._command("HLEN", key)) < MAX_GRANTS:
             return
         found = await self._command("HGETALL", key)
-        standing = sorted(
-            filter(self.stands, _grants(found)),
+        usable = sorted(
+            filter(self.is_usable, _grants(found)),
             key=lambda grant: (self._lives(grant), grant.used_at),
             reverse=True,
         )
         gone = {name.decode("ascii", "replace") for name in found}
-        gone -= {grant.id for grant in standing}
+        gone -= {grant.id for grant in usable}
         if gone:
             await self._command("HDEL", key, *gone)
-        for grant in standing[MOST - 1 :]:
+        for grant in usable[MAX_GRANTS - 1 :]:
             await self.end_at(key, grant.id, "a hundred newer log-ins")
 
     def _lives(self, grant: Grant) -> bool:
-        return self._clock() < self.ends_at(grant)
+        return self._clock() < self.expiry(grant)
 
-    def ends_at(self, grant: Grant) -> int:
-        """Return when a grant ends by itself: without a refresh token with its access token."""
+    def expiry(self, grant: Grant) -> int:
+        """Return when a grant expires, or its access token where it has no refresh token."""
         if not grant.refresh:
             return grant.expires_at
         return grant.created_at + self._max_age

@@ -71,8 +71,8 @@ async def known_clients(grants: GrantStore, blocks: Blocklist) -> tuple[KnownCli
     """
     found: dict[tuple[str, str], KnownClient] = {}
     blocked = {block.what for block in await blocks.all()}
-    async for key, grant in grants.everyone():
-        if not grants.stands(grant):
+    async for key, grant in grants.all_grants():
+        if not grants.is_usable(grant):
             continue
         # A client whose log-ins end in several places is one for each.
         name = digest(grant.client_id)[:SHORT]
@@ -92,7 +92,7 @@ async def known_clients(grants: GrantStore, blocks: Blocklist) -> tuple[KnownCli
 
 
 async def block(grants: GrantStore, blocks: Blocklist, one: BlocklistEntry) -> int:
-    """Block a client, and end its grants; return of how many something still passed.
+    """Block a client, and end its grants; return how many of them were still usable.
 
     Those past their age are ended too: the last access token of one may live on, and a refresh that
     began in time may be under way at Authelia. What begins meanwhile looks for the block itself
@@ -104,11 +104,11 @@ async def block(grants: GrantStore, blocks: Blocklist, one: BlocklistEntry) -> i
     """
     await blocks.block(one)
     ended = 0
-    async for key, grant in grants.everyone():
+    async for key, grant in grants.all_grants():
         if one.what in _block_names(grant):
-            stood = grants.stands(grant)
+            was_usable = grants.is_usable(grant)
             gone = await grants.end_at(key, grant.id, f"blocked: {one.reason}")
-            ended += stood and gone is not None
+            ended += was_usable and gone is not None
     return ended
 
 

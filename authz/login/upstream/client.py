@@ -78,7 +78,7 @@ class Authelia:
         address: IssuerAddress,
         one_factor: OurClient,
         two_factor: OurClient,
-        proofs: TokenResponseVerifier,
+        response_verifier: TokenResponseVerifier,
         client: httpx.AsyncClient,
         *,
         total: float = 10.0,
@@ -91,20 +91,20 @@ class Authelia:
             address: Authelia's name and how it is reached.
             one_factor: our client whose log-ins may be by password alone.
             two_factor: our client whose log-ins need a second factor.
-            proofs: verifies what it gives.
-            client: of `documents.issuer_client`, with as many connections as `at_once`.
+            response_verifier: verifies what it gives.
+            client: of `issuer_http.issuer_client`, with as many connections as `at_once`.
             total: seconds for one call with everything that it needs.
             at_once: calls under way; four times as many may wait for them.
             clock: seconds that never go back.
         """
         self._address = address
         self._clients = {False: one_factor, True: two_factor}
-        self._proofs = proofs
+        self._response_verifier = response_verifier
         self._client = client
         self._total = total
         self._clock = clock
-        self._lanes = ConcurrencyLimit(at_once, at_once * 4)
-        self._locks = Lockouts(clock)
+        self._concurrency = ConcurrencyLimit(at_once, at_once * 4)
+        self._lockouts = Lockouts(clock)
         self._found: tuple[_Metadata, float] | None = None
         self._finding = asyncio.Lock()
         self._ended = OrderedDict[bytes, None]()
@@ -119,8 +119,8 @@ class Authelia:
             UpstreamError: where Authelia answers with an OAuth error.
             UnavailableError: where it gives no usable answer.
         """
-        # Whoever could not trade the code in afterwards is not sent to log in first.
-        self._locks.check(_TOKEN, _plain(address))
+        # Whoever could not exchange the code afterwards is not sent to log in first.
+        self._lockouts.check(_TOKEN, _plain(address))
         with _in_time("no metadata in time"):
             async with asyncio.timeout(self._total):
                 authorize = (await self._metadata()).authorize
@@ -142,7 +142,7 @@ class Authelia:
         nonce: str,
         address: str,
     ) -> UpstreamLogin:
-        """Trade a code in (RFC 6749, section 4.1.3; RFC 7636, section 4.5).
+        """Exchange a code for tokens (RFC 6749, section 4.1.3; RFC 7636, section 4.5).
 
         Raises:
             UpstreamError: where Authelia answers with an OAuth error; `invalid_grant` also for
@@ -165,7 +165,7 @@ class Authelia:
     async def refresh(
         self, *, two_factor: bool, refresh_token: str, subject: str, address: str
     ) -> UpstreamLogin:
-        """Trade a refresh token in (RFC 6749, section 6); the old one is worthless afterwards.
+        """Refresh tokens (RFC 6749, section 6); the old refresh token is worthless afterwards.
 
         A caller that may be cancelled shields this call: with its answer the grant would be lost.
 
@@ -231,7 +231,9 @@ class Authelia:
         try:
             with _in_time("no keys in time"):
                 async with asyncio.timeout(self._total):
-                    principal, identity = await self._proofs.check(access, identifying, expected)
+                    principal, identity = await self._response_verifier.check(
+                        access, identifying, expected
+                    )
         except InvalidTokenResponseError as error:
             if error.foreign:
                 raise UpstreamError("invalid_grant") from error
@@ -245,15 +247,15 @@ class Authelia:
         self, endpoint: str, two_factor: bool, form: Mapping[str, str], address: str
     ) -> Mapping[str, object]:
         address = _plain(address)
-        self._locks.check(endpoint, address)
+        self._lockouts.check(endpoint, address)
         try:
             with _in_time("no whole answer in time"):
-                async with asyncio.timeout(self._total), self._lanes.lane():
+                async with asyncio.timeout(self._total), self._concurrency.slot():
                     # Whoever waited may have been locked meanwhile.
-                    self._locks.check(endpoint, address)
+                    self._lockouts.check(endpoint, address)
                     return await self._send(endpoint, two_factor, form, address)
         except UpstreamRateLimitedError as error:
-            self._locks.lock(endpoint, address, error.seconds)
+            self._lockouts.lock(endpoint, address, error.seconds)
             raise UnavailableError("issuer", "too many failures of this address") from error
 
     async def _send(

@@ -53,12 +53,12 @@ class ConcurrencyLimit:
 
     def __init__(self, at_once: int, waiting: int) -> None:
         """Take how many may be under way, and how many may wait for them."""
-        self._lanes = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(at_once)
         self._left = at_once + waiting
 
     @asynccontextmanager
-    async def lane(self) -> AsyncIterator[None]:
-        """Hold a lane; how long to wait for one is the caller's to bound.
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold a slot; how long to wait for one is the caller's to bound.
 
         Raises:
             UnavailableError: where too many wait already.
@@ -67,7 +67,7 @@ class ConcurrencyLimit:
             raise UnavailableError("issuer", "too many log-ins at once")
         self._left -= 1
         try:
-            async with self._lanes:
+            async with self._slots:
                 yield
         finally:
             self._left += 1

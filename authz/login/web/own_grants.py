@@ -31,7 +31,7 @@ class PersonsGrants:
                 server=each.server,
                 scopes=each.scopes,
                 began=each.created_at,
-                ends=self._grants.ends_at(each),
+                ends=self._grants.expiry(each),
             )
             for each in await self._grants.of(person.subject)
         ]

@@ -41,7 +41,7 @@ def address_of(request: Request) -> str:
 
 
 async def read_body(request: Request) -> bytes:
-    """Return a body of 64 KiB at most.
+    """Return a program's body, of 64 KiB at most; a form of a page is read by `cookies.read_form`.
 
     Raises:
         OAuthError: where it is longer, or does not come.

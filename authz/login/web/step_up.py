@@ -215,7 +215,7 @@ class StepUpEndpoints:
         records: StepUps,
         log_out_url: Callable[[str], str],
         clock: Callable[[], float],
-        tell: ports.StepLog = lambda *_, **__: None,
+        log: ports.StepLog = lambda *_, **__: None,
     ) -> None:
         """Take the parts.
 
@@ -230,7 +230,7 @@ class StepUpEndpoints:
             records: where step-ups are recorded.
             log_out_url: returns where a session at Authelia ends, to come back to a URL.
             clock: seconds since the epoch.
-            tell: the log.
+            log: of steps and their outcomes.
         """
         self._url = origin + PATH
         self._issuer = issuer
@@ -242,7 +242,7 @@ class StepUpEndpoints:
         self._records = records
         self._log_out_url = log_out_url
         self._clock = clock
-        self._tell = tell
+        self._log = log
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -291,7 +291,7 @@ class StepUpEndpoints:
             ticket = found.context
             missing = missing_proof(ticket, found.identity, self._clock())
             if missing is not None:
-                self._log("not_proved", ticket)
+                self._log_outcome("not_proved", ticket)
                 response = self._errors.redirect_to_error(request, missing, log_out=True)
                 response.background = found.revocation
                 return response
@@ -337,11 +337,11 @@ class StepUpEndpoints:
             return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
         except UnavailableError:
             return self._errors.show(request, error_pages.AWAY)
-        self._tell("step_up", "ended", server=key.server, grant=key.grant)
+        self._log("step_up", "ended", server=key.server, grant=key.grant)
         return self._pages.page("step_up_ended.html", {"server": key.server})
 
-    def _log(self, outcome: str, ticket: StepUpTicket) -> None:
-        self._tell(
+    def _log_outcome(self, outcome: str, ticket: StepUpTicket) -> None:
+        self._log(
             "step_up", outcome, client=ticket.client, server=ticket.server, grant=ticket.grant
         )
 
@@ -374,7 +374,7 @@ class StepUpEndpoints:
         age = ticket.need.max_login_age
         kept = max(LIFETIME, age or 0)
         await self._records.record_step_up(_key_of(ticket), method, identity.auth_time, kept)
-        self._log("ok", ticket)
+        self._log_outcome("ok", ticket)
         until = int(self._clock()) + kept if age is None else identity.auth_time + age
         return _Result(ticket, shown(identity.account), method, identity.auth_time, until)
 

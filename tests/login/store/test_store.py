@@ -15,7 +15,7 @@ from authz.login.protocol.authorization_code import AuthorizationCode
 from authz.login.protocol.grant import Grant, decode, encode
 from authz.login.protocol.issued import Issued
 from authz.login.store.blocklist import BlocklistEntry
-from authz.login.store.grants import MOST, GrantRenewal
+from authz.login.store.grants import MAX_GRANTS, GrantRenewal
 from authz.login.store.known_clients import block, known_clients
 from tests.login.service.flow_kit import Flow, flow
 from tests.support.valkey import ValkeyServer
@@ -206,12 +206,12 @@ def test_a_grant_past_its_age_is_none(run: Callable[[Scene], None]) -> None:
         assert await begun(found, old)
         assert await found.grants.find("john", "g1") is None
         assert await found.grants.of("john") == ()
-        for number in range(MOST):
+        for number in range(MAX_GRANTS):
             assert await begun(found, replace(GRANT, id=f"n{number}", used_at=number))
-        assert len(await found.grants.of("john")) == MOST
+        assert len(await found.grants.of("john")) == MAX_GRANTS
         assert await begun(found, replace(GRANT, id="last"))
         names = {grant.id for grant in await found.grants.of("john")}
-        assert len(names) == MOST
+        assert len(names) == MAX_GRANTS
         assert "n0" not in names
         assert "last" in names
 
@@ -324,10 +324,10 @@ def test_a_grant_is_kept_for_as_long_as_its_last_access_token(
         (key,) = found.keys("grants")
         kept = 30 * 86_400 + 43_210
         assert kept - 60 < found.valkey.command("TTL", key) <= kept
-        for number in range(MOST):
+        for number in range(MAX_GRANTS):
             assert await begun(found, replace(GRANT, id=f"n{number}", used_at=number))
         assert grant_field(ISSUER, "g1") in await found.ledger.revocations()
-        assert len(await grants.of("john")) == MOST
+        assert len(await grants.of("john")) == MAX_GRANTS
 
     run(scene)
 

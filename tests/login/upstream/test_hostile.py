@@ -372,7 +372,7 @@ def test_retry_after_is_kept_within_bounds(after: str, seconds: int) -> None:
 
     async def run() -> int:
         async with site(page, NAMED) as served, asking(served.url) as authelia:
-            authelia._locks = Lockouts(clock)
+            authelia._lockouts = Lockouts(clock)
             for moment in (0.0, seconds - 0.5, seconds):
                 clock.now = moment
                 with pytest.raises(UnavailableError):
@@ -424,14 +424,14 @@ def test_a_flood_of_addresses_is_bounded() -> None:
     locks.check("token", "2001:db8::0")
 
 
-def test_a_lane_is_given_back_however_a_call_ends() -> None:
-    """Errors and cancelled calls leave no lane taken."""
+def test_a_slot_is_given_back_however_a_call_ends() -> None:
+    """Errors and cancelled calls leave no slot taken."""
 
     async def run() -> None:
-        lanes = ConcurrencyLimit(1, 1)
+        limit = ConcurrencyLimit(1, 1)
 
         async def hold(gate: asyncio.Event) -> None:
-            async with lanes.lane():
+            async with limit.slot():
                 await gate.wait()
 
         for _ in range(5):
@@ -443,9 +443,9 @@ def test_a_lane_is_given_back_however_a_call_ends() -> None:
                 task.cancel()
             await asyncio.wait(tasks)
             with pytest.raises(KeyError):
-                async with lanes.lane():
+                async with limit.slot():
                     raise KeyError
-        async with lanes.lane():
+        async with limit.slot():
             pass
 
     asyncio.run(run())
