@@ -21,7 +21,7 @@ from authz.ledger.revocations import prune
 from authz.login.clients.assertions import ClientAssertions, KeySets
 from authz.login.clients.documents import Documents
 from authz.login.clients.fetching import Fetcher, SystemResolver
-from authz.login.clients.lookup import stranger_gate
+from authz.login.clients.lookup import stranger_bulkhead
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients, redirect_rules
 from authz.login.protocol.resources import ResourceServers
@@ -110,15 +110,15 @@ class LoginServer:
         self._resolver = SystemResolver()
         rules = redirect_rules(config, section)
         hosts = section.metadata_hosts
-        fetcher, gate = Fetcher(self._resolver), stranger_gate()
+        fetcher, bulkhead = Fetcher(self._resolver), stranger_bulkhead()
         self._documents = Documents(
             fetcher,
             rules,
             None if hosts is None else tuple(hosts),
-            gate=gate,
+            bulkhead=bulkhead,
             requester=NETWORK.get,
         )
-        self._key_sets = KeySets(fetcher, gate=gate, requester=NETWORK.get)
+        self._key_sets = KeySets(fetcher, bulkhead=bulkhead, requester=NETWORK.get)
         self._registrations = Registrations(
             self.sealer.mac_key("client"), rules, self.clock, taken=section.registration
         )

@@ -109,58 +109,58 @@ class Bulkhead:
         Raises:
             NoSlotError: where there is none to be had.
         """
-        turn = Slot(self, source)
+        slot = Slot(self, source)
         if self.failing:
-            self._join_as_probe(turn)
-            return turn
-        place = turn.place = asyncio.get_running_loop().create_future()
+            self._join_as_probe(slot)
+            return slot
+        place = slot.place = asyncio.get_running_loop().create_future()
         line = self._known if known else self._strangers
-        line.append(turn)
+        line.append(slot)
         self._admit()
         if place.done():
-            turn.place = None
-        elif len(line) > self._width * _LINE and line.turn_away() is turn:
+            slot.place = None
+        elif len(line) > self._width * _LINE and line.turn_away() is slot:
             raise NoSlotError("the line is full")
-        return turn
+        return slot
 
-    def _join_as_probe(self, turn: "Slot") -> None:
+    def _join_as_probe(self, slot: "Slot") -> None:
         free = self._running < self._width and self._probe is None
         if not free or self._clock() < self._closed_until:
             raise NoSlotError("it fails, and the next try is later")
-        self._begin(turn)
-        self._probe = turn
+        self._begin(slot)
+        self._probe = slot
 
-    def _begin(self, turn: "Slot") -> None:
+    def _begin(self, slot: "Slot") -> None:
         self._running += 1
-        self._running_of[turn.source] += 1
+        self._running_of[slot.source] += 1
 
-    def leave(self, turn: "Slot") -> None:
-        """End a turn; the next in line begins."""
+    def leave(self, slot: "Slot") -> None:
+        """End a slot; the next in line begins."""
         self._running -= 1
-        self._running_of[turn.source] -= 1
-        if not self._running_of[turn.source]:
-            del self._running_of[turn.source]
-        if turn is self._probe:
+        self._running_of[slot.source] -= 1
+        if not self._running_of[slot.source]:
+            del self._running_of[slot.source]
+        if slot is self._probe:
             self._probe = None
         self._admit()
 
     def _admit(self) -> None:
-        """Begin the turns of those in line for whom there is room."""
+        """Begin the slots of those in line for whom there is room."""
         while self._running < self._width:
-            turn = self._known.next(self._running_of, self._share)
-            if turn is None:
-                turn = self._strangers.next(self._running_of, self._share)
-                if turn is None:
+            slot = self._known.next(self._running_of, self._share)
+            if slot is None:
+                slot = self._strangers.next(self._running_of, self._share)
+                if slot is None:
                     return
                 if not self._pace.take():
                     self._wake_up()
                     return
-                self._strangers.remove(turn)
+                self._strangers.remove(slot)
             else:
-                self._known.remove(turn)
-            self._begin(turn)
-            assert turn.place is not None
-            turn.place.set_result(True)
+                self._known.remove(slot)
+            self._begin(slot)
+            assert slot.place is not None
+            slot.place.set_result(True)
 
     def _wake_up(self) -> None:
         """Look at the line again as soon as the pace lets a stranger through."""
@@ -176,11 +176,11 @@ class Bulkhead:
         """Take note that a call was answered: whatever was wrong is over."""
         self._failures = 0
 
-    def failed(self, turn: "Slot") -> None:
+    def failed(self, slot: "Slot") -> None:
         """Take note that a call failed; a pause is doubled by its probe only."""
-        if self.failing and turn is not self._probe:
+        if self.failing and slot is not self._probe:
             return
-        if turn is self._probe:
+        if slot is self._probe:
             self._probe = None
         pause = _FIRST_PAUSE * 2.0 ** min(self._failures, _MAX_DOUBLINGS)
         self._failures += 1
@@ -204,9 +204,9 @@ class _WaitQueue:
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
-    def append(self, turn: "Slot") -> None:
+    def append(self, slot: "Slot") -> None:
         """Take one more, behind the others of its source."""
-        self._of.setdefault(turn.source, deque()).append(turn)
+        self._of.setdefault(slot.source, deque()).append(slot)
 
     def next(self, running: Counter[str], share: int) -> "Slot | None":
         """Return who is next: of the sources below their share the one with the fewest calls.
@@ -221,15 +221,15 @@ class _WaitQueue:
             return None
         return self._of[min(waiting, key=running.__getitem__)][0]
 
-    def remove(self, turn: "Slot") -> None:
+    def remove(self, slot: "Slot") -> None:
         """Let the next one go; its source is the last from now on."""
-        turns = self._of.pop(turn.source)
-        turns.popleft()
-        if turns:
-            self._of[turn.source] = turns
+        slots = self._of.pop(slot.source)
+        slots.popleft()
+        if slots:
+            self._of[slot.source] = slots
 
     def turn_away(self) -> "Slot | None":
-        """Slot away the last of the source that has the most in line, and return who it was.
+        """Turn away the last of the source that has the most in line, and return who it was.
 
         None where room is made by who has gone.
         """
@@ -238,24 +238,24 @@ class _WaitQueue:
         self._forget_the_gone()
         if len(self) < before:
             return None
-        source, turns = max(self._of.items(), key=lambda each: len(each[1]))
-        turn = turns.pop()
-        if not turns:
+        source, slots = max(self._of.items(), key=lambda each: len(each[1]))
+        slot = slots.pop()
+        if not slots:
             del self._of[source]
-        turn.turn_away()
-        return turn
+        slot.turn_away()
+        return slot
 
     def clear(self) -> "list[Slot]":
         """Return all, and keep none."""
-        turns = [turn for each in self._of.values() for turn in each]
+        slots = [slot for each in self._of.values() for slot in each]
         self._of.clear()
-        return turns
+        return slots
 
     def _forget_the_gone(self) -> None:
-        for source, turns in list(self._of.items()):
-            while turns and turns[0].gone:
-                turns.popleft()
-            if not turns:
+        for source, slots in list(self._of.items()):
+            while slots and slots[0].gone:
+                slots.popleft()
+            if not slots:
                 del self._of[source]
 
 
@@ -267,9 +267,9 @@ class Slot:
         place: resolved with whether to go on; None where there was no line.
     """
 
-    def __init__(self, gate: Bulkhead, source: str = "") -> None:
-        """Belong to a gate."""
-        self._gate = gate
+    def __init__(self, bulkhead: Bulkhead, source: str = "") -> None:
+        """Belong to a bulkhead; `source` is who asks."""
+        self._bulkhead = bulkhead
         self._entered = False
         self.source = source
         self.place: asyncio.Future[bool] | None = None
@@ -296,7 +296,7 @@ class Slot:
             return
         self._entered = True
         if self.begun:
-            self._gate.leave(self)
+            self._bulkhead.leave(self)
         elif self.place is not None:
             self.place.cancel()
 
@@ -312,12 +312,12 @@ class Slot:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._gate.leave(self)
+        self._bulkhead.leave(self)
 
     def failed(self) -> None:
         """Take note that the call failed, or is late."""
-        self._gate.failed(self)
+        self._bulkhead.failed(self)
 
     def succeeded(self) -> None:
         """Take note that the call was answered."""
-        self._gate.succeeded()
+        self._bulkhead.succeeded()

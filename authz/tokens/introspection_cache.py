@@ -84,7 +84,7 @@ class IntrospectionCache:
         endpoint: IntrospectionSource,
         rules: ClaimRules,
         ages: Ages = Ages(),
-        gate: Bulkhead | None = None,
+        bulkhead: Bulkhead | None = None,
         *,
         capacity: int = 10_000,
         observer: Callable[[LookUpEvent], None] = _ignore,
@@ -96,7 +96,7 @@ class IntrospectionCache:
             endpoint: whom to ask.
             rules: what claims must keep to.
             ages: how long statements hold and callers wait.
-            gate: how many questions there may be at once; eight by default.
+            bulkhead: how many questions there may be at once; eight by default.
             capacity: how many active and how many other tokens are remembered.
             observer: is told of every look-up.
             clock: seconds since the epoch.
@@ -104,7 +104,7 @@ class IntrospectionCache:
         self.ages = ages
         self._endpoint = endpoint
         self._rules = rules
-        self._gate = Bulkhead(8) if gate is None else gate
+        self._bulkhead = Bulkhead(8) if bulkhead is None else bulkhead
         # Two shelves: junk fills its own and pushes no known token out.
         self._active = IntrospectionResults(capacity)
         self._inactive = IntrospectionResults(capacity)
@@ -136,7 +136,7 @@ class IntrospectionCache:
         """
         digest, loop = token_digest(token), asyncio.get_running_loop()
         patience = self.ages.deadline
-        end = loop.time() + (min(patience, _PROBE) if self._gate.failing else patience)
+        end = loop.time() + (min(patience, _PROBE) if self._bulkhead.failing else patience)
         while (said := self._remembered(digest, since)) is None:
             task = self._asking.get(digest) or self._ask(digest, token)
             await asyncio.wait({task}, timeout=max(0.0, end - loop.time()))
@@ -183,21 +183,21 @@ class IntrospectionCache:
             UnavailableError: where there may be none now.
         """
         try:
-            turn = self._gate.join(known=digest in self._active)
+            slot = self._bulkhead.join(known=digest in self._active)
         except NoSlotError as error:
             self._observer(LookUpEvent("turned_away"))
             raise UnavailableError("issuer", f"introspection: {error}") from error
-        task = asyncio.create_task(self._question(digest, token, turn))
+        task = asyncio.create_task(self._question(digest, token, slot))
         self._asking[digest] = task
         return task
 
     async def _question(
-        self, digest: bytes, token: str, turn: Slot
+        self, digest: bytes, token: str, slot: Slot
     ) -> IntrospectionResult | IssuerError:
         """Ask, remember, and report; raise nothing, since perhaps nobody waits any more."""
         try:
-            async with turn:
-                outcome = await self._answer(digest, token, turn)
+            async with slot:
+                outcome = await self._answer(digest, token, slot)
         except NoSlotError as error:
             self._observer(LookUpEvent("turned_away"))
             return IssuerError(IssuerFault.UNREACHABLE, f"introspection: {error}")
@@ -208,12 +208,12 @@ class IntrospectionCache:
         return outcome
 
     async def _answer(
-        self, digest: bytes, token: str, turn: Slot
+        self, digest: bytes, token: str, slot: Slot
     ) -> IntrospectionResult | IssuerError:
         loop, asked_at = asyncio.get_running_loop(), self._clock()
         began = loop.time()
         # Before it fails for good, an issuer that hangs would have all our questions.
-        late = loop.call_later(self.ages.deadline, turn.failed)
+        late = loop.call_later(self.ages.deadline, slot.failed)
         outcome: IntrospectionResult | IssuerError
         try:
             answer = await self._endpoint.ask(token)
@@ -227,9 +227,9 @@ class IntrospectionCache:
         finally:
             late.cancel()
         if isinstance(outcome, IssuerError):
-            turn.failed()
+            slot.failed()
         else:
-            turn.succeeded()
+            slot.succeeded()
         self._report(outcome, loop.time() - began)
         return outcome
 

@@ -67,16 +67,22 @@ class KeySets(FetchedCache[KeySet]):
     """Find the key sets at the `jwks_uri` of documents."""
 
     def __init__(
-        self, fetch: Fetch, *, gate: Bulkhead | None = None, requester: Callable[[], str] = nobody
+        self,
+        fetch: Fetch,
+        *,
+        bulkhead: Bulkhead | None = None,
+        requester: Callable[[], str] = nobody,
     ) -> None:
         """Take how to fetch.
 
         Args:
             fetch: what is at a URL of a host.
-            gate: how many fetches there may be: the same as the documents'.
+            bulkhead: how many fetches there may be: the same as the documents'.
             requester: the address of who asks at this moment.
         """
-        super().__init__(fetch, _read_key_set, gate=gate, capacity=_KEY_SETS, requester=requester)
+        super().__init__(
+            fetch, _read_key_set, bulkhead=bulkhead, capacity=_KEY_SETS, requester=requester
+        )
 
 
 class ClientAssertions:

@@ -165,7 +165,7 @@ class Documents(FetchedCache[OAuthClient]):
         rules: RedirectRules,
         hosts: tuple[str, ...] | None = None,
         *,
-        gate: Bulkhead | None = None,
+        bulkhead: Bulkhead | None = None,
         capacity: int = 4096,
         patience: float = 8.0,
         requester: Callable[[], str] = nobody,
@@ -177,7 +177,7 @@ class Documents(FetchedCache[OAuthClient]):
             fetch: the document at a URL of a host (`Fetcher`); raises FetchError.
             rules: which redirect URIs are allowed.
             hosts: whose documents are taken; None for anybody's.
-            gate: how many fetches there may be.
+            bulkhead: how many fetches there may be.
             capacity: how many documents are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
             requester: the address of who asks at this moment.
@@ -187,7 +187,7 @@ class Documents(FetchedCache[OAuthClient]):
         super().__init__(
             fetch,
             read,
-            gate=gate,
+            bulkhead=bulkhead,
             capacity=capacity,
             patience=patience,
             requester=requester,

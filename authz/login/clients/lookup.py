@@ -70,7 +70,7 @@ class _Search:
     Attributes:
         answered: done when the search is over.
         tasks: by who asks.
-        fetching: the turn that fetches, once one of them has come.
+        fetching: the slot that fetches, once one of them has come.
     """
 
     answered: asyncio.Future[None]
@@ -95,7 +95,7 @@ class _Shelf(OrderedDict[str, V]):
             self.popitem(last=False)
 
 
-def stranger_gate(clock: Callable[[], float] = time.monotonic) -> Bulkhead:
+def stranger_bulkhead(clock: Callable[[], float] = time.monotonic) -> Bulkhead:
     """Return how many fetches there may be: eight at once, and four strangers a second.
 
     Of one address two at once.
@@ -116,7 +116,7 @@ class FetchedCache(Generic[V]):
         fetch: Fetch,
         read: Callable[[str, str, bytes], V],
         *,
-        gate: Bulkhead | None = None,
+        bulkhead: Bulkhead | None = None,
         capacity: int = _CAPACITY,
         patience: float = _PATIENCE,
         requester: Callable[[], str] = nobody,
@@ -127,7 +127,7 @@ class FetchedCache(Generic[V]):
         Args:
             fetch: the document at a URL of a host (`Fetcher`); raises FetchError.
             read: what a body at a URL of a host says; raises DocumentError.
-            gate: how many fetches there may be; None for `stranger_gate`.
+            bulkhead: how many fetches there may be; None for `stranger_bulkhead`.
             capacity: how many are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
             requester: the address of who asks at this moment, for the share of each.
@@ -135,7 +135,7 @@ class FetchedCache(Generic[V]):
         """
         self._fetch = fetch
         self._read = read
-        self._gate = stranger_gate(clock) if gate is None else gate
+        self._bulkhead = stranger_bulkhead(clock) if bulkhead is None else bulkhead
         self._capacity = capacity
         self._patience = patience
         self._asker = requester
@@ -215,41 +215,41 @@ class FetchedCache(Generic[V]):
         if search is not None and (search.fetching is not None or requester in search.tasks):
             return search
         try:
-            turn = self._gate.join(known=url in self._known, source=requester)
+            slot = self._bulkhead.join(known=url in self._known, source=requester)
         except NoSlotError:
             return search
         if search is None:
             search = _Search(asyncio.get_running_loop().create_future())
             self._searches[url] = search
-        if turn.begun:
-            search.fetching = turn
-        task = asyncio.create_task(self._look_up(url, host, turn, search))
+        if slot.begun:
+            search.fetching = slot
+        task = asyncio.create_task(self._look_up(url, host, slot, search))
         search.tasks[requester] = task
-        task.add_done_callback(partial(self._left, url, search, requester, turn))
+        task.add_done_callback(partial(self._left, url, search, requester, slot))
         return search
 
     def _left(
-        self, url: str, search: _Search, requester: str, turn: Slot, _task: "asyncio.Task[None]"
+        self, url: str, search: _Search, requester: str, slot: Slot, _task: "asyncio.Task[None]"
     ) -> None:
         """End a search with its fetch, or when the last has left the line."""
-        turn.abandon()  # for a task that was cancelled before it ran
+        slot.abandon()  # for a task that was cancelled before it ran
         del search.tasks[requester]
-        if self._searches.get(url) is not search or (search.tasks and search.fetching is not turn):
+        if self._searches.get(url) is not search or (search.tasks and search.fetching is not slot):
             return
         del self._searches[url]
         search.answered.set_result(None)
         for task in search.tasks.values():
             task.cancel()
 
-    async def _look_up(self, url: str, host: str, turn: Slot, search: _Search) -> None:
+    async def _look_up(self, url: str, host: str, slot: Slot, search: _Search) -> None:
         """Fetch and remember; raise nothing, since perhaps nobody waits any more.
 
-        The gate is told of no failure: hosts fail each for itself.
+        The bulkhead is told of no failure: hosts fail each for itself.
         """
         try:
-            async with turn:
-                search.fetching = search.fetching or turn
-                if search.fetching is not turn:
+            async with slot:
+                search.fetching = search.fetching or slot
+                if search.fetching is not slot:
                     return
                 fetched = await self._fetch(url, host)
             value = self._read(url, host, fetched.body)

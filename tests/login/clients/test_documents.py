@@ -290,7 +290,7 @@ class Desk:
 
     answer: AuthorizationResponse = GOOD
     hosts: tuple[str, ...] | None = None
-    gate: Bulkhead | None = None
+    bulkhead: Bulkhead | None = None
     capacity: int = 100
     now: float = 1000.0
     open: asyncio.Event | None = None
@@ -307,7 +307,7 @@ class Desk:
             self._fetch,
             RULES,
             self.hosts,
-            gate=self.gate,
+            bulkhead=self.bulkhead,
             capacity=self.capacity,
             patience=0.05 if self.slow is None else 60,
             requester=lambda: self.requester,
@@ -469,7 +469,7 @@ def test_what_is_no_url_of_a_document_is_not_fetched() -> None:
 
 @pytest.mark.attack("document-flood")
 def test_a_flood_of_urls_is_a_few_fetches_and_bounded() -> None:
-    """Ten thousand names: so many fetches as the gate lets through, and nobody waits for ever."""
+    """Ten thousand names: no more fetches than the bulkhead lets through; nobody waits for ever."""
 
     async def scene(desk: Desk) -> None:
         desk.open = asyncio.Event()
@@ -508,7 +508,11 @@ def test_hosts_that_never_answer_keep_no_other_address_waiting() -> None:
         desk.slow.set()
         assert all(isinstance(each, OAuthClient) for each in await asyncio.gather(*slow))
 
-    play(scene, slow=asyncio.Event(), gate=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2))
+    play(
+        scene,
+        slow=asyncio.Event(),
+        bulkhead=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2),
+    )
 
 
 @pytest.mark.attack("document-starvation")
@@ -531,7 +535,11 @@ def test_nobody_waits_in_the_line_of_another_address() -> None:
         assert desk.asked == [*SLOW[:2], URL, *SLOW[2:]]
         assert desk.documents._searches == {}
 
-    play(scene, slow=asyncio.Event(), gate=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2))
+    play(
+        scene,
+        slow=asyncio.Event(),
+        bulkhead=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2),
+    )
 
 
 @pytest.mark.attack("document-starvation")
@@ -553,7 +561,11 @@ def test_known_documents_that_become_slow_keep_no_other_address_waiting() -> Non
         desk.slow.set()
         await asyncio.gather(*slow)
 
-    play(scene, slow=asyncio.Event(), gate=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2))
+    play(
+        scene,
+        slow=asyncio.Event(),
+        bulkhead=Bulkhead(8, TokenBucket(1e9, 1e9, lambda: 0.0), share=2),
+    )
 
 
 @pytest.mark.attack("document-starvation")
@@ -578,18 +590,22 @@ def test_who_is_turned_away_is_told_so_and_leaves_no_place_taken() -> None:
             await desk.ask("stranger", "https://slow16.example.test/c")[0], OAuthClient
         )
 
-    play(scene, slow=asyncio.Event(), gate=Bulkhead(1, TokenBucket(1e9, 1e9, lambda: 0.0), share=1))
+    play(
+        scene,
+        slow=asyncio.Event(),
+        bulkhead=Bulkhead(1, TokenBucket(1e9, 1e9, lambda: 0.0), share=1),
+    )
 
 
 @pytest.mark.attack("document-flood")
 def test_strangers_keep_to_a_pace() -> None:
     """As many at once as there may be, and then so many a second."""
-    desk_gate = Bulkhead(100, TokenBucket(4, 8, lambda: 1000.0))
+    desk_bulkhead = Bulkhead(100, TokenBucket(4, 8, lambda: 1000.0))
 
     async def scene(desk: Desk) -> None:
         await asyncio.gather(*(desk.outcome(f"https://h{n}.example.test/c") for n in range(100)))
 
-    assert len(play(scene, gate=desk_gate).asked) == 8
+    assert len(play(scene, bulkhead=desk_bulkhead).asked) == 8
 
 
 @pytest.mark.attack("document-flood")
@@ -631,7 +647,7 @@ def test_what_is_remembered_has_bounds() -> None:
         assert len(desk.documents._refused) == 10
         assert isinstance(await desk.outcome("https://good0.example.test/c"), OAuthClient)
 
-    play(scene, gate=free, capacity=10)
+    play(scene, bulkhead=free, capacity=10)
 
 
 def test_ending_ends_fetches() -> None:
