@@ -21,10 +21,11 @@ from authz.core.detail import DIAGNOSES, Detail
 from authz.core.reason import Reason, diagnose, fill_in
 
 _PACKAGE = Path(__file__).parents[2] / "authz"
+_CATALOGUES = {"detail.py", "reason.py"}
 _SOURCES = "\n".join(
     path.read_text("utf-8")
     for path in _PACKAGE.rglob("*.py")
-    if path.name != "detail.py" and "pb" not in path.parts
+    if path.name not in _CATALOGUES and "pb" not in path.parts
 )
 # Two words of English, as no code, header or field has them.
 _ENGLISH = re.compile(r"[a-z]{2,} [a-z]{2,}", re.IGNORECASE)
@@ -55,6 +56,18 @@ def test_every_reason_has_a_full_row(reason: Reason) -> None:
     assert diagnosis.name.isidentifier()
     assert diagnosis.message
     assert diagnosis.fix
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_used(reason: Reason) -> None:
+    """A reason is more than a row: something in authz/ refuses with it."""
+    assert re.search(rf"\bReason\.{reason.name}\b", _SOURCES)
+
+
+def test_codes_of_ours_are_distinct() -> None:
+    """A JSON-RPC code that is not MCP's or JSON-RPC's own is that of one reason."""
+    own = [each.row.code for each in Reason if not -32768 <= each.row.code <= -32000]
+    assert len(set(own)) == len(own)
 
 
 @pytest.mark.parametrize("detail", [each for each in Detail if each])
