@@ -177,7 +177,7 @@ class LoginServer:
             asyncio.create_task(self._keys.run()),
             asyncio.create_task(self._keep_pruning()),
             asyncio.create_task(self._keep_revoking()),
-            asyncio.create_task(self._keep_looking()),
+            asyncio.create_task(self._keep_looking()),  # the last: `retire` ends it alone
         ]
 
     def retire(self) -> None:

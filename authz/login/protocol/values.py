@@ -70,7 +70,8 @@ class ClientIdentity:
         title: what it calls itself; never believed.
         redirect_uri: where the log-in ends; empty for a log-in of before that was recorded, and
             for a client that logs in at the issuer itself.
-        ends_at: the same as `clients.redirects.place_of` has it, for pages.
+        ends_at: the same place for pages: a host, `loopback`, or a scheme with its colon
+            (`clients.redirects.place_of`).
         document_host: the host of its metadata document; empty where it has none.
     """
 

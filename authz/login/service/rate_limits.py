@@ -89,7 +89,7 @@ class LoginRateLimiter:
         return self._take(bucket_id(limit, None, address), limit)
 
     def retry_after_of(self, limit: Limit, whose: str) -> int:
-        """Count an attempt of a person's, or with a grant, as `retry_after` does an address's."""
+        """Count an attempt of a person, grant or host; return the seconds as `retry_after` does."""
         return self._take(digest(whose), limit)
 
     def check(self, limit: Limit, address: str) -> None:

@@ -1,1 +1,1 @@
-"""What the authorization server keeps in Redis: codes, grants, blocks, revocations to be told."""
+"""What the authorization server keeps in Redis: codes, grants, blocks, revocations for Authelia."""

@@ -1,1 +1,1 @@
-"""What a person sees, the browser it is tied to, the step-up, and one's own log-ins."""
+"""HTTP of the authorization server: OAuth endpoints, pages, step-ups, a person's own log-ins."""

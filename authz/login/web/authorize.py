@@ -278,7 +278,9 @@ class AuthorizationEndpoint:
     ) -> tuple[str, str, str]:
         """Return where the browser goes, and the outcome and detail for the log.
 
-        The outcome is an error code: it is a label of a metric.
+        In this order: the client is the one that the page named, Authelia's error, its code for
+        tokens, their audience, the person's rate, and last our own code. Tokens that were verified
+        and lead to no code are revoked. The outcome is an error code: a metric's label.
         """
         consent = accepted.login.context
         wanted = consent.request

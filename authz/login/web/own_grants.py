@@ -1,4 +1,4 @@
-"""A person's grants, as the page of one's own log-ins shows and ends them."""
+"""A person's grants in Redis, as the page of that person's log-ins (`sessions`) needs them."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from authz.login.web.sessions import OwnGrant
 
 
 class PersonsGrants:
-    """Show and end a person's grants, for the page of one's own log-ins."""
+    """Adapt the grants in Redis to the page of a person's log-ins (`sessions.OwnGrants`)."""
 
     def __init__(self, grants: GrantStore, ender: GrantEnder) -> None:
         self._grants = grants

@@ -136,7 +136,7 @@ class _Result:
         account: who logged in.
         method: by which methods.
         auth_time: when, seconds since the epoch.
-        until: how long it counts.
+        until: the end of its effect, seconds since the epoch.
     """
 
     ticket: StepUpTicket
