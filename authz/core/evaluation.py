@@ -257,12 +257,12 @@ def _check_client(context: RuleContext) -> None:
     door = context.policy.front_door
     login = context.principal.login
     if login is not None and door is not None:
-        _check_visitor(context, door, login)
+        _check_front_door_client(context, door, login)
     elif context.known is None and context.policy.clients:
         raise RefusedError(Reason.CLIENT_NOT_ALLOWED, Detail.NOT_NAMED)
 
 
-def _check_visitor(context: RuleContext, door: FrontDoor, login: LoginRecord) -> None:
+def _check_front_door_client(context: RuleContext, door: FrontDoor, login: LoginRecord) -> None:
     """Refuse a client of the front door that may not come, or not any more."""
     name = context.principal.client_id
     if not is_configured(name):

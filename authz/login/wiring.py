@@ -320,7 +320,7 @@ class LoginServer:
         return upstream, keys
 
     async def look(self) -> None:
-        """Try a write, so that a Redis that became a replica is left without waiting for a visit.
+        """Try a write, so that a Redis that became a replica is left without waiting for a request.
 
         What is wrong is logged where it changes, and shown by readiness.
         """

@@ -565,11 +565,11 @@ FRONT_DOOR = (
     ),
     Defence(
         "Which clients come through the front door", "authz/core/evaluation.py", "_check_client",
-        "        _check_visitor(context, door, login)\n", "        pass\n", _DOOR,
+        "        _check_front_door_client(context, door, login)\n", "        pass\n", _DOOR,
     ),
     Defence(
         "A client with a document comes by the host of it", "authz/core/evaluation.py",
-        "_check_visitor", "if not door.admits(name, login.document_host):",
+        "_check_front_door_client", "if not door.admits(name, login.document_host):",
         'if not door.admits(name, ""):', _DOOR,
     ),
     Defence(

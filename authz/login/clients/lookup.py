@@ -78,8 +78,8 @@ class _Search:
     fetching: Slot | None = None
 
 
-class _Shelf(OrderedDict[str, V]):
-    """Remember so many; the longest unused goes first."""
+class _LruDict(OrderedDict[str, V]):
+    """Remember a number of values; the least recently used is evicted first."""
 
     def used(self, key: str) -> V | None:
         """Return what is remembered, and count it as used."""
@@ -138,11 +138,11 @@ class FetchedCache(Generic[V]):
         self._bulkhead = stranger_bulkhead(clock) if bulkhead is None else bulkhead
         self._capacity = capacity
         self._patience = patience
-        self._asker = requester
+        self._requester = requester
         self._clock = clock
-        # Two shelves: junk fills its own and pushes nothing else out.
-        self._known: _Shelf[_Known[V]] = _Shelf()
-        self._refused: _Shelf[_Refused] = _Shelf()
+        # Two caches: junk fills its own and evicts nothing else.
+        self._known: _LruDict[_Known[V]] = _LruDict()
+        self._refused: _LruDict[_Refused] = _LruDict()
         self._searches: dict[str, _Search] = {}
 
     async def at(self, url: str, host: str) -> V:
@@ -156,7 +156,7 @@ class FetchedCache(Generic[V]):
             return known.value
         if refused is not None and now < refused.until:
             raise DocumentError(refused.fault, refused.words)
-        return await self._looked_up(url, host)
+        return await self._wait_for_search(url, host)
 
     async def newer(self, url: str, host: str, age: float) -> V | None:
         """Return what is at a URL now, fetched anew.
@@ -192,7 +192,7 @@ class FetchedCache(Generic[V]):
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _looked_up(self, url: str, host: str) -> V:
+    async def _wait_for_search(self, url: str, host: str) -> V:
         search = self._join(url, host)
         if search is not None:
             await asyncio.wait({search.answered}, timeout=self._patience)
@@ -211,7 +211,7 @@ class FetchedCache(Generic[V]):
         Who asks for what another address is in line for takes a place of its own: it would wait for
         as long as the other, who may have a long line.
         """
-        search, requester = self._searches.get(url), self._asker()
+        search, requester = self._searches.get(url), self._requester()
         if search is not None and (search.fetching is not None or requester in search.tasks):
             return search
         try:
@@ -223,7 +223,7 @@ class FetchedCache(Generic[V]):
             self._searches[url] = search
         if slot.begun:
             search.fetching = slot
-        task = asyncio.create_task(self._look_up(url, host, slot, search))
+        task = asyncio.create_task(self._run_search(url, host, slot, search))
         search.tasks[requester] = task
         task.add_done_callback(partial(self._left, url, search, requester, slot))
         return search
@@ -241,7 +241,7 @@ class FetchedCache(Generic[V]):
         for task in search.tasks.values():
             task.cancel()
 
-    async def _look_up(self, url: str, host: str, slot: Slot, search: _Search) -> None:
+    async def _run_search(self, url: str, host: str, slot: Slot, search: _Search) -> None:
         """Fetch and remember; raise nothing, since perhaps nobody waits any more.
 
         The bulkhead is told of no failure: hosts fail each for itself.
