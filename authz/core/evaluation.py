@@ -83,7 +83,7 @@ class RuleContext:
 
 @dataclass(frozen=True, slots=True)
 class StaticEvaluation:
-    """Hold what lasts of a decision.
+    """Hold the result of the rules that depend on neither the time nor one request.
 
     Attributes:
         context: what was evaluated.

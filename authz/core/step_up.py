@@ -87,7 +87,7 @@ def step_up_delivery(
     Args:
         message: what was refused; None for a stream.
         mode: what the operator wants of clients that show no links.
-        declared: what the session's `initialize` declared, where `asks_memory`.
+        declared: what `initialize` declared, where `needs_session_capabilities`.
     """
     if needs_session_capabilities(message) and declared:
         return StepUpDelivery.URL_ELICITATION

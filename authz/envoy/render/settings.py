@@ -92,7 +92,7 @@ class McpServer:
     def paths(self) -> tuple[str, str]:
         """Return the two spellings of its path that lead to it: without and with a last slash.
 
-        A token for the URL with a slash is taken (`core.audience`), so the URL is, too.
+        A token for the URL with a slash is taken (`principal.names_resource`), so the URL is, too.
         """
         return self.path, f"{self.path}/"
 
