@@ -288,7 +288,8 @@ def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningEnvironme
 
 
 def kill_service(whole: RunningEnvironment) -> None:
-    pattern = f"authz serve -c {whole.environment.configuration}"
+    # `authz serve`, or the watcher that it replaced itself by.
+    pattern = f"serve -c {whole.environment.configuration}"
     subprocess.run(["pkill", "-KILL", "-f", pattern], check=True)
 
 
