@@ -1,3 +1,3 @@
 """An Envoy ext_authz sidecar for MCP servers behind Authelia."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
