@@ -1,14 +1,17 @@
-"""The official client (SDK 2.x) whose streams end with what allowed them, through Envoy."""
+"""The official clients (SDK 1.x, 2.x), whose streams end with what allowed them, through Envoy."""
 
 import asyncio
 import contextlib
 import io
 import itertools
+import json
+import os
 import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import httpx2
 import pytest
@@ -30,10 +33,13 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz_demo.serving import ANYWHERE, serve
+from tests.e2e.test_step_up_told import MCP1
 from tests.server.test_check import Tokens
 from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls
 from tests.support.values import policy, principal, server
+
+SDK_1: Final = Path(__file__).with_name("mcp1_stream.py")
 
 
 class Events(EventStore):
@@ -80,7 +86,8 @@ class World:
 
     def __init__(self, *, recheck: float, first: float) -> None:
         self._recheck = recheck
-        self._first = int(time.time() + first)
+        self._lasts = first
+        self._first: int | None = None
         self.session: Any = None
         self.events = Events()
         self.cut = asyncio.Event()
@@ -88,7 +95,9 @@ class World:
         self.auth = Renewing()
 
     def verified(self, token: str) -> Principal:
-        """Return who sent a token; the first has expired at its time, the others last."""
+        """Return who sent a token; the first has expired some time after its first use."""
+        if self._first is None:
+            self._first = int(time.time() + self._lasts)
         until = self._first if token == "token.1.x" else int(time.time()) + 3600
         if until <= time.time():
             raise RefusedError(Reason.TOKEN_EXPIRED)
@@ -119,7 +128,8 @@ class World:
         return counted
 
     @asynccontextmanager
-    async def client(self, mode: str, heard: list[str]) -> AsyncIterator[Client]:
+    async def edge(self) -> AsyncIterator[str]:
+        """Run all of it; give the server's URL."""
         rules = policy(server(), max_stream=3600.0, stream_recheck=self._recheck)
         tokens = Tokens(self.verified)
         check = Check(
@@ -127,13 +137,18 @@ class World:
             Recorder(Metrics(), EventLog("json", io.StringIO())),
             RefusalLimiter(),
         )
+        async with serve(self.app(), ANYWHERE) as port, checked_edge(check, port) as url:
+            yield url
+
+    @asynccontextmanager
+    async def client(self, mode: str, heard: list[str]) -> AsyncIterator[Client]:
+        """Run all of it, and the SDK 2.x as its client."""
 
         async def hear(message: object) -> None:
             heard.append(type(getattr(message, "root", message)).__name__)
 
         async with contextlib.AsyncExitStack() as stack:
-            port = await stack.enter_async_context(serve(self.app(), ANYWHERE))
-            url = await stack.enter_async_context(checked_edge(check, port))
+            url = await stack.enter_async_context(self.edge())
             http = await stack.enter_async_context(
                 httpx2.AsyncClient(
                     verify=tls("http/1.1"), headers={"host": GATEWAY}, auth=self.auth, timeout=20
@@ -173,6 +188,37 @@ def test_a_legacy_client_comes_back_and_loses_no_event(recheck: float, first: fl
         assert heard == ["ToolListChangedNotification", "PromptListChangedNotification"]
         assert world.streams >= 2
         assert world.auth.number == (1 if first > recheck else 2)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.attack("stream-outlives-token")
+@pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
+@pytest.mark.parametrize(
+    ("recheck", "first"), [(2.0, 3600.0), (3600.0, 6.0)], ids=["recheck", "expiry"]
+)
+def test_the_older_sdk_comes_back_and_loses_no_event(recheck: float, first: float) -> None:
+    """SDK 1.x: its GET stream is cut; what is sent meanwhile arrives once it is there again."""
+
+    async def run() -> None:
+        world, pipe = World(recheck=recheck, first=first), asyncio.subprocess.PIPE
+        async with world.edge() as url:
+            words = (str(MCP1), str(SDK_1), url, GATEWAY, "slow")
+            env = {"PATH": os.environ["PATH"]}
+            ran = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, env=env)
+            assert ran.stdin is not None
+            assert ran.stdout is not None
+            heard = [json.loads(await ran.stdout.readline())]
+            await until(lambda: world.streams)
+            await world.session.send_tool_list_changed()
+            heard.append(json.loads(await ran.stdout.readline()))
+            await world.cut.wait()
+            await world.session.send_prompt_list_changed()
+            heard.append(json.loads(await ran.stdout.readline()))
+            ran.stdin.close()
+            await ran.wait()
+        assert heard == ["called", "ToolListChangedNotification", "PromptListChangedNotification"]
+        assert world.streams >= 2
 
     asyncio.run(asyncio.wait_for(run(), 60))
 
