@@ -5,8 +5,6 @@ GET tells what is wrong with each; its metadata does not. Nobody is logged in, a
 sent.
 """
 
-import base64
-import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -74,14 +72,13 @@ class _AuthorizationEndpoint:
         Raises:
             httpx.HTTPError: where there is no answer.
         """
-        challenge = hashlib.sha256(secrets.token_bytes(32)).digest()
         form = {
             "response_type": "code",
             "client_id": attempt.client,
             "redirect_uri": attempt.redirect_uri,
             "scope": " ".join(attempt.scopes),
             "state": secrets.token_urlsafe(16),
-            "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
+            "code_challenge": secrets.token_urlsafe(32),  # of no verifier: it is never redeemed
             "code_challenge_method": "S256",
             "resource": attempt.resource,
             **({} if attempt.audience is None else {"audience": attempt.audience}),
