@@ -1,7 +1,8 @@
 """The command line: commands that are loaded when they are asked for, and how each ends.
 
-Invariant: exit status 0 is done, 1 is failed, 2 is asked wrongly (arguments or authz.yaml); no
-value that was typed is repeated in an error (tests/cli/test_mistakes.py).
+Invariant: exit status 0 is done, 1 is failed, 2 is asked wrongly (arguments or authz.yaml); the
+value of an option or argument that a command does not have, which may be a secret in the wrong
+place, is not repeated in an error (tests/cli/test_mistakes.py).
 """
 
 import os
