@@ -134,7 +134,7 @@ def bound(where: str) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-class _Quiet(uvicorn.Server):
+class _NoSignalServer(uvicorn.Server):
     """A server that leaves signals to us: uvicorn raises them anew at its end."""
 
     @contextlib.contextmanager
@@ -170,7 +170,7 @@ class _Service:
     ) -> None:
         self._built = LoginServer(settings, options, self._recorder, health=self._health)
         self._built.start()
-        server = _Quiet(_uvicorn(self))
+        server = _NoSignalServer(_uvicorn(self))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:

@@ -28,7 +28,7 @@ IDENTITY_KEYS: Final = "/identity-keys"
 _PATIENCE = 5
 
 
-class _Quiet(WSGIRequestHandler):
+class _SilentHandler(WSGIRequestHandler):
     """Answer without a line on standard error for every scrape."""
 
     timeout = _PATIENCE
@@ -37,13 +37,13 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing."""
 
 
-class _Server6(ThreadingWSGIServer):
+class _Ipv6Server(ThreadingWSGIServer):
     """Listen on an IPv6 address."""
 
     address_family = socket.AF_INET6
 
 
-class _QuietPipe(_Quiet):
+class _SilentUnixHandler(_SilentHandler):
     """Answer on a Unix socket, where callers have no address."""
 
     def setup(self) -> None:
@@ -52,7 +52,7 @@ class _QuietPipe(_Quiet):
         super().setup()
 
 
-class _PipeServer(ThreadingWSGIServer):
+class _UnixServer(ThreadingWSGIServer):
     """Listen on a Unix socket."""
 
     address_family = socket.AF_UNIX
@@ -78,11 +78,11 @@ class StatusPages:
         self._pages = pages
         if isinstance(place, str):
             # As make_server does, which knows hosts and ports only.
-            self._server: WSGIServer = _PipeServer(place, _QuietPipe)  # type: ignore[arg-type]
+            self._server: WSGIServer = _UnixServer(place, _SilentUnixHandler)  # type: ignore[arg-type]
             self._server.set_app(self._answer)
         else:
-            kind: type[WSGIServer] = _Server6 if ":" in place[0] else ThreadingWSGIServer
-            self._server = make_server(*place, self._answer, kind, _Quiet)
+            kind: type[WSGIServer] = _Ipv6Server if ":" in place[0] else ThreadingWSGIServer
+            self._server = make_server(*place, self._answer, kind, _SilentHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property

@@ -25,7 +25,7 @@ from authz.local.deployment import Extras
 from authz.process.service import ServiceSpec
 from authz.setup.certificates import CertificateFiles, write_certificates
 from authz_demo import front_door
-from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
+from authz_demo.issuer import RegisteredClient, StandInConfig, User, to_json
 from authz_demo.login_drivers import LoginDriver
 from authz_demo.person import FORMS, BrowserUser
 
@@ -190,7 +190,7 @@ class StandInProvider:
         if login == "front_door":
             # Of those that are registered by hand only the machine is left.
             known = (*front_door.clients(place.gateway, place.folder), known[-1])
-        config = IssuerConfig(place.issuer, _users(who), known)
+        config = StandInConfig(place.issuer, _users(who), known)
         path = place.folder / "issuer.json"
         path.touch(0o600)
         path.write_text(to_json(config))

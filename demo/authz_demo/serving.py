@@ -34,7 +34,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class TlsFiles:
+class ServingCertificate:
     """Name the files of a server's certificate and key (PEM)."""
 
     certificate: Path
@@ -68,7 +68,7 @@ def bind(address: Address) -> socket.socket:
     return bound
 
 
-def _config(app: ASGIApp, tls: TlsFiles | None) -> uvicorn.Config:
+def _config(app: ASGIApp, tls: ServingCertificate | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_level="warning",
@@ -100,7 +100,7 @@ class _InProcess(uvicorn.Server):
 
 @asynccontextmanager
 async def serve(
-    app: ASGIApp, address: Address = ANYWHERE, tls: TlsFiles | None = None
+    app: ASGIApp, address: Address = ANYWHERE, tls: ServingCertificate | None = None
 ) -> AsyncIterator[int]:
     """Serve an application in this process; give the port (0 for a Unix socket).
 

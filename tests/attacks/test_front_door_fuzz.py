@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from authz.login.web import paths, sessions, step_up
 from authz.login.web.error_pages import PATH as PROBLEM
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from tests.demo.kit import FILES
 from tests.login.conftest import keys, store
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, stage
@@ -73,7 +73,7 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def target(store: ValkeyServer, keys: SigningKeys) -> Iterator[Target]:
+def target(store: ValkeyServer, keys: StandInKeys) -> Iterator[Target]:
     """The front door, with one client that has been through it."""
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         whole = stage(store, keys, Path(folder))

@@ -17,7 +17,7 @@ import pytest
 from authz.cli import login, main
 from authz.config.load import read
 from authz_demo.issuer import StandInIssuer, create_app
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from authz_demo.issuer.run import forwarded_headers
 from authz_demo.person import BrowserUser
 from authz_demo.serving import ANYWHERE, serve
@@ -61,7 +61,7 @@ class Person2fa:
 
 @pytest.fixture
 def authz_yaml(
-    keys: SigningKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keys: StandInKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """authz.yaml of a stand-in that runs in a thread, with john at the browser."""
     issuer = StandInIssuer(config(time.time), keys)

@@ -29,7 +29,7 @@ from authz_demo.environment import (
     process_environment,
     write_environment,
 )
-from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
+from authz_demo.issuer import RegisteredClient, StandInConfig, User, to_json
 from authz_demo.login_drivers import LoginDriver
 from authz_demo.loopback import LoopbackNetwork
 from authz_demo.person import FORMS, BrowserUser
@@ -126,7 +126,7 @@ class Residents:
         )
         path = place.folder / "issuer.json"
         path.touch(0o600)
-        path.write_text(to_json(IssuerConfig(place.issuer, users, ours)))
+        path.write_text(to_json(StandInConfig(place.issuer, users, ours)))
         command = (sys.executable, "-P", "-m", "authz_demo.issuer", "--config", str(path))
         argv = (*command, "--port", str(place.issuer_port))
         return ServiceSpec("issuer", argv, process_environment(), listening(place.issuer_port))

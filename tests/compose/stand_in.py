@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from ruamel.yaml import YAML
 
-from authz_demo.issuer import IssuerConfig, RegisteredClient, User, to_json
+from authz_demo.issuer import RegisteredClient, StandInConfig, User, to_json
 from authz_demo.person import BrowserUser
 
 
@@ -37,7 +37,7 @@ def configuration(folder: Path, person: BrowserUser) -> str:
     policies = oidc.get("claims_policies", {})
     clients = tuple(_client(each, policies) for each in oidc["clients"])
     issuer = own["session"]["cookies"][0]["authelia_url"]
-    return to_json(IssuerConfig(issuer, (user,), clients))
+    return to_json(StandInConfig(issuer, (user,), clients))
 
 
 def _yaml(text: str) -> Any:

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 import pytest
 
 from authz_demo.issuer import StandInIssuer
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from tests.demo.kit import Clock, World, config
 
 
 @pytest.fixture(scope="session")
-def keys() -> SigningKeys:
+def keys() -> StandInKeys:
     """Making an RSA key takes longer than all the rest."""
-    return SigningKeys.generate()
+    return StandInKeys.generate()
 
 
 @pytest.fixture
-def world(keys: SigningKeys) -> Iterator[World]:
+def world(keys: StandInKeys) -> Iterator[World]:
     clock = Clock()
     with asyncio.Runner() as runner:
         world = World(StandInIssuer(config(clock), keys), clock, runner)

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz_demo.issuer import (
     CustomClaim,
-    IssuerConfig,
     RegisteredClient,
+    StandInConfig,
     StandInIssuer,
     User,
     create_app,
@@ -54,7 +54,7 @@ class Clock:
         return self.at
 
 
-def config(clock: Callable[[], float]) -> IssuerConfig:
+def config(clock: Callable[[], float]) -> StandInConfig:
     """The clients of the recorded Authelia, under their own ids."""
     public = RegisteredClient(
         "",
@@ -74,7 +74,7 @@ def config(clock: Callable[[], float]) -> IssuerConfig:
         public_key=pem.decode(),
     )
     groups = ("groups", "email", "preferred_username")
-    return IssuerConfig(
+    return StandInConfig(
         ISSUER,
         users=(
             User(

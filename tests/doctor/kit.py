@@ -9,12 +9,12 @@ from typing import Any
 from authz.config.load import Settings, read
 from authz.doctor.finding import Finding, Severity
 from authz_demo.issuer import RegisteredClient, StandInIssuer, create_app
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from authz_demo.issuer.values import Release
 from authz_demo.serving import ANYWHERE, serve
 from tests.demo.kit import FILES, ISSUER, NOTES, Clock, config
 
-KEYS = SigningKeys.generate()
+KEYS = StandInKeys.generate()
 SERVERS = """\
   files: {upstream: 'http://files:8000/mcp', scopes: [mcp:files]}
   notes: {upstream: 'http://notes:8000/mcp'}

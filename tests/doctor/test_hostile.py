@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authz.doctor import envoy, issuer, token
 from authz.doctor.issuer import IssuerReport
 from authz.setup.certificates import write_certificates
-from authz_demo.serving import ANYWHERE, TlsFiles, serve
+from authz_demo.serving import ANYWHERE, ServingCertificate, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, problems, saying
 from tests.tokens.token_factory import NOW, key_set, rsa_signer
@@ -74,7 +74,7 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
     paths = write_certificates(tmp_path / "tls", ["127.0.0.1"])
 
     async def look() -> IssuerReport:
-        tls = TlsFiles(paths.certificate, paths.key)
+        tls = ServingCertificate(paths.certificate, paths.key)
         async with serve(answering(saying()), ANYWHERE, tls) as port:
             asked = kit.settings(f"https://127.0.0.1:{port}").config.issuer
             return await issuer.examine(asked)

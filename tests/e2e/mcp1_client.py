@@ -40,7 +40,7 @@ class Loopback(httpx.AsyncHTTPTransport):
         )
 
 
-class Storage:
+class MemoryTokens:
     """Keep what the SDK gives us, in memory."""
 
     tokens: OAuthToken | None = None
@@ -73,7 +73,7 @@ def log_in(url: str) -> OAuthClientProvider:
         redirect_uris=[AnyUrl("http://localhost:43210/callback")],
         token_endpoint_auth_method="none",
     )
-    return OAuthClientProvider(url, metadata, Storage(), opens, comes_back)
+    return OAuthClientProvider(url, metadata, MemoryTokens(), opens, comes_back)
 
 
 async def main(url: str, port: str, authority: str, token: str, *calls: str) -> dict[str, Any]:

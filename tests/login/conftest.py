@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from tests.demo.conftest import keys, world
 from tests.login.front import Change, Stage, stage
 from tests.support.valkey import ValkeyServer, valkey
@@ -29,7 +29,7 @@ def store() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-def play(store: ValkeyServer, keys: SigningKeys, tmp_path: Path) -> Play:
+def play(store: ValkeyServer, keys: StandInKeys, tmp_path: Path) -> Play:
     """The whole front door, for one scene."""
 
     def run(scene: Callable[[Stage], Awaitable[None]], change: Change = str) -> None:

@@ -28,7 +28,7 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz_demo.issuer import StandInIssuer, create_app
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from authz_demo.issuer.run import forwarded_headers
 from authz_demo.login_drivers import automatic_redirect
 from authz_demo.person import BrowserUser
@@ -239,7 +239,7 @@ def bob(**knows: Any) -> BrowserUser:
 @asynccontextmanager
 async def stage(
     valkey: ValkeyServer,
-    keys: SigningKeys,
+    keys: StandInKeys,
     folder: Path,
     change: Change = str,
     deployment: str = "",

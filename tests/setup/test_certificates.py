@@ -11,7 +11,7 @@ from cryptography import x509
 from starlette.types import Receive, Scope, Send
 
 from authz.setup.certificates import CertificateFiles, write_certificates
-from authz_demo.serving import TlsFiles, serve
+from authz_demo.serving import ServingCertificate, serve
 
 NAMES = ("mcp.example.test", "auth.example.test", "127.0.0.1", "::1")
 
@@ -25,7 +25,7 @@ async def handshake(server: CertificateFiles, trusted: Path, name: str) -> str |
     """The TLS version agreed on with a client that trusts one authority and asks for a name."""
     context = ssl.create_default_context(cafile=trusted)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    async with serve(no_content, tls=TlsFiles(server.certificate, server.key)) as port:
+    async with serve(no_content, tls=ServingCertificate(server.certificate, server.key)) as port:
         _, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=context, server_hostname=name
         )

@@ -28,7 +28,7 @@ from authz.local.redis_location import shared_redis
 from authz.process.service import ServiceSpec
 from authz_demo import front_door
 from authz_demo.environment import Location, People, listening, process_environment
-from authz_demo.issuer import IssuerConfig, StandInIssuer, User, mint
+from authz_demo.issuer import StandInConfig, StandInIssuer, User, mint
 from authz_demo.issuer.run import run
 from authz_demo.issuer.state import IssuerGrant
 from authz_demo.login_drivers import LoginDriver
@@ -77,7 +77,7 @@ class OpenIssuer:
         """Start it, and return a part that stands for it."""
         del who, machine_secret, login
         known = front_door.clients(place.gateway, place.folder)
-        config = IssuerConfig(place.issuer, tuple(self._users), known)
+        config = StandInConfig(place.issuer, tuple(self._users), known)
         address = Address(place.issuer_port)
         self._thread = threading.Thread(
             target=lambda: self._loop.run_until_complete(self._run(config, address))
@@ -86,7 +86,7 @@ class OpenIssuer:
         self._running.result(_PATIENCE)
         return ServiceSpec("issuer", _WAITING, process_environment(), listening(place.issuer_port))
 
-    async def _run(self, config: IssuerConfig, address: Address) -> None:
+    async def _run(self, config: StandInConfig, address: Address) -> None:
         try:
             async with run(config, address) as running:
                 self._running.set_result(running.issuer)

@@ -41,36 +41,42 @@ class DocumentFault(Enum):
         return _ROWS[self].passing
 
 
-class _Row(NamedTuple):
+class _FaultText(NamedTuple):
     words: str
     passing: bool = False
 
 
-_ROWS: Final[Mapping[DocumentFault, _Row]] = MappingProxyType(
+_ROWS: Final[Mapping[DocumentFault, _FaultText]] = MappingProxyType(
     {
-        DocumentFault.URL: _Row(
+        DocumentFault.URL: _FaultText(
             "its URL must be https://host/path, without user, port, query, fragment, escapes and "
             "dot segments"
         ),
-        DocumentFault.HOST_NOT_TAKEN: _Row(
+        DocumentFault.HOST_NOT_TAKEN: _FaultText(
             "its host is not one that the operator takes documents of"
         ),
-        DocumentFault.PRIVATE_ADDRESS: _Row(
+        DocumentFault.PRIVATE_ADDRESS: _FaultText(
             "its host has an address that is not of the open Internet"
         ),
-        DocumentFault.BUSY: _Row("it cannot be fetched right now; try again in a minute", True),
-        DocumentFault.NO_ADDRESS: _Row("its host has no address", True),
-        DocumentFault.UNREACHABLE: _Row("its host cannot be reached", True),
-        DocumentFault.LATE: _Row("its host takes too long", True),
-        DocumentFault.TLS: _Row("its host has no certificate that is trusted here", True),
-        DocumentFault.PROTOCOL: _Row("its host does not keep to HTTP", True),
-        DocumentFault.SERVER_FAULT: _Row("its host answers that it is overrun or broken", True),
-        DocumentFault.REDIRECT: _Row("its host answers with a redirect, which is not followed"),
-        DocumentFault.NOT_FOUND: _Row("its host answers that it is not there (404 or 410)"),
-        DocumentFault.STATUS: _Row("its host does not answer with status 200"),
-        DocumentFault.COMPRESSED: _Row("it is compressed"),
-        DocumentFault.WRONG_TYPE: _Row("its content type is not JSON"),
-        DocumentFault.TOO_LARGE: _Row("it is longer than 64 KiB"),
-        DocumentFault.UNUSABLE: _Row("it cannot be read"),
+        DocumentFault.BUSY: _FaultText(
+            "it cannot be fetched right now; try again in a minute", True
+        ),
+        DocumentFault.NO_ADDRESS: _FaultText("its host has no address", True),
+        DocumentFault.UNREACHABLE: _FaultText("its host cannot be reached", True),
+        DocumentFault.LATE: _FaultText("its host takes too long", True),
+        DocumentFault.TLS: _FaultText("its host has no certificate that is trusted here", True),
+        DocumentFault.PROTOCOL: _FaultText("its host does not keep to HTTP", True),
+        DocumentFault.SERVER_FAULT: _FaultText(
+            "its host answers that it is overrun or broken", True
+        ),
+        DocumentFault.REDIRECT: _FaultText(
+            "its host answers with a redirect, which is not followed"
+        ),
+        DocumentFault.NOT_FOUND: _FaultText("its host answers that it is not there (404 or 410)"),
+        DocumentFault.STATUS: _FaultText("its host does not answer with status 200"),
+        DocumentFault.COMPRESSED: _FaultText("it is compressed"),
+        DocumentFault.WRONG_TYPE: _FaultText("its content type is not JSON"),
+        DocumentFault.TOO_LARGE: _FaultText("it is longer than 64 KiB"),
+        DocumentFault.UNUSABLE: _FaultText("it cannot be read"),
     }
 )

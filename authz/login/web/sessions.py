@@ -101,7 +101,7 @@ class OwnGrants(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _ListedGrant:
     """A grant as the page shows it."""
 
     grant: OwnGrant
@@ -218,10 +218,10 @@ class SessionEndpoints:
         except NotThisBrowserError:
             return None
 
-    def _row(self, request: Request, session: SignedInPerson, grant: OwnGrant) -> _Row:
+    def _row(self, request: Request, session: SignedInPerson, grant: OwnGrant) -> _ListedGrant:
         about = _GrantOfPerson(grant.grant, session.subject)
         token, _ = self._cookies.form_token(request, _END_FORM, about)
-        return _Row(
+        return _ListedGrant(
             grant,
             describe_client(grant.client),
             format_time(grant.began),

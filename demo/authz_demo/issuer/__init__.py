@@ -9,9 +9,9 @@ from authz_demo.issuer.run import RunningIssuer, main, run
 from authz_demo.issuer.state import StandInIssuer
 from authz_demo.issuer.values import (
     CustomClaim,
-    IssuerConfig,
     Lifetimes,
     RegisteredClient,
+    StandInConfig,
     User,
     from_json,
     to_json,
@@ -19,10 +19,10 @@ from authz_demo.issuer.values import (
 
 __all__ = [
     "CustomClaim",
-    "IssuerConfig",
     "Lifetimes",
     "RegisteredClient",
     "RunningIssuer",
+    "StandInConfig",
     "StandInIssuer",
     "User",
     "create_app",

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz_demo.issuer import endpoints
-from authz_demo.issuer.errors import ErrorCode, OAuthError
+from authz_demo.issuer.errors import ErrorCode, StandInOAuthError
 from authz_demo.issuer.metadata import ENDPOINTS, authorization_server, openid_configuration
 from authz_demo.issuer.portal import COMPLETION, DECISION, LOGOUT, LoginPortal
 from authz_demo.issuer.requests import address, error_response, forwarded, json_response
@@ -46,13 +46,13 @@ async def _throttled(
     request: Request, *, issuer: StandInIssuer, name: str, answer: _Endpoint, success: int
 ) -> Response:
     if not forwarded(request, issuer.config):
-        return error_response(OAuthError(ErrorCode.INVALID_REQUEST))
+        return error_response(StandInOAuthError(ErrorCode.INVALID_REQUEST))
     throttle, caller, now = issuer.throttles[name], address(request), issuer.now()
     if wait := throttle.retry_after(caller, now):
         return json_response(_TOO_MANY, 429, {"retry-after": str(wait)})
     try:
         response = await answer(issuer, request)
-    except OAuthError as error:
+    except StandInOAuthError as error:
         response = error_response(error)
     if response.status_code != success:
         throttle.failed(caller, now)

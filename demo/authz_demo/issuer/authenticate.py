@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 import jwt
 
-from authz_demo.issuer.errors import ErrorCode, OAuthError
+from authz_demo.issuer.errors import ErrorCode, StandInOAuthError
 from authz_demo.issuer.metadata import ENDPOINTS
 from authz_demo.issuer.state import StandInIssuer
 from authz_demo.issuer.values import AuthMethod, RegisteredClient
@@ -43,15 +43,15 @@ def authenticate(
         return _by_secret(issuer, client_id, form["client_secret"], "client_secret_post")
     if client_id:
         return _registered(issuer, client_id, "none")
-    raise OAuthError(ErrorCode.INVALID_REQUEST, "Client Credentials missing or malformed.")
+    raise StandInOAuthError(ErrorCode.INVALID_REQUEST, "Client Credentials missing or malformed.")
 
 
 def _registered(issuer: StandInIssuer, client_id: str, method: AuthMethod) -> RegisteredClient:
     client = issuer.config.client(client_id)
     if client is None:
-        raise OAuthError(ErrorCode.INVALID_CLIENT)
+        raise StandInOAuthError(ErrorCode.INVALID_CLIENT)
     if client.token_endpoint_auth_method != method:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_CLIENT,
             "The request was determined to be using 'token_endpoint_auth_method' method "
             f"'{method}', however the OAuth 2.0 client registration does not allow this method.",
@@ -64,7 +64,7 @@ def _basic(credentials: str) -> tuple[str, str]:
     try:
         text = base64.b64decode(credentials, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST, "Client Credentials missing or malformed."
         ) from error
     client_id, _, secret = text.partition(":")
@@ -76,16 +76,18 @@ def _by_secret(
 ) -> RegisteredClient:
     client = _registered(issuer, client_id, method)
     if not hmac.compare_digest(secret.encode(), client.client_secret.encode()):
-        raise OAuthError(ErrorCode.INVALID_CLIENT)
+        raise StandInOAuthError(ErrorCode.INVALID_CLIENT)
     return client
 
 
 def _by_assertion(issuer: StandInIssuer, form: Mapping[str, str]) -> RegisteredClient:
     kind, assertion = form.get("client_assertion_type", ""), form.get("client_assertion", "")
     if kind != _BEARER_ASSERTION:
-        raise OAuthError(ErrorCode.INVALID_REQUEST, f"Unknown client_assertion_type '{kind}'.")
+        raise StandInOAuthError(
+            ErrorCode.INVALID_REQUEST, f"Unknown client_assertion_type '{kind}'."
+        )
     if not assertion:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             "The request parameter 'client_assertion' must be set when using "
             f"'client_assertion_type' of '{_BEARER_ASSERTION}'.",
@@ -95,9 +97,11 @@ def _by_assertion(issuer: StandInIssuer, form: Mapping[str, str]) -> RegisteredC
     claims = _verified(issuer, client, assertion)
     jti = claims.get("jti")
     if not jti or claims.get("iss") != client.client_id or claims.get("sub") != client.client_id:
-        raise OAuthError(ErrorCode.INVALID_CLIENT, "The client assertion had invalid claims.")
+        raise StandInOAuthError(
+            ErrorCode.INVALID_CLIENT, "The client assertion had invalid claims."
+        )
     if (client.client_id, jti) in issuer.memory.assertions:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.JTI_KNOWN, "Claim 'jti' from 'client_assertion' MUST only be used once."
         )
     issuer.memory.assertions.add((client.client_id, jti))
@@ -108,7 +112,7 @@ def _subject(assertion: str) -> str:
     try:
         claims = jwt.decode(assertion, options={"verify_signature": False})
     except jwt.PyJWTError as error:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_CLIENT,
             "OAuth 2.0 client provided a client assertion which could not be decoded or validated.",
         ) from error
@@ -121,7 +125,7 @@ def _verified(issuer: StandInIssuer, client: RegisteredClient, assertion: str) -
     The introspection endpoint's own URL is refused as an audience, even there: Authelia knows
     these two only.
     """
-    refused = OAuthError(
+    refused = StandInOAuthError(
         ErrorCode.INVALID_CLIENT,
         f"OAuth 2.0 client with id '{client.client_id}' provided a client assertion which could "
         "not be decoded or validated.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from authz_demo.issuer.errors import ErrorCode, OAuthError
+from authz_demo.issuer.errors import ErrorCode, StandInOAuthError
 from authz_demo.issuer.resources import Form, audience, require_scopes, split_spaces
 from authz_demo.issuer.state import (
     Code,
@@ -76,15 +76,17 @@ def find_client(issuer: StandInIssuer, sent: Sequence[tuple[str, str]]) -> Check
         # RFC 9126, section 2.2: good for one use. Waiting for a person gives it back.
         pushed = issuer.memory.pushed.pop(request_uri, None)
         if pushed is None or issuer.now() >= pushed.expires_at or "client_id" not in outer:
-            raise OAuthError(ErrorCode.INVALID_REQUEST_URI)
+            raise StandInOAuthError(ErrorCode.INVALID_REQUEST_URI)
     form: dict[str, list[str]] = {}
     for name, value in kept if pushed is None else pushed.parameters:
         form.setdefault(name, []).append(value)
     client = issuer.config.client(form.get("client_id", [""])[0])
     if client is None:
-        raise OAuthError(ErrorCode.INVALID_CLIENT, "The requested OAuth 2.0 Client does not exist.")
+        raise StandInOAuthError(
+            ErrorCode.INVALID_CLIENT, "The requested OAuth 2.0 Client does not exist."
+        )
     if client.require_pushed and pushed is None:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             "Pushed Authorization Requests are required but this Authorization Request was not "
             "made as a Pushed Authorization Request.",
@@ -101,7 +103,7 @@ def redirect_uri(client: RegisteredClient, form: Form) -> str:
     """
     wanted = form.get("redirect_uri", [""])[0]
     if not wanted and "openid" in split_spaces(form.get("scope", [""])[0]):
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             "The 'redirect_uri' parameter is required when using OpenID Connect 1.0.",
         )
@@ -109,7 +111,7 @@ def redirect_uri(client: RegisteredClient, form: Form) -> str:
         return client.redirect_uris[0]
     if wanted and any(_same_uri(registered, wanted) for registered in client.redirect_uris):
         return wanted
-    raise OAuthError(
+    raise StandInOAuthError(
         ErrorCode.INVALID_REQUEST,
         "The 'redirect_uri' parameter does not match any of the OAuth 2.0 Client's "
         "pre-registered 'redirect_uris'.",
@@ -143,20 +145,20 @@ def check(asked: CheckedRequest, release: Release) -> None:
         OAuthError: told at the redirect URI.
     """
     if ("client_id", asked.client.client_id) not in asked.sent:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             "The 'client_id' must match the one sent in the pushed authorization request.",
         )
     mode = asked.first("response_mode")
     if mode not in ("", "query"):
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.UNSUPPORTED_RESPONSE_MODE,
             f"The 'response_mode' requested was '{mode}', but the Authorization Server or "
             "registered OAuth 2.0 client doesn't allow or support this mode.",
         )
     kind = asked.first("response_type")
     if kind != "code":
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.UNSUPPORTED_RESPONSE_TYPE,
             f"The client is not allowed to request response_type '{kind}'."
             if kind
@@ -165,7 +167,7 @@ def check(asked: CheckedRequest, release: Release) -> None:
     require_scopes(asked.client, asked.scopes)
     audience(asked.client, asked.form, release)
     if len(asked.first("state")) < _SHORTEST_STATE:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_STATE,
             "Request parameter 'state' must be at least be 8 characters long to ensure "
             "sufficient entropy.",
@@ -175,7 +177,7 @@ def check(asked: CheckedRequest, release: Release) -> None:
 def _check_late(asked: CheckedRequest) -> None:
     """Refuse what Authelia looks at only once the person has logged in."""
     if unknown := [prompt for prompt in asked.prompts if prompt not in _PROMPTS]:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             f"The requested prompt value '{unknown[0]}' either contains unknown, unsupported, or "
             "prohibited prompt values.",
@@ -183,20 +185,20 @@ def _check_late(asked: CheckedRequest) -> None:
     challenge, method = asked.first("code_challenge"), asked.first("code_challenge_method")
     if not challenge:
         if asked.client.public or asked.client.require_pkce:
-            raise OAuthError(
+            raise StandInOAuthError(
                 ErrorCode.INVALID_REQUEST,
                 "Clients must include a 'code_challenge' when performing the authorize code flow, "
                 "but it is missing.",
             )
     elif method in ("", "plain"):
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             "Authorization was requested with 'code_challenge_method' value 'plain', but the "
             "authorization server policy does not allow method 'plain' and requires method "
             "'S256'.",
         )
     elif method != "S256":
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             f"Authorization was requested with 'code_challenge_method' value '{method}', but the "
             "authorization server doesn't know how to handle this method, try 'S256' instead.",

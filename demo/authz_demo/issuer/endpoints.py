@@ -13,7 +13,7 @@ from starlette.responses import Response
 from authz_demo.issuer import grants
 from authz_demo.issuer.authenticate import authenticate
 from authz_demo.issuer.authorize import CheckedRequest, check, redirect_uri
-from authz_demo.issuer.errors import ErrorCode, OAuthError
+from authz_demo.issuer.errors import ErrorCode, StandInOAuthError
 from authz_demo.issuer.mint import person_claims
 from authz_demo.issuer.requests import NO_STORE, json_response, read_all, read_form
 from authz_demo.issuer.state import PushedRequest, StandInIssuer, Token
@@ -37,7 +37,7 @@ async def pushed(issuer: StandInIssuer, request: Request) -> Response:
     form = await read_all(request)
     first = {name: values[0] for name, values in form.items()}
     if not first and not _authorization(request):
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_CLIENT, "The requested OAuth 2.0 Client could not be authenticated."
         )
     client = authenticate(issuer, first, _authorization(request))
@@ -59,11 +59,11 @@ async def introspection(issuer: StandInIssuer, request: Request) -> Response:
     """Tell whether a token is active (RFC 7662), to any client that proves itself."""
     form = await read_form(request)
     if not form:
-        raise OAuthError(ErrorCode.INVALID_REQUEST, "The POST body can not be empty.")
+        raise StandInOAuthError(ErrorCode.INVALID_REQUEST, "The POST body can not be empty.")
     try:
         authenticate(issuer, form, _authorization(request))
-    except OAuthError as error:
-        raise OAuthError(
+    except StandInOAuthError as error:
+        raise StandInOAuthError(
             ErrorCode.REQUEST_UNAUTHORIZED,
             "The request either did not include a known client authentication method, or "
             "contained invalid authentication details.",
@@ -95,12 +95,12 @@ async def revocation(issuer: StandInIssuer, request: Request) -> Response:
     """
     form = await read_form(request)
     if not form:
-        raise OAuthError(ErrorCode.INVALID_REQUEST)
+        raise StandInOAuthError(ErrorCode.INVALID_REQUEST)
     client = _revoking_client(issuer, form, _authorization(request))
     found = issuer.memory.tokens.get(form.get("token", ""))
     if found is not None and not found.ended:
         if found.grant.client_id != client.client_id:
-            raise OAuthError(ErrorCode.UNAUTHORIZED_CLIENT)
+            raise StandInOAuthError(ErrorCode.UNAUTHORIZED_CLIENT)
         found.grant.revoked = True
     return Response(status_code=200, headers=NO_STORE)
 
@@ -110,9 +110,11 @@ def _revoking_client(
 ) -> RegisteredClient:
     try:
         return authenticate(issuer, form, authorization)
-    except OAuthError as error:
+    except StandInOAuthError as error:
         if error.row is ErrorCode.INVALID_CLIENT.row:
-            raise OAuthError(ErrorCode.INVALID_CLIENT, "") from error  # no hint at this endpoint
+            raise StandInOAuthError(
+                ErrorCode.INVALID_CLIENT, ""
+            ) from error  # no hint at this endpoint
         raise
 
 
@@ -121,13 +123,13 @@ async def userinfo(issuer: StandInIssuer, request: Request) -> Response:
     scheme, _, value = _authorization(request).partition(" ")
     found = issuer.memory.tokens.get(value) if scheme.lower() == "bearer" else None
     if found is None or not found.active(issuer.now()):
-        return _no_userinfo(OAuthError(ErrorCode.REQUEST_UNAUTHORIZED))
+        return _no_userinfo(StandInOAuthError(ErrorCode.REQUEST_UNAUTHORIZED))
     if found.kind != "access":
-        return _no_userinfo(OAuthError(ErrorCode.INVALID_TOKEN))
+        return _no_userinfo(StandInOAuthError(ErrorCode.INVALID_TOKEN))
     user = found.grant.user
     if user is None or "openid" not in found.scopes:
         return _no_userinfo(
-            OAuthError(
+            StandInOAuthError(
                 ErrorCode.INSUFFICIENT_SCOPE, "The granted scope was missing the 'openid' scope."
             )
         )
@@ -140,7 +142,7 @@ async def userinfo(issuer: StandInIssuer, request: Request) -> Response:
     return json_response(claims)
 
 
-def _no_userinfo(error: OAuthError) -> Response:
+def _no_userinfo(error: StandInOAuthError) -> Response:
     """Return a refusal in the three wordings that were recorded."""
     quoted = f'error_description="{error.description}"'
     if error.row is ErrorCode.REQUEST_UNAUTHORIZED.row:

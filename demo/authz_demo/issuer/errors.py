@@ -127,7 +127,7 @@ class ErrorCode(Enum):
         return row
 
 
-class OAuthError(Exception):
+class StandInOAuthError(Exception):
     """Carry an error out of whatever refuses.
 
     Attributes:

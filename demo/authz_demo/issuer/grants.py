@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from authz_demo.issuer.authenticate import authenticate
-from authz_demo.issuer.errors import ErrorCode, OAuthError
+from authz_demo.issuer.errors import ErrorCode, StandInOAuthError
 from authz_demo.issuer.mint import token_response
 from authz_demo.issuer.resources import (
     Form,
@@ -39,23 +39,25 @@ def token(issuer: StandInIssuer, form: Form, authorization: str) -> dict[str, An
         OAuthError: what is wrong with it.
     """
     if not form:
-        raise OAuthError(ErrorCode.INVALID_REQUEST, "The POST body can not be empty.")
+        raise StandInOAuthError(ErrorCode.INVALID_REQUEST, "The POST body can not be empty.")
     first = {name: values[0] for name, values in form.items()}
     kind = first.get("grant_type", "")
     if not kind:
-        raise OAuthError(ErrorCode.INVALID_REQUEST, "Request parameter 'grant_type' is missing")
+        raise StandInOAuthError(
+            ErrorCode.INVALID_REQUEST, "Request parameter 'grant_type' is missing"
+        )
     client = authenticate(issuer, first, authorization)
     answer = _GRANTS.get(kind)
     if answer is None:
-        raise OAuthError(ErrorCode.INVALID_REQUEST)
+        raise StandInOAuthError(ErrorCode.INVALID_REQUEST)
     if kind == "client_credentials" and client.public:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT,
             "The OAuth 2.0 Client is marked as public and is thus not allowed to use "
             "authorization grant 'client_credentials'.",
         )
     if kind not in client.grant_types:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.UNAUTHORIZED_CLIENT,
             f"The OAuth 2.0 Client is not allowed to use authorization grant '{kind}'.",
         )
@@ -67,20 +69,22 @@ def _code(
 ) -> dict[str, Any]:
     code = issuer.memory.codes.get(first.get("code", ""))
     if code is None:
-        raise OAuthError(ErrorCode.INVALID_GRANT)
+        raise StandInOAuthError(ErrorCode.INVALID_GRANT)
     if code.used:
         code.grant.revoked = True
-        raise OAuthError(ErrorCode.INVALID_GRANT, "The authorization code has already been used.")
+        raise StandInOAuthError(
+            ErrorCode.INVALID_GRANT, "The authorization code has already been used."
+        )
     if code.grant.client_id != client.client_id:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT,
             "The OAuth 2.0 Client ID from this request does not match the one from the authorize "
             "request.",
         )
     if issuer.now() >= code.expires_at:
-        raise OAuthError(ErrorCode.INVALID_GRANT)
+        raise StandInOAuthError(ErrorCode.INVALID_GRANT)
     if first.get("redirect_uri", "") != code.redirect_uri:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT,
             "The 'redirect_uri' from this request does not match the one from the authorize "
             "request.",
@@ -95,34 +99,34 @@ def _verify_challenge(code: Code, verifier: str) -> None:
     """Check the PKCE verifier (RFC 7636, section 4.6). A challenge can be tried once."""
     if not code.challenge:
         if verifier:
-            raise OAuthError(
+            raise StandInOAuthError(
                 ErrorCode.INVALID_GRANT,
                 "The PKCE code verifier was provided but the code challenge was absent from the "
                 "authorization request.",
             )
         return
     if code.challenge_spent:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT, "Unable to find initial PKCE data tied to this request."
         )
     code.challenge_spent = True
     shortest, longest = _VERIFIER_LENGTHS
     if len(verifier) < shortest:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT, "The PKCE code verifier must be at least 43 characters."
         )
     if len(verifier) > longest:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT, "The PKCE code verifier must be no more than 128 characters."
         )
     if not _VERIFIER.match(verifier):
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT,
             "The PKCE code verifier must only contain [a-Z], [0-9], '-', '.', '_', '~'.",
         )
     digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
     if not hmac.compare_digest(digest, code.challenge.encode()):
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT, "The PKCE code challenge did not match the code verifier."
         )
 
@@ -132,14 +136,14 @@ def _refresh(
 ) -> dict[str, Any]:
     token = issuer.memory.tokens.get(first.get("refresh_token", ""))
     if token is None or token.kind != "refresh":
-        raise OAuthError(ErrorCode.INVALID_GRANT)
+        raise StandInOAuthError(ErrorCode.INVALID_GRANT)
     if token.ended:
         # RFC 9700, section 4.14.2: whoever has an old one may have been robbed; all of it ends.
         token.grant.revoked = True
     if not token.active(issuer.now()):
-        raise OAuthError(ErrorCode.INVALID_GRANT)
+        raise StandInOAuthError(ErrorCode.INVALID_GRANT)
     if token.grant.client_id != client.client_id:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_GRANT,
             "The OAuth 2.0 Client ID from this request does not match the ID during the initial "
             "token issuance.",
@@ -156,7 +160,7 @@ def _narrowed_scopes(token: Token, asked: str) -> tuple[str, ...]:
     scopes = split_spaces(asked) or token.scopes
     for scope in scopes:
         if scope not in token.scopes:
-            raise OAuthError(
+            raise StandInOAuthError(
                 ErrorCode.INVALID_SCOPE,
                 f"The requested scope '{scope}' was not originally granted by the resource owner.",
             )

@@ -30,14 +30,14 @@ def _kid(key: PrivateKey, algorithm: Algorithm) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class SigningKeys:
+class StandInKeys:
     """Hold the two key pairs; sign, and publish what verifies."""
 
     rsa: rsa.RSAPrivateKey
     ec: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def generate(cls) -> "SigningKeys":
+    def generate(cls) -> "StandInKeys":
         """Make new ones."""
         return cls(
             rsa.generate_private_key(public_exponent=65537, key_size=2048),

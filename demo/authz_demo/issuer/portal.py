@@ -25,7 +25,7 @@ from authz_demo.issuer.authorize import (
     login_required,
     sufficient,
 )
-from authz_demo.issuer.errors import ErrorCode, OAuthError
+from authz_demo.issuer.errors import ErrorCode, StandInOAuthError
 from authz_demo.issuer.metadata import ENDPOINTS
 from authz_demo.issuer.requests import NO_STORE, forwarded, read_form
 from authz_demo.issuer.state import LoginFlow, PortalSession, StandInIssuer
@@ -69,15 +69,15 @@ class LoginPortal:
             return PlainTextResponse("500 Internal Server Error", 500)
         try:
             asked = find_client(self.issuer, request.query_params.multi_items())
-        except OAuthError as error:
+        except StandInOAuthError as error:
             return self._completion(error)
         try:
             check(asked, self.issuer.config.release)
             return self._decide(asked, self._session(request))
-        except OAuthError as error:
+        except StandInOAuthError as error:
             return _redirect(back(self.issuer, asked, error.members()), 303)
 
-    def _completion(self, error: OAuthError) -> Response:
+    def _completion(self, error: StandInOAuthError) -> Response:
         members = {
             "error": error.row.name,
             "error_description": error.row.description,
@@ -89,7 +89,7 @@ class LoginPortal:
     def _decide(self, asked: CheckedRequest, session: PortalSession | None) -> Response:
         flow = self._flow(asked)
         if session is None and asked.prompts == ("none",):
-            raise OAuthError(ErrorCode.LOGIN_REQUIRED)
+            raise StandInOAuthError(ErrorCode.LOGIN_REQUIRED)
         # `prompt=none` with a password session shows the log-in page all the same.
         if session is None or not sufficient(asked.client, session):
             return self._wait("/", asked, flow)
@@ -99,9 +99,9 @@ class LoginPortal:
             if flow.decided_by is None:
                 return self._wait(DECISION, asked, flow)
             if flow.decided_by != session.user.username:
-                raise OAuthError(ErrorCode.SERVER_ERROR)
+                raise StandInOAuthError(ErrorCode.SERVER_ERROR)
             if not flow.accepted:
-                raise OAuthError(ErrorCode.ACCESS_DENIED)
+                raise StandInOAuthError(ErrorCode.ACCESS_DENIED)
         self.issuer.memory.flows.pop(asked.consent_id, None)  # one consent, one code
         return _redirect(issue_code(self.issuer, asked, session, flow), 303)
 
@@ -111,7 +111,7 @@ class LoginPortal:
             return LoginFlow(asked.sent, asked.form, self.issuer.now(), asked.client, asked.scopes)
         flow = self.issuer.memory.flows.get(asked.consent_id)
         if flow is None or flow.sent != asked.sent:
-            raise OAuthError(ErrorCode.SERVER_ERROR)
+            raise StandInOAuthError(ErrorCode.SERVER_ERROR)
         return flow
 
     def _wait(self, path: str, asked: CheckedRequest, flow: LoginFlow) -> Response:

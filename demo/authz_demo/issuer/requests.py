@@ -11,14 +11,14 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authz_demo.issuer.errors import OAuthError
-from authz_demo.issuer.values import IssuerConfig
+from authz_demo.issuer.errors import StandInOAuthError
+from authz_demo.issuer.values import StandInConfig
 
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 _FORM = "application/x-www-form-urlencoded"
 
 
-def forwarded(request: Request, config: IssuerConfig) -> bool:
+def forwarded(request: Request, config: StandInConfig) -> bool:
     """Tell whether the request came by the issuer's own address, over TLS."""
     headers = request.headers
     host = headers.get("x-forwarded-host") or headers.get("host", "")
@@ -58,6 +58,6 @@ def json_response(
     )
 
 
-def error_response(error: OAuthError) -> Response:
+def error_response(error: StandInOAuthError) -> Response:
     """Return an error as the endpoints answer it (RFC 6749, section 5.2)."""
     return json_response(error.members(), error.row.status)

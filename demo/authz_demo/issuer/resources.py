@@ -7,7 +7,7 @@ is granted to who may have `…/files`. Whoever reads an audience has to compare
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from authz_demo.issuer.errors import ErrorCode, OAuthError
+from authz_demo.issuer.errors import ErrorCode, StandInOAuthError
 from authz_demo.issuer.values import RegisteredClient, Release
 
 Form = Mapping[str, Sequence[str]]
@@ -42,9 +42,9 @@ def require_covered(allowed: Iterable[str], wanted: Iterable[str]) -> None:
         try:
             covered = any(_covers(base, resource) for base in allowed)
         except ValueError as error:  # brackets that are no IPv6 address
-            raise OAuthError(ErrorCode.INVALID_TARGET) from error
+            raise StandInOAuthError(ErrorCode.INVALID_TARGET) from error
         if not covered:
-            raise OAuthError(ErrorCode.INVALID_TARGET)
+            raise StandInOAuthError(ErrorCode.INVALID_TARGET)
 
 
 def named(form: Form, release: Release = "4.39.20") -> tuple[str, ...] | None:
@@ -60,11 +60,11 @@ def named(form: Form, release: Release = "4.39.20") -> tuple[str, ...] | None:
     if "resource" in form and not all(
         _absolute(resource) for resource in _values(form, "resource")
     ):
-        raise OAuthError(ErrorCode.INVALID_TARGET)
+        raise StandInOAuthError(ErrorCode.INVALID_TARGET)
     if release != "4.39.20":
         return _values(form, "audience") if "audience" in form else None
     if "resource" in form and "audience" in form:
-        raise OAuthError(
+        raise StandInOAuthError(
             ErrorCode.INVALID_REQUEST,
             "The 'resource' parameter is only allowed when the 'audience' parameter is not also "
             "present.",
@@ -140,7 +140,7 @@ def _require_listed(allowed: Iterable[str], wanted: Iterable[str]) -> None:
         OAuthError: `invalid_target`.
     """
     if not set(wanted) <= set(allowed):
-        raise OAuthError(ErrorCode.INVALID_TARGET)
+        raise StandInOAuthError(ErrorCode.INVALID_TARGET)
 
 
 def require_scopes(client: RegisteredClient, scopes: tuple[str, ...]) -> None:
@@ -151,7 +151,7 @@ def require_scopes(client: RegisteredClient, scopes: tuple[str, ...]) -> None:
     """
     for scope in scopes:
         if scope not in client.scopes:
-            raise OAuthError(
+            raise StandInOAuthError(
                 ErrorCode.INVALID_SCOPE,
                 f"The OAuth 2.0 Client is not allowed to request scope '{scope}'.",
             )

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz_demo.issuer.app import create_app
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from authz_demo.issuer.pages import WARNING
 from authz_demo.issuer.state import StandInIssuer
-from authz_demo.issuer.values import IssuerConfig, from_json
+from authz_demo.issuer.values import StandInConfig, from_json
 from authz_demo.serving import ANYWHERE, LOOPBACK, Address, serve, serve_forever
 
 
@@ -31,14 +31,14 @@ class RunningIssuer:
     issuer: StandInIssuer
 
 
-def forwarded_headers(config: IssuerConfig) -> dict[str, str]:
+def forwarded_headers(config: StandInConfig) -> dict[str, str]:
     """Return what an edge adds to a request for this issuer."""
     return {"X-Forwarded-Proto": "https", "X-Forwarded-Host": config.authority}
 
 
 @asynccontextmanager
 async def run(
-    config: IssuerConfig, address: Address = ANYWHERE, keys: SigningKeys | None = None
+    config: StandInConfig, address: Address = ANYWHERE, keys: StandInKeys | None = None
 ) -> AsyncIterator[RunningIssuer]:
     """Run the stand-in in this process.
 

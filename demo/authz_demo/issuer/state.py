@@ -8,10 +8,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Literal
 
-from authz_demo.issuer.keys import SigningKeys
+from authz_demo.issuer.keys import StandInKeys
 from authz_demo.issuer.resources import Form
 from authz_demo.issuer.throttle import Throttle
-from authz_demo.issuer.values import IssuerConfig, RegisteredClient, User
+from authz_demo.issuer.values import RegisteredClient, StandInConfig, User
 
 Parameters = tuple[tuple[str, str], ...]
 THROTTLED = ("token", "pushed", "introspection", "revocation", "userinfo")
@@ -143,10 +143,10 @@ class StandInIssuer:
         throttles: the failures of each endpoint.
     """
 
-    def __init__(self, config: IssuerConfig, keys: SigningKeys | None = None) -> None:
+    def __init__(self, config: StandInConfig, keys: StandInKeys | None = None) -> None:
         """Begin with no log-ins; make keys where none are given."""
         self.config = config
-        self.keys = keys or SigningKeys.generate()
+        self.keys = keys or StandInKeys.generate()
         self.memory = Memory()
         self.throttles = {name: Throttle() for name in THROTTLED}
 

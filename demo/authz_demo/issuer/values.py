@@ -121,7 +121,7 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True)
-class IssuerConfig:
+class StandInConfig:
     """Configure the stand-in.
 
     Attributes:
@@ -176,16 +176,16 @@ class IssuerConfig:
 
 
 @cache
-def _adapter() -> TypeAdapter[IssuerConfig]:
-    return TypeAdapter(IssuerConfig)
+def _adapter() -> TypeAdapter[StandInConfig]:
+    return TypeAdapter(StandInConfig)
 
 
-def to_json(config: IssuerConfig) -> str:
+def to_json(config: StandInConfig) -> str:
     """Return the configuration as JSON for a child process; the clock is left out."""
     return _adapter().dump_json(config, indent=2).decode()
 
 
-def from_json(text: str) -> IssuerConfig:
+def from_json(text: str) -> StandInConfig:
     """Read what `to_json` wrote.
 
     Raises:

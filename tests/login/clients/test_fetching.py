@@ -29,7 +29,7 @@ from authz.login.clients.fetching import (
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import OAuthClient
 from authz.setup import certificates
-from authz_demo.serving import ANYWHERE, TlsFiles, serve
+from authz_demo.serving import ANYWHERE, ServingCertificate, serve
 from tests.support.listening import Handler, listening
 
 HOST = "client.example.test"
@@ -307,7 +307,7 @@ def trusting(files: certificates.CertificateFiles) -> ssl.SSLContext:
 async def served(
     page: Page, files: certificates.CertificateFiles, patience: float = 5.0, *, trusted: bool = True
 ) -> AsyncIterator[Fetcher]:
-    async with serve(page, ANYWHERE, TlsFiles(files.certificate, files.key)) as port:
+    async with serve(page, ANYWHERE, ServingCertificate(files.certificate, files.key)) as port:
         yield Fetcher(
             Names([[LOCAL]]),
             public=lambda address: address == LOCAL,

@@ -20,7 +20,7 @@ from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
-from authz_demo.issuer import IssuerConfig, RegisteredClient, create_app
+from authz_demo.issuer import RegisteredClient, StandInConfig, create_app
 from authz_demo.person import BrowserUser
 from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, World
 from tests.tokens.test_client_auth import pem
@@ -35,7 +35,7 @@ NAMES: Final = {False: "authz-one-factor", True: "authz-two-factor"}
 T = TypeVar("T")
 
 
-def ours(config: IssuerConfig) -> IssuerConfig:
+def ours(config: StandInConfig) -> StandInConfig:
     """Register both of our clients, as `authz authelia-config` has it."""
     key = CLIENT_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     client = RegisteredClient(
