@@ -148,8 +148,9 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
 
     save, aof = ("3600 1000000", "no") if persistence == "rdb" else ("", "yes")
     # With "everysec" a slow fsync of the disk puts off the write that `saved` copies, by up to 2 s.
-    files = {"appendonly": aof, "appendfsync": "always", "appenddirname": "aof"}
-    with valkey(server_name, save=save, **files) as server:
+    with valkey(
+        server_name, save=save, appendonly=aof, appendfsync="always", appenddirname="aof"
+    ) as server:
         played(RedisOptions(server.url, timeout=5), scenario)
 
 

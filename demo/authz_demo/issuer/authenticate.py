@@ -31,7 +31,7 @@ def authenticate(
         authorization: the header's value; empty where there is none.
 
     Raises:
-        OAuthError: `invalid_client`, `invalid_request`, `jti_known`.
+        StandInOAuthError: `invalid_client`, `invalid_request`, `jti_known`.
     """
     if authorization[:6].lower() == "basic ":
         client_id, secret = _basic(authorization[6:])

@@ -66,7 +66,7 @@ def find_client(issuer: StandInIssuer, sent: Sequence[tuple[str, str]]) -> Check
     """Find the client and its redirect URI: what is wrong here can only be told on a page.
 
     Raises:
-        OAuthError: `invalid_client`, `invalid_request`, `invalid_request_uri`.
+        StandInOAuthError: `invalid_client`, `invalid_request`, `invalid_request_uri`.
     """
     kept = [(name, value) for name, value in sent if name != "consent_id"]
     kept.sort(key=itemgetter(0))  # by name alone: several values of one keep their order
@@ -99,7 +99,7 @@ def redirect_uri(client: RegisteredClient, form: Form) -> str:
     """Return the redirect URI of a request, if it is registered.
 
     Raises:
-        OAuthError: `invalid_request`.
+        StandInOAuthError: `invalid_request`.
     """
     wanted = form.get("redirect_uri", [""])[0]
     if not wanted and "openid" in split_spaces(form.get("scope", [""])[0]):
@@ -142,7 +142,7 @@ def check(asked: CheckedRequest, release: Release) -> None:
     """Refuse what is wrong before anybody is asked to log in.
 
     Raises:
-        OAuthError: told at the redirect URI.
+        StandInOAuthError: told at the redirect URI.
     """
     if ("client_id", asked.client.client_id) not in asked.sent:
         raise StandInOAuthError(
@@ -238,7 +238,7 @@ def issue_code(
     """Grant the request; return the redirect that carries the code.
 
     Raises:
-        OAuthError: told at the redirect URI.
+        StandInOAuthError: told at the redirect URI.
     """
     _check_late(asked)
     grant = IssuerGrant(

@@ -36,7 +36,7 @@ def token(issuer: StandInIssuer, form: Form, authorization: str) -> dict[str, An
         authorization: the Authorization header; empty where there is none.
 
     Raises:
-        OAuthError: what is wrong with it.
+        StandInOAuthError: what is wrong with it.
     """
     if not form:
         raise StandInOAuthError(ErrorCode.INVALID_REQUEST, "The POST body can not be empty.")

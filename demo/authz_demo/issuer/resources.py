@@ -35,7 +35,7 @@ def require_covered(allowed: Iterable[str], wanted: Iterable[str]) -> None:
     """Refuse unless every wanted resource lies at or below an allowed one.
 
     Raises:
-        OAuthError: `invalid_target`.
+        StandInOAuthError: `invalid_target`.
     """
     allowed = tuple(allowed)
     for resource in wanted:
@@ -54,8 +54,8 @@ def named(form: Form, release: Release = "4.39.20") -> tuple[str, ...] | None:
     are not. 4.39.21: `audience` alone; what `resource` names is granted, and forgotten.
 
     Raises:
-        OAuthError: `invalid_request` for both at once (4.39.20), `invalid_target` for a relative
-            URL or one with a fragment.
+        StandInOAuthError: `invalid_request` for both at once (4.39.20), `invalid_target` for a
+            relative URL or one with a fragment.
     """
     if "resource" in form and not all(
         _absolute(resource) for resource in _values(form, "resource")
@@ -90,7 +90,7 @@ def audience(client: RegisteredClient, form: Form, release: Release = "4.39.20")
     """Return the audience that an authorization request is granted.
 
     Raises:
-        OAuthError: `invalid_target`, `invalid_request`.
+        StandInOAuthError: `invalid_target`, `invalid_request`.
     """
     wanted = named(form, release)
     if release == "4.39.20":
@@ -110,7 +110,7 @@ def machine_audience(
     """Return the audience of a client's own token; there `resource` is not forgotten.
 
     Raises:
-        OAuthError: as `audience`.
+        StandInOAuthError: as `audience`.
     """
     granted = audience(client, form, release)
     if release == "4.39.20" or "resource" not in form:
@@ -122,7 +122,8 @@ def narrowed(granted: tuple[str, ...], form: Form, release: Release = "4.39.20")
     """Return what a token request keeps of a granted audience.
 
     Raises:
-        OAuthError: `invalid_target` for what was not granted; for 4.39.21 that is every `resource`.
+        StandInOAuthError: `invalid_target` for what was not granted; for 4.39.21 that is every
+            `resource`.
     """
     wanted = named(form, release)
     if release == "4.39.20":
@@ -137,7 +138,7 @@ def _require_listed(allowed: Iterable[str], wanted: Iterable[str]) -> None:
     """Refuse unless every wanted audience is an allowed one, to the letter.
 
     Raises:
-        OAuthError: `invalid_target`.
+        StandInOAuthError: `invalid_target`.
     """
     if not set(wanted) <= set(allowed):
         raise StandInOAuthError(ErrorCode.INVALID_TARGET)
@@ -147,7 +148,7 @@ def require_scopes(client: RegisteredClient, scopes: tuple[str, ...]) -> None:
     """Refuse a scope that the client is not registered for.
 
     Raises:
-        OAuthError: `invalid_scope`.
+        StandInOAuthError: `invalid_scope`.
     """
     for scope in scopes:
         if scope not in client.scopes:
