@@ -57,6 +57,13 @@ class Envelope:
         return self.method == TOOLS_CALL
 
 
+_NO_PARAMS: Final[dict[str, object]] = {}  # nobody writes to it
+
+
+def _no_params() -> Mapping[str, object]:
+    return _NO_PARAMS
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """Hold what a decision needs of one JSON-RPC message.
@@ -74,6 +81,8 @@ class Message:
             (MCP 2026-07-28, "Multi Round-Trip Requests").
         follows_tasks: whether it may ask for what tools return to others of its requests: a
             subscriptions/listen that names more than the changes which MCP itself tells of.
+        params: all of `params`, as they were read; empty where there are none. Neither compared nor
+            shown: they hold what callers send.
     """
 
     kind: MessageKind
@@ -84,6 +93,16 @@ class Message:
     elicits_url: bool = False
     is_continuation: bool = False
     follows_tasks: bool = False
+    params: Mapping[str, object] = field(default_factory=_no_params, repr=False, compare=False)
+
+    @property
+    def arguments(self) -> Mapping[str, object] | None:
+        """Return the arguments of a tools/call or prompts/get; empty where it has none.
+
+        None where they are no object, null among that: servers read it differently.
+        """
+        arguments = self.params.get("arguments", _NO_PARAMS)
+        return arguments if isinstance(arguments, dict) else None
 
     @property
     def envelope(self) -> Envelope | None:
@@ -187,6 +206,7 @@ def read(
         _elicits_url(method, params, meta, version),
         not _GOING_ON.isdisjoint(params),
         method == LISTEN and _follows_tasks(params),
+        params,
     )
 
 

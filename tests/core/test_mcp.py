@@ -803,3 +803,23 @@ def test_an_error_to_nobody_is_a_response(message: dict[str, Any]) -> None:
     except ValidationError:
         return  # without the member they are stricter
     assert isinstance(theirs, JSONRPCError)
+
+
+@pytest.mark.parametrize(
+    ("params", "arguments"),
+    [
+        ({"name": "t"}, {}),
+        ({"name": "t", "arguments": {"a": None}}, {"a": None}),
+        ({"name": "t", "arguments": None}, None),
+        ({"name": "t", "arguments": []}, None),
+        ({"name": "t", "arguments": "{}"}, None),
+    ],
+)
+def test_arguments_are_an_object_or_none(params: dict[str, object], arguments: object) -> None:
+    """Missing ones are empty; what servers read differently, null among it, is no object.
+
+    They are neither shown nor compared.
+    """
+    found = taken(rpc() | {"params": params})
+    assert found.arguments == arguments
+    assert "arguments" not in repr(found)
