@@ -14,9 +14,9 @@ from authz.core import mcp
 from authz.tokens.claims import ClaimRules
 from authz.tokens.verifier import TokenVerifier
 from bench.result import Found, compare, show
-from bench.token_cache import BATCH, Ledger, decide
+from bench.token_cache import BATCH, NoLedger, decide
 from tests.support.values import call, request, rpc
-from tests.tokens.token_factory import ISSUER, Bench, rsa_signer
+from tests.tokens.token_factory import ISSUER, TokenBench, rsa_signer
 
 LONG = rpc(
     "tools/call", name="read_file", arguments={"text": "x" * 10_000, "list": [1, 2, 3] * 100}
@@ -24,11 +24,11 @@ LONG = rpc(
 
 
 async def run(rounds: int) -> list[Found]:
-    verifier = TokenVerifier(Bench().keys, ClaimRules(ISSUER, leeway=30, max_lifetime=7200))
+    verifier = TokenVerifier(TokenBench().keys, ClaimRules(ISSUER, leeway=30, max_lifetime=7200))
     now = int(time.time())
     token = rsa_signer().token({"iat": now, "nbf": now, "exp": now + 3600})
     await verifier.verify(token)
-    ledger = Ledger()
+    ledger = NoLedger()
     rows: dict[str, list[list[float]]] = {}
 
     def add(case: str, seconds: float) -> None:

@@ -34,7 +34,7 @@ PEOPLE = 500
 Ask = Callable[[Query], Awaitable[LedgerAnswer]]
 
 
-class Bench:
+class LedgerBench:
     """One server, one ledger, and what their takes cost."""
 
     def __init__(self, server: ValkeyServer) -> None:
@@ -114,7 +114,7 @@ async def run(rounds: int, takes: int, most: int) -> list[list[Found]]:
     """Measure, and return a table for each question."""
     tables = []
     with valkey(FAIR) as server:
-        bench = Bench(server)
+        bench = LedgerBench(server)
         single, shared = bench.remote.take, bench.batched.take
 
         async def table(
@@ -165,7 +165,7 @@ async def growth(rounds: int, takes: int, most: int) -> list[Found]:
     """Compare servers that hold ever more live keys, all running at once and else idle."""
     sizes = [size for size in (1, 1_000, 10_000, 100_000, 1_000_000) if size <= most]
     with ExitStack() as stack:
-        benches = [Bench(filled(stack.enter_context(valkey(FAIR)), size)) for size in sizes]
+        benches = [LedgerBench(filled(stack.enter_context(valkey(FAIR)), size)) for size in sizes]
         for one in benches:
             one.settle()
         cases = {

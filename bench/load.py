@@ -50,7 +50,7 @@ def undisturbed(measure: Callable[..., T], *args: object) -> T:
 
 
 @dataclass
-class _Connection:
+class LoadConnection:
     socket: socket.socket
     received: bytearray = field(default_factory=bytearray)
     next_stream: int = 1
@@ -88,13 +88,13 @@ class Load:
         self._connections = [self._connect(path) for _ in range(size)]
         self.latencies: list[float] = []
 
-    def _connect(self, path: str) -> _Connection:
+    def _connect(self, path: str) -> LoadConnection:
         one = socket.socket(socket.AF_UNIX)
         one.connect(path)
         settings = struct.pack(">HIHI", 4, _LARGE, 3, 0)
         one.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings))
         one.sendall(_frame(_WINDOW, 0, 0, struct.pack(">I", _LARGE - 65535)))
-        return _Connection(one)
+        return LoadConnection(one)
 
     def close(self) -> None:
         """Close the connections."""
@@ -131,7 +131,7 @@ class Load:
             raise Disturbed(f"not the answer that was expected: {self._bad!r}")
         return seconds
 
-    def _ask(self, one: _Connection, count: int) -> None:
+    def _ask(self, one: LoadConnection, count: int) -> None:
         count = min(count, self._left, max(0, one.window // len(self._body)))
         if count <= 0:
             return
@@ -147,7 +147,7 @@ class Load:
         self._left -= count
         one.socket.sendall(out)
 
-    def _receive(self, one: _Connection) -> int:
+    def _receive(self, one: LoadConnection) -> int:
         """Read what is there, and return how many calls were answered."""
         data = one.socket.recv(262144)
         if not data:
@@ -169,7 +169,7 @@ class Load:
         return answered
 
     def _frame_came(
-        self, one: _Connection, kind: int, flags: int, stream: int, payload: bytes
+        self, one: LoadConnection, kind: int, flags: int, stream: int, payload: bytes
     ) -> None:
         if kind == _DATA:
             one.messages[stream] = one.messages.get(stream, b"") + payload
@@ -180,7 +180,7 @@ class Load:
         elif kind in (_RST, _GOAWAY):
             raise RuntimeError(f"the server ended it: {payload!r}")
 
-    def _answered(self, one: _Connection, stream: int) -> None:
+    def _answered(self, one: LoadConnection, stream: int) -> None:
         framed = one.messages.pop(stream, b"")
         if len(framed) < 5 or not self._good(framed[5:]):
             self._bad = framed[:400] or b"nothing"

@@ -62,7 +62,7 @@ def work(address: str) -> None:
     pages.stop()
 
 
-class Worker:
+class BenchWorker:
     """A worker process."""
 
     def __init__(self, address: Path, environment: dict[str, str]) -> None:
@@ -169,7 +169,7 @@ def measure(kind: type[AddedUp] | type[Multiprocess]) -> list[float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         way = kind(folder)
-        workers = [Worker(folder / str(n), way.environment) for n in range(WORKERS)]
+        workers = [BenchWorker(folder / str(n), way.environment) for n in range(WORKERS)]
         for number in range(WORKERS):
             way.begun(number)
         with served(way) as scrape:
@@ -180,7 +180,7 @@ def measure(kind: type[AddedUp] | type[Multiprocess]) -> list[float]:
                 number = WORKERS - 1
                 workers[number].end()
                 way.ended(number, workers[number].process.pid)
-                workers[number] = Worker(folder / str(number), way.environment)
+                workers[number] = BenchWorker(folder / str(number), way.environment)
                 way.begun(number)
             after = milliseconds(scrape)
             before = counted(scrape())

@@ -21,7 +21,7 @@ from authz.tokens.introspector import Introspector
 from authz.tokens.verifier import TokenVerifier
 from bench.result import Found, compare, show
 from tests.support.values import ISSUER, call, policy, request, server
-from tests.tokens.token_factory import CLAIMS, Bench, ec_signer, rsa_signer
+from tests.tokens.token_factory import CLAIMS, TokenBench, ec_signer, rsa_signer
 
 LIMITS = tuple(
     Limit(f"files:{per.value}:{quota}/minute", per, quota=quota, window=60, place="files")
@@ -35,14 +35,14 @@ BATCH = 200
 BUDGET = 0.2
 
 
-class Ledger:
+class NoLedger:
     """A ledger that costs nothing: what is measured is ours."""
 
     async def take(self, _: Query) -> LedgerAnswer:
         return Taken((), Mode.REDIS)
 
 
-class Issuer:
+class BenchIssuer:
     """An issuer that knows one opaque token."""
 
     async def ask(self, _: str) -> Mapping[str, object]:
@@ -58,7 +58,7 @@ class Issuer:
         }
 
 
-async def decide(verifier: TokenVerifier, sent: object, ledger: Ledger) -> bool:
+async def decide(verifier: TokenVerifier, sent: object, ledger: NoLedger) -> bool:
     """Take one request from its headers to its verdict, as server/check.py does."""
     found = read(sent, POLICY)  # type: ignore[arg-type]
     assert isinstance(found, Call), found
@@ -76,7 +76,7 @@ def microseconds(work: Callable[[], object]) -> float:
     return (time.perf_counter() - began) / BATCH * 1e6
 
 
-async def microseconds_of(verifier: TokenVerifier, sent: object, ledger: Ledger) -> float:
+async def microseconds_of(verifier: TokenVerifier, sent: object, ledger: NoLedger) -> float:
     began = time.perf_counter()
     for _ in range(BATCH):
         await decide(verifier, sent, ledger)
@@ -85,9 +85,9 @@ async def microseconds_of(verifier: TokenVerifier, sent: object, ledger: Ledger)
 
 async def run(rounds: int) -> list[list[Found]]:
     """Measure hits of each kind of token, each against a whole decision with it."""
-    keys = Bench().keys
+    keys = TokenBench().keys
     rules = ClaimRules(ISSUER, leeway=30, max_lifetime=7200)
-    introspector = Introspector(IntrospectionCache(Issuer(), rules))
+    introspector = Introspector(IntrospectionCache(BenchIssuer(), rules))
     verifier = TokenVerifier(keys, rules, introspector=introspector)
     now = int(time.time())
     times = {"iat": now, "nbf": now, "exp": now + 3600}
@@ -104,7 +104,7 @@ async def run(rounds: int) -> list[list[Found]]:
 async def measure(name: str, verifier: TokenVerifier, token: str, rounds: int) -> list[Found]:
     await verifier.verify(token)
     sent = request(call("read_file"), authorization=f"Bearer {token}")
-    ledger = Ledger()
+    ledger = NoLedger()
     rows: dict[str, list[list[float]]] = {"whole decision": [], "hit": []}
     for _ in range(rounds):
         rows["hit"].append([microseconds(lambda: verifier.cached(token))])

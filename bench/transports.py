@@ -63,7 +63,7 @@ servers:
 
 
 @dataclass(frozen=True)
-class Server:
+class BenchServer:
     """A running server and the process that does its work."""
 
     path: str
@@ -86,7 +86,9 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, name: str, tree: Path = ROOT) -> Iterator[Server]:
+def started(
+    command: list[str], folder: Path, name: str, tree: Path = ROOT
+) -> Iterator[BenchServer]:
     """Run a server on a socket in the folder, its output in files there."""
     path = folder / f"{name}.sock"
     with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
@@ -96,7 +98,7 @@ def started(command: list[str], folder: Path, name: str, tree: Path = ROOT) -> I
     try:
         wait(lambda: path.exists() or process.poll() is not None)
         time.sleep(1)
-        yield Server(str(path), worker(process.pid))
+        yield BenchServer(str(path), worker(process.pid))
     finally:
         process.terminate()
         process.wait()
@@ -145,7 +147,7 @@ class Figures:
     p50: float
 
 
-def measure(server: Server, load: Load, calls: int) -> Figures:
+def measure(server: BenchServer, load: Load, calls: int) -> Figures:
     used = server.cpu()
     seconds = load.run(calls, IN_FLIGHT)
     used = server.cpu() - used
@@ -160,7 +162,7 @@ def run(rounds: int, calls: int) -> list[list[Found]]:
         issuer = stack.enter_context(running_issuer())
         redis = stack.enter_context(valkey())
         asyncio.run(step_up(redis.url))
-        servers = dict[str, Server]()
+        servers = dict[str, BenchServer]()
         for (kind, tree), transport in itertools.product(trees().items(), TRANSPORTS):
             case = f"{kind}{transport}"
             name = case.replace(" ", "-")
@@ -196,7 +198,7 @@ def run(rounds: int, calls: int) -> list[list[Found]]:
 @contextmanager
 def started_full(
     command: list[str], folder: Path, name: str, socket: Path, tree: Path = ROOT
-) -> Iterator[Server]:
+) -> Iterator[BenchServer]:
     """Run the whole service; it names its socket with a scheme."""
     with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
         process = subprocess.Popen(
@@ -208,7 +210,7 @@ def started_full(
         if process.poll() is not None:
             raise RuntimeError((folder / f"{name}.err").read_text())
         time.sleep(1.5)
-        yield Server(str(socket), worker(process.pid))
+        yield BenchServer(str(socket), worker(process.pid))
     finally:
         process.terminate()
         process.wait()

@@ -32,7 +32,7 @@ from authz.telemetry.recorder import Recorder
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
 from authz.tokens.keys import Presented
 from tests.support.gateway import GATEWAY, GOOD, running_gateway, tls
-from tests.support.service import Issuer, running_issuer, running_service, until
+from tests.support.service import KeyIssuer, running_issuer, running_service, until
 from tests.support.values import NOW, policy, principal, request, rpc, server
 from tests.support.wild_client import http2
 from tests.support.wire import check_request
@@ -177,7 +177,7 @@ def test_keys_older_than_their_maximum_verify_nothing(tmp_path: Path) -> None:
 def test_the_last_configuration_wins(tmp_path: Path) -> None:
     """A rule that was tightened while an earlier reload still waited is not undone by that one."""
 
-    async def run(issuer: Issuer) -> None:
+    async def run(issuer: KeyIssuer) -> None:
         path = config(tmp_path / "authz.yaml", issuer.address, "[staff]")
         where = Listeners(f"unix:{tmp_path}/check", ("127.0.0.1", 0))
         read_so_far: list[Settings] = []

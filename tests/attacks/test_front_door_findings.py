@@ -34,7 +34,7 @@ from authz.login.web.cookies import read_form
 from authz.tokens.tickets import seal_ticket
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
-from tests.login.front import GATEWAY, Client, Stage, bob
+from tests.login.front import GATEWAY, FrontDoorClient, FrontDoorStage, bob
 
 __all__ = ["keys", "play", "store", "world"]
 
@@ -52,8 +52,8 @@ TICKET = StepUpTicket(
 )
 
 
-async def registered(found: Stage, **changes: Any) -> Client:
-    client = Client(found, **changes)
+async def registered(found: FrontDoorStage, **changes: Any) -> FrontDoorClient:
+    client = FrontDoorClient(found, **changes)
     await client.register()
     return client
 
@@ -67,21 +67,21 @@ def form_token(page: httpx.Response) -> str:
 # --- what costs Authelia something ------------------------------------------------------------
 
 
-def own_log_ins(_: Stage) -> str:
+def own_log_ins(_: FrontDoorStage) -> str:
     return "/authz/log-ins"
 
 
-def step_up(found: Stage) -> str:
+def step_up(found: FrontDoorStage) -> str:
     return f"/authz/step-up?ticket={seal_ticket(found.built.sealer, TICKET)}"
 
 
 @pytest.mark.parametrize("page", [own_log_ins, step_up])
 def test_a_form_that_goes_to_authelia_is_paced_whatever_it_is_for(
-    play: Play, page: Callable[[Stage], str]
+    play: Play, page: Callable[[FrontDoorStage], str]
 ) -> None:
     """A stranger's form, sent again and again, is a request at Authelia twenty times a minute."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         browser = found.browser()
         url = f"{GATEWAY}{page(found)}"
         token = form_token(await browser.get(url))
@@ -95,13 +95,17 @@ def test_a_form_that_goes_to_authelia_is_paced_whatever_it_is_for(
     play(scene)
 
 
-async def spent_code(found: Stage, client: Client) -> Callable[[], Awaitable[httpx.Response]]:
+async def spent_code(
+    found: FrontDoorStage, client: FrontDoorClient
+) -> Callable[[], Awaitable[httpx.Response]]:
     back = await client.log_in()
     await client.exchange(back["code"])
     return lambda: client.exchange(back["code"])
 
 
-async def ended_token(found: Stage, client: Client) -> Callable[[], Awaitable[httpx.Response]]:
+async def ended_token(
+    found: FrontDoorStage, client: FrontDoorClient
+) -> Callable[[], Awaitable[httpx.Response]]:
     tokens = await client.tokens()
     return lambda: client.post("/revoke", token=tokens["refresh_token"])
 
@@ -110,7 +114,7 @@ async def ended_token(found: Stage, client: Client) -> Callable[[], Awaitable[ht
 def test_what_is_ended_at_authelia_is_not_ended_again(play: Play, again: Any) -> None:
     """A code that was used, or a token that was revoked, tells Authelia once, however often."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         send = await again(found, client)
         for _ in range(20):
@@ -123,7 +127,7 @@ def test_what_is_ended_at_authelia_is_not_ended_again(play: Play, again: Any) ->
 def test_what_authelia_did_not_hear_is_told_again(play: Play) -> None:
     """Only what it has ended is remembered."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         found.upstream.away = True
@@ -140,7 +144,7 @@ def test_what_authelia_did_not_hear_is_told_again(play: Play) -> None:
 def test_refreshes_of_one_grant_are_paced(play: Play) -> None:
     """A client that refreshes without end costs Authelia twenty a minute, and keeps its log-in."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         statuses = []
@@ -161,7 +165,7 @@ def test_refreshes_of_one_grant_are_paced(play: Play) -> None:
 def test_log_ins_of_one_person_are_paced(play: Play) -> None:
     """Each leaves something in Redis for a month: the 121st of an hour is told to come later."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         attempts, client = found.built.limiter, await registered(found)
         for _ in range(119):
             attempts.retry_after_of(LOG_INS, JOHN)
@@ -221,7 +225,7 @@ def asked(app: Any, path: str, address: str, receive: Any) -> "asyncio.Task[int]
 def test_documents_that_one_address_makes_us_fetch_are_paced(play: Play) -> None:
     """A fetch can hold a place for seconds: twelve unknown ones a minute; known ones as ever."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         fetched: list[str] = []
 
         async def fetch(url: str, host: str) -> Fetched:
@@ -252,7 +256,7 @@ def test_documents_that_one_address_makes_us_fetch_are_paced(play: Play) -> None
 def test_documents_of_slow_hosts_keep_no_other_address_waiting(play: Play) -> None:
     """Ten that hang, named by one address (of IPv6: one /64), have two of the eight fetches."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         fetched: list[str] = []
         two, go_on = asyncio.Event(), asyncio.Event()
 
@@ -288,7 +292,7 @@ def test_documents_of_slow_hosts_keep_no_other_address_waiting(play: Play) -> No
 def test_one_address_does_not_hold_all_there_is(play: Play, path: str) -> None:
     """Bodies that never come are a bounded part of the pages' places; a neighbour has others."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         end = asyncio.Event()
 
         async def never() -> dict[str, Any]:
@@ -347,8 +351,8 @@ def test_no_spelling_of_this_machine_is_vouched_for(uri: str, kind: ClientKind) 
 def test_nobody_says_that_he_is_the_gateway_or_the_issuer(play: Play, host: str) -> None:
     """A consent page that names our own host, or the log-in's, would be believed."""
 
-    async def scene(found: Stage) -> None:
-        answer = await Client(found).register(redirect_uris=[f"https://{host}:8443/cb"])
+    async def scene(found: FrontDoorStage) -> None:
+        answer = await FrontDoorClient(found).register(redirect_uris=[f"https://{host}:8443/cb"])
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_redirect_uri")
 
     play(scene)
@@ -357,7 +361,7 @@ def test_nobody_says_that_he_is_the_gateway_or_the_issuer(play: Play, host: str)
 def test_a_token_is_revoked_though_its_grant_is_past_its_age(play: Play) -> None:
     """200 is the truth: no worker lets the token pass any more."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         names = Names(found.deployment)
@@ -375,7 +379,7 @@ def test_a_token_is_revoked_though_its_grant_is_past_its_age(play: Play) -> None
 def test_an_end_weakens_no_revocation(play: Play) -> None:
     """What the operator revoked for good stays so when the person ends it too."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).get(
@@ -396,7 +400,7 @@ def test_an_end_weakens_no_revocation(play: Play) -> None:
 def test_who_is_blocked_while_a_code_is_traded_in_gets_nothing_that_lasts(play: Play) -> None:
     """The block found no grant to end, since it had not begun: it ends as it begins."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, built = await registered(found), found.built
         back = await client.log_in()
         begin = built.grants.begin
@@ -419,7 +423,7 @@ def test_who_is_blocked_while_a_code_is_traded_in_gets_nothing_that_lasts(play: 
 def test_redis_holds_no_secret_in_the_clear(play: Play) -> None:
     """No token, code, state, verifier or ticket: not in a name and not in a value."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         back = await client.log_in()
         held = everything(found)
@@ -449,7 +453,7 @@ def test_redis_holds_no_secret_in_the_clear(play: Play) -> None:
 _TOKENS = ("access_token", "refresh_token")
 
 
-def everything(found: Stage) -> bytes:
+def everything(found: FrontDoorStage) -> bytes:
     kinds = {"string": ("GET",), "hash": ("HGETALL",)}
     parts = []
     for key in sorted(found.keys()):

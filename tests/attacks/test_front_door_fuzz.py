@@ -21,7 +21,7 @@ from authz.login.web.error_pages import PATH as PROBLEM
 from authz_demo.issuer.keys import StandInKeys
 from tests.demo.kit import FILES
 from tests.login.conftest import keys, store
-from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, Client, Stage, stage
+from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, FrontDoorClient, FrontDoorStage, stage
 from tests.support.valkey import ValkeyServer
 
 __all__ = ["keys", "store"]
@@ -45,7 +45,7 @@ class Target:
     """A stage that stands, what was had of it, and the loop that it lives in."""
 
     runner: asyncio.Runner
-    stage: Stage
+    stage: FrontDoorStage
     good: list[bytes]
     cookies: bytes
     asked: int
@@ -78,7 +78,7 @@ def target(store: ValkeyServer, keys: StandInKeys) -> Iterator[Target]:
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
         whole = stage(store, keys, Path(folder))
         found = runner.run(whole.__aenter__())
-        client = Client(found)
+        client = FrontDoorClient(found)
         runner.run(client.register())
         tokens = runner.run(client.tokens())
         page = runner.run(client.authorize())

@@ -62,7 +62,7 @@ def judged(body: bytes, headers: dict[str, str]) -> Message | None:
         return None
 
 
-class Server:
+class OfficialServer:
     """Two tools of the official SDK that write down their names when they run."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def test_the_official_server_runs_what_was_judged() -> None:
     """Of all that is let through nothing runs another tool than the one that was judged."""
     passed = [(body, headers, found) for body, headers in wild() if (
         found := judged(body, {**JSON, **headers})) is not None]  # fmt: skip
-    ran = Server().post(*((body, headers) for body, headers, _ in passed))
+    ran = OfficialServer().post(*((body, headers) for body, headers, _ in passed))
 
     assert len(passed) >= 20
     # Honest calls do run, or this test would prove nothing.

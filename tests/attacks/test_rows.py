@@ -37,18 +37,26 @@ from authz.tokens.verifier import TokenVerifier
 from tests.ledger.queries import query
 from tests.support.valkey import valkey
 from tests.support.values import LIMIT, NOW, call, policy, principal, request, rpc, server
-from tests.support.wire import Answer, answer, check_request, reason_of
-from tests.tokens.token_factory import FILES, RULES, Clock, Source, ec_signer, key_set, rsa_signer
+from tests.support.wire import WireAnswer, answer, check_request, reason_of
+from tests.tokens.token_factory import (
+    FILES,
+    RULES,
+    Source,
+    TokenClock,
+    ec_signer,
+    key_set,
+    rsa_signer,
+)
 from tests.tokens.token_factory import NOW as TOKEN_NOW
 
 pytestmark = pytest.mark.slow
 
 
-class World:
+class AttackWorld:
     """The check with the real verifier and the real in-process ledger, at a fixed moment."""
 
     def __init__(self, rules: Policy, capacity: int = 100, claims: ClaimRules = RULES) -> None:
-        self.clock = Clock(TOKEN_NOW)
+        self.clock = TokenClock(TOKEN_NOW)
         self.source = Source(key_set(rsa_signer().jwk(), ec_signer().jwk()))
         self.keys = SigningKeys(self.source, clock=self.clock)
         self.verifier = TokenVerifier(self.keys, claims, clock=self.clock, capacity=capacity)
@@ -69,7 +77,7 @@ class World:
             clock=self.clock,
         )
 
-    async def ask(self, token: str, sent: HttpRequest | None = None) -> Answer:
+    async def ask(self, token: str, sent: HttpRequest | None = None) -> WireAnswer:
         asked = request(authorization=f"Bearer {token}") if sent is None else sent
         return answer(await self.check(check_request(asked)))
 
@@ -83,7 +91,7 @@ def test_a_cached_token_is_refused_from_the_request_after_its_revocation(what: s
     """That a token is cached keeps nobody from being told that it was revoked."""
 
     async def run() -> None:
-        world, token = World(policy()), rsa_signer().token()
+        world, token = AttackWorld(policy()), rsa_signer().token()
         assert (await world.ask(token)).allowed
         known = world.verifier.cached(token)
         assert known is not None
@@ -131,7 +139,7 @@ def test_a_declared_client_without_its_very_marker_has_no_second_factor(
         ruled = server(Rule(second_factor=SecondFactor(Method.ANY)))
         known = DeclaredClient("declared", assurance=Method.ANY, assurance_claim="two_factor")
         rules = policy(ruled, known, DeclaredClient("undeclared"))
-        world = World(rules, claims=replace(RULES, assurance_claim="mcp_assurance"))
+        world = AttackWorld(rules, claims=replace(RULES, assurance_claim="mcp_assurance"))
         token = rsa_signer().token({"client_id": client, **said})
 
         for found in (await world.ask(token), await world.ask(token)):
@@ -156,7 +164,7 @@ def test_a_kid_is_in_no_log_line_and_no_label(kid: str) -> None:
     """What a stranger calls its key is told to nobody."""
 
     async def run() -> None:
-        world = World(policy())
+        world = AttackWorld(policy())
         assert (await world.ask(rsa_signer("stranger").token(header={"kid": kid}))).status == 401
         told = world.stream.getvalue() + str(list(world.recorder.metrics.registry.collect()))
 
@@ -172,7 +180,7 @@ def test_an_unknown_key_is_told_to_come_back_while_the_issuer_hangs() -> None:
     """A 401 would throw a good log-in away: it is 503 with Retry-After, and known tokens pass."""
 
     async def run() -> None:
-        world = World(policy())
+        world = AttackWorld(policy())
         known = rsa_signer().token()
         assert (await world.ask(known)).allowed
         world.source.gate = asyncio.Event()
@@ -196,7 +204,7 @@ def test_five_hundred_people_behind_one_address_beside_a_stranger() -> None:
     """
 
     async def run() -> None:
-        world = World(policy(), capacity=2000)
+        world = AttackWorld(policy(), capacity=2000)
         assert (await world.ask(rsa_signer().token())).allowed
         told = set()
         for number in range(500):
@@ -318,7 +326,7 @@ def test_memory_is_flat_whoever_asks() -> None:
     limits = (Limit("u", Per.USER, 60, 60), Limit("a", Per.ADDRESS, 60, 60, place="a"))
     rules = policy(server(Rule(limits=limits), {"tool-*": Rule()}))
 
-    async def decide(world: World, begin: int, count: int) -> int:
+    async def decide(world: AttackWorld, begin: int, count: int) -> int:
         for number in range(begin, begin + count):
             await world.ask(*_distinct(number))
         world.stream.truncate(0)
@@ -328,7 +336,7 @@ def test_memory_is_flat_whoever_asks() -> None:
         return tracemalloc.get_traced_memory()[0]
 
     async def run() -> None:
-        world = World(rules, capacity=64)
+        world = AttackWorld(rules, capacity=64)
         tables = world.check.snapshot.cache._tables
         tracemalloc.start()
         try:
@@ -348,5 +356,5 @@ def test_memory_is_flat_whoever_asks() -> None:
     asyncio.run(run())
 
 
-def _samples(world: World) -> list[object]:
+def _samples(world: AttackWorld) -> list[object]:
     return [each for metric in world.recorder.metrics.registry.collect() for each in metric.samples]

@@ -26,7 +26,7 @@ from authz.ledger.resilient import OutageOptions, ResilientLedger
 from tests.core.test_exchanges import listen
 from tests.support.valkey import valkey
 from tests.support.values import NOW, principal, request, rpc
-from tests.tokens.token_factory import Clock
+from tests.tokens.token_factory import TokenClock
 
 QUOTA = 6
 SETTINGS = f"""\
@@ -90,7 +90,7 @@ def test_there_is_room_again_once_the_streams_have_ended() -> None:
     """Not a moment before the first of them is as old as a stream gets."""
 
     async def run() -> None:
-        clock = Clock(NOW)
+        clock = TokenClock(NOW)
         ledger = MemoryLedger(clock)
         assert await opened(ledger) == QUOTA
         clock.now += RULES.stream_recheck
@@ -105,7 +105,7 @@ def test_what_is_refused_uses_nothing_else_up() -> None:
     """A client that asks again and again for a stream has its calls and handshakes all the same."""
 
     async def run() -> None:
-        ledger = MemoryLedger(Clock(NOW))
+        ledger = MemoryLedger(TokenClock(NOW))
         await opened(ledger)
         for _ in range(1000):
             assert isinstance(await ask(ledger), Deny)
@@ -120,7 +120,7 @@ def test_while_redis_is_away_each_worker_gives_its_share() -> None:
     """All of them together no more than Redis would."""
 
     async def run() -> None:
-        clock = Clock(NOW)
+        clock = TokenClock(NOW)
         with valkey() as redis:
             remote = RedisLedger(RedisOptions(redis.url, timeout=5.0))
             options = OutageOptions(workers=3, tolerated=0)

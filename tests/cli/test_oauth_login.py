@@ -13,7 +13,7 @@ from authz.cli.oauth_login.log_in import Granted, log_in
 from authz.cli.oauth_login.loopback import Loopback
 from authz.cli.oauth_login.request import OAuthLoginError, Wanted
 from authz.tokens.issuer import IssuerAddress
-from tests.demo.kit import FILES, ISSUER, JOHN, World, claims
+from tests.demo.kit import FILES, ISSUER, JOHN, DemoWorld, claims
 
 WANTED = Wanted("mcp-2fa", FILES, ("mcp:tools",))
 Visit = Callable[[str], Awaitable[None]]
@@ -22,7 +22,7 @@ Visit = Callable[[str], Awaitable[None]]
 class Terminal:
     """One log-in, with a person at a browser who may be told to do other things."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: DemoWorld) -> None:
         self.world = world
         self.pages: list[httpx.Response] = []
         self.visits: list[asyncio.Task[None]] = []
@@ -64,7 +64,7 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(world: World) -> Terminal:
+def terminal(world: DemoWorld) -> Terminal:
     return Terminal(world)
 
 

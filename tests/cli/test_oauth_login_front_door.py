@@ -13,10 +13,10 @@ from authz.config.load import read
 from authz.tokens.issuer import IssuerAddress
 from tests.demo.kit import FILES, JOHN, claims
 from tests.login.conftest import Play
-from tests.login.front import GATEWAY, Stage, john
+from tests.login.front import GATEWAY, FrontDoorStage, john
 
 
-async def logged_in(found: Stage, wanted: Wanted, **knows: Any) -> Granted:
+async def logged_in(found: FrontDoorStage, wanted: Wanted, **knows: Any) -> Granted:
     """One log-in from a terminal, with john at the browser."""
     visits: list[asyncio.Task[None]] = []
 
@@ -37,7 +37,7 @@ async def logged_in(found: Stage, wanted: Wanted, **knows: Any) -> Granted:
 def test_a_terminal_needs_no_client(play: Play) -> None:
     """It registers without a refresh token, so that Authelia asks nothing; the log-in counts."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         granted = await logged_in(found, Wanted("", FILES, ("mcp:tools",)))
         said = claims(granted.token)
         assert (said["sub"], said["aud"]) == (JOHN, [FILES])
@@ -54,7 +54,7 @@ def test_a_terminal_needs_no_client(play: Play) -> None:
 def test_a_terminal_may_be_a_configured_client(play: Play) -> None:
     """With a loopback redirect URI, on whatever port is free."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         granted = await logged_in(found, Wanted("narrow", FILES, ("mcp:tools",)))
         log_in_record = await found.built.records.get(granted.token)
         assert log_in_record is not None
@@ -66,7 +66,7 @@ def test_a_terminal_may_be_a_configured_client(play: Play) -> None:
 def test_where_nobody_registers_a_terminal_says_what_to_do(play: Play) -> None:
     """The words name the option that helps."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         with pytest.raises(OAuthLoginError, match=r"registration_endpoint|--client"):
             await logged_in(found, Wanted("", FILES, ()))
 
@@ -76,7 +76,7 @@ def test_where_nobody_registers_a_terminal_says_what_to_do(play: Play) -> None:
 def test_who_does_not_agree_logs_nobody_in(play: Play) -> None:
     """The terminal hears of it."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         with pytest.raises(OAuthLoginError, match="access_denied"):
             await logged_in(found, Wanted("", FILES, ()), consents=False)
 

@@ -45,7 +45,7 @@ def config(tmp_path: Path, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
     server.command("FLUSHALL")
 
 
-class Typed:
+class TypedCommands:
     """Type commands, and keep what they print."""
 
     def __init__(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,8 +67,8 @@ class Typed:
 
 
 @pytest.fixture
-def typed(config: Path, capsys: pytest.CaptureFixture[str]) -> Typed:
-    return Typed(config, capsys)
+def typed(config: Path, capsys: pytest.CaptureFixture[str]) -> TypedCommands:
+    return TypedCommands(config, capsys)
 
 
 def asked(server: ValkeyServer, issued_at: int, **changes: Any) -> object:
@@ -87,7 +87,7 @@ def asked(server: ValkeyServer, issued_at: int, **changes: Any) -> object:
     return asyncio.run(go())
 
 
-def test_a_user_is_revoked_listed_and_lifted(typed: Typed, server: ValkeyServer) -> None:
+def test_a_user_is_revoked_listed_and_lifted(typed: TypedCommands, server: ValkeyServer) -> None:
     """The list tells who, when and why; a lift lets new log-ins pass and no old token."""
     now = int(time.time())
     assert typed("revoke", "--user", "ada", "--reason", "laptop stolen") == 0
@@ -116,7 +116,7 @@ def test_a_user_is_revoked_listed_and_lifted(typed: Typed, server: ValkeyServer)
 
 
 def test_one_log_in_of_the_front_door_is_revoked_by_its_grant(
-    typed: Typed, server: ValkeyServer
+    typed: TypedCommands, server: ValkeyServer
 ) -> None:
     """All its tokens, refreshed ones too, and those of no other log-in; lifted like a person's."""
     now = int(time.time())
@@ -142,7 +142,7 @@ def signed(expires_in: int) -> str:
 
 @pytest.mark.parametrize("token", [signed(3600), TOKEN], ids=["jwt", "opaque"])
 def test_a_token_is_read_from_standard_input_and_never_printed(
-    typed: Typed, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, token: str
+    typed: TypedCommands, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     """Neither the answer, the list nor Redis holds a token."""
     stdin = io.TextIOWrapper(io.BytesIO(f" {token}\r\n".encode()))
@@ -161,7 +161,7 @@ def test_a_token_is_read_from_standard_input_and_never_printed(
     assert isinstance(asked(server, 1, token_id=token_id), Taken)
 
 
-def test_a_token_that_expired_long_ago_is_told(typed: Typed, tmp_path: Path) -> None:
+def test_a_token_that_expired_long_ago_is_told(typed: TypedCommands, tmp_path: Path) -> None:
     """Nobody is told that what is not kept is revoked."""
     file = tmp_path / "token"
     file.write_text(signed(-2 * 86_400))
@@ -173,7 +173,7 @@ def test_a_token_that_expired_long_ago_is_told(typed: Typed, tmp_path: Path) -> 
     assert typed("revoke", "--token-file", str(file), "--issued-before", "now") == 2
 
 
-def test_everything_is_what_exists_now(typed: Typed, server: ValkeyServer) -> None:
+def test_everything_is_what_exists_now(typed: TypedCommands, server: ValkeyServer) -> None:
     """Without a moment `--everything` is now, and what an issuer's fast clock signed goes too."""
     before = int(time.time())
     assert typed("revoke", "--everything") == 0
@@ -185,7 +185,7 @@ def test_everything_is_what_exists_now(typed: Typed, server: ValkeyServer) -> No
     assert [each["id"] for each in typed.json] == ["everything"]
 
 
-def test_a_moment_is_iso_8601_or_an_epoch(typed: Typed, server: ValkeyServer) -> None:
+def test_a_moment_is_iso_8601_or_an_epoch(typed: TypedCommands, server: ValkeyServer) -> None:
     """Tokens that were issued at that second are taken back, later ones are not."""
     moment = int(time.time()) - 86_400
     iso = datetime.fromtimestamp(moment, timezone(timedelta(hours=2))).isoformat()
@@ -228,7 +228,7 @@ def test_a_moment_is_iso_8601_or_an_epoch(typed: Typed, server: ValkeyServer) ->
     ],
 )
 def test_what_makes_no_sense_changes_nothing(
-    typed: Typed, server: ValkeyServer, words: list[str]
+    typed: TypedCommands, server: ValkeyServer, words: list[str]
 ) -> None:
     """It ends with 2 and words, and nothing is written."""
     assert typed(*words) == 2
@@ -239,7 +239,7 @@ def test_what_makes_no_sense_changes_nothing(
 
 
 def test_without_a_redis_it_says_so(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    typed: TypedCommands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A service that keeps revocations in its own memory cannot be written to."""
     monkeypatch.delenv("AUTHZ_REDIS_URL")
@@ -254,7 +254,7 @@ def test_without_a_redis_it_says_so(
 
 
 def test_a_redis_that_refuses_is_told(
-    typed: Typed, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    typed: TypedCommands, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A user that may only read can list, and is told that it may not revoke."""
     rights = ("~*", "+hgetall", "-hset", "-hdel")
@@ -273,7 +273,7 @@ def test_a_redis_that_refuses_is_told(
 
 
 def test_options_may_stand_on_either_side_of_lift(
-    typed: Typed, config: Path, capsys: pytest.CaptureFixture[str]
+    typed: TypedCommands, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is given before the word is not undone by what is not given after it."""
     typed("revoke", "--user", "ada", "--json")
@@ -295,7 +295,7 @@ def with_door(config: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("with_door")
-def test_a_host_alone_is_blocked(typed: Typed) -> None:
+def test_a_host_alone_is_blocked(typed: TypedCommands) -> None:
     """All that ends there or has its document there; and it is let in again in any spelling."""
     assert typed("clients", "block", "Evil.example") == 0
     assert "blocked dynamic/evil.example" in typed.out
@@ -306,7 +306,7 @@ def test_a_host_alone_is_blocked(typed: Typed) -> None:
 
 
 @pytest.mark.usefixtures("with_door")
-def test_what_would_stop_nobody_is_not_blocked(typed: Typed) -> None:
+def test_what_would_stop_nobody_is_not_blocked(typed: TypedCommands) -> None:
     """A word that can be no client's is refused, with the forms, and nothing is written."""
     assert typed("clients", "block", "vscode") == 2
     assert "dynamic/HOST" in typed.err

@@ -17,7 +17,7 @@ NODE22: Final = HERE / "node/node_modules/.bin/node"
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientUnderTest:
     """Describe one client.
 
     Attributes:
@@ -71,8 +71,8 @@ _NODE: Final = {"NODE_EXTRA_CA_CERTS": "{authority}"}
 
 def _python(
     name: str, title: str, *, package: str, driver: str, lock: Path, python: Path
-) -> Client:
-    return Client(
+) -> ClientUnderTest:
+    return ClientUnderTest(
         name,
         title,
         locked(lock, package),
@@ -131,7 +131,7 @@ _ALL: Final = (
         lock=_lock("langchain"),
         python=_venv("langchain"),
     ),
-    Client(
+    ClientUnderTest(
         "typescript-1",
         "TypeScript SDK 1.x",
         locked(ROOT / "tests/typescript/package-lock.json", "@modelcontextprotocol/sdk"),
@@ -139,7 +139,7 @@ _ALL: Final = (
         ROOT / "tests/typescript/node_modules",
         _NODE,
     ),
-    Client(
+    ClientUnderTest(
         "typescript-2",
         "TypeScript SDK 2.x",
         locked(HERE / "typescript2/package-lock.json", "@modelcontextprotocol/client"),
@@ -147,7 +147,7 @@ _ALL: Final = (
         HERE / "typescript2/node_modules",
         _NODE,
     ),
-    Client(
+    ClientUnderTest(
         "go",
         "Go SDK",
         locked(HERE / "go/go.mod", "github.com/modelcontextprotocol/go-sdk"),
@@ -155,7 +155,7 @@ _ALL: Final = (
         BUILT / "go",
         _PYTHON,
     ),
-    Client(
+    ClientUnderTest(
         "rmcp",
         "rmcp (Rust SDK)",
         locked(HERE / "rust/Cargo.lock", "rmcp"),
@@ -163,7 +163,7 @@ _ALL: Final = (
         BUILT / "rust/debug/authz-tests-rmcp",
         _PYTHON,
     ),
-    Client(
+    ClientUnderTest(
         "mcp-remote",
         "mcp-remote",
         locked(HERE / "mcp-remote/package-lock.json", "mcp-remote"),
@@ -171,7 +171,7 @@ _ALL: Final = (
         HERE / "mcp-remote/node_modules",
         {**_NODE, "MCP_REMOTE": str(HERE / "mcp-remote/node_modules/.bin/mcp-remote")},
     ),
-    Client(
+    ClientUnderTest(
         "inspector",
         "MCP Inspector CLI",
         locked(HERE / "inspector/package-lock.json", "@modelcontextprotocol/inspector"),
@@ -185,7 +185,7 @@ _ALL: Final = (
             "INSPECTOR": str(HERE / "inspector/node_modules/.bin/mcp-inspector"),
         },
     ),
-    Client(
+    ClientUnderTest(
         "codex",
         "Codex",
         locked(HERE / "codex/package-lock.json", "@openai/codex"),
@@ -218,7 +218,7 @@ WHY: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
-def command(client: Client, told: Mapping[str, str]) -> list[str]:
+def command(client: ClientUnderTest, told: Mapping[str, str]) -> list[str]:
     """Return how a client's driver is started."""
     return [*client.program, json.dumps(told)]
 

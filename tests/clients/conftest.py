@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from authz_demo.environment import free_port
-from tests.clients.clients import CLIENTS, Client, command
+from tests.clients.clients import CLIENTS, ClientUnderTest, command
 from tests.clients.driver import Driver
 from tests.clients.environment import Town, running_town
 from tests.clients.record import BUILD, DOCS, recorded, written
@@ -31,7 +31,7 @@ def town() -> Iterator[Town]:
 
 
 @pytest.fixture(scope="session", params=list(CLIENTS))
-def client(request: pytest.FixtureRequest) -> Client:
+def client(request: pytest.FixtureRequest) -> ClientUnderTest:
     """Return each client, skipped aloud where this machine lacks it."""
     found = CLIENTS[request.param]
     if found.missing:
@@ -41,7 +41,9 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture(scope="session")
-def visit(client: Client, town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
+def visit(
+    client: ClientUnderTest, town: Town, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Visit]:
     """Return a client's visit."""
     folder = tmp_path_factory.mktemp(client.name)
     number = next(_numbers)
@@ -71,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def seen(request: pytest.FixtureRequest, client: Client) -> dict[str, Outcome]:
+def seen(request: pytest.FixtureRequest, client: ClientUnderTest) -> dict[str, Outcome]:
     """Return where a client's outcomes are written down."""
     return request.config.stash[_seen].setdefault(client.name, {})
 

@@ -132,7 +132,7 @@ class Residents:
         return ServiceSpec("issuer", argv, process_environment(), listening(place.issuer_port))
 
 
-class Upstream:
+class ClientUpstream:
     """One MCP server, which can go away and come back."""
 
     def __init__(self, path: Path) -> None:
@@ -169,7 +169,7 @@ class Town:
     running: RunningEnvironment
     residents: Residents
     authority: Path
-    away: Upstream
+    away: ClientUpstream
     port: int
 
     def url(self, server: str) -> str:
@@ -219,7 +219,7 @@ def running_town(
 
     residents = Residents(names, people())
     environment = write_environment(at, residents, configuration, residents.who, login="front_door")
-    upstreams = {name: Upstream(folder / f"{name}.sock") for name in ("shared", "away")}
+    upstreams = {name: ClientUpstream(folder / f"{name}.sock") for name in ("shared", "away")}
     sockets = {
         "plain": Unix(str(upstreams["shared"].path)),
         "ruled": Unix(str(upstreams["shared"].path)),

@@ -75,7 +75,7 @@ class Visit:
                 self._connected[server] = {"error": str(error)}
         if not self._connected[server].get("ok"):
             pages = " / ".join(self._drivers[server].pages)
-            raise NotConnectedError(f"{told(self._connected[server])} {pages}".strip())
+            raise ClientNotConnectedError(f"{told(self._connected[server])} {pages}".strip())
         if server in self._ended:
             # As an application does that notices that its session is over.
             self._ended.discard(server)
@@ -107,7 +107,7 @@ class Visit:
         return result
 
 
-class NotConnectedError(Exception):
+class ClientNotConnectedError(Exception):
     """Say that a client did not get in."""
 
 

@@ -4,19 +4,19 @@ import os
 
 import pytest
 
-from tests.clients.clients import CLIENTS, Client
+from tests.clients.clients import CLIENTS, ClientUnderTest
 from tests.clients.record import recorded, versions
-from tests.clients.rows import ROWS, NotConnectedError, Outcome, Visit, run
+from tests.clients.rows import ROWS, ClientNotConnectedError, Outcome, Visit, run
 
 RECORDING = os.environ.get("AUTHZ_RECORD") == "1"
 
 
 @pytest.mark.parametrize("row", list(ROWS))
-def test_client(row: str, client: Client, visit: Visit, seen: dict[str, Outcome]) -> None:
+def test_client(row: str, client: ClientUnderTest, visit: Visit, seen: dict[str, Outcome]) -> None:
     """A client does not do less than docs/clients.json says."""
     try:
         outcome = run(row, visit)
-    except NotConnectedError as error:
+    except ClientNotConnectedError as error:
         outcome = Outcome(works=False, seen=f"it does not get in: {error}")
     seen[row] = outcome
     if not RECORDING:

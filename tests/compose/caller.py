@@ -10,14 +10,16 @@ import httpx
 from authz_demo.client import LoginHandler, MemoryTokenStorage, connect, provider
 from authz_demo.loopback import LoopbackTransport
 from authz_demo.reporter import headers, message, reason_of
-from tests.compose.deployment import Deployment
+from tests.compose.deployment import ComposeDeployment
 
 CLIENT: Final = "a program on a desk"
 CALLBACK: Final = "http://127.0.0.1:43210/callback"
 _TIMEOUT: Final = 5.0
 
 
-async def log_in(deployment: Deployment, server: str, mode: str) -> tuple[dict[str, Any], str]:
+async def log_in(
+    deployment: ComposeDeployment, server: str, mode: str
+) -> tuple[dict[str, Any], str]:
     """Let the official client log in, with TOTP; return what `whoami` says, and its token."""
     url = f"{deployment.gateway}/{server}"
     storage = MemoryTokenStorage(None)  # it knows the URL and nothing else: it registers itself
@@ -35,7 +37,7 @@ async def log_in(deployment: Deployment, server: str, mode: str) -> tuple[dict[s
 
 
 @dataclass(slots=True)
-class Load:
+class CallerLoad:
     """Call a server again and again, with a token and without.
 
     Attributes:
@@ -44,7 +46,7 @@ class Load:
         slowest: seconds of the longest answer with 200.
     """
 
-    deployment: Deployment
+    deployment: ComposeDeployment
     token: str
     met: Counter[str] = field(default_factory=Counter)
     strangers: Counter[str] = field(default_factory=Counter)
@@ -78,13 +80,13 @@ def _name(error: httpx.TransportError) -> str:
     return "time-out" if isinstance(error, httpx.TimeoutException) else "no connection"
 
 
-def _client(deployment: Deployment) -> httpx.AsyncClient:
+def _client(deployment: ComposeDeployment) -> httpx.AsyncClient:
     transport = LoopbackTransport(deployment.network)
     return httpx.AsyncClient(transport=transport, trust_env=False, timeout=_TIMEOUT)
 
 
 async def call(
-    http: httpx.AsyncClient, deployment: Deployment, server: str, token: str | None
+    http: httpx.AsyncClient, deployment: ComposeDeployment, server: str, token: str | None
 ) -> httpx.Response:
     """Call the tool `whoami`."""
     body = message("tools/call", {"name": "whoami", "arguments": {}})
@@ -92,7 +94,7 @@ async def call(
     return await http.post(f"{deployment.gateway}/{server}", json=body, headers=sent)
 
 
-async def once(deployment: Deployment, server: str, token: str | None) -> httpx.Response:
+async def once(deployment: ComposeDeployment, server: str, token: str | None) -> httpx.Response:
     """Call once."""
     async with _client(deployment) as http:
         return await call(http, deployment, server, token)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.deployment import SERVICES, Deployment, plan
+from tests.compose.deployment import SERVICES, ComposeDeployment, plan
 from tests.compose.engine import Engine, NoEngineError, compose_command, engine
 from tests.compose.images import STAND_INS, build
 
@@ -39,7 +39,7 @@ def docker(
 @pytest.fixture(scope="session")
 def deployment(
     docker: Engine, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Deployment]:
+) -> Iterator[ComposeDeployment]:
     """A deployment that runs, every service healthy."""
     folder: Path = tmp_path_factory.mktemp("deployment") / "deploy"
     made = plan(docker, folder)
@@ -60,7 +60,7 @@ def deployment(
 def _well(request: pytest.FixtureRequest) -> None:
     """Whatever the test before did, all is well again."""
     if "deployment" in request.fixturenames:
-        made: Deployment = request.getfixturevalue("deployment")
+        made: ComposeDeployment = request.getfixturevalue("deployment")
         made.until_healthy(*SERVICES)
 
 

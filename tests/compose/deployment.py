@@ -42,7 +42,7 @@ _HEALTHY: Final = 90
 
 
 @dataclass(slots=True)
-class Deployment:
+class ComposeDeployment:
     """Hold one that runs.
 
     Attributes:
@@ -191,10 +191,10 @@ class Deployment:
 _SERVICE: Final = "com.docker.compose.service"
 
 
-def plan(engine: Engine, folder: Path) -> Deployment:
+def plan(engine: Engine, folder: Path) -> ComposeDeployment:
     """Return a deployment that is yet to be written."""
     person = BrowserUser(USER, PASSWORD, pyotp.random_base32())
-    return Deployment(engine, folder, f"authz-test-{os.getpid()}", free_port(), person)
+    return ComposeDeployment(engine, folder, f"authz-test-{os.getpid()}", free_port(), person)
 
 
 def init(folder: Path, *arguments: str) -> dict[str, Any]:

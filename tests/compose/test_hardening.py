@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.compose.deployment import SERVICES, Deployment
+from tests.compose.deployment import SERVICES, ComposeDeployment
 
 _PROBE = """
 import json, os
@@ -21,7 +21,7 @@ print(json.dumps({"root": can("/") or can("/usr") or can("/etc"), "uid": os.getu
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_is_bound(deployment: Deployment, service: str) -> None:
+def test_a_service_is_bound(deployment: ComposeDeployment, service: str) -> None:
     """Not root, no capability, no new privileges, a root that is read-only, and limits."""
     state = deployment.state(service)
     host, config = state["HostConfig"], state["Config"]
@@ -42,7 +42,7 @@ def test_a_service_is_bound(deployment: Deployment, service: str) -> None:
 
 
 @pytest.mark.parametrize("service", ["notes", "files", "authz"])
-def test_a_service_cannot_write_its_root(deployment: Deployment, service: str) -> None:
+def test_a_service_cannot_write_its_root(deployment: ComposeDeployment, service: str) -> None:
     """Tried, from inside."""
     said = deployment.inside(service, "/opt/authz/bin/python3", "-c", _PROBE)
 
@@ -51,7 +51,7 @@ def test_a_service_cannot_write_its_root(deployment: Deployment, service: str) -
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_process_has_no_capability(deployment: Deployment, service: str) -> None:
+def test_a_process_has_no_capability(deployment: ComposeDeployment, service: str) -> None:
     """What the kernel says of the first process: none effective, none to be had."""
     status = deployment.inside(service, "cat", "/proc/1/status")
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -61,7 +61,7 @@ def test_a_process_has_no_capability(deployment: Deployment, service: str) -> No
     assert found["NoNewPrivs"] == "1"
 
 
-def test_images_are_named_by_exact_versions(deployment: Deployment) -> None:
+def test_images_are_named_by_exact_versions(deployment: ComposeDeployment) -> None:
     """No `latest`, no moving tag, no digest that nobody has resolved."""
     file = YAML(typ="safe").load((deployment.folder / "docker-compose.yml").read_text())
     for service in file["services"].values():
@@ -72,7 +72,7 @@ def test_images_are_named_by_exact_versions(deployment: Deployment) -> None:
         assert ours or re.fullmatch(r"v?\d+\.\d+\.\d+", tag), image
 
 
-def test_secrets_are_of_the_folders_owner(deployment: Deployment) -> None:
+def test_secrets_are_of_the_folders_owner(deployment: ComposeDeployment) -> None:
     """Every file of secrets/ but certificates is its owner's alone."""
     secrets: list[Path] = [
         each for each in deployment.folder.glob("secrets/**/*") if each.is_file()

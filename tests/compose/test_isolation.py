@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.compose.deployment import SERVICES, Deployment
+from tests.compose.deployment import SERVICES, ComposeDeployment
 
 # Where each service listens, the only way to each of them; of ours it is the page of figures.
 _PORTS: Final[Mapping[str, int]] = {
@@ -46,7 +46,7 @@ with concurrent.futures.ThreadPoolExecutor(64) as pool:
 
 
 @pytest.fixture(scope="module")
-def reached(deployment: Deployment) -> dict[str, set[str]]:
+def reached(deployment: ComposeDeployment) -> dict[str, set[str]]:
     """Whom each service reaches: every other is tried, by name and by each of its addresses."""
     places = {
         service: [[host, _PORTS[service]] for host in (service, *deployment.addresses(service))]
@@ -71,7 +71,7 @@ def test_a_service_reaches_what_shares_its_network_and_nothing_else(
     assert reached[service] == _REACHES[service]
 
 
-def test_the_edge_reaches_envoy_and_nothing_else(deployment: Deployment) -> None:
+def test_the_edge_reaches_envoy_and_nothing_else(deployment: ComposeDeployment) -> None:
     """Whatever else is on the network that published ports come in by sees the gateway alone."""
     tried = [
         [host, _PORTS[service]]
@@ -85,7 +85,7 @@ def test_the_edge_reaches_envoy_and_nothing_else(deployment: Deployment) -> None
     assert reached == {"envoy", edge["IPAddress"]}
 
 
-def test_two_networks_lead_out(deployment: Deployment) -> None:
+def test_two_networks_lead_out(deployment: ComposeDeployment) -> None:
     """The edge, where Envoy is alone, and the one of the pages, which read clients' documents."""
     names = deployment.engine.run(
         *("network", "ls", "--format", "{{.Name}}"),
@@ -102,7 +102,7 @@ def test_two_networks_lead_out(deployment: Deployment) -> None:
     }
 
 
-def test_check_and_pages_are_on_no_network(deployment: Deployment) -> None:
+def test_check_and_pages_are_on_no_network(deployment: ComposeDeployment) -> None:
     """Envoy asks over Unix sockets that only the three of them have."""
     listening = {
         name: deployment.from_within(name, _LISTENING) for name in ("authz", "authz-pages")
@@ -133,7 +133,7 @@ print(json.dumps(sorted(found)))
 """
 
 
-def test_published_is_the_gateway_alone(deployment: Deployment) -> None:
+def test_published_is_the_gateway_alone(deployment: ComposeDeployment) -> None:
     """One port of the machine leads in, to Envoy, at the address that was asked for."""
     published = {
         service: deployment.state(service)["HostConfig"]["PortBindings"] for service in SERVICES

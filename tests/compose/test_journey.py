@@ -6,12 +6,12 @@ import httpx
 import pytest
 
 from tests.compose import caller
-from tests.compose.deployment import Deployment
+from tests.compose.deployment import ComposeDeployment
 
 
 @pytest.mark.parametrize(("server", "mode"), [("notes", "2026-07-28"), ("files", "legacy")])
 def test_the_official_client_logs_in_and_calls_a_tool(
-    deployment: Deployment, server: str, mode: str
+    deployment: ComposeDeployment, server: str, mode: str
 ) -> None:
     """Knowing the URL alone: it registers, the person consents and logs in with password and TOTP;
     in both eras; the MCP server learns who calls, and gets no token.
@@ -24,7 +24,7 @@ def test_the_official_client_logs_in_and_calls_a_tool(
     assert told["host"] == f"{server}:8000"
 
 
-def test_without_a_token_there_is_a_challenge(deployment: Deployment) -> None:
+def test_without_a_token_there_is_a_challenge(deployment: ComposeDeployment) -> None:
     """Who has none is told where to log in, over TLS 1.3 and with the folder's own certificate."""
     answer = asyncio.run(caller.once(deployment, "notes", None))
 
@@ -34,7 +34,7 @@ def test_without_a_token_there_is_a_challenge(deployment: Deployment) -> None:
     assert tls.version() == "TLSv1.3"
 
 
-def test_a_token_is_of_use_at_its_own_server_only(deployment: Deployment) -> None:
+def test_a_token_is_of_use_at_its_own_server_only(deployment: ComposeDeployment) -> None:
     """The token of one server is refused by the other."""
     _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
 
@@ -43,7 +43,7 @@ def test_a_token_is_of_use_at_its_own_server_only(deployment: Deployment) -> Non
     assert answer.status_code == httpx.codes.UNAUTHORIZED
 
 
-def test_the_address_of_a_caller_is_its_own(deployment: Deployment) -> None:
+def test_the_address_of_a_caller_is_its_own(deployment: ComposeDeployment) -> None:
     """What a caller claims to be in X-Forwarded-For is not what the decision log has."""
     asyncio.run(_claiming(deployment, "203.0.113.77"))
 
@@ -52,6 +52,6 @@ def test_the_address_of_a_caller_is_its_own(deployment: Deployment) -> None:
     assert "203.0.113.77" not in log
 
 
-async def _claiming(deployment: Deployment, address: str) -> None:
+async def _claiming(deployment: ComposeDeployment, address: str) -> None:
     async with deployment.network.browser() as http:
         await http.post(f"{deployment.gateway}/notes", headers={"x-forwarded-for": address})

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.compose import caller
-from tests.compose.deployment import Deployment
+from tests.compose.deployment import ComposeDeployment
 from tests.compose.test_prometheus import query
 
 OK: Final = "200"
@@ -31,7 +31,7 @@ _SEEN_BY_ENVOY: Final = 10.0
 
 
 @pytest.mark.parametrize("service", list(_SEEN))
-def test_a_service_dies_under_load(deployment: Deployment, service: str) -> None:
+def test_a_service_dies_under_load(deployment: ComposeDeployment, service: str) -> None:
     """It comes back by itself; meanwhile the caller sees the documented answers and no other."""
     load = asyncio.run(_killed(deployment, service))
     refused = Counter({status: n for status, n in load.met.items() if status != OK})
@@ -50,9 +50,9 @@ def test_a_service_dies_under_load(deployment: Deployment, service: str) -> None
     assert load.strangers.keys() <= {"401", "503", "no connection"}
 
 
-async def _killed(deployment: Deployment, service: str) -> caller.Load:
+async def _killed(deployment: ComposeDeployment, service: str) -> caller.CallerLoad:
     _, token = await caller.log_in(deployment, "notes", "2026-07-28")
-    load, stop = caller.Load(deployment, token), asyncio.Event()
+    load, stop = caller.CallerLoad(deployment, token), asyncio.Event()
     running = asyncio.create_task(load.run(stop))
     await _until(lambda: load.met[OK] > 10)
     await asyncio.to_thread(deployment.kill, service)
@@ -69,7 +69,7 @@ async def _until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_what_redis_and_prometheus_keep_survives_their_death(deployment: Deployment) -> None:
+def test_what_redis_and_prometheus_keep_survives_their_death(deployment: ComposeDeployment) -> None:
     """A revocation and a sample that were there before are there after."""
     authz = ("/opt/authz/bin/authz",)
     config = ("--config", "/etc/authz/authz.yaml", "--json")
@@ -85,7 +85,7 @@ def test_what_redis_and_prometheus_keep_survives_their_death(deployment: Deploym
     assert query(deployment, 'up{job="authz"}', at=float(moment[1]))
 
 
-def _written(deployment: Deployment) -> None:
+def _written(deployment: ComposeDeployment) -> None:
     """Wait until Redis has written what it confirmed: within a second (appendfsync everysec)."""
     from tests.compose.test_redis import ask  # noqa: PLC0415 - beside its only use
 
@@ -96,7 +96,7 @@ def _written(deployment: Deployment) -> None:
     deployment.until(done, "the append-only file")
 
 
-def test_a_deployment_comes_back_as_a_whole(deployment: Deployment) -> None:
+def test_a_deployment_comes_back_as_a_whole(deployment: ComposeDeployment) -> None:
     """Envoy, authz and Redis start again at once: the log-in of before is still good."""
     _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
     deployment.compose("restart", "-t", "5", "authz", "redis", "envoy")

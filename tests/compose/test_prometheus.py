@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.compose import caller
-from tests.compose.deployment import Deployment
+from tests.compose.deployment import ComposeDeployment
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
@@ -22,7 +22,7 @@ QUERIES = [
 ]
 
 
-def query(deployment: Deployment, expression: str, at: float | None = None) -> list[Any]:
+def query(deployment: ComposeDeployment, expression: str, at: float | None = None) -> list[Any]:
     """Ask Prometheus, from inside its container."""
     moment = "" if at is None else f"&time={at}"
     url = f"http://127.0.0.1:9090/api/v1/query?query={quote(expression)}{moment}"
@@ -33,12 +33,12 @@ def query(deployment: Deployment, expression: str, at: float | None = None) -> l
 
 
 @pytest.mark.parametrize("job", ["authz", "authz-pages"])
-def test_both_of_ours_are_scraped(deployment: Deployment, job: str) -> None:
+def test_both_of_ours_are_scraped(deployment: ComposeDeployment, job: str) -> None:
     """The target is up."""
     deployment.until(lambda: bool(query(deployment, f'up{{job="{job}"}} == 1')), "a scrape")
 
 
-def test_what_is_counted_is_counted_once_over_all_workers(deployment: Deployment) -> None:
+def test_what_is_counted_is_counted_once_over_all_workers(deployment: ComposeDeployment) -> None:
     """So many calls, so many more decisions on the one page that is scraped."""
 
     def decisions() -> float:
@@ -63,7 +63,7 @@ def test_there_are_queries() -> None:
 
 
 @pytest.mark.parametrize("expression", QUERIES)
-def test_a_documented_query_has_an_answer(deployment: Deployment, expression: str) -> None:
+def test_a_documented_query_has_an_answer(deployment: ComposeDeployment, expression: str) -> None:
     """Once somebody has called, been refused, and been counted."""
     _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
 
@@ -75,7 +75,7 @@ def test_a_documented_query_has_an_answer(deployment: Deployment, expression: st
     deployment.until(answered, expression, 30)
 
 
-def test_the_alerts_are_rules(deployment: Deployment) -> None:
+def test_the_alerts_are_rules(deployment: ComposeDeployment) -> None:
     """Prometheus has loaded each, and none is in error."""
     url = "http://127.0.0.1:9090/api/v1/rules"
     groups = json.loads(deployment.inside("prometheus", "wget", "-qO-", url))["data"]["groups"]
@@ -85,7 +85,7 @@ def test_the_alerts_are_rules(deployment: Deployment) -> None:
     deployment.until(lambda: _all_well(deployment), "the rules to be evaluated", 30)
 
 
-def _all_well(deployment: Deployment) -> bool:
+def _all_well(deployment: ComposeDeployment) -> bool:
     url = "http://127.0.0.1:9090/api/v1/rules"
     groups = json.loads(deployment.inside("prometheus", "wget", "-qO-", url))["data"]["groups"]
     return all(rule["health"] == "ok" for group in groups for rule in group["rules"])

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from tests.compose import caller
-from tests.compose.deployment import Deployment
+from tests.compose.deployment import ComposeDeployment
 
 
-def ask(deployment: Deployment, user: str, *command: str) -> str:
+def ask(deployment: ComposeDeployment, user: str, *command: str) -> str:
     """Ask Redis as one of its users, from inside its container."""
     name = {"authz": "redis_authz", "authelia": "redis_authelia"}.get(user)
     password = "any" if name is None else (deployment.folder / "secrets" / name).read_text()
@@ -17,7 +17,7 @@ def ask(deployment: Deployment, user: str, *command: str) -> str:
     return deployment.inside("redis", "valkey-cli", *who, *command, check=False).strip()
 
 
-def test_what_is_needed_is_allowed(deployment: Deployment) -> None:
+def test_what_is_needed_is_allowed(deployment: ComposeDeployment) -> None:
     """A whole journey and a decision with limits are denied nothing by Redis."""
     asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
 
@@ -60,12 +60,14 @@ _CONFIG = ("--config", "/etc/authz/authz.yaml")
     ],
 )
 @pytest.mark.attack("Redis")
-def test_what_is_not_needed_is_refused(deployment: Deployment, user: str, command: str) -> None:
+def test_what_is_not_needed_is_refused(
+    deployment: ComposeDeployment, user: str, command: str
+) -> None:
     """Neither reads the other's keys, nobody administers, and the health check may ask for life."""
     assert ask(deployment, user, *command.split()).startswith("NOPERM")
 
 
-def test_nobody_is_somebody(deployment: Deployment) -> None:
+def test_nobody_is_somebody(deployment: ComposeDeployment) -> None:
     """Without a user Redis says nothing, and a wrong password is none."""
     said = deployment.inside("redis", "valkey-cli", "ping", check=False)
     wrong = deployment.inside(
@@ -77,7 +79,7 @@ def test_nobody_is_somebody(deployment: Deployment) -> None:
     assert "NOAUTH" in wrong or "WRONGPASS" in wrong
 
 
-def test_nothing_is_evicted_and_all_is_written(deployment: Deployment) -> None:
+def test_nothing_is_evicted_and_all_is_written(deployment: ComposeDeployment) -> None:
     """`noeviction`, and an append-only file."""
     told = ask(deployment, "authz", "info")
 

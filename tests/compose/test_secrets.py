@@ -6,11 +6,11 @@ import subprocess
 from collections.abc import Iterator
 
 from tests.compose import caller
-from tests.compose.deployment import PASSWORD, SERVICES, Deployment
+from tests.compose.deployment import PASSWORD, SERVICES, ComposeDeployment
 from tests.compose.images import AUTHZ, ROOT, SAMPLES
 
 
-def secrets(deployment: Deployment) -> Iterator[tuple[str, str]]:
+def secrets(deployment: ComposeDeployment) -> Iterator[tuple[str, str]]:
     """Yield every secret of the folder, with its name."""
     yield "password", PASSWORD
     assert deployment.person.totp_secret is not None
@@ -23,7 +23,7 @@ def secrets(deployment: Deployment) -> Iterator[tuple[str, str]]:
                 yield path.name, text.splitlines()[1] if text.startswith("-----") else text
 
 
-def test_no_secret_is_told(deployment: Deployment) -> None:
+def test_no_secret_is_told(deployment: ComposeDeployment) -> None:
     """Not by `inspect`, not by the logs, not by Compose: after a log-in, and with its token too."""
     _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
     told = {"compose config": deployment.compose("config")}
@@ -42,7 +42,7 @@ def test_no_secret_is_told(deployment: Deployment) -> None:
     assert sum(map(len, told.values())) > 10_000
 
 
-def test_no_secret_is_in_an_image(deployment: Deployment) -> None:
+def test_no_secret_is_in_an_image(deployment: ComposeDeployment) -> None:
     """Every byte of our two images is looked at."""
     wanted = {name: secret.encode() for name, secret in secrets(deployment)}
     save = ["docker", "save", AUTHZ, SAMPLES]
@@ -61,7 +61,7 @@ def test_no_secret_is_in_an_image(deployment: Deployment) -> None:
     assert found == set()
 
 
-def test_an_image_runs_the_compiled_decision(deployment: Deployment) -> None:
+def test_an_image_runs_the_compiled_decision(deployment: ComposeDeployment) -> None:
     """Where this machine can compile for the image, the image has the compiled files."""
     where = ("/opt/authz/bin/python3", "-c", "import authz.core.decision as d; print(d.__file__)")
 
@@ -70,7 +70,7 @@ def test_an_image_runs_the_compiled_decision(deployment: Deployment) -> None:
     assert deployment.inside("authz", *where).strip().endswith(".so" if len(can) > 1 else ".py")
 
 
-def test_an_image_installs_nothing(deployment: Deployment) -> None:
+def test_an_image_installs_nothing(deployment: ComposeDeployment) -> None:
     """There is no pip in ours, and its own packages are all that it has."""
     pip = ("/opt/authz/bin/python3", "-c", "import pip")
 

@@ -7,7 +7,7 @@ import pytest
 
 from authz_demo.issuer import StandInIssuer
 from authz_demo.issuer.keys import StandInKeys
-from tests.demo.kit import Clock, World, config
+from tests.demo.kit import DemoClock, DemoWorld, config
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +17,9 @@ def keys() -> StandInKeys:
 
 
 @pytest.fixture
-def world(keys: StandInKeys) -> Iterator[World]:
-    clock = Clock()
+def world(keys: StandInKeys) -> Iterator[DemoWorld]:
+    clock = DemoClock()
     with asyncio.Runner() as runner:
-        world = World(StandInIssuer(config(clock), keys), clock, runner)
+        world = DemoWorld(StandInIssuer(config(clock), keys), clock, runner)
         yield world
         world.close()

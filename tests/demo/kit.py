@@ -45,7 +45,7 @@ def recorded(name: str) -> Any:
 
 
 @dataclass(slots=True)
-class Clock:
+class DemoClock:
     """Time stands still until a test sets it."""
 
     at: float = 1795380700.0
@@ -132,11 +132,11 @@ def config(clock: Callable[[], float]) -> StandInConfig:
 
 
 @dataclass(slots=True)
-class World:
+class DemoWorld:
     """One stand-in, its clock, and browsers that reach it without a socket."""
 
     issuer: StandInIssuer
-    clock: Clock
+    clock: DemoClock
     runner: asyncio.Runner
     browsers: list[httpx.AsyncClient] = field(default_factory=list)
 
@@ -173,7 +173,7 @@ class World:
 class App:
     """One client in one browser: logs in, exchanges, refreshes, introspects, revokes."""
 
-    world: World
+    world: DemoWorld
     client_id: str = "mcp-2fa"
     redirect_uri: str = "http://127.0.0.1:43210/callback"
     address: str = "192.0.2.10"

@@ -13,7 +13,7 @@ import pytest
 
 from authz_demo.issuer.metadata import authorization_server, openid_configuration
 from authz_demo.login_drivers import LoginFailedError
-from tests.demo.kit import ISSUER, App, World, claims, query, recorded
+from tests.demo.kit import ISSUER, App, DemoWorld, claims, query, recorded
 
 FLOWS: dict[str, Any] = recorded("flows")
 INTROSPECTION: dict[str, Any] = recorded("introspection")
@@ -42,7 +42,7 @@ def header(token: str) -> dict[str, Any]:
     return dict(jwt.get_unverified_header(token))
 
 
-def app_of(world: World, request: dict[str, Any]) -> tuple[App, dict[str, Any]]:
+def app_of(world: DemoWorld, request: dict[str, Any]) -> tuple[App, dict[str, Any]]:
     """The client of a recorded request, and its parameters."""
     changes = dict(request)
     app = App(world, changes.pop("client", "mcp-2fa"))
@@ -78,7 +78,7 @@ def log_in_first(app: App, name: str, flow: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CALLED_BACK))
-def test_a_recorded_flow_is_answered_alike(world: World, name: str) -> None:
+def test_a_recorded_flow_is_answered_alike(world: DemoWorld, name: str) -> None:
     """Callback, answer, access token and ID token of every recorded flow come out the same."""
     flow = FLOWS[name]
     app, changes = app_of(world, flow["request"])
@@ -117,7 +117,7 @@ def assert_opaque(prefix: str, expected: str, actual: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STOPPED))
-def test_a_recorded_flow_stops_at_the_log_in(world: World, name: str) -> None:
+def test_a_recorded_flow_stops_at_the_log_in(world: DemoWorld, name: str) -> None:
     """A session with too few factors is sent to the log-in page, `prompt=none` or not."""
     flow = FLOWS[name]
     app, changes = app_of(world, flow["request"])
@@ -133,7 +133,7 @@ def test_a_recorded_flow_stops_at_the_log_in(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ON_A_PAGE))
-def test_a_recorded_flow_ends_on_a_page(world: World, name: str) -> None:
+def test_a_recorded_flow_ends_on_a_page(world: DemoWorld, name: str) -> None:
     """An unknown client and a redirect URI that is not registered are told on a page, with 200."""
     flow = FLOWS[name]
     app, changes = app_of(world, flow["request"])
@@ -165,7 +165,9 @@ def test_a_recorded_flow_ends_on_a_page(world: World, name: str) -> None:
         ),
     ],
 )
-def test_a_machine_gets_the_recorded_token(world: World, name: str, asked: dict[str, str]) -> None:
+def test_a_machine_gets_the_recorded_token(
+    world: DemoWorld, name: str, asked: dict[str, str]
+) -> None:
     """A client without a person gets a token without a subject."""
     flow = FLOWS[name]
     world.clock.at = flow["access"]["claims"]["iat"] + 0.5
@@ -201,7 +203,7 @@ def assert_response(expected: dict[str, Any], actual: httpx.Response) -> None:
 class Replay:
     """Asks for what was recorded, each at its recorded time, and compares."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: DemoWorld) -> None:
         self.world = world
         self.resource_server = App(world, "introspector")
         self.compared: set[str] = set()
@@ -221,7 +223,7 @@ class Replay:
         self.compared.add(name)
 
 
-def test_introspection_and_its_kin_answer_as_recorded(world: World) -> None:
+def test_introspection_and_its_kin_answer_as_recorded(world: DemoWorld) -> None:
     """Introspection, refresh, reuse, revocation and userinfo answer as recorded, each of them."""
     replay, at = Replay(world), 1795380729
     opaque_scopes = "openid offline_access mcp:tools mcp:admin"
@@ -296,7 +298,7 @@ def test_the_metadata_documents_equal_the_recorded_ones(issuer: str) -> None:
     assert authorization_server(issuer) == elsewhere(recorded("oauth-authorization-server"))
 
 
-def test_the_key_set_has_the_recorded_shape(world: World) -> None:
+def test_the_key_set_has_the_recorded_shape(world: DemoWorld) -> None:
     """The key set has the recorded keys' members, types and constants, in their order."""
     public = {"kid", "n", "x", "y"}
 
@@ -311,7 +313,7 @@ def test_the_key_set_has_the_recorded_shape(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in REQUESTS if name.startswith("GET ")])
-def test_a_document_is_served_with_the_recorded_headers(world: World, name: str) -> None:
+def test_a_document_is_served_with_the_recorded_headers(world: DemoWorld, name: str) -> None:
     """A document may not be kept, and has no CORS header unless an origin asks."""
     expected = REQUESTS[name]
 
@@ -332,7 +334,7 @@ def test_a_document_is_served_with_the_recorded_headers(world: World, name: str)
     ],
 )
 def test_a_recorded_refusal_is_answered_alike(
-    world: World, name: str, method: str, path: str
+    world: DemoWorld, name: str, method: str, path: str
 ) -> None:
     """Plain http is a 400, and there is no registration, in the recorded words."""
     plain = {"X-Forwarded-Proto": "http"} if "plain" in name else {}

@@ -15,7 +15,7 @@ import pytest
 from authz_demo.issuer.app import HEADER
 from authz_demo.issuer.pages import WARNING
 from authz_demo.login_drivers import LoginFailedError
-from tests.demo.kit import FILES, ISSUER, App, World, claims, query
+from tests.demo.kit import FILES, ISSUER, App, DemoWorld, claims, query
 
 TOKEN = "/api/oidc/token"
 COMPLETION, LOGOUT = f"{ISSUER}/consent/completion", f"{ISSUER}/logout"
@@ -32,7 +32,7 @@ def said(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, body["error"]
 
 
-def registered(world: World, client_id: str, **changes: Any) -> App:
+def registered(world: DemoWorld, client_id: str, **changes: Any) -> App:
     """Register one of the clients in another way."""
     config = world.issuer.config
     clients = tuple(
@@ -109,7 +109,7 @@ def told(answer: httpx.Response) -> dict[str, str]:
     ],
 )
 def test_a_token_request_is_refused_as_authelia_refuses_it(
-    world: World, data: dict[str, str], auth: tuple[str, str] | None, expected: tuple[int, str]
+    world: DemoWorld, data: dict[str, str], auth: tuple[str, str] | None, expected: tuple[int, str]
 ) -> None:
     """What is wrong with a token request is told in Authelia's status and code."""
     assert said(world.request("POST", TOKEN, data=data, auth=auth)) == expected
@@ -124,7 +124,7 @@ def test_a_token_request_is_refused_as_authelia_refuses_it(
         pytest.param({"redirect_uri": None}, id="no redirect uri"),
     ],
 )
-def test_a_code_is_bound_to_its_request(world: World, changes: dict[str, Any]) -> None:
+def test_a_code_is_bound_to_its_request(world: DemoWorld, changes: dict[str, Any]) -> None:
     """A code is good for the verifier and redirect URI of its own request, for a minute."""
     app = App(world)
 
@@ -134,7 +134,7 @@ def test_a_code_is_bound_to_its_request(world: World, changes: dict[str, Any]) -
     assert said(app.exchange(code)) == (400, "invalid_grant")
 
 
-def test_a_code_of_another_client_is_refused(world: World) -> None:
+def test_a_code_of_another_client_is_refused(world: DemoWorld) -> None:
     """A code is good for the client that it was issued to only."""
     app, other = App(world), App(world, "mcp-opaque")
     other.verifier = app.verifier
@@ -144,7 +144,7 @@ def test_a_code_of_another_client_is_refused(world: World) -> None:
     assert said(answer) == (400, "invalid_grant")
 
 
-def test_a_code_used_twice_ends_the_tokens_of_its_first_use(world: World) -> None:
+def test_a_code_used_twice_ends_the_tokens_of_its_first_use(world: DemoWorld) -> None:
     """A replayed code revokes what it was exchanged for: access and refresh token."""
     app = App(world)
     code = app.log_in(scope=OFFLINE)["code"]
@@ -158,7 +158,7 @@ def test_a_code_used_twice_ends_the_tokens_of_its_first_use(world: World) -> Non
     assert said(app.refresh(tokens["refresh_token"])) == (400, "invalid_grant")
 
 
-def test_a_refresh_token_used_twice_ends_the_family(world: World) -> None:
+def test_a_refresh_token_used_twice_ends_the_family(world: DemoWorld) -> None:
     """Reuse is answered with refusal, and the newest tokens end with it."""
     app = App(world)
     first = app.tokens(scope=OFFLINE)["refresh_token"]
@@ -170,7 +170,7 @@ def test_a_refresh_token_used_twice_ends_the_family(world: World) -> None:
 
 
 @pytest.mark.parametrize("which", ["access_token", "refresh_token"])
-def test_revoking_either_token_ends_both(world: World, which: str) -> None:
+def test_revoking_either_token_ends_both(world: DemoWorld, which: str) -> None:
     """Revocation ends the whole family, whichever token is named."""
     app = App(world)
     tokens = app.tokens(scope=OFFLINE)
@@ -183,7 +183,7 @@ def test_revoking_either_token_ends_both(world: World, which: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["access_token", "refresh_token"])
-def test_revoking_what_a_refresh_replaced_ends_nothing(world: World, which: str) -> None:
+def test_revoking_what_a_refresh_replaced_ends_nothing(world: DemoWorld, which: str) -> None:
     """Authelia answers 200 and looks for the newest tokens only, of either kind."""
     app = App(world)
     old = app.tokens(scope=OFFLINE)
@@ -212,7 +212,7 @@ def test_revoking_what_a_refresh_replaced_ends_nothing(world: World, which: str)
     ],
 )
 def test_an_assertion_is_for_the_issuer_or_its_token_endpoint(
-    world: World, changes: dict[str, Any], expected: tuple[int, str]
+    world: DemoWorld, changes: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     """A good assertion gets as far as the grant (which this client has not); a bad one does not."""
     app = App(world, "authz-stepup")
@@ -231,7 +231,7 @@ def test_an_assertion_is_for_the_issuer_or_its_token_endpoint(
     assert said(answer) == expected
 
 
-def test_an_assertion_is_good_once(world: World) -> None:
+def test_an_assertion_is_good_once(world: DemoWorld) -> None:
     """A second use of one `jti` is told apart; what cannot be decoded, missing, odd, too."""
     app = App(world, "authz-stepup")
     kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -248,7 +248,7 @@ def test_an_assertion_is_good_once(world: World) -> None:
     assert ask(client_assertion=signed, client_assertion_type="x") == (400, "invalid_request")
 
 
-def test_thirty_failures_silence_an_address(world: World) -> None:
+def test_thirty_failures_silence_an_address(world: DemoWorld) -> None:
     """After thirty failures everything from that address is a 429; what succeeds is not counted."""
     bad = {"client_id": "mcp-2fa", "grant_type": "refresh_token", "refresh_token": "x"}
     good = {"grant_type": "client_credentials"}
@@ -272,7 +272,7 @@ def test_thirty_failures_silence_an_address(world: World) -> None:
         pytest.param({"X-Forwarded-Host": "auth.example.test:8443"}, id="another port"),
     ],
 )
-def test_it_answers_under_its_own_address_only(world: World, headers: dict[str, str]) -> None:
+def test_it_answers_under_its_own_address_only(world: DemoWorld, headers: dict[str, str]) -> None:
     """Forwarded headers that name anything but the issuer are refused, each endpoint in its way."""
     for path in ("token", "introspection", "revocation", "pushed-authorization-request"):
         answer = world.request("POST", f"/api/oidc/{path}", data={"token": "x"}, headers=headers)
@@ -304,7 +304,7 @@ def test_it_answers_under_its_own_address_only(world: World, headers: dict[str, 
     ],
 )
 def test_nothing_is_sent_to_a_redirect_uri_that_is_not_known_to_be_right(
-    world: World, changes: dict[str, Any]
+    world: DemoWorld, changes: dict[str, Any]
 ) -> None:
     """Without a client and its redirect URI the error is told on the issuer's own page."""
     answer = App(world).authorize(**changes)
@@ -314,14 +314,16 @@ def test_nothing_is_sent_to_a_redirect_uri_that_is_not_known_to_be_right(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_a_loopback_address_may_have_any_port(world: World, host: str) -> None:
+def test_a_loopback_address_may_have_any_port(world: DemoWorld, host: str) -> None:
     """The port of `127.0.0.1` and `[::1]` is the application's choice."""
     app = App(world, redirect_uri=f"http://{host}:61234/callback")
 
     assert "code" in app.log_in()
 
 
-def test_a_pushed_request_is_good_once_for_its_client_and_for_five_minutes(world: World) -> None:
+def test_a_pushed_request_is_good_once_for_its_client_and_for_five_minutes(
+    world: DemoWorld,
+) -> None:
     """A pushed request leads through the log-in to a code once (RFC 9126, section 2.2)."""
     app, other = App(world, "authz-stepup"), App(world)
 
@@ -343,7 +345,7 @@ def test_a_pushed_request_is_good_once_for_its_client_and_for_five_minutes(world
     assert went(world.request("GET", late)) == COMPLETION
 
 
-def test_where_requests_are_to_be_pushed_others_end_on_a_page(world: World) -> None:
+def test_where_requests_are_to_be_pushed_others_end_on_a_page(world: DemoWorld) -> None:
     """Nothing is sent to the redirect URI of a request that should have been pushed."""
     app = registered(world, "mcp-2fa", require_pushed=True)
     told = query(app.authorize().headers["location"])
@@ -360,7 +362,7 @@ def test_where_requests_are_to_be_pushed_others_end_on_a_page(world: World) -> N
 # --- log-in, consent, log-out -----------------------------------------------------------------
 
 
-def test_the_policy_of_the_client_asks_for_the_code(world: World) -> None:
+def test_the_policy_of_the_client_asks_for_the_code(world: DemoWorld) -> None:
     """A password opens a one-factor client; a two-factor client asks for the code; `otp` stays."""
     app, strict = App(world, "mcp-1fa"), App(world)
     strict.browser = app.browser
@@ -382,7 +384,9 @@ def test_the_policy_of_the_client_asks_for_the_code(world: World) -> None:
         pytest.param({"totp_secret": "A" * 32}, "please retry later", id="wrong code"),
     ],
 )
-def test_what_is_typed_wrong_is_refused(world: World, person: dict[str, Any], words: str) -> None:
+def test_what_is_typed_wrong_is_refused(
+    world: DemoWorld, person: dict[str, Any], words: str
+) -> None:
     """Who does not know the password or the code gets no further."""
     with pytest.raises(LoginFailedError, match=words):
         App(world).log_in(replace(world.person(), **person))
@@ -398,7 +402,7 @@ def test_what_is_typed_wrong_is_refused(world: World, person: dict[str, Any], wo
     ],
 )
 def test_a_fresh_password_moves_auth_time_and_keeps_otp(
-    world: World, changes: dict[str, Any], again: bool
+    world: DemoWorld, changes: dict[str, Any], again: bool
 ) -> None:
     """`prompt=login` and `max_age` ask for the password, not for the code, and move `auth_time`."""
     app = App(world)
@@ -413,13 +417,13 @@ def test_a_fresh_password_moves_auth_time_and_keeps_otp(
 
 
 @pytest.mark.parametrize("age", ["0", "soon"])
-def test_a_max_age_of_nothing_is_never_met(world: World, age: str) -> None:
+def test_a_max_age_of_nothing_is_never_met(world: DemoWorld, age: str) -> None:
     """`max_age=0`, and one that is no number, ask for the password for ever."""
     with pytest.raises(LoginFailedError, match="in circles"):
         App(world).log_in(max_age=age)
 
 
-def test_a_consent_is_good_for_its_request_and_its_person(world: World) -> None:
+def test_a_consent_is_good_for_its_request_and_its_person(world: DemoWorld) -> None:
     """A decision can be used once, for the very request, by who decided."""
     app = App(world)
     app.log_in()
@@ -438,7 +442,7 @@ def test_a_consent_is_good_for_its_request_and_its_person(world: World) -> None:
     assert told(world.request("GET", back, browser=app.browser))["error"] == "server_error"
 
 
-def test_every_answer_and_page_says_that_it_is_not_for_production(world: World) -> None:
+def test_every_answer_and_page_says_that_it_is_not_for_production(world: DemoWorld) -> None:
     """The header is on everything, errors of the framework included; the pages say it in words."""
     app = App(world)
     page = world.request("GET", app.authorize().headers["location"])
@@ -448,7 +452,7 @@ def test_every_answer_and_page_says_that_it_is_not_for_production(world: World) 
         assert world.request("GET", path).headers[HEADER] == "authz demo issuer"
 
 
-def test_a_refreshed_id_token_repeats_how_the_person_logged_in(world: World) -> None:
+def test_a_refreshed_id_token_repeats_how_the_person_logged_in(world: DemoWorld) -> None:
     """All but its own times and hash: person, methods, `auth_time`, the nonce, the claims."""
     app = registered(world, "mcp-2fa", id_token_claims=("preferred_username",))
     tokens = app.tokens(scope="openid offline_access profile")
@@ -479,7 +483,7 @@ def test_a_refreshed_id_token_repeats_how_the_person_logged_in(world: World) -> 
     ],
 )
 def test_logging_out_ends_the_session_and_leads_back_where_that_is_safe(
-    world: World, back: str, leads: str
+    world: DemoWorld, back: str, leads: str
 ) -> None:
     """`/logout?rd=…`: https within the domain of the sessions, or the portal."""
     app = App(world)

@@ -15,7 +15,7 @@ import pytest
 from authz_demo.issuer import RegisteredClient
 from authz_demo.issuer.values import Release
 from authz_demo.login_drivers import Credentials, FormDriver
-from tests.demo.kit import FILES, ISSUER, NOTES, App, World, claims, config, recorded
+from tests.demo.kit import FILES, ISSUER, NOTES, App, DemoWorld, claims, config, recorded
 
 RECORDED: dict[str, dict[str, Any]] = recorded("audience")
 RELEASES: dict[str, Release] = {"4.39.20": "4.39.20", "master of 2026-08-22": "4.39.21"}
@@ -29,7 +29,7 @@ CASES = [
 ]
 
 
-def clients(world: World) -> tuple[RegisteredClient, ...]:
+def clients(world: DemoWorld) -> tuple[RegisteredClient, ...]:
     """The recorded clients."""
     known = {client.client_id: client for client in config(world.clock).clients}
     public = replace(
@@ -107,7 +107,7 @@ def code_of(app: App, asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize(("recording", "name"), CASES)
-def test_the_stand_in_does_as_that_release_did(world: World, recording: str, name: str) -> None:
+def test_the_stand_in_does_as_that_release_did(world: DemoWorld, recording: str, name: str) -> None:
     """Errors, consent, audience and members: of the request, the token and its refresh."""
     expected = RECORDED[recording][name]
     world.issuer.config = replace(

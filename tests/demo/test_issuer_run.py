@@ -12,12 +12,12 @@ import pytest
 
 from authz_demo.issuer import from_json, to_json
 from authz_demo.issuer.pages import WARNING
-from tests.demo.kit import Clock, config
+from tests.demo.kit import DemoClock, config
 
 
 def test_a_configuration_survives_its_json_form() -> None:
     """What is written for a child process is read back equal, but for the clock."""
-    written = config(Clock())
+    written = config(DemoClock())
 
     assert from_json(to_json(written)) == written
 
@@ -26,7 +26,7 @@ def test_a_configuration_survives_its_json_form() -> None:
 def child(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The stand-in as the demonstration starts it."""
     file, socket = tmp_path / "issuer.json", tmp_path / "issuer.sock"
-    file.write_text(to_json(config(Clock())), encoding="utf-8")
+    file.write_text(to_json(config(DemoClock())), encoding="utf-8")
     command = [sys.executable, "-m", "authz_demo.issuer", "--config", str(file)]
     command += ["--uds", str(socket)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:

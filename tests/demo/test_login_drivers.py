@@ -20,17 +20,17 @@ from authz_demo.client import Httpx2LoopbackTransport
 from authz_demo.login_drivers import AutheliaDriver, LoginFailedError
 from authz_demo.loopback import LoopbackNetwork
 from authz_demo.person import BrowserUser
-from tests.demo.kit import ISSUER, SECRET, Clock
+from tests.demo.kit import ISSUER, SECRET, DemoClock
 
 CALLBACK = "http://127.0.0.1:43210/callback"
 REQUEST = {"client_id": "mcp-2fa", "redirect_uri": CALLBACK}
 AUTHORIZE = f"{ISSUER}/api/oidc/authorization?{urlencode(REQUEST)}"
-JOHN = BrowserUser("john", "password", SECRET, clock=Clock())
-CODE = pyotp.TOTP(SECRET).at(int(Clock().at))
+JOHN = BrowserUser("john", "password", SECRET, clock=DemoClock())
+CODE = pyotp.TOTP(SECRET).at(int(DemoClock().at))
 FLOW = {"flow": "openid_connect", "flowID": "f1"}
 
 
-class Authelia:
+class FakePortal:
     """The parts of the API that a log-in touches, with a client of policy `two_factor`."""
 
     def __init__(self, *, level: int = 0, consent: bool = False, stale: bool = False) -> None:
@@ -93,7 +93,7 @@ class Authelia:
         return {"redirect_uri": AUTHORIZE}
 
 
-def log_in(authelia: Authelia, person: BrowserUser = JOHN, url: str = AUTHORIZE) -> str:
+def log_in(authelia: FakePortal, person: BrowserUser = JOHN, url: str = AUTHORIZE) -> str:
     async def run() -> str:
         async with httpx.AsyncClient(transport=httpx.MockTransport(authelia)) as browser:
             return await person.log_in(browser, url, AutheliaDriver())
@@ -103,7 +103,7 @@ def log_in(authelia: Authelia, person: BrowserUser = JOHN, url: str = AUTHORIZE)
 
 def test_both_factors_are_given_to_authelia_in_order() -> None:
     """Password, then the code of this moment, each with the flow that it belongs to."""
-    authelia = Authelia()
+    authelia = FakePortal()
 
     assert log_in(authelia) == f"{CALLBACK}?code=c"
     typed = {"username": "john", "password": "password", "keepMeLoggedIn": False}
@@ -115,7 +115,7 @@ def test_both_factors_are_given_to_authelia_in_order() -> None:
 
 def test_consent_and_a_fresh_password_are_given_where_they_are_asked_for() -> None:
     """The decision page asks for the password first, then for the decision."""
-    authelia = Authelia(level=2, consent=True, stale=True)
+    authelia = FakePortal(level=2, consent=True, stale=True)
 
     assert log_in(authelia) == f"{CALLBACK}?code=c"
     assert [path for path, _ in authelia.typed] == [
@@ -139,14 +139,14 @@ def test_a_refusal_of_authelia_is_told_in_its_words(
 ) -> None:
     """Whatever the status, an answer that is not OK ends the log-in."""
 
-    class Refusing(Authelia):
+    class RefusingPortal(FakePortal):
         def __call__(self, request: httpx.Request) -> httpx.Response:
             if request.url.path == "/api/firstfactor":
                 return httpx.Response(answer[0], json=answer[1])
             return super().__call__(request)
 
     with pytest.raises(LoginFailedError, match=words):
-        log_in(Refusing())
+        log_in(RefusingPortal())
 
 
 def test_secrets_are_not_in_a_persons_repr() -> None:

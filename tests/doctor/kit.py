@@ -12,7 +12,7 @@ from authz_demo.issuer import RegisteredClient, StandInIssuer, create_app
 from authz_demo.issuer.keys import StandInKeys
 from authz_demo.issuer.values import Release
 from authz_demo.serving import ANYWHERE, serve
-from tests.demo.kit import FILES, ISSUER, NOTES, Clock, config
+from tests.demo.kit import FILES, ISSUER, NOTES, DemoClock, config
 
 KEYS = StandInKeys.generate()
 SERVERS = """\
@@ -66,7 +66,7 @@ PUBLIC = RegisteredClient(
 
 def stand_in(*clients: RegisteredClient, release: Release = "4.39.20") -> Any:
     """Return the stand-in's application, with its own clients or with these."""
-    known = replace(config(Clock()), release=release)
+    known = replace(config(DemoClock()), release=release)
     return create_app(StandInIssuer(replace(known, clients=clients) if clients else known, KEYS))
 
 

@@ -20,7 +20,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAu
 from pydantic import AnyUrl
 
 
-class Loopback(httpx.AsyncHTTPTransport):
+class LoopbackCallback(httpx.AsyncHTTPTransport):
     """Send everything to one port of this machine, under the name it was meant for."""
 
     def __init__(self, name: str, port: int, authority: str) -> None:
@@ -78,7 +78,7 @@ def log_in(url: str) -> OAuthClientProvider:
 
 async def main(url: str, port: str, authority: str, token: str, *calls: str) -> dict[str, Any]:
     tool, arguments = (*calls, "{}")[:2]
-    transport = Loopback(str(urlsplit(url).hostname), int(port), authority)
+    transport = LoopbackCallback(str(urlsplit(url).hostname), int(port), authority)
     auth = log_in(url) if token == "log-in" else None
     headers = {"Authorization": f"Bearer {token}"} if token and auth is None else {}
     async with (

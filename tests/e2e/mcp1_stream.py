@@ -14,7 +14,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 
-class Renewing(httpx.Auth):
+class RenewingAuth(httpx.Auth):
     """Send a token, and the next one where that is refused."""
 
     number = 1
@@ -34,7 +34,7 @@ async def hear(message: object) -> None:
 async def main(url: str, host: str, tool: str) -> None:
     async with (
         httpx.AsyncClient(
-            verify=False, headers={"Host": host}, auth=Renewing(), timeout=20
+            verify=False, headers={"Host": host}, auth=RenewingAuth(), timeout=20
         ) as http,
         streamable_http_client(url, http_client=http) as (read, write, _),
         ClientSession(read, write, message_handler=hear) as session,

@@ -29,7 +29,7 @@ from tests.support.values import LIMIT
 AGENT = Path(__file__).with_name("mcp1_refused.py")
 
 
-class Ledger:
+class FailingLedger:
     """A ledger whose limit is exhausted when it is told so."""
 
     over = False
@@ -77,12 +77,12 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-class Refusing(ThroughEnvoy):
+class RefusingService(ThroughEnvoy):
     """The person and agent of the step-ups, with a limit and a server that goes away."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = Ledger()
+        self.limits = FailingLedger()
         self.ledger = self.limits  # type: ignore[assignment]  # another ledger
         self.bridge: Bridge | None = None
 
@@ -124,7 +124,7 @@ def refused(result: CallToolResult, reason: str) -> bool:
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 def test_the_official_client_goes_on(mode: str) -> None:
     """SDK 2.x, in both eras: results that a model reads, and a session that lives."""
-    environment = Refusing()
+    environment = RefusingService()
 
     async def run() -> None:
         async with environment.client(mode, elicits=False) as client:
@@ -141,7 +141,7 @@ def test_the_official_client_goes_on(mode: str) -> None:
     assert environment.ran == ["delete_note"]
 
 
-async def agent(environment: Refusing, *words: str) -> list[dict[str, Any]]:
+async def agent(environment: RefusingService, *words: str) -> list[dict[str, Any]]:
     """Run a client of another environment; return what it was told at each call."""
     pipe = asyncio.subprocess.PIPE
     env = {"PATH": os.environ["PATH"]}
@@ -167,7 +167,7 @@ def check(told: list[dict[str, Any]]) -> None:
 @pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
 def test_the_older_sdk_goes_on() -> None:
     """SDK 1.x: under any status of an error its session would be over (facts of decision 11)."""
-    environment = Refusing()
+    environment = RefusingService()
 
     async def run() -> None:
         async with environment.edge() as url:
@@ -187,7 +187,7 @@ def test_the_older_sdk_goes_on() -> None:
 )
 def test_the_typescript_client_goes_on() -> None:
     """SDK 1.x of TypeScript: words for the model in place of an exception with raw JSON."""
-    environment = Refusing()
+    environment = RefusingService()
 
     async def run() -> None:
         async with environment.edge() as url:

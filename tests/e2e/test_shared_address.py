@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from authz_demo.reporter import headers, message
-from tests.login.front import LOOPBACK, Client, Stage
+from tests.login.front import LOOPBACK, FrontDoorClient, FrontDoorStage
 from tests.support import crowd
 from tests.support.crowd import Member, OpenIssuer
 from tests.support.demo_environment import RunningEnvironment, running_environment
@@ -62,7 +62,7 @@ def _figures(text: str) -> str:
     return text.replace("gateway:\n", f"gateway:\n{FIGURES}")
 
 
-class Office:
+class LiveOffice:
     """One place with one address: browsers and assistants of people, and a stranger's program."""
 
     def __init__(self, running: RunningEnvironment) -> None:
@@ -96,7 +96,7 @@ async def each(work: list[Callable[[], Awaitable[None]]]) -> None:
     await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
 
 
-async def people_call(office: Office, members: list[Member]) -> list[tuple[int, str | None]]:
+async def people_call(office: LiveOffice, members: list[Member]) -> list[tuple[int, str | None]]:
     """Let everybody call; return the status and who the server was told it was."""
     http, found = office.browser(), list[tuple[int, str | None]]()
 
@@ -119,13 +119,15 @@ def _told(answer: httpx.Response) -> str | None:
     return str(subject) if subject is not None else None
 
 
-async def people_log_in(office: Office, members: list[Member]) -> list[int]:
+async def people_log_in(office: LiveOffice, members: list[Member]) -> list[int]:
     """Let some log in page by page, refresh twice and call; return the statuses of it."""
     found = list[int]()
 
     async def walk(member: Member) -> None:
         # Envoy and the network are where the fixture of that kit has an ASGI transport.
-        client = Client(cast(Stage, office), redirect_uri=LOOPBACK, resource=office.server)
+        client = FrontDoorClient(
+            cast(FrontDoorStage, office), redirect_uri=LOOPBACK, resource=office.server
+        )
         found.append((await client.register()).status_code)
         tokens = await client.tokens(member.person, scope=f"mcp:{crowd.SERVER}")
         for _ in range(2):
@@ -139,7 +141,7 @@ async def people_log_in(office: Office, members: list[Member]) -> list[int]:
     return found
 
 
-async def stranger(office: Office) -> dict[str, Counter[int]]:
+async def stranger(office: LiveOffice) -> dict[str, Counter[int]]:
     """Send junk of every kind; return how each was answered."""
     http, found = office.browser(), dict[str, Counter[int]]()
     now = int(time.time())
@@ -175,7 +177,7 @@ def test_five_hundred_people_and_a_stranger(
     the stranger's junk is refused, and most of it before anybody is asked for it.
     """
     running, members = office
-    place = Office(running)
+    place = LiveOffice(running)
 
     async def game() -> tuple[Any, Any, Any]:
         try:

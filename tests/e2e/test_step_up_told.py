@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from starlette.applications import Starlette
 
 from authz_demo.serving import ANYWHERE, serve
-from tests.server.test_step_up_clients import Scene, text_of, upstream
+from tests.server.test_step_up_clients import StepUpScene, text_of, upstream
 from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls
 
@@ -24,7 +24,7 @@ MCP1 = ROOT / ".venv-mcp1" / "bin" / "python"
 AGENT = ROOT / "tests" / "e2e" / "mcp1_step_up.py"
 
 
-class ThroughEnvoy(Scene):
+class ThroughEnvoy(StepUpScene):
     """The same person and agent, and Envoy between them and the check."""
 
     def app(self) -> Starlette:

@@ -34,7 +34,7 @@ from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz_demo.serving import ANYWHERE, serve
 from tests.e2e.test_step_up_told import MCP1
-from tests.server.test_check import Tokens
+from tests.server.test_check import FakeVerifier
 from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls
 from tests.support.values import policy, principal, server
@@ -67,7 +67,7 @@ class Allowing:
         return Taken((), Mode.REDIS)
 
 
-class Renewing(httpx2.Auth):
+class RenewingClient(httpx2.Auth):
     """Send a token, and the next one where that is refused."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Renewing(httpx2.Auth):
             yield request
 
 
-class World:
+class EndingWorld:
     """An MCP server behind Envoy and the check, and tokens of which the first expires soon."""
 
     def __init__(self, *, recheck: float, first: float) -> None:
@@ -92,7 +92,7 @@ class World:
         self.events = Events()
         self.cut = asyncio.Event()
         self.streams = 0
-        self.auth = Renewing()
+        self.auth = RenewingClient()
 
     def verified(self, token: str) -> Principal:
         """Return who sent a token; the first has expired some time after its first use."""
@@ -131,7 +131,7 @@ class World:
     async def edge(self) -> AsyncIterator[str]:
         """Run all of it; give the server's URL."""
         rules = policy(server(), max_stream=3600.0, stream_recheck=self._recheck)
-        tokens = Tokens(self.verified)
+        tokens = FakeVerifier(self.verified)
         check = Check(
             Snapshot(rules, tokens, Allowing(), Deadline(5.0)),
             Recorder(Metrics(), EventLog("json", io.StringIO())),
@@ -176,7 +176,7 @@ def test_a_legacy_client_comes_back_and_loses_no_event(recheck: float, first: fl
     """Its GET stream is cut; what is sent meanwhile arrives once it is there again."""
 
     async def run() -> None:
-        world, heard = World(recheck=recheck, first=first), list[str]()
+        world, heard = EndingWorld(recheck=recheck, first=first), list[str]()
         async with world.client("legacy", heard) as client:
             await client.call_tool("slow", {"seconds": 0})
             await until(lambda: world.streams)
@@ -201,7 +201,7 @@ def test_the_older_sdk_comes_back_and_loses_no_event(recheck: float, first: floa
     """SDK 1.x: its GET stream is cut; what is sent meanwhile arrives once it is there again."""
 
     async def run() -> None:
-        world, pipe = World(recheck=recheck, first=first), asyncio.subprocess.PIPE
+        world, pipe = EndingWorld(recheck=recheck, first=first), asyncio.subprocess.PIPE
         async with world.edge() as url:
             words = (str(MCP1), str(SDK_1), url, GATEWAY, "slow")
             env = {"PATH": os.environ["PATH"]}
@@ -228,7 +228,7 @@ def test_a_call_under_way_is_not_cut_by_the_recheck(mode: str) -> None:
     """It goes on past `stream_recheck`; its token is still good."""
 
     async def run() -> None:
-        world = World(recheck=1.0, first=3600.0)
+        world = EndingWorld(recheck=1.0, first=3600.0)
         async with world.client(mode, []) as client:
             assert not (await client.call_tool("slow", {"seconds": 2.5})).is_error
 
@@ -240,7 +240,7 @@ def test_a_modern_client_is_told_that_its_subscription_ended_and_listens_again()
     """`subscriptions/listen` has no replay: the client listens anew and fetches what it needs."""
 
     async def run() -> None:
-        world = World(recheck=1.0, first=3600.0)
+        world = EndingWorld(recheck=1.0, first=3600.0)
         async with world.client("2026-07-28", []) as client:
             for _ in range(2):
                 async with client.listen(tools_list_changed=True) as subscription:

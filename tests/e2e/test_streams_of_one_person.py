@@ -42,7 +42,7 @@ from authz_demo.serving import ANYWHERE, serve
 from tests.e2e.test_step_up_told import MCP1
 from tests.e2e.test_streams_end import until
 from tests.e2e.test_typescript import HOME, NODE
-from tests.server.test_check import Tokens
+from tests.server.test_check import FakeVerifier
 from tests.support.checked_edge import checked_edge
 from tests.support.gateway import GATEWAY, tls
 from tests.support.valkey import valkey
@@ -65,7 +65,7 @@ def verified(token: str) -> Principal:
 
 
 @dataclass
-class World:
+class OnePersonWorld:
     """An MCP server with sessions, behind Envoy and the check.
 
     Attributes:
@@ -124,7 +124,7 @@ class World:
             stream_recheck=self.recheck,
             max_stream=3600.0,
         )
-        snapshot = Snapshot(rules, Tokens(verified), ledger, Deadline(5.0))
+        snapshot = Snapshot(rules, FakeVerifier(verified), ledger, Deadline(5.0))
         return Check(snapshot, Recorder(Metrics(), EventLog("json", self.log)), RefusalLimiter())
 
     def refused(self) -> list[dict[str, Any]]:
@@ -142,7 +142,7 @@ class World:
             yield await stack.enter_async_context(checked_edge(self.check(ledger), port))
 
 
-class Caller:
+class StreamCaller:
     """One session of one person's client, that sends what it is told to."""
 
     def __init__(self, http: httpx2.AsyncClient, url: str, token: str) -> None:
@@ -155,7 +155,7 @@ class Caller:
             "content-type": "application/json",
         }
 
-    async def begin(self) -> "Caller":
+    async def begin(self) -> "StreamCaller":
         asked = rpc(
             "initialize",
             protocolVersion="2025-11-25",
@@ -195,7 +195,7 @@ async def use_up(http: httpx2.AsyncClient, url: str, stack: AsyncExitStack) -> l
     """Open streams as john, a session for each, by two clients in turns, until one is refused."""
     found = []
     for number in range(3 * QUOTA):
-        session = await Caller(http, url, (JOHN, JOHN_TOO)[number % 2]).begin()
+        session = await StreamCaller(http, url, (JOHN, JOHN_TOO)[number % 2]).begin()
         answer = await stack.enter_async_context(session.stream())
         found.append(answer.status_code)
         if answer.status_code != 200:
@@ -210,15 +210,15 @@ def play(environment: Any) -> None:
 @pytest.mark.attack("streams-of-one-person")
 def test_one_persons_streams_have_a_number_and_others_go_on() -> None:
     """Two clients of a person share it; their calls, and all that others do, are answered."""
-    world = World()
+    world = OnePersonWorld()
 
     async def run() -> None:
         async with world.edge() as url, browser() as http, AsyncExitStack() as stack:
             assert await use_up(http, url, stack) == [200] * QUOTA + [405]
             assert world.open == world.most == QUOTA
             for token in (JOHN, JOHN_TOO):
-                assert await (await Caller(http, url, token).begin()).call() == 200
-            jane = await Caller(http, url, JANE).begin()
+                assert await (await StreamCaller(http, url, token).begin()).call() == 200
+            jane = await StreamCaller(http, url, JANE).begin()
             assert await jane.call() == 200
             async with jane.stream() as stream:
                 assert stream.status_code == 200
@@ -231,12 +231,12 @@ def test_one_persons_streams_have_a_number_and_others_go_on() -> None:
 @pytest.mark.attack("streams-of-one-person")
 def test_streams_that_have_ended_make_room_and_no_more_are_ever_open() -> None:
     """Nobody tells that they end: what is counted is forgotten when none of it can be open."""
-    world = World(recheck=1.0)
+    world = OnePersonWorld(recheck=1.0)
 
     async def run() -> None:
         async with world.edge() as url, browser() as http, AsyncExitStack() as stack:
             await use_up(http, url, stack)
-            session = await Caller(http, url, JOHN).begin()
+            session = await StreamCaller(http, url, JOHN).begin()
             refusals = 0
             while await session.listen() == 405:
                 refusals += 1
@@ -248,7 +248,7 @@ def test_streams_that_have_ended_make_room_and_no_more_are_ever_open() -> None:
 
 
 @asynccontextmanager
-async def without_streams(world: World) -> AsyncIterator[str]:
+async def without_streams(world: OnePersonWorld) -> AsyncIterator[str]:
     """Give the server's URL, of which john has no stream left."""
     async with world.edge() as url, browser() as http, AsyncExitStack() as stack:
         await use_up(http, url, stack)
@@ -273,7 +273,7 @@ async def official(url: str, mode: str, statuses: list[int]) -> AsyncIterator[Cl
 
 def test_the_official_client_goes_on_without_a_stream() -> None:
     """SDK 2.x, in the era of sessions: it asks twice, is told 405, and its calls are answered."""
-    world, statuses = World(), list[int]()
+    world, statuses = OnePersonWorld(), list[int]()
 
     async def run() -> None:
         async with without_streams(world) as url, official(url, "legacy", statuses) as client:
@@ -288,7 +288,7 @@ def test_the_official_client_goes_on_without_a_stream() -> None:
 
 def test_the_official_client_that_listens_is_told_and_goes_on() -> None:
     """2026-07-28: an error with the sentence, and calls that are answered."""
-    world = World()
+    world = OnePersonWorld()
 
     async def run() -> None:
         async with without_streams(world) as url, official(url, "2026-07-28", []) as client:
@@ -304,7 +304,7 @@ def test_the_official_client_that_listens_is_told_and_goes_on() -> None:
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 def test_a_call_that_is_not_answered_ends_and_its_client_is_told(mode: str) -> None:
     """It holds nothing for longer than its person's rate of calls leaves to it."""
-    world = World(in_json=True)
+    world = OnePersonWorld(in_json=True)
 
     async def run() -> None:
         async with world.edge() as url, official(url, mode, []) as client:
@@ -316,7 +316,7 @@ def test_a_call_that_is_not_answered_ends_and_its_client_is_told(mode: str) -> N
     play(run)
 
 
-async def agent(world: World, *words: str) -> list[dict[str, Any]]:
+async def agent(world: OnePersonWorld, *words: str) -> list[dict[str, Any]]:
     """Run a client of another environment; return what its three calls were answered."""
     pipe = asyncio.subprocess.PIPE
     env = {"PATH": os.environ["PATH"]}
@@ -337,7 +337,7 @@ async def agent(world: World, *words: str) -> list[dict[str, Any]]:
 @pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
 def test_the_older_sdk_goes_on_without_a_stream() -> None:
     """SDK 1.x."""
-    world = World()
+    world = OnePersonWorld()
 
     async def run() -> None:
         async with without_streams(world) as url:
@@ -353,7 +353,7 @@ def test_the_older_sdk_goes_on_without_a_stream() -> None:
 )
 def test_the_typescript_client_goes_on_without_a_stream() -> None:
     """SDK 1.x of TypeScript, to which a 405 is no error."""
-    world = World()
+    world = OnePersonWorld()
 
     async def run() -> None:
         async with without_streams(world) as url:

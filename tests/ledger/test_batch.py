@@ -294,7 +294,7 @@ def test_a_batch_that_is_cancelled_before_it_begins_leaves_nobody_behind() -> No
 
 
 @dataclass(frozen=True)
-class Step:
+class BatchStep:
     """One thing that happens: somebody asks, is cancelled, or a batch is answered or fails."""
 
     what: str
@@ -317,9 +317,9 @@ def asked_for(which: int) -> Query:
 
 STEPS = st.lists(
     st.one_of(
-        st.builds(Step, st.just("ask"), st.integers(0, 11)),
-        st.builds(Step, st.just("cancel"), st.integers(0, 60)),
-        st.builds(Step, st.sampled_from(["answer", "fail", "crash", "turn"])),
+        st.builds(BatchStep, st.just("ask"), st.integers(0, 11)),
+        st.builds(BatchStep, st.just("cancel"), st.integers(0, 60)),
+        st.builds(BatchStep, st.sampled_from(["answer", "fail", "crash", "turn"])),
     ),
     max_size=60,
 )
@@ -331,7 +331,7 @@ FAILURES = {"fail": UnavailableError("redis", "TimeoutError"), "crash": RuntimeE
 @given(STEPS, st.integers(1, 5), st.integers(1, 3))
 @settings(max_examples=300)
 def test_every_verdict_is_that_of_the_sequential_model(
-    steps: list[Step], largest: int, batches: int
+    steps: list[BatchStep], largest: int, batches: int
 ) -> None:
     """Whoever is cancelled and whatever fails: who is answered is answered as one after another.
 

@@ -33,7 +33,7 @@ LOOPS: Final = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
 @dataclass
-class Peer:
+class RedisPeer:
     """Speak for Redis, in the test's words.
 
     Attributes:
@@ -92,7 +92,7 @@ class Way:
     folder: Path
 
     @asynccontextmanager
-    async def open(self, peer: Peer) -> AsyncIterator[str]:
+    async def open(self, peer: RedisPeer) -> AsyncIterator[str]:
         """Yield the URL of a peer."""
         if self.scheme == "unix":
             path = self.folder / "s"
@@ -110,7 +110,7 @@ class Way:
 
     def play(
         self,
-        peer: Peer,
+        peer: RedisPeer,
         scene: Callable[[ConnectionPool], Awaitable[None]],
         *,
         password: str = "",
@@ -149,7 +149,7 @@ def way(
 
 def test_one_connection_serves_call_after_call(way: Way) -> None:
     """What was answered leaves its connection as good as before."""
-    peer = Peer()
+    peer = RedisPeer()
 
     async def scene(pool: ConnectionPool) -> None:
         assert [await pool.send(PING) for _ in range(5)] == [1] * 5
@@ -161,7 +161,7 @@ def test_one_connection_serves_call_after_call(way: Way) -> None:
 
 def test_an_answer_that_nobody_asked_for_costs_the_connection(way: Way) -> None:
     """It is not kept for the next caller, who finds a new connection and does not fail."""
-    peer = Peer()
+    peer = RedisPeer()
 
     async def scene(pool: ConnectionPool) -> None:
         assert await pool.send(PING) == 1
@@ -177,7 +177,7 @@ def test_an_answer_that_nobody_asked_for_costs_the_connection(way: Way) -> None:
 @pytest.mark.parametrize("surplus", [b":99\r\n", b"$5\r\nta", b"\r\n", b"\x00"])
 def test_more_than_the_answer_is_none(way: Way, surplus: bytes) -> None:
     """With bytes left over it cannot be told which answer is whose: the call fails."""
-    peer = Peer(lambda number: b":%d\r\n" % number + (surplus if number == 1 else b""))
+    peer = RedisPeer(lambda number: b":%d\r\n" % number + (surplus if number == 1 else b""))
 
     async def scene(pool: ConnectionPool) -> None:
         with pytest.raises(InvalidReplyError):
@@ -191,7 +191,7 @@ def test_more_than_the_answer_is_none(way: Way, surplus: bytes) -> None:
 @pytest.mark.attack("cancelled-caller")
 def test_who_is_gone_before_the_answer_leaves_none_behind(way: Way) -> None:
     """Cancelled after the call was written: its answer meets nobody, and the next has its own."""
-    peer = Peer(lambda number: HOLD if number == 1 else b":%d\r\n" % number)
+    peer = RedisPeer(lambda number: HOLD if number == 1 else b":%d\r\n" % number)
 
     async def scene(pool: ConnectionPool) -> None:
         gone = asyncio.create_task(pool.send(PING))
@@ -210,7 +210,7 @@ def test_who_is_gone_before_the_answer_leaves_none_behind(way: Way) -> None:
 @pytest.mark.attack("half-open-tcp")
 def test_a_connection_without_its_answer_is_closed_at_once(way: Way) -> None:
     """It does not stay open until somebody needs another one."""
-    peer = Peer(lambda _: HOLD)
+    peer = RedisPeer(lambda _: HOLD)
 
     async def scene(pool: ConnectionPool) -> None:
         gone = asyncio.create_task(pool.send(PING))
@@ -224,7 +224,7 @@ def test_a_connection_without_its_answer_is_closed_at_once(way: Way) -> None:
 @pytest.mark.attack("cancelled-caller")
 def test_a_cancellation_in_the_turn_of_the_answer(way: Way) -> None:
     """Whichever is first, the connection is given up or clean; the next caller has its own."""
-    peer = Peer(lambda _: HOLD)
+    peer = RedisPeer(lambda _: HOLD)
 
     def more(heard: int) -> bool:
         return len(peer.heard) > heard
@@ -254,7 +254,7 @@ def test_a_cancellation_in_the_turn_of_the_answer(way: Way) -> None:
 
 def test_a_connection_is_set_up_although_its_caller_is_gone(way: Way) -> None:
     """The next caller finds it: where the log-in takes longer than a call may, Redis is reached."""
-    peer = Peer(lambda _: HOLD)
+    peer = RedisPeer(lambda _: HOLD)
 
     async def scene(pool: ConnectionPool) -> None:
         impatient = asyncio.create_task(pool.send(PING))
@@ -272,7 +272,7 @@ def test_a_connection_is_set_up_although_its_caller_is_gone(way: Way) -> None:
 @pytest.mark.attack("half-open-tcp")
 def test_impatient_callers_share_the_connection_that_is_being_set_up(way: Way) -> None:
     """A server that never answers AUTH is asked once, not by each of them anew."""
-    peer = Peer(lambda _: HOLD)
+    peer = RedisPeer(lambda _: HOLD)
 
     async def scene(pool: ConnectionPool) -> None:
         for _ in range(5):
@@ -300,7 +300,7 @@ def test_half_an_answer_and_then_the_end(way: Way, half: bytes) -> None:
         peer.say(1, half)
         return None
 
-    peer = Peer(reply)
+    peer = RedisPeer(reply)
 
     async def scene(pool: ConnectionPool) -> None:
         with pytest.raises(NotConnectedError):
@@ -314,7 +314,7 @@ def test_half_an_answer_and_then_the_end(way: Way, half: bytes) -> None:
 
 def test_a_connection_closed_while_nobody_used_it(way: Way) -> None:
     """It is replaced before anything is written, so the caller notices nothing."""
-    peer = Peer()
+    peer = RedisPeer()
 
     async def scene(pool: ConnectionPool) -> None:
         assert await pool.send(PING) == 1
@@ -340,7 +340,7 @@ def test_what_is_no_answer_costs_the_connection(
     way: Way, reply: bytes, error: type[Exception]
 ) -> None:
     """Another protocol: the next call connects anew."""
-    peer = Peer(lambda number: reply if number == 1 else b":%d\r\n" % number)
+    peer = RedisPeer(lambda number: reply if number == 1 else b":%d\r\n" % number)
 
     async def scene(pool: ConnectionPool) -> None:
         with pytest.raises(error):
@@ -352,7 +352,7 @@ def test_what_is_no_answer_costs_the_connection(
 
 def test_a_refused_command_keeps_its_connection(way: Way) -> None:
     """An error reply is an answer; whether to trust its server is for the ledger to say."""
-    peer = Peer(lambda _: b"-ERR no\r\n")
+    peer = RedisPeer(lambda _: b"-ERR no\r\n")
 
     async def scene(pool: ConnectionPool) -> None:
         for _ in range(2):
@@ -365,7 +365,7 @@ def test_a_refused_command_keeps_its_connection(way: Way) -> None:
 
 def test_more_than_was_asked_for_while_it_was_set_up(way: Way) -> None:
     """What follows the answer to AUTH would be taken for the first call's: nothing is written."""
-    peer = Peer(lambda _: b"+OK\r\n:99\r\n")
+    peer = RedisPeer(lambda _: b"+OK\r\n:99\r\n")
 
     async def scene(pool: ConnectionPool) -> None:
         with pytest.raises((InvalidReplyError, NotConnectedError)):
@@ -378,7 +378,7 @@ def test_more_than_was_asked_for_while_it_was_set_up(way: Way) -> None:
 
 def test_all_are_closed_at_the_end(way: Way) -> None:
     """Those in use too: who awaits an answer then is told that there is none."""
-    peer = Peer()
+    peer = RedisPeer()
 
     async def scene(pool: ConnectionPool) -> None:
         assert sorted(await asyncio.gather(*(pool.send(PING) for _ in range(3)))) == [1, 2, 3]
@@ -398,7 +398,7 @@ def test_all_are_closed_at_the_end(way: Way) -> None:
 ANSWER: Final = b"*3\r\n:7\r\n$5\r\ntaken\r\n*2\r\n:1\r\n$2\r\n\r\n\r\n"
 
 
-class Transport(asyncio.Transport):
+class FakeTransport(asyncio.Transport):
     """A connection without a network.
 
     Attributes:
@@ -421,9 +421,9 @@ class Transport(asyncio.Transport):
         self.over = True
 
 
-def a_protocol() -> tuple[RedisProtocol, Transport]:
+def a_protocol() -> tuple[RedisProtocol, FakeTransport]:
     """Return a protocol on a connection without a network."""
-    protocol, transport = RedisProtocol(), Transport()
+    protocol, transport = RedisProtocol(), FakeTransport()
     protocol.connection_made(transport)
     return protocol, transport
 
@@ -506,7 +506,7 @@ def test_no_bytes_reach_the_next_caller(
 @pytest.mark.attack("redis-readonly")
 def test_an_error_closes_the_connections_that_nobody_uses() -> None:
     """The name may lead elsewhere by now; an idle connection would still lead to the old place."""
-    peer = Peer()
+    peer = RedisPeer()
 
     async def run(path: Path) -> None:
         options = RedisOptions(f"unix://{path}", timeout=FOREVER)

@@ -34,7 +34,7 @@ ALL = Revocation()
 Data = dict[bytes, tuple[bytes, int]]
 
 
-class Worker:
+class LedgerWorker:
     """One worker's ledger, with connections of its own."""
 
     def __init__(self, redis: RedisLedger) -> None:
@@ -64,14 +64,14 @@ def named(token: str) -> Any:
 
 def played(
     options: RedisOptions,
-    scenario: Callable[[Worker, Worker], Awaitable[None]],
+    scenario: Callable[[LedgerWorker, LedgerWorker], Awaitable[None]],
     *,
     apart: bool = True,
 ) -> None:
     async def run() -> None:
         async with asyncio.timeout(60), AsyncExitStack() as stack:
             redis = [await stack.enter_async_context(connected(options)) for _ in range(1 + apart)]
-            await scenario(Worker(redis[0]), Worker(redis[-1]))
+            await scenario(LedgerWorker(redis[0]), LedgerWorker(redis[-1]))
 
     asyncio.run(run())
 
@@ -104,7 +104,7 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
     the token all the same, writes the revocation again, and says so.
     """
 
-    async def scenario(worker: Worker, other: Worker) -> None:
+    async def scenario(worker: LedgerWorker, other: LedgerWorker) -> None:
         await worker.redis.revoke(token_field("before"), Revocation(metadata="before"))
         for each in (worker, other):
             await each.read()
@@ -160,7 +160,7 @@ def test_a_promoted_replica_that_lagged_un_revokes_nothing(server_name: str) -> 
     lacks what was revoked since.
     """
 
-    async def scenario(worker: Worker, other: Worker) -> None:
+    async def scenario(worker: LedgerWorker, other: LedgerWorker) -> None:
         async with connected(RedisOptions(replica.url, timeout=5)) as promoted:
             await worker.read()
             replica.command("REPLICAOF", "127.0.0.1", str(primary.port))
@@ -188,7 +188,7 @@ def test_it_is_noticed_without_a_fault_and_without_waiting_for_a_reading(
 ) -> None:
     """The background looks for its mark with every probe, not only when it reads again."""
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         worker.ledger._options = OutageOptions(probe=0, refresh=1_000_000)
         await worker.ledger.start()
         try:
@@ -213,7 +213,7 @@ def test_it_is_noticed_without_a_fault_and_without_waiting_for_a_reading(
 def test_more_writes_than_were_lost_hide_nothing(server: ValkeyServer, deployment: str) -> None:
     """An older copy that was written to more often than the newer one is an older copy still."""
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         await worker.read()
         old = copied(server, deployment)
         await worker.redis.revoke(token_field("since"), ALL)
@@ -233,7 +233,7 @@ def test_a_revocation_that_was_made_stricter_stays_so(
 ) -> None:
     """Of a target that both have, the stricter half of each counts."""
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         await worker.redis.revoke(TARGETS[0], Revocation(issued_until=5, until=90, metadata="old"))
         await worker.read()
         old = copied(server, deployment)
@@ -255,7 +255,7 @@ def test_what_is_lifted_after_the_first_worker_stays_lifted(
     first one wrote what was lost.
     """
 
-    async def scenario(first: Worker, late: Worker) -> None:
+    async def scenario(first: LedgerWorker, late: LedgerWorker) -> None:
         if old_has_it:
             await first.redis.revoke(TARGETS[0], ALL)
         for each in (first, late):
@@ -279,7 +279,7 @@ def test_what_is_lifted_after_the_first_worker_stays_lifted(
 def test_a_list_of_an_earlier_incident_hides_nothing(server: ValkeyServer, deployment: str) -> None:
     """A copy brings the list of what was merged into it once: it is of no use for the next time."""
 
-    async def scenario(first: Worker, second: Worker) -> None:
+    async def scenario(first: LedgerWorker, second: LedgerWorker) -> None:
         await first.redis.revoke(TARGETS[0], ALL)
         for each in (first, second):
             await each.read()
@@ -309,7 +309,7 @@ def test_a_data_set_of_an_older_version_is_read_as_it_is(
     is lost; and where it is then, its generation is no later one.
     """
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         server.command("SET", RedisKeys(deployment).generation, b"0f" * 16)
         await worker.redis.revoke(TARGETS[0], ALL)
         await worker.read()
@@ -332,7 +332,7 @@ def test_a_data_set_of_an_older_version_is_read_as_it_is(
 def test_what_redis_does_not_take_holds_here(server_name: str) -> None:
     """Where an older copy takes no writes, the worker goes by what it knows, and tries again."""
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         await worker.read()
         old = copied(server, "authz")
         await worker.redis.revoke(token_field("since"), ALL)
@@ -358,7 +358,7 @@ def test_what_redis_does_not_take_holds_here(server_name: str) -> None:
 def test_a_replica_is_read_without_leaving_a_mark(server_name: str) -> None:
     """A Redis that takes no writes tells what is revoked, and is not taken for an older copy."""
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         await worker.read()
         server.command("CONFIG", "SET", "min-replicas-to-write", "1")
         for _again in range(2):
@@ -407,7 +407,7 @@ class Deaf:
 def test_a_lost_answer_hides_no_older_copy(server: ValkeyServer, deployment: str) -> None:
     """The mark of a question whose answer was lost says nothing of what the next reading brings."""
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         deaf = worker.ledger._remote = worker.ledger._source = Deaf(worker.redis)
         await worker.read()
         deaf.deaf_to = "read"
@@ -457,7 +457,7 @@ class Model:
 
     server: ValkeyServer
     deployment: str
-    workers: tuple[Worker, Worker]
+    workers: tuple[LedgerWorker, LedgerWorker]
     copies: list[tuple[int, Data]] = field(default_factory=list)
     step: int = 0
     # Per worker: the step of its last reading, while the data set is not older than that.
@@ -540,7 +540,7 @@ def test_whatever_happens_a_merge_weakens_nothing(
     deployment = "model"
     put_back(model_server, deployment, {})
 
-    async def scenario(first: Worker, second: Worker) -> None:
+    async def scenario(first: LedgerWorker, second: LedgerWorker) -> None:
         model = Model(model_server, deployment, (first, second))
         for step in steps:
             await model.do(*step)
@@ -574,7 +574,7 @@ def test_a_record_that_cannot_be_read_is_left_as_it_is(
 ) -> None:
     """It revokes all that its target names: nothing is stricter."""
 
-    async def scenario(worker: Worker, _: Worker) -> None:
+    async def scenario(worker: LedgerWorker, _: LedgerWorker) -> None:
         await worker.redis.command(
             "HSET", RedisKeys(deployment).revocations, TARGETS[0], b"\xff odd"
         )
@@ -597,7 +597,7 @@ def test_a_merge_of_what_changed_meanwhile_writes_nothing(
 ) -> None:
     """Between reading and writing somebody was quicker: the next reading tells."""
 
-    async def scenario(worker: Worker, other: Worker) -> None:
+    async def scenario(worker: LedgerWorker, other: LedgerWorker) -> None:
         tracker = DataSetTracker()
         reading = await worker.redis.read(tracker.read_request)
         change = (RevocationChange(TARGETS[0], b"", ALL.encode()),)

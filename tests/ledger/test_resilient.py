@@ -65,7 +65,7 @@ class FakeRedis:
         raise AssertionError("nothing was lost")
 
 
-class Scene:
+class ResilientScene:
     """A resilient ledger before a fake Redis, with a clock to turn."""
 
     def __init__(
@@ -106,9 +106,9 @@ def played(scenario: Callable[[], Awaitable[None]]) -> None:
 
 async def away(
     mode: OutagePolicy = OutagePolicy.LOCAL, workers: int = 1, **known: Revocation
-) -> Scene:
+) -> ResilientScene:
     """Return a scene whose Redis was there once, told the revocations, and broke."""
-    scene = Scene(mode, workers)
+    scene = ResilientScene(mode, workers)
     scene.redis.known = {name.encode(): one for name, one in known.items()}
     await scene.ledger.refresh()
     scene.breaks()
@@ -122,7 +122,7 @@ def test_while_redis_is_there_it_answers() -> None:
     """What Redis says is the answer, whatever it is."""
 
     async def scenario() -> None:
-        scene = Scene(OutagePolicy.DENY)
+        scene = ResilientScene(OutagePolicy.DENY)
         for answer in (Taken((), Mode.REDIS), Revoked("token"), StepUpMissing(), OverLimit((), 3)):
             scene.redis.answer = answer
             assert await scene.ledger.take(query(take())) is answer
@@ -260,7 +260,7 @@ def test_a_worker_that_knows_no_revocations_refuses(mode: OutagePolicy) -> None:
     """A worker that began while Redis was away cannot tell who is revoked."""
 
     async def scenario() -> None:
-        scene = Scene(mode)
+        scene = ResilientScene(mode)
         scene.breaks()
         await scene.ledger.refresh()
         with pytest.raises(UnavailableError):
@@ -289,7 +289,7 @@ def test_after_max_away_everything_is_refused(mode: OutagePolicy) -> None:
     played(scenario)
 
 
-async def outcome(scene: Scene) -> bool:
+async def outcome(scene: ResilientScene) -> bool:
     try:
         return isinstance(await scene.ledger.take(query(take(quota=1000))), Taken)
     except UnavailableError:
@@ -348,7 +348,7 @@ def test_one_slow_answer_is_not_redis_away() -> None:
     """
 
     async def scenario() -> None:
-        scene = Scene(tolerated=1)
+        scene = ResilientScene(tolerated=1)
         await scene.ledger.refresh()
         for _ in range(3):
             scene.redis.broken, scene.redis.gate = (
@@ -388,7 +388,7 @@ def test_without_traffic_it_shows_that_redis_takes_no_charges() -> None:
     """
 
     async def scenario() -> None:
-        scene = Scene(tolerated=1)
+        scene = ResilientScene(tolerated=1)
         scene.ledger._options = OutageOptions(probe=0, refresh=1000)
         await scene.ledger.start()
         try:
@@ -479,7 +479,7 @@ def test_the_copy_is_read_again_and_again() -> None:
     """Revocations that are written later reach the copy; failures end nothing and are told."""
 
     async def scenario() -> None:
-        scene = Scene()
+        scene = ResilientScene()
         scene.ledger._options = OutageOptions(refresh=0, probe=0)
         await scene.ledger.start()
         try:

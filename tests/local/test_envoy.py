@@ -54,7 +54,7 @@ def _files(state: State) -> dict[str, str]:
     return {"envoy.yaml": _CONFIGURATION % places}
 
 
-class Upstream:
+class EnvoyUpstream:
     """Answer requests when told to."""
 
     def __init__(self) -> None:
@@ -73,9 +73,9 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(state: State) -> AsyncIterator[Upstream]:
+async def upstream(state: State) -> AsyncIterator[EnvoyUpstream]:
     """Serve it on the socket `upstream`."""
-    handler = Upstream()
+    handler = EnvoyUpstream()
     async with listening(handler, state.socket("upstream")):
         yield handler
 

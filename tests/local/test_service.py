@@ -24,7 +24,7 @@ T = TypeVar("T")
 def status(code: int, body: bytes) -> Iterator[Tcp]:
     """Serve /readyz."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class ServiceHandler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(code)
             self.end_headers()
@@ -33,7 +33,7 @@ def status(code: int, body: bytes) -> Iterator[Tcp]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.HTTPServer(("127.0.0.1", 0), ServiceHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:

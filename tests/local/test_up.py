@@ -60,7 +60,7 @@ def _issuer() -> Iterator[int]:
         "/jwks.json": (Path(_ROOT) / "tests/fixtures/authelia/jwks.json").read_bytes(),
     }
 
-    class Handler(BaseHTTPRequestHandler):
+    class UpHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = documents.get(self.path, b"")
             self.send_response(200 if body else 404)
@@ -71,7 +71,7 @@ def _issuer() -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), UpHandler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -81,7 +81,7 @@ def _issuer() -> Iterator[int]:
             thread.join()
 
 
-class Site:
+class UpSite:
     """Hold an authz.yaml; its issuer is not there unless it is given."""
 
     def __init__(self, folder: Path, more: str = "", issuer: int = 0) -> None:
@@ -117,16 +117,16 @@ class Site:
 
 
 @pytest.fixture
-def site(place: Path) -> Site:
+def site(place: Path) -> UpSite:
     """Return an authz.yaml in a folder with a short path, without an issuer."""
-    return Site(place)
+    return UpSite(place)
 
 
 @pytest.fixture
-def whole(place: Path) -> Iterator[Site]:
+def whole(place: Path) -> Iterator[UpSite]:
     """Return the same with an issuer."""
     with _issuer() as port:
-        yield Site(place, issuer=port)
+        yield UpSite(place, issuer=port)
 
 
 def _children(pid: int) -> list[int]:
@@ -142,7 +142,7 @@ def _within(place: str, folder: Path) -> bool:
     return Path(place).is_relative_to(folder)
 
 
-def test_the_whole(whole: Site, stage: ServiceStage, place: Path) -> None:
+def test_the_whole(whole: UpSite, stage: ServiceStage, place: Path) -> None:
     """All parts run; a request without a token is challenged by authz, through Envoy; only the
     gateway and metrics are on the network; and at the end nothing is left.
     """
@@ -169,7 +169,7 @@ def test_the_whole(whole: Site, stage: ServiceStage, place: Path) -> None:
 
 
 def test_issuer_comes_later(
-    site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch
+    site: UpSite, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its issuer everything starts, says what is missing, and lets nobody in."""
     monkeypatch.setattr("authz.local.services._READY_TIMEOUT", 0.0)
@@ -192,7 +192,7 @@ def test_issuer_comes_later(
     assert stage.said("service  runs, but is not ready yet: ")
 
 
-async def _dies_and_comes_back(site: Site, stage: ServiceStage, services: list[int]) -> None:
+async def _dies_and_comes_back(site: UpSite, stage: ServiceStage, services: list[int]) -> None:
     for pid in services:
         os.kill(pid, signal.SIGKILL)
     told = ("valkey   ready", "service  ready", "envoy    ready")
@@ -200,14 +200,14 @@ async def _dies_and_comes_back(site: Site, stage: ServiceStage, services: list[i
     assert await asyncio.to_thread(site.ask) == 401
 
 
-async def _reloads(site: Site, stage: ServiceStage) -> None:
+async def _reloads(site: UpSite, stage: ServiceStage) -> None:
     site.file.write_text(site.file.read_text().replace("8000/mcp", "8001/mcp"))
     stage.send(signal.SIGHUP)
     assert "Envoy keeps its configuration until `authz up` is started again" in stage.lines
     await until(lambda: stage.said('"event":"reloaded"'))
 
 
-def _assert_private(services: list[int], site: Site, folder: Path) -> None:
+def _assert_private(services: list[int], site: UpSite, folder: Path) -> None:
     assert len(services) == 3
     places = {place for pid in services for each in _family(pid) for place in listens(each)}
     # The service may be an Envoy of its own, whose admin socket lies in a folder of its own too.
@@ -223,7 +223,7 @@ def _assert_private(services: list[int], site: Site, folder: Path) -> None:
     assert {path.stat().st_mode & 0o077 for path in sockets.values()} == {0}
 
 
-def _program(site: Site, *arguments: str) -> "subprocess.Popen[str]":
+def _program(site: UpSite, *arguments: str) -> "subprocess.Popen[str]":
     argv = [sys.executable, "-m", "authz", "up", "-c", str(site.file), *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, env=ENV, cwd=_ROOT, stdout=pipe, stderr=pipe, text=True)
@@ -251,12 +251,12 @@ def test_several_workers(place: Path, stage: ServiceStage) -> None:
         return STOPPED
 
     with _issuer() as port:
-        there = Site(place, "service: {workers: 2}", issuer=port)
+        there = UpSite(place, "service: {workers: 2}", issuer=port)
         assert asyncio.run(there.up(stage, when_ready=walk, patient=False)) == STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_command(whole: Site, place: Path, number: signal.Signals) -> None:
+def test_command(whole: UpSite, place: Path, number: signal.Signals) -> None:
     """The command line does the same, tells a second one who is there, and whatever ends it ends
     its parts.
     """
@@ -280,7 +280,7 @@ def test_command(whole: Site, place: Path, number: signal.Signals) -> None:
     wait_until(lambda: all(map(gone, services)))
 
 
-def test_not_here(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_here(site: UpSite, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that cannot watch processes is told so, not left with what was started."""
     monkeypatch.delattr(os, "pidfd_open")
 
@@ -288,7 +288,7 @@ def test_not_here(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPat
     assert stage.lines == ["this needs Linux 5.3 or newer; elsewhere run the parts in containers"]
 
 
-def test_once_ready(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_ready(site: UpSite, stage: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for everything is told what is missing, and everything is stopped."""
     monkeypatch.setattr("authz.local.services._REQUIRED_READY_TIMEOUT", 0.0)
 
@@ -297,14 +297,14 @@ def test_once_ready(site: Site, stage: ServiceStage, monkeypatch: pytest.MonkeyP
     assert stage.lines[-1] == "valkey   stopped"
 
 
-def test_taken_port(site: Site, stage: ServiceStage) -> None:
+def test_taken_port(site: UpSite, stage: ServiceStage) -> None:
     """A taken port is said before anything starts."""
     with socket.create_server(("127.0.0.1", site.gateway)):
         assert asyncio.run(site.up(stage)) == FAILED
     assert stage.lines == [f"gateway.listen: 127.0.0.1:{site.gateway} is taken by another process"]
 
 
-def test_wrong_state_folder(site: Site, stage: ServiceStage, place: Path) -> None:
+def test_wrong_state_folder(site: UpSite, stage: ServiceStage, place: Path) -> None:
     """A state folder that cannot be used is a wrong configuration."""
     (place / DEFAULT_NAME).mkdir(mode=0o755)
 
@@ -316,12 +316,12 @@ def test_wrong_state_folder(site: Site, stage: ServiceStage, place: Path) -> Non
 
 
 def _deployment(
-    site: Site, state: State, env: Mapping[str, str], extras: Extras | None = None
+    site: UpSite, state: State, env: Mapping[str, str], extras: Extras | None = None
 ) -> Deployment:
     return Deployment(site.settings(), site.file, state, env, extras or Extras())
 
 
-def test_environments(site: Site, place: Path) -> None:
+def test_environments(site: UpSite, place: Path) -> None:
     """The service gets our environment and Valkey's place; the others get no secret."""
     env = {"PATH": "/bin", "AUTHZ_REDIS_PASSWORD": "stale", "SECRET": "x", "TZ": "UTC"}
     with held(place / "state") as state:
@@ -347,7 +347,7 @@ def test_given_redis(place: Path, by: str) -> None:
     more = "redis: {url: unix:///run/redis.sock}" if by == "file" else ""
     env = {} if by == "file" else {"AUTHZ_REDIS_URL": "unix:///run/redis.sock"}
     with held(place / "state") as state:
-        services = _deployment(Site(place, more), state, env).services(patient=True)
+        services = _deployment(UpSite(place, more), state, env).services(patient=True)
 
     assert [spec.name for spec in services] == ["service", "envoy"]
     assert services[0].env == env
@@ -356,13 +356,13 @@ def test_given_redis(place: Path, by: str) -> None:
 def test_deployment_name(place: Path) -> None:
     """The embedded Valkey's user may touch the keys of the configured deployment."""
     with held(place / "state") as state:
-        _deployment(Site(place, "redis: {deployment: other}"), state, {}).services(patient=True)
+        _deployment(UpSite(place, "redis: {deployment: other}"), state, {}).services(patient=True)
         text = (state.valkey / "valkey.conf").read_text()
 
     assert "~{other}:* " in text
 
 
-def test_extras(site: Site, stage: ServiceStage, place: Path) -> None:
+def test_extras(site: UpSite, stage: ServiceStage, place: Path) -> None:
     """Further parts start between Valkey and the service, and Envoy is told their sockets."""
     extras = Extras(
         (stage.spec("issuer"), stage.spec("notes")),
@@ -387,7 +387,7 @@ def test_extras(site: Site, stage: ServiceStage, place: Path) -> None:
     ],
     ids=["upstream", "limit", "broken"],
 )
-def test_edge_would_change(site: Site, place: Path, old: str, new: str, expected: bool) -> None:
+def test_edge_would_change(site: UpSite, place: Path, old: str, new: str, expected: bool) -> None:
     """A reload that Envoy would have to know of is told from one for the service alone."""
     with held(place / "state") as state:
         deployment = _deployment(site, state, ENV)
@@ -399,11 +399,11 @@ def test_edge_would_change(site: Site, place: Path, old: str, new: str, expected
 DOOR = "front_door: {key_file: KEY}"
 
 
-def _door(place: Path, more: str = "") -> Site:
+def _door(place: Path, more: str = "") -> UpSite:
     """Return an authz.yaml with a front door, whose key is there."""
     key = place / "front.pem"
     make_key(key)
-    return Site(place, f"{DOOR.replace('KEY', str(key))}\n{more}")
+    return UpSite(place, f"{DOOR.replace('KEY', str(key))}\n{more}")
 
 
 def test_a_front_door_is_a_part(place: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from authz_demo.issuer.keys import StandInKeys
 from tests.demo.conftest import keys, world
-from tests.login.front import Change, Stage, stage
+from tests.login.front import Change, FrontDoorStage, stage
 from tests.support.valkey import ValkeyServer, valkey
 
 __all__ = ["keys", "world"]
@@ -18,7 +18,9 @@ __all__ = ["keys", "world"]
 class Play(Protocol):
     """Run a scene on a stage of its own."""
 
-    def __call__(self, scene: Callable[[Stage], Awaitable[None]], change: Change = str) -> None: ...
+    def __call__(
+        self, scene: Callable[[FrontDoorStage], Awaitable[None]], change: Change = str
+    ) -> None: ...
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,7 @@ def store() -> Iterator[ValkeyServer]:
 def play(store: ValkeyServer, keys: StandInKeys, tmp_path: Path) -> Play:
     """The whole front door, for one scene."""
 
-    def run(scene: Callable[[Stage], Awaitable[None]], change: Change = str) -> None:
+    def run(scene: Callable[[FrontDoorStage], Awaitable[None]], change: Change = str) -> None:
         async def whole() -> None:
             async with stage(store, keys, tmp_path, change) as found:
                 await scene(found)

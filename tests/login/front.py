@@ -65,7 +65,7 @@ servers:
 Change = Callable[[str], str]
 
 
-class Upstream(httpx.AsyncBaseTransport):
+class FrontDoorUpstream(httpx.AsyncBaseTransport):
     """Reach the stand-in; note what was sent; be away, slow, or refusing where a test says so."""
 
     def __init__(self, issuer: StandInIssuer) -> None:
@@ -91,7 +91,7 @@ class Upstream(httpx.AsyncBaseTransport):
 
 
 @dataclass
-class Stage:
+class FrontDoorStage:
     """Everything together.
 
     Attributes:
@@ -104,7 +104,7 @@ class Stage:
 
     built: LoginServer
     issuer: StandInIssuer
-    upstream: Upstream
+    upstream: FrontDoorUpstream
     ledger: RedisLedger
     valkey: ValkeyServer
     deployment: str
@@ -146,10 +146,10 @@ class _Edge(httpx.ASGITransport):
 
 
 @dataclass
-class Client:
+class FrontDoorClient:
     """One MCP client on one machine, with one browser."""
 
-    stage: Stage
+    stage: FrontDoorStage
     client_id: str = ""
     redirect_uri: str = LOOPBACK
     resource: str | None = FILES
@@ -243,7 +243,7 @@ async def stage(
     folder: Path,
     change: Change = str,
     deployment: str = "",
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[FrontDoorStage]:
     """Run the pages and the stand-in as long as the block does."""
     deployment = deployment or f"test-{uuid.uuid4().hex}"
     key = folder / "front-door.pem"
@@ -255,12 +255,12 @@ async def stage(
     issuer = StandInIssuer(replace(known, clients=tuple(map(_with_more, known.clients))), keys)
     log = io.StringIO()
     options = RedisOptions(valkey.url, deployment=deployment)
-    upstream = Upstream(issuer)
+    upstream = FrontDoorUpstream(issuer)
     # Where the network would be; all else is as it runs.
     http = httpx.AsyncClient(transport=upstream)
     built = LoginServer(settings, options, Recorder(Metrics(), EventLog("json", log)), http=http)
     ledger = RedisLedger(options)
-    found = Stage(built, issuer, upstream, ledger, valkey, deployment, log)
+    found = FrontDoorStage(built, issuer, upstream, ledger, valkey, deployment, log)
     try:
         yield found
     finally:

@@ -33,18 +33,28 @@ from authz.login.store.blocklist import BlocklistEntry
 from authz.tokens.sealing import Sealer
 from tests.demo.kit import BOB, ISSUER, JOHN, NOTES, claims
 from tests.login.conftest import Play
-from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, OPEN, Client, Stage, bob, john, onward
+from tests.login.front import (
+    CLAUDE,
+    GATEWAY,
+    LOOPBACK,
+    OPEN,
+    FrontDoorClient,
+    FrontDoorStage,
+    bob,
+    john,
+    onward,
+)
 from tests.login.web.pages_kit import another_nonce
 
 REPLAYED = "code replayed (the tokens of the first use are revoked)"
 
 
-async def record(found: Stage, token: str) -> LoginRecord | None:
+async def record(found: FrontDoorStage, token: str) -> LoginRecord | None:
     return await LoginRecords(found.ledger.command, Names(found.deployment)).get(token)
 
 
-async def registered(found: Stage, **changes: Any) -> Client:
-    client = Client(found, **changes)
+async def registered(found: FrontDoorStage, **changes: Any) -> FrontDoorClient:
+    client = FrontDoorClient(found, **changes)
     await client.register()
     return client
 
@@ -58,7 +68,7 @@ def oauth(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]
 
 
-async def consent_page(client: Client, **changes: Any) -> tuple[httpx.Response, str]:
+async def consent_page(client: FrontDoorClient, **changes: Any) -> tuple[httpx.Response, str]:
     page = await client.authorize(**changes)
     assert page.status_code == 200, page.text
     found = re.search(r'name="form_token" value="([^"]+)"', page.text)
@@ -67,7 +77,7 @@ async def consent_page(client: Client, **changes: Any) -> tuple[httpx.Response, 
 
 
 async def decide(
-    client: Client, token: str, decision: str = "approve", **headers: str
+    client: FrontDoorClient, token: str, decision: str = "approve", **headers: str
 ) -> httpx.Response:
     sent = {"Origin": GATEWAY, "Sec-Fetch-Site": "same-origin"} | headers
     return await client.browser.post(
@@ -84,7 +94,7 @@ async def decide(
 def test_consent_is_asked_every_time_before_authelia(play: Play) -> None:
     """An open session at Authelia and a consent of a moment ago change nothing."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         await client.log_in()
         pushed = len(found.upstream.calls("pushed-authorization-request"))
@@ -102,7 +112,7 @@ def test_consent_is_asked_every_time_before_authelia(play: Play) -> None:
 def test_who_denies_is_not_sent_to_authelia(play: Play) -> None:
     """`access_denied` for the client, and Authelia hears nothing; so for any other word."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         for decision in ("deny", "", "Approve", "approve "):
             _, token = await consent_page(client)
@@ -127,7 +137,7 @@ def test_who_denies_is_not_sent_to_authelia(play: Play) -> None:
 def test_a_consent_from_another_site_counts_nothing(play: Play, headers: dict[str, str]) -> None:
     """403, no transaction, nothing pushed."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         answer = await decide(client, token, **headers)
@@ -141,7 +151,7 @@ def test_a_consent_from_another_site_counts_nothing(play: Play, headers: dict[st
 def test_a_consent_form_of_another_browser_counts_nothing(play: Play) -> None:
     """An attacker's own form, with his own request in it, posted in the victim's browser."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         attacker, victim = await registered(found), await registered(found)
         _, stolen = await consent_page(attacker)
         await consent_page(victim)
@@ -154,8 +164,8 @@ def test_a_consent_form_of_another_browser_counts_nothing(play: Play) -> None:
 def test_the_callback_belongs_to_the_browser_that_began(play: Play) -> None:
     """403, no code, and the state is not used up for the one who has the cookie."""
 
-    async def scene(found: Stage) -> None:
-        attacker, victim = await registered(found), Client(found, address="192.0.2.50")
+    async def scene(found: FrontDoorStage) -> None:
+        attacker, victim = await registered(found), FrontDoorClient(found, address="192.0.2.50")
         _, token = await consent_page(attacker)
         url = onward(await decide(attacker, token))
         callback = await bob().log_in(victim.browser, url)
@@ -171,7 +181,7 @@ def test_the_callback_belongs_to_the_browser_that_began(play: Play) -> None:
 def test_a_callback_counts_once(play: Play) -> None:
     """The second is told so, and gets no code."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         url = onward(await decide(client, token))
@@ -193,7 +203,7 @@ def test_a_callback_counts_once(play: Play) -> None:
 def test_an_answer_of_somebody_else_is_not_believed(play: Play, iss: str | None) -> None:
     """Nothing of it, an error neither; and the true answer still counts."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         url = onward(await decide(client, token))
@@ -215,7 +225,7 @@ def test_an_id_token_of_another_transaction_is_not_believed(
 ) -> None:
     """Its nonce is not of this one: the client hears an error, and there is no code."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         another_nonce(found.upstream, monkeypatch)
         client = await registered(found)
         _, token = await consent_page(client)
@@ -230,7 +240,7 @@ def test_an_id_token_of_another_transaction_is_not_believed(
 def test_a_state_of_another_transaction_is_not_taken(play: Play) -> None:
     """Each state opens the cookie of its own name only."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         url = onward(await decide(client, token))
@@ -270,8 +280,8 @@ def test_a_state_of_another_transaction_is_not_taken(play: Play) -> None:
 def test_a_redirect_uri_that_is_not_the_clients(play: Play, uri: str | None) -> None:
     """An error page, never a redirect, nothing of the URI on it."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found, "claude", CLAUDE)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found, "claude", CLAUDE)
         # Errors of other parameters, too: until the URI is good nothing goes there.
         for more in ({}, {"response_type": "token"}, {"scope": "nonsense"}):
             answer = await client.authorize(redirect_uri=uri, **more)
@@ -285,9 +295,9 @@ def test_a_redirect_uri_that_is_not_the_clients(play: Play, uri: str | None) -> 
 def test_an_unknown_client_is_told_on_a_page(play: Play) -> None:
     """Whatever it calls itself; also when parameters come twice."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         for name in (None, "nobody", "dyn.x.y", "https://mcp.example.test", "x" * 3000, "a\x00b"):
-            client = Client(found, name or "")
+            client = FrontDoorClient(found, name or "")
             answer = await client.authorize(client_id=name)
             assert answer.status_code == 400
             assert "location" not in answer.headers
@@ -343,7 +353,7 @@ def test_what_is_wrong_with_a_request_is_told_to_its_client(
 ) -> None:
     """By redirect, with state and iss, before any page is shown."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         answer = told(await client.authorize(**changes))
         assert (answer["error"], answer["iss"]) == (error, GATEWAY)
@@ -359,7 +369,7 @@ def test_a_client_is_told_in_words_without_plus_signs(play: Play) -> None:
     the client sent as its state it gets back to the letter.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         client.state = "a b+c/d=e&f ~"
         refused = await client.authorize(code_challenge_method=None)
@@ -380,7 +390,7 @@ def test_what_authelia_refuses_is_told_with_server_and_scopes(play: Play) -> Non
     the log has the scopes.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         ours = (replace(each, scopes=("openid",)) for each in found.issuer.config.clients)
         found.issuer.config = replace(found.issuer.config, clients=tuple(ours))
         client = await registered(found)
@@ -399,7 +409,7 @@ def test_what_authelia_refuses_is_told_with_server_and_scopes(play: Play) -> Non
 def test_a_callback_that_is_loaded_again_was_used_already(play: Play) -> None:
     """The person is told so, as often as it is loaded; in another browser it belongs to nothing."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         url = onward(await decide(client, token))
@@ -422,8 +432,8 @@ def test_a_callback_that_is_loaded_again_was_used_already(play: Play) -> None:
 def test_many_tabs_lose_nothing_silently(play: Play) -> None:
     """Of thirty log-ins begun at once in one browser as many end as fit; the others say why."""
 
-    async def scene(found: Stage) -> None:
-        clients = [Client(found) for _ in range(30)]
+    async def scene(found: FrontDoorStage) -> None:
+        clients = [FrontDoorClient(found) for _ in range(30)]
         callbacks = []
         for number, client in enumerate(clients):
             # One browser on the move: its approvals are paced by address.
@@ -476,7 +486,7 @@ def test_many_tabs_lose_nothing_silently(play: Play) -> None:
 def test_what_is_granted(play: Play, changes: dict[str, Any], granted: str) -> None:
     """The consented scopes and no others; `openid` and what else went upstream stay inside."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         back = await client.log_in(**changes)
         answer = await client.exchange(back["code"], resource=None)
@@ -503,14 +513,14 @@ def test_what_every_token_has_is_consented_to_where_it_permits_something(
     token opens that tool: so the person reads it on the page, but of a client that may not use it.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         page, _ = await consent_page(client, scope="mcp:tools")
         assert shown(page) == sorted(["mcp:tools", scope])
         tokens = await client.tokens(scope="mcp:tools")
         assert set(tokens["scope"].split()) == {"mcp:tools", scope}
         assert scope in claims(tokens["access_token"])["scp"]
-        narrow = Client(found, client_id="narrow")
+        narrow = FrontDoorClient(found, client_id="narrow")
         assert (await narrow.tokens(scope="mcp:tools"))["scope"] == "mcp:tools"
 
     def asking(text: str) -> str:
@@ -543,7 +553,7 @@ def test_a_server_without_scopes_beside_servers_with_scopes(
     for something the answer says that it has none, since silence would mean all of it.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, resource=OPEN)
         tokens = await client.tokens(scope=scope)
         assert tokens.get("scope") == named
@@ -558,7 +568,7 @@ def test_a_server_without_scopes_beside_servers_with_scopes(
 def test_a_refresh_gives_what_was_consented_to(play: Play, scope: str) -> None:
     """Clients repeat at a refresh what they asked for at the log-in; what they have is named."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens(scope="mcp:tools")
         answer = await client.refresh(tokens["refresh_token"], scope=scope)
@@ -576,7 +586,7 @@ def test_a_client_that_may_have_nothing_of_a_server_is_told_why(
     name scope, server and client, and what changes it.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         answer = told(await client.authorize(scope=scope))
         words = (
@@ -634,7 +644,7 @@ def test_nothing_beyond_server_and_ceiling_is_ever_granted(
 def test_whoever_can_register_makes_no_redirector_of_us(play: Play) -> None:
     """RFC 9700, section 4.11.2: nobody is sent to a stranger's site without a click."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, redirect_uri="https://evil.example/login")
         answer = await client.authorize(code_challenge=None)
         assert answer.status_code == 400
@@ -667,7 +677,7 @@ def test_whoever_can_register_makes_no_redirector_of_us(play: Play) -> None:
 def test_a_wrong_guess_costs_the_code(play: Play, changes: dict[str, Any]) -> None:
     """Refused, the right one afterwards too, and Authelia's tokens are revoked."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         back = await client.log_in()
         status, error = oauth(await client.exchange(back["code"], **changes))
@@ -688,7 +698,7 @@ def test_a_wrong_guess_costs_the_code(play: Play, changes: dict[str, Any]) -> No
 def test_a_code_that_comes_twice_ends_what_it_gave(play: Play) -> None:
     """Also from who has the right verifier: its tokens and their refreshes pass no more."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         back = await client.log_in()
         tokens = (await client.exchange(back["code"])).json()
@@ -708,7 +718,7 @@ def test_a_code_that_comes_twice_ends_what_it_gave(play: Play) -> None:
 def test_a_code_twice_at_the_same_moment_gives_nothing_that_lasts(play: Play) -> None:
     """Whichever is first: the other ends it, or nothing began."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         for _ in range(5):
             back = await client.log_in()
@@ -726,7 +736,7 @@ def test_a_code_twice_at_the_same_moment_gives_nothing_that_lasts(play: Play) ->
 def test_a_code_lives_for_a_minute(play: Play) -> None:
     """Redis forgets it then; and what is not there is not good."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         back = await client.log_in()
         (key,) = found.keys("code")
@@ -757,7 +767,7 @@ def test_malformed_token_requests(
 ) -> None:
     """JSON with the right code (RFC 6749, section 5.2), never kept, and Authelia not asked."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         sent = {"grant_type": "authorization_code", "code": "c" * 43, "code_verifier": "v" * 43}
         answer = await client.post("/token", **(sent | form))
@@ -778,7 +788,7 @@ def foreign_registration() -> str:
     return str(answer["client_id"])
 
 
-UNKNOWN: Mapping[str, Callable[[Client], str]] = {
+UNKNOWN: Mapping[str, Callable[[FrontDoorClient], str]] = {
     "nobody": lambda _: "nobody",
     "an altered registration": lambda client: f"{client.client_id[:-2]}AA",
     "a registration under another sealing key": lambda _: foreign_registration(),
@@ -795,7 +805,7 @@ def test_an_unknown_client_is_told_first(play: Play, what: str) -> None:
     else is missing, malformed or good: nothing else is looked at, so a code and a token stay.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         code = (await client.log_in())["code"]
@@ -834,7 +844,7 @@ def test_an_unknown_client_is_told_first(play: Play, what: str) -> None:
 def test_who_a_client_is_has_to_be_plain(play: Play) -> None:
     """No client, or two of them, is a malformed request and nobody's client."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         for path in ("/token", "/revoke"):
             for named in (None, ["nobody", client.client_id], [client.client_id] * 2):
@@ -852,7 +862,7 @@ def test_a_document_that_is_out_of_reach_is_no_unknown_client(play: Play) -> Non
     url = "https://client.example.test/client.json"
     asked: list[str] = []
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         async def fetch(url: str, _host: str) -> Fetched:
             asked.append(url)
             if len(asked) > 1:
@@ -862,7 +872,7 @@ def test_a_document_that_is_out_of_reach_is_no_unknown_client(play: Play) -> Non
 
         documents = found.built._documents
         documents._fetch = fetch
-        client = Client(found, url)
+        client = FrontDoorClient(found, url)
         tokens = await client.tokens()
         assert oauth(await client.exchange("c" * 43)) == (400, "invalid_grant")
         assert oauth(await client.refresh("junk")) == (400, "invalid_grant")
@@ -884,7 +894,7 @@ def test_a_document_that_is_out_of_reach_is_no_unknown_client(play: Play) -> Non
 def test_what_is_no_form_is_not_read(play: Play) -> None:
     """Another type, too long, or with credentials in a header."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         url = f"{GATEWAY}/token"
         assert oauth(await client.browser.post(url, json={"grant_type": "x"})) == (
@@ -909,7 +919,7 @@ def test_what_is_no_form_is_not_read(play: Play) -> None:
 def test_a_refresh_token_is_good_for_its_client_alone(play: Play) -> None:
     """What is not ours, or another's, is refused without asking Authelia, and ends nothing."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, other = await registered(found), await registered(found)
         tokens = await client.tokens()
         refresh = tokens["refresh_token"]
@@ -934,7 +944,7 @@ def test_a_refresh_token_is_good_for_its_client_alone(play: Play) -> None:
 def test_two_refreshes_at_once_are_one(play: Play) -> None:
     """One call of Authelia, one answer; and the lost answer can be had again for a while."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         asked = len(found.upstream.calls("token"))
@@ -955,7 +965,7 @@ def test_two_refreshes_at_once_are_one(play: Play) -> None:
 def test_an_old_refresh_token_ends_the_grant(play: Play) -> None:
     """RFC 9700, section 4.14.2: somebody has a copy; Authelia is not asked to refresh."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         renewed = (await client.refresh(tokens["refresh_token"])).json()
@@ -974,7 +984,7 @@ def test_an_old_refresh_token_ends_the_grant(play: Play) -> None:
 def test_revocation_reaches_the_refresh_token(play: Play) -> None:
     """And a client revokes what is its own alone: the answer never says whose it was."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, other = await registered(found), await registered(found)
         tokens = await client.tokens()
         for text in (tokens["access_token"], tokens["refresh_token"], "junk", "." * 5000):
@@ -993,7 +1003,7 @@ def test_revocation_reaches_the_refresh_token(play: Play) -> None:
 def test_fifty_failures_of_one_person_lock_nobody_out(play: Play) -> None:
     """Junk never reaches Authelia; a grant that it refuses is asked for once and never again."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         asked = len(found.upstream.calls("token"))
@@ -1025,7 +1035,7 @@ def test_what_the_operator_revoked_is_not_refreshed(
     A client is revoked by the name that rules count by, or by its client_id.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         held = await record(found, tokens["access_token"])
@@ -1052,16 +1062,16 @@ def test_what_the_operator_revoked_is_not_refreshed(
     play(scene)
 
 
-async def block(found: Stage, what: str) -> None:
+async def block(found: FrontDoorStage, what: str) -> None:
     await found.built.blocks.block(BlocklistEntry(what, 1, "root", "test"))
 
 
-async def change(found: Stage, **changes: Any) -> None:
+async def change(found: FrontDoorStage, **changes: Any) -> None:
     targets = found.built.refresh._servers._targets
     targets["notes"] = replace(targets["notes"], **changes)
 
 
-async def say(found: Stage, **changes: Any) -> None:
+async def say(found: FrontDoorStage, **changes: Any) -> None:
     """Find clients as ever, and say something else of them."""
     clients: Any = found.built.clients
     find = clients.find
@@ -1073,7 +1083,7 @@ async def say(found: Stage, **changes: Any) -> None:
     clients.find = changed
 
 
-LATER: Mapping[str, Callable[[Stage, Client], Awaitable[None]]] = {
+LATER: Mapping[str, Callable[[FrontDoorStage, FrontDoorClient], Awaitable[None]]] = {
     "the server has another URL": lambda found, _: change(found, resource=f"{GATEWAY}/other"),
     "the server has no such scope": lambda found, _: change(found, scopes=frozenset()),
     "the server wants a second factor": lambda found, _: change(found, two_factor=True),
@@ -1088,7 +1098,7 @@ LATER: Mapping[str, Callable[[Stage, Client], Awaitable[None]]] = {
 def test_a_refresh_looks_at_the_rules_of_now(play: Play, later: str) -> None:
     """What was consented to is not had for ever: Authelia is not asked, and nothing is given."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, resource=NOTES)
         tokens = await client.tokens()
         asked = len(found.upstream.calls("token"))
@@ -1102,7 +1112,7 @@ def test_a_refresh_looks_at_the_rules_of_now(play: Play, later: str) -> None:
 def test_a_refresh_is_of_the_same_person(play: Play) -> None:
     """Tokens of somebody else, whatever Authelia meant by them, end the grant."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         upstream = found.built.upstream
@@ -1123,7 +1133,7 @@ def test_a_refresh_is_of_the_same_person(play: Play) -> None:
 def test_who_is_blocked_comes_no_further(play: Play) -> None:
     """At whichever step it happens: no page, no request to Authelia, no code, no token."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         blocks = found.built.blocks
         _, waiting = await consent_page(client)
@@ -1166,7 +1176,7 @@ def test_a_consent_is_for_the_server_as_it_is(
 ) -> None:
     """What changed while the page was open is told to the client, and Authelia is not asked."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, resource=NOTES)
         _, token = await consent_page(client)
         await change(found, **changes)
@@ -1179,7 +1189,7 @@ def test_a_consent_is_for_the_server_as_it_is(
 def test_a_second_factor_that_is_asked_for_meanwhile_is_asked_of_the_person(play: Play) -> None:
     """The click sends the person through the client that the rule of now wants."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, resource=NOTES)
         _, token = await consent_page(client)
         await change(found, two_factor=True)
@@ -1193,7 +1203,7 @@ def test_a_second_factor_that_is_asked_for_meanwhile_is_asked_of_the_person(play
 def test_a_code_is_of_the_client_under_its_name(play: Play) -> None:
     """Rules and limits go by the name: whose name has changed since logs in anew."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         back = await client.log_in()
         await say(found, kind=ClientKind.CONFIGURED)
@@ -1210,7 +1220,7 @@ def test_a_code_is_of_the_client_under_its_name(play: Play) -> None:
 def test_authelia_away(play: Play) -> None:
     """The person reads it at the consent; the client hears `temporarily_unavailable` after it."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         _, token = await consent_page(client)
@@ -1242,7 +1252,7 @@ def test_authelia_away(play: Play) -> None:
 def test_authelias_errors_are_told_in_our_words(play: Play, error: str, expected: str) -> None:
     """Of a closed set: what Authelia's answer says does not travel on."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         url = httpx.URL(onward(await decide(client, token)))
@@ -1258,7 +1268,7 @@ def test_authelias_errors_are_told_in_our_words(play: Play, error: str, expected
 def test_redis_away(play: Play) -> None:
     """Nothing is given: a page for people, 503 for programs."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         tokens = await client.tokens()
         _, token = await consent_page(client)
@@ -1288,9 +1298,9 @@ async def _away(*_: object) -> object:
 def test_registrations_store_nothing(play: Play) -> None:
     """Many of them, and too long ones, leave no key in Redis."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         for number in range(50):
-            client = Client(found)
+            client = FrontDoorClient(found)
             assert (await client.register(client_name=f"c{number}")).status_code == 201
             await client.authorize()
         big = await client.browser.post(
@@ -1306,7 +1316,7 @@ def test_registrations_store_nothing(play: Play) -> None:
 def test_approvals_of_one_address_are_paced(play: Play) -> None:
     """Each is a request at Authelia: the 21st in a minute waits, and a neighbour does not."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         _, token = await consent_page(client)
         statuses = [(await decide(client, token)).status_code for _ in range(22)]
@@ -1323,7 +1333,7 @@ def test_approvals_of_one_address_are_paced(play: Play) -> None:
 def test_preflights_are_answered(play: Play) -> None:
     """Any origin, no cookies, the endpoints of programs alone."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         browser = found.browser()
         for path in ("/token", "/revoke", "/register", "/.well-known/oauth-authorization-server"):
             answer = await browser.options(GATEWAY + path)
@@ -1341,7 +1351,7 @@ def test_preflights_are_answered(play: Play) -> None:
 def test_nothing_is_made_of_a_forged_host(play: Play) -> None:
     """Every URL is the gateway's, whatever Host and forwarded headers say."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         forged = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "http"}
         client.browser.headers.update({"Host": "evil.example", **forged})
@@ -1360,7 +1370,7 @@ def test_nothing_is_made_of_a_forged_host(play: Play) -> None:
 def test_the_pages_are_all_that_is_here(play: Play, method: str) -> None:
     """Check, metrics, probes and MCP servers answer on listeners of their own."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         browser = found.browser()
         kinds = {"content-type": "application/grpc"} if method == "POST" else {}
         for path in (f"/{AUTHORIZATION}/Check", "/metrics", "/healthz", "/readyz", "/files", "/"):
@@ -1375,7 +1385,7 @@ def test_the_pages_are_all_that_is_here(play: Play, method: str) -> None:
 def test_without_envoys_address_nothing_is_done(play: Play, address: str) -> None:
     """Whoever comes past Envoy gets a page that says so."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         client.browser.headers["X-Forwarded-For"] = address
         assert (await client.authorize()).status_code == 400
@@ -1386,8 +1396,8 @@ def test_without_envoys_address_nothing_is_done(play: Play, address: str) -> Non
 def test_the_port_of_loopback_is_the_programs_own(play: Play) -> None:
     """RFC 8252, section 7.3: registered without or with another port, used with its own."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register(redirect_uris=["http://127.0.0.1/callback"])
         assert client.redirect_uri == LOOPBACK
         assert "access_token" in await client.tokens()
@@ -1398,7 +1408,7 @@ def test_the_port_of_loopback_is_the_programs_own(play: Play) -> None:
 def test_programs_read_json_whatever_goes_wrong(play: Play) -> None:
     """A method that is not taken, and too much at once, are OAuth errors where programs ask."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         browser = found.browser()
         for path in ("/token", "/revoke", "/register"):
             answer = await browser.put(f"{GATEWAY}{path}")

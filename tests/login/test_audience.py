@@ -12,7 +12,7 @@ from authz_demo.issuer.state import IssuerGrant
 from authz_demo.issuer.values import Release
 from tests.demo.kit import FILES, JOHN, NOTES, claims
 from tests.login.conftest import Play
-from tests.login.front import Client, Stage
+from tests.login.front import FrontDoorClient, FrontDoorStage
 
 WRONG = [
     pytest.param((), TokenFault.EMPTY, id="empty"),
@@ -22,12 +22,12 @@ WRONG = [
 ]
 
 
-def granted(found: Stage) -> list[IssuerGrant]:
+def granted(found: FrontDoorStage) -> list[IssuerGrant]:
     """What the stand-in remembers of log-ins."""
     return [code.grant for code in found.issuer.memory.codes.values()]
 
 
-def spoil(found: Stage, audience: tuple[str, ...]) -> None:
+def spoil(found: FrontDoorStage, audience: tuple[str, ...]) -> None:
     """Let the stand-in grant another audience than was asked for, from the next code on."""
 
     class Codes(dict[str, Any]):
@@ -44,9 +44,9 @@ def test_a_log_in_and_its_refreshes_are_for_the_server_with_any_release(
 ) -> None:
     """`audience` is asked for once, when the request is pushed; `resource` is never sent."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         found.issuer.config = replace(found.issuer.config, release=release)
-        client = Client(found)
+        client = FrontDoorClient(found)
         await client.register()
         tokens = await client.tokens()
         renewed = (await client.refresh(tokens["refresh_token"])).json()
@@ -69,9 +69,9 @@ def test_a_log_in_with_another_audience_gives_no_code(
 ) -> None:
     """Client and person are told that it is the log-in service, the log says what; all is ended."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         spoil(found, audience)
-        client = Client(found)
+        client = FrontDoorClient(found)
         await client.register()
         back = await client.log_in()
         assert back["error"] == "server_error"
@@ -93,10 +93,10 @@ def test_an_opaque_access_token_is_told_with_its_cause(play: Play) -> None:
     client and person hear that it is the log-in service.
     """
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         opaque = tuple(replace(each, access_token="opaque") for each in found.issuer.config.clients)
         found.issuer.config = replace(found.issuer.config, clients=opaque)
-        client = Client(found)
+        client = FrontDoorClient(found)
         await client.register()
         back = await client.log_in()
         assert back["error"] == "server_error"
@@ -118,8 +118,8 @@ def test_a_refresh_that_gives_another_audience_ends_the_grant(
 ) -> None:
     """The client is told to log in again, in words that name the log-in service."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         tokens = await client.tokens()
         for grant in granted(found):

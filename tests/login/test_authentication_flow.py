@@ -8,7 +8,15 @@ import pytest
 
 from authz.login.clients.fetching import Fetched
 from tests.login.clients.assertion_kit import EC_KEY, OTHER_KEY, TYPE, assertion, public_jwk
-from tests.login.front import GATEWAY, LOOPBACK, NOTES, Client, Stage, john, onward
+from tests.login.front import (
+    GATEWAY,
+    LOOPBACK,
+    NOTES,
+    FrontDoorClient,
+    FrontDoorStage,
+    john,
+    onward,
+)
 from tests.login.test_attacks import consent_page, decide, told
 from tests.login.test_identity_flow import record
 
@@ -20,7 +28,7 @@ FOREIGN = "https://redirect.example/cb"
 KEYS = {"keys": [public_jwk(EC_KEY, "k1")]}
 
 
-def publish(found: Stage, *uris: str, **said: Any) -> list[str]:
+def publish(found: FrontDoorStage, *uris: str, **said: Any) -> list[str]:
     """Let a document and its key set be there; return what is fetched."""
     fetched: list[str] = []
 
@@ -47,8 +55,8 @@ def proof(audience: str = GATEWAY, **how: Any) -> dict[str, str]:
     return {"client_assertion_type": TYPE, "client_assertion": text}
 
 
-def keyed(found: Stage, uri: str = OWN) -> Client:
-    return Client(found, client_id=URL, redirect_uri=uri, resource=NOTES)
+def keyed(found: FrontDoorStage, uri: str = OWN) -> FrontDoorClient:
+    return FrontDoorClient(found, client_id=URL, redirect_uri=uri, resource=NOTES)
 
 
 def error(answer: Any) -> tuple[int, str]:
@@ -61,7 +69,7 @@ INVALID = (401, "invalid_client")
 def test_a_client_proves_itself_at_token_refresh_and_revocation(play: Play) -> None:
     """With an assertion for each request; its host is its name."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         fetched = publish(found)
         client = keyed(found)
         back = await client.log_in()
@@ -81,7 +89,7 @@ def test_a_client_proves_itself_at_token_refresh_and_revocation(play: Play) -> N
 def test_a_client_may_leave_its_id_to_the_assertion(play: Play) -> None:
     """RFC 7521, section 4.2: `client_id` is not needed where the assertion names the client."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found)
         client = keyed(found)
         back = await client.log_in()
@@ -95,7 +103,7 @@ def test_a_client_may_leave_its_id_to_the_assertion(play: Play) -> None:
 def test_a_client_that_has_to_prove_itself_is_never_taken_for_a_public_one(play: Play) -> None:
     """Neither at hand nor after a restart of ours; the code and the grant live on."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found)
         client = keyed(found)
         back = await client.log_in()
@@ -120,7 +128,7 @@ def test_a_client_that_has_to_prove_itself_is_never_taken_for_a_public_one(play:
 def test_a_code_without_proof_is_lost_where_the_document_was_forgotten(play: Play) -> None:
     """Whoever has a stolen code gains nothing by waiting for a restart."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found)
         client = keyed(found)
         back = await client.log_in()
@@ -135,7 +143,7 @@ def test_a_code_without_proof_is_lost_where_the_document_was_forgotten(play: Pla
 def test_a_forged_or_foreign_proof_is_no_client(play: Play) -> None:
     """Before the grant is looked at: the code is still good afterwards."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found)
         client = keyed(found)
         back = await client.log_in()
@@ -159,7 +167,7 @@ def test_a_forged_or_foreign_proof_is_no_client(play: Play) -> None:
 def test_an_assertion_counts_once(play: Play) -> None:
     """Whatever it was used for, and whether that was any good; what remembers it ends by itself."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found)
         client = keyed(found)
         tokens = (await client.exchange((await client.log_in())["code"], **proof())).json()
@@ -177,9 +185,9 @@ def test_an_assertion_counts_once(play: Play) -> None:
 def test_a_public_client_is_told_that_it_is(play: Play) -> None:
     """One that registered, one of the file, one whose document names no keys: no proof is taken."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, token_endpoint_auth_method="none")
-        registered = Client(found, resource=NOTES)
+        registered = FrontDoorClient(found, resource=NOTES)
         await registered.register()
         for client_id in (registered.client_id, "claude", URL):
             answer = await registered.refresh("junk", client_id=client_id, **proof())
@@ -203,7 +211,7 @@ def test_a_client_that_proves_its_key_is_shown_as_what_it_is(
 ) -> None:
     """Wherever on the web its log-in ends; a key in a program on a computer proves nothing."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, OWN, FOREIGN, LOOPBACK)
         client = keyed(found, uri)
         page = (await client.authorize()).text
@@ -219,7 +227,7 @@ def test_a_client_that_proves_its_key_is_shown_as_what_it_is(
 def test_strangers_assertions_make_us_ask_few_hosts(play: Play) -> None:
     """An address names twelve unknown documents a minute, at the token endpoint too."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         fetched = publish(found)
         client = keyed(found)
         answers = []
@@ -234,7 +242,7 @@ def test_strangers_assertions_make_us_ask_few_hosts(play: Play) -> None:
     play(scene)
 
 
-def becomes_public(found: Stage) -> None:
+def becomes_public(found: FrontDoorStage) -> None:
     """The document stops naming keys, so nothing says any more where its log-in may end."""
     found.built._documents._known.clear()
     publish(found, FOREIGN, token_endpoint_auth_method="none")
@@ -246,7 +254,7 @@ def test_a_client_that_is_no_longer_what_the_page_said_gets_nothing_at_the_click
 ) -> None:
     """The person saw that it proves itself with a key: Authelia is not asked."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, FOREIGN)
         client = keyed(found, FOREIGN)
         page, token = await consent_page(client)
@@ -262,7 +270,7 @@ def test_a_client_that_is_no_longer_what_the_page_said_gets_nothing_at_the_click
 def test_a_client_that_is_no_longer_what_the_page_said_gets_no_code(play: Play) -> None:
     """Nor after the log-in: what was consented to is what is given."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, FOREIGN)
         client = keyed(found, FOREIGN)
         _, token = await consent_page(client)

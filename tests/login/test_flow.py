@@ -21,23 +21,23 @@ from authz.login.store.sealed import open_refresh, seal_refresh
 from authz_demo.person import BrowserUser
 from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
-from tests.login.front import CLAUDE, GATEWAY, NOTES, Client, Stage, bob, john
+from tests.login.front import CLAUDE, GATEWAY, NOTES, FrontDoorClient, FrontDoorStage, bob, john
 from tests.login.upstream.upstream_kit import asked
 
 
-async def record(found: Stage, token: str) -> LoginRecord | None:
+async def record(found: FrontDoorStage, token: str) -> LoginRecord | None:
     return await LoginRecords(found.ledger.command, Names(found.deployment)).get(token)
 
 
-async def grants(found: Stage, subject: str = JOHN) -> list[str]:
+async def grants(found: FrontDoorStage, subject: str = JOHN) -> list[str]:
     return [grant.id for grant in await found.built.grants.of(subject)]
 
 
 def test_a_client_that_knows_the_url_alone_logs_in(play: Play) -> None:
     """Register, consent, TOTP, code, tokens, refresh; and the check finds who logged in how."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         assert (await client.register()).status_code == 201
         back = await client.log_in()
         assert back.keys() == {"code", "state", "iss"}
@@ -66,8 +66,8 @@ def test_a_client_that_knows_the_url_alone_logs_in(play: Play) -> None:
 def test_a_refresh_keeps_the_grant_and_ends_the_old_record_soon(play: Play) -> None:
     """A new token with a record of its own; the old record lives for a minute at most."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         tokens = await client.tokens()
         answer = await client.refresh(tokens["refresh_token"])
@@ -94,8 +94,8 @@ def test_a_refresh_keeps_the_grant_and_ends_the_old_record_soon(play: Play) -> N
 def test_a_server_that_wants_no_second_factor(play: Play) -> None:
     """The log-in goes through the client under `one_factor`: a password is enough, and recorded."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found, resource=NOTES)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found, resource=NOTES)
         await client.register()
         tokens = await client.tokens(BrowserUser("john", "password", None))
         assert claims(tokens["access_token"])["client_id"] == "authz-one-factor"
@@ -109,8 +109,8 @@ def test_a_server_that_wants_no_second_factor(play: Play) -> None:
 def test_a_configured_client_is_counted_by_its_own_name(play: Play) -> None:
     """Its name is its key in authz.yaml, and its log-in ends at its own address alone."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found, "claude", CLAUDE)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found, "claude", CLAUDE)
         tokens = await client.tokens(scope="mcp:tools mcp:admin")
         held = await record(found, tokens["access_token"])
         assert held is not None
@@ -124,8 +124,8 @@ def test_a_configured_client_is_counted_by_its_own_name(play: Play) -> None:
 def test_everything_in_redis_ends(play: Play) -> None:
     """Every key has a TTL, and none holds a token, a code or a state in the clear."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         tokens = await client.tokens()
         renewed = (await client.refresh(tokens["refresh_token"])).json()
@@ -151,8 +151,8 @@ def test_everything_in_redis_ends(play: Play) -> None:
 def test_no_secret_reaches_the_log(play: Play) -> None:
     """Every step has a line with names; none has a token, a code, a state or a verifier."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         back = await client.log_in()
         tokens = (await client.exchange(back["code"])).json()
@@ -185,8 +185,11 @@ def test_no_secret_reaches_the_log(play: Play) -> None:
 def test_several_tabs_at_once(play: Play) -> None:
     """Two transactions of one browser end each with its own client, whatever their order."""
 
-    async def scene(found: Stage) -> None:
-        one, two = Client(found), Client(found, redirect_uri="http://127.0.0.1:5555/callback")
+    async def scene(found: FrontDoorStage) -> None:
+        one, two = (
+            FrontDoorClient(found),
+            FrontDoorClient(found, redirect_uri="http://127.0.0.1:5555/callback"),
+        )
         two.browser = one.browser
         await one.register(client_name="One")
         await two.register(client_name="Two")
@@ -201,8 +204,8 @@ def test_several_tabs_at_once(play: Play) -> None:
 def test_two_people_have_grants_of_their_own(play: Play) -> None:
     """What one has, the other does not see."""
 
-    async def scene(found: Stage) -> None:
-        one, two = Client(found), Client(found, address="192.0.2.99")
+    async def scene(found: FrontDoorStage) -> None:
+        one, two = FrontDoorClient(found), FrontDoorClient(found, address="192.0.2.99")
         await one.register()
         two.client_id = one.client_id
         mine, theirs = await one.tokens(john()), await two.tokens(bob())
@@ -222,7 +225,7 @@ def test_two_people_have_grants_of_their_own(play: Play) -> None:
 def test_the_metadata_is_true(play: Play) -> None:
     """RFC 8414: the issuer is the gateway, readable by every page; it is no OpenID provider."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         browser = found.browser()
         answer = await browser.get(f"{GATEWAY}/.well-known/oauth-authorization-server")
         assert answer.headers["access-control-allow-origin"] == "*"
@@ -245,8 +248,8 @@ def test_the_metadata_is_true(play: Play) -> None:
 def test_the_address_that_authelia_counts_by_is_the_persons(play: Play) -> None:
     """Where they log in: the browser's. Then one that nobody else has, wherever the client is."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found, address="198.51.100.7")
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found, address="198.51.100.7")
         await client.register()
         tokens = await client.tokens()
         client.browser = found.browser("203.0.113.200")
@@ -256,7 +259,7 @@ def test_the_address_that_authelia_counts_by_is_the_persons(play: Play) -> None:
         tokens = (await client.refresh(tokens["refresh_token"])).json()
         await client.post("/revoke", token=tokens["access_token"])
         ours = [each for each in found.upstream.sent[len(log_in) :] if each.method == "POST"]
-        neighbour = Client(found, address="198.51.100.7")
+        neighbour = FrontDoorClient(found, address="198.51.100.7")
         await neighbour.register()
         begun = len(found.upstream.sent)
         theirs = await neighbour.tokens(bob())
@@ -276,8 +279,8 @@ def test_the_address_that_authelia_counts_by_is_the_persons(play: Play) -> None:
 def test_a_refresh_token_of_an_older_version_has_the_persons_address(play: Play) -> None:
     """It was sealed with the browser's, which strangers may share."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found, address="198.51.100.7")
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found, address="198.51.100.7")
         await client.register()
         tokens = await client.tokens()
         sealer = found.built.sealer
@@ -293,8 +296,8 @@ def test_a_refresh_token_of_an_older_version_has_the_persons_address(play: Play)
 def test_a_stranger_at_the_same_address_ends_no_refresh(play: Play) -> None:
     """What Authelia no longer takes of an address does not concern who is logged in there."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found, address="198.51.100.7")
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found, address="198.51.100.7")
         await client.register()
         tokens = await client.tokens()
         for _ in range(31):
@@ -321,9 +324,9 @@ def addresses(sent: Sequence[httpx.Request]) -> set[str]:
 def test_what_is_revoked_is_refused_by_all_workers(play: Play) -> None:
     """Either token ends the grant: revoked for the check, its record gone, revoked upstream."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         for which in ("access_token", "refresh_token"):
-            client = Client(found)
+            client = FrontDoorClient(found)
             await client.register()
             tokens = await client.tokens()
             held = await record(found, tokens["access_token"])
@@ -346,8 +349,8 @@ def test_what_is_revoked_is_refused_by_all_workers(play: Play) -> None:
 def test_a_person_has_a_hundred_grants_at_most(play: Play) -> None:
     """The one unused for longest makes room, and its tokens pass no more."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         first = await client.tokens()
         held = await record(found, first["access_token"])

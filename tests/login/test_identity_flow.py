@@ -18,7 +18,7 @@ from authz.login.protocol.grant import encode
 from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.known_clients import block, known_clients
 from authz.login.store.sealed import open_refresh, seal_refresh
-from tests.login.front import FILES, LOOPBACK, NOTES, Client, Stage
+from tests.login.front import FILES, LOOPBACK, NOTES, FrontDoorClient, FrontDoorStage
 from tests.login.test_attacks import say
 
 Play = Callable[..., Any]
@@ -29,7 +29,7 @@ FOREIGN = "https://redirect.example/cb"
 OWN = f"https://{HOST}/cb"
 
 
-def publish(found: Stage, *redirect_uris: str, **said: Any) -> list[str]:
+def publish(found: FrontDoorStage, *redirect_uris: str, **said: Any) -> list[str]:
     """Let documents say this; return the URLs that are fetched."""
     fetched: list[str] = []
 
@@ -42,20 +42,20 @@ def publish(found: Stage, *redirect_uris: str, **said: Any) -> list[str]:
     return fetched
 
 
-async def record(found: Stage, token: str) -> LoginRecord:
+async def record(found: FrontDoorStage, token: str) -> LoginRecord:
     log_in = await LoginRecords(found.ledger.command, Names(found.deployment)).get(token)
     assert log_in is not None
     return log_in
 
 
-async def block_in(found: Stage, what: str) -> int:
+async def block_in(found: FrontDoorStage, what: str) -> int:
     built = found.built
     return await block(built.grants, built.blocks, BlocklistEntry(what, 1, "root", "test"))
 
 
-async def come(found: Stage, redirect_uri: str, *others: str) -> Client:
+async def come(found: FrontDoorStage, redirect_uri: str, *others: str) -> FrontDoorClient:
     """A client that registers several redirect URIs, and uses one."""
-    client = Client(found, redirect_uri=redirect_uri, resource=NOTES)
+    client = FrontDoorClient(found, redirect_uri=redirect_uri, resource=NOTES)
     await client.register(redirect_uris=[redirect_uri, *others])
     return client
 
@@ -73,7 +73,7 @@ def test_the_record_says_where_the_log_in_ended(
 ) -> None:
     """Whatever else was registered; and a refresh keeps it."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await come(found, uri, *others)
         tokens = await client.tokens()
         again = (await client.refresh(tokens["refresh_token"])).json()
@@ -104,10 +104,10 @@ def test_who_is_blocked_does_not_come_back_by_another_list(
 ) -> None:
     """Neither by more redirect URIs, nor by a document, its own or another host's."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, EVIL, *others)
         if document:
-            client = Client(found, client_id=DOCUMENT, redirect_uri=EVIL, resource=NOTES)
+            client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=EVIL, resource=NOTES)
         else:
             client = await come(found, EVIL, *others)
         tokens = await client.tokens()
@@ -125,7 +125,7 @@ def test_who_is_blocked_does_not_come_back_by_another_list(
 def test_a_block_between_click_and_code_counts_for_where_it_ends(play: Play) -> None:
     """The code of a log-in that ends at a blocked host is worth nothing."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await come(found, EVIL, LOOPBACK)
         back = await client.log_in()
         await block_in(found, "dynamic/evil.example")
@@ -139,10 +139,10 @@ def test_a_block_between_click_and_code_counts_for_where_it_ends(play: Play) -> 
 def test_a_block_of_one_place_leaves_the_others_alone(play: Play) -> None:
     """One registration, two log-ins: each is a client of its own, also in the list."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         evil = await come(found, EVIL, LOOPBACK)
         await evil.tokens()
-        here = Client(found, client_id=evil.client_id, resource=NOTES)
+        here = FrontDoorClient(found, client_id=evil.client_id, resource=NOTES)
         tokens = await here.tokens()
         built = found.built
         assert await block_in(found, "dynamic/evil.example") == 1
@@ -161,10 +161,10 @@ CURSOR = "cursor://authz/cb"
 def test_a_scheme_that_is_taken_back_ends_what_ended_there(play: Play, document: bool) -> None:
     """Neither a code nor a refresh is good any more, whatever else the client registered."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, CURSOR, LOOPBACK)
         if document:
-            client = Client(found, client_id=DOCUMENT, redirect_uri=CURSOR, resource=NOTES)
+            client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=CURSOR, resource=NOTES)
         else:
             client = await come(found, CURSOR, LOOPBACK)
         tokens = await client.tokens()
@@ -189,9 +189,9 @@ DOCUMENTED: Mapping[str, tuple[str, str]] = {
 def test_a_document_names_log_ins_that_end_at_its_origin(play: Play, uri: str) -> None:
     """Elsewhere it is admitted as unverified: on the page, in the name, in the record."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, *DOCUMENTED, client_name="Claude")
-        client = Client(found, client_id=DOCUMENT, redirect_uri=uri, resource=NOTES)
+        client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=uri, resource=NOTES)
         name, badge = DOCUMENTED[uri]
         page = (await client.authorize()).text
         assert f'<p class="badge">{badge}</p>' in page
@@ -207,9 +207,9 @@ def test_a_document_names_log_ins_that_end_at_its_origin(play: Play, uri: str) -
 def test_a_refresh_token_of_one_end_is_not_made_one_of_another(play: Play) -> None:
     """The document drops nothing and adds its own origin: the log-in stays the one that it was."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, LOOPBACK)
-        client = Client(found, client_id=DOCUMENT, redirect_uri=LOOPBACK, resource=NOTES)
+        client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=LOOPBACK, resource=NOTES)
         tokens = await client.tokens()
         found.built._documents._known.clear()
         publish(found, OWN)
@@ -240,12 +240,12 @@ def test_a_document_that_cannot_be_had_is_no_unknown_client(
 ) -> None:
     """The page says which of these it is, and so does the log; nobody is sent anywhere."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         async def fetch(url: str, host: str) -> Fetched:
             raise FetchError(fault)
 
         found.built._documents._fetch = fetch
-        client = Client(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)
+        client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)
         answer = await client.authorize()
         status, words = UNREACHABLE[fault]
         assert answer.status_code == status
@@ -263,9 +263,9 @@ def test_a_document_that_cannot_be_had_is_no_unknown_client(
 def test_a_document_of_no_use_says_why(play: Play) -> None:
     """There, and wrong: the reason is on the page, and nothing that it says."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, OWN, client_secret="s3cret")
-        client = Client(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)
+        client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)
         answer = await client.authorize()
         assert answer.status_code == 400
         assert "client_secret, which everybody can read" in answer.text
@@ -277,7 +277,7 @@ def test_a_document_of_no_use_says_why(play: Play) -> None:
 def test_a_client_that_names_no_server_is_told_which_there_are(play: Play) -> None:
     """The TypeScript client 1.12 sends no `resource`: page and answer list the servers."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         away = await come(found, EVIL)
         here = await come(found, LOOPBACK)
         page = await away.authorize(resource=None)
@@ -295,7 +295,7 @@ def test_a_client_that_names_no_server_is_told_which_there_are(play: Play) -> No
 # --- what a version before has written ---------------------------------------------------------
 
 
-async def of_before(found: Stage, client: Client, name: str) -> str:
+async def of_before(found: FrontDoorStage, client: FrontDoorClient, name: str) -> str:
     """A refresh token of before the end of a log-in was kept in it, under a name of then."""
     tokens = await client.tokens()
     built = found.built
@@ -324,7 +324,7 @@ def test_a_log_in_of_before_goes_on_where_its_name_is_sure(
 ) -> None:
     """Where the client could end it in one place only; else the person logs in once more."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await come(found, uri, *others)
         answer = await client.refresh(await of_before(found, client, name))
         assert answer.status_code == status
@@ -339,9 +339,9 @@ def test_a_log_in_of_before_goes_on_where_its_name_is_sure(
 def test_a_log_in_of_before_is_nowhere_verified_by_its_name(play: Play) -> None:
     """A document whose log-in ended on loopback had its host's name then, and has it no more."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         publish(found, LOOPBACK, OWN)
-        client = Client(found, client_id=DOCUMENT, redirect_uri=LOOPBACK, resource=NOTES)
+        client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=LOOPBACK, resource=NOTES)
         text = await of_before(found, client, f"https://{HOST}")
         assert (await client.refresh(text)).json()["error"] == "invalid_grant"
 

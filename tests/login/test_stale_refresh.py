@@ -9,20 +9,24 @@ import pytest
 from authz.login.store.codes import RefreshStore
 from tests.demo.kit import JOHN, claims
 from tests.login.conftest import Play
-from tests.login.front import HOME, Client, Stage
+from tests.login.front import HOME, FrontDoorClient, FrontDoorStage
 
 SAME_NETWORK = "2001:db8:1:2::7", "2001:db8:1:2:ffff::1"
 ELSEWHERE = "198.51.100.9"
 
 
-async def begun(found: Stage, address: str = HOME) -> tuple[Client, dict[str, Any]]:
+async def begun(
+    found: FrontDoorStage, address: str = HOME
+) -> tuple[FrontDoorClient, dict[str, Any]]:
     """A client that has logged in, and its tokens."""
-    client = Client(found, address=address)
+    client = FrontDoorClient(found, address=address)
     await client.register()
     return client, await client.tokens()
 
 
-async def renewed(found: Stage, client: Client, tokens: dict[str, Any]) -> dict[str, Any]:
+async def renewed(
+    found: FrontDoorStage, client: FrontDoorClient, tokens: dict[str, Any]
+) -> dict[str, Any]:
     """What a refresh gives; more than 30 seconds later."""
     answer = await client.refresh(tokens["refresh_token"])
     assert answer.status_code == 200, answer.text
@@ -30,17 +34,19 @@ async def renewed(found: Stage, client: Client, tokens: dict[str, Any]) -> dict[
     return dict(answer.json())
 
 
-def calls(found: Stage) -> int:
+def calls(found: FrontDoorStage) -> int:
     return len(found.upstream.calls("token"))
 
 
-def told(found: Stage) -> list[tuple[str, str]]:
+def told(found: FrontDoorStage) -> list[tuple[str, str]]:
     """The outcomes of refreshes in the log."""
     lines = [each for each in found.lines() if each.get("step") == "refresh"]
     return [(each["outcome"], each.get("detail", "")) for each in lines]
 
 
-async def ended(found: Stage, client: Client, answer: httpx.Response, *tokens: Any) -> None:
+async def ended(
+    found: FrontDoorStage, client: FrontDoorClient, answer: httpx.Response, *tokens: Any
+) -> None:
     """The grant has ended, and none of its tokens gives anything."""
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
     assert await found.built.grants.of(JOHN) == ()
@@ -53,7 +59,7 @@ async def ended(found: Stage, client: Client, answer: httpx.Response, *tokens: A
 def test_a_stale_copy_gets_the_newest_answer(play: Play, rotations: int) -> None:
     """Hours later and however often it was replaced: the tokens that the others have, no others."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         newest = first
         for _ in range(rotations):
@@ -77,7 +83,7 @@ def test_a_stale_copy_gets_the_newest_answer(play: Play, rotations: int) -> None
 def test_a_stale_copy_is_told_in_the_metrics(play: Play) -> None:
     """Counted as a step of its own, so that an alert can be put on it."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         await renewed(found, client, first)
         await client.refresh(first["refresh_token"])
@@ -91,7 +97,7 @@ def test_a_stale_copy_is_told_in_the_metrics(play: Play) -> None:
 def test_where_the_newest_access_token_ends_its_successor_is_refreshed(play: Play) -> None:
     """Once, with the newest token of Authelia's; whoever holds that one gets the same answer."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
         asked = calls(found)
@@ -108,7 +114,7 @@ def test_where_the_newest_access_token_ends_its_successor_is_refreshed(play: Pla
     play(scene)
 
 
-def _at(found: Stage, moment: float) -> None:
+def _at(found: FrontDoorStage, moment: float) -> None:
     """Let the refreshes' clock stand at a moment."""
     found.built.refresh._clock = lambda: moment
 
@@ -117,11 +123,11 @@ def _at(found: Stage, moment: float) -> None:
 def test_from_another_network_a_stale_token_ends_the_grant(play: Play) -> None:
     """RFC 9700, section 4.14.2: somebody has a copy; Authelia is not asked to refresh."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
         asked = calls(found)
-        thief = Client(found, client.client_id, address=ELSEWHERE)
+        thief = FrontDoorClient(found, client.client_id, address=ELSEWHERE)
         answer = await thief.refresh(first["refresh_token"])
         await ended(found, client, answer, first, second)
         assert calls(found) == asked
@@ -133,9 +139,9 @@ def test_from_another_network_a_stale_token_ends_the_grant(play: Play) -> None:
 def test_whose_token_was_taken_notices_it(play: Play) -> None:
     """The client's own, now stale, comes from another network than the thief's refresh."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
-        thief = Client(found, client.client_id, address=ELSEWHERE)
+        thief = FrontDoorClient(found, client.client_id, address=ELSEWHERE)
         stolen = await renewed(found, thief, first)
         answer = await client.refresh(first["refresh_token"])
         await ended(found, thief, answer, stolen)
@@ -146,10 +152,10 @@ def test_whose_token_was_taken_notices_it(play: Play) -> None:
 def test_a_network_is_what_addresses_are_counted_by(play: Play) -> None:
     """Another address of the same /64 is the same network; IPv6 changes it by itself."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found, SAME_NETWORK[0])
         second = await renewed(found, client, first)
-        again = Client(found, client.client_id, address=SAME_NETWORK[1])
+        again = FrontDoorClient(found, client.client_id, address=SAME_NETWORK[1])
         answer = await again.refresh(first["refresh_token"])
         assert answer.json()["refresh_token"] == second["refresh_token"]
 
@@ -159,7 +165,7 @@ def test_a_network_is_what_addresses_are_counted_by(play: Play) -> None:
 def test_after_its_time_a_stale_token_ends_the_grant(play: Play) -> None:
     """From wherever it comes; and everything that is kept for it ends by then."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
         for key in (*found.keys("replaced"), *found.keys("latest")):
@@ -173,7 +179,7 @@ def test_after_its_time_a_stale_token_ends_the_grant(play: Play) -> None:
 def test_the_time_is_a_setting(play: Play) -> None:
     """`30s` leaves what lost answers need."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         await client.refresh(first["refresh_token"])
         for key in (*found.keys("replaced"), *found.keys("latest"), *found.keys("refreshed")):
@@ -186,7 +192,7 @@ def test_the_time_is_a_setting(play: Play) -> None:
 def test_a_shorter_time_counts_for_what_was_replaced_before(play: Play) -> None:
     """A reload makes it true at once, not when what is in Redis has ended by itself."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
         found.built.refresh._stale_refresh = 30
@@ -200,7 +206,7 @@ def test_a_shorter_time_counts_for_what_was_replaced_before(play: Play) -> None:
 def test_after_an_end_no_copy_gives_anything(play: Play) -> None:
     """Neither of the tokens, and Authelia is not asked."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
         await client.post("/revoke", token=second["access_token"])
@@ -218,7 +224,7 @@ def test_after_an_end_no_copy_gives_anything(play: Play) -> None:
 def test_stale_copies_are_bounded(play: Play) -> None:
     """A program has a few; whoever sends one for ever gets 503, and the grant lives."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         await renewed(found, client, first)
         answers = [await client.refresh(first["refresh_token"]) for _ in range(25)]
@@ -234,7 +240,7 @@ def test_a_refresh_between_two_looks_is_no_theft(
     """Another process refreshes after the grant was read, and before its newest answer is."""
     latest, refreshed = RefreshStore.latest, list[httpx.Response]()
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
 
@@ -255,7 +261,7 @@ def test_a_refresh_between_two_looks_is_no_theft(
 def test_what_somebody_writes_into_redis_is_no_answer(play: Play) -> None:
     """What is kept is sealed, and belongs to the grant whose token is asked with."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client, first = await begun(found)
         second = await renewed(found, client, first)
         (mine,) = found.keys("latest")

@@ -9,7 +9,7 @@ from authz.core.principal import Person
 from authz.login.web.own_grants import PersonsGrants
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play
-from tests.login.front import CLAUDE, Client, Stage, john
+from tests.login.front import CLAUDE, FrontDoorClient, FrontDoorStage, john
 
 BOTH = ["authorization_code", "refresh_token"]
 NEVER = "front_door: {refresh_tokens: never, "
@@ -20,7 +20,7 @@ def setting(mode: str) -> Any:
     return lambda text: text.replace("front_door: {", f"front_door: {{refresh_tokens: {mode}, ")
 
 
-def asked(found: Stage) -> list[str]:
+def asked(found: FrontDoorStage) -> list[str]:
     """The scopes of the last request that was pushed."""
     sent = found.upstream.calls("pushed-authorization-request")[-1]
     return parse_qs(sent.content.decode())["scope"][0].split(" ")
@@ -45,8 +45,8 @@ def test_which_client_gets_a_refresh_token(
 ) -> None:
     """`offline_access`, for which Authelia asks the person again, is asked for then alone."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         more = {} if grant_types is None else {"grant_types": grant_types}
         registered = (await client.register(**more)).json()
         assert ("refresh_token" in registered["grant_types"]) is (
@@ -64,8 +64,8 @@ def test_which_client_gets_a_refresh_token(
 def test_a_configured_client_gets_one(play: Play) -> None:
     """Nothing says that it cannot use it."""
 
-    async def scene(found: Stage) -> None:
-        assert "refresh_token" in await Client(found, "claude", CLAUDE).tokens()
+    async def scene(found: FrontDoorStage) -> None:
+        assert "refresh_token" in await FrontDoorClient(found, "claude", CLAUDE).tokens()
 
     play(scene)
 
@@ -73,8 +73,8 @@ def test_a_configured_client_gets_one(play: Play) -> None:
 def test_people_see_one_page_where_there_are_no_refresh_tokens(play: Play) -> None:
     """The stand-in asks for consent as Authelia does: here it does not."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         # Whoever disagrees on a page of Authelia's would get no further.
         back = await client.log_in(john())
@@ -91,8 +91,8 @@ def test_an_end_without_a_refresh_token_ends_the_access_token_at_authelia(
 ) -> None:
     """It waits to be told like any other, with the access token in its place."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register(grant_types=["authorization_code"])
         tokens = await client.tokens()
         (grant,) = await found.built.grants.of(JOHN)
@@ -115,8 +115,8 @@ def test_an_end_without_a_refresh_token_ends_the_access_token_at_authelia(
 def test_a_log_in_without_a_refresh_token_ends_with_its_access_token(play: Play) -> None:
     """It is not shown for the whole age of grants, nor found, when nothing of it passes."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register(grant_types=["authorization_code"])
         await client.tokens()
         grants = found.built.grants
@@ -135,8 +135,8 @@ def test_a_log_in_without_a_refresh_token_ends_with_its_access_token(play: Play)
 def test_where_the_setting_changes_tokens_of_before_are_refused(play: Play) -> None:
     """Authelia's client may not refresh any more: it is not asked, and the client logs in again."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         tokens = await client.tokens()
         calls = len(found.upstream.calls("token"))

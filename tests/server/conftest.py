@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.service import Issuer, running_issuer
+from tests.support.service import KeyIssuer, running_issuer
 
 
 @pytest.fixture(params=["grpcio", "pyvoy"])
@@ -16,6 +16,6 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def issuer() -> Iterator[Issuer]:
+def issuer() -> Iterator[KeyIssuer]:
     with running_issuer() as one:
         yield one

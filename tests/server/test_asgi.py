@@ -26,7 +26,7 @@ WATCH = f"/{codec.HEALTH}/Watch"
 Event = Mapping[str, Any]
 
 
-class Caller:
+class AsgiCaller:
     """An ASGI server with one request, which keeps what the application sent."""
 
     def __init__(self, *body: bytes, gone_after: int | None = None, lives: bool = False) -> None:
@@ -89,18 +89,18 @@ def transport(
 
 
 def ask(
-    caller: Caller,
+    caller: AsgiCaller,
     check: Callable[[bytes], Awaitable[bytes]] = echo,
     path: str = CHECK,
     **changes: Any,
-) -> Caller:
+) -> AsgiCaller:
     asyncio.run(transport(check)(scope(path, **changes), caller.receive, caller.send))
     return caller
 
 
 def test_a_check_is_answered() -> None:
     """The check gets the message's bytes, the caller the answer's, then the status OK."""
-    caller = ask(Caller(frame(b"question")))
+    caller = ask(AsgiCaller(frame(b"question")))
 
     assert read_message(caller.body, 99) == b"answer to question"
     assert caller.status == 0
@@ -115,7 +115,7 @@ def test_a_message_may_come_in_pieces() -> None:
     """However HTTP/2 cut it, it is one message."""
     whole = frame(b"question")
 
-    caller = ask(Caller(*(whole[n : n + 1] for n in range(len(whole))), b""))
+    caller = ask(AsgiCaller(*(whole[n : n + 1] for n in range(len(whole))), b""))
 
     assert read_message(caller.body, 99) == b"answer to question"
 
@@ -136,14 +136,14 @@ def test_a_broken_message_reaches_no_check(parts: Sequence[bytes], status: int) 
     async def never(_: bytes) -> bytes:
         raise AssertionError
 
-    caller = ask(Caller(*parts), never)
+    caller = ask(AsgiCaller(*parts), never)
 
     assert (caller.status, caller.body) == (status, b"")
 
 
 def test_no_more_is_read_than_a_message_may_have() -> None:
     """A stream without an end is left after the longest message, not kept in memory."""
-    caller = Caller(*([b"\0" * 65536] * 1000))
+    caller = AsgiCaller(*([b"\0" * 65536] * 1000))
 
     ask(caller)
 
@@ -161,7 +161,7 @@ def test_a_check_without_an_answer_is_never_ok(failure: Exception | None) -> Non
             raise failure
         return b""
 
-    caller = ask(Caller(frame(b"x")), broken)
+    caller = ask(AsgiCaller(frame(b"x")), broken)
 
     assert (caller.status, caller.body) == (INTERNAL, b"")
 
@@ -170,8 +170,8 @@ def test_a_check_without_an_answer_is_never_ok(failure: Exception | None) -> Non
 def test_a_cancelled_check_is_never_ok() -> None:
     """Cancelled from outside, the request is ended as unavailable."""
 
-    async def main() -> Caller:
-        caller = Caller(frame(b"x"))
+    async def main() -> AsgiCaller:
+        caller = AsgiCaller(frame(b"x"))
         task = asyncio.create_task(
             transport(lambda _: asyncio.Event().wait())(  # type: ignore[arg-type, return-value]  # it never answers
                 scope(CHECK), caller.receive, caller.send
@@ -190,7 +190,7 @@ def test_a_cancelled_check_is_never_ok() -> None:
     assert (caller.status, caller.body) == (UNAVAILABLE, b"")
 
 
-class Slow(Caller):
+class Slow(AsgiCaller):
     """An ASGI server that takes turns over what it is sent."""
 
     async def send(self, event: Event) -> None:
@@ -236,7 +236,7 @@ def test_requests_that_are_cancelled_together_all_end() -> None:
 def test_a_caller_that_goes_away_breaks_nothing(events: int) -> None:
     """Whenever it goes, nothing is raised into the server, which would answer for us."""
     one = transport()
-    caller = Caller(frame(b"x"), gone_after=events)
+    caller = AsgiCaller(frame(b"x"), gone_after=events)
 
     async def main() -> None:
         await one(scope(CHECK), caller.receive, caller.send)
@@ -261,7 +261,7 @@ def test_another_path_is_unimplemented(path: str) -> None:
         asked.append(raw)
         return raw
 
-    assert ask(Caller(frame(b"x")), check, path=path).status == UNIMPLEMENTED
+    assert ask(AsgiCaller(frame(b"x")), check, path=path).status == UNIMPLEMENTED
     assert asked == []
 
 
@@ -276,7 +276,7 @@ def test_another_path_is_unimplemented(path: str) -> None:
 )
 def test_what_is_not_grpc_is_415(changes: Mapping[str, Any]) -> None:
     """Another method or content type reaches no check."""
-    caller = ask(Caller(frame(b"x")), **changes)
+    caller = ask(AsgiCaller(frame(b"x")), **changes)
 
     assert caller.sent[0]["status"] == 415
     assert caller.body == b""
@@ -288,7 +288,7 @@ def test_health_is_told(ready: bool) -> None:
     health = Health()
     health.set("part", "" if ready else "broken")
     # An empty HealthCheckRequest is five zero bytes.
-    caller = Caller(b"\0\0\0\0\0")
+    caller = AsgiCaller(b"\0\0\0\0\0")
 
     asyncio.run(transport(health=health)(scope(HEALTH), caller.receive, caller.send))
 
@@ -304,7 +304,7 @@ def test_a_watcher_is_told_until_it_leaves() -> None:
     async def main() -> list[bytes]:
         health = Health()
         health.set("part", "")
-        caller = Caller(b"\0\0\0\0\0", lives=True)
+        caller = AsgiCaller(b"\0\0\0\0\0", lives=True)
         task = asyncio.create_task(
             transport(health=health)(scope(WATCH), caller.receive, caller.send)
         )
@@ -335,7 +335,7 @@ def test_idle_waits_for_what_is_being_decided() -> None:
             return raw
 
         one = transport(slow)
-        caller = Caller(frame(b"x"))
+        caller = AsgiCaller(frame(b"x"))
         task = asyncio.create_task(one(scope(CHECK), caller.receive, caller.send))
         await asyncio.sleep(0)
         await one.idle(0.001)

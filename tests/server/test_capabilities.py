@@ -34,7 +34,7 @@ class Redis:
         return self.kept.get(words[1])
 
 
-class Clock:
+class SetClock:
     now = 0.0
 
     def __call__(self) -> float:
@@ -47,8 +47,8 @@ def play(scene: Callable[[Redis, Callable[..., Capabilities]], Awaitable[None]])
     async def run() -> None:
         made: list[Capabilities] = []
 
-        def worker(clock: Clock | None = None, largest: int = 100) -> Capabilities:
-            made.append(Capabilities(redis, RedisKeys("test"), clock or Clock(), largest))
+        def worker(clock: SetClock | None = None, largest: int = 100) -> Capabilities:
+            made.append(Capabilities(redis, RedisKeys("test"), clock or SetClock(), largest))
             return made[-1]
 
         try:
@@ -104,7 +104,7 @@ def test_a_new_session_may_declare_less() -> None:
     """The last `initialize` counts, and a copy grows old."""
 
     async def scene(_: Redis, worker: Callable[..., Capabilities]) -> None:
-        clock = Clock()
+        clock = SetClock()
         here, there = worker(clock), worker()
         here.hear(ONE, elicits=True)
         await settled()

@@ -24,12 +24,12 @@ from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
 from tests.support.values import NOW, policy, principal, request, server
-from tests.support.wire import Answer, answer, check_request, reason_of
+from tests.support.wire import WireAnswer, answer, check_request, reason_of
 
 Verify = Callable[[str], Principal]
 
 
-class Tokens:
+class FakeVerifier:
     """A verifier whose known tokens are cached and whose others do as they are told."""
 
     def __init__(self, verify: Verify | None = None, known: Principal | None = None) -> None:
@@ -78,10 +78,10 @@ class Answers:
         return self._answer  # type: ignore[return-value]  # hostile on purpose
 
 
-class World:
+class CheckWorld:
     """One check with its parts in reach."""
 
-    def __init__(self, tokens: Tokens, ledger: Answers, deadline: float = 5.0) -> None:
+    def __init__(self, tokens: FakeVerifier, ledger: Answers, deadline: float = 5.0) -> None:
         self.stream = io.StringIO()
         self.recorder = Recorder(Metrics(), EventLog("json", self.stream, clock=lambda: 0.0))
         self.check = Check(
@@ -91,10 +91,10 @@ class World:
             clock=lambda: NOW,
         )
 
-    def ask(self, sent: HttpRequest | None = None) -> Answer:
+    def ask(self, sent: HttpRequest | None = None) -> WireAnswer:
         return self.raw(check_request(sent))
 
-    def raw(self, sent: bytes) -> Answer:
+    def raw(self, sent: bytes) -> WireAnswer:
         return answer(asyncio.run(self.check(sent)))
 
     def lines(self, event: str = "decision") -> list[dict[str, object]]:
@@ -112,8 +112,8 @@ def raising(error: Exception) -> Verify:
 TAKEN = Taken((), Mode.REDIS)
 
 
-def good() -> World:
-    return World(Tokens(lambda _: principal(), principal()), Answers(TAKEN))
+def good() -> CheckWorld:
+    return CheckWorld(FakeVerifier(lambda _: principal(), principal()), Answers(TAKEN))
 
 
 def test_a_good_request_is_allowed_with_its_identity() -> None:
@@ -177,7 +177,7 @@ def test_a_signed_identity_is_set_where_it_is_asked_for_and_else_removed() -> No
 
 def test_each_check_is_recorded_once() -> None:
     """Allowed, refused or broken: one line and one count."""
-    for world in (good(), World(Tokens(), Answers(ValueError("x")))):
+    for world in (good(), CheckWorld(FakeVerifier(), Answers(ValueError("x")))):
         world.ask(request(authorization="Bearer known"))
 
         assert len(world.lines()) == 1
@@ -190,41 +190,52 @@ def test_each_check_is_recorded_once() -> None:
     ("tokens", "ledger", "expected"),
     [
         pytest.param(
-            Tokens(raising(RefusedError(Reason.TOKEN_INVALID))),
+            FakeVerifier(raising(RefusedError(Reason.TOKEN_INVALID))),
             Answers(TAKEN),
             Reason.TOKEN_INVALID,
             id="bad-token",
         ),
         pytest.param(
-            Tokens(raising(UnavailableError("issuer"))),
+            FakeVerifier(raising(UnavailableError("issuer"))),
             Answers(TAKEN),
             Reason.ISSUER_UNAVAILABLE,
             id="issuer-away",
         ),
         pytest.param(
-            Tokens(raising(RuntimeError("boom"))), Answers(TAKEN), Reason.INTERNAL, id="verifier"
+            FakeVerifier(raising(RuntimeError("boom"))),
+            Answers(TAKEN),
+            Reason.INTERNAL,
+            id="verifier",
         ),
         pytest.param(
-            Tokens(lambda _: principal()),
+            FakeVerifier(lambda _: principal()),
             Answers(UnavailableError("redis")),
             Reason.LEDGER_UNAVAILABLE,
             id="redis-away",
         ),
         pytest.param(
-            Tokens(lambda _: principal()), Answers(KeyError("x")), Reason.INTERNAL, id="ledger"
+            FakeVerifier(lambda _: principal()),
+            Answers(KeyError("x")),
+            Reason.INTERNAL,
+            id="ledger",
         ),
-        pytest.param(Tokens(lambda _: principal()), Answers(None), Reason.INTERNAL, id="no-answer"),
         pytest.param(
-            Tokens(lambda _: principal()), Answers(True), Reason.INTERNAL, id="true-is-no-answer"
+            FakeVerifier(lambda _: principal()), Answers(None), Reason.INTERNAL, id="no-answer"
         ),
         pytest.param(
-            Tokens(lambda _: principal()),
+            FakeVerifier(lambda _: principal()),
+            Answers(True),
+            Reason.INTERNAL,
+            id="true-is-no-answer",
+        ),
+        pytest.param(
+            FakeVerifier(lambda _: principal()),
             Answers(Revoked("token")),
             Reason.TOKEN_REVOKED,
             id="revoked",
         ),
         pytest.param(
-            Tokens(lambda _: principal(subject="\udc00")),
+            FakeVerifier(lambda _: principal(subject="\udc00")),
             Answers(TAKEN),
             Reason.INTERNAL,
             id="unencodable",
@@ -232,14 +243,16 @@ def test_each_check_is_recorded_once() -> None:
     ],
 )
 @pytest.mark.attack("whatever-breaks-is-a-refusal")
-def test_whatever_breaks_is_a_refusal(tokens: Tokens, ledger: Answers, expected: Reason) -> None:
+def test_whatever_breaks_is_a_refusal(
+    tokens: FakeVerifier, ledger: Answers, expected: Reason
+) -> None:
     """A fault of the issuer, of Redis or of our own is a refusal, never an Allow."""
-    assert reason_of(World(tokens, ledger).ask()) == expected.label
+    assert reason_of(CheckWorld(tokens, ledger).ask()) == expected.label
 
 
 def test_an_issuer_that_hangs_costs_the_deadline() -> None:
     """A look-up that does not end is answered at the deadline with a 503, not with a 401."""
-    found = World(Tokens(), Answers(TAKEN), deadline=0.05).ask()
+    found = CheckWorld(FakeVerifier(), Answers(TAKEN), deadline=0.05).ask()
 
     assert (found.status, reason_of(found)) == (503, "issuer_unavailable")
     assert "retry-after" in found.headers
@@ -247,8 +260,8 @@ def test_an_issuer_that_hangs_costs_the_deadline() -> None:
 
 def test_a_known_token_asks_the_issuer_nothing() -> None:
     """With a verified token nothing waits for anybody but the ledger."""
-    tokens = Tokens(None, principal())
-    world = World(tokens, Answers(TAKEN))
+    tokens = FakeVerifier(None, principal())
+    world = CheckWorld(tokens, Answers(TAKEN))
 
     assert world.ask(request(authorization="Bearer known")).allowed
     assert tokens.asked == []
@@ -257,8 +270,8 @@ def test_a_known_token_asks_the_issuer_nothing() -> None:
 @pytest.mark.attack("replay-at-another-server")
 def test_a_cached_token_is_judged_at_every_server() -> None:
     """What is cached is who asks, never a verdict: another audience is refused on a hit."""
-    tokens = Tokens(None, principal(audience=("https://mcp.example.test/notes",)))
-    world = World(tokens, Answers(TAKEN))
+    tokens = FakeVerifier(None, principal(audience=("https://mcp.example.test/notes",)))
+    world = CheckWorld(tokens, Answers(TAKEN))
 
     found = world.ask(request(authorization="Bearer known"))
 
@@ -268,7 +281,7 @@ def test_a_cached_token_is_judged_at_every_server() -> None:
 def test_nothing_is_charged_before_every_rule_passed() -> None:
     """A refusal by the rules never reaches the ledger."""
     ledger = Answers(TAKEN)
-    World(Tokens(lambda _: principal(audience=())), ledger).ask()
+    CheckWorld(FakeVerifier(lambda _: principal(audience=())), ledger).ask()
 
     assert ledger.asked == []
 
@@ -276,8 +289,8 @@ def test_nothing_is_charged_before_every_rule_passed() -> None:
 @pytest.mark.attack("flood-of-bad-tokens")
 def test_an_address_full_of_bad_tokens_locks_out_no_known_one() -> None:
     """Unknown tokens of a failing address wait; a known one beside them passes."""
-    tokens = Tokens(raising(RefusedError(Reason.TOKEN_INVALID)), principal())
-    world = World(tokens, Answers(TAKEN))
+    tokens = FakeVerifier(raising(RefusedError(Reason.TOKEN_INVALID)), principal())
+    world = CheckWorld(tokens, Answers(TAKEN))
     for number in range(BAD_TOKENS.quota):
         assert world.ask(request(authorization=f"Bearer bad-{number}")).status == 401
 
@@ -293,8 +306,8 @@ def test_one_bad_token_counts_once_and_a_signed_one_never() -> None:
     """A client that repeats one token is one mistake, and what the issuer has signed (an expired
     token) is no guess: neither locks the address out.
     """
-    tokens = Tokens(raising(RefusedError(Reason.TOKEN_INVALID)))
-    world = World(tokens, Answers(TAKEN))
+    tokens = FakeVerifier(raising(RefusedError(Reason.TOKEN_INVALID)))
+    world = CheckWorld(tokens, Answers(TAKEN))
     assert {world.ask().status for _ in range(10 * BAD_TOKENS.quota)} == {401}
 
     tokens.passes = (Stage.SHAPE, Stage.ISSUER, Stage.KEY, Stage.SIGNATURE)
@@ -310,8 +323,8 @@ def test_one_bad_token_counts_once_and_a_signed_one_never() -> None:
 @pytest.mark.attack("issuer-hangs-for-strangers")
 def test_tokens_that_nobody_can_judge_count_as_bad_ones() -> None:
     """While the issuer is away, an address cannot hold more calls than its quota of bad tokens."""
-    tokens = Tokens(raising(UnavailableError("issuer")), principal())
-    world = World(tokens, Answers(TAKEN))
+    tokens = FakeVerifier(raising(UnavailableError("issuer")), principal())
+    world = CheckWorld(tokens, Answers(TAKEN))
     for number in range(BAD_TOKENS.quota):
         assert world.ask(request(authorization=f"Bearer bad-{number}")).status == 503
 
@@ -323,7 +336,9 @@ def test_tokens_that_nobody_can_judge_count_as_bad_ones() -> None:
 @pytest.mark.attack("key-rotation")
 def test_a_dependency_that_knows_says_when_to_come_again() -> None:
     """A 503 carries the seconds after which the key set may be fetched again."""
-    world = World(Tokens(raising(UnavailableError("issuer", retry_after=27))), Answers(TAKEN))
+    world = CheckWorld(
+        FakeVerifier(raising(UnavailableError("issuer", retry_after=27))), Answers(TAKEN)
+    )
     refused = world.ask()
 
     assert refused.status == 503
@@ -332,7 +347,7 @@ def test_a_dependency_that_knows_says_when_to_come_again() -> None:
 
 def test_a_valid_token_that_keeps_being_refused_is_told_to_wait() -> None:
     """After its quota of refusals a client and user are answered without being judged."""
-    world = World(Tokens(lambda _: principal(audience=())), Answers(TAKEN))
+    world = CheckWorld(FakeVerifier(lambda _: principal(audience=())), Answers(TAKEN))
     for _ in range(REFUSED.quota):
         assert reason_of(world.ask()) == "audience_mismatch"
 
@@ -348,7 +363,7 @@ def test_the_id_is_repeated_even_where_the_message_is_refused() -> None:
 
 def test_a_refusal_reads_what_a_decision_reads() -> None:
     """Where Redis is away the id is looked for by the operator's own bounds of JSON."""
-    world = World(Tokens(known=principal()), Answers(UnavailableError("redis")))
+    world = CheckWorld(FakeVerifier(known=principal()), Answers(UnavailableError("redis")))
     nested = b"[" * 80 + b"]" * 80
     body = b'{"jsonrpc":"2.0","id":7,"method":"x/y","params":{"a":%s}}' % nested
     sent = request(body, authorization="Bearer known")
@@ -364,7 +379,7 @@ def test_a_refusal_reads_what_a_decision_reads() -> None:
 
 def test_a_cancelled_check_leaves_nothing_in_flight() -> None:
     """A caller that goes away is no decision and no leak."""
-    world = World(Tokens(), Answers(TAKEN))
+    world = CheckWorld(FakeVerifier(), Answers(TAKEN))
 
     async def cancel() -> None:
         task = asyncio.ensure_future(world.check(check_request()))
@@ -389,7 +404,8 @@ def test_any_bytes_are_answered_with_a_refusal(raw: bytes) -> None:
 def test_a_snapshot_has_a_cache_of_its_own() -> None:
     """What was made of one configuration is dropped with it, and found in no other."""
     one, other = (
-        Snapshot(policy(), Tokens(known=principal()), Answers(TAKEN), Deadline(1)) for _ in range(2)
+        Snapshot(policy(), FakeVerifier(known=principal()), Answers(TAKEN), Deadline(1))
+        for _ in range(2)
     )
 
     assert one.cache is not other.cache

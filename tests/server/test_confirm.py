@@ -21,12 +21,12 @@ from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
 from tests.support.values import NOW, call, policy, principal, request, server
-from tests.support.wire import Answer, answer, check_request, reason_of
+from tests.support.wire import WireAnswer, answer, check_request, reason_of
 
 Word = Principal | Exception
 
 
-class Tokens:
+class ConfirmVerifier:
     """A verifier that knows every token, and an issuer that says what it is told to."""
 
     def __init__(self, word: Word, known: Principal | None = None) -> None:
@@ -56,7 +56,7 @@ class Tokens:
         return self.word
 
 
-class Ledger:
+class ConfirmLedger:
     """A ledger that lets everybody pass, and counts."""
 
     def __init__(self) -> None:
@@ -70,12 +70,12 @@ class Ledger:
 RULES: Mapping[str, Rule] = {"read_*": Rule(), "delete_*": Rule(confirm=True)}
 
 
-class World:
+class ConfirmWorld:
     """One check of a server whose deletions are confirmed."""
 
-    def __init__(self, tokens: Tokens, rule: Rule | None = None) -> None:
+    def __init__(self, tokens: ConfirmVerifier, rule: Rule | None = None) -> None:
         self.stream = io.StringIO()
-        self.ledger = Ledger()
+        self.ledger = ConfirmLedger()
         self.check = Check(
             Snapshot(
                 policy(server(rule, RULES), confirm_age=1.0), tokens, self.ledger, Deadline(5.0)
@@ -85,15 +85,15 @@ class World:
             clock=lambda: NOW,
         )
 
-    def ask(self, tool: str = "delete_it", token: str = "known") -> Answer:
+    def ask(self, tool: str = "delete_it", token: str = "known") -> WireAnswer:
         sent = check_request(request(call(tool), authorization=f"Bearer {token}"))
         return answer(asyncio.run(self.check(sent)))
 
 
 def test_who_is_confirmed_passes() -> None:
     """The issuer is asked as of a moment ago, and its word lets the call through."""
-    tokens = Tokens(principal(confirmed_at=NOW))
-    world = World(tokens)
+    tokens = ConfirmVerifier(principal(confirmed_at=NOW))
+    world = ConfirmWorld(tokens)
 
     assert world.ask().allowed
     assert tokens.asked == [NOW - 1.0]
@@ -101,9 +101,9 @@ def test_who_is_confirmed_passes() -> None:
 
 def test_other_tools_ask_nobody() -> None:
     """Where no rule asks for it, a known token waits for nobody."""
-    tokens = Tokens(RuntimeError("nobody asks"))
+    tokens = ConfirmVerifier(RuntimeError("nobody asks"))
 
-    assert World(tokens).ask("read_it").allowed
+    assert ConfirmWorld(tokens).ask("read_it").allowed
     assert tokens.asked == []
 
 
@@ -123,7 +123,7 @@ def test_other_tools_ask_nobody() -> None:
 @pytest.mark.attack("introspection-revoked")
 def test_whatever_the_issuer_says_decides(word: Word, expected: str | None, status: int) -> None:
     """Inactive, about another token, away, or not said after all: refused, and never charged."""
-    world = World(Tokens(word))
+    world = ConfirmWorld(ConfirmVerifier(word))
     found = world.ask()
 
     if expected is None:
@@ -136,7 +136,7 @@ def test_whatever_the_issuer_says_decides(word: Word, expected: str | None, stat
 
 def test_a_refusal_tells_what_was_asked() -> None:
     """The answer has the request's id, and the challenge of a 401."""
-    found = World(Tokens(RefusedError(Reason.TOKEN_REVOKED))).ask()
+    found = ConfirmWorld(ConfirmVerifier(RefusedError(Reason.TOKEN_REVOKED))).ask()
 
     assert json.loads(found.body)["id"] == 7
     assert 'error="invalid_token"' in found.headers["www-authenticate"]
@@ -144,7 +144,7 @@ def test_a_refusal_tells_what_was_asked() -> None:
 
 def test_a_revoked_token_that_keeps_coming_is_told_to_wait() -> None:
     """It is counted like any refusal of somebody known."""
-    world = World(Tokens(RefusedError(Reason.TOKEN_REVOKED)))
+    world = ConfirmWorld(ConfirmVerifier(RefusedError(Reason.TOKEN_REVOKED)))
     for _ in range(REFUSED.quota):
         assert reason_of(world.ask()) == "token_revoked"
 
@@ -157,7 +157,7 @@ def test_a_revoked_token_that_keeps_coming_is_told_to_wait() -> None:
 )
 def test_the_verifier_is_told_what_the_server_takes(kinds: set[TokenKind], may: bool) -> None:
     """A server that takes signed tokens only makes nobody ask about others."""
-    tokens = Tokens(principal(confirmed_at=NOW))
-    World(tokens, Rule(tokens=frozenset(kinds))).ask(token="new")
+    tokens = ConfirmVerifier(principal(confirmed_at=NOW))
+    ConfirmWorld(tokens, Rule(tokens=frozenset(kinds))).ask(token="new")
 
     assert tokens.opaque == [may]

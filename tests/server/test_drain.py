@@ -19,7 +19,7 @@ import pytest
 
 from tests.server.test_worker_pool import victim, wait_all_ready
 from tests.support.load import LoadedEdge, LoadResult, run_load, running_edge
-from tests.support.service import Issuer, Service, running_issuer, running_service
+from tests.support.service import KeyIssuer, ServiceProcess, running_issuer, running_service
 from tests.support.valkey import valkey
 
 # What it takes Envoy to know (two health checks of one second), and a little.
@@ -47,19 +47,19 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
+def issuer() -> Iterator[KeyIssuer]:
     with running_issuer() as one:
         yield one
 
 
 @pytest.fixture(scope="module")
-def pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, LoadedEdge]]:
+def pool(issuer: KeyIssuer, transport: str) -> Iterator[tuple[ServiceProcess, LoadedEdge]]:
     with running_pool(issuer, transport) as both:
         yield both
 
 
 @contextmanager
-def running_pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, LoadedEdge]]:
+def running_pool(issuer: KeyIssuer, transport: str) -> Iterator[tuple[ServiceProcess, LoadedEdge]]:
     """Run two workers under one process, and Envoy in front of them."""
     with ExitStack() as stack:
         redis = stack.enter_context(valkey())
@@ -76,7 +76,9 @@ def running_pool(issuer: Issuer, transport: str) -> Iterator[tuple[Service, Load
 
 
 @contextmanager
-def running_pair(issuer: Issuer, transport: str) -> Iterator[tuple[list[Service], LoadedEdge]]:
+def running_pair(
+    issuer: KeyIssuer, transport: str
+) -> Iterator[tuple[list[ServiceProcess], LoadedEdge]]:
     """Run two services of one worker each, and Envoy in front of both."""
     with ExitStack() as stack:
         redis = stack.enter_context(valkey())
@@ -113,13 +115,13 @@ def during(
     return asyncio.run(play())
 
 
-def rolled(service: Service) -> Callable[[], bool]:
+def rolled(service: ServiceProcess) -> Callable[[], bool]:
     before = len(service.events("rolling_restart_done"))
     return lambda: len(service.events("rolling_restart_done")) > before
 
 
 @pytest.mark.attack("sigterm-under-load")
-def test_a_rolling_restart_costs_no_request(pool: tuple[Service, LoadedEdge]) -> None:
+def test_a_rolling_restart_costs_no_request(pool: tuple[ServiceProcess, LoadedEdge]) -> None:
     """Both workers are replaced under load, and every request is answered as it should be."""
     service, edge = pool
 
@@ -131,7 +133,9 @@ def test_a_rolling_restart_costs_no_request(pool: tuple[Service, LoadedEdge]) ->
 
 
 @pytest.mark.attack("worker-killed")
-def test_a_killed_worker_costs_no_more_than_it_held(pool: tuple[Service, LoadedEdge]) -> None:
+def test_a_killed_worker_costs_no_more_than_it_held(
+    pool: tuple[ServiceProcess, LoadedEdge],
+) -> None:
     """Who was with the dead worker gets a 503, nobody else; nobody gets a wrong verdict."""
     service, edge = pool
     edge.wait_healthy(2)
@@ -151,7 +155,7 @@ def test_a_killed_worker_costs_no_more_than_it_held(pool: tuple[Service, LoadedE
 
 
 @pytest.mark.attack("sigterm-under-load")
-def test_sigterm_of_one_of_two_costs_no_request(issuer: Issuer, transport: str) -> None:
+def test_sigterm_of_one_of_two_costs_no_request(issuer: KeyIssuer, transport: str) -> None:
     """One of two services ends under load, and every request is answered as it should be."""
     with running_pair(issuer, transport) as (services, edge):
         ending = services[0]

@@ -35,10 +35,10 @@ from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.sealing import Sealer, sealing_secrets
 from authz.tokens.tickets import open_ticket
-from tests.support.service import Issuer, running_issuer, running_service
+from tests.support.service import KeyIssuer, running_issuer, running_service
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import call, request, rpc
-from tests.support.wire import Answer, answer, check_request, reason_of, refusal_of
+from tests.support.wire import WireAnswer, answer, check_request, reason_of, refusal_of
 from tests.tokens.token_factory import CLAIMS, FILES, rsa_signer
 
 CONFIG = """\
@@ -67,7 +67,7 @@ def redis() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-def issuer() -> Iterator[Issuer]:
+def issuer() -> Iterator[KeyIssuer]:
     with running_issuer() as one:
         yield one
 
@@ -103,7 +103,7 @@ def record(**changes: object) -> LoginRecord:
     return LoginRecord(**(values | changes))  # type: ignore[arg-type]  # keyword values of the record
 
 
-class World:
+class FrontDoorWorld:
     """A check as `authz serve` assembles it, and the other end of its Redis."""
 
     def __init__(self, settings: Settings, redis: ValkeyServer) -> None:
@@ -115,7 +115,7 @@ class World:
         self.log_ins = LoginRecords(self.ledger.command, RedisKeys("authz"))
         self.redis = redis
 
-    async def ask(self, bearer: str, tool: str | None = None) -> Answer:
+    async def ask(self, bearer: str, tool: str | None = None) -> WireAnswer:
         body = rpc() if tool is None else call(tool)
         sent = request(body, authorization=f"Bearer {bearer}")
         return answer(await self.check(check_request(sent)))
@@ -126,10 +126,13 @@ class World:
 
 
 def play(
-    scene: Callable[[World], Awaitable[None]], issuer: Issuer, redis: ValkeyServer, more: str = ""
-) -> World:
-    async def run() -> World:
-        world = World(settings_of(issuer.address, redis.url, more), redis)
+    scene: Callable[[FrontDoorWorld], Awaitable[None]],
+    issuer: KeyIssuer,
+    redis: ValkeyServer,
+    more: str = "",
+) -> FrontDoorWorld:
+    async def run() -> FrontDoorWorld:
+        world = FrontDoorWorld(settings_of(issuer.address, redis.url, more), redis)
         world.assembly.start()
         try:
             await world.assembly.settle(20)
@@ -147,11 +150,11 @@ def play(
 
 @pytest.mark.attack("front-door-token-without-record")
 def test_a_token_passes_with_its_record_and_not_without(
-    issuer: Issuer, redis: ValkeyServer
+    issuer: KeyIssuer, redis: ValkeyServer
 ) -> None:
     """401 before it is written, admitted from then on; other clients by their entry alone."""
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         ours = token()
         assert await world.reason(ours) == "log_in_unknown"
         await world.log_ins.put(ours, record(), 600)
@@ -170,11 +173,11 @@ def test_a_token_passes_with_its_record_and_not_without(
 
 @pytest.mark.attack("record-of-another-token")
 def test_a_record_is_worth_nothing_to_another_token_or_person(
-    issuer: Issuer, redis: ValkeyServer
+    issuer: KeyIssuer, redis: ValkeyServer
 ) -> None:
     """Not even under the right name in Redis."""
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         mine, other, bobs = token(), token(), token(sub="bob")
         await world.log_ins.put(mine, record(), 600)
         await world.log_ins.put(bobs, record(), 600)
@@ -191,11 +194,11 @@ def test_a_record_is_worth_nothing_to_another_token_or_person(
 )
 @pytest.mark.attack("front-door-token-without-record")
 def test_a_record_that_cannot_be_read_is_none(
-    issuer: Issuer, redis: ValkeyServer, value: bytes
+    issuer: KeyIssuer, redis: ValkeyServer, value: bytes
 ) -> None:
     """What is not of our writing lets nobody in."""
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         ours = token()
         await world.log_ins.put(ours, record(), 600)
         (key,) = redis.command("KEYS", "*log-in*")
@@ -206,11 +209,11 @@ def test_a_record_that_cannot_be_read_is_none(
 
 
 def test_while_redis_is_away_known_tokens_go_on_and_others_wait(
-    issuer: Issuer, redis: ValkeyServer
+    issuer: KeyIssuer, redis: ValkeyServer
 ) -> None:
     """A cached log-in serves; an unknown token is 503, which throws no log-in away."""
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         known, unknown = token(), token()
         for each in (known, unknown):
             await world.log_ins.put(each, record(), 600)
@@ -230,11 +233,11 @@ def test_while_redis_is_away_known_tokens_go_on_and_others_wait(
 
 @pytest.mark.attack("step-up-of-another-grant")
 def test_a_step_up_counts_for_its_grant_until_that_is_revoked(
-    issuer: Issuer, redis: ValkeyServer
+    issuer: KeyIssuer, redis: ValkeyServer
 ) -> None:
     """Another program of the same person is asked for its own; a revoked grant has none."""
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         # The factor was there, too long ago.
         old = {"auth_time": int(time.time()) - 3000}
         one, two = token(), token()
@@ -263,12 +266,12 @@ def test_a_step_up_counts_for_its_grant_until_that_is_revoked(
 
 
 def test_a_refusal_offers_a_link_that_the_pages_can_open(
-    issuer: Issuer, redis: ValkeyServer
+    issuer: KeyIssuer, redis: ValkeyServer
 ) -> None:
     """Sealed with the key that both processes make of the same secret."""
     links: list[str] = []
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         ours = token()
         await world.log_ins.put(ours, record(amr=frozenset({"pwd", "kba"})), 600)
         found = await world.ask(ours, "delete_x")
@@ -281,10 +284,10 @@ def test_a_refusal_offers_a_link_that_the_pages_can_open(
     assert (opened.grant, opened.tool, opened.account) == ("grant-1", "delete_x", "john")
 
 
-def test_a_reload_keeps_what_did_not_change(issuer: Issuer, redis: ValkeyServer) -> None:
+def test_a_reload_keeps_what_did_not_change(issuer: KeyIssuer, redis: ValkeyServer) -> None:
     """Keys, log-ins and declarations stay; other client ids or another Redis renew them."""
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         def reloaded(more: str = "", url: str = redis.url) -> Assembly:
             found = settings_of(issuer.address, url, more)
             return Assembly(found, {}, world.recorder, world.assembly)
@@ -340,11 +343,11 @@ def test_a_front_door_without_a_key_to_seal_with_does_not_start(sealing: str) ->
             Assembly(replace(found, secrets=each), {}, recorder)
 
 
-def test_explain_tells_the_log_in(issuer: Issuer, redis: ValkeyServer) -> None:
+def test_explain_tells_the_log_in(issuer: KeyIssuer, redis: ValkeyServer) -> None:
     """Its record, what it proves, and what is missing, by the functions that serve."""
     ours, gone = token(), token()
 
-    async def scene(world: World) -> None:
+    async def scene(world: FrontDoorWorld) -> None:
         await world.log_ins.put(ours, record(amr=frozenset({"pwd", "kba"})), 600)
         settings = settings_of(issuer.address, redis.url)
         server = settings.policy.servers["files"]
@@ -370,7 +373,7 @@ def test_explain_tells_the_log_in(issuer: Issuer, redis: ValkeyServer) -> None:
 
 @pytest.mark.parametrize("transport", ["grpcio", "pyvoy"])
 def test_the_service_knows_log_ins_and_offers_step_ups(
-    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """As a process, on both transports: its key from a file, its log-ins from Redis."""
     if transport == "pyvoy":
@@ -388,7 +391,7 @@ def test_the_service_knows_log_ins_and_offers_step_ups(
         service.wait_ready()
         ours = token()
 
-        def ask(tool: str) -> Answer:
+        def ask(tool: str) -> WireAnswer:
             return service.check(check_request(request(call(tool), authorization=f"Bearer {ours}")))
 
         assert reason_of(ask("read_x")) == "log_in_unknown"

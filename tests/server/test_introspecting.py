@@ -16,9 +16,9 @@ from authz.server.refusal_limiter import RefusalLimiter
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from tests.support.introspection import ASK, Site, named, site
+from tests.support.introspection import ASK, IntrospectionSite, named, site
 from tests.support.values import request, rpc
-from tests.support.wire import Answer, answer, check_request, reason_of
+from tests.support.wire import WireAnswer, answer, check_request, reason_of
 from tests.tokens.opaque import TOKEN, junk, said
 from tests.tokens.test_client_auth import pem
 from tests.tokens.test_issuer import HTML, Play, Writer, document
@@ -37,7 +37,7 @@ servers:
 PATIENCE = 20.0
 
 
-class Worker:
+class IntrospectingWorker:
     """One worker of the service without its transport."""
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Worker:
         self.check.snapshot = self.assembly.snapshot
         await old.aclose(keep=self.assembly)
 
-    async def ask(self, token: str = TOKEN, address: str = "192.0.2.7") -> Answer:
+    async def ask(self, token: str = TOKEN, address: str = "192.0.2.7") -> WireAnswer:
         sent = request(rpc(), authorization=f"Bearer {token}", address=address)
         return answer(await self.check(check_request(sent)))
 
@@ -67,7 +67,7 @@ class Worker:
         return [line for line in lines if line["event"] == event]
 
 
-Scene = Callable[[Worker, Site], Awaitable[None]]
+Scene = Callable[[IntrospectingWorker, IntrospectionSite], Awaitable[None]]
 
 
 def times() -> dict[str, object]:
@@ -98,7 +98,7 @@ def play(
             served.pages["/jwks.json"] = document(keys=[rsa_signer().jwk()])
             text = CONFIG.format(internal=served.url, deadline=deadline, key=key, rule=rule)
             (folder / "authz.yaml").write_text(text)
-            worker = Worker(folder)
+            worker = IntrospectingWorker(folder)
             try:
                 async with asyncio.timeout(PATIENCE):
                     await scene(worker, served)
@@ -115,7 +115,7 @@ async def _hold(_: Writer) -> None:
 def test_an_opaque_token_is_let_in(tmp_path: Path) -> None:
     """The issuer is asked with our proof, and its word becomes identity headers."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         found = await worker.ask()
         assert found.allowed, found.body
         assert found.headers["x-authz-client"] == "mcp-opaque"
@@ -132,7 +132,7 @@ def test_an_opaque_token_is_let_in(tmp_path: Path) -> None:
 def test_a_thousand_checks_with_one_new_token_are_one_question(tmp_path: Path) -> None:
     """Whatever waits for a token waits for one answer; each is decided by itself."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         answers = await asyncio.gather(*(worker.ask() for _ in range(1000)))
         assert all(each.allowed for each in answers)
         assert served.paths.count(f"POST {ASK}") == 1
@@ -145,7 +145,7 @@ def test_a_thousand_checks_with_one_new_token_are_one_question(tmp_path: Path) -
 def test_junk_from_everywhere_keeps_no_known_token_waiting(tmp_path: Path) -> None:
     """Junk from a thousand addresses at once: known tokens pass, and the issuer lives."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         assert (await worker.ask()).allowed
         served.page = _hold
         flood = [
@@ -165,7 +165,7 @@ def test_junk_from_everywhere_keeps_no_known_token_waiting(tmp_path: Path) -> No
 def test_known_tokens_of_both_kinds_do_not_wait_for_an_issuer_that_hangs(tmp_path: Path) -> None:
     """While a stranger's token waits for an issuer that hangs, what is known is allowed."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         token = signed()
         assert (await worker.ask(token)).allowed
         assert (await worker.ask()).allowed
@@ -185,7 +185,7 @@ def test_known_tokens_of_both_kinds_do_not_wait_for_an_issuer_that_hangs(tmp_pat
 def test_who_waits_in_vain_is_told_to_come_back(tmp_path: Path) -> None:
     """At the deadline the answer is a 503 with Retry-After, and a fault in the log."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         found = await worker.ask()
         assert (found.status, reason_of(found)) == (503, "issuer_unavailable")
         assert "retry-after" in found.headers
@@ -200,7 +200,7 @@ WRONG = "active is neither true nor false"
 def test_what_is_wrong_with_the_issuer_is_written_down_once(tmp_path: Path) -> None:
     """A fault is counted every time and told when it begins and when it ends."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         for _ in range(3):
             assert (await worker.ask(junk())).status == 503
         (line,) = worker.lines("introspection")
@@ -219,7 +219,7 @@ def test_what_is_wrong_with_the_issuer_is_written_down_once(tmp_path: Path) -> N
 def test_where_opaque_tokens_are_not_taken_nobody_is_asked(tmp_path: Path) -> None:
     """A server of signed tokens refuses an opaque one with words, and asks nothing."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         assert reason_of(await worker.ask()) == "token_opaque"
         assert (await worker.ask(signed())).allowed
         assert f"POST {ASK}" not in served.paths
@@ -231,7 +231,7 @@ def test_where_opaque_tokens_are_not_taken_nobody_is_asked(tmp_path: Path) -> No
 def test_where_tokens_are_always_introspected_a_revoked_one_is_refused(tmp_path: Path) -> None:
     """A signed token is good until the issuer says that it is not."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         token = signed()
         assert (await worker.ask(token)).allowed
         assert (await worker.ask(token)).allowed
@@ -248,7 +248,7 @@ def test_where_tokens_are_always_introspected_a_revoked_one_is_refused(tmp_path:
 def test_no_token_and_no_credential_is_logged(tmp_path: Path) -> None:
     """Whatever the issuer answers, no line holds a token, an assertion or the issuer's words."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         for page in (live(), document(active="SECRET"), b"HTTP/1.1 401 SECRET\r\n\r\n"):
             served.page = page
             token = junk()
@@ -265,7 +265,7 @@ def test_no_token_and_no_credential_is_logged(tmp_path: Path) -> None:
 def test_a_reload_keeps_what_is_known_and_takes_a_new_key(tmp_path: Path) -> None:
     """Without a change nothing is asked again; with another key the issuer is asked with it."""
 
-    async def scene(worker: Worker, served: Site) -> None:
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
         assert (await worker.ask()).allowed
         await worker.reload()
         assert (await worker.ask()).allowed

@@ -13,7 +13,7 @@ import pytest
 from authz.server.pyvoy import configured
 from tests.support import impatient_serve
 from tests.support.compiled import IS_COMPILED
-from tests.support.service import Service, running_service, until
+from tests.support.service import ServiceProcess, running_service, until
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: 'http://127.0.0.1:9'}}
@@ -26,7 +26,7 @@ ENV = {"PATH": os.environ["PATH"]}
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def service(tmp_path: Path) -> Iterator[ServiceProcess]:
     pytest.importorskip("pyvoy")
     with running_service(tmp_path, CONFIG.format(transport="auto"), ENV) as one:
         yield one
@@ -41,7 +41,7 @@ def absent(tmp_path: Path) -> dict[str, str]:
     return {**ENV, "PYTHONPATH": str(folder)}
 
 
-def inner(service: Service) -> int:
+def inner(service: ServiceProcess) -> int:
     """Return the process id of the Envoy that the service runs in."""
     pid = service.process.pid
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -56,7 +56,7 @@ def answers(port: int) -> bool:
     return True
 
 
-def test_the_faster_is_the_default(service: Service) -> None:
+def test_the_faster_is_the_default(service: ServiceProcess) -> None:
     """`auto` is pyvoy where it runs, and the log says so."""
     (started,) = service.events("started")
     assert (started["transport"], started["compiled"]) == ("pyvoy", IS_COMPILED)
@@ -88,7 +88,7 @@ def test_what_was_asked_for_by_name_is_not_replaced(tmp_path: Path, absent: dict
     assert "Traceback" not in ended.stderr
 
 
-def test_a_port_that_is_taken_is_told_as_on_grpcio(tmp_path: Path, service: Service) -> None:
+def test_a_port_that_is_taken_is_told_as_on_grpcio(tmp_path: Path, service: ServiceProcess) -> None:
     """What keeps the service inside from starting keeps the one outside from it too."""
     command = [sys.executable, "-m", "authz", "serve", "-c", str(service.config)]
     command += ["--check", f"unix:{tmp_path}/other.sock"]
@@ -104,7 +104,7 @@ def test_a_port_that_is_taken_is_told_as_on_grpcio(tmp_path: Path, service: Serv
 
 
 @pytest.mark.attack("worker-killed")
-def test_with_the_starter_gone_nothing_goes_on(service: Service) -> None:
+def test_with_the_starter_gone_nothing_goes_on(service: ServiceProcess) -> None:
     """A starter that is killed takes the service inside with it."""
     pid = inner(service)
 
@@ -116,7 +116,7 @@ def test_with_the_starter_gone_nothing_goes_on(service: Service) -> None:
 
 
 @pytest.mark.attack("worker-killed")
-def test_with_the_inside_gone_the_starter_fails(service: Service) -> None:
+def test_with_the_inside_gone_the_starter_fails(service: ServiceProcess) -> None:
     """An Envoy that is killed is a failure that whoever keeps the service sees."""
     os.kill(inner(service), signal.SIGKILL)
 
@@ -139,7 +139,7 @@ def test_with_the_inside_hanging_the_starter_fails(tmp_path: Path) -> None:
     assert line["unanswered"] == impatient_serve.WATCHDOG.max_missed
 
 
-def test_signals_at_the_terminal_do_not_reach_envoy(service: Service) -> None:
+def test_signals_at_the_terminal_do_not_reach_envoy(service: ServiceProcess) -> None:
     """Ctrl-C goes to a group of processes; the Envoy is in another."""
     assert os.getsid(inner(service)) != os.getsid(service.process.pid)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.relay import relayed
-from tests.support.service import Issuer, Service, running_service, until
+from tests.support.service import KeyIssuer, ServiceProcess, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -39,7 +39,7 @@ def asking(token: str) -> bytes:
     return check_request(sent(rpc(), authorization=f"Bearer {token}"))
 
 
-def notes(service: Service) -> str:
+def notes(service: ServiceProcess) -> str:
     found = json.loads(service.get("/readyz")[1]).get("notes", {})
     return str(found.get("redis", ""))
 
@@ -53,7 +53,7 @@ def counts(server: ValkeyServer) -> list[bytes]:
 @pytest.mark.attack("redis-failover")
 @pytest.mark.parametrize("fault", [READONLY, MASTERDOWN], ids=["readonly", "masterdown"])
 def test_a_failover_by_name_is_followed(
-    issuer: Issuer, tmp_path: Path, transport: str, token: str, fault: str
+    issuer: KeyIssuer, tmp_path: Path, transport: str, token: str, fault: str
 ) -> None:
     """The old primary stays up as a replica, the name leads to another one: without a request
     readiness says within seconds what is wrong, the log says it once, and as soon as the new one
@@ -92,7 +92,7 @@ def test_a_failover_by_name_is_followed(
 
 @pytest.mark.attack("redis-older-copy")
 def test_an_older_copy_is_told_and_un_revokes_nothing(
-    issuer: Issuer, tmp_path: Path, transport: str, token: str
+    issuer: KeyIssuer, tmp_path: Path, transport: str, token: str
 ) -> None:
     """A backup that was made before a revocation is put back: the token stays refused, and log,
     metric and readiness say what happened.

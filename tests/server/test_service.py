@@ -12,7 +12,7 @@ import pytest
 
 from authz.envoy import codec
 from authz.envoy.pb import health_pb2
-from tests.support.service import Issuer, Service, running_service, until
+from tests.support.service import KeyIssuer, ServiceProcess, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -42,8 +42,8 @@ def redis() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def service(
-    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
-) -> Iterator[Service]:
+    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
+) -> Iterator[ServiceProcess]:
     config = CONFIG.format(
         issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
     )
@@ -60,7 +60,7 @@ def asking(token: str | None = None) -> bytes:
     return check_request(sent(rpc(), authorization=f"Bearer {token or now_token()}"))
 
 
-def serving(service: Service) -> bool:
+def serving(service: ServiceProcess) -> bool:
     call = service.channel.unary_unary(
         f"/{codec.HEALTH}/Check",
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -70,7 +70,7 @@ def serving(service: Service) -> bool:
     return status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_token_of_the_issuer_is_allowed_over_real_grpc(service: Service) -> None:
+def test_a_token_of_the_issuer_is_allowed_over_real_grpc(service: ServiceProcess) -> None:
     """Keys come from the issuer's metadata, the count from Valkey, the answer over HTTP/2."""
     service.wait_ready()
 
@@ -81,7 +81,7 @@ def test_a_token_of_the_issuer_is_allowed_over_real_grpc(service: Service) -> No
     assert serving(service)
 
 
-def test_each_decision_is_counted_and_logged(service: Service) -> None:
+def test_each_decision_is_counted_and_logged(service: ServiceProcess) -> None:
     """Metrics and the log tell of what was decided, on a listener of their own."""
     service.wait_ready()
     service.check(asking())
@@ -98,7 +98,7 @@ def test_each_decision_is_counted_and_logged(service: Service) -> None:
 
 @pytest.mark.attack("issuer-late")
 def test_without_keys_the_service_is_not_ready_and_lets_nobody_in(
-    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """An issuer that is away at start is waited for; tokens get a 503 until its keys are there."""
     issuer.broken = True
@@ -118,7 +118,7 @@ def test_without_keys_the_service_is_not_ready_and_lets_nobody_in(
 
 @pytest.mark.attack("redis-late")
 def test_a_redis_that_comes_late_is_waited_for(
-    issuer: Issuer, tmp_path: Path, transport: str
+    issuer: KeyIssuer, tmp_path: Path, transport: str
 ) -> None:
     """The service starts, is not ready, and becomes ready when Redis answers."""
     with valkey(start=False) as redis:
@@ -137,7 +137,7 @@ def test_a_redis_that_comes_late_is_waited_for(
 
 
 @pytest.mark.attack("redis-away")
-def test_a_redis_that_dies_costs_no_request(service: Service, redis: ValkeyServer) -> None:
+def test_a_redis_that_dies_costs_no_request(service: ServiceProcess, redis: ValkeyServer) -> None:
     """In the mode `local` limits are counted here while Redis is away, then there again."""
     service.wait_ready()
     token = now_token()
@@ -162,7 +162,7 @@ def test_a_redis_that_dies_costs_no_request(service: Service, redis: ValkeyServe
 
 @pytest.mark.attack("redis-may-evict")
 def test_a_redis_that_may_evict_is_said_to_be_a_problem(
-    issuer: Issuer, tmp_path: Path, transport: str
+    issuer: KeyIssuer, tmp_path: Path, transport: str
 ) -> None:
     """Readiness names the eviction policy: revocations and step-ups must not be forgotten."""
     with valkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as redis:
@@ -176,7 +176,7 @@ def test_a_redis_that_may_evict_is_said_to_be_a_problem(
 
 @pytest.mark.attack("issuer-black-holed")
 def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
-    service: Service, issuer: Issuer
+    service: ServiceProcess, issuer: KeyIssuer
 ) -> None:
     """While the issuer hangs, a known token is allowed and an unknown key gets its 503."""
     service.wait_ready()
@@ -193,7 +193,7 @@ def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
 
 
 def test_a_limit_is_counted_and_told(
-    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """The request over the limit is refused with a Retry-After and is charged to nobody."""
     config = CONFIG.format(
@@ -212,7 +212,7 @@ def test_a_limit_is_counted_and_told(
 
 
 def test_a_reload_takes_effect_as_a_whole(
-    issuer: Issuer, redis: ValkeyServer, tmp_path: Path, transport: str
+    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """SIGHUP reads the file again: new servers are known, old ones gone, keys are kept."""
     config = CONFIG.format(
@@ -233,7 +233,7 @@ def test_a_reload_takes_effect_as_a_whole(
 
 
 @pytest.mark.attack("broken-configuration")
-def test_a_broken_configuration_changes_nothing(service: Service) -> None:
+def test_a_broken_configuration_changes_nothing(service: ServiceProcess) -> None:
     """A file with an error is told with its line and field, and the old rules stay."""
     service.wait_ready()
     text = service.config.read_text()
@@ -251,7 +251,9 @@ def test_a_broken_configuration_changes_nothing(service: Service) -> None:
 
 
 @pytest.mark.attack("sigterm-under-load")
-def test_what_is_in_flight_at_sigterm_is_answered(service: Service, issuer: Issuer) -> None:
+def test_what_is_in_flight_at_sigterm_is_answered(
+    service: ServiceProcess, issuer: KeyIssuer
+) -> None:
     """A check that waits for the issuer when SIGTERM comes gets its answer before the end."""
     service.wait_ready()
     issuer.hold.clear()
@@ -273,7 +275,7 @@ def test_what_is_in_flight_at_sigterm_is_answered(service: Service, issuer: Issu
     assert (service.config.parent / "stderr").read_text() == ""
 
 
-def test_a_draining_service_says_so_first(service: Service) -> None:
+def test_a_draining_service_says_so_first(service: ServiceProcess) -> None:
     """Watchers of the health service are told NOT_SERVING before the end of the connection."""
     service.wait_ready()
     watch = service.channel.unary_stream(

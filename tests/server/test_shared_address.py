@@ -18,8 +18,8 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.support.values import policy, request
-from tests.support.wire import Answer, answer, check_request, reason_of
-from tests.tokens.opaque import ANSWER, INACTIVE, Desk, Said, junk
+from tests.support.wire import WireAnswer, answer, check_request, reason_of
+from tests.tokens.opaque import ANSWER, INACTIVE, IntrospectionDesk, Said, junk
 from tests.tokens.token_factory import rsa_signer
 
 ADDRESS = "192.0.2.7"
@@ -30,7 +30,7 @@ class Office:
 
     def __init__(self) -> None:
         self.good: set[str] = set()
-        self.desk = Desk(self._said, capacity=1000)
+        self.desk = IntrospectionDesk(self._said, capacity=1000)
         recorder = Recorder(Metrics(), EventLog("json", io.StringIO(), clock=lambda: 0.0))
         clock = self.desk.clock
         ledger = MemoryLedger(clock)
@@ -48,7 +48,7 @@ class Office:
     def asked(self) -> int:
         return len(self.desk.endpoint.asked)
 
-    async def ask(self, token: str) -> Answer:
+    async def ask(self, token: str) -> WireAnswer:
         sent = request(authorization=f"Bearer {token}", address=ADDRESS)
         return answer(await self.check(check_request(sent)))
 

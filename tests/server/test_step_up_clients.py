@@ -36,14 +36,14 @@ from authz.server.step_up_links import StepUpLinks, StepUpOffers
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from tests.server.test_check import Tokens
-from tests.server.test_step_up_links import World
+from tests.server.test_check import FakeVerifier
+from tests.server.test_step_up_links import StepUpLinksWorld
 from tests.support.wire import answer, check_request
 
 URL = "http://mcp.example.test/files"
 
 
-class Ledger:
+class StepUpLedger:
     """A ledger that takes a step-up as done when it is told so."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def upstream(ran: list[str]) -> Starlette:
     )
 
 
-class Gateway:
+class RecordingGateway:
     """Do what Envoy does with the answer of a check."""
 
     def __init__(self, check: Check, app: Starlette, told: list[int]) -> None:
@@ -108,12 +108,12 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return read
 
 
-class Scene:
+class StepUpScene:
     """A person, an agent and a gateway."""
 
     def __init__(self, *, steps_up: bool = True) -> None:
-        self.world = World()
-        self.ledger = Ledger()
+        self.world = StepUpLinksWorld()
+        self.ledger = StepUpLedger()
         self.ran: list[str] = []
         self.shown: list[str] = []
         self._steps_up = steps_up
@@ -131,7 +131,7 @@ class Scene:
         capabilities = Capabilities(self.world.redis, RedisKeys("test"))
         links = StepUpLinks(self.world.sealer, "https://mcp.example.test")
         offers = StepUpOffers(links, capabilities, self.world.mode)
-        tokens = Tokens(lambda _: self.world.who)
+        tokens = FakeVerifier(lambda _: self.world.who)
         check = Check(
             Snapshot(self.world.policy, tokens, self.ledger, Deadline(5.0), offers),
             Recorder(Metrics(), EventLog("json", self.world.stream)),
@@ -143,7 +143,7 @@ class Scene:
     async def client(self, mode: str, *, elicits: bool = True) -> AsyncIterator[Client]:
         check, capabilities = self.checked()
         app = upstream(self.ran)
-        gateway = Gateway(check, app, self.told)
+        gateway = RecordingGateway(check, app, self.told)
         async with (
             app.router.lifespan_context(app),
             httpx2.AsyncClient(
@@ -166,7 +166,7 @@ def play(scene: Callable[[], Any]) -> None:
 
 def test_a_modern_agent_hands_the_link_to_its_person_and_the_call_goes_through() -> None:
     """One call of the application: refused, link, step-up, done."""
-    scene = Scene()
+    scene = StepUpScene()
 
     async def run() -> None:
         async with scene.client("2026-07-28") as client:
@@ -189,7 +189,7 @@ def text_of(result: CallToolResult) -> str:
 
 def test_a_modern_agent_whose_person_does_nothing_is_told_in_words() -> None:
     """The link is shown once; the retry has a result that the model reads."""
-    scene = Scene(steps_up=False)
+    scene = StepUpScene(steps_up=False)
 
     async def run() -> None:
         async with scene.client("2026-07-28") as client:
@@ -204,7 +204,7 @@ def test_a_modern_agent_whose_person_does_nothing_is_told_in_words() -> None:
 
 def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
     """2025-11-25: error -32042, whose link the application shows; then the same call passes."""
-    scene = Scene()
+    scene = StepUpScene()
 
     async def run() -> None:
         async with scene.client("legacy") as client:
@@ -223,7 +223,7 @@ def test_a_legacy_agent_gets_the_elicitation_and_calls_again() -> None:
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 def test_an_agent_that_shows_no_links_is_told_in_words(mode: str) -> None:
     """The model has the sentence and the link, and the session goes on."""
-    scene = Scene()
+    scene = StepUpScene()
 
     async def run() -> None:
         async with scene.client(mode, elicits=False) as client:

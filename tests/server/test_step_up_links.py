@@ -24,7 +24,7 @@ from authz.telemetry.recorder import Recorder
 from authz.tokens.sealing import NotSealedError, Sealer
 from authz.tokens.tickets import LIFETIME, open_ticket
 from tests.server.test_capabilities import Redis
-from tests.server.test_check import TAKEN, Answers, Tokens
+from tests.server.test_check import TAKEN, Answers, FakeVerifier
 from tests.support.values import (
     NOW,
     call,
@@ -36,7 +36,7 @@ from tests.support.values import (
     server,
     visitor,
 )
-from tests.support.wire import Answer, answer, check_request, reason_of, refusal_of
+from tests.support.wire import WireAnswer, answer, check_request, reason_of, refusal_of
 
 META: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -50,7 +50,7 @@ MODERN = {
 CLIENT = {"name": "x", "version": "1"}
 
 
-class World:
+class StepUpLinksWorld:
     """A check with a front door, and a ledger that misses a step-up."""
 
     def __init__(
@@ -70,16 +70,16 @@ class World:
         )
         self.mode = mode
 
-    def ask(self, *sent: Any) -> list[Answer]:
+    def ask(self, *sent: Any) -> list[WireAnswer]:
         """Ask one after the other, in one process."""
 
-        async def run() -> list[Answer]:
+        async def run() -> list[WireAnswer]:
             capabilities = Capabilities(self.redis, RedisKeys("test"))
             links = StepUpLinks(self.sealer, "https://mcp.example.test")
             check = Check(
                 Snapshot(
                     self.policy,
-                    Tokens(lambda _: self.who),
+                    FakeVerifier(lambda _: self.who),
                     self.ledger,
                     Deadline(5.0),
                     StepUpOffers(links, capabilities, self.mode),
@@ -128,14 +128,14 @@ def ticket_of(url: str) -> str:
     return ticket
 
 
-def body_of(found: Answer) -> Any:
+def body_of(found: WireAnswer) -> Any:
     assert not found.allowed
     return json.loads(found.body)
 
 
 def test_a_modern_client_is_asked_once_and_then_told_in_words() -> None:
     """The link; a retry before the step-up is done gets a tool's result that still has it."""
-    world = World()
+    world = StepUpLinksWorld()
     first, retry = world.ask(
         modern(), modern(inputResponses={"authz/step-up": {"action": "accept"}})
     )
@@ -153,7 +153,7 @@ def test_a_modern_client_is_asked_once_and_then_told_in_words() -> None:
 
 def test_a_request_that_goes_on_from_the_upstreams_state_keeps_it() -> None:
     """A result of ours would make the client forget the upstream's `requestState`."""
-    (found,) = World().ask(modern(requestState="of the upstream"))
+    (found,) = StepUpLinksWorld().ask(modern(requestState="of the upstream"))
 
     assert refusal_of(found.body)["step_up_url"]
     assert "of the upstream" not in found.body.decode()
@@ -161,7 +161,7 @@ def test_a_request_that_goes_on_from_the_upstreams_state_keeps_it() -> None:
 
 def test_a_session_that_declared_links_gets_the_error_for_them() -> None:
     """2025-11-25: what an admitted `initialize` declared holds for its person and grant."""
-    world = World()
+    world = StepUpLinksWorld()
     world.ledger._answer = TAKEN
     (began,) = world.ask(initialize(elicitation={"url": {}}))
     world.ledger._answer = StepUpMissing()
@@ -180,7 +180,7 @@ def test_a_session_that_declared_links_gets_the_error_for_them() -> None:
 @pytest.mark.parametrize("capabilities", [{}, {"elicitation": {}}, {"elicitation": {"form": {}}}])
 def test_a_session_that_declared_none_is_told_in_words(capabilities: dict[str, Any]) -> None:
     """An empty `elicitation` means forms only."""
-    world = World()
+    world = StepUpLinksWorld()
     world.ledger._answer = TAKEN
     world.ask(initialize(**capabilities))
     world.ledger._answer = StepUpMissing()
@@ -191,7 +191,7 @@ def test_a_session_that_declared_none_is_told_in_words(capabilities: dict[str, A
 
 def test_a_refused_initialize_declares_nothing() -> None:
     """Only who was let in is remembered."""
-    world = World(UnavailableError("redis"))
+    world = StepUpLinksWorld(UnavailableError("redis"))
     world.ask(initialize(elicitation={"url": {}}))
 
     assert world.redis.sent == []
@@ -199,7 +199,7 @@ def test_a_refused_initialize_declares_nothing() -> None:
 
 def test_where_redis_cannot_say_it_is_words() -> None:
     """A Redis that is away turns no refusal into anything else."""
-    world = World()
+    world = StepUpLinksWorld()
     world.redis.away = True
 
     (found,) = world.ask(legacy())
@@ -208,7 +208,7 @@ def test_where_redis_cannot_say_it_is_words() -> None:
 
 def test_the_operator_may_want_a_challenge() -> None:
     """For clients that show no links; those that do are still asked, and told in words."""
-    world = World(mode=StepUpFallback.CHALLENGE)
+    world = StepUpLinksWorld(mode=StepUpFallback.CHALLENGE)
     asked, retry, plain = world.ask(
         modern(), modern(inputResponses={}), request(call("delete_note"))
     )
@@ -222,7 +222,7 @@ def test_the_operator_may_want_a_challenge() -> None:
 
 def test_switched_off_it_is_told_as_a_refusal_only() -> None:
     """No link is made, and the sentence stays."""
-    (found,) = World(mode=StepUpFallback.OFF).ask(modern())
+    (found,) = StepUpLinksWorld(mode=StepUpFallback.OFF).ask(modern())
 
     assert found.status == 200
     assert "step_up_url" not in refusal_of(found.body)
@@ -231,7 +231,7 @@ def test_switched_off_it_is_told_as_a_refusal_only() -> None:
 @pytest.mark.attack("denial-with-status-200")
 def test_what_is_answered_with_200_is_logged_and_counted_as_refused() -> None:
     """The reason is in the line, the link is not."""
-    world = World()
+    world = StepUpLinksWorld()
     world.ask(modern())
     (line,) = world.lines()
 
@@ -241,7 +241,7 @@ def test_what_is_answered_with_200_is_logged_and_counted_as_refused() -> None:
 
 def test_with_redis_away_there_is_no_link() -> None:
     """Where the step-up cannot be looked up nobody is sent to make another one."""
-    (found,) = World(UnavailableError("redis", "step-ups cannot be read")).ask(modern())
+    (found,) = StepUpLinksWorld(UnavailableError("redis", "step-ups cannot be read")).ask(modern())
 
     assert (found.status, found.headers["retry-after"]) == (200, "5")
     assert reason_of(found) == "ledger_unavailable"
@@ -251,7 +251,7 @@ def test_with_redis_away_there_is_no_link() -> None:
 @pytest.mark.attack("step-up-link-altered")
 def test_a_link_ends_and_cannot_be_altered() -> None:
     """What is not sealed by us, for this, in these ten minutes, opens nothing."""
-    world = World()
+    world = StepUpLinksWorld()
     (found,) = world.ask(request(call("delete_note")))
     ticket = ticket_of(refusal_of(found.body)["step_up_url"])
 
@@ -268,7 +268,7 @@ def test_a_link_ends_and_cannot_be_altered() -> None:
 
 def test_a_request_that_is_allowed_makes_no_link() -> None:
     """Nothing is sealed, and nothing is asked, where nothing is refused."""
-    world = World(Taken((), TAKEN.mode))
+    world = StepUpLinksWorld(Taken((), TAKEN.mode))
     (found,) = world.ask(legacy())
 
     assert found.allowed

@@ -29,7 +29,7 @@ WATCHDOG = Watchdog(interval=1000.0, max_missed=3)
 LOOK = WATCHDOG.interval
 
 
-class Clock(asyncio.SelectorEventLoop):
+class WorkerClock(asyncio.SelectorEventLoop):
     """A loop whose clock goes on as it is told."""
 
     ahead = 0.0
@@ -38,10 +38,10 @@ class Clock(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
-class Peer:
+class WorkerPeer:
     """The service's end of the socket, and the time that passes for its starter."""
 
-    def __init__(self, control: WorkerControl, clock: Clock) -> None:
+    def __init__(self, control: WorkerControl, clock: WorkerClock) -> None:
         self.control = control
         self._clock = clock
         self._socket = control.theirs.dup()
@@ -73,12 +73,12 @@ class Peer:
         self._socket.close()
 
 
-def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None:
+def play(scene: Callable[[WorkerPeer, "asyncio.Task[bool]"], Awaitable[None]]) -> None:
     """Play a scene with a service that has started and is watched."""
 
     async def staged() -> None:
         with WorkerControl() as control:
-            peer = Peer(control, cast("Clock", asyncio.get_running_loop()))
+            peer = WorkerPeer(control, cast("WorkerClock", asyncio.get_running_loop()))
             peer.say(STARTED)
             # A process that does not end by itself.
             await control.started(asyncio.get_running_loop().create_future())
@@ -99,7 +99,7 @@ def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None
         assert staging.done(), "waited in vain"
         await staging
 
-    with asyncio.Runner(loop_factory=Clock) as runner:
+    with asyncio.Runner(loop_factory=WorkerClock) as runner:
         runner.run(within_patience())
 
 
@@ -107,7 +107,7 @@ def play(scene: Callable[[Peer, "asyncio.Task[bool]"], Awaitable[None]]) -> None
 def test_who_answers_nothing_hangs() -> None:
     """So many questions in turn without an answer, and no fewer."""
 
-    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+    async def scene(peer: WorkerPeer, watching: "asyncio.Task[bool]") -> None:
         await peer.miss(WATCHDOG.max_missed - 1)
         await peer.asked()
         assert not watching.done()
@@ -122,7 +122,7 @@ def test_who_answers_nothing_hangs() -> None:
 def test_who_is_slow_does_not_hang() -> None:
     """One answer in time is enough, however many were missed before and after."""
 
-    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+    async def scene(peer: WorkerPeer, watching: "asyncio.Task[bool]") -> None:
         for _ in range(5):
             await peer.miss(WATCHDOG.max_missed - 1)
             await peer.asked()
@@ -141,7 +141,7 @@ def test_who_is_slow_does_not_hang() -> None:
 def test_a_starter_that_stood_still_judges_nobody(answered: bool) -> None:
     """Its clock jumped: an answer that is there counts, and without one nothing was missed."""
 
-    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+    async def scene(peer: WorkerPeer, watching: "asyncio.Task[bool]") -> None:
         for _ in range(WATCHDOG.max_missed + 1):
             await peer.asked()
             if answered:
@@ -159,7 +159,7 @@ def test_a_starter_that_stood_still_judges_nobody(answered: bool) -> None:
 def test_who_was_told_to_stop_does_not_hang() -> None:
     """The end has a time of its own, whatever was missed before."""
 
-    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+    async def scene(peer: WorkerPeer, watching: "asyncio.Task[bool]") -> None:
         await peer.miss(WATCHDOG.max_missed - 1)
         await peer.asked()
 
@@ -174,7 +174,7 @@ def test_who_was_told_to_stop_does_not_hang() -> None:
 def test_who_said_its_last_does_not_hang(word: bytes) -> None:
     """It ends; whether it failed is told though it left a question unread."""
 
-    async def scene(peer: Peer, watching: "asyncio.Task[bool]") -> None:
+    async def scene(peer: WorkerPeer, watching: "asyncio.Task[bool]") -> None:
         await peer.miss(1)
         await peer.has_unread()
         if word:

@@ -20,7 +20,7 @@ from authz.ledger import revocations
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from tests.support import impatient_serve
-from tests.support.service import Issuer, Service, running_issuer, running_service, until
+from tests.support.service import KeyIssuer, ServiceProcess, running_issuer, running_service, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -56,7 +56,7 @@ def wait(self):
 Service.hang_up = wait
 """
 ALLOWED = 'authz_decisions_total{reason="allowed",server="files"}'
-Run = Callable[..., AbstractContextManager[Service]]
+Run = Callable[..., AbstractContextManager[ServiceProcess]]
 
 
 @pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
@@ -68,7 +68,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
+def issuer() -> Iterator[KeyIssuer]:
     with running_issuer() as one:
         yield one
 
@@ -80,7 +80,7 @@ def redis() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture(scope="module")
-def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
+def run(issuer: KeyIssuer, redis: ValkeyServer, transport: str) -> Run:
     @contextmanager
     def running(
         workers: int = 2,
@@ -88,7 +88,7 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
         mode: str = "local",
         env: Mapping[str, str] = ENV,
         program: Sequence[str] = ("-m", "authz"),
-    ) -> Iterator[Service]:
+    ) -> Iterator[ServiceProcess]:
         redis.command("FLUSHALL")
         config = CONFIG.format(
             issuer=issuer.address,
@@ -110,18 +110,18 @@ def run(issuer: Issuer, redis: ValkeyServer, transport: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def pool(run: Run) -> Iterator[Service]:
+def pool(run: Run) -> Iterator[ServiceProcess]:
     """Two workers that the tests leave as they found them."""
     with run() as one:
         yield one
 
 
-def wait_all_ready(service: Service, workers: int) -> None:
+def wait_all_ready(service: ServiceProcess, workers: int) -> None:
     wanted = {str(number): True for number in range(workers)}
     until(lambda: states(service) == wanted, "every worker to be ready")
 
 
-def states(service: Service) -> dict[str, bool]:
+def states(service: ServiceProcess) -> dict[str, bool]:
     found: dict[str, bool] = json.loads(service.get("/readyz")[1])["workers"]
     return found
 
@@ -132,20 +132,20 @@ def asking(**claims: object) -> bytes:
     return check_request(sent(rpc(), authorization=f"Bearer {token}"))
 
 
-def count(service: Service, name: str = ALLOWED) -> float:
+def count(service: ServiceProcess, name: str = ALLOWED) -> float:
     text = service.get("/metrics")[1]
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
-def children(service: Service) -> list[int]:
+def children(service: ServiceProcess) -> list[int]:
     """Return the workers' process ids."""
     pid = service.process.pid
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return sorted(int(each) for task in tasks for each in task.read_text().split())
 
 
-def victim(service: Service, worker: int = 0) -> int:
+def victim(service: ServiceProcess, worker: int = 0) -> int:
     """Return the process id of one worker: it has its number in its environment."""
     for pid in children(service):
         pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -166,11 +166,11 @@ def session(leader: int) -> list[int]:
     return found
 
 
-def refuses(service: Service, worker: int) -> bool:
+def refuses(service: ServiceProcess, worker: int) -> bool:
     return not service.check(asking(), worker=worker).allowed
 
 
-def told(service: Service, **fields: object) -> None:
+def told(service: ServiceProcess, **fields: object) -> None:
     """Look that one line tells of one worker that hung, and none of one that died besides."""
     (line,) = service.events("worker_hung")
     assert {name: line[name] for name in fields} == fields
@@ -244,7 +244,7 @@ def test_a_broken_configuration_reaches_no_worker(run: Run) -> None:
 
 
 @pytest.mark.attack("revoked-token")
-def test_a_revocation_reaches_every_worker(pool: Service, redis: ValkeyServer) -> None:
+def test_a_revocation_reaches_every_worker(pool: ServiceProcess, redis: ValkeyServer) -> None:
     """A person who is revoked is refused by each worker from the next request on."""
     raw = asking(sub="mallory")
     assert all(pool.check(raw, worker=n).allowed for n in (0, 1))
@@ -384,7 +384,7 @@ def test_a_rolling_restart_changes_every_process_and_loses_no_count(run: Run) ->
 
 
 @pytest.mark.attack("broken-configuration")
-def test_a_rolling_restart_begins_with_a_configuration_that_is_right(pool: Service) -> None:
+def test_a_rolling_restart_begins_with_a_configuration_that_is_right(pool: ServiceProcess) -> None:
     """With an error in authz.yaml no worker is sent away."""
     before, text = children(pool), pool.config.read_text()
     pool.config.write_text("issuer: 1")
@@ -420,12 +420,12 @@ def test_with_the_process_above_gone_no_worker_goes_on(run: Run) -> None:
         until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "their end")
 
 
-def test_ctrl_c_does_not_reach_the_workers(pool: Service) -> None:
+def test_ctrl_c_does_not_reach_the_workers(pool: ServiceProcess) -> None:
     """The terminal's signals go to a group of processes; the workers are in groups of their own."""
     assert all(os.getsid(pid) != os.getsid(pool.process.pid) for pid in children(pool))
 
 
-def test_what_the_workers_count_is_no_file_of_others(pool: Service) -> None:
+def test_what_the_workers_count_is_no_file_of_others(pool: ServiceProcess) -> None:
     """Their sockets and the configuration in force are in a folder that only this user enters."""
     folders = {Path(f"/proc/{pid}/environ").read_bytes() for pid in children(pool)}
     said = [

@@ -48,7 +48,7 @@ _PATIENCE: Final = 30.0
 _addresses = itertools.count(2)
 
 
-class Documents:
+class PublishedDocuments:
     """The host of client id metadata documents: what is put there is served, over TLS.
 
     Attributes:
@@ -64,7 +64,7 @@ class Documents:
         self.kept: dict[str, Mapping[str, Any]] = {}
         documents = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class DocumentHandler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 documents.asked.append(self.path)
                 if self.path.startswith("/slow/"):
@@ -81,7 +81,7 @@ class Documents:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), DocumentHandler)
         self._server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls.certificate, tls.key)
@@ -119,7 +119,7 @@ class Door:
     """
 
     running: RunningEnvironment
-    documents: Documents
+    documents: PublishedDocuments
 
     @property
     def john(self) -> BrowserUser:
@@ -321,7 +321,7 @@ def _whole(folder: Path, text: str) -> str:
 @contextmanager
 def running_door(folder: Path, issuer: IdentityProvider | None = None) -> Iterator[Door]:
     """Run the whole with its front door as long as the block does."""
-    documents = Documents(write_certificates(folder / "documents", [DOCUMENTS]))
+    documents = PublishedDocuments(write_certificates(folder / "documents", [DOCUMENTS]))
     known = knowing(DOCUMENTS, documents.port, documents.authority)
     try:
         with ExitStack() as stack:

@@ -138,7 +138,7 @@ class Arrived:
 
 
 @dataclass(slots=True)
-class Upstream:
+class EdgeUpstream:
     """Be an HTTP server that sends hostile headers, and streams where it is asked to.
 
     Attributes:
@@ -165,11 +165,11 @@ class _PipeServer(ThreadingMixIn, UnixStreamServer):
 
 
 @contextmanager
-def upstream(place: tuple[str, int] | Path) -> Iterator[tuple[Upstream, int]]:
+def upstream(place: tuple[str, int] | Path) -> Iterator[tuple[EdgeUpstream, int]]:
     """Serve HTTP/1.1 and yield what arrives and the port (0 for a socket file)."""
-    state = Upstream()
+    state = EdgeUpstream()
 
-    class Handler(BaseHTTPRequestHandler):
+    class EdgeHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_one_request(self) -> None:
@@ -195,9 +195,9 @@ def upstream(place: tuple[str, int] | Path) -> Iterator[tuple[Upstream, int]]:
 
     server: _PipeServer | _TcpServer
     if isinstance(place, Path):
-        server = _PipeServer(str(place), Handler)
+        server = _PipeServer(str(place), EdgeHandler)
     else:
-        server = _TcpServer(place, Handler)
+        server = _TcpServer(place, EdgeHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -220,7 +220,7 @@ def _body(handler: BaseHTTPRequestHandler) -> bytes:
     return body
 
 
-def _hostile(handler: BaseHTTPRequestHandler, state: Upstream) -> None:
+def _hostile(handler: BaseHTTPRequestHandler, state: EdgeUpstream) -> None:
     if state.raw:
         handler.wfile.write(state.raw)
         handler.close_connection = True
@@ -240,7 +240,7 @@ def _hostile(handler: BaseHTTPRequestHandler, state: Upstream) -> None:
         handler.wfile.write(b"{}")
 
 
-def _stream(handler: BaseHTTPRequestHandler, state: Upstream) -> None:
+def _stream(handler: BaseHTTPRequestHandler, state: EdgeUpstream) -> None:
     handler.send_response(200)
     handler.send_header("content-type", "text/event-stream")
     handler.send_header("transfer-encoding", "chunked")

@@ -19,7 +19,7 @@ from authz.config.value_types import Tcp, Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
-from tests.support.wild_client import Answer, Client, http2
+from tests.support.wild_client import WildAnswer, WildClient, http2
 
 GATEWAY = "mcp.example.test"
 PORTAL = "auth.example.test"
@@ -75,10 +75,10 @@ class Gateway:
     envoy: RunningEnvoy
     folder: Path
     authz: edge.Authz
-    servers: dict[str, edge.Upstream]
-    send: Client
-    portal: Client
-    plain: Client
+    servers: dict[str, edge.EdgeUpstream]
+    send: WildClient
+    portal: WildClient
+    plain: WildClient
     table: Any = field(repr=False)
 
     def arrived(self) -> dict[str, int]:
@@ -104,7 +104,7 @@ class Gateway:
         paths = [entry["path"] for entry in log]
         entries += log[paths.index(f"/begin-{mark}") + 1 : paths.index(f"/end-{mark}")]
 
-    def over_h2(self, *changes: tuple[str, str]) -> Answer:
+    def over_h2(self, *changes: tuple[str, str]) -> WildAnswer:
         """POST to /files over HTTP/2, with fields changed or, where they are new, added."""
         fields = {":method": "POST", ":scheme": "https", ":authority": GATEWAY, ":path": "/files"}
         fields |= {GOOD[0]: GOOD[1], **dict(changes)}
@@ -177,8 +177,8 @@ def running_gateway(
             folder,
             authz,
             servers,
-            Client(port, GATEWAY, tls("http/1.1")),
-            Client(port, PORTAL, tls("http/1.1")),
-            Client(envoy.port("redirect"), GATEWAY),
+            WildClient(port, GATEWAY, tls("http/1.1")),
+            WildClient(port, PORTAL, tls("http/1.1")),
+            WildClient(envoy.port("redirect"), GATEWAY),
             YAML(typ="safe").load(rendered["envoy.yaml"]),
         )

@@ -15,7 +15,7 @@ ASK: Final = "/api/oidc/introspection"
 
 
 @dataclass
-class Site:
+class IntrospectionSite:
     """An issuer whose introspection endpoint answers with bytes, or plays a scene.
 
     Any GET brings its metadata, but for the pages that are named.
@@ -55,9 +55,9 @@ def named(endpoint: object = f"{ISSUER}{ASK}") -> bytes:
 
 
 @asynccontextmanager
-async def site(page: bytes | Play, names: bytes | None = None) -> AsyncIterator[Site]:
+async def site(page: bytes | Play, names: bytes | None = None) -> AsyncIterator[IntrospectionSite]:
     """Run such an issuer as long as the block does."""
-    served = Site(page, named() if names is None else names)
+    served = IntrospectionSite(page, named() if names is None else names)
     async with listening(served.serve) as port:
         served.url = f"http://127.0.0.1:{port}"
         yield served

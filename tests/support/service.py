@@ -18,7 +18,7 @@ import grpc
 from authz.config.addresses import worker_addresses
 from authz.config.value_types import Unix
 from authz.envoy import codec
-from tests.support.wire import Answer, answer
+from tests.support.wire import WireAnswer, answer
 from tests.tokens.token_factory import rsa_signer
 
 PATIENCE = 40.0
@@ -36,7 +36,7 @@ def until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-class Issuer:
+class KeyIssuer:
     """An issuer of one RSA key, on a port of its own, that counts what it is asked."""
 
     def __init__(self, url: str = "https://auth.example.test") -> None:
@@ -48,7 +48,7 @@ class Issuer:
         self.hold.set()
         issuer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class IssuerHandler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
                 issuer.hold.wait(PATIENCE)
@@ -69,7 +69,7 @@ class Issuer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), IssuerHandler)
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -83,9 +83,9 @@ class Issuer:
 
 
 @contextmanager
-def running_issuer() -> Iterator[Issuer]:
+def running_issuer() -> Iterator[KeyIssuer]:
     """Run an issuer as long as the block does."""
-    issuer = Issuer()
+    issuer = KeyIssuer()
     try:
         yield issuer
     finally:
@@ -93,7 +93,7 @@ def running_issuer() -> Iterator[Issuer]:
 
 
 @dataclass
-class Service:
+class ServiceProcess:
     """A running `authz serve`."""
 
     process: "subprocess.Popen[str]"
@@ -103,7 +103,7 @@ class Service:
     lines: list[dict[str, object]] = field(default_factory=list)
     status_port: int = 0
 
-    def check(self, raw: bytes, timeout: float = 5.0, worker: int = 0) -> Answer:
+    def check(self, raw: bytes, timeout: float = 5.0, worker: int = 0) -> WireAnswer:
         """Ask as Envoy asks."""
         return answer(self.begin(raw, timeout, worker).result())
 
@@ -163,7 +163,7 @@ def running_service(
     env: Mapping[str, str],
     workers: int = 1,
     program: Sequence[str] = ("-m", "authz"),
-) -> Iterator[Service]:
+) -> Iterator[ServiceProcess]:
     """Run the service as long as the block does; what it wrote to stderr must be nothing.
 
     Args:
@@ -185,7 +185,7 @@ def running_service(
     channels = [
         grpc.insecure_channel(str(at)) for at in worker_addresses(Unix(str(socket)), workers)
     ]
-    service = Service(process, path, channels[0], channels)
+    service = ServiceProcess(process, path, channels[0], channels)
     reader = threading.Thread(target=service._read, daemon=True)
     reader.start()
     try:

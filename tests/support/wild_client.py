@@ -25,7 +25,7 @@ _TIMEOUT = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WildAnswer:
     """Hold what a client was answered; a connection closed without a word has status 0."""
 
     status: int
@@ -44,7 +44,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class WildClient:
     """Send requests byte by byte as they are given, over HTTP/1.1, on a connection each.
 
     Attributes:
@@ -66,7 +66,7 @@ class Client:
         *headers: tuple[str, str],
         body: bytes | None = None,
         host: str | None = None,
-    ) -> Answer:
+    ) -> WildAnswer:
         """Send one request and read its answer."""
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self.host if host is None else host}"]
         lines += [f"{name}: {value}" for name, value in headers]
@@ -88,23 +88,23 @@ class Client:
                 yield wrapped
 
 
-def read(sock: socket.socket, request: bytes, method: str = "GET") -> Answer:
+def read(sock: socket.socket, request: bytes, method: str = "GET") -> WildAnswer:
     """Send bytes and read one answer."""
     try:
         sock.sendall(request)
         response = http.client.HTTPResponse(sock, method=method)
     except OSError:
-        return Answer(0)
+        return WildAnswer(0)
     try:
         response.begin()
-        return Answer(response.status, tuple(response.getheaders()), response.read())
+        return WildAnswer(response.status, tuple(response.getheaders()), response.read())
     except (http.client.HTTPException, OSError):
-        return Answer(0)
+        return WildAnswer(0)
     finally:
         response.close()
 
 
-def is_json_rpc_error(answer: Answer) -> bool:
+def is_json_rpc_error(answer: WildAnswer) -> bool:
     """Tell whether an answer is an error that MCP clients show."""
     if answer.header("content-type") != "application/json-rpc":
         return False
@@ -124,7 +124,7 @@ def preflight(origin: str) -> Sequence[tuple[str, str]]:
     return (("origin", origin), ("access-control-request-method", "POST"))
 
 
-def http2(client: Client, *headers: tuple[str, str], body: bytes | None = None) -> Answer:
+def http2(client: WildClient, *headers: tuple[str, str], body: bytes | None = None) -> WildAnswer:
     """Send one request over HTTP/2 with exactly these fields, pseudo fields included."""
     config = H2Configuration(
         validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding="latin-1"
@@ -139,7 +139,7 @@ def http2(client: Client, *headers: tuple[str, str], body: bytes | None = None) 
         return _http2_answer(sock, connection)
 
 
-def _http2_answer(sock: socket.socket, connection: H2Connection) -> Answer:
+def _http2_answer(sock: socket.socket, connection: H2Connection) -> WildAnswer:
     headers: tuple[tuple[str, str], ...] = ()
     body = b""
     while received := sock.recv(65536):
@@ -149,8 +149,8 @@ def _http2_answer(sock: socket.socket, connection: H2Connection) -> Answer:
             elif isinstance(event, DataReceived):
                 body += event.data
             elif isinstance(event, StreamReset | ConnectionTerminated):
-                return Answer(0)
+                return WildAnswer(0)
             elif isinstance(event, StreamEnded):
-                return Answer(int(dict(headers)[":status"]), headers, body)
+                return WildAnswer(int(dict(headers)[":status"]), headers, body)
         sock.sendall(connection.data_to_send())
-    return Answer(0)
+    return WildAnswer(0)

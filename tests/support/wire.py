@@ -12,7 +12,7 @@ from tests.support.values import request
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WireAnswer:
     """What Envoy would do: let the request go on (`allowed`) or answer it."""
 
     allowed: bool
@@ -33,7 +33,7 @@ def refusal_of(body: bytes) -> dict[str, Any]:
     return {"message": result["content"][0]["text"], **result["_meta"][REFUSAL]}
 
 
-def reason_of(found: Answer) -> str:
+def reason_of(found: WireAnswer) -> str:
     """Return why a request was refused."""
     assert not found.allowed
     reason: str = refusal_of(found.body)["reason"]
@@ -54,13 +54,13 @@ def check_request(sent: HttpRequest | None = None) -> bytes:
     return message.SerializeToString()
 
 
-def answer(raw: bytes) -> Answer:
+def answer(raw: bytes) -> WireAnswer:
     """Read a CheckResponse as Envoy does: OK only with status code 0 and an ok_response."""
     message = wire.CheckResponse.FromString(raw)
     allowed = message.HasField("ok_response")
     assert allowed == (message.status.code == 0)
     part = message.ok_response if allowed else message.denied_response
-    return Answer(
+    return WireAnswer(
         allowed=allowed,
         status=0 if allowed else int(message.denied_response.status.code),
         headers={each.header.key: each.header.value for each in part.headers},

@@ -21,7 +21,15 @@ from authz.tokens.introspection_result import read_introspection_result, token_d
 from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
 from tests.tokens.opaque import ANSWER, TOKEN
-from tests.tokens.token_factory import CLAIMS, NOW, RULES, Bench, ec_signer, outcome_of, rsa_signer
+from tests.tokens.token_factory import (
+    CLAIMS,
+    NOW,
+    RULES,
+    TokenBench,
+    ec_signer,
+    outcome_of,
+    rsa_signer,
+)
 
 # What tends to matter: structure, escapes, extremes, names that decide.
 _PIECES: Final = (
@@ -51,7 +59,7 @@ class Fuzzer:
     def __init__(self, seed: int, runner: asyncio.Runner) -> None:
         self.chance = random.Random(seed)
         self.runner = runner
-        self.bench = Bench(capacity=50)
+        self.bench = TokenBench(capacity=50)
         self.signer = ec_signer()
         self.header = json.dumps(self.signer.header()).encode()
         self.claims = json.dumps(CLAIMS).encode()

@@ -18,8 +18,8 @@ from tests.tokens.token_factory import (
     NOTES,
     NOW,
     RULES,
-    Bench,
-    Clock,
+    TokenBench,
+    TokenClock,
     outcome_of,
     with_changes,
 )
@@ -89,7 +89,7 @@ class Endpoint:
         return answer
 
 
-class Desk:
+class IntrospectionDesk:
     """An introspector with all that it stands on, in the hands of a test."""
 
     def __init__(
@@ -102,8 +102,8 @@ class Desk:
         front_door: FrontDoorTokens | None = None,
     ) -> None:
         self.endpoint = Endpoint(answer)
-        self.clock = Clock(NOW)
-        self.monotonic = Clock(1000.0)
+        self.clock = TokenClock(NOW)
+        self.monotonic = TokenClock(1000.0)
         self.reports: list[LookUpEvent] = []
         self.gate = Bulkhead(width, Unpaced(), clock=self.monotonic, chance=lambda: 0.5)
         self.lookups = IntrospectionCache(
@@ -116,7 +116,7 @@ class Desk:
             clock=self.clock,
         )
         self.introspector = Introspector(self.lookups, clock=self.clock)
-        self.bench = Bench()
+        self.bench = TokenBench()
         self.verifier = TokenVerifier(
             self.bench.keys,
             RULES,
@@ -141,9 +141,11 @@ class Desk:
         return [report.outcome for report in self.reports]
 
 
-def play(scene: Callable[[Desk], Awaitable[None]], desk: Desk | None = None) -> Desk:
+def play(
+    scene: Callable[[IntrospectionDesk], Awaitable[None]], desk: IntrospectionDesk | None = None
+) -> IntrospectionDesk:
     """Play a scene and close the desk."""
-    one = Desk() if desk is None else desk
+    one = IntrospectionDesk() if desk is None else desk
 
     async def run() -> None:
         try:

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from authz.tokens.bulkhead import Bulkhead, NoSlotError, Slot, TokenBucket
 from tests.tokens.opaque import Unpaced, settled
-from tests.tokens.token_factory import Clock, unhurried
+from tests.tokens.token_factory import TokenClock, unhurried
 
 
-class Stand:
+class BulkheadKit:
     """A gate, its clock, and calls that end when a test says so."""
 
     def __init__(self, width: int = 2, pace: float | None = None, share: int | None = None) -> None:
-        self.clock = Clock(1000.0)
+        self.clock = TokenClock(1000.0)
         paced = Unpaced() if pace is None else TokenBucket(pace, width, self.clock)
         self.gate = Bulkhead(width, paced, share=share, clock=self.clock, chance=lambda: 0.5)
         self.begun: list[str] = []
@@ -61,13 +61,13 @@ class Stand:
 
 
 def play(
-    scene: Callable[[Stand], Awaitable[None]],
+    scene: Callable[[BulkheadKit], Awaitable[None]],
     width: int = 2,
     pace: float | None = None,
     share: int | None = None,
 ) -> None:
     async def run() -> None:
-        stand = Stand(width, pace, share)
+        stand = BulkheadKit(width, pace, share)
         await scene(stand)
         await stand.close()
 
@@ -77,7 +77,7 @@ def play(
 def test_no_more_calls_than_the_width() -> None:
     """Those who come beyond the width wait, and begin in the order in which they came."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for name in "abcd":
             stand.call(name)
         await settled()
@@ -95,7 +95,7 @@ def test_no_more_calls_than_the_width() -> None:
 def test_who_is_known_goes_first() -> None:
     """A known token is not kept waiting by strangers who came before it."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("running")
         for number in range(10):
             stand.call(f"stranger-{number}")
@@ -111,7 +111,7 @@ def test_who_is_known_goes_first() -> None:
 def test_the_line_is_bounded() -> None:
     """Strangers fill their own line and no more; the known have a line of their own."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for number in range(1 + 16):
             stand.call(str(number))
         with pytest.raises(NoSlotError):
@@ -125,7 +125,7 @@ def test_the_line_is_bounded() -> None:
 def test_strangers_keep_to_the_pace() -> None:
     """So many strangers a second begin, whatever the width; the known begin at once."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for number in range(40):
             stand.call(str(number))
         await settled()
@@ -166,7 +166,7 @@ def test_the_line_moves_on_by_itself() -> None:
 def test_nobody_overtakes_who_is_in_line() -> None:
     """A stranger who comes when the pace allows one more goes behind those who wait."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("first")
         await stand.end("first")
         stand.call("second")
@@ -186,7 +186,7 @@ def test_nobody_overtakes_who_is_in_line() -> None:
 def test_a_source_has_no_more_than_its_share(known: bool) -> None:
     """Whoever has many calls that never end has two of them under way; the next one begins."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for number in range(10):
             stand.call(f"slow-{number}", known=known, source="slow")
         stand.call("other", known=known, source="other")
@@ -203,7 +203,7 @@ def test_a_source_has_no_more_than_its_share(known: bool) -> None:
 def test_who_has_the_fewest_calls_goes_first() -> None:
     """Of the sources that wait, and among equals who came first, whatever the line of one is."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for name in ("a-0", "a-1", "a-2", "a-3", "a-4", "b-0", "c-0"):
             stand.call(name, source=name[0])
         await settled()
@@ -218,7 +218,7 @@ def test_who_has_the_fewest_calls_goes_first() -> None:
 def test_who_has_the_longest_line_makes_room() -> None:
     """A full line turns away the last of whoever has most in it, never who comes with one."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for number in range(17):
             stand.call(f"many-{number}", source="many")
         stand.call("one", source="one")
@@ -236,7 +236,7 @@ def test_who_has_the_longest_line_makes_room() -> None:
 def test_who_gives_up_leaves_the_place_to_others() -> None:
     """In line or begun, before the call; once it was begun, giving up changes nothing."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         begun, in_line = stand.gate.join(known=False), stand.gate.join(known=False)
         stand.call("next")
         assert begun.begun
@@ -259,7 +259,7 @@ def test_who_gives_up_leaves_the_place_to_others() -> None:
 def test_those_who_left_a_full_line_make_room() -> None:
     """Nobody is turned away for the sake of who has gone."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("running")
         turns = [stand.gate.join(known=False) for _ in range(16)]
         turns[7].abandon()
@@ -277,7 +277,7 @@ def test_those_who_left_a_full_line_make_room() -> None:
 def test_who_is_cancelled_as_its_turn_comes_leaves_it_to_others() -> None:
     """A place that was given in the same moment is not lost."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("running")
         stand.call("cancelled")
         await settled()
@@ -296,7 +296,7 @@ def test_who_is_cancelled_as_its_turn_comes_leaves_it_to_others() -> None:
 def test_a_failure_turns_everybody_away() -> None:
     """Who waits in line and who comes during the pause is turned away at once."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("a")
         stand.call("b")
         await settled()
@@ -314,7 +314,7 @@ def test_a_failure_turns_everybody_away() -> None:
 def test_after_a_pause_there_is_one_probe() -> None:
     """While it fails one call at a time goes through, whatever the width."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("a")
         stand.turns["a"].failed()
         stand.clock.now += 0.5
@@ -333,7 +333,7 @@ def test_after_a_pause_there_is_one_probe() -> None:
 def test_pauses_grow_to_a_bound_and_end_with_a_success() -> None:
     """Each failed probe doubles the pause, to ten seconds; a success forgets them all."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("first")
         stand.turns["first"].failed()
         await stand.end("first")
@@ -365,7 +365,7 @@ def test_pauses_grow_to_a_bound_and_end_with_a_success() -> None:
 def test_many_that_fail_together_are_one_failure() -> None:
     """Eight calls that one outage ends do not make the pause 256 times as long."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for number in range(8):
             stand.call(str(number))
         for turn in stand.turns.values():
@@ -382,7 +382,7 @@ def test_many_that_fail_together_are_one_failure() -> None:
 def test_calls_that_hang_keep_their_places() -> None:
     """Where every place is taken by a call that hangs, there is no probe either."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         for name in "ab":
             stand.call(name)
         stand.turns["a"].failed()
@@ -399,7 +399,7 @@ def test_calls_that_hang_keep_their_places() -> None:
 def test_a_late_probe_makes_room_for_the_next() -> None:
     """A probe that hangs is no reason never to try again."""
 
-    async def scene(stand: Stand) -> None:
+    async def scene(stand: BulkheadKit) -> None:
         stand.call("a")
         stand.turns["a"].failed()
         stand.clock.now += 0.5
@@ -413,7 +413,7 @@ def test_a_late_probe_makes_room_for_the_next() -> None:
 
 def test_a_rest_is_not_saved_up() -> None:
     """After an hour without strangers as many pass at once as after a second."""
-    clock = Clock()
+    clock = TokenClock()
     pace = TokenBucket(4, 3, clock)
     for now in (0, 1, 3600):
         clock.now = now
@@ -429,7 +429,7 @@ def test_what_nobody_can_pass_is_refused() -> None:
         Bulkhead(0)
     for rate, burst in ((0.5, 1), (1, 0)):
         with pytest.raises(ValueError, match="somebody"):
-            TokenBucket(rate, burst, Clock())
+            TokenBucket(rate, burst, TokenClock())
 
 
 @unhurried
@@ -450,7 +450,7 @@ def test_whatever_happens_the_width_holds(width: int, steps: list[tuple[str, int
     """
 
     async def run() -> None:
-        stand = Stand(width, share=2)
+        stand = BulkheadKit(width, share=2)
         for number, (step, which) in enumerate(steps):
             running = [name for name in stand.begun if not stand.ends[name].is_set()]
             one = running[which % len(running)] if running else None

@@ -16,7 +16,7 @@ from tests.tokens.token_factory import (
     CLAIMS,
     ISSUER,
     NOW,
-    Bench,
+    TokenBench,
     ec_signer,
     outcome_of,
     rsa_signer,
@@ -38,7 +38,7 @@ REGISTERED: Final = jwt.JWTClaimsRegistry(
     aud={"essential": True},
     client_id={"essential": True},
 )
-BENCH: Final = Bench(capacity=50)
+BENCH: Final = TokenBench(capacity=50)
 
 
 def second_opinion(token: str) -> dict[str, object] | None:

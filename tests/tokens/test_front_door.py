@@ -12,13 +12,21 @@ from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.verifier import Stage
 from tests.support.values import OURS, login_record
 from tests.tokens.opaque import TOKEN as OPAQUE
-from tests.tokens.opaque import Desk, play, said, settled
-from tests.tokens.token_factory import ABSENT, CLAIMS, NOW, Bench, key_set, outcome_of, rsa_signer
+from tests.tokens.opaque import IntrospectionDesk, play, said, settled
+from tests.tokens.token_factory import (
+    ABSENT,
+    CLAIMS,
+    NOW,
+    TokenBench,
+    key_set,
+    outcome_of,
+    rsa_signer,
+)
 
 OUR: dict[str, object] = {"client_id": "authz-two-factor"}
 
 
-class Records:
+class RecordsByToken:
     """Records of log-ins by token, in the hands of a test."""
 
     def __init__(self, *tokens: str) -> None:
@@ -36,15 +44,15 @@ class Records:
         return self.kept.get(token)
 
 
-def bench_of(records: Records, *jwks: object) -> Bench:
-    return Bench(*jwks, front_door=FrontDoorTokens(OURS, records))
+def bench_of(records: RecordsByToken, *jwks: object) -> TokenBench:
+    return TokenBench(*jwks, front_door=FrontDoorTokens(OURS, records))
 
 
 @pytest.mark.parametrize("ours", sorted(OURS))
 def test_a_token_of_ours_is_its_persons_by_its_record(ours: str) -> None:
     """The principal goes by the client's name, and remembers whom the issuer signed for."""
     token = rsa_signer().token({"client_id": ours})
-    records = Records(token)
+    records = RecordsByToken(token)
     found = bench_of(records).outcome(token)
 
     assert isinstance(found, Principal)
@@ -57,7 +65,7 @@ def test_a_token_of_ours_is_its_persons_by_its_record(ours: str) -> None:
 def test_a_known_token_waits_for_no_record() -> None:
     """The record is read once, and cached with the claims."""
     token = rsa_signer().token(OUR)
-    records = Records(token)
+    records = RecordsByToken(token)
     bench = bench_of(records)
 
     first = bench.outcome(token)
@@ -72,7 +80,7 @@ def test_a_known_token_waits_for_no_record() -> None:
 def test_a_token_whose_record_is_gone_is_refused_and_not_remembered() -> None:
     """What is not on record is 401; a record that is written a moment later holds."""
     token = rsa_signer().token(OUR)
-    records = Records()
+    records = RecordsByToken()
     bench = bench_of(records)
 
     assert bench.outcome(token) is Reason.LOG_IN_UNKNOWN
@@ -88,7 +96,7 @@ def test_a_token_whose_record_is_gone_is_refused_and_not_remembered() -> None:
 def test_without_redis_an_unknown_token_is_nobodys_fault() -> None:
     """A log-in is not thrown away because Redis is away; nor is anybody let in."""
     token = rsa_signer().token(OUR)
-    records = Records(token)
+    records = RecordsByToken(token)
     bench = bench_of(records)
     records.away = True
 
@@ -102,7 +110,7 @@ def test_a_record_is_of_one_token_and_one_person() -> None:
     """Another token of the same client finds none; one of another person is not his by it."""
     mine, other = (rsa_signer().token({**OUR, "jti": each}) for each in "ab")
     bobs = rsa_signer().token({**OUR, "sub": "bob"})
-    bench = bench_of(Records(mine, bobs))
+    bench = bench_of(RecordsByToken(mine, bobs))
 
     assert isinstance(bench.outcome(mine), Principal)
     assert bench.outcome(other) is Reason.LOG_IN_UNKNOWN
@@ -113,7 +121,7 @@ def test_a_record_is_of_one_token_and_one_person() -> None:
 def test_our_clients_are_no_machines() -> None:
     """A token of ours without a person is refused, and no record is looked for."""
     token = rsa_signer().token({**OUR, "sub": ABSENT})
-    records = Records(token)
+    records = RecordsByToken(token)
 
     assert bench_of(records).outcome(token) is Reason.LOG_IN_UNKNOWN
     assert records.asked == []
@@ -125,7 +133,7 @@ def test_nothing_is_asked_of_redis_before_the_signature_has_verified() -> None:
     stranger = rsa_signer("stranger")
     forged = stranger.token(OUR, {"kid": "mcp-rs256"})
     expired = rsa_signer().token({**OUR, "iat": NOW - 3700, "nbf": NOW - 3700, "exp": NOW - 100})
-    records = Records(forged, expired)
+    records = RecordsByToken(forged, expired)
     bench = bench_of(records)
 
     assert bench.outcome(forged) is Reason.TOKEN_INVALID
@@ -136,7 +144,7 @@ def test_nothing_is_asked_of_redis_before_the_signature_has_verified() -> None:
 def test_other_clients_are_asked_no_record() -> None:
     """A token of another client is what its claims say; the decision judges it."""
     token = rsa_signer().token({"client_id": "authz-two-factor2"})
-    records = Records(token)
+    records = RecordsByToken(token)
     found = bench_of(records).outcome(token)
 
     assert isinstance(found, Principal)
@@ -148,7 +156,7 @@ def test_other_clients_are_asked_no_record() -> None:
 def test_a_key_that_is_withdrawn_while_the_record_is_read_lets_nobody_in() -> None:
     """The one wait between signature and cache is no way around a withdrawal."""
     token = rsa_signer().token(OUR)
-    records = Records(token)
+    records = RecordsByToken(token)
     bench = bench_of(records)
 
     async def scene() -> object:
@@ -168,7 +176,7 @@ def test_a_key_that_is_withdrawn_while_the_record_is_read_lets_nobody_in() -> No
 def test_many_at_once_with_one_token_are_all_answered() -> None:
     """First requests may each read the record; each is answered, and one principal stays."""
     token = rsa_signer().token(OUR)
-    records = Records(token)
+    records = RecordsByToken(token)
     bench = bench_of(records)
 
     async def scene() -> list[object]:
@@ -185,20 +193,20 @@ def test_the_log_in_is_a_stage_of_its_own() -> None:
     """`authz explain` is told that it was passed, or ends at it."""
     token = rsa_signer().token(OUR)
 
-    async def stages(bench: Bench) -> list[Stage]:
+    async def stages(bench: TokenBench) -> list[Stage]:
         passed: list[Stage] = []
         await outcome_of(bench.verifier.verify(token, passed=passed.append))
         return passed
 
-    assert asyncio.run(stages(bench_of(Records(token))))[-1] is Stage.LOG_IN
-    assert asyncio.run(stages(bench_of(Records())))[-1] is Stage.CLAIMS
+    assert asyncio.run(stages(bench_of(RecordsByToken(token))))[-1] is Stage.LOG_IN
+    assert asyncio.run(stages(bench_of(RecordsByToken())))[-1] is Stage.CLAIMS
 
 
 # --- introspection ----------------------------------------------------------------------------
 
 
-def front_desk(answer: dict[str, object], *tokens: str) -> Desk:
-    return Desk(answer, front_door=FrontDoorTokens(OURS, Records(*tokens)))
+def front_desk(answer: dict[str, object], *tokens: str) -> IntrospectionDesk:
+    return IntrospectionDesk(answer, front_door=FrontDoorTokens(OURS, RecordsByToken(*tokens)))
 
 
 @pytest.mark.attack("opaque-token-of-ours")
@@ -206,7 +214,7 @@ def front_desk(answer: dict[str, object], *tokens: str) -> Desk:
 def test_an_opaque_token_of_ours_is_refused_known_or_not(ours: str) -> None:
     """The front door's tokens are signed; even a record makes no opaque one of them good."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         for _ in range(2):
             assert await desk.outcome() is Reason.TOKEN_OPAQUE
             assert desk.verifier.cached(OPAQUE) is None
@@ -218,7 +226,7 @@ def test_what_is_confirmed_keeps_its_log_in() -> None:
     """The issuer confirms whom it signed for; the name and the record stay."""
     token = rsa_signer().token({**OUR, "scp": ["mcp:tools", "mcp:admin"]})
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         known = await desk.outcome(token)
         assert isinstance(known, Principal)
         found = await desk.confirmed(token, known)
@@ -246,7 +254,7 @@ def test_a_confirmation_of_another_token_confirms_nothing(answer: dict[str, obje
     """What the issuer says is of the client that it signed for, not of the name we gave it."""
     token = rsa_signer().token(OUR)
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         known = await desk.outcome(token)
         assert isinstance(known, Principal)
         assert await desk.confirmed(token, known) is Reason.TOKEN_INVALID

@@ -18,7 +18,7 @@ from authz.tokens.jwk import ALGORITHMS, KeySetError, read_key_set
 from tests.tokens.token_factory import (
     CLAIMS,
     ISSUER,
-    Bench,
+    TokenBench,
     b64,
     ec_signer,
     outcome_of,
@@ -55,7 +55,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield one
 
 
-BENCH: Final = Bench(capacity=50)
+BENCH: Final = TokenBench(capacity=50)
 
 
 def judge(runner: asyncio.Runner, token: str) -> Principal | Reason | str:

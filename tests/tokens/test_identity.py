@@ -36,7 +36,7 @@ def key_set(*keys: Any) -> dict[str, Any]:
     return {"keys": [public_key(*read_private_key(pem(key))) for key in keys]}
 
 
-class Clock:
+class IdentityClock:
     """A clock to turn; PyJWT looks at the real one."""
 
     def __init__(self) -> None:
@@ -46,12 +46,14 @@ class Clock:
         return self.now
 
 
-def signer(key: Any = KEY, clock: Clock | None = None) -> tuple[IdentitySigner, Clock]:
-    clock = Clock() if clock is None else clock
+def signer(
+    key: Any = KEY, clock: IdentityClock | None = None
+) -> tuple[IdentitySigner, IdentityClock]:
+    clock = IdentityClock() if clock is None else clock
     return IdentitySigner(pem(key), GATEWAY, clock), clock
 
 
-def living(clock: Clock, **changes: Any) -> Principal:
+def living(clock: IdentityClock, **changes: Any) -> Principal:
     return principal(expires_at=int(clock.now) + 3600, **changes)
 
 
@@ -224,7 +226,7 @@ def test_the_command_prints_the_public_half_alone(
     printed = json.loads(capsys.readouterr().out)
     assert key.stat().st_mode & 0o777 == 0o600
     assert all("d" not in each for each in printed["keys"])
-    clock = Clock()
+    clock = IdentityClock()
     made = IdentitySigner(key.read_text(), GATEWAY, clock)
     assert believed(made.assertion(living(clock), SERVER), printed).client == "claude"
 

@@ -15,7 +15,7 @@ from tests.tokens.opaque import (
     INACTIVE,
     TOKEN,
     UNAVAILABLE,
-    Desk,
+    IntrospectionDesk,
     junk,
     play,
     said,
@@ -31,7 +31,7 @@ SOON = Ages(deadline=0.02)
 def test_a_thousand_with_one_token_are_one_question() -> None:
     """Who comes while a token is asked about waits for the same answer."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.gate = asyncio.Event()
         waiting = [asyncio.create_task(desk.outcome()) for _ in range(1000)]
         await settled()
@@ -50,7 +50,7 @@ def test_a_thousand_with_one_token_are_one_question() -> None:
 def test_an_answer_holds_for_its_age() -> None:
     """Within the age nobody is asked again; past it, somebody is."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         await desk.outcome()
         desk.clock.now = NOW + 30
         assert isinstance(await desk.outcome(), Principal)
@@ -66,7 +66,7 @@ def test_an_answer_holds_for_its_age() -> None:
 def test_an_answer_holds_no_longer_than_the_token() -> None:
     """A token that ends within the age of the answer is asked about again, and refused."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.answer = said(exp=NOW + 5)
         assert isinstance(await desk.outcome(), Principal)
         desk.clock.now = NOW + 5
@@ -88,7 +88,7 @@ def test_an_answer_holds_no_longer_than_the_token() -> None:
 def test_a_refusal_is_remembered_too(answer: dict[str, object], expected: Reason) -> None:
     """A token that is of no use is not asked about again for a while, then once more."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.answer = answer
         for _ in range(3):
             assert await desk.outcome() is expected
@@ -104,7 +104,7 @@ def test_a_refusal_is_remembered_too(answer: dict[str, object], expected: Reason
 def test_a_clock_that_steps_back_makes_nothing_last() -> None:
     """An answer of the future is no answer: it could hold for as long as the clock stepped."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         await desk.outcome()
         desk.clock.now = NOW - 25.0
         assert desk.verifier.cached(TOKEN) is None
@@ -119,7 +119,7 @@ def test_a_clock_that_steps_back_makes_nothing_last() -> None:
 def test_junk_pushes_out_no_token_that_is_known() -> None:
     """Ten thousand tokens of nobody are forgotten again, and known ones are not."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         await desk.outcome()
         desk.endpoint.answer = INACTIVE
         for _ in range(1000):
@@ -130,14 +130,14 @@ def test_junk_pushes_out_no_token_that_is_known() -> None:
         assert len(desk.lookups._active) == 1
         assert desk.lookups._asking == {}
 
-    play(scene, Desk(capacity=50))
+    play(scene, IntrospectionDesk(capacity=50))
 
 
 @pytest.mark.attack("introspection-flood")
 def test_a_flood_of_junk_is_so_many_questions_at_once_and_no_more() -> None:
     """Five thousand junk tokens at once ask eight at a time; most are turned away, none waits."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.answer = INACTIVE
         desk.endpoint.gate = asyncio.Event()
         flood = [asyncio.create_task(desk.outcome(junk())) for _ in range(5000)]
@@ -160,7 +160,7 @@ def test_a_flood_of_junk_is_so_many_questions_at_once_and_no_more() -> None:
 def test_a_known_token_goes_before_a_line_of_junk() -> None:
     """Who was known before is asked about as soon as a place is free."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         await desk.outcome()
         desk.clock.now = NOW + 60  # too old by now
         desk.endpoint.answer = lambda token: ANSWER if token == TOKEN else INACTIVE
@@ -186,7 +186,7 @@ def test_a_known_token_goes_before_a_line_of_junk() -> None:
 def test_a_late_answer_fills_the_cache() -> None:
     """Who waits is answered at the deadline; the question goes on, and the next one has it."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.gate = asyncio.Event()
         assert await desk.outcome() == UNAVAILABLE
         desk.endpoint.gate.set()
@@ -196,7 +196,7 @@ def test_a_late_answer_fills_the_cache() -> None:
         assert isinstance(await desk.outcome(), Principal)
         assert not desk.gate.failing
 
-    desk = play(scene, Desk(ages=SOON))
+    desk = play(scene, IntrospectionDesk(ages=SOON))
 
     assert len(desk.endpoint.asked) == 1
 
@@ -205,7 +205,7 @@ def test_a_late_answer_fills_the_cache() -> None:
 def test_while_the_issuer_hangs_nobody_waits_any_more() -> None:
     """One question that is late is enough: strangers are turned away, and nobody is asked."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.gate = asyncio.Event()
         assert await desk.outcome() == UNAVAILABLE
         await settled()
@@ -213,7 +213,7 @@ def test_while_the_issuer_hangs_nobody_waits_any_more() -> None:
         for _ in range(100):
             assert await desk.outcome(junk()) == UNAVAILABLE
 
-    desk = play(scene, Desk(ages=SOON))
+    desk = play(scene, IntrospectionDesk(ages=SOON))
 
     assert len(desk.endpoint.asked) == 1
 
@@ -223,11 +223,11 @@ def test_while_the_issuer_hangs_nobody_waits_any_more() -> None:
 def test_no_fault_of_the_issuer_refuses_a_token(fault: IssuerFault) -> None:
     """Whatever is wrong with the issuer, a log-in is not thrown away for it."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         assert await desk.outcome() == UNAVAILABLE
         assert desk.gate.failing
 
-    desk = play(scene, Desk(IssuerError(fault, "x")))
+    desk = play(scene, IntrospectionDesk(IssuerError(fault, "x")))
 
     assert desk.reports == [
         LookUpEvent(fault.value, desk.reports[0].seconds, fault, "x", news=True)
@@ -238,10 +238,10 @@ def test_no_fault_of_the_issuer_refuses_a_token(fault: IssuerFault) -> None:
 def test_what_nobody_thought_of_is_a_fault_too(error: Exception) -> None:
     """An exception of a library is a fault of the issuer, without its text."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         assert await desk.outcome() == UNAVAILABLE
 
-    desk = play(scene, Desk(error))
+    desk = play(scene, IntrospectionDesk(error))
 
     assert desk.reports[0].fault is IssuerFault.UNEXPECTED
     assert desk.reports[0].detail == type(error).__name__
@@ -251,7 +251,7 @@ def test_what_nobody_thought_of_is_a_fault_too(error: Exception) -> None:
 def test_an_issuer_that_fails_is_left_alone_between_probes() -> None:
     """A thousand tokens during a pause ask nothing; after it one of them does."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         for _ in range(1000):
             assert await desk.outcome(junk()) == UNAVAILABLE
         assert len(desk.endpoint.asked) == 1
@@ -261,20 +261,20 @@ def test_an_issuer_that_fails_is_left_alone_between_probes() -> None:
             assert await desk.outcome(junk()) == UNAVAILABLE
         assert len(desk.endpoint.asked) == 2
 
-    play(scene, Desk(DOWN))
+    play(scene, IntrospectionDesk(DOWN))
 
 
 def test_an_issuer_that_is_back_is_asked_as_before() -> None:
     """The probe that is answered serves who waits for it, and everybody after."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         assert await desk.outcome() == UNAVAILABLE
         desk.endpoint.answer = ANSWER
         desk.monotonic.now += 0.6
         assert isinstance(await desk.outcome(), Principal)
         assert isinstance(await desk.outcome(junk()), Principal)
 
-    desk = play(scene, Desk(DOWN))
+    desk = play(scene, IntrospectionDesk(DOWN))
 
     assert desk.outcomes == ["status", "active", "active"]
     assert [report.news for report in desk.reports] == [True, True, False]
@@ -284,7 +284,7 @@ def test_an_issuer_that_is_back_is_asked_as_before() -> None:
 def test_what_is_known_holds_while_the_issuer_is_away() -> None:
     """A known token passes until its answer is too old, and is a 503 then, not a 401."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         await desk.outcome()
         desk.endpoint.answer = DOWN
         for second in range(1, 31):
@@ -306,7 +306,7 @@ def test_what_is_known_holds_while_the_issuer_is_away() -> None:
 def test_a_token_in_use_never_waits_for_the_issuer() -> None:
     """What grows old is renewed in the background, once, while the old answer still serves."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         await desk.outcome()
         for second in range(1, 301):
             desk.clock.now = NOW + second
@@ -324,7 +324,7 @@ def test_a_token_in_use_never_waits_for_the_issuer() -> None:
 def test_a_renewal_that_says_no_ends_the_token() -> None:
     """A token that was revoked is refused as soon as the renewal has said so."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         await desk.outcome()
         desk.endpoint.answer = INACTIVE
         desk.clock.now = NOW + 22
@@ -343,7 +343,7 @@ def test_a_renewal_that_says_no_ends_the_token() -> None:
 def test_a_caller_that_goes_away_does_not_end_the_question() -> None:
     """A cancelled request leaves the question to the others, and its answer to the cache."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.gate = asyncio.Event()
         gone, left = (asyncio.create_task(desk.outcome()) for _ in range(2))
         await settled()
@@ -362,7 +362,7 @@ def test_a_caller_that_goes_away_does_not_end_the_question() -> None:
 def test_closing_ends_what_is_under_way() -> None:
     """Nothing is left running when the service stops."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         desk.endpoint.gate = asyncio.Event()
         waiting = [asyncio.create_task(desk.outcome(junk())) for _ in range(20)]
         await settled()
@@ -389,7 +389,7 @@ def test_closing_ends_what_is_under_way() -> None:
 def test_whatever_happens_no_word_is_older_than_its_age(steps: list[tuple[str, float]]) -> None:
     """In no order of events does a token pass on an answer that is too old, or after a no."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         revoked_at: float | None = None
         refused = False
         for step, much in steps:
@@ -410,4 +410,4 @@ def test_whatever_happens_no_word_is_older_than_its_age(steps: list[tuple[str, f
                 assert not refused
             refused = refused or (found is Reason.TOKEN_INVALID and step != "junk")
 
-    play(scene, Desk(said(exp=NOW + 7000)))
+    play(scene, IntrospectionDesk(said(exp=NOW + 7000)))

@@ -16,7 +16,7 @@ from authz.tokens.introspection_endpoint import IntrospectionEndpoint
 from authz.tokens.introspector import Introspector
 from authz.tokens.issuer import IssuerAddress
 from authz.tokens.issuer_http import IssuerError, IssuerFault, issuer_client
-from tests.support.introspection import ASK, Site, named, site
+from tests.support.introspection import ASK, IntrospectionSite, named, site
 from tests.tokens.opaque import ANSWER, TOKEN, UNAVAILABLE, junk, said
 from tests.tokens.test_client_auth import pem
 from tests.tokens.test_issuer import (
@@ -54,10 +54,10 @@ def asked(
     auth: ClientAuth = AUTH,
     total: float = 5.0,
     times: int = 1,
-) -> tuple[list[Mapping[str, object] | IssuerFault], Site]:
+) -> tuple[list[Mapping[str, object] | IssuerFault], IntrospectionSite]:
     """Ask an issuer so many times: what it answered, and what it saw."""
 
-    async def run() -> tuple[list[Mapping[str, object] | IssuerFault], Site]:
+    async def run() -> tuple[list[Mapping[str, object] | IssuerFault], IntrospectionSite]:
         found: list[Mapping[str, object] | IssuerFault] = []
         async with site(page, names) as served, asking(served.url, auth, total=total) as endpoint:
             for _ in range(times):
@@ -122,7 +122,7 @@ def test_a_secret_is_sent_where_it_belongs(
 def test_the_metadata_is_read_once_for_all_who_ask() -> None:
     """Eight first questions at once read the metadata once."""
 
-    async def run() -> Site:
+    async def run() -> IntrospectionSite:
         async with site(GOOD) as served, asking(served.url) as endpoint:
             await asyncio.gather(*(endpoint.ask(junk()) for _ in range(8)))
         return served
@@ -263,7 +263,9 @@ def test_no_token_goes_just_anywhere(names: bytes, fault: IssuerFault) -> None:
 
 
 async def introspected(
-    page: bytes | Play, scene: Callable[[Introspector, Site], Awaitable[None]], ages: Ages
+    page: bytes | Play,
+    scene: Callable[[Introspector, IntrospectionSite], Awaitable[None]],
+    ages: Ages,
 ) -> None:
     async with site(page) as served, asking(served.url, total=5.0) as endpoint:
         lookups = IntrospectionCache(endpoint, RULES, ages, clock=lambda: NOW)
@@ -278,7 +280,7 @@ async def introspected(
 def test_a_thousand_at_once_are_one_request() -> None:
     """Over a real connection too: a thousand with one token, one question upstream."""
 
-    async def scene(introspector: Introspector, served: Site) -> None:
+    async def scene(introspector: Introspector, served: IntrospectionSite) -> None:
         found = await asyncio.gather(*(introspector.principal(TOKEN) for _ in range(1000)))
         assert isinstance(found[0], Principal)
         assert len(set(found)) == 1
@@ -294,7 +296,7 @@ def test_a_thousand_at_once_are_one_request() -> None:
 def test_a_broken_issuer_lets_nobody_in_and_throws_nothing_away(page: bytes | Play) -> None:
     """What no issuer should answer is a 503 for the caller, within its deadline."""
 
-    async def scene(introspector: Introspector, _: Site) -> None:
+    async def scene(introspector: Introspector, _: IntrospectionSite) -> None:
         assert await outcome_of(introspector.principal(TOKEN)) == UNAVAILABLE
 
     asyncio.run(introspected(page, scene, Ages(deadline=0.2)))

@@ -21,7 +21,7 @@ from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
 from authz.tokens.verifier import TokenVerifier
 from authz_demo.issuer import StandInIssuer, create_app
-from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, JOHN, NOTES, App, Clock, World, config
+from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, JOHN, NOTES, App, DemoClock, DemoWorld, config
 from tests.tokens.opaque import UNAVAILABLE
 from tests.tokens.test_client_auth import pem
 from tests.tokens.token_factory import outcome_of
@@ -32,10 +32,10 @@ RULES = ClaimRules(ISSUER, leeway=10, max_lifetime=7200)
 
 
 @dataclass
-class Stand:
+class IntrospectionKit:
     """The stand-in, and a verifier that reaches it without a socket."""
 
-    world: World
+    world: DemoWorld
     auth: ClientAuth
     client: httpx.AsyncClient
     verifier: TokenVerifier = field(init=False)
@@ -63,30 +63,30 @@ class Stand:
 
 
 def keyed(issuer: str = ISSUER) -> PrivateKeyJwt:
-    return PrivateKeyJwt("authz-stepup", pem(CLIENT_KEY), issuer, clock=Clock())
+    return PrivateKeyJwt("authz-stepup", pem(CLIENT_KEY), issuer, clock=DemoClock())
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    clock = Clock()
+def world() -> Iterator[DemoWorld]:
+    clock = DemoClock()
     with asyncio.Runner() as runner:
-        world = World(StandInIssuer(config(clock)), clock, runner)
+        world = DemoWorld(StandInIssuer(config(clock)), clock, runner)
         yield world
         world.close()
 
 
 @pytest.fixture
-def stand(world: World) -> Iterator[Stand]:
+def stand(world: DemoWorld) -> Iterator[IntrospectionKit]:
     yield from standing(world, keyed())
 
 
-def standing(world: World, auth: ClientAuth) -> Iterator[Stand]:
+def standing(world: DemoWorld, auth: ClientAuth) -> Iterator[IntrospectionKit]:
     client = httpx.AsyncClient(transport=httpx.ASGITransport(create_app(world.issuer)))
-    yield Stand(world, auth, client)
+    yield IntrospectionKit(world, auth, client)
     world.runner.run(client.aclose())
 
 
-def test_an_opaque_token_is_its_person(stand: Stand) -> None:
+def test_an_opaque_token_is_its_person(stand: IntrospectionKit) -> None:
     """A log-in of a client with opaque tokens gives a token that stands for the person."""
     _, tokens = stand.login("mcp-opaque")
 
@@ -98,7 +98,7 @@ def test_an_opaque_token_is_its_person(stand: Stand) -> None:
 
 
 @pytest.mark.attack("refresh-token-as-bearer")
-def test_its_refresh_token_is_none(stand: Stand) -> None:
+def test_its_refresh_token_is_none(stand: IntrospectionKit) -> None:
     """The stand-in calls a refresh token active, as Authelia does; it is never asked."""
     app, tokens = stand.login("mcp-opaque")
 
@@ -109,7 +109,7 @@ def test_its_refresh_token_is_none(stand: Stand) -> None:
 
 @pytest.mark.parametrize("client_id", ["mcp-2fa", "mcp-es256", "mcp-opaque"])
 @pytest.mark.attack("introspection-revoked")
-def test_a_refresh_ends_the_old_token_at_once(stand: Stand, client_id: str) -> None:
+def test_a_refresh_ends_the_old_token_at_once(stand: IntrospectionKit, client_id: str) -> None:
     """Where tokens are confirmed, a refreshed one is refused, and the new one is good."""
     app, tokens = stand.login(client_id)
     found = stand.verify(tokens["access_token"])
@@ -124,7 +124,7 @@ def test_a_refresh_ends_the_old_token_at_once(stand: Stand, client_id: str) -> N
 
 
 @pytest.mark.attack("introspection-revoked")
-def test_a_refresh_token_used_twice_ends_the_family(stand: Stand) -> None:
+def test_a_refresh_token_used_twice_ends_the_family(stand: IntrospectionKit) -> None:
     """A stolen refresh token that is used again takes all access tokens of the log-in with it."""
     app, tokens = stand.login("mcp-opaque")
     new = app.refresh(tokens["refresh_token"]).json()["access_token"]
@@ -136,7 +136,7 @@ def test_a_refresh_token_used_twice_ends_the_family(stand: Stand) -> None:
     assert stand.confirm(new, found) is Reason.TOKEN_REVOKED
 
 
-def test_a_machine_is_confirmed_as_a_machine(stand: Stand) -> None:
+def test_a_machine_is_confirmed_as_a_machine(stand: IntrospectionKit) -> None:
     """A token without a person stays one, in both ways of knowing it."""
     machine = App(stand.world, "machine")
     answer = machine.post("/api/oidc/token", grant_type="client_credentials", scope="mcp:tools")
@@ -164,7 +164,7 @@ def test_a_machine_is_confirmed_as_a_machine(stand: Stand) -> None:
         (ClientSecretPost("poster", "poster-secret"), True),
     ],
 )
-def test_each_way_to_authenticate(world: World, auth: ClientAuth, good: bool) -> None:
+def test_each_way_to_authenticate(world: DemoWorld, auth: ClientAuth, good: bool) -> None:
     """What the issuer takes from its registered client works; all else is a 503, never a 401."""
     for stand in standing(world, auth):
         _, tokens = stand.login("mcp-opaque")

@@ -15,11 +15,20 @@ from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.tokens.introspection_cache import Ages
 from authz.tokens.introspector import check_shape
-from tests.tokens.opaque import ANSWER, INACTIVE, TOKEN, UNAVAILABLE, Desk, play, said, settled
+from tests.tokens.opaque import (
+    ANSWER,
+    INACTIVE,
+    TOKEN,
+    UNAVAILABLE,
+    IntrospectionDesk,
+    play,
+    said,
+    settled,
+)
 from tests.tokens.token_factory import (
     FILES,
     NOW,
-    Bench,
+    TokenBench,
     ec_signer,
     outcome_of,
     refusal,
@@ -47,7 +56,7 @@ def recorded(kind: str) -> list[str]:
 def test_a_refresh_token_is_never_asked_about(token: str) -> None:
     """Authelia would call it active: it is refused by its shape, and said for what it is."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         assert await desk.outcome(token) is Reason.TOKEN_WRONG_KIND
 
     assert play(scene).endpoint.asked == []
@@ -80,7 +89,7 @@ def test_a_refresh_token_is_never_asked_about(token: str) -> None:
 def test_what_is_no_opaque_token_is_never_asked_about(token: str, expected: Reason) -> None:
     """Codes, passwords, cut and over-long tokens cost the issuer nothing."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         assert await desk.outcome(token) is expected
         assert desk.verifier.cached(token) is None
 
@@ -107,7 +116,7 @@ def test_what_is_no_opaque_token_is_never_asked_about(token: str, expected: Reas
 def test_a_signed_token_that_fails_is_never_asked_about(token: str) -> None:
     """An issuer that calls it active all the same does not make a bad signature good."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         assert isinstance(await desk.outcome(token), Reason)
 
     assert play(scene).endpoint.asked == []
@@ -127,7 +136,7 @@ def test_only_one_shape_gets_through(token: str) -> None:
 def test_the_recorded_opaque_tokens_get_through(token: str) -> None:
     """What Authelia gives out is asked about, and is who it says."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         assert isinstance(await desk.outcome(token), Principal)
 
     assert play(scene).endpoint.asked == [token]
@@ -139,7 +148,7 @@ def test_the_recorded_opaque_tokens_get_through(token: str) -> None:
 def test_an_opaque_token_is_its_principal() -> None:
     """All that is known of it is the issuer's word, and of when that word is."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await desk.outcome()
 
         assert isinstance(found, Principal)
@@ -153,7 +162,7 @@ def test_an_opaque_token_is_its_principal() -> None:
 def test_a_server_that_takes_none_asks_nothing() -> None:
     """Where opaque tokens are not accepted, the issuer is not asked about them."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await outcome_of(desk.verifier.verify(TOKEN, opaque=False))
         assert found is Reason.TOKEN_OPAQUE
 
@@ -162,7 +171,7 @@ def test_a_server_that_takes_none_asks_nothing() -> None:
 
 def test_without_introspection_opaque_tokens_are_refused() -> None:
     """Where nobody can be asked, an opaque token is refused with words, and confirms nothing."""
-    bench = Bench()
+    bench = TokenBench()
 
     async def run() -> None:
         assert await outcome_of(bench.verifier.verify(TOKEN)) is Reason.TOKEN_OPAQUE
@@ -179,7 +188,7 @@ SIGNED: Final = rsa_signer().token()
 AGREES: Final = said(client_id="mcp-2fa")
 
 
-async def signed(desk: Desk) -> Principal:
+async def signed(desk: IntrospectionDesk) -> Principal:
     found = await desk.outcome(SIGNED)
     assert isinstance(found, Principal)
     return found
@@ -188,33 +197,33 @@ async def signed(desk: Desk) -> Principal:
 def test_a_signed_token_is_confirmed() -> None:
     """It stays what it is, as of the moment when the issuer was asked."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
 
         assert await desk.confirmed(SIGNED, found) == replace(found, confirmed_at=NOW)
         assert not found.opaque
 
-    assert play(scene, Desk(AGREES)).endpoint.asked == [SIGNED]
+    assert play(scene, IntrospectionDesk(AGREES)).endpoint.asked == [SIGNED]
 
 
 @pytest.mark.attack("introspection-revoked")
 def test_a_signed_token_that_was_revoked_is_refused() -> None:
     """Signature and claims are as good as ever; the issuer's word ends it, with its reason."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
         for _ in range(3):
             assert await desk.confirmed(SIGNED, found) is Reason.TOKEN_REVOKED
         assert len(desk.endpoint.asked) == 1
 
-    play(scene, Desk(INACTIVE))
+    play(scene, IntrospectionDesk(INACTIVE))
 
 
 @pytest.mark.attack("introspection-revoked")
 def test_an_opaque_token_that_was_revoked_is_refused() -> None:
     """A known opaque token that must be confirmed is asked about although its answer holds."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await desk.outcome()
         assert isinstance(found, Principal)
         desk.endpoint.answer = INACTIVE
@@ -234,7 +243,7 @@ def test_an_opaque_token_that_was_revoked_is_refused() -> None:
 def test_an_answer_about_another_token_confirms_nothing() -> None:
     """An answer for another client or person, as of a cache or a proxy that mixes them up."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
         for changes in ({"client_id": "other"}, {"sub": "bob"}, {"iss": "https://evil.example"}):
             desk.endpoint.answer = said(**{"client_id": "mcp-2fa", **changes})
@@ -248,7 +257,7 @@ def test_an_answer_about_another_token_confirms_nothing() -> None:
 def test_a_confirmed_token_is_nothing_without_its_signature() -> None:
     """Once its key is withdrawn, the issuer's word on a signed token does not bring it back."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
         await desk.confirmed(SIGNED, found)
         gone = desk.bench.keys._keys.identities
@@ -256,13 +265,13 @@ def test_a_confirmed_token_is_nothing_without_its_signature() -> None:
 
         assert desk.verifier.cached(SIGNED) is None
 
-    play(scene, Desk(AGREES))
+    play(scene, IntrospectionDesk(AGREES))
 
 
 def test_a_confirmation_may_be_so_old_and_no_older() -> None:
     """Within the asked age the last answer serves, beyond it the issuer is asked again."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
         await desk.confirmed(SIGNED, found)
         desk.clock.now = NOW + 1
@@ -271,14 +280,14 @@ def test_a_confirmation_may_be_so_old_and_no_older() -> None:
         await desk.confirmed(SIGNED, found, NOW + 0.5)
         assert len(desk.endpoint.asked) == 2
 
-    play(scene, Desk(AGREES))
+    play(scene, IntrospectionDesk(AGREES))
 
 
 @pytest.mark.attack("introspection-revoked")
 def test_a_question_from_before_is_no_answer_for_now() -> None:
     """Who must know as of now does not take the answer to a question that was sent before."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
         desk.endpoint.gate = asyncio.Event()
         early = asyncio.create_task(desk.confirmed(SIGNED, found))
@@ -295,27 +304,27 @@ def test_a_question_from_before_is_no_answer_for_now() -> None:
         assert isinstance(await early, Principal)
 
     # The first question, and one for the hundred who came later.
-    assert play(scene, Desk(AGREES)).endpoint.asked == [SIGNED] * 2
+    assert play(scene, IntrospectionDesk(AGREES)).endpoint.asked == [SIGNED] * 2
 
 
 def test_an_issuer_that_is_away_confirms_nothing() -> None:
     """Where the issuer must be asked and cannot be, the answer is a 503."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
         desk.endpoint.gate = asyncio.Event()
         assert await desk.confirmed(SIGNED, found) == UNAVAILABLE
 
-    play(scene, Desk(AGREES, ages=Ages(deadline=0.02)))
+    play(scene, IntrospectionDesk(AGREES, ages=Ages(deadline=0.02)))
 
 
 def test_what_the_issuer_took_away_is_gone() -> None:
     """Scopes and audience that the issuer does not confirm are not the token's any more."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: IntrospectionDesk) -> None:
         found = await signed(desk)
         principal = await desk.confirmed(SIGNED, found)
         assert isinstance(principal, Principal)
         assert (principal.scopes, principal.audience) == (frozenset({"openid"}), (FILES,))
 
-    play(scene, Desk(said(client_id="mcp-2fa", scope="openid other", aud=FILES)))
+    play(scene, IntrospectionDesk(said(client_id="mcp-2fa", scope="openid other", aud=FILES)))

@@ -27,7 +27,7 @@ Play = Callable[[Writer], Awaitable[None]]
 
 
 @dataclass
-class Site:
+class IssuerSite:
     """An HTTP server that answers paths with bytes, or plays a scene on the connection."""
 
     pages: dict[str, bytes | Play] = field(default_factory=dict)
@@ -73,9 +73,9 @@ def good_pages() -> dict[str, bytes | Play]:
 
 
 @asynccontextmanager
-async def site(pages: Mapping[str, bytes | Play] | None = None) -> AsyncIterator[Site]:
+async def site(pages: Mapping[str, bytes | Play] | None = None) -> AsyncIterator[IssuerSite]:
     """Serve an issuer's documents, some of them replaced: `oauth`, `openid`, `keys`."""
-    served = Site(good_pages())
+    served = IssuerSite(good_pages())
     names = {"oauth": OAUTH, "openid": OPENID, "keys": KEYS}
     served.pages.update({names[name]: page for name, page in (pages or {}).items()})
     async with listening(served.serve) as port:
@@ -108,7 +108,7 @@ def result(
 def test_keys_come_through_the_internal_address() -> None:
     """Metadata and keys are asked for inside, under the name that the issuer has outside."""
 
-    async def play() -> Site:
+    async def play() -> IssuerSite:
         async with site() as served:
             await fetch(served.url)
             return served
@@ -355,7 +355,7 @@ def test_cookies_of_whoever_stands_before_the_issuer_are_not_kept() -> None:
     jar = "set-cookie: a=b; Path=/\r\n"
     page = answer(json.dumps({"issuer": ISSUER, "jwks_uri": f"{ISSUER}{KEYS}"}).encode(), more=jar)
 
-    async def play() -> Site:
+    async def play() -> IssuerSite:
         async with site({"oauth": page}) as served:
             await fetch(served.url)
             return served

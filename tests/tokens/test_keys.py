@@ -12,7 +12,14 @@ from authz.core.request import RefusedError
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 from authz.tokens.jwk import KeySet
 from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, Presented, SigningKeys
-from tests.tokens.token_factory import Clock, Source, ec_signer, key_set, outcome_of, rsa_signer
+from tests.tokens.token_factory import (
+    Source,
+    TokenClock,
+    ec_signer,
+    key_set,
+    outcome_of,
+    rsa_signer,
+)
 
 UNAVAILABLE = "unavailable: issuer"
 DOWN = IssuerError(IssuerFault.UNREACHABLE, "ConnectError")
@@ -20,7 +27,7 @@ FIRST = key_set(rsa_signer().jwk())
 BOTH = key_set(rsa_signer().jwk(), ec_signer().jwk())
 
 
-class Stand:
+class KeysKit:
     """Keys, their source and their clock, with all that was observed."""
 
     def __init__(
@@ -33,7 +40,7 @@ class Stand:
         spacing: float = 0.0,
     ) -> None:
         self.source = Source(answer)
-        self.clock = Clock(100.0)
+        self.clock = TokenClock(100.0)
         self.fetched: list[KeysFetched] = []
         self.pauses: list[float] = []
         self.keys = SigningKeys(
@@ -113,7 +120,7 @@ def test_the_first_token_brings_the_first_keys() -> None:
     """Where no keys were ever loaded, a token waits for them, and the next one waits no more."""
 
     async def play() -> None:
-        stand = Stand()
+        stand = KeysKit()
         assert stand.keys.age() is None
 
         assert await stand.ask() == "mcp-rs256"
@@ -130,7 +137,7 @@ def test_without_keys_and_issuer_nothing_can_be_said() -> None:
     """No keys ever loaded and an issuer that fails: unavailable, never a refusal."""
 
     async def play() -> None:
-        stand = Stand(DOWN)
+        stand = KeysKit(DOWN)
         for _ in range(100):
             assert await stand.ask() == UNAVAILABLE
             assert await stand.ask(None) == UNAVAILABLE
@@ -150,7 +157,7 @@ def test_random_kids_cost_a_burst_and_one_fetch_per_cooldown() -> None:
     """
 
     async def play() -> None:
-        stand = Stand(BOTH, burst=3, deadline=0.0)
+        stand = KeysKit(BOTH, burst=3, deadline=0.0)
         await stand.renew(1)
         began = stand.source.fetches
         size = len(vars(stand.keys))
@@ -175,7 +182,7 @@ def test_a_strangers_kid_does_not_lock_out_a_new_key() -> None:
     """
 
     async def play() -> None:
-        stand = Stand(FIRST, burst=3)
+        stand = KeysKit(FIRST, burst=3)
         await stand.renew(1)
         assert await stand.ask("made-up") is Reason.TOKEN_INVALID
         await stand.advance(2)
@@ -197,7 +204,7 @@ def test_a_kid_that_may_have_come_since_is_never_refused() -> None:
     """
 
     async def play() -> None:
-        stand = Stand(FIRST)
+        stand = KeysKit(FIRST)
         await stand.renew(1)
         assert await stand.ask("next") is Reason.TOKEN_INVALID
         await stand.advance(3)
@@ -220,7 +227,7 @@ def test_two_rotations_within_a_second_share_the_next_fetch() -> None:
     """Tokens that come within the spacing of the last fetch wait for the next one together."""
 
     async def play() -> None:
-        stand = Stand(FIRST, burst=3, spacing=1.0)
+        stand = KeysKit(FIRST, burst=3, spacing=1.0)
         await stand.renew(1)
         stand.source.answer = BOTH
         assert await stand.ask("mcp-es256", "ES256") == "mcp-es256"
@@ -243,7 +250,7 @@ def test_the_same_kid_with_another_key_is_fetched() -> None:
     """
 
     async def play() -> None:
-        stand = Stand(FIRST, burst=2)
+        stand = KeysKit(FIRST, burst=2)
         await stand.renew(1)
         old = stand.keys.known("mcp-rs256", "RS256")
         await stand.advance(2)
@@ -265,7 +272,7 @@ def test_a_fetch_under_way_when_a_token_comes_proves_nothing() -> None:
     """A fetch that began before the token came may have read the old set: one more follows."""
 
     async def play() -> None:
-        stand = Stand(FIRST, burst=2)
+        stand = KeysKit(FIRST, burst=2)
         await stand.renew(1)
         stand.source.gate = asyncio.Event()
         stranger = asyncio.create_task(stand.ask("made-up"))
@@ -291,7 +298,7 @@ def test_what_is_older_than_the_key_set_is_refused_without_a_fetch() -> None:
     """
 
     async def play() -> None:
-        stand = Stand(BOTH, burst=2)
+        stand = KeysKit(BOTH, burst=2)
         await stand.renew(1)
         assert await stand.ask("old", age=(stand.keys.age() or 0) + 60) is Reason.TOKEN_INVALID
         assert stand.source.fetches == 1
@@ -315,7 +322,7 @@ def test_the_cooldown_holds_after_a_failure_too() -> None:
     """A failing issuer is not asked once per unknown kid, and good log-ins are not thrown away."""
 
     async def play() -> None:
-        stand = Stand()
+        stand = KeysKit()
         await stand.renew(1)
         stand.source.answer = DOWN
         for _ in range(1000):
@@ -331,7 +338,7 @@ def test_concurrent_unknown_kids_share_one_fetch() -> None:
     """A thousand tokens with the new key wait for one fetch, which serves them all."""
 
     async def play() -> None:
-        stand = Stand()
+        stand = KeysKit()
         await stand.renew(1)
         stand.source.answer, stand.source.gate = BOTH, asyncio.Event()
         waiting = [asyncio.create_task(stand.ask("mcp-es256", "ES256")) for _ in range(1000)]
@@ -355,7 +362,7 @@ def test_an_unknown_kid_waits_no_longer_than_the_deadline() -> None:
     """Past the deadline the answer is unavailable, while the fetch goes on and fills the set."""
 
     async def play() -> None:
-        stand = Stand(deadline=0.01)
+        stand = KeysKit(deadline=0.01)
         await stand.renew(1)
         stand.source.answer, stand.source.gate = BOTH, asyncio.Event()
 
@@ -379,7 +386,7 @@ def test_no_kid_where_there_are_several_keys_causes_no_fetch() -> None:
     """
 
     async def play() -> None:
-        stand = Stand(key_set(rsa_signer().jwk(), rsa_signer("other").jwk(), ec_signer().jwk()))
+        stand = KeysKit(key_set(rsa_signer().jwk(), rsa_signer("other").jwk(), ec_signer().jwk()))
         await stand.renew(1)
 
         assert await stand.ask(None, "RS256") is Reason.TOKEN_INVALID
@@ -397,7 +404,7 @@ def test_the_background_joins_a_fetch_under_way() -> None:
     """A renewal that comes due while a token already made us ask does not ask again."""
 
     async def play() -> None:
-        stand = Stand()
+        stand = KeysKit()
         stand.source.gate = asyncio.Event()
         waiting = asyncio.create_task(stand.ask())
         await asyncio.sleep(0)
@@ -416,7 +423,7 @@ def test_a_caller_that_goes_away_does_not_end_the_fetch() -> None:
     """A cancelled request leaves the fetch to the others that wait for it."""
 
     async def play() -> None:
-        stand = Stand()
+        stand = KeysKit()
         stand.source.gate = asyncio.Event()
         first, second = (asyncio.create_task(stand.ask()) for _ in range(2))
         await asyncio.sleep(0)
@@ -436,7 +443,7 @@ def test_the_last_good_keys_stay_while_fetches_fail(failure: Exception) -> None:
     """A fetch that fails, in whatever way, changes no key; the age tells how old they are."""
 
     async def play() -> None:
-        stand = Stand(BOTH)
+        stand = KeysKit(BOTH)
         await stand.renew(1)
         stand.source.answer = failure
         age = stand.keys.age()
@@ -457,7 +464,7 @@ def test_renewal_comes_at_its_interval_and_sooner_after_failures() -> None:
     """The interval while it works; after failures 1, 2, 4, ... seconds, at most the interval."""
 
     async def play() -> None:
-        stand = Stand()
+        stand = KeysKit()
         stand.on_pause = lambda count: setattr(
             stand.source, "answer", FIRST if count > 13 else DOWN
         )
@@ -473,7 +480,7 @@ def test_renewal_has_jitter(chance: float, expected: float) -> None:
     """Workers that started together do not ask together for ever."""
 
     async def play() -> None:
-        stand = Stand(chance=chance)
+        stand = KeysKit(chance=chance)
         await stand.renew(1)
 
         assert stand.pauses == [pytest.approx(expected, abs=0.001)]
@@ -485,7 +492,7 @@ def test_each_fetch_is_reported_and_news_is_marked() -> None:
     """The observer hears of every fetch; a fault that repeats is not news, recovery is."""
 
     async def play() -> None:
-        stand = Stand(FIRST)
+        stand = KeysKit(FIRST)
         answers = [FIRST, DOWN, DOWN, IssuerError(IssuerFault.LATE, "late"), FIRST, BOTH, BOTH]
         stand.on_pause = lambda n: setattr(stand.source, "answer", answers[min(n, 6)])
         await stand.renew(7)
@@ -511,7 +518,7 @@ def test_listeners_hear_of_withdrawn_keys_only() -> None:
     told: list[frozenset[str]] = []
 
     async def play() -> None:
-        stand = Stand(BOTH)
+        stand = KeysKit(BOTH)
         stand.keys.on_withdrawn(told.append)
         answers = [BOTH, BOTH, DOWN, replaced, FIRST]
         stand.on_pause = lambda n: setattr(stand.source, "answer", answers[min(n, 4)])
@@ -529,7 +536,7 @@ def test_closing_ends_the_fetch_under_way(loaded: bool) -> None:
     """Nothing is left running when the service stops, and no log-in is thrown away by it."""
 
     async def play() -> None:
-        stand = Stand()
+        stand = KeysKit()
         await stand.keys.aclose()
         if loaded:
             await stand.renew(1)

@@ -9,14 +9,14 @@ from authz.core.request import RefusedError
 from authz.tokens.introspection_result import token_digest
 from authz.tokens.naming import name_token
 from tests.tokens.opaque import TOKEN
-from tests.tokens.token_factory import ISSUER, NOW, Bench, ec_signer, rsa_signer
+from tests.tokens.token_factory import ISSUER, NOW, TokenBench, ec_signer, rsa_signer
 
 
 @pytest.mark.parametrize("signer", [rsa_signer, ec_signer])
 def test_a_signed_token_is_named_as_its_principal_is(signer: type) -> None:
     """The verifier and a revocation agree on the name of a token, and on its end."""
     token = signer().token()
-    principal = asyncio.run(Bench().verifier.verify(token))
+    principal = asyncio.run(TokenBench().verifier.verify(token))
     named = name_token(token, ISSUER)
 
     assert (named.token_id, named.expires_at) == (principal.token_id, principal.expires_at)

@@ -14,7 +14,7 @@ import pytest
 from authz.core.principal import Principal, names_resource
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
-from tests.tokens.token_factory import FILES, NOTES, RULES, Bench
+from tests.tokens.token_factory import FILES, NOTES, RULES, TokenBench
 
 FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "authelia"
 
@@ -139,8 +139,8 @@ def recorded() -> dict[tuple[str, str], str]:
 RECORDED: Final = recorded()
 
 
-def bench() -> Bench:
-    return Bench(*load("jwks.json")["keys"])
+def bench() -> TokenBench:
+    return TokenBench(*load("jwks.json")["keys"])
 
 
 def answer(token: str, resource: str) -> Reason | str:
@@ -225,7 +225,9 @@ def test_a_recorded_marker_is_there_where_its_scope_was_granted(
     flow: str, assurance_claim: str | None
 ) -> None:
     """Authelia signs the marker into tokens of its scope; without it a token is like any other."""
-    named = Bench(*load("jwks.json")["keys"], rules=replace(RULES, assurance_claim="mcp_assurance"))
+    named = TokenBench(
+        *load("jwks.json")["keys"], rules=replace(RULES, assurance_claim="mcp_assurance")
+    )
 
     for asked, expected in ((named, assurance_claim), (bench(), None)):
         outcome = asked.outcome(RECORDED[flow, "access_token"])

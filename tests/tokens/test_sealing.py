@@ -11,10 +11,10 @@ from authz.core.step_up import StepUpTicket
 from authz.tokens import base64url
 from authz.tokens.sealing import LONGEST, NotSealedError, Sealer, sealing_secrets
 from authz.tokens.tickets import LIFETIME, open_ticket, seal_ticket
-from tests.tokens.token_factory import Clock, b64, unhurried
+from tests.tokens.token_factory import TokenClock, b64, unhurried
 
 OLD, NEW = "o" * 32, "n" * 32
-CLOCK = Clock(1_800_000_000.0)
+CLOCK = TokenClock(1_800_000_000.0)
 SEALER = Sealer([NEW], CLOCK)
 VALUE = {"client": "claude", "scopes": ["a", "b"], "at": 5, "none": None}
 SEALED = SEALER.seal("refresh", VALUE, 60)
@@ -116,7 +116,7 @@ def test_it_opens_for_its_purpose_only(purpose: str) -> None:
 )
 def test_it_ends_at_its_end(passed: float, expected: bool) -> None:
     """By the second, and for good."""
-    clock = Clock(CLOCK.now + passed)
+    clock = TokenClock(CLOCK.now + passed)
 
     assert opens(SEALED, sealer=Sealer([NEW], clock)) is expected
 

@@ -25,7 +25,7 @@ from tests.tokens.token_factory import (
     NOTES,
     NOW,
     RULES,
-    Bench,
+    TokenBench,
     b64,
     ec_signer,
     key_set,
@@ -36,7 +36,7 @@ STRANGER = rsa_signer("stranger")
 ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
-def principal_of(bench: Bench, token: str) -> Principal:
+def principal_of(bench: TokenBench, token: str) -> Principal:
     outcome = bench.outcome(token)
     assert isinstance(outcome, Principal), outcome
     return outcome
@@ -48,7 +48,7 @@ def test_a_good_token_is_its_principal(alg: str) -> None:
     signer = ec_signer("k", alg) if alg.startswith("ES") else rsa_signer("k", alg)
     token = signer.token()
 
-    principal = principal_of(Bench(signer.jwk(), algorithms=frozenset({alg})), token)
+    principal = principal_of(TokenBench(signer.jwk(), algorithms=frozenset({alg})), token)
 
     assert (principal.issuer, principal.subject) == (ISSUER, CLAIMS["sub"])
     assert principal.key_id == "k"
@@ -86,7 +86,7 @@ def test_the_public_key_is_no_secret(alg: str, secret: bytes) -> None:
     )
     mac = hmac.new(secret, signed.encode(), digest).digest()
 
-    assert Bench().outcome(f"{signed}.{b64(mac)}") is Reason.TOKEN_INVALID
+    assert TokenBench().outcome(f"{signed}.{b64(mac)}") is Reason.TOKEN_INVALID
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "nOnE", "RS256", "ES256"])
@@ -98,7 +98,7 @@ def test_an_unsigned_token_is_refused(alg: str) -> None:
     )
 
     for signature in ("", "AA", b64(bytes(64)), b64(bytes(256))):
-        assert Bench().outcome(f"{signed}.{signature}") is Reason.TOKEN_INVALID
+        assert TokenBench().outcome(f"{signed}.{signature}") is Reason.TOKEN_INVALID
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_unsigned_token_is_refused(alg: str) -> None:
 @pytest.mark.attack("alg-not-the-keys")
 def test_the_algorithm_is_the_keys_own(header: dict[str, object], allowed: set[str]) -> None:
     """An allowed `alg` that is not the named key's own is refused, and asks nobody."""
-    bench = Bench(algorithms=frozenset(allowed))
+    bench = TokenBench(algorithms=frozenset(allowed))
 
     assert bench.outcome(rsa_signer().token(header=header)) is Reason.TOKEN_INVALID
     assert bench.source.fetches == 1
@@ -122,7 +122,7 @@ def test_the_algorithm_is_the_keys_own(header: dict[str, object], allowed: set[s
 @pytest.mark.attack("alg-not-the-keys")
 def test_a_signature_of_another_scheme_by_the_right_key_is_refused() -> None:
     """An RSA key for RS256 does not verify a PSS signature that its owner made."""
-    bench = Bench(algorithms=frozenset({"RS256", "PS256"}))
+    bench = TokenBench(algorithms=frozenset({"RS256", "PS256"}))
     owner = rsa_signer()
     pss = type(owner)(owner.key, owner.kid, "PS256")
 
@@ -133,7 +133,7 @@ def test_a_signature_of_another_scheme_by_the_right_key_is_refused() -> None:
 @pytest.mark.attack("key-not-for-this")
 def test_a_key_for_encryption_verifies_nothing() -> None:
     """What the owner of a `use: enc` key signs is signed by nobody."""
-    bench = Bench(rsa_signer().jwk(), STRANGER.jwk(use="enc"))
+    bench = TokenBench(rsa_signer().jwk(), STRANGER.jwk(use="enc"))
 
     assert bench.outcome(STRANGER.token()) is Reason.TOKEN_INVALID
 
@@ -143,7 +143,7 @@ def test_a_key_for_encryption_verifies_nothing() -> None:
 def test_a_key_that_the_token_brings_is_not_used(how: str) -> None:
     """An embedded or linked key verifies nothing, and nothing is fetched for it."""
     value: object = STRANGER.jwk() if how == "jwk" else ["https://evil.example/"]
-    bench = Bench()
+    bench = TokenBench()
 
     for kid in ("mcp-rs256", "stranger", ABSENT):
         token = STRANGER.token(header={how: value, "kid": kid})
@@ -166,7 +166,7 @@ def test_a_key_that_the_token_brings_is_not_used(how: str) -> None:
 @pytest.mark.attack("signature-of-another")
 def test_a_signature_of_anybody_else_is_refused(token: str) -> None:
     """Only the named key of the issuer vouches for a token."""
-    assert Bench().outcome(token) is Reason.TOKEN_INVALID
+    assert TokenBench().outcome(token) is Reason.TOKEN_INVALID
 
 
 @pytest.mark.parametrize("r", [0, 1, ORDER_P256, ORDER_P256 - 1, (1 << 256) - 1])
@@ -176,7 +176,7 @@ def test_no_made_up_ecdsa_signature_passes(r: int, s: int) -> None:
     """Zeros, the group order and other numbers outside the range are no signature."""
     signed = ec_signer().token().rpartition(".")[0]
 
-    assert Bench().outcome(f"{signed}.{b64(r.to_bytes(32) + s.to_bytes(32))}") is (
+    assert TokenBench().outcome(f"{signed}.{b64(r.to_bytes(32) + s.to_bytes(32))}") is (
         Reason.TOKEN_INVALID
     )
 
@@ -189,7 +189,7 @@ def test_a_token_id_does_not_depend_on_the_signature() -> None:
     signature = base64url.decode(text)
     s = ORDER_P256 - int.from_bytes(signature[32:])
     other = f"{signed}.{b64(signature[:32] + s.to_bytes(32))}"
-    bench = Bench()
+    bench = TokenBench()
 
     assert other != token
     assert principal_of(bench, other) == principal_of(bench, token)
@@ -200,15 +200,15 @@ def test_an_expired_token_is_told_so_once_its_signature_is_known() -> None:
     """An expired token says "expired"; a forged expired one says no more than "invalid"."""
     old = {"iat": NOW - 3700, "nbf": NOW - 3700, "exp": NOW - 100}
 
-    assert Bench().outcome(rsa_signer().token(old)) is Reason.TOKEN_EXPIRED
+    assert TokenBench().outcome(rsa_signer().token(old)) is Reason.TOKEN_EXPIRED
     forged = STRANGER.token(old, {"kid": "mcp-rs256"})
-    assert Bench().outcome(forged) is Reason.TOKEN_INVALID
+    assert TokenBench().outcome(forged) is Reason.TOKEN_INVALID
 
 
 @pytest.mark.attack("cached-and-expired")
 def test_a_cached_token_ends_at_its_exp() -> None:
     """Expiry is looked at on each hit, by the second."""
-    bench, token = Bench(), rsa_signer().token({"exp": NOW + 10})
+    bench, token = TokenBench(), rsa_signer().token({"exp": NOW + 10})
     principal = principal_of(bench, token)
 
     bench.clock.now = NOW + 9.9
@@ -222,7 +222,7 @@ def test_a_cached_token_ends_at_its_exp() -> None:
 @pytest.mark.attack("key-withdrawn")
 def test_a_cached_token_goes_with_its_key() -> None:
     """When a key is withdrawn, its tokens are refused from the next request on, others stay."""
-    bench, rsa, point = Bench(), rsa_signer().token(), ec_signer().token()
+    bench, rsa, point = TokenBench(), rsa_signer().token(), ec_signer().token()
     principal_of(bench, rsa)
     principal_of(bench, point)
 
@@ -237,7 +237,7 @@ def test_a_cached_token_goes_with_its_key() -> None:
 @pytest.mark.attack("key-withdrawn")
 def test_a_cached_token_goes_when_its_kid_gets_another_key() -> None:
     """A kid that is used again for another key does not vouch for the old tokens."""
-    bench, token = Bench(), rsa_signer().token()
+    bench, token = TokenBench(), rsa_signer().token()
     principal_of(bench, token)
 
     bench.source.answer = key_set(STRANGER.jwk(kid="mcp-rs256"))
@@ -247,7 +247,7 @@ def test_a_cached_token_goes_when_its_kid_gets_another_key() -> None:
     assert bench.outcome(token) is Reason.TOKEN_INVALID
 
 
-async def _renew(bench: Bench) -> None:
+async def _renew(bench: TokenBench) -> None:
     """Let an unknown kid bring the new keys."""
     bench.monotonic.now += 60
     with pytest.raises(RefusedError):
@@ -259,7 +259,7 @@ def test_a_good_token_of_a_replaced_key_is_admitted() -> None:
     """The issuer replaces its key under the same name: a token of the new one is verified after
     one more fetch, and a forged one is refused.
     """
-    bench = Bench()
+    bench = TokenBench()
     principal_of(bench, rsa_signer().token())
     bench.source.answer = key_set(STRANGER.jwk(kid="mcp-rs256"))
     bench.clock.now = NOW + 120
@@ -277,7 +277,7 @@ def test_a_signature_that_may_be_of_a_new_key_is_no_401() -> None:
     """Where the key set may not be fetched so soon, a token issued since the last fetch whose
     signature does not verify gets 503; one issued before it is refused at once.
     """
-    bench = Bench(renewal=KeyRefreshPolicy(burst=1))
+    bench = TokenBench(renewal=KeyRefreshPolicy(burst=1))
     principal_of(bench, rsa_signer().token())
     bench.clock.now = NOW + 10
     bench.monotonic.now += 10
@@ -292,7 +292,7 @@ def test_a_signature_that_may_be_of_a_new_key_is_no_401() -> None:
 @pytest.mark.attack("issuer-hangs")
 def test_known_tokens_need_no_issuer() -> None:
     """With the issuer away, a cached token and a new one of a known key go on."""
-    bench, token = Bench(), rsa_signer().token()
+    bench, token = TokenBench(), rsa_signer().token()
     principal = principal_of(bench, token)
     bench.source.answer = IssuerError(IssuerFault.UNREACHABLE, "down")
 
@@ -303,7 +303,7 @@ def test_known_tokens_need_no_issuer() -> None:
 
 def test_a_cached_token_is_answered_without_waiting() -> None:
     """The coroutine of a hit ends at its first step."""
-    bench, token = Bench(), rsa_signer().token()
+    bench, token = TokenBench(), rsa_signer().token()
     principal = principal_of(bench, token)
 
     with pytest.raises(StopIteration) as done:
@@ -315,7 +315,7 @@ def test_a_cached_token_is_answered_without_waiting() -> None:
 @pytest.mark.attack("replay-at-another-server")
 def test_the_audience_is_kept_and_not_the_verdict() -> None:
     """A token that was verified for one server is still for that server only."""
-    bench, token = Bench(), rsa_signer().token({"aud": [FILES]})
+    bench, token = TokenBench(), rsa_signer().token({"aud": [FILES]})
     principal_of(bench, token)
 
     hit = bench.verifier.cached(token)
@@ -327,7 +327,7 @@ def test_the_audience_is_kept_and_not_the_verdict() -> None:
 
 def test_a_refused_token_is_not_remembered() -> None:
     """Only good tokens take room."""
-    bench = Bench(capacity=1)
+    bench = TokenBench(capacity=1)
     token = rsa_signer().token()
     principal_of(bench, token)
 
@@ -366,7 +366,7 @@ def test_a_refused_token_is_not_remembered() -> None:
 @pytest.mark.attack("nothing-sent-on")
 def test_what_cannot_be_good_asks_nobody(token: str, expected: Reason) -> None:
     """Wrong kinds, other issuers and malformed names are refused before any key is looked for."""
-    bench = Bench()
+    bench = TokenBench()
 
     assert bench.outcome(token) is expected
     assert bench.source.fetches == 0
@@ -376,7 +376,7 @@ def test_what_cannot_be_good_asks_nobody(token: str, expected: Reason) -> None:
 @pytest.mark.attack("issuer-hangs")
 def test_no_keys_and_a_hanging_issuer_is_unavailable() -> None:
     """Where the issuer must be asked and does not answer, it is nobody's bad token."""
-    bench = Bench(renewal=KeyRefreshPolicy(deadline=0.01))
+    bench = TokenBench(renewal=KeyRefreshPolicy(deadline=0.01))
 
     async def play() -> object:
         bench.source.gate = asyncio.Event()
@@ -393,7 +393,9 @@ def test_no_keys_and_a_hanging_issuer_is_unavailable() -> None:
 @pytest.mark.attack("machine-is-nobody")
 def test_a_machines_token_has_no_person() -> None:
     """A client_credentials token is verified, and says that there is no person."""
-    principal = principal_of(Bench(), rsa_signer().token({"sub": ABSENT, "client_id": "machine"}))
+    principal = principal_of(
+        TokenBench(), rsa_signer().token({"sub": ABSENT, "client_id": "machine"})
+    )
 
     assert principal.person is None
     assert principal.client == (ISSUER, "machine")
@@ -408,4 +410,4 @@ def test_a_machines_token_has_no_person() -> None:
 def test_a_verifier_cannot_be_built_for_shared_secrets(algorithms: set[str]) -> None:
     """A mistake in the configuration is an error, not a door."""
     with pytest.raises(ValueError, match="algorithms"):
-        TokenVerifier(Bench().keys, RULES, frozenset(algorithms))
+        TokenVerifier(TokenBench().keys, RULES, frozenset(algorithms))

@@ -72,7 +72,7 @@ def with_changes(values: Mapping[str, object], changes: Mapping[str, object]) ->
 
 
 @dataclass(frozen=True)
-class Signer:
+class TokenSigner:
     """An issuer's key."""
 
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -126,25 +126,25 @@ class Signer:
 
 
 @cache
-def rsa_signer(kid: str = "mcp-rs256", alg: str = "RS256", bits: int = 2048) -> Signer:
-    return Signer(rsa.generate_private_key(65537, bits), kid, alg)
+def rsa_signer(kid: str = "mcp-rs256", alg: str = "RS256", bits: int = 2048) -> TokenSigner:
+    return TokenSigner(rsa.generate_private_key(65537, bits), kid, alg)
 
 
 @cache
-def ec_signer(kid: str = "mcp-es256", alg: str = "ES256") -> Signer:
+def ec_signer(kid: str = "mcp-es256", alg: str = "ES256") -> TokenSigner:
     curves: dict[str, ec.EllipticCurve] = {
         "ES256": ec.SECP256R1(),
         "ES384": ec.SECP384R1(),
         "ES512": ec.SECP521R1(),
     }
-    return Signer(ec.generate_private_key(curves[alg]), kid, alg)
+    return TokenSigner(ec.generate_private_key(curves[alg]), kid, alg)
 
 
 def key_set(*keys: object) -> KeySet:
     return read_key_set({"keys": list(keys)}, DEFAULT_ALGORITHMS)
 
 
-class Clock:
+class TokenClock:
     """Time that passes when told to."""
 
     def __init__(self, now: float = 0.0) -> None:
@@ -171,7 +171,7 @@ class Source:
         return self.answer
 
 
-class Bench:
+class TokenBench:
     """A verifier with all that it stands on, in the hands of a test."""
 
     def __init__(
@@ -185,8 +185,8 @@ class Bench:
     ) -> None:
         published = jwks or (rsa_signer().jwk(), ec_signer().jwk())
         self.source = Source(read_key_set({"keys": list(published)}, algorithms))
-        self.clock = Clock(NOW)
-        self.monotonic = Clock(1000.0)
+        self.clock = TokenClock(NOW)
+        self.monotonic = TokenClock(1000.0)
         self.fetched: list[KeysFetched] = []
         self.keys = SigningKeys(
             self.source,

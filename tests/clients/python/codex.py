@@ -77,7 +77,7 @@ class AppServer:
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
 
-class Session:
+class CodexSession:
     """One thread of Codex."""
 
     def __init__(self, app: AppServer, thread: str) -> None:
@@ -115,7 +115,7 @@ def show(url: str) -> None:
 
 
 @asynccontextmanager
-async def client(repl: Repl) -> AsyncIterator[Session]:
+async def client(repl: Repl) -> AsyncIterator[CodexSession]:
     home = Path(os.environ["HOME"]) / ".codex"
     home.mkdir(exist_ok=True)
     # No model is asked, and nothing goes further than this machine.
@@ -149,7 +149,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
                 raise CodexError(str(done.get("error")))
             (home / "logged-in").touch()
         thread = await app.ask("thread/start", {"ephemeral": True})
-        yield Session(app, thread["thread"]["id"])
+        yield CodexSession(app, thread["thread"]["id"])
     finally:
         process.kill()
         reading.cancel()

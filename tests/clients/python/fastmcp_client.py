@@ -12,7 +12,7 @@ from repl import NAME, Repl, main, text
 warnings.simplefilter("ignore")
 
 
-class Session:
+class FastMcpSession:
     """One connection of FastMCP."""
 
     def __init__(self, client: Client[Any]) -> None:
@@ -41,7 +41,7 @@ AUTH: list[OAuth] = []
 
 
 @asynccontextmanager
-async def client(repl: Repl) -> AsyncIterator[Session]:
+async def client(repl: Repl) -> AsyncIterator[FastMcpSession]:
     async def asked(_message: str, _type: Any, params: Any, _context: Any) -> Any:
         if getattr(params, "mode", "form") == "url":
             await repl.ask({"visit": params.url})
@@ -51,7 +51,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
     if not AUTH:
         AUTH.append(OAuth(repl.told["url"], client_name=repl.told["name"]))
     async with Client(repl.told["url"], auth=AUTH[0], elicitation_handler=asked) as connected:
-        yield Session(connected)
+        yield FastMcpSession(connected)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from typing import Any
 from repl import Repl, main
 
 
-class CommandError(Exception):
+class InspectorError(Exception):
     """Hold what a command said when it failed."""
 
 
-class Session:
+class InspectorSession:
     """Run one command after the other; what it keeps is in its home."""
 
     def __init__(self, repl: Repl) -> None:
@@ -37,7 +37,7 @@ class Session:
         # A result that is an error is printed all the same, and its exit status is 5.
         if process.returncode and not out.strip():
             error = said.decode("utf-8").strip()
-            raise CommandError(f"exit {process.returncode}: {error[-1500:]}")
+            raise InspectorError(f"exit {process.returncode}: {error[-1500:]}")
         found: dict[str, Any] = json.loads(out)
         return found.get("result", found)
 
@@ -52,8 +52,8 @@ class Session:
 
 
 @asynccontextmanager
-async def client(repl: Repl) -> AsyncIterator[Session]:
-    session = Session(repl)
+async def client(repl: Repl) -> AsyncIterator[InspectorSession]:
+    session = InspectorSession(repl)
     await session.tools()
     yield session
 

@@ -11,7 +11,7 @@ from mcp1 import log_in
 from repl import NAME, Repl, main
 
 
-class Session:
+class LangchainSession:
     """The tools of one server, as an agent has them."""
 
     def __init__(self, client: MultiServerMCPClient, seen: list[float]) -> None:
@@ -44,7 +44,7 @@ class Session:
 
 
 @asynccontextmanager
-async def client(repl: Repl) -> AsyncIterator[Session]:
+async def client(repl: Repl) -> AsyncIterator[LangchainSession]:
     seen: list[float] = []
 
     async def progress(done: float, _total: Any, _message: Any, _context: Any) -> None:
@@ -66,7 +66,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
         },
         callbacks=Callbacks(on_progress=progress, on_elicitation=asked),
     )
-    session = Session(adapters, seen)
+    session = LangchainSession(adapters, seen)
     await session.tools()
     yield session
 

@@ -9,7 +9,7 @@ from mcp import ClientSession, types
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from repl import Repl, main
-from sdk import Session, elicited, provider
+from sdk import SdkSession, elicited, provider
 
 
 def log_in(repl: Repl) -> OAuthClientProvider:
@@ -18,7 +18,7 @@ def log_in(repl: Repl) -> OAuthClientProvider:
 
 
 @asynccontextmanager
-async def client(repl: Repl) -> AsyncIterator[Session]:
+async def client(repl: Repl) -> AsyncIterator[SdkSession]:
     async def asked(_context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
         return await elicited(repl, params, types.ElicitResult)
 
@@ -29,7 +29,7 @@ async def client(repl: Repl) -> AsyncIterator[Session]:
         ClientSession(read, write, elicitation_callback=asked) as session,
     ):
         await session.initialize()
-        yield Session(session, lambda result: result.isError)
+        yield SdkSession(session, lambda result: result.isError)
 
 
 if __name__ == "__main__":

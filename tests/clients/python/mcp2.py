@@ -10,7 +10,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult
 from repl import Repl, main
-from sdk import Session, elicited, provider
+from sdk import SdkSession, elicited, provider
 
 
 def answer(came: dict[str, str]) -> AuthorizationCodeResult:
@@ -18,13 +18,13 @@ def answer(came: dict[str, str]) -> AuthorizationCodeResult:
     return AuthorizationCodeResult(code=came["code"], state=came.get("state"), iss=came.get("iss"))
 
 
-def session_of(connected: Client) -> Session:
+def session_of(connected: Client) -> SdkSession:
     """Return a session that reads results as this line names them."""
-    return Session(connected, lambda result: result.is_error)
+    return SdkSession(connected, lambda result: result.is_error)
 
 
 @asynccontextmanager
-async def client(repl: Repl) -> AsyncIterator[Session]:
+async def client(repl: Repl) -> AsyncIterator[SdkSession]:
     async def asked(_context: Any, params: Any) -> types.ElicitResult:
         return await elicited(repl, params, types.ElicitResult)
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import mcp_types as types
 from mcp import Client, StdioServerParameters
-from mcp2 import Session, session_of
+from mcp2 import session_of
 from repl import NAME, Repl, main
+from sdk import SdkSession
 
 
 @asynccontextmanager
-async def client(repl: Repl) -> AsyncIterator[Session]:
+async def client(repl: Repl) -> AsyncIterator[SdkSession]:
     async def asked(_context: Any, params: Any) -> types.ElicitResult:
         if getattr(params, "mode", "form") == "url":
             await repl.ask({"visit": params.url})

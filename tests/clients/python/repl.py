@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 NAME = "Ada"
 
 
-class Session(Protocol):
+class ReplSession(Protocol):
     """What a client can do."""
 
     async def tools(self) -> list[str]:
@@ -49,7 +49,9 @@ class Repl:
         came = await self.ask({"open": url})
         return {name: values[0] for name, values in parse_qs(urlsplit(came).query).items()}
 
-    async def run(self, client: Callable[["Repl"], AbstractAsyncContextManager[Session]]) -> None:
+    async def run(
+        self, client: Callable[["Repl"], AbstractAsyncContextManager[ReplSession]]
+    ) -> None:
         loop = asyncio.get_running_loop()
 
         def read() -> None:
@@ -77,7 +79,7 @@ class Repl:
         return done.result() if done.done() else {"error": self._ended, "ended": True}
 
     async def _session(
-        self, client: Callable[["Repl"], AbstractAsyncContextManager[Session]]
+        self, client: Callable[["Repl"], AbstractAsyncContextManager[ReplSession]]
     ) -> None:
         try:
             async with client(self) as session:
@@ -87,7 +89,7 @@ class Repl:
         except BaseException as error:
             self._ended = words(error)
 
-    async def _do(self, session: Session, command: dict[str, Any]) -> dict[str, Any]:
+    async def _do(self, session: ReplSession, command: dict[str, Any]) -> dict[str, Any]:
         try:
             if command["do"] == "connect":
                 return {"ok": True}
@@ -115,6 +117,6 @@ def text(content: Any) -> str:
     return "".join(getattr(part, "text", "") for part in content)
 
 
-def main(client: Callable[[Repl], AbstractAsyncContextManager[Session]]) -> None:
+def main(client: Callable[[Repl], AbstractAsyncContextManager[ReplSession]]) -> None:
     """Run one client until the harness closes its input."""
     asyncio.run(Repl(json.loads(sys.argv[1])).run(client))

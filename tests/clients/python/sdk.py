@@ -68,7 +68,7 @@ async def elicited(repl: Repl, params: Any, result: Callable[..., Any]) -> Any:
     return result(action="accept", content={"name": NAME})
 
 
-class Caller(Protocol):
+class SdkCaller(Protocol):
     """What both lines call alike."""
 
     async def list_tools(self) -> Any: ...
@@ -76,10 +76,10 @@ class Caller(Protocol):
     async def call_tool(self, name: str, arguments: dict[str, Any], **options: Any) -> Any: ...
 
 
-class Session:
+class SdkSession:
     """One session of the SDK."""
 
-    def __init__(self, caller: Caller, is_error: Callable[[Any], bool]) -> None:
+    def __init__(self, caller: SdkCaller, is_error: Callable[[Any], bool]) -> None:
         self._caller = caller
         self._is_error = is_error
 

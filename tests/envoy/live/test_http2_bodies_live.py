@@ -20,9 +20,9 @@ from h2.events import (
     StreamReset,
 )
 
-from tests.envoy.live.test_strangers_live import ATTACKER, SETTINGS, Site, running
+from tests.envoy.live.test_strangers_live import ATTACKER, SETTINGS, StrangersSite, running
 from tests.support.gateway import GATEWAY, GOOD
-from tests.support.wild_client import Client, http2
+from tests.support.wild_client import WildClient, http2
 
 CONNECTIONS = 10
 STREAMS = 100
@@ -37,7 +37,7 @@ _SILENCE = 1.0
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site() -> Iterator[StrangersSite]:
     # Of an hour, and never given up, so that nothing here depends on how fast this machine is.
     figures = f"  address_bodies: {BEGUN}/hour\n  request_timeout: 5m\nservers"
     with running(SETTINGS.replace("servers", figures), memory=MEMORY) as site:
@@ -107,17 +107,17 @@ class Flood:
             self.held.pop(event.stream_id or 0, None)
 
 
-def honest(site: Site) -> list[int]:
+def honest(site: StrangersSite) -> list[int]:
     """Ask from another address, over both versions of HTTP, also with a large body."""
     fields = {":method": "POST", ":scheme": "http", ":authority": GATEWAY, ":path": "/files"}
     fields |= {GOOD[0]: GOOD[1]}
-    over_h2 = http2(Client(site.port, GATEWAY), *fields.items(), body=b"{}")
+    over_h2 = http2(WildClient(site.port, GATEWAY), *fields.items(), body=b"{}")
     large = [site.client("POST", "/files", GOOD, body=b"x" * 200_000) for _ in range(5)]
     return [over_h2.status, *(answer.status for answer in large)]
 
 
 @pytest.mark.attack("unfinished-bodies")
-def test_unfinished_streams_of_one_address_stop_nobody_else(site: Site) -> None:
+def test_unfinished_streams_of_one_address_stop_nobody_else(site: StrangersSite) -> None:
     """A thousand streams of 480 KiB each on ten connections: another address is answered while
     they are held, and Envoy does not come near the memory from which it refuses.
     """

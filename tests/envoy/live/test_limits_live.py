@@ -18,7 +18,7 @@ from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import running_envoy
 from tests.support.gateway import GATEWAY, GOOD, ORIGIN
-from tests.support.wild_client import Answer, Client, is_json_rpc_error, read
+from tests.support.wild_client import WildAnswer, WildClient, is_json_rpc_error, read
 
 METADATA = "/.well-known/oauth-protected-resource"
 QUOTA = 3
@@ -42,12 +42,12 @@ class Plain:
     """Hold the parts of this deployment, and what was answered before authz came up."""
 
     authz: edge.Authz
-    files: edge.Upstream
-    client: Client
-    before: Answer
+    files: edge.EdgeUpstream
+    client: WildClient
+    before: WildAnswer
     reached_before: int
 
-    def post(self, address: str, *headers: tuple[str, str]) -> Answer:
+    def post(self, address: str, *headers: tuple[str, str]) -> WildAnswer:
         """POST with a good token, from an address as the proxy in front says it."""
         return self.client(
             "POST", "/files", GOOD, ("X-Forwarded-For", address), *headers, body=b"{}"
@@ -67,7 +67,7 @@ def plain() -> Iterator[Plain]:
         )
         rendered = render(edge.settings(SETTINGS), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
-        client = Client(envoy.port("gateway"), GATEWAY)
+        client = WildClient(envoy.port("gateway"), GATEWAY)
         origin = ("Origin", ORIGIN)
         before = client("POST", "/files", GOOD, origin, body=b"{}")
         reached = len(files.arrived)

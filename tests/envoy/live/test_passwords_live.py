@@ -17,7 +17,7 @@ from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import running_envoy
 from tests.support.gateway import GATEWAY, GOOD, PORTAL
-from tests.support.wild_client import Answer, Client
+from tests.support.wild_client import WildAnswer, WildClient
 
 QUOTA = 3
 SETTINGS = """
@@ -38,19 +38,19 @@ TRIES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class PasswordSite:
     """Hold the issuer behind Envoy, and a client of a proxy in front that says addresses."""
 
-    issuer: edge.Upstream
-    client: Client
+    issuer: edge.EdgeUpstream
+    client: WildClient
 
-    def knock(self, address: str, path: str = TRIES[0], host: str = PORTAL) -> Answer:
+    def knock(self, address: str, path: str = TRIES[0], host: str = PORTAL) -> WildAnswer:
         """POST from an address."""
         return self.client("POST", path, GOOD, ("X-Forwarded-For", address), body=b"{}", host=host)
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site() -> Iterator[PasswordSite]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
         issuer, issuer_port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
@@ -66,12 +66,12 @@ def site() -> Iterator[Site]:
         rendered = render(edge.settings(SETTINGS), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         envoy.wait_for("cluster.authz.membership_healthy", 1)
-        yield Site(issuer, Client(envoy.port("gateway"), GATEWAY))
+        yield PasswordSite(issuer, WildClient(envoy.port("gateway"), GATEWAY))
 
 
 @pytest.mark.attack("password-guessing")
 @pytest.mark.parametrize("path", TRIES)
-def test_an_address_tries_few_passwords(site: Site, path: str) -> None:
+def test_an_address_tries_few_passwords(site: PasswordSite, path: str) -> None:
     """Past its quota 429 with Retry-After, of which the issuer hears nothing; on every path where a
     password is taken, in every spelling. Another address tries its own.
     """
@@ -88,7 +88,7 @@ def test_an_address_tries_few_passwords(site: Site, path: str) -> None:
 
 
 @pytest.mark.attack("password-guessing")
-def test_paths_share_the_bucket_of_an_address(site: Site) -> None:
+def test_paths_share_the_bucket_of_an_address(site: PasswordSite) -> None:
     """Who turns from one path to the other has no more tries."""
     stranger = "203.0.113.1"
     answers = [site.knock(stranger, path).status for path in TRIES[: QUOTA + 1]]
@@ -97,7 +97,7 @@ def test_paths_share_the_bucket_of_an_address(site: Site) -> None:
 
 
 @pytest.mark.attack("password-guessing")
-def test_the_addresses_of_a_64_share_a_bucket(site: Site) -> None:
+def test_the_addresses_of_a_64_share_a_bucket(site: PasswordSite) -> None:
     """Authelia's own ban is for one address of IPv6, of which everybody has 2^64."""
     answers = [site.knock(f"2001:db8:0:1::{last}").status for last in range(QUOTA + 1)]
 
@@ -105,7 +105,7 @@ def test_the_addresses_of_a_64_share_a_bucket(site: Site) -> None:
     assert site.knock("2001:db8:0:2::1").status == 200
 
 
-def test_only_passwords_are_counted(site: Site) -> None:
+def test_only_passwords_are_counted(site: PasswordSite) -> None:
     """Who has no tries left has the portal's pages, its one-time codes and the MCP servers."""
     stranger = "203.0.113.2"
     for _ in range(QUOTA + 1):
@@ -118,7 +118,7 @@ def test_only_passwords_are_counted(site: Site) -> None:
     assert site.knock(stranger, "/files", GATEWAY).status == 200
 
 
-def test_pages_take_no_tries(site: Site) -> None:
+def test_pages_take_no_tries(site: PasswordSite) -> None:
     """A page that loads fifty files leaves all tries to its person."""
     person = "203.0.113.3"
     for _ in range(50):

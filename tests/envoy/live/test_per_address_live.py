@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.gateway import GOOD, Gateway, running_gateway
-from tests.support.wild_client import Answer
+from tests.support.wild_client import WildAnswer
 
 QUOTA = 3
 _FIGURES = f"""\
@@ -65,12 +65,12 @@ class Sender:
 
     def __call__(
         self, method: str, path: str, *headers: tuple[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> WildAnswer:
         return self.gateway.send(
             method, path, ("X-Forwarded-For", self.address), *headers, body=body
         )
 
-    def ask(self, kind: str) -> Answer:
+    def ask(self, kind: str) -> WildAnswer:
         """Send a request of a kind."""
         asked = KINDS[kind]
         return self(asked.method, asked.path, *asked.headers, body=asked.body)

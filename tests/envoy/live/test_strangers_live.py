@@ -18,7 +18,7 @@ from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.gateway import GATEWAY, GOOD, PORTAL, Gateway
-from tests.support.wild_client import Client, is_json_rpc_error
+from tests.support.wild_client import WildClient, is_json_rpc_error
 
 FLOOD = 1050
 # Of each unfinished body; all of them together are more than the memory below.
@@ -37,13 +37,13 @@ ATTACKER = "127.0.0.2"
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class StrangersSite:
     """Hold an Envoy with little memory, and a client of 127.0.0.1."""
 
     envoy: RunningEnvoy
     authz: edge.Authz
-    files: edge.Upstream
-    client: Client
+    files: edge.EdgeUpstream
+    client: WildClient
     port: int
 
     def begin(self, *headers: str) -> socket.socket:
@@ -63,27 +63,29 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site() -> Iterator[StrangersSite]:
     with running(SETTINGS) as site:
         yield site
 
 
 @pytest.fixture
-def tight() -> Iterator[Site]:
+def tight() -> Iterator[StrangersSite]:
     """An edge on which an address has a budget of three large bodies."""
     with running(SETTINGS.replace("servers", "  address_bodies: 3/hour\nservers")) as site:
         yield site
 
 
 @pytest.fixture
-def narrow() -> Iterator[Site]:
+def narrow() -> Iterator[StrangersSite]:
     """An edge that passes three requests at a time to a server."""
     with running(SETTINGS, ("max_requests: 4096", "max_requests: 3")) as site:
         yield site
 
 
 @contextmanager
-def running(text: str, change: tuple[str, str] = ("", ""), memory: int = MEMORY) -> Iterator[Site]:
+def running(
+    text: str, change: tuple[str, str] = ("", ""), memory: int = MEMORY
+) -> Iterator[StrangersSite]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
         files, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
@@ -100,7 +102,7 @@ def running(text: str, change: tuple[str, str] = ("", ""), memory: int = MEMORY)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         envoy.wait_for("cluster.authz.membership_healthy", 1)
         port = envoy.port("gateway")
-        yield Site(envoy, authz, files, Client(port, GATEWAY), port)
+        yield StrangersSite(envoy, authz, files, WildClient(port, GATEWAY), port)
 
 
 def first_line(sock: socket.socket, patience: float) -> bytes:
@@ -115,7 +117,7 @@ def first_line(sock: socket.socket, patience: float) -> bytes:
 @pytest.mark.attack("unfinished-bodies")
 @pytest.mark.parametrize("header", [(), ("Authorization: Basic eA==",), ("Authorization: Bearer",)])
 def test_a_request_without_a_token_is_answered_before_its_body(
-    site: Site, header: tuple[str, ...]
+    site: StrangersSite, header: tuple[str, ...]
 ) -> None:
     """401 at once, whatever scheme stands there; nobody waits for what may never come."""
     with site.begin(*header) as sock:
@@ -126,7 +128,7 @@ def test_a_request_without_a_token_is_answered_before_its_body(
 @pytest.mark.attack("unfinished-bodies")
 @pytest.mark.parametrize("header", [(), ("Authorization: Bearer made.up",)], ids=["none", "junk"])
 def test_unfinished_bodies_of_one_address_stop_nobody_else(
-    site: Site, header: tuple[str, ...]
+    site: StrangersSite, header: tuple[str, ...]
 ) -> None:
     """1,050 at once; another address is answered meanwhile, also with a large body."""
     with ExitStack() as stack:
@@ -138,7 +140,9 @@ def test_unfinished_bodies_of_one_address_stop_nobody_else(
     assert site.overloaded() == 0
 
 
-def test_large_bodies_of_one_address_are_counted_and_small_ones_are_not(tight: Site) -> None:
+def test_large_bodies_of_one_address_are_counted_and_small_ones_are_not(
+    tight: StrangersSite,
+) -> None:
     """Past its budget an address is told to wait; its small messages pass, and so do others."""
     large, small = [
         [tight.client("POST", "/files", GOOD, body=b"x" * size) for _ in range(4)]
@@ -156,7 +160,7 @@ def test_large_bodies_of_one_address_are_counted_and_small_ones_are_not(tight: S
 @pytest.mark.attack("unfinished-bodies")
 @pytest.mark.parametrize("line", ["Content-Length: 10000", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-def test_a_body_of_another_method_is_not_held(tight: Site, method: str, line: str) -> None:
+def test_a_body_of_another_method_is_not_held(tight: StrangersSite, method: str, line: str) -> None:
     """GET and DELETE have none: more than a byte of it is refused while it comes."""
     head = f"{method} /files HTTP/1.1\r\nHost: {GATEWAY}\r\n{GOOD[0]}: {GOOD[1]}\r\n{line}\r\n\r\n"
     with tight.client.connect() as sock:
@@ -165,7 +169,7 @@ def test_a_body_of_another_method_is_not_held(tight: Site, method: str, line: st
     assert tight.authz.checks == []
 
 
-def test_what_has_no_body_is_no_large_one(tight: Site) -> None:
+def test_what_has_no_body_is_no_large_one(tight: StrangersSite) -> None:
     """Streams and ends of sessions cost nothing of the budget."""
     for method in ("GET", "DELETE") * 3:
         assert tight.client(method, "/files", GOOD).status == 200
@@ -173,7 +177,7 @@ def test_what_has_no_body_is_no_large_one(tight: Site) -> None:
 
 
 @pytest.mark.attack("open-streams")
-def test_beyond_a_servers_streams_the_answer_is_at_once(narrow: Site) -> None:
+def test_beyond_a_servers_streams_the_answer_is_at_once(narrow: StrangersSite) -> None:
     """Where all that a server may have are open, the next request does not wait in silence."""
     head = f"GET /files?stream HTTP/1.1\r\nHost: {GATEWAY}\r\n{GOOD[0]}: {GOOD[1]}\r\n\r\n"
     narrow.files.go_on.clear()
@@ -193,7 +197,7 @@ def test_beyond_a_servers_streams_the_answer_is_at_once(narrow: Site) -> None:
 @pytest.mark.attack("a client that names the cluster of the route without a token")
 @pytest.mark.parametrize("name", ["x-authz-nowhere", "x_authz_nowhere"])
 def test_no_client_can_name_a_server_for_the_route_without_a_token(
-    site: Site, monkeypatch: pytest.MonkeyPatch, name: str
+    site: StrangersSite, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Envoy chooses the cluster before it strips what clients say. Were a request allowed there,
     whose body authz has not seen, it would still arrive at nobody.

@@ -285,7 +285,7 @@ GOOD = Fetched(document(), None)
 
 
 @dataclass
-class Desk:
+class DocumentDesk:
     """Documents over a web that answers as it is told, at a time that stands still."""
 
     answer: AuthorizationResponse = GOOD
@@ -348,8 +348,8 @@ class Desk:
             return error.words
 
 
-def play(scene: Callable[[Desk], Awaitable[None]], **how: Any) -> Desk:
-    desk = Desk(**how)
+def play(scene: Callable[[DocumentDesk], Awaitable[None]], **how: Any) -> DocumentDesk:
+    desk = DocumentDesk(**how)
 
     async def played() -> None:
         try:
@@ -364,7 +364,7 @@ def play(scene: Callable[[Desk], Awaitable[None]], **how: Any) -> Desk:
 def test_a_thousand_who_name_one_url_are_one_fetch() -> None:
     """Who comes while it is fetched waits for the same answer."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         desk.open = asyncio.Event()
         waiting = [asyncio.create_task(desk.outcome()) for _ in range(1000)]
         await asyncio.sleep(0)
@@ -384,7 +384,7 @@ def test_a_document_holds_as_long_as_its_server_says_within_bounds(
 ) -> None:
     """Five minutes at least, a day at most."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         await desk.outcome()
         desk.now += holds - 1
         await desk.outcome()
@@ -400,7 +400,7 @@ def test_a_document_holds_as_long_as_its_server_says_within_bounds(
 def test_what_is_no_document_is_not_fetched_for_a_minute(answer: AuthorizationResponse) -> None:
     """Whatever is wrong with it; then it is tried again."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         for _ in range(3):
             assert isinstance(await desk.outcome(), str)
         assert len(desk.asked) == 1
@@ -414,7 +414,7 @@ def test_what_is_no_document_is_not_fetched_for_a_minute(answer: AuthorizationRe
 def test_a_client_stays_known_while_its_host_is_away() -> None:
     """For a day from when it was seen last, with a try a minute; not a second longer."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         await desk.outcome()
         desk.answer = AWAY
         desk.now += SHORTEST_AGE
@@ -434,7 +434,7 @@ def test_a_client_stays_known_while_its_host_is_away() -> None:
 def test_what_a_host_says_now_counts(answer: AuthorizationResponse) -> None:
     """A document that was taken away or changed ends what was known."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         await desk.outcome()
         desk.now += SHORTEST_AGE
         desk.answer = answer
@@ -447,7 +447,7 @@ def test_what_a_host_says_now_counts(answer: AuthorizationResponse) -> None:
 def test_only_listed_hosts_are_asked() -> None:
     """Where the operator lists hosts; an empty list is none."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         assert isinstance(await desk.outcome(), OAuthClient) == (HOST in (desk.hosts or ()))
         assert isinstance(await desk.outcome(f"https://x.{HOST}/c"), str)
 
@@ -460,7 +460,7 @@ def test_only_listed_hosts_are_asked() -> None:
 def test_what_is_no_url_of_a_document_is_not_fetched() -> None:
     """It never reaches the resolver."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         assert isinstance(await desk.outcome("https://localhost/c"), str)
         assert isinstance(await desk.outcome(URL + "?x"), str)
 
@@ -471,7 +471,7 @@ def test_what_is_no_url_of_a_document_is_not_fetched() -> None:
 def test_a_flood_of_urls_is_a_few_fetches_and_bounded() -> None:
     """Ten thousand names: no more fetches than the bulkhead lets through; nobody waits for ever."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         desk.open = asyncio.Event()
         flood = [
             asyncio.create_task(desk.outcome(f"https://h{n}.example.test/c")) for n in range(10_000)
@@ -495,7 +495,7 @@ def test_hosts_that_never_answer_keep_no_other_address_waiting() -> None:
     meanwhile, and those of ten more.
     """
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         assert desk.slow is not None
         slow = desk.ask("stranger", *SLOW)
         await settled()
@@ -521,7 +521,7 @@ def test_nobody_waits_in_the_line_of_another_address() -> None:
     fetched once, at the turn of the other, and both have it.
     """
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         assert desk.slow is not None
         slow = desk.ask("stranger", *SLOW, URL)
         await settled()
@@ -546,7 +546,7 @@ def test_nobody_waits_in_the_line_of_another_address() -> None:
 def test_known_documents_that_become_slow_keep_no_other_address_waiting() -> None:
     """Renewals have no pace: a share bounds them all the same."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         assert desk.slow is not None
         desk.slow.set()
         await asyncio.gather(*desk.ask("stranger", *SLOW))
@@ -572,7 +572,7 @@ def test_known_documents_that_become_slow_keep_no_other_address_waiting() -> Non
 def test_who_is_turned_away_is_told_so_and_leaves_no_place_taken() -> None:
     """A line that is full makes room for another address; whoever had to leave may try again."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         assert desk.slow is not None
         many = desk.ask("stranger", *(f"https://slow{n}.example.test/c" for n in range(17)))
         await settled()
@@ -602,7 +602,7 @@ def test_strangers_keep_to_a_pace() -> None:
     """As many at once as there may be, and then so many a second."""
     desk_bulkhead = Bulkhead(100, TokenBucket(4, 8, lambda: 1000.0))
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         await asyncio.gather(*(desk.outcome(f"https://h{n}.example.test/c") for n in range(100)))
 
     assert len(play(scene, bulkhead=desk_bulkhead).asked) == 8
@@ -612,7 +612,7 @@ def test_strangers_keep_to_a_pace() -> None:
 def test_who_is_known_waits_for_no_stranger() -> None:
     """While strangers stand in line, a known document is renewed before them."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         await desk.outcome()
         desk.now += SHORTEST_AGE
         desk.open = asyncio.Event()
@@ -636,7 +636,7 @@ def test_what_is_remembered_has_bounds() -> None:
     """So many documents, and so many that were no use."""
     free = Bulkhead(1000, TokenBucket(1e9, 1e9, lambda: 0.0))
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         for n in range(50):
             await desk.outcome(f"https://good{n}.example.test/c")
             await desk.outcome("https://good0.example.test/c")
@@ -653,7 +653,7 @@ def test_what_is_remembered_has_bounds() -> None:
 def test_ending_ends_fetches() -> None:
     """Nothing runs on."""
 
-    async def scene(desk: Desk) -> None:
+    async def scene(desk: DocumentDesk) -> None:
         desk.open = asyncio.Event()
         await desk.outcome()
         assert desk.busy == 1

@@ -120,7 +120,7 @@ def _outcome(task: asyncio.Future[Any]) -> Any:
 
 
 @dataclass
-class Authelia:
+class FakeAuthelia:
     """Log in whom the code names; rotate refresh tokens; note what is asked."""
 
     schedule: Schedule
@@ -170,7 +170,7 @@ class Authelia:
         )
 
 
-class Clients:
+class FakeClients:
     """Two clients, and nobody else."""
 
     def recognize(self, client_id: str) -> None:
@@ -203,7 +203,7 @@ class Flow:
     limiter: LoginRateLimiter
     ender: GrantEnder
     log: StepLog
-    authelia: Authelia
+    authelia: FakeAuthelia
     schedule: Schedule
     ledger: RedisLedger
     valkey: ValkeyServer
@@ -241,7 +241,7 @@ class Flow:
 
     def exchange(self) -> CodeExchange:
         return CodeExchange(
-            clients=Clients(),
+            clients=FakeClients(),
             upstream=self.authelia,
             codes=self.codes,
             grants=self.grants,
@@ -256,7 +256,7 @@ class Flow:
     def refresh(self, **options: Any) -> TokenRefresh:
         return TokenRefresh(
             servers=self.servers,
-            clients=Clients(),
+            clients=FakeClients(),
             upstream=self.authelia,
             refreshes=self.refreshes,
             faults=self.faults,
@@ -275,7 +275,7 @@ class Flow:
 
     def revocation(self) -> TokenRevocation:
         return TokenRevocation(
-            clients=Clients(),
+            clients=FakeClients(),
             grants=self.grants,
             records=self.records,
             ender=self.ender,
@@ -301,7 +301,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
     deployment = f"test-{uuid.uuid4().hex}"
     ledger = RedisLedger(RedisOptions(valkey.url, deployment=deployment, timeout=5.0))
     schedule = Schedule()
-    authelia = Authelia(schedule)
+    authelia = FakeAuthelia(schedule)
 
     async def command(*words: Any) -> Any:
         await schedule.step()

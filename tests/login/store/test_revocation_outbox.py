@@ -21,19 +21,19 @@ from authz.login.store.sealed import open_refresh, seal_refresh
 from authz.login.web.own_grants import PersonsGrants
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
-from tests.login.front import HOME, Client, Stage
+from tests.login.front import HOME, FrontDoorClient, FrontDoorStage
 
 __all__ = ["keys", "play", "store", "world"]
 
-End = Callable[[Stage, str], Awaitable[object]]
+End = Callable[[FrontDoorStage, str], Awaitable[object]]
 
 
-async def by_the_person(found: Stage, grant: str) -> None:
+async def by_the_person(found: FrontDoorStage, grant: str) -> None:
     built = found.built
     await PersonsGrants(built.grants, built.ender).end(Person(ISSUER, JOHN), grant, HOME)
 
 
-async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
+async def by_command(found: FrontDoorStage, grant: str, issuer: str = ISSUER) -> object:
     """As `authz clients block` does: with Redis alone, and without what opens anything."""
     grants = GrantStore(
         found.ledger.command,
@@ -48,7 +48,7 @@ async def by_command(found: Stage, grant: str, issuer: str = ISSUER) -> object:
 
 
 def untold(
-    found: Stage, clock: Callable[[], float] = lambda: 0.0, issuer: str = ISSUER
+    found: FrontDoorStage, clock: Callable[[], float] = lambda: 0.0, issuer: str = ISSUER
 ) -> RevocationOutbox:
     built = found.built
     names = Names(found.deployment)
@@ -63,28 +63,28 @@ def untold(
     )
 
 
-async def logged_in(found: Stage) -> tuple[str, dict[str, Any]]:
+async def logged_in(found: FrontDoorStage) -> tuple[str, dict[str, Any]]:
     """A grant that was refreshed once: its id, and what its client holds."""
-    client = Client(found)
+    client = FrontDoorClient(found)
     await client.register()
     first = await client.tokens()
     tokens = (await client.refresh(first["refresh_token"])).json()
     return opened(found, tokens).grant_id, tokens
 
 
-def opened(found: Stage, tokens: dict[str, Any]) -> RefreshToken:
+def opened(found: FrontDoorStage, tokens: dict[str, Any]) -> RefreshToken:
     return open_refresh(found.built.sealer, tokens["refresh_token"], ISSUER)
 
 
-def inside(found: Stage, tokens: dict[str, Any]) -> str:
+def inside(found: FrontDoorStage, tokens: dict[str, Any]) -> str:
     return opened(found, tokens).upstream
 
 
-def alive(found: Stage, token: str) -> bool:
+def alive(found: FrontDoorStage, token: str) -> bool:
     return found.issuer.memory.tokens[token].active(found.issuer.now())
 
 
-def said(found: Stage) -> list[tuple[str, str]]:
+def said(found: FrontDoorStage) -> list[tuple[str, str]]:
     """What was said of Authelia's part: outcome and grant."""
     lines = [line for line in found.lines() if line.get("step") == STEP]
     return [(line["outcome"], line["grant"]) for line in lines]
@@ -94,7 +94,7 @@ def said(found: Stage) -> list[tuple[str, str]]:
 def test_whoever_ends_it_authelia_is_told(play: Play, end: End) -> None:
     """The newest refresh token, once; who ends it has not waited for that."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         grant, tokens = await logged_in(found)
         token = inside(found, tokens)
         await end(found, grant)
@@ -117,7 +117,7 @@ def test_whoever_ends_it_authelia_is_told(play: Play, end: End) -> None:
 def test_authelia_that_is_away_changes_no_end(play: Play, end: End) -> None:
     """Ended here at once; that Authelia did not hear is said once, and told when it is back."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         now = 0.0
         teller = untold(found, lambda: now)
         grant, tokens = await logged_in(found)
@@ -150,7 +150,7 @@ def test_authelia_that_is_away_changes_no_end(play: Play, end: End) -> None:
 def test_one_that_is_not_heard_keeps_no_other_back(play: Play) -> None:
     """Each has a pause of its own."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         now = 0.0
         teller = untold(found, lambda: now)
         grants = [await logged_in(found) for _ in range(2)]
@@ -168,7 +168,7 @@ def test_one_that_is_not_heard_keeps_no_other_back(play: Play) -> None:
 def test_what_authelia_refuses_is_not_repeated(play: Play) -> None:
     """It would say the same for ever; the log has it."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         grant, _ = await logged_in(found)
         await by_the_person(found, grant)
         found.issuer.config = replace(found.issuer.config, clients=())
@@ -185,7 +185,7 @@ def test_a_fault_in_the_words_of_a_refusal_is_none(
 ) -> None:
     """Authelia, or what stands before it, says that it cannot now: it is told again."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         now = 0.0
         teller = untold(found, lambda: now)
         grant, tokens = await logged_in(found)
@@ -208,7 +208,7 @@ def test_a_fault_in_the_words_of_a_refusal_is_none(
 def test_what_does_not_open_is_dropped(play: Play) -> None:
     """A sealing key that was taken away, or anything else that stands there."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         key = outbox_key(Names(found.deployment), ISSUER)
         found.valkey.command("HSET", key, "g1", "not sealed", "g2", b"\xff")
         await untold(found).revoke_all()
@@ -222,7 +222,7 @@ def test_what_does_not_open_is_dropped(play: Play) -> None:
 def test_another_issuer_is_told_nothing(play: Play) -> None:
     """Where authz.yaml names another one meanwhile, the first one's tokens are not shown to it."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         grant, _ = await logged_in(found)
         await by_the_person(found, grant)
         (key,) = found.keys("untold")
@@ -235,7 +235,7 @@ def test_another_issuer_is_told_nothing(play: Play) -> None:
 def test_a_grant_of_an_issuer_before_is_told_to_none_after(play: Play) -> None:
     """`authz clients block` ends those too: what the first one gave is not shown to the next."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         other = "https://other.example.test"
         grant, tokens = await logged_in(found)
         assert await by_command(found, grant, other) == 1
@@ -252,8 +252,8 @@ def test_a_grant_of_an_issuer_before_is_told_to_none_after(play: Play) -> None:
 def test_a_refresh_token_of_an_issuer_before_is_none(play: Play, endpoint: str) -> None:
     """Its client may send it where it will: what is sealed in it goes to no other issuer."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         token = opened(found, await client.tokens())
         before = replace(token, issuer="https://other.example.test")
@@ -272,7 +272,7 @@ def test_a_refresh_token_of_an_issuer_before_is_none(play: Play, endpoint: str) 
 def test_a_defect_in_one_keeps_no_other_back(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever one of them raises, the others are told; and the defect is not swallowed."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         teller, revoke = untold(found), found.built.upstream.revoke
         ids = [(await logged_in(found))[0] for _ in range(2)]
         for grant in ids:
@@ -300,7 +300,7 @@ def test_a_defect_in_one_keeps_no_other_back(play: Play, monkeypatch: pytest.Mon
 def test_what_waits_is_bounded_and_has_an_end(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than so many are not told; they end here all the same."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         monkeypatch.setattr("authz.login.store.grants._MOST_WAITING", 1)
         ids = [(await logged_in(found))[0] for _ in range(2)]
         for grant in ids:
@@ -316,7 +316,7 @@ def test_what_waits_is_bounded_and_has_an_end(play: Play, monkeypatch: pytest.Mo
 def test_a_record_of_before_ends_too(play: Play) -> None:
     """What an earlier version wrote has no token in it: it is a grant, and ends here alone."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         grant, _ = await logged_in(found)
         (key,) = found.keys("grants")
         record = found.valkey.command("HGET", key, grant)
@@ -333,8 +333,8 @@ def test_a_record_of_before_ends_too(play: Play) -> None:
 def test_an_end_that_waits_for_nothing_says_what_was_not_heard(play: Play) -> None:
     """A token of a grant that is gone has nobody to tell it again: once, at once, it is said."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         tokens = await client.tokens()
         grant = opened(found, tokens).grant_id

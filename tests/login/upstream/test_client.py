@@ -12,13 +12,13 @@ from authz.login.protocol.values import UpstreamError
 from authz.login.upstream import client
 from authz.login.upstream.transport import known_error
 from authz.tokens.issuer import read_metadata
-from tests.demo.kit import BOB, FILES, ISSUER, JOHN, World, claims
+from tests.demo.kit import BOB, FILES, ISSUER, JOHN, DemoWorld, claims
 from tests.login.upstream.upstream_kit import (
     CALLBACK,
     HOME,
     NAMES,
     SCOPES,
-    Stand,
+    UpstreamKit,
     asked,
     refused,
     standing,
@@ -31,7 +31,7 @@ LOCKED = "issuer: too many failures of this address"
 
 
 @pytest.fixture
-def stand(world: World) -> Iterator[Stand]:
+def stand(world: DemoWorld) -> Iterator[UpstreamKit]:
     with standing(world) as stand:
         yield stand
 
@@ -39,7 +39,7 @@ def stand(world: World) -> Iterator[Stand]:
 # --- pushed -----------------------------------------------------------------------------------
 
 
-def test_a_browser_is_sent_to_authelias_own_name(stand: Stand) -> None:
+def test_a_browser_is_sent_to_authelias_own_name(stand: UpstreamKit) -> None:
     """The URL has nothing but our client's id and the reference of what was pushed."""
     url = urlsplit(stand.push(asked()))
 
@@ -49,7 +49,7 @@ def test_a_browser_is_sent_to_authelias_own_name(stand: Stand) -> None:
     assert query["client_id"] == [NAMES[True]]
 
 
-def test_what_is_pushed(stand: Stand) -> None:
+def test_what_is_pushed(stand: UpstreamKit) -> None:
     """The whole request, proven, in the person's own name; the verifier and `prompt` never."""
     request = asked(max_age=300)
     stand.push(request, "2001:DB8::7")
@@ -85,7 +85,7 @@ def test_what_is_pushed(stand: Stand) -> None:
     ],
 )
 def test_what_authelia_refuses_is_told_in_the_known_words(
-    stand: Stand, changes: dict[str, Any], error: str
+    stand: UpstreamKit, changes: dict[str, Any], error: str
 ) -> None:
     """An error of Authelia's own (`invalid_state`) is `server_error`."""
     assert refused(lambda: stand.push(asked(**changes))) == error
@@ -94,14 +94,14 @@ def test_what_authelia_refuses_is_told_in_the_known_words(
 @pytest.mark.parametrize(
     "address", ["", "192.0.2.10, 192.0.2.11", "192.0.2.10\r\nX: y", "unknown", "[::1]", "1"]
 )
-def test_nothing_but_an_address_is_sent_as_one(stand: Stand, address: str) -> None:
+def test_nothing_but_an_address_is_sent_as_one(stand: UpstreamKit, address: str) -> None:
     """Whose failures Authelia counts is not for a caller's text to say."""
     with pytest.raises(ValueError, match="address"):
         stand.push(asked(), address)
     assert stand.transport.sent == []
 
 
-def test_an_address_has_no_zone(stand: Stand) -> None:
+def test_an_address_has_no_zone(stand: UpstreamKit) -> None:
     """A zone (RFC 4007) is this machine's business, and may be any text."""
     stand.push(asked(), "fe80::1%eth0 x")
 
@@ -111,7 +111,7 @@ def test_an_address_has_no_zone(stand: Stand) -> None:
 # --- logged in --------------------------------------------------------------------------------
 
 
-def test_a_log_in_with_totp(stand: Stand) -> None:
+def test_a_log_in_with_totp(stand: UpstreamKit) -> None:
     """Tokens, person, methods, time and name of one log-in."""
     found = stand.log_in()
 
@@ -126,7 +126,7 @@ def test_a_log_in_with_totp(stand: Stand) -> None:
     assert found.tokens.refresh_token is not None
 
 
-def test_a_log_in_with_a_password_only(stand: Stand) -> None:
+def test_a_log_in_with_a_password_only(stand: UpstreamKit) -> None:
     """The client under `one_factor` proves what was typed, no more."""
     found = stand.log_in(asked(two_factor=False), totp_secret=None)
 
@@ -134,7 +134,7 @@ def test_a_log_in_with_a_password_only(stand: Stand) -> None:
     assert claims(found.tokens.access_token)["client_id"] == NAMES[False]
 
 
-def test_no_secret_is_in_a_repr(stand: Stand) -> None:
+def test_no_secret_is_in_a_repr(stand: UpstreamKit) -> None:
     """Tokens are never told by accident."""
     request = asked()
     found = stand.log_in(request)
@@ -151,7 +151,7 @@ def test_no_secret_is_in_a_repr(stand: Stand) -> None:
         assert secret not in told
 
 
-def test_a_step_up_types_the_password_again(stand: Stand) -> None:
+def test_a_step_up_types_the_password_again(stand: UpstreamKit) -> None:
     """With `max_age` an old log-in is renewed; without it, it is told as it is."""
     browser = stand.world.browser()
     stand.log_in(browser=browser)
@@ -167,12 +167,12 @@ def test_a_step_up_types_the_password_again(stand: Stand) -> None:
     assert (new.tokens.refresh_token, new.identity.account) == (None, "")
 
 
-def test_an_age_of_nothing_is_a_second(stand: Stand) -> None:
+def test_an_age_of_nothing_is_a_second(stand: UpstreamKit) -> None:
     """Authelia never meets `max_age=0`: the person would type for ever."""
     assert stand.log_in(step_up(max_age=0)).identity.amr >= {"otp"}
 
 
-def test_whoever_declines_at_authelia_comes_back_with_an_error(stand: Stand) -> None:
+def test_whoever_declines_at_authelia_comes_back_with_an_error(stand: UpstreamKit) -> None:
     """For `offline_access` Authelia asks too, whatever its consent mode; the answer names it."""
     answer = stand.callback(asked(), consents=False)
 
@@ -185,7 +185,7 @@ def test_whoever_declines_at_authelia_comes_back_with_an_error(stand: Stand) -> 
     "iss", [None, "", "https://evil.example", f"{ISSUER}/", ISSUER.upper(), f"{ISSUER} ", "\ud800"]
 )
 @pytest.mark.attack("callback-mix-up")
-def test_an_answer_of_somebody_else_is_refused(stand: Stand, iss: str | None) -> None:
+def test_an_answer_of_somebody_else_is_refused(stand: UpstreamKit, iss: str | None) -> None:
     """`iss` is there and equal (RFC 9207), or the code goes nowhere."""
     with pytest.raises(UpstreamError):
         stand.authelia.check_iss(iss)
@@ -195,7 +195,7 @@ def test_an_answer_of_somebody_else_is_refused(stand: Stand, iss: str | None) ->
 
 
 @pytest.mark.attack("code-replayed")
-def test_a_code_is_good_once(stand: Stand) -> None:
+def test_a_code_is_good_once(stand: UpstreamKit) -> None:
     """The second use is refused, and ends the tokens of the first."""
     request = asked()
     code = stand.callback(request)["code"]
@@ -215,7 +215,7 @@ def test_a_code_is_good_once(stand: Stand) -> None:
     ],
 )
 @pytest.mark.attack("code-of-another-transaction")
-def test_a_code_belongs_to_its_transaction(stand: Stand, changes: dict[str, Any]) -> None:
+def test_a_code_belongs_to_its_transaction(stand: UpstreamKit, changes: dict[str, Any]) -> None:
     """Another client of ours, verifier, redirect URI or nonce: refused."""
     request = asked()
     code = stand.callback(request)["code"]
@@ -238,7 +238,7 @@ def test_a_code_belongs_to_its_transaction(stand: Stand, changes: dict[str, Any]
     ],
 )
 @pytest.mark.attack("junk-upstream")
-def test_what_is_no_code_is_not_sent(stand: Stand, code: str) -> None:
+def test_what_is_no_code_is_not_sent(stand: UpstreamKit, code: str) -> None:
     """Junk would fill Authelia's failure limit."""
     assert refused(lambda: stand.exchange(asked(), code)) == "invalid_grant"
     assert stand.transport.sent == []
@@ -247,7 +247,7 @@ def test_what_is_no_code_is_not_sent(stand: Stand, code: str) -> None:
 # --- refreshed --------------------------------------------------------------------------------
 
 
-def test_a_refresh_repeats_who_and_how(stand: Stand) -> None:
+def test_a_refresh_repeats_who_and_how(stand: UpstreamKit) -> None:
     """The new tokens are new; person, methods and time are the log-in's."""
     first = stand.log_in()
     stand.world.clock.at += 1800
@@ -262,7 +262,7 @@ def test_a_refresh_repeats_who_and_how(stand: Stand) -> None:
 
 
 @pytest.mark.attack("refresh-reused")
-def test_an_old_refresh_token_ends_the_family(stand: Stand) -> None:
+def test_an_old_refresh_token_ends_the_family(stand: UpstreamKit) -> None:
     """Authelia's own defence works through us."""
     first = stand.log_in()
     second = stand.refresh(first)
@@ -271,7 +271,7 @@ def test_an_old_refresh_token_ends_the_family(stand: Stand) -> None:
     assert refused(lambda: stand.refresh(second)) == "invalid_grant"
 
 
-def test_a_refresh_is_for_the_client_and_person_it_is_of(stand: Stand) -> None:
+def test_a_refresh_is_for_the_client_and_person_it_is_of(stand: UpstreamKit) -> None:
     """Another of our clients, or a grant of another person: refused."""
     first = stand.log_in()
 
@@ -281,7 +281,7 @@ def test_a_refresh_is_for_the_client_and_person_it_is_of(stand: Stand) -> None:
 
 @pytest.mark.parametrize("token", ["", "junk", JUNK_CODE, "authelia_at_" + "a" * 43 + ".b", "eyJ"])
 @pytest.mark.attack("junk-upstream")
-def test_what_is_no_refresh_token_is_not_sent(stand: Stand, token: str) -> None:
+def test_what_is_no_refresh_token_is_not_sent(stand: UpstreamKit, token: str) -> None:
     """Only what looks like Authelia's goes there."""
     call = stand.authelia.refresh(two_factor=True, refresh_token=token, subject=JOHN, address=HOME)
 
@@ -293,7 +293,7 @@ def test_what_is_no_refresh_token_is_not_sent(stand: Stand, token: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["access_token", "refresh_token"])
-def test_revoking_either_token_ends_both(stand: Stand, which: str) -> None:
+def test_revoking_either_token_ends_both(stand: UpstreamKit, which: str) -> None:
     """What a client of ours revokes is ended at Authelia."""
     found = stand.log_in()
     stand.revoke(getattr(found.tokens, which))
@@ -302,7 +302,7 @@ def test_revoking_either_token_ends_both(stand: Stand, which: str) -> None:
     stand.revoke(getattr(found.tokens, which))
 
 
-def test_revoking_the_other_clients_token_is_refused(stand: Stand) -> None:
+def test_revoking_the_other_clients_token_is_refused(stand: UpstreamKit) -> None:
     """Each of our clients ends its own tokens."""
     token = stand.log_in().tokens.access_token
 
@@ -310,14 +310,14 @@ def test_revoking_the_other_clients_token_is_refused(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x" * 9000, "é"])
-def test_what_is_no_token_is_ended_already(stand: Stand, token: str) -> None:
+def test_what_is_no_token_is_ended_already(stand: UpstreamKit, token: str) -> None:
     """RFC 7009, section 2.2: nothing to do, and nothing sent."""
     stand.revoke(token)
 
     assert stand.transport.sent == []
 
 
-def test_logging_out_leads_back(stand: Stand) -> None:
+def test_logging_out_leads_back(stand: UpstreamKit) -> None:
     """After Authelia's log-out page the person is back, and the next log-in begins anew."""
     browser = stand.world.browser()
     stand.log_in(browser=browser)
@@ -334,7 +334,7 @@ def test_logging_out_leads_back(stand: Stand) -> None:
 # --- Authelia's failure limit -----------------------------------------------------------------
 
 
-def fail(stand: Stand, address: str, times: int) -> list[str]:
+def fail(stand: UpstreamKit, address: str, times: int) -> list[str]:
     def once() -> None:
         stand.run(
             stand.authelia.refresh(
@@ -346,7 +346,7 @@ def fail(stand: Stand, address: str, times: int) -> list[str]:
 
 
 @pytest.mark.attack("one-person-locks-all")
-def test_fifty_failures_of_one_lock_nobody_else(stand: Stand) -> None:
+def test_fifty_failures_of_one_lock_nobody_else(stand: UpstreamKit) -> None:
     """After the 429 nothing more is sent for that address; everybody else logs in as before."""
     told = fail(stand, "192.0.2.66", 50)
 
@@ -356,7 +356,7 @@ def test_fifty_failures_of_one_lock_nobody_else(stand: Stand) -> None:
 
 
 @pytest.mark.attack("one-person-locks-all")
-def test_whoever_waited_is_not_sent_once_the_address_is_locked(world: World) -> None:
+def test_whoever_waited_is_not_sent_once_the_address_is_locked(world: DemoWorld) -> None:
     """Many at once of one address: what is in line when the 429 comes stays here."""
     with standing(world, at_once=10) as stand:
 
@@ -380,7 +380,7 @@ def test_whoever_waited_is_not_sent_once_the_address_is_locked(world: World) -> 
         assert stand.transport.paths().count("token") <= 30 + 10
 
 
-def test_who_is_locked_is_not_sent_to_log_in(stand: Stand) -> None:
+def test_who_is_locked_is_not_sent_to_log_in(stand: UpstreamKit) -> None:
     """The code could not be traded in; so nobody types for nothing. Revoking still works."""
     found = stand.log_in()
     fail(stand, HOME, 31)
@@ -393,7 +393,7 @@ def test_who_is_locked_is_not_sent_to_log_in(stand: Stand) -> None:
     assert stand.transport.paths()[-1] == "revocation"
 
 
-def test_after_retry_after_the_address_is_heard_again(stand: Stand) -> None:
+def test_after_retry_after_the_address_is_heard_again(stand: UpstreamKit) -> None:
     """Authelia's own time counts, and then one more is asked."""
     found = stand.log_in()
     fail(stand, HOME, 31)
@@ -408,7 +408,7 @@ def test_after_retry_after_the_address_is_heard_again(stand: Stand) -> None:
 # --- together ---------------------------------------------------------------------------------
 
 
-def test_metadata_is_read_once_for_all(stand: Stand) -> None:
+def test_metadata_is_read_once_for_all(stand: UpstreamKit) -> None:
     """Eight first log-ins at once read it once; an hour later once more."""
 
     async def all_at_once() -> None:
@@ -422,7 +422,7 @@ def test_metadata_is_read_once_for_all(stand: Stand) -> None:
     assert stand.transport.paths().count("pushed-authorization-request") == 16
 
 
-def test_two_people_and_clients_at_once_are_not_mixed(stand: Stand) -> None:
+def test_two_people_and_clients_at_once_are_not_mixed(stand: UpstreamKit) -> None:
     """Interleaved log-ins each end with their own person, methods and tokens."""
     requests = [asked(two_factor=index % 2 == 0) for index in range(6)]
     people = [stand.world.person("john" if index % 3 else "bob") for index in range(6)]
@@ -450,7 +450,7 @@ def test_two_people_and_clients_at_once_are_not_mixed(stand: Stand) -> None:
     ]
 
 
-def test_what_is_too_much_at_once_is_turned_away(world: World) -> None:
+def test_what_is_too_much_at_once_is_turned_away(world: DemoWorld) -> None:
     """A flood waits in a short line; the rest is told at once, and the line empties."""
     with standing(world, at_once=1) as stand:
 
@@ -484,7 +484,7 @@ def test_what_is_too_much_at_once_is_turned_away(world: World) -> None:
 )
 @pytest.mark.attack("metadata-elsewhere")
 def test_metadata_that_leads_elsewhere_is_not_followed(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, object]], None]
+    stand: UpstreamKit, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, object]], None]
 ) -> None:
     """No browser and no secret goes where Authelia is not; and `iss` has to be promised."""
 

@@ -22,7 +22,7 @@ from authz.tokens.issuer_http import issuer_client
 from authz.tokens.keys import SigningKeys
 from tests.login.upstream.test_id_token import ACCESS, NONCE, identifying, proofs
 from tests.login.upstream.upstream_kit import CALLBACK, HOME, NAMES, asked
-from tests.support.introspection import Site, site
+from tests.support.introspection import IntrospectionSite, site
 from tests.tokens.test_client_auth import pem
 from tests.tokens.test_introspection_endpoint import _drip, _flood, _hang_up, _say_nothing
 from tests.tokens.test_issuer import HTML, REDIRECT, TRUST, ZIPPED, Play, answer, document, metadata
@@ -30,8 +30,8 @@ from tests.tokens.token_factory import (
     ISSUER,
     NOW,
     RULES,
-    Clock,
     Source,
+    TokenClock,
     ec_signer,
     key_set,
     unhurried,
@@ -105,10 +105,10 @@ def told(
     total: float = 5.0,
     read: float = 5.0,
     checker: TokenResponseVerifier | None = None,
-) -> tuple[object, Site]:
+) -> tuple[object, IntrospectionSite]:
     """Make one call of such an Authelia: what came of it, and what it saw."""
 
-    async def run() -> tuple[object, Site]:
+    async def run() -> tuple[object, IntrospectionSite]:
         async with site(page) as served:
             served.metadata = names
             async with asking(served.url, total=total, read=read, checker=checker) as authelia:
@@ -367,7 +367,7 @@ def test_a_cookie_of_somebody_in_between_is_not_kept() -> None:
 )
 def test_retry_after_is_kept_within_bounds(after: str, seconds: int) -> None:
     """An hour at most, whatever is said; a minute where nothing sensible is."""
-    clock = Clock(0.0)
+    clock = TokenClock(0.0)
     page = answer(b"", status="429 Too Many Requests", more=f"retry-after: {after}\r\n")
 
     async def run() -> int:
@@ -398,7 +398,7 @@ def test_locks_are_as_a_list_of_all_would_say(
     events: list[tuple[str, str, float | None, float]],
 ) -> None:
     """Locked until the last 429's time is over, per endpoint and address, and no longer."""
-    clock, until = Clock(0.0), dict[tuple[str, str], float]()
+    clock, until = TokenClock(0.0), dict[tuple[str, str], float]()
     locks = Lockouts(clock)
     for endpoint, address, seconds, pause in events:
         locks.lock(endpoint, address, seconds)

@@ -22,7 +22,7 @@ from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
 from authz_demo.issuer import RegisteredClient, StandInConfig, create_app
 from authz_demo.person import BrowserUser
-from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, World
+from tests.demo.kit import CLIENT_KEY, FILES, ISSUER, NOTES, DemoWorld
 from tests.tokens.test_client_auth import pem
 
 INTERNAL: Final = "http://authelia:9091"
@@ -73,10 +73,10 @@ def step_up(**changes: Any) -> UpstreamAuthorizationRequest:
     return asked(**{"scopes": scopes, "resource": None, "redirect_uri": STEP_UP} | changes)
 
 
-class LedgerLifecycle(httpx.AsyncBaseTransport):
+class StandInTransport(httpx.AsyncBaseTransport):
     """Reach the stand-in, and note what was sent."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: DemoWorld) -> None:
         self._inner = httpx.ASGITransport(create_app(world.issuer))
         self.sent: list[httpx.Request] = []
 
@@ -90,12 +90,12 @@ class LedgerLifecycle(httpx.AsyncBaseTransport):
 
 
 @dataclass
-class Stand:
+class UpstreamKit:
     """The stand-in, and our client of it."""
 
-    world: World
+    world: DemoWorld
     authelia: Authelia
-    transport: LedgerLifecycle
+    transport: StandInTransport
     monotonic: list[float] = field(default_factory=lambda: [1000.0])
 
     def run(self, call: Any) -> Any:
@@ -147,16 +147,16 @@ class Stand:
         self.run(self.authelia.revoke(two_factor=two_factor, token=token, address=HOME))
 
 
-def client_of(client_id: str, world: World) -> OurClient:
+def client_of(client_id: str, world: DemoWorld) -> OurClient:
     auth = PrivateKeyJwt(client_id, pem(CLIENT_KEY), ISSUER, clock=world.clock)
     return OurClient(client_id, auth)
 
 
 @contextmanager
-def standing(world: World, **options: Any) -> Iterator[Stand]:
+def standing(world: DemoWorld, **options: Any) -> Iterator[UpstreamKit]:
     """Put our client beside the stand-in."""
     world.issuer.config = ours(world.issuer.config)
-    transport = LedgerLifecycle(world)
+    transport = StandInTransport(world)
     client = httpx.AsyncClient(transport=transport)
     address = IssuerAddress(ISSUER, INTERNAL)
     keys = SigningKeys(IssuerKeys(address, DEFAULT_ALGORITHMS, client))
@@ -171,7 +171,7 @@ def standing(world: World, **options: Any) -> Iterator[Stand]:
         clock=lambda: monotonic[0],
         **options,
     )
-    yield Stand(world, authelia, transport, monotonic)
+    yield UpstreamKit(world, authelia, transport, monotonic)
     world.runner.run(client.aclose())
 
 

@@ -29,8 +29,8 @@ from authz.tokens.tickets import seal_ticket
 from authz_demo.issuer import create_app
 from authz_demo.issuer.run import forwarded_headers
 from authz_demo.login_drivers import automatic_redirect
-from tests.demo.kit import ISSUER, JOHN, World
-from tests.login.upstream.upstream_kit import Stand, standing
+from tests.demo.kit import ISSUER, JOHN, DemoWorld
+from tests.login.upstream.upstream_kit import UpstreamKit, standing
 
 ORIGIN: Final = "https://mcp.example.test"
 FROM_OUR_PAGE: Final = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
@@ -39,7 +39,7 @@ LOG_INS: Final = f"{ORIGIN}/authz/log-ins"
 
 
 @dataclass
-class Records:
+class FakeRecords:
     """Step-ups as they are recorded."""
 
     kept: dict[StepUpKey, tuple[Method, int, int]] = field(default_factory=dict)
@@ -93,14 +93,14 @@ class Kept:
 
 
 @dataclass
-class Gateway:
+class FakeGateway:
     """The pages, and what they keep."""
 
-    world: World
-    stand: Stand
+    world: DemoWorld
+    stand: UpstreamKit
     sealer: Sealer
     app: Starlette
-    records: Records = field(default_factory=Records)
+    records: FakeRecords = field(default_factory=FakeRecords)
     grants: Kept = field(default_factory=Kept)
     notes: list[str] = field(default_factory=list)
 
@@ -216,7 +216,7 @@ def browser_routes(
     issuer: str,
     upstream: Any,
     sealer: Sealer,
-    records: Records,
+    records: FakeRecords,
     grants: Kept,
     clock: Callable[[], float],
     note: Callable[[str, str], None] = lambda _id, _words: None,
@@ -248,7 +248,7 @@ def browser_routes(
 
 
 @contextmanager
-def gateway(world: World) -> Iterator[Gateway]:
+def gateway(world: DemoWorld) -> Iterator[FakeGateway]:
     """Put the pages beside the stand-in."""
     with standing(world) as stand:
         config = world.issuer.config
@@ -260,7 +260,7 @@ def gateway(world: World) -> Iterator[Gateway]:
         ]
         world.issuer.config = replace(config, clients=tuple(ours))
         sealer = Sealer(["a" * 32], world.clock)
-        records, grants, notes = Records(), Kept(), list[str]()
+        records, grants, notes = FakeRecords(), Kept(), list[str]()
 
         def note(request_id: str, words: str) -> None:
             notes.append(f"{request_id}: {words}")
@@ -276,4 +276,4 @@ def gateway(world: World) -> Iterator[Gateway]:
             note=note,
         )
         app = Starlette(routes=routes)
-        yield Gateway(world, stand, sealer, app, records, grants, notes)
+        yield FakeGateway(world, stand, sealer, app, records, grants, notes)

@@ -23,7 +23,7 @@ from authz.login.web.cookies import (
     read_form,
 )
 from authz.tokens.sealing import Sealer
-from tests.demo.kit import Clock
+from tests.demo.kit import DemoClock
 
 ORIGIN = "https://mcp.example.test"
 GOOD = [("origin", ORIGIN), ("sec-fetch-site", "same-origin")]
@@ -76,12 +76,12 @@ class Jar:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> DemoClock:
+    return DemoClock()
 
 
 @pytest.fixture
-def browser(clock: Clock) -> BrowserCookies:
+def browser(clock: DemoClock) -> BrowserCookies:
     return BrowserCookies(Sealer(["a" * 32], clock), ORIGIN)
 
 
@@ -185,7 +185,7 @@ def test_origin(browser: BrowserCookies, headers: list[tuple[str, str]]) -> None
         ("http://localhost:80", "http://localhost"),
     ],
 )
-def test_origin_as_browsers_send_it(clock: Clock, configured: str, sent: str) -> None:
+def test_origin_as_browsers_send_it(clock: DemoClock, configured: str, sent: str) -> None:
     """The gateway's origin is known however it was written."""
     browser, jar = BrowserCookies(Sealer(["a" * 32], clock), configured), Jar()
     form = shown(browser, jar)
@@ -193,7 +193,7 @@ def test_origin_as_browsers_send_it(clock: Clock, configured: str, sent: str) ->
 
 
 @pytest.mark.attack("consent-cross-site")
-def test_form_of_another(browser: BrowserCookies, clock: Clock) -> None:
+def test_form_of_another(browser: BrowserCookies, clock: DemoClock) -> None:
     """Another browser's, another page's, an old, an altered, a missing token: refused."""
     jar, thief = Jar(), Jar()
     form, stolen = shown(browser, jar), shown(browser, thief)
@@ -212,7 +212,7 @@ def test_form_of_another(browser: BrowserCookies, clock: Clock) -> None:
     assert refused(browser, jar.post(), form, "consent")
 
 
-def test_transaction(browser: BrowserCookies, clock: Clock) -> None:
+def test_transaction(browser: BrowserCookies, clock: DemoClock) -> None:
     """A transaction is taken in its browser, for its purpose, in ten minutes, until forgotten."""
     jar = Jar()
     begin(browser, jar, "s")
@@ -248,7 +248,7 @@ def test_cookie_under_another_name(browser: BrowserCookies) -> None:
 @given(st.data())
 def test_tabs_never_collide(data: st.DataObject) -> None:
     """Whatever the order in which two people's tabs begin and end, each gets its own."""
-    browser = BrowserCookies(Sealer(["a" * 32], Clock()), ORIGIN)
+    browser = BrowserCookies(Sealer(["a" * 32], DemoClock()), ORIGIN)
     jars = [Jar(), Jar()]
     open_tabs: list[tuple[int, str]] = []
     for number in range(data.draw(st.integers(1, 12))):
@@ -308,7 +308,7 @@ def test_a_page_after_an_end_makes_no_log_in_end(browser: BrowserCookies) -> Non
 
 
 @pytest.mark.attack("callback-another-browser")
-def test_the_end_of_a_transaction_is_remembered(browser: BrowserCookies, clock: Clock) -> None:
+def test_the_end_of_a_transaction_is_remembered(browser: BrowserCookies, clock: DemoClock) -> None:
     """In the browser that had it, for its ten minutes; elsewhere nothing is, and nothing counts."""
     jar, other = Jar(), Jar()
     begin(browser, jar, "s")

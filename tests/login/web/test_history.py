@@ -13,50 +13,50 @@ import pytest
 
 from authz.core.ledger import UnavailableError
 from tests.login.conftest import Play
-from tests.login.front import GATEWAY, LOOPBACK, Client, Stage, john, onward
+from tests.login.front import GATEWAY, LOOPBACK, FrontDoorClient, FrontDoorStage, john, onward
 from tests.login.test_attacks import consent_page, decide, registered
 
 CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
 SECRETS = "Authelia's tokens, codes, secrets in Referer, in error pages, in browser history"
 
 
-async def untouched(_: Stage) -> None:
+async def untouched(_: FrontDoorStage) -> None:
     """Let everything go well."""
 
 
-async def redis_away(found: Stage) -> None:
+async def redis_away(found: FrontDoorStage) -> None:
     async def away(*_: object) -> object:
         raise UnavailableError("redis", "away")
 
     found.built.states._command = away
 
 
-async def redis_away_late(found: Stage) -> None:
+async def redis_away_late(found: FrontDoorStage) -> None:
     async def away(*_: object) -> object:
         raise UnavailableError("redis", "away")
 
     found.built.codes._command = away
 
 
-async def a_defect(found: Stage) -> None:
+async def a_defect(found: FrontDoorStage) -> None:
     async def broken(*_: object) -> object:
         raise RuntimeError("a defect")
 
     found.built.states._command = broken
 
 
-async def authelia_away(found: Stage) -> None:
+async def authelia_away(found: FrontDoorStage) -> None:
     found.upstream.away = True
 
 
-async def callback_of(client: Client) -> str:
+async def callback_of(client: FrontDoorClient) -> str:
     """Consent and log in; return where Authelia sends the browser, which is not opened."""
     _, token = await consent_page(client)
     url = onward(await decide(client, token))
     return await john().log_in(client.browser, url)
 
 
-async def opened(client: Client, url: str) -> list[httpx.Response]:
+async def opened(client: FrontDoorClient, url: str) -> list[httpx.Response]:
     """Open a URL as a browser does; return every answer of the gateway on the way."""
     seen = []
     while url.startswith(GATEWAY):
@@ -73,11 +73,11 @@ async def opened(client: Client, url: str) -> list[httpx.Response]:
 )
 @pytest.mark.parametrize("redirect_uri", [LOOPBACK, CURSOR])
 def test_no_code_stays_behind(
-    play: Play, redirect_uri: str, happens: Callable[[Stage], Awaitable[None]]
+    play: Play, redirect_uri: str, happens: Callable[[FrontDoorStage], Awaitable[None]]
 ) -> None:
     """The callback's own address is never that of a page, and nothing of it is said again."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, redirect_uri=redirect_uri)
         callback = await callback_of(client)
         await happens(found)
@@ -98,7 +98,7 @@ def test_no_code_stays_behind(
 def test_a_program_of_its_own_scheme_is_opened_from_a_page_of_its_own(play: Play) -> None:
     """Cursor: the page has our code for the program, for this browser alone, and the code works."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, redirect_uri=CURSOR)
         *_, page = await opened(client, await callback_of(client))
         assert (page.status_code, page.url.path) == (200, "/authz/back")
@@ -117,7 +117,7 @@ def test_a_program_of_its_own_scheme_is_opened_from_a_page_of_its_own(play: Play
 def test_a_no_is_told_to_a_program_of_its_own_scheme(play: Play) -> None:
     """It is opened with `access_denied`."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, redirect_uri=CURSOR)
         _, token = await consent_page(client)
         answer = await decide(client, token, "deny")
@@ -130,7 +130,7 @@ def test_a_no_is_told_to_a_program_of_its_own_scheme(play: Play) -> None:
 def test_what_fits_into_no_cookie_is_told_in_place(play: Play) -> None:
     """A state that grows in an address: the program hears of its log-in all the same."""
 
-    async def scene(found: Stage) -> None:
+    async def scene(found: FrontDoorStage) -> None:
         client = await registered(found, redirect_uri=CURSOR)
         client.state = '"' * 1000
         (page,) = await opened(client, await callback_of(client))
@@ -151,8 +151,8 @@ HIDDEN = {
 def test_no_secret_reaches_the_log_when_things_go_wrong(play: Play) -> None:
     """Refused, away, broken, somebody else's: whatever goes wrong is told without its values."""
 
-    async def scene(found: Stage) -> None:
-        client = Client(found)
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
         await client.register()
         tokens = await client.tokens()
         secrets = {client.client_id, client.state, client.verifier, *tokens.values()}

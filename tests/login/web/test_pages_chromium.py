@@ -40,7 +40,7 @@ from authz.login.web.rendering import Pages, redirect
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.serving import serve
-from tests.login.web.pages_kit import TICKET, Kept, Records, browser_routes
+from tests.login.web.pages_kit import TICKET, FakeRecords, Kept, browser_routes
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 NOW: Final = 1795380700
@@ -55,7 +55,7 @@ _OPTIONS: Final = [
 
 
 @dataclass
-class Issuer:
+class BrowserIssuer:
     """Stands for Authelia with an open session: it answers at once, so that its redirects are
     those of the form that was sent.
     """
@@ -103,14 +103,14 @@ FRONT: Final[Purpose[dict[str, Any]]] = Purpose("front", dict, dict)
 
 
 @dataclass
-class Site:
+class BrowserSite:
     """The gateway with its step-up and a consent page, an issuer, and another site."""
 
     origin: str
     evil: str
-    issuer: Issuer
+    issuer: BrowserIssuer
     sealer: Sealer
-    records: Records
+    records: FakeRecords
     pages: Pages
     browser: BrowserCookies
     posted: list[tuple[str | None, str]] = field(default_factory=list)
@@ -176,15 +176,18 @@ class Behind:
 
 
 @asynccontextmanager
-async def site() -> AsyncIterator[Site]:
+async def site() -> AsyncIterator[BrowserSite]:
     async with AsyncExitStack() as stack:
         fronts = [Behind(), Behind(), Behind()]
         ports = [await stack.enter_async_context(serve(front)) for front in fronts]
-        origin, issuer = f"http://localhost:{ports[0]}", Issuer(f"http://127.0.0.1:{ports[1]}")
+        origin, issuer = (
+            f"http://localhost:{ports[0]}",
+            BrowserIssuer(f"http://127.0.0.1:{ports[1]}"),
+        )
         evil = f"http://127.0.0.1:{ports[2]}"
-        sealer, records = Sealer(["a" * 32], lambda: NOW), Records()
+        sealer, records = Sealer(["a" * 32], lambda: NOW), FakeRecords()
         pages, browser = Pages(origin, issuer.url), BrowserCookies(sealer, origin)
-        made = Site(origin, evil, issuer, sealer, records, pages, browser)
+        made = BrowserSite(origin, evil, issuer, sealer, records, pages, browser)
         made.redirect_uri = f"{evil}/client"
         fronts[0].app = Starlette(
             routes=[
@@ -207,7 +210,7 @@ async def site() -> AsyncIterator[Site]:
         yield made
 
 
-def _other_site(made: Site) -> Callable[[Request], Awaitable[Response]]:
+def _other_site(made: BrowserSite) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         if request.url.path == "/frame":
             return HTMLResponse(f'<iframe src="{made.link()}"></iframe>')
@@ -228,7 +231,7 @@ def _other_site(made: Site) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-Work = Callable[[Site, BrowserContext], Awaitable[None]]
+Work = Callable[[BrowserSite, BrowserContext], Awaitable[None]]
 
 
 class Drive:
@@ -268,7 +271,7 @@ def test_step_up_in_a_browser(drive: Drive) -> None:
     and the button there ends it.
     """
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         page = await context.new_page()
         await page.goto(made.link())
         assert not made.issuer.asked
@@ -298,7 +301,7 @@ def test_tabs(drive: Drive) -> None:
     their own; the redirects of each form are let through by its page's policy.
     """
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         tabs = [await context.new_page() for _ in range(3)]
         urls = [f"{made.origin}/consent?tab={number}" for number in range(3)]
         await asyncio.gather(*(tab.goto(url) for tab, url in zip(tabs, urls, strict=True)))
@@ -316,7 +319,7 @@ def test_tabs(drive: Drive) -> None:
 def test_redirect_elsewhere(drive: Drive) -> None:
     """A form leads to our own pages alone: what would redirect elsewhere the browser stops."""
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         page = await context.new_page()
         await page.goto(f"{made.origin}/consent?tab=0")
         made.hop = f"{made.elsewhere}/client"
@@ -333,7 +336,7 @@ def test_a_callback_that_redirects_to_another_origin(drive: Drive, decision: str
     through to wherever the client's own callback leads.
     """
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         made.redirect_uri = f"{made.evil}/to-another"
         page = await context.new_page()
         await page.goto(f"{made.origin}/consent?tab=0")
@@ -351,7 +354,7 @@ def test_a_callback_that_opens_a_program(drive: Drive, decision: str) -> None:
     program the person is left on a page that says how it ended, not on the one that asks.
     """
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         made.redirect_uri = f"{made.evil}/to-a-program"
         page = await context.new_page()
         said: list[str] = []
@@ -373,7 +376,7 @@ def test_a_callback_that_opens_a_program(drive: Drive, decision: str) -> None:
 def test_framed(drive: Drive) -> None:
     """A page in another's frame shows nothing to click on."""
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         page = await context.new_page()
         await page.goto(f"{made.evil}/frame")
         frames = [frame for frame in page.frames if frame != page.main_frame]
@@ -389,7 +392,7 @@ def test_cross_site_form(drive: Drive) -> None:
     this one, is refused: the browser says where it comes from, and keeps the cookie back.
     """
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         page = await context.new_page()
         await page.goto(f"{made.origin}/consent?tab=0")
         token = re.search(r'name="form_token" value="([^"]*)"', await page.content())
@@ -408,7 +411,7 @@ def test_not_at_once(drive: Drive) -> None:
     another window. A moment later it does.
     """
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         page = await context.new_page()
         await page.goto(f"{made.origin}/consent?tab=0")
         await page.wait_for_timeout(
@@ -430,7 +433,7 @@ def test_not_at_once(drive: Drive) -> None:
 def test_opener(drive: Drive) -> None:
     """A client in a browser gets its window back after the log-in."""
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         client = await context.new_page()
         await client.goto(f"{made.evil}/client")
         async with context.expect_page() as opening:
@@ -446,7 +449,7 @@ def test_opener(drive: Drive) -> None:
 def test_narrow(drive: Drive) -> None:
     """On a phone nothing is wider than the screen, long names included."""
 
-    async def work(made: Site, context: BrowserContext) -> None:
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
         page = await context.new_page()
         client = "https://" + "a" * 60 + ".example.com"
         await page.goto(made.link(client=client, tool="x" * 100))

@@ -35,7 +35,7 @@ servers: {{files: {{upstream: 'http://files:8000/mcp', scopes: ['mcp:tools']}}}}
 """
 
 
-class Unix(HTTPConnection):
+class UnixTransport(HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class Unix(HTTPConnection):
 
 
 @dataclass
-class Pages:
+class PagesProcess:
     process: "subprocess.Popen[str]"
     config: Path
     socket: Path
@@ -59,7 +59,7 @@ class Pages:
         until(lambda: [line["event"] for line in self.lines].count(event) >= count, event)
 
     def get(self, path: str) -> tuple[int, bytes]:
-        connection = Unix(self.socket)
+        connection = UnixTransport(self.socket)
         try:
             connection.request("GET", path, headers={"X-Forwarded-For": "192.0.2.1"})
             answer = connection.getresponse()
@@ -79,7 +79,7 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def pages(
     folder: Path, store: ValkeyServer | Relay, issuer: str, telemetry: str = ""
-) -> Iterator[Pages]:
+) -> Iterator[PagesProcess]:
     key, config, path = folder / "k.pem", folder / "authz.yaml", folder / "p.sock"
     if not key.exists():
         make_key(key)
@@ -87,7 +87,7 @@ def pages(
     command = [sys.executable, "-m", "authz", "pages", "-c", str(config)]
     command += ["--listen", f"unix:{path}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    found = Pages(process, config, path)
+    found = PagesProcess(process, config, path)
 
     def read() -> None:
         assert process.stdout is not None
@@ -131,7 +131,7 @@ def test_a_life(folder: Path, store: ValkeyServer) -> None:
         assert found.get("/.well-known/oauth-authorization-server")[0] == 200
 
         # A request is under way when the signal comes: its head is here, its body is not.
-        late = Unix(found.socket)
+        late = UnixTransport(found.socket)
         late.putrequest("POST", "/token")
         late.putheader("Content-Type", "application/x-www-form-urlencoded")
         late.putheader("Content-Length", "12")

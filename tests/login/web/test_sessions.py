@@ -8,12 +8,12 @@ import pytest
 from authz.login.clients.identity import identify
 from authz.login.protocol.values import ClientKind, OAuthClient
 from authz.login.web.sessions import OwnGrant
-from tests.demo.kit import BOB, JOHN, World
+from tests.demo.kit import BOB, JOHN, DemoWorld
 from tests.login.front import onward
 from tests.login.web.pages_kit import (
     FROM_OUR_PAGE,
     LOG_INS,
-    Gateway,
+    FakeGateway,
     forms,
     gateway,
     words,
@@ -21,7 +21,7 @@ from tests.login.web.pages_kit import (
 
 
 @pytest.fixture
-def pages(world: World) -> Iterator[Gateway]:
+def pages(world: DemoWorld) -> Iterator[FakeGateway]:
     with gateway(world) as found:
         found.grants.grants = {
             JOHN: [grant("g1", title="Claude"), grant("g2", uri="http://127.0.0.1/cb")],
@@ -36,7 +36,9 @@ def grant(name: str, title: str = "", uri: str = "https://claude.ai/cb") -> OwnG
     return OwnGrant(name, who, "notes", ("mcp:notes",), 1795380000, 1797972000)
 
 
-def log_in(pages: Gateway, browser: httpx.AsyncClient, username: str = "john") -> httpx.Response:
+def log_in(
+    pages: FakeGateway, browser: httpx.AsyncClient, username: str = "john"
+) -> httpx.Response:
     sent = pages.click(browser, pages.get(browser, LOG_INS))
     callback = pages.log_in(browser, onward(sent), username=username)
     answer = pages.get(browser, callback)
@@ -45,7 +47,7 @@ def log_in(pages: Gateway, browser: httpx.AsyncClient, username: str = "john") -
     return pages.get(browser, LOG_INS)
 
 
-def test_shows_what_is_theirs(pages: Gateway) -> None:
+def test_shows_what_is_theirs(pages: FakeGateway) -> None:
     """A person sees their own log-ins after a log-in with a password, and nobody else's."""
     browser = pages.browser()
     assert "claude.ai" not in pages.get(browser, LOG_INS).text
@@ -58,7 +60,7 @@ def test_shows_what_is_theirs(pages: Gateway) -> None:
     assert "Claude" not in other.text
 
 
-def test_end(pages: Gateway) -> None:
+def test_end(pages: FakeGateway) -> None:
     """A button ends one log-in."""
     browser = pages.browser()
     page = log_in(pages, browser)
@@ -69,7 +71,7 @@ def test_end(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("log-ins-of-another")
-def test_end_of_another(pages: Gateway) -> None:
+def test_end_of_another(pages: FakeGateway) -> None:
     """A form of one person's page ends nothing for another, in the same browser either."""
     browser, other = pages.browser(), pages.browser()
     page = log_in(pages, browser)
@@ -83,13 +85,13 @@ def test_end_of_another(pages: Gateway) -> None:
     assert not pages.grants.asked
 
 
-def log_out(pages: Gateway, browser: httpx.AsyncClient, page: httpx.Response) -> None:
+def log_out(pages: FakeGateway, browser: httpx.AsyncClient, page: httpx.Response) -> None:
     answer = pages.click(browser, page, number=len(forms(page)) - 1)
     assert answer.status_code == 303
     assert "claude.ai" not in pages.get(browser, LOG_INS).text
 
 
-def test_leave(pages: Gateway) -> None:
+def test_leave(pages: FakeGateway) -> None:
     """Whoever leaves the page has to log in again to see it, and to end anything."""
     browser = pages.browser()
     page = log_in(pages, browser)
@@ -98,7 +100,7 @@ def test_leave(pages: Gateway) -> None:
     assert not pages.grants.ended
 
 
-def test_ten_minutes(pages: Gateway) -> None:
+def test_ten_minutes(pages: FakeGateway) -> None:
     """The page is there for ten minutes."""
     browser = pages.browser()
     log_in(pages, browser)
@@ -108,7 +110,7 @@ def test_ten_minutes(pages: Gateway) -> None:
 
 @pytest.mark.attack("log-ins-cross-site")
 @pytest.mark.parametrize("path", ["", "/end", "/leave"])
-def test_cross_site(pages: Gateway, path: str) -> None:
+def test_cross_site(pages: FakeGateway, path: str) -> None:
     """Another site's form logs nobody in, ends nothing, leaves nothing."""
     browser = pages.browser()
     page = log_in(pages, browser)
@@ -124,7 +126,7 @@ def test_cross_site(pages: Gateway, path: str) -> None:
 
 
 @pytest.mark.attack("log-in-forced")
-def test_log_in_of_another_browser(pages: Gateway) -> None:
+def test_log_in_of_another_browser(pages: FakeGateway) -> None:
     """Nobody is logged in by a link: the callback belongs to the browser that clicked."""
     attacker, victim = pages.browser(), pages.browser()
     sent = pages.click(attacker, pages.get(attacker, LOG_INS))
@@ -133,7 +135,7 @@ def test_log_in_of_another_browser(pages: Gateway) -> None:
     assert "Bob" not in pages.get(victim, LOG_INS).text
 
 
-def test_step_up_is_no_session(pages: Gateway) -> None:
+def test_step_up_is_no_session(pages: FakeGateway) -> None:
     """A step-up in a browser shows no log-ins in it."""
     browser = pages.browser()
     pages.step_up(browser)

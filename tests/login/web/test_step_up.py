@@ -21,14 +21,14 @@ from authz.login.web.step_up import (
     asked_age,
     missing_proof,
 )
-from tests.demo.kit import BOB, ISSUER, JOHN, World
+from tests.demo.kit import BOB, ISSUER, JOHN, DemoWorld
 from tests.login.front import onward
 from tests.login.web.pages_kit import (
     FROM_OUR_PAGE,
     ORIGIN,
     START,
     TICKET,
-    Gateway,
+    FakeGateway,
     another_nonce,
     forms,
     gateway,
@@ -40,7 +40,7 @@ ANY = StepUpNeed(Method.ANY, None)
 
 
 @pytest.fixture
-def pages(world: World) -> Iterator[Gateway]:
+def pages(world: DemoWorld) -> Iterator[FakeGateway]:
     with gateway(world) as found:
         yield found
 
@@ -53,7 +53,7 @@ def changed(url: str, **changes: str | None) -> str:
     return split._replace(query=urlencode(kept)).geturl()
 
 
-def ended(pages: Gateway, browser: httpx.AsyncClient, callback: str) -> httpx.Response:
+def ended(pages: FakeGateway, browser: httpx.AsyncClient, callback: str) -> httpx.Response:
     """Open a callback that goes wrong; the page at the end, whose address holds no code."""
     answer = pages.get(browser, callback)
     if answer.has_redirect_location:
@@ -62,7 +62,7 @@ def ended(pages: Gateway, browser: httpx.AsyncClient, callback: str) -> httpx.Re
     return answer
 
 
-def test_whole(pages: Gateway) -> None:
+def test_whole(pages: FakeGateway) -> None:
     """A click, a log-in with TOTP: recorded for this person, grant and server, and told."""
     browser = pages.browser()
     done = pages.step_up(browser)
@@ -75,7 +75,7 @@ def test_whole(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-without-a-click")
-def test_waits_for_a_click(pages: Gateway) -> None:
+def test_waits_for_a_click(pages: FakeGateway) -> None:
     """The link alone asks Authelia nothing, whatever session the browser has; it says what for."""
     browser = pages.browser()
     pages.step_up(browser)
@@ -91,7 +91,7 @@ def test_waits_for_a_click(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-link-forged")
-def test_only_our_tickets(pages: Gateway) -> None:
+def test_only_our_tickets(pages: FakeGateway) -> None:
     """No ticket, a made-up one, an old one, one of another issuer's person: no page to click on."""
     old = pages.ticket()
     pages.world.clock.at += 600
@@ -116,7 +116,7 @@ def test_only_our_tickets(pages: Gateway) -> None:
         {"Origin": ORIGIN, "Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_cross_site(pages: Gateway, headers: dict[str, str]) -> None:
+def test_cross_site(pages: FakeGateway, headers: dict[str, str]) -> None:
     """A form that another site sends does nothing, even with the right token and cookie."""
     browser = pages.browser()
     page = pages.get(browser, f"{START}?ticket={pages.ticket()}")
@@ -126,7 +126,7 @@ def test_cross_site(pages: Gateway, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.attack("step-up-cross-site")
-def test_form_of_another_browser(pages: Gateway) -> None:
+def test_form_of_another_browser(pages: FakeGateway) -> None:
     """A form counts in the browser that was shown it, and for what its page was for."""
     page = pages.get(pages.browser(), f"{START}?ticket={pages.ticket()}")
     assert pages.click(pages.browser(), page).status_code == 403
@@ -139,7 +139,7 @@ def test_form_of_another_browser(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-another-browser")
-def test_callback_of_another_browser(pages: Gateway) -> None:
+def test_callback_of_another_browser(pages: FakeGateway) -> None:
     """A click in the thief's browser, the log-in in the victim's: nothing recorded."""
     thief, victim = pages.browser(), pages.browser()
     callback = pages.log_in(victim, pages.begin(thief))
@@ -149,7 +149,7 @@ def test_callback_of_another_browser(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-replayed")
-def test_replayed(pages: Gateway) -> None:
+def test_replayed(pages: FakeGateway) -> None:
     """A callback counts once; a second time in the same browser records nothing anew."""
     browser = pages.browser()
     callback = pages.log_in(browser, pages.begin(browser))
@@ -180,7 +180,7 @@ def test_replayed(pages: Gateway) -> None:
         {"error": "server_error", "error_description": "<b>"},
     ],
 )
-def test_swapped(pages: Gateway, changes: dict[str, str | None]) -> None:
+def test_swapped(pages: FakeGateway, changes: dict[str, str | None]) -> None:
     """Another issuer's answer, another state, another code, an error: nothing recorded."""
     browser = pages.browser()
     callback = pages.log_in(browser, pages.begin(browser))
@@ -191,7 +191,7 @@ def test_swapped(pages: Gateway, changes: dict[str, str | None]) -> None:
 
 
 @pytest.mark.attack("step-up-swapped")
-def test_parameters_twice(pages: Gateway) -> None:
+def test_parameters_twice(pages: FakeGateway) -> None:
     """No parameter of an answer comes twice."""
     browser = pages.browser()
     callback = pages.log_in(browser, pages.begin(browser))
@@ -200,7 +200,7 @@ def test_parameters_twice(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-swapped")
-def test_code_of_another_transaction(pages: Gateway) -> None:
+def test_code_of_another_transaction(pages: FakeGateway) -> None:
     """A code of one step-up is worthless in another: verifier and nonce are of the transaction."""
     browser = pages.browser()
     first = pages.log_in(browser, pages.begin(browser))
@@ -212,7 +212,7 @@ def test_code_of_another_transaction(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-swapped")
-def test_nonce_of_another_transaction(pages: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nonce_of_another_transaction(pages: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ID token that was made for another request proves nothing for this one."""
     another_nonce(pages.stand.transport, monkeypatch)
     browser = pages.browser()
@@ -222,7 +222,7 @@ def test_nonce_of_another_transaction(pages: Gateway, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.attack("step-up-other-purpose")
-def test_transaction_of_another_purpose(pages: Gateway) -> None:
+def test_transaction_of_another_purpose(pages: FakeGateway) -> None:
     """A visit for one's own log-ins ends at no step-up, with all its cookies."""
     browser = pages.browser()
     sent = pages.click(browser, pages.get(browser, f"{ORIGIN}/authz/log-ins"))
@@ -233,7 +233,7 @@ def test_transaction_of_another_purpose(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-other-person")
-def test_other_person(pages: Gateway) -> None:
+def test_other_person(pages: FakeGateway) -> None:
     """Somebody else logs in: nothing recorded for anybody, and the page says so."""
     browser = pages.browser()
     done = pages.step_up(browser, {"username": "bob"})
@@ -246,7 +246,7 @@ def test_other_person(pages: Gateway) -> None:
 
 
 @pytest.mark.attack("step-up-of-another")
-def test_recorded_for_nobody_else(pages: Gateway) -> None:
+def test_recorded_for_nobody_else(pages: FakeGateway) -> None:
     """What is recorded names the ticket's person, grant and server, each of them."""
     browser = pages.browser()
     pages.step_up(browser)
@@ -306,7 +306,7 @@ PAGES = {
 
 @pytest.mark.parametrize("missing", PAGES, ids=lambda each: each.note)
 def test_each_missing_thing_has_its_page(
-    pages: Gateway, missing: ErrorPage, monkeypatch: pytest.MonkeyPatch
+    pages: FakeGateway, missing: ErrorPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the proof falls short of the ticket nothing is recorded, and the page says of what."""
     exchange = type(pages.stand.authelia).exchange
@@ -329,7 +329,7 @@ def test_each_missing_thing_has_its_page(
     assert not pages.records.kept
 
 
-def test_a_fresh_log_in_is_asked_for(pages: Gateway) -> None:
+def test_a_fresh_log_in_is_asked_for(pages: FakeGateway) -> None:
     """An old session types again where an age is asked for, and does not where none is."""
     browser = pages.browser()
     pages.step_up(browser)
@@ -353,13 +353,13 @@ def test_asked_age(age: int | None, asked: int | None) -> None:
 
 
 @pytest.mark.parametrize(("age", "ttl"), [(None, LIFETIME), (300, LIFETIME), (86400, 86400)])
-def test_kept_long_enough(pages: Gateway, age: int | None, ttl: int) -> None:
+def test_kept_long_enough(pages: FakeGateway, age: int | None, ttl: int) -> None:
     """A record is there for as long as any rule could accept it; the rule looks at its age."""
     pages.step_up(pages.browser(), need=StepUpNeed(Method.TOTP, age))
     assert pages.records.kept[KEY][2] == ttl
 
 
-def test_end_it_now(pages: Gateway) -> None:
+def test_end_it_now(pages: FakeGateway) -> None:
     """The button of the last page ends what was recorded, in this browser, from this page only."""
     browser = pages.browser()
     done = pages.step_up(browser)
@@ -371,7 +371,7 @@ def test_end_it_now(pages: Gateway) -> None:
     assert not pages.records.kept
 
 
-def test_nobody_else_sees_the_end(pages: Gateway) -> None:
+def test_nobody_else_sees_the_end(pages: FakeGateway) -> None:
     """The last page is of the browser that stepped up, for ten minutes."""
     browser = pages.browser()
     done = pages.step_up(browser)
@@ -381,13 +381,13 @@ def test_nobody_else_sees_the_end(pages: Gateway) -> None:
     assert pages.get(browser, str(done.url)).status_code == 404
 
 
-def test_its_tokens_are_ended(pages: Gateway) -> None:
+def test_its_tokens_are_ended(pages: FakeGateway) -> None:
     """The tokens of a step-up are for nobody: Authelia is told to end them."""
     pages.step_up(pages.browser())
     assert pages.stand.transport.paths()[-1] == "revocation"
 
 
-def test_redis_away(pages: Gateway) -> None:
+def test_redis_away(pages: FakeGateway) -> None:
     """What could not be recorded is not told as recorded."""
     browser = pages.browser()
     callback = pages.log_in(browser, pages.begin(browser))
@@ -397,7 +397,7 @@ def test_redis_away(pages: Gateway) -> None:
     assert not pages.records.kept
 
 
-def test_authelia_away(pages: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authelia_away(pages: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Authelia away at the click or at the callback: a page that says so, nothing recorded."""
     browser = pages.browser()
     callback = pages.log_in(browser, pages.begin(browser))
@@ -413,7 +413,7 @@ def test_authelia_away(pages: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.attack("step-up-secrets")
-def test_no_secret_on_a_page(pages: Gateway) -> None:
+def test_no_secret_on_a_page(pages: FakeGateway) -> None:
     """Neither code nor state, token, verifier or grant is on a page, in a note, or in history."""
     browser = pages.browser()
     seen: list[httpx.Response] = []
@@ -443,7 +443,7 @@ def _keep(seen: list[httpx.Response]) -> Callable[[httpx.Response], Awaitable[No
 
 @pytest.mark.attack("pages-forged-host")
 @pytest.mark.parametrize("name", ["Host", "X-Forwarded-Host", "Forwarded", "X-Original-URL"])
-def test_forged_host(pages: Gateway, name: str) -> None:
+def test_forged_host(pages: FakeGateway, name: str) -> None:
     """Whatever a request says of hosts, every address that we send is the configured one."""
     browser = pages.browser()
     page = pages.get(browser, f"{START}?ticket={pages.ticket()}")
