@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from authz.core import mcp
+from authz.core.catalogue import UNLISTED, Catalogue
 from authz.core.detail import Detail
 from authz.core.evaluation import StaticEvaluation, evaluate, every_check, scopes
 from authz.core.exchanges import Exchange, exchange
@@ -205,6 +206,8 @@ def authorize(
     policy: Policy,
     now: float,
     cache: IdentityCache | None = None,
+    *,
+    catalogue: Catalogue = UNLISTED,
 ) -> PendingDecision | Deny:
     """Read the message and apply every rule that matches it to the verified principal.
 
@@ -217,12 +220,13 @@ def authorize(
         policy: the rules.
         now: seconds since the epoch.
         cache: of this policy; None for none.
+        catalogue: what the server has listed.
     """
     try:
         message = _message(call, policy)
     except RefusedError as refused:
         return replace(denied(refused, call.server), principal=principal)
-    return _judged(call, message, principal, policy, now, cache=cache)
+    return _judged(call, message, principal, policy, now, cache=cache, catalogue=catalogue)
 
 
 def confirmed(
@@ -231,6 +235,8 @@ def confirmed(
     policy: Policy,
     now: float,
     cache: IdentityCache | None = None,
+    *,
+    catalogue: Catalogue = UNLISTED,
 ) -> PendingDecision | Deny:
     """Apply every rule again, to a principal of whom the issuer was asked meanwhile.
 
@@ -240,8 +246,10 @@ def confirmed(
         policy: as before.
         now: as before: an answer to a question that was asked since then is new enough.
         cache: as before.
+        catalogue: as before.
     """
-    return _judged(pending.call, pending.message, principal, policy, now, cache=cache)
+    call, message = pending.call, pending.message
+    return _judged(call, message, principal, policy, now, cache=cache, catalogue=catalogue)
 
 
 def _judged(
@@ -252,9 +260,12 @@ def _judged(
     now: float,
     *,
     cache: IdentityCache | None,
+    catalogue: Catalogue,
 ) -> PendingDecision | Deny:
     kind = _exchange(call, message)
-    evaluation = evaluate(call.server, principal, policy, message, kind, cache=cache)
+    evaluation = evaluate(
+        call.server, principal, policy, message, kind, cache=cache, catalogue=catalogue
+    )
     unsatisfied = _unsatisfied_factors(evaluation, now)
     refused = evaluation.refused or _unprovable(evaluation, unsatisfied)
     if refused is not None:
@@ -459,6 +470,7 @@ class Inspection:
         known: what the operator declares of the client; None where nothing.
         rules: every rule that applies, the server's first.
         proofs: what is known of the log-in without a ledger.
+        catalogue: what the server has listed.
     """
 
     steps: tuple[tuple[str, RefusedError | None], ...]
@@ -467,20 +479,34 @@ class Inspection:
     known: DeclaredClient | None
     rules: tuple[Rule, ...]
     proofs: tuple[Proof, ...]
+    catalogue: Catalogue = UNLISTED
 
 
-def inspect(call: BearerRequest, principal: Principal, policy: Policy, now: float) -> Inspection:
+def inspect(
+    call: BearerRequest,
+    principal: Principal,
+    policy: Policy,
+    now: float,
+    catalogue: Catalogue = UNLISTED,
+) -> Inspection:
     """Apply what `authorize` applies, and go on after a refusal."""
     try:
         message = _message(call, policy)
     except RefusedError as refused:
         return Inspection((("message", refused),), None, principal, None, (call.server.rule,), ())
-    evaluation = evaluate(call.server, principal, policy, message, _exchange(call, message))
+    kind = _exchange(call, message)
+    evaluation = evaluate(call.server, principal, policy, message, kind, catalogue=catalogue)
     unprovable = _unprovable(evaluation, _unsatisfied_factors(evaluation, now))
     steps = (("message", None), *every_check(evaluation.context), ("second_factor", unprovable))
     context = evaluation.context
     return Inspection(
-        steps, message, context.principal, context.known, context.rules, evaluation.proofs
+        steps,
+        message,
+        context.principal,
+        context.known,
+        context.rules,
+        evaluation.proofs,
+        catalogue,
     )
 
 

@@ -7,8 +7,9 @@ revocations and limits are checked for every request (`core/decision.py`).
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
+from authz.core.catalogue import UNLISTED, Annotation, Catalogue, PinMode, PinState, pin_state
 from authz.core.detail import Detail
 from authz.core.exchanges import Exchange
 from authz.core.identity_cache import IdentityCache
@@ -33,12 +34,14 @@ from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, meth
 class Concern(Enum):
     """Name what a message is about, as far as rules tell it apart.
 
-    SERVER: no tool. TOOL: the one that it names. TOOLS: what some tool was asked to do, nobody
-    here knows which. UNKNOWN: a method that may be another way to a tool.
+    SERVER: no tool. TOOL: the one that it names. UNNAMED: a tool that is not offered. TOOLS: what
+    some tool was asked to do, nobody here knows which. UNKNOWN: a method that may be another way
+    to a tool.
     """
 
     SERVER = "server"
     TOOL = "tool"
+    UNNAMED = "unnamed"
     TOOLS = "tools"
     UNKNOWN = "unknown"
 
@@ -46,14 +49,13 @@ class Concern(Enum):
 def concern(server: Server, message: Message | None) -> Concern:
     """Return what a message is about; None for a stream or the end of a session.
 
-    Where tools are not named, nothing but a tools/call is about tools: every tool is as good as
-    the server.
+    Where tools are judged as their server, nothing but a tools/call is about tools.
     """
     if message is None or message.kind is MessageKind.RESPONSE:
         return Concern.SERVER
     if message.tool is not None:
         return Concern.TOOL
-    if not server.tools or message.method in server.methods:
+    if not server.tells_tools_apart or message.method in server.methods:
         return Concern.SERVER
     known = METHODS.get(message.method)
     if known is None or not known.by_client:
@@ -71,6 +73,7 @@ class RuleContext:
         known: what the operator declares of the client; None where nothing.
         rules: every rule that applies, the server's first.
         concern: what the message is about.
+        definition: how the tool stands to its approved definition; approved where it matters not.
     """
 
     server: Server
@@ -79,6 +82,7 @@ class RuleContext:
     known: DeclaredClient | None
     rules: tuple[Rule, ...]
     concern: Concern
+    definition: PinState = PinState.APPROVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ def evaluate(
     kind: Exchange = Exchange.CALL,
     *,
     cache: IdentityCache | None = None,
+    catalogue: Catalogue = UNLISTED,
 ) -> StaticEvaluation:
     """Evaluate the rules that depend on nothing but server, principal, policy and kind of message.
 
@@ -124,14 +129,14 @@ def evaluate(
         message: None for a stream or the end of a session.
         kind: what the exchange stays open for.
         cache: holds evaluations for as long as the policy is in force; None for none.
+        catalogue: what the server has listed.
     """
-    about = concern(server, message)
     charged = counted(None if message is None else message.method)
-    rules = _applicable_rules(server, message, about, cache)
+    rules, about, definition = _applicable_rules(server, message, catalogue, cache)
     if cache is None:
-        return _evaluate(server, principal, policy, rules, about, charged, kind)
+        return _evaluate(server, principal, policy, rules, about, definition, charged, kind)
     # A member of an enumeration is one object, too.
-    return cache.get(_evaluate, server, principal, policy, rules, about, charged, kind)
+    return cache.get(_evaluate, server, principal, policy, rules, about, definition, charged, kind)
 
 
 def _evaluate(  # noqa: PLR0917 - what it is cached by
@@ -140,12 +145,13 @@ def _evaluate(  # noqa: PLR0917 - what it is cached by
     policy: Policy,
     rules: tuple[Rule, ...],
     concern: Concern,
+    definition: PinState,
     charged: Counts,
     kind: Exchange,
 ) -> StaticEvaluation:
     known = _known(principal, policy)
     restricted = _restrict_scopes(principal, _scope_ceiling(known, policy))
-    context = RuleContext(server, policy, restricted, known, rules, concern)
+    context = RuleContext(server, policy, restricted, known, rules, concern, definition)
     every = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
     limits = tuple(limit for limit in every if limit.counts in {Counts.ALL, charged})
     if kind is Exchange.STREAM and server.streams is not None:
@@ -162,32 +168,64 @@ def _evaluate(  # noqa: PLR0917 - what it is cached by
     )
 
 
+class _ApplicableRules(NamedTuple):
+    """Say which rules apply to a message, the server's first, and what it is about."""
+
+    rules: tuple[Rule, ...]
+    concern: Concern
+    definition: PinState = PinState.APPROVED
+
+
 def _applicable_rules(
-    server: Server, message: Message | None, about: Concern, cache: IdentityCache | None
-) -> tuple[Rule, ...]:
-    """Return every rule that applies to a message, the server's first.
+    server: Server, message: Message | None, catalogue: Catalogue, cache: IdentityCache | None
+) -> _ApplicableRules:
+    """Return every rule that applies to a message.
 
     From a cache the same rules are the same tuple, whatever tool they were found for: callers
     choose its name, and evaluations must not be as many as names.
     """
+    about = concern(server, message)
+    tool = None if message is None else message.tool
+    if tool is not None:
+        if cache is None:
+            return _rules_of_tool(server, tool, catalogue)
+        key = id(server), id(catalogue), tool
+        found = cache.find(key, _rules_of_tool, server, tool, catalogue)
+        return found._replace(rules=cache.get(_same_tuple, *found.rules))
     if about is Concern.TOOLS:
-        return (
+        rules = (
             _rules_of_all_tools(server) if cache is None else cache.get(_rules_of_all_tools, server)
         )
-    tool = None if message is None else message.tool
-    if cache is None:
-        return _matching_rules(server, tool)
-    return cache.get(_same_tuple, *cache.find((id(server), tool), _matching_rules, server, tool))
+        return _ApplicableRules(rules, about)
+    own = (server.rule,) if cache is None else cache.get(_same_tuple, server.rule)
+    return _ApplicableRules(own, about)
 
 
-def _matching_rules(server: Server, tool: str | None) -> tuple[Rule, ...]:
-    matching = () if tool is None else server.matching(OperationKind.TOOL, tool)
-    return (server.rule, *(each.rule for each in matching))
+def _rules_of_tool(server: Server, tool: str, catalogue: Catalogue) -> _ApplicableRules:
+    by_name = server.matching(OperationKind.TOOL, tool)
+    annotations = catalogue.annotations(tool)
+    by_annotation = [rule for each, rule in server.annotations.items() if each in annotations]
+    # Names decide what is offered. A server's word for a tool only adds rules to it, but for this:
+    # one that reads needs no name where the operator wrote a rule for what reads.
+    reads = Annotation.READ_ONLY in annotations and Annotation.READ_ONLY in server.annotations
+    named = not server.tools or by_name or reads
+    return _ApplicableRules(
+        (server.rule, *[each.rule for each in by_name], *by_annotation),
+        Concern.TOOL if named else Concern.UNNAMED,
+        _definition(server, tool, catalogue),
+    )
+
+
+def _definition(server: Server, tool: str, catalogue: Catalogue) -> PinState:
+    """Return how a tool stands to its approved definition, where others are refused."""
+    if server.pins is None or server.pins.mode is not PinMode.ENFORCE:
+        return PinState.APPROVED
+    return pin_state(server.pins, catalogue, tool)
 
 
 def _rules_of_all_tools(server: Server) -> tuple[Rule, ...]:
     # Without their limits: what asks after a tool's work does not begin it again.
-    tools = server.operations(OperationKind.TOOL)
+    tools = server.operations(OperationKind.TOOL) + server.operations(OperationKind.ANNOTATION)
     return (server.rule, *(replace(each.rule, limits=()) for each in tools))
 
 
@@ -278,8 +316,20 @@ def _check_method(context: RuleContext) -> None:
 
 
 def _check_tool(context: RuleContext) -> None:
-    if context.concern is Concern.TOOL and context.server.tools and len(context.rules) == 1:
+    if context.concern is Concern.UNNAMED:
         raise RefusedError(Reason.TOOL_NOT_ALLOWED, Detail.NO_TOOL_RULE)
+
+
+def _check_definition(context: RuleContext) -> None:
+    if context.definition is not PinState.APPROVED:
+        raise RefusedError(Reason.TOOL_CHANGED, _DEFINITIONS[context.definition])
+
+
+_DEFINITIONS: Final = {
+    PinState.NOT_APPROVED: Detail.NOT_APPROVED,
+    PinState.CHANGED: Detail.CHANGED_SINCE_APPROVAL,
+    PinState.NOT_LISTED: Detail.NOT_LISTED_YET,
+}
 
 
 def _check_people(context: RuleContext) -> None:
@@ -315,6 +365,7 @@ _CHECKS: Final[tuple[Callable[[RuleContext], None], ...]] = (
     _check_client,
     _check_method,
     _check_tool,
+    _check_definition,
     _check_people,
     _check_scopes,
 )

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
+from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.exchanges import Exchange, Meter
 from authz.core.limits import Limit
 from authz.core.principal import DYNAMIC, METADATA
@@ -67,6 +68,7 @@ class OperationKind(Enum):
     """Name the kinds of operations with rules of their own, by their section of a server."""
 
     TOOL = "tools"
+    ANNOTATION = "annotations"  # tools by what the server says of them (`Annotation`)
 
 
 R = TypeVar("R")
@@ -97,7 +99,11 @@ class RuleTarget(NamedTuple, Generic[R]):  # mypyc compiles no generic dataclass
     @property
     def place(self) -> str:
         """Return what its limits count: as `Limit.place`."""
-        return self.server if self.pattern is None else f"{self.server}:{self.pattern}"
+        if self.pattern is None:
+            return self.server
+        # No tool pattern has an @, so that the two never share a bucket.
+        mark = "@" if self.kind is OperationKind.ANNOTATION else ""
+        return f"{self.server}:{mark}{self.pattern}"
 
     def matches(self, name: str) -> bool:
         """Tell whether it applies to an operation of its kind; case matters."""
@@ -131,6 +137,9 @@ class Server:
         rule: what every request to it must satisfy.
         challenge: the scopes that a client is told to ask for at its log-in; None for the rule's.
         tools: rules by tool; empty where tools are not named.
+        annotations: rules of the tools of which the server says so in its own list; they only add,
+            but a read-only tool that meets such a rule needs no name.
+        pins: the approved definitions of its tools; None where they are not compared.
         methods: what may be called besides the methods of MCP where tools are named.
         machines: client ids that may come without a person.
         versions: the MCP protocol versions that it accepts.
@@ -154,11 +163,18 @@ class Server:
     challenge: frozenset[str] | None = None
     streams: Limit | None = None
     meters: Mapping[Exchange, Meter] = field(default_factory=lambda: MappingProxyType({}))
+    annotations: Mapping[Annotation, Rule] = field(default_factory=lambda: MappingProxyType({}))
+    pins: Pins | None = None
 
     def targets(self) -> Iterator[RuleTarget[Rule]]:
         """Yield every rule, the server's own first."""
         tools = ((tool.pattern, tool.rule) for tool in self.tools)
-        return rule_targets(self.name, self.rule, {OperationKind.TOOL: tools})
+        annotations = ((each.value, rule) for each, rule in self.annotations.items())
+        return rule_targets(
+            self.name,
+            self.rule,
+            {OperationKind.TOOL: tools, OperationKind.ANNOTATION: annotations},
+        )
 
     def operations(self, kind: OperationKind) -> tuple[RuleTarget[Rule], ...]:
         """Return the rules of all operations of a kind."""
@@ -167,6 +183,20 @@ class Server:
     def matching(self, kind: OperationKind, name: str) -> tuple[RuleTarget[Rule], ...]:
         """Return every rule whose pattern matches an operation: all of them apply."""
         return tuple(target for target in self.operations(kind) if target.matches(name))
+
+    @property
+    def tells_tools_apart(self) -> bool:
+        """Tell whether a tool may be judged otherwise than its server.
+
+        Whatever may be another way to a tool is then refused, or meets the rules of all tools.
+        """
+        enforced = self.pins is not None and self.pins.mode is PinMode.ENFORCE
+        return bool(self.tools or self.annotations) or enforced
+
+    @property
+    def uses_catalogue(self) -> bool:
+        """Tell whether it matters what the server says of its tools."""
+        return bool(self.annotations) or self.pins is not None
 
     @property
     def challenge_scopes(self) -> frozenset[str]:

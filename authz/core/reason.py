@@ -520,6 +520,25 @@ class Reason(Enum):
         fix="add a rule for the tool, if it may be called",
         fields=("servers.<server>.tools",),
     )
+    TOOL_CHANGED = RefusalRow(
+        "tool_changed",
+        403,
+        None,
+        _OWN - 38,
+        "What the server says of this tool is not what was approved. List the tools and try again "
+        "in a minute; if that does not help, ask the operator.",
+        of_operation=True,
+        meaning=(
+            "The tool's definition (name, description, schema, annotations) is not the approved "
+            "one, or the server has not listed it yet; `detail` says which."
+        ),
+        fix=(
+            "look at what has changed: `authz tools <server> --diff`; approve it: `authz tools "
+            "<server> --pin`, then reload. A tool that is not listed yet counts once somebody has "
+            "listed the server's tools"
+        ),
+        fields=("servers.<server>.tools",),
+    )
     METHOD_NOT_OFFERED = RefusalRow(
         "method_not_offered",
         403,

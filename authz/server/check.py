@@ -5,12 +5,13 @@ a check awaits nothing but the ledger where the token is known and no rule asks 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
 from authz.core.answers import UpstreamChanges, refusal, upstream, with_assertion
+from authz.core.catalogue import UNLISTED, Catalogue
 from authz.core.decision import (
     Allow,
     BearerRequest,
@@ -115,6 +116,7 @@ class Snapshot:
         bad_tokens: about how many tokens the issuer is asked in vain for one address.
         identity: signs who calls, for servers that ask for it; None where none does.
         cache: what was made of the policy and of who asks.
+        catalogues: what the servers have listed, by server: the newest, at any time.
     """
 
     policy: Policy
@@ -125,6 +127,7 @@ class Snapshot:
     bad_tokens: Limit = BAD_TOKENS
     identity: Signer | None = None
     cache: IdentityCache = field(default_factory=IdentityCache)
+    catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
 
 
 class Check:
@@ -211,7 +214,10 @@ class Check:
         wait = self._refusal_limiter.principal_must_wait(principal, now)
         if wait is not None:
             return _too_many(call, wait, principal)
-        pending = authorize(call, principal, snapshot.policy, now, snapshot.cache)
+        catalogue = snapshot.catalogues.get(call.server.name, UNLISTED)
+        pending = authorize(
+            call, principal, snapshot.policy, now, snapshot.cache, catalogue=catalogue
+        )
         if isinstance(pending, PendingDecision) and pending.confirm_since is not None:
             pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
         if isinstance(pending, PendingDecision):
@@ -312,7 +318,8 @@ async def _confirmed(
     except RefusedError as refused:
         deny = denied(refused, call.server)
         return replace(deny, message=pending.message, principal=principal)
-    return confirmed(pending, principal, snapshot.policy, now, snapshot.cache)
+    catalogue = snapshot.catalogues.get(call.server.name, UNLISTED)
+    return confirmed(pending, principal, snapshot.policy, now, snapshot.cache, catalogue=catalogue)
 
 
 def _too_many(call: BearerRequest, wait: int, principal: Principal | None = None) -> Deny:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from authz.core.catalogue import PinState, pin_state
 from authz.core.decision import BearerRequest, Deny, Inspection
 from authz.core.evaluation import Concern, concern, lacks_assurance_claim
 from authz.core.policy import OperationKind, TokenKind
@@ -94,6 +95,7 @@ def _method(seen: Inspection, call: BearerRequest) -> str:
 _CONCERNS: Final = {
     Concern.SERVER: "judged by the server's rule",
     Concern.TOOL: "judged by the server's rule and the tool's",
+    Concern.UNNAMED: "the tool is not offered",
     Concern.TOOLS: "it goes on with a tool's work: judged by the rules of all tools together",
     Concern.UNKNOWN: "tools are named, and neither MCP nor the server's methods have it",
 }
@@ -103,10 +105,34 @@ def _tool(seen: Inspection, call: BearerRequest) -> str:
     tool = None if seen.message is None else seen.message.tool
     if tool is None:
         return "no tool is called"
-    if not call.server.tools:
-        return f"{json.dumps(tool)}; the server names no tools"
+    words = json.dumps(tool)
+    if call.server.annotations:
+        known = tool in seen.catalogue.tools
+        says = listed(each.value for each in seen.catalogue.annotations(tool))
+        words += (
+            f"; the server says: {says}" if known else "; not listed yet: taken as the strictest"
+        )
+    if not call.server.tools and not call.server.annotations:
+        return f"{words}; the server names no tools"
+    annotations = seen.catalogue.annotations(tool)
     patterns = [each.path[-1] for each in call.server.matching(OperationKind.TOOL, tool)]
-    return f"{json.dumps(tool)}; rules that apply: {listed(patterns)}"
+    rules = [each.value for each in call.server.annotations if each in annotations]
+    return f"{words}; rules that apply: {listed([*patterns, *rules])}"
+
+
+def _definition(seen: Inspection, call: BearerRequest) -> str:
+    tool, pins = None if seen.message is None else seen.message.tool, call.server.pins
+    if pins is None or tool is None:
+        return "no definition is compared"
+    return f"{_PIN_STATES[pin_state(pins, seen.catalogue, tool)]} ({pins.mode.value})"
+
+
+_PIN_STATES: Final = {
+    PinState.APPROVED: "what the server says of it is what was approved",
+    PinState.NOT_APPROVED: "nobody has approved it",
+    PinState.CHANGED: "the server says something else of it than was approved",
+    PinState.NOT_LISTED: "the server has not listed it yet",
+}
 
 
 def _people(seen: Inspection, call: BearerRequest) -> str:
@@ -137,6 +163,7 @@ _WORDS: Final[Mapping[str, Callable[[Inspection, BearerRequest], str]]] = Mappin
     "client": _client,
     "method": _method,
     "tool": _tool,
+    "definition": _definition,
     "people": _people,
     "scopes": _scopes,
 })  # fmt: skip

@@ -94,8 +94,8 @@ def test_a_good_request_passes_every_step_in_order() -> None:
     assert [each.name for each in found.steps] == [
         "shape", "server", "bearer",
         "token.shape", "token.issuer", "token.key", "token.signature", "token.claims",
-        "message", "issuer", "kind", "audience", "log_in", "client", "method", "tool", "people",
-        "scopes", "second_factor", "ledger",
+        "message", "issuer", "kind", "audience", "log_in", "client", "method", "tool",
+        "definition", "people", "scopes", "second_factor", "ledger",
     ]  # fmt: skip
 
 
