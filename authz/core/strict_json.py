@@ -6,7 +6,8 @@ known, and the work is linear in the length.
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from math import isinf
 from typing import Final
 
@@ -77,6 +78,19 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_work: int = MAX_WORK) 
         TooMuchWorkError: where it would take longer.
         StrictJsonError: for everything else.
     """
+    text = document_text(data, max_depth=max_depth, max_work=max_work).strip(_BLANK)
+    value, end = value_reader(text)(0)
+    if end != len(text):
+        raise StrictJsonError(Detail.TWO_DOCUMENTS)
+    return value
+
+
+def document_text(data: bytes, *, max_depth: int = MAX_DEPTH, max_work: int = MAX_WORK) -> str:
+    """Return the text of one document, once its bounds hold; its blanks are still around it.
+
+    Raises:
+        StrictJsonError: as `loads`, for what is seen before it is read.
+    """
     opened = data.count(b"[") + data.count(b"{")
     digits = data.translate(_DIGITS)
     # Few have as much as one run, and looking for that is ten times as quick.
@@ -89,18 +103,27 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_work: int = MAX_WORK) 
         if long and any(many in outside.translate(_DIGITS) for many in _TOO_MANY):
             raise StrictJsonError(Detail.LONG_NUMBER)
     try:
-        text = data.decode().strip(_BLANK)
-        # A lone surrogate can only be written as an escape: its bytes are no UTF-8.
-        value, end = _DECODERS["\\u" in text].raw_decode(text)
-    except StrictJsonError:
-        raise
+        return data.decode()
     except UnicodeDecodeError:
         raise StrictJsonError(Detail.NOT_UTF8) from None
+
+
+def value_reader(text: str) -> Callable[[int], tuple[object, int]]:
+    """Return what reads the value at an index of a text of `document_text`, and where it ends.
+
+    It raises StrictJsonError as `loads`, for what is seen as a value is read.
+    """
+    # A lone surrogate can only be written as an escape: its bytes are no UTF-8.
+    return partial(_read_value, _DECODERS["\\u" in text], text)
+
+
+def _read_value(decoder: json.JSONDecoder, text: str, at: int) -> tuple[object, int]:
+    try:
+        return decoder.raw_decode(text, at)
+    except StrictJsonError:
+        raise
     except (ValueError, RecursionError):
         raise StrictJsonError(Detail.NOT_JSON) from None
-    if end != len(text):
-        raise StrictJsonError(Detail.TWO_DOCUMENTS)
-    return value
 
 
 def unmistakable(keys: Collection[str]) -> bool:
