@@ -16,14 +16,23 @@ from types import MappingProxyType
 from typing import Final
 
 from authz.core import mcp
+from authz.core.catalogue import UNLISTED, Catalogue
 from authz.core.evaluation import evaluate
 from authz.core.identity_cache import IdentityCache
 from authz.core.json_splice import Element, JsonText, cuts
+from authz.core.methods import TOOLS_CALL
 from authz.core.policy import OperationKind, Policy, Server
 from authz.core.principal import Principal
 from authz.core.request import RefusedError
 from authz.core.strict_json import MAX_DEPTH, MAX_WORK, StrictJsonError
 
+# What a client is told in place of a list: a JSON-RPC error, by the service or by Envoy.
+NOT_SHOWN: Final = "list_not_shown"
+NOT_SHOWN_CODE: Final = -31077
+NOT_SHOWN_SENTENCE: Final = (
+    "What this MCP server lists could not be read or filtered, so nothing of it is shown. "
+    "The gateway's log has the cause."
+)
 # Nanoseconds for a byte, as `strict_json` estimates them: a dense schema takes half of it.
 _WORK_PER_BYTE: Final = 100
 
@@ -80,7 +89,7 @@ LISTS: Final[Mapping[str, Listed]] = MappingProxyType(
     {
         each.method: each
         for each in (
-            Listed("tools/list", "tools", "name", "tools/call", "tools"),
+            Listed("tools/list", "tools", "name", TOOLS_CALL, "tools"),
             Listed("prompts/list", "prompts", "name", "prompts/get", "prompts"),
             Listed("resources/list", "resources", "uri", "resources/read", "resources"),
             # Rules are compared with the template's own text.
@@ -103,18 +112,30 @@ _LONGEST_CALL: Final = 1 << 20
 
 def lists_of(server: Server) -> frozenset[Listed]:
     """Return the lists of a server of which some things may be hidden: of what its rules name."""
-    return frozenset(
-        each
-        for each in LISTS.values()
-        if each.section in _KINDS and server.operations(_KINDS[each.section])
-    )
+    return frozenset([each for each in LISTS.values() if _tells_apart(server, each)])
+
+
+def _tells_apart(server: Server, listed: Listed) -> bool:
+    if listed.call == TOOLS_CALL:
+        return server.tells_tools_apart
+    kind = _KINDS.get(listed.section)
+    return kind is not None and bool(server.operations(kind))
 
 
 Shows = Callable[[Listed, str], bool]
 
 
-def visibility(server: Server, principal: Principal, policy: Policy) -> Shows:
-    """Return what tells whether a principal sees a thing of a list, by its name."""
+def visibility(
+    server: Server, principal: Principal, policy: Policy, catalogue: Catalogue = UNLISTED
+) -> Shows:
+    """Return what tells whether a principal sees a thing of a list, by its name.
+
+    Args:
+        server: whose list it is.
+        principal: who asks.
+        policy: by which rules.
+        catalogue: what the server has listed, this list included.
+    """
     # Of its own: the principal is one object for this list alone.
     cache = IdentityCache()
 
@@ -122,7 +143,8 @@ def visibility(server: Server, principal: Principal, policy: Policy) -> Shows:
         message = _call(listed, name)
         if message is None:
             return False
-        return evaluate(server, principal, policy, message, cache=cache).refused is None
+        found = evaluate(server, principal, policy, message, cache=cache, catalogue=catalogue)
+        return found.refused is None
 
     return shows
 
@@ -135,6 +157,18 @@ def _call(listed: Listed, name: str) -> mcp.Message | None:
         return mcp.read(json.dumps(call).encode(), _HEADERS, max_body=_LONGEST_CALL)
     except RefusedError:
         return None
+
+
+def not_shown(rpc_id: str, request_id: str) -> bytes:
+    """Return the JSON-RPC error that a client gets in place of a list.
+
+    Args:
+        rpc_id: the request's id, as JSON.
+        request_id: under which the log has it.
+    """
+    data = {"reason": NOT_SHOWN, "request_id": request_id}
+    error = {"code": NOT_SHOWN_CODE, "message": NOT_SHOWN_SENTENCE, "data": data}
+    return f'{{"jsonrpc": "2.0", "id": {rpc_id}, "error": {json.dumps(error)}}}'.encode()
 
 
 # --- a response ---------------------------------------------------------------------------------
@@ -161,64 +195,71 @@ class FilteredMessage:
 
     Attributes:
         body: the message; the same bytes where nothing was hidden.
-        definitions: all that the server listed, in its order.
-        hidden: how many of them are left out.
+        hidden: how many things are left out.
     """
 
     body: bytes
-    definitions: tuple[Definition, ...] = ()
-    hidden: int = 0
+    hidden: int
 
 
-def filter_message(body: bytes, lists: Collection[Listed], shows: Shows) -> FilteredMessage:
-    """Leave out of a JSON-RPC message what its reader does not see; every other byte stays.
+class ListMessage:
+    """Hold a JSON-RPC message from a server, and the lists in its result.
 
-    A message without `result` (an error, a notification, a server's request) passes unchanged, and
-    so does a result without any of the lists.
-
-    Args:
-        body: one JSON-RPC message.
-        lists: which lists to look for in its result.
-        shows: tells what is seen.
-
-    Raises:
-        ListError: UNREADABLE where it is no strict JSON object, AMBIGUOUS where some reader could
-            find a list that was not looked at, NO_LIST where a list is no array.
+    Attributes:
+        definitions: all that the server lists, in its order; () of a message without `result` (an
+            error, a notification, a server's request) and of a result without any of the lists.
     """
-    try:
-        return _Reader(body, lists).filtered(shows)
-    except StrictJsonError as error:
-        raise ListError(ListFault.UNREADABLE, error.detail.value) from None
-
-
-class _Reader:
-    """Find the arrays of a message."""
 
     def __init__(self, body: bytes, lists: Collection[Listed]) -> None:
+        """Read one message.
+
+        Args:
+            body: its bytes.
+            lists: which lists to look for in its result.
+
+        Raises:
+            ListError: UNREADABLE where it is no strict JSON object, AMBIGUOUS where some reader
+                could find a list that was not looked at, NO_LIST where a list is no array.
+        """
         self._body = body
-        self._json = JsonText(body, max_depth=MAX_DEPTH, max_work=work_of(len(body)))
         self._lists = {each.member: each for each in lists}
         self._found: list[tuple[Listed, tuple[Element, ...]]] = []
+        try:
+            self._json = JsonText(body, max_depth=MAX_DEPTH, max_work=_work(len(body)))
+            self._read()
+        except StrictJsonError as error:
+            raise ListError(ListFault.UNREADABLE, error.detail.value) from None
+        self.definitions: tuple[Definition, ...] = tuple(
+            [
+                Definition(listed, _name(element.value, listed.name), self._json.raw(element))
+                for listed, elements in self._found
+                for element in elements
+            ]
+        )
+
+    def filtered(self, shows: Shows) -> FilteredMessage:
+        """Leave out what is not shown, and what has no name; every other byte stays."""
+        ranges, hidden = list[tuple[int, int]](), 0
+        for listed, elements in self._found:
+            names = [_name(element.value, listed.name) for element in elements]
+            kept = tuple(
+                [
+                    element
+                    for element, name in zip(elements, names, strict=True)
+                    if name is not None and shows(listed, name)
+                ]
+            )
+            hidden += len(elements) - len(kept)
+            ranges += cuts(elements, kept)
+        return FilteredMessage(self._json.without(ranges) if ranges else self._body, hidden)
+
+    def _read(self) -> None:
         start = self._json.start()
         if not self._json.opens(start, "{"):
             raise ListError(ListFault.UNREADABLE, "no JSON object")
         names, end = self._json.object(start, self._enter_result)
         self._json.check_end(end)
         _check_names(names, {"result"})
-
-    def filtered(self, shows: Shows) -> FilteredMessage:
-        ranges, definitions, hidden = list[tuple[int, int]](), list[Definition](), 0
-        for listed, elements in self._found:
-            kept = list[Element]()
-            for element in elements:
-                name = _name(element.value, listed.name)
-                definitions.append(Definition(listed, name, self._json.raw(element)))
-                if name is not None and shows(listed, name):
-                    kept.append(element)
-            hidden += len(elements) - len(kept)
-            ranges += cuts(elements, tuple(kept))
-        body = self._json.without(ranges) if ranges else self._body
-        return FilteredMessage(body, tuple(definitions), hidden)
 
     def _enter_result(self, name: str, at: int) -> int | None:
         if name != "result" or not self._json.opens(at, "{"):
@@ -238,8 +279,7 @@ class _Reader:
         return end
 
 
-def work_of(length: int) -> int:
-    """Return how long reading a list of so many bytes may take, in nanoseconds."""
+def _work(length: int) -> int:
     return max(MAX_WORK, length * _WORK_PER_BYTE)
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.catalogue import Annotation, Catalogue, KnownTool
 from authz.core.decision import BearerRequest, Deny, authorize, read
 from authz.core.evaluation import evaluate
 from authz.core.listing import (
@@ -13,12 +14,13 @@ from authz.core.listing import (
     Definition,
     ListError,
     ListFault,
-    filter_message,
+    ListMessage,
     lists_of,
+    not_shown,
     visibility,
 )
 from authz.core.mcp import Message, MessageKind
-from authz.core.policy import DeclaredClient, OperationKind, Rule, Server
+from authz.core.policy import DeclaredClient, Rule, Server
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor
 from tests.support.values import NOW, call, policy, principal, request, server
@@ -87,7 +89,16 @@ def test_lists_are_filtered_where_something_is_named() -> None:
     """Of a server that names tools their list is; of one that names nothing, none."""
     assert lists_of(server()) == frozenset()
     assert TOOLS in lists_of(server(tools={"*": Rule()}))
-    assert {each.section for each in LISTS.values()} >= {kind.value for kind in OperationKind}
+    told = server(annotations={Annotation.DESTRUCTIVE: Rule(scopes=frozenset({"x"}))})
+    assert lists_of(told) == {TOOLS}
+
+
+def test_what_a_tool_says_of_itself_counts() -> None:
+    """A rule by annotation hides what it refuses; what nobody listed is destructive."""
+    of = server(annotations={Annotation.DESTRUCTIVE: Rule(scopes=frozenset({"x"}))})
+    known = KnownTool(frozenset({Annotation.READ_ONLY}), frozenset())
+    shows = visibility(of, principal(), policy(of), Catalogue({"read_me": known}))
+    assert (shows(TOOLS, "read_me"), shows(TOOLS, "other")) == (True, False)
 
 
 def test_one_evaluation_serves_all_tools_of_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,13 +146,14 @@ def test_a_message_loses_what_is_hidden_and_nothing_else(
     result = {**more, "tools": tools, "nextCursor": "é"}
     message = {"jsonrpc": "2.0", "id": 7, "result": result}
     body = json.dumps(message, indent=indent, ensure_ascii=ascii_only).encode()
-    found = filter_message(body, EVERY, lambda _, name: name == "read_me")
+    sent = ListMessage(body, EVERY)
+    found = sent.filtered(lambda _, name: name == "read_me")
     kept = [each for each in tools if isinstance(each, dict) and each.get("name") == "read_me"]
     message["result"] = {**more, "tools": kept, "nextCursor": "é"}
     assert json.loads(found.body) == message
     assert list(json.loads(found.body)["result"]) == list(result)
     assert found.hidden == len(tools) - len(kept)
-    assert [json.loads(each.raw) for each in found.definitions] == tools
+    assert [json.loads(each.raw) for each in sent.definitions] == tools
     if not found.hidden:
         assert found.body == body
 
@@ -150,11 +162,11 @@ def test_every_other_byte_stays() -> None:
     """Blanks, escapes, long numbers, unknown members and the cursor are left as they are."""
     one, two = b'{"name":"a", "x":1.50e0}', b'{ "name" : "\\u0062" }'
     body = b'{ "id":1,"result" : {"tools": [%s , %s\n,{}],"nextCursor":"\\u00e9","_meta":{}}}\n'
-    found = filter_message(body % (one, two), [TOOLS], lambda _, name: name == "b")
-    assert found.body == (
+    sent = ListMessage(body % (one, two), [TOOLS])
+    assert sent.filtered(lambda _, name: name == "b").body == (
         b'{ "id":1,"result" : {"tools": [%s],"nextCursor":"\\u00e9","_meta":{}}}\n' % two
     )
-    assert found.definitions == (
+    assert sent.definitions == (
         Definition(TOOLS, "a", one), Definition(TOOLS, "b", two), Definition(TOOLS, None, b"{}"),
     )  # fmt: skip
 
@@ -171,7 +183,7 @@ def test_every_other_byte_stays() -> None:
 )
 def test_what_has_no_list_passes(body: bytes) -> None:
     """Errors, notifications and other results are the same bytes."""
-    assert filter_message(body, EVERY, lambda *_: False).body == body
+    assert ListMessage(body, EVERY).filtered(lambda *_: False).body == body
 
 
 @pytest.mark.parametrize(
@@ -200,7 +212,7 @@ def test_what_has_no_list_passes(body: bytes) -> None:
 def test_what_cannot_be_filtered_is_an_error(body: bytes, fault: ListFault) -> None:
     """A reader that is more lenient than this one finds no list that this one overlooked."""
     with pytest.raises(ListError) as caught:
-        filter_message(body, EVERY, lambda *_: True)
+        ListMessage(body, EVERY)
     assert caught.value.fault is fault
 
 
@@ -208,7 +220,7 @@ def test_what_cannot_be_filtered_is_an_error(body: bytes, fault: ListFault) -> N
 def test_any_bytes_are_a_message_or_an_error(body: bytes) -> None:
     """Nothing but ListError is raised, for whatever a server sends."""
     try:
-        filter_message(body, EVERY, lambda *_: True)
+        ListMessage(body, EVERY)
     except ListError as error:
         assert error.fault in ListFault  # noqa: PT017 - either outcome is right
 
@@ -218,3 +230,10 @@ def test_the_message_kind_of_a_call_is_a_request() -> None:
     of = server(tools={"x": Rule()})
     message = Message(MessageKind.REQUEST, "tools/call", 0, "x", None)
     assert evaluate(of, principal(), policy(of), message).refused is None
+
+
+def test_an_error_takes_the_place_of_a_list() -> None:
+    """It is a response to the request, with the id as it came."""
+    answer = json.loads(not_shown('"a\\u00e9"', "2f1f"))
+    assert (answer["id"], answer["error"]["data"]["request_id"]) == ("aé", "2f1f")
+    assert "result" not in answer

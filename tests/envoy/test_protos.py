@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from authz.envoy import codec
+from authz.envoy import codec, list_codec
 from authz.envoy.pb import (
     POOL,
     core_pb2,
     external_auth_pb2,
+    external_processor_pb2,
     health_pb2,
     http_status_pb2,
     status_pb2,
@@ -26,16 +27,18 @@ from authz.envoy.pb import (
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # envoy-data-plane is older than its pydantic
     from envoy_data_plane.envoy.service.auth import v3 as envoy_auth
+    from envoy_data_plane.envoy.service.ext_proc import v3 as envoy_ext_proc
 
 official_health: Any = importlib.import_module("grpc_health.v1.health_pb2")
 ROOT = Path(__file__).parent.parent.parent
-FILES = (core_pb2, external_auth_pb2, http_status_pb2, status_pb2)
+FILES = (core_pb2, external_auth_pb2, external_processor_pb2, http_status_pb2, status_pb2)
 TYPES = {
     FieldDescriptor.TYPE_STRING: "string",
     FieldDescriptor.TYPE_BYTES: "bytes",
     FieldDescriptor.TYPE_INT32: "int32",
     FieldDescriptor.TYPE_INT64: "int64",
     FieldDescriptor.TYPE_UINT32: "uint32",
+    FieldDescriptor.TYPE_BOOL: "bool",
     FieldDescriptor.TYPE_ENUM: "enum",
     FieldDescriptor.TYPE_MESSAGE: "message",
 }
@@ -106,6 +109,8 @@ def is_map(field: FieldDescriptor) -> bool:
 ROOTS = (
     (external_auth_pb2.CheckRequest.DESCRIPTOR, envoy_auth.CheckRequest),
     (external_auth_pb2.CheckResponse.DESCRIPTOR, envoy_auth.CheckResponse),
+    (external_processor_pb2.ProcessingRequest.DESCRIPTOR, envoy_ext_proc.ProcessingRequest),
+    (external_processor_pb2.ProcessingResponse.DESCRIPTOR, envoy_ext_proc.ProcessingResponse),
 )
 MESSAGES = {ours.full_name: (ours, theirs) for root in ROOTS for ours, theirs in pairs(*root)}
 FIELDS = [
@@ -173,6 +178,13 @@ def test_the_path_of_the_check_is_envoys() -> None:
     paths = {f"/{service.full_name}/{method}" for method in service.methods_by_name}
     assert paths == set(envoy_auth.AuthorizationBase().__mapping__())
     assert paths == {"/envoy.service.auth.v3.Authorization/Check"}
+
+
+def test_the_path_of_the_processor_is_envoys() -> None:
+    """Envoy opens its streams of responses at the path at which we answer."""
+    service = POOL.FindServiceByName(list_codec.PROCESSOR)
+    paths = {f"/{service.full_name}/{method}" for method in service.methods_by_name}
+    assert paths == set(envoy_ext_proc.ExternalProcessorBase().__mapping__())
 
 
 def test_health_is_the_official_protocol() -> None:
