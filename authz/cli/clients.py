@@ -162,7 +162,7 @@ def _row(client: KnownClient) -> tuple[str, ...]:
     return (
         client.id,
         _plain(client.name),
-        _plain(client.title),
+        _plain(client.client_name),
         _few(client.people),
         _few(client.servers),
         str(client.log_ins),

@@ -83,14 +83,14 @@ async def _named(
     try:
         client = read_document(url, host, (await fetch(url, host)).body, rules)
     except (FetchError, DocumentError) as error:
-        return _of_no_use(url, error.fault, error.words)
+        return _of_no_use(url, error.fault, error.description)
     how = "by private_key_jwt" if client.authentication is not None else "as a public client"
     message = f"the metadata document {quoted(url)} is good; it comes {how}"
     return ok(PART, "document_good", message)
 
 
 def _of_no_use(url: str, fault: DocumentFault, message: str = "") -> Finding:
-    said = f"the metadata document {quoted(url)} is of no use: {message or fault.words}"
+    said = f"the metadata document {quoted(url)} is of no use: {message or fault.description}"
     return problem(PART, f"document_{fault.value}", said, _mend(fault))
 
 
@@ -116,7 +116,7 @@ def _judged(outcomes: Mapping[str, DocumentFault | None]) -> list[Finding]:
     if reached:
         return [ok(PART, "documents", f"metadata documents can be fetched (asked: {reached[0]})")]
     reasons = "; ".join(
-        f"{document_host(url)}: {fault.words}" for url, fault in outcomes.items() if fault
+        f"{document_host(url)}: {fault.description}" for url, fault in outcomes.items() if fault
     )
     message = (
         "no client's metadata document can be fetched from here, so clients that come by one "

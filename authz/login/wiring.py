@@ -362,8 +362,8 @@ class LoginServer:
         if fetched.fault is not None and fetched.changed:
             self._recorder.fault("issuer", fetched.fault.value)
 
-    def _note(self, request_id: str, words: str) -> None:
-        self._recorder.event("page", request_id=request_id, detail=words)
+    def _note(self, request_id: str, description: str) -> None:
+        self._recorder.event("page", request_id=request_id, detail=description)
 
     def log(
         self,
@@ -387,7 +387,7 @@ class LoginServer:
             "scopes": list(scopes),
             "request_id": REQUEST_ID.get(),
         }
-        # Both are fixed words of ours: no caller chooses a label.
+        # Both are fixed texts of ours: no caller chooses a label.
         self._recorder.metrics.logins.labels(step, outcome).inc()
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
 

@@ -62,7 +62,7 @@ def test_no_way_out_is_a_warning_with_its_reason(fault: DocumentFault) -> None:
     found = the(look(answer=fault), "documents_out_of_reach")
 
     assert found.severity is Severity.WARNING
-    assert fault.words in found.message
+    assert fault.description in found.message
     assert "metadata_hosts: []" in found.fix
     assert ("SSL_CERT_FILE" in found.fix) == (fault is DocumentFault.TLS)
 
@@ -81,7 +81,7 @@ def test_a_named_document_of_no_use_is_a_problem(fault: DocumentFault) -> None:
     """By the name of what is wrong with it."""
     found = the(look(URL, answer=fault), f"document_{fault.value}")
     assert found.severity is Severity.PROBLEM
-    assert found.message.endswith(fault.words)
+    assert found.message.endswith(fault.description)
 
 
 def test_a_named_document_is_read_as_the_pages_read_it() -> None:

@@ -41,13 +41,13 @@ class InvalidAssertionError(Exception):
     """Say why an assertion proves nothing.
 
     Attributes:
-        words: fixed words, for the log and the client.
+        description: fixed text, for the log and the client.
     """
 
-    def __init__(self, words: str) -> None:
-        """Keep the words."""
-        super().__init__(words)
-        self.words = words
+    def __init__(self, description: str) -> None:
+        """Keep the description."""
+        super().__init__(description)
+        self.description = description
 
 
 @dataclass(frozen=True, slots=True)

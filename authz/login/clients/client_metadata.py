@@ -1,8 +1,8 @@
 """What registrations and documents say of a client (RFC 7591, section 2), read the same way.
 
-Invariant: of all that a client says of itself only its redirect URIs and a title are kept. The
-title is for people and is never believed: it is made printable here, and pages say who does not
-vouch.
+Invariant: of all that a client says of itself only its redirect URIs and its name are kept. The
+name is for people and is never believed: it is made printable here, and pages say that nobody has
+verified it.
 
 Authlib's ClientMetadataClaims is not used: it refuses a registration for one bad redirect URI,
 leaves types unchecked, and what else it looks at (logos, key sets, links) is not kept here.
@@ -15,14 +15,14 @@ from typing import Final
 
 from authz.login.clients.redirects import RedirectRules
 
-LONGEST_TITLE: Final = 100  # characters
+LONGEST_NAME: Final = 100  # characters
 MOST_URIS: Final = 32  # looked at
 GRANT_TYPES: Final = ("authorization_code", "refresh_token")
 RESPONSE_TYPES: Final = ("code",)
 
 _BLANKS: Final = re.compile(r"\s+")
 # Of what is left of a name after 400 characters nothing would be shown.
-_READ_OF_TITLE: Final = 400
+_LONGEST_READ: Final = 400
 _MOST_MARKS: Final = 2  # on one letter; more of them run over the lines above and below
 # Scripts whose letters pass for Latin ones. A name that mixes them with Latin is made to look so.
 _LOOK_ALIKES: Final = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "DESERET")
@@ -33,14 +33,14 @@ class ClientMetadataError(ValueError):
 
     Attributes:
         error: a code of RFC 7591, section 3.2.2.
-        words: fixed words.
+        description: fixed text.
     """
 
-    def __init__(self, error: str, words: str) -> None:
+    def __init__(self, error: str, description: str) -> None:
         """Keep both."""
-        super().__init__(error, words)
+        super().__init__(error, description)
         self.error = error
-        self.words = words
+        self.description = description
 
 
 def read_redirect_uris(metadata: Mapping[str, object], rules: RedirectRules) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def read_refreshes(metadata: Mapping[str, object]) -> bool:
     return not isinstance(said, list) or GRANT_TYPES[1] in said
 
 
-def read_title(metadata: Mapping[str, object]) -> str:
+def read_client_name(metadata: Mapping[str, object]) -> str:
     """Return what a client calls itself, made printable; empty where there is nothing.
 
     Raises:
@@ -103,19 +103,19 @@ def read_title(metadata: Mapping[str, object]) -> str:
         return ""
     if not isinstance(said, str):
         raise ClientMetadataError("invalid_client_metadata", "client_name must be a string")
-    return printable_title(said)
+    return printable_name(said)
 
 
-def printable_title(text: str) -> str:
-    """Return a title of a hundred printable characters at most.
+def printable_name(text: str) -> str:
+    """Return a name of a hundred printable characters at most.
 
     It is in normal form C and has no controls (bidirectional ones and those of no width among
     them), no angle brackets, no towers of marks, and no letters that pass for Latin among Latin.
     """
-    composed = unicodedata.normalize("NFC", _BLANKS.sub(" ", text[:_READ_OF_TITLE]))
+    composed = unicodedata.normalize("NFC", _BLANKS.sub(" ", text[:_LONGEST_READ]))
     kept = "".join(each for each in composed if _is_shown(each))
     kept = _told_apart(_without_towers(kept))
-    return _BLANKS.sub(" ", kept).strip()[:LONGEST_TITLE].rstrip()
+    return _BLANKS.sub(" ", kept).strip()[:LONGEST_NAME].rstrip()
 
 
 def _is_shown(character: str) -> bool:

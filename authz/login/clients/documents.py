@@ -19,9 +19,9 @@ from authz.core.strict_json import StrictJsonError, loads
 from authz.login.clients.client_metadata import (
     ClientMetadataError,
     check_grants,
+    read_client_name,
     read_redirect_uris,
     read_refreshes,
-    read_title,
 )
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.lookup import DocumentError, Fetch, FetchedCache, nobody
@@ -50,9 +50,9 @@ _KEY: Final = "private_key_jwt"
 _NONE: Final = "none"
 
 
-def unusable(words: str) -> DocumentError:
+def unusable(description: str) -> DocumentError:
     """Return what says that a document is there, and cannot be used."""
-    return DocumentError(DocumentFault.UNUSABLE, words)
+    return DocumentError(DocumentFault.UNUSABLE, description)
 
 
 def document_host(client_id: str) -> str | None:
@@ -83,15 +83,15 @@ def read_document(client_id: str, host: str, body: bytes, rules: RedirectRules) 
     authentication = _authentication(said)
     try:
         check_grants(said)
-        uris, title = read_redirect_uris(said, rules), read_title(said)
+        uris, client_name = read_redirect_uris(said, rules), read_client_name(said)
     except ClientMetadataError as error:
-        raise unusable(error.words) from error
+        raise unusable(error.description) from error
     if sum(map(len, uris)) > _MOST_URI_CHARACTERS:
         raise unusable("it has too many redirect URIs")
     return OAuthClient(
         client_id,
         ClientKind.DOCUMENT,
-        title or host,
+        client_name or host,
         host,
         uris,
         authentication=authentication,

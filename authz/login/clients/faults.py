@@ -31,9 +31,9 @@ class DocumentFault(Enum):
     UNUSABLE = "unusable"
 
     @property
-    def words(self) -> str:
-        """Return it in fixed words that begin with the document or its host."""
-        return _ROWS[self].words
+    def description(self) -> str:
+        """Return a fixed clause whose subject is the document or its host."""
+        return _ROWS[self].description
 
     @property
     def passing(self) -> bool:
@@ -42,7 +42,7 @@ class DocumentFault(Enum):
 
 
 class _FaultText(NamedTuple):
-    words: str
+    description: str
     passing: bool = False
 
 

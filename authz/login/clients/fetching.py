@@ -130,9 +130,9 @@ class FetchError(Exception):
         self.fault = fault
 
     @property
-    def words(self) -> str:
-        """Return it in fixed words."""
-        return self.fault.words
+    def description(self) -> str:
+        """Return the fixed clause of the fault."""
+        return self.fault.description
 
     @property
     def passing(self) -> bool:

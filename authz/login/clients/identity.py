@@ -25,7 +25,7 @@ def identify(client: OAuthClient, redirect_uri: str) -> ClientIdentity:
     ends_at = place_of(redirect_uri)
     return ClientIdentity(
         name=_name(client, redirect_uri, ends_at),
-        title=client.title,
+        client_name=client.client_name,
         redirect_uri=redirect_uri,
         ends_at=ends_at,
         document_host=client.document_host,

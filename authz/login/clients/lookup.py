@@ -38,14 +38,14 @@ class DocumentError(Exception):
 
     Attributes:
         fault: what is wrong.
-        words: fixed words that follow "the client's metadata document is of no use: ".
+        description: fixed text that follows "the client's metadata document is of no use: ".
     """
 
-    def __init__(self, fault: DocumentFault, words: str = "") -> None:
-        """Take what is wrong, and words where those of the fault do not say enough."""
-        super().__init__(fault.value, words)
+    def __init__(self, fault: DocumentFault, description: str = "") -> None:
+        """Take the fault, and a description where that of the fault is not specific enough."""
+        super().__init__(fault.value, description)
         self.fault = fault
-        self.words = words or fault.words
+        self.description = description or fault.description
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class _Known(Generic[V]):
 @dataclass(frozen=True, slots=True)
 class _Refused:
     fault: DocumentFault
-    words: str
+    description: str
     until: float
 
 
@@ -155,7 +155,7 @@ class FetchedCache(Generic[V]):
         if known is not None and now < known.fresh_until:
             return known.value
         if refused is not None and now < refused.until:
-            raise DocumentError(refused.fault, refused.words)
+            raise DocumentError(refused.fault, refused.description)
         return await self._wait_for_search(url, host)
 
     async def newer(self, url: str, host: str, age: float) -> V | None:
@@ -202,7 +202,7 @@ class FetchedCache(Generic[V]):
             return known.value
         refused = self._refused.get(url)
         if refused is not None and self._clock() < refused.until:
-            raise DocumentError(refused.fault, refused.words)
+            raise DocumentError(refused.fault, refused.description)
         raise DocumentError(DocumentFault.BUSY)
 
     def _join(self, url: str, host: str) -> _Search | None:
@@ -256,9 +256,9 @@ class FetchedCache(Generic[V]):
         except NoSlotError:
             return
         except DocumentError as error:
-            self._refuse(url, error.fault, error.words)
+            self._refuse(url, error.fault, error.description)
         except FetchError as error:
-            self._refuse(url, error.fault, error.words)
+            self._refuse(url, error.fault, error.description)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is no document
             _LOG.warning("a client's metadata document: %s", type(error).__name__)
             self._refuse(url, DocumentFault.UNUSABLE, "")
@@ -268,7 +268,7 @@ class FetchedCache(Generic[V]):
             self._refused.pop(url, None)
             self._known.put(url, _Known(value, now, now + age, now), self._capacity)
 
-    def _refuse(self, url: str, fault: DocumentFault, words: str) -> None:
+    def _refuse(self, url: str, fault: DocumentFault, description: str) -> None:
         """Remember for a while that there is no document, so that it is not fetched at a pace.
 
         The draft's section 5.2 wants no error remembered: a minute is the pause before the next
@@ -282,4 +282,4 @@ class FetchedCache(Generic[V]):
             self._known[url] = replace(known, fresh_until=min(now + PAUSE, end))
             return
         self._known.pop(url, None)
-        self._refused.put(url, _Refused(fault, words, now + PAUSE), self._capacity)
+        self._refused.put(url, _Refused(fault, description, now + PAUSE), self._capacity)

@@ -83,7 +83,7 @@ def is_registered(sent: str, registered: Iterable[str]) -> bool:
 def redirect_host(uri: str) -> str:
     """Return where a redirect URI leads, for names and pages: a host, `loopback`, or a scheme.
 
-    A host of one label has a dot at its end, since it would read as one of the words otherwise.
+    A host of one label ends with a dot, so that it cannot pass for `loopback` or a scheme.
     """
     web = _web(uri)
     if web is None:

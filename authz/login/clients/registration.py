@@ -22,9 +22,9 @@ from authz.login.clients.client_metadata import (
     RESPONSE_TYPES,
     ClientMetadataError,
     check_grants,
+    read_client_name,
     read_redirect_uris,
     read_refreshes,
-    read_title,
 )
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import OAuthError
@@ -50,13 +50,13 @@ class Registered:
 
     Attributes:
         redirect_uris: at least one.
-        title: printable; empty where the client has none.
+        client_name: printable; empty where the client has none.
         issued_at: seconds since the epoch.
         refreshes: whether it uses refresh tokens.
     """
 
     redirect_uris: tuple[str, ...]
-    title: str
+    client_name: str
     issued_at: int
     refreshes: bool = True
 
@@ -114,12 +114,12 @@ class Registrations:
             check_grants(said)
             registered = Registered(
                 read_redirect_uris(said, self._rules),
-                read_title(said),
+                read_client_name(said),
                 int(self._clock()),
                 read_refreshes(said),
             )
         except ClientMetadataError as error:
-            raise OAuthError(error.error, error.words) from error
+            raise OAuthError(error.error, error.description) from error
         return _answer(self._sign(registered), registered)
 
     def read(self, client_id: str) -> Registered:
@@ -137,7 +137,7 @@ class Registrations:
         ):
             raise NotRegisteredError
         try:
-            version, issued_at, _, title, uris, *without = json.loads(
+            version, issued_at, _, client_name, uris, *without = json.loads(
                 base64url.decode(signed.removeprefix(PREFIX))
             )
         except ValueError as error:
@@ -145,14 +145,14 @@ class Registrations:
         allowed = tuple(uri for uri in uris if self._rules.allow(uri))
         if version != _VERSION or not allowed:
             raise NotRegisteredError
-        return Registered(allowed, title, issued_at, refreshes=_NO_REFRESH not in without)
+        return Registered(allowed, client_name, issued_at, refreshes=_NO_REFRESH not in without)
 
     def _sign(self, registered: Registered) -> str:
         payload = [
             _VERSION,
             registered.issued_at,
             secrets.token_urlsafe(6),
-            registered.title,
+            registered.client_name,
             registered.redirect_uris,
             *(() if registered.refreshes else (_NO_REFRESH,)),
         ]
@@ -180,6 +180,6 @@ def _answer(client_id: str, registered: Registered) -> Mapping[str, object]:
         "response_types": list(RESPONSE_TYPES),
         "token_endpoint_auth_method": "none",
     }
-    if registered.title:
-        answer["client_name"] = registered.title
+    if registered.client_name:
+        answer["client_name"] = registered.client_name
     return answer

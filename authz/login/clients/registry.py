@@ -13,7 +13,7 @@ from typing import Final
 from authz.config import urls
 from authz.config.model import ClientConfig, Config, FrontDoorConfig
 from authz.login.clients import documents, registration
-from authz.login.clients.client_metadata import printable_title
+from authz.login.clients.client_metadata import printable_name
 from authz.login.clients.documents import Documents
 from authz.login.clients.lookup import PAUSE, DocumentError
 from authz.login.clients.redirects import LOOPBACK, RedirectRules, redirect_host
@@ -37,12 +37,12 @@ class DocumentRefusedError(OAuthError):
         self,
         found: DocumentError,
         error: str,
-        words: str,
+        description: str,
         status: int,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Keep the fault beside the answer."""
-        super().__init__(error, words, status, headers)
+        super().__init__(error, description, status, headers)
         self.found = found
 
 
@@ -96,7 +96,7 @@ class Clients:
         """Return the client of an id.
 
         Raises:
-            OAuthError: `invalid_client`, in words for the person who set the client up;
+            OAuthError: `invalid_client`, described for the person who set the client up;
                 `temporarily_unavailable` where its metadata document cannot be had right now.
         """
         return self._at_hand(client_id) or replace(
@@ -132,7 +132,7 @@ class Clients:
         return OAuthClient(
             client_id,
             ClientKind.CONFIGURED,
-            printable_title(client_id),
+            printable_name(client_id),
             "",
             tuple(client.redirect_uris),
             _scopes(client),
@@ -151,15 +151,15 @@ class Clients:
             registered = self._registrations.read(client_id)
         except NotRegisteredError as error:
             known = client_id.startswith(registration.PREFIX)
-            words = "its registration is no longer valid; " if known else ""
+            cause = "its registration is no longer valid; " if known else ""
             raise _refused(
-                f"this client is not known here: {words}it has to register anew (in most "
+                f"this client is not known here: {cause}it has to register anew (in most "
                 "programs: remove this server and add it again)"
             ) from error
         return OAuthClient(
             client_id,
             ClientKind.DYNAMIC,
-            registered.title,
+            registered.client_name,
             "",
             registered.redirect_uris,
             refreshes=registered.refreshes,
@@ -171,13 +171,15 @@ def _scopes(client: ClientConfig) -> frozenset[str] | None:
 
 
 def _no_document(error: DocumentError) -> OAuthError:
-    words = f"the client's metadata document is of no use: {error.words}"
+    description = f"the client's metadata document is of no use: {error.description}"
     if error.fault.passing:
         # Not `invalid_client`: a program would forget a registration that is still good.
         headers = {"Retry-After": str(int(PAUSE))}
-        return DocumentRefusedError(error, "temporarily_unavailable", words, _UNAVAILABLE, headers)
-    return DocumentRefusedError(error, "invalid_client", words, _UNAUTHORIZED)
+        return DocumentRefusedError(
+            error, "temporarily_unavailable", description, _UNAVAILABLE, headers
+        )
+    return DocumentRefusedError(error, "invalid_client", description, _UNAUTHORIZED)
 
 
-def _refused(words: str) -> OAuthError:
-    return OAuthError("invalid_client", words, _UNAUTHORIZED)
+def _refused(description: str) -> OAuthError:
+    return OAuthError("invalid_client", description, _UNAUTHORIZED)

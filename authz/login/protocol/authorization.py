@@ -106,9 +106,9 @@ class AuthorizationResponse:
         """Return the URL that brings a code (RFC 6749, section 4.1.2)."""
         return self._url({"code": code})
 
-    def error(self, error: str, words: str) -> str:
+    def error(self, error: str, description: str) -> str:
         """Return the URL that brings an error (RFC 6749, section 4.1.2.1)."""
-        return self._url({"error": error, "error_description": words})
+        return self._url({"error": error, "error_description": description})
 
     def _url(self, members: Mapping[str, str]) -> str:
         state = {} if self.state is None else {"state": self.state}
@@ -122,11 +122,11 @@ class AuthorizationResponse:
 class RedirectedOAuthError(Exception):
     """Carry an error to the client, by way of the browser."""
 
-    def __init__(self, answer: AuthorizationResponse, error: str, words: str) -> None:
+    def __init__(self, answer: AuthorizationResponse, error: str, description: str) -> None:
         """Keep the answer, and what the log says of it."""
         super().__init__(error)
         self.error = error
-        self.url = answer.error(error, words)
+        self.url = answer.error(error, description)
 
 
 def state_of(parameters: Parameters) -> str | None:
@@ -148,9 +148,9 @@ def read_request(
     parameters.check_repeated()
     if parameters.get("state") is not None and state_of(parameters) is None:
         raise OAuthError("invalid_request", "state is too long, or not printable ASCII")
-    for name, error, words in _UNSUPPORTED:
+    for name, error, description in _UNSUPPORTED:
         if parameters.get(name) is not None:
-            raise OAuthError(error, words)
+            raise OAuthError(error, description)
     response_type = parameters.needed("response_type")
     if response_type != "code":
         raise OAuthError("unsupported_response_type", "response_type has to be code")

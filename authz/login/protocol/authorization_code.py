@@ -106,7 +106,7 @@ def check_code(code: AuthorizationCode, client_id: str, parameters: Parameters) 
     """Refuse whoever is not the client that the code was made for, in this very transaction.
 
     Raises:
-        OAuthError: whatever it is that is wrong, it is told in the same words.
+        OAuthError: with the same description whatever is wrong.
     """
     verifier = parameters.get("code_verifier") or ""
     # OAuth 2.1, section 4.1.3, has no redirect_uri here, since PKCE binds the code: where it is

@@ -30,7 +30,7 @@ class Grant:
         account: what the person is called; may be empty.
         client: the client's name, as rules count it.
         client_id: as the client names itself.
-        title: what it calls itself.
+        title: its `client_name`, under the name of the stored member.
         server: its name; `resource` its URL at the time of the consent.
         scopes: what was consented to, sorted.
         two_factor: through which of our clients at Authelia.
@@ -108,7 +108,7 @@ def begun_grant(
         account=code.account,
         client=client.name,
         client_id=client_id,
-        title=client.title,
+        title=client.client_name,
         redirect_uri=client.redirect_uri,
         ends_at=client.ends_at,
         document_host=client.document_host,

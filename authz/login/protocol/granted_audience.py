@@ -7,7 +7,7 @@ from authz.core.principal import names_resource
 
 
 class TokenFault(StrEnum):
-    """Name what is wrong with the issuer's token, in the words of the log and of `login_fault`."""
+    """Name what is wrong with the issuer's token, as `login_fault` and the log do."""
 
     NONE = ""
     EMPTY = "the issuer's token is for no server (aud is empty)"

@@ -109,7 +109,7 @@ class RefreshDeniedError(OAuthError):
     """`invalid_grant`, with the cause for the log.
 
     Attributes:
-        cause: fixed words.
+        cause: fixed text, for the log.
     """
 
     def __init__(self, cause: str, description: str = REFRESH_WORDS) -> None:

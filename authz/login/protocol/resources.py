@@ -18,7 +18,7 @@ from authz.login.protocol.values import OAuthClient, OAuthError
 TOLERATED: Final = frozenset({"openid", "offline_access"})
 # Without `profile` the ID token does not say what the person is called.
 _UPSTREAM: Final = frozenset({"openid", "profile"})
-_LISTED: Final = 6  # servers in the words of a refusal
+_LISTED: Final = 6  # servers in an error description
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,9 @@ class ResourceServers:
             form for target in found for form in (target.resource, f"{target.resource}/")
         }
         if len(found) != 1 or others:
-            words = "resource has to be" if resources else "resource is missing; it has to be"
+            problem = "resource has to be" if resources else "resource is missing; it has to be"
             raise OAuthError(
-                "invalid_target", f"{words} the URL of one server here: {self._listed()}"
+                "invalid_target", f"{problem} the URL of one server here: {self._listed()}"
             )
         return found[0]
 

@@ -39,7 +39,8 @@ class OAuthClient:
     Attributes:
         client_id: as it names itself.
         kind: how it came to be known.
-        title: what it calls itself, for people: printable, at most 100 characters; never believed.
+        client_name: what it calls itself (RFC 7591), for people: printable, at most 100 characters;
+            never believed.
         document_host: the host of its metadata document; empty where it has none.
         redirect_uris: where its log-ins may end.
         scopes: what it may ask for at most; None where that is not narrowed.
@@ -49,7 +50,7 @@ class OAuthClient:
 
     client_id: str
     kind: ClientKind
-    title: str
+    client_name: str
     document_host: str
     redirect_uris: tuple[str, ...]
     scopes: frozenset[str] | None = None
@@ -67,7 +68,7 @@ class ClientIdentity:
 
     Attributes:
         name: what rules, limits and blocks count by (`clients.identity`).
-        title: what it calls itself; never believed.
+        client_name: what it calls itself; never believed.
         redirect_uri: where the log-in ends; empty for a log-in of before that was recorded, and
             for a client that logs in at the issuer itself.
         ends_at: the same place for pages: a host, `loopback`, or a scheme with its colon
@@ -76,7 +77,7 @@ class ClientIdentity:
     """
 
     name: str
-    title: str
+    client_name: str
     redirect_uri: str
     ends_at: str
     document_host: str
@@ -153,8 +154,8 @@ class OAuthError(Exception):
 
     Attributes:
         error: the code: `invalid_grant`, `invalid_target`, …
-        words: `error_description`: fixed words and names of authz.yaml; no quote, no value that a
-            caller chose, but for the name that rules give the client.
+        description: `error_description`: fixed text and names of authz.yaml; no value that a caller
+            chose, except the name that rules give the client.
         status: the HTTP status of a direct answer.
         headers: what else it needs.
         server, scopes: which server and scopes of authz.yaml it is about, for the log.
@@ -163,7 +164,7 @@ class OAuthError(Exception):
     def __init__(
         self,
         error: str,
-        words: str,
+        description: str,
         status: int = 400,
         headers: Mapping[str, str] | None = None,
         *,
@@ -171,9 +172,9 @@ class OAuthError(Exception):
         scopes: Iterable[str] = (),
     ) -> None:
         """Keep the answer."""
-        super().__init__(error, words)
+        super().__init__(error, description)
         self.error = error
-        self.words = words
+        self.description = description
         self.status = status
         self.headers = {} if headers is None else dict(headers)
         self.server = server

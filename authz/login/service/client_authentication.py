@@ -102,7 +102,7 @@ class ClientAuthenticator:
         try:
             return client_of(assertion)
         except InvalidAssertionError as error:
-            raise _invalid(error.words) from error
+            raise _invalid(error.description) from error
 
     async def _found(self, client_id: str) -> OAuthClient | None:
         """Return a client that is at hand; None where its document is of no use by now."""
@@ -119,13 +119,15 @@ class ClientAuthenticator:
         try:
             verified = await self._assertions.verify(client, assertion)
         except InvalidAssertionError as error:
-            raise _invalid(error.words) from error
+            raise _invalid(error.description) from error
         except DocumentError as error:
-            words = f"the key set of the client is of no use: {error.words}"
+            description = f"the key set of the client is of no use: {error.description}"
             if not error.fault.passing:
-                raise _invalid(words) from error
+                raise _invalid(description) from error
             headers = {"Retry-After": str(int(PAUSE))}
-            raise OAuthError("temporarily_unavailable", words, _UNAVAILABLE, headers) from error
+            raise OAuthError(
+                "temporarily_unavailable", description, _UNAVAILABLE, headers
+            ) from error
         # Each leaves its id in Redis: so many of one host, whose key has signed them.
         seconds = self._limiter.retry_after_of(ASSERTIONS, client.document_host)
         if seconds:
@@ -144,5 +146,5 @@ def check_authenticated(client: OAuthClient | None, *, authenticated: bool) -> N
         raise _invalid(_KEY)
 
 
-def _invalid(words: str) -> OAuthError:
-    return OAuthError("invalid_client", words, _UNAUTHORIZED)
+def _invalid(description: str) -> OAuthError:
+    return OAuthError("invalid_client", description, _UNAUTHORIZED)

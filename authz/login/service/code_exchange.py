@@ -163,7 +163,7 @@ class CodeExchange:
                 client=code.client,
                 server=code.server,
                 grant=code.grant_id,
-                detail=error.words if error.error == "invalid_target" else detail,
+                detail=error.description if error.error == "invalid_target" else detail,
             )
             raise
 

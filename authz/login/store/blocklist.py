@@ -26,7 +26,7 @@ class BlocklistEntry:
     Attributes:
         what: the client_id or name.
         at: seconds since the epoch.
-        by, reason: words.
+        by, reason: free text of the operator.
     """
 
     what: str
@@ -85,7 +85,7 @@ class Blocklist:
 
 
 def _read(raw: bytes) -> BlocklistEntry:
-    """Read a block; what cannot be read blocks all the same, and is shown without words."""
+    """Read a block; what cannot be read blocks all the same, and is shown without them."""
     try:
         record = loads(raw)
     except StrictJsonError:

@@ -225,11 +225,11 @@ class GrantStore:
         """End a grant of those kept at a key, as `end` does."""
         now = int(self._clock())
         field = grant_field(self.issuer, grant_id)
-        words = encode_metadata(
+        metadata = encode_metadata(
             RevocationTarget(field, self.issuer, grant_id), RevocationNote(now, "authz", why)
         )
         # No access token of it is younger than this moment: a refresh under way finds no grant.
-        revocation = Revocation(None, now + self._max_lifetime, words)
+        revocation = Revocation(None, now + self._max_lifetime, metadata)
         raw = await scripts.run(
             self._command,
             scripts.END,

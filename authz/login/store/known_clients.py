@@ -23,7 +23,7 @@ class KnownClient:
 
     Attributes:
         id: the beginning of its client_id's digest: what it can be called here.
-        client_id, name, title: as in its grants.
+        client_id, name, client_name: as in its grants.
         people: the accounts, or what stands for them, of whoever uses it.
         servers: what it may use.
         log_ins: how many grants it has.
@@ -34,7 +34,7 @@ class KnownClient:
     id: str
     client_id: str
     name: str
-    title: str
+    client_name: str
     first: int
     last: int
     people: set[str] = field(default_factory=set)
@@ -53,7 +53,7 @@ class KnownClient:
             "id": self.id,
             "client_id": self.client_id,
             "name": self.name,
-            "title": self.title,
+            "title": self.client_name,
             "people": sorted(self.people),
             "servers": sorted(self.servers),
             "log_ins": self.log_ins,

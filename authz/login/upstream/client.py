@@ -237,7 +237,7 @@ class Authelia:
         except InvalidTokenResponseError as error:
             if error.foreign:
                 raise UpstreamError("invalid_grant") from error
-            raise UnavailableError("issuer", error.words) from error
+            raise UnavailableError("issuer", error.description) from error
         tokens = UpstreamTokens(
             access, refresh, principal.expires_at, principal.scopes, principal.audience
         )
@@ -300,12 +300,12 @@ class Authelia:
 
 
 @contextmanager
-def _in_time(words: str) -> Iterator[None]:
+def _in_time(description: str) -> Iterator[None]:
     """Turn a time-out into a fault of Authelia's."""
     try:
         yield
     except TimeoutError as error:
-        raise UnavailableError("issuer", words) from error
+        raise UnavailableError("issuer", description) from error
 
 
 def _is_below(url: str, home: str) -> bool:

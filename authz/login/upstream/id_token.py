@@ -30,14 +30,14 @@ class InvalidTokenResponseError(Exception):
     """Say that tokens do not prove the log-in that was asked for.
 
     Attributes:
-        words: why, fixed words for the log.
+        description: why, fixed text for the log.
         foreign: whether they are good tokens, but of another transaction, client or person.
     """
 
-    def __init__(self, words: str, *, foreign: bool = False) -> None:
+    def __init__(self, description: str, *, foreign: bool = False) -> None:
         """Keep why."""
-        super().__init__(words)
-        self.words = words
+        super().__init__(description)
+        self.description = description
         self.foreign = foreign
 
 

@@ -20,7 +20,7 @@ _GOOD: Final = frozenset({200, 201})
 _REFUSED: Final = frozenset({400, 401, 403})
 _TOO_MANY: Final = 429
 # RFC 6749, sections 4.1.2.1 and 5.2; RFC 7009, section 2.2.1; RFC 8707, section 2; RFC 9126,
-# section 2.3. Anything else is told as `server_error`: words of others do not travel.
+# section 2.3. Anything else becomes `server_error`: no text of others is passed on.
 ERRORS: Final = frozenset(
     {
         "access_denied",

@@ -51,7 +51,7 @@ class LoginApp:
             return
         request = Request(scope)
         REQUEST_ID.set(request_id(request))
-        scope["app"] = self  # with it, a route raises what it would answer in words of its own
+        scope["app"] = self  # without it, a route answers errors itself instead of raising them
         begun = False
 
         async def sending(message: Message) -> None:

@@ -231,7 +231,7 @@ class AuthorizationEndpoint:
         _, client = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
         self._log("consent", "access_denied", client=client.name, server=wanted.server)
         url = self._response(wanted).error("access_denied", "the person did not agree")
-        return self._pages.go_back(url, client.title, alone=False)
+        return self._pages.go_back(url, client.client_name, alone=False)
 
     async def _begin(self, request: Request, wanted: AuthorizationRequest) -> Response:
         """Begin the log-in at Authelia that a person has just consented to.
@@ -262,14 +262,14 @@ class AuthorizationEndpoint:
             )
         except OAuthError as error:
             self._log_error("consent", identity, error)
-            raise RedirectedOAuthError(response, error.error, error.words) from error
+            raise RedirectedOAuthError(response, error.error, error.description) from error
         except UpstreamError as error:
             self._log(
                 "consent", "server_error", client=identity.name, server=wanted.server,
                 detail=error.error, scopes=wanted.scopes,
             )  # fmt: skip
-            words = f"{_SERVER_ERROR[1]} for the server {wanted.server}: {error.error}"
-            raise RedirectedOAuthError(response, _SERVER_ERROR[0], words) from error
+            description = f"{_SERVER_ERROR[1]} for the server {wanted.server}: {error.error}"
+            raise RedirectedOAuthError(response, _SERVER_ERROR[0], description) from error
         self._log("consent", "ok", client=identity.name, server=wanted.server, grant=grant)
         return page
 
@@ -288,7 +288,7 @@ class AuthorizationEndpoint:
         try:
             check_same_client(wanted, client)
         except OAuthError as error:
-            return response.error(error.error, error.words), error.error, ""
+            return response.error(error.error, error.description), error.error, ""
         if accepted.error is not None:
             said = _UPSTREAM.get(accepted.error, _SERVER_ERROR)
             return response.error(*said), said[0], ""
@@ -338,11 +338,11 @@ class AuthorizationEndpoint:
         key = secrets.token_urlsafe(32)
         response = redirect(f"{self._issuer}{paths.BACK}?{urlencode({'of': key})}")
         try:
-            self._cookies.keep(request, response, key, _WAY_BACK, _WayBack(url, client.title))
+            self._cookies.keep(request, response, key, _WAY_BACK, _WayBack(url, client.client_name))
         except CookieTooLargeError:
             # Its state is as long as can be, and of signs that take three in a URL: Authelia's
             # code, which was used already, is less of a loss than the log-in.
-            return self._pages.go_back(url, client.title)
+            return self._pages.go_back(url, client.client_name)
         return response
 
     def _log_error(self, step: str, client: ClientIdentity, error: OAuthError) -> None:
@@ -352,7 +352,7 @@ class AuthorizationEndpoint:
             client=client.name,
             server=error.server,
             scopes=error.scopes,
-            detail=error.words,
+            detail=error.description,
         )
 
     def _response(self, wanted: AuthorizationRequest) -> AuthorizationResponse:

@@ -1,4 +1,4 @@
-"""What pages say of a client: the same words for the same log-in, whatever the page.
+"""How pages describe a client: the same for the same log-in on every page.
 
 Everything is made of where the log-in ended, of the name that was made of that (`identity`),
 and of the host of the client's metadata document. Of what a client says of itself nothing is
@@ -84,7 +84,7 @@ def trust_of(client: ClientIdentity) -> Trust:
 def describe_client(client: ClientIdentity) -> ClientDescription:
     """Return what can be said of a client."""
     heading, facts = _DESCRIPTIONS[trust_of(client)](client)
-    return ClientDescription(heading, trust_of(client), facts, client.title)
+    return ClientDescription(heading, trust_of(client), facts, client.client_name)
 
 
 def consent_advice(client: ClientIdentity) -> str:
@@ -95,7 +95,7 @@ def consent_advice(client: ClientIdentity) -> str:
 
 
 def describe_place(ends_at: str) -> str:
-    """Return where a log-in ends, in words."""
+    """Describe where a log-in ends."""
     if ends_at == LOOPBACK:
         return "a program on your computer"
     if is_on_device(ends_at):

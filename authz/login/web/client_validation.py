@@ -48,11 +48,11 @@ class ClientValidator:
         try:
             client = await self._clients.find(client_id)
         except DocumentRefusedError as refused:
-            detail = f"{refused.found.fault.value}: {refused.found.words}"
+            detail = f"{refused.found.fault.value}: {refused.found.description}"
             self._log("authorize", "no_document", client=client_id, detail=detail)
             raise PageError(error_pages.no_document(refused.found)) from refused
         except OAuthError as refused:
-            self._log("authorize", refused.error, detail=refused.words)
+            self._log("authorize", refused.error, detail=refused.description)
             raise PageError(error_pages.UNKNOWN_CLIENT) from refused
         # RFC 9700, section 2.1: compared exactly, but for the port of a loopback one.
         good = 0 < len(redirect_uri) <= _LONGEST_URI
@@ -80,6 +80,6 @@ class ClientValidator:
         url = urlsplit(redirect_uri)
         away = url.scheme in ("http", "https") and url.hostname not in _LOOPBACK
         if client.kind is not ClientKind.CONFIGURED and away:
-            return PageError(error_pages.not_granted(refused.error, refused.words))
+            return PageError(error_pages.not_granted(refused.error, refused.description))
         answer = AuthorizationResponse(redirect_uri, state_of(parameters), self._issuer)
-        return RedirectedOAuthError(answer, refused.error, refused.words)
+        return RedirectedOAuthError(answer, refused.error, refused.description)

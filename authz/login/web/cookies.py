@@ -96,7 +96,7 @@ class LoginEnd(Enum):
 class NotThisBrowserError(Exception):
     """Say that a form or a callback is not of this browser, this page, or this time.
 
-    Its message is fixed words for the log; the page says no more than that it did not count.
+    Its message is fixed text for the log; the page only says that the request was not accepted.
     """
 
 

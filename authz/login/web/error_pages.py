@@ -175,11 +175,11 @@ def not_pending(end: LoginEnd | None) -> ErrorPage:
     return {None: NOT_THIS_BROWSER, LoginEnd.USED: SPENT, LoginEnd.CROWDED: CROWDED}[end]
 
 
-def not_granted(error: str, words: str) -> ErrorPage:
+def not_granted(error: str, description: str) -> ErrorPage:
     """Return the page of an error that is not sent to a client that nobody knows."""
     return ErrorPage(
         400,
-        f"The application asks for what it cannot have: {words} ({error})",
+        f"The application asks for what it cannot have: {description} ({error})",
         _BY_OPERATOR if error == "invalid_scope" else _CLIENT,
         error,
     )
@@ -191,7 +191,7 @@ def no_document(found: DocumentError) -> ErrorPage:
         return ErrorPage(
             503,
             "What the application says of itself cannot be fetched at the moment",
-            f"It is described by a document on the Internet, and {found.words}. Nothing was "
+            f"It is described by a document on the Internet, and {found.description}. Nothing was "
             "allowed. Try again in a minute. If it is so with every application, the gateway has "
             "no way out to the Internet: tell the people who run it.",
             f"document: {found.fault.value}",
@@ -200,8 +200,8 @@ def no_document(found: DocumentError) -> ErrorPage:
         400,
         "What the application says of itself cannot be used",
         f"It is described by a document on the Internet, and this is wrong with that: "
-        f"{found.words}. Nothing was allowed. Tell the people who make the application, or who "
-        "run this gateway.",
+        f"{found.description}. Nothing was allowed. Tell the people who make the application, or "
+        "who run this gateway.",
         f"document: {found.fault.value}",
     )
 
@@ -238,7 +238,7 @@ class ErrorResponder:
             cookies: what browsers keep.
             pages: what renders.
             log_out_url: returns where a session at Authelia ends, to come back to a URL.
-            note: is told what went wrong: the request's id, fixed words.
+            note: is called with the request's id and a fixed text of what went wrong.
         """
         self._origin = origin
         self._cookies = cookies

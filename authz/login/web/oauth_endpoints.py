@@ -121,7 +121,7 @@ class OAuthEndpoints:
             try:
                 return await handler(request)
             except OAuthError as error:
-                body = {"error": error.error, "error_description": error.words}
+                body = {"error": error.error, "error_description": error.description}
                 return JSONResponse(body, error.status, _ORIGINS | _NOT_KEPT | error.headers)
             except UnavailableError as error:
                 detail = f"{error.dependency}: {error.detail}"
@@ -154,7 +154,7 @@ class OAuthEndpoints:
         try:
             found = await self._authenticator.authenticate(parameters, partial(_address, request))
         except OAuthError as error:
-            self._log(step, error.error, detail=error.words)
+            self._log(step, error.error, detail=error.description)
             raise
         found.parameters.check_repeated()
         return found

@@ -23,7 +23,7 @@ class PersonsGrants:
                 grant=each.id,
                 client=ClientIdentity(
                     name=each.client,
-                    title=each.title,
+                    client_name=each.title,
                     redirect_uri=each.redirect_uri,
                     ends_at=each.ends_at,
                     document_host=each.document_host,

@@ -388,7 +388,7 @@ def describe_ticket(ticket: StepUpTicket) -> ClientDescription:
     return describe_client(
         ClientIdentity(
             name=ticket.client,
-            title="",
+            client_name="",
             redirect_uri="",
             ends_at=ticket.ends_at,
             document_host=ticket.document_host,

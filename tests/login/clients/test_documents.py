@@ -111,8 +111,8 @@ def test_a_document_describes_a_client() -> None:
     assert read(token_endpoint_auth_method="none", scope="x", logo_uri="https://evil/") == (
         OAuthClient(URL, ClientKind.DOCUMENT, "A client", HOST, (CALLBACK,), None)
     )
-    assert read(client_name="absent").title == HOST
-    assert read(client_name="\u202e").title == HOST
+    assert read(client_name="absent").client_name == HOST
+    assert read(client_name="\u202e").client_name == HOST
 
 
 def test_log_ins_may_end_elsewhere_and_what_no_client_may_have_is_left_out() -> None:
@@ -345,7 +345,7 @@ class DocumentDesk:
         try:
             return await self.documents.find(url)
         except DocumentError as error:
-            return error.words
+            return error.description
 
 
 def play(scene: Callable[[DocumentDesk], Awaitable[None]], **how: Any) -> DocumentDesk:

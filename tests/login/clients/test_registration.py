@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata
 from pydantic import AnyUrl
 
-from authz.login.clients.client_metadata import LONGEST_TITLE, printable_title
+from authz.login.clients.client_metadata import LONGEST_NAME, printable_name
 from authz.login.clients.redirects import RedirectRules
 from authz.login.clients.registration import LONGEST_ID, NotRegisteredError, Registrations
 from authz.login.protocol.values import OAuthError
@@ -70,7 +70,7 @@ def test_an_official_client_registers() -> None:
     }
     found = registrations().read(client_id)
     assert found.redirect_uris == (URI,)
-    assert found.title == "Visual Studio Code"
+    assert found.client_name == "Visual Studio Code"
     assert found.issued_at == int(NOW)
 
 
@@ -91,7 +91,7 @@ def test_the_least_registration_is_enough() -> None:
     answer = register({"redirect_uris": [URI], "client_name": None, "grant_types": None})
 
     assert "client_name" not in answer
-    assert registrations().read(answer["client_id"]).title == ""
+    assert registrations().read(answer["client_id"]).client_name == ""
 
 
 def test_twice_the_same_is_two_clients() -> None:
@@ -156,7 +156,7 @@ def test_metadata_of_no_use_is_refused_in_fixed_words(said: Any) -> None:
     refused = refusal(said)
     assert refused.error == "invalid_client_metadata"
     assert refused.status == 400
-    assert "a.example" not in refused.words
+    assert "a.example" not in refused.description
 
 
 @given(st.binary(max_size=300))
@@ -324,17 +324,17 @@ def test_no_character_can_be_changed(data: st.DataObject) -> None:
         ("\n", ""),
     ],
 )
-def test_a_title_is_made_harmless(said: str, shown: str) -> None:
+def test_a_client_name_is_made_harmless(said: str, shown: str) -> None:
     """Markup, controls, what turns or hides text, and letters that pass for others."""
-    assert printable_title(said) == shown
+    assert printable_name(said) == shown
 
 
 @given(st.text(st.characters()))
-def test_any_title_is_short_and_printable(said: str) -> None:
+def test_any_client_name_is_short_and_printable(said: str) -> None:
     """Whatever a client calls itself."""
-    shown = printable_title(said)
+    shown = printable_name(said)
 
-    assert len(shown) <= LONGEST_TITLE
+    assert len(shown) <= LONGEST_NAME
     assert shown.isprintable()
     assert shown == shown.strip()
     assert not set("<>") & set(shown)

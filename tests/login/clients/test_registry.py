@@ -48,8 +48,8 @@ def registrations(*, taken: bool = True) -> Registrations:
     return Registrations(keys, RULES, lambda: NOW, taken=taken)
 
 
-def registered(*uris: str, title: str = "") -> str:
-    said = document(redirect_uris=list(uris), client_name=title)
+def registered(*uris: str, client_name: str = "") -> str:
+    said = document(redirect_uris=list(uris), client_name=client_name)
     return str(registrations().register(said)["client_id"])
 
 
@@ -70,7 +70,7 @@ def refusal(client_id: str, file: Config | None = None, **how: Any) -> OAuthErro
         find(client_id, file, **how)
     assert caught.value.error == "invalid_client"
     assert caught.value.status == 401
-    assert client_id not in caught.value.words or not client_id
+    assert client_id not in caught.value.description or not client_id
     return caught.value
 
 
@@ -106,13 +106,13 @@ def test_a_document_is_named_by_its_host() -> None:
 
 def test_a_registered_client_is_named_by_where_its_log_ins_end() -> None:
     """And has no title, where it says none."""
-    client_id = registered(LOCAL, title="Visual Studio Code")
+    client_id = registered(LOCAL, client_name="Visual Studio Code")
 
     assert find(client_id) == OAuthClient(
         client_id, ClientKind.DYNAMIC, "Visual Studio Code", "", (LOCAL,), None
     )
     assert identify(find(client_id), LOCAL).name == "dynamic/loopback"
-    assert find(registered("https://claude.ai/cb")).title == ""
+    assert find(registered("https://claude.ai/cb")).client_name == ""
 
 
 def test_default_narrows_who_is_not_configured() -> None:
@@ -153,10 +153,10 @@ def test_anybody_else_is_no_client(client_id: str) -> None:
 
 def test_words_say_what_to_do() -> None:
     """To the person who set the client up."""
-    assert "at the issuer itself" in refusal("script").words
-    assert "register anew" in refusal("dyn.x.y").words
-    assert "operator" in refusal("dyn.x.y", taken=False).words
-    assert "metadata document" in refusal(URL, hosts=()).words
+    assert "at the issuer itself" in refusal("script").description
+    assert "register anew" in refusal("dyn.x.y").description
+    assert "operator" in refusal("dyn.x.y", taken=False).description
+    assert "metadata document" in refusal(URL, hosts=()).description
 
 
 def test_where_log_ins_are_direct_strangers_have_no_door() -> None:
@@ -202,12 +202,12 @@ def test_names_of_registered_clients(uri: str, name: str) -> None:
     st.text(max_size=20),
 )
 def test_what_else_is_registered_gives_no_new_names(
-    others: list[str], own: str, title: str
+    others: list[str], own: str, client_name: str
 ) -> None:
     """A program whose log-ins end in one place has one name, whatever it adds."""
     alone = find(registered(own))
 
-    assert identify(find(registered(*others, own, title=title)), own).name == (
+    assert identify(find(registered(*others, own, client_name=client_name)), own).name == (
         identify(alone, own).name
     )
 
@@ -216,7 +216,9 @@ def test_what_else_is_registered_gives_no_new_names(
 def test_nobody_has_the_name_of_a_host_but_where_the_log_in_ends_there() -> None:
     """A document names log-ins that end at its origin; loopback and schemes are anybody's."""
     documented = OAuthClient(URL, ClientKind.DOCUMENT, "x", HOST, (CALLBACK, LOCAL, CURSOR))
-    pretender = find(registered("https://evil.example/cb", title="Claude, client.example.test"))
+    pretender = find(
+        registered("https://evil.example/cb", client_name="Claude, client.example.test")
+    )
 
     assert identify(documented, CALLBACK).name == f"https://{HOST}"
     assert identify(documented, LOCAL).name == "dynamic/loopback"

@@ -30,7 +30,7 @@ from tests.login.web.pages_kit import TICKET
 PAGES = Pages("https://mcp.example.com", "https://auth.example.com")
 CLIENT = OAuthClient("claude", ClientKind.DYNAMIC, "Claude", "", ())
 DOCUMENTED = replace(CLIENT, kind=ClientKind.DOCUMENT, document_host="claude.ai")
-CONFIGURED = replace(CLIENT, kind=ClientKind.CONFIGURED, title="")
+CONFIGURED = replace(CLIENT, kind=ClientKind.CONFIGURED, client_name="")
 HTTPS = "https://app.example.com/callback"
 SCOPES = ("mcp:files", "offline_access")
 _ELEMENTS = {
@@ -94,7 +94,7 @@ def every_page() -> Mapping[str, Response]:
     return {
         "consent": consent(),
         "error": PAGES.error(403, "It did not work", "Try again.", "request-1"),
-        "go_back": PAGES.go_back("cursor://x/callback?code=1", CLIENT.title),
+        "go_back": PAGES.go_back("cursor://x/callback?code=1", CLIENT.client_name),
         "log_in": PAGES.page("log_in.html", {"form_token": "x"}, has_form=True),
     }
 
@@ -150,7 +150,7 @@ def test_form_action(redirect_uri: str) -> None:
     that follow, so the answer to a form is a page that leads on by itself.
     """
     assert policy(consent(redirect_uri=redirect_uri))["form-action"] == "'self'"
-    for onward in (PAGES.go_on(HTTPS), PAGES.go_back(HTTPS, CLIENT.title, alone=False)):
+    for onward in (PAGES.go_on(HTTPS), PAGES.go_back(HTTPS, CLIENT.client_name, alone=False)):
         assert onward.status_code == 200
         assert onward.headers["refresh"] == f"0; url={HTTPS}"
         assert f'href="{HTTPS}"' in text(onward)
@@ -240,7 +240,7 @@ def test_no_more_is_said_of_a_host_than_was_checked() -> None:
 
 @pytest.mark.attack("client-title-on-pages")
 @pytest.mark.parametrize(
-    "title",
+    "client_name",
     [
         "<script>alert(1)</script>",
         '"><img src=x onerror=alert(1)>',
@@ -254,10 +254,10 @@ def test_no_more_is_said_of_a_host_than_was_checked() -> None:
         "&lt;b&gt;",
     ],
 )
-def test_hostile_title(title: str) -> None:
+def test_hostile_client_name(client_name: str) -> None:
     """What a client calls itself is text of one line, as what it says, on every page."""
-    hostile = replace(CLIENT, title=title, client_id=title)
-    for page in (consent(hostile), PAGES.go_back("cursor://x/y", hostile.title)):
+    hostile = replace(CLIENT, client_name=client_name, client_id=client_name)
+    for page in (consent(hostile), PAGES.go_back("cursor://x/y", hostile.client_name)):
         _harmless(text(page))
         assert "49" not in words(page)
     assert "It calls itself “" in words(consent(hostile))
@@ -273,10 +273,10 @@ def _harmless(page: str) -> None:
 
 
 @given(st.text(), st.text(), st.lists(st.text(), max_size=4))
-def test_any_words(title: str, server: str, scopes: list[str]) -> None:
+def test_any_words(client_name: str, server: str, scopes: list[str]) -> None:
     """Whatever names are made of, a page has our elements only, and no text that turns others."""
-    client = replace(CLIENT, title=title)
-    page = consent(client, server=server, resource=title, scopes=tuple(scopes))
+    client = replace(CLIENT, client_name=client_name)
+    page = consent(client, server=server, resource=client_name, scopes=tuple(scopes))
     _harmless(text(page))
 
 
@@ -387,7 +387,7 @@ def test_hosts_as_in_dns() -> None:
 def test_go_back_refuses(url: str) -> None:
     """No page leads to what a browser would run or read, or to what splits a header."""
     with pytest.raises(ValueError, match="no URL"):
-        PAGES.go_back(url, CLIENT.title)
+        PAGES.go_back(url, CLIENT.client_name)
     with pytest.raises(ValueError, match="no URL"):
         PAGES.go_on(url)
 
@@ -395,11 +395,11 @@ def test_go_back_refuses(url: str) -> None:
 def test_go_back() -> None:
     """The page opens the application by itself, and by a link where it does not."""
     url = "cursor://anysphere.cursor-mcp/oauth/callback?code=a&state=b"
-    page = PAGES.go_back(url, CLIENT.title)
+    page = PAGES.go_back(url, CLIENT.client_name)
     assert page.headers["refresh"] == f"0; url={url}"
     assert f'href="{url.replace("&", "&amp;")}"' in text(page)
     assert "You are logged in" in words(page)
-    denied = PAGES.go_back("cursor://x/callback?error=access_denied&state=b", CLIENT.title)
+    denied = PAGES.go_back("cursor://x/callback?error=access_denied&state=b", CLIENT.client_name)
     assert "You are not logged in" in words(denied)
 
 
