@@ -2,7 +2,8 @@
 
 A client in Python that costs less than the servers that it measures: frames of HTTP/2 (RFC 9113)
 are written once and patched with the stream's number; of the answers it reads no header, only
-messages. An answer without its message, a reset or a connection that ends is an error.
+messages. An answer without its message, a reset or a connection that ends is an error. `run` keeps
+so many in flight, `paced` sends at given moments, whatever the answers take.
 """
 
 import select
@@ -31,6 +32,11 @@ def _headers(fields: Sequence[tuple[bytes, bytes]]) -> bytes:
     for name, value in fields:
         block += b"\x10" + bytes([len(name)]) + name + bytes([len(value)]) + value
     return block
+
+
+def _framed(message: bytes) -> bytes:
+    """Put a message into gRPC's frame: not compressed, its length."""
+    return struct.pack(">BI", 0, len(message)) + message
 
 
 class Disturbed(RuntimeError):  # noqa: N818 - what happened; the caller measures again
@@ -83,10 +89,11 @@ class Load:
             (b"te", b"trailers"),
         ]
         self._block = _headers(fields)
-        self._body = struct.pack(">BI", 0, len(message)) + message
+        self._body = _framed(message)
         self._good = good
         self._connections = [self._connect(path) for _ in range(size)]
         self.latencies: list[float] = []
+        self.sent: list[float] = []
 
     def _connect(self, path: str) -> LoadConnection:
         one = socket.socket(socket.AF_UNIX)
@@ -115,7 +122,7 @@ class Load:
         for number in by_number:
             poll.register(number, select.EPOLLIN)
         self._left, self._pending, self._bad = calls, calls, b""
-        self.latencies = []
+        self.latencies, self.sent = [], []
         begin = time.perf_counter()
         for each in active:
             self._ask(each, in_flight // width)
@@ -130,6 +137,53 @@ class Load:
         if self._bad:
             raise Disturbed(f"not the answer that was expected: {self._bad!r}")
         return seconds
+
+    def paced(
+        self, messages: Sequence[bytes], moments: Sequence[float], begin: float
+    ) -> list[tuple[float, float]]:
+        """Send each message at its moment, over the connections in turn.
+
+        Args:
+            messages: what to send.
+            moments: seconds after the beginning, in order; one for each message.
+            begin: when that is, of `time.perf_counter`, which all processes of Linux share.
+
+        Returns:
+            Of each answer, when its message was sent, after the beginning, and how long it took.
+
+        Raises:
+            Disturbed: where an answer was not good; all have come by then.
+            RuntimeError: where a connection is of no use any more.
+        """
+        by_number = {each.socket.fileno(): each for each in self._connections}
+        poll = select.epoll()
+        for number in by_number:
+            poll.register(number, select.EPOLLIN)
+        at = 0
+        self._pending, self._bad, self.latencies, self.sent = len(messages), b"", [], []
+        while self._pending:
+            now = time.perf_counter() - begin
+            while at < len(messages) and moments[at] <= now:
+                self._send(self._connections[at % len(self._connections)], _framed(messages[at]))
+                at += 1
+            wait = max(0.0, moments[at] - now) if at < len(messages) else 30.0
+            ready = poll.poll(wait)
+            if not ready and at == len(messages):
+                raise RuntimeError("no answer in 30 seconds")
+            for number, _ in ready:
+                self._receive(by_number[number])
+        poll.close()
+        if self._bad:
+            raise Disturbed(f"not the answer that was expected: {self._bad!r}")
+        return [(sent - begin, took) for sent, took in zip(self.sent, self.latencies, strict=True)]
+
+    def _send(self, one: LoadConnection, body: bytes) -> None:
+        stream = one.next_stream
+        one.next_stream += 2
+        one.begun[stream] = time.perf_counter()
+        one.window -= len(body)
+        headers = _frame(_HEADERS, _END_HEADERS, stream, self._block)
+        one.socket.sendall(headers + _frame(_DATA, _END_STREAM, stream, body))
 
     def _ask(self, one: LoadConnection, count: int) -> None:
         count = min(count, self._left, max(0, one.window // len(self._body)))
@@ -184,5 +238,7 @@ class Load:
         framed = one.messages.pop(stream, b"")
         if len(framed) < 5 or not self._good(framed[5:]):
             self._bad = framed[:400] or b"nothing"
-        self.latencies.append(time.perf_counter() - one.begun.pop(stream))
+        sent = one.begun.pop(stream)
+        self.sent.append(sent)
+        self.latencies.append(time.perf_counter() - sent)
         self._pending -= 1

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from authz.core.decision import Allow, Call, PendingDecision, authorize, conclude, read
+from authz.core.decision import Allow, BearerRequest, PendingDecision, authorize, conclude, read
 from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
 from authz.core.limits import Limit, Per
 from authz.core.policy import DeclaredClient, Rule
@@ -61,7 +61,7 @@ class BenchIssuer:
 async def decide(verifier: TokenVerifier, sent: object, ledger: NoLedger) -> bool:
     """Take one request from its headers to its verdict, as server/check.py does."""
     found = read(sent, POLICY)  # type: ignore[arg-type]
-    assert isinstance(found, Call), found
+    assert isinstance(found, BearerRequest), found
     principal = verifier.cached(found.token)
     assert principal is not None
     waiting = authorize(found, principal, POLICY, time.time())
