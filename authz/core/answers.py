@@ -25,7 +25,12 @@ from authz.core.policy import MODERN, Policy, RefusalForm, Server
 from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Method
-from authz.core.step_up import StepUpDelivery, StepUpPrompt
+from authz.core.step_up import (
+    APPROVAL_QUESTION,
+    STEP_UP_QUESTION,
+    StepUpDelivery,
+    StepUpPrompt,
+)
 
 # The names of Upstream.metadata, which Envoy's local replies read (envoy/render/local_replies.py):
 # the JSON of the request's id, how it is told (a Form), and under which id the log has it; and
@@ -119,6 +124,9 @@ REFUSAL: Final = "authz/refusal"
 _AWAY: Final = 5
 _FAULTS: Final = frozenset({Reason.ISSUER_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL})
 _CHALLENGED: Final = frozenset({"invalid_token", "insufficient_scope"})
+# What a person does behind a link, and the member of an error's data that holds the link.
+_LOG_IN_AGAIN: Final = ("Log in again here", "step_up_url")
+_APPROVE: Final = ("Approve or decline the call here", "approval_url")
 _FACTOR: Final = {Method.TOTP: "a one-time password (TOTP)", Method.ANY: "any second factor"}
 
 
@@ -366,11 +374,7 @@ def _challenge(deny: Deny) -> str:
     return "Bearer " + ", ".join(fields)
 
 
-# --- how a step-up is told ----------------------------------------------------------------------
-
-# The name of our question among those of an input-required result. Its answer says only that the
-# person was asked; the upstream, which sees it when the call passes, asked nothing by this name.
-QUESTION: Final = "authz/step-up"
+# --- how a step-up or an approval is told -------------------------------------------------------
 
 
 def _asked_for(deny: Deny, request_id: str) -> str:
@@ -386,9 +390,10 @@ def _input_required(
     There is no `requestState`: the client would send it on to the upstream, which refuses what it
     has not made.
     """
+    name = APPROVAL_QUESTION if offer.approves else STEP_UP_QUESTION
     params = {"mode": "url", "message": _asked_for(deny, request_id), "url": offer.link}
     question = {"method": "elicitation/create", "params": params}
-    result = {"resultType": "input_required", "inputRequests": {QUESTION: question}}
+    result = {"resultType": "input_required", "inputRequests": {name: question}}
     return _json(200, asked, {"result": result})
 
 
@@ -435,12 +440,11 @@ def _challenged(
 
 def _with_link(deny: Deny, request_id: str, offer: StepUpPrompt) -> _ErrorMembers:
     """Return an error that has the link in message and data, for whoever reads either."""
-    message = (
-        f"{_sentence(deny, None, '')} Log in again here, then repeat the request: {offer.link}"
-    )
+    what, member = _APPROVE if offer.approves else _LOG_IN_AGAIN
+    message = f"{_sentence(deny, None, '')} {what}, then repeat the request: {offer.link}"
     if request_id:
         message += f" (Request {request_id})"
-    data = {**_data(deny, None, request_id), "step_up_url": offer.link}
+    data = {**_data(deny, None, request_id), member: offer.link}
     return _ErrorMembers(deny.reason.row.code, message, data)
 
 

@@ -21,12 +21,16 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from authz.core import mcp
+from authz.core.approval import Approval, ApprovalKey
 from authz.core.catalogue import UNLISTED, Catalogue
 from authz.core.detail import Detail
 from authz.core.evaluation import StaticEvaluation, evaluate, every_check, scopes
+from authz.core.exact_call import ExactCall, exact_call
 from authz.core.exchanges import Exchange, exchange
 from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import (
+    ApprovalDeclined,
+    ApprovalMissing,
     LedgerAnswer,
     Mode,
     OverLimit,
@@ -56,13 +60,14 @@ from authz.core.second_factor import (
     Evidence,
     Proof,
     SecondFactor,
+    StepUpNeed,
     merge,
     proves,
     satisfies,
 )
 from authz.core.session import HEADER as SESSION_HEADER
 from authz.core.session import named_session, session_of
-from authz.core.step_up import StepUpTicket
+from authz.core.step_up import QUESTIONS, ApprovalRequest, StepUpTicket
 
 _UNAUTHORIZED: Final = 401  # RFC 9110, section 15.5.2
 # Characters of a session id: with longer ones, which callers choose, too much would be cached.
@@ -102,6 +107,8 @@ class PendingDecision:
             allows nothing.
         exchange: what it stays open for.
         rules: every rule that applies, the server's first.
+        approval: what the person is asked to approve where the ledger finds no approval; None
+            where no approval is needed, or none is offered.
     """
 
     call: BearerRequest
@@ -113,6 +120,7 @@ class PendingDecision:
     offer: StepUpTicket | None = None
     only_stale: bool = False
     exchange: Exchange = Exchange.CALL
+    approval: ApprovalRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,7 @@ class Allow:
         mode: who counted.
         judged: the headers that the upstream must see as they were judged.
         exchange: what it stays open for.
+        approval: the approval that it needed and had; None where it needed none.
     """
 
     server: Server
@@ -134,6 +143,7 @@ class Allow:
     mode: Mode
     judged: tuple[tuple[str, str], ...] = ()
     exchange: Exchange = Exchange.CALL
+    approval: Approval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +158,8 @@ class Deny:
         second_factor: what was asked for and is missing.
         quotas, retry_after: how limits stand; seconds to wait, None where waiting helps nothing.
         step_up: the step-up that would mend it; None where none is offered.
+        approval: what the person is asked to approve, in place of or together with a step-up; None
+            where nothing is.
     """
 
     reason: Reason
@@ -160,6 +172,7 @@ class Deny:
     quotas: tuple[Quota, ...] = ()
     retry_after: int | None = None
     step_up: StepUpTicket | None = None
+    approval: ApprovalRequest | None = None
 
 
 Decision = Allow | Deny
@@ -268,6 +281,13 @@ def _judged(
     )
     unsatisfied = _unsatisfied_factors(evaluation, now)
     refused = evaluation.refused or _unprovable(evaluation, unsatisfied)
+    key: ApprovalKey | None = None
+    exact: ExactCall | None = None
+    if refused is None and evaluation.approval is not None:
+        try:
+            key, exact = _approval_of(call, message, evaluation, evaluation.approval)
+        except RefusedError as impossible:
+            refused = impossible
     if refused is not None:
         return Deny(
             refused.reason,
@@ -279,6 +299,8 @@ def _judged(
             second_factor=refused.second_factor,
         )
     query = _query_of(call, evaluation, unsatisfied, cache)
+    if key is not None:
+        query = replace(query, approval_key=key, approval=evaluation.approval)
     return PendingDecision(
         call,
         message,
@@ -286,9 +308,10 @@ def _judged(
         query,
         evaluation.context.rules,
         _confirm_since(evaluation, policy, now),
-        _offer(evaluation, query, _tool(message), policy, now),
+        _offer(evaluation, query.step_up, _tool(message), policy, now),
         _only_stale(evaluation, unsatisfied),
         kind,
+        _approval_request(evaluation, exact, _tool(message), policy, now),
     )
 
 
@@ -427,15 +450,58 @@ def _registered_client(principal: Principal) -> Client | None:
     return Client(principal.issuer, login.client_id)
 
 
-def _offer(
-    evaluation: StaticEvaluation, query: Query, tool: str | None, policy: Policy, now: float
-) -> StepUpTicket | None:
-    """Return the step-up that would prove what is still to be proved; None where none is offered.
+def _approval_of(
+    call: BearerRequest,
+    message: mcp.Message | None,
+    evaluation: StaticEvaluation,
+    approval: Approval,
+) -> tuple[ApprovalKey, ExactCall | None]:
+    """Return the record of an approval that a call needs, and the call as it is to be shown.
 
-    It is looked at only where the ledger finds no such step-up.
+    Raises:
+        RefusedError: MACHINE_NOT_ALLOWED without a person, APPROVAL_IMPOSSIBLE where the call
+            cannot be shown.
+    """
+    principal, tool = evaluation.context.principal, _tool(message)
+    if principal.person is None or tool is None:
+        raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.TOOL_ASKS_FOR_PERSON)
+    exact = exact_call(call.request, QUESTIONS) if approval.each_call else None
+    digest = None if exact is None else exact.digest
+    server = evaluation.context.server.name
+    return ApprovalKey(principal.person, principal.grant, server, tool, digest), exact
+
+
+def _approval_request(
+    evaluation: StaticEvaluation,
+    exact: ExactCall | None,
+    tool: str | None,
+    policy: Policy,
+    now: float,
+) -> ApprovalRequest | None:
+    """Return what the person is asked to approve; None where nothing is, or nobody is asked.
+
+    The log-in on the page proves every second factor that the rules ask for, also where the log-in
+    behind the token has: who approves is the person at the browser.
+    """
+    if evaluation.approval is None:
+        return None
+    ticket = _offer(evaluation, merge(evaluation.asked), tool, policy, now)
+    return None if ticket is None else ApprovalRequest(ticket, evaluation.approval, exact)
+
+
+def _offer(
+    evaluation: StaticEvaluation,
+    need: StepUpNeed | None,
+    tool: str | None,
+    policy: Policy,
+    now: float,
+) -> StepUpTicket | None:
+    """Return the ticket of a log-in that proves what is needed; None where none is offered.
+
+    It is looked at only where the ledger finds no such step-up or approval.
     """
     door, principal = policy.front_door, evaluation.context.principal
-    if query.step_up is None or principal.subject is None:
+    if need is None or principal.subject is None:
         return None
     if door is None or door.step_up is StepUpFallback.OFF:
         return None
@@ -448,7 +514,7 @@ def _offer(
         account="" if login is None else login.account,
         server=evaluation.context.server.name,
         tool=tool,
-        need=query.step_up,
+        need=need,
         at=int(now),
         ends_at="" if login is None else login.ends_at,
         document_host="" if login is None else login.document_host,
@@ -464,7 +530,8 @@ class Inspection:
 
     Attributes:
         steps: what `authorize` looks at, in its order, and why it refuses; None where it passes.
-            Where the message is refused there is no step after it.
+            Where the message is refused there is no step after it; `approval` is there where a rule
+            asks for one.
         message: as in `PendingDecision`.
         principal: with the scopes that its client may use.
         known: what the operator declares of the client; None where nothing.
@@ -497,7 +564,14 @@ def inspect(
     kind = _exchange(call, message)
     evaluation = evaluate(call.server, principal, policy, message, kind, catalogue=catalogue)
     unprovable = _unprovable(evaluation, _unsatisfied_factors(evaluation, now))
-    steps = (("message", None), *every_check(evaluation.context), ("second_factor", unprovable))
+    steps: tuple[tuple[str, RefusedError | None], ...] = (
+        ("message", None),
+        *every_check(evaluation.context),
+        ("second_factor", unprovable),
+    )
+    if evaluation.approval is not None:
+        impossible = _impossible(call, message, evaluation, evaluation.approval)
+        steps = (*steps, ("approval", impossible))
     context = evaluation.context
     return Inspection(
         steps,
@@ -508,6 +582,20 @@ def inspect(
         evaluation.proofs,
         catalogue,
     )
+
+
+def _impossible(
+    call: BearerRequest,
+    message: mcp.Message | None,
+    evaluation: StaticEvaluation,
+    approval: Approval,
+) -> RefusedError | None:
+    """Return why a call cannot be approved; None where it can."""
+    try:
+        _approval_of(call, message, evaluation, approval)
+    except RefusedError as refused:
+        return refused
+    return None
 
 
 # --- steps 6 and 7: conclude ------------------------------------------------------------------
@@ -523,18 +611,21 @@ def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
             refusal = Deny(Reason.TOKEN_REVOKED, what)
         case SessionOfAnother():
             refusal = Deny(Reason.SESSION_OF_ANOTHER)
-        case StepUpMissing() if pending.only_stale:
-            refusal = Deny(Reason.LOGIN_TOO_OLD, Detail.NO_STEP_UP, step_up=pending.offer)
-        case StepUpMissing():
-            refusal = Deny(Reason.SECOND_FACTOR_REQUIRED, Detail.NO_STEP_UP, step_up=pending.offer)
-        case StepUpTooOld():
-            refusal = Deny(Reason.LOGIN_TOO_OLD, Detail.STEP_UP_TOO_OLD, step_up=pending.offer)
+        case StepUpMissing() | StepUpTooOld():
+            refusal = _step_up_refusal(pending, answer)
+        case ApprovalMissing():
+            approval = pending.approval
+            refusal = Deny(Reason.APPROVAL_REQUIRED, Detail.NO_APPROVAL, approval=approval)
+        case ApprovalDeclined():
+            refusal = Deny(Reason.APPROVAL_DECLINED)
         case OverLimit(quotas, retry_after):
             reason = Reason.TOO_MANY_STREAMS if _lacks_stream(quotas) else Reason.RATE_LIMITED
             refusal = Deny(reason, quotas=quotas, retry_after=retry_after)
         case Taken(quotas, mode):
-            judged = _judged_headers(pending)
-            return Allow(server, message, principal, quotas, mode, judged, pending.exchange)
+            judged, approval_had = _judged_headers(pending), pending.query.approval
+            return Allow(
+                server, message, principal, quotas, mode, judged, pending.exchange, approval_had
+            )
         case _:
             refusal = Deny(Reason.INTERNAL, Detail.UNKNOWN_LEDGER_ANSWER)
     return replace(
@@ -543,7 +634,21 @@ def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
         message=message,
         principal=principal,
         scopes=_challenge_scopes(refusal.reason, server, pending.rules),
+        second_factor=refusal.second_factor,
+    )
+
+
+def _step_up_refusal(pending: PendingDecision, answer: StepUpMissing | StepUpTooOld) -> Deny:
+    """Return the refusal for want of a step-up; a page that asks for an approval too does both."""
+    too_old = isinstance(answer, StepUpTooOld)
+    stale = too_old or pending.only_stale
+    approval = pending.approval
+    return Deny(
+        Reason.LOGIN_TOO_OLD if stale else Reason.SECOND_FACTOR_REQUIRED,
+        Detail.STEP_UP_TOO_OLD if too_old else Detail.NO_STEP_UP,
         second_factor=_asked(pending),
+        step_up=pending.offer,
+        approval=None if approval is None else replace(approval, steps_up=True),
     )
 
 

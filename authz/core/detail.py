@@ -157,9 +157,12 @@ class Detail(StrEnum):
     NO_MACHINE = "not named under machines"
     TOOL_ASKS_FOR_PERSON = "the tool asks for a person"
     STEP_UP_NOT_ACCEPTED = "no step-up is accepted"
+    CALL_TOO_LARGE = "the call is too large to be shown"
+    AMBIGUOUS_CALL = "the call has a number or text that readers could take for another"
     # --- the ledger's answer ----------------------------------------------------------------
     NO_STEP_UP = "no step-up"
     STEP_UP_TOO_OLD = "step-up too old"
+    NO_APPROVAL = "no approval"
     NOT_CONFIRMED = "not confirmed"
     UNKNOWN_LEDGER_ANSWER = "the ledger's answer is unknown"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
+from authz.core.approval import Approval, strictest
 from authz.core.catalogue import UNLISTED, Annotation, Catalogue, PinMode, PinState, pin_state
 from authz.core.detail import Detail
 from authz.core.exchanges import Exchange
@@ -99,6 +100,7 @@ class StaticEvaluation:
         confirm: whether a rule asks to confirm the token at the issuer.
         limits: every limit that is charged.
         by_address: whether one of them counts addresses.
+        approval: what a person has to approve; None where nothing.
     """
 
     context: RuleContext
@@ -108,6 +110,7 @@ class StaticEvaluation:
     confirm: bool
     limits: tuple[Limit, ...]
     by_address: bool
+    approval: Approval | None = None
 
 
 def evaluate(
@@ -165,6 +168,7 @@ def _evaluate(  # noqa: PLR0917 - what it is cached by
         confirm=any(rule.confirm for rule in rules),
         limits=limits,
         by_address=any(limit.per is Per.ADDRESS for limit in limits),
+        approval=strictest(rule.approval for rule in rules if rule.approval is not None),
     )
 
 
@@ -224,9 +228,9 @@ def _definition(server: Server, tool: str, catalogue: Catalogue) -> PinState:
 
 
 def _rules_of_all_tools(server: Server) -> tuple[Rule, ...]:
-    # Without their limits: what asks after a tool's work does not begin it again.
+    # Without limits and approvals: what asks after a tool's work does not begin it again.
     tools = server.operations(OperationKind.TOOL) + server.operations(OperationKind.ANNOTATION)
-    return (server.rule, *(replace(each.rule, limits=()) for each in tools))
+    return (server.rule, *(replace(each.rule, limits=(), approval=None) for each in tools))
 
 
 def _same_tuple(*rules: Rule) -> tuple[Rule, ...]:
@@ -347,7 +351,8 @@ def _check_machine(context: RuleContext) -> None:
     if not named or context.known is None or not context.known.machine:
         raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.NO_MACHINE)
     for rule in context.rules[1:]:
-        if rule.groups is not None or rule.second_factor is not None:
+        asks = (rule.groups, rule.second_factor, rule.approval)
+        if any(each is not None for each in asks):
             raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.TOOL_ASKS_FOR_PERSON)
 
 

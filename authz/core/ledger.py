@@ -1,14 +1,15 @@
 """The question that a decision asks of the ledger, and every answer to it.
 
 Invariant: one query, one answer, one round trip. The ledger answers in this order: revoked; session
-of another; step-up missing or too old; over a limit; only then it charges all limits or none, and
-binds the session.
+of another; step-up missing or too old; approval declined or missing; over a limit; only then it
+charges all limits or none, binds the session, and uses up the approval of one call.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
+from authz.core.approval import Approval, ApprovalKey
 from authz.core.limits import Quota, Take
 from authz.core.principal import Client, Person
 from authz.core.second_factor import StepUpNeed
@@ -84,6 +85,8 @@ class Query:
             where no step-up is needed.
         takes: the limits to charge, all or none.
         session: the session that the request names; None where it names none.
+        approval_key, approval: the record to look for, and how long it holds; None together where
+            no approval is needed.
     """
 
     token_id: str
@@ -96,15 +99,23 @@ class Query:
     grant: str | None = None
     registered_client: Client | None = None
     session: Session | None = None
+    approval_key: ApprovalKey | None = None
+    approval: Approval | None = None
 
     def __post_init__(self) -> None:
         """Refuse a need without a record to look for: it could be taken for no need at all.
 
         Raises:
-            ValueError: where one of step_up_key and step_up is None and the other is not.
+            ValueError: where one of step_up_key and step_up is None and the other is not, or one
+                of approval_key and approval; or where the key is not of such an approval.
         """
         if (self.step_up_key is None) != (self.step_up is None):
             raise ValueError("step_up_key and step_up come together")
+        key, approval = self.approval_key, self.approval
+        if (key is None) != (approval is None):
+            raise ValueError("approval_key and approval come together")
+        if key is not None and approval is not None and (key.call is None) == approval.each_call:
+            raise ValueError("an approval of each call, and no other, names the call")
 
 
 class Mode(Enum):
@@ -138,6 +149,16 @@ class StepUpTooOld:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalMissing:
+    """Answer that nobody approved what is asked, or that the approval was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalDeclined:
+    """Answer that the person declined what is asked, a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
 class OverLimit:
     """Answer that a limit is exhausted; nothing was charged.
 
@@ -163,7 +184,16 @@ class Taken:
     mode: Mode
 
 
-LedgerAnswer = Revoked | SessionOfAnother | StepUpMissing | StepUpTooOld | OverLimit | Taken
+LedgerAnswer = (
+    Revoked
+    | SessionOfAnother
+    | StepUpMissing
+    | StepUpTooOld
+    | ApprovalMissing
+    | ApprovalDeclined
+    | OverLimit
+    | Taken
+)
 
 
 class Ledger(Protocol):

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
+from authz.core.approval import Approval
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.exchanges import Exchange, Meter
 from authz.core.limits import Limit
@@ -46,6 +47,7 @@ class Rule:
         limits: charged together, all or none.
         tokens: the kinds of tokens that are accepted.
         confirm: whether the issuer is asked about every token, signed ones too.
+        approval: what a person must approve; None where nothing. Of tools alone.
     """
 
     scopes: frozenset[str] = frozenset()
@@ -54,6 +56,7 @@ class Rule:
     limits: tuple[Limit, ...] = ()
     tokens: frozenset[TokenKind] = ALL_KINDS
     confirm: bool = False
+    approval: Approval | None = None
 
 
 @dataclass(frozen=True, slots=True)

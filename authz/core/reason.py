@@ -621,6 +621,48 @@ class Reason(Enum):
             "servers.<server>.tools.<pattern>.second_factor.max_login_age",
         ),
     )
+    # --- approvals --------------------------------------------------------------------------
+    APPROVAL_REQUIRED = RefusalRow(
+        "approval_required",
+        403,
+        None,
+        _OWN - 42,
+        "This call waits for the approval of the person that it is made for.",
+        of_operation=True,
+        meaning=(
+            "The tool's rule asks for an approval, and there is none for this person, grant, "
+            "server, tool and call, or it was used."
+        ),
+        fix=(
+            "nothing: the person follows the link and approves, and the client repeats the call; "
+            "where there is no link, the front door or its step_up is off"
+        ),
+        fields=("front_door.step_up",),
+    )
+    APPROVAL_DECLINED = RefusalRow(
+        "approval_declined",
+        403,
+        None,
+        _OWN - 43,
+        "The person declined this call. Do not repeat it unless the person asks for it.",
+        of_operation=True,
+        meaning="The person was asked for an approval a moment ago, and declined.",
+        fix="nothing: that is the person's word; after two minutes the call is offered again",
+    )
+    APPROVAL_IMPOSSIBLE = RefusalRow(
+        "approval_impossible",
+        403,
+        None,
+        _OWN - 44,
+        "This call needs the approval of a person and cannot be shown to one. Make a smaller or "
+        "plainer call: at most 16 KiB, no numbers beyond double precision, no broken Unicode.",
+        of_operation=True,
+        meaning=(
+            "The tool's rule asks for an approval of each call, and this one cannot be shown to a "
+            "person whole and unmistakably; `detail` says why."
+        ),
+        fix=f"{_CALLER}, or approve the tool for a time",
+    )
     # --- limits -----------------------------------------------------------------------------
     RATE_LIMITED = RefusalRow(
         "rate_limited",

@@ -1,4 +1,4 @@
-"""The step-up that a refusal offers: for whom, for what, and how it is delivered to the client.
+"""The step-up or approval that a refusal offers: for whom, for what, and how the client is told.
 
 A ticket names one person, one grant and one server; the record that it leads to holds for these
 alone. The delivery depends on the client's declared capabilities and never on the decision.
@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from authz.core.approval import Approval, ApprovalKey
+from authz.core.exact_call import ExactCall
 from authz.core.mcp import INTERACTIVE, Message, MessageKind
 from authz.core.policy import MODERN, StepUpFallback
+from authz.core.principal import Person
 from authz.core.second_factor import StepUpNeed
+
+# The names of our questions among those of an input-required result. Their answers say only that
+# the person was asked; the upstream, which sees them when the call passes, asked nothing by them.
+STEP_UP_QUESTION: Final = "authz/step-up"
+APPROVAL_QUESTION: Final = "authz/approval"
+QUESTIONS: Final = frozenset({STEP_UP_QUESTION, APPROVAL_QUESTION})
 
 # The one version before 2026-07-28 that knows URL elicitation (MCP 2025-11-25, "Elicitation").
 ELICITING: Final = "2025-11-25"
@@ -46,6 +55,35 @@ class StepUpTicket:
     document_host: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """Hold what a person is asked to approve.
+
+    Attributes:
+        ticket: who is asked, for which tool, and what the log-in on the page must prove.
+        approval: what is asked for.
+        call: the exact call; None where the tool is approved for a time.
+        steps_up: whether a step-up is missing too, which the same log-in proves.
+    """
+
+    ticket: StepUpTicket
+    approval: Approval
+    call: ExactCall | None
+    steps_up: bool = False
+
+    @property
+    def key(self) -> ApprovalKey:
+        """Return what the approval is recorded for."""
+        ticket = self.ticket
+        return ApprovalKey(
+            Person(ticket.issuer, ticket.subject),
+            ticket.grant,
+            ticket.server,
+            ticket.tool or "",
+            None if self.call is None else self.call.digest,
+        )
+
+
 class StepUpDelivery(Enum):
     """Name how a client is told of a step-up."""
 
@@ -57,15 +95,17 @@ class StepUpDelivery(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StepUpPrompt:
-    """Hold a step-up as it is told to a client.
+    """Hold a step-up or an approval as it is told to a client.
 
     Attributes:
         link: where the person goes.
         delivery: how that is said.
+        approves: whether the page asks for an approval.
     """
 
     link: str
     delivery: StepUpDelivery
+    approves: bool = False
 
 
 def needs_session_capabilities(message: Message | None) -> bool:

@@ -9,6 +9,7 @@ Cluster, so that one script may touch them all.
 import re
 from typing import Final
 
+from authz.core.approval import ApprovalKey
 from authz.core.ledger import Session, StepUpKey
 from authz.core.limits import digest
 from authz.core.principal import Client, Person
@@ -44,6 +45,10 @@ class RedisKeys:
         name = digest(*key.person, key.grant, key.server)
         return self._tag + b"step-up:" + name.encode()
 
+    def approval(self, key: ApprovalKey) -> bytes:
+        """Return the key of the record of an approval."""
+        return self._tag + b"approval:" + approval_name(key).encode()
+
     def session(self, session: Session) -> bytes:
         """Return the key of a session's binding."""
         return self._tag + b"session:" + session.id.encode("ascii")
@@ -68,6 +73,12 @@ class RedisKeys:
     def bucket(self, bucket: str) -> bytes:
         """Return the key of a limit's bucket (`authz.core.limits.bucket_id`)."""
         return self._tag + b"limit:" + bucket.encode("utf-8", "surrogatepass")
+
+
+def approval_name(key: ApprovalKey) -> str:
+    """Return a digest that names an approval, and what a person is asked before it."""
+    call = () if key.call is None else (key.call,)
+    return digest(*key.person, key.grant, key.server, key.tool, *call)
 
 
 def token_field(token_id: str) -> bytes:

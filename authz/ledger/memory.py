@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from authz.core.approval import ApprovalKey
 from authz.core.ledger import (
     LedgerAnswer,
     Mode,
@@ -22,7 +23,9 @@ from authz.core.limits import Take, TakeOutcome, WindowState, take
 from authz.core.second_factor import Method
 from authz.ledger.records import (
     Revocation,
+    encode_approval,
     encode_step_up,
+    not_approved,
     read_revocation,
     revoked,
     step_up_missing,
@@ -77,7 +80,7 @@ class MemoryLedger:
 
         Args:
             clock: seconds since the epoch.
-            capacity: the most buckets, step-ups and sessions, each.
+            capacity: the most buckets, step-ups, approvals and sessions, each.
             mode: the mode that answers name.
         """
         self._clock = clock
@@ -86,6 +89,7 @@ class MemoryLedger:
         self._buckets = Buckets(capacity)
         self._revocations: dict[bytes, Revocation] = {}
         self._step_ups: OrderedDict[StepUpKey, tuple[bytes, float]] = OrderedDict()
+        self._approvals: OrderedDict[ApprovalKey, tuple[bytes, float]] = OrderedDict()
         self._sessions = SessionBindings(capacity)
 
     async def take(self, query: Query) -> LedgerAnswer:
@@ -95,6 +99,7 @@ class MemoryLedger:
             revoked(self._revocations, query)
             or self._check_session(query, now)
             or self._check_step_up(query, now)
+            or self._check_approval(query, now)
         )
         if refused is not None:
             return refused
@@ -103,6 +108,8 @@ class MemoryLedger:
             return OverLimit(outcome.quotas, outcome.retry_after)
         if query.session is not None:
             self._sessions.use(query.session, now / 1000)
+        if query.approval_key is not None and query.approval_key.call is not None:
+            self._approvals.pop(query.approval_key, None)
         return Taken(outcome.quotas, self._mode)
 
     def _check_session(self, query: Query, now: int) -> LedgerAnswer | None:
@@ -118,6 +125,14 @@ class MemoryLedger:
         alive = record if now < expires * 1000 else None
         void_until = step_ups_void_until(self._revocations, query)
         return step_up_missing(alive, query.step_up, now, void_until)
+
+    def _check_approval(self, query: Query, now: int) -> LedgerAnswer | None:
+        if query.approval is None or query.approval_key is None:
+            return None
+        record, expires = self._approvals.get(query.approval_key, (None, 0))
+        alive = record if now < expires * 1000 else None
+        void_until = step_ups_void_until(self._revocations, query)
+        return not_approved(alive, query.approval, now, void_until)
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
         """Write a revocation, as `RedisLedger.revoke` does."""
@@ -154,3 +169,10 @@ class MemoryLedger:
         self._step_ups.move_to_end(key)
         while len(self._step_ups) > self._capacity:
             self._step_ups.popitem(last=False)
+
+    async def record_approval(self, key: ApprovalKey, at: int, ttl: int, *, approved: bool) -> None:
+        """Record an approval, as `RedisLedger.record_approval` does; the oldest is evicted."""
+        self._approvals[key] = (encode_approval(at, approved=approved), self._clock() + ttl)
+        self._approvals.move_to_end(key)
+        while len(self._approvals) > self._capacity:
+            self._approvals.popitem(last=False)

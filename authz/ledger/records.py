@@ -1,7 +1,7 @@
-"""Revocations and step-ups as Redis stores them, and what they say of a query.
+"""Revocations, step-ups and approvals as Redis stores them, and what they say of a query.
 
-Invariant: a malformed revocation revokes, a malformed step-up proves nothing. take.lua decides the
-same in Redis (tests/ledger/test_contract.py runs on both).
+Invariant: a malformed revocation revokes, a malformed step-up or approval proves nothing. take.lua
+decides the same in Redis (tests/ledger/test_contract.py, test_approvals.py run on both).
 """
 
 import re
@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from authz.core.approval import Approval
 from authz.core.ledger import (
+    ApprovalDeclined,
+    ApprovalMissing,
     Query,
     Revoked,
     Session,
@@ -22,6 +25,7 @@ from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_fiel
 
 _SECONDS: Final = re.compile(rb"[0-9]{1,15}")
 _STEP_UP: Final = re.compile(rb"([0-9]{1,15}) ([0-7])")
+_APPROVAL: Final = re.compile(rb"([ad]) ([0-9]{1,15})")
 
 
 class ScriptNotLoadedError(UnavailableError):
@@ -125,10 +129,10 @@ def revoked(revocations: Mapping[bytes, Revocation], query: Query) -> Revoked | 
 
 
 def step_ups_void_until(revocations: Mapping[bytes, Revocation], query: Query) -> int:
-    """Return the second up to which a query's step-ups are void; -1 for none.
+    """Return the second up to which a query's step-ups and approvals are void; -1 for none.
 
-    A revocation of what was issued up to a moment voids the step-ups of that time too: a new token
-    must not find the one that was made with the old.
+    A revocation of what was issued up to a moment voids those of that time too: a new token must
+    not find the one that was made with the old.
     """
     found = (revocations.get(field) for field, _ in revocation_fields(query))
     moments = (each.issued_until for each in found if each is not None)
@@ -173,3 +177,36 @@ def step_up_missing(
     if age < -LEEWAY * 1000:  # an auth_time in the future proves nothing
         return StepUpMissing()
     return StepUpTooOld() if age > need.max_login_age * 1000 else None
+
+
+def encode_approval(at: int, *, approved: bool) -> bytes:
+    """Return the value of the record of an approval, or of its refusal by the person.
+
+    Raises:
+        ValueError: where `at` is not between 0 and 10^15 seconds.
+    """
+    if not 0 <= at < 10**15:
+        raise ValueError("an approval is given at a second since the epoch")
+    return b"%s %d" % (b"a" if approved else b"d", at)
+
+
+def not_approved(
+    record: bytes | None, approval: Approval, now: int, void_until: int = -1
+) -> ApprovalMissing | ApprovalDeclined | None:
+    """Return what the record of an approval lacks; None where it approves.
+
+    Args:
+        record: the stored value; None where there is none.
+        approval: what is asked for.
+        now: milliseconds since the epoch.
+        void_until: the second up to which approvals do not count (`step_ups_void_until`).
+    """
+    match = None if record is None else _APPROVAL.fullmatch(record)
+    if match is None or int(match[2]) <= void_until:
+        return ApprovalMissing()
+    age = now - int(match[2]) * 1000
+    if age < -LEEWAY * 1000:
+        return ApprovalMissing()
+    if approval.lifetime is not None and age > approval.lifetime * 1000:
+        return ApprovalMissing()
+    return ApprovalDeclined() if match[1] == b"d" else None

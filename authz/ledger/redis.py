@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from authz.core.approval import ApprovalKey
 from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, UnavailableError
 from authz.core.second_factor import Method
@@ -41,6 +42,7 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.records import (
     CorruptRecordError,
     Revocation,
+    encode_approval,
     encode_step_up,
     read_revocation,
 )
@@ -148,6 +150,9 @@ class RedisLedger:
 
     def call(self, query: Query) -> TakeCall:
         """Return a query as a script call, for `answer`."""
+        if query.approval_key is not None:
+            # The call is in it, so that it hardly comes again: it must not displace others.
+            return TakeCall(self._keys, query)
         return self._calls.get(self._known_calls, query)
 
     async def answer(self, calls: Sequence[TakeCall]) -> Sequence[LedgerAnswer | UnavailableError]:
@@ -246,6 +251,18 @@ class RedisLedger:
     async def end_step_up(self, key: StepUpKey) -> None:
         """Remove a step-up record, where there is one."""
         await self.command("DEL", self._keys.step_up(key))
+
+    async def record_approval(self, key: ApprovalKey, at: int, ttl: int, *, approved: bool) -> None:
+        """Record that a person approved or declined.
+
+        Args:
+            key: what, and whose call it is.
+            at: seconds since the epoch.
+            ttl: seconds until the record expires, at least 1.
+            approved: whether it was approved.
+        """
+        value = encode_approval(at, approved=approved)
+        await self.command("SET", self._keys.approval(key), value, "EX", ttl)
 
     async def ping(self) -> None:
         """Return where Redis answers."""

@@ -2,8 +2,8 @@
 
 Invariant: nothing but UnavailableError is raised, and no caller waits longer for a broken Redis
 than for a slow one. In degraded mode the revocations read last still hold, and so do the sessions
-that this worker has seen; what needs a step-up record is refused, and after `max_away` everything
-is. A worker that never read the revocations answers nothing by itself
+that this worker has seen; what needs a step-up or an approval is refused, and after `max_away`
+everything is. A worker that never read the revocations answers nothing by itself
 (tests/ledger/test_resilient.py).
 """
 
@@ -243,6 +243,8 @@ class ResilientLedger:
             return SessionOfAnother()
         if query.step_up is not None:
             raise UnavailableError("redis", "step-ups cannot be read")
+        if query.approval is not None:
+            raise UnavailableError("redis", "approvals cannot be read")
         if self._options.policy is OutagePolicy.ALLOW:
             untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
             answer: LedgerAnswer = Taken(tuple(untouched), Mode.UNLIMITED)

@@ -16,6 +16,8 @@ from typing import Final
 
 from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import (
+    ApprovalDeclined,
+    ApprovalMissing,
     LedgerAnswer,
     Mode,
     OverLimit,
@@ -70,6 +72,10 @@ _STEP_UP_REPLIES: Final[dict[bytes, LedgerAnswer]] = {
     b"missing": StepUpMissing(),
     b"old": StepUpTooOld(),
 }
+_APPROVAL_REPLIES: Final[dict[bytes, LedgerAnswer]] = {
+    b"unapproved": ApprovalMissing(),
+    b"declined": ApprovalDeclined(),
+}
 
 
 class TakeCall:
@@ -100,13 +106,17 @@ class TakeCall:
             method = int(query.step_up.method)
             if query.step_up.max_login_age is not None:
                 age = query.step_up.max_login_age * 1000
+        approved = _NOT_ASKED
+        if query.approval is not None and query.approval_key is not None:
+            names.append(keys.approval(query.approval_key))
+            approved = (query.approval.lifetime or 0) * 1000
         session = query.session
         if session is not None:
             names.append(keys.session(session))
         names += (keys.bucket(each.bucket) for each in self._charges)
         if session is not None:
             names.append(keys.session_ring(session))
-        args: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000]
+        args: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000, approved]
         args += (len(self._fields), *(field for field, _ in self._fields))
         if self._charges:
             args.append(b"".join(map(_charge, self._charges)))
@@ -138,6 +148,8 @@ class TakeCall:
                 return SessionOfAnother()
             case [b"missing" | b"old"] if self._query.step_up is not None:
                 return _STEP_UP_REPLIES[kind]
+            case [b"unapproved" | b"declined"] if self._query.approval is not None:
+                return _APPROVAL_REPLIES[kind]
             case [b"corrupt"]:
                 raise CorruptRecordError("redis", "a bucket holds what is no count")
         raise _impossible()

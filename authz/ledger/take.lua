@@ -1,11 +1,12 @@
--- Answers one query of the ledger: revoked, session of another, step-up missing or too old, over a
--- limit; otherwise charges every limit and binds the session.
+-- Answers one query of the ledger: revoked, session of another, step-up missing or too old, approval
+-- declined or missing, over a limit; otherwise charges every limit, binds the session, and uses up
+-- the approval of one call.
 --
 -- Invariant: everything is read and judged before anything is written, so an error never leaves
 -- half a charge, and nothing is charged unless all passes. The clock is Redis' own, read once, and
 -- the same for all queries of a call and for the expiry of keys.
 --
--- The same as `take` of authz/core/limits.py, and `revoked` and `step_up_missing` of
+-- The same as `take` of authz/core/limits.py, and `revoked`, `step_up_missing` and `not_approved` of
 -- authz/ledger/records.py (tests/ledger/test_contract.py, test_script.py). A bucket is 52 bytes,
 -- big endian: the newest slot (8), then the units of that slot and of the 10 before it (4 each).
 --
@@ -15,15 +16,18 @@
 -- of it are written. Old slots are dropped by moving bytes, and summed only where there are any; no
 -- table is built per limit.
 --
--- KEYS: the revocations; the step-up record, where one is needed; the session, where the request
---       names one; the buckets, each once; where there is a session, the ring of its person.
--- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms;
+-- KEYS: the revocations; the step-up record and the record of an approval, where they are needed;
+--       the session, where the request names one; the buckets, each once; where there is a session,
+--       the ring of its person.
+-- ARGV: issued_at; method needed (-1: none); its greatest age in ms (-1: any); leeway in ms; the
+--       greatest age of an approval in ms (0: it is used up, however old; -1: none is needed);
 --       how many fields of the revocations may name the token, and these fields; then, where
 --       there are buckets, one string with, for each: quota (4 bytes), units to charge (4), length
 --       of a slot in ms (8); then, where there is a session, its owner (16 bytes that name the
 --       person, 16 that name the owner) and the lifetime of the binding in ms.
 -- Answer: {now in ms, kind, ...}, where kind is
---   "revoked" (and the index of the field), "foreign", "missing", "old", "corrupt",
+--   "revoked" (and the index of the field), "foreign", "missing", "old", "unapproved", "declined",
+--   "corrupt",
 --   "over" or "taken" (and every bucket as it stood at that moment, before any charge).
 
 local call, find, sub = redis.call, string.find, string.sub
@@ -80,11 +84,22 @@ local function bind(session, bound, owner, lifetime, ring)
   call('SET', session, owner .. pack(PLACE, place), 'PX', lifetime)
 end
 
+-- Returns what the record of an approval lacks: nothing, "declined" or "unapproved". `greatest` is as
+-- in ARGV; approvals up to the second `ended` are void.
+local function lacks(record, now, greatest, ended, leeway)
+  local _, _, word, second = find(record or '', '^([ad]) (%d+)$')
+  if not word or #second > 15 then return 'unapproved' end
+  local age = now - second * 1000
+  if tonumber(second) <= ended or age < -leeway then return 'unapproved' end
+  if greatest > 0 and age > greatest then return 'unapproved' end
+  return word == 'd' and 'declined' or nil
+end
+
 -- Answers the query with the keys from `first` to `last` and the arguments from `arg` to `stop`.
 local function take(first, last, arg, stop)
-  local issued_at, fields = tonumber(argv[arg]), tonumber(argv[arg + 4])
+  local issued_at, fields = tonumber(argv[arg]), tonumber(argv[arg + 5])
   local ended = -1 -- step-ups of log-ins up to this second are void, like the tokens of that time
-  local revocations = call('HMGET', keys[first], unpack(argv, arg + 5, arg + 4 + fields))
+  local revocations = call('HMGET', keys[first], unpack(argv, arg + 6, arg + 5 + fields))
   for i = 1, fields do
     local value = revocations[i]
     if value then
@@ -99,22 +114,23 @@ local function take(first, last, arg, stop)
 
   if first == last then return {now, 'taken'} end
   local owner, lifetime, ring
-  if stop - arg - 4 - fields > 1 then -- beside the charges, which are one argument
+  if stop - arg - 5 - fields > 1 then -- beside the charges, which are one argument
     owner, lifetime, ring, last = argv[stop - 1], argv[stop], keys[last], last - 1
   end
   local stored = call('MGET', unpack(keys, first + 1, last)) -- stored[i] is of keys[first + i]
   local count = last - first
 
   local bucket = 1 -- the first of them, in `stored`
-  local method = tonumber(argv[arg + 1])
-  local session, bound
+  local method, approval = tonumber(argv[arg + 1]), tonumber(argv[arg + 4])
+  local session, bound, approved
+  if method >= 0 then bucket = 2 end
+  if approval >= 0 then approved, bucket = bucket, bucket + 1 end
   if owner then
-    bucket = method >= 0 and 3 or 2
-    session, bound = keys[first + bucket - 1], stored[bucket - 1]
+    session, bound = keys[first + bucket], stored[bucket]
+    bucket = bucket + 1
     if bound and find(bound, owner, 1, true) ~= 1 then return {now, 'foreign'} end
   end
   if method >= 0 then
-    if not owner then bucket = 2 end
     local record = stored[1]
     if not record then return {now, 'missing'} end
     local _, _, auth_time, proved = find(record, '^(%d+) ([0-7])$')
@@ -128,12 +144,19 @@ local function take(first, last, arg, stop)
       if age > greatest then return {now, 'old'} end
     end
   end
+  local used -- the approval that this call uses up
+  if approved then
+    local lack = lacks(stored[approved], now, approval, ended, argv[arg + 3])
+    if lack then return {now, lack} end
+    used = approval == 0 and keys[first + approved]
+  end
   if bucket > count then -- without limits
+    if used then call('PEXPIRE', used, '0') end
     if owner then bind(session, bound, owner, lifetime, ring) end
     return {now, 'taken'}
   end
 
-  local text = argv[arg + 5 + fields]
+  local text = argv[arg + 6 + fields]
   local charges = known[text] -- quota, cost, slot of the first, and so on
   if not charges then
     charges = {unpack_('>' .. rep('I4I4I8', #text / 16), text)}
@@ -205,6 +228,7 @@ local function take(first, last, arg, stop)
     end
     return answer
   end
+  if used then call('PEXPIRE', used, '0') end
   if owner then bind(session, bound, owner, lifetime, ring) end
   for n = 3, final do
     local rest = rests[n]

@@ -32,6 +32,8 @@ from authz.core.ledger import (
     Query,
     Revoked,
     SessionOfAnother,
+    StepUpMissing,
+    StepUpTooOld,
     Taken,
     UnavailableError,
 )
@@ -329,11 +331,16 @@ def _ledger_steps(query: Query, answer: LedgerAnswer, decision: Decision) -> Ite
         return
     if query.session is not None:
         yield Step("session", StepOutcome.PASSED, "in nobody else's use")
-    if refusal is not None and not isinstance(answer, OverLimit):
+    if refusal is not None and isinstance(answer, StepUpMissing | StepUpTooOld):
         yield _refused("step_up", refusal.reason, refusal.detail)
         return
     if query.step_up is not None:
         yield Step("step_up", StepOutcome.PASSED, "recorded, and new enough")
+    if refusal is not None and not isinstance(answer, OverLimit):
+        yield _refused("approval_record", refusal.reason, refusal.detail)
+        return
+    if query.approval is not None:
+        yield Step("approval_record", StepOutcome.PASSED, "approved; it was not used up by this")
     notes = tuple(_quota(each) for each in decision.quotas)
     if refusal is not None:
         yield _refused("limits", refusal.reason, "", notes)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from authz.core.approval import strictest
 from authz.core.catalogue import PinState, pin_state
 from authz.core.decision import BearerRequest, Deny, Inspection
 from authz.core.evaluation import Concern, concern, lacks_assurance_claim
@@ -39,6 +40,8 @@ def step_words(
     """Return what a step of `authorize` looked at, and a line for each piece of it."""
     if name == "second_factor":
         return _second_factor(seen, now)
+    if name == "approval":
+        return _approval(seen), ()
     return _WORDS[name](seen, call), ()
 
 
@@ -167,6 +170,13 @@ _WORDS: Final[Mapping[str, Callable[[Inspection, BearerRequest], str]]] = Mappin
     "people": _people,
     "scopes": _scopes,
 })  # fmt: skip
+
+
+def _approval(seen: Inspection) -> str:
+    asked = strictest(rule.approval for rule in seen.rules if rule.approval is not None)
+    if asked is None or asked.lifetime is None:
+        return "a person approves each call by itself"
+    return f"a person approves the tool, for {asked.lifetime} s"
 
 
 def _second_factor(seen: Inspection, now: float) -> tuple[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import authz
+from authz.core.approval import Approval, strictest
 from authz.core.decision import (
     Allow,
     BearerRequest,
@@ -667,6 +668,7 @@ RULES = st.builds(
     scopes=SCOPES,
     groups=st.none() | st.frozensets(st.sampled_from(["x", "y"]), min_size=1),
     second_factor=FACTORS,
+    approval=st.none() | st.builds(Approval, st.none() | st.integers(1, 1000)),
 )
 PRINCIPALS = st.builds(
     principal,
@@ -706,6 +708,9 @@ def test_another_rule_never_lets_more_through(
         assert (
             second.query.step_up.method & first.query.step_up.method == first.query.step_up.method
         )
+    if isinstance(second, PendingDecision) and isinstance(first, PendingDecision):
+        asked = (one.query.approval for one in (first, second) if one.query.approval is not None)
+        assert second.query.approval == strictest(asked)
 
 
 @given(RULES, PRINCIPALS)

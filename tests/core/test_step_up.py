@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.answers import QUESTION, refusal
+from authz.core.answers import refusal
 from authz.core.decision import (
     Allow,
     BearerRequest,
@@ -24,6 +24,7 @@ from authz.core.principal import Principal
 from authz.core.reason import URL_ELICITATION_REQUIRED, Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor, StepUpNeed
 from authz.core.step_up import (
+    STEP_UP_QUESTION,
     StepUpDelivery,
     StepUpPrompt,
     StepUpTicket,
@@ -213,7 +214,7 @@ def test_an_input_required_result_has_the_link_and_no_state() -> None:
     assert body["result"] == {
         "resultType": "input_required",
         "inputRequests": {
-            QUESTION: {
+            STEP_UP_QUESTION: {
                 "method": "elicitation/create",
                 "params": {
                     "mode": "url",

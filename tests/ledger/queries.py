@@ -4,8 +4,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
+from authz.core.approval import Approval, ApprovalKey
 from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, Session, StepUpKey, Taken
 from authz.core.limits import Limit, Per, Take, digest
 from authz.core.principal import Client, Person
@@ -43,6 +45,15 @@ def query(*takes: Take, need: StepUpNeed | None = None, key: StepUpKey = KEY) ->
     """Return a query of ada's with claude."""
     key_if_needed = key if need else None
     return Query("token-1", PERSON, CLIENT, ISSUED, key_if_needed, need, takes, GRANT, SELF_NAMED)
+
+
+APPROVAL_KEY = ApprovalKey(PERSON, GRANT, "files", "delete_file", digest("exact call"))
+
+
+def approving(asked: Query, lifetime: int | None = None, key: ApprovalKey = APPROVAL_KEY) -> Query:
+    """Return a query that needs an approval: of its call, or of the tool for some seconds."""
+    key = key if lifetime is None else replace(key, call=None)
+    return replace(asked, approval_key=key, approval=Approval(lifetime))
 
 
 def session(
@@ -85,6 +96,10 @@ class Subject(ABC):
     async def put_step_up(self, key: StepUpKey, value: bytes) -> None:
         """Write a step-up record that no code of ours has checked."""
 
+    @abstractmethod
+    async def put_approval(self, key: ApprovalKey, value: bytes) -> None:
+        """Write the record of an approval that no code of ours has checked."""
+
 
 class InMemory(Subject):
     """The in-process ledger, its clock standing still."""
@@ -104,6 +119,9 @@ class InMemory(Subject):
     async def put_step_up(self, key: StepUpKey, value: bytes) -> None:
         self.ledger._step_ups[key] = (value, START + DAY)
 
+    async def put_approval(self, key: ApprovalKey, value: bytes) -> None:
+        self.ledger._approvals[key] = (value, START + DAY)
+
 
 class Real(Subject):
     """The ledger in a real server, with its real clock."""
@@ -122,6 +140,9 @@ class Real(Subject):
 
     async def put_step_up(self, key: StepUpKey, value: bytes) -> None:
         await self.ledger.command("SET", self.ledger._keys.step_up(key), value, "EX", DAY)
+
+    async def put_approval(self, key: ApprovalKey, value: bytes) -> None:
+        await self.ledger.command("SET", self.ledger._keys.approval(key), value, "EX", DAY)
 
 
 def patient(server: ValkeyServer, deployment: str) -> RedisOptions:

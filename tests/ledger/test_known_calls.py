@@ -5,15 +5,19 @@ from typing import Any
 
 import pytest
 
+from authz.core.approval import Approval
 from authz.core.ledger import Query, Session
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.keys import RedisKeys
 from authz.ledger.script import KnownCalls, TakeCall
-from tests.ledger.queries import KEY, query, take
+from tests.ledger.queries import APPROVAL_KEY, KEY, query, take
 
 NEED = StepUpNeed(Method.TOTP, 300)
-ONE = query(take("a"), take("b", quota=7), need=NEED)
+FOR_TOOL = replace(APPROVAL_KEY, call=None)
+ONE = replace(
+    query(take("a"), take("b", quota=7), need=NEED), approval_key=FOR_TOOL, approval=Approval(300)
+)
 OTHERS: dict[str, Any] = {
     "token_id": "another",
     "person": Person("https://auth.example.com", "bob"),
@@ -25,6 +29,8 @@ OTHERS: dict[str, Any] = {
     "registered_client": Client("https://auth.example.com", "https://cursor.example/client.json"),
     "session": Session("0" * 32, "1" * 32, "2" * 32, 60),
     "takes": (take("a"), take("b", quota=8)),
+    "approval_key": replace(FOR_TOOL, tool="another"),
+    "approval": Approval(301),
 }
 
 

@@ -25,7 +25,7 @@ from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import CorruptRecordError, Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.resilient import OutageOptions, OutagePolicy, ResilientLedger
-from tests.ledger.queries import START, connected, left, query, session, take
+from tests.ledger.queries import START, approving, connected, left, query, session, take
 from tests.support.valkey import ValkeyServer, valkey
 
 NEED = StepUpNeed(Method.TOTP, None)
@@ -251,6 +251,21 @@ def test_what_needs_a_step_up_is_refused(mode: OutagePolicy) -> None:
         for _ in range(2):
             with pytest.raises(UnavailableError):
                 await scene.ledger.take(query(take(), need=NEED))
+
+    played(scenario)
+
+
+@pytest.mark.attack("approval-without-redis")
+@pytest.mark.parametrize("lifetime", [None, 300])
+@pytest.mark.parametrize("mode", OutagePolicy)
+def test_what_needs_an_approval_is_refused(mode: OutagePolicy, lifetime: int | None) -> None:
+    """Approvals are in Redis only: without it nobody has approved."""
+
+    async def scenario() -> None:
+        scene = await away(mode)
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                await scene.ledger.take(approving(query(take()), lifetime))
 
     played(scenario)
 

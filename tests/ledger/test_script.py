@@ -34,6 +34,7 @@ from tests.ledger.queries import (
     ISSUED,
     KEY,
     PERSON,
+    approving,
     connected,
     left,
     patient,
@@ -110,6 +111,13 @@ class Both:
         for ledger in (self.ledger, self.in_memory):
             await ledger.record_step_up(KEY, method, self.now // 1000 - age, DAY)
 
+    async def approve(self, lifetime: int | None, age: int, approved: bool) -> None:
+        self.now = await milliseconds(self.ledger)
+        key = approving(query(), lifetime).approval_key
+        assert key is not None
+        for ledger in (self.ledger, self.in_memory):
+            await ledger.record_approval(key, self.now // 1000 - age, DAY, approved=approved)
+
     async def revoke(self, target: bytes, moment: int | None) -> None:
         for ledger in (self.ledger, self.in_memory):
             await ledger.revoke(target, Revocation(issued_until=moment))
@@ -138,14 +146,30 @@ sessions = st.none() | st.builds(
     session, st.sampled_from(["s", "t"]), st.sampled_from(["ada", "bob"])
 )
 counts = st.lists(st.integers(0, 3), min_size=SLOTS + 1, max_size=SLOTS + 1)
+approvals = st.sampled_from([None, 0, 300])  # none, each call, five minutes
+
+
+def asking(asked: Query, approval: int | None) -> Query:
+    return asked if approval is None else approving(asked, approval or None)
+
+
 steps = st.one_of(
     st.builds(
-        lambda chosen, need, of: (
-            lambda both: both.take(replace(query(*takes_of(chosen), need=need), session=of))
+        lambda chosen, need, of, approval: (
+            lambda both: both.take(
+                asking(replace(query(*takes_of(chosen), need=need), session=of), approval)
+            )
         ),
         charges,
         needs,
         sessions,
+        approvals,
+    ),
+    st.builds(
+        lambda lifetime, age, approved: lambda both: both.approve(lifetime, age, approved),
+        st.sampled_from([None, 300]),
+        st.sampled_from([0, 100, 400, -100]),
+        st.booleans(),
     ),
     st.builds(
         lambda i, late, units: lambda both: both.write_state(TAKES[i], late, units),
