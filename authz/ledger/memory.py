@@ -146,10 +146,13 @@ class MemoryLedger:
         await self.revoke(target, after)
         return after
 
-    async def lift(self, *targets: bytes) -> None:
-        """Remove revocations, where there are such."""
-        for target in targets:
-            self._revocations.pop(target, None)
+    async def lift(self, target: bytes, found: Revocation | None = None) -> bool:
+        """Remove a revocation, as `RedisLedger.lift` does; return whether it was removed."""
+        before = self._revocations.get(target)
+        if before is None or (found is not None and before != found):
+            return False
+        del self._revocations[target]
+        return True
 
     async def discard(self, found: Mapping[bytes, Revocation]) -> None:
         """Remove revocations that still are as they were found."""

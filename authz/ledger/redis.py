@@ -196,10 +196,20 @@ class RedisLedger:
                 return after
         raise UnavailableError("redis", "a revocation is changed again and again")
 
-    async def lift(self, *targets: bytes) -> None:
-        """Remove revocations, where there are such."""
-        if targets:
-            await self.command("HDEL", self._keys.revocations, *targets)
+    async def lift(self, target: bytes, found: Revocation | None = None) -> bool:
+        """Remove a revocation; return whether it was removed.
+
+        Args:
+            target: as of `revoke`.
+            found: as it was read, so that one that changed since stays; None for any.
+        """
+        if found is None:
+            return int(await self.command("HDEL", self._keys.revocations, target)) == 1
+        (value,) = await self.command("HMGET", self._keys.revocations, target)
+        if value is None or read_revocation(value) != found:
+            return False
+        removed = await self._run(DISCARD_REVOCATIONS, [self._keys.revocations], (target, value))
+        return int(removed) == 1
 
     async def discard(self, found: Mapping[bytes, Revocation]) -> None:
         """Remove revocations that still are as they were found; others of these targets stay."""

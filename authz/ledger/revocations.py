@@ -203,8 +203,8 @@ class RevocationStore(Protocol):
         """Write what `change` makes of a revocation, atomically; return what stands then."""
         ...
 
-    async def lift(self, *targets: bytes) -> None:
-        """Remove revocations."""
+    async def lift(self, target: bytes, found: Revocation | None = None) -> bool:
+        """Remove a revocation, if it still is as it was found; return whether it was removed."""
         ...
 
     async def discard(self, found: Mapping[bytes, Revocation]) -> None:
@@ -287,7 +287,8 @@ async def lift(
         What was lifted, each with what is left of it.
 
     Raises:
-        NotLiftedError: where an id names none or several, or there is nothing to lift.
+        NotLiftedError: where an id names none or several, or there is nothing to lift; and where
+            another writer changed one meanwhile, which stays then (those before it are lifted).
     """
     found = await list_revocations(store, moment)
     named = tuple(dict.fromkeys(_named(each, found) for each in ids))
@@ -303,12 +304,19 @@ async def lift(
 async def _lift(
     store: RevocationStore, entry: RevocationEntry, moment: int, note: RevocationNote, restore: bool
 ) -> RevocationEntry | None:
+    changed = NotLiftedError(f"{entry.id} was changed meanwhile, and stays; list it again")
     if restore or not _leaves_remainder(entry):
-        await store.lift(entry.target.field)
+        if not await store.lift(entry.target.field, entry.revocation):
+            raise changed
         return None
     left = Revocation(moment, moment + MAX_LIFETIME, encode_metadata(entry.target, note))
-    await store.revoke(entry.target.field, left)
-    return read_entry(entry.target.field, left)
+
+    def replaced(before: Revocation | None) -> Revocation:
+        if before != entry.revocation:
+            raise changed
+        return left
+
+    return read_entry(entry.target.field, await store.update(entry.target.field, replaced))
 
 
 def _leaves_remainder(entry: RevocationEntry) -> bool:

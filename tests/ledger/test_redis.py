@@ -587,7 +587,8 @@ def test_an_acl_user(fragile: ValkeyServer) -> None:
             )
             assert await ledger.merge(merge) == 1
             assert await ledger.mark(tracker.name) == merge.mark
-            await ledger.lift(*await ledger.revocations())
+            for target, found in (await ledger.revocations()).items():
+                assert await ledger.lift(target, found)
             await ledger.ping()
             await ledger.facts()
         with pytest.raises(UnavailableError):

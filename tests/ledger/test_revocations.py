@@ -27,6 +27,8 @@ from authz.ledger.revocations import (
     NotLiftedError,
     RevocationEntry,
     RevocationNote,
+    RevocationStore,
+    RevocationTarget,
     encode_metadata,
     lift,
     prune,
@@ -113,6 +115,44 @@ def test_lifting_twice_does_not_bring_old_tokens_back(contract: Contract) -> Non
         assert await subject.ledger.take(query()) == Revoked("person")
         await lift(subject.ledger, [name], NOW, OPS, restore=True)
         assert isinstance(await subject.ledger.take(query()), Taken)
+
+    contract(scenario)
+
+
+class _ChangedMeanwhile:
+    """A store in which somebody revokes more as soon as the revocations were read."""
+
+    def __init__(self, store: RevocationStore, target: RevocationTarget) -> None:
+        self._store = store
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def revocations(self) -> Mapping[bytes, Revocation]:
+        found = await self._store.revocations()
+        await revoke(self._store, self._target, None, None, replace(OPS, reason="again"))
+        return found
+
+
+@pytest.mark.parametrize("restore", [False, True])
+@pytest.mark.attack("lift-over-a-new-revocation")
+def test_a_revocation_that_was_changed_meanwhile_is_not_lifted(
+    contract: Contract, *, restore: bool
+) -> None:
+    """Who lifts one revocation does not lift another that took its place."""
+
+    async def scenario(subject: Subject) -> None:
+        target = TARGETS["everything"]
+        await revoke(subject.ledger, target, None, None, OPS)
+        before = (await subject.ledger.revocations())[target.field]
+        await subject.ledger.revoke(target.field, replace(before, until=NOW + 9_000_000))
+        store: Any = _ChangedMeanwhile(subject.ledger, target)
+
+        with pytest.raises(NotLiftedError, match="changed meanwhile"):
+            await lift(store, [target.field.decode()], NOW, OPS, restore=restore)
+        (left,) = (await subject.ledger.revocations()).values()
+        assert (left.issued_until, left.until) == (None, None)
 
     contract(scenario)
 

@@ -9,9 +9,10 @@ and sets nothing but what ties its form to the browser.
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlencode, urlsplit
 
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -38,6 +39,7 @@ from authz.login.protocol.granted_audience import (
     TokenFault,
     audience_fault,
 )
+from authz.login.protocol.members import STRICT
 from authz.login.protocol.parameters import read_parameters
 from authz.login.protocol.resources import ResourceServers
 from authz.login.protocol.values import (
@@ -80,6 +82,8 @@ _SERVER_ERROR: Final = ("server_error", "the log-in service refused the request 
 @dataclass(frozen=True, slots=True)
 class _WayBack:
     """Where a page leads that opens the program of a private scheme."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     url: str
     claim: str

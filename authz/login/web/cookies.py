@@ -15,9 +15,9 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import Field, asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -25,6 +25,7 @@ from starlette.responses import Response
 
 from authz.http.bounded import BodyTooLargeError, read_body
 from authz.login.protocol.digests import digest
+from authz.login.protocol.members import MembersCodec
 from authz.tokens.sealing import NotSealedError, Sealer
 
 FIELD: Final = "form_token"  # the hidden input of every form
@@ -50,13 +51,6 @@ _MOST_FIELDS: Final = 20
 T = TypeVar("T")
 
 
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-
-Record = TypeVar("Record", bound=_Dataclass)
-
-
 @dataclass(frozen=True, slots=True)
 class Purpose(Generic[T]):
     """What a sealed form token or cookie is for, and the JSON of its value.
@@ -65,20 +59,20 @@ class Purpose(Generic[T]):
 
     Attributes:
         name: a fixed word; part of the seal.
-        encode, decode: to JSON members and back; `decode` may raise KeyError, TypeError or
-            ValueError.
+        encode, decode: to JSON members and back; `decode` may raise ValueError.
         is_page: whether a cookie holds what a page shows after a log-in, and no pending log-in.
     """
 
     name: str
     encode: Callable[[T], Mapping[str, object]]
-    decode: Callable[[Mapping[str, Any]], T]
+    decode: Callable[[Mapping[str, object]], T]
     is_page: bool = False
 
 
-def purpose(name: str, record: type[Record], *, is_page: bool = False) -> Purpose[Record]:
-    """Return the purpose of a flat dataclass, whose members are sealed under their own names."""
-    return Purpose(name, asdict, lambda members: record(**members), is_page)
+def purpose(name: str, record: type[T], *, is_page: bool = False) -> Purpose[T]:
+    """Return the purpose of a dataclass, whose members are sealed under their own names."""
+    codec = MembersCodec(record)
+    return Purpose(name, codec.write, codec.read, is_page)
 
 
 def empty_purpose(name: str) -> Purpose[None]:
@@ -290,7 +284,7 @@ def _decoded(purpose: Purpose[T], members: object) -> T:
     try:
         if isinstance(members, dict):
             return purpose.decode(members)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise NotThisBrowserError("sealed by another version") from error
     raise NotThisBrowserError("sealed without a value")
 

@@ -8,14 +8,16 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlencode
 
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.login.clients.lookup import DocumentError
+from authz.login.protocol.members import STRICT
 from authz.login.protocol.parameters import read_parameters
 from authz.login.protocol.values import OAuthError
 from authz.login.web.cookies import BrowserCookies, LoginEnd, NotThisBrowserError, purpose
@@ -209,6 +211,8 @@ def no_document(found: DocumentError) -> ErrorPage:
 @dataclass(frozen=True, slots=True)
 class _KeptError:
     """An error page as a cookie holds it until the browser comes for it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     status: int
     happened: str

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -176,7 +176,7 @@ class Pages:
     def page(
         self,
         template: str,
-        content: Mapping[str, Any],
+        content: Mapping[str, object],
         *,
         status: int = 200,
         set_cookie: str | None = None,

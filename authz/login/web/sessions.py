@@ -6,14 +6,16 @@ minutes, in this browser; nobody else's grant is ever shown, named or ended.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
+from authz.login.protocol.members import STRICT
 from authz.login.protocol.values import ClientIdentity
 from authz.login.web import error_pages
 from authz.login.web.client_description import ClientDescription, describe_client, shown
@@ -41,6 +43,8 @@ class SignedInPerson:
         account: what the person is called; for the page.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     subject: str
     account: str
 
@@ -48,6 +52,8 @@ class SignedInPerson:
 @dataclass(frozen=True, slots=True)
 class _GrantOfPerson:
     """A grant, and whose: what the form is about that ends it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     grant: str
     subject: str

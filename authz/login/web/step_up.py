@@ -13,9 +13,10 @@ A `max_age` of 0 can never be met there (it would ask for ever), so 1 is the lea
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Annotated, ClassVar, Final, Protocol
 from urllib.parse import urlencode
 
+from pydantic import ConfigDict, PlainSerializer, PlainValidator
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -33,6 +34,7 @@ from authz.core.second_factor import (
     satisfies,
 )
 from authz.core.step_up import StepUpTicket
+from authz.login.protocol.members import STRICT, MembersCodec
 from authz.login.protocol.values import ClientIdentity, LoginIdentity
 from authz.login.service import ports
 from authz.login.web import error_pages
@@ -40,7 +42,6 @@ from authz.login.web.client_description import ClientDescription, describe_clien
 from authz.login.web.cookies import (
     BrowserCookies,
     NotThisBrowserError,
-    Purpose,
     purpose,
     read_form,
 )
@@ -124,7 +125,29 @@ class StepUps(Protocol):
 class _StartForm:
     """The ticket of the link, as the form of its page is about it."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     ticket: str
+
+
+def _read_ticket(members: Mapping[str, object]) -> StepUpTicket:
+    try:
+        return ticket_of(members)
+    except NotSealedError as error:
+        raise ValueError("no whole ticket") from error
+
+
+_Ticket = Annotated[StepUpTicket, PlainValidator(_read_ticket), PlainSerializer(ticket_value)]
+_Methods = Annotated[Method, PlainValidator(Method), PlainSerializer(int)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """The ticket, as the browser keeps it during the log-in."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    kept: _Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,64 +162,47 @@ class _Result:
         until: the end of its effect, seconds since the epoch.
     """
 
-    ticket: StepUpTicket
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    ticket: _Ticket
     account: str
-    method: Method
+    method: _Methods
     auth_time: int
     until: int
 
 
-def _encode_result(result: _Result) -> Mapping[str, object]:
-    return {
-        "ticket": ticket_value(result.ticket),
-        "account": result.account,
-        "method": int(result.method),
-        "auth_time": result.auth_time,
-        "until": result.until,
-    }
+@dataclass(frozen=True, slots=True)
+class _StepUpRef:
+    """Whose step-up a record is, for which server, as the form to end it holds that."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    issuer: str
+    subject: str
+    grant: str
+    server: str
+
+    @property
+    def key(self) -> StepUpKey:
+        """Return it as the ledger names it."""
+        return StepUpKey(Person(self.issuer, self.subject), self.grant, self.server)
+
+    @classmethod
+    def of(cls, ticket: StepUpTicket) -> "_StepUpRef":
+        """Return the form's value for the step-up of a ticket."""
+        return cls(ticket.issuer, ticket.subject, ticket.grant, ticket.server)
 
 
-def _decode_result(members: Mapping[str, Any]) -> _Result:
-    return _Result(
-        _ticket_of(members["ticket"]),
-        members["account"],
-        Method(members["method"]),
-        members["auth_time"],
-        members["until"],
-    )
-
-
-def _ticket_of(members: Mapping[str, Any]) -> StepUpTicket:
-    try:
-        return ticket_of(members)
-    except NotSealedError as error:
-        raise ValueError("no whole ticket") from error
-
-
-def _encode_key(key: StepUpKey) -> Mapping[str, object]:
-    person = key.person
-    return {
-        "issuer": person.issuer,
-        "subject": person.subject,
-        "grant": key.grant,
-        "server": key.server,
-    }
-
-
-def _decode_key(members: Mapping[str, Any]) -> StepUpKey:
-    person = Person(members["issuer"], members["subject"])
-    return StepUpKey(person, members["grant"], members["server"])
-
-
+_CONTEXT: Final = MembersCodec(_Context)
 _LOGIN: Final = login_kind(
     "step-up",
     f"{PATH}/callback",
-    lambda ticket: {"kept": ticket_value(ticket)},
-    lambda members: _ticket_of(members["kept"]),
+    _CONTEXT.write,
+    _CONTEXT.read,
 )
 _START_FORM: Final = purpose("step-up", _StartForm)
-_END_FORM: Final = Purpose("end-step-up", _encode_key, _decode_key)
-_RESULT: Final = Purpose("step-up-done", _encode_result, _decode_result, is_page=True)
+_END_FORM: Final = purpose("end-step-up", _StepUpRef)
+_RESULT: Final = purpose("step-up-done", _Result, is_page=True)
 
 
 class StepUpEndpoints:
@@ -278,7 +284,7 @@ class StepUpEndpoints:
         try:
             form = self._cookies.check_post(request, await read_form(request), _START_FORM)
             ticket = self._ticket(form.ticket)
-            return await self._login.begin(request, ticket, asked_age(ticket.need))
+            return await self._login.begin(request, _Context(ticket), asked_age(ticket.need))
         except NotThisBrowserError:
             return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
         except PageError as error:
@@ -288,7 +294,7 @@ class StepUpEndpoints:
         """Take Authelia's response, record what it proves, and send the browser on."""
         try:
             found = await self._login.finish(request)
-            ticket = found.context
+            ticket = found.context.kept
             missing = missing_proof(ticket, found.identity, self._clock())
             if missing is not None:
                 self._log_outcome("not_proved", ticket)
@@ -314,7 +320,7 @@ class StepUpEndpoints:
             result = self._cookies.read(request, key, _RESULT)
         except NotThisBrowserError:
             return self._errors.show(request, _ENDED)
-        token, cookie = self._cookies.form_token(request, _END_FORM, _key_of(result.ticket))
+        token, cookie = self._cookies.form_token(request, _END_FORM, _StepUpRef.of(result.ticket))
         content = {
             "ticket": result.ticket,
             "who": describe_ticket(result.ticket),
@@ -331,7 +337,8 @@ class StepUpEndpoints:
     async def end(self, request: Request) -> Response:
         """Forget what was recorded."""
         try:
-            key = self._cookies.check_post(request, await read_form(request), _END_FORM)
+            form = self._cookies.check_post(request, await read_form(request), _END_FORM)
+            key = form.key
             await self._records.end_step_up(key)
         except NotThisBrowserError:
             return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
@@ -373,14 +380,12 @@ class StepUpEndpoints:
         method = methods(identity.amr)
         age = ticket.need.max_login_age
         kept = max(LIFETIME, age or 0)
-        await self._records.record_step_up(_key_of(ticket), method, identity.auth_time, kept)
+        await self._records.record_step_up(
+            _StepUpRef.of(ticket).key, method, identity.auth_time, kept
+        )
         self._log_outcome("ok", ticket)
         until = int(self._clock()) + kept if age is None else identity.auth_time + age
         return _Result(ticket, shown(identity.account), method, identity.auth_time, until)
-
-
-def _key_of(ticket: StepUpTicket) -> StepUpKey:
-    return StepUpKey(Person(ticket.issuer, ticket.subject), ticket.grant, ticket.server)
 
 
 def describe_ticket(ticket: StepUpTicket) -> ClientDescription:

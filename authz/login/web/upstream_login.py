@@ -10,13 +10,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
+from pydantic import ConfigDict
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
 from authz.core.ledger import UnavailableError
+from authz.login.protocol.members import STRICT, MembersCodec
 from authz.login.protocol.parameters import read_parameters
 from authz.login.protocol.values import (
     LoginIdentity,
@@ -65,6 +67,17 @@ class PendingLogin(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class _LoginSecrets:
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    nonce: str
+    verifier: str
+
+
+_LOGIN_SECRETS: Final = MembersCodec(_LoginSecrets)
+
+
+@dataclass(frozen=True, slots=True)
 class LoginKind(Generic[T]):
     """One kind of log-in.
 
@@ -81,16 +94,19 @@ def login_kind(
     name: str,
     callback: str,
     encode: Callable[[T], Mapping[str, object]],
-    decode: Callable[[Mapping[str, Any]], T],
+    decode: Callable[[Mapping[str, object]], T],
 ) -> LoginKind[T]:
     """Return a kind of log-in whose context is sealed beside nonce and verifier."""
 
     def encode_login(login: PendingLogin[T]) -> Mapping[str, object]:
-        return {"nonce": login.nonce, "verifier": login.verifier, **encode(login.context)}
+        own = _LOGIN_SECRETS.write(_LoginSecrets(login.nonce, login.verifier))
+        return {**own, **encode(login.context)}
 
-    def decode_login(members: Mapping[str, Any]) -> PendingLogin[T]:
-        context = {name: members[name] for name in members.keys() - {"nonce", "verifier"}}
-        return PendingLogin(members["nonce"], members["verifier"], decode(context))
+    def decode_login(members: Mapping[str, object]) -> PendingLogin[T]:
+        names = ("nonce", "verifier")
+        own = _LOGIN_SECRETS.read({name: members[name] for name in names if name in members})
+        context = {name: members[name] for name in members.keys() - set(names)}
+        return PendingLogin(own.nonce, own.verifier, decode(context))
 
     return LoginKind(callback, Purpose(name, encode_login, decode_login))
 
