@@ -25,7 +25,7 @@ from authz.cli.revocation_commands import (
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 from authz.login.clients.operator_names import called, spellings
-from authz.login.protocol.digests import digest
+from authz.login.protocol.members import digest
 from authz.login.store.blocklist import Blocklist, BlocklistEntry
 from authz.login.store.grants import GrantStore
 from authz.login.store.known_clients import SHORT, KnownClient, block, known_clients

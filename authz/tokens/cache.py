@@ -8,9 +8,15 @@ Not of cachetools: this is on the compiled path of every check, and entries go w
 
 from collections import OrderedDict
 from collections.abc import Container
+from hashlib import sha256
 from typing import NamedTuple
 
 from authz.core.principal import Principal
+
+
+def token_digest(token: str) -> bytes:
+    """Return the SHA-256 by which a token is cached; it is ASCII."""
+    return sha256(token.encode("ascii")).digest()
 
 
 class _Entry(NamedTuple):

@@ -12,12 +12,12 @@ from typing import Final, Protocol
 
 from authz.core.ledger import UnavailableError
 from authz.tokens.bulkhead import Bulkhead, NoSlotError, Slot
+from authz.tokens.cache import token_digest
 from authz.tokens.claims import ClaimRules
 from authz.tokens.introspection_result import (
     IntrospectionResult,
     IntrospectionResults,
     read_introspection_result,
-    token_digest,
 )
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 

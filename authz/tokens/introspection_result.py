@@ -4,7 +4,6 @@ Invariant: a token is active where `active` is true and nothing else; an active 
 read as strictly as a signed token's. A result holds as of the moment of its request.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,11 +42,6 @@ class IntrospectionResult:
         if not self.active:
             return "inactive"
         return "refused" if self.principal is None else "active"
-
-
-def token_digest(token: str) -> bytes:
-    """Return what a token is remembered by; it is ASCII."""
-    return hashlib.sha256(token.encode("ascii")).digest()
 
 
 def read_introspection_result(

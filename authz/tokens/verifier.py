@@ -18,7 +18,7 @@ from authz.core.ledger import UnavailableError
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
-from authz.tokens.cache import PrincipalCache
+from authz.tokens.cache import PrincipalCache, token_digest
 from authz.tokens.claims import ClaimRules, check_issuer, read_principal
 from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.introspector import Introspector, check_shape
@@ -98,7 +98,7 @@ class TokenVerifier:
         # nothing without its signature.
         if self._introspector is not None and token.count(".") < _DOTS:
             return self._not_ours(self._introspector.known(token))
-        return self._cache.get(_digest(token), self._clock() if now is None else now)
+        return self._cache.get(token_digest(token), self._clock() if now is None else now)
 
     async def verify(
         self,
@@ -190,7 +190,7 @@ class TokenVerifier:
             if again is None or again.identity != key.identity:
                 raise RefusedError(Reason.TOKEN_INVALID, Detail.KEY_WITHDRAWN)
         # No await since the key was found: a key withdrawn meanwhile could not be missed.
-        self._cache.put(_digest(token), principal, key.identity)
+        self._cache.put(token_digest(token), principal, key.identity)
         return principal
 
     def _not_ours(self, principal: Principal | None) -> Principal | None:
@@ -198,7 +198,3 @@ class TokenVerifier:
         if principal is None or self._front_door is None or not self._front_door.owns(principal):
             return principal
         return None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("ascii")).digest()

@@ -902,11 +902,11 @@ LOG_IN = (
     ),
     Defence(
         "Refreshes of a grant are paced", "authz/login/service/refresh.py", "_refresh_upstream",
-        "if self._limiter.retry_after_of(REFRESHES, token.grant_id):", "if False:", _FOUND,
+        "if self._limiter.count_attempt_of(REFRESHES, token.grant_id):", "if False:", _FOUND,
     ),
     Defence(
         "Log-ins of a person are paced", "authz/login/web/authorize.py", "_finish",
-        "if self._limiter.retry_after_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
+        "if self._limiter.count_attempt_of(LOG_INS, found.identity.subject):", "if False:", _FOUND,
     ),
     Defence(
         "What is ended at Authelia is not ended again",

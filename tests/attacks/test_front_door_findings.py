@@ -168,7 +168,7 @@ def test_log_ins_of_one_person_are_paced(play: Play) -> None:
     async def scene(found: FrontDoorStage) -> None:
         attempts, client = found.built.limiter, await registered(found)
         for _ in range(119):
-            attempts.retry_after_of(LOG_INS, JOHN)
+            attempts.count_attempt_of(LOG_INS, JOHN)
         assert "code" in await client.log_in()
         kept = found.keys("code")
         told = await client.log_in()
@@ -185,10 +185,10 @@ def test_a_flood_of_addresses_pushes_no_person_out() -> None:
     """Memory is bounded for each limit by itself."""
     attempts = LoginRateLimiter(lambda: 1_700_000_000.0, largest=10)
     for _ in range(LOG_INS.quota):
-        assert attempts.retry_after_of(LOG_INS, JOHN) == 0
+        assert attempts.count_attempt_of(LOG_INS, JOHN) == 0
     for number in range(100):
-        attempts.retry_after(PAGES, f"2001:db8:0:{number:x}::1")
-    assert attempts.retry_after_of(LOG_INS, JOHN) > 0
+        attempts.count_attempt(PAGES, f"2001:db8:0:{number:x}::1")
+    assert attempts.count_attempt_of(LOG_INS, JOHN) > 0
 
 
 # --- what one address can hold ----------------------------------------------------------------

@@ -13,8 +13,8 @@ from authz.ledger.keys import RedisKeys as Names
 from authz.ledger.login_records import LoginRecords
 from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchError
-from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import encode
+from authz.login.protocol.members import digest
 from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.known_clients import block, known_clients
 from authz.login.store.sealed import open_refresh, seal_refresh

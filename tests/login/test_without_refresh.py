@@ -98,9 +98,7 @@ def test_an_end_without_a_refresh_token_ends_the_access_token_at_authelia(
         (grant,) = await found.built.grants.of(JOHN)
         if how == "person":
             person = Person(ISSUER, JOHN)
-            await PersonsGrants(found.built.grants, found.built.ender).end(
-                person, grant.id, "192.0.2.7"
-            )
+            await PersonsGrants(found.built.grants, found.built.ender).end(person, grant.id)
         else:
             await client.post("/revoke", token=tokens["access_token"])
         await found.built._outbox.revoke_all()

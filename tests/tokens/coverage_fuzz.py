@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 
 from authz.core.strict_json import StrictJsonError, loads
-from authz.tokens.introspection_result import read_introspection_result, token_digest
+from authz.tokens.cache import token_digest
+from authz.tokens.introspection_result import read_introspection_result
 from authz.tokens.issuer_http import IssuerError
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, KeySetError, read_key_set
 from tests.tokens.fuzz import Fuzzer

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from authz.core.principal import Principal
 from authz.core.reason import Reason
+from authz.tokens.cache import token_digest
 from authz.tokens.claims import ClaimRules
 from authz.tokens.introspection_result import (
     IntrospectionResult,
     IntrospectionResults,
     intersect_with,
     read_introspection_result,
-    token_digest,
 )
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 from tests.tokens.opaque import ANSWER, TOKEN, said

@@ -6,7 +6,7 @@ import pytest
 
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
-from authz.tokens.introspection_result import token_digest
+from authz.tokens.cache import token_digest
 from authz.tokens.naming import name_token
 from tests.tokens.opaque import TOKEN
 from tests.tokens.token_factory import ISSUER, NOW, TokenBench, ec_signer, rsa_signer

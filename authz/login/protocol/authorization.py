@@ -10,8 +10,7 @@ from pydantic import ConfigDict, Field
 
 from authz.config.model import RefreshTokens
 from authz.login.protocol.authorization_code import AuthorizationCode
-from authz.login.protocol.digests import digest
-from authz.login.protocol.members import STRICT, MembersCodec
+from authz.login.protocol.members import STRICT, MembersCodec, digest
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.resources import ResourceServers, read_scopes
 from authz.login.protocol.values import (

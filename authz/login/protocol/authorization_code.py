@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
-from authz.login.protocol.digests import digest
-from authz.login.protocol.members import STRICT, MembersCodec
+from authz.login.protocol.members import STRICT, MembersCodec, digest
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.pkce import s256_challenge
 from authz.login.protocol.values import LoginIdentity, OAuthError

@@ -15,9 +15,8 @@ from pydantic import ConfigDict
 from authz.core.principal import LoginRecord
 from authz.core.strict_json import StrictJsonError, loads
 from authz.login.protocol.authorization_code import AuthorizationCode
-from authz.login.protocol.digests import digest
 from authz.login.protocol.issued import Issued
-from authz.login.protocol.members import STRICT, MembersCodec, MembersError
+from authz.login.protocol.members import STRICT, MembersCodec, MembersError, digest
 from authz.login.protocol.values import ClientIdentity
 
 

@@ -1,10 +1,11 @@
-"""Frozen values as JSON members, for sealed values and Redis: one codec for each kind of value.
+"""How values and secrets are stored: frozen values as JSON members, secrets by their digest.
 
 Invariant: what was not written by the same codec, or by a version before, is an error.
 """
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Final, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -12,6 +13,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 T = TypeVar("T")
 # `__pydantic_config__` of a value: no conversion, no member that it does not have.
 STRICT: Final = ConfigDict(strict=True, extra="forbid")
+
+
+def digest(text: str) -> str:
+    """Return the hex SHA-256 of a text: the name of what must not be stored itself."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class MembersError(ValueError):

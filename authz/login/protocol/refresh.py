@@ -12,9 +12,8 @@ from pydantic import ConfigDict, Field
 
 from authz.config.model import RefreshTokens
 from authz.login.protocol.authorization_code import AuthorizationCode
-from authz.login.protocol.digests import digest
 from authz.login.protocol.issued import Issued
-from authz.login.protocol.members import STRICT, MembersCodec
+from authz.login.protocol.members import STRICT, MembersCodec, digest
 from authz.login.protocol.resources import ResourceServer
 from authz.login.protocol.values import ClientIdentity, OAuthClient, OAuthError
 

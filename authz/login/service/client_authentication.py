@@ -129,7 +129,7 @@ class ClientAuthenticator:
                 "temporarily_unavailable", description, _UNAVAILABLE, headers
             ) from error
         # Each leaves its id in Redis: so many of one host, whose key has signed them.
-        seconds = self._limiter.retry_after_of(ASSERTIONS, client.document_host)
+        seconds = self._limiter.count_attempt_of(ASSERTIONS, client.document_host)
         if seconds:
             raise TooManyRequestsError(seconds)
         if not await self._used.use(client.client_id, verified.token_id, verified.lifetime):

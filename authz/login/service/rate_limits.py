@@ -84,12 +84,12 @@ class LoginRateLimiter:
         self._buckets = defaultdict[str, Buckets](lambda: Buckets(largest))
         self._clock = clock
 
-    def retry_after(self, limit: Limit, address: str) -> int:
-        """Count an attempt; return the seconds to wait where it is one too many, else 0."""
+    def count_attempt(self, limit: Limit, address: str) -> int:
+        """Count an attempt of an address; return the seconds to wait, 0 where it is allowed."""
         return self._take(bucket_id(limit, None, address), limit)
 
-    def retry_after_of(self, limit: Limit, whose: str) -> int:
-        """Count an attempt of a person, grant or host; return the seconds as `retry_after` does."""
+    def count_attempt_of(self, limit: Limit, whose: str) -> int:
+        """Count an attempt of a person, grant or host; return seconds as `count_attempt` does."""
         return self._take(digest(whose), limit)
 
     def check(self, limit: Limit, address: str) -> None:
@@ -98,7 +98,7 @@ class LoginRateLimiter:
         Raises:
             TooManyRequestsError: where it is one too many.
         """
-        seconds = self.retry_after(limit, address)
+        seconds = self.count_attempt(limit, address)
         if seconds:
             raise TooManyRequestsError(seconds)
 

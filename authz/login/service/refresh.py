@@ -21,10 +21,10 @@ from authz.core.ledger import UnavailableError
 from authz.core.limits import network
 from authz.login.clients.identity import identity_again, names_of
 from authz.login.protocol.authorization_code import check_resources
-from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import renewed_grant
 from authz.login.protocol.granted_audience import WORDS, audience_fault
 from authz.login.protocol.issued import Issued, login_record
+from authz.login.protocol.members import digest
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.refresh import (
     RefreshDeniedError,
@@ -235,7 +235,7 @@ class TokenRefresh:
         if answer is None:
             await self._end(token, REUSED)
             raise RefreshDeniedError(REUSED)
-        if self._limiter.retry_after_of(STALE_REFRESHES, token.grant_id):
+        if self._limiter.count_attempt_of(STALE_REFRESHES, token.grant_id):
             raise UnavailableError("issuer", _OFTEN)
         self._log(
             "refresh", "reused", client=token.client, server=token.server,
@@ -310,7 +310,7 @@ class TokenRefresh:
         return issued
 
     async def _refresh_upstream(self, token: RefreshToken) -> UpstreamLogin:
-        if self._limiter.retry_after_of(REFRESHES, token.grant_id):
+        if self._limiter.count_attempt_of(REFRESHES, token.grant_id):
             raise UnavailableError("issuer", _OFTEN)
         try:
             async with asyncio.timeout(self._patience):
@@ -326,7 +326,7 @@ class TokenRefresh:
             if error.error != "invalid_grant":
                 raise UnavailableError("issuer", error.error) from error
             # It would be in vain for ever, and count against the person's address each time.
-            await self._ender.end(token.subject, token.grant_id, REFUSED, address=token.address)
+            await self._ender.end(token.subject, token.grant_id, REFUSED)
             raise RefreshDeniedError(REFUSED) from error
         if login.identity.subject != token.subject:
             await self._end(token, REFUSED)

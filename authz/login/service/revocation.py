@@ -8,7 +8,7 @@ import hmac
 
 from authz.core.principal import LoginRecord
 from authz.ledger.login_records import LoginRecords
-from authz.login.protocol.digests import digest
+from authz.login.protocol.members import digest
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.refresh import RefreshToken
 from authz.login.protocol.values import OAuthError

@@ -10,7 +10,7 @@ from typing import Final
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
-from authz.login.protocol.digests import digest
+from authz.login.protocol.members import digest
 
 MAX_BLOCKS: Final = 1000
 

@@ -14,9 +14,9 @@ from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.login.protocol.authorization_code import AuthorizationCode, UsedCode
-from authz.login.protocol.digests import digest
 from authz.login.protocol.granted_audience import TokenFault
 from authz.login.protocol.issued import Issued
+from authz.login.protocol.members import digest
 from authz.login.store import scripts
 from authz.login.store.grants import latest_key
 from authz.login.store.sealed import CODE, LATEST_ANSWER, REFRESH_ANSWER, USED, SealedValue

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from authz.login.clients.identity import blocked_by
 from authz.login.clients.operator_names import ClientNames
-from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import Grant
+from authz.login.protocol.members import digest
 from authz.login.store.blocklist import Blocklist, BlocklistEntry
 from authz.login.store.grants import GrantStore
 

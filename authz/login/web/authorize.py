@@ -8,7 +8,7 @@ and sets nothing but what ties its form to the browser.
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -77,6 +77,21 @@ _UPSTREAM: Final[Mapping[str, tuple[str, str]]] = {
     "temporarily_unavailable": ("temporarily_unavailable", "the log-in service is not available"),
 }
 _SERVER_ERROR: Final = ("server_error", "the log-in service refused the request of the gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class _CallbackEnd:
+    """How a log-in ends.
+
+    Attributes:
+        url: the redirect URI, with a code or an error.
+        outcome: `ok` or the error code: a metric's label.
+        detail: for the log.
+    """
+
+    url: str = field(repr=False)
+    outcome: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,19 +192,19 @@ class AuthorizationEndpoint:
             consent = accepted.login.context
             wanted = consent.request
             _, client = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
-            url, outcome, detail = await self._finish(request, accepted, client)
+            end = await self._finish(request, accepted, client)
         except PageError as error:
             return self._errors.redirect_to_error(request, error.page)
         self._log(
             "callback",
-            outcome,
-            detail=detail,
+            end.outcome,
+            detail=end.detail,
             client=client.name,
             server=wanted.server,
             grant=consent.grant_id,
             scopes=wanted.scopes,
         )
-        response = self._to_client(request, url, client)
+        response = self._to_client(request, end.url, client)
         self._cookies.end_login(request, response, accepted.state)
         return response
 
@@ -279,12 +294,12 @@ class AuthorizationEndpoint:
 
     async def _finish(
         self, request: Request, accepted: AcceptedResponse[Consent], client: ClientIdentity
-    ) -> tuple[str, str, str]:
-        """Return where the browser goes, and the outcome and detail for the log.
+    ) -> _CallbackEnd:
+        """Return how a log-in ends.
 
         In this order: the client is the one that the page named, Authelia's error, its code for
         tokens, their audience, the person's rate, and last our own code. Tokens that were verified
-        and lead to no code are revoked. The outcome is an error code: a metric's label.
+        and lead to no code are revoked.
         """
         consent = accepted.login.context
         wanted = consent.request
@@ -292,10 +307,10 @@ class AuthorizationEndpoint:
         try:
             check_same_client(wanted, client)
         except OAuthError as error:
-            return response.error(error.error, error.description), error.error, ""
+            return _CallbackEnd(response.error(error.error, error.description), error.error)
         if accepted.error is not None:
             said = _UPSTREAM.get(accepted.error, _SERVER_ERROR)
-            return response.error(*said), said[0], ""
+            return _CallbackEnd(response.error(*said), said[0])
         try:
             found = await self._logins.redeem(
                 request, _LOGIN, accepted, two_factor=wanted.two_factor
@@ -303,23 +318,20 @@ class AuthorizationEndpoint:
         except UpstreamError as error:
             if error.error == OPAQUE_TOKEN:
                 await self._faults.keep(TokenFault.OPAQUE)
-                return (
-                    response.error("server_error", OPAQUE_WORDS),
-                    "server_error",
-                    TokenFault.OPAQUE,
-                )
-            return response.error(*_SERVER_ERROR), "server_error", error.error
+                url = response.error("server_error", OPAQUE_WORDS)
+                return _CallbackEnd(url, "server_error", TokenFault.OPAQUE)
+            return _CallbackEnd(response.error(*_SERVER_ERROR), "server_error", error.error)
         except UnavailableError as error:
             said = _UPSTREAM["temporarily_unavailable"]
-            return response.error(*said), said[0], error.detail
+            return _CallbackEnd(response.error(*said), said[0], error.detail)
         if fault := audience_fault(found.tokens.audience, wanted.resource):
             await self._faults.keep(fault)
             await self._revoke(wanted, found)
-            return response.error("server_error", WORDS), "server_error", fault
-        if self._limiter.retry_after_of(LOG_INS, found.identity.subject):
+            return _CallbackEnd(response.error("server_error", WORDS), "server_error", fault)
+        if self._limiter.count_attempt_of(LOG_INS, found.identity.subject):
             await self._revoke(wanted, found)
             said = _UPSTREAM["temporarily_unavailable"]
-            return response.error(*said), said[0], "too many log-ins of one person"
+            return _CallbackEnd(response.error(*said), said[0], "too many log-ins of one person")
         code = secrets.token_urlsafe(32)
         address = person_address(self._sealer, found.identity.subject)
         try:
@@ -327,7 +339,7 @@ class AuthorizationEndpoint:
         except UnavailableError:
             await self._revoke(wanted, found)
             raise
-        return response.code(code), "ok", ""
+        return _CallbackEnd(response.code(code), "ok")
 
     async def _revoke(self, wanted: AuthorizationRequest, found: UpstreamLogin) -> None:
         """Revoke Authelia's tokens, which nobody will ever use."""

@@ -24,8 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from authz.http.bounded import BodyTooLargeError, read_body
-from authz.login.protocol.digests import digest
-from authz.login.protocol.members import MembersCodec
+from authz.login.protocol.members import MembersCodec, digest
 from authz.tokens.sealing import NotSealedError, Sealer
 
 FIELD: Final = "form_token"  # the hidden input of every form

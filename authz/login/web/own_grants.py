@@ -36,9 +36,9 @@ class PersonsGrants:
             for each in await self._grants.of(person.subject)
         ]
 
-    async def end(self, person: Person, grant: str, address: str) -> None:
+    async def end(self, person: Person, grant: str) -> None:
         """End one of them.
 
         It is revoked at Authelia a moment later (`store.revocation_outbox`).
         """
-        await self._ender.end(person.subject, grant, BY_PERSON, address=address)
+        await self._ender.end(person.subject, grant, BY_PERSON)

@@ -28,7 +28,6 @@ from authz.login.web.cookies import (
 )
 from authz.login.web.error_pages import ErrorResponder, PageError
 from authz.login.web.rendering import Pages, format_time, redirect
-from authz.login.web.requests import address_of
 from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, login_kind
 
 PATH: Final = "/authz/log-ins"
@@ -98,7 +97,7 @@ class OwnGrants(Protocol):
             UnavailableError: where they cannot be read.
         """
 
-    async def end(self, person: Person, grant: str, address: str) -> None:
+    async def end(self, person: Person, grant: str) -> None:
         """End one of a person's grants, upstream too; nothing where it is not that person's.
 
         Raises:
@@ -201,7 +200,7 @@ class SessionEndpoints:
             # The form names whose it is: in the meantime another may have logged in here.
             if session is not None and session.subject == wanted.subject:
                 person = Person(self._issuer, session.subject)
-                await self._grants.end(person, wanted.grant, address_of(request))
+                await self._grants.end(person, wanted.grant)
         except NotThisBrowserError:
             return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
         except UnavailableError:

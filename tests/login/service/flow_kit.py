@@ -19,7 +19,7 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.protocol.authorization_code import AuthorizationCode
-from authz.login.protocol.digests import digest
+from authz.login.protocol.members import digest
 from authz.login.protocol.parameters import Parameters
 from authz.login.protocol.resources import ResourceServers
 from authz.login.protocol.values import (

@@ -244,7 +244,7 @@ def test_what_ends_here_ends_at_authelia_and_nothing_else_does(
         john = Person(ISSUER, "john")
         how: dict[str, Callable[[], Awaitable[object]]] = {
             "block": lambda: block(grants, found.blocks, BlocklistEntry("one", 7, "me", "why")),
-            "person": lambda: found.own_grants().end(john, "g" * 32, "192.0.2.7"),
+            "person": lambda: found.own_grants().end(john, "g" * 32),
             "revoke": lambda: revoke(found, first["refresh_token"]),
         }
         work: dict[str, Awaitable[Any]] = {name: how[name]() for name in sorted(ends)}
@@ -289,7 +289,7 @@ def test_stale_copies_get_what_the_newest_gives_and_nothing_after_an_end(
             authelia.lifetime *= 2  # what is given from now on is not at its end
         how: dict[str, Callable[[], Awaitable[object]]] = {
             "revoke": lambda: revoke(found, second["refresh_token"]),
-            "person": lambda: found.own_grants().end(Person(ISSUER, "john"), "g" * 32, HOME),
+            "person": lambda: found.own_grants().end(Person(ISSUER, "john"), "g" * 32),
             "block": lambda: block(grants, found.blocks, BlocklistEntry("one", 7, "me", "why")),
         }
         work: dict[str, Awaitable[Any]] = {

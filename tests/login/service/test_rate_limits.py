@@ -10,9 +10,9 @@ from authz.login.service.rate_limits import APPROVALS, PAGES, LoginRateLimiter
 def test_the_figures_are_those_of_the_configuration() -> None:
     """A limit by address has the rate that authz.yaml says; others keep their own."""
     attempts = LoginRateLimiter(lambda: 1000.0, rates={PAGES.name: Rate(3, 60)})
-    waits = [attempts.retry_after(PAGES, "192.0.2.1") for _ in range(4)]
+    waits = [attempts.count_attempt(PAGES, "192.0.2.1") for _ in range(4)]
 
     assert [bool(wait) for wait in waits] == [False] * 3 + [True]
-    assert not attempts.retry_after(PAGES, "192.0.2.2")
-    assert not any(attempts.retry_after(APPROVALS, "192.0.2.1") for _ in range(APPROVALS.quota))
-    assert attempts.retry_after(APPROVALS, "192.0.2.1")
+    assert not attempts.count_attempt(PAGES, "192.0.2.2")
+    assert not any(attempts.count_attempt(APPROVALS, "192.0.2.1") for _ in range(APPROVALS.quota))
+    assert attempts.count_attempt(APPROVALS, "192.0.2.1")

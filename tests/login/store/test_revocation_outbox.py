@@ -21,7 +21,7 @@ from authz.login.store.sealed import open_refresh, seal_refresh
 from authz.login.web.own_grants import PersonsGrants
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play, keys, play, store, world
-from tests.login.front import HOME, FrontDoorClient, FrontDoorStage
+from tests.login.front import FrontDoorClient, FrontDoorStage
 
 __all__ = ["keys", "play", "store", "world"]
 
@@ -30,7 +30,7 @@ End = Callable[[FrontDoorStage, str], Awaitable[object]]
 
 async def by_the_person(found: FrontDoorStage, grant: str) -> None:
     built = found.built
-    await PersonsGrants(built.grants, built.ender).end(Person(ISSUER, JOHN), grant, HOME)
+    await PersonsGrants(built.grants, built.ender).end(Person(ISSUER, JOHN), grant)
 
 
 async def by_command(found: FrontDoorStage, grant: str, issuer: str = ISSUER) -> object:

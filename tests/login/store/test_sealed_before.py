@@ -11,10 +11,9 @@ from typing import Any, Final
 import pytest
 
 from authz.login.protocol.authorization import AUTHORIZATION_REQUEST, CONSENT
-from authz.login.protocol.digests import digest
 from authz.login.protocol.grant import decode, encode
 from authz.login.protocol.issued import Issued
-from authz.login.protocol.members import MembersError
+from authz.login.protocol.members import MembersError, digest
 from authz.login.protocol.refresh import UpstreamToken
 from authz.login.store.person_address import person_address
 from authz.login.store.sealed import (

@@ -83,7 +83,7 @@ class Kept:
     async def of(self, person: Person) -> list[OwnGrant]:
         return list(self.grants.get(person.subject, ()))
 
-    async def end(self, person: Person, grant: str, address: str) -> None:
+    async def end(self, person: Person, grant: str) -> None:
         self.asked += 1
         for each in self.grants.get(person.subject, []):
             if each.grant == grant:
