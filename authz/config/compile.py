@@ -4,6 +4,7 @@ Invariant: names and places of limits are unique, so that two never share a buck
 (tests/core/test_limits_buckets.py).
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -75,7 +76,21 @@ def compile_policy(config: Config) -> Policy:
         json=JsonBounds(
             work=round(config.gateway.max_json_work * 1e9), depth=config.gateway.max_json_depth
         ),
+        places=_places(config),
     )
+
+
+def _places(config: Config) -> Mapping[tuple[str, str], str] | None:
+    """Return the servers by host and path, in the spellings that our own Envoy takes."""
+    if config.service.match != "by_url":
+        return None
+    places = dict[tuple[str, str], str]()
+    for name in config.servers:
+        url = urls.split(config.resource(name))
+        for authority in url.authorities:
+            for path in (url.path or "/", f"{url.path}/"):
+                places[authority, path] = name
+    return MappingProxyType(places)
 
 
 def budget_of(config: Config, name: str) -> Budget:

@@ -426,6 +426,18 @@ class ServiceConfig(Section):
         "it runs.",
         "auto",
     )
+    data_plane: Literal["envoy", "envoy_gateway", "agentgateway"] = field(
+        "What asks: the Envoy of `authz envoy-config`, or another data plane, configured by hand "
+        "as docs/data-planes.md has it, which says what each of them loses.",
+        "envoy",
+    )
+    match: Literal["context", "by_url"] = field(
+        "How the server of a request is known: by its route alone, which names it in "
+        "`context_extensions` (`context`), or where a route names none by host and path, which "
+        "must be those of its public URL to the letter (`by_url`). Not with our own Envoy, whose "
+        "routes always name it.",
+        "context",
+    )
 
 
 class ClientConfig(Section):

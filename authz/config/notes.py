@@ -1,4 +1,4 @@
-"""Notes of `authz check-config`: what the figures mean for many people behind one address.
+"""Notes of `authz check-config`: many people behind one address, and what a data plane loses.
 
 Nothing here is wrong: an office, a VPN or a hosted assistant shares one figure among all its
 people, and whoever runs a gateway for such people should know it before they do.
@@ -15,11 +15,29 @@ _CROWD: Final = 500
 # Pages of a log-in: the one that asks for consent, its click, and the way back.
 _PAGES: Final = 3
 _MINUTE: Final = 60
+# What authz cannot see of the other configuration: docs/data-planes.md has the rest.
+_LOST: Final = {
+    "envoy": (),
+    "envoy_gateway": (
+        "must send bodies as bytes (EnvoyPatchPolicy), else every POST is refused",
+        "lets everything through while authz is away where it has failOpen: true",
+    ),
+    "agentgateway": (
+        "must send whole bodies as bytes (includeRequestBody), else every POST is refused",
+        "lets everything through while authz is away where it has failureMode: allow",
+        "repeats an Allow without limits and revocations where extAuthz has a cache",
+        "ends no stream: max_stream, stream_recheck and calls_per_user of gateway do not hold",
+        "tells the address of the connection: behind a proxy all share the limits per address",
+    ),
+}
 
 
 def notes(config: Config) -> Iterator[str]:
     """Yield one sentence for each figure, with the setting that it comes from."""
     gateway = config.gateway
+    plane = config.service.data_plane
+    for lost in _LOST[plane]:
+        yield f"service.data_plane: {plane} {lost} (docs/data-planes.md)"
     yield (
         "gateway.address_calls: all people behind one address (an office, a hosted assistant) "
         f"have {gateway.address_calls} calls together, and {gateway.address_bodies} with 10,000 "

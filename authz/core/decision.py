@@ -183,13 +183,32 @@ Decision = Allow | Deny
 
 def read(request: HttpRequest, policy: Policy) -> BearerRequest | Deny:
     """Read the request: its shape, its server, its token; in this order."""
-    server = policy.servers.get(request.context.get("server", ""))
+    server = _server_of(request, policy)
     try:
         check_shape(request, policy.origins)
         session_id = named_session(request.headers)
-        return BearerRequest(_served(server, request), request, bearer_token(request), session_id)
+        served = _served(server, request, policy)
+        return BearerRequest(served, request, bearer_token(request), session_id)
     except RefusedError as refused:
         return denied(refused, server)
+
+
+def _server_of(request: HttpRequest, policy: Policy) -> Server | None:
+    """Return the server that the route names, or where it names none the one of this URL.
+
+    Nothing is normalised: the host's letters alone may be of either case (RFC 9110, section
+    4.2.3). Two spellings of one path are two paths, of which one at most is a server's.
+    """
+    named = request.context.get("server")
+    if named is not None or policy.places is None:
+        return policy.servers.get(named or "")
+    host = request.host
+    # lower() makes the Kelvin sign a k. A second host, of which the upstream could make more, is
+    # sent on by planes that keep Host beside `:authority`.
+    if not host.isascii() or request.headers.get("host", host) != host:
+        return None
+    name = policy.places.get((host.lower(), request.path.partition("?")[0]))
+    return None if name is None else policy.servers.get(name)
 
 
 def denied(refused: RefusedError, server: Server | None) -> Deny:
@@ -201,13 +220,19 @@ def denied(refused: RefusedError, server: Server | None) -> Deny:
     return Deny(refused.reason, refused.detail, server, scopes=scopes)
 
 
-def _served(server: Server | None, request: HttpRequest) -> Server:
+def _served(server: Server | None, request: HttpRequest, policy: Policy) -> Server:
     if server is None:
-        raise RefusedError(Reason.UNKNOWN_SERVER)
+        raise RefusedError(Reason.UNKNOWN_SERVER, _unknown(request, policy))
     # GET streams and DELETE belong to sessions, which 2026-07-28 does not have.
     if request.method != "POST" and not server.accepts_legacy:
         raise RefusedError(Reason.METHOD_NOT_ALLOWED, Detail.SESSIONS_NOT_ACCEPTED)
     return server
+
+
+def _unknown(request: HttpRequest, policy: Policy) -> Detail:
+    if "server" in request.context:
+        return Detail.NONE
+    return Detail.NO_SERVER_NAMED if policy.places is None else Detail.NO_SERVER_AT_URL
 
 
 # --- steps 3b to 5: authorize -----------------------------------------------------------------

@@ -46,6 +46,7 @@ class Detail(StrEnum):
     # --- the HTTP request -------------------------------------------------------------------
     LONG_QUERY = "a query of more than 4 KiB"
     BODY_WITHOUT_POST = "a body without POST"
+    UPGRADE = "an upgrade to another protocol"
     CONTENT_LENGTH = "content-length is not the body's"
     TRANSFER_ENCODING = "transfer-encoding"
     CONTENT_TYPE = "content-type"
@@ -53,6 +54,9 @@ class Detail(StrEnum):
     SESSION_ID_MALFORMED = "mcp-session-id is over-long or not visible ASCII"
     VERSION_NOT_ASCII = "mcp-protocol-version is not printable ASCII"
     SESSIONS_NOT_ACCEPTED = "sessions are not accepted by this server"
+    NO_SERVER_NAMED = "the route names no server in context_extensions"
+    NO_SERVER_AT_URL = "host and path are no server's URL"
+    BODY_NOT_SENT = "the data plane sent no body, or as text (docs/data-planes.md)"
     # --- the body ---------------------------------------------------------------------------
     LONG_NUMBER = "a number too long"
     LARGE_NUMBER = "a number too long or too large"

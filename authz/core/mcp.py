@@ -252,7 +252,8 @@ def _check_framing(body: bytes, headers: dict[str, str], max_body: int) -> None:
     if headers.get("x-envoy-auth-partial-body", "false") != "false":
         raise RefusedError(Reason.BODY_MISSING, Detail.PARTIAL_BODY)
     if not body:
-        raise RefusedError(Reason.BODY_MISSING)
+        sent = headers.get("content-length") != "0"
+        raise RefusedError(Reason.BODY_MISSING, Detail.BODY_NOT_SENT if sent else Detail.NONE)
     if len(body) > max_body:
         raise RefusedError(Reason.BODY_TOO_LARGE)
     if _JSON.fullmatch(headers.get("content-type", "")) is None:

@@ -332,6 +332,9 @@ class Policy:
         stream_recheck: the same for a stream that waits for a server's notifications.
         refusals: how refusals that concern the operation are told.
         json: what a message may be as a JSON document.
+        places: the server's name by host (lower case, with a port where it is not the scheme's)
+            and path (whole, as sent), for requests whose route names none; None where the route
+            alone says it.
     """
 
     issuer: str
@@ -346,6 +349,7 @@ class Policy:
     stream_recheck: float = 900.0
     refusals: RefusalForm = RefusalForm.TOOL_RESULT
     json: JsonBounds = JsonBounds()
+    places: Mapping[tuple[str, str], str] | None = None
 
     def targets(self) -> Iterator[RuleTarget[Rule]]:
         """Yield every rule of every server."""

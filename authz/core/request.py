@@ -37,6 +37,7 @@ class HttpRequest:
         context: the route's context_extensions; `server` names the MCP server.
         address: the client's address as Envoy trusts it, without port; empty where unknown.
         request_id: Envoy's x-request-id.
+        host: Host or `:authority`, as sent; it names a server only where `Policy.places` has it.
 
     Its mappings are dicts, which compiled code reads in half the time; nobody writes to them.
     """
@@ -48,6 +49,7 @@ class HttpRequest:
     context: dict[str, str]
     address: str
     request_id: str
+    host: str = ""
 
 
 class RefusedError(Exception):
@@ -91,6 +93,10 @@ def check_shape(request: HttpRequest, origins: frozenset[str]) -> None:
     # RFC 6750, section 2.3 is forbidden by MCP.
     if query and _names_a_token(query):
         raise RefusedError(Reason.TOKEN_IN_QUERY)
+    # RFC 9110, section 7.8. After it nobody reads what is sent; Envoy Gateway lets every route be
+    # upgraded to a WebSocket, and MCP has no use for one.
+    if "upgrade" in request.headers:
+        raise RefusedError(Reason.MALFORMED_REQUEST, Detail.UPGRADE)
     if request.method != "POST" and _has_body(request):
         raise RefusedError(Reason.MALFORMED_REQUEST, Detail.BODY_WITHOUT_POST)
 

@@ -22,6 +22,7 @@ from authz.core.detail import Detail
 from authz.core.identity_cache import IdentityCache
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
+from authz.envoy.data_planes import ENVOY, CheckRequestFormat
 from authz.envoy.pb import external_auth_pb2 as wire
 from authz.envoy.pb.core_pb2 import HeaderValue, HeaderValueOption
 from authz.envoy.pb.health_pb2 import HealthCheckResponse
@@ -52,12 +53,16 @@ _SEVEN_BITS: Final = 0x7F
 _SHORT: Final = tuple(bytes((number,)) for number in range(_SEVEN_BITS + 1))
 
 
-def decode(raw: bytes) -> HttpRequest:
+def decode(raw: bytes, plane: CheckRequestFormat = ENVOY) -> HttpRequest:
     """Read one serialized envoy.service.auth.v3.CheckRequest.
+
+    Args:
+        raw: the message.
+        plane: what its attributes are worth.
 
     Raises:
         RefusedError: MALFORMED_REQUEST for what is no such message or no request of HTTP,
-            BODY_TOO_LARGE where Envoy sent a part of the body.
+            BODY_TOO_LARGE where the data plane sent a part of the body.
     """
     try:
         attributes = wire.CheckRequest.FromString(raw).attributes
@@ -72,15 +77,20 @@ def decode(raw: bytes) -> HttpRequest:
     headers = _headers(http)
     if headers.get(_PARTIAL_BODY, "false") != "false":
         raise RefusedError(Reason.BODY_TOO_LARGE, Detail.PARTIAL_BODY)
+    body = http.raw_body
+    # agentgateway, ext_authz.rs: -1 for a part, the length of the whole otherwise.
+    if plane.exact_size and body and http.size != len(body):
+        raise RefusedError(Reason.BODY_TOO_LARGE, Detail.PARTIAL_BODY)
     # By position: names would cost a third more, of every request.
     return HttpRequest(
         method,
         path,
         headers,
-        http.raw_body,
+        body,
         _context(attributes.context_extensions),
-        _address(headers, attributes),
+        _address(headers, attributes, plane),
         _request_id(headers.get("x-request-id", ""), http.id),
+        http.host,
     )
 
 
@@ -132,14 +142,17 @@ def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
     return lowered
 
 
-def _address(headers: dict[str, str], attributes: wire.AttributeContext) -> str:
+def _address(
+    headers: dict[str, str], attributes: wire.AttributeContext, plane: CheckRequestFormat
+) -> str:
     """Return the client's address as Envoy trusts it.
 
     `source` is the peer of the connection: behind a proxy of ours that is the proxy, the same for
     everybody. Envoy writes the trusted address into x-envoy-external-address, and takes away what
     a client sent under that name (use_remote_address, and nobody is internal: render/listener.py).
     """
-    return headers.get(_CLIENT_ADDRESS) or attributes.source.address.socket_address.address
+    peer = attributes.source.address.socket_address.address
+    return (headers.get(_CLIENT_ADDRESS) or peer) if plane.address_header else peer
 
 
 def _request_id(sent: str, stream: str) -> str:

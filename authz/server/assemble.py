@@ -17,6 +17,7 @@ from authz.config.load import Settings
 from authz.config.model import IssuerConfig, RedisConfig
 from authz.config.problems import ConfigError, ConfigProblem
 from authz.core.policy import FrontDoor, StepUpFallback
+from authz.envoy.data_planes import FORMATS
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
@@ -194,6 +195,7 @@ class Assembly:
             self.offers,
             bad_tokens_limit(config.gateway.address_bad_tokens),
             _identity_signer(settings),
+            plane=FORMATS[config.service.data_plane],
         )
 
     def start(self) -> None:

@@ -33,6 +33,7 @@ from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
 from authz.core.step_up import StepUpPrompt
 from authz.envoy import codec
+from authz.envoy.data_planes import ENVOY, CheckRequestFormat
 from authz.ledger.deadline import Deadline
 from authz.server.refusal_limiter import BAD_TOKENS, RefusalLimiter
 from authz.telemetry.recorder import Recorder
@@ -117,6 +118,7 @@ class Snapshot:
         identity: signs who calls, for servers that ask for it; None where none does.
         cache: what was made of the policy and of who asks.
         catalogues: what the servers have listed, by server: the newest, at any time.
+        plane: what the CheckRequests are like.
     """
 
     policy: Policy
@@ -128,6 +130,7 @@ class Snapshot:
     identity: Signer | None = None
     cache: IdentityCache = field(default_factory=IdentityCache)
     catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
+    plane: CheckRequestFormat = ENVOY
 
 
 class Check:
@@ -153,7 +156,7 @@ class Check:
         snapshot = self.snapshot
         with self._recorder.metrics.in_flight.track_inprogress():
             try:
-                request = codec.decode(raw)
+                request = codec.decode(raw, snapshot.plane)
                 decision = await self._decide(request, snapshot)
                 if isinstance(decision, Allow):
                     if snapshot.offers is not None:

@@ -128,6 +128,31 @@ TEN_WORST = (
 
 OTHERS = (
     Defence(
+        "A Host chooses no server of a route that names one", "authz/core/decision.py",
+        "_server_of", "if named is not None or policy.places is None:",
+        "if policy.places is None:", ("tests/core/test_server_of_url.py",),
+    ),
+    Defence(
+        "Of two hosts neither is believed", "authz/core/decision.py", "_server_of",
+        'request.headers.get("host", host) != host', "False",
+        ("tests/core/test_server_of_url.py", "tests/envoy/test_data_planes.py"),
+    ),
+    Defence(
+        "No connection becomes a WebSocket", "authz/core/request.py", "check_shape",
+        'if "upgrade" in request.headers:', "if False:",
+        ("tests/envoy/test_data_planes.py", "tests/envoy/live/test_envoy_gateway_live.py"),
+    ),
+    Defence(
+        "A part of a body is known by its size", "authz/envoy/codec.py", "decode",
+        "if plane.exact_size and body and http.size != len(body):", "if False:",
+        ("tests/envoy/test_data_planes.py",),
+    ),
+    Defence(
+        "A plane's address is not the client's word", "authz/envoy/codec.py", "_address",
+        "(headers.get(_CLIENT_ADDRESS) or peer) if plane.address_header else peer",
+        "headers.get(_CLIENT_ADDRESS) or peer", ("tests/envoy/test_data_planes.py",),
+    ),
+    Defence(
         "The signature is verified", "authz/tokens/signature.py", "is_signed_by",
         "        return False\n", "        return True\n", _TOKENS,
     ),

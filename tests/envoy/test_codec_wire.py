@@ -41,6 +41,7 @@ def requests(draw: st.DrawFn) -> tuple[HttpRequest, bytes]:
         context=draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3)),
         address=draw(ADDRESSES),
         request_id=request_id,
+        host=draw(st.text(max_size=8)),
     )
     pairs = [(":path", expected.path.encode()), *headers.items()]
     pairs.append(("x-request-id", request_id.encode()))
@@ -48,7 +49,7 @@ def requests(draw: st.DrawFn) -> tuple[HttpRequest, bytes]:
         id=str(draw(st.integers(0, 2**64))),
         method=expected.method,
         path=expected.path,
-        host=draw(st.text(max_size=8)),
+        host=expected.host,
         scheme="https",
         protocol="HTTP/2",
         size=draw(st.integers(-1, 2**63 - 1)),

@@ -82,6 +82,18 @@ def _listeners(config: Config) -> Iterator[Fault]:
                 yield error(path, wrong, "write another port", other)
 
 
+def _data_plane(config: Config) -> Iterator[Fault]:
+    service = config.service
+    if service.match == "by_url" and service.data_plane == "envoy":
+        yield error(
+            ("service", "match"),
+            "our own Envoy names the server of every route, and a Host that a client made up would "
+            "choose it where it did not",
+            "write match: context, or data_plane: envoy_gateway where it is not our Envoy",
+            ("service", "data_plane"),
+        )
+
+
 def _redis(config: Config) -> Iterator[Fault]:
     if config.redis.url is not None:
         return
@@ -152,6 +164,7 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _issuer,
     _tls,
     _listeners,
+    _data_plane,
     _redis,
     _identity_keys,
 )
