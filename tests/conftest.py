@@ -1,8 +1,9 @@
-"""What every test shares: markers of what it needs, and hypothesis without a clock.
+"""What every test shares: markers of what it needs, hypothesis without a clock, where each runs.
 
 Without a clock, since the machines are noisy.
 """
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -34,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("unit")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Start two processes for each core: what starts programs waits for them half of its time."""
+    if config.getoption("unit") or "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return 2 * len(os.sched_getaffinity(0))
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test with what it needs."""
     if isinstance(item, pytest.Function):
@@ -59,9 +67,16 @@ def _fixtures(item: pytest.Function) -> Iterator[object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the files first that start programs: they wait, and a long one would end alone."""
+    """Put those first that share a whole, then the files that start programs: a long one that
+    comes late would end alone. A process of xdist has all of a file, or of a whole.
+    """
     live = {each.path for each in items if any(map(each.get_closest_marker, NEEDS))}
-    items.sort(key=lambda each: each.path not in live)
+    shared = {each for each in items if each.get_closest_marker("xdist_group")}
+    items.sort(key=lambda each: (each not in shared, each.path not in live))
+    for each in items:
+        if each not in shared:
+            name = each.path.relative_to(config.rootpath).as_posix()
+            each.add_marker(pytest.mark.xdist_group(name))
     if config.getoption("unit"):
         left_out = {each: any(map(each.get_closest_marker, (*NEEDS, "slow"))) for each in items}
         config.hook.pytest_deselected(items=[each for each in items if left_out[each]])

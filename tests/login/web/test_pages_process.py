@@ -21,6 +21,7 @@ import pytest
 
 from authz.config.key_files import make_key
 from authz_demo.environment import free_port
+from tests.support.commands import Ended, type_command
 from tests.support.relay import Relay, relayed
 from tests.support.service import running_issuer, until
 from tests.support.valkey import ValkeyServer, valkey
@@ -226,22 +227,28 @@ def test_clients_of_an_empty_deployment(folder: Path, store: ValkeyServer) -> No
     text = CONFIG.format(issuer="http://127.0.0.1:9", key=key, redis=store.url, telemetry="")
     config.write_text(text.replace("redis: {", "redis: {deployment: empty, "))
 
-    def ask(*words: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "authz", "clients", *words, "-c", str(config)]
-        environment = {**os.environ, "USER": "me"}
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    environment = {**os.environ, "USER": "me"}
 
-    assert ask().stdout == "nobody is logged in\n"
+    def ask(*words: str) -> Ended:
+        return type_command("clients", *words, "-c", str(config), env=environment)
+
+    def ask_process(*words: str) -> Ended:
+        command = [sys.executable, "-m", "authz", "clients", *words, "-c", str(config)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return Ended(ran.returncode, ran.stdout, ran.stderr)
+
+    assert ask_process() == ask() == Ended(0, "nobody is logged in\n", "")
     blocked = ask("block", "https://evil.example", "--reason", "why")
-    assert blocked.returncode == 0
-    told = blocked.stdout.splitlines()
+    assert blocked.status == 0
+    told = blocked.out.splitlines()
     assert told[0] == "blocked https://evil.example; log-ins ended: 0"
     assert told[1].startswith("nobody was logged in under that name")
     assert told[2] == (f"undo it with: authz clients unblock https://evil.example -c {config}")
-    listed = json.loads(ask("--json").stdout)
+    listed = json.loads(ask("--json").out)
     assert listed["clients"] == []
     assert [(each["what"], each["by"]) for each in listed["blocked"]] == [
         ("https://evil.example", "me")
     ]
-    assert ask("unblock", "https://evil.example").returncode == 0
-    assert ask("unblock", "https://evil.example").returncode == 1
+    assert ask("unblock", "https://evil.example").status == 0
+    assert (ended := ask_process("unblock", "https://evil.example")).status == 1
+    assert ended == ask("unblock", "https://evil.example")
