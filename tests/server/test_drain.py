@@ -37,6 +37,8 @@ servers:
 """
 ENV = {"PATH": os.environ["PATH"]}
 IN_FLIGHT = 16
+# Of each client after an answer: some hundred requests a second leave time to start workers.
+PAUSE = 0.02
 
 
 @pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
@@ -97,13 +99,17 @@ def running_pair(
 
 
 def during(
-    edge: LoadedEdge, begin: Callable[[], object], over: Callable[[], bool], least: int
+    edge: LoadedEdge,
+    begin: Callable[[], object],
+    over: Callable[[], bool],
+    least: int,
+    pause: float = PAUSE,
 ) -> LoadResult:
     """Send requests from before something begins until it is over."""
 
     async def play() -> LoadResult:
         done = asyncio.Event()
-        running = asyncio.create_task(run_load(edge.port, done, least, IN_FLIGHT))
+        running = asyncio.create_task(run_load(edge.port, done, least, IN_FLIGHT, pause))
         await asyncio.sleep(0.2)
         begin()
         while not over():  # noqa: ASYNC110 - another process calls nobody
@@ -184,6 +190,7 @@ def load_runs(least: int) -> None:
                         lambda one=one: one.signal(signal.SIGTERM),  # type: ignore[misc]
                         lambda one=one: one.process.poll() is not None,  # type: ignore[misc]
                         least,
+                        0,
                     ),
                 )
             with running_pool(issuer, transport) as (service, edge):
@@ -193,6 +200,7 @@ def load_runs(least: int) -> None:
                     lambda service=service: service.signal(signal.SIGUSR2),  # type: ignore[misc]
                     rolled(service),
                     least,
+                    0,
                 )
                 _tell(f"{transport}: rolling restart of two", found)
                 print(f"    {time.monotonic() - begin:.0f} s")
@@ -205,6 +213,7 @@ def load_runs(least: int) -> None:
                     ),
                     lambda service=service: bool(service.events("worker_ended")),  # type: ignore[misc]
                     least,
+                    0,
                 )
                 _tell(f"{transport}: SIGKILL of one of two", killed)
 

@@ -97,10 +97,19 @@ class LoadClient:
             self._streams = None
 
 
-async def run_load(port: int, until: asyncio.Event, least: int, width: int = 16) -> LoadResult:
+async def run_load(
+    port: int, until: asyncio.Event, least: int, width: int = 16, pause: float = 0.0
+) -> LoadResult:
     """Send requests until the event is set, and at least so many.
 
     Every tenth has a token for another server.
+
+    Args:
+        port: of Envoy.
+        until: when to end.
+        least: requests.
+        width: clients, each with one request at a time.
+        pause: seconds that a client waits after each answer.
     """
     found, sent = LoadResult(), 0
     # Of somebody else: who is refused often has to wait, and neighbours wait for new tokens.
@@ -112,6 +121,7 @@ async def run_load(port: int, until: asyncio.Event, least: int, width: int = 16)
         client = LoadClient(port)
         while sent < least or not until.is_set():
             sent += 1
+            await asyncio.sleep(pause)
             if sent % 10 == 0:
                 found.bad[await client.send(bad)] += 1
                 continue
