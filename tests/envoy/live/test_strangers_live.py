@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from authz.config.value_types import Tcp, Unix
+from authz.config.value_types import Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
@@ -34,6 +35,7 @@ gateway:
 servers: {files: {upstream: http://files:8000/mcp}}
 """
 ATTACKER = "127.0.0.2"
+_SOMEWHERE = "/somewhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +84,28 @@ def narrow() -> Iterator[StrangersSite]:
         yield site
 
 
+@cache
+def somewhere(text: str, memory: int) -> str:
+    """Return the rendered configuration of some folder: to render takes a second of CPU."""
+    where = Topology(
+        authz=(Unix(f"{_SOMEWHERE}/check"),),
+        admin=f"{_SOMEWHERE}/admin",
+        folder=_SOMEWHERE,
+        upstreams={"files": Unix(f"{_SOMEWHERE}/files")},
+        memory=memory,
+    )
+    (rendered,) = render(edge.settings(text), where).values()
+    return rendered
+
+
 @contextmanager
 def running(
     text: str, change: tuple[str, str] = ("", ""), memory: int = MEMORY
 ) -> Iterator[StrangersSite]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
-        files, port = stack.enter_context(edge.upstream(("127.0.0.1", 0)))
-        where = Topology(
-            authz=(Unix(f"{folder}/check"),),
-            admin=f"{folder}/admin",
-            folder=str(folder),
-            upstreams={"files": Tcp("127.0.0.1", port)},
-            memory=memory,
-        )
-        rendered = render(edge.settings(text), where)
+        files, _ = stack.enter_context(edge.upstream(folder / "files"))
+        rendered = {"envoy.yaml": somewhere(text, memory).replace(_SOMEWHERE, str(folder))}
         rendered["envoy.yaml"] = rendered["envoy.yaml"].replace(*change)
         authz = stack.enter_context(edge.authz(f"unix:{folder}/check"))
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
