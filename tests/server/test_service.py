@@ -12,7 +12,13 @@ import pytest
 
 from authz.envoy import codec
 from authz.envoy.pb import health_pb2
-from tests.support.service import KeyIssuer, ServiceProcess, running_service, until
+from tests.support.service import (
+    KeyIssuer,
+    ServiceProcess,
+    running_issuer,
+    running_service,
+    until,
+)
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -34,9 +40,39 @@ servers:
 ENV = {"PATH": os.environ["PATH"]}
 
 
-@pytest.fixture
+@pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
+def transport(request: pytest.FixtureRequest) -> str:
+    """What holds of a process holds on both; what some tests share is one for each."""
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def shared_issuer() -> Iterator[KeyIssuer]:
+    with running_issuer() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
 def redis() -> Iterator[ValkeyServer]:
     with valkey() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shared(
+    shared_issuer: KeyIssuer,
+    redis: ValkeyServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    transport: str,
+) -> Iterator[ServiceProcess]:
+    """A service that its tests leave as they found it, but for what it has counted."""
+    config = CONFIG.format(
+        issuer=shared_issuer.address, redis=redis.url, transport=transport, rate="60/minute"
+    )
+    with running_service(tmp_path_factory.mktemp("s"), config, ENV) as one:
+        one.wait_ready()
         yield one
 
 
@@ -44,6 +80,7 @@ def redis() -> Iterator[ValkeyServer]:
 def service(
     issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> Iterator[ServiceProcess]:
+    """A service of the test's own, which may end it."""
     config = CONFIG.format(
         issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
     )
@@ -60,6 +97,12 @@ def asking(token: str | None = None) -> bytes:
     return check_request(sent(rpc(), authorization=f"Bearer {token or now_token()}"))
 
 
+def count(service: ServiceProcess, name: str) -> float:
+    """Return a metric, the sum of all whose name begins so; 0 where it was never counted."""
+    lines = service.get("/metrics")[1].splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
 def serving(service: ServiceProcess) -> bool:
     call = service.channel.unary_unary(
         f"/{codec.HEALTH}/Check",
@@ -70,30 +113,31 @@ def serving(service: ServiceProcess) -> bool:
     return status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_token_of_the_issuer_is_allowed_over_real_grpc(service: ServiceProcess) -> None:
+def test_a_token_of_the_issuer_is_allowed_over_real_grpc(shared: ServiceProcess) -> None:
     """Keys come from the issuer's metadata, the count from Valkey, the answer over HTTP/2."""
-    service.wait_ready()
-
-    found = service.check(asking())
+    found = shared.check(asking())
 
     assert found.allowed, found.body
     assert found.headers["x-authz-client"] == "mcp-2fa"
-    assert serving(service)
+    assert serving(shared)
 
 
-def test_each_decision_is_counted_and_logged(service: ServiceProcess) -> None:
+def test_each_decision_is_counted_and_logged(shared: ServiceProcess) -> None:
     """Metrics and the log tell of what was decided, on a listener of their own."""
-    service.wait_ready()
-    service.check(asking())
-    service.check(asking("a.b.c"))
+    decisions = [
+        f'authz_decisions_total{{reason="{reason}",server="files"}}'
+        for reason in ("allowed", "token_invalid")
+    ]
+    before = [count(shared, each) for each in decisions]
+    lines = count(shared, "authz_decisions_total{")
+    until(lambda: len(shared.events("decision")) == lines, "the lines of before")
+    shared.check(asking())
+    shared.check(asking("a.b.c"))
 
-    _, metrics = service.get("/metrics")
-
-    assert 'authz_decisions_total{reason="allowed",server="files"} 1.0' in metrics
-    assert 'authz_decisions_total{reason="token_invalid",server="files"} 1.0' in metrics
-    assert 'authz_limiter_mode{mode="redis"} 1.0' in metrics
-    until(lambda: len(service.events("decision")) == 2, "two lines")
-    assert [line["verdict"] for line in service.events("decision")] == ["allow", "deny"]
+    assert [count(shared, each) for each in decisions] == [each + 1 for each in before]
+    assert count(shared, 'authz_limiter_mode{mode="redis"}') == 1
+    until(lambda: len(shared.events("decision")) == lines + 2, "two lines")
+    assert [line["verdict"] for line in shared.events("decision")[-2:]] == ["allow", "deny"]
 
 
 @pytest.mark.attack("issuer-late")
@@ -192,59 +236,51 @@ def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
     assert answer(unknown.result()).status in {401, 503}
 
 
-def test_a_limit_is_counted_and_told(
-    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
-) -> None:
+def test_a_limit_is_counted_and_told(shared: ServiceProcess) -> None:
     """The request over the limit is refused with a Retry-After and is charged to nobody."""
-    config = CONFIG.format(
-        issuer=issuer.address, redis=redis.url, transport=transport, rate="2/minute"
-    )
-    with running_service(tmp_path, config, ENV) as service:
-        service.wait_ready()
-        answers = [service.check(asking()) for _ in range(3)]
+    token = now_token(sub="somebody busy")
+    answers = [shared.check(asking(token)) for _ in range(61)]
 
-    assert [each.allowed for each in answers] == [True, True, False]
-    assert "rate_limited" in answers[2].body.decode()
-    assert 1 <= int(answers[2].headers["retry-after"]) <= 66
+    assert [each.allowed for each in answers] == [*[True] * 60, False]
+    assert "rate_limited" in answers[60].body.decode()
+    assert 1 <= int(answers[60].headers["retry-after"]) <= 66
 
 
 # --- reload -----------------------------------------------------------------------------------
 
 
-def test_a_reload_takes_effect_as_a_whole(
-    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
-) -> None:
+def test_a_reload_takes_effect_as_a_whole(shared: ServiceProcess, shared_issuer: KeyIssuer) -> None:
     """SIGHUP reads the file again: new servers are known, old ones gone, keys are kept."""
-    config = CONFIG.format(
-        issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
-    )
-    with running_service(tmp_path, config, ENV) as service:
-        service.wait_ready()
-        assert service.check(asking()).allowed
-        asked = len(issuer.asked)
-        service.config.write_text(config.replace("  files:", "  notes:"))
+    text, reloads = shared.config.read_text(), len(shared.events("reloaded"))
+    assert shared.check(asking()).allowed
+    asked = len(shared_issuer.asked)
+    shared.config.write_text(text.replace("  files:", "  notes:"))
 
-        service.signal(signal.SIGHUP)
-        service.wait_for("reloaded")
+    shared.signal(signal.SIGHUP)
+    shared.wait_for("reloaded", reloads + 1)
 
-        assert service.check(asking()).status == 404
-        assert len(issuer.asked) == asked
-        assert service.get("/readyz")[0] == 200
+    assert shared.check(asking()).status == 404
+    assert len(shared_issuer.asked) == asked
+    assert shared.get("/readyz")[0] == 200
+    shared.config.write_text(text)
+    shared.signal(signal.SIGHUP)
+    shared.wait_for("reloaded", reloads + 2)
+    assert shared.check(asking()).allowed
 
 
 @pytest.mark.attack("broken-configuration")
-def test_a_broken_configuration_changes_nothing(service: ServiceProcess) -> None:
+def test_a_broken_configuration_changes_nothing(shared: ServiceProcess) -> None:
     """A file with an error is told with its line and field, and the old rules stay."""
-    service.wait_ready()
-    text = service.config.read_text()
-    service.config.write_text(text.replace("60/minute", "60/minit"))
+    text = shared.config.read_text()
+    shared.config.write_text(text.replace("60/minute", "60/minit"))
 
-    service.signal(signal.SIGHUP)
-    refused = service.wait_for("reload_refused")
+    shared.signal(signal.SIGHUP)
+    refused = shared.wait_for("reload_refused")
 
+    shared.config.write_text(text)
     assert "servers.files.limits[0].rate" in str(refused["problems"])
-    assert service.check(asking()).allowed
-    assert 'authz_config_reloads_total{outcome="refused"} 1.0' in service.get("/metrics")[1]
+    assert shared.check(asking()).allowed
+    assert count(shared, 'authz_config_reloads_total{outcome="refused"}') == 1
 
 
 # --- drain ------------------------------------------------------------------------------------
@@ -254,8 +290,16 @@ def test_a_broken_configuration_changes_nothing(service: ServiceProcess) -> None
 def test_what_is_in_flight_at_sigterm_is_answered(
     service: ServiceProcess, issuer: KeyIssuer
 ) -> None:
-    """A check that waits for the issuer when SIGTERM comes gets its answer before the end."""
+    """A check that waits for the issuer when SIGTERM comes gets its answer before the end, and
+    watchers of the health service are told NOT_SERVING before the end of the connection.
+    """
     service.wait_ready()
+    watch = service.channel.unary_stream(
+        f"/{codec.HEALTH}/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )(health_pb2.HealthCheckRequest(), timeout=60)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     issuer.hold.clear()
     waiting = [
         service.begin(
@@ -271,23 +315,9 @@ def test_what_is_in_flight_at_sigterm_is_answered(
 
     for call in waiting:
         assert call.result()
-    assert service.process.wait(20) == 0
-    assert (service.config.parent / "stderr").read_text() == ""
-
-
-def test_a_draining_service_says_so_first(service: ServiceProcess) -> None:
-    """Watchers of the health service are told NOT_SERVING before the end of the connection."""
-    service.wait_ready()
-    watch = service.channel.unary_stream(
-        f"/{codec.HEALTH}/Watch",
-        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-        response_deserializer=health_pb2.HealthCheckResponse.FromString,
-    )(health_pb2.HealthCheckRequest(), timeout=20)
-    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-
-    service.signal(signal.SIGTERM)
-
     seen: list[int] = []
     with suppress(grpc.RpcError):  # how the stream ends is not the matter
         seen.extend(each.status for each in watch)
     assert seen[:1] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+    assert service.process.wait(20) == 0
+    assert (service.config.parent / "stderr").read_text() == ""
