@@ -1,4 +1,4 @@
-"""What a decision becomes over HTTP: the answer to the client, or changes to its request.
+"""A decision over HTTP: the response to the client, or changes to its request.
 
 Invariant: every refusal is JSON-RPC, with the request's id where it is known; every 401 is a
 challenge; no value that a caller chose stands in a header but percent-encoded. What HTTP allows in
@@ -33,7 +33,7 @@ from authz.core.step_up import (
 )
 
 # The names of Upstream.metadata, which Envoy's local replies read (envoy/render/local_replies.py):
-# the JSON of the request's id, how it is told (a Form), and under which id the log has it; and
+# the JSON of the request's id, how it is reported (a Form), and its id in the log; and
 # the web origin that sent the request, one of `Policy.origins`.
 RPC_ID: Final = "id"
 FORM: Final = "form"
@@ -42,7 +42,7 @@ ORIGIN: Final = "origin"
 
 
 class Form(Enum):
-    """Name what a failure is told as: an error, or a result of tools/call of either era."""
+    """How a failure is reported: as an error, or as a result of tools/call of either era."""
 
     ERROR = "error"
     RESULT = "result"
@@ -57,7 +57,7 @@ NOBODY_TYPE: Final = "application/json-rpc"
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """Answer the client in place of the upstream: every denial, whatever its HTTP status.
+    """A response in place of the upstream's: every denial, whatever its HTTP status.
 
     Attributes:
         status: the HTTP status, 200 to 599; a denial may be a 200 (an input-required result).
@@ -72,17 +72,17 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamChanges:
-    """Let the request go on, changed.
+    """Changes to an allowed request, and to its response.
 
     Attributes:
         set_headers: name and value for the upstream, in place of what the client sent.
         remove_headers: names that the upstream never sees; none of them is also set.
         response_headers: name and value for the client, in place of what the upstream sent.
-        judged: name and value for the upstream that differ from request to request: of what the
-            client may have sent twice, and the signed identity.
-        lasts: milliseconds after which the whole exchange ends; 0 where nothing is said of it.
-        metadata: name and value for Envoy: what its own answer needs where it cannot reach the
-            upstream, or does not pass on what that said.
+        judged: name and value for the upstream that differ from request to request: headers
+            that the client may have sent twice, and the signed identity.
+        lasts: milliseconds after which the whole exchange ends; 0 for no bound.
+        metadata: name and value for Envoy: what its local reply needs where it cannot reach the
+            upstream, or does not pass on the response.
     """
 
     set_headers: tuple[tuple[str, str], ...]
@@ -105,7 +105,7 @@ ASSERTION: Final = "x-authz-identity"
 IDENTITY: Final = (SUBJECT, CLIENT, ISSUER, SCOPES, GROUPS, SERVER)
 
 # Never for the upstream: credentials, headers by which some frameworks change the method or the
-# path after it was decided about, and the client's word on what Envoy buffered.
+# path after it was decided about, and the client's claim of what Envoy buffered.
 REMOVED: Final = (
     "authorization",
     "proxy-authorization",
@@ -142,14 +142,14 @@ def upstream(
     """Return the headers of an allowed request: identity set, credentials removed.
 
     The exchange ends when the token does. One that waits for notifications ends earlier: its
-    client opens it anew, and is decided about by what is true then. Who begins many has each end
-    earlier (`core/exchanges.py`).
+    client opens it anew, which is a new decision. Each ends the earlier the more of them one person
+    has begun (`core/exchanges.py`).
 
     Args:
         allow: the request.
         policy: the rules.
         now: seconds since the epoch.
-        request_id: under which the decision log has it.
+        request_id: of the decision log.
         origin: the web origin that sent it, which `request.check_shape` has looked at.
         cache: of this policy; None for none.
     """
@@ -182,10 +182,10 @@ def with_assertion(changes: UpstreamChanges, assertion: str) -> UpstreamChanges:
 def _told_by_envoy(
     message: Message | None, request_id: str, form: RefusalForm
 ) -> tuple[tuple[str, str], ...]:
-    """Return what Envoy has to know of a request that waits for a response.
+    """Return the metadata for Envoy of a request that waits for a response.
 
-    With it Envoy says under HTTP 200 that the server cannot be reached, so that the client's
-    session outlives that; where statuses are wanted Envoy is told nothing.
+    With it Envoy reports under HTTP 200 that the server cannot be reached, so that the client's
+    session outlives that; without it, by the HTTP status.
     """
     if message is None or message.id is None or form is RefusalForm.HTTP_STATUS:
         return ()
@@ -215,10 +215,10 @@ def _identity(
 
 
 def told_scopes(principal: Principal, server: Server) -> frozenset[str]:
-    """Return the scopes that a server is told of.
+    """Return the scopes that are named to a server.
 
     At the front door a person agrees to scopes of the server alone; what its tokens have besides
-    (`openid` and the like) was asked for by us, and is nobody's permission.
+    (`openid` and the like) was requested by us, and permits nothing.
     """
     if principal.login is None:
         return principal.scopes
@@ -226,7 +226,7 @@ def told_scopes(principal: Principal, server: Server) -> frozenset[str]:
 
 
 def _plain(value: str) -> str:
-    """Percent-encode all but what stands for itself in a header and is no separator of ours."""
+    """Percent-encode all but printable ASCII that is no separator of ours."""
     return quote(value, safe="!#$&'()*+/:;=?@[]~")
 
 
@@ -241,10 +241,10 @@ def refusal(
 
     Args:
         deny: the refusal.
-        asked: the JSON-RPC request; None where there was none that could be read.
-        request_id: under which the decision log has it.
-        offer: the step-up that would mend it; None where none is offered.
-        form: how refusals that concern the operation are told.
+        asked: the JSON-RPC request; None where none could be read.
+        request_id: of the decision log.
+        offer: the step-up that would lift the refusal; None where none is offered.
+        form: how refusals that concern the operation are reported.
     """
     how = _form(deny, asked, form)
     if offer is not None:
@@ -269,10 +269,10 @@ def refusal(
 
 
 def _form(deny: Deny, asked: Envelope | None, form: RefusalForm) -> RefusalForm:
-    """Return how this refusal is told.
+    """Return how this refusal is reported.
 
-    HTTP 200 is for those who proved who they are and whose operation alone is refused: everybody
-    else is told by the status, which OAuth and MCP define.
+    HTTP 200 is for authenticated callers of whom one operation alone is refused: all others get
+    the status that OAuth and MCP define.
     """
     if asked is None or deny.principal is None or not deny.reason.row.of_operation:
         return RefusalForm.HTTP_STATUS
@@ -283,7 +283,7 @@ def _form(deny: Deny, asked: Envelope | None, form: RefusalForm) -> RefusalForm:
 
 @dataclass(frozen=True, slots=True)
 class _ErrorMembers:
-    """Hold the members of a JSON-RPC error."""
+    """The members of a JSON-RPC error."""
 
     code: int
     message: str
@@ -352,9 +352,9 @@ def _versions(deny: Deny, asked: Envelope | None) -> dict[str, object]:
 def _challenge(deny: Deny) -> str:
     """Return the WWW-Authenticate value, or nothing where none belongs (RFC 6750, section 3).
 
-    A second factor that is missing is told in words, not by a challenge, unless the operator
-    wants one: the official MCP client answers `insufficient_user_authentication` (RFC 9470) with
-    a second log-in that changes nothing.
+    A second factor that is missing is described in the body, without a challenge, unless the
+    operator wants one: the official MCP client answers `insufficient_user_authentication`
+    (RFC 9470) with a second log-in that changes nothing.
     """
     row = deny.reason.row
     if deny.server is None or not (row.status == 401 or row.error in _CHALLENGED):  # noqa: PLR2004 - the status of RFC 9110, section 15.5.2
@@ -374,11 +374,11 @@ def _challenge(deny: Deny) -> str:
     return "Bearer " + ", ".join(fields)
 
 
-# --- how a step-up or an approval is told -------------------------------------------------------
+# --- how a step-up or an approval is offered ----------------------------------------------------
 
 
 def _asked_for(deny: Deny, request_id: str) -> str:
-    """Return the words that go with a link which the client shows by itself."""
+    """Return the text beside a link which the client shows by itself."""
     return _sentence(deny, None, request_id)
 
 
@@ -407,7 +407,7 @@ def _url_elicitation(
     """
     elicitation = {
         "mode": "url",
-        # Unique, as the link is; and not the ticket itself, which is nobody's to read.
+        # Unique, as the link is; and not the ticket itself, which is secret.
         "elicitationId": hashlib.sha256(offer.link.encode()).hexdigest()[:32],
         "url": offer.link,
         "message": _asked_for(deny, request_id),
@@ -439,7 +439,7 @@ def _challenged(
 
 
 def _with_link(deny: Deny, request_id: str, offer: StepUpPrompt) -> _ErrorMembers:
-    """Return an error that has the link in message and data, for whoever reads either."""
+    """Return an error that has the link in both message and data."""
     what, member = _APPROVE if offer.approves else _LOG_IN_AGAIN
     message = f"{_sentence(deny, None, '')} {what}, then repeat the request: {offer.link}"
     if request_id:
@@ -464,7 +464,7 @@ def _json(
     outcome: dict[str, object],
     headers: tuple[tuple[str, str], ...] = (),
 ) -> HttpAnswer:
-    """Return a JSON-RPC response to a request, or to nobody's in particular."""
+    """Return a JSON-RPC response; without a request, one with the id that stands for none."""
     rpc_id, media = (NOBODY, NOBODY_TYPE) if asked is None else (asked.id, "application/json")
     body = json.dumps({"jsonrpc": "2.0", "id": rpc_id, **outcome}).encode("ascii")
     plain = (("content-type", media), ("cache-control", "no-store"))

@@ -3,7 +3,7 @@
     read      shape, server, token                  HttpRequest          → BearerRequest | Deny
     authorize message, audience, people, scopes, …  BearerRequest, Principal
                                                                          → PendingDecision | Deny
-    confirmed the same, of what the issuer says now PendingDecision, Principal
+    confirmed the same, after introspection         PendingDecision, Principal
                                                                          → PendingDecision | Deny
     conclude  revoked, stepped up, within limits    PendingDecision, LedgerAnswer
                                                                          → Allow | Deny
@@ -76,7 +76,7 @@ _MAX_CACHED_ID: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class BearerRequest:
-    """Hold a request to a known server, with the token that it presents.
+    """A request to a known server, with the token that it presents.
 
     Attributes:
         server: whose rules apply.
@@ -99,12 +99,12 @@ class PendingDecision:
         call, principal: what asks, and who.
         message: the JSON-RPC message of a POST; None for GET (stream) and DELETE (end of session).
         query: what the ledger is asked.
-        confirm_since: what the issuer has said of the token since then (seconds since the epoch)
-            is asked for first; None where a rule asks for no such thing, or it is there already.
-            Such a call is never allowed before.
+        confirm_since: the token has to be introspected first, unless it was since then (seconds
+            since the epoch); None where no rule requires that, or it was done. Until then the
+            call is never allowed.
         offer: the step-up that is offered where the ledger finds it missing; None where none is.
-        only_stale: whether all that is missing is a more recent log-in: it words a refusal and
-            allows nothing.
+        only_stale: whether all that is missing is a more recent log-in; it only selects the text
+            of a refusal.
         exchange: what it stays open for.
         rules: every rule that applies, the server's first.
         approval: what the person is asked to approve where the ledger finds no approval; None
@@ -125,13 +125,13 @@ class PendingDecision:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let the call through to its server.
+    """The call is allowed.
 
     Attributes:
-        server, message, principal: what was decided about.
+        server, message, principal: of the call.
         quotas: every limit after the charge.
         mode: who counted.
-        judged: the headers that the upstream must see as they were judged.
+        judged: the headers that the upstream must see with the values that were checked.
         exchange: what it stays open for.
         approval: the approval that it needed and had; None where it needed none.
     """
@@ -148,16 +148,16 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Refuse, with all that an answer and a log line need.
+    """The call is refused, with all that the response and the log line need.
 
     Attributes:
-        reason: the row of the table of refusals.
-        detail: for the log: fixed words.
+        reason: the row of the catalogue.
+        detail: fixed text for the log.
         server, message, principal: what was known by then.
         scopes: every scope of the operation, for the challenge.
-        second_factor: what was asked for and is missing.
-        quotas, retry_after: how limits stand; seconds to wait, None where waiting helps nothing.
-        step_up: the step-up that would mend it; None where none is offered.
+        second_factor: what is required and missing.
+        quotas, retry_after: the state of limits; seconds to wait, None where waiting does not help.
+        step_up: the step-up that would lift the refusal; None where none is offered.
         approval: what the person is asked to approve, in place of or together with a step-up; None
             where nothing is.
     """
@@ -214,7 +214,7 @@ def _server_of(request: HttpRequest, policy: Policy) -> Server | None:
 def denied(refused: RefusedError, server: Server | None) -> Deny:
     """Return the refusal of a request whose message was not read.
 
-    Its challenge asks for the scopes that the server wants asked for at a log-in.
+    Its challenge names the scopes that a log-in for the server should request.
     """
     scopes = frozenset[str]() if server is None else server.challenge_scopes
     return Deny(refused.reason, refused.detail, server, scopes=scopes)
@@ -253,8 +253,8 @@ def authorize(
     is worth nothing at another (RFC 9068, section 4).
 
     Args:
-        call: what was read.
-        principal: who sent it.
+        call: the request.
+        principal: of its token.
         policy: the rules.
         now: seconds since the epoch.
         cache: of this policy; None for none.
@@ -276,13 +276,13 @@ def confirmed(
     *,
     catalogue: Catalogue = UNLISTED,
 ) -> PendingDecision | Deny:
-    """Apply every rule again, to a principal of whom the issuer was asked meanwhile.
+    """Apply every rule again, to the principal that an introspection confirmed.
 
     Args:
         pending: what `authorize` returned, with a `confirm_since`.
         principal: as the issuer confirmed it.
         policy: as before.
-        now: as before: an answer to a question that was asked since then is new enough.
+        now: as before: an introspection since then is recent enough.
         cache: as before.
         catalogue: as before.
     """
@@ -382,7 +382,7 @@ def _message(call: BearerRequest, policy: Policy) -> mcp.Message | None:
 
 
 def _unsatisfied_factors(evaluation: StaticEvaluation, now: float) -> tuple[SecondFactor, ...]:
-    """Return the second factors that are asked for and that nothing known of the log-in proves."""
+    """Return the required second factors that nothing known of the log-in proves."""
     if not evaluation.asked:
         return ()
     proofs = evaluation.proofs
@@ -406,7 +406,7 @@ def _unprovable(
 
 
 def _only_stale(evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...]) -> bool:
-    """Tell whether every unsatisfied rule lacks an age alone."""
+    """Tell whether only the age of the log-in leaves every unsatisfied rule unsatisfied."""
     return bool(unsatisfied) and all(
         any(proves(rule, proof) for proof in evaluation.proofs) for rule in unsatisfied
     )
@@ -418,7 +418,7 @@ def _query_of(
     unsatisfied: tuple[SecondFactor, ...],
     cache: IdentityCache | None,
 ) -> Query:
-    """Return what the ledger is asked; without regard to an address, once for each token."""
+    """Return the query for the ledger; one that depends on no address is cached per token."""
     principal, session_id = evaluation.context.principal, call.session_id
     if cache is None or evaluation.by_address:
         query = _query(evaluation, unsatisfied, call.request.address, cache)
@@ -523,7 +523,7 @@ def _offer(
 ) -> StepUpTicket | None:
     """Return the ticket of a log-in that proves what is needed; None where none is offered.
 
-    It is looked at only where the ledger finds no such step-up or approval.
+    It is used only where the ledger finds no such step-up or approval.
     """
     door, principal = policy.front_door, evaluation.context.principal
     if need is None or principal.subject is None:
@@ -551,7 +551,7 @@ def _offer(
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Tell what every rule says of one call, those after the first refusal too.
+    """The result of every rule for one call, also of those after the first refusal.
 
     Attributes:
         steps: what `authorize` looks at, in its order, and why it refuses; None where it passes.
@@ -581,7 +581,7 @@ def inspect(
     now: float,
     catalogue: Catalogue = UNLISTED,
 ) -> Inspection:
-    """Apply what `authorize` applies, and go on after a refusal."""
+    """Apply the rules of `authorize`, and go on after a refusal."""
     try:
         message = _message(call, policy)
     except RefusedError as refused:
@@ -686,11 +686,11 @@ def _lacks_stream(quotas: tuple[Quota, ...]) -> bool:
 
 
 def _judged_headers(pending: PendingDecision) -> tuple[tuple[str, str], ...]:
-    """Return the headers that may have come twice, with the one value that was judged.
+    """Return the headers that may have come twice, with the one value that was checked.
 
     Envoy joins what came twice by a comma, and a single value may hold one too; the upstream gets
-    what was judged, once. Every other header that decides anything is compared with words that
-    have no comma: of those, two are refused.
+    the value that was checked, once. Every other header that affects the decision is compared with
+    values without a comma, so that two of them are refused.
     """
     headers = pending.call.request.headers
     judged = list[tuple[str, str]]()

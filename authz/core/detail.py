@@ -1,4 +1,4 @@
-"""What exactly is wrong with a refused request: the fixed texts beside a `Reason`.
+"""The fixed texts that tell the cases of one `Reason` apart.
 
 The text is what the decision log and `authz explain` show as `detail`; programs compare members.
 Invariant: no text holds anything that a caller chose (tests/core/test_reason.py).
@@ -15,7 +15,7 @@ AUTHELIA_CLIENT: Final = "the client's entry in Authelia's identity_providers.oi
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Tell an operator what is wrong with a token, as `authz doctor` does.
+    """What is wrong with a token, for an operator (`authz doctor`).
 
     `<server>`, `<client>`, `<detail>` and the like stand for what the reader knows (`fill_in`).
 
@@ -31,7 +31,7 @@ class Diagnosis:
 
 
 class Detail(StrEnum):
-    """Name what is wrong, within a reason."""
+    """The case, within a reason."""
 
     NONE = ""
     # --- the CheckRequest (authz/envoy/codec.py) --------------------------------------------
@@ -136,7 +136,7 @@ class Detail(StrEnum):
     AMR_NOT_A_LIST = "amr is not a short list"
     AMR_ENTRY_MALFORMED = "an entry of amr is malformed"
     EMPTY_AUDIENCE = "the token has an empty audience"
-    # --- what the issuer and the front door say of it ---------------------------------------
+    # --- its introspection and its log-in ---------------------------------------------------
     TOKEN_TYPE = "token_type is not bearer"  # noqa: S105 - as above
     TOKEN_USE = "token_use is not access_token"  # noqa: S105 - as above
     OTHER_TOKEN = "the issuer's answer is about another token"  # noqa: S105 - as above
@@ -174,7 +174,7 @@ class Detail(StrEnum):
 _OTHER_AUTHELIA: Final = (
     "log in again; if that helps nothing, issuer.internal leads to another Authelia"
 )
-# A token's details that say more than their reason's own diagnosis.
+# Details of tokens whose diagnosis is more specific than that of the reason.
 DIAGNOSES: Final[Mapping[str, Diagnosis]] = MappingProxyType({
     Detail.ISSUER: Diagnosis(
         "other_issuer",

@@ -1,7 +1,7 @@
 """How long an exchange may stay open, so that one person cannot hold all that a server can serve.
 
-Envoy does not tell when an exchange ends. So nothing is counted down: what is known is how many
-exchanges a person has begun within the window of a limit, and how long each of them may last.
+Envoy does not report when an exchange ends, so nothing is counted down: the bound is made of how
+many exchanges a person has begun within the window of a limit, and how long each may last.
 
 Invariant: whatever a person begins, at most `Meter.most_open` of it is open at a time
 (docs/decisions/0015).
@@ -24,7 +24,7 @@ SERVER_REQUESTS: Final = 4096
 class Exchange(Enum):
     """Name what an exchange stays open for.
 
-    STREAM waits for a server's notifications. CALL does something on somebody's behalf. ANSWER is
+    STREAM waits for a server's notifications. CALL does something on a person's behalf. ANSWER is
     everything else: what begins, keeps, lists and ends.
     """
 
@@ -51,8 +51,8 @@ class Meter:
 
     Attributes:
         limit: counts every such exchange of the person.
-        sustained: how many of them may be open at a time at a steady rate.
-        least: seconds that each of them may last, however many there are.
+        sustained: how many may be open at a time at a steady rate.
+        least: seconds that each may last, however many there are.
     """
 
     limit: Limit

@@ -4,8 +4,8 @@ Invariant: the same objects give the same result as if it were made anew; nothin
 equality, so no two people can be taken for one another. No function has more results than the
 capacity.
 
-Comparing two principals member by member costs more than most of what is made of them; two ids do
-not. The arguments are held with the result, so that their ids are nobody else's meanwhile.
+Comparing two principals member by member costs more than most results that are cached; comparing
+two ids does not. The arguments are held with the result, so that their ids are not reused.
 cachetools has no such key, and its caches cost several times this dict on the path of a decision.
 """
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class IdentityCache:
-    """Call pure functions of frozen objects, each once for the same ones."""
+    """Cache results of pure functions of frozen objects."""
 
     def __init__(self, capacity: int = 16_384) -> None:
         """Take how many results to hold of each function; the oldest go first."""

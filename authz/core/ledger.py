@@ -16,12 +16,12 @@ from authz.core.second_factor import StepUpNeed
 
 
 class UnavailableError(Exception):
-    """Say that a dependency did not answer in time: a fault of ours, never a verdict.
+    """A dependency did not answer in time: a fault of ours, never a verdict.
 
     Attributes:
-        dependency: the name of a bounded set, for metrics: `redis`, `issuer`.
-        detail: fixed words for the log.
-        retry_after: seconds after which it may be there; None where nothing is known.
+        dependency: of a bounded set, for metrics: `redis`, `issuer`.
+        detail: fixed text for the log.
+        retry_after: seconds after which it may answer again; None where that is not known.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Session:
 
     Attributes:
         id: a digest that names the server and its session.
-        owner: a digest that names who asks: the person or machine, and the client.
+        owner: a digest that names the caller: the person or machine, and the client.
         person: a digest that names the person or machine alone: of each the newest
             `MOST_SESSIONS` stay bound, so that nobody fills the store with invented ids.
         lifetime: seconds for which the binding outlives its last use.
@@ -72,7 +72,7 @@ MOST_SESSIONS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Ask the ledger about one decision.
+    """What the ledger is asked for one decision.
 
     Attributes:
         token_id, person, client, issued_at, grant: what a revocation may name. A revocation
@@ -80,7 +80,7 @@ class Query:
             front door (None for a token that is of none) or of everybody, either for good or
             those issued at or before a moment.
         registered_client: the client as it names itself at the front door, where that is not its
-            name here: a revocation may name it so, too. None for all others.
+            name here: a revocation may use that name, too. None for all others.
         step_up_key, step_up: the record to look for and what it must prove; None together
             where no step-up is needed.
         takes: the limits to charge, all or none.
@@ -119,7 +119,7 @@ class Query:
 
 
 class Mode(Enum):
-    """Tell who counted: Redis, the in-process twin while Redis is away, or nobody."""
+    """Who counted: Redis, the in-memory ledger while Redis is down, or nobody."""
 
     REDIS = "redis"
     LOCAL = "local"
@@ -128,39 +128,39 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Answer that the token, or what it belongs to, or everything of its age is revoked."""
+    """The token, or its person, client or grant, or everything issued by then is revoked."""
 
     what: str  # one of: token, person, client, grant, everything
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOfAnother:
-    """Answer that somebody else used the session first."""
+    """Another caller used the session first."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepUpMissing:
-    """Answer that no step-up record proves what is asked."""
+    """No step-up record proves what is required."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepUpTooOld:
-    """Answer that there is a step-up record with the method, but its log-in is too old."""
+    """There is a step-up record with the method, but its log-in is too old."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalMissing:
-    """Answer that nobody approved what is asked, or that the approval was used."""
+    """There is no approval, or it was used."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalDeclined:
-    """Answer that the person declined what is asked, a moment ago."""
+    """The person declined the approval a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class OverLimit:
-    """Answer that a limit is exhausted; nothing was charged.
+    """A limit is exhausted; nothing was charged.
 
     Attributes:
         quotas: one for every take, in order, as they stand.
@@ -173,7 +173,7 @@ class OverLimit:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Answer that all passed and every take was charged.
+    """All passed, and every take was charged.
 
     Attributes:
         quotas: one for every take, in order, after the charge.
@@ -197,12 +197,12 @@ LedgerAnswer = (
 
 
 class Ledger(Protocol):
-    """Answer queries: Redis, or its in-process twin."""
+    """Answer queries (`RedisLedger`, `MemoryLedger`, `ResilientLedger`)."""
 
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query, atomically.
 
         Raises:
-            UnavailableError: where no answer can be had and the declared mode gives none.
+            UnavailableError: where there is no answer, and `redis.mode` provides none.
         """
         ...

@@ -66,7 +66,7 @@ class Limit:
                 1 <= window <= MAX_UNITS.
         """
         numbers = (self.cost, self.quota, self.window)
-        # NaN and true are what a careless reader of a configuration lets through.
+        # NaN and true: what a lax reader of a configuration lets through.
         if any(type(number) is not int for number in numbers):
             raise ValueError("cost, quota and window are integers")
         if not (1 <= self.cost <= self.quota <= MAX_UNITS and 1 <= self.window <= MAX_UNITS):
@@ -80,7 +80,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Charge one bucket.
+    """A charge on one bucket.
 
     Attributes:
         bucket: a digest that names the limit and whose requests it counts (`bucket_id`).
@@ -93,7 +93,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """State how a limit stands.
+    """The state of one limit.
 
     Attributes:
         limit: the limit.
@@ -108,7 +108,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """Hold what one bucket has counted.
+    """The counts of one bucket.
 
     Attributes:
         slot: the newest slot: milliseconds since the epoch, divided by the slot's length.
@@ -121,7 +121,7 @@ class WindowState:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Sum the takes of one query on one bucket.
+    """The takes of one query on one bucket, summed.
 
     Attributes:
         bucket: the bucket.
@@ -136,13 +136,13 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class TakeOutcome:
-    """Tell what became of a set of takes.
+    """The outcome of a set of takes.
 
     Attributes:
         quotas: one for every take, in order: after the charge, or as they stand where refused.
         retry_after: 0 where all were charged; else the seconds, rounded up, after which the same
             takes pass if nothing else happens. Takes that no empty bucket could hold (several on
-            one bucket, together over its quota) never pass; they are told a window and a slot.
+            one bucket, together over its quota) never pass; theirs is a window and a slot.
     """
 
     quotas: tuple[Quota, ...]
@@ -168,7 +168,7 @@ def charges(takes: Sequence[Take]) -> tuple[Charge, ...]:
 
 
 def unsatisfiable_takes() -> tuple[Take, Take]:
-    """Return takes that no bucket can hold: what is asked together with them is never charged."""
+    """Return takes that no bucket can hold: a query that includes them is never charged."""
     limit = Limit("none", Per.CLIENT, quota=1, window=1)
     nobody = Take(digest("nobody"), limit)
     return nobody, nobody
@@ -232,7 +232,7 @@ def wait(state: WindowState, charge: Charge, now: int) -> int:
 def take(
     states: Mapping[str, WindowState], takes: Sequence[Take], now: int
 ) -> tuple[Mapping[str, WindowState], TakeOutcome]:
-    """Charge all the takes or none, and say how every limit stands.
+    """Charge all the takes or none, and return the state of every limit.
 
     Args:
         states: what is stored, by bucket.
@@ -276,7 +276,7 @@ def bucket_id(
 
     Args:
         limit: the limit.
-        principal: who asks; None before authentication, for limits per address only.
+        principal: the caller; None before authentication, for limits per address only.
         address: the client's address, as Envoy trusts it.
         cache: holds the buckets of principals; None for none.
 
@@ -294,7 +294,7 @@ def _bucket(limit: Limit, principal: Principal | None) -> str:
 
 def _scope(limit: Limit) -> tuple[str, ...]:
     scope = limit.place, limit.per.value, str(limit.quota), str(limit.window)
-    # A limit that counts everything has the bucket that it had before others could be told.
+    # A limit that counts everything has the bucket that it had before `counts` existed.
     return scope if limit.counts is Counts.ALL else (*scope, limit.counts.value)
 
 
@@ -303,7 +303,7 @@ def _whose(per: Per, principal: Principal | None) -> tuple[str, ...]:
         raise ValueError("a limit per client or user needs a principal")
     client: tuple[str, ...] = ("client", *principal.client)
     if principal.is_unconfigured:
-        # Whoever wants another such client registers one: together they have one budget.
+        # Anybody can register another such client: together they have one budget.
         client = ("unconfigured", principal.issuer)
     user = client if principal.person is None else ("person", *principal.person)
     return {Per.CLIENT: client, Per.USER: user, Per.CLIENT_USER: (*client, *user)}[per]

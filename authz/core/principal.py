@@ -1,4 +1,4 @@
-"""The verified claims of an access token: who asks.
+"""The verified claims of an access token.
 
 A person is (issuer, subject) and a client is (issuer, client_id): neither half is unique alone.
 """
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 
 class Person(NamedTuple):
-    """Name a person: the subject is unique within its issuer only."""
+    """A person: the subject is unique within its issuer only."""
 
     issuer: str
     subject: str
 
 
 class Client(NamedTuple):
-    """Name a client: the id is unique within its issuer only."""
+    """A client: the id is unique within its issuer only."""
 
     issuer: str
     client_id: str
@@ -30,28 +30,28 @@ DYNAMIC = "dynamic/"
 def is_configured(name: str) -> bool:
     """Tell whether a client of the front door has a name that authz.yaml gave it.
 
-    The other two kinds are told by their beginning alone, so that no entry under `clients` can
-    be spelled to speak for them.
+    The other two kinds are recognised by prefix alone, so that no entry under `clients` can pass
+    for them.
     """
     return not name.startswith((METADATA, DYNAMIC))
 
 
 @dataclass(frozen=True, slots=True)
 class LoginRecord:
-    """Hold what the front door knows of the log-in behind an access token.
+    """The log-in behind an access token of the front door.
 
     Attributes:
         client: the name that rules and limits count by: a configured client's id,
-            `https://<host>` of a metadata document that stands where the log-in ended,
+            `https://<host>` of a metadata document on the host where the log-in ended,
             or `dynamic/<where it ended>`.
         client_id: as the client names itself; blocks name it.
         grant: the consent that the token comes of, kept through refresh.
         subject: the `sub` of the verified ID token.
         amr: its `amr` (RFC 8176).
         auth_time: its `auth_time`, seconds since the epoch.
-        account: what the person is called, for pages; empty where that is not known.
-        redirect_uri: where the log-in ended, of which `client` is made; empty in a record of
-            before that was kept.
+        account: the person's user name, for pages; empty where that is not known.
+        redirect_uri: where the log-in ended, from which `client` is derived; empty in records of
+            earlier releases.
         ends_at: the same for pages: a host, `loopback`, or a scheme with its colon.
         document_host: the host of the client's metadata document; empty where it has none.
     """
@@ -70,7 +70,7 @@ class LoginRecord:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Hold the verified claims of one access token (RFC 9068, section 2.2).
+    """The verified claims of one access token (RFC 9068, section 2.2).
 
     Attributes:
         issuer: the `iss` claim, equal to the configured issuer.
@@ -80,18 +80,17 @@ class Principal:
         scopes: the granted scopes (`scp` list or `scope` string).
         audience: the `aud` claim, verbatim; compared per request, never here.
         groups: the `groups` claim; empty where the token has none.
-        amr: the `amr` claim; None where the token does not say (Authelia never does).
-        auth_time: the `auth_time` claim, seconds since the epoch; None where it does not say.
+        amr: the `amr` claim; None where the token has none (Authelia never sets it).
+        auth_time: the `auth_time` claim, seconds since the epoch; None where it has none.
         issued_at: the `iat` claim, seconds since the epoch.
         expires_at: the `exp` claim, seconds since the epoch.
-        token_id: what a revocation of this one token names: hex SHA-256 of the signed part of a
+        token_id: names this token in revocations: hex SHA-256 of the signed part of a
             JWT (not of its signature: ECDSA signatures can be altered and stay valid).
         key_id: the `kid` of the key that signed it; empty where a key without kid did.
-        opaque: whether it is not signed, so that all of this is what the issuer said of it
+        opaque: whether it is not signed, so that all claims are of an introspection response
             (RFC 7662); its token_id is then the hex SHA-256 of the whole token.
-        confirmed_at: when the issuer was last asked about it, seconds since the epoch; None where
-            nobody asked.
-        login: what the front door recorded; None for a token that is not of it.
+        confirmed_at: when it was last introspected, seconds since the epoch; None for never.
+        login: the front door's record; None for other tokens.
         token_client_id: the signed `client_id` claim of a token of the front door; empty for
             others, whose client_id it is.
         assurance_claim: the signed claim that authz.yaml names as `issuer.assurance_claim`; None

@@ -1,8 +1,8 @@
-"""The catalogue of refusals: all that is said and sent because of a reason stands in its row.
+"""The catalogue of refusals: one row holds all that is reported and sent for a reason.
 
-A new refusal is one row here, or one `Detail` of a reason that is here (docs/reasons.md is made of
-this table). In `fix`, `fields` and diagnoses `<server>`, `<client>` and `<pattern>` stand for names
-that the reader knows (`fill_in`).
+A new refusal is one row here, or one `Detail` of an existing reason (docs/reasons.md is generated
+from this table). In `fix`, `fields` and diagnoses `<server>`, `<client>` and `<pattern>` stand for
+names that the caller of `fill_in` knows.
 
 Invariant: every field that a row names is one of authz.yaml (tests/core/test_reason.py).
 """
@@ -40,10 +40,10 @@ class RefusalRow:
         code: the JSON-RPC error code of the body.
         sentence: what a person reads, what to do next included.
         meaning: what happened, for the operator.
-        fix: what the operator can do, and at whose side.
+        fix: what the operator can do, and where.
         fields: the fields of authz.yaml that decide it; none where none does.
-        diagnosis: what `authz doctor` says of a token that is refused so; None where the sentence
-            says it.
+        diagnosis: of `authz doctor` for a token that is refused so; None where the sentence is
+            enough.
         of_operation: whether it concerns the operation alone, so that the session goes on: such a
             refusal of an authenticated request is a JSON-RPC response with HTTP 200
             (docs/decisions/0011).
@@ -755,13 +755,13 @@ class Reason(Enum):
 
 
 def diagnose(reason: Reason, detail: str) -> Diagnosis:
-    """Return what is wrong with a token that was refused, as exactly as the detail says."""
+    """Return the diagnosis of a token that was refused, as specific as the detail is."""
     found = DIAGNOSES.get(detail) or reason.row.diagnosis
     return found or Diagnosis("refused", reason.row.sentence, detail or "see docs/reasons.md")
 
 
 def fill_in(text: str, names: Mapping[str, str]) -> str:
-    """Return a text or field with the names that are known in place of `<server>` and the like."""
+    """Return a text or field with known names in place of `<server>` and the like."""
     for kind, name in names.items():
         text = text.replace(f"<{kind}>", name)
     return text

@@ -1,6 +1,6 @@
 """One HTTP request as Envoy describes it, and the strict reading of its headers.
 
-Invariant: a header that decides anything occurs once, in printable ASCII, or the request is
+Invariant: a header that affects the decision occurs once, in printable ASCII, or the request is
 refused.
 """
 
@@ -26,7 +26,7 @@ _VISIBLE: Final = re.compile(r"[\x20-\x7e]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """Hold the attributes of one request (envoy.service.auth.v3.AttributeContext).
+    """The attributes of one request (envoy.service.auth.v3.AttributeContext).
 
     Attributes:
         method: the HTTP method, as sent.
@@ -58,7 +58,7 @@ class RefusedError(Exception):
     Attributes:
         reason: the row of the table.
         detail: what is wrong, for the log and the operator.
-        second_factor: what was asked for and not proved.
+        second_factor: what was required and not proved.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ def check_shape(request: HttpRequest, origins: frozenset[str]) -> None:
         raise RefusedError(Reason.METHOD_NOT_ALLOWED)
     origin = request.headers.get("origin")
     # MCP, Streamable HTTP, "Security Warning": present and unknown means 403. Several origins
-    # arrive joined by a comma and are no member of the set either.
+    # arrive joined by a comma and are not in the set either.
     if origin is not None and origin not in origins:
         raise RefusedError(Reason.FOREIGN_ORIGIN)
     _, _, query = request.path.partition("?")
@@ -143,7 +143,7 @@ def _is_b64token(text: str) -> bool:
 
 
 def single(request: HttpRequest, name: str, malformed: Detail) -> str | None:
-    """Return the value of a header that may decide something, or None where it was not sent.
+    """Return the value of a header that affects the decision, or None where it was not sent.
 
     Raises:
         RefusedError: MALFORMED_REQUEST where the value has bytes outside printable ASCII.

@@ -1,4 +1,4 @@
-"""Second factors: what a rule asks for, what `amr` proves (RFC 8176), and their comparison.
+"""Second factors: what a rule requires, what `amr` proves (RFC 8176), and their comparison.
 
 Invariant: nothing satisfies a rule but evidence that names the method.
 """
@@ -21,7 +21,7 @@ class Method(IntFlag):
 
 
 class Evidence(Enum):
-    """Name the places that a proof may come from (`evidence` of a rule)."""
+    """The places that a proof may come from (`evidence` of a rule)."""
 
     LOGIN = "login"
     STEP_UP = "step_up"
@@ -47,7 +47,7 @@ def methods(amr: Iterable[str]) -> Method:
 
 @dataclass(frozen=True, slots=True)
 class SecondFactor:
-    """Ask for a second factor.
+    """A second factor that a rule requires.
 
     Attributes:
         method: Method.ANY or Method.TOTP.
@@ -63,7 +63,7 @@ class SecondFactor:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """State what one piece of evidence says.
+    """What one piece of evidence proves.
 
     Attributes:
         source: the place it comes from.
@@ -87,7 +87,7 @@ def proves(rule: SecondFactor, proof: Proof) -> bool:
 
 
 def satisfies(rule: SecondFactor, proof: Proof, now: float) -> bool:
-    """Tell whether a proof is all that a rule asks for."""
+    """Tell whether a proof satisfies a rule, its age included."""
     if not proves(rule, proof):
         return False
     if rule.max_login_age is None:
@@ -99,11 +99,11 @@ def satisfies(rule: SecondFactor, proof: Proof, now: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StepUpNeed:
-    """Ask the ledger for one step-up record that satisfies several rules at once.
+    """What one step-up record has to prove to satisfy several rules at once.
 
     Attributes:
-        method: every method that any of the rules asks for.
-        max_login_age: the strictest age, seconds; None where no rule asks for one.
+        method: every method that any of the rules requires.
+        max_login_age: the strictest age, seconds; None where no rule has one.
     """
 
     method: Method

@@ -1,10 +1,10 @@
-"""The session that a request names, and who may use it.
+"""MCP sessions, bound to the caller that used them first.
 
 MCP servers bind a session to the caller that they see. Behind this gateway they see none, since
 the token is removed; so the binding is made here, at the first use of an `Mcp-Session-Id`.
 
 Invariant: a session that somebody uses is used by nobody else (issuer, person or machine, client)
-until its binding ends, whatever the method of the request and whatever the id is spelled like.
+until its binding ends, whatever the method of the request and the spelling of the id.
 
 A session belongs to a person's client, not to one grant of it: a client that logs in anew while
 its session is open, which a 403 insufficient_scope makes it do, goes on with that session.
@@ -30,7 +30,7 @@ def named_session(headers: dict[str, str]) -> str | None:
     """Return the session that the request names; None where it names none.
 
     Raises:
-        RefusedError: MALFORMED_REQUEST for what cannot be the id of a session.
+        RefusedError: MALFORMED_REQUEST for what cannot be a session id.
     """
     sent = headers.get(HEADER)
     if not sent:
@@ -41,7 +41,7 @@ def named_session(headers: dict[str, str]) -> str | None:
 
 
 def session_of(sent: str, server: Server, principal: Principal) -> Session:
-    """Return what binds a session to this principal; ids of two servers have nothing in common."""
+    """Return the binding of a session to this principal; ids of two servers never collide."""
     person = _person(principal)
     named = principal.client_id if principal.login is None else principal.login.client_id
     return Session(

@@ -1,4 +1,4 @@
-"""The step-up or approval that a refusal offers: for whom, for what, and how the client is told.
+"""The step-up or approval that a refusal offers: for whom, for what, and how it is delivered.
 
 A ticket names one person, one grant and one server; the record that it leads to holds for these
 alone. The delivery depends on the client's declared capabilities and never on the decision.
@@ -27,19 +27,19 @@ ELICITING: Final = "2025-11-25"
 
 @dataclass(frozen=True, slots=True)
 class StepUpTicket:
-    """Hold what the page of a step-up is about.
+    """What the page of a step-up shows and checks.
 
     Attributes:
         issuer, subject: the person who must log in.
         grant: of the front door; for a client of `login: direct` its client id.
         client: the client's name, as rules count it.
-        account: what the person is called; empty where that is not known.
+        account: the person's user name; empty where that is not known.
         server: the server's name.
         tool: the tool that was refused; None where it was not one.
         need: what the log-in must prove, and how old it may be.
         at: when the call was refused, seconds since the epoch.
-        ends_at, document_host: as `LoginRecord` has them, so that the page says of the client what
-            the consent said; empty for a client of `login: direct`.
+        ends_at, document_host: as `LoginRecord` has them, so that the page describes the client as
+            the consent page did; empty for a client of `login: direct`.
     """
 
     issuer: str
@@ -85,7 +85,7 @@ class ApprovalRequest:
 
 
 class StepUpDelivery(Enum):
-    """Name how a client is told of a step-up."""
+    """How a step-up is delivered to a client."""
 
     INPUT_REQUIRED = "input_required"  # MCP 2026-07-28: a result that asks for input, once
     URL_ELICITATION = "url_elicitation"  # MCP 2025-11-25: error -32042
@@ -109,12 +109,12 @@ class StepUpPrompt:
 
 
 def needs_session_capabilities(message: Message | None) -> bool:
-    """Tell whether it matters what the client declared when its session began."""
+    """Tell whether the delivery depends on what the client declared when its session began."""
     return (
         message is not None
         and message.kind is MessageKind.REQUEST
         and message.version == ELICITING
-        # The client is not told to elicit before its capabilities are agreed upon.
+        # A client cannot elicit before its capabilities are agreed upon.
         and message.method != "initialize"
     )
 
@@ -122,11 +122,11 @@ def needs_session_capabilities(message: Message | None) -> bool:
 def step_up_delivery(
     message: Message | None, mode: StepUpFallback, *, declared: bool
 ) -> StepUpDelivery:
-    """Return how the sender of a message is told of a step-up.
+    """Return how a step-up is delivered to the sender of a message.
 
     Args:
         message: what was refused; None for a stream.
-        mode: what the operator wants of clients that show no links.
+        mode: the operator's choice for clients that show no links.
         declared: what `initialize` declared, where `needs_session_capabilities`.
     """
     if needs_session_capabilities(message) and declared:

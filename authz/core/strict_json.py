@@ -42,7 +42,7 @@ _VISIBLE: Final = re.compile("[!-~]*")
 
 
 class StrictJsonError(ValueError):
-    """Say why bytes are not one strict JSON document; callers translate it.
+    """The bytes are not one strict JSON document; callers translate it.
 
     Attributes:
         detail: what is wrong.
@@ -55,18 +55,18 @@ class StrictJsonError(ValueError):
 
 
 class TooDeepError(StrictJsonError):
-    """Say that a document is nested more deeply than allowed."""
+    """The document is nested more deeply than allowed."""
 
 
 class TooMuchWorkError(StrictJsonError):
-    """Say that reading a document would take longer than allowed."""
+    """Reading the document would take longer than allowed."""
 
 
 def loads(data: bytes, *, max_depth: int = MAX_DEPTH, max_work: int = MAX_WORK) -> object:
     """Read one JSON document (RFC 8259; UTF-8 without BOM, RFC 7493, sections 2.1 to 2.3).
 
     No member occurs twice in an object, no key holds a lone surrogate, no number is NaN, infinite
-    or longer than 309 characters. How long `data` may be is the caller's business.
+    or longer than 309 characters. The caller bounds the length of `data`.
 
     Args:
         data: the bytes of the document, blanks around it allowed.
@@ -127,7 +127,7 @@ def _read_value(decoder: json.JSONDecoder, text: str, at: int) -> tuple[object, 
 
 
 def unmistakable(keys: Collection[str]) -> bool:
-    """Tell whether no parser could take one of the keys for another, or for one that decides.
+    """Tell whether no parser could take one of the keys for another.
 
     True where all are visible ASCII and differ by more than their case. Parsers in use match
     members without regard to case or by Unicode folding (a long s for `s`, full-width letters)

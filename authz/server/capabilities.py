@@ -1,4 +1,4 @@
-"""What clients of MCP 2025-11-25 declared when their sessions began: URL elicitation or not.
+"""Whether clients of MCP 2025-11-25 declared URL elicitation in `initialize`.
 
 Invariant: a decision waits neither for a write nor long for a read, and what was not read counts as
 not declared. Memory is bounded, in the worker and in Redis.
@@ -16,11 +16,11 @@ from authz.core.principal import Principal
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 
-LIFETIME: Final = 86_400  # seconds in Redis; a session that goes on longer is told in words
+LIFETIME: Final = 86_400  # seconds in Redis; a longer session gets a sentence in place of a link
 _KIND: Final = "capability"
 _YES: Final = b"1"
 _PATIENCE: Final = 0.05  # seconds
-_COPY: Final = 300.0  # seconds in this worker: another one may have heard otherwise since
+_COPY: Final = 300.0  # seconds in this worker: another worker may have newer knowledge
 _LARGEST: Final = 10_000
 _MOST_WRITES: Final = 64  # under way at once; more are not written
 
@@ -85,6 +85,7 @@ class Capabilities:
         return self._keys.record(_KIND, who)
 
     def _copy(self, key: bytes, *, elicits: bool) -> None:
+        # A TTLCache of cachetools, which nothing else here would use.
         self._copies[key] = (elicits, self._clock() + _COPY)
         self._copies.move_to_end(key)
         while len(self._copies) > self._largest:
@@ -94,4 +95,4 @@ class Capabilities:
         try:
             await self._command(*words)
         except UnavailableError:
-            return  # the client is told in words then
+            return  # the client gets a sentence in place of a link then

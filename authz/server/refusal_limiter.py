@@ -101,7 +101,8 @@ class _TokenBuckets:
     """Token buckets by name: a burst of the quota, then one token per window / quota.
 
     Not the sliding window of the ledger: there a burst blocks its address for a whole window after
-    it has ended, and with it honest tokens that were not verified yet.
+    it has ended, and with it honest tokens that were not verified yet. Not cachetools, here and in
+    `_Digests`: this module is compiled and runs for every refusal.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -23,11 +23,11 @@ _MAX_DOUBLINGS: Final = 5
 
 
 class NoSlotError(Exception):
-    """Say that there is no call now: the line is full, or the dependency fails."""
+    """Say that a call cannot be made now: the queue is full, or the dependency fails."""
 
 
 class TokenBucket:
-    """Let so many through a second; after a rest, so many at once."""
+    """Allow a rate per second, with a burst after a pause."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         """Take how many a second and how many at once (each at least 1), and a clock.
@@ -43,7 +43,7 @@ class TokenBucket:
         self._counted_at = clock()
 
     def take(self) -> bool:
-        """Let one through, if the pace allows it now."""
+        """Take one token, if there is one now."""
         now = self._clock()
         self._credit = min(self._burst, self._credit + (now - self._counted_at) * self._rate)
         self._counted_at = now
@@ -53,12 +53,12 @@ class TokenBucket:
         return True
 
     def wait(self) -> float:
-        """Return the seconds until one gets through, as of the last time it was asked."""
+        """Return the seconds until there is a token, as of the last call of `take`."""
         return max(0.0, 1 - self._credit) / self._rate
 
 
 class Bulkhead:
-    """Let calls through. One per worker, used from one event loop."""
+    """Admit calls to one dependency. One per worker, used from one event loop."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class Bulkhead:
         return self._failures > 0
 
     def join(self, *, known: bool, source: str = "") -> "Slot":
-        """Return a slot: at once, or in line; enter it with `async with`.
+        """Return a slot, begun or in the queue; enter it with `async with`.
 
         Args:
-            known: whether to go before those who are not.
+            known: whether the caller goes before strangers.
             source: who asks, for the share of each.
 
         Raises:
-            NoSlotError: where there is none to be had.
+            NoSlotError: where there is none.
         """
         slot = Slot(self, source)
         if self.failing:
@@ -135,7 +135,7 @@ class Bulkhead:
         self._running_of[slot.source] += 1
 
     def leave(self, slot: "Slot") -> None:
-        """End a slot; the next in line begins."""
+        """End a slot; the next in the queue begins."""
         self._running -= 1
         self._running_of[slot.source] -= 1
         if not self._running_of[slot.source]:
@@ -145,7 +145,7 @@ class Bulkhead:
         self._admit()
 
     def _admit(self) -> None:
-        """Begin the slots of those in line for whom there is room."""
+        """Begin the slots of waiters for which there is room."""
         while self._running < self._width:
             slot = self._known.next(self._running_of, self._share)
             if slot is None:
@@ -163,7 +163,7 @@ class Bulkhead:
             slot.place.set_result(True)
 
     def _wake_up(self) -> None:
-        """Look at the line again as soon as the pace lets a stranger through."""
+        """Look at the queue again as soon as the token bucket admits a stranger."""
         if self._timer is None and self._running < self._width:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._pace.wait(), self._awake)
@@ -173,11 +173,11 @@ class Bulkhead:
         self._admit()
 
     def succeeded(self) -> None:
-        """Take note that a call was answered: whatever was wrong is over."""
+        """Record that a call was answered: the failure, if any, is over."""
         self._failures = 0
 
     def failed(self, slot: "Slot") -> None:
-        """Take note that a call failed; a pause is doubled by its probe only."""
+        """Record that a call failed; only the probe of a pause doubles it."""
         if self.failing and slot is not self._probe:
             return
         if slot is self._probe:
@@ -192,7 +192,7 @@ class Bulkhead:
 
 
 class _WaitQueue:
-    """Keep those who wait, each source in the order in which it came.
+    """Queue of waiters, for each source in the order in which they came.
 
     A place whose owner has gone (its future is done) is forgotten when it is met.
     """
@@ -205,7 +205,7 @@ class _WaitQueue:
         return sum(map(len, self._of.values()))
 
     def append(self, slot: "Slot") -> None:
-        """Take one more, behind the others of its source."""
+        """Add one, behind the others of its source."""
         self._of.setdefault(slot.source, deque()).append(slot)
 
     def next(self, running: Counter[str], share: int) -> "Slot | None":
@@ -222,16 +222,16 @@ class _WaitQueue:
         return self._of[min(waiting, key=running.__getitem__)][0]
 
     def remove(self, slot: "Slot") -> None:
-        """Let the next one go; its source is the last from now on."""
+        """Remove the next one; its source becomes the last."""
         slots = self._of.pop(slot.source)
         slots.popleft()
         if slots:
             self._of[slot.source] = slots
 
     def turn_away(self) -> "Slot | None":
-        """Turn away the last of the source that has the most in line, and return who it was.
+        """Evict the last waiter of the source that has the most waiting, and return it.
 
-        None where room is made by who has gone.
+        None where room came from a waiter that has gone.
         """
         before = len(self)
         self._of = {source: deque(t for t in ts if not t.gone) for source, ts in self._of.items()}
@@ -264,7 +264,7 @@ class Slot:
 
     Attributes:
         source: who asks.
-        place: resolved with whether to go on; None where there was no line.
+        place: resolved with whether to go on; None where it did not have to wait.
     """
 
     def __init__(self, bulkhead: Bulkhead, source: str = "") -> None:
@@ -291,7 +291,7 @@ class Slot:
             self.place.set_result(False)
 
     def abandon(self) -> None:
-        """Leave the place to others, where the call was not begun with `async with`."""
+        """Give the place up, where the call was not begun with `async with`."""
         if self._entered:
             return
         self._entered = True
@@ -315,9 +315,9 @@ class Slot:
         self._bulkhead.leave(self)
 
     def failed(self) -> None:
-        """Take note that the call failed, or is late."""
+        """Record that the call failed, or is late."""
         self._bulkhead.failed(self)
 
     def succeeded(self) -> None:
-        """Take note that the call was answered."""
+        """Record that the call was answered."""
         self._bulkhead.succeeded()

@@ -1,9 +1,10 @@
 """LRU cache of verified tokens by SHA-256.
 
-Invariant: it holds who asks and never a verdict; nothing is returned past its expiry, and no more
+Invariant: it holds principals and never a verdict; nothing is returned past its expiry, and no more
 than the capacity is held. Refused tokens are not cached.
 
-Not of cachetools: this is on the compiled path of every check, and entries go with their key, too.
+Not cachetools: this is on the compiled path of every check, and entries are also dropped when
+their key is withdrawn.
 """
 
 from collections import OrderedDict
@@ -49,14 +50,14 @@ class PrincipalCache:
         return entry.principal
 
     def put(self, digest: bytes, principal: Principal, key: str) -> None:
-        """Remember a principal, with the identity of the key that vouched for it."""
+        """Remember a principal, with the identity of the key that verified it."""
         self._entries[digest] = _Entry(principal, key)
         self._entries.move_to_end(digest)
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
     def forget_keys(self, identities: Container[str]) -> None:
-        """Forget every token that one of these keys vouched for."""
+        """Drop every token that one of these keys verified."""
         gone = [digest for digest, entry in self._entries.items() if entry.key in identities]
         for digest in gone:
             del self._entries[digest]

@@ -77,7 +77,7 @@ def check_issuer(claims: Claims, issuer: str) -> None:
 def read_principal(
     claims: Claims, rules: ClaimRules, now: float, *, token_id: str, key_id: str
 ) -> Principal:
-    """Return who asks. Call it with claims whose signature was verified, never before.
+    """Return the principal of claims whose signature has been verified; call it only after that.
 
     Raises:
         RefusedError: TOKEN_INVALID where a claim is missing or not as it must be; for a token with
@@ -168,7 +168,7 @@ def _check_token_name(claims: Claims) -> None:
 
 
 def _assurance_claim(claims: Claims, name: str | None) -> str | None:
-    """Return the value of the assurance claim; which values mean something is not known here."""
+    """Return the value of the assurance claim, whatever it means."""
     if name is None or name not in claims:
         return None
     value = claims[name]
@@ -178,7 +178,7 @@ def _assurance_claim(claims: Claims, name: str | None) -> str | None:
 
 
 def _subject(claims: Claims, client_id: str) -> str | None:
-    """Return the person; None where the client acts for itself.
+    """Return the subject; None where the client acts for itself.
 
     Authelia leaves `sub` out then. RFC 9068, section 2.2 has issuers name the client in it: that
     must not become a person either, or a client's declared second factor would vouch for it.

@@ -17,19 +17,19 @@ _UNKNOWN: Final = Reason.LOG_IN_UNKNOWN
 
 
 class LoginRecordReader(Protocol):
-    """Tell the log-in behind an access token (`authz.ledger.login_records.LoginRecords`)."""
+    """Find the log-in behind an access token (`authz.ledger.login_records.LoginRecords`)."""
 
     async def get(self, token: str) -> LoginRecord | None:
-        """Return it; None where there is no record.
+        """Return the record; None where there is none.
 
         Raises:
-            UnavailableError: where that cannot be told.
+            UnavailableError: where Redis does not answer.
         """
         ...
 
 
 class FrontDoorTokens:
-    """Know our two clients, and ask for the log-ins of their tokens."""
+    """Recognise tokens of our two clients, and find the log-ins behind them."""
 
     def __init__(self, clients: frozenset[str], records: LoginRecordReader) -> None:
         """Take our client ids at the issuer, and what tells log-ins."""
@@ -37,7 +37,7 @@ class FrontDoorTokens:
         self._records = records
 
     def owns(self, principal: Principal) -> bool:
-        """Tell whether a token was made for one of our clients, and its log-in is not known yet."""
+        """Tell whether a token was issued to one of our clients, its log-in not looked up yet."""
         return principal.client_id in self._clients and principal.login is None
 
     async def known(self, token: str, principal: Principal) -> Principal:
@@ -49,7 +49,7 @@ class FrontDoorTokens:
 
         Raises:
             RefusedError: LOG_IN_UNKNOWN where no log-in of this person is on record for this token.
-            UnavailableError: where that cannot be told.
+            UnavailableError: where Redis does not answer.
         """
         if principal.subject is None:
             raise RefusedError(_UNKNOWN, Detail.NO_PERSON)

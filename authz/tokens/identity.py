@@ -1,7 +1,7 @@
-"""Signed statements of who calls, for MCP servers that do not trust their network.
+"""Signed identity assertions (JWT) for MCP servers that do not trust their network.
 
 Invariant: an assertion is for one server, names one principal, and is at most a minute old when it
-ends; what is remembered is signed anew after half of its life.
+ends; a cached one is signed anew after half of its life.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class _Signed:
 
 
 class IdentitySigner:
-    """Sign who calls which server."""
+    """Sign and cache assertions of who calls which server."""
 
     def __init__(self, pem: str, issuer: str, clock: Callable[[], float]) -> None:
         """Take the private key.
@@ -56,7 +56,7 @@ class IdentitySigner:
         self._signed: dict[tuple[int, int], _Signed] = {}
 
     def assertion(self, principal: Principal, server: Server) -> str:
-        """Return a statement that this principal calls this server now."""
+        """Return a signed assertion that this principal calls this server now."""
         key, now = (id(principal), id(server)), self._clock()
         found = self._signed.get(key)
         if found is not None and now < found.renew_at:

@@ -21,7 +21,7 @@ from authz.tokens.introspection_result import (
 )
 from authz.tokens.issuer_http import IssuerError, IssuerFault
 
-# Seconds that anybody waits for a probe of an issuer that fails.
+# Seconds that a caller waits for a probe of a failing issuer.
 _PROBE: Final = 0.1
 
 
@@ -39,10 +39,10 @@ class IntrospectionSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """Say how long statements hold and callers wait; all in seconds.
+    """How long results hold and callers wait; all in seconds.
 
     Attributes:
-        active: how old a statement on an active token may be.
+        active: how old the result for an active token may be.
         inactive: how long a token that is not active is not asked about again.
         deadline: how long a request waits; also when an answer counts as late.
     """
@@ -59,10 +59,10 @@ class LookUpEvent:
     Attributes:
         outcome: `active`, `inactive`, `refused` (active, and of no use), `turned_away` (not
             asked), or the label of a fault.
-        seconds: from the question to the answer; None where nothing was asked.
+        seconds: from request to response; None where none was sent.
         fault: what went wrong, where something did.
-        detail: fixed words on the fault.
-        news: whether the issuer answers again, or fails otherwise than last time.
+        detail: fixed text on the fault.
+        news: whether the issuer recovered, or fails in another way than last time.
     """
 
     outcome: str
@@ -77,7 +77,7 @@ def _ignore(_: LookUpEvent) -> None:
 
 
 class IntrospectionCache:
-    """Ask and remember. One per worker, used from one event loop."""
+    """Introspect and cache. One per worker, used from one event loop."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class IntrospectionCache:
         self._endpoint = endpoint
         self._rules = rules
         self._bulkhead = Bulkhead(8) if bulkhead is None else bulkhead
-        # Two shelves: junk fills its own and pushes no known token out.
+        # Two caches: made-up tokens fill their own and evict no known token.
         self._active = IntrospectionResults(capacity)
         self._inactive = IntrospectionResults(capacity)
         self._asking: dict[bytes, asyncio.Task[IntrospectionResult | IssuerError]] = {}
@@ -114,7 +114,7 @@ class IntrospectionCache:
         self._fault: IssuerFault | None = None
 
     def remembered(self, token: str, since: float) -> IntrospectionResult | None:
-        """Return what is known of a token; at once.
+        """Return the cached result for a token, without waiting.
 
         `since` (seconds since the epoch) is for active tokens: what is not active does not become
         so again, so only its own age counts.
@@ -122,14 +122,14 @@ class IntrospectionCache:
         return self._remembered(token_digest(token), since)
 
     def has_spoken_of(self, token: str) -> bool:
-        """Tell whether the issuer once called a token active, or said lately that it is not."""
+        """Tell whether a token was active once, or was found inactive lately."""
         digest, now = token_digest(token), self._clock()
         if digest in self._active:
             return True
         return self._inactive.get(digest, now - self.ages.inactive, now) is not None
 
     async def statement(self, token: str, since: float) -> IntrospectionResult:
-        """Return a statement on a token that was asked for since then, or wait for it.
+        """Return a result that was requested since then, or wait for one.
 
         Raises:
             UnavailableError: where the issuer gives none in time.
@@ -145,7 +145,7 @@ class IntrospectionCache:
             outcome = task.result()
             if isinstance(outcome, IssuerError):
                 raise UnavailableError("issuer", outcome.detail)
-            # A question that was sent before `since` is none of ours: ask again.
+            # A request sent before `since` does not count: ask again.
             if outcome.asked_at >= since:
                 return outcome
         return said
@@ -160,7 +160,7 @@ class IntrospectionCache:
                 return  # what is known holds until it is too old
 
     async def aclose(self) -> None:
-        """End the questions that are under way."""
+        """Cancel the requests under way."""
         tasks = set(self._asking.values())
         for task in tasks:
             task.cancel()
@@ -177,7 +177,7 @@ class IntrospectionCache:
         return None if expired else said
 
     def _ask(self, digest: bytes, token: str) -> "asyncio.Task[IntrospectionResult | IssuerError]":
-        """Begin a question.
+        """Begin a request.
 
         Raises:
             UnavailableError: where there may be none now.
@@ -194,7 +194,7 @@ class IntrospectionCache:
     async def _question(
         self, digest: bytes, token: str, slot: Slot
     ) -> IntrospectionResult | IssuerError:
-        """Ask, remember, and report; raise nothing, since perhaps nobody waits any more."""
+        """Request, cache and report; raise nothing, since perhaps nobody waits any more."""
         try:
             async with slot:
                 outcome = await self._answer(digest, token, slot)
@@ -212,7 +212,7 @@ class IntrospectionCache:
     ) -> IntrospectionResult | IssuerError:
         loop, asked_at = asyncio.get_running_loop(), self._clock()
         began = loop.time()
-        # Before it fails for good, an issuer that hangs would have all our questions.
+        # Until it counts as failing, an issuer that hangs would hold all our requests.
         late = loop.call_later(self.ages.deadline, slot.failed)
         outcome: IntrospectionResult | IssuerError
         try:

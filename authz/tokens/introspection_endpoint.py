@@ -21,7 +21,7 @@ _MEMBER: Final = "introspection_endpoint"
 
 
 class IntrospectionEndpoint:
-    """Ask the issuer about one token at a time, for as many at once as are sent."""
+    """Send one introspection request per token; it bounds nothing (`Bulkhead` does)."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class IntrospectionEndpoint:
         self._finding = asyncio.Lock()
 
     async def ask(self, token: str) -> Mapping[str, object]:
-        """Return what the issuer answers about a token.
+        """Return the issuer's response about a token.
 
         Raises:
             IssuerError: where it gives no usable answer.
@@ -65,7 +65,7 @@ class IntrospectionEndpoint:
         return await post(self._client, there, form, _LARGEST)
 
     async def _target(self) -> IssuerEndpoint:
-        """Return where to ask; the metadata is read once for all who ask meanwhile."""
+        """Return the endpoint; concurrent callers share one request for the metadata."""
         async with self._finding:
             if self._found is None or self._clock() - self._found[1] >= _METADATA_AGE:
                 metadata = await read_metadata(self._address, self._client)

@@ -22,12 +22,12 @@ _ACCESS: Final = "access_token"
 
 @dataclass(frozen=True, slots=True)
 class IntrospectionResult:
-    """Hold what was said.
+    """One introspection response, read.
 
     Attributes:
-        asked_at: when the question was sent, seconds since the epoch.
-        active: what `active` said.
-        principal: who the token stands for; None where it is not active, or of no use.
+        asked_at: when the request was sent, seconds since the epoch.
+        active: the member `active`.
+        principal: of the token; None where it is not active, or its claims are refused.
         refusal: why there is no principal.
     """
 
@@ -52,12 +52,12 @@ def read_introspection_result(
     Args:
         answer: the JSON object.
         rules: what claims must keep to.
-        digest: of the token, whole: there is no other name for it.
-        asked_at: when the question was sent.
+        digest: of the whole token, which is its id.
+        asked_at: when the request was sent.
         now: the time.
 
     Raises:
-        IssuerError: MALFORMED where `active` is no boolean: an issuer that says so is broken, and
+        IssuerError: MALFORMED where `active` is no boolean: the issuer is broken then, and
             a log-in is not thrown away for that.
     """
     active = answer.get("active")
@@ -89,14 +89,14 @@ def _check_kind(answer: Mapping[str, object]) -> None:
 
 
 def intersect_with(known: Principal, said: Principal) -> Principal:
-    """Return a principal as far as the token and the issuer's statement on it agree.
+    """Return a principal as far as the token and the introspection response agree.
 
     Scopes and audience may have become fewer, never more. The log-in behind a token of the front
     door stays: the issuer knows nothing of it, and names the client that it signed for. So does
     the assurance claim, which is signed and no response repeats.
 
     Raises:
-        RefusedError: TOKEN_INVALID where the statement is about somebody else.
+        RefusedError: TOKEN_INVALID where the response is about another token.
     """
     if (known.issuer, known.token_client_id or known.client_id, known.subject) != (
         said.issuer,
@@ -114,7 +114,10 @@ def intersect_with(known: Principal, said: Principal) -> Principal:
 
 
 class IntrospectionResults:
-    """Hold the newest statement on each of so many tokens; the least recently used go first."""
+    """LRU cache of the newest result for each token.
+
+    Not cachetools: `get` takes a range of request times.
+    """
 
     def __init__(self, capacity: int) -> None:
         """Take how many to hold at most, at least 1."""
@@ -130,7 +133,7 @@ class IntrospectionResults:
         return digest in self._entries
 
     def get(self, digest: bytes, since: float, now: float) -> IntrospectionResult | None:
-        """Return the statement on a token that was asked for in this time.
+        """Return the result that was requested within a range of time.
 
         One from the future, which a clock that stepped back leaves behind, is not used.
         """
@@ -141,12 +144,12 @@ class IntrospectionResults:
         return found
 
     def put(self, digest: bytes, result: IntrospectionResult) -> None:
-        """Remember a statement in place of the one before."""
+        """Store a result in place of the one before."""
         self._entries[digest] = result
         self._entries.move_to_end(digest)
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
     def forget(self, digest: bytes) -> None:
-        """Forget the statement on a token."""
+        """Drop the result for a token."""
         self._entries.pop(digest, None)

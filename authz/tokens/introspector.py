@@ -22,12 +22,12 @@ _LENGTHS: Final = range(22, 1024 + 1)
 _AUTHELIA: Final = "authelia_at_"
 # Authelia's own: 32 random octets, a dot, and their MAC.
 _AUTHELIA_SHAPE: Final = re.compile(r"authelia_at_[A-Za-z0-9_-]{43,}\.[A-Za-z0-9_-]{43,}\Z")
-# How much of its age a statement has used up when it is renewed without anybody waiting.
+# The share of its age after which a result is renewed in the background.
 _RENEWAL: Final = 0.7
 
 
 def check_shape(token: str) -> None:
-    """Refuse what no opaque access token looks like, before it costs the issuer anything.
+    """Refuse what cannot be an opaque access token, before the issuer is asked.
 
     Whether a token is opaque at all, and no refresh token or code of Authelia's, was looked at
     before (`jose.is_opaque`).
@@ -42,7 +42,7 @@ def check_shape(token: str) -> None:
 
 
 class Introspector:
-    """Answer for tokens by what the issuer says of them."""
+    """Return the principals of tokens by introspection."""
 
     def __init__(
         self, lookups: IntrospectionCache, *, clock: Callable[[], float] = time.time
@@ -53,9 +53,9 @@ class Introspector:
         self._clock = clock
 
     def known(self, token: str) -> Principal | None:
-        """Return the principal of an opaque token that is known; at once.
+        """Return the principal of a cached opaque token, without waiting.
 
-        What is known and grows old is renewed in the background.
+        A result that grows old is renewed in the background.
         """
         now = self._clock()
         said = self._lookups.remembered(token, now - self._ages.active)
@@ -66,18 +66,18 @@ class Introspector:
         return said.principal
 
     def is_settled(self, token: str) -> bool:
-        """Tell whether the issuer has called a token active before, or not active lately.
+        """Tell whether a token was active once, or was found inactive lately.
 
-        Nobody made such a token up, or it costs the issuer nothing.
+        Such a token was not made up, or asking about it costs the issuer nothing.
         """
         return self._lookups.has_spoken_of(token)
 
     async def principal(self, token: str) -> Principal:
-        """Return who presents an opaque token.
+        """Return the principal of an opaque token, waiting for the issuer where needed.
 
         Raises:
-            RefusedError: TOKEN_INVALID where it is not active; as `read_principal` where what the
-                issuer says of it is of no use.
+            RefusedError: TOKEN_INVALID where it is not active; as `read_principal` for its
+                claims.
             UnavailableError: where the issuer does not answer in time.
         """
         check_shape(token)
@@ -92,7 +92,7 @@ class Introspector:
         Args:
             token: signed or opaque, verified before.
             known: its principal so far.
-            since: how old the issuer's word may be, seconds since the epoch.
+            since: the oldest introspection that counts, seconds since the epoch.
 
         Raises:
             RefusedError: TOKEN_REVOKED where the token is not active any more, TOKEN_INVALID where
@@ -107,5 +107,5 @@ class Introspector:
         return intersect_with(known, said.principal)
 
     async def aclose(self) -> None:
-        """End the questions that are under way."""
+        """Cancel the requests under way."""
         await self._lookups.aclose()

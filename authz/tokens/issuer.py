@@ -1,6 +1,6 @@
 """The issuer's metadata (RFC 8414, OpenID Discovery) and its key set, with where both are fetched.
 
-Invariant: metadata is believed only where it names this issuer, and what it names is requested at
+Invariant: metadata is used only where it names this issuer, and what it names is requested at
 the issuer's own address or at an https address, nowhere else.
 """
 
@@ -17,7 +17,7 @@ _MAX_PORT: Final = 65535  # httpx takes any number, and the socket then raises O
 
 
 class IssuerAddress:
-    """Know how the issuer is named in tokens and how it is reached from here.
+    """The issuer as tokens name it, and how it is reached from here.
 
     One parser reads every URL and the request is made from its result: two parsers that
     disagree about a host are how such checks are passed by.
@@ -42,7 +42,7 @@ class IssuerAddress:
             raise ValueError("the internal address is scheme, host and port only")
 
     def metadata(self) -> tuple[IssuerEndpoint, IssuerEndpoint]:
-        """Return where metadata may be: RFC 8414, section 3.1, then OpenID Discovery, section 4."""
+        """Return the URLs of metadata: RFC 8414, section 3.1, then OpenID Discovery, section 4."""
         path = self._url.path.rstrip("/")
         return (
             self._at(self._url.copy_with(path=f"/.well-known/oauth-authorization-server{path}")),
@@ -50,7 +50,7 @@ class IssuerAddress:
         )
 
     def endpoint(self, name: str, uri: object) -> IssuerEndpoint:
-        """Return where a URL of the metadata is asked for.
+        """Return how to request a URL of the metadata.
 
         Args:
             name: the member that holds it, for the log: `jwks_uri`, `introspection_endpoint`.
@@ -104,7 +104,7 @@ async def read_metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Ma
     """Return the issuer's metadata.
 
     Raises:
-        IssuerError: where none can be had, or it is another issuer's.
+        IssuerError: where there is none, or it is another issuer's.
     """
     first, second = address.metadata()
     try:
@@ -113,7 +113,7 @@ async def read_metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Ma
         if error.fault not in {IssuerFault.STATUS, IssuerFault.UNAUTHORIZED}:
             raise
         document = await get(client, second)
-    # RFC 8414, section 3.3: identical, or another issuer's metadata would be believed.
+    # RFC 8414, section 3.3: identical, or another issuer's metadata would be used.
     if document.get("issuer") != address.issuer:
         raise IssuerError(IssuerFault.WRONG_ISSUER, "the metadata is of another issuer")
     return document
@@ -140,7 +140,7 @@ class IssuerKeys:
         """Return the key set as it is published now.
 
         Raises:
-            IssuerError: where none can be had; the caller keeps what it has.
+            IssuerError: where it cannot be fetched; the caller keeps what it has.
         """
         try:
             # A read time-out alone would let an issuer drip one byte at a time for ever.

@@ -1,6 +1,6 @@
 """JSON over HTTP from the issuer, within bounds.
 
-Invariant: a response is used only if it came whole, within its size, with status 200 and without a
+Invariant: a response is used only if it is complete, within its size, with status 200 and without a
 redirect. The caller bounds the time for the whole.
 """
 
@@ -41,7 +41,7 @@ class IssuerError(Exception):
 
     Attributes:
         fault: what is wrong, of a bounded set.
-        detail: fixed words for the log.
+        detail: fixed text for the log.
     """
 
     def __init__(self, fault: IssuerFault, detail: str) -> None:
@@ -51,7 +51,7 @@ class IssuerError(Exception):
         self.detail = detail
 
 
-# What lies beneath a connection that was not made, in the operator's words; the first that fits.
+# Causes of a failed connection, as an operator knows them; the first that fits.
 _CAUSES: Final[Mapping[type[BaseException], str]] = {
     ssl.SSLCertVerificationError: "its certificate is not trusted",
     ssl.SSLError: "no TLS there",
@@ -61,7 +61,7 @@ _CAUSES: Final[Mapping[type[BaseException], str]] = {
 
 
 def describe_error(error: BaseException) -> str:
-    """Return in fixed words why an HTTP request failed: its class, and the cause if it is known."""
+    """Describe in fixed text why an HTTP request failed: its class, and the cause if known."""
     name, beneath = type(error).__name__, error.__cause__ or error.__context__
     while beneath is not None:
         for kind, words in _CAUSES.items():
@@ -73,7 +73,7 @@ def describe_error(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class IssuerEndpoint:
-    """Say where a request goes and which headers go with it."""
+    """A URL and the headers of a request to it."""
 
     url: httpx.URL
     headers: Mapping[str, str] = field(repr=False)
@@ -82,12 +82,12 @@ class IssuerEndpoint:
 def issuer_client(
     *, timeout: float, verify: ssl.SSLContext | None = None, connections: int = 4, kept: int = 1
 ) -> httpx.AsyncClient:
-    """Return an HTTP client that goes where it is sent and nowhere else.
+    """Return an HTTP client without redirects, proxies or cookies.
 
     Args:
-        timeout: seconds for connecting and for each read; the whole has a bound of its own.
-        verify: whom to trust; None for the system's authorities and SSL_CERT_FILE.
-        connections: how many at once.
+        timeout: seconds for connecting and for each read; the caller bounds the whole.
+        verify: which authorities to trust; None for the system's authorities and SSL_CERT_FILE.
+        connections: the most at once.
         kept: how many of them stay open for the next request.
     """
     return httpx.AsyncClient(
@@ -105,10 +105,10 @@ def issuer_client(
 async def get(
     client: httpx.AsyncClient, target: IssuerEndpoint, largest: int = _MAX_DOCUMENT
 ) -> Mapping[str, object]:
-    """Return the JSON object that is at a place, of `largest` bytes at most.
+    """GET a JSON object of `largest` bytes at most.
 
     Raises:
-        IssuerError: where there is none to be believed.
+        IssuerError: where there is no usable one.
     """
     return await _object(client, client.build_request("GET", target.url), target, largest)
 
@@ -116,7 +116,7 @@ async def get(
 async def post(
     client: httpx.AsyncClient, target: IssuerEndpoint, form: Mapping[str, str], largest: int
 ) -> Mapping[str, object]:
-    """Return the JSON object that answers a form.
+    """POST a form; return the JSON object of the response.
 
     Raises:
         IssuerError: as `get`.

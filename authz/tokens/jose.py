@@ -40,7 +40,7 @@ _KEY_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """Hold what a well-formed token says, while nobody has checked who says so.
+    """A well-formed token whose signature is not verified yet.
 
     Attributes:
         algorithm: the header's `alg`, one of the allowed ones.

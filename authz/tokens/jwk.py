@@ -19,7 +19,7 @@ from authz.tokens.jose import is_key_id
 
 
 class _Family(NamedTuple):
-    """Say which keys an algorithm takes (RFC 7518, sections 3.3 to 3.5)."""
+    """Which keys an algorithm takes (RFC 7518, sections 3.3 to 3.5)."""
 
     key_type: str
     curve: str | None
@@ -49,7 +49,7 @@ class KeySetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """Hold one public key, ready to verify.
+    """One public key, ready to verify.
 
     Attributes:
         key_id: its `kid`; empty where it has none.
@@ -64,7 +64,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """Hold the usable keys of an issuer.
+    """The usable keys of an issuer.
 
     Attributes:
         keys: no two of them with the same `kid`.
@@ -75,7 +75,7 @@ class KeySet:
     skipped: int = 0
 
     def knows(self, key_id: str) -> bool:
-        """Tell whether there is a key of that name."""
+        """Tell whether there is a key with that `kid`."""
         return any(key.key_id == key_id for key in self.keys)
 
     def choose(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
@@ -113,8 +113,7 @@ def check_algorithms(algorithms: Iterable[str]) -> frozenset[str]:
 def read_key_set(document: object, algorithms: frozenset[str]) -> KeySet:
     """Read a JWK Set (RFC 7517, section 5), leaving out what cannot be used.
 
-    Two different keys under one `kid` are both left out: a token that names them does not say
-    who signed it.
+    Two different keys under one `kid` are both left out: such a `kid` is ambiguous.
 
     Raises:
         KeySetError: where it is no key set, is over-long, or no key of it can be used.
@@ -152,14 +151,14 @@ def _read_key(entry: object, algorithms: frozenset[str]) -> VerificationKey | No
 
 
 def _is_for_signatures(entry: Mapping[str, object]) -> bool:
-    """Tell whether the JWK's own words let it verify signatures (RFC 7517, section 4)."""
+    """Tell whether the JWK's `use` and `key_ops` let it verify signatures (RFC 7517, section 4)."""
     operations = entry.get("key_ops", ["verify"])
     return (
         entry.get("use", "sig") == "sig"
         and isinstance(operations, list)
         and "verify" in operations
         and ("kid" not in entry or is_key_id(entry["kid"]))
-        # A private key in public is nobody's proof any more.
+        # A published private key proves nothing any more.
         and "d" not in entry
     )
 
@@ -174,7 +173,7 @@ def _algorithms_of(entry: Mapping[str, object]) -> frozenset[str]:
 
 
 def _public_members(entry: Mapping[str, object]) -> Mapping[str, object] | None:
-    """Return what makes the public key and nothing else, or None where it is not sound."""
+    """Return what makes the public key and nothing else, or None where they are invalid."""
     kind = entry.get("kty")
     names = _NUMBERS.get(kind) if isinstance(kind, str) else None
     if names is None:

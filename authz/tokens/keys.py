@@ -31,7 +31,7 @@ _CLOCK_MARGIN: Final = 60.0
 
 
 class KeySource(Protocol):
-    """Fetch a key set: over HTTP, or a test's."""
+    """Fetch a key set (`IssuerKeys`)."""
 
     async def fetch(self) -> KeySet:
         """Return the key set as it is now.
@@ -44,7 +44,7 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyRefreshPolicy:
-    """Say when keys are fetched; all in seconds.
+    """When keys are fetched; all in seconds.
 
     Attributes:
         interval: between two fetches in the background, give or take `jitter` (a fraction), so
@@ -52,7 +52,7 @@ class KeyRefreshPolicy:
         retry: until the first new try after a failure; doubled each time, up to the interval.
         cooldown: on average between two fetches for unknown kids, whether they succeed or not.
         burst: how many of those fetches may come before the cooldown holds: key rotations can
-            follow each other, and a stranger's made-up kid must not use up the only one.
+            follow each other, and a stranger's made-up `kid` must not use up the only one.
         spacing: least between two of those fetches.
         deadline: how long a token with an unknown kid waits for such a fetch.
         max_age: how long keys are trusted that could not be fetched again: whoever cuts us off
@@ -71,13 +71,13 @@ class KeyRefreshPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """Say when a token came into being, as far as is known before its signature is verified.
+    """When a token was issued, as far as is known before its signature is verified.
 
     Attributes:
         digest: of the whole token. It is remembered once it was refused: a token that was refused
             for its key existed before the fetch that proved it, whatever its `iat` says.
         age: seconds since its `iat`, which is unverified: a lie about it gains a 503 in place of a
-            401. Infinite where `iat` is not a number, for such a token is never good.
+            401. Infinite where `iat` is not a number, since such a token is never valid.
     """
 
     digest: bytes
@@ -98,9 +98,9 @@ class KeysFetched:
 
     Attributes:
         fault: what went wrong; None for a success.
-        detail: fixed words on the fault.
-        changed: whether this is news: another outcome than last time, or other keys. What is
-            not news is counted and not logged again.
+        detail: fixed text on the fault.
+        changed: whether the outcome or the keys differ from last time; else it is counted and not
+            logged again.
         keys, skipped, withdrawn: how many keys there are now, were unusable, have gone.
     """
 
@@ -117,7 +117,7 @@ def _ignore(_: KeysFetched) -> None:
 
 
 class SigningKeys:
-    """Keep the issuer's keys. One per worker, used from one event loop."""
+    """Fetch and hold the issuer's keys. One per worker, used from one event loop."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class SigningKeys:
         self._listeners: list[Callable[[frozenset[str]], None]] = []
 
     def on_withdrawn(self, listener: Callable[[frozenset[str]], None]) -> None:
-        """Have a listener told of the identities of keys that are gone."""
+        """Call a listener with the identities of withdrawn keys."""
         self._listeners.append(listener)
 
     def age(self) -> float | None:
@@ -165,7 +165,7 @@ class SigningKeys:
         return None if self._loaded_at is None else self._clock() - self._loaded_at
 
     def known(self, key_id: str | None, algorithm: str) -> VerificationKey | None:
-        """Return the key that must have signed a token, if it is here and fresh enough."""
+        """Return the only key that can have signed a token, if it is held and fresh enough."""
         if self._is_too_old():
             return None
         return self._keys.choose(key_id, algorithm)
@@ -177,14 +177,14 @@ class SigningKeys:
         presented: Presented,
         other_than: VerificationKey | None = None,
     ) -> VerificationKey:
-        """Return the key that must have signed a token; at once where it is known.
+        """Return the only key that can have signed a token; without waiting where it is held.
 
         Args:
             key_id: the token's `kid`.
             algorithm: the token's `alg`.
             presented: when the token came into being.
-            other_than: a key of that name that does not verify it: the issuer may have replaced
-                it by another under the same name.
+            other_than: a key with that `kid` that does not verify it: the issuer may have replaced
+                it by another under the same `kid`.
 
         Raises:
             RefusedError: TOKEN_INVALID where there is no such key.
@@ -222,7 +222,7 @@ class SigningKeys:
             self._schedule()
 
     def _is_settled(self, key_id: str | None, presented: Presented, arrived: float) -> bool:
-        """Tell whether the keys that are here are all that could have signed a token."""
+        """Tell whether the held keys are all that could have signed a token."""
         began = self._current_as_of
         if began is None or self._is_too_old():
             return False
@@ -242,7 +242,7 @@ class SigningKeys:
             del self._refused[next(iter(self._refused))]
 
     async def run(self) -> None:
-        """Fetch now and again, until cancelled."""
+        """Fetch at intervals, until cancelled."""
         failures = 0
         while True:
             await asyncio.wait({self._fetch()})
@@ -272,8 +272,7 @@ class SigningKeys:
     def _schedule(self) -> asyncio.Task[None]:
         """Return the next fetch that the budget allows; all that want one share it.
 
-        It comes even where nobody can wait so long: a client that is told to come again shall
-        find the key.
+        It runs even where nobody can wait so long: a client that retries finds the key then.
         """
         if self._scheduled is not None and not self._scheduled.done():
             return self._scheduled

@@ -1,6 +1,6 @@
-"""The names by which tokens are revoked, from unverified tokens.
+"""The ids by which tokens are revoked, from unverified tokens.
 
-Nothing is verified, and nothing read here admits anybody: `exp` says when the record of a
+Nothing is verified, and nothing read here is used for access: `exp` says when the record of a
 revocation may be forgotten. It cannot be forged to shorten that: a JWT's name is the digest of the
 very bytes that hold its `exp`.
 """
@@ -17,7 +17,7 @@ from authz.tokens.claims import check_issuer
 from authz.tokens.introspector import check_shape
 from authz.tokens.jose import is_opaque, read_jws
 
-# All that authz.yaml may ever allow: a token is taken back whatever it allows today.
+# All that authz.yaml may ever allow: revocation does not depend on what it allows today.
 _ALGORITHMS: Final = frozenset[str](get_args(Algorithm))
 _LATEST: Final = 10**15  # a moment in the ledger has 15 digits
 
@@ -36,10 +36,10 @@ class TokenName:
 
 
 def name_token(token: str, issuer: str) -> TokenName:
-    """Return what a revocation calls a token.
+    """Return the id by which a revocation names a token.
 
     Raises:
-        RefusedError: where the token could pass nowhere: TOKEN_WRONG_KIND for a refresh token, a
+        RefusedError: for what could never be accepted: TOKEN_WRONG_KIND for a refresh token, a
             code or an ID token, TOKEN_INVALID for what is malformed, of another issuer, or never
             expires.
     """

@@ -1,7 +1,7 @@
-"""Sealed values: authenticated encryption of what we hand out and take back (JWE, RFC 7516).
+"""Sealed values: authenticated encryption of values that others hold for us (JWE, RFC 7516).
 
 Invariant: a value opens only for the purpose that it was sealed for and before its end; the error
-does not say why. The newest key seals, every key opens, so that keys can be rotated.
+gives no reason. The newest key seals, every key opens, so that keys can be rotated.
 
 `dir` with A256GCM, the purpose as `typ` and the key's name as `kid`, both authenticated with the
 text.
@@ -31,11 +31,11 @@ _REGISTRY: Final = jwe.JWERegistry(
 
 
 class NotSealedError(Exception):
-    """Say that a text is no value of ours for this purpose, or not any more."""
+    """The text was not sealed by us for this purpose, or has expired."""
 
 
 def sealing_secrets(file: str | None, private_key: str) -> tuple[str, ...]:
-    """Return what keys are made of: the lines of a file, or else our clients' private key.
+    """Return the secrets that keys are derived from: lines of a file, or our clients' private key.
 
     Raises:
         ValueError: where the file holds no line, or one that is too short to be a key.
@@ -61,7 +61,7 @@ class Sealer:
         """Return a text of URL-safe characters that holds the value.
 
         Args:
-            purpose: a fixed word; what is sealed for one purpose opens for no other.
+            purpose: a fixed name; what is sealed for one purpose opens for no other.
             value: JSON.
             lifetime: seconds.
         """
@@ -75,7 +75,8 @@ class Sealer:
         """Return the value of a sealed text.
 
         Raises:
-            NotSealedError: where it is none of ours, of another purpose, altered, or too old.
+            NotSealedError: where it was not sealed by us for this purpose, was altered, or has
+                expired.
         """
         if len(text) > LONGEST or not text.isascii():
             raise NotSealedError

@@ -30,7 +30,7 @@ class SignatureVerifier:
         self._jws = jwt.PyJWS(sorted(check_algorithms(algorithms)))
 
     def known_key(self, unverified: Unverified) -> VerificationKey | None:
-        """Return the key that a token names, where it is here."""
+        """Return the key that a token names, where it is held."""
         return self._keys.known(unverified.key_id, unverified.algorithm)
 
     async def verify(
@@ -45,14 +45,14 @@ class SignatureVerifier:
         """Return the key that signed a token.
 
         A signature that a known key does not verify can mean that the issuer has replaced the key
-        under the same name, so the issuer may be asked again before the token is refused.
+        under the same `kid`, so the issuer may be asked again before the token is refused.
 
         Args:
             token: the whole token.
-            unverified: what it says.
+            unverified: its parts.
             now: seconds since the epoch.
-            key_found: called once a key of that name is there.
-            before_fetch: called before the issuer is asked for keys; what it raises goes on.
+            key_found: called once a key with that `kid` is held.
+            before_fetch: called before the issuer is asked for keys; its exceptions propagate.
 
         Raises:
             RefusedError: TOKEN_INVALID where none of the issuer's keys has signed it.
@@ -65,7 +65,7 @@ class SignatureVerifier:
                 return key
         digest = hashlib.sha256(token.encode("ascii")).digest()
         presented = Presented.of(digest, unverified.claims.get("iat"), now)
-        # Whoever is told to wait by `before_fetch` shall find a new key when coming again.
+        # A caller that `before_fetch` makes wait finds the new key when it retries.
         self._keys.begin_fetch(unverified.key_id, presented)
         before_fetch()
         fetched = await self._keys.key(

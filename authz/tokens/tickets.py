@@ -1,6 +1,6 @@
 """Step-up tickets as sealed values in a link, so that a refusal stores nothing.
 
-Invariant: a ticket that does not open, or is not whole, is refused.
+Invariant: a ticket that does not open, or lacks a member, is refused.
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ def open_ticket(sealer: Sealer, text: str) -> StepUpTicket:
     """Return the ticket of a link.
 
     Raises:
-        NotSealedError: where it is none, or too old.
+        NotSealedError: where it is none, or has expired.
     """
     return ticket_of(sealer.open(_PURPOSE, text))
 
 
 def ticket_value(ticket: StepUpTicket) -> dict[str, Any]:
-    """Return the ticket as JSON, for whatever is sealed around it."""
+    """Return the ticket as JSON members, also for values that hold one."""
     value: dict[str, Any] = {name: getattr(ticket, name) for name in (*_TEXTS, *_LATER)}
     return value | {
         "tool": ticket.tool,
@@ -42,10 +42,10 @@ def ticket_value(ticket: StepUpTicket) -> dict[str, Any]:
 
 
 def ticket_of(value: Mapping[str, Any]) -> StepUpTicket:
-    """Return the ticket of a value that was sealed.
+    """Return the ticket of JSON members.
 
     Raises:
-        NotSealedError: where it is not whole.
+        NotSealedError: where a member is missing or wrong.
     """
     try:
         return StepUpTicket(

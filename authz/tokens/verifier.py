@@ -1,6 +1,6 @@
 """Verification of access tokens: shape, issuer, key, signature, claims, login; in that order.
 
-Invariant: nothing is asked of the issuer for a token that cannot be good, and no principal of a
+Invariant: nothing is asked of the issuer for a token that cannot be valid, and no principal of a
 signed token exists before its signature was verified with the key's own algorithm. What looks
 signed is never introspected instead. A token of the front door needs the record of its login, which
 is read once its signature has verified.
@@ -32,7 +32,7 @@ _DOTS: Final = 2  # of a compact JWS; an opaque token has fewer
 
 
 class Stage(Enum):
-    """Name what a token passes, in this order.
+    """The stages of verification, in their order.
 
     LOG_IN is passed by tokens of the front door only; an opaque token passes the first and the
     last alone.
@@ -48,15 +48,15 @@ class Stage(Enum):
 
 
 def _ignore(_: Stage) -> None:
-    """Tell nobody."""
+    """Observe nothing."""
 
 
 def _ask_freely() -> None:
-    """Hold nobody up."""
+    """Allow every request to the issuer."""
 
 
 class TokenVerifier:
-    """Verify access tokens of one issuer, and remember the good ones."""
+    """Verify access tokens of one issuer, and cache the valid ones."""
 
     def __init__(
         self,
@@ -89,9 +89,9 @@ class TokenVerifier:
     def cached(self, token: str, now: float | None = None) -> Principal | None:
         """Return the principal of a token that was verified before and has not expired.
 
-        `now` is for a caller that has looked at the clock already.
+        `now` is for a caller that has read the clock already.
         """
-        # A token that cannot be good has no digest: hashing a megabyte would be work for nothing.
+        # A token that cannot be valid is not hashed: a megabyte would be work for nothing.
         if len(token) > MAX_TOKEN or not token.isascii():
             return None
         # A signed token that was confirmed is known to the introspector too; it is good for
@@ -108,15 +108,15 @@ class TokenVerifier:
         passed: Callable[[Stage], None] = _ignore,
         before_asking: Callable[[], None] = _ask_freely,
     ) -> Principal:
-        """Return who sent the token; the audience is the caller's to compare.
+        """Return the principal of a token; the caller compares the audience.
 
         Args:
             token: the token.
-            opaque: whether the issuer may be asked about one that is not signed.
-            passed: told of each stage that the token has passed; of none where it is known.
+            opaque: whether an opaque token may be introspected.
+            passed: called with each stage that the token passes; never for a cached one.
             before_asking: called before the issuer is asked, for a key or about an opaque token;
-                what it raises goes on. A token that a known key has signed never waits for it,
-                nor an opaque one about which the issuer has spoken.
+                its exceptions propagate. Not called for a token that a held key has signed,
+                nor for an opaque one with a recent result.
 
         Raises:
             RefusedError: TOKEN_WRONG_KIND, TOKEN_OPAQUE, TOKEN_INVALID, TOKEN_EXPIRED,
@@ -149,7 +149,7 @@ class TokenVerifier:
         Args:
             token: a token that `cached` or `verify` gave the principal of.
             principal: what they gave.
-            since: how old the issuer's word may be, seconds since the epoch.
+            since: the oldest introspection that counts, seconds since the epoch.
 
         Raises:
             RefusedError: TOKEN_REVOKED where it is not active any more.
@@ -194,7 +194,7 @@ class TokenVerifier:
         return principal
 
     def _not_ours(self, principal: Principal | None) -> Principal | None:
-        """Return the principal of an opaque token, but of one that was made for our clients."""
+        """Return the principal of an opaque token, unless it was issued to one of our clients."""
         if principal is None or self._front_door is None or not self._front_door.owns(principal):
             return principal
         return None

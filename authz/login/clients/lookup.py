@@ -79,16 +79,16 @@ class _Search:
 
 
 class _LruDict(OrderedDict[str, V]):
-    """Remember a number of values; the least recently used is evicted first."""
+    """An LRU dict; not cachetools, whose caches have one fixed capacity and evict on reading."""
 
     def used(self, key: str) -> V | None:
-        """Return what is remembered, and count it as used."""
+        """Return a value, and mark it as used."""
         if key in self:
             self.move_to_end(key)
         return self.get(key)
 
     def put(self, key: str, value: V, capacity: int) -> None:
-        """Remember, and forget what is too much."""
+        """Store a value, and evict down to the capacity."""
         self[key] = value
         self.move_to_end(key)
         while len(self) > capacity:

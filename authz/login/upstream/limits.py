@@ -19,7 +19,10 @@ _DEFAULT: Final = 60.0
 
 
 class Lockouts:
-    """Remember which addresses Authelia has locked, per endpoint: it counts failures so."""
+    """Remember which addresses Authelia has locked, per endpoint: it counts failures so.
+
+    Not cachetools: every entry has an end of its own, and `check` must tell it from absence.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with nobody locked; `clock` gives seconds that never go back."""
