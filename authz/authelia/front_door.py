@@ -4,7 +4,7 @@ Both are confidential, authenticate by private_key_jwt (RFC 7523) and must push 
 requests (RFC 9126). The clients that log in at the front door are not registered at Authelia.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from authz.authelia.assurance_claim import custom_claims
@@ -25,9 +25,14 @@ FRONT_DOOR: Final = "authz-front-door"
 ACCOUNT: Final = "preferred_username"
 _FIXED: Final = ("openid", "profile")
 _CALLBACK: Final = "/authz/callback"
-_POLICIES: Final = {
+_POLICIES: Final[Mapping[str, tuple[str, ...]]] = {
     "one_factor": (_CALLBACK, "/authz/log-ins/callback"),
     "two_factor": (_CALLBACK, "/authz/step-up/callback"),
+}
+# Of the page on which people approve calls, where a tool asks for that.
+_APPROVAL_CALLBACKS: Final = {
+    "one_factor": "/authz/approval/one-factor/callback",
+    "two_factor": "/authz/approval/callback",
 }
 _OURS: Final = (
     "As these two clients authz logs people in (front_door): Authelia asks for a second factor by",
@@ -51,7 +56,8 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClien
     door = config.front_door
     if door is None:
         return
-    for policy, callbacks in _POLICIES.items():
+    for policy, fixed in _POLICIES.items():
+        callbacks = (*fixed, _APPROVAL_CALLBACKS[policy]) if config.asks_approvals else fixed
         client_id = getattr(door, policy)
         credentials, notes = signing_client(key, door.key_id, "front_door.key_file")
         refreshes = door.refresh_tokens != "never"

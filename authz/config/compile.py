@@ -10,9 +10,18 @@ from typing import Final
 
 from authz.config import urls
 from authz.config.budgets import Budget, budget
-from authz.config.model import ClientConfig, Config, LimitConfig, RuleConfig, SecondFactorConfig
+from authz.config.model import (
+    ApprovalConfig,
+    ClientConfig,
+    Config,
+    LimitConfig,
+    RuleConfig,
+    SecondFactorConfig,
+    ToolConfig,
+)
 from authz.config.server_metadata import challenge_scopes
 from authz.config.value_types import Rate
+from authz.core.approval import Approval
 from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
 from authz.core.policy import (
@@ -167,7 +176,14 @@ def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
         limits=_limits(config, target),
         tokens=ALL_KINDS if tokens is None else frozenset(map(TokenKind, tokens)),
         confirm=rule.introspect is not None,
+        approval=_approval(rule.approve) if isinstance(rule, ToolConfig) else None,
     )
+
+
+def _approval(approve: ApprovalConfig | None) -> Approval | None:
+    if approve is None:
+        return None
+    return Approval(None if approve.lifetime is None else int(approve.lifetime))
 
 
 def _factor(factor: SecondFactorConfig) -> SecondFactor:

@@ -14,6 +14,7 @@ from authz.config import urls, value_types
 from authz.config.value_types import (
     Count,
     CountedBy,
+    EachCallOr,
     FrozenMap,
     InAWord,
     Listing,
@@ -507,6 +508,17 @@ class SecondFactorConfig(Section):
     )
 
 
+class ApprovalConfig(Section):
+    """How long an approval of a tool holds; left out, each call is approved by itself."""
+
+    lifetime: Annotated[float, duration("1m", "24h", "10m")] | None = field(
+        "How long the tool may be called once its person has approved it, whatever the arguments: "
+        "with this grant, at this server.",
+        None,
+        alias="for",
+    )
+
+
 class ToolConfig(Section):
     """What a tool asks for beyond its server."""
 
@@ -522,6 +534,11 @@ class ToolConfig(Section):
         "The kinds of tokens that are accepted, of those that the server accepts.", None
     )
     introspect: Literal["always"] | None = field("As at the server, for this tool.", None)
+    approve: EachCallOr[ApprovalConfig | None] = field(
+        "A person approves what is called, on a page that shows it: `each_call` by itself, or the "
+        "tool for a time (`{for: 10m}`). Needs `front_door`; machines are refused.",
+        None,
+    )
 
 
 class ServerConfig(Section):
@@ -692,6 +709,12 @@ class Config(Section):
         return self.login == "front_door" or any(
             self.login_of(name) == "front_door" for name in self.named
         )
+
+    @property
+    def asks_approvals(self) -> bool:
+        """Tell whether a tool asks that people approve its calls."""
+        rules = (target.rule for target in self.targets())
+        return any(isinstance(rule, ToolConfig) and rule.approve is not None for rule in rules)
 
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""

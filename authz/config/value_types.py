@@ -455,6 +455,27 @@ def _factor(value: object) -> object:
     return _FACTORS[value]
 
 
+def _approval(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value != "each_call":
+        raise WrongValueError(
+            f"{shown(value)} is not an approval",
+            "write each_call, or for how long an approval of the tool holds: {for: 10m}",
+        )
+    return {}
+
+
+class _OrEachCall:
+    """Add the word to the JSON Schema of the mapping."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the alternatives."""
+        return {"anyOf": [{"enum": ["each_call"]}, handler(schema)], "examples": ["each_call"]}
+
+
 class _OrWord:
     """Add the words to the JSON Schema of the mapping."""
 
@@ -466,3 +487,4 @@ class _OrWord:
 
 
 InAWord = Annotated[V, BeforeValidator(_factor), _OrWord()]
+EachCallOr = Annotated[V, BeforeValidator(_approval), _OrEachCall()]

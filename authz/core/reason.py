@@ -637,7 +637,7 @@ class Reason(Enum):
             "nothing: the person follows the link and approves, and the client repeats the call; "
             "where there is no link, the front door or its step_up is off"
         ),
-        fields=("front_door.step_up",),
+        fields=("servers.<server>.tools.<pattern>.approve", "front_door.step_up"),
     )
     APPROVAL_DECLINED = RefusalRow(
         "approval_declined",
@@ -648,6 +648,7 @@ class Reason(Enum):
         of_operation=True,
         meaning="The person was asked for an approval a moment ago, and declined.",
         fix="nothing: that is the person's word; after two minutes the call is offered again",
+        fields=("servers.<server>.tools.<pattern>.approve",),
     )
     APPROVAL_IMPOSSIBLE = RefusalRow(
         "approval_impossible",
@@ -662,6 +663,7 @@ class Reason(Enum):
             "person whole and unmistakably; `detail` says why."
         ),
         fix=f"{_CALLER}, or approve the tool for a time",
+        fields=("servers.<server>.tools.<pattern>.approve",),
     )
     # --- limits -----------------------------------------------------------------------------
     RATE_LIMITED = RefusalRow(

@@ -49,6 +49,14 @@ class RedisKeys:
         """Return the key of the record of an approval."""
         return self._tag + b"approval:" + approval_name(key).encode()
 
+    def approval_request(self, name: str) -> bytes:
+        """Return the key of what a person is asked to approve, by its `approval_name`."""
+        return self._tag + b"approval-request:" + name.encode("ascii")
+
+    def approval_requests(self, person: Person) -> bytes:
+        """Return the key of the ring of what a person is asked."""
+        return self._tag + b"approval-requests:" + digest(*person).encode()
+
     def session(self, session: Session) -> bytes:
         """Return the key of a session's binding."""
         return self._tag + b"session:" + session.id.encode("ascii")
@@ -76,9 +84,11 @@ class RedisKeys:
 
 
 def approval_name(key: ApprovalKey) -> str:
-    """Return a digest that names an approval, and what a person is asked before it."""
-    call = () if key.call is None else (key.call,)
-    return digest(*key.person, key.grant, key.server, key.tool, *call)
+    """Return what names an approval, and what a person is asked before it.
+
+    The call's digest stands there whole: whoever chooses two calls must not find two of one name.
+    """
+    return digest(*key.person, key.grant, key.server, key.tool) + (key.call or "")
 
 
 def token_field(token_id: str) -> bytes:

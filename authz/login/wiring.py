@@ -13,6 +13,7 @@ from authz.config.load import Settings
 from authz.config.model import FrontDoorConfig
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import UnavailableError
+from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -38,6 +39,7 @@ from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.login.web.app import LoginApp
+from authz.login.web.approval import ApprovalEndpoints
 from authz.login.web.authorize import AuthorizationEndpoint
 from authz.login.web.client_validation import ClientValidator
 from authz.login.web.cookies import BrowserCookies
@@ -72,8 +74,8 @@ class LoginServer:
 
     Attributes:
         app: the ASGI application.
-        clients, codes, states, faults, grants, blocks, records, limiter, upstream, sealer, ender,
-            refresh, clock: its parts.
+        clients, codes, states, faults, grants, blocks, approval_requests, records, limiter,
+            upstream, sealer, ender, refresh, clock: its parts.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class LoginServer:
             clock=self.clock,
         )
         self.blocks = Blocklist(command, keys)
+        self.approval_requests = ApprovalRequests(command, keys)
         self.records = LoginRecords(command, keys)
         self.limiter = LoginRateLimiter(self.clock, rates=configured_rates(section))
         self._outbox = RevocationOutbox(
@@ -240,6 +243,19 @@ class LoginServer:
             clock=self.clock,
             log=self.log,
         )
+        approvals = ApprovalEndpoints(
+            origin=url,
+            issuer=issuer,
+            logins=logins,
+            cookies=cookies,
+            pages=pages,
+            errors=errors,
+            sealer=self.sealer,
+            requests=self.approval_requests,
+            log_out_url=log_out_url,
+            clock=self.clock,
+            log=self.log,
+        )
         sessions = SessionEndpoints(
             origin=url,
             issuer=issuer,
@@ -253,6 +269,7 @@ class LoginServer:
             *authorization.routes(),
             *self._oauth_endpoints(url, int(section.grant_max_age)).routes(),
             *step_ups.routes(),
+            *approvals.routes(),
             *sessions.routes(),
             errors.route(),
         ]

@@ -18,6 +18,7 @@ from authz.config.model import IssuerConfig, RedisConfig
 from authz.config.problems import ConfigError, ConfigProblem
 from authz.core.policy import FrontDoor, StepUpFallback
 from authz.envoy.data_planes import FORMATS
+from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
@@ -28,7 +29,7 @@ from authz.server.introspecting import Introspecting
 from authz.server.ledger_lifecycle import LedgerLifecycle
 from authz.server.redis_options import require_redis
 from authz.server.refusal_limiter import bad_tokens_limit
-from authz.server.step_up_links import StepUpLinks, StepUpOffers
+from authz.server.step_up_links import ApprovalLinks, StepUpLinks, StepUpOffers
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.front_door import FrontDoorTokens
@@ -292,8 +293,9 @@ def _offers(sources: _Sources, command: Command | None) -> StepUpOffers | None:
         )
     except ValueError as error:
         raise ConfigError([_unsealed("seal_file", str(error))]) from None
-    capabilities = Capabilities(command, RedisKeys(sources.options.deployment))
-    return StepUpOffers(StepUpLinks(Sealer(secrets, time.time), gateway), capabilities, mode)
+    sealer, keys = Sealer(secrets, time.time), RedisKeys(sources.options.deployment)
+    approvals = ApprovalLinks(sealer, gateway, ApprovalRequests(command, keys))
+    return StepUpOffers(StepUpLinks(sealer, gateway), Capabilities(command, keys), mode, approvals)
 
 
 def _unsealed(field: str, wrong: str) -> ConfigProblem:

@@ -85,14 +85,18 @@ class PrincipalSource(Protocol):
 
 
 class StepUpPrompter(Protocol):
-    """Offer step-ups."""
+    """Offer step-ups and approvals."""
 
     def admitted(self, allow: Allow) -> None:
         """Take notice of an admitted request, at once."""
         ...
 
     async def offer(self, deny: Deny) -> StepUpPrompt | None:
-        """Return the step-up that a refusal offers, as its client is told of it."""
+        """Return the step-up or approval that a refusal offers, as its client is told of it.
+
+        Raises:
+            UnavailableError: where what is to be approved could not be kept.
+        """
         ...
 
 
@@ -169,7 +173,7 @@ class Check:
                         changes = _signed(decision, changes, snapshot)
                     answer = codec.encode_allow(changes, cache)
                 else:
-                    offer = await _offered(decision, snapshot)
+                    decision, offer = await self._offered(decision, snapshot)
                     answer = _refuse(decision, request, offer, snapshot.policy)
             except RefusedError as refused:
                 decision = Deny(refused.reason, refused.detail)
@@ -179,6 +183,22 @@ class Check:
         elapsed = time.perf_counter() - started
         self._recorder.decision(decision, request, elapsed, snapshot.cache)
         return answer
+
+    async def _offered(self, deny: Deny, snapshot: Snapshot) -> tuple[Deny, StepUpPrompt | None]:
+        """Return the step-up or approval that goes with a refusal.
+
+        Where what is to be approved could not be kept, that is what is told: nobody is sent to a
+        page that has nothing.
+        """
+        if snapshot.offers is None or (deny.step_up is None and deny.approval is None):
+            return deny, None
+        try:
+            return deny, await snapshot.offers.offer(deny)
+        except UnavailableError as fault:
+            self._recorder.fault(fault.dependency, fault.detail)
+            reason = FAULTS.get(fault.dependency, Reason.INTERNAL)
+            kept = Deny(reason, fault.detail, deny.server, deny.message, deny.principal)
+            return kept, None
 
     def _broken(self, error: Exception) -> tuple[Deny, bytes]:
         # The class of the exception, not its text: that may quote what a caller sent.
@@ -345,13 +365,6 @@ def _signed(allow: Allow, changes: UpstreamChanges, snapshot: Snapshot) -> Upstr
     if snapshot.identity is None:  # which the configuration does not allow
         raise RuntimeError("no key to sign with")
     return with_assertion(changes, snapshot.identity.assertion(allow.principal, allow.server))
-
-
-async def _offered(deny: Deny, snapshot: Snapshot) -> StepUpPrompt | None:
-    """Return the step-up that goes with a refusal."""
-    if snapshot.offers is None or deny.step_up is None:
-        return None
-    return await snapshot.offers.offer(deny)
 
 
 def _refuse(

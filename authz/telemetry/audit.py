@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, TextIO
 
+from authz.core.approval import Approval
 from authz.core.decision import Allow, Decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import Mode
@@ -56,7 +57,7 @@ def as_line(
     cache: IdentityCache | None = None,
 ) -> str:
     """Return the JSON of what `describe` returns; its recurring parts are cached."""
-    if isinstance(decision, Allow):
+    if isinstance(decision, Allow) and decision.approval is None:
         verdict = _ALLOWED[decision.mode]
     else:
         verdict = _joined(_verdict(decision))
@@ -75,8 +76,15 @@ def _three_decimals(number: float) -> str:
 
 def _verdict(decision: Decision) -> _Fields:
     if isinstance(decision, Allow):
-        return _allowed(decision.mode)
+        return (*_allowed(decision.mode), ("approval", _approval(decision.approval)))
     return ("verdict", "deny"), ("reason", decision.reason.label), ("detail", decision.detail)
+
+
+def _approval(approval: Approval | None) -> str:
+    """Return which approval a call needed and had; empty for none."""
+    if approval is None:
+        return ""
+    return "each_call" if approval.each_call else "for_a_time"
 
 
 def _allowed(mode: Mode) -> _Fields:

@@ -71,14 +71,19 @@ class Sealer:
         plain = json.dumps({"until": until, "value": value}, separators=(",", ":")).encode()
         return jwe.encrypt_compact(header, plain, key, registry=_REGISTRY)
 
-    def open(self, purpose: str, text: str) -> Mapping[str, Any]:
+    def open(self, purpose: str, text: str, *, longest: int = LONGEST) -> Mapping[str, Any]:
         """Return the value of a sealed text.
+
+        Args:
+            purpose: as it was sealed for.
+            text: what somebody sent, or Redis kept.
+            longest: characters that it may have.
 
         Raises:
             NotSealedError: where it was not sealed by us for this purpose, was altered, or has
                 expired.
         """
-        if len(text) > LONGEST or not text.isascii():
+        if len(text) > longest or not text.isascii():
             raise NotSealedError
         try:
             found = jwe.decrypt_compact(text, self._key, registry=_REGISTRY)

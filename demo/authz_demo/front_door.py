@@ -79,7 +79,11 @@ def clients(gateway: str, folder: Path) -> tuple[RegisteredClient, ...]:
     scopes = tuple(f"mcp:{server}" for server in _SERVERS)
     two = RegisteredClient(
         TWO_FACTOR,
-        (f"{gateway}{_CALLBACK}", f"{gateway}/authz/step-up/callback"),
+        (
+            f"{gateway}{_CALLBACK}",
+            f"{gateway}/authz/step-up/callback",
+            f"{gateway}/authz/approval/callback",
+        ),
         ("openid", "offline_access", "profile", *scopes),
         audience,
         token_endpoint_auth_method="private_key_jwt",  # noqa: S106 - a method
@@ -91,7 +95,11 @@ def clients(gateway: str, folder: Path) -> tuple[RegisteredClient, ...]:
     one = replace(
         two,
         client_id=ONE_FACTOR,
-        redirect_uris=(f"{gateway}{_CALLBACK}", f"{gateway}/authz/log-ins/callback"),
+        redirect_uris=(
+            f"{gateway}{_CALLBACK}",
+            f"{gateway}/authz/log-ins/callback",
+            f"{gateway}/authz/approval/one-factor/callback",
+        ),
         authorization_policy="one_factor",
     )
     old = RegisteredClient(

@@ -31,7 +31,7 @@ from authz.ledger.records import Revocation, ScriptNotLoadedError
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revocations import CLOCK_MARGIN, prune
 from authz.ledger.script import Script
-from authz.login.store import scripts
+from authz.ledger.script_runs import run_script
 from authz.setup import certificates
 from tests.ledger.queries import DAY, connected, left, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey
@@ -269,7 +269,7 @@ def test_an_unknown_script_is_told_by_its_type(server: ValkeyServer, deployment:
             script = Script("return ARGV[1]")
             for _ in range(2):
                 await ledger.command("SCRIPT FLUSH")
-                assert await scripts.run(ledger.command, script, (), "once") == b"once"
+                assert await run_script(ledger.command, script, (), "once") == b"once"
 
     asyncio.run(run())
 

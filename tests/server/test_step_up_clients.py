@@ -27,17 +27,18 @@ from starlette.types import Receive, Scope, Send
 
 from authz.core.ledger import LedgerAnswer, Mode, Query, StepUpMissing, Taken
 from authz.core.request import HttpRequest
+from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.server.capabilities import Capabilities
 from authz.server.check import Check, Snapshot
 from authz.server.refusal_limiter import RefusalLimiter
-from authz.server.step_up_links import StepUpLinks, StepUpOffers
+from authz.server.step_up_links import ApprovalLinks, StepUpLinks, StepUpOffers
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.server.test_check import FakeVerifier
-from tests.server.test_step_up_links import StepUpLinksWorld
+from tests.server.test_step_up_links import GATEWAY, StepUpLinksWorld
 from tests.support.wire import answer, check_request
 
 URL = "http://mcp.example.test/files"
@@ -129,8 +130,10 @@ class StepUpScene:
     def checked(self) -> tuple[Check, Capabilities]:
         """Build the check that decides."""
         capabilities = Capabilities(self.world.redis, RedisKeys("test"))
-        links = StepUpLinks(self.world.sealer, "https://mcp.example.test")
-        offers = StepUpOffers(links, capabilities, self.world.mode)
+        links = StepUpLinks(self.world.sealer, GATEWAY)
+        requests = ApprovalRequests(self.world.redis, RedisKeys("test"))
+        approvals = ApprovalLinks(self.world.sealer, GATEWAY, requests)
+        offers = StepUpOffers(links, capabilities, self.world.mode, approvals)
         tokens = FakeVerifier(lambda _: self.world.who)
         check = Check(
             Snapshot(self.world.policy, tokens, self.ledger, Deadline(5.0), offers),

@@ -12,12 +12,13 @@ from authz.core.ledger import StepUpMissing, Taken, UnavailableError
 from authz.core.policy import DeclaredClient, Rule, StepUpFallback
 from authz.core.principal import Principal
 from authz.core.second_factor import Method, SecondFactor
+from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.server.capabilities import Capabilities
 from authz.server.check import Check, Snapshot
 from authz.server.refusal_limiter import RefusalLimiter
-from authz.server.step_up_links import StepUpLinks, StepUpOffers
+from authz.server.step_up_links import ApprovalLinks, StepUpLinks, StepUpOffers
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -49,6 +50,8 @@ MODERN = {
 }
 CLIENT = {"name": "x", "version": "1"}
 
+GATEWAY = "https://mcp.example.test"
+
 
 class StepUpLinksWorld:
     """A check with a front door, and a ledger that misses a step-up."""
@@ -75,14 +78,16 @@ class StepUpLinksWorld:
 
         async def run() -> list[WireAnswer]:
             capabilities = Capabilities(self.redis, RedisKeys("test"))
-            links = StepUpLinks(self.sealer, "https://mcp.example.test")
+            links = StepUpLinks(self.sealer, GATEWAY)
+            requests = ApprovalRequests(self.redis, RedisKeys("test"))
+            approvals = ApprovalLinks(self.sealer, GATEWAY, requests)
             check = Check(
                 Snapshot(
                     self.policy,
                     FakeVerifier(lambda _: self.who),
                     self.ledger,
                     Deadline(5.0),
-                    StepUpOffers(links, capabilities, self.mode),
+                    StepUpOffers(links, capabilities, self.mode, approvals),
                 ),
                 Recorder(Metrics(), EventLog("json", self.stream, clock=lambda: 0.0)),
                 RefusalLimiter(),

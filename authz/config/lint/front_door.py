@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config.model import ClientConfig, Config
+from authz.config.model import ClientConfig, Config, ToolConfig
 from authz.config.problems import Fault, Path, error, listed, quoted, warning
 from authz.config.server_metadata import challenge_scopes
 
@@ -207,6 +207,36 @@ def _hidden_scopes(config: Config) -> Iterator[Fault]:
             )
 
 
+def _approvals(config: Config) -> Iterator[Fault]:
+    """Find approvals that nobody could give, and machines that a tool refuses for want of one."""
+    door = config.front_door
+    for target in config.targets():
+        if not isinstance(target.rule, ToolConfig) or target.rule.approve is None:
+            continue
+        path: Path = (*target.path, "approve")
+        if door is None:
+            yield error(
+                path,
+                "nobody can be asked: there is no front_door section",
+                f"{_CONFIGURE}, or leave approve out",
+                _SECTION,
+            )
+        elif door.step_up == "off":
+            yield error(
+                path,
+                "nobody is asked where front_door.step_up is off",
+                "write front_door.step_up: link, or leave approve out",
+                (*_SECTION, "step_up"),
+            )
+        if config.servers[target.server].machines:
+            yield warning(
+                path,
+                "it refuses the server's machines: nobody approves for them",
+                "name other tools for machines, or leave approve out",
+                ("servers", target.server, "machines"),
+            )
+
+
 CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _missing,
     _unused,
@@ -218,4 +248,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _lifetime,
     _opaque,
     _hidden_scopes,
+    _approvals,
 )

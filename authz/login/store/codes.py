@@ -13,6 +13,7 @@ from typing import Final
 from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
+from authz.ledger.script_runs import run_script
 from authz.login.protocol.authorization_code import AuthorizationCode, UsedCode
 from authz.login.protocol.granted_audience import TokenFault
 from authz.login.protocol.issued import Issued
@@ -62,7 +63,7 @@ class CodeStore:
         Raises:
             UnavailableError: where Redis did not answer; the code may be used up.
         """
-        stored = await scripts.run(
+        stored = await run_script(
             self._command, scripts.TAKE_CODE, (self.key(text),), self._remember
         )
         if not isinstance(stored, bytes):
@@ -207,7 +208,7 @@ class RefreshStore:
         Raises:
             UnavailableError: where Redis did not confirm it; then the lock ends by itself.
         """
-        await scripts.run(self._command, scripts.UNLOCK, (self._lock(name),), holder)
+        await run_script(self._command, scripts.UNLOCK, (self._lock(name),), holder)
 
     def _lock(self, name: str) -> bytes:
         return self._keys.record("refreshing", name)

@@ -17,6 +17,7 @@ from authz.ledger.keys import RedisKeys, grant_field
 from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command
 from authz.ledger.records import Revocation, read_revocation, revocation_fields
 from authz.ledger.revocations import RevocationNote, RevocationTarget, encode_metadata
+from authz.ledger.script_runs import run_script
 from authz.login.protocol.grant import Grant, decode, encode
 from authz.login.store import scripts
 
@@ -114,7 +115,7 @@ class GrantStore:
         key = self.key(subject)
         for _ in range(_TRIES):
             await self._make_room(key)
-            answer = await scripts.run(
+            answer = await run_script(
                 self._command,
                 scripts.BEGIN,
                 (key, self._keys.login_record(grant.access), code_key),
@@ -185,7 +186,7 @@ class GrantStore:
         before, grant = renewal.before, renewal.grant
         # Authelia may give the same access token twice; its record does not end then.
         old = before.grant.access if before.grant.access != grant.access else ""
-        answer = await scripts.run(
+        answer = await run_script(
             self._command,
             scripts.RENEW,
             (
@@ -230,7 +231,7 @@ class GrantStore:
         )
         # No access token of it is younger than this moment: a refresh under way finds no grant.
         revocation = Revocation(None, now + self._max_lifetime, metadata)
-        raw = await scripts.run(
+        raw = await run_script(
             self._command,
             scripts.END,
             (

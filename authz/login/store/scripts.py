@@ -4,10 +4,8 @@ All keys of one call are of one deployment, so of one slot.
 """
 
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
-from authz.ledger.login_records import Command
-from authz.ledger.records import ScriptNotLoadedError
 from authz.ledger.script import Script
 
 
@@ -20,20 +18,3 @@ BEGIN: Final = _script("begin_grant")
 RENEW: Final = _script("renew_grant")
 END: Final = _script("end_grant")
 UNLOCK: Final = _script("unlock")
-
-
-async def run(
-    command: Command, script: Script, keys: tuple[bytes, ...], *args: bytes | str | int
-) -> Any:
-    """Run a script and return its answer; it is sent again only where nothing ran.
-
-    Raises:
-        UnavailableError: where Redis gave no answer; it may have run.
-    """
-    call = ("EVALSHA", script.sha, len(keys), *keys, *args)
-    try:
-        return await command(*call)
-    except ScriptNotLoadedError:
-        pass
-    await command("SCRIPT LOAD", script.source)
-    return await command(*call)

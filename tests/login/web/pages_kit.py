@@ -17,7 +17,10 @@ from authz.core.ledger import StepUpKey, UnavailableError
 from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
+from authz.ledger.approval_requests import ApprovalRequests
+from authz.login.service.ports import StepLog
 from authz.login.service.rate_limits import LoginRateLimiter
+from authz.login.web.approval import ApprovalEndpoints
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.rendering import Pages
@@ -36,6 +39,12 @@ ORIGIN: Final = "https://mcp.example.test"
 FROM_OUR_PAGE: Final = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
 START: Final = f"{ORIGIN}/authz/step-up"
 LOG_INS: Final = f"{ORIGIN}/authz/log-ins"
+APPROVAL: Final = f"{ORIGIN}/authz/approval"
+# Of our clients at the issuer, besides those that it knows.
+CALLBACKS: Final = {
+    "authz-one-factor": (f"{LOG_INS}/callback", f"{APPROVAL}/one-factor/callback"),
+    "authz-two-factor": (f"{APPROVAL}/callback",),
+}
 
 
 @dataclass
@@ -220,8 +229,10 @@ def browser_routes(
     grants: Kept,
     clock: Callable[[], float],
     note: Callable[[str, str], None] = lambda _id, _words: None,
+    requests: ApprovalRequests | None = None,
+    log: StepLog = lambda *_, **__: None,
 ) -> list[Route]:
-    """The step-up and the sessions, as they are wired."""
+    """The step-up, the sessions and, where requests are kept, the approvals, as they are wired."""
     cookies, pages = BrowserCookies(sealer, origin), Pages(origin, issuer)
     errors = ErrorResponder(origin, cookies, pages, upstream.log_out_url, note)
     logins = BrowserLogins(
@@ -244,18 +255,31 @@ def browser_routes(
         **shared, sealer=sealer, records=records, log_out_url=upstream.log_out_url, clock=clock
     )
     sessions = SessionEndpoints(**shared, grants=grants)
-    return [*step_ups.routes(), *sessions.routes(), errors.route()]
+    routes = [*step_ups.routes(), *sessions.routes(), errors.route()]
+    if requests is not None:
+        approvals = ApprovalEndpoints(
+            **shared,
+            sealer=sealer,
+            requests=requests,
+            log_out_url=upstream.log_out_url,
+            clock=clock,
+            log=log,
+        )
+        routes += approvals.routes()
+    return routes
 
 
 @contextmanager
-def gateway(world: DemoWorld) -> Iterator[FakeGateway]:
+def gateway(
+    world: DemoWorld,
+    requests: ApprovalRequests | None = None,
+    log: StepLog = lambda *_, **__: None,
+) -> Iterator[FakeGateway]:
     """Put the pages beside the stand-in."""
     with standing(world) as stand:
         config = world.issuer.config
         ours = [
-            replace(each, redirect_uris=(*each.redirect_uris, f"{LOG_INS}/callback"))
-            if each.client_id == "authz-one-factor"
-            else each
+            replace(each, redirect_uris=(*each.redirect_uris, *CALLBACKS.get(each.client_id, ())))
             for each in config.clients
         ]
         world.issuer.config = replace(config, clients=tuple(ours))
@@ -274,6 +298,8 @@ def gateway(world: DemoWorld) -> Iterator[FakeGateway]:
             grants=grants,
             clock=world.clock,
             note=note,
+            requests=requests,
+            log=log,
         )
         app = Starlette(routes=routes)
         yield FakeGateway(world, stand, sealer, app, records, grants, notes)

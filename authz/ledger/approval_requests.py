@@ -1,0 +1,123 @@
+"""What persons are asked to approve, in Redis until they decide: sealed texts, bounded.
+
+Invariant: a person has `MOST` of them at most, and the oldest makes room; each is decided once, in
+the step that records the approval (tests/ledger/test_approval_requests.py). The ledger's script
+reads the record, never the request.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Final
+
+from authz.core.approval import ApprovalKey
+from authz.core.ledger import StepUpKey
+from authz.core.second_factor import Method
+from authz.ledger.keys import RedisKeys, approval_name
+from authz.ledger.login_records import Command
+from authz.ledger.records import encode_approval, encode_step_up
+from authz.ledger.script import Script
+from authz.ledger.script_runs import run_script
+
+MOST: Final = 16  # of one person
+LIFETIME: Final = 600  # seconds since the call was last refused, as links have
+# Seconds within which an approved call has to be repeated, and for which a declined one is told so.
+APPROVED: Final = 300
+DECLINED: Final = 120
+_REQUEST: Final = re.compile(rb"([A-Za-z0-9_-]{22}) [0-9]{1,3} ([!-~]+)")
+
+
+def _script(name: str) -> Script:
+    return Script(files("authz.ledger").joinpath(f"{name}.lua").read_text("ascii"))
+
+
+_KEEP: Final = _script("keep_approval_request")
+_DECIDE: Final = _script("decide_approval")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRequest:
+    """Hold a request as it is kept.
+
+    Attributes:
+        id: drawn when it was first asked; a decision counts for this one alone.
+        sealed: what is asked.
+    """
+
+    id: str
+    sealed: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedStepUp:
+    """Hold a step-up that is recorded together with an approval.
+
+    Attributes:
+        key: whose, and for which server.
+        method, auth_time: what the log-in proved, and when.
+        lifetime: seconds for which it is kept.
+    """
+
+    key: StepUpKey
+    method: Method
+    auth_time: int
+    lifetime: int
+
+
+class ApprovalRequests:
+    """Requests of one deployment; every method may raise UnavailableError."""
+
+    def __init__(self, command: Command, keys: RedisKeys) -> None:
+        """Take what sends one command to Redis, and the names there."""
+        self._command = command
+        self._keys = keys
+
+    async def keep(self, key: ApprovalKey, sealed: str) -> str:
+        """Keep a request, or keep it for longer; return its name.
+
+        Args:
+            key: what the approval will be recorded for.
+            sealed: what the page needs; printable ASCII.
+        """
+        name = approval_name(key)
+        names = self._keys.approval_request(name), self._keys.approval_requests(key.person)
+        drawn = secrets.token_urlsafe(16)
+        await run_script(
+            self._command, _KEEP, names, drawn, sealed, LIFETIME * 1000, MOST, len(name)
+        )
+        return name
+
+    async def find(self, name: str) -> KeptRequest | None:
+        """Return a request by its name; None where there is none, or none any more."""
+        found = await self._command("GET", self._keys.approval_request(name))
+        match = _REQUEST.fullmatch(found) if isinstance(found, bytes) else None
+        return None if match is None else KeptRequest(match[1].decode(), match[2].decode())
+
+    async def decide(
+        self,
+        key: ApprovalKey,
+        request_id: str,
+        at: int,
+        *,
+        lifetime: int,
+        approved: bool,
+        step_up: ProvedStepUp | None = None,
+    ) -> bool:
+        """Record a decision; tell whether it counts: where the request is still that one.
+
+        Args:
+            key: what it is recorded for.
+            request_id: of the request that the person saw.
+            at: seconds since the epoch.
+            lifetime: seconds for which the decision is kept.
+            approved: whether the person approved.
+            step_up: what is recorded with it; None for nothing.
+        """
+        names = [self._keys.approval_request(approval_name(key)), self._keys.approval(key)]
+        values: list[bytes | int] = [encode_approval(at, approved=approved), lifetime * 1000]
+        if step_up is not None:
+            names.append(self._keys.step_up(step_up.key))
+            values += [encode_step_up(step_up.method, step_up.auth_time), step_up.lifetime * 1000]
+        recorded = await run_script(self._command, _DECIDE, tuple(names), request_id, *values)
+        return bool(recorded == 1)
