@@ -97,7 +97,7 @@ unit: setup  ## run the quick tests that start no program (under a minute)
 	@$(BIN)/pytest -n auto --unit $(LIVE:%=--ignore=tests/%) $(ARGS)
 
 test: setup .venv-mcp1/.ready typescript  ## run every test
-	@$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder --ignore=tests/compose --ignore=tests/clients $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/compose --ignore=tests/clients $(ARGS)
 
 test-compose: setup  ## prove the compose deployment on a real Docker engine (AUTHZ_ENGINE=required)
 	@$(BIN)/pytest -n 0 tests/compose $(ARGS)
@@ -118,7 +118,7 @@ compiled: setup  ## translate the path of a decision to C, into build/compiled/
 # Packages of which a part is compiled, and what goes through all of them.
 test-compiled: setup  ## run their tests on the compiled files (AUTHZ_COMPILED=required)
 	@$(BIN)/python tools/compiled.py; case $$? in \
-	  0) cd build/compiled && AUTHZ_COMPILED=required $(CURDIR)/$(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder $(COMPILED_TESTS) $(ARGS);; \
+	  0) cd build/compiled && AUTHZ_COMPILED=required $(CURDIR)/$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(COMPILED_TESTS) $(ARGS);; \
 	  3) echo "THE COMPILED DECISION IS NOT TESTED HERE" && [ "$(AUTHZ_COMPILED)" != required ];; \
 	  *) exit 1;; esac
 

@@ -67,16 +67,9 @@ def _fixtures(item: pytest.Function) -> Iterator[object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put those first that share a whole, then the files that start programs: a long one that
-    comes late would end alone. A process of xdist has all of a file, or of a whole.
-    """
+    """Put the files first that start programs: they wait, and a long one would end alone."""
     live = {each.path for each in items if any(map(each.get_closest_marker, NEEDS))}
-    shared = {each for each in items if each.get_closest_marker("xdist_group")}
-    items.sort(key=lambda each: (each not in shared, each.path not in live))
-    for each in items:
-        if each not in shared:
-            name = each.path.relative_to(config.rootpath).as_posix()
-            each.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda each: each.path not in live)
     if config.getoption("unit"):
         left_out = {each: any(map(each.get_closest_marker, (*NEEDS, "slow"))) for each in items}
         config.hook.pytest_deselected(items=[each for each in items if left_out[each]])

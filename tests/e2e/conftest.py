@@ -17,14 +17,6 @@ from tests.support.demo_environment import RunningEnvironment, running_environme
 from tests.support.door import Door, running_door, words
 
 
-def pytest_itemcollected(item: pytest.Function) -> None:
-    """Give all that share a whole to one process of xdist, which starts it once."""
-    for name in ("whole", "door"):
-        if name in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group(name))
-            break
-
-
 @contextmanager
 def _folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="authz-"))

@@ -7,12 +7,6 @@ import pytest
 from tests.support.gateway import Gateway, running_gateway
 
 
-def pytest_itemcollected(item: pytest.Function) -> None:
-    """Give all that share the Envoy to one process of xdist, which starts it once."""
-    if "shared" in item.fixturenames:
-        item.add_marker(pytest.mark.xdist_group("gateway"))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Gateway]:
     with running_gateway() as gateway:
