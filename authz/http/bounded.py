@@ -5,7 +5,7 @@ bound is ever held. How long it may take is the caller's to bound.
 """
 
 from collections.abc import AsyncIterable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -53,6 +53,7 @@ class BoundedResponse:
 
     status: int
     body: bytes
+    headers: httpx.Headers = field(default_factory=httpx.Headers)
 
 
 async def read_body(chunks: AsyncIterable[bytes], largest: int) -> bytes:
@@ -98,6 +99,7 @@ async def send(
         # Nothing is unpacked, so that no small answer becomes a large one.
         if response.headers.get("content-encoding", _UNCOMPRESSED) != _UNCOMPRESSED:
             raise CompressedBodyError
-        return BoundedResponse(response.status_code, await read_body(response.aiter_raw(), largest))
+        body = await read_body(response.aiter_raw(), largest)
+        return BoundedResponse(response.status_code, body, response.headers)
     finally:
         await response.aclose()

@@ -35,6 +35,7 @@ class RedisKeys:
         self.revocations = self._tag + b"revocations"
         self.generation = self._tag + b"generation"
         self.restored = self._tag + b"restored"
+        self.catalogue_index = self._tag + b"catalogue-index"
 
     def mark(self, reader: str) -> bytes:
         """Return the key of the mark that a reader of the revocations leaves."""
@@ -68,6 +69,10 @@ class RedisKeys:
     def login_record(self, token: str) -> bytes:
         """Return the key of the login record of a token, given the token's hex SHA-256."""
         return self._tag + b"log-in:" + token.encode("ascii")
+
+    def catalogue(self, server: str) -> bytes:
+        """Return the key of the definitions that a server has listed."""
+        return self._tag + b"catalogue:" + server.encode("ascii")
 
     def record(self, kind: str, name: str) -> bytes:
         """Return the key of another record: a fixed kind, and a digest or a random name."""

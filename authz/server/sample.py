@@ -42,11 +42,20 @@ def http_request(
 
 
 def message(
-    versions: Collection[str], method: str, tool: str | None = None
+    versions: Collection[str], method: str, tool: str | None = None, cursor: str | None = None
 ) -> tuple[dict[str, str], dict[str, object]]:
-    """Return the headers and the body of a message, in the newest of some versions."""
+    """Return the headers and the body of a message, in the newest of some versions.
+
+    Args:
+        versions: of MCP.
+        method: of MCP.
+        tool: for `tools/call`.
+        cursor: of the page, for a list.
+    """
     version = max(versions)
     params: dict[str, object] = {} if tool is None else {"name": tool, "arguments": {}}
+    if cursor is not None:
+        params["cursor"] = cursor
     headers = {
         "content-type": "application/json",
         "accept": "application/json, text/event-stream",
