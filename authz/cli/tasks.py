@@ -71,6 +71,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
         "print the key set with which MCP servers verify who calls",
         "authz identity-keys authz.yaml",
     ),
+    "tools": CommandEntry(
+        Task.OPERATE,
+        "show a server's tools with the rules that each meets, and approve them",
+        "authz tools files",
+    ),
     "clients": CommandEntry(Task.OPERATE, "list who has come, and block one", "authz clients"),
     "revoke": CommandEntry(
         Task.OPERATE, "take tokens back, at once", "authz revoke --user SUBJECT"

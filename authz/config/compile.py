@@ -22,6 +22,7 @@ from authz.config.model import (
 from authz.config.server_metadata import challenge_scopes
 from authz.config.value_types import Rate
 from authz.core.approval import Approval
+from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.limits import Limit, Per
 from authz.core.methods import Counts
 from authz.core.policy import (
@@ -65,13 +66,24 @@ def limits_of(config: Config, target: RuleTarget[RuleConfig] | None) -> tuple[Li
     return DEFAULT_LIMITS if limits is None else limits
 
 
-def compile_policy(config: Config) -> Policy:
-    """Return the policy of a configuration that has no errors."""
+Approved = Mapping[str, Mapping[str, str]]
+_NOTHING: Final[Approved] = MappingProxyType({})
+
+
+def compile_policy(config: Config, approved: Approved = _NOTHING) -> Policy:
+    """Return the policy of a configuration that has no errors.
+
+    Args:
+        config: authz.yaml.
+        approved: digests of the approved definitions, by server and tool.
+    """
     introspection = config.issuer.introspection
     return Policy(
         issuer=config.issuer.url,
         origins=frozenset(config.gateway.origins),
-        servers=MappingProxyType({name: _server(config, name) for name in config.servers}),
+        servers=MappingProxyType(
+            {name: _server(config, name, approved) for name in config.servers}
+        ),
         clients=MappingProxyType(
             {name: _client(config, name, client) for name, client in config.named.items()}
         ),
@@ -141,7 +153,7 @@ def _limit(place: str, limit: LimitConfig) -> Limit:
     )
 
 
-def _server(config: Config, name: str) -> Server:
+def _server(config: Config, name: str, approved: Approved) -> Server:
     server, bounds = config.servers[name], budget_of(config, name)
     resource = config.resource(name)
     own, *operations = config.targets_of(name)
@@ -163,6 +175,16 @@ def _server(config: Config, name: str) -> Server:
         challenge=frozenset(challenge_scopes(config, name)),
         streams=bounds.streams,
         meters=bounds.meters,
+        annotations=MappingProxyType(
+            {
+                Annotation(target.pattern): _rule(config, target)
+                for target in operations
+                if target.kind is OperationKind.ANNOTATION
+            }
+        ),
+        pins=None
+        if server.pins is None
+        else Pins(PinMode(server.pins.mode), MappingProxyType(dict(approved.get(name, {})))),
     )
 
 

@@ -5,12 +5,13 @@ hold (tests/config/test_hostile.py).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.config.compile import compile_policy
 from authz.config.lint import lint
 from authz.config.model import Config
+from authz.config.pins import PinFile, read_pins
 from authz.config.problems import ConfigError, ConfigProblem, Fault, ProblemSeverity, field_name
 from authz.config.secret_files import Secrets, inspect_files, read_secrets
 from authz.config.tls_files import inspect_tls
@@ -28,12 +29,14 @@ class Settings:
         policy: what decisions are made of.
         secrets: from files and the environment.
         warnings: what a person should look at; nothing that stops the service.
+        pins: the approved definitions, by server: of those whose file was read.
     """
 
     config: Config
     policy: Policy
     secrets: Secrets
     warnings: tuple[ConfigProblem, ...]
+    pins: Mapping[str, PinFile] = field(default_factory=dict)
 
 
 def load(
@@ -44,7 +47,7 @@ def load(
     Args:
         path: where authz.yaml is; shown in problems as given.
         env: the environment.
-        secrets: whether to read secret files; without, a file can be checked and Envoy's
+        secrets: whether to read the files that it names; without, a file can be checked and Envoy's
             configuration rendered on a machine that has none of them.
         tls: whether to look at Envoy's certificate and key, which only Envoy needs.
 
@@ -69,16 +72,21 @@ def read(
         raise ConfigError([_problem(file, fault, error.place)]) from None
     unread = [fault.path for fault, _ in tree.faults if not fault.on_key]
     validated = validate(tree.data, unread)
-    found, values = list(validated.faults), Secrets()
+    found, values, pins = list(validated.faults), Secrets(), dict[str, PinFile]()
     if validated.config is not None:
         values, between = _between(validated.config, env, secrets=secrets)
+        if secrets:
+            pins, more = read_pins(validated.config)
+            between += more
         between += inspect_tls(validated.config) if tls else []
         found += filter(validated.trusts, between)
     problems = _problems(file, tree, found)
     errors = [problem for problem in problems if problem.severity is ProblemSeverity.ERROR]
     if validated.config is None or errors:
         raise ConfigError(problems)
-    return Settings(validated.config, compile_policy(validated.config), values, problems)
+    approved = {name: each.digests for name, each in pins.items()}
+    policy = compile_policy(validated.config, approved)
+    return Settings(validated.config, policy, values, problems, pins)
 
 
 def _between(

@@ -541,6 +541,40 @@ class ToolConfig(Section):
     )
 
 
+class AnnotationsConfig(Section):
+    """Rules of tools by what the server's own list says of them (MCP's `annotations`)."""
+
+    read_only: ToolConfig | None = field(
+        "Tools with `readOnlyHint: true`. Where `tools` are named, these need no name.", None
+    )
+    destructive: ToolConfig | None = field(
+        "Tools that are not read-only, unless the server says `destructiveHint: false`.", None
+    )
+    open_world: ToolConfig | None = field(
+        "Tools that reach out to others, unless the server says `openWorldHint: false`.", None
+    )
+
+    @property
+    def rules(self) -> Mapping[str, ToolConfig]:
+        """Return the rules that are written, by annotation."""
+        found = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: rule for name, rule in found if rule is not None}
+
+
+class PinsConfig(Section):
+    """Definitions of tools that somebody has approved."""
+
+    file: Annotated[str, value_types.PINS_FILE] = field(
+        "The file that `authz tools SERVER --pin` writes; each reload reads it. One that is "
+        "missing approves nothing."
+    )
+    mode: Literal["enforce", "report"] = field(
+        "What happens to a tool whose definition is not the approved one: it is hidden and refused "
+        "(`enforce`), or let through and told in log and metrics (`report`).",
+        "enforce",
+    )
+
+
 class ServerConfig(Section):
     """One MCP server and its rules."""
 
@@ -596,6 +630,18 @@ class ServerConfig(Section):
         None,
         examples=[{"read_*": {}, "delete_*": {"second_factor": "totp"}}],
     )
+    annotations: AnnotationsConfig | None = field(
+        "Rules by what the server's own list says of a tool, beside those by name. A tool that it "
+        "has not listed yet counts as `destructive` and `open_world`.",
+        None,
+        examples=[{"destructive": {"second_factor": "totp"}, "read_only": {}}],
+    )
+    pins: PinsConfig | None = field(
+        "Compares what the server says of its tools (name, description, schema, annotations) with "
+        "what was approved; left out: nothing is compared.",
+        None,
+        examples=[{"file": "/etc/authz/pins/files.json"}],
+    )
     identity: Literal["headers", "signed"] = field(
         "How it is told who calls: by `headers`, or `signed` besides: a token of a minute for this "
         "server alone in `x-authz-identity`, so that it need not trust its network. Needs "
@@ -631,7 +677,8 @@ class ServerConfig(Section):
     @property
     def operations(self) -> Mapping[OperationKind, Mapping[str, ToolConfig]]:
         """Return the rules of operations, by kind and pattern."""
-        return {OperationKind.TOOL: self.tools or {}}
+        annotations = {} if self.annotations is None else self.annotations.rules
+        return {OperationKind.TOOL: self.tools or {}, OperationKind.ANNOTATION: annotations}
 
 
 RuleConfig = ServerConfig | ToolConfig

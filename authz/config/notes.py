@@ -54,6 +54,17 @@ def notes(config: Config) -> Iterator[str]:
             f"front_door.address_log_ins: {rate.quota} people behind one address may log in at "
             f"once, and {_CROWD} take {_how_long(rate)}; tokens are used and refreshed without it"
         )
+    for name, server in config.servers.items():
+        if server.annotations is not None:
+            yield (
+                f"servers.{name}.annotations: the server's own word for its tools; a tool that it "
+                "has not listed yet counts as destructive and open_world"
+            )
+        if server.pins is not None and server.pins.mode == "enforce":
+            yield (
+                f"servers.{name}.pins: a tool is refused until its definition is approved "
+                f"(`authz tools {name} --pin`, then reload) and the server has listed it"
+            )
     lists = (config.limits, *(target.rule.limits or () for target in config.targets()))
     if any(limit.per is Per.ADDRESS for limits in lists for limit in limits):
         yield (

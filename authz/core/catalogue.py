@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 
 from authz.core.strict_json import StrictJsonError, has_surrogate, loads
 
-MAX_DEFINITION: Final = 128 * 1024  # bytes, as the server sends it
+MAX_DEFINITION: Final = 128 * 1024  # characters of the canonical text
+_UNREADABLE: Final = "authz:unreadable"
 MAX_NAME: Final = 256  # characters; MCP 2026-07-28 asks servers for 128 at most
 # Seconds for which an earlier definition still counts beside the newest one: servers that are
 # replaced one by one, or that answer people differently, show both in turns.
@@ -57,6 +58,11 @@ class ToolDefinition:
     annotations: frozenset[Annotation]
 
     @property
+    def is_stand_in(self) -> bool:
+        """Tell whether it stands for a definition that was not kept; nobody can approve it."""
+        return _UNREADABLE in self.text
+
+    @property
     def value(self) -> Mapping[str, object]:
         """Return the definition as JSON."""
         found: Mapping[str, object] = json.loads(self.text)
@@ -67,10 +73,8 @@ def parse_definition(data: bytes) -> ToolDefinition:
     """Read a definition as a server sent it.
 
     Raises:
-        DefinitionError: where it is none, is too long, or no strict JSON.
+        DefinitionError: where it is none, or no strict JSON.
     """
-    if len(data) > MAX_DEFINITION:
-        raise DefinitionError("longer than 128 KiB")
     try:
         return read_definition(loads(data))
     except StrictJsonError as error:
@@ -78,7 +82,7 @@ def parse_definition(data: bytes) -> ToolDefinition:
 
 
 def read_definition(value: object) -> ToolDefinition:
-    """Read a definition that was parsed strictly.
+    """Read a definition that was parsed strictly; of one that is too long, its stand-in.
 
     Raises:
         DefinitionError: where it is none.
@@ -89,15 +93,27 @@ def read_definition(value: object) -> ToolDefinition:
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or has_surrogate(name):
         raise DefinitionError("no name of 1 to 256 characters")
     text = canonical(value)
-    if len(text) > 2 * MAX_DEFINITION:  # what is escaped is longer than it was sent
-        raise DefinitionError("longer than 128 KiB")
+    if len(text) > MAX_DEFINITION:
+        return stand_in(name)
     digest = sha256(text.encode("ascii")).hexdigest()
     return ToolDefinition(name, text, digest, _annotations(value.get("annotations")))
 
 
+def stand_in(name: str) -> ToolDefinition:
+    """Return what is kept in place of a definition that is not: strictest, and approved by nobody.
+
+    Without it a server could replace an approved definition by one that nobody here can read.
+
+    Raises:
+        DefinitionError: where no tool can have the name.
+    """
+    return read_definition({"name": name, _UNREADABLE: True})
+
+
 def canonical(value: object) -> str:
-    """Return a JSON value as its one text: sorted members, no blanks, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return a JSON value as its one text: sorted members, no blanks, printable ASCII."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("\x7f", "\\u007f")  # the one control character that json leaves
 
 
 def _annotations(value: object) -> frozenset[Annotation]:

@@ -172,7 +172,7 @@ def _evaluate(  # noqa: PLR0917 - what it is cached by
     )
 
 
-class _ApplicableRules(NamedTuple):
+class ApplicableRules(NamedTuple):
     """Say which rules apply to a message, the server's first, and what it is about."""
 
     rules: tuple[Rule, ...]
@@ -182,7 +182,7 @@ class _ApplicableRules(NamedTuple):
 
 def _applicable_rules(
     server: Server, message: Message | None, catalogue: Catalogue, cache: IdentityCache | None
-) -> _ApplicableRules:
+) -> ApplicableRules:
     """Return every rule that applies to a message.
 
     From a cache the same rules are the same tuple, whatever tool they were found for: callers
@@ -192,20 +192,21 @@ def _applicable_rules(
     tool = None if message is None else message.tool
     if tool is not None:
         if cache is None:
-            return _rules_of_tool(server, tool, catalogue)
+            return rules_of_tool(server, tool, catalogue)
         key = id(server), id(catalogue), tool
-        found = cache.find(key, _rules_of_tool, server, tool, catalogue)
+        found = cache.find(key, rules_of_tool, server, tool, catalogue)
         return found._replace(rules=cache.get(_same_tuple, *found.rules))
     if about is Concern.TOOLS:
         rules = (
             _rules_of_all_tools(server) if cache is None else cache.get(_rules_of_all_tools, server)
         )
-        return _ApplicableRules(rules, about)
+        return ApplicableRules(rules, about)
     own = (server.rule,) if cache is None else cache.get(_same_tuple, server.rule)
-    return _ApplicableRules(own, about)
+    return ApplicableRules(own, about)
 
 
-def _rules_of_tool(server: Server, tool: str, catalogue: Catalogue) -> _ApplicableRules:
+def rules_of_tool(server: Server, tool: str, catalogue: Catalogue) -> ApplicableRules:
+    """Return the rules that apply to a tool, by its name and by what its server says of it."""
     by_name = server.matching(OperationKind.TOOL, tool)
     annotations = catalogue.annotations(tool)
     by_annotation = [rule for each, rule in server.annotations.items() if each in annotations]
@@ -213,7 +214,7 @@ def _rules_of_tool(server: Server, tool: str, catalogue: Catalogue) -> _Applicab
     # one that reads needs no name where the operator wrote a rule for what reads.
     reads = Annotation.READ_ONLY in annotations and Annotation.READ_ONLY in server.annotations
     named = not server.tools or by_name or reads
-    return _ApplicableRules(
+    return ApplicableRules(
         (server.rule, *[each.rule for each in by_name], *by_annotation),
         Concern.TOOL if named else Concern.UNNAMED,
         _definition(server, tool, catalogue),

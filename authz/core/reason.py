@@ -537,7 +537,7 @@ class Reason(Enum):
             "<server> --pin`, then reload. A tool that is not listed yet counts once somebody has "
             "listed the server's tools"
         ),
-        fields=("servers.<server>.tools",),
+        fields=("servers.<server>.pins",),
     )
     METHOD_NOT_OFFERED = RefusalRow(
         "method_not_offered",

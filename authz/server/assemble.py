@@ -23,6 +23,7 @@ from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
 from authz.ledger.redis import RedisOptions
+from authz.ledger.sightings import MemorySightings, RedisSightings, SightingStore
 from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
 from authz.server.introspecting import Introspecting
@@ -30,6 +31,7 @@ from authz.server.ledger_lifecycle import LedgerLifecycle
 from authz.server.redis_options import require_redis
 from authz.server.refusal_limiter import bad_tokens_limit
 from authz.server.step_up_links import ApprovalLinks, StepUpLinks, StepUpOffers
+from authz.server.tool_catalogues import ToolCatalogues
 from authz.telemetry.recorder import Recorder
 from authz.tokens.claims import ClaimRules
 from authz.tokens.front_door import FrontDoorTokens
@@ -146,6 +148,7 @@ class Assembly:
         identity: what verifies tokens.
         counting: what counts and remembers.
         offers: what offers step-ups; None where none are offered.
+        tools: what the servers say of their tools.
         sources: what they were built from.
         snapshot: what decisions are made with.
     """
@@ -188,6 +191,13 @@ class Assembly:
             self.sources, self.counting.command
         )
         self.identity_keys = _identity_keys(settings)
+        self.tools: ToolCatalogues = ToolCatalogues(
+            config,
+            settings.policy,
+            _sightings(options, self.counting.command),
+            recorder,
+            before=None if before is None else before.tools,
+        )
         self.snapshot = Snapshot(
             settings.policy,
             self.identity.verifier,
@@ -196,6 +206,7 @@ class Assembly:
             self.offers,
             bad_tokens_limit(config.gateway.address_bad_tokens),
             _identity_signer(settings),
+            catalogues=self.tools.catalogues,
             plane=FORMATS[config.service.data_plane],
         )
 
@@ -203,6 +214,7 @@ class Assembly:
         """Start what keeps the parts fresh, where it does not run yet."""
         self.identity.start()
         self.counting.start()
+        self.tools.start()
 
     async def settle(self, seconds: float) -> None:
         """Wait until the keys are there, so long at most."""
@@ -232,6 +244,7 @@ class Assembly:
 
     async def aclose(self, keep: "Assembly | None" = None) -> None:
         """Close the parts, but for those that another assembly has taken over."""
+        await self.tools.aclose()
         if keep is None or keep.identity is not self.identity:
             await self.identity.aclose()
         if self.offers is not None and (keep is None or keep.offers is not self.offers):
@@ -251,6 +264,13 @@ def front_door_tokens(
     if door is None or options is None or command is None:
         return None
     return FrontDoorTokens(door.clients, LoginRecords(command, RedisKeys(options.deployment)))
+
+
+def _sightings(options: RedisOptions | None, command: Command | None) -> SightingStore:
+    """Return where the workers of a deployment share what servers list."""
+    if options is None or command is None:
+        return MemorySightings()
+    return RedisSightings(command, RedisKeys(options.deployment))
 
 
 def _identity_signer(settings: Settings) -> IdentitySigner | None:

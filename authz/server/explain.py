@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 from authz.config.load import Settings
+from authz.core.catalogue import UNLISTED, Catalogue, catalogue_of
 from authz.core.decision import (
     BearerRequest,
     Decision,
@@ -41,8 +42,10 @@ from authz.core.limits import Quota, charges, unsatisfiable_takes
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
+from authz.ledger.keys import RedisKeys
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.redis import RedisLedger
+from authz.ledger.sightings import RedisSightings
 from authz.server.assemble import Identity, front_door_tokens
 from authz.server.check import FAULTS
 from authz.server.redis_options import redis_options
@@ -146,9 +149,13 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
         recorder,
         front_door_tokens(settings, options, None if remote is None else remote.command),
     )
+    keys = None if options is None else RedisKeys(options.deployment)
     found: Explanation | BaseException
     try:
-        found = await _followed(call, settings, identity, remote, log, steps=steps)
+        catalogue = await _catalogue(call, remote, keys)
+        found = await _followed(
+            call, settings, identity, remote, log, steps=steps, catalogue=catalogue
+        )
     except BaseException as error:  # noqa: BLE001 - raised below, and not awaited here (`asgi.py`)
         found = error
     await identity.aclose()
@@ -159,6 +166,18 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
     return found
 
 
+async def _catalogue(
+    call: BearerRequest, ledger: RedisLedger | None, keys: RedisKeys | None
+) -> Catalogue:
+    """Return what the workers know of a server's tools; nothing where it cannot be seen."""
+    if not call.server.uses_catalogue or ledger is None or keys is None:
+        return UNLISTED
+    try:
+        return catalogue_of(await RedisSightings(ledger.command, keys).read(call.server.name))
+    except UnavailableError:
+        return UNLISTED
+
+
 async def _followed(
     call: BearerRequest,
     settings: Settings,
@@ -167,11 +186,12 @@ async def _followed(
     log: _Kept,
     *,
     steps: list[Step],
+    catalogue: Catalogue,
 ) -> Explanation:
     verified = await _verified(call, identity, log, steps)
     if isinstance(verified, Deny):
         return Explanation(tuple(steps), verified)
-    judged = await _judged(call, verified, settings, identity, steps)
+    judged = await _judged(call, verified, settings, identity, steps, catalogue=catalogue)
     decision = (
         judged if isinstance(judged, Deny) else await _concluded(judged, settings, ledger, steps)
     )
@@ -256,9 +276,11 @@ async def _judged(
     settings: Settings,
     identity: Identity,
     steps: list[Step],
+    *,
+    catalogue: Catalogue,
 ) -> PendingDecision | Deny:
     policy, now = settings.policy, time.time()
-    seen = inspect(call, principal, policy, now)
+    seen = inspect(call, principal, policy, now, catalogue)
     for name, refused in seen.steps:
         words, notes = step_words(name, seen, call, now)
         if refused is None:
@@ -266,7 +288,7 @@ async def _judged(
         else:
             words = f"{words}; {refused.detail}" if words and refused.detail else words
             steps.append(_refused(name, refused.reason, words or refused.detail, notes))
-    decided = authorize(call, principal, policy, now)
+    decided = authorize(call, principal, policy, now, catalogue=catalogue)
     if isinstance(decided, Deny) or decided.confirm_since is None:
         return decided
     since = decided.confirm_since
@@ -277,7 +299,7 @@ async def _judged(
     except UnavailableError as fault:
         decided = Deny(Reason.ISSUER_UNAVAILABLE, fault.detail, call.server)
     else:
-        decided = confirmed(decided, principal, policy, now)
+        decided = confirmed(decided, principal, policy, now, catalogue=catalogue)
     if isinstance(decided, Deny):
         steps.append(_refused("confirm", decided.reason, decided.detail))
     else:

@@ -98,6 +98,13 @@ class Metrics:
             "Reloads of authz.yaml, by outcome (ok, refused).",
             "outcome",
         )
+        self.tool_changes: Final = self._counter(
+            "authz_tool_changes_total",
+            "Tools that a server lists anew or otherwise than before (added, definition, "
+            "annotations, too_many), or not as they were approved (not_approved, changed).",
+            "server",
+            "change",
+        )
         self.logins: Final = self._counter(
             "authz_log_ins_total",
             "Steps of log-ins at the front door and of step-ups, by step and outcome.",

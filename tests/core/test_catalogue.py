@@ -27,6 +27,7 @@ from authz.core.catalogue import (
     parse_definition,
     pin_state,
     read_definition,
+    stand_in,
     strictest,
 )
 from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize, read
@@ -148,7 +149,6 @@ def test_what_cannot_be_seen_is_a_difference(before: str, after: str) -> None:
         b'{"name": "a"} {"name": "b"}',
         b'{"name": "a", "x": ' + b"[" * 500 + b"]" * 500 + b"}",
         b'{"name": "' + b"a" * (MAX_NAME + 1) + b'"}',
-        b'{"name": "a", "description": "' + b"a" * MAX_DEFINITION + b'"}',
         b'\xff{"name": "a"}',
     ],
 )
@@ -156,6 +156,20 @@ def test_what_is_no_definition_is_none(data: bytes) -> None:
     """Two members of one name, another shape, too much: the tool stays unknown."""
     with pytest.raises(DefinitionError):
         parse_definition(data)
+
+
+@pytest.mark.attack("tool-definition-shape")
+def test_what_is_too_long_to_keep_is_no_approved_tool() -> None:
+    """A definition that is replaced by one which cannot be kept has changed, and is guarded."""
+    approved = definition(annotations=READS)
+    long = definition(annotations=READS, description="a" * MAX_DEFINITION)
+
+    assert long == stand_in("tool")
+    assert long.annotations == STRICTEST
+    pins = Pins(PinMode.ENFORCE, {"tool": approved.digest})
+    assert pin_state(pins, listed(approved, long), "tool") is PinState.CHANGED
+    with pytest.raises(DefinitionError):
+        stand_in("")
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))

@@ -201,12 +201,51 @@ def _methods(config: Config) -> Iterator[Fault]:
                     f"{quoted(method)} is MCP's own, and needs no naming",
                     "name methods that MCP does not have",
                 )
-            elif server.tools is None:
+            elif server.tools is None and server.annotations is None and server.pins is None:
                 yield warning(
                     path,
                     "every method may be called where tools are not named",
                     "name tools, or leave methods out",
                 )
+
+
+def _annotations(config: Config) -> Iterator[Fault]:
+    for name, server in config.servers.items():
+        if server.annotations is None:
+            continue
+        path: Path = ("servers", name, "annotations")
+        rules = server.annotations.rules
+        if not rules:
+            yield error(
+                path, "it has no rule", "write for example destructive: {second_factor: totp}"
+            )
+        for annotation, rule in rules.items():
+            reads = annotation == "read_only"
+            if rule.model_fields_set or (reads and server.tools is not None):
+                continue
+            yield warning(
+                (*path, annotation),
+                "every tool may be called where tools are not named, and this rule asks nothing"
+                if reads
+                else "it asks nothing, and opens no tool that `tools` does not name",
+                "write what it asks for, or leave it out",
+                ("servers", name, "tools"),
+            )
+
+
+def _pins(config: Config) -> Iterator[Fault]:
+    files: dict[str, str] = {}
+    for name, server in config.servers.items():
+        if server.pins is None:
+            continue
+        first = files.setdefault(server.pins.file, name)
+        if first != name:
+            yield error(
+                ("servers", name, "pins", "file"),
+                f"it is the file of the server {first} already",
+                "give every server a file of its own",
+                ("servers", first, "pins"),
+            )
 
 
 def _canonical(pattern: str) -> str:
@@ -222,4 +261,6 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _open_requests,
     _tools,
     _methods,
+    _annotations,
+    _pins,
 )

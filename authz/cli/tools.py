@@ -1,0 +1,402 @@
+"""`authz tools`: what a server says of its tools, the rules that each meets, and their approval.
+
+Invariant: whatever a server says, nothing but printable ASCII reaches a terminal or a file
+(tests/cli/test_tools.py).
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from difflib import unified_diff
+from pathlib import Path
+from typing import Final
+
+import click
+
+from authz.cli.common import (
+    DONE,
+    FAILED,
+    FILE,
+    CommandError,
+    command,
+    config_argument,
+    json_option,
+    print_table,
+    state_option,
+)
+from authz.config.load import Settings, load
+from authz.config.pins import PinFile, approve, read_file, write_pins
+from authz.config.problems import ConfigError, WrongValueError
+from authz.core.catalogue import (
+    Catalogue,
+    PinMode,
+    Pins,
+    PinState,
+    Sighting,
+    ToolDefinition,
+    catalogue_of,
+    pin_state,
+)
+from authz.core.evaluation import Concern, rules_of_tool
+from authz.core.ledger import UnavailableError
+from authz.core.policy import OperationKind, Server
+from authz.ledger.keys import RedisKeys
+from authz.ledger.redis import RedisLedger
+from authz.ledger.sightings import RedisSightings
+from authz.local.redis_location import shared_redis
+from authz.local.state import SetupError
+from authz.local.up import default_folder
+from authz.server.tool_lists import ToolListError, list_tools
+
+_MAX_BY: Final = 64
+_READABLE: Final = 0o644
+_EXAMPLES: Final = """\
+examples:
+  authz tools files                                each tool, what the server says, its rules
+  authz tools files authz.yaml --json
+  authz tools files --diff                         what differs from what was approved
+  authz tools files --pin --by anna                approve all that is listed now
+  authz tools files --pin --tool read_file         approve one, and keep the others
+  authz tools files --pin -o - > pins/files.json   where the configuration cannot be written
+The server is asked without any identity, from where this runs; where that fails, what the workers
+saw last is shown. Characters outside of ASCII are shown as escapes: what looks alike may differ.
+exit status: 0 done, 1 failed or (--diff) something differs, 2 asked wrongly
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What a server lists: the definitions, and why others are none."""
+
+    definitions: tuple[ToolDefinition, ...]
+    rejected: tuple[str, ...] = ()
+
+
+@command("tools", _EXAMPLES)
+@click.argument("server")
+@config_argument
+@click.option("--diff", is_flag=True, help="Show what differs from the approved definitions.")
+@click.option("--pin", is_flag=True, help="Approve what the server says now.")
+@click.option("--tool", "only", multiple=True, metavar="NAME", help="Approve this tool alone.")
+@click.option(
+    "-o", "--output", type=FILE, metavar="FILE",
+    help="Where to write what is approved (default: servers.<server>.pins.file; - to print it).",
+)  # fmt: skip
+@click.option("--by", default="", metavar="NAME", help="Who approves (default: $USER).")
+@state_option
+@json_option("The tools as one JSON object.")
+def run(
+    *,
+    config: Path,
+    server: str,
+    diff: bool,
+    pin: bool,
+    only: tuple[str, ...],
+    output: Path | None,
+    by: str,
+    state: Path | None,
+    as_json: bool,
+) -> int:
+    """Show, compare or approve."""
+    if diff + pin + as_json > 1:
+        raise CommandError("--diff, --pin and --json are different questions: ask one")
+    if (only or output is not None or by) and not pin:
+        raise CommandError("--tool, --output and --by belong to --pin")
+    settings = load(config, os.environ, secrets=False)
+    rules = settings.policy.servers.get(server)
+    if rules is None:
+        raise CommandError(f"SERVER is one of: {', '.join(settings.policy.servers)}")
+    pins = _pins(settings, server, output)
+    listed = _listed(settings, config, server, state)
+    for words in listed.rejected:
+        print(f"authz: one that it lists is no tool: {words}", file=sys.stderr)
+    if pin:
+        return _approve(settings, server, pins, listed, only=only, output=output, by=by)
+    if diff:
+        return _print_differences(pins, listed)
+    catalogue = _catalogue(listed)
+    compared = None if rules.pins is None else Pins(rules.pins.mode, pins.digests)
+    rules = replace(rules, pins=compared)
+    if as_json:
+        print(json.dumps(_to_json(rules, listed, catalogue), indent=2))
+    else:
+        _print_tools(rules, listed, catalogue)
+    return DONE
+
+
+# --- what is there ------------------------------------------------------------------------------
+
+
+def _pins(settings: Settings, server: str, output: Path | None) -> PinFile:
+    """Return what was approved; nothing where no file is named, or there is none yet."""
+    named = settings.config.servers[server].pins
+    file = output or (None if named is None else Path(named.file))
+    if file is None or str(file) == "-":
+        file = None if named is None else Path(named.file)
+    if file is None:
+        return PinFile(server)
+    try:
+        found = read_file(file)
+    except FileNotFoundError:
+        return PinFile(server)
+    except WrongValueError as error:
+        raise CommandError(f"{file}: {error.wrong}; {error.right}") from None
+    if found.server != server:
+        raise CommandError(f"{file}: it is the file of another server")
+    return found
+
+
+def _listed(settings: Settings, config: Path, server: str, state: Path | None) -> _Listed:
+    """Return what a server says to us, else what the workers saw last."""
+    try:
+        found = asyncio.run(list_tools(settings.config.servers[server]))
+    except ToolListError as error:
+        fault = str(error)
+    else:
+        return _Listed(found.definitions, found.rejected)
+    seen = asyncio.run(_seen(config, server, state))
+    if not seen:
+        raise CommandError(f"{server} gives no list: {fault}, and no worker has seen any", FAILED)
+    newest: dict[str, Sighting] = {}
+    for sighting in sorted(seen, key=lambda each: each.seen):
+        newest[sighting.definition.name] = sighting
+    last = max(each.seen for each in seen)
+    when = datetime.fromtimestamp(last, UTC).isoformat().replace("+00:00", "Z")
+    print(f"authz: {server} gives us no list: {fault}; as seen until {when}:", file=sys.stderr)
+    # Of a tool with several definitions lately all are shown: rules are judged by the strictest.
+    lately = catalogue_of(seen)
+    definitions = (
+        each.definition for each in seen
+        if each.definition.digest in lately.tools[each.definition.name].digests
+    )  # fmt: skip
+    return _Listed(tuple(sorted(definitions, key=lambda each: (each.name, each.digest))))
+
+
+async def _seen(config: Path, server: str, state: Path | None) -> list[Sighting]:
+    """Return what the workers of the deployment have seen; nothing where that cannot be read."""
+    try:
+        settings = load(config, os.environ)
+        options = shared_redis(settings, os.environ, state or default_folder(config))
+    except (ConfigError, SetupError, OSError):
+        return []
+    ledger = RedisLedger(options)
+    try:
+        store = RedisSightings(ledger.command, RedisKeys(options.deployment))
+        return list(await store.read(server))
+    except UnavailableError:
+        return []
+    finally:
+        await ledger.aclose()
+
+
+def _catalogue(listed: _Listed) -> Catalogue:
+    return catalogue_of([Sighting(each, 0) for each in listed.definitions])
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def _rules_of(server: Server, tool: str, catalogue: Catalogue) -> list[str]:
+    """Return the rules that a tool meets, as authz.yaml names them."""
+    annotations = catalogue.annotations(tool)
+    named = [each.path[-1] for each in server.matching(OperationKind.TOOL, tool)]
+    return [*named, *(f"@{each.value}" for each in server.annotations if each in annotations)]
+
+
+def _is_offered(server: Server, tool: str, catalogue: Catalogue) -> bool:
+    return rules_of_tool(server, tool, catalogue).concern is not Concern.UNNAMED
+
+
+def _unmatched(server: Server, catalogue: Catalogue) -> list[str]:
+    """Return the rules that match nothing that is listed: a typo, or a tool that is gone."""
+    met = {rule for tool in catalogue.tools for rule in _rules_of(server, tool, catalogue)}
+    every = [each.path[-1] for each in server.operations(OperationKind.TOOL)]
+    every += [f"@{each.value}" for each in server.annotations]
+    return [rule for rule in every if rule not in met]
+
+
+def _states(server: Server, catalogue: Catalogue) -> Mapping[str, PinState]:
+    if server.pins is None:
+        return {}
+    names = [
+        *catalogue.tools,
+        *(each for each in server.pins.digests if each not in catalogue.tools),
+    ]
+    return {name: pin_state(server.pins, catalogue, name) for name in names}
+
+
+def _to_json(server: Server, listed: _Listed, catalogue: Catalogue) -> dict[str, object]:
+    states = _states(server, catalogue)
+    tools: list[dict[str, object]] = [
+        {
+            "name": name,
+            "annotations": sorted(each.value for each in known.annotations),
+            "rules": _rules_of(server, name, catalogue),
+            "offered": _is_offered(server, name, catalogue),
+            "approval": states[name].value if name in states else None,
+            "definitions": [each.value for each in listed.definitions if each.name == name],
+        }
+        for name, known in catalogue.tools.items()
+    ]
+    gone = [name for name, state in states.items() if state is PinState.NOT_LISTED]
+    return {
+        "server": server.name,
+        "pins": None if server.pins is None else server.pins.mode.value,
+        "tools": tools,
+        "unmatched_rules": _unmatched(server, catalogue),
+        "approved_but_not_listed": gone,
+        "rejected": list(listed.rejected),
+    }
+
+
+def _print_tools(server: Server, listed: _Listed, catalogue: Catalogue) -> None:
+    states = _states(server, catalogue)
+    rows: list[tuple[str, ...]] = [("TOOL", "THE SERVER SAYS", "RULES", "APPROVAL")]
+    for name, known in catalogue.tools.items():
+        says = ", ".join(sorted(each.value for each in known.annotations)) or "-"
+        met = ", ".join(_rules_of(server, name, catalogue)) or "the server's alone"
+        rules = met if _is_offered(server, name, catalogue) else "not offered"
+        approval = states[name].value.replace("_", " ") if name in states else "-"
+        rows.append((_ascii(name), says, rules, approval))
+    print_table(rows)
+    for rule in _unmatched(server, catalogue):
+        print(f"matches no tool: {rule}")
+    for name, state in states.items():
+        if state is PinState.NOT_LISTED:
+            print(f"approved, but not listed: {_ascii(name)}")
+    for name, count in Counter(each.name for each in listed.definitions).items():
+        if count > 1:
+            print(f"listed {count} times: {_ascii(name)}")
+
+
+def _ascii(text: str) -> str:
+    """Return a text that cannot act on a terminal, nor look like another one."""
+    return json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+
+
+# --- differences --------------------------------------------------------------------------------
+
+
+def _print_differences(pins: PinFile, listed: _Listed) -> int:
+    """Print a unified difference of each tool; fail where there is any."""
+    found: dict[str, list[ToolDefinition | None]] = {}
+    for definition in listed.definitions:
+        found.setdefault(definition.name, []).append(definition)
+    different = False
+    for name in sorted(pins.tools.keys() | found.keys()):
+        approved = pins.tools.get(name)
+        before = [] if approved is None else list(_lines(approved.value))
+        for after in found.get(name, [None]):
+            if after == approved:
+                continue
+            different = True
+            now = [] if after is None else list(_lines(after.value))
+            shown = _ascii(name)
+            labels = f"approved {shown}", f"listed {shown}"
+            for line in unified_diff(before, now, *labels, lineterm=""):
+                print(line)
+    return FAILED if different else DONE
+
+
+def _lines(value: object, path: str = "") -> Iterator[str]:
+    """Yield a definition as lines, each with its path; texts of several lines one by one."""
+    if isinstance(value, dict) and value:
+        for name in sorted(value):
+            shown = name if name.isidentifier() and name.isascii() else json.dumps(name)
+            yield from _lines(value[name], f"{path}.{shown}" if path else shown)
+    elif isinstance(value, list) and value:
+        for index, each in enumerate(value):
+            yield from _lines(each, f"{path}[{index}]")
+    elif isinstance(value, str) and "\n" in value:
+        yield f"{path}:"
+        yield from (f"  | {_ascii(line)}" for line in value.split("\n"))
+    else:
+        yield f"{path}: {json.dumps(value)}".replace("\x7f", "\\u007f")
+
+
+# --- approval -----------------------------------------------------------------------------------
+
+
+def _approve(
+    settings: Settings,
+    server: str,
+    pins: PinFile,
+    listed: _Listed,
+    *,
+    only: tuple[str, ...],
+    output: Path | None,
+    by: str,
+) -> int:
+    """Write what is approved now."""
+    named = settings.config.servers[server].pins
+    file = output or (None if named is None else Path(named.file))
+    if file is None:
+        raise CommandError(f"write servers.{server}.pins: {{file: ...}}, or give --output FILE")
+    who = by or os.environ.get("USER", "")
+    if len(who) > _MAX_BY or not (who.isprintable() or not who):
+        raise CommandError(f"--by takes up to {_MAX_BY} printable characters")
+    chosen = _chosen(listed, only)
+    at = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    before = pins if only else replace(pins, tools={})
+    made = approve(before, chosen, at, who)
+    text = write_pins(made)
+    if str(file) == "-":
+        print(text, end="")
+    else:
+        _write(file, text)
+    _print_summary(pins, made, file)
+    if named is None:
+        print(f"it counts with servers.{server}.pins in authz.yaml", file=sys.stderr)
+    elif named.mode == PinMode.ENFORCE.value:
+        print("it counts once the service reloads (SIGHUP)", file=sys.stderr)
+    return DONE
+
+
+def _chosen(listed: _Listed, only: tuple[str, ...]) -> list[ToolDefinition]:
+    """Return what is approved: nothing that two would be taken for, and nothing unread.
+
+    Raises:
+        CommandError: where there is such a thing.
+    """
+    counts = Counter(each.name for each in listed.definitions)
+    missing = [name for name in only if name not in counts]
+    if missing:
+        raise CommandError(f"it lists no {', '.join(map(_ascii, missing))}", FAILED)
+    chosen = [each for each in listed.definitions if not only or each.name in only]
+    for definition in chosen:
+        if counts[definition.name] > 1:
+            raise CommandError(f"it lists several {_ascii(definition.name)}", FAILED)
+        if definition.is_stand_in:
+            raise CommandError(f"too long to be approved: {_ascii(definition.name)}", FAILED)
+    return chosen
+
+
+def _write(file: Path, text: str) -> None:
+    """Put a file in place of another one, whole."""
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    try:
+        with draft.open("x", encoding="ascii") as stream:
+            stream.write(text)
+        draft.chmod(_READABLE)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _print_summary(before: PinFile, after: PinFile, file: Path) -> None:
+    was, now = before.digests, after.digests
+    changes: Iterable[tuple[str, list[str]]] = (
+        ("new", [name for name in now if name not in was]),
+        ("changed", [name for name in now if name in was and was[name] != now[name]]),
+        ("removed", [name for name in was if name not in now]),
+    )
+    print(f"approved {len(now)} tool(s) in {file}", file=sys.stderr)
+    for words, names in changes:
+        if names:
+            print(f"  {words}: {', '.join(map(_ascii, names))}", file=sys.stderr)

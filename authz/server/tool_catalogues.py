@@ -1,0 +1,331 @@
+"""What the servers' own lists say, known to every worker: observed, shared, asked for.
+
+Invariant: a decision finds what is known in memory and waits for nothing. What does not fit, or
+cannot be read, makes a tool stricter, never looser (tests/server/test_tool_catalogues.py).
+
+Three sources: the lists that clients are sent (`observe`), the servers themselves, which one worker
+asks now and then for those whose rules need it, and the store, where the others' findings are.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Final
+
+from authz.config.model import Config, ServerConfig
+from authz.core.catalogue import (
+    OVERLAP,
+    UNLISTED,
+    Catalogue,
+    DefinitionError,
+    PinState,
+    Sighting,
+    ToolDefinition,
+    catalogue_of,
+    parse_definition,
+    pin_state,
+    stand_in,
+)
+from authz.core.ledger import UnavailableError
+from authz.core.policy import Policy
+from authz.ledger.sightings import KEPT, SightingStore
+from authz.server.tool_lists import ToolList, ToolListError, list_tools
+from authz.telemetry.recorder import Recorder
+
+MAX_SIGHTINGS: Final = 2048  # of a server
+MAX_TEXT: Final = 2 << 20  # characters of all its definitions
+ASK_EVERY: Final = 60.0  # seconds
+_RETRY: Final = 5.0
+_LOOK: Final = 1.0
+# Seconds after which the store is told again that a definition is still listed.
+_SEEN_AGAIN: Final = 60
+_MOST_EVENTS: Final = 20  # of one list
+
+AskServer = Callable[[ServerConfig], Awaitable[ToolList]]
+
+
+class ToolCatalogues:
+    """The catalogues of one configuration.
+
+    Attributes:
+        catalogues: by server, for decisions; each is replaced whole.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        store: SightingStore,
+        recorder: Recorder,
+        *,
+        before: "ToolCatalogues | None" = None,
+        ask: AskServer = list_tools,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Begin with what the catalogues before knew; nothing is asked yet.
+
+        Args:
+            config: authz.yaml.
+            policy: what it was compiled to.
+            store: shared by the workers.
+            recorder: where changes go.
+            before: of the configuration before; None at the start.
+            ask: asks a server for its tools.
+            clock: seconds since the epoch.
+        """
+        self.catalogues: dict[str, Catalogue] = {}
+        self._config = config
+        self._policy = policy
+        self._store = store
+        self._recorder = recorder
+        self._ask = ask
+        self._clock = clock
+        self._known: dict[str, dict[str, Sighting]] = {}
+        self._written: dict[str, dict[str, int]] = {name: {} for name in policy.servers}
+        self._unsaved: dict[str, dict[str, Sighting]] = {name: {} for name in policy.servers}
+        self._blocked: dict[str, int] = {}  # until when nothing is believed of a server
+        self._versions: dict[str, str] = {}
+        self._asked: Mapping[str, int] = {}
+        self._unapproved: dict[str, Mapping[str, PinState]] = {}
+        self._faults: dict[str, str] = {}
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        for name in policy.servers:
+            self._known[name] = {} if before is None else before.sightings(name)
+            self._rebuild(name)
+
+    def sightings(self, server: str) -> dict[str, Sighting]:
+        """Return what is known of a server, by digest; empty of one that is not configured."""
+        return dict(self._known.get(server, {}))
+
+    # --- observing ------------------------------------------------------------------------------
+
+    def observe(self, server: str, tools: Iterable[tuple[str | None, bytes]]) -> None:
+        """Take notice of a list as a server sent it, whoever asked for it; it counts at once.
+
+        Args:
+            server: its name.
+            tools: name and definition of each tool, byte for byte; None for what has no name, which
+                nobody can call.
+        """
+        if server in self._known:
+            found = (_read(name, raw) for name, raw in tools if name is not None)
+            self._see(server, [each for each in found if each is not None])
+
+    def _see(self, server: str, definitions: list[ToolDefinition]) -> None:
+        now = int(self._clock())
+        if self._blocked.get(server, 0) > now:
+            return
+        known, written = self._known[server], self._written[server]
+        self._report_changes(server, definitions)
+        for definition in definitions:
+            sighting = known[definition.digest] = Sighting(definition, now)
+            if now - written.get(definition.digest, 0) >= _SEEN_AGAIN:
+                self._unsaved[server][definition.digest] = sighting
+        self._bound(server, now)
+        self._rebuild(server)
+        if self._unsaved[server]:
+            self._wake.set()
+
+    def _bound(self, server: str, now: int) -> None:
+        """Forget what is old; of a server that lists too much, everything."""
+        known = self._known[server]
+        for digest in [each for each, sighting in known.items() if sighting.seen < now - KEPT]:
+            del known[digest]
+        if _fits(known):
+            return
+        newest = dict[str, int]()
+        for sighting in known.values():
+            name = sighting.definition.name
+            newest[name] = max(sighting.seen, newest.get(name, 0))
+        for digest, sighting in tuple(known.items()):
+            if sighting.seen < newest[sighting.definition.name] - OVERLAP:
+                del known[digest]
+        if _fits(known):
+            return
+        known.clear()
+        self._unsaved[server].clear()
+        self._blocked[server] = now + OVERLAP
+        self._recorder.metrics.tool_changes.labels(server, "too_many").inc()
+        self._recorder.event("tools_too_many", server=server)
+
+    def _rebuild(self, server: str) -> None:
+        made = catalogue_of(self._known[server].values())
+        if made != self.catalogues.get(server, UNLISTED) or server not in self.catalogues:
+            self.catalogues[server] = made
+            self._report_unapproved(server)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def _report_changes(self, server: str, definitions: list[ToolDefinition]) -> None:
+        """Tell what is new in a list, before it is known."""
+        known, before = self._known[server], self.catalogues[server]
+        new = [each for each in definitions if each.digest not in known] if known else []
+        for definition in new[:_MOST_EVENTS]:
+            was = before.tools.get(definition.name)
+            fields: dict[str, object] = {"server": server, "tool": definition.name}
+            if was is None:
+                change = "added"
+            elif was.annotations == definition.annotations:
+                change = "definition"
+            else:
+                change = "annotations"
+                fields["before"] = sorted(each.value for each in was.annotations)
+                fields["after"] = sorted(each.value for each in definition.annotations)
+            self._recorder.metrics.tool_changes.labels(server, change).inc()
+            self._recorder.event("tool_listed_anew", change=change, **fields)
+        if len(new) > _MOST_EVENTS:
+            self._recorder.event("tools_listed_anew", server=server, more=len(new) - _MOST_EVENTS)
+
+    def _report_unapproved(self, server: str) -> None:
+        """Tell which tools are not as they were approved, once for each."""
+        pins, catalogue = self._policy.servers[server].pins, self.catalogues[server]
+        if pins is None:
+            return
+        states = {name: pin_state(pins, catalogue, name) for name in catalogue.tools}
+        found = {name: each for name, each in states.items() if each is not PinState.APPROVED}
+        was = self._unapproved.get(server, {})
+        self._unapproved[server] = found
+        new = [(name, state) for name, state in found.items() if was.get(name) is not state]
+        for name, state in new[:_MOST_EVENTS]:
+            self._recorder.metrics.tool_changes.labels(server, state.value).inc()
+            self._recorder.event(
+                "tool_not_approved",
+                server=server,
+                tool=name,
+                state=state.value,
+                pins=pins.mode.value,
+            )
+        if len(new) > _MOST_EVENTS:
+            self._recorder.event("tools_not_approved", server=server, more=len(new) - _MOST_EVENTS)
+
+    # --- sharing --------------------------------------------------------------------------------
+
+    async def synchronize(self) -> None:
+        """Write what was seen here, and read what others saw since.
+
+        Raises:
+            UnavailableError: where the store does not answer; what is unsaved stays so.
+        """
+        for server, unsaved in self._unsaved.items():
+            if unsaved:
+                sightings = dict(unsaved)
+                await self._store.write(server, sightings.values())
+                for digest, sighting in sightings.items():
+                    self._written[server][digest] = sighting.seen
+                    if unsaved.get(digest) == sighting:
+                        del unsaved[digest]
+        index = await self._store.index()
+        self._asked = index.asked
+        for server in self._known:
+            version = index.versions.get(server)
+            if version is not None and version != self._versions.get(server):
+                self._merge(server, await self._read(server))
+                self._versions[server] = version
+
+    async def _read(self, server: str) -> list[Sighting]:
+        oldest = int(self._clock()) - KEPT
+        found = await self._store.read(server)
+        old = [each.definition.digest for each in found if each.seen < oldest]
+        if old:
+            await self._store.forget(server, old)
+        return [each for each in found if each.seen >= oldest]
+
+    def _merge(self, server: str, sightings: list[Sighting]) -> None:
+        now = int(self._clock())
+        if self._blocked.get(server, 0) > now:
+            return
+        known, written = self._known[server], self._written[server]
+        for sighting in sightings:
+            digest, seen = sighting.definition.digest, min(sighting.seen, now)
+            before = known.get(digest)
+            if before is None or before.seen < seen:
+                known[digest] = Sighting(sighting.definition, seen)
+            written[digest] = max(seen, written.get(digest, 0))
+        self._bound(server, now)
+        self._rebuild(server)
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    async def ask(self, server: str) -> bool:
+        """Ask a server for its tools; tell whether it gave a list."""
+        with suppress(UnavailableError):
+            await self._store.mark_asked(server, int(self._clock()))
+        try:
+            found = await self._ask(self._config.servers[server])
+        except ToolListError as error:
+            fault = str(error)
+        else:
+            fault = ""
+            self._see(server, list(found.definitions))
+        if fault != self._faults.get(server, ""):
+            self._recorder.event("tools_list", server=server, fault=fault)
+        self._faults[server] = fault
+        return not fault
+
+    def is_due(self, server: str) -> bool:
+        """Tell whether no worker has set out to ask a server lately."""
+        asked = self._asked.get(server, 0)
+        return not asked <= self._clock() < asked + ASK_EVERY
+
+    # --- the background -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Keep all of it fresh from now on."""
+        if self._tasks:
+            return
+        self._tasks = [asyncio.create_task(self._keep_synchronizing(), name="tool catalogues")]
+        for name, server in self._policy.servers.items():
+            if server.uses_catalogue:
+                self._tasks.append(asyncio.create_task(self._keep_asking(name), name=f"ask {name}"))
+
+    async def aclose(self) -> None:
+        """Stop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _keep_synchronizing(self) -> None:
+        while True:
+            try:
+                await self.synchronize()
+            except UnavailableError as error:
+                self._recorder.metrics.dependency_errors.labels(error.dependency).inc()
+            except Exception as error:  # noqa: BLE001 - what others wrote must not end it
+                self._recorder.crash(error)
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._wake.wait()
+
+    async def _keep_asking(self, server: str) -> None:
+        failed = False
+        while True:
+            try:
+                if failed or self.is_due(server):
+                    failed = not await self.ask(server)
+            except Exception as error:  # noqa: BLE001 - as above
+                failed = True
+                self._recorder.crash(error)
+            await asyncio.sleep(_RETRY)
+
+
+def _read(name: str, raw: bytes) -> ToolDefinition | None:
+    """Return a definition, or its stand-in; None where no tool can have the name."""
+    with suppress(DefinitionError):
+        found = parse_definition(raw)
+        if found.name == name:
+            return found
+    try:
+        return stand_in(name)
+    except DefinitionError:
+        return None
+
+
+def _fits(known: Mapping[str, Sighting]) -> bool:
+    return (
+        len(known) <= MAX_SIGHTINGS
+        and sum(len(each.definition.text) for each in known.values()) <= MAX_TEXT
+    )
