@@ -117,7 +117,8 @@ def lists_of(server: Server) -> frozenset[Listed]:
 
 def _tells_apart(server: Server, listed: Listed) -> bool:
     if listed.call == TOOLS_CALL:
-        return server.tells_tools_apart
+        # Where nothing is hidden either, what the server lists has to be seen.
+        return server.tells_tools_apart or server.uses_catalogue
     kind = _KINDS.get(listed.section)
     return kind is not None and bool(server.operations(kind))
 

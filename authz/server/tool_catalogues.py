@@ -28,7 +28,9 @@ from authz.core.catalogue import (
     stand_in,
 )
 from authz.core.ledger import UnavailableError
-from authz.core.policy import Policy
+from authz.core.listing import Definition
+from authz.core.methods import TOOLS_CALL
+from authz.core.policy import Policy, Server
 from authz.ledger.sightings import KEPT, SightingStore
 from authz.server.tool_lists import ToolList, ToolListError, list_tools
 from authz.telemetry.recorder import Recorder
@@ -101,17 +103,12 @@ class ToolCatalogues:
 
     # --- observing ------------------------------------------------------------------------------
 
-    def observe(self, server: str, tools: Iterable[tuple[str | None, bytes]]) -> None:
-        """Take notice of a list as a server sent it, whoever asked for it; it counts at once.
-
-        Args:
-            server: its name.
-            tools: name and definition of each tool, byte for byte; None for what has no name, which
-                nobody can call.
-        """
-        if server in self._known:
-            found = (_read(name, raw) for name, raw in tools if name is not None)
-            self._see(server, [each for each in found if each is not None])
+    def observe(self, server: Server, definitions: Iterable[Definition]) -> None:
+        """Take notice of a list as a server sent it, whoever asked for it; it counts at once."""
+        if server.name in self._known:
+            tools = (each for each in definitions if each.listed.call == TOOLS_CALL)
+            found = (_read(each.name, each.raw) for each in tools if each.name is not None)
+            self._see(server.name, [each for each in found if each is not None])
 
     def _see(self, server: str, definitions: list[ToolDefinition]) -> None:
         now = int(self._clock())

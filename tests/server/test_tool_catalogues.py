@@ -23,6 +23,7 @@ from authz.core.catalogue import (
     read_definition,
 )
 from authz.core.ledger import UnavailableError
+from authz.core.listing import LISTS, Definition
 from authz.core.policy import Policy
 from authz.ledger.sightings import KEPT, MemorySightings, SightingIndex
 from authz.server.tool_catalogues import ASK_EVERY, MAX_SIGHTINGS, ToolCatalogues
@@ -48,8 +49,8 @@ def tool(name: str = "tool", **members: object) -> ToolDefinition:
     return read_definition({"name": name, **members})
 
 
-def raw(definition: ToolDefinition) -> tuple[str, bytes]:
-    return definition.name, definition.text.encode()
+def listed(name: str | None, raw: bytes) -> Definition:
+    return Definition(LISTS["tools/list"], name, raw)
 
 
 class Worker:
@@ -69,6 +70,7 @@ class Worker:
         self.metrics = Metrics()
         settings: Settings = read(CONFIG, "authz.yaml", {}, secrets=False)
         policy = settings.policy if pins is None else _with_pins(settings.policy, pins)
+        self.policy = policy
         self.catalogues: ToolCatalogues = ToolCatalogues(
             settings.config,
             policy,
@@ -86,7 +88,9 @@ class Worker:
         return self.answer
 
     def see(self, *definitions: ToolDefinition, server: str = "files") -> None:
-        self.catalogues.observe(server, map(raw, definitions))
+        of = self.policy.servers[server]
+        sent = [listed(each.name, each.text.encode()) for each in definitions]
+        self.catalogues.observe(of, [*sent, Definition(LISTS["prompts/list"], "tool", b"{}")])
 
     def annotations(self, name: str = "tool", server: str = "files") -> frozenset[Annotation]:
         return self.catalogues.catalogues[server].annotations(name)
@@ -253,7 +257,8 @@ def test_a_definition_that_cannot_be_read_has_changed(data: bytes) -> None:
         approved = tool(annotations=READS)
         one = Worker(pins=Pins(PinMode.ENFORCE, {"tool": approved.digest}))
         one.see(approved)
-        one.catalogues.observe("files", [("tool", data), (None, b"5"), ("", b"{}")])
+        sent = [listed("tool", data), listed(None, b"5"), listed("", b"{}")]
+        one.catalogues.observe(one.policy.servers["files"], sent)
         assert Annotation.DESTRUCTIVE in one.annotations()
         catalogue = one.catalogues.catalogues["files"]
         pins = Pins(PinMode.ENFORCE, {"tool": approved.digest})
