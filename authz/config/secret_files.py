@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 from pydantic import SecretStr
 
 from authz.config.key_files import read_private_key, sealing_lines
@@ -63,7 +65,7 @@ def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[
         found[member], more = _from_file(path, file, parse)
         faults += more
     secrets = Secrets(**found)
-    return secrets, [*faults, *_shared_key(secrets)]
+    return secrets, [*faults, *_shared_key(config, secrets)]
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[str], str]]]:
@@ -82,11 +84,12 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[st
         yield member, ("gateway", field), getattr(gateway, field), _private_key
 
 
-def _shared_key(secrets: Secrets) -> Iterator[Fault]:
-    """Find a key that signs for two, in whatever file: what `lint` says of one file."""
-    others: dict[Path, SecretStr | None] = {
-        ("front_door", "key_file"): secrets.front_door,
-        ("issuer", "introspection", "key_file"): secrets.introspection,
+def _shared_key(config: Config, secrets: Secrets) -> Iterator[Fault]:
+    """Find a key that signs for two, in whatever file; `lint` compares the files' names."""
+    others: dict[Path, bytes | None] = {
+        ("front_door", "key_file"): _public_half(secrets.front_door),
+        ("issuer", "introspection", "key_file"): _public_half(secrets.introspection),
+        ("gateway", "tls", "key"): _certified_key(config),
     }
     ours = {
         "identity_key_file": secrets.identity,
@@ -95,7 +98,7 @@ def _shared_key(secrets: Secrets) -> Iterator[Fault]:
     for name, secret in ours.items():
         half = _public_half(secret)
         for path, other in others.items():
-            if half is not None and half == _public_half(other):
+            if half is not None and half == other:
                 yield shared_identity_key(name, path)
 
 
@@ -105,6 +108,18 @@ def _public_half(secret: SecretStr | None) -> bytes | None:
     except ValueError:  # a client secret, or none
         return None
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _certified_key(config: Config) -> bytes | None:
+    """Return the public key of Envoy's certificate, where that is on this machine."""
+    tls = config.gateway.tls
+    try:
+        # The certificate, not the key: only Envoy has to be able to read that.
+        text = "" if tls is None else _read(File(tls.certificate))
+        key = load_pem_x509_certificate(text.encode()).public_key()
+    except (OSError, ValueError, UnsupportedAlgorithm, WrongValueError):
+        return None
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _redis_password(config: Config, env: Mapping[str, str]) -> tuple[SecretStr | None, list[Fault]]:

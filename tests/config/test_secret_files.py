@@ -1,6 +1,7 @@
 """Secrets: where they come from, and that they never come out."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from authz.config.load import Settings, load, read
 from authz.config.problems import ConfigError
 from authz.config.schema import schema_text
 from authz.config.secret_files import REDIS_PASSWORD
+from authz.setup.certificates import write_certificates
 from authz.tokens.sealing import sealing_secrets
 
 SECRET = "hunter2-correct-horse"
@@ -312,4 +314,23 @@ def test_a_key_signs_for_one(copied: bool, tmp_path: Path, smallest: str) -> Non
     text += f"front_door: {{key_file: {one}}}\n"
 
     wrong = "gateway.identity_key_file: the key of front_door.key_file is to sign who calls, too"
+    assert (wrong in said(text)) == copied
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["a-copy", "of-its-own"])
+def test_the_key_of_the_gateways_certificate_signs_no_identities(
+    copied: bool, tmp_path: Path, smallest: str
+) -> None:
+    """It is told by the certificate: the key itself is for Envoy alone to read."""
+    files, identity = write_certificates(tmp_path / "tls", ["localhost"]), tmp_path / "identity.pem"
+    if copied:
+        identity.write_bytes(files.key.read_bytes())
+    else:
+        pem(identity)
+    files.key.unlink()
+    identity.chmod(0o600)
+    text = re.sub(r"certificate: [^,}\n]+", f"certificate: {files.certificate}", smallest)
+    text = text.replace("  tls:", f"  identity_key_file: {identity}\n  tls:")
+
+    wrong = "gateway.identity_key_file: the key of gateway.tls.key is to sign who calls, too"
     assert (wrong in said(text)) == copied
