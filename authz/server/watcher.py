@@ -86,9 +86,9 @@ def prepare(
         StartError: where there is no pyvoy.
         OSError: where no folder can be made.
     """
-    from tempfile import mkdtemp  # noqa: PLC0415 - not to be kept by the process that watches
+    from authz.process.run_folder import make_run_folder  # noqa: PLC0415 - not for the watcher
 
-    folder = mkdtemp(prefix="authz-")
+    folder = make_run_folder()
     worker = replace(worker, admin=f"{folder}/admin.sock")
     try:
         argv, environment = pyvoy.command(worker)

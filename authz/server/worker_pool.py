@@ -6,6 +6,7 @@ writing.
 """
 
 import asyncio
+import shutil
 import signal
 import sys
 import time
@@ -13,11 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from authz.config.load import Settings, read, read_text
 from authz.config.problems import ConfigError
+from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
 from authz.server import pyvoy
 from authz.server.metrics_aggregator import MetricsAggregator, WorkerMetrics
@@ -157,10 +158,11 @@ class WorkerPool:
             OSError: where they cannot be started, or the status address cannot be had.
         """
         # Only this user enters it: the workers' metrics, the configuration in force.
-        with TemporaryDirectory(prefix="authz-") as folder:
-            self._in_force = Path(folder) / "authz.yaml"
+        folder = Path(make_run_folder())
+        try:
+            self._in_force = folder / "authz.yaml"
             self._put_in_force(self._text)
-            self._workers = [self._make(Path(folder), n) for n in range(len(self._checks))]
+            self._workers = [self._make(folder, n) for n in range(len(self._checks))]
             registry = self._recorder.metrics.registry
             metrics = [one.metrics for one in self._workers]
             aggregator = MetricsAggregator(metrics, registry, self._worker.status)
@@ -172,6 +174,8 @@ class WorkerPool:
                 for one in self._workers:
                     one.kill()
                 aggregator.stop()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _make(self, folder: Path, number: int) -> PoolWorker:
         settings = replace(
