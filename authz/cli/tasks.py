@@ -83,6 +83,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
     "revocations": CommandEntry(
         Task.OPERATE, "list what was taken back, and lift it", "authz revocations"
     ),
+    "audit": CommandEntry(
+        Task.OPERATE,
+        "show who did what, and verify the trail",
+        "authz audit --person ada --since 2d",
+    ),
     "doctor": CommandEntry(
         Task.DIAGNOSE,
         "look at a deployment: what is wrong, and which line mends it",

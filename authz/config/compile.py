@@ -199,6 +199,7 @@ def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
         tokens=ALL_KINDS if tokens is None else frozenset(map(TokenKind, tokens)),
         confirm=rule.introspect is not None,
         approval=_approval(rule.approve) if isinstance(rule, ToolConfig) else None,
+        audit=tuple(rule.audit) if isinstance(rule, ToolConfig) else (),
     )
 
 

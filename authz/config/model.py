@@ -29,6 +29,7 @@ from authz.config.value_types import (
     duration,
     field,
 )
+from authz.core.json_pointer import JsonPointer
 from authz.core.policy import LEGACY, MODERN, OperationKind, RuleTarget, rule_targets
 
 # "none" and the HMAC family are missing on purpose: neither proves who signed.
@@ -403,6 +404,24 @@ class TelemetryConfig(Section):
     )
 
 
+class AuditConfig(Section):
+    """The audit trail: what was decided about operations, kept beyond the log (docs/audit.md)."""
+
+    to: Literal["redis", "off"] = field(
+        "Where it goes: to the Redis of `redis` (or of `authz up`), or nowhere (`off`). Without "
+        "any Redis there is none.",
+        "redis",
+    )
+    keep: Annotated[float, duration("1d", "3650d", "90d")] = field(
+        "How long a record is kept.", "90d"
+    )
+    most: Annotated[StrictInt, Field(ge=1000, le=100_000_000)] = field(
+        "How many records are kept: the oldest go first. A record takes about half a kilobyte of "
+        "Redis' memory (docs/capacity.md).",
+        100_000,
+    )
+
+
 class ServiceConfig(Section):
     """The process that decides."""
 
@@ -538,6 +557,13 @@ class ToolConfig(Section):
         "A person approves what is called, on a page that shows it: `each_call` by itself, or the "
         "tool for a time (`{for: 10m}`). Needs `front_door`; machines are refused.",
         None,
+    )
+    audit: Listing[Annotated[JsonPointer, value_types.POINTER]] = field(
+        "Which arguments the audit trail keeps, by JSON Pointer (RFC 6901) into the call's "
+        "`arguments`: texts up to 256 characters, numbers and truth values; of an object or array "
+        "only its kind. What callers send may be secret: docs/audit.md.",
+        [],
+        examples=[["/path", "/amount"]],
     )
 
 
@@ -707,6 +733,7 @@ class Config(Section):
     )
     limits: tuple[LimitConfig, ...] = field("Charged on every request, whatever the server.", [])
     telemetry: TelemetryConfig = field("What is told about decisions.", {})
+    audit: AuditConfig = field("What is kept of decisions.", {})
     service: ServiceConfig = field("The process that decides.", {})
 
     @property

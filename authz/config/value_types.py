@@ -29,6 +29,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz.config.problems import WrongValueError, shown
 from authz.core.exchanges import SERVER_REQUESTS
+from authz.core.json_pointer import JsonPointer, JsonPointerError, parse
 from authz.core.limits import Per
 
 K = TypeVar("K")
@@ -199,6 +200,18 @@ LIMIT_NAME: Final = Notation(
     "a name of letters, digits, _ . and -", r"[A-Za-z0-9_.-]{1,64}", "deletions"
 )
 DEPLOYMENT: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,31}", "authz")
+
+
+def _pointer(text: str) -> JsonPointer:
+    try:
+        return parse(text)
+    except JsonPointerError as fault:
+        raise WrongValueError(f"{shown(text)} is no JSON Pointer: {fault}", "write /path") from None
+
+
+POINTER: Final = Notation(
+    "a JSON Pointer (RFC 6901)", r"/[^\x00-\x1f\x7f]{0,255}", "/path", _pointer
+)
 # RFC 6749, section 3.3: NQCHAR.
 SCOPE: Final = Notation("a scope", r"[\x21\x23-\x5b\x5d-\x7e]{1,128}", "mcp:files")
 # What RFC 7519, RFC 9068, RFC 7662, OpenID Connect and Authelia have given a meaning to already.

@@ -109,6 +109,8 @@ class PendingDecision:
         rules: every rule that applies, the server's first.
         approval: what the person is asked to approve where the ledger finds no approval; None
             where no approval is needed, or none is offered.
+        evidence: what proves the second factor that is asked for, without the ledger; None where
+            none is asked for, or a step-up has to prove it.
     """
 
     call: BearerRequest
@@ -121,6 +123,7 @@ class PendingDecision:
     only_stale: bool = False
     exchange: Exchange = Exchange.CALL
     approval: ApprovalRequest | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ class Allow:
         judged: the headers that the upstream must see with the values that were checked.
         exchange: what it stays open for.
         approval: the approval that it needed and had; None where it needed none.
+        evidence: what proved the second factor; None where none was asked for.
+        rules: every rule that applied, the server's first.
     """
 
     server: Server
@@ -144,6 +149,8 @@ class Allow:
     judged: tuple[tuple[str, str], ...] = ()
     exchange: Exchange = Exchange.CALL
     approval: Approval | None = None
+    evidence: Evidence | None = None
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +167,7 @@ class Deny:
         step_up: the step-up that would lift the refusal; None where none is offered.
         approval: what the person is asked to approve, in place of or together with a step-up; None
             where nothing is.
+        rules: every rule that applies, the server's first; () where that was not known yet.
     """
 
     reason: Reason
@@ -173,6 +181,7 @@ class Deny:
     retry_after: int | None = None
     step_up: StepUpTicket | None = None
     approval: ApprovalRequest | None = None
+    rules: tuple[Rule, ...] = ()
 
 
 Decision = Allow | Deny
@@ -322,6 +331,7 @@ def _judged(
             principal,
             scopes=_challenge_scopes(refused.reason, call.server, evaluation.context.rules),
             second_factor=refused.second_factor,
+            rules=evaluation.context.rules,
         )
     query = _query_of(call, evaluation, unsatisfied, cache)
     if key is not None:
@@ -337,6 +347,7 @@ def _judged(
         _only_stale(evaluation, unsatisfied),
         kind,
         _approval_request(evaluation, exact, _tool(message), policy, now),
+        _evidence(evaluation, unsatisfied, now),
     )
 
 
@@ -403,6 +414,16 @@ def _unprovable(
             reason = Reason.LOGIN_TOO_OLD if only_stale else Reason.SECOND_FACTOR_REQUIRED
             return RefusedError(reason, Detail.STEP_UP_NOT_ACCEPTED, rule)
     return None
+
+
+def _evidence(
+    evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...], now: float
+) -> Evidence | None:
+    """Return what proves the last second factor that is asked for, where nothing is missing."""
+    if not evaluation.asked or unsatisfied:
+        return None
+    rule = evaluation.asked[-1]
+    return next((each.source for each in evaluation.proofs if satisfies(rule, each, now)), None)
 
 
 def _only_stale(evaluation: StaticEvaluation, unsatisfied: tuple[SecondFactor, ...]) -> bool:
@@ -647,9 +668,17 @@ def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
             reason = Reason.TOO_MANY_STREAMS if _lacks_stream(quotas) else Reason.RATE_LIMITED
             refusal = Deny(reason, quotas=quotas, retry_after=retry_after)
         case Taken(quotas, mode):
-            judged, approval_had = _judged_headers(pending), pending.query.approval
             return Allow(
-                server, message, principal, quotas, mode, judged, pending.exchange, approval_had
+                server,
+                message,
+                principal,
+                quotas,
+                mode,
+                judged=_judged_headers(pending),
+                exchange=pending.exchange,
+                approval=pending.query.approval,
+                evidence=pending.evidence if pending.query.step_up is None else Evidence.STEP_UP,
+                rules=pending.rules,
             )
         case _:
             refusal = Deny(Reason.INTERNAL, Detail.UNKNOWN_LEDGER_ANSWER)
@@ -660,6 +689,7 @@ def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
         principal=principal,
         scopes=_challenge_scopes(refusal.reason, server, pending.rules),
         second_factor=refusal.second_factor,
+        rules=pending.rules,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 from authz.core.approval import Approval
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.exchanges import Exchange, Meter
+from authz.core.json_pointer import JsonPointer
 from authz.core.limits import Limit
 from authz.core.principal import DYNAMIC, METADATA
 from authz.core.second_factor import Method, SecondFactor
@@ -48,6 +49,7 @@ class Rule:
         tokens: the kinds of tokens that are accepted.
         confirm: whether the issuer is asked about every token, signed ones too.
         approval: what a person must approve; None where nothing. Of tools alone.
+        audit: the arguments that the audit trail keeps. Of tools alone.
     """
 
     scopes: frozenset[str] = frozenset()
@@ -57,6 +59,7 @@ class Rule:
     tokens: frozenset[TokenKind] = ALL_KINDS
     confirm: bool = False
     approval: Approval | None = None
+    audit: tuple[JsonPointer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,10 @@ class RedisKeys:
         """Return the key of another record: a fixed kind, and a digest or a random name."""
         return self._tag + f"{kind}:{name}".encode("ascii")
 
+    def record_set(self, kind: str) -> bytes:
+        """Return the key of a collection of records: a fixed kind."""
+        return self._tag + kind.encode("ascii")
+
     @property
     def login_fault(self) -> bytes:
         """Return the key of the last login that failed because of the issuer's configuration."""

@@ -7,12 +7,12 @@ cannot be trusted then.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import sha1
 from importlib.resources import files
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import (
@@ -34,7 +34,12 @@ from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.faults import fault_of_code
 from authz.ledger.keys import RedisKeys
-from authz.ledger.records import CorruptRecordError, revocation_fields, session_owner
+from authz.ledger.records import (
+    CorruptRecordError,
+    ScriptNotLoadedError,
+    revocation_fields,
+    session_owner,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,32 @@ class Script:
 
 def _text(name: str) -> str:
     return files("authz.ledger").joinpath(name).read_text("ascii")
+
+
+async def run_script(
+    command: Callable[..., Awaitable[Any]],
+    script: Script,
+    keys: tuple[bytes, ...],
+    *args: bytes | str | int,
+) -> Any:
+    """Run a script and return its answer; it is sent again only where nothing ran.
+
+    Args:
+        command: sends one command (`RedisLedger.command`).
+        script: which.
+        keys: its KEYS.
+        args: its ARGV.
+
+    Raises:
+        UnavailableError: where Redis gave no answer; it may have run.
+    """
+    call = ("EVALSHA", script.sha, len(keys), *keys, *args)
+    try:
+        return await command(*call)
+    except ScriptNotLoadedError:
+        pass
+    await command("SCRIPT LOAD", script.source)
+    return await command(*call)
 
 
 # Both run the same `take`, so a query in a batch is answered as a single one is.

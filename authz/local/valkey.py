@@ -37,6 +37,11 @@ COMMANDS: Final = (
     "info",
     "client|setinfo",
 )
+# What the audit trail and its scripts run besides.
+AUDIT_COMMANDS: Final = (
+    *("xadd", "xlen", "xrange", "xrevrange", "xtrim"),
+    *("lpush", "ltrim", "lrange", "expire", "hget"),
+)
 # What the front door and its scripts run besides; SCAN for `authz clients`.
 FRONT_DOOR_COMMANDS: Final = ("get", "del", "expire", "hget", "hlen", "scan")
 
@@ -104,7 +109,8 @@ def valkey(
     """
     socket = state.socket("valkey")
     password = secret(state.redis_password)
-    commands = (*COMMANDS, *(FRONT_DOOR_COMMANDS if front_door else ()))
+    more = FRONT_DOOR_COMMANDS if front_door else ()
+    commands = dict.fromkeys((*COMMANDS, *AUDIT_COMMANDS, *more))
     text = _CONFIGURATION.format(
         socket=socket,
         folder=state.valkey,

@@ -9,10 +9,13 @@ from typing import Final
 
 import httpx
 
+from authz.audit.record import AuditEvent
+from authz.audit.trail import AuditTrail, trail_settings
 from authz.config.load import Settings
 from authz.config.model import FrontDoorConfig
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import UnavailableError
+from authz.core.principal import Person
 from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
@@ -45,6 +48,7 @@ from authz.login.web.client_validation import ClientValidator
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.oauth_endpoints import OAuthEndpoints
+from authz.login.web.own_activity import PersonsActivity
 from authz.login.web.own_grants import PersonsGrants
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
@@ -127,6 +131,8 @@ class LoginServer:
         self.clients = Clients(config, self._documents, self._registrations)
         self._redis = RedisLedger(replace(options, timeout=_REDIS))
         command, keys = self._redis.command, RedisKeys(options.deployment)
+        audited = trail_settings(settings, options)
+        self._trail = None if audited is None else AuditTrail(audited, recorder)
         max_age = int(section.grant_max_age)
         self.codes = CodeStore(command, keys, self.sealer, max_age)
         self.states = StateStore(command, keys)
@@ -171,11 +177,13 @@ class LoginServer:
             log=self.log,
         )
         self._used_assertions = UsedAssertions(command, keys)
-        self.app = self._app(section)
+        self.app = self._app(section, keys)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Renew keys, prune revocations, look at Redis and empty the outbox, from now on."""
+        if self._trail is not None:
+            self._trail.start()
         self._tasks = [
             asyncio.create_task(self._keys.run()),
             asyncio.create_task(self._keep_pruning()),
@@ -197,9 +205,11 @@ class LoginServer:
         await self._key_sets.aclose()
         self._resolver.close()
         await self._http.aclose()
+        if self._trail is not None:
+            await self._trail.aclose()
         await self._redis.aclose()
 
-    def _app(self, section: FrontDoorConfig) -> LoginApp:
+    def _app(self, section: FrontDoorConfig, keys: RedisKeys) -> LoginApp:
         config = self._settings.config
         url, issuer = config.gateway.url, config.issuer.url
         cookies, pages = BrowserCookies(self.sealer, url), Pages(url, issuer)
@@ -264,6 +274,7 @@ class LoginServer:
             pages=pages,
             errors=errors,
             grants=PersonsGrants(self.grants, self.ender),
+            activity=PersonsActivity(self._redis.command, keys),
         )
         routes = [
             *authorization.routes(),
@@ -392,8 +403,12 @@ class LoginServer:
         grant: str = "",
         detail: str = "",
         scopes: Sequence[str] = (),
+        subject: str = "",
     ) -> None:
-        """Write one line of the log of log-ins (`service.ports.StepLog`)."""
+        """Write one line of the log of log-ins (`service.ports.StepLog`).
+
+        What is known of a person is a record of the audit trail, too; strangers cannot fill it.
+        """
         said: dict[str, object] = {
             "step": step,
             "outcome": outcome,
@@ -407,6 +422,14 @@ class LoginServer:
         # Both are fixed texts of ours: no caller chooses a label.
         self._recorder.metrics.logins.labels(step, outcome).inc()
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
+        if subject and self._trail is not None:
+            fields = (
+                ("step", step), ("outcome", outcome), ("request_id", REQUEST_ID.get()),
+                ("server", server), ("subject", subject), ("client_id", client), ("grant", grant),
+                ("detail", detail),
+            )  # fmt: skip
+            person = Person(self._settings.config.issuer.url, subject)
+            self._trail.event(AuditEvent.LOG_IN, fields, person)
 
 
 def _section(settings: Settings) -> FrontDoorConfig:

@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
+from authz.audit.trail import AuditTrail, trail_settings
 from authz.config.load import Settings
 from authz.config.model import IssuerConfig, RedisConfig
 from authz.config.problems import ConfigError, ConfigProblem
@@ -198,6 +199,7 @@ class Assembly:
             recorder,
             before=None if before is None else before.tools,
         )
+        self.trail = _trail(settings, options, recorder, before)
         self.snapshot = Snapshot(
             settings.policy,
             self.identity.verifier,
@@ -208,6 +210,7 @@ class Assembly:
             _identity_signer(settings),
             catalogues=self.tools.catalogues,
             plane=FORMATS[config.service.data_plane],
+            trail=self.trail,
         )
 
     def start(self) -> None:
@@ -215,6 +218,8 @@ class Assembly:
         self.identity.start()
         self.counting.start()
         self.tools.start()
+        if self.trail is not None:
+            self.trail.start()
 
     async def settle(self, seconds: float) -> None:
         """Wait until the keys are there, so long at most."""
@@ -231,7 +236,10 @@ class Assembly:
 
     def notes(self) -> Mapping[str, str]:
         """Return what is wrong with parts that are ready all the same; empty where nothing is."""
-        return {"redis": self.counting.note()}
+        return {
+            "redis": self.counting.note(),
+            "audit": "" if self.trail is None else self.trail.note(),
+        }
 
     def key_age(self) -> float:
         """Return the seconds since the keys were fetched; -1 where they never were."""
@@ -249,6 +257,8 @@ class Assembly:
             await self.identity.aclose()
         if self.offers is not None and (keep is None or keep.offers is not self.offers):
             await self.offers.aclose()
+        if self.trail is not None and (keep is None or keep.trail is not self.trail):
+            await self.trail.aclose()
         if keep is None or keep.counting is not self.counting:
             await self.counting.aclose()
 
@@ -271,6 +281,17 @@ def _sightings(options: RedisOptions | None, command: Command | None) -> Sightin
     if options is None or command is None:
         return MemorySightings()
     return RedisSightings(command, RedisKeys(options.deployment))
+
+
+def _trail(
+    settings: Settings, options: RedisOptions | None, recorder: Recorder, before: Assembly | None
+) -> AuditTrail | None:
+    wanted = trail_settings(settings, options)
+    if wanted is None:
+        return None
+    if before is not None and before.trail is not None and before.trail.settings == wanted:
+        return before.trail
+    return AuditTrail(wanted, recorder)
 
 
 def _identity_signer(settings: Settings) -> IdentitySigner | None:

@@ -108,6 +108,16 @@ class Signer(Protocol):
         ...
 
 
+class DecisionTrail(Protocol):
+    """Keep decisions beyond the log."""
+
+    def decision(
+        self, decision: Decision, request: HttpRequest | None, cache: IdentityCache | None = None
+    ) -> None:
+        """Take a decision, at once; it is kept after the answer is on its way."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Hold all that one configuration means; a reload swaps it whole.
@@ -123,6 +133,7 @@ class Snapshot:
         cache: what was made of the policy and of who asks.
         catalogues: what the servers have listed, by server: the newest, at any time.
         plane: what the CheckRequests are like.
+        trail: keeps what was decided about operations; None where nothing is kept.
     """
 
     policy: Policy
@@ -135,6 +146,7 @@ class Snapshot:
     cache: IdentityCache = field(default_factory=IdentityCache)
     catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
     plane: CheckRequestFormat = ENVOY
+    trail: DecisionTrail | None = None
 
 
 class Check:
@@ -182,6 +194,8 @@ class Check:
                 decision, answer = self._broken(error)
         elapsed = time.perf_counter() - started
         self._recorder.decision(decision, request, elapsed, snapshot.cache)
+        if snapshot.trail is not None:
+            snapshot.trail.decision(decision, request, snapshot.cache)
         return answer
 
     async def _offered(self, deny: Deny, snapshot: Snapshot) -> tuple[Deny, StepUpPrompt | None]:

@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from authz.config.key_files import to_pem
 from authz.ledger.keys import RedisKeys
-from authz.local.valkey import COMMANDS, FRONT_DOOR_COMMANDS
+from authz.local.valkey import AUDIT_COMMANDS, COMMANDS, FRONT_DOOR_COMMANDS
 
 # Authelia's own: what it would digest with (argon2id, 64 MiB, 3 passes, 4 lanes).
 _MEMORY, _PASSES, _LANES, _LENGTH = 65536, 3, 4, 32
 # Both processes of ours are one user: they read one authz.yaml.
-_LEDGER: Final = tuple(dict.fromkeys((*COMMANDS, *FRONT_DOOR_COMMANDS)))
+_LEDGER: Final = tuple(dict.fromkeys((*COMMANDS, *AUDIT_COMMANDS, *FRONT_DOOR_COMMANDS)))
 # What Authelia's session store says to Redis (its library, read in the source): no more.
 _SESSIONS: Final = (
     *("get", "set", "exists", "rename", "expire", "del"),

@@ -111,6 +111,13 @@ class Metrics:
             "step",
             "outcome",
         )
+        self.audit_records: Final = self._counter(
+            "authz_audit_records_total",
+            "Records of the audit trail, by outcome (written, lost).",
+            "outcome",
+        )
+        for outcome in ("written", "lost"):  # from 0, as above
+            self.audit_records.labels(outcome)
         self.worker_restarts: Final = Counter(
             "authz_worker_restarts_total",
             "Workers that ended by themselves, or hung and were killed, and were started again.",

@@ -144,7 +144,10 @@ class CodeExchange:
             await self._grants.end(code.subject, grant.id, BLOCKED)
             await self._forget(code)
             raise self._blocked(identity)
-        self._log("token", "ok", client=identity.name, server=grant.server, grant=grant.id)
+        self._log(
+            "token", "ok", client=identity.name, server=grant.server, grant=grant.id,
+            subject=code.subject,
+        )  # fmt: skip
         return Issued(code.access_token, refresh, code.expires_at, code.scopes, code.restricted)
 
     def _check(self, code: AuthorizationCode, client_id: str, parameters: Parameters) -> None:

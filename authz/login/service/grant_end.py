@@ -55,8 +55,9 @@ class GrantEnder:
         ended = await self._grants.end(subject, grant_id, why)
         if ended is not None:
             self._log(
-                "end", "ok", client=ended.client, server=ended.server, grant=grant_id, detail=why
-            )
+                "end", "ok", client=ended.client, server=ended.server, grant=grant_id, detail=why,
+                subject=subject,
+            )  # fmt: skip
         if token:
             # Nobody can use it any more: refreshes come through here, access tokens are revoked.
             try:

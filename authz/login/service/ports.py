@@ -95,9 +95,11 @@ class StepLog(Protocol):
         grant: str = "",
         detail: str = "",
         scopes: Sequence[str] = (),
+        subject: str = "",
     ) -> None:
         """Log a step, its outcome, and whose it is: names, never a token, a code or a state.
 
+        A `subject` goes to the audit trail alone: whose log-in it is.
         `scopes` are those of authz.yaml, never what a client made up.
         """
         ...

@@ -7,6 +7,9 @@ from importlib.resources import files
 from typing import Final
 
 from authz.ledger.script import Script
+from authz.ledger.script import run_script as run
+
+__all__ = ["BEGIN", "END", "RENEW", "TAKE_CODE", "UNLOCK", "run"]
 
 
 def _script(name: str) -> Script:

@@ -31,6 +31,7 @@ from authz.login.web.rendering import Pages, format_time, redirect
 from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, login_kind
 
 PATH: Final = "/authz/log-ins"
+_LATELY: Final = 20  # operations that the page shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,36 @@ class OwnGrant:
     ends: int
 
 
+@dataclass(frozen=True, slots=True)
+class OwnOperation:
+    """Describe one operation in a person's name, for that person.
+
+    Attributes:
+        time: seconds since the epoch.
+        grant: of which log-in; empty for a client that logs in at the issuer.
+        client: as rules call it.
+        server: the server's name.
+        what: the tool, prompt or resource; empty where there is none.
+        method: the MCP method.
+        allowed: whether it was let through.
+    """
+
+    time: int
+    grant: str
+    client: str
+    server: str
+    what: str
+    method: str
+    allowed: bool
+
+
+class OwnActivity(Protocol):
+    """Where a person's latest operations are kept."""
+
+    async def lately(self, person: Person) -> Sequence[OwnOperation]:
+        """Return what was done lately, newest first; nothing where that cannot be read."""
+
+
 class OwnGrants(Protocol):
     """Where grants are kept."""
 
@@ -113,7 +144,16 @@ class _ListedGrant:
     who: ClientDescription
     began: str
     ends: str
+    used: str  # when last, as far as that is still known
     form_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class _ListedOperation:
+    """An operation as the page shows it."""
+
+    operation: OwnOperation
+    time: str
 
 
 class SessionEndpoints:
@@ -129,6 +169,7 @@ class SessionEndpoints:
         pages: Pages,
         errors: ErrorResponder,
         grants: OwnGrants,
+        activity: OwnActivity,
     ) -> None:
         """Take the gateway's origin, the issuer as tokens name it, and the parts."""
         self._url = origin + PATH
@@ -138,6 +179,7 @@ class SessionEndpoints:
         self._pages = pages
         self._errors = errors
         self._grants = grants
+        self._activity = activity
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -160,11 +202,17 @@ class SessionEndpoints:
             grants = await self._grants.of(Person(self._issuer, session.subject))
         except UnavailableError:
             return self._errors.show(request, error_pages.AWAY)
+        lately = await self._activity.lately(Person(self._issuer, session.subject))
+        used = {each.grant: format_time(each.time) for each in reversed(lately)}
         newest_first = sorted(grants, key=lambda grant: grant.began, reverse=True)
         token, cookie = self._cookies.form_token(request, _SIGN_OUT_FORM, None)
         shown_grants: Mapping[str, object] = {
             "account": session.account,
-            "grants": [self._row(request, session, grant) for grant in newest_first],
+            "grants": [
+                self._row(request, session, grant, used.get(grant.grant, ""))
+                for grant in newest_first
+            ],
+            "lately": [_ListedOperation(each, format_time(each.time)) for each in lately[:_LATELY]],
             "sign_out_token": token,
         }
         return self._pages.page("log_ins.html", shown_grants, set_cookie=cookie, has_form=True)
@@ -223,7 +271,9 @@ class SessionEndpoints:
         except NotThisBrowserError:
             return None
 
-    def _row(self, request: Request, session: SignedInPerson, grant: OwnGrant) -> _ListedGrant:
+    def _row(
+        self, request: Request, session: SignedInPerson, grant: OwnGrant, used: str
+    ) -> _ListedGrant:
         about = _GrantOfPerson(grant.grant, session.subject)
         token, _ = self._cookies.form_token(request, _END_FORM, about)
         return _ListedGrant(
@@ -231,5 +281,6 @@ class SessionEndpoints:
             describe_client(grant.client),
             format_time(grant.began),
             format_time(grant.ends),
+            used,
             token,
         )

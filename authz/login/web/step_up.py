@@ -344,13 +344,16 @@ class StepUpEndpoints:
             return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
         except UnavailableError:
             return self._errors.show(request, error_pages.AWAY)
-        self._log("step_up", "ended", server=key.server, grant=key.grant)
+        self._log(
+            "step_up", "ended", server=key.server, grant=key.grant, subject=key.person.subject
+        )
         return self._pages.page("step_up_ended.html", {"server": key.server})
 
     def _log_outcome(self, outcome: str, ticket: StepUpTicket) -> None:
         self._log(
-            "step_up", outcome, client=ticket.client, server=ticket.server, grant=ticket.grant
-        )
+            "step_up", outcome, client=ticket.client, server=ticket.server, grant=ticket.grant,
+            subject=ticket.subject,
+        )  # fmt: skip
 
     def _done_url(self, key: str) -> str:
         return f"{self._url}/done?{urlencode({'of': key})}"

@@ -24,7 +24,7 @@ from authz.login.web.approval import ApprovalEndpoints
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.rendering import Pages
-from authz.login.web.sessions import OwnGrant, SessionEndpoints
+from authz.login.web.sessions import OwnGrant, OwnOperation, SessionEndpoints
 from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
 from authz.tokens.sealing import Sealer
@@ -86,11 +86,15 @@ class Kept:
     """Grants by person."""
 
     grants: dict[str, list[OwnGrant]] = field(default_factory=dict)
+    operations: dict[str, list[OwnOperation]] = field(default_factory=dict)
     ended: list[tuple[str, str]] = field(default_factory=list)
     asked: int = 0
 
     async def of(self, person: Person) -> list[OwnGrant]:
         return list(self.grants.get(person.subject, ()))
+
+    async def lately(self, person: Person) -> list[OwnOperation]:
+        return list(self.operations.get(person.subject, ()))
 
     async def end(self, person: Person, grant: str) -> None:
         self.asked += 1
@@ -254,7 +258,7 @@ def browser_routes(
     step_ups = StepUpEndpoints(
         **shared, sealer=sealer, records=records, log_out_url=upstream.log_out_url, clock=clock
     )
-    sessions = SessionEndpoints(**shared, grants=grants)
+    sessions = SessionEndpoints(**shared, grants=grants, activity=grants)
     routes = [*step_ups.routes(), *sessions.routes(), errors.route()]
     if requests is not None:
         approvals = ApprovalEndpoints(

@@ -7,7 +7,7 @@ import pytest
 
 from authz.login.clients.identity import identify
 from authz.login.protocol.values import ClientKind, OAuthClient
-from authz.login.web.sessions import OwnGrant
+from authz.login.web.sessions import OwnGrant, OwnOperation
 from tests.demo.kit import BOB, JOHN, DemoWorld
 from tests.login.front import onward
 from tests.login.web.pages_kit import (
@@ -58,6 +58,27 @@ def test_shows_what_is_theirs(pages: FakeGateway) -> None:
     other = log_in(pages, pages.browser(), "bob")
     assert "Bob's <b>own</b>" in words(other)
     assert "Claude" not in other.text
+
+
+def test_shows_what_was_done_lately(pages: FakeGateway) -> None:
+    """A person sees their own latest operations, escaped, and when each log-in was last used."""
+    hostile = "x</code><script>\u202egnp"
+    pages.grants.operations = {
+        JOHN: [
+            OwnOperation(1795390000 - n, "g1", "claude", "notes", hostile, "tools/call", n > 0)
+            for n in range(40)
+        ],
+        BOB: [OwnOperation(1795390000, "g3", "cursor", "secret", "drop", "tools/call", True)],
+    }
+    page = log_in(pages, pages.browser())
+
+    assert "Lately in your name" in words(page)
+    assert "last used" in words(page)
+    assert page.text.count("x&lt;/code&gt;") == 20
+    assert words(page).count("refused") == 1
+    assert "<script>" not in page.text
+    assert "\u202e" not in page.text
+    assert "cursor" not in page.text
 
 
 def test_end(pages: FakeGateway) -> None:

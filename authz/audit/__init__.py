@@ -1,0 +1,1 @@
+"""The audit trail: what was decided, as chained records in Redis (docs/audit.md)."""

@@ -1,0 +1,236 @@
+"""What the trail keeps of a decision."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.audit.record import (
+    MAX_TEXT,
+    AuditEvent,
+    InvalidRecordError,
+    body,
+    chained,
+    decision_fields,
+    is_recorded,
+    read_record,
+)
+from authz.core.decision import Allow, Decision, Deny, PendingDecision, authorize, conclude, read
+from authz.core.identity_cache import IdentityCache
+from authz.core.json_pointer import parse
+from authz.core.ledger import Mode, OverLimit, Taken
+from authz.core.limits import Limit, Per, Quota
+from authz.core.policy import DeclaredClient, Policy, Rule
+from authz.core.principal import Principal
+from authz.core.reason import Reason
+from authz.core.request import HttpRequest
+from authz.core.second_factor import Method, SecondFactor
+from tests.support.values import (
+    NOW,
+    call,
+    front_door,
+    policy,
+    principal,
+    request,
+    rpc,
+    server,
+    visitor,
+)
+
+LIMIT = Limit("l", Per.USER, quota=1, window=60, place="files:delete_*")
+TOOLS = {
+    "read_*": Rule(),
+    "delete_*": Rule(
+        scopes=frozenset({"mcp:delete"}),
+        groups=frozenset({"ops"}),
+        second_factor=SecondFactor(Method.TOTP),
+        limits=(LIMIT,),
+    ),
+}
+CLAUDE = DeclaredClient("claude")
+OPS = frozenset({"ops"})
+BOTH = frozenset({"mcp:files", "mcp:delete"})
+
+
+def decided(
+    who: Principal, sent: HttpRequest, answer: object = None, of: Policy | None = None
+) -> Decision:
+    rules = of or policy(server(tools=TOOLS), CLAUDE, front_door=front_door())
+    asked = read(sent, rules)
+    assert not isinstance(asked, Deny), asked
+    pending = authorize(asked, who, rules, NOW)
+    if isinstance(pending, Deny):
+        return pending
+    assert isinstance(pending, PendingDecision)
+    return conclude(pending, Taken((), Mode.REDIS) if answer is None else answer)  # type: ignore[arg-type]
+
+
+def kept(decision: Decision, sent: HttpRequest | None = None) -> dict[str, str]:
+    fields = decision_fields(decision, sent)
+    cached = IdentityCache()
+    assert decision_fields(decision, sent, cached) == fields
+    return {name: value for name, value in fields if value}
+
+
+def test_an_allowed_call_names_person_client_tool_rule_and_factor() -> None:
+    """Who, what, by which rule and on what proof: all of it, and no more."""
+    sent = replace(request(call("delete_file")), request_id="request-1")
+    found = kept(decided(visitor(scopes=BOTH, groups=OPS), sent), sent)
+
+    assert found == {
+        "verdict": "allow",
+        "reason": "allowed",
+        "limiter": "redis",
+        "second_factor": "login",
+        "request_id": "request-1",
+        "server": "files",
+        "mcp_method": "tools/call",
+        "tool": "delete_file",
+        "subject": "52b134ec-d812-4022-82b4-9100df7e1418",
+        "account": "john",
+        "client_id": "claude",
+        "grant": "grant-1",
+        "rule": "servers.files.tools.delete_*",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"groups": OPS}, Reason.INSUFFICIENT_SCOPE),
+        ({"scopes": BOTH}, Reason.PERSON_NOT_ALLOWED),
+    ],
+)
+def test_a_refusal_names_the_rule_that_refused(changes: dict[str, Any], reason: Reason) -> None:
+    """Of all rules that apply, the record has the one that was not met."""
+    own = Rule(scopes=frozenset({"mcp:files"}))
+    rules = policy(server(own, TOOLS | {"*": Rule()}), CLAUDE, front_door=front_door())
+    sent = request(call("delete_file"))
+
+    decision = decided(visitor(**changes), sent, of=rules)
+
+    assert isinstance(decision, Deny)
+    assert decision.reason is reason
+    assert kept(decision, sent)["rule"] == "servers.files.tools.delete_*"
+
+
+def test_an_exhausted_limit_names_its_rule() -> None:
+    """The rule whose limit is used up, not the others that were charged."""
+    other = replace(LIMIT, place="files", name="other")
+    quotas = (Quota(other, 5, 60), Quota(LIMIT, 0, 60))
+    sent = request(call("delete_file"))
+
+    decision = decided(visitor(scopes=BOTH, groups=OPS), sent, OverLimit(quotas, 3))
+
+    assert kept(decision, sent)["rule"] == "servers.files.tools.delete_*"
+
+
+@pytest.mark.parametrize(
+    ("method", "recorded"),
+    [
+        ("tools/call", True),
+        ("prompts/get", True),
+        ("resources/read", True),
+        ("x/unknown", True),
+        ("tools/list", False),
+        ("initialize", False),
+        ("ping", False),
+    ],
+)
+def test_operations_are_recorded_and_handshakes_are_not(method: str, recorded: bool) -> None:
+    """Every operation, unknown methods too; lists and handshakes are in the log alone."""
+    params = {"name": "x"} if method in {"tools/call", "prompts/get"} else {}
+    params |= {"uri": "file:///x"} if method == "resources/read" else {}
+    sent = request(rpc(method, **params))
+    rules = policy(server())
+    asked = read(sent, rules)
+    assert not isinstance(asked, Deny)
+    pending = authorize(asked, principal(), rules, NOW)
+    taken = Taken((), Mode.REDIS)
+    decision = pending if isinstance(pending, Deny) else conclude(pending, taken)
+
+    assert is_recorded(decision, sent) is recorded
+
+
+def test_what_was_not_read_is_recorded_where_it_was_refused() -> None:
+    """A POST whose message could not be read is a refusal of the trail; a stream's GET is not."""
+    assert is_recorded(Deny(Reason.INVALID_MESSAGE), request())
+    assert not is_recorded(Deny(Reason.INVALID_MESSAGE), request(method="GET"))
+    assert not is_recorded(Deny(Reason.INTERNAL), None)
+    allowed = Allow(server(), None, principal(), (), Mode.REDIS)
+    assert not is_recorded(allowed, request(method="GET"))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.text(max_size=3000)))
+def test_a_record_is_one_bounded_line_whatever_it_holds(values: dict[str, str]) -> None:
+    """No value adds a member, a line or a control character, and none makes a record too long."""
+    values = {name: value for name, value in values.items() if name not in _OURS}
+    fields = tuple(values.items())[:12]
+    text = chained(body(AuditEvent.DECISION, fields), 1.5, "c" * 16, 7, "m" * 22)
+
+    assert len(text) <= MAX_TEXT
+    assert text.isascii()
+    assert text.isprintable()
+    record = read_record(text.encode())
+    assert (record.number, record.event) == (7, AuditEvent.DECISION)
+    assert record.fields.keys() == {name for name, value in fields if value}
+
+
+_OURS = {"time", "chain", "n", "prev", "event"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"time":1,"chain":"c","n":-1,"prev":"","event":"decision"}',
+        b'{"time":1,"chain":"c","n":1.0,"prev":"","event":"decision"}',
+        b'{"time":true,"chain":"c","n":1,"prev":"","event":"decision"}',
+        b'{"time":1,"chain":"c","n":1,"prev":"","event":"other"}',
+        b'{"time":1,"chain":"c","n":1,"prev":"","event":"decision","tool":["x"]}',
+        b'{"time":1,"chain":"c","n":1,"n":2,"prev":"","event":"decision"}',
+        b'{"time":1,"chain":"c","n":1,"prev":"","event":"decision"' + b" " * MAX_TEXT + b"}",
+    ],
+)
+def test_what_is_no_record_is_refused(text: bytes) -> None:
+    """A record is read strictly: no member is missing, doubled, or of another type."""
+    with pytest.raises(InvalidRecordError):
+        read_record(text)
+
+
+def test_the_arguments_that_a_rule_names_are_in_a_record() -> None:
+    """Those alone, bounded; of what parsers could read differently it says so."""
+    rule = Rule(audit=tuple(parse(each) for each in ("/path", "/amount", "/all", "/no", "/a_b")))
+    rules = policy(server(tools={"pay*": rule, "*": Rule(audit=(parse("/path"),))}))
+    arguments = {
+        "path": "/x" * 9000, "amount": 1.5, "all": {"secret": 1}, "secret": "s", "aB": 1, "a_b": 2,
+    }  # fmt: skip
+    sent = request(rpc("tools/call", name="pay", arguments=arguments))
+
+    decision = decided(principal(), sent, of=rules)
+    found = kept(decision, sent)
+    text = body(AuditEvent.DECISION, tuple(found.items()))
+    record = read_record(chained(text, 1.0, "c", 0, "").encode()).fields
+
+    assert {name: value for name, value in record.items() if name.startswith("argument ")} == {
+        "argument /path": ("/x" * 9000)[:255] + "\u2026",
+        "argument /amount": "1.5",
+        "argument /all": "(object)",
+        "argument /a_b": "(alike)",
+    }
+    assert "secret" not in text
+    assert found["rule"] == "servers.files.tools.pay*, servers.files.tools.*"
+
+
+def test_no_argument_is_in_a_record() -> None:
+    """What a tool is called with stays out, however it is named."""
+    sent = request(rpc("tools/call", name="read_file", arguments={"path": "/secret/plan"}))
+
+    found = json.dumps(kept(decided(principal(), sent, of=policy(server(tools=TOOLS))), sent))
+
+    assert "secret" not in found
