@@ -240,7 +240,7 @@ def test_a_caller_that_goes_away_breaks_nothing(events: int) -> None:
 
     async def main() -> None:
         await one(scope(CHECK), caller.receive, caller.send)
-        await asyncio.wait_for(one.idle(10), 5)
+        await asyncio.wait_for(one.idle(60), 30)
 
     asyncio.run(main())
 
@@ -313,7 +313,7 @@ def test_a_watcher_is_told_until_it_leaves() -> None:
         health.set("part", "stopping")
         await caller.told.acquire()
         caller.leave.set()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 30)
         return [event["body"] for event in caller.sent[1:]]
 
     bodies = asyncio.run(main())

@@ -228,9 +228,7 @@ def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
     assert service.check(asking(token)).allowed
     issuer.hold.clear()
 
-    unknown = service.begin(
-        asking(ec_signer("new-kid").token({"iat": int(time.time())})), timeout=5
-    )
+    unknown = service.begin(asking(ec_signer("new-kid").token({"iat": int(time.time())})))
     assert service.check(asking(token)).allowed
     assert not unknown.done()
     assert answer(unknown.result()).status in {401, 503}
@@ -302,9 +300,7 @@ def test_what_is_in_flight_at_sigterm_is_answered(
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     issuer.hold.clear()
     waiting = [
-        service.begin(
-            asking(ec_signer(f"new-kid-{number}").token({"iat": int(time.time())})), timeout=10
-        )
+        service.begin(asking(ec_signer(f"new-kid-{number}").token({"iat": int(time.time())})))
         for number in range(5)
     ]
     until(lambda: "authz_checks_in_flight 5.0" in service.get("/metrics")[1], "five in flight")
@@ -319,5 +315,5 @@ def test_what_is_in_flight_at_sigterm_is_answered(
     with suppress(grpc.RpcError):  # how the stream ends is not the matter
         seen.extend(each.status for each in watch)
     assert seen[:1] == [health_pb2.HealthCheckResponse.NOT_SERVING]
-    assert service.process.wait(20) == 0
+    assert service.process.wait(60) == 0
     assert (service.config.parent / "stderr").read_text() == ""

@@ -345,7 +345,7 @@ def test_a_worker_that_is_stopped_keeps_no_one_from_ending(run: Run) -> None:
 
         service.signal(signal.SIGTERM)
 
-        assert service.process.wait(20) == 0
+        assert service.process.wait(60) == 0
         assert not [pid for pid in pids if session(pid)]
         assert service.events("worker_hung") == []
 
@@ -403,7 +403,7 @@ def test_sigterm_ends_all_of_it(run: Run) -> None:
 
         service.signal(signal.SIGTERM)
 
-        assert service.process.wait(20) == 0
+        assert service.process.wait(60) == 0
         assert not [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
         assert len(service.events("draining")) == 2
 

@@ -27,7 +27,7 @@ from authz.core.request import HttpRequest, RefusedError
 from authz.envoy import codec
 
 GOOD = ("authorization", "Bearer good")
-_TIMEOUT = 5
+_TIMEOUT = 30
 
 
 _ALLOW = Changes((("x-authz-subject", "from-authz"),), ("x-authz-groups",))

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_DEADLINE = 20.0
+_DEADLINE = 60.0
 _BETWEEN = 0.02
 # By name: for mypy the project's own folder `envoy/` would be meant. AUTHZ_TEST_ENVOY names
 # another Envoy than the installed one.
@@ -30,7 +30,7 @@ _PAUSE = threading.Event()  # never set: its wait is a pause between two looks a
 class UnixConnection(http.client.HTTPConnection):
     """Speak HTTP/1.1 over a Unix socket."""
 
-    def __init__(self, path: Path, timeout: float = 5) -> None:
+    def __init__(self, path: Path, timeout: float = 30) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 

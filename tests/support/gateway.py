@@ -123,7 +123,7 @@ class Gateway:
             verify=tls("h2"),
             base_url=f"https://127.0.0.1:{self.send.port}",
             headers={"host": GATEWAY},
-            timeout=5,
+            timeout=30,
         )
 
 

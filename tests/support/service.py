@@ -103,11 +103,11 @@ class ServiceProcess:
     lines: list[dict[str, object]] = field(default_factory=list)
     status_port: int = 0
 
-    def check(self, raw: bytes, timeout: float = 5.0, worker: int = 0) -> WireAnswer:
+    def check(self, raw: bytes, timeout: float = PATIENCE, worker: int = 0) -> WireAnswer:
         """Ask as Envoy asks."""
         return answer(self.begin(raw, timeout, worker).result())
 
-    def begin(self, raw: bytes, timeout: float = 5.0, worker: int = 0) -> "grpc.Future[bytes]":
+    def begin(self, raw: bytes, timeout: float = PATIENCE, worker: int = 0) -> "grpc.Future[bytes]":
         """Ask without waiting for the answer."""
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channels[worker].unary_unary(
             f"/{codec.AUTHORIZATION}/Check"
@@ -117,7 +117,7 @@ class ServiceProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask the status listener."""
-        connection = HTTPConnection("127.0.0.1", self.status_port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self.status_port, timeout=PATIENCE)
         try:
             connection.request("GET", path)
             found = connection.getresponse()

@@ -21,7 +21,7 @@ from h2.events import (
     StreamReset,
 )
 
-_TIMEOUT = 5
+_TIMEOUT = 30
 
 
 @dataclass(frozen=True, slots=True)

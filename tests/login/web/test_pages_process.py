@@ -145,7 +145,7 @@ def test_a_life(folder: Path, store: ValkeyServer) -> None:
             400, "invalid_request",
         )  # fmt: skip
         late.close()
-        assert found.process.wait(20) == 0
+        assert found.process.wait(60) == 0
         found.wait_for("stopped")
         assert not found.socket.exists()
 
