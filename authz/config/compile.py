@@ -5,6 +5,7 @@ Invariant: names and places of limits are unique, so that two never share a buck
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -24,6 +25,7 @@ from authz.config.value_types import Rate
 from authz.core.approval import Approval
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.limits import Limit, Per
+from authz.core.listing import lists_of
 from authz.core.methods import Counts
 from authz.core.policy import (
     ALL_KINDS,
@@ -90,6 +92,7 @@ def compile_policy(config: Config, approved: Approved = _NOTHING) -> Policy:
         front_door=_front_door(config),
         limits=_limits(config, None),
         max_body=config.gateway.max_body,
+        max_list=config.gateway.max_list,
         max_stream=config.gateway.max_stream,
         stream_recheck=config.gateway.stream_recheck,
         confirm_age=0.0 if introspection is None else introspection.confirm_age,
@@ -157,7 +160,7 @@ def _server(config: Config, name: str, approved: Approved) -> Server:
     server, bounds = config.servers[name], budget_of(config, name)
     resource = config.resource(name)
     own, *operations = config.targets_of(name)
-    return Server(
+    compiled = Server(
         name=name,
         resource=resource,
         metadata_url=metadata_url(resource),
@@ -186,6 +189,13 @@ def _server(config: Config, name: str, approved: Approved) -> Server:
         if server.pins is None
         else Pins(PinMode(server.pins.mode), MappingProxyType(dict(approved.get(name, {})))),
     )
+    return replace(compiled, filtered=_filtered(config, compiled))
+
+
+def _filtered(config: Config, server: Server) -> frozenset[str]:
+    if not config.servers[server.name].filter_lists:
+        return frozenset()
+    return frozenset(listed.method for listed in lists_of(server))
 
 
 def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:

@@ -277,6 +277,12 @@ class GatewayConfig(Section):
         0,
     )
     max_body: Annotated[int, value_types.SIZE] = field("The longest MCP message.", "1MiB")
+    max_list: Annotated[int, value_types.SIZE] = field(
+        "The longest list of an MCP server that is filtered (`filter_lists`), or event of its "
+        "stream; in place of a longer one the client gets an error. authz holds it until it is "
+        "whole.",
+        "8MiB",
+    )
     max_json_work: Annotated[float, duration("1ms", "2s", "50ms")] = field(
         "How long reading one message may take, estimated from its size and what it consists of, "
         "the same on any machine: 6 ns a byte, 50 a comma, 280 a point of a number, 700 an "
@@ -667,6 +673,12 @@ class ServerConfig(Section):
         "what was approved; left out: nothing is compared.",
         None,
         examples=[{"file": "/etc/authz/pins/files.json"}],
+    )
+    filter_lists: StrictBool = field(
+        "Whether `tools/list` and the like show a caller only what no rule refuses it. A missing "
+        "second factor hides nothing, and a call is decided about as ever. Lists of what has no "
+        "rules of its own pass as they are.",
+        True,
     )
     identity: Literal["headers", "signed"] = field(
         "How it is told who calls: by `headers`, or `signed` besides: a token of a minute for this "

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
+from authz.core.caller import write_caller
 from authz.core.decision import Allow, Deny
 from authz.core.exchanges import Exchange
 from authz.core.identity_cache import IdentityCache
@@ -39,6 +40,11 @@ RPC_ID: Final = "id"
 FORM: Final = "form"
 REQUEST_ID: Final = "request_id"
 ORIGIN: Final = "origin"
+# The names of what the filter of list responses reads (server/list_filter.py): which list was asked
+# for, or that a stream is resumed which may bring any; of which server; and who asked.
+LIST: Final = "list"
+SERVER_NAME: Final = "server"
+CALLER: Final = "caller"
 
 
 class Form(Enum):
@@ -158,6 +164,11 @@ def upstream(
         given, removed = _identity(principal, allow.server)
     else:
         given, removed = cache.get(_identity, principal, allow.server)
+    if allow.listing:
+        # Nobody has to unzip what is filtered.
+        removed = (
+            _without_encoding(removed) if cache is None else cache.get(_without_encoding, removed)
+        )
     seconds = min(principal.expires_at - now, policy.max_stream)
     if allow.exchange is Exchange.STREAM:
         seconds = min(seconds, policy.stream_recheck)
@@ -167,6 +178,8 @@ def upstream(
     # 0 would be no bound at all for Envoy.
     lasts = max(1, int(seconds * 1000))
     told = _told_by_envoy(message, request_id, policy.refusals)
+    if allow.listing:
+        told = (*told, *_told_to_filter(allow, request_id, cache, after=told))
     if origin is not None:
         told = (*told, (ORIGIN, origin))
     return UpstreamChanges(
@@ -192,8 +205,34 @@ def _told_by_envoy(
     how = Form.ERROR
     if form is RefusalForm.TOOL_RESULT and message.tool is not None:
         how = Form.MODERN_RESULT if message.version == MODERN else Form.RESULT
-    rpc_id = str(message.id) if isinstance(message.id, int) else encode_basestring_ascii(message.id)
-    return (RPC_ID, rpc_id), (FORM, how.value), (REQUEST_ID, request_id)
+    return (RPC_ID, _written(message.id)), (FORM, how.value), (REQUEST_ID, request_id)
+
+
+def _written(rpc_id: str | int) -> str:
+    """Return an id as JSON."""
+    return str(rpc_id) if isinstance(rpc_id, int) else encode_basestring_ascii(rpc_id)
+
+
+def _told_to_filter(
+    allow: Allow,
+    request_id: str,
+    cache: IdentityCache | None,
+    *,
+    after: tuple[tuple[str, str], ...],
+) -> tuple[tuple[str, str], ...]:
+    """Return what the filter of the response has to know, besides what is told already."""
+    who, message = allow.principal, allow.message
+    caller = write_caller(who) if cache is None else cache.get(write_caller, who)
+    told = [(LIST, allow.listing), (SERVER_NAME, allow.server.name), (CALLER, caller)]
+    if not after:
+        told.append((REQUEST_ID, request_id))
+        if message is not None and message.id is not None:
+            told.append((RPC_ID, _written(message.id)))
+    return tuple(told)
+
+
+def _without_encoding(removed: tuple[str, ...]) -> tuple[str, ...]:
+    return (*removed, "accept-encoding")
 
 
 def _identity(

@@ -72,6 +72,8 @@ from authz.core.step_up import QUESTIONS, ApprovalRequest, StepUpTicket
 _UNAUTHORIZED: Final = 401  # RFC 9110, section 15.5.2
 # Characters of a session id: with longer ones, which callers choose, too much would be cached.
 _MAX_CACHED_ID: Final = 256
+# In place of a method: the response may hold any list.
+RESUMED: Final = "resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class Allow:
         approval: the approval that it needed and had; None where it needed none.
         evidence: what proved the second factor; None where none was asked for.
         rules: every rule that applied, the server's first.
+        listing: the method whose list the response may hold and that is filtered; `RESUMED` where
+            a stream is resumed, which may bring any; empty for none.
     """
 
     server: Server
@@ -151,6 +155,7 @@ class Allow:
     approval: Approval | None = None
     evidence: Evidence | None = None
     rules: tuple[Rule, ...] = ()
+    listing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -679,6 +684,7 @@ def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
                 approval=pending.query.approval,
                 evidence=pending.evidence if pending.query.step_up is None else Evidence.STEP_UP,
                 rules=pending.rules,
+                listing=_listing(pending) if server.filtered else "",
             )
         case _:
             refusal = Deny(Reason.INTERNAL, Detail.UNKNOWN_LEDGER_ANSWER)
@@ -729,6 +735,19 @@ def _judged_headers(pending: PendingDecision) -> tuple[tuple[str, str], ...]:
     if pending.message is not None and "," in headers.get(NAME_HEADER, ""):
         judged.append((NAME_HEADER, headers[NAME_HEADER]))
     return tuple(judged)
+
+
+def _listing(pending: PendingDecision) -> str:
+    """Return what of the response is filtered.
+
+    MCP 2025-11-25, "Resumability and Redelivery": a stream that is resumed brings responses to
+    earlier requests, and with GET that is the only one that does.
+    """
+    message, request = pending.message, pending.call.request
+    if message is None:
+        resumed = request.method == "GET" and "last-event-id" in request.headers
+        return RESUMED if resumed else ""
+    return message.method if message.method in pending.call.server.filtered else ""
 
 
 def _asked(pending: PendingDecision) -> SecondFactor | None:

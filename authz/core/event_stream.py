@@ -48,6 +48,11 @@ class EventSplitter:
             raise EventTooLongError
         return events
 
+    @property
+    def held(self) -> int:
+        """Return how many bytes the event has that has begun."""
+        return len(self._held)
+
     def rest(self) -> bytes:
         """Return what stands after the last complete event: some clients read it as one."""
         return bytes(self._held)

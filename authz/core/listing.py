@@ -3,7 +3,7 @@
 It is visibility, not access control: the call stays the boundary (docs/decisions/0017).
 
 Invariant: a thing is visible where the rules refuse its call to nobody with this principal
-(tests/core/test_listing.py): the very call is read and evaluated, by `mcp.read` and `evaluate`. A
+(tests/core/test_listing.py): the very call is evaluated, as `core/decision.py` evaluates it. A
 missing or stale second factor, a revocation and a limit hide nothing.
 """
 
@@ -33,6 +33,8 @@ NOT_SHOWN_SENTENCE: Final = (
     "What this MCP server lists could not be read or filtered, so nothing of it is shown. "
     "The gateway's log has the cause."
 )
+# Elements of all lists of a message: evaluating so many takes about 0.1 s.
+MAX_ELEMENTS: Final = 10_000
 # Nanoseconds for a byte, as `strict_json` estimates them: a dense schema takes half of it.
 _WORK_PER_BYTE: Final = 100
 
@@ -106,8 +108,6 @@ LISTS: Final[Mapping[str, Listed]] = MappingProxyType(
 _KINDS: Final[Mapping[str, OperationKind]] = MappingProxyType(
     {kind.value: kind for kind in OperationKind}
 )
-_HEADERS: Final = {"content-type": "application/json"}
-_LONGEST_CALL: Final = 1 << 20
 
 
 def lists_of(server: Server) -> frozenset[Listed]:
@@ -141,23 +141,14 @@ def visibility(
     cache = IdentityCache()
 
     def shows(listed: Listed, name: str) -> bool:
-        message = _call(listed, name)
-        if message is None:
+        try:
+            message = mcp.call_of(listed.call, name)
+        except RefusedError:  # no call can have the name
             return False
         found = evaluate(server, principal, policy, message, cache=cache, catalogue=catalogue)
         return found.refused is None
 
     return shows
-
-
-def _call(listed: Listed, name: str) -> mcp.Message | None:
-    """Return the call of a thing; None where its name is one that no call can have."""
-    member = "uri" if listed.call == "resources/read" else "name"
-    call = {"jsonrpc": "2.0", "id": 0, "method": listed.call, "params": {member: name}}
-    try:
-        return mcp.read(json.dumps(call).encode(), _HEADERS, max_body=_LONGEST_CALL)
-    except RefusedError:
-        return None
 
 
 def not_shown(rpc_id: str, request_id: str) -> bytes:
@@ -220,7 +211,8 @@ class ListMessage:
 
         Raises:
             ListError: UNREADABLE where it is no strict JSON object, AMBIGUOUS where some reader
-                could find a list that was not looked at, NO_LIST where a list is no array.
+                could find a list that was not looked at, NO_LIST where a list is no array,
+                TOO_LARGE where it has more elements than are read.
         """
         self._body = body
         self._lists = {each.member: each for each in lists}
@@ -276,6 +268,8 @@ class ListMessage:
         if not self._json.opens(at, "["):
             raise ListError(ListFault.NO_LIST, "a list is no array")
         elements, end = self._json.array(at)
+        if len(elements) > MAX_ELEMENTS:
+            raise ListError(ListFault.TOO_LARGE, "too many elements")
         self._found.append((listed, elements))
         return end
 

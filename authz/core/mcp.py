@@ -210,6 +210,23 @@ def read(
     )
 
 
+def call_of(method: str, name: str) -> Message:
+    """Return the message of a legacy request that names a thing and says nothing else.
+
+    Args:
+        method: tools/call, prompts/get or resources/read.
+        name: as its params would have it.
+
+    Raises:
+        RefusedError: INVALID_MESSAGE where no such request can have the name.
+    """
+    member, longest = _NAMED[method]
+    params = {member: name}
+    _check_name(params, member, longest)
+    tool = name if method == TOOLS_CALL else None
+    return Message(MessageKind.REQUEST, method, 0, tool, None, params=params)
+
+
 def envelope(
     body: bytes, headers: dict[str, str], *, max_body: int, bounds: JsonBounds = _BOUNDS
 ) -> Envelope | None:

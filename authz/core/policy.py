@@ -146,6 +146,7 @@ class Server:
         annotations: rules of the tools of which the server says so in its own list; they only add,
             but a read-only tool that meets such a rule needs no name.
         pins: the approved definitions of its tools; None where they are not compared.
+        filtered: the methods whose lists show a caller what it may use; empty for none.
         methods: what may be called besides the methods of MCP where tools are named.
         machines: client ids that may come without a person.
         versions: the MCP protocol versions that it accepts.
@@ -171,6 +172,7 @@ class Server:
     meters: Mapping[Exchange, Meter] = field(default_factory=lambda: MappingProxyType({}))
     annotations: Mapping[Annotation, Rule] = field(default_factory=lambda: MappingProxyType({}))
     pins: Pins | None = None
+    filtered: frozenset[str] = frozenset()
 
     def targets(self) -> Iterator[RuleTarget[Rule]]:
         """Yield every rule, the server's own first."""
@@ -330,6 +332,7 @@ class Policy:
         front_door: None where every client logs in at the issuer.
         limits: charged on every request, whatever the server.
         max_body: the longest body in bytes.
+        max_list: the longest list of a server, or event of its stream, that is filtered, in bytes.
         confirm_age: how old, in seconds, the issuer's word may be where a rule asks to confirm.
         max_stream: seconds that the exchange of an allowed request lasts at most.
         stream_recheck: the same for a stream that waits for a server's notifications.
@@ -347,6 +350,7 @@ class Policy:
     front_door: FrontDoor | None = None
     limits: tuple[Limit, ...] = ()
     max_body: int = 1 << 20
+    max_list: int = 8 << 20
     confirm_age: float = 0.0
     max_stream: float = 3600.0
     stream_recheck: float = 900.0

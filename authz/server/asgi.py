@@ -1,4 +1,4 @@
-"""The ASGI transport: Envoy's ext_authz call and grpc.health.v1 for a server with trailers.
+"""The ASGI transport: ext_authz, ext_proc and grpc.health.v1 for a server with trailers.
 
 Invariant: the status OK follows a whole message and nothing else, and every request is ended here.
 Left to its server, an exception would become a gRPC answer with the status OK (pyvoy 1.3.0), and a
@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from authz.envoy import codec
+from authz.envoy import codec, list_codec
 from authz.server.framing import (
+    CANCELLED,
     INTERNAL,
     OK,
     PREFIX,
@@ -21,8 +22,10 @@ from authz.server.framing import (
     FrameError,
     frame,
     read_message,
+    take_message,
 )
 from authz.server.health import Health
+from authz.server.processing import OpenProcessing, Processing
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -32,6 +35,8 @@ CheckBytes = Callable[[bytes], Awaitable[bytes]]
 
 # An MCP body of the largest size plus generous headers; what is longer is no CheckRequest.
 _FRAME: Final = 64 * 1024
+# What Envoy passes on of a response at a time is less.
+_PART: Final = 1 << 20
 # A HealthCheckRequest names a service.
 _HEALTH: Final = 1024
 _KIND: Final = (b"content-type", b"application/grpc")
@@ -53,9 +58,17 @@ _END: Final[Mapping[str, Any]] = {
 class AsgiTransport:
     """Serve a check as an ASGI application."""
 
-    def __init__(self, check: CheckBytes, health: Health, *, max_body: int) -> None:
+    def __init__(
+        self,
+        check: CheckBytes,
+        health: Health,
+        *,
+        max_body: int,
+        process: OpenProcessing | None = None,
+    ) -> None:
         """Take what to serve; the server around it calls it for every request."""
         self._check = check
+        self._process = process
         self._health = health
         self._longest = max_body + _FRAME
         self._running = 0
@@ -65,6 +78,7 @@ class AsgiTransport:
             f"/{codec.AUTHORIZATION}/Check": self._on_check,
             f"/{codec.HEALTH}/Check": self._on_health,
             f"/{codec.HEALTH}/Watch": self._on_watch,
+            f"/{list_codec.PROCESSOR}/Process": self._on_process,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +123,27 @@ class AsgiTransport:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+    async def _on_process(self, receive: Receive, send: Send) -> None:
+        if self._process is None:
+            raise FrameError(UNIMPLEMENTED)
+        processing = self._process()
+        status, gone = INTERNAL, None
+        try:
+            await send(_START)
+            await _answer_parts(processing, receive, send)
+            status = OK if processing.ended else CANCELLED
+        except FrameError as broken:
+            status = broken.status
+        except asyncio.CancelledError as error:
+            status, gone = UNAVAILABLE, error
+        except Exception:  # noqa: BLE001 - recorded where it arose
+            status = INTERNAL
+        processing.close()
+        # Envoy takes the status OK for leave to pass on what is left (seen on 1.39.3).
+        await _end(send, status)
+        if gone is not None:
+            raise gone
 
     async def _on_health(self, receive: Receive, send: Send) -> None:
         await _message(receive, _HEALTH)
@@ -172,6 +207,28 @@ async def _rest(body: bytes, receive: Receive, longest: int) -> bytes:
         length += len(chunk)
         more = bool(event.get("more_body"))
     return b"".join(chunks)
+
+
+async def _answer_parts(processing: Processing, receive: Receive, send: Send) -> None:
+    """Answer each part of a stream as it comes, until the caller ends it."""
+    held, more = bytearray(), True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        held += event.get("body", b"")
+        more = bool(event.get("more_body"))
+        while (part := take_message(held, _PART)) is not None:
+            body = frame(await processing.answer(part))
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _end(send: Send, status: int) -> None:
+    """End an answer that has begun; who has gone away is not told."""
+    trailers = [(b"grpc-status", b"%d" % status)]
+    with suppress(Exception):
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
 
 async def _gone(receive: Receive) -> None:

@@ -14,6 +14,7 @@ PREFIX: Final = _PREFIX.size
 
 # grpc/doc/statuscodes.md; the ones that an edge needs.
 OK: Final = 0
+CANCELLED: Final = 1
 RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
 INTERNAL: Final = 13
@@ -51,6 +52,26 @@ def read_message(body: bytes, longest: int) -> bytes:
     if len(body) != PREFIX + length:
         raise FrameError(INTERNAL)
     return body[PREFIX:]
+
+
+def take_message(held: bytearray, longest: int) -> bytes | None:
+    """Take the first message out of what has come of a stream; None while it is not whole.
+
+    Raises:
+        FrameError: as `read_message`, where it is too long or compressed.
+    """
+    if len(held) < PREFIX:
+        return None
+    compressed, length = _PREFIX.unpack_from(held)
+    if length > longest:
+        raise FrameError(RESOURCE_EXHAUSTED)
+    if compressed:
+        raise FrameError(UNIMPLEMENTED)
+    if len(held) < PREFIX + length:
+        return None
+    message = bytes(held[PREFIX : PREFIX + length])
+    del held[: PREFIX + length]
+    return message
 
 
 def frame(message: bytes) -> bytes:

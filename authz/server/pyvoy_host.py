@@ -12,6 +12,7 @@ import httpx
 from authz.server.asgi import AsgiTransport, CheckBytes, Receive, Scope, Send, refuse
 from authz.server.framing import UNAVAILABLE
 from authz.server.health import Health
+from authz.server.processing import OpenProcessing
 from authz.server.pyvoy import DRAIN
 from authz.server.service import Service
 from authz.server.worker_ipc import WorkerChannel
@@ -28,8 +29,16 @@ class _Transport(AsgiTransport):
 
     name = "pyvoy"
 
-    def __init__(self, check: CheckBytes, health: Health, *, max_body: int, admin: str) -> None:
-        super().__init__(check, health, max_body=max_body)
+    def __init__(
+        self,
+        check: CheckBytes,
+        health: Health,
+        *,
+        max_body: int,
+        process: OpenProcessing | None,
+        admin: str,
+    ) -> None:
+        super().__init__(check, health, max_body=max_body, process=process)
         self._admin = admin
         self._address = ""
 
@@ -107,9 +116,16 @@ class EmbeddedApp:
         self._channel.stop_listening()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _make_transport(self, check: CheckBytes, health: Health, *, max_body: int) -> _Transport:
+    def _make_transport(
+        self,
+        check: CheckBytes,
+        health: Health,
+        *,
+        max_body: int,
+        process: OpenProcessing | None = None,
+    ) -> _Transport:
         admin = self._channel.settings.admin
-        self._transport = _Transport(check, health, max_body=max_body, admin=admin)
+        self._transport = _Transport(check, health, max_body=max_body, process=process, admin=admin)
         return self._transport
 
     async def _run(self, service: Service) -> None:

@@ -19,6 +19,8 @@ from authz.server.assemble import Assembly
 from authz.server.check import Check
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
+from authz.server.list_filter import ListFilter
+from authz.server.processing import OpenProcessing
 from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.status import Status
 from authz.server.worker_control import ListenAddress
@@ -61,7 +63,14 @@ class Transport(Protocol):
 class MakeTransport(Protocol):
     """Make the transport for a check."""
 
-    def __call__(self, check: CheckBytes, health: Health, *, max_body: int) -> Transport:
+    def __call__(
+        self,
+        check: CheckBytes,
+        health: Health,
+        *,
+        max_body: int,
+        process: OpenProcessing | None = None,
+    ) -> Transport:
         """Take what to serve; nothing listens yet."""
         ...
 
@@ -124,8 +133,12 @@ class Service:
 
     async def run(self) -> None:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
+        lists = ListFilter(lambda: self.check.snapshot, self._recorder)
         transport = self._make_transport(
-            self.check, self._health, max_body=self._settings.policy.max_body
+            self.check,
+            self._health,
+            max_body=self._settings.policy.max_body,
+            process=lists.open,
         )
         status = Status(
             self._recorder.metrics.registry,

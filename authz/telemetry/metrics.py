@@ -118,6 +118,13 @@ class Metrics:
         )
         for outcome in ("written", "lost"):  # from 0, as above
             self.audit_records.labels(outcome)
+        self.lists: Final = self._counter(
+            "authz_lists_total",
+            "Lists of MCP servers (tools, prompts, resources), by server and outcome: filtered, or "
+            "why nothing was shown.",
+            "server",
+            "outcome",
+        )
         self.worker_restarts: Final = Counter(
             "authz_worker_restarts_total",
             "Workers that ended by themselves, or hung and were killed, and were started again.",

@@ -46,6 +46,30 @@ class Recorder:
         self.metrics.duration.observe(seconds)
         self.log.decision(decision, request, seconds, cache)
 
+    def list_not_shown(
+        self, server: str, method: str, request_id: str, fault: str, detail: str
+    ) -> None:
+        """Record that nothing of a server's list was shown.
+
+        Args:
+            server: its name, or `UNKNOWN`.
+            method: what asked for the list.
+            request_id: of the request.
+            fault: why, of a closed set.
+            detail: fixed words.
+        """
+        self.metrics.lists.labels(server, fault).inc()
+        self.log.write(
+            {
+                "event": "list_not_shown",
+                "server": server,
+                "method": method,
+                "request_id": request_id,
+                "fault": fault,
+                "detail": detail,
+            }
+        )
+
     def fault(self, dependency: str, detail: str = "") -> None:
         """Record that a dependency failed."""
         self.metrics.dependency_errors.labels(dependency).inc()

@@ -207,6 +207,7 @@ def test_what_has_no_list_passes(body: bytes) -> None:
         ('{"result":{"\uff54ools":[{}]}}'.encode(), ListFault.AMBIGUOUS),
         (b'{"result":{"tools":{"0":{"name":"x"}}}}', ListFault.NO_LIST),
         (b'{"result":{"tools":null}}', ListFault.NO_LIST),
+        (b'{"result":{"tools":[' + b"7," * 10_000 + b"7]}}", ListFault.TOO_LARGE),
     ],
 )
 def test_what_cannot_be_filtered_is_an_error(body: bytes, fault: ListFault) -> None:

@@ -46,6 +46,7 @@ from envoy_data_plane.google.protobuf import Any, Struct
 
 from authz.config.urls import Url
 from authz.core.answers import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REFUSAL, REQUEST_ID, RPC_ID, Form
+from authz.core.listing import NOT_SHOWN, NOT_SHOWN_CODE, NOT_SHOWN_SENTENCE
 from authz.core.reason import Reason
 from authz.envoy.render.messages import TRUSTED_ADDRESS, add_if_absent, overwrite
 from authz.envoy.render.response_headers import cors_headers
@@ -87,6 +88,8 @@ class Reply:
         sentence: what a person reads.
         retry_after: seconds; None where waiting changes nothing or Envoy says it already.
         flag: Envoy's response flag that it is for; None for any.
+        details: how %RESPONSE_CODE_DETAILS% begins where it is said, whatever failure it was; None
+            for any.
     """
 
     status: int
@@ -95,6 +98,7 @@ class Reply:
     sentence: str
     retry_after: str | None = None
     flag: str | None = None
+    details: str | None = None
 
 
 def _as_authz(reason: Reason, retry_after: str | None = None, flag: str | None = None) -> Reply:
@@ -110,8 +114,13 @@ _REFUSED: Final = Reply(
     "The MCP server answered in a way that this gateway does not pass on: with a redirect, a "
     "demand for credentials of its own, or no valid HTTP.",
 )
+# authz answered for a list that it is not shown, not in time, or not at all (list_filter.py).
+_NOT_SHOWN: Final = Reply(
+    500, NOT_SHOWN, NOT_SHOWN_CODE, NOT_SHOWN_SENTENCE, details="ext_proc_error"
+)
 # The first that matches is said. Where authz has a row for the same thing, it is that row.
 REPLIES: Final = (
+    _NOT_SHOWN,
     _as_authz(Reason.MALFORMED_REQUEST),
     _as_authz(Reason.UNKNOWN_SERVER),
     _as_authz(Reason.BODY_TOO_LARGE),
@@ -167,8 +176,12 @@ def local_replies(portal: Url | None, front_door: Url | None) -> LocalReplyConfi
         if reply.status >= _FAULT and reply.flag is None
         for form in Form
     ]
-    refused = [*(_to_request(_REFUSED, form) for form in Form), _to_nobody(_REFUSED)]
-    mappers += [*map(_readable, refused), *to_requests, *map(_to_nobody, REPLIES), _otherwise()]
+    instead = [
+        mapper
+        for reply in (_NOT_SHOWN, _REFUSED)
+        for mapper in (*(_to_request(reply, form) for form in Form), _to_nobody(reply))
+    ]
+    mappers += [*map(_readable, instead), *to_requests, *map(_to_nobody, REPLIES), _otherwise()]
     return LocalReplyConfig(mappers=mappers)
 
 
@@ -200,10 +213,9 @@ def _to_request(reply: Reply, form: Form) -> ResponseMapper:
     sessions of widely used clients (docs/decisions/0011); details and flags of the access log still
     tell.
     """
-    op = ComparisonFilterOp.GE if reply is OTHERWISE else ComparisonFilterOp.EQ
-    status = _status(reply.status, op)
+    failed = _status(_FAULT, ComparisonFilterOp.GE) if reply is OTHERWISE else _when(reply)
     return ResponseMapper(
-        filter=_all(status, _form_is(form)),
+        filter=_all(failed, _form_is(form)),
         status_code=200,
         body_format_override=SubstitutionFormatString(
             text_format_source=DataSource(inline_string=_response(reply, form)),
@@ -323,7 +335,11 @@ def _retry_after(reply: Reply) -> list[HeaderValueOption]:
 
 
 def _on_purpose() -> AccessLogFilter:
-    config = Any.pack(ExpressionFilter(expression=_SAID_ON_PURPOSE))
+    return _expression(_SAID_ON_PURPOSE)
+
+
+def _expression(expression: str) -> AccessLogFilter:
+    config = Any.pack(ExpressionFilter(expression=expression))
     name = "envoy.access_loggers.extension_filters.cel"
     return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=config))
 
@@ -366,6 +382,8 @@ def _any(*filters: AccessLogFilter) -> AccessLogFilter:
 
 
 def _when(reply: Reply) -> AccessLogFilter:
+    if reply.details is not None:
+        return _expression(f"response.code_details.startsWith('{reply.details}')")
     if reply.flag is None:
         return _status(reply.status)
     by_flag = AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=[reply.flag]))

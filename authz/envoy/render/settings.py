@@ -10,7 +10,7 @@ from typing import Final
 
 from authz.config import urls
 from authz.config.addresses import worker_addresses
-from authz.config.compile import metadata_url
+from authz.config.compile import compile_policy, metadata_url
 from authz.config.model import Config, GatewayConfig
 from authz.config.server_metadata import document_scopes, server_metadata
 from authz.config.urls import Url
@@ -141,6 +141,7 @@ class EnvoySettings:
         servers: the MCP servers.
         portal: None where the issuer is served elsewhere.
         pages: None where there is no front door.
+        filters_lists: whether the lists of some server are filtered.
     """
 
     url: Url
@@ -150,6 +151,7 @@ class EnvoySettings:
     servers: tuple[McpServer, ...]
     portal: IssuerPortal | None
     pages: FrontDoorPages | None
+    filters_lists: bool = False
 
 
 def envoy_settings(config: Config, where: Topology) -> EnvoySettings:
@@ -162,6 +164,7 @@ def envoy_settings(config: Config, where: Topology) -> EnvoySettings:
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),
+        filters_lists=any(server.filtered for server in compile_policy(config).servers.values()),
     )
 
 

@@ -1,0 +1,331 @@
+"""The filter of list responses: parts of a response in, their answers out, for any transport.
+
+Envoy opens a stream for a response that Check has marked, and passes on what each answer says.
+
+Invariant: a part that is not understood raises, and the stream then ends with an error; no list
+reaches a client but as `ListMessage.filtered` returns it (tests/server/test_list_filter.py).
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from authz.core.answers import CALLER, LIST, REQUEST_ID, RPC_ID, SERVER_NAME
+from authz.core.caller import CallerError, read_caller
+from authz.core.catalogue import UNLISTED
+from authz.core.decision import RESUMED
+from authz.core.event_stream import EventSplitter, EventTooLongError, event_data, with_data
+from authz.core.listing import (
+    LISTS,
+    Definition,
+    FilteredMessage,
+    ListError,
+    ListFault,
+    ListMessage,
+    not_shown,
+    visibility,
+)
+from authz.core.policy import Server
+from authz.envoy import list_codec
+from authz.envoy.list_codec import BodyChunk, PartError, ResponseHead
+from authz.server.check import Snapshot
+from authz.telemetry.metrics import UNKNOWN
+from authz.telemetry.recorder import Recorder
+
+FILTERED: Final = "filtered"
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+# Bytes that one worker holds of responses that are not whole yet.
+MAX_HELD: Final = 64 << 20
+# Bytes of a message from which on it is read in a thread, so that nobody's check waits for it.
+_LONG: Final = 32 * 1024
+_DIGITS: Final = 15  # of a Content-Length
+
+
+class ListObserver(Protocol):
+    """Take notice of what MCP servers list."""
+
+    def observe(self, server: Server, definitions: tuple[Definition, ...]) -> None:
+        """Take notice, at once, before it is decided what the client sees; raise nothing."""
+        ...
+
+
+class ListFilter:
+    """Filter the lists of MCP servers for their readers, for as many at once as Envoy sends."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        recorder: Recorder,
+        observer: ListObserver | None = None,
+    ) -> None:
+        """Take what is in force.
+
+        Args:
+            snapshot: returns the configuration that is in force.
+            recorder: counts and logs.
+            observer: is told what servers list; None for nobody.
+        """
+        self.snapshot: Final = snapshot
+        self.recorder: Final = recorder
+        self.observer: Final = observer
+        # Bytes of all responses that are not whole yet.
+        self.held = 0
+        # One at a time: they would only take one another's time.
+        self.thread: Final = asyncio.Lock()
+
+    def open(self) -> "ListResponse":
+        """Begin a response."""
+        return ListResponse(self)
+
+
+class ListResponse:
+    """Answer the parts of one response, in their order."""
+
+    def __init__(self, of: ListFilter) -> None:
+        self._of = of
+        self._told: Mapping[str, str] = {}
+        self._body: _Body | None = None
+        self._held = 0
+        self._broken = False
+        self.ended = False
+
+    async def answer(self, raw: bytes) -> bytes:
+        """Return the answer to one part.
+
+        Raises:
+            ListError: where the response must not go on, which is recorded.
+        """
+        try:
+            part = list_codec.decode(raw)
+            answer = self._head(part) if isinstance(part, ResponseHead) else await self._chunk(part)
+        except ListError as error:
+            wrong = error
+        except PartError as broken:
+            wrong = ListError(ListFault.INTERNAL, str(broken))
+        else:
+            self.ended = part.ended
+            return answer
+        self._broken = True
+        self._record(wrong)
+        raise wrong
+
+    def close(self) -> None:
+        """Forget what was held; to be called at the end, whatever happened."""
+        self._hold(0)
+
+    def _head(self, head: ResponseHead) -> bytes:
+        if self._body is not None:
+            raise ListError(ListFault.INTERNAL, "a second head")
+        self._told = head.told
+        reader = _Reader(self._of, head.told, self._record)
+        self._body = _body(head, reader, self._of.snapshot().policy.max_list)
+        return list_codec.encode_head(changes_body=not isinstance(self._body, _UnchangedBody))
+
+    async def _chunk(self, chunk: BodyChunk) -> bytes:
+        if self._body is None or self._broken or self.ended:
+            raise ListError(ListFault.INTERNAL, "a chunk out of place")
+        data = await self._body.chunk(chunk)
+        self._hold(self._body.held)
+        return list_codec.encode_body(data)
+
+    def _hold(self, length: int) -> None:
+        self._of.held += length - self._held
+        self._held = length
+        if length and self._of.held > MAX_HELD:
+            raise ListError(ListFault.OVERLOAD)
+
+    def _record(self, error: ListError) -> None:
+        told, known = self._told, self._of.snapshot().policy.servers
+        name = told.get(SERVER_NAME, "")
+        self._of.recorder.list_not_shown(
+            name if name in known else UNKNOWN,
+            told.get(LIST, ""),
+            told.get(REQUEST_ID, ""),
+            error.fault.value,
+            error.detail,
+        )
+
+
+class _Reader:
+    """Filter messages for the one who asked."""
+
+    def __init__(
+        self, of: ListFilter, told: Mapping[str, str], record: Callable[[ListError], None]
+    ) -> None:
+        self._of = of
+        self._told = told
+        self.record = record
+        policy, asked = of.snapshot().policy, told.get(LIST, "")
+        server = policy.servers.get(told.get(SERVER_NAME, ""))
+        if server is None or not (asked == RESUMED or asked in LISTS):
+            raise ListError(ListFault.UNKNOWN_CALLER, "no server or no list")
+        self._server = server
+        self._lists = tuple(LISTS.values()) if asked == RESUMED else (LISTS[asked],)
+        try:
+            self._principal = read_caller(told.get(CALLER, ""))
+        except CallerError:
+            raise ListError(ListFault.UNKNOWN_CALLER, "no principal") from None
+
+    def error(self) -> bytes | None:
+        """Return the error to the request; None where its id is not known."""
+        rpc_id = self._told.get(RPC_ID)
+        return None if rpc_id is None else not_shown(rpc_id, self._told.get(REQUEST_ID, ""))
+
+    async def filtered(self, message: bytes) -> FilteredMessage:
+        """Return a message without what is not shown.
+
+        Raises:
+            ListError: as `ListMessage`.
+        """
+        if len(message) < _LONG:
+            found = ListMessage(message, self._lists)
+            self._observe(found)
+            shown = self._show(found)
+        else:
+            async with self._of.thread:
+                found = await asyncio.to_thread(ListMessage, message, self._lists)
+                self._observe(found)
+                shown = await asyncio.to_thread(self._show, found)
+        if found.definitions:
+            self._of.recorder.metrics.lists.labels(self._server.name, FILTERED).inc()
+        return shown
+
+    def _observe(self, found: ListMessage) -> None:
+        if self._of.observer is not None and found.definitions:
+            self._of.observer.observe(self._server, found.definitions)
+
+    def _show(self, found: ListMessage) -> FilteredMessage:
+        snapshot, server = self._of.snapshot(), self._server
+        catalogue = snapshot.catalogues.get(server.name, UNLISTED)
+        return found.filtered(visibility(server, self._principal, snapshot.policy, catalogue))
+
+
+class _Body(Protocol):
+    """Say what takes the place of the chunks of a body."""
+
+    @property
+    def held(self) -> int:
+        """Return how many bytes wait for what is to come."""
+        ...
+
+    async def chunk(self, chunk: BodyChunk) -> bytes | None:
+        """Return what takes the place of a chunk; None for the chunk itself.
+
+        Raises:
+            ListError: where the response must not go on.
+        """
+        ...
+
+
+def _body(head: ResponseHead, reader: _Reader, longest: int) -> _Body:
+    headers = head.headers
+    media = headers.get(list_codec.TYPE, "").partition(";")[0].strip().lower()
+    if head.ended:
+        return _UnchangedBody()
+    if media not in {JSON, EVENTS}:
+        # A refusal in plain text, as servers and what stands before them write it, is no list to
+        # any client; a success of another type might be one to some.
+        if _is_refusal(headers):
+            return _UnchangedBody()
+        raise ListError(ListFault.MEDIA_TYPE)
+    if headers.get(list_codec.ENCODING, "identity").strip().lower() != "identity":
+        raise ListError(ListFault.ENCODING)
+    if media == EVENTS:
+        return _EventBody(reader, longest)
+    length = headers.get(list_codec.LENGTH, "0")
+    if not length.isdecimal() or len(length) > _DIGITS or int(length) > longest:
+        raise ListError(ListFault.TOO_LARGE)
+    return _JsonBody(reader, longest)
+
+
+def _is_refusal(headers: Mapping[str, str]) -> bool:
+    return headers.get(list_codec.STATUS, "")[:1] in {"4", "5"}
+
+
+class _UnchangedBody:
+    """Pass a body on that is no list to anybody."""
+
+    held = 0
+
+    async def chunk(self, _: BodyChunk) -> bytes | None:
+        return None
+
+
+class _JsonBody:
+    """Hold a JSON document until it is whole, and pass on what is left of it."""
+
+    def __init__(self, reader: _Reader, longest: int) -> None:
+        self._reader = reader
+        self._longest = longest
+        self._pieces: list[bytes] = []
+        self._failed = False
+        self.held = 0
+
+    async def chunk(self, chunk: BodyChunk) -> bytes | None:
+        if self._failed:
+            return b""
+        try:
+            return await self._whole(chunk)
+        except ListError as error:
+            wrong = error
+        # The head has gone already: an error takes the place of the document.
+        return self._fail(wrong)
+
+    async def _whole(self, chunk: BodyChunk) -> bytes:
+        self._pieces.append(chunk.data)
+        self.held += len(chunk.data)
+        if self.held > self._longest:
+            raise ListError(ListFault.TOO_LARGE)
+        if not chunk.ended:
+            return b""
+        document, self._pieces, self.held = b"".join(self._pieces), [], 0
+        return (await self._reader.filtered(document)).body if document else b""
+
+    def _fail(self, wrong: ListError) -> bytes:
+        answer = self._reader.error()
+        if answer is None:
+            raise wrong
+        self._reader.record(wrong)
+        self._failed, self._pieces, self.held = True, [], 0
+        return answer
+
+
+class _EventBody:
+    """Hold each event of a stream until it is whole, and pass on what is left of its message."""
+
+    def __init__(self, reader: _Reader, longest: int) -> None:
+        self._reader = reader
+        self._splitter = EventSplitter(longest)
+
+    @property
+    def held(self) -> int:
+        return self._splitter.held
+
+    async def chunk(self, chunk: BodyChunk) -> bytes | None:
+        try:
+            events = self._splitter.feed(chunk.data)
+        except EventTooLongError:
+            # The stream ends here: what follows belongs to an event that nobody reads.
+            raise ListError(ListFault.TOO_LARGE) from None
+        if chunk.ended:
+            events.append(self._splitter.rest())
+        return b"".join([await self._event(event) for event in events])
+
+    async def _event(self, event: bytes) -> bytes:
+        data = event_data(event)
+        # What is neither an object nor an array is no message: the first event of a stream that
+        # can be resumed has no data.
+        if data is None or not data.lstrip().startswith((b"{", b"[")):
+            return event
+        try:
+            filtered = await self._reader.filtered(data)
+        except ListError as error:
+            wrong = error
+        else:
+            return with_data(event, filtered.body) if filtered.hidden else event
+        answer = self._reader.error()
+        if answer is None:
+            raise wrong
+        self._reader.record(wrong)
+        return with_data(event, answer)

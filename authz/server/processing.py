@@ -1,0 +1,24 @@
+"""What a transport needs of a service that answers a response part by part (Envoy's ext_proc)."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Processing(Protocol):
+    """Answer the parts of one response."""
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the last part was answered."""
+        ...
+
+    async def answer(self, raw: bytes) -> bytes:
+        """Return the answer to one part; what it raises ends the stream with an error."""
+        ...
+
+    def close(self) -> None:
+        """Forget what was held; called at the end, whatever happened."""
+        ...
+
+
+OpenProcessing = Callable[[], Processing]
