@@ -42,12 +42,8 @@ _LONG: Final = 32 * 1024
 _DIGITS: Final = 15  # of a Content-Length
 
 
-class ListObserver(Protocol):
-    """Take notice of what MCP servers list."""
-
-    def observe(self, server: Server, definitions: tuple[Definition, ...]) -> None:
-        """Take notice, at once, before it is decided what the client sees; raise nothing."""
-        ...
+# Takes notice of what a server lists, before it is decided what the client sees; raises nothing.
+Observe = Callable[[Server, tuple[Definition, ...]], None]
 
 
 class ListFilter:
@@ -57,18 +53,18 @@ class ListFilter:
         self,
         snapshot: Callable[[], Snapshot],
         recorder: Recorder,
-        observer: ListObserver | None = None,
+        observe: Observe | None = None,
     ) -> None:
         """Take what is in force.
 
         Args:
             snapshot: returns the configuration that is in force.
             recorder: counts and logs.
-            observer: is told what servers list; None for nobody.
+            observe: is told what servers list; None for nobody.
         """
         self.snapshot: Final = snapshot
         self.recorder: Final = recorder
-        self.observer: Final = observer
+        self.observe: Final = observe
         # Bytes of all responses that are not whole yet.
         self.held = 0
         # One at a time: they would only take one another's time.
@@ -115,8 +111,8 @@ class ListResponse:
         self._hold(0)
 
     def _head(self, head: ResponseHead) -> bytes:
-        if self._body is not None:
-            raise ListError(ListFault.INTERNAL, "a second head")
+        if self._body is not None or self._broken:
+            raise ListError(ListFault.INTERNAL, "a head out of place")
         self._told = head.told
         reader = _Reader(self._of, head.told, self._record)
         self._body = _body(head, reader, self._of.snapshot().policy.max_list)
@@ -192,8 +188,8 @@ class _Reader:
         return shown
 
     def _observe(self, found: ListMessage) -> None:
-        if self._of.observer is not None and found.definitions:
-            self._of.observer.observe(self._server, found.definitions)
+        if self._of.observe is not None and found.definitions:
+            self._of.observe(self._server, found.definitions)
 
     def _show(self, found: ListMessage) -> FilteredMessage:
         snapshot, server = self._of.snapshot(), self._server

@@ -15,6 +15,8 @@ from typing import Final, Protocol
 from authz.config.load import Settings
 from authz.config.problems import ConfigError
 from authz.core import decision
+from authz.core.listing import Definition
+from authz.core.policy import Server
 from authz.server.assemble import Assembly
 from authz.server.check import Check
 from authz.server.grpc import CheckBytes, GrpcTransport
@@ -133,7 +135,7 @@ class Service:
 
     async def run(self) -> None:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
-        lists = ListFilter(lambda: self.check.snapshot, self._recorder)
+        lists = ListFilter(lambda: self.check.snapshot, self._recorder, self._observe)
         transport = self._make_transport(
             self.check,
             self._health,
@@ -179,6 +181,9 @@ class Service:
         self._recorder.event("stopped")
         # Whoever runs this may end the process now.
         self._recorder.log.flush()
+
+    def _observe(self, server: Server, definitions: tuple[Definition, ...]) -> None:
+        self._assembly.tools.observe(server, definitions)
 
     def stop(self) -> None:
         """Begin to drain."""

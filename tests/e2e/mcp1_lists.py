@@ -20,7 +20,8 @@ async def main(url: str, host: str, token: str) -> None:
         ClientSession(read, write) as session,
     ):
         await session.initialize()
-        print(json.dumps([tool.name for tool in (await session.list_tools()).tools]))
+        names = [tool.name for tool in (await session.list_tools()).tools]
+        sys.stdout.write(json.dumps(names))
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -49,7 +49,11 @@ servers:
     upstream: http://sdk:8000/sdk
     limits: []
     tools: {{read_*: {{}}, delete_*: {{scopes: [mcp:files:write]}}}}
-  open: {{upstream: http://files:8000/mcp, limits: [], filter_lists: false, tools: {{read_*: {{}}}}}}
+  open:
+    upstream: http://files:8000/mcp
+    limits: []
+    filter_lists: false
+    tools: {{read_*: {{}}}}
 """
 _RESOURCES: Final = [f"https://mcp.example.test/{name}" for name in ("files", "sdk", "open")]
 _PATIENCE: Final = 20
@@ -155,7 +159,8 @@ class ListEdge:
     def raw_request(self) -> bytes:
         """Return the same request for a tools/list as bytes."""
         body = b'{"jsonrpc":"2.0","id":7,"method":"tools/list"}'
-        fields = [("host", GATEWAY), ("content-length", str(len(body))), *_headers(token())]
+        fields = [("host", GATEWAY), ("content-length", str(len(body))), ("connection", "close")]
+        fields += [*_headers(token())]
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
         return f"POST /files HTTP/1.1\r\n{lines}\r\n".encode() + body
 

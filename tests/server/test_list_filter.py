@@ -1,0 +1,226 @@
+"""A response goes through the filter part by part: what is not understood ends it with an error."""
+
+import asyncio
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz.core.answers import CALLER, LIST, REQUEST_ID, RPC_ID, SERVER_NAME
+from authz.core.caller import write_caller
+from authz.core.decision import RESUMED
+from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
+from authz.core.listing import Definition, ListError, ListFault
+from authz.core.policy import Rule, Server
+from authz.envoy.pb import external_processor_pb2 as wire
+from authz.ledger.deadline import Deadline
+from authz.server import list_filter
+from authz.server.check import Snapshot
+from authz.server.list_filter import ListFilter
+from authz.telemetry.audit import EventLog
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
+from tests.server.test_check import FakeVerifier
+from tests.support.values import policy, principal, server
+
+TOLD = {
+    LIST: "tools/list",
+    SERVER_NAME: "files",
+    CALLER: write_caller(principal()),
+    RPC_ID: "7",
+    REQUEST_ID: "2f1f",
+}
+RULES = policy(server(tools={"read_*": Rule()}), max_list=100_000)
+UNHURRIED = settings(deadline=None, max_examples=40)  # a busy machine is no failure
+
+
+class NoLedger:
+    """A ledger that nobody asks."""
+
+    async def take(self, query: Query) -> LedgerAnswer:
+        return Taken((), Mode.REDIS)
+
+
+class ListWorld:
+    """The filter, and what it said."""
+
+    def __init__(self) -> None:
+        self.log = io.StringIO()
+        self.metrics = Metrics()
+        recorder = Recorder(self.metrics, EventLog("json", self.log))
+        snapshot = Snapshot(RULES, FakeVerifier(lambda _: principal()), NoLedger(), Deadline(1.0))
+        self.observed: list[Definition] = []
+        self.filter = ListFilter(lambda: snapshot, recorder, self.observe)
+
+    def observe(self, server: Server, definitions: tuple[Definition, ...]) -> None:
+        self.observed += definitions
+
+    def run(self, *parts: bytes) -> bytes:
+        """Return what the client gets of the body; raise where the response ends with an error."""
+
+        async def answers() -> bytes:
+            response, found = self.filter.open(), b""
+            try:
+                for part in parts:
+                    answer = wire.ProcessingResponse.FromString(await response.answer(part))
+                    if answer.WhichOneof("response") == "response_body":
+                        mutation = answer.response_body.response.body_mutation
+                        unchanged = mutation.WhichOneof("mutation") is None
+                        sent = wire.ProcessingRequest.FromString(part).response_body.body
+                        found += sent if unchanged else mutation.body
+                return found
+            finally:
+                response.close()
+                assert self.filter.held == 0
+
+        return asyncio.run(answers())
+
+
+@pytest.fixture
+def world() -> ListWorld:
+    return ListWorld()
+
+
+def head(
+    media: str = "application/json",
+    *,
+    ended: bool = False,
+    status: str = "200",
+    told: str = "tools/list",
+    **more: str,
+) -> bytes:
+    message = wire.ProcessingRequest()
+    message.response_headers.end_of_stream = ended
+    headers = {":status": status, "content-type": media} | more
+    for name, value in headers.items():
+        line = message.response_headers.headers.headers.add()
+        line.key, line.raw_value = name.replace("_", "-"), value.encode()
+    fields = message.metadata_context.filter_metadata["envoy.filters.http.ext_authz"].fields
+    for name, value in (TOLD | {LIST: told}).items():
+        if told != RESUMED or name != RPC_ID:
+            fields[name].string_value = value
+    return message.SerializeToString()
+
+
+def chunk(data: bytes, *, ended: bool = False) -> bytes:
+    body = wire.HttpBody(body=data, end_of_stream=ended)
+    return wire.ProcessingRequest(response_body=body).SerializeToString()
+
+
+def listed(*names: str) -> bytes:
+    result = {"tools": [{"name": name} for name in names]}
+    return json.dumps({"jsonrpc": "2.0", "id": 7, "result": result}).encode()
+
+
+@UNHURRIED
+@given(
+    data=st.data(),
+    names=st.lists(st.sampled_from(["read_a", "other"]), max_size=5),
+    ends=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+)
+def test_chunks_make_no_difference(data: st.DataObject, names: list[str], ends: bytes) -> None:
+    """However a body is divided, the client gets the same, without what is hidden."""
+    kept = [name for name in names if name == "read_a"]
+    document = listed(*names)
+    stream = ends.join([b": x", b"data: " + document, b"", b"id: 2", b"data:", b"", b""])
+    for media, sent in (("application/json", document), ("text/event-stream", stream)):
+        places = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=4)))
+        pieces = [sent[a:b] for a, b in zip([0, *places], [*places, len(sent)], strict=True)]
+        parts = [chunk(each) for each in pieces] + [chunk(b"", ended=True)]
+        found = ListWorld().run(head(media), *parts)
+        if kept == names:
+            assert found == sent
+        expected = json.loads(listed(*kept))
+        start = found.index(b"{")
+        assert json.JSONDecoder().raw_decode(found[start:].decode())[0] == expected
+        if media == "text/event-stream":
+            assert found.startswith(b": x" + ends)
+            assert found.endswith(ends.join([b"id: 2", b"data:", b"", b""]))
+
+
+def test_who_observes_sees_all_of_it(world: ListWorld) -> None:
+    """What is hidden from one caller is told to who keeps the catalogue, long lists too."""
+    names = [f"{kind}_{number:0200}" for number in range(100) for kind in ("read", "other")]
+    found = json.loads(world.run(head(), chunk(listed(*names), ended=True)))
+    assert [each.name for each in world.observed] == names
+    assert [each["name"] for each in found["result"]["tools"]] == names[::2]
+
+
+@pytest.mark.attack("list-unfiltered")
+@pytest.mark.parametrize(
+    ("parts", "fault"),
+    [
+        ([chunk(b"{}")], ListFault.INTERNAL),
+        ([head(), head()], ListFault.INTERNAL),
+        ([head(ended=True), chunk(listed("other"))], ListFault.INTERNAL),
+        ([b"\xff"], ListFault.INTERNAL),
+        ([b""], ListFault.INTERNAL),
+        ([head("text/plain")], ListFault.MEDIA_TYPE),
+        ([head("")], ListFault.MEDIA_TYPE),
+        ([head("application/jsonx")], ListFault.MEDIA_TYPE),
+        ([head("text/plain", status="203")], ListFault.MEDIA_TYPE),
+        ([head(content_encoding="gzip")], ListFault.ENCODING),
+        ([head("text/event-stream", content_encoding="br")], ListFault.ENCODING),
+        ([head(content_length="100001")], ListFault.TOO_LARGE),
+        ([head(content_length="9" * 5000)], ListFault.TOO_LARGE),
+        ([head(content_length="1,1")], ListFault.TOO_LARGE),
+        ([head(told="tools/call")], ListFault.UNKNOWN_CALLER),
+        ([head(told="")], ListFault.UNKNOWN_CALLER),
+        ([head("text/event-stream", told=RESUMED), chunk(b"data: {\n\n")], ListFault.UNREADABLE),
+        ([head("text/event-stream"), chunk(b"x" * 100_001)], ListFault.TOO_LARGE),
+    ],
+)
+def test_what_is_not_understood_ends_with_an_error(
+    world: ListWorld, parts: list[bytes], fault: ListFault
+) -> None:
+    """It is counted and logged once, and nothing follows."""
+    with pytest.raises(ListError) as caught:
+        world.run(*parts)
+    assert caught.value.fault is fault
+    (line,) = world.log.getvalue().splitlines()
+    assert json.loads(line)["fault"] == fault.value
+
+
+def test_after_an_error_nothing_follows(world: ListWorld) -> None:
+    """A transport that asks on gets an error again."""
+
+    async def asked() -> None:
+        response = world.filter.open()
+        for part in (head("text/html"), head(), chunk(listed("other"), ended=True)):
+            with pytest.raises(ListError):
+                await response.answer(part)
+
+    asyncio.run(asked())
+
+
+def test_a_document_is_bounded_and_so_are_all_together(
+    world: ListWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond either bound the request gets an error in place of the list, and nothing after it."""
+    long = [chunk(b" " * 50_000) for _ in range(3)] + [chunk(listed("other"), ended=True)]
+    answer = json.loads(world.run(head(), *long))
+    assert (answer["id"], answer["error"]["data"]["reason"]) == (7, "list_not_shown")
+    monkeypatch.setattr(list_filter, "MAX_HELD", 10)
+    with pytest.raises(ListError) as caught:
+        world.run(head(), chunk(b"{" * 11))
+    assert caught.value.fault is ListFault.OVERLOAD
+
+
+@pytest.mark.parametrize("status", ["400", "404", "503"])
+def test_a_refusal_in_plain_text_passes(world: ListWorld, status: str) -> None:
+    """Clients of 2025-11-25 begin a new session at a 404; its text is no list."""
+    sent = [chunk(b"Session "), chunk(b"not found", ended=True)]
+    assert world.run(head("text/plain", status=status), *sent) == b"Session not found"
+
+
+def test_the_length_is_told_where_nothing_changes(world: ListWorld) -> None:
+    """A response that may change loses its Content-Length; Envoy would cut it or wait."""
+
+    async def removed(part: bytes) -> list[str]:
+        answer = wire.ProcessingResponse.FromString(await world.filter.open().answer(part))
+        return list(answer.response_headers.response.header_mutation.remove_headers)
+
+    assert asyncio.run(removed(head())) == ["content-length"]
+    assert asyncio.run(removed(head(ended=True))) == []
