@@ -1071,7 +1071,42 @@ LOG_IN = (
     ),
 )  # fmt: skip
 
-DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *BELONGINGS, *LOG_IN)
+_CATALOGUE = ("tests/core/test_catalogue.py",)
+_CATALOGUES = ("tests/server/test_tool_catalogues.py",)
+
+TOOL_LISTS = (
+    Defence(
+        "A changed definition is refused", "authz/core/evaluation.py", "_CHECKS",
+        "    _check_definition,\n", "", _CATALOGUE,
+    ),
+    Defence(
+        "A tool that nobody has listed is the strictest", "authz/core/catalogue.py", "annotations",
+        "return STRICTEST if known is None", "return frozenset() if known is None", _CATALOGUE,
+    ),
+    Defence(
+        "A guard by annotation opens nothing", "authz/core/evaluation.py", "rules_of_tool",
+        "named = not server.tools or by_name or reads",
+        "named = not server.tools or by_name or by_annotation", _CATALOGUE,
+    ),
+    Defence(
+        "What anybody was shown counts", "authz/core/catalogue.py", "pin_state",
+        "if known.digests == {approved}", "if approved in known.digests", _CATALOGUE,
+    ),
+    Defence(
+        "What cannot be read has changed", "authz/server/tool_catalogues.py", "_read",
+        "return stand_in(name)", "return None", _CATALOGUES,
+    ),
+    Defence(
+        "Who lists too much is believed nothing", "authz/server/tool_catalogues.py", "_bound",
+        "        self._blocked[server] = now + OVERLAP\n", "", _CATALOGUES,
+    ),
+    Defence(
+        "A server's text does not act on a terminal", "authz/cli/tools.py", "_ascii",
+        "return json.dumps(text)[1:-1]", "return text", ("tests/cli/test_tools.py",),
+    ),
+)  # fmt: skip
+
+DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *BELONGINGS, *LOG_IN, *TOOL_LISTS)
 
 
 @pytest.mark.parametrize("defence", [pytest.param(each, id=each.name) for each in DEFENCES])

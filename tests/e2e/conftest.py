@@ -31,6 +31,13 @@ def short() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="module")
+def short_module() -> Iterator[Path]:
+    """Return the same for all tests of a file."""
+    with _folder() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def whole() -> Iterator[RunningEnvironment]:
     """Return the running whole; with AUTHELIA, a real Authelia is its issuer."""
