@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from authz.audit.chain import TrailKeys
-from authz.audit.record import AuditEvent, ChainLink, Fields, decision_fields, is_recorded
+from authz.audit.chain import AuditChain, TrailKeys
+from authz.audit.record import AuditEvent, ChainLink, Fields, body, decision_fields, is_recorded
 from authz.audit.refusals import RefusedGroup
 from authz.audit.store import TrailBound, TrailStore
 from authz.audit.writer import QUEUE, TrailWriter
@@ -155,3 +155,22 @@ def trail_keys(settings: Settings) -> TrailKeys:
 
 def _keys(secrets: Sequence[str]) -> TrailKeys:
     return TrailKeys(tuple(Sealer(secrets, time.time).mac_key("audit")))
+
+
+async def record_operator(settings: Settings, options: RedisOptions, fields: Fields) -> None:
+    """Record what somebody did on the command line, as a chain of one record.
+
+    Raises:
+        UnavailableError: where Redis did not take it.
+    """
+    wanted = trail_settings(settings, options)
+    if wanted is None:
+        return
+    redis = RedisLedger(replace(options, timeout=_TIMEOUT, connections=1))
+    try:
+        store = TrailStore(redis.command, RedisKeys(options.deployment))
+        chain = AuditChain(wanted.keys.newest)
+        text = body(AuditEvent.OPERATOR, (*fields, ("last", "yes")))
+        await store.append(chain.name, [chain.add(text, time.time())], [None], wanted.bound.keep)
+    finally:
+        await redis.aclose()

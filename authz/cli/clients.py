@@ -19,6 +19,7 @@ from authz.cli.revocation_commands import (
     LedgerRequest,
     deployment_options,
     note_options,
+    record_in_trail,
     run_on_ledger,
     shown_moment,
 )
@@ -95,7 +96,9 @@ def run_block(*, deployment: DeploymentOptions, what: str, by: str, reason: str)
         name = called(what, known, request.settings.config.named)
         note = request.note(by, reason)
         one = BlocklistEntry(name, int(request.now), note.by, note.reason)
-        return name, await block(grants, blocks, one)
+        ended = await block(grants, blocks, one)
+        await record_in_trail(request, "block", name, note, client_id=name)
+        return name, ended
 
     blocked, ended = run_on_ledger(deployment, work)
     if deployment.as_json:
@@ -115,12 +118,14 @@ def run_block(*, deployment: DeploymentOptions, what: str, by: str, reason: str)
 @note_options
 def run_unblock(*, deployment: DeploymentOptions, what: str, by: str, reason: str) -> int:
     """Let one come again."""
-    del by, reason  # taken as `block` takes them; what is lifted leaves no record
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[str, bool]:
         _, blocks = _stores(ledger, request)
-        name = await _blocked(what, blocks)
-        return name, await blocks.unblock(name)
+        name, note = await _blocked(what, blocks), request.note(by, reason)
+        was = await blocks.unblock(name)
+        if was:
+            await record_in_trail(request, "unblock", name, note, client_id=name)
+        return name, was
 
     name, was = run_on_ledger(deployment, work)
     if deployment.as_json:

@@ -7,6 +7,7 @@ Invariant: no token is printed, and nothing of a record reaches a terminal unesc
 import asyncio
 import os
 import shlex
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
+from authz.audit.store import LostRecordsError
+from authz.audit.trail import record_operator
 from authz.cli.common import AUTHZ_YAML, FAILED, FILE, CommandError, F, json_option
 from authz.config.load import Settings, load
 from authz.core.ledger import UnavailableError
@@ -165,6 +168,31 @@ def run_on_ledger(
     except UnavailableError as error:
         message = f"Redis at {options.url} did not do it: {_trouble(error)}"
         raise CommandError(message, FAILED) from None
+
+
+async def record_in_trail(
+    request: LedgerRequest, action: str, what: str, note: RevocationNote, **names: str
+) -> None:
+    """Record in the audit trail what was done; where that fails, say so: it is done all the same.
+
+    Args:
+        request: with the deployment.
+        action: `revoke`, `lift`, `block` or `unblock`.
+        what: the id of the entry, or the client.
+        note: who, and why.
+        names: further fields, by which the record is found.
+    """
+    fields = (("action", action), ("what", what), ("by", note.by), ("why", note.reason))
+    try:
+        await record_operator(request.settings, request.options, (*fields, *names.items()))
+    except (UnavailableError, LostRecordsError) as error:
+        print(f"authz: the audit trail has no record of it ({error})", file=sys.stderr)
+
+
+def names_of_entry(entry: RevocationEntry) -> dict[str, str]:
+    """Return the fields by which the record of a revocation is found."""
+    field = {"person": "subject", "client": "client_id", "grant": "grant"}.get(entry.kind)
+    return {} if field is None else {field: entry.target.name or ""}
 
 
 def _trouble(error: UnavailableError) -> str:

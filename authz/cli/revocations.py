@@ -10,7 +10,9 @@ from authz.cli.revocation_commands import (
     DeploymentOptions,
     LedgerRequest,
     deployment_options,
+    names_of_entry,
     note_options,
+    record_in_trail,
     run_on_ledger,
     shown_id,
     shown_moment,
@@ -69,7 +71,10 @@ def run_lift(
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> Lifted:
         note = request.note(by, reason)
-        return await lift(ledger, ids, request.moment, note, restore=restore)
+        done = await lift(ledger, ids, request.moment, note, restore=restore)
+        for before, _ in done:
+            await record_in_trail(request, "lift", before.id, note, **names_of_entry(before))
+        return done
 
     done = run_on_ledger(deployment, work)
     if deployment.as_json:

@@ -13,8 +13,10 @@ from authz.cli.revocation_commands import (
     LedgerRequest,
     deployment_options,
     lifting,
+    names_of_entry,
     note_options,
     read_moment,
+    record_in_trail,
     run_on_ledger,
     shown_moment,
     shown_tokens,
@@ -97,6 +99,7 @@ def run(
         note = request.note(by, reason)
         entry = await revocations.revoke(ledger, target, issued_until, until, note)
         await revocations.list_revocations(ledger, request.now)  # so that what expired goes
+        await record_in_trail(request, "revoke", entry.id, note, **names_of_entry(entry))
         return entry, list(_survives(entry, request))
 
     entry, survives = run_on_ledger(deployment, work)

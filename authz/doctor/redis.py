@@ -31,6 +31,7 @@ from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.protocol.granted_audience import TokenFault
 
 PART: Final = "redis"
+_AUDIT: Final = "audit"
 _PATIENCE: Final = 2.0
 _LIFETIME: Final = 1000  # milliseconds
 _SKEW: Final = 2.0
@@ -47,9 +48,20 @@ Command = tuple[str | bytes | int, ...]
 
 
 async def examine(
-    options: RedisOptions, clock: Callable[[], float] = time.time, *, front_door: bool = False
+    options: RedisOptions,
+    clock: Callable[[], float] = time.time,
+    *,
+    front_door: bool = False,
+    audit: bool = False,
 ) -> list[Finding]:
-    """Look at the Redis of a configuration; `front_door` tells whether it keeps log-ins too."""
+    """Look at the Redis of a configuration.
+
+    Args:
+        options: where it is.
+        clock: seconds since the epoch.
+        front_door: whether it keeps log-ins too.
+        audit: whether it keeps the audit trail.
+    """
     redis = Redis.from_url(
         options.url,
         username=options.username or None,
@@ -61,7 +73,8 @@ async def examine(
         driver_info=None,
     )
     try:
-        return await _examined(redis, options, clock, front_door=front_door)
+        findings = await _examined(redis, options, clock, front_door=front_door)
+        return [*findings, *(await _trail(redis, options, clock) if audit else ())]
     except NoPermissionError:
         user = options.username or "default"
         message = f"the user {user} may not even PING"
@@ -185,6 +198,50 @@ def _acl(options: RedisOptions, lacking: list[str]) -> str:
         deployment=options.deployment,
         commands=" ".join(f"+{word}" for word in message),
     )
+
+
+async def _trail(
+    redis: "Redis", options: RedisOptions, clock: Callable[[], float]
+) -> list[Finding]:
+    """Tell whether the audit trail can be written, how long it is and how far it reaches."""
+    keys = RedisKeys(options.deployment)
+    stream, other = keys.record_set("audit"), keys.record("doctor", secrets.token_hex(8))
+    tried: tuple[Command, ...] = (
+        # The first writes to no stream that is not there, and the list is empty in the end.
+        ("XADD", other, "NOMKSTREAM", "*", "-", "-"),
+        ("XTRIM", other, "MAXLEN", 1),
+        ("XREVRANGE", other, "+", "-", "COUNT", 1),
+        ("LPUSH", other, "-"),
+        ("LRANGE", other, 0, 0),
+        ("LTRIM", other, 1, 0),
+        ("EXPIRE", other, 1),
+        ("HGET", keys.record_set("audit-heads"), "-"),
+    )
+    lacking = []
+    for command in tried:
+        try:
+            await _run(redis, *command)
+        except NoPermissionError:
+            lacking.append(str(command[0]))
+        except ResponseError:
+            continue
+    try:
+        length = await _run(redis, "XLEN", stream)
+        oldest = await _run(redis, "XRANGE", stream, "-", "+", "COUNT", 1)
+    except NoPermissionError:
+        lacking += ["XLEN", "XRANGE"]
+    except ResponseError:
+        message = "its key is no stream: the audit trail is not written"
+        return [problem(_AUDIT, "no_stream", message, f"DEL {stream.decode()} in Redis")]
+    if lacking:
+        user = options.username or "default"
+        message = f"the user {user} may not {', '.join(lacking)}: the trail is not written"
+        return [problem(_AUDIT, "no_rights", message, _acl(options, lacking))]
+    if not oldest:
+        return [ok(_AUDIT, "empty", "the audit trail can be written, and is empty")]
+    days = max(0.0, clock() - int(oldest[0][0].partition(b"-")[0]) / 1000) / 86_400
+    message = f"the audit trail has {length} records and reaches back {days:.1f} days"
+    return [ok(_AUDIT, "reaches", message)]
 
 
 def _about(info: Mapping[str, Any]) -> Iterator[Finding]:

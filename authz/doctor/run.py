@@ -82,6 +82,9 @@ async def examine(
         findings.append(note("redis", "none", message, "redis.url in authz.yaml"))
     else:
         findings += await redis.examine(
-            redis_location, clock, front_door=settings.config.front_door is not None
+            redis_location,
+            clock,
+            front_door=settings.config.front_door is not None,
+            audit=settings.config.audit.to != "off",
         )
     return findings + envoy.examine(settings, options.admin, named=options.admin_named)

@@ -153,6 +153,24 @@ OTHERS = (
         "headers.get(_CLIENT_ADDRESS) or peer", ("tests/envoy/test_data_planes.py",),
     ),
     Defence(
+        "A removed record is missed", "authz/audit/verify.py", "finish",
+        "if not _trimmed(gap, floor):", "if False:", ("tests/audit/test_verify.py",),
+    ),
+    Defence(
+        "Nobody vouches for the bound but us", "authz/audit/store.py", "floors",
+        "if any(is_mac(key, floor_text(chain, link, time), tag) for key in keys.every)", "",
+        ("tests/audit/test_store.py",),
+    ),
+    Defence(
+        "Refusals push no records out", "authz/audit/refusals.py", "is_told",
+        "if told < _EACH and", "if", ("tests/audit/test_refusals.py",),
+    ),
+    Defence(
+        "A tool's name writes no line of the trail", "authz/audit/query.py", "_word",
+        "return value if plain and value else _quoted(value)", "return value",
+        ("tests/cli/test_audit.py",),
+    ),
+    Defence(
         "The signature is verified", "authz/tokens/signature.py", "is_signed_by",
         "        return False\n", "        return True\n", _TOKENS,
     ),

@@ -313,3 +313,19 @@ def test_what_would_stop_nobody_is_not_blocked(typed: TypedCommands) -> None:
     assert "did you mean dynamic/vscode?" in typed.err
     assert typed("clients", "--json") == 0
     assert typed.json["blocked"] == []
+
+
+def test_what_an_operator_does_is_in_the_audit_trail(typed: TypedCommands) -> None:
+    """Who, why and whose, found by the person; each command is a chain that verifies."""
+    assert typed("revoke", "--user", "ada", "--reason", "lost laptop") == 0
+    (listed,) = (typed("revocations", "--json"), typed.json)[1]
+    assert typed("revocations", "lift", listed["id"], "--by", "eve") == 0
+
+    assert typed("audit", "--person", "ada", "--json") == 0
+    found = [json.loads(line)["record"] for line in typed.out.splitlines()]
+    assert [(each["event"], each["action"], each["by"]) for each in found] == [
+        ("operator", "revoke", "ops"),
+        ("operator", "lift", "eve"),
+    ]
+    assert found[0]["why"] == "lost laptop"
+    assert typed("audit", "--verify") == 0

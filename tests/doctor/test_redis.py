@@ -170,3 +170,29 @@ def test_an_opaque_token_of_the_front_door_is_told_with_its_setting() -> None:
 
     assert wrong(found) == ["log_in_opaque"]
     assert "access_token_signed_response_alg: RS256" in the(found, "log_in_opaque").fix
+
+
+def test_the_audit_trail_is_looked_at() -> None:
+    """How long it is and how far it reaches; missing rights; a key that is no stream."""
+    with valkey(appendonly="yes", maxmemory="100mb") as server:
+
+        def audited(**options: Any) -> list[Finding]:
+            asked = replace(RedisOptions(server.url), **options)
+            return asyncio.run(redis.examine(asked, audit=True))
+
+        found = audited()
+        assert wrong(found) == []
+        assert "empty" in diagnoses(found)
+        assert server.command("KEYS", "{authz}:doctor:*") == []
+        server.command(
+            "XADD", "{authz}:audit", f"{int((time.time() - 2 * 86_400) * 1000)}-0", "r", "x"
+        )
+        assert "1 records and reaches back 2.0 days" in the(audited(), "reaches").message
+        rights = ("+@all", "-xadd", "-lpush")
+        server.command("ACL", "SETUSER", "authz", "on", ">secret", "~*", "&*", *rights)
+        found = audited(username="authz", password="secret")
+        assert wrong(found) == ["no_rights"]
+        assert "+xadd +lpush" in (the(found, "no_rights").fix or "")
+        server.command("DEL", "{authz}:audit")
+        server.command("SET", "{authz}:audit", "x")
+        assert wrong(audited()) == ["no_stream"]
