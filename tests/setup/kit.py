@@ -1,6 +1,7 @@
 """What the tests of the setup share."""
 
 import json
+import os
 import re
 import subprocess
 from functools import cache
@@ -39,13 +40,21 @@ def make(folder: Path, answers: SetupAnswers = ANSWERS, password: str | None = N
 def copy_written(folder: Path, answers: SetupAnswers = ANSWERS) -> None:
     """Copy what `make` writes; for tests that only read it or change it afterwards."""
     source = _written(answers.to_json())
+    folder.mkdir(exist_ok=True)
     # With owners and modes, which shutil.copytree leaves out.
     subprocess.run(["cp", "-a", f"{source.name}/.", str(folder)], check=True)
 
 
 @cache
 def _written(answers: str) -> TemporaryDirectory[str]:
-    """Return a folder that is written once for the same answers, and removed at the end."""
+    """Return a folder that is written once for the same answers, and removed at the end.
+
+    Under a umask that takes nothing away: its modes are those that were asked for.
+    """
     folder = TemporaryDirectory()
-    make(Path(folder.name), SetupAnswers(**from_json(answers)))
+    old = os.umask(0)
+    try:
+        make(Path(folder.name), SetupAnswers(**from_json(answers)))
+    finally:
+        os.umask(old)
     return folder
