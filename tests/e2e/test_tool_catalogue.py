@@ -126,6 +126,11 @@ async def said(client: Client, tool: str) -> str:
     return str(getattr(result.content[0], "text", "")) if result.is_error else ""
 
 
+async def names(client: Client) -> set[str]:
+    """Return the tools that a client is shown."""
+    return {each.name for each in (await client.list_tools()).tools}
+
+
 def is_refused(words: str, reason: Reason) -> bool:
     return words.startswith(reason.row.sentence)
 
@@ -137,7 +142,8 @@ def test_what_was_approved_is_what_may_be_called(
 ) -> None:
     """A fresh start needs nobody: the service asks the servers itself. A tool that nobody approved
     is refused, a destructive one meets its rule, and one that says something else after its
-    approval is refused once that was seen. The command shows what has changed.
+    approval is hidden and refused at once, before anybody was shown it. The command shows what has
+    changed.
     """
 
     async def go() -> None:
@@ -155,18 +161,15 @@ def test_what_was_approved_is_what_may_be_called(
                         await asyncio.sleep(1)
             token = scenario.tokens[f"demo {server}"]
         async with connected(running, server, token) as client:
+            assert await names(client) == {"look", "turn"}
             assert is_refused(await said(client, "stray"), Reason.TOOL_CHANGED)
             assert is_refused(await said(client, "drop"), Reason.PERSON_NOT_ALLOWED)
             assert not await said(client, "look")
             assert not await said(client, "turn")
-        async with asyncio.timeout(90):
-            while True:
-                async with connected(running, server, token) as client:
-                    await client.list_tools()
-                    refused = await said(client, "look")
-                if refused:
-                    break
-                await asyncio.sleep(1)
+        async with connected(running, server, token) as client:
+            # The list that would show the changed text is the one that authz sees it in.
+            assert await names(client) == {"turn"}
+            refused = await said(client, "look")
         assert is_refused(refused, Reason.TOOL_CHANGED)
         async with connected(running, server, token) as client:
             assert not await said(client, "turn")
