@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 
 from authz.config.compile import compile_policy
 from authz.core.answers import SUBJECT, UpstreamChanges
-from authz.core.policy import Policy, Rule, Server, ToolRule
+from authz.core.policy import OperationRule, Policy, Rule, Server
 from authz.core.principal import Principal
 from authz.envoy import codec
 from authz.ledger.batch import BatchedLedger
@@ -125,7 +125,7 @@ def tables() -> dict[str, tuple[str, dict[str, Case]]]:
             {
                 "nothing of it": Case(plain, modern("read_file")),
                 "allow-list of methods": Case(
-                    replace(plain, tools=(ToolRule("*", Rule()),)), modern("read_file")
+                    replace(plain, tools=(OperationRule("*", Rule()),)), modern("read_file")
                 ),
                 "judged headers sent": Case(plain, modern("read,file")),
                 "a call's time by its count": Case(bounded, modern("read_file")),

@@ -280,7 +280,7 @@ _ENCODE: Final = json.JSONEncoder().encode
 
 
 def _paths(targets: Targets) -> str:
-    return ", ".join([".".join(each.path) for each in targets])
+    return ", ".join([".".join(map(str, each.path)) for each in targets])
 
 
 def _lacks_scope(target: RuleTarget[Rule], deny: Deny) -> bool:

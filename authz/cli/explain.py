@@ -27,6 +27,7 @@ from authz.config.problems import quoted
 from authz.core.decision import Deny
 from authz.core.policy import Policy, Server
 from authz.core.reason import Reason, fill_in
+from authz.core.strict_json import loads
 from authz.local.redis_location import as_its_service
 from authz.local.up import default_folder
 from authz.server.explain import explain
@@ -40,6 +41,7 @@ _EXAMPLES: Final = """\
 examples:
   authz explain authz.yaml --server files --token-file FILE
   authz explain authz.yaml --server files --tool delete_file --token-file - < FILE
+  authz explain authz.yaml --tool delete_file --arguments '{"path": "/data/x"}' --token-file FILE
   tail -1 decisions.log | authz explain --line
   authz explain --request-id 38bc16a1-351e-44fb-9791-87fcf42304f0 --log decisions.log
 A token is never an argument: every user of a machine may read those. Nothing is charged.
@@ -51,6 +53,9 @@ exit status: 0 allowed, 1 refused, 2 asked wrongly
 @config_argument
 @click.option("--server", metavar="NAME", help="Default: the only one.")
 @click.option("--tool", metavar="NAME", help="The tool that is called.")
+@click.option("--prompt", metavar="NAME", help="The prompt that is got.")
+@click.option("--resource", metavar="URI", help="The resource that is read.")
+@click.option("--arguments", metavar="JSON", help="The arguments of --tool or --prompt; @FILE.")
 @click.option(
     "--method", metavar="NAME", help="An MCP method, GET or DELETE (default: tools/list)."
 )
@@ -66,6 +71,9 @@ def run(
     config: Path,
     server: str | None,
     tool: str | None,
+    prompt: str | None,
+    resource: str | None,
+    arguments: str | None,
     method: str | None,
     address: str,
     token_file: str | None,
@@ -84,15 +92,19 @@ def run(
     token = read_token_file(token_file).strip("\r\n")
     settings = load(config, os.environ)
     chosen = _server(settings.policy, server)
-    method = method or ("tools/call" if tool else "tools/list")
-    if (tool is not None) != (method == "tools/call"):
-        raise CommandError("--tool and --method tools/call go together")
-    request = http_request(chosen, method, tool, token, address)
+    named = {"tool": tool, "prompt": prompt, "resource": resource}
+    names = {kind: name for kind, name in named.items() if name is not None}
+    request = http_request(
+        chosen,
+        _method(names, method),
+        next(iter(names.values()), None),
+        token,
+        address,
+        arguments=_arguments(arguments, names),
+    )
     env = as_its_service(settings, os.environ, state or default_folder(config))
     found = asyncio.run(explain(settings, request, env))
-    names = {"server": chosen.name}
-    if tool is not None:
-        names["tool"] = tool
+    names["server"] = chosen.name
     if found.principal is not None:
         names["client"] = found.principal.client_id
     denied = found.decision if isinstance(found.decision, Deny) else None
@@ -110,6 +122,46 @@ def run(
             print("as far as can be seen from here:")
         _print_verdict(verdict)
     return DONE if denied is None else FAILED
+
+
+_METHODS: Final = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}
+
+
+def _method(names: Mapping[str, str], method: str | None) -> str:
+    """Return the method that is asked about.
+
+    Raises:
+        CommandError: where two things are named, or one that the method does not name.
+    """
+    if len(names) > 1:
+        raise CommandError("name one of --tool, --prompt and --resource")
+    wanted = next((_METHODS[kind] for kind in names), None)
+    method = method or wanted or "tools/list"
+    for kind, own in _METHODS.items():
+        if (own == method) != (own == wanted):
+            raise CommandError(f"--{kind} and --method {own} go together")
+    return method
+
+
+def _arguments(text: str | None, names: Mapping[str, str]) -> Mapping[str, object]:
+    """Return the arguments of the call, from the command line or a file.
+
+    Raises:
+        CommandError: where they are no JSON object, or belong to nothing.
+    """
+    if text is None:
+        return {}
+    if names.keys().isdisjoint({"tool", "prompt"}):
+        raise CommandError("--arguments belong to --tool or --prompt")
+    try:
+        members = loads(Path(text[1:]).read_bytes() if text.startswith("@") else text.encode())
+    except OSError as error:
+        raise CommandError(describe_os_error(error)) from None
+    except ValueError:
+        raise CommandError("--arguments are no strict JSON") from None
+    if not isinstance(members, dict):
+        raise CommandError("--arguments are a JSON object")
+    return members
 
 
 def _record(*, line: bool, request_id: str | None, log: Path | None) -> Record | None:
@@ -149,7 +201,7 @@ def _explain_line(record: Record, *, as_json: bool) -> int:
         reason = next((each for each in Reason if each.label == label), None)
         if reason is None:
             raise CommandError("the line has a reason that this version does not know")
-        fields = {"server": "server", "client": "client_id", "tool": "tool"}
+        fields = {"server": "server", "client": "client_id"} | {each: each for each in _METHODS}
         names = {kind: str(record[name]) for kind, name in fields.items() if name in record}
         verdict = _verdict(reason, str(record.get("detail", "")), names)
     if as_json:
@@ -182,8 +234,11 @@ def _fixes(reason: Reason | None, names: Mapping[str, str]) -> dict[str, object]
         kind: value if value.isidentifier() else quoted(value) for kind, value in names.items()
     }
     fields = [fill_in(each, known) for each in reason.row.fields]
-    if "tool" not in names:
-        fields = [each for each in fields if "<pattern>" not in each]
+    # Fields of a rule about something that was named.
+    kinds = [f".{kind}s.<pattern>" for kind in _METHODS if kind in names]
+    fields = [
+        each for each in fields if "<pattern>" not in each or any(kind in each for kind in kinds)
+    ]
     return {"mend": fill_in(reason.row.fix, known), "fields": fields}
 
 

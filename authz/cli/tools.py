@@ -43,7 +43,7 @@ from authz.core.catalogue import (
     catalogue_of,
     pin_state,
 )
-from authz.core.evaluation import Concern, rules_of_tool
+from authz.core.evaluation import is_offered
 from authz.core.ledger import UnavailableError
 from authz.core.policy import OperationKind, Server
 from authz.ledger.keys import RedisKeys
@@ -205,18 +205,14 @@ def _catalogue(listed: _Listed) -> Catalogue:
 def _rules_of(server: Server, tool: str, catalogue: Catalogue) -> list[str]:
     """Return the rules that a tool meets, as authz.yaml names them."""
     annotations = catalogue.annotations(tool)
-    named = [each.path[-1] for each in server.matching(OperationKind.TOOL, tool)]
+    named = dict.fromkeys(str(each.pattern) for each in server.matching(OperationKind.TOOL, tool))
     return [*named, *(f"@{each.value}" for each in server.annotations if each in annotations)]
-
-
-def _is_offered(server: Server, tool: str, catalogue: Catalogue) -> bool:
-    return rules_of_tool(server, tool, catalogue).concern is not Concern.UNNAMED
 
 
 def _unmatched(server: Server, catalogue: Catalogue) -> list[str]:
     """Return the rules that match nothing that is listed: a typo, or a tool that is gone."""
     met = {rule for tool in catalogue.tools for rule in _rules_of(server, tool, catalogue)}
-    every = [each.path[-1] for each in server.operations(OperationKind.TOOL)]
+    every = list(dict.fromkeys(str(each.pattern) for each in server.operations(OperationKind.TOOL)))
     every += [f"@{each.value}" for each in server.annotations]
     return [rule for rule in every if rule not in met]
 
@@ -238,7 +234,7 @@ def _to_json(server: Server, listed: _Listed, catalogue: Catalogue) -> dict[str,
             "name": name,
             "annotations": sorted(each.value for each in known.annotations),
             "rules": _rules_of(server, name, catalogue),
-            "offered": _is_offered(server, name, catalogue),
+            "offered": is_offered(server, name, catalogue),
             "approval": states[name].value if name in states else None,
             "definitions": [each.value for each in listed.definitions if each.name == name],
         }
@@ -261,7 +257,7 @@ def _print_tools(server: Server, listed: _Listed, catalogue: Catalogue) -> None:
     for name, known in catalogue.tools.items():
         says = ", ".join(sorted(each.value for each in known.annotations)) or "-"
         met = ", ".join(_rules_of(server, name, catalogue)) or "the server's alone"
-        rules = met if _is_offered(server, name, catalogue) else "not offered"
+        rules = met if is_offered(server, name, catalogue) else "not offered"
         approval = states[name].value.replace("_", " ") if name in states else "-"
         rows.append((_ascii(name), says, rules, approval))
     print_table(rows)

@@ -4,7 +4,7 @@ Invariant: names and places of limits are unique, so that two never share a buck
 (tests/core/test_limits_buckets.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -13,17 +13,19 @@ from authz.config import urls
 from authz.config.budgets import Budget, budget
 from authz.config.model import (
     ApprovalConfig,
+    ArgumentRuleConfig,
     ClientConfig,
+    ConditionConfig,
     Config,
     LimitConfig,
     RuleConfig,
     SecondFactorConfig,
-    ToolConfig,
 )
 from authz.config.server_metadata import challenge_scopes
 from authz.config.value_types import Rate
 from authz.core.approval import Approval
 from authz.core.catalogue import Annotation, PinMode, Pins
+from authz.core.conditions import ArgumentTest, Condition, Given, OneOf, Under, Within
 from authz.core.limits import Limit, Per
 from authz.core.listing import lists_of
 from authz.core.methods import Counts
@@ -33,6 +35,7 @@ from authz.core.policy import (
     FrontDoor,
     JsonBounds,
     OperationKind,
+    OperationRule,
     Policy,
     RefusalForm,
     Rule,
@@ -40,7 +43,6 @@ from authz.core.policy import (
     Server,
     StepUpFallback,
     TokenKind,
-    ToolRule,
 )
 from authz.core.second_factor import Evidence, Method, SecondFactor
 
@@ -160,16 +162,15 @@ def _server(config: Config, name: str, approved: Approved) -> Server:
     server, bounds = config.servers[name], budget_of(config, name)
     resource = config.resource(name)
     own, *operations = config.targets_of(name)
+    rules = {kind: _operations(config, operations, kind) for kind in OperationKind}
     compiled = Server(
         name=name,
         resource=resource,
         metadata_url=metadata_url(resource),
         rule=_rule(config, own),
-        tools=tuple(
-            ToolRule(target.pattern, _rule(config, target))
-            for target in operations
-            if target.kind is OperationKind.TOOL and target.pattern is not None
-        ),
+        tools=rules[OperationKind.TOOL],
+        prompts=rules[OperationKind.PROMPT],
+        resources=rules[OperationKind.RESOURCE],
         machines=frozenset(server.machines),
         versions=frozenset(server.versions),
         methods=frozenset(server.methods),
@@ -198,6 +199,16 @@ def _filtered(config: Config, server: Server) -> frozenset[str]:
     return frozenset(listed.method for listed in lists_of(server))
 
 
+def _operations(
+    config: Config, targets: list[RuleTarget[RuleConfig]], kind: OperationKind
+) -> tuple[OperationRule, ...]:
+    return tuple(
+        OperationRule(target.pattern, _rule(config, target))
+        for target in targets
+        if target.kind is kind and target.pattern is not None
+    )
+
+
 def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
     rule = target.rule
     tokens = config.token_kinds(target.server) if target.kind is None else rule.tokens
@@ -208,8 +219,9 @@ def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
         limits=_limits(config, target),
         tokens=ALL_KINDS if tokens is None else frozenset(map(TokenKind, tokens)),
         confirm=rule.introspect is not None,
-        approval=_approval(rule.approve) if isinstance(rule, ToolConfig) else None,
-        audit=tuple(rule.audit) if isinstance(rule, ToolConfig) else (),
+        approval=_approval(rule.approve) if isinstance(rule, ArgumentRuleConfig) else None,
+        audit=tuple(rule.audit) if isinstance(rule, ArgumentRuleConfig) else (),
+        when=tuple(map(_condition, conditions_of(target))),
     )
 
 
@@ -217,6 +229,35 @@ def _approval(approve: ApprovalConfig | None) -> Approval | None:
     if approve is None:
         return None
     return Approval(None if approve.lifetime is None else int(approve.lifetime))
+
+
+def conditions_of(target: RuleTarget[RuleConfig]) -> tuple[ConditionConfig, ...]:
+    """Return the conditions of a rule; () where it applies to any arguments."""
+    rule = target.rule
+    return (rule.when or ()) if isinstance(rule, ArgumentRuleConfig) else ()
+
+
+def _condition(condition: ConditionConfig) -> Condition:
+    return Condition(condition.argument, next(tests_of(condition)))
+
+
+def tests_of(condition: ConditionConfig) -> Iterator[ArgumentTest]:
+    """Yield the tests of a condition; one where it has no errors."""
+    if condition.equals is not None:
+        yield OneOf((condition.equals,))
+    if condition.one_of is not None:
+        yield OneOf(condition.one_of)
+    if condition.matches is not None:
+        yield condition.matches
+    if condition.under is not None:
+        yield Under(condition.under.removesuffix("/"))
+    if condition.range is not None:
+        bounds = condition.range
+        yield Within(bounds.min, bounds.max, bounds.above, bounds.below)
+    if condition.present:
+        yield Given(present=True)
+    if condition.absent:
+        yield Given(present=False)
 
 
 def _factor(factor: SecondFactorConfig) -> SecondFactor:

@@ -29,6 +29,7 @@ from authz.config.value_types import (
     duration,
     field,
 )
+from authz.core.conditions import Matches
 from authz.core.json_pointer import JsonPointer
 from authz.core.policy import LEGACY, MODERN, OperationKind, RuleTarget, rule_targets
 
@@ -544,8 +545,48 @@ class ApprovalConfig(Section):
     )
 
 
-class ToolConfig(Section):
-    """What a tool asks for beyond its server."""
+class RangeConfig(Section):
+    """Bounds of a number; at least one."""
+
+    min: value_types.NumberValue | None = field("It, or more.", None)
+    max: value_types.NumberValue | None = field("It, or less.", None)
+    above: value_types.NumberValue | None = field("More than it.", None)
+    below: value_types.NumberValue | None = field("Less than it.", None)
+
+
+class ConditionConfig(Section):
+    """A condition on one argument: `argument` and one test.
+
+    What a test cannot judge is refused, whatever other rules say: an argument of another kind than
+    the test's, or one that programs could read differently.
+    """
+
+    argument: Annotated[JsonPointer, value_types.POINTER] = field(
+        "Which one: a JSON Pointer (RFC 6901) into the call's `arguments`."
+    )
+    equals: value_types.ScalarValue | None = field(
+        "It is this, to the letter; 1, 1.0 and 1e0 are one number.", None
+    )
+    one_of: NonEmpty[value_types.ScalarValue] | None = field(
+        "It is one of these.", None, alias="in", examples=[["public", "internal"]]
+    )
+    matches: Annotated[Matches, value_types.EXPRESSION] | None = field(
+        "It is a text of up to 1,024 characters, and the whole of it matches (RE2's syntax: "
+        "https://github.com/google/re2/wiki/Syntax).",
+        None,
+    )
+    under: Annotated[str, value_types.FOLDER] | None = field(
+        "It is the absolute path of this folder or of something below it, written so that every "
+        "system reads it alike: `/data/../etc` and the like are refused.",
+        None,
+    )
+    range: RangeConfig | None = field("It is a number within these bounds.", None)
+    present: Literal[True] | None = field("It is there, whatever it is.", None)
+    absent: Literal[True] | None = field("It is not there.", None)
+
+
+class OperationConfig(Section):
+    """What a resource asks for beyond its server."""
 
     scopes: Listing[Scope] = field("All of them are needed.", [])
     groups: NonEmpty[Annotated[str, value_types.GROUP]] | None = field(
@@ -558,10 +599,20 @@ class ToolConfig(Section):
     tokens: NonEmpty[TokenKindName] | None = field(
         "The kinds of tokens that are accepted, of those that the server accepts.", None
     )
-    introspect: Literal["always"] | None = field("As at the server, for this tool.", None)
+    introspect: Literal["always"] | None = field("As at the server, for this alone.", None)
+
+
+class ArgumentRuleConfig(OperationConfig):
+    """A further rule for the same tools or prompts, for some arguments."""
+
+    when: NonEmpty[ConditionConfig] | None = field(
+        "The rule applies where all of these hold. A call for which no rule applies is refused.",
+        None,
+        examples=[[{"argument": "/path", "under": "/data"}]],
+    )
     approve: EachCallOr[ApprovalConfig | None] = field(
         "A person approves what is called, on a page that shows it: `each_call` by itself, or the "
-        "tool for a time (`{for: 10m}`). Needs `front_door`; machines are refused.",
+        "tool for a time (`{for: 10m}`). Of tools only. Needs `front_door`; machines are refused.",
         None,
     )
     audit: Listing[Annotated[JsonPointer, value_types.POINTER]] = field(
@@ -576,18 +627,18 @@ class ToolConfig(Section):
 class AnnotationsConfig(Section):
     """Rules of tools by what the server's own list says of them (MCP's `annotations`)."""
 
-    read_only: ToolConfig | None = field(
+    read_only: ArgumentRuleConfig | None = field(
         "Tools with `readOnlyHint: true`. Where `tools` are named, these need no name.", None
     )
-    destructive: ToolConfig | None = field(
+    destructive: ArgumentRuleConfig | None = field(
         "Tools that are not read-only, unless the server says `destructiveHint: false`.", None
     )
-    open_world: ToolConfig | None = field(
+    open_world: ArgumentRuleConfig | None = field(
         "Tools that reach out to others, unless the server says `openWorldHint: false`.", None
     )
 
     @property
-    def rules(self) -> Mapping[str, ToolConfig]:
+    def rules(self) -> Mapping[str, ArgumentRuleConfig]:
         """Return the rules that are written, by annotation."""
         found = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: rule for name, rule in found if rule is not None}
@@ -604,6 +655,16 @@ class PinsConfig(Section):
         "What happens to a tool whose definition is not the approved one: it is hidden and refused "
         "(`enforce`), or let through and told in log and metrics (`report`).",
         "enforce",
+    )
+
+
+class ToolConfig(ArgumentRuleConfig):
+    """What a tool or prompt asks for beyond its server."""
+
+    also: tuple[ArgumentRuleConfig, ...] = field(
+        "Further rules for the same, each with `when`. Every one that applies counts.",
+        [],
+        examples=[[{"when": [{"argument": "/amount", "range": {"above": 100}}]}]],
     )
 
 
@@ -680,6 +741,21 @@ class ServerConfig(Section):
         "rules of its own pass as they are.",
         True,
     )
+    prompts: NonEmptyMap[Annotated[str, value_types.PROMPT_PATTERN], ToolConfig] | None = field(
+        "Rules by prompt name, as for tools; where prompts are named, others are refused. A "
+        "completion is judged by the prompt or resource that it is for.",
+        None,
+        examples=[{"review_*": {}}],
+    )
+    resources: NonEmptyMap[Annotated[str, value_types.RESOURCE_PATTERN], OperationConfig] | None = (
+        field(
+            "Rules by URI, `*` for any run of characters, slashes too. Every one that matches "
+            "applies; where resources are named, others are refused, and so is a URI in a "
+            "spelling that programs could read as another one.",
+            None,
+            examples=[{"file:///public/*": {}}],
+        )
+    )
     identity: Literal["headers", "signed"] = field(
         "How it is told who calls: by `headers`, or `signed` besides: a token of a minute for this "
         "server alone in `x-authz-identity`, so that it need not trust its network. Needs "
@@ -687,9 +763,9 @@ class ServerConfig(Section):
         "headers",
     )
     methods: Listing[Annotated[str, value_types.METHOD]] = field(
-        "Methods besides MCP's own that may be called where tools are named, to the letter; the "
-        "server's rule is all that judges them. Also `tasks/...`, and `subscriptions/listen` for "
-        "tasks, which else the rules of all tools judge together.",
+        "Methods besides MCP's own that may be called where tools, prompts or resources are named, "
+        "to the letter; the server's rule is all that judges them. Also `tasks/...`, and "
+        "`subscriptions/listen` for tasks, which else the rules of all tools judge together.",
         [],
         examples=[["x-search/run"]],
     )
@@ -713,13 +789,24 @@ class ServerConfig(Section):
     )
 
     @property
-    def operations(self) -> Mapping[OperationKind, Mapping[str, ToolConfig]]:
-        """Return the rules of operations, by kind and pattern."""
-        annotations = {} if self.annotations is None else self.annotations.rules
-        return {OperationKind.TOOL: self.tools or {}, OperationKind.ANNOTATION: annotations}
+    def operations(self) -> Mapping[OperationKind, Mapping[str, OperationConfig]]:
+        """Return the rules of operations, by kind and pattern; each rule of `also` beside."""
+        return {
+            OperationKind.TOOL: self.tools or {},
+            OperationKind.ANNOTATION: {} if self.annotations is None else self.annotations.rules,
+            OperationKind.PROMPT: self.prompts or {},
+            OperationKind.RESOURCE: self.resources or {},
+        }
 
 
-RuleConfig = ServerConfig | ToolConfig
+RuleConfig = ServerConfig | OperationConfig
+
+
+def _every(rule: OperationConfig) -> Iterator[RuleConfig]:
+    """Yield a pattern's rule, and the further ones for the same pattern."""
+    yield rule
+    if isinstance(rule, ToolConfig):
+        yield from rule.also
 
 
 class Config(Section):
@@ -800,7 +887,9 @@ class Config(Section):
     def asks_approvals(self) -> bool:
         """Tell whether a tool asks that people approve its calls."""
         rules = (target.rule for target in self.targets())
-        return any(isinstance(rule, ToolConfig) and rule.approve is not None for rule in rules)
+        return any(
+            isinstance(rule, ArgumentRuleConfig) and rule.approve is not None for rule in rules
+        )
 
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""
@@ -810,7 +899,10 @@ class Config(Section):
         """Yield every rule of a server: its own, then those of its operations."""
         found = self.servers[server]
         rule: RuleConfig = found
-        patterns = {kind: rules.items() for kind, rules in found.operations.items()}
+        patterns = {
+            kind: [(pattern, each) for pattern, first in rules.items() for each in _every(first)]
+            for kind, rules in found.operations.items()
+        }
         return rule_targets(server, rule, patterns)
 
     def targets(self) -> Iterator[RuleTarget[RuleConfig]]:

@@ -1,15 +1,18 @@
-"""Notes of `authz check-config`: many people behind one address, and what a data plane loses.
+"""Notes of `authz check-config`: what a file means that it does not say.
 
 Nothing here is wrong: an office, a VPN or a hosted assistant shares one figure among all its
-people, and whoever runs a gateway for such people should know it before they do.
+people, and whoever runs a gateway for such people should know it before they do; and what a server
+does not name passes.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
 from authz.config.model import Config
+from authz.config.problems import listed
 from authz.config.value_types import Rate
 from authz.core.limits import Per
+from authz.core.policy import OperationKind
 
 _CROWD: Final = 500
 # Pages of a log-in: the one that asks for consent, its click, and the way back.
@@ -33,7 +36,7 @@ _LOST: Final = {
 
 
 def notes(config: Config) -> Iterator[str]:
-    """Yield one sentence for each figure, with the setting that it comes from."""
+    """Yield one sentence for each, with the setting that it comes from."""
     gateway = config.gateway
     plane = config.service.data_plane
     for lost in _LOST[plane]:
@@ -65,12 +68,26 @@ def notes(config: Config) -> Iterator[str]:
                 f"servers.{name}.pins: a tool is refused until its definition is approved "
                 f"(`authz tools {name} --pin`, then reload) and the server has listed it"
             )
+    yield from _unnamed(config)
     lists = (config.limits, *(target.rule.limits or () for target in config.targets()))
     if any(limit.per is Per.ADDRESS for limits in lists for limit in limits):
         yield (
             "limits with per: address: all people behind one address share them; per: user and "
             "per: [client, user] count each person alone"
         )
+
+
+def _unnamed(config: Config) -> Iterator[str]:
+    """Yield a sentence for each server that names some kinds of operations and not others."""
+    for name, server in config.servers.items():
+        kinds = (OperationKind.TOOL, OperationKind.PROMPT, OperationKind.RESOURCE)
+        named = [kind.value for kind in kinds if server.operations[kind]]
+        others = [kind.value for kind in kinds if not server.operations[kind]]
+        if named and others:
+            yield (
+                f"servers.{name}: its {listed(named, 'and')} are named and its "
+                f"{listed(others, 'and')} are not, so every one of these is as good as the server"
+            )
 
 
 def _log_ins(config: Config) -> Rate:

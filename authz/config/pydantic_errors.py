@@ -26,7 +26,7 @@ def explain(error: ValidationError) -> list[Fault]:
     """Return a fault for each of pydantic's errors."""
     faults = [_fault(detail) for detail in error.errors(include_url=False)]
     # A list whose only item is wrong counts as empty: that is said once, of the item.
-    inner = {fault.path[:-1] for fault in faults}
+    inner = {fault.path[:end] for fault in faults for end in range(len(fault.path))}
     return [fault for fault in faults if not (fault.wrong == _EMPTY and fault.path in inner)]
 
 

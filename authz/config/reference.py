@@ -77,13 +77,15 @@ def _default(member: Schema) -> str:
 
 def _takes(member: Schema) -> str:
     """Return what a field takes, in words."""
-    if "anyOf" in member:
-        return " or ".join(_takes(choice) for choice in member["anyOf"])
-    if "enum" in member:
-        return listed(f"`{word}`" for word in member["enum"] if isinstance(word, str))
     if "$comment" in member:
         comment: str = member["$comment"]
         return comment
+    if "anyOf" in member:
+        return " or ".join(_takes(choice) for choice in member["anyOf"])
+    if member.get("enum") == [True]:
+        return "`true`"
+    if "enum" in member:
+        return listed(f"`{word}`" for word in member["enum"] if isinstance(word, str))
     if "items" in member:
         return f"list of: {_takes(member['items'])}"
     if "maximum" in member:

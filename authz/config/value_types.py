@@ -28,6 +28,15 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from authz.config.problems import WrongValueError, shown
+from authz.core import resource_uris
+from authz.core.conditions import (
+    MAX_NUMBER,
+    Matches,
+    PatternError,
+    Scalar,
+    is_strict_path,
+    matches,
+)
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.core.json_pointer import JsonPointer, JsonPointerError, parse
 from authz.core.limits import Per
@@ -191,15 +200,29 @@ TOOL_PATTERN: Final = Notation(
     r"[A-Za-z0-9_./:*?-]{1,128}",
     "delete_*",
 )
-METHOD: Final = Notation(
-    "the name of a method",
-    r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*",
-    "x-search/run",
+PROMPT_PATTERN: Final = Notation(
+    "a prompt name or pattern (letters, digits, _ . - / : and the wildcards * and ?)",
+    TOOL_PATTERN.pattern,
+    "review_*",
 )
-LIMIT_NAME: Final = Notation(
-    "a name of letters, digits, _ . and -", r"[A-Za-z0-9_.-]{1,64}", "deletions"
+
+
+def _resource_pattern(text: str) -> str:
+    if not resource_uris.is_pattern(text):
+        raise WrongValueError(
+            f"{shown(text)} is no URI in its one spelling",
+            "write scheme and host in lower case, no dot or empty segments, no fragment, escapes "
+            "for nothing that needs none, and * behind the host or at the end",
+        )
+    return text
+
+
+RESOURCE_PATTERN: Final = Notation(
+    "a resource's URI, * in it for any run of characters",
+    r"\*|[a-z][a-z0-9+.-]{0,31}:[!$-;=?-Z\[\]_a-z~]{1,223}",
+    "file:///public/*",
+    _resource_pattern,
 )
-DEPLOYMENT: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,31}", "authz")
 
 
 def _pointer(text: str) -> JsonPointer:
@@ -212,6 +235,82 @@ def _pointer(text: str) -> JsonPointer:
 POINTER: Final = Notation(
     "a JSON Pointer (RFC 6901)", r"/[^\x00-\x1f\x7f]{0,255}", "/path", _pointer
 )
+
+
+def _path_prefix(text: str) -> str:
+    if not is_strict_path(text) or text.endswith("/") != (text == "/"):
+        raise WrongValueError(
+            f"{shown(text)} is no folder in its one spelling",
+            "write an absolute path without dot segments, escapes or a slash at its end",
+        )
+    return text
+
+
+FOLDER: Final = Notation(
+    "a folder's absolute path", r"/[^\x00-\x1f\x7f]{0,255}", "/data", _path_prefix
+)
+
+
+def _expression(text: str) -> Matches:
+    try:
+        return matches(text)
+    except PatternError as fault:
+        raise WrongValueError(
+            f"{shown(text)} cannot be used: {fault}", "see RE2's syntax"
+        ) from None
+
+
+EXPRESSION: Final = Notation(
+    "a regular expression of RE2, for the whole text",
+    r"[^\x00-\x1f\x7f]{1,256}",
+    "feature/[a-z0-9-]+",
+    _expression,
+)
+
+
+def _scalar(value: object) -> Scalar:
+    if isinstance(value, str | bool):
+        return value
+    return _number(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongValueError(f"{shown(value)} is not a value to compare", "write for example 100")
+    # NaN and infinities among the rest.
+    if not -MAX_NUMBER <= value <= MAX_NUMBER:
+        raise WrongValueError(
+            f"{shown(value)} is read differently by programs", f"write up to {MAX_NUMBER}"
+        )
+    return value
+
+
+_SIZED: Final = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
+ScalarValue = Annotated[
+    Scalar,
+    PlainValidator(_scalar),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string"}, {"type": "boolean"}, _SIZED],
+            "$comment": "text, a number, `true` or `false`",
+            "examples": ["public"],
+        }
+    ),
+]
+NumberValue = Annotated[
+    float,
+    PlainValidator(_number),
+    WithJsonSchema(_SIZED | {"$comment": "a number", "examples": [100]}),
+]
+METHOD: Final = Notation(
+    "the name of a method",
+    r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*",
+    "x-search/run",
+)
+LIMIT_NAME: Final = Notation(
+    "a name of letters, digits, _ . and -", r"[A-Za-z0-9_.-]{1,64}", "deletions"
+)
+DEPLOYMENT: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,31}", "authz")
 # RFC 6749, section 3.3: NQCHAR.
 SCOPE: Final = Notation("a scope", r"[\x21\x23-\x5b\x5d-\x7e]{1,128}", "mcp:files")
 # What RFC 7519, RFC 9068, RFC 7662, OpenID Connect and Authelia have given a meaning to already.

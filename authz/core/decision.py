@@ -74,6 +74,8 @@ _UNAUTHORIZED: Final = 401  # RFC 9110, section 15.5.2
 _MAX_CACHED_ID: Final = 256
 # In place of a method: the response may hold any list.
 RESUMED: Final = "resumed"
+# Characters of a resource's URI on the page of a step-up.
+_MAX_SHOWN: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +350,10 @@ def _judged(
         query,
         evaluation.context.rules,
         _confirm_since(evaluation, policy, now),
-        _offer(evaluation, query.step_up, _tool(message), policy, now),
+        _offer(evaluation, query.step_up, message, policy, now),
         _only_stale(evaluation, unsatisfied),
         kind,
-        _approval_request(evaluation, exact, _tool(message), policy, now),
+        _approval_request(evaluation, exact, message, policy, now),
         _evidence(evaluation, unsatisfied, now),
     )
 
@@ -525,7 +527,7 @@ def _approval_of(
 def _approval_request(
     evaluation: StaticEvaluation,
     exact: ExactCall | None,
-    tool: str | None,
+    message: mcp.Message | None,
     policy: Policy,
     now: float,
 ) -> ApprovalRequest | None:
@@ -536,14 +538,14 @@ def _approval_request(
     """
     if evaluation.approval is None:
         return None
-    ticket = _offer(evaluation, merge(evaluation.asked), tool, policy, now)
+    ticket = _offer(evaluation, merge(evaluation.asked), message, policy, now)
     return None if ticket is None else ApprovalRequest(ticket, evaluation.approval, exact)
 
 
 def _offer(
     evaluation: StaticEvaluation,
     need: StepUpNeed | None,
-    tool: str | None,
+    message: mcp.Message | None,
     policy: Policy,
     now: float,
 ) -> StepUpTicket | None:
@@ -564,11 +566,14 @@ def _offer(
         client=principal.client_id,
         account="" if login is None else login.account,
         server=evaluation.context.server.name,
-        tool=tool,
+        tool=_tool(message),
         need=need,
         at=int(now),
         ends_at="" if login is None else login.ends_at,
         document_host="" if login is None else login.document_host,
+        prompt="" if message is None else message.prompt or "",
+        # A link has to fit into an address.
+        resource="" if message is None else (message.resource or "")[:_MAX_SHOWN],
     )
 
 

@@ -7,16 +7,23 @@ revocations and limits are checked for every request (`core/decision.py`).
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from authz.core.approval import Approval, strictest
 from authz.core.catalogue import UNLISTED, Annotation, Catalogue, PinMode, PinState, pin_state
+from authz.core.conditions import Outcome, judge
 from authz.core.detail import Detail
 from authz.core.exchanges import Exchange
 from authz.core.identity_cache import IdentityCache
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Message, MessageKind
-from authz.core.methods import METHODS, Counts, counted
+from authz.core.methods import COMPLETE, LISTEN, METHODS, PROMPTS_GET, Counts, counted
+from authz.core.operations import (
+    LooseUriError,
+    Operation,
+    UnreadableOperationError,
+    operations,
+)
 from authz.core.policy import (
     DeclaredClient,
     FrontDoor,
@@ -29,39 +36,86 @@ from authz.core.policy import (
 from authz.core.principal import LoginRecord, Principal, is_configured, names_resource
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
+from authz.core.resource_uris import is_strict_template
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods
 
 
 class Concern(Enum):
     """Name what a message is about, as far as rules tell it apart.
 
-    SERVER: no tool. TOOL: the one that it names. UNNAMED: a tool that is not offered. TOOLS: what
-    some tool was asked to do, nobody here knows which. UNKNOWN: a method that may be another way
-    to a tool.
+    SERVER: no operation with rules. TOOL, PROMPT, RESOURCE: what it names. TOOLS: what some tool
+    was asked to do, nobody here knows which. UNKNOWN: a method that may be another way to an
+    operation.
     """
 
     SERVER = "server"
     TOOL = "tool"
-    UNNAMED = "unnamed"
+    PROMPT = "prompt"
+    RESOURCE = "resource"
     TOOLS = "tools"
     UNKNOWN = "unknown"
 
 
-def concern(server: Server, message: Message | None) -> Concern:
-    """Return what a message is about; None for a stream or the end of a session.
+class Match(Enum):
+    """Name whether rules were found for what a message is about.
 
-    Where tools are judged as their server, nothing but a tools/call is about tools.
+    MATCHED: for all of it. NO_RULE: no pattern matches. NO_CONDITION: a pattern does, but the
+    conditions of no rule hold. ARGUMENT: a condition cannot be judged. LOOSE_URI: a URI is not in
+    its one spelling. UNREADABLE: it cannot be told what the message is about.
     """
-    if message is None or message.kind is MessageKind.RESPONSE:
-        return Concern.SERVER
-    if message.tool is not None:
-        return Concern.TOOL
-    if not server.tells_tools_apart or message.method in server.methods:
-        return Concern.SERVER
-    known = METHODS.get(message.method)
-    if known is None or not known.by_client:
-        return Concern.UNKNOWN
-    return Concern.TOOLS if known.continues or message.follows_tasks else Concern.SERVER
+
+    MATCHED = "matched"
+    NO_RULE = "no_rule"
+    NO_CONDITION = "no_condition"
+    ARGUMENT = "argument"
+    LOOSE_URI = "loose_uri"
+    UNREADABLE = "unreadable"
+
+
+_CONCERNS: Final = {
+    OperationKind.TOOL: Concern.TOOL,
+    OperationKind.PROMPT: Concern.PROMPT,
+    OperationKind.RESOURCE: Concern.RESOURCE,
+}
+# What each method may name besides tools (`operations`).
+_NAMING: Final = {
+    PROMPTS_GET: (OperationKind.PROMPT,),
+    "resources/read": (OperationKind.RESOURCE,),
+    "resources/subscribe": (OperationKind.RESOURCE,),
+    "resources/unsubscribe": (OperationKind.RESOURCE,),
+    COMPLETE: (OperationKind.PROMPT, OperationKind.RESOURCE),
+    LISTEN: (OperationKind.RESOURCE,),
+}
+# Characters of a name: with longer ones, which callers choose, too much would be cached.
+_MAX_CACHED_NAME: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Hold which rules of a server apply to a message, the server's own first, and why."""
+
+    server: Server
+    rules: tuple[Rule, ...]
+    concern: Concern
+    match: Match
+    definition: PinState = PinState.APPROVED
+
+
+@dataclass(frozen=True, slots=True)
+class _Matching:
+    """Hold the rules for a name, whatever the arguments.
+
+    Attributes:
+        rules: those by name, then those by annotation.
+        offers: how many of them, from the first, offer what they match; the others only add.
+        conditional: whether any looks at arguments.
+        definition: as in `RuleContext`.
+    """
+
+    rules: tuple[Rule, ...]
+    offers: int
+    conditional: bool
+    definition: PinState
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +128,7 @@ class RuleContext:
         known: what the operator declares of the client; None where nothing.
         rules: every rule that applies, the server's first.
         concern: what the message is about.
+        match: whether there are rules for it.
         definition: how the tool stands to its approved definition; approved where it matters not.
     """
 
@@ -83,6 +138,7 @@ class RuleContext:
     known: DeclaredClient | None
     rules: tuple[Rule, ...]
     concern: Concern
+    match: Match = Match.MATCHED
     definition: PinState = PinState.APPROVED
 
 
@@ -135,26 +191,75 @@ def evaluate(
         catalogue: what the server has listed.
     """
     charged = counted(None if message is None else message.method)
-    rules, about, definition = _applicable_rules(server, message, catalogue, cache)
+    selection = select(server, message, cache, catalogue)
     if cache is None:
-        return _evaluate(server, principal, policy, rules, about, definition, charged, kind)
+        return _evaluate(selection, principal, policy, charged, kind)
     # A member of an enumeration is one object, too.
-    return cache.get(_evaluate, server, principal, policy, rules, about, definition, charged, kind)
+    return cache.get(_evaluate, selection, principal, policy, charged, kind)
 
 
-def _evaluate(  # noqa: PLR0917 - what it is cached by
+def could_be_allowed(
     server: Server,
     principal: Principal,
     policy: Policy,
-    rules: tuple[Rule, ...],
-    concern: Concern,
-    definition: PinState,
-    charged: Counts,
-    kind: Exchange,
+    kind: OperationKind,
+    name: str,
+    *,
+    cache: IdentityCache | None = None,
+    catalogue: Catalogue = UNLISTED,
+) -> bool:
+    """Tell whether the rules let some call of an operation pass, whatever its arguments.
+
+    For lists, which show what could be used: rules with conditions count as alternatives, and what
+    the time, a step-up or a limit decides refuses nothing here.
+
+    Args:
+        server: as of `evaluate`, like principal, policy and cache.
+        principal: who asks for the list.
+        policy: by which rules.
+        kind: of the operation.
+        name: its name; of a resource its URI, or a template of URIs.
+        cache: of this policy; None for none.
+        catalogue: what the server has listed.
+    """
+    if kind is OperationKind.RESOURCE and server.names(kind) and not is_strict_template(name):
+        return False
+    matching, about = _matching(server, kind, name, catalogue, cache), _CONCERNS[kind]
+    offers = matching.rules[: matching.offers]
+    always = tuple(rule for rule in matching.rules if not rule.when)
+    # One more rule never lets more through, so that one alone is the best that can come.
+    enough = not server.names(kind) or any(not rule.when for rule in offers)
+    sets = [always] if enough else [(rule, *always) for rule in offers]
+    alternatives = [
+        _chosen(server, each, about, Match.MATCHED, cache, matching.definition) for each in sets
+    ]
+    charged, exchange = Counts.OPERATIONS, Exchange.CALL
+    if cache is None:
+        results = (_evaluate(each, principal, policy, charged, exchange) for each in alternatives)
+    else:
+        results = (
+            cache.get(_evaluate, each, principal, policy, charged, exchange)
+            for each in alternatives
+        )
+    return any(each.refused is None for each in results)
+
+
+def _evaluate(
+    selection: Selection, principal: Principal, policy: Policy, charged: Counts, kind: Exchange
 ) -> StaticEvaluation:
+    server, rules = selection.server, selection.rules
     known = _known(principal, policy)
     restricted = _restrict_scopes(principal, _scope_ceiling(known, policy))
-    context = RuleContext(server, policy, restricted, known, rules, concern, definition)
+    context = RuleContext(
+        server,
+        policy,
+        restricted,
+        known,
+        rules,
+        selection.concern,
+        selection.match,
+        selection.definition,
+    )
     every = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
     limits = tuple(limit for limit in every if limit.counts in {Counts.ALL, charged})
     if kind is Exchange.STREAM and server.streams is not None:
@@ -172,53 +277,162 @@ def _evaluate(  # noqa: PLR0917 - what it is cached by
     )
 
 
-class ApplicableRules(NamedTuple):
-    """Say which rules apply to a message, the server's first, and what it is about."""
-
-    rules: tuple[Rule, ...]
-    concern: Concern
-    definition: PinState = PinState.APPROVED
+# --- which rules apply ---------------------------------------------------------------------------
 
 
-def _applicable_rules(
-    server: Server, message: Message | None, catalogue: Catalogue, cache: IdentityCache | None
-) -> ApplicableRules:
-    """Return every rule that applies to a message.
+def select(
+    server: Server,
+    message: Message | None,
+    cache: IdentityCache | None,
+    catalogue: Catalogue = UNLISTED,
+) -> Selection:
+    """Select the rules that apply to a message; None for a stream or the end of a session.
 
-    From a cache the same rules are the same tuple, whatever tool they were found for: callers
-    choose its name, and evaluations must not be as many as names.
+    Where operations of a kind are not named, every one of them is as good as the server. From a
+    cache the same rules are the same selection, whatever names and arguments they were found for:
+    callers choose these, and evaluations must not be as many.
     """
-    about = concern(server, message)
-    tool = None if message is None else message.tool
-    if tool is not None:
-        if cache is None:
-            return rules_of_tool(server, tool, catalogue)
-        key = id(server), id(catalogue), tool
-        found = cache.find(key, rules_of_tool, server, tool, catalogue)
-        return found._replace(rules=cache.get(_same_tuple, *found.rules))
-    if about is Concern.TOOLS:
-        rules = (
-            _rules_of_all_tools(server) if cache is None else cache.get(_rules_of_all_tools, server)
-        )
-        return ApplicableRules(rules, about)
-    own = (server.rule,) if cache is None else cache.get(_same_tuple, server.rule)
-    return ApplicableRules(own, about)
+    if message is None or message.kind is MessageKind.RESPONSE:
+        return _chosen(server, (), Concern.SERVER, Match.MATCHED, cache)
+    if message.tool is not None:
+        return _used(server, OperationKind.TOOL, message.tool, message, cache, catalogue)
+    if not server.names_operations:
+        return _chosen(server, (), Concern.SERVER, Match.MATCHED, cache)
+    return _of_method(server, message, cache)
 
 
-def rules_of_tool(server: Server, tool: str, catalogue: Catalogue) -> ApplicableRules:
-    """Return the rules that apply to a tool, by its name and by what its server says of it."""
-    by_name = server.matching(OperationKind.TOOL, tool)
-    annotations = catalogue.annotations(tool)
-    by_annotation = [rule for each, rule in server.annotations.items() if each in annotations]
-    # Names decide what is offered. A server's word for a tool only adds rules to it, but for this:
-    # one that reads needs no name where the operator wrote a rule for what reads.
-    reads = Annotation.READ_ONLY in annotations and Annotation.READ_ONLY in server.annotations
-    named = not server.tools or by_name or reads
-    return ApplicableRules(
-        (server.rule, *[each.rule for each in by_name], *by_annotation),
-        Concern.TOOL if named else Concern.UNNAMED,
-        _definition(server, tool, catalogue),
-    )
+def _of_method(server: Server, message: Message, cache: IdentityCache | None) -> Selection:
+    """Select the rules for a message other than a tools/call, where any operations are named."""
+    declared = message.method in server.methods
+    known = METHODS.get(message.method)
+    if not declared and (known is None or not known.by_client):
+        return _chosen(server, (), Concern.UNKNOWN, Match.MATCHED, cache)
+    named = _of_named(server, message, cache)
+    follows = known is not None and (known.continues or message.follows_tasks)
+    apart = server.tells_tools_apart
+    if declared or not follows or not apart or named.match is not Match.MATCHED:
+        return named
+    # Without limits and approvals: what asks after a tool's work does not begin it again.
+    every = server.operations(OperationKind.TOOL) + server.operations(OperationKind.ANNOTATION)
+    tools = [_unlimited(each.rule, cache) for each in every]
+    rules = (*tools, *named.rules[1:])
+    return _chosen(server, rules, Concern.TOOLS, Match.MATCHED, cache)
+
+
+def _of_named(server: Server, message: Message, cache: IdentityCache | None) -> Selection:
+    """Select the rules of the prompts and resources that a message names."""
+    kinds = [kind for kind in _NAMING.get(message.method, ()) if server.names(kind)]
+    if not kinds:
+        return _chosen(server, (), Concern.SERVER, Match.MATCHED, cache)
+    try:
+        named = [each for each in operations(message) if each.kind in kinds]
+    except LooseUriError:
+        if OperationKind.RESOURCE in kinds:
+            return _chosen(server, (), Concern.RESOURCE, Match.LOOSE_URI, cache)
+        named = []  # a completion of a resource, where prompts alone are named
+    except UnreadableOperationError:
+        return _chosen(server, (), _CONCERNS[kinds[0]], Match.UNREADABLE, cache)
+    if len(named) == 1 and named[0].acts:
+        return _used(server, named[0].kind, named[0].name, message, cache, UNLISTED)
+    return _asked_after(server, named, cache)
+
+
+def _used(  # noqa: PLR0917 - what it is found by
+    server: Server,
+    kind: OperationKind,
+    name: str,
+    message: Message,
+    cache: IdentityCache | None,
+    catalogue: Catalogue,
+) -> Selection:
+    """Select the rules for the use of one operation."""
+    about, matching = _CONCERNS[kind], _matching(server, kind, name, catalogue, cache)
+    definition = matching.definition
+    if not matching.offers and server.names(kind):
+        return _chosen(server, matching.rules, about, Match.NO_RULE, cache, definition)
+    if not matching.conditional:
+        return _chosen(server, matching.rules, about, Match.MATCHED, cache, definition)
+    holding, offered = list[Rule](), not server.names(kind)
+    for number, rule in enumerate(matching.rules):
+        outcome = judge(rule.when, message.arguments) if rule.when else Outcome.HOLDS
+        if outcome is Outcome.UNREADABLE:
+            # Whether it would have let the call pass or asked for more: the server may read it.
+            return _chosen(server, (), about, Match.ARGUMENT, cache, definition)
+        if outcome is Outcome.HOLDS:
+            holding.append(rule)
+            offered = offered or number < matching.offers
+    match = Match.MATCHED if offered else Match.NO_CONDITION
+    return _chosen(server, tuple(holding), about, match, cache, definition)
+
+
+def _asked_after(server: Server, named: list[Operation], cache: IdentityCache | None) -> Selection:
+    """Select the rules for what asks after operations: all of their rules, without their limits."""
+    if not named:
+        return _chosen(server, (), Concern.SERVER, Match.MATCHED, cache)
+    kind, wanted = named[0].kind, set[int]()
+    for each in named:
+        found = _matching(server, each.kind, each.name, UNLISTED, cache).rules
+        if not found or each.kind is not kind:
+            return _chosen(server, (), _CONCERNS[each.kind], Match.NO_RULE, cache)
+        wanted |= {id(rule) for rule in found}
+    # In the order of the file: callers choose the order of names, and how often one is named.
+    rules = [each.rule for each in server.operations(kind) if id(each.rule) in wanted]
+    unlimited = tuple(_unlimited(rule, cache) for rule in rules)
+    return _chosen(server, unlimited, _CONCERNS[kind], Match.MATCHED, cache)
+
+
+def _chosen(  # noqa: PLR0917 - what it is found by
+    server: Server,
+    rules: tuple[Rule, ...],
+    about: Concern,
+    match: Match,
+    cache: IdentityCache | None,
+    definition: PinState = PinState.APPROVED,
+) -> Selection:
+    if cache is None:
+        return _selection(server, about, match, definition, *rules)
+    return cache.get(_selection, server, about, match, definition, *rules)
+
+
+def _selection(
+    server: Server, about: Concern, match: Match, definition: PinState, *rules: Rule
+) -> Selection:
+    return Selection(server, (server.rule, *rules), about, match, definition)
+
+
+def _matching(
+    server: Server,
+    kind: OperationKind,
+    name: str,
+    catalogue: Catalogue,
+    cache: IdentityCache | None,
+) -> _Matching:
+    if cache is None or len(name) > _MAX_CACHED_NAME:
+        return _find_rules(server, kind, name, catalogue)
+    key = id(server), id(kind), id(catalogue), name
+    return cache.find(key, _find_rules, server, kind, name, catalogue)
+
+
+def _find_rules(server: Server, kind: OperationKind, name: str, catalogue: Catalogue) -> _Matching:
+    by_name = [each.rule for each in server.matching(kind, name)]
+    by_annotation, definition = list[Rule](), PinState.APPROVED
+    if kind is OperationKind.TOOL:
+        annotations = catalogue.annotations(name)
+        said = {each: rule for each, rule in server.annotations.items() if each in annotations}
+        # Names decide what is offered. A server's word for a tool only adds rules to it, but for
+        # this: one that reads needs no name where the operator wrote a rule for what reads.
+        if not by_name and Annotation.READ_ONLY in said:
+            by_name.append(said.pop(Annotation.READ_ONLY))
+        by_annotation = list(said.values())
+        definition = _definition(server, name, catalogue)
+    rules = (*by_name, *by_annotation)
+    return _Matching(rules, len(by_name), any(rule.when for rule in rules), definition)
+
+
+def is_offered(server: Server, tool: str, catalogue: Catalogue) -> bool:
+    """Tell whether a tool is offered at all, by its name or as one that only reads."""
+    found = _find_rules(server, OperationKind.TOOL, tool, catalogue)
+    return not server.tools or found.offers > 0
 
 
 def _definition(server: Server, tool: str, catalogue: Catalogue) -> PinState:
@@ -228,14 +442,17 @@ def _definition(server: Server, tool: str, catalogue: Catalogue) -> PinState:
     return pin_state(server.pins, catalogue, tool)
 
 
-def _rules_of_all_tools(server: Server) -> tuple[Rule, ...]:
-    # Without limits and approvals: what asks after a tool's work does not begin it again.
-    tools = server.operations(OperationKind.TOOL) + server.operations(OperationKind.ANNOTATION)
-    return (server.rule, *(replace(each.rule, limits=(), approval=None) for each in tools))
+def _unlimited(rule: Rule, cache: IdentityCache | None) -> Rule:
+    if not rule.limits and rule.approval is None:
+        return rule
+    return _without_limits(rule) if cache is None else cache.get(_without_limits, rule)
 
 
-def _same_tuple(*rules: Rule) -> tuple[Rule, ...]:
-    return rules
+def _without_limits(rule: Rule) -> Rule:
+    return replace(rule, limits=(), approval=None)
+
+
+# --- what they say -------------------------------------------------------------------------------
 
 
 def _known(principal: Principal, policy: Policy) -> DeclaredClient | None:
@@ -320,9 +537,34 @@ def _check_method(context: RuleContext) -> None:
         raise RefusedError(Reason.METHOD_NOT_OFFERED, Detail.NOT_AMONG_METHODS)
 
 
-def _check_tool(context: RuleContext) -> None:
-    if context.concern is Concern.UNNAMED:
-        raise RefusedError(Reason.TOOL_NOT_ALLOWED, Detail.NO_TOOL_RULE)
+def _check_operation(context: RuleContext) -> None:
+    """Refuse what no rule lets pass, of a kind that is named."""
+    kind, match = _KINDS.get(context.concern), context.match
+    if kind is None:
+        return
+    reason, no_rule = _NOT_ALLOWED[kind]
+    if match in _ARGUMENTS:
+        raise RefusedError(Reason.ARGUMENTS_NOT_ALLOWED, _ARGUMENTS[match])
+    if match is not Match.MATCHED:
+        raise RefusedError(reason, _UNREADABLE.get(match, no_rule))
+    if context.server.names(kind) and len(context.rules) == 1:
+        raise RefusedError(reason, no_rule)
+
+
+_KINDS: Final = {about: kind for kind, about in _CONCERNS.items()}
+_NOT_ALLOWED: Final = {
+    OperationKind.TOOL: (Reason.TOOL_NOT_ALLOWED, Detail.NO_TOOL_RULE),
+    OperationKind.PROMPT: (Reason.PROMPT_NOT_ALLOWED, Detail.NO_PROMPT_RULE),
+    OperationKind.RESOURCE: (Reason.RESOURCE_NOT_ALLOWED, Detail.NO_RESOURCE_RULE),
+}
+_ARGUMENTS: Final = {
+    Match.NO_CONDITION: Detail.NO_CONDITION_HOLDS,
+    Match.ARGUMENT: Detail.ARGUMENT_NOT_JUDGED,
+}
+_UNREADABLE: Final = {
+    Match.LOOSE_URI: Detail.LOOSE_URI,
+    Match.UNREADABLE: Detail.OPERATION_UNREADABLE,
+}
 
 
 def _check_definition(context: RuleContext) -> None:
@@ -347,14 +589,17 @@ def _check_people(context: RuleContext) -> None:
 
 
 def _check_machine(context: RuleContext) -> None:
-    """Let a machine pass by name, in place of the server's people; never of a tool's."""
+    """Let a machine pass by name, in place of the server's people; never of an operation's."""
     named = context.principal.client_id in context.server.machines
     if not named or context.known is None or not context.known.machine:
         raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.NO_MACHINE)
     for rule in context.rules[1:]:
-        asks = (rule.groups, rule.second_factor, rule.approval)
-        if any(each is not None for each in asks):
-            raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.TOOL_ASKS_FOR_PERSON)
+        asked = (rule.groups, rule.second_factor, rule.approval)
+        if any(each is not None for each in asked):
+            asks = Detail.TOOL_ASKS_FOR_PERSON
+            if context.concern in {Concern.PROMPT, Concern.RESOURCE}:
+                asks = Detail.OPERATION_ASKS_FOR_PERSON
+            raise RefusedError(Reason.MACHINE_NOT_ALLOWED, asks)
 
 
 def _check_scopes(context: RuleContext) -> None:
@@ -370,7 +615,7 @@ _CHECKS: Final[tuple[Callable[[RuleContext], None], ...]] = (
     _check_log_in,
     _check_client,
     _check_method,
-    _check_tool,
+    _check_operation,
     _check_definition,
     _check_people,
     _check_scopes,

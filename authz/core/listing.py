@@ -3,8 +3,8 @@
 It is visibility, not access control: the call stays the boundary (docs/decisions/0017).
 
 Invariant: a thing is visible where the rules refuse its call to nobody with this principal
-(tests/core/test_listing.py): the very call is evaluated, as `core/decision.py` evaluates it. A
-missing or stale second factor, a revocation and a limit hide nothing.
+(tests/core/test_listing.py), with some arguments: the very call is judged, as `core/decision.py`
+does. A missing or stale second factor, a revocation and a limit hide nothing.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Final
 
 from authz.core import mcp
 from authz.core.catalogue import UNLISTED, Catalogue
-from authz.core.evaluation import evaluate
+from authz.core.evaluation import could_be_allowed
 from authz.core.identity_cache import IdentityCache
 from authz.core.json_splice import Element, JsonText, cuts
 from authz.core.methods import TOOLS_CALL
@@ -142,11 +142,13 @@ def visibility(
 
     def shows(listed: Listed, name: str) -> bool:
         try:
-            message = mcp.call_of(listed.call, name)
+            mcp.call_of(listed.call, name)
         except RefusedError:  # no call can have the name
             return False
-        found = evaluate(server, principal, policy, message, cache=cache, catalogue=catalogue)
-        return found.refused is None
+        kind = _KINDS[listed.section]
+        return could_be_allowed(
+            server, principal, policy, kind, name, cache=cache, catalogue=catalogue
+        )
 
     return shows
 

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, Final
 
 from authz.core.detail import Detail
-from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, TOOLS_CALL
+from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, PROMPTS_GET, TOOLS_CALL
 from authz.core.policy import LEGACY, MODERN, VERSIONS, JsonBounds
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -57,6 +57,7 @@ class Envelope:
         return self.method == TOOLS_CALL
 
 
+_BY_URI: Final = frozenset(each.name for each in METHODS.values() if each.named == "uri")
 _NO_PARAMS: Final[dict[str, object]] = {}  # nobody writes to it
 
 
@@ -103,6 +104,20 @@ class Message:
         """
         arguments = self.params.get("arguments", _NO_PARAMS)
         return arguments if isinstance(arguments, dict) else None
+
+    @property
+    def prompt(self) -> str | None:
+        """Return the name of a prompts/get; None of every other method."""
+        return self._text("name") if self.method == PROMPTS_GET else None
+
+    @property
+    def resource(self) -> str | None:
+        """Return the URI of a resources/read, subscribe or unsubscribe; None of others."""
+        return self._text("uri") if self.method in _BY_URI else None
+
+    def _text(self, member: str) -> str | None:
+        found = self.params.get(member)
+        return found if isinstance(found, str) else None
 
     @property
     def envelope(self) -> Envelope | None:

@@ -42,7 +42,8 @@ class Counts(Enum):
 class McpMethod:
     """Describe one method of MCP.
 
-    Of all methods only tools/call is judged by the rules of the tool that it names (`mcp.read`).
+    Which methods are judged by the rules of the tool, prompt or resources that they name stands in
+    `operations`.
 
     Attributes:
         name: as in the JSON-RPC member `method`.
@@ -73,6 +74,8 @@ class McpMethod:
 
 
 TOOLS_CALL: Final = "tools/call"
+PROMPTS_GET: Final = "prompts/get"
+COMPLETE: Final = "completion/complete"
 # Its answer is a stream of notifications that only the client or a time limit ends (2026-07-28).
 LISTEN: Final = "subscriptions/listen"
 # Reserved for notifications: nothing else may begin so.
@@ -80,9 +83,9 @@ NOTIFICATIONS: Final = "notifications/"
 
 _TABLE: Final = (
     McpMethod(TOOLS_CALL, Role.OPERATION, "name", 256),
-    McpMethod("prompts/get", Role.OPERATION, "name", 256),
+    McpMethod(PROMPTS_GET, Role.OPERATION, "name", 256),
     McpMethod("resources/read", Role.OPERATION, "uri", 8192),
-    McpMethod("completion/complete", Role.OPERATION),
+    McpMethod(COMPLETE, Role.OPERATION),
     # The two below were replaced by subscriptions/listen.
     McpMethod("resources/subscribe", Role.OPERATION, "uri", modern=False),
     McpMethod("resources/unsubscribe", Role.OPERATION, "uri", modern=False),

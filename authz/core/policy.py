@@ -1,18 +1,22 @@
 """The compiled policy: servers, rules, clients, as frozen values.
 
-Invariant: every rule that matches applies. A tool's rule adds to its server's and takes nothing
-away; an unknown server has no policy, an unnamed tool (where tools are named) has no permission.
+Invariant: every rule that matches applies. The rule of an operation adds to its server's and takes
+nothing away; an unknown server has no policy, an unnamed tool, prompt or resource (where those of
+its kind are named) has no permission.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
+from itertools import groupby
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
+from authz.core import resource_uris
 from authz.core.approval import Approval
 from authz.core.catalogue import Annotation, PinMode, Pins
+from authz.core.conditions import Condition
 from authz.core.exchanges import Exchange, Meter
 from authz.core.json_pointer import JsonPointer
 from authz.core.limits import Limit
@@ -50,6 +54,8 @@ class Rule:
         confirm: whether the issuer is asked about every token, signed ones too.
         approval: what a person must approve; None where nothing. Of tools alone.
         audit: the arguments that the audit trail keeps. Of tools alone.
+        when: what the arguments of a call must be for the rule to apply; () for any. A server's own
+            rule has none.
     """
 
     scopes: frozenset[str] = frozenset()
@@ -60,11 +66,12 @@ class Rule:
     confirm: bool = False
     approval: Approval | None = None
     audit: tuple[JsonPointer, ...] = ()
+    when: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ToolRule:
-    """Apply a rule to the tools whose name matches a pattern (exact, or with `*` and `?`)."""
+class OperationRule:
+    """Apply a rule to the operations whose name matches a pattern (`OperationKind.matches`)."""
 
     pattern: str
     rule: Rule
@@ -75,7 +82,27 @@ class OperationKind(Enum):
 
     TOOL = "tools"
     ANNOTATION = "annotations"  # tools by what the server says of them (`Annotation`)
+    PROMPT = "prompts"
+    RESOURCE = "resources"
 
+    def matches(self, name: str, pattern: str) -> bool:
+        """Tell whether a pattern matches a name; case matters.
+
+        Of tools and prompts it is exact or has `*` and `?`; of resources it is a URI in which `*`
+        may stand (`resource_uris`).
+        """
+        if self is OperationKind.RESOURCE:
+            return resource_uris.matches(name, pattern)
+        return fnmatchcase(name, pattern)
+
+
+# What stands before the pattern in the place of a limit: of no two kinds the same.
+_MARKS: Final = {
+    OperationKind.TOOL: ":",
+    OperationKind.ANNOTATION: ":@",
+    OperationKind.PROMPT: "#prompts:",
+    OperationKind.RESOURCE: "#resources:",
+}
 
 R = TypeVar("R")
 
@@ -88,32 +115,37 @@ class RuleTarget(NamedTuple, Generic[R]):  # mypyc compiles no generic dataclass
         rule: the rule, compiled (`Rule`) or as authz.yaml has it.
         kind, pattern: the operations of the server that it applies to; None together for the
             server's own rule, which applies to every request.
+        number: which rule of the pattern it is: 0 for the first, the others stand in its `also`.
     """
 
     server: str
     rule: R
     kind: OperationKind | None = None
     pattern: str | None = None
+    number: int = 0
 
     @property
-    def path(self) -> tuple[str, ...]:
+    def path(self) -> tuple[str | int, ...]:
         """Return where authz.yaml has the rule."""
         if self.kind is None or self.pattern is None:
             return ("servers", self.server)
-        return ("servers", self.server, self.kind.value, self.pattern)
+        first = ("servers", self.server, self.kind.value, self.pattern)
+        return (*first, "also", self.number - 1) if self.number else first
 
     @property
     def place(self) -> str:
-        """Return what its limits count: as `Limit.place`."""
-        if self.pattern is None:
+        """Return what its limits count: as `Limit.place`.
+
+        No server's name has a `#`, no pattern of tools an `@` or `#`: no two rules have one place.
+        """
+        if self.kind is None or self.pattern is None:
             return self.server
-        # No tool pattern has an @, so that the two never share a bucket.
-        mark = "@" if self.kind is OperationKind.ANNOTATION else ""
-        return f"{self.server}:{mark}{self.pattern}"
+        number = f"#{self.number}" if self.number else ""
+        return f"{self.server}{_MARKS[self.kind]}{self.pattern}{number}"
 
     def matches(self, name: str) -> bool:
-        """Tell whether it applies to an operation of its kind; case matters."""
-        return self.pattern is None or fnmatchcase(name, self.pattern)
+        """Tell whether it applies to an operation of its kind."""
+        return self.kind is None or self.pattern is None or self.kind.matches(name, self.pattern)
 
 
 def rule_targets(
@@ -124,12 +156,17 @@ def rule_targets(
     Args:
         server: its name.
         rule: its own rule.
-        operations: pattern and rule of each kind.
+        operations: pattern and rule of each kind; several of one pattern stand together.
     """
     yield RuleTarget(server, rule)
     for kind, patterns in operations.items():
-        for pattern, each in patterns:
-            yield RuleTarget(server, each, kind, pattern)
+        for pattern, group in groupby(patterns, _pattern):
+            for number, (_, each) in enumerate(group):
+                yield RuleTarget(server, each, kind, pattern, number)
+
+
+def _pattern(pair: tuple[str, R]) -> str:
+    return pair[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +179,13 @@ class Server:
         metadata_url: where its RFC 9728 document is.
         rule: what every request to it must satisfy.
         challenge: the scopes that a client is told to ask for at its log-in; None for the rule's.
-        tools: rules by tool; empty where tools are not named.
+        tools, prompts, resources: rules of each kind of operation; empty where those of a kind
+            are not named, and every one is as good as the server.
         annotations: rules of the tools of which the server says so in its own list; they only add,
             but a read-only tool that meets such a rule needs no name.
         pins: the approved definitions of its tools; None where they are not compared.
         filtered: the methods whose lists show a caller what it may use; empty for none.
-        methods: what may be called besides the methods of MCP where tools are named.
+        methods: what may be called besides the methods of MCP where operations are named.
         machines: client ids that may come without a person.
         versions: the MCP protocol versions that it accepts.
         signed_identity: whether it is told who calls by a signature, too.
@@ -161,7 +199,7 @@ class Server:
     resource: str
     metadata_url: str
     rule: Rule = field(default_factory=Rule)
-    tools: tuple[ToolRule, ...] = ()
+    tools: tuple[OperationRule, ...] = ()
     machines: frozenset[str] = frozenset()
     versions: frozenset[str] = VERSIONS
     session_lifetime: int = 7 * 86_400
@@ -173,16 +211,40 @@ class Server:
     annotations: Mapping[Annotation, Rule] = field(default_factory=lambda: MappingProxyType({}))
     pins: Pins | None = None
     filtered: frozenset[str] = frozenset()
+    prompts: tuple[OperationRule, ...] = ()
+    resources: tuple[OperationRule, ...] = ()
 
     def targets(self) -> Iterator[RuleTarget[Rule]]:
         """Yield every rule, the server's own first."""
-        tools = ((tool.pattern, tool.rule) for tool in self.tools)
-        annotations = ((each.value, rule) for each, rule in self.annotations.items())
-        return rule_targets(
-            self.name,
-            self.rule,
-            {OperationKind.TOOL: tools, OperationKind.ANNOTATION: annotations},
-        )
+        kinds = {
+            kind: [(each.pattern, each.rule) for each in self._rules(kind)]
+            for kind in OperationKind
+        }
+        return rule_targets(self.name, self.rule, kinds)
+
+    def _rules(self, kind: OperationKind) -> tuple[OperationRule, ...]:
+        match kind:
+            case OperationKind.TOOL:
+                return self.tools
+            case OperationKind.ANNOTATION:
+                rules = self.annotations.items()
+                return tuple(OperationRule(each.value, rule) for each, rule in rules)
+            case OperationKind.PROMPT:
+                return self.prompts
+            case OperationKind.RESOURCE:
+                return self.resources
+
+    def names(self, kind: OperationKind) -> bool:
+        """Tell whether operations of a kind are named, so that others of it are refused."""
+        return bool(self._rules(kind))
+
+    @property
+    def names_operations(self) -> bool:
+        """Tell whether operations of any kind are told apart, so that others are refused.
+
+        Methods that MCP does not have are refused then: they may be another way to one.
+        """
+        return bool(self.tells_tools_apart or self.prompts or self.resources)
 
     def operations(self, kind: OperationKind) -> tuple[RuleTarget[Rule], ...]:
         """Return the rules of all operations of a kind."""
@@ -213,7 +275,7 @@ class Server:
 
     @property
     def named_scopes(self) -> frozenset[str]:
-        """Return every scope that the server or one of its tools asks for."""
+        """Return every scope that the server or one of its operations asks for."""
         return frozenset[str]().union(*(target.rule.scopes for target in self.targets()))
 
     @property

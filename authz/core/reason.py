@@ -539,6 +539,52 @@ class Reason(Enum):
         ),
         fields=("servers.<server>.pins",),
     )
+    PROMPT_NOT_ALLOWED = RefusalRow(
+        "prompt_not_allowed",
+        403,
+        None,
+        _OWN - 37,
+        "This prompt is not offered through this gateway.",
+        of_operation=True,
+        meaning=(
+            "The server names its prompts, and no pattern matches this one; or a completion does "
+            "not say what it is about."
+        ),
+        fix="add a rule for the prompt, if it may be used",
+        fields=("servers.<server>.prompts",),
+    )
+    RESOURCE_NOT_ALLOWED = RefusalRow(
+        "resource_not_allowed",
+        403,
+        None,
+        _OWN - 39,
+        "This resource is not offered through this gateway.",
+        of_operation=True,
+        meaning=(
+            "The server names its resources, and no pattern matches this URI; or the URI is not "
+            "in its one strict spelling, in which patterns are compared."
+        ),
+        fix="add a rule for the resource, if it may be read",
+        fields=("servers.<server>.resources",),
+    )
+    ARGUMENTS_NOT_ALLOWED = RefusalRow(
+        "arguments_not_allowed",
+        403,
+        None,
+        _OWN - 45,
+        "This may not be called with these arguments through this gateway.",
+        of_operation=True,
+        meaning=(
+            "Rules name the tool or prompt, and the conditions of none hold for these arguments; "
+            "or a condition cannot be judged, since an argument is of another kind than it judges "
+            "or could be read differently by the server."
+        ),
+        fix="ask `authz explain` which condition fails; add a rule for such arguments, if they may",
+        fields=(
+            "servers.<server>.tools.<pattern>.when",
+            "servers.<server>.prompts.<pattern>.when",
+        ),
+    )
     METHOD_NOT_OFFERED = RefusalRow(
         "method_not_offered",
         403,

@@ -38,6 +38,8 @@ class StepUpTicket:
         tool: the tool that was refused; None where it was not one.
         need: what the log-in must prove, and how old it may be.
         at: when the call was refused, seconds since the epoch.
+        prompt, resource: the prompt or the resource's URI that was refused; empty where it was not
+            one.
         ends_at, document_host: as `LoginRecord` has them, so that the page describes the client as
             the consent page did; empty for a client of `login: direct`.
     """
@@ -53,6 +55,8 @@ class StepUpTicket:
     at: int
     ends_at: str = ""
     document_host: str = ""
+    prompt: str = ""
+    resource: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,22 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from authz.config.problems import field_name
 from authz.core.approval import strictest
 from authz.core.catalogue import PinState, pin_state
+from authz.core.conditions import (
+    ArgumentTest,
+    Given,
+    Matches,
+    OneOf,
+    Outcome,
+    Under,
+    Within,
+)
 from authz.core.decision import BearerRequest, Deny, Inspection
-from authz.core.evaluation import Concern, concern, lacks_assurance_claim
-from authz.core.policy import OperationKind, TokenKind
+from authz.core.evaluation import Concern, lacks_assurance_claim, select
+from authz.core.operations import UnreadableOperationError, operations
+from authz.core.policy import OperationKind, Rule, RuleTarget, TokenKind
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Evidence, Method, SecondFactor, proves, satisfies
 
@@ -42,6 +53,8 @@ def step_words(
         return _second_factor(seen, now)
     if name == "approval":
         return _approval(seen), ()
+    if name == "operation":
+        return _operation(seen, call)
     return _WORDS[name](seen, call), ()
 
 
@@ -91,36 +104,91 @@ def _method(seen: Inspection, call: BearerRequest) -> str:
     message = seen.message
     if message is None or not message.method:
         return "no method is called"
-    about = _CONCERNS[concern(call.server, message)]
+    about = _CONCERNS[select(call.server, message, None).concern]
     return f"{json.dumps(message.method)}; {about}"
 
 
 _CONCERNS: Final = {
     Concern.SERVER: "judged by the server's rule",
     Concern.TOOL: "judged by the server's rule and the tool's",
-    Concern.UNNAMED: "the tool is not offered",
+    Concern.PROMPT: "judged by the server's rule and the prompt's",
+    Concern.RESOURCE: "judged by the server's rule and the resources'",
     Concern.TOOLS: "it goes on with a tool's work: judged by the rules of all tools together",
-    Concern.UNKNOWN: "tools are named, and neither MCP nor the server's methods have it",
+    Concern.UNKNOWN: "operations are named, and neither MCP nor the server's methods have it",
 }
 
 
-def _tool(seen: Inspection, call: BearerRequest) -> str:
-    tool = None if seen.message is None else seen.message.tool
-    if tool is None:
-        return "no tool is called"
-    words = json.dumps(tool)
-    if call.server.annotations:
-        known = tool in seen.catalogue.tools
-        says = listed(each.value for each in seen.catalogue.annotations(tool))
-        words += (
-            f"; the server says: {says}" if known else "; not listed yet: taken as the strictest"
-        )
-    if not call.server.tools and not call.server.annotations:
-        return f"{words}; the server names no tools"
-    annotations = seen.catalogue.annotations(tool)
-    patterns = [each.path[-1] for each in call.server.matching(OperationKind.TOOL, tool)]
-    rules = [each.value for each in call.server.annotations if each in annotations]
-    return f"{words}; rules that apply: {listed([*patterns, *rules])}"
+def _operation(seen: Inspection, call: BearerRequest) -> tuple[str, tuple[str, ...]]:
+    """Return what is named, and which rules apply; of the others which condition fails."""
+    if seen.message is None:
+        return "no operation is named", ()
+    try:
+        named = operations(seen.message)
+    except UnreadableOperationError:
+        return "what it is about is not read", ()
+    if not named:
+        return "no operation is named", ()
+    words, notes = list[str](), list[str]()
+    for each in named:
+        matching = call.server.matching(each.kind, each.name)
+        patterns = [rule.pattern for rule in matching if rule.pattern is not None]
+        what = f"{_ONE[each.kind]} {json.dumps(each.name)}"
+        if each.kind is OperationKind.TOOL and call.server.annotations:
+            said = seen.catalogue.annotations(each.name)
+            what += (
+                f"; the server says: {listed(annotation.value for annotation in said)}"
+                if each.name in seen.catalogue.tools
+                else "; not listed yet: taken as the strictest"
+            )
+            patterns += [found.value for found in call.server.annotations if found in said]
+        elif not call.server.names(each.kind):
+            words.append(f"{what}; the server names no {each.kind.value}")
+            continue
+        words.append(f"{what}; rules that match: {listed(patterns)}")
+        for target in matching if each.acts else ():
+            notes += _conditions(target, seen.message.arguments)
+    return "; ".join(words), tuple(notes)
+
+
+_ONE: Final = {
+    OperationKind.TOOL: "tool",
+    OperationKind.PROMPT: "prompt",
+    OperationKind.RESOURCE: "resource",
+}
+
+
+def _conditions(target: RuleTarget[Rule], arguments: Mapping[str, object] | None) -> Iterable[str]:
+    """Yield each condition of a rule, in words of authz.yaml, and what it says of a call."""
+    where = field_name((*target.path, "when"))
+    for condition in target.rule.when:
+        words = f"argument {json.dumps(condition.pointer.text)} {_test(condition.test)}"
+        yield f"{where}: {words}: {_OUTCOMES[condition.judge(arguments)]}"
+
+
+_OUTCOMES: Final = {
+    Outcome.HOLDS: "holds",
+    Outcome.FAILS: "fails",
+    Outcome.UNREADABLE: "cannot be judged: it is of another kind, or could be read differently",
+}
+
+
+def _test(test: ArgumentTest) -> str:
+    match test:
+        case OneOf(values):
+            return f"is one of {', '.join(json.dumps(value) for value in values)}"
+        case Matches(pattern):
+            return f"matches {json.dumps(pattern)}"
+        case Under(folder):
+            return f"is under {json.dumps(folder or '/')}"
+        case Within():
+            bounds = {">=": test.least, "<=": test.most, ">": test.above, "<": test.below}
+            return " and ".join(
+                f"is {sign} {each}" for sign, each in bounds.items() if each is not None
+            )
+        case Given(present=True):
+            return "is there"
+        case _:
+            return "is not there"
 
 
 def _definition(seen: Inspection, call: BearerRequest) -> str:
@@ -165,7 +233,6 @@ _WORDS: Final[Mapping[str, Callable[[Inspection, BearerRequest], str]]] = Mappin
     "log_in": _log_in,
     "client": _client,
     "method": _method,
-    "tool": _tool,
     "definition": _definition,
     "people": _people,
     "scopes": _scopes,

@@ -21,8 +21,11 @@ from authz.core.approval import Approval
 from authz.core.decision import Allow, Decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import Mode
+from authz.core.mcp import Message
+from authz.core.policy import Server
 from authz.core.principal import Principal
 from authz.core.request import HttpRequest
+from authz.core.resource_uris import is_strict_uri
 
 _MAX_VALUE: Final = 256  # characters
 # PIPE_BUF of pipe(7): workers share a pipe, and a longer line could have another worker's inside.
@@ -100,7 +103,21 @@ def _request_fields(decision: Decision, request: HttpRequest | None) -> _Fields:
         ("server", "" if server is None else server.name),
         ("mcp_method", "" if message is None else message.method),
         ("tool", "" if message is None else message.tool or ""),
+        *_named_fields(server, message),
     )
+
+
+def _named_fields(server: Server | None, message: Message | None) -> _Fields:
+    """Return the prompt or resource, where those of its kind have rules.
+
+    A URI in another spelling may hold a password, and the query of any may; neither is told.
+    """
+    if server is None or message is None or not server.names_operations:
+        return ()
+    if server.prompts and message.prompt:
+        return (("prompt", message.prompt),)
+    uri = message.resource if server.resources else None
+    return (("resource", uri.partition("?")[0]),) if uri and is_strict_uri(uri) else ()
 
 
 def _principal_fields(principal: Principal | None) -> _Fields:

@@ -13,7 +13,8 @@ from authz.tokens.sealing import NotSealedError, Sealer
 LIFETIME: Final = 600  # seconds in which the person may follow the link
 _PURPOSE: Final = "step-up-ticket"
 _TEXTS: Final = ("issuer", "subject", "grant", "client", "account", "server")
-_LATER: Final = ("ends_at", "document_host")  # not in tickets of a version before
+# Not in tickets of a version before.
+_LATER: Final = ("ends_at", "document_host", "prompt", "resource")
 
 
 def seal_ticket(sealer: Sealer, ticket: StepUpTicket) -> str:

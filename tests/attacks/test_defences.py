@@ -57,6 +57,7 @@ _STREAMS = (
     "tests/config/test_budgets.py",
     "tests/attacks/test_streams_of_one_person.py",
 )
+_OPERATIONS = ("tests/core/test_operations.py",)
 _CODEC = ("tests/envoy/test_codec.py", "tests/envoy/test_codec_answers.py")
 
 TEN_WORST = (
@@ -76,7 +77,7 @@ TEN_WORST = (
     ),
     Defence(
         "Unnamed tools are refused", "authz/core/evaluation.py", "_CHECKS",
-        "    _check_tool,\n", "", _DECISION,
+        "    _check_operation,\n", "", _DECISION,
     ),
     Defence(
         'An empty POST is not "no tool"', "authz/core/decision.py", "_message",
@@ -713,13 +714,37 @@ BELONGINGS = (
     ),
     Defence(
         "A tool's work is judged by the rules of all tools", "authz/core/evaluation.py",
-        "_applying",
-        "if about is Concern.TOOLS:", "if False:", _METHODS,
+        "_of_method",
+        "rules = (*tools, *named.rules[1:])", "rules = named.rules[1:]", _METHODS,
     ),
     Defence(
         "Who listens for tasks is judged as who asks for them", "authz/core/evaluation.py",
-        "concern",
+        "_of_method",
         "known.continues or message.follows_tasks", "known.continues", _METHODS,
+    ),
+    Defence(
+        "A resource's URI has one spelling", "authz/core/operations.py", "_operation",
+        "elif len(name) > _MAX_URI or not (is_strict_template if template else is_strict_uri)(name)"
+        ":", "elif len(name) > _MAX_URI:", _OPERATIONS,
+    ),
+    Defence(
+        "What a listener could name otherwise is refused", "authz/core/operations.py",
+        "_subscriptions", "if not _LISTENED.issuperset(notifications) or not isinstance(uris, list)"
+        ":", "if not isinstance(uris, list):", _OPERATIONS,
+    ),
+    Defence(
+        "An argument that cannot be judged refuses the call", "authz/core/evaluation.py", "_used",
+        "if outcome is Outcome.UNREADABLE:", "if False:", _OPERATIONS,
+    ),
+    Defence(
+        "A member alike to an argument's name is not overlooked", "authz/core/json_pointer.py",
+        "_member", "return NotFound.ALIKE if alike else", "return",
+        (*_OPERATIONS, "tests/core/test_json_pointer.py"),
+    ),
+    Defence(
+        "A path is not resolved but refused", "authz/core/conditions.py", "judge",
+        "if not isinstance(found, str) or not is_strict_path(found):",
+        "if not isinstance(found, str):", ("tests/core/test_conditions.py",),
     ),
     Defence(
         "The SDK's server knows its caller", "authz/integrations/mcp_identity.py", "__call__",

@@ -15,11 +15,11 @@ from authz.core.methods import Counts
 from authz.core.policy import (
     DeclaredClient,
     FrontDoor,
+    OperationRule,
     Policy,
     Rule,
     StepUpFallback,
     TokenKind,
-    ToolRule,
 )
 from authz.core.second_factor import ALL_EVIDENCE, Evidence, Method, SecondFactor
 
@@ -58,8 +58,8 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
         tokens=frozenset({TokenKind.JWT}),
     )
     assert files.tools == (
-        ToolRule("read_*", Rule()),
-        ToolRule(
+        OperationRule("read_*", Rule()),
+        OperationRule(
             "delete_*",
             Rule(
                 scopes=frozenset({"mcp:files:write"}),

@@ -88,3 +88,13 @@ def test_the_command_tells_them_to_people_alone(
 
     assert main(["check-config", str(path), "--no-secrets", "--json"]) == 0
     assert capsys.readouterr().out == "[]\n"
+
+
+def test_what_is_not_named_beside_what_is_is_told() -> None:
+    """A server that names its tools alone lets every prompt and resource pass."""
+    assert (
+        "servers.files: its tools are named and its prompts and resources are not, so every one "
+        "of these is as good as the server"
+    ) in said(_DIRECT, "", ", tools: {a: {}}")
+    every = ", tools: {a: {}}, prompts: {a: {}}, resources: {'note://a': {}}"
+    assert "as good as" not in said(_DIRECT, "", every)

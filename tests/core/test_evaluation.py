@@ -131,7 +131,7 @@ def test_a_tool_without_a_rule_is_not_a_message_without_a_tool() -> None:
     allowed = evaluate(place, who, by, None, cache=cache)
     assert allowed.refused is None
     evaluation = evaluate(place, who, by, other, cache=cache)
-    assert evaluation.context.rules is allowed.context.rules
+    assert evaluation.context.rules == allowed.context.rules
     refused = evaluation.refused
     assert refused is not None
     assert refused.reason is Reason.TOOL_NOT_ALLOWED

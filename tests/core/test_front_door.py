@@ -18,7 +18,7 @@ from authz.core.decision import (
     read,
 )
 from authz.core.ledger import Mode, StepUpKey, Taken
-from authz.core.policy import DeclaredClient, FrontDoor, Policy, Rule, ToolRule
+from authz.core.policy import DeclaredClient, FrontDoor, OperationRule, Policy, Rule
 from authz.core.principal import Client, LoginRecord, Person, Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, Proof, SecondFactor, methods, satisfies
@@ -475,6 +475,6 @@ def test_the_property_sees_allowed_visitors() -> None:
     """The property above is not true for want of anybody who is allowed."""
     rules = policy(server(Rule(second_factor=TOTP), {"*": Rule()}), front_door=front_door())
 
-    assert isinstance(rules.servers["files"].tools[0], ToolRule)
+    assert isinstance(rules.servers["files"].tools[0], OperationRule)
     for name in ("https://claude.ai", "dynamic/loopback"):
         assert isinstance(decided(visitor(login_record(client=name)), rules, "x"), Allow)

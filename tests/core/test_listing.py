@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from authz.core.catalogue import Annotation, Catalogue, KnownTool
 from authz.core.decision import BearerRequest, Deny, authorize, read
-from authz.core.evaluation import evaluate
+from authz.core.evaluation import could_be_allowed, evaluate
+from authz.core.identity_cache import IdentityCache
 from authz.core.listing import (
     LISTS,
     Definition,
@@ -20,7 +21,7 @@ from authz.core.listing import (
     visibility,
 )
 from authz.core.mcp import Message, MessageKind
-from authz.core.policy import DeclaredClient, Rule, Server
+from authz.core.policy import DeclaredClient, OperationKind, Rule
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor
 from tests.support.values import NOW, call, policy, principal, request, server
@@ -101,22 +102,16 @@ def test_what_a_tool_says_of_itself_counts() -> None:
     assert (shows(TOOLS, "read_me"), shows(TOOLS, "other")) == (True, False)
 
 
-def test_one_evaluation_serves_all_tools_of_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_evaluation_serves_all_tools_of_the_same_rules() -> None:
     """A list of a thousand tools costs a thousand look-ups, not a thousand evaluations."""
-    made = list[object]()
-
-    def counted(
-        of: Server, who: object, rules: object, message: Message | None, **more: object
-    ) -> object:
-        made.append(found := evaluate(of, who, rules, message, **more))  # type: ignore[arg-type]
-        return found
-
-    monkeypatch.setattr("authz.core.listing.evaluate", counted)
-    of = server(tools={"read_*": Rule()})
-    shows = visibility(of, principal(), policy(of))
-    assert all(shows(TOOLS, f"read_{number}") for number in range(1000))
-    assert len(made) == 1000
-    assert len(set(map(id, made))) == 1
+    of, cache = server(tools={"read_*": Rule()}), IdentityCache()
+    who, by = principal(), policy(of)
+    assert all(
+        could_be_allowed(of, who, by, OperationKind.TOOL, f"read_{number}", cache=cache)
+        for number in range(1000)
+    )
+    # The rules of each name, one selection of them and one evaluation.
+    assert len(cache) == 1002
 
 
 # --- a response ---------------------------------------------------------------------------------

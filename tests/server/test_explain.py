@@ -94,7 +94,7 @@ def test_a_good_request_passes_every_step_in_order() -> None:
     assert [each.name for each in found.steps] == [
         "shape", "server", "bearer",
         "token.shape", "token.issuer", "token.key", "token.signature", "token.claims",
-        "message", "issuer", "kind", "audience", "log_in", "client", "method", "tool",
+        "message", "issuer", "kind", "audience", "log_in", "client", "method", "operation",
         "definition", "people", "scopes", "second_factor", "ledger",
     ]  # fmt: skip
 
@@ -166,7 +166,7 @@ def test_of_an_opaque_token_it_is_told_that_none_has_a_marker() -> None:
         (lambda: token(exp=int(time.time()) - 1), None, "token.claims", Reason.TOKEN_EXPIRED),
         (lambda: token(aud=["https://x.test"]), None, "audience", Reason.AUDIENCE_MISMATCH),
         (lambda: token(client_id="x"), None, "client", Reason.CLIENT_NOT_ALLOWED),
-        (token, "drop", "tool", Reason.TOOL_NOT_ALLOWED),
+        (token, "drop", "operation", Reason.TOOL_NOT_ALLOWED),
         (lambda: token(scp=["mcp:files", "mcp:write"]), "delete_x", "scopes",
          Reason.INSUFFICIENT_SCOPE),
         (lambda: token(client_id="plain"), None, "second_factor", Reason.SECOND_FACTOR_REQUIRED),
@@ -224,6 +224,70 @@ def test_a_sample_is_what_the_reader_accepts(versions: tuple[str, ...], tool: st
     read_back = mcp.read(json.dumps(members).encode(), headers, max_body=1 << 20)
 
     assert (read_back.method, read_back.tool, read_back.version) == (method, tool, max(versions))
+
+
+RULED = TEXT.replace(
+    "read_*: {{}}",
+    """read_*: {{}}
+      transfer:
+        when: [{{argument: /amount, range: {{max: 100}}}}, {{argument: /to, in: [bob, 7, true]}}]
+        also:
+          - when: [{{argument: /path, under: /data}}, {{argument: /x, matches: 'a+'}}]
+          - when: [{{argument: /x, present: true}}, {{argument: /y, absent: true}}]""",
+)
+RULED += """\
+    prompts: {{review_*: {{}}}}
+    resources: {{'note://a/*': {{}}}}
+"""
+
+
+def test_each_condition_is_told_and_what_it_says_and_no_argument() -> None:
+    """In the words of authz.yaml; what the call holds is in no step."""
+    settings = read(RULED.format(issuer=ISSUER, internal="http://127.0.0.1:1"), "authz.yaml", {})
+    where = settings.policy.servers["files"]
+    arguments = {
+        "amount": "s3cret-amount",
+        "to": "s3cret-to",
+        "path": "/data/s3cret",
+        "x": "s3cret",
+    }
+    call = BearerRequest(
+        where, http_request(where, "tools/call", "transfer", "t", arguments=arguments), "t"
+    )
+    seen = inspect(call, principal(), settings.policy, NOW)
+    words, notes = step_words("operation", seen, call, NOW)
+
+    assert words == 'tool "transfer"; rules that match: "transfer"'
+    at = "servers.files.tools.transfer"
+    kind = "cannot be judged: it is of another kind, or could be read differently"
+    assert notes == (
+        f'{at}.when: argument "/amount" is <= 100: {kind}',
+        f'{at}.when: argument "/to" is one of "bob", 7, true: fails',
+        f'{at}.also[0].when: argument "/path" is under "/data": holds',
+        f'{at}.also[0].when: argument "/x" matches "a+": fails',
+        f'{at}.also[1].when: argument "/x" is there: holds',
+        f'{at}.also[1].when: argument "/y" is not there: holds',
+    )
+    assert "s3cret" not in f"{seen.message}{words}{notes}"
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "words"),
+    [
+        ("prompts/get", "review_a", 'prompt "review_a"; rules that match: "review_*"'),
+        ("resources/read", "note://a/b", 'resource "note://a/b"; rules that match: "note://a/*"'),
+        ("resources/read", "NOTE://a/b", "what it is about is not read"),
+        ("tools/list", None, "no operation is named"),
+    ],
+)
+def test_prompts_and_resources_are_told(method: str, name: str | None, words: str) -> None:
+    """With the patterns that match them, in the newest protocol."""
+    settings = read(RULED.format(issuer=ISSUER, internal="http://127.0.0.1:1"), "authz.yaml", {})
+    where = settings.policy.servers["files"]
+    call = BearerRequest(where, http_request(where, method, name, "t"), "t")
+    seen = inspect(call, principal(), settings.policy, NOW)
+
+    assert step_words("operation", seen, call, NOW) == (words, ())
 
 
 # --- the command --------------------------------------------------------------------------------

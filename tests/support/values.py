@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from authz.core.limits import Limit, Per
-from authz.core.policy import DeclaredClient, FrontDoor, Policy, Rule, Server, ToolRule
+from authz.core.policy import DeclaredClient, FrontDoor, OperationRule, Policy, Rule, Server
 from authz.core.principal import LoginRecord, Principal
 from authz.core.request import HttpRequest
 
@@ -34,7 +34,7 @@ def server(
         resource=FILES,
         metadata_url="https://mcp.example.test/.well-known/oauth-protected-resource/files",
         rule=Rule() if rule is None else rule,
-        tools=tuple(ToolRule(pattern, r) for pattern, r in (tools or {}).items()),
+        tools=tuple(OperationRule(pattern, r) for pattern, r in (tools or {}).items()),
         machines=machines,
         **more,  # type: ignore[arg-type]  # keyword values of the record under test
     )

@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config.compile import budget_of, limits_of
-from authz.config.model import Config, RuleConfig
-from authz.config.problems import Fault, Path, error, quoted, warning
+from authz.config.compile import budget_of, conditions_of, limits_of, tests_of
+from authz.config.model import ArgumentRuleConfig, Config, RangeConfig, RuleConfig
+from authz.config.problems import Fault, Path, error, field_name, quoted, warning
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.core.methods import LISTEN, METHODS
-from authz.core.policy import RuleTarget
+from authz.core.policy import OperationKind, RuleTarget
 
 # Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
 # a server that names no authorization server. `authz` is for pages.
@@ -114,7 +114,8 @@ def _limits_at(
         if limit.counts == "handshakes" and target is not None and target.kind is not None:
             yield error(
                 (*path, "counts"),
-                "a tool's limit counts calls of the tool, which are no handshakes",
+                f"a {_ONE[target.kind]}'s limit counts {_USES[target.kind]}, "
+                "which are no handshakes",
                 "leave counts out",
             )
         if limit.cost > limit.rate.quota:
@@ -164,30 +165,120 @@ def _open_requests(config: Config) -> Iterator[Fault]:
         )
 
 
-def _tools(config: Config) -> Iterator[Fault]:
+def _operations(config: Config) -> Iterator[Fault]:
     for name, server in config.servers.items():
-        seen: dict[str, str] = {}
-        tools = server.tools or {}
-        for pattern, tool in tools.items():
-            path: Path = ("servers", name, "tools", pattern)
-            first = seen.setdefault(_canonical(pattern), pattern)
-            if first != pattern:
-                wrong = f"it matches the same tools as {quoted(first)}"
-                yield error(path, wrong, "keep one", on_key=True)
-            says_none = "second_factor" in tool.model_fields_set and tool.second_factor is None
-            if says_none and server.second_factor is not None:
+        for kind, rules in server.operations.items():
+            seen: dict[str, str] = {}
+            for pattern in rules:
+                first = seen.setdefault(_canonical(kind, pattern), pattern)
+                if first != pattern:
+                    wrong = f"it matches the same {kind.value} as {quoted(first)}"
+                    path: Path = ("servers", name, kind.value, pattern)
+                    yield error(path, wrong, "keep one", on_key=True)
+            asks = any(rule.model_fields_set for rule in rules.values())
+            if [_canonical(kind, pattern) for pattern in rules] == ["*"] and not asks:
                 yield warning(
-                    (*path, "second_factor"),
-                    "the server's second factor is asked all the same",
-                    "leave it out here, or take it from the server and name it at its other tools",
+                    ("servers", name, kind.value),
+                    f"it names every {_ONE[kind]} and asks nothing, as if it were left out",
+                    f"name the {kind.value} that are to be offered",
                 )
-        asks = any(tool.model_fields_set for tool in tools.values())
-        if list(map(_canonical, tools)) == ["*"] and not asks:
+    for target in config.targets():
+        rule, server = target.rule, config.servers[target.server]
+        says_none = "second_factor" in rule.model_fields_set and rule.second_factor is None
+        if target.kind is not None and says_none and server.second_factor is not None:
             yield warning(
-                ("servers", name, "tools"),
-                "it names every tool and asks nothing, as if it were left out",
-                "name the tools that are to be offered",
+                (*target.path, "second_factor"),
+                "the server's second factor is asked all the same",
+                f"leave it out here, or take it from the server and name it at its other "
+                f"{target.kind.value}",
             )
+
+
+_ONE: Final = {
+    OperationKind.TOOL: "tool",
+    OperationKind.ANNOTATION: "tool",
+    OperationKind.PROMPT: "prompt",
+    OperationKind.RESOURCE: "resource",
+}
+
+
+_USES: Final = {
+    OperationKind.TOOL: "calls of the tool",
+    OperationKind.ANNOTATION: "calls of the tool",
+    OperationKind.PROMPT: "uses of the prompt",
+    OperationKind.RESOURCE: "reads of the resource",
+}
+
+
+def _conditions(config: Config) -> Iterator[Fault]:
+    for target in config.targets():
+        rule = target.rule
+        approves = isinstance(rule, ArgumentRuleConfig) and rule.approve is not None
+        if approves and target.kind in {OperationKind.PROMPT, OperationKind.RESOURCE}:
+            yield error(
+                (*target.path, "approve"),
+                "calls of tools alone are approved",
+                "leave it out, or ask for a second factor",
+            )
+        if target.number and not conditions_of(target):
+            yield error(
+                target.path,
+                "a further rule for the same arguments",
+                "write when: [{argument: /path, under: /data}], or what it asks at the first rule",
+            )
+        for index, condition in enumerate(conditions_of(target)):
+            path: Path = (*target.path, "when", index)
+            tests = len(list(tests_of(condition)))
+            if tests != 1:
+                yield error(
+                    path,
+                    "a condition with several tests" if tests else "a condition without a test",
+                    "write one of equals, in, matches, under, range, present and absent",
+                )
+            if condition.range is not None:
+                yield from _bounds((*path, "range"), condition.range)
+
+
+def _bounds(path: Path, bounds: RangeConfig) -> Iterator[Fault]:
+    lows = [each for each in (bounds.min, bounds.above) if each is not None]
+    highs = [each for each in (bounds.max, bounds.below) if each is not None]
+    if not lows and not highs:
+        yield error(path, "a range without a bound", "write min, max, above or below")
+    elif len(lows) > 1 or len(highs) > 1:
+        yield error(path, "two bounds on one side", "write one of min and above, max and below")
+    elif lows and highs:
+        touches = bounds.min is not None and bounds.max is not None
+        if lows[0] > highs[0] or (lows[0] == highs[0] and not touches):
+            yield error(path, "no number lies within", "write a lower bound below the upper one")
+
+
+def _escapes(config: Config) -> Iterator[Fault]:
+    """Find rules that ask for more with some arguments, beside one that lets all of them pass."""
+    for target in config.targets():
+        if not conditions_of(target) or not _demands(target.rule) or target.kind is None:
+            continue
+        wide = [
+            each
+            for each in config.targets_of(target.server)
+            if each.kind is target.kind
+            and not conditions_of(each)
+            and each.pattern is not None
+            and target.pattern is not None
+            and target.kind.matches(target.pattern, each.pattern)
+        ]
+        if wide:
+            yield warning(
+                (*target.path, "when"),
+                f"a call without the argument is not asked for this: {field_name(wide[0].path)} "
+                "lets it pass",
+                "write when there too, so that every call meets one of the rules",
+            )
+
+
+def _demands(rule: RuleConfig) -> bool:
+    asks = rule.scopes or rule.groups or rule.second_factor or rule.tokens or rule.introspect
+    approves = isinstance(rule, ArgumentRuleConfig) and rule.approve is not None
+    return bool(asks or rule.limits) or approves
 
 
 def _methods(config: Config) -> Iterator[Fault]:
@@ -201,7 +292,7 @@ def _methods(config: Config) -> Iterator[Fault]:
                     f"{quoted(method)} is MCP's own, and needs no naming",
                     "name methods that MCP does not have",
                 )
-            elif server.tools is None and server.annotations is None and server.pins is None:
+            elif not any(server.operations.values()) and server.pins is None:
                 yield warning(
                     path,
                     "every method may be called where tools are not named",
@@ -248,8 +339,10 @@ def _pins(config: Config) -> Iterator[Fault]:
             )
 
 
-def _canonical(pattern: str) -> str:
+def _canonical(kind: OperationKind, pattern: str) -> str:
     """Return a pattern with its runs of wildcards in one order: `?*` and `*?` match the same."""
+    if kind is OperationKind.RESOURCE:  # where `?` is none, and no two `*` stand together
+        return pattern
     return re.sub(r"[*?]+", lambda run: "?" * run[0].count("?") + "*" * ("*" in run[0]), pattern)
 
 
@@ -259,7 +352,9 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _nested,
     _limits,
     _open_requests,
-    _tools,
+    _operations,
+    _conditions,
+    _escapes,
     _methods,
     _annotations,
     _pins,

@@ -1,0 +1,121 @@
+"""What a message is about: the tool, prompt or resources that it names.
+
+Invariant: a message that could name a prompt or resource in a way that is not read here is
+unreadable, never about nothing (tests/core/test_operations.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from authz.core.mcp import Message
+from authz.core.methods import COMPLETE, LISTEN, PROMPTS_GET, TOOLS_CALL
+from authz.core.policy import OperationKind
+from authz.core.resource_uris import is_strict_template, is_strict_uri
+from authz.core.strict_json import unmistakable
+
+MAX_SUBSCRIPTIONS: Final = 128
+MAX_SUBSCRIBED: Final = 16_384  # characters of all URIs of one subscriptions/listen
+_MAX_NAME: Final = 256
+_MAX_URI: Final = 8192
+
+
+class UnreadableOperationError(Exception):
+    """Say that what a message is about cannot be told, or could be read differently."""
+
+
+class LooseUriError(UnreadableOperationError):
+    """Say that a URI is not in its one spelling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Name one thing that a message is about.
+
+    Attributes:
+        kind, name: what it is; of a resource its URI, or the template that it is asked by.
+        acts: whether the message makes use of it, so that its arguments and limits count. Whatever
+            asks after it or waits for it meets all its rules without their limits.
+    """
+
+    kind: OperationKind
+    name: str
+    acts: bool = True
+
+
+# The member of params is read already (`mcp.read`): it is a name, or the message is refused.
+_NAMED: Final[Mapping[str, tuple[OperationKind, str, bool]]] = {
+    TOOLS_CALL: (OperationKind.TOOL, "name", True),
+    PROMPTS_GET: (OperationKind.PROMPT, "name", True),
+    "resources/read": (OperationKind.RESOURCE, "uri", True),
+    "resources/subscribe": (OperationKind.RESOURCE, "uri", False),
+    "resources/unsubscribe": (OperationKind.RESOURCE, "uri", False),
+}
+# MCP, "Completion": what `params.ref` names, by its type.
+_REFERENCES: Final[Mapping[object, tuple[OperationKind, str]]] = {
+    "ref/prompt": (OperationKind.PROMPT, "name"),
+    "ref/resource": (OperationKind.RESOURCE, "uri"),
+}
+# MCP 2026-07-28, "Subscriptions", and SEP-2663: what may be listened for.
+_LISTENED: Final = frozenset({
+    "toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions",
+    "taskIds",
+})  # fmt: skip
+_LISTENING: Final = frozenset({"_meta", "notifications"})
+
+
+def operations(message: Message) -> tuple[Operation, ...]:
+    """Return what a message is about; () where it is about the server alone.
+
+    A name is as it was sent. A URI is in its one spelling; one that is completed may be a template.
+
+    Raises:
+        LooseUriError: for a URI in another spelling.
+        UnreadableOperationError: where it cannot be told what a message is about.
+    """
+    named = _NAMED.get(message.method)
+    if named is not None:
+        kind, member, acts = named
+        return (_operation(kind, message.params.get(member), acts=acts),)
+    if message.method == COMPLETE:
+        return (_reference(message.params.get("ref")),)
+    return _subscriptions(message.params) if message.method == LISTEN else ()
+
+
+def _reference(ref: object) -> Operation:
+    if not isinstance(ref, dict) or not unmistakable(ref):
+        raise UnreadableOperationError
+    kind = ref.get("type")
+    named = _REFERENCES.get(kind) if isinstance(kind, str) else None
+    if named is None:
+        raise UnreadableOperationError
+    return _operation(named[0], ref.get(named[1]), acts=False, template=True)
+
+
+def _subscriptions(params: Mapping[str, object]) -> tuple[Operation, ...]:
+    # What an extension adds may name resources, too.
+    notifications = params.get("notifications", {})
+    if not _LISTENING.issuperset(params) or not isinstance(notifications, dict):
+        raise UnreadableOperationError
+    uris = notifications.get("resourceSubscriptions", [])
+    if not _LISTENED.issuperset(notifications) or not isinstance(uris, list):
+        raise UnreadableOperationError
+    if len(uris) > MAX_SUBSCRIPTIONS:
+        raise UnreadableOperationError
+    found = tuple(_operation(OperationKind.RESOURCE, uri, acts=False) for uri in uris)
+    if sum(len(each.name) for each in found) > MAX_SUBSCRIBED:
+        raise UnreadableOperationError
+    return found
+
+
+def _operation(
+    kind: OperationKind, name: object, *, acts: bool, template: bool = False
+) -> Operation:
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise UnreadableOperationError
+    if kind is not OperationKind.RESOURCE:
+        if len(name) > _MAX_NAME or name != name.strip(" "):
+            raise UnreadableOperationError
+    elif len(name) > _MAX_URI or not (is_strict_template if template else is_strict_uri)(name):
+        raise LooseUriError
+    return Operation(kind, name, acts)
