@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import httpx
 
 # The ids of forms on pages of the front door.
-_OURS: Final = frozenset({"consent", "step-up", "log-in"})
+_OURS: Final = frozenset({"consent", "step-up", "approval", "log-in"})
 
 
 class LoginFailedError(Exception):
@@ -150,23 +150,36 @@ class FrontDoorDriver:
         self, browser: httpx.AsyncClient, person: Credentials, page: httpx.Response
     ) -> str:
         """Press the button, with all that the form hides."""
-        form = _read(page)
-        if form.action is None:
-            raise LoginFailedError(" ".join(form.words))
-        decision = "approve" if person.consents else "deny"
-        filled = form.fields | ({"decision": decision} if "decision" in form.choices else {})
-        # As a browser has it, which says where a form was sent from.
-        origin = f"{page.url.scheme}://{page.url.netloc.decode('ascii')}"
-        response = await browser.post(
-            urljoin(str(page.url), form.action),
-            data=filled,
-            headers={"Origin": origin, "Sec-Fetch-Site": "same-origin"},
-            follow_redirects=False,
-        )
+        response = await press(browser, page, "approve" if person.consents else "deny")
         url = automatic_redirect(response)
         if url is None:
             raise LoginFailedError(" ".join(_read(response).words))
         return url
+
+
+async def press(browser: httpx.AsyncClient, page: httpx.Response, decision: str) -> httpx.Response:
+    """Press the button of a page's form, with all that the form hides; return the answer.
+
+    Args:
+        browser: keeps the cookies.
+        page: one of the front door's.
+        decision: the value of the button, where the form has buttons with values.
+
+    Raises:
+        LoginFailedError: where the page has no form.
+    """
+    form = _read(page)
+    if form.action is None:
+        raise LoginFailedError(" ".join(form.words))
+    filled = form.fields | ({"decision": decision} if "decision" in form.choices else {})
+    # As a browser has it, which says where a form was sent from.
+    origin = f"{page.url.scheme}://{page.url.netloc.decode('ascii')}"
+    return await browser.post(
+        urljoin(str(page.url), form.action),
+        data=filled,
+        headers={"Origin": origin, "Sec-Fetch-Site": "same-origin"},
+        follow_redirects=False,
+    )
 
 
 class AutheliaDriver:

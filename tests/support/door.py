@@ -291,14 +291,18 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-# The servers of the demo, three more, and a scope of one tool.
-_SERVERS: Final = ("notes", "board", "files", "open", "shelf", "drawer", "write")
+# The servers of the demo, five more, and a scope of one tool.
+_SERVERS: Final = (
+    *("notes", "board", "files", "open", "shelf", "drawer", "write"),
+    *("asked-notes", "asked-files"),
+)
 
 
 def _whole(folder: Path, text: str) -> str:
     """Raise the limits of a person, let `files` have a tool that wants a recent log-in; add `open`,
     which has no scopes, and `shelf`, one of whose tools has a scope of its own; `drawer` is the
-    same, and names its own scopes alone at the log-in.
+    same, and names its own scopes alone at the log-in. Of `asked-notes` and `asked-files` people
+    approve each call that deletes or lists, at the first with a fresh second factor.
     """
     raised = text.replace("rate: 60/minute", "rate: 6000/minute")
     raised = raised.replace("gateway:\n", f"gateway:\n  streams_per_user: {SERVER_REQUESTS}\n")
@@ -315,6 +319,18 @@ def _whole(folder: Path, text: str) -> str:
     writing = "    scopes: [mcp:shelf]\n    tools: {'*': {}, 'delete_*': {scopes: [mcp:write]}}\n"
     own = writing.replace("mcp:shelf", "mcp:drawer") + "    challenge_scopes: own\n"
     more = f"  open:\n{of_files}  shelf:\n{of_files}{writing}  drawer:\n{of_files}{own}"
+    modern = (
+        f"    upstream: http://notes/mcp\n    socket: {folder / 'notes.sock'}\n"
+        f"    versions: ['2026-07-28']\n{many}"
+    )
+    both = "{approve: each_call, second_factor: {method: totp, evidence: [step_up]}}"
+    for name, where, rule in (
+        ("asked-notes", modern, both),
+        ("asked-files", of_files, "{approve: each_call}"),
+    ):
+        of_tools = f"{{'*': {{}}, 'delete_*': {rule}, 'list_*': {rule}}}"
+        guarded = f"    scopes: [mcp:{name}]\n    tools: {of_tools}\n"
+        more += f"  {name}:\n{where}{guarded}"
     return raised.replace(machines, machines + many + tools) + more
 
 

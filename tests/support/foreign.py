@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from authz_demo.login_drivers import press
 from authz_demo.person import BrowserUser
 from tests.support.door import Door
 
@@ -60,7 +61,11 @@ class Foreign:
             if "open" in said:
                 answer = await self.person.log_in(browser, said["open"], portal)
             elif "visit" in said:
-                self.ends.append(await self.person.visit(browser, said["visit"], portal))
+                end = await self.person.visit(browser, said["visit"], portal)
+                # A call that waits for an approval, and is shown.
+                if 'id="decision"' in end.text:
+                    end = await press(browser, end, "approve")
+                self.ends.append(end)
                 answer = "done"
             else:
                 return said
