@@ -847,6 +847,56 @@ LOG_IN = (
         "if identity.subject != ticket.subject:", "if False:", ("tests/login/web/test_step_up.py",),
     ),
     Defence(
+        "An approval of a call is used up", "authz/ledger/take.lua", "the script",
+        "    used = approval == 0 and keys[first + approved]\n", "",
+        ("tests/ledger/test_approvals.py",),
+    ),
+    Defence(
+        "What was declined does not pass", "authz/ledger/take.lua", "the script",
+        "return word == 'd' and 'declined' or nil", "return nil",
+        ("tests/ledger/test_approvals.py",),
+    ),
+    Defence(
+        "An approval goes with the tokens of its time", "authz/ledger/take.lua", "the script",
+        "if tonumber(second) <= ended or age < -leeway then", "if age < -leeway then",
+        ("tests/ledger/test_approvals.py",),
+    ),
+    Defence(
+        "An approval is of its very call", "authz/core/decision.py", "_approval_of",
+        "digest = None if exact is None else exact.digest",
+        'digest = None if exact is None else "0" * 64',
+        ("tests/server/test_approvals.py",),
+    ),
+    Defence(
+        "No number is approved that readers take for another", "authz/core/exact_call.py",
+        "_fraction", "or Decimal(text) != Decimal(repr(number))", "",
+        ("tests/core/test_exact_call.py",),
+    ),
+    Defence(
+        "A call that nobody can read is not cut", "authz/core/exact_call.py", "exact_call",
+        "if len(text.encode()) > LONGEST:", "if False:", ("tests/core/test_exact_call.py",),
+    ),
+    Defence(
+        "A decision counts once, for what was seen", "authz/ledger/decide_approval.lua",
+        "the script",
+        "if not held or string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n",
+        "",
+        ("tests/ledger/test_approval_requests.py",),
+    ),
+    Defence(
+        "A call is shown to its person alone", "authz/login/web/approval.py", "_callback",
+        "if missing is not None:\n            self._log_outcome",
+        "if False:\n            self._log_outcome",
+        ("tests/login/web/test_approval.py",),
+    ),
+    Defence(
+        "What cannot be seen is shown as an escape", "authz/login/web/visible_json.py",
+        "_is_seen",
+        "if not character.isprintable() or _UNSEEN.match(character):",
+        "if not character.isprintable():",
+        ("tests/login/web/test_visible_json.py",),
+    ),
+    Defence(
         "No page is framed", "authz/login/web/rendering.py", "_policy",
         "\"frame-ancestors 'none'; base-uri 'none'\"", "\"base-uri 'none'\"",
         ("tests/login/web/test_pages.py",),

@@ -126,7 +126,8 @@ def test_a_client_that_declares_nothing_gets_words(door: Door) -> None:
     async def game() -> None:
         async with (
             assistant(door, door.john, "Approving words") as client,
-            client.network.browser() as bobs,client.at("asked-files", "legacy") as session
+            client.network.browser() as bobs,
+            client.at("asked-files", "legacy") as session,
         ):
             told = await session.call_tool("delete_file", {"name": "plan.txt"})
             assert told.is_error
