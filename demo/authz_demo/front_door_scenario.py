@@ -14,6 +14,7 @@ from mcp_types import ElicitRequestURLParams, ElicitResult
 
 from authz_demo.client import LoginHandler, MemoryTokenStorage, connect, provider
 from authz_demo.environment import CALLBACK, Environment
+from authz_demo.login_drivers import press
 from authz_demo.person import BrowserUser
 from authz_demo.reporter import Reporter, WriteLine, expect, refusal_of, require
 from authz_demo.scenario import Scenario, Step, error_messages, network_of, run_steps
@@ -24,13 +25,17 @@ _TOOL: Final = "delete_note"
 # In the demonstration a log-in is not enough to delete something: its person is asked each time.
 _LOG_IN_IS_ENOUGH: Final = "second_factor: {method: totp, max_login_age: 1m}"
 _ASKED_ANEW: Final = "second_factor: {method: totp, max_login_age: 1m, evidence: [step_up]}"
+# And each note is read only where its person approves that very call.
+_APPROVED: Final = "read_note"
+_READING: Final = "      read_*: {}\n"
+_READING_APPROVED: Final = f"{_READING}      {_APPROVED}: {{approve: each_call}}\n"
 
 
 def require_step_up(text: str) -> str:
-    """Change the rule for deleting: a log-in is not enough, a step-up is required each time."""
-    if _LOG_IN_IS_ENOUGH not in text:
-        raise ValueError("the environment's rule for deleting is another one")
-    return text.replace(_LOG_IN_IS_ENOUGH, _ASKED_ANEW)
+    """Change the rules for deleting and reading: a step-up, or an approval, each time."""
+    if _LOG_IN_IS_ENOUGH not in text or _READING not in text:
+        raise ValueError("the environment's rules are others")
+    return text.replace(_LOG_IN_IS_ENOUGH, _ASKED_ANEW).replace(_READING, _READING_APPROVED)
 
 
 @dataclass(slots=True)
@@ -89,6 +94,24 @@ class FrontDoorScenario(Scenario):
             except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
                 self.reporter.received(f"bob got no further: {'; '.join(error_messages(refused))}")
         require(storage.tokens is None, "no token")
+
+    async def approval(self) -> None:
+        """Require that a person sees a call, and that it passes as it was shown, once."""
+        john, token = self.environment.who.john, self.tokens[f"{_CLIENT} notes"]
+        answer = await self.tool("notes", _APPROVED, token, name="welcome")
+        expect(answer, 200, "approval_required")
+        link = str(refusal_of(answer)[1]["approval_url"])
+        require("welcome" not in link, "a link without the arguments")
+        async with self.browser(john) as browser:
+            page = await john.visit(browser, link, self.environment.issuer.portal)
+            require("&#34;welcome&#34;" in page.text, "a page that shows the arguments")
+            done = await press(browser, page, "approve")
+        require(done.status_code == httpx.codes.OK, "the page that says it is approved")
+        self.reporter.sent("john opens the link, logs in, reads the call, and approves it")
+        other = await self.tool("notes", _APPROVED, token, name="diary")
+        expect(other, 200, "approval_required")
+        expect(await self.tool("notes", _APPROVED, token, name="welcome"), 200)
+        expect(await self.tool("notes", _APPROVED, token, name="welcome"), 200, "approval_required")
 
     async def step_up(self) -> None:
         """Require that an agent hands the link to its person, and the call then goes through."""
@@ -193,6 +216,10 @@ _STEPS: Final[tuple[Step, ...]] = (
     (
         "… and stopped at the log-in where TOTP is asked for",
         FrontDoorScenario.password_is_not_enough,
+    ),
+    (
+        "Read a note: john is shown the very call and approves it; it passes once, and no other",
+        FrontDoorScenario.approval,
     ),
     (
         "Delete something: refused with a link, john follows it, and the same call goes through",
