@@ -46,6 +46,7 @@ def test_the_walk_notices_every_sabotaged_rule(
             (", evidence: [step_up]", ""),
             ("    second_factor: totp\n", ""),
             ("rate: 5/5 seconds", "rate: 50/5 seconds"),
+            ("{approve: each_call}", "{}"),
         ):
             assert rule in text
             text = text.replace(rule, instead)
@@ -53,5 +54,11 @@ def test_the_walk_notices_every_sabotaged_rule(
 
     failed = run(lambda text: sabotaged(require_step_up(text)))
 
-    for step in ("Delete something", "stopped at the log-in", "Another program", "A flood"):
+    for step in (
+        "Read a note",
+        "Delete something",
+        "stopped at the log-in",
+        "Another program",
+        "A flood",
+    ):
         assert any(step in each for each in failed), (step, failed)
