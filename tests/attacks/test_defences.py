@@ -1199,7 +1199,35 @@ TOOL_LISTS = (
     ),
 )  # fmt: skip
 
-DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *BELONGINGS, *LOG_IN, *TOOL_LISTS)
+_LISTING = ("tests/core/test_listing.py",)
+_LIST_FILTER = ("tests/server/test_list_filter.py",)
+
+LIST_FILTER = (
+    Defence(
+        "What a list shows is what may be called", "authz/core/listing.py", "visibility",
+        "return found.refused is None", "return True", _LISTING,
+    ),
+    Defence(
+        "A list in another spelling is not overlooked", "authz/core/listing.py", "_read",
+        '_check_names(names, {"result"})', "pass", _LISTING,
+    ),
+    Defence(
+        "A list of another media type does not pass", "authz/server/list_filter.py", "_body",
+        "raise ListError(ListFault.MEDIA_TYPE)", "return _UnchangedBody()", _LIST_FILTER,
+    ),
+    Defence(
+        "A compressed list does not pass", "authz/server/list_filter.py", "_body",
+        "raise ListError(ListFault.ENCODING)", "return _UnchangedBody()", _LIST_FILTER,
+    ),
+    Defence(
+        "The last event of a stream is filtered without its end",
+        "authz/server/list_filter.py", "chunk",
+        "events.append(self._splitter.rest())",
+        'return b"".join(events) + self._splitter.rest()', _LIST_FILTER,
+    ),
+)  # fmt: skip
+
+DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *BELONGINGS, *LOG_IN, *TOOL_LISTS, *LIST_FILTER)
 
 
 @pytest.mark.parametrize("defence", [pytest.param(each, id=each.name) for each in DEFENCES])

@@ -208,6 +208,13 @@ def test_a_document_is_bounded_and_so_are_all_together(
     assert caught.value.fault is ListFault.OVERLOAD
 
 
+@pytest.mark.attack("list-unfiltered")
+def test_an_event_that_does_not_end_is_filtered(world: ListWorld) -> None:
+    """Some clients read what stands at the end of a stream as an event."""
+    sent = [chunk(b"data: {}\n\ndata: " + listed("read_a", "other")), chunk(b"", ended=True)]
+    assert world.run(head("text/event-stream"), *sent) == b"data: {}\n\ndata: " + listed("read_a")
+
+
 @pytest.mark.parametrize("status", ["400", "404", "503"])
 def test_a_refusal_in_plain_text_passes(world: ListWorld, status: str) -> None:
     """Clients of 2025-11-25 begin a new session at a 404; its text is no list."""
