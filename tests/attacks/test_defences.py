@@ -1205,7 +1205,7 @@ _LIST_FILTER = ("tests/server/test_list_filter.py",)
 LIST_FILTER = (
     Defence(
         "What a list shows is what may be called", "authz/core/listing.py", "visibility",
-        "return found.refused is None", "return True", _LISTING,
+        "return could_be_allowed(", "return True or could_be_allowed(", _LISTING,
     ),
     Defence(
         "A list in another spelling is not overlooked", "authz/core/listing.py", "_read",
