@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Final, Protocol
 from unicodedata import normalize
 
-import re2
+import re2  # type: ignore[import-untyped]  # it has neither stubs nor py.typed
 
 from authz.core.json_pointer import JsonPointer, NotFound
 from authz.core.strict_json import has_surrogate

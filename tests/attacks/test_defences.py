@@ -1,7 +1,8 @@
 """Defences taken out one by one: what turns red then.
 
-`python -m tests.attacks.test_defences` takes each out of a copy of this tree, runs the tests that
-should notice, and prints the table of docs/defences.md. It takes some minutes.
+`python -m tests.attacks.test_defences [NAME...]` takes each, or those that are named, out of a
+copy of this tree, runs the tests that should notice, and prints the rows of docs/defences.md. All
+of them take some minutes.
 
 Each defence that is named here stands in the source once, so that the table is about what
 is there today; and each of them has a test that fails without it.
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -1177,9 +1178,8 @@ TOOL_LISTS = (
         "return STRICTEST if known is None", "return frozenset() if known is None", _CATALOGUE,
     ),
     Defence(
-        "A guard by annotation opens nothing", "authz/core/evaluation.py", "rules_of_tool",
-        "named = not server.tools or by_name or reads",
-        "named = not server.tools or by_name or by_annotation", _CATALOGUE,
+        "A guard by annotation opens nothing", "authz/core/evaluation.py", "_find_rules",
+        "return _Matching(rules, len(by_name)", "return _Matching(rules, len(rules)", _CATALOGUE,
     ),
     Defence(
         "What anybody was shown counts", "authz/core/catalogue.py", "pin_state",
@@ -1288,19 +1288,19 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def rows() -> Iterator[str]:
-    """Yield the rows of the table, as they are found."""
+def rows(defences: Sequence[Defence]) -> Iterator[str]:
+    """Yield rows of the table, as they are found."""
     with tempfile.TemporaryDirectory(prefix="defences-") as folder:
         copy = Path(folder) / "tree"
         shutil.copytree(ROOT, copy, ignore=_LEFT_BEHIND)
-        red = failed(copy, sorted({path for each in DEFENCES for path in each.tests}))
+        red = failed(copy, sorted({path for each in defences for path in each.tests}))
         if red:
             raise SystemExit(f"red with every defence in its place: {' '.join(red)}")
-        for defence in DEFENCES:
+        for defence in defences:
             yield _row(defence, turned_red(copy, defence))
 
 
 if __name__ == "__main__":
-    for row in rows():
+    for row in rows([each for each in DEFENCES if each.name in sys.argv[1:] or not sys.argv[1:]]):
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()

@@ -314,14 +314,16 @@ def test_every_page_says_the_same_of_a_log_in(client: OAuthClient, redirect_uri:
         )
     )
     row = {"who": found, "grant": OwnGrant("g", who, "files", (), 0, 1), "form_token": "t",
-           "began": "", "ends": ""}  # fmt: skip
+           "began": "", "ends": "", "used": ""}  # fmt: skip
     step_up = {"ticket": ticket, "who": describe_ticket(ticket), "at": "", "totp": True, "age": "",
                "form_token": "t", "log_out": ""}  # fmt: skip
     pages = (
         consent(client, redirect_uri),
         PAGES.page("step_up.html", step_up, has_form=True),
         PAGES.page(
-            "log_ins.html", {"account": "", "grants": [row], "sign_out_token": "t"}, has_form=True
+            "log_ins.html",
+            {"account": "", "grants": [row], "lately": [], "sign_out_token": "t"},
+            has_form=True,
         ),
     )
     for page in map(words, pages):
