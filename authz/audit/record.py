@@ -16,8 +16,9 @@ from authz.core.decision import Allow, Decision, Deny
 from authz.core.identity_cache import IdentityCache
 from authz.core.json_pointer import NotFound
 from authz.core.limits import Quota
-from authz.core.mcp import Message
-from authz.core.methods import Role, role
+from authz.core.mcp import NAME_HEADER, Message
+from authz.core.methods import METHODS, Role, role
+from authz.core.operations import claimed_names
 from authz.core.policy import Rule, RuleTarget, Server, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
@@ -194,13 +195,18 @@ def _verdict(decision: Decision) -> Fields:
 
 
 def _operation(message: Message | None, request: HttpRequest | None) -> Fields:
-    """Return what the operation is about: a tool, or by the header a prompt, resource or task."""
+    """Return what the operation is about: a tool, or a prompt, resources or tasks.
+
+    It is read from the message, since clients before 2026-07-28 send no Mcp-Name. Of methods that
+    MCP does not have only the header tells, which repeats a member of params (`authz.core.mcp`).
+    """
     if message is None:
         return ()
     if message.tool is not None:
         return (("tool", message.tool),)
-    # Compared with the body where the method names a thing (`authz.core.mcp`).
-    return (("target", "" if request is None else request.headers.get("mcp-name", "")),)
+    if message.method in METHODS:
+        return (("target", ", ".join(claimed_names(message))),)
+    return (("target", "" if request is None else request.headers.get(NAME_HEADER, "")),)
 
 
 def person_fields(principal: Principal | None) -> Fields:
@@ -255,7 +261,8 @@ def _arguments(decision: Decision) -> Fields:
     """Return the arguments that rules name for the trail; nothing where none does."""
     message = decision.message
     pointers = [pointer for rule in decision.rules for pointer in rule.audit]
-    if not pointers or message is None or message.tool is None:
+    # A completion meets the rules of its prompt, and has no arguments of it.
+    if not pointers or message is None or (message.tool is None and message.prompt is None):
         return ()
     shown = ((f"argument {each.text}", each.find(message.arguments)) for each in pointers)
     return tuple((name, _argument(value)) for name, value in shown)

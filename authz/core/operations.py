@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.core.mcp import Message
-from authz.core.methods import COMPLETE, LISTEN, PROMPTS_GET, TOOLS_CALL
+from authz.core.methods import COMPLETE, LISTEN, METHODS, PROMPTS_GET, TOOLS_CALL
 from authz.core.policy import OperationKind
 from authz.core.resource_uris import is_strict_template, is_strict_uri
 from authz.core.strict_json import unmistakable
@@ -56,6 +56,8 @@ _REFERENCES: Final[Mapping[object, tuple[OperationKind, str]]] = {
     "ref/prompt": (OperationKind.PROMPT, "name"),
     "ref/resource": (OperationKind.RESOURCE, "uri"),
 }
+# The members of a subscriptions/listen that name single things.
+_LISTS: Final = ("resourceSubscriptions", "taskIds")
 # MCP 2026-07-28, "Subscriptions", and SEP-2663: what may be listened for.
 _LISTENED: Final = frozenset({
     "toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions",
@@ -80,6 +82,31 @@ def operations(message: Message) -> tuple[Operation, ...]:
     if message.method == COMPLETE:
         return (_reference(message.params.get("ref")),)
     return _subscriptions(message.params) if message.method == LISTEN else ()
+
+
+def claimed_names(message: Message) -> tuple[str, ...]:
+    """Return what a message says that it is about, as it was sent, for records of it.
+
+    Nothing is checked here: it may be what `operations` refuses. Of a method that MCP does not have
+    nobody knows which member names a thing, so there is nothing.
+    """
+    if message.method == COMPLETE:
+        ref = message.params.get("ref")
+        return () if not isinstance(ref, dict) else _texts([ref.get("name"), ref.get("uri")])
+    if message.method == LISTEN:
+        notifications = message.params.get("notifications")
+        if not isinstance(notifications, dict):
+            return ()
+        lists = [notifications.get(member) for member in _LISTS]
+        return _texts([each for found in lists if isinstance(found, list) for each in found])
+    known = METHODS.get(message.method)
+    if known is None or known.named is None:
+        return ()
+    return _texts([message.params.get(known.named)])
+
+
+def _texts(found: list[object]) -> tuple[str, ...]:
+    return tuple([each for each in found[:MAX_SUBSCRIPTIONS] if isinstance(each, str)])
 
 
 def _reference(ref: object) -> Operation:

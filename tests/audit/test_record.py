@@ -23,7 +23,9 @@ from authz.core.identity_cache import IdentityCache
 from authz.core.json_pointer import parse
 from authz.core.ledger import Mode, OverLimit, Taken
 from authz.core.limits import Limit, Per, Quota
-from authz.core.policy import DeclaredClient, Policy, Rule
+from authz.core.mcp import read as mcp_read
+from authz.core.operations import MAX_SUBSCRIPTIONS, claimed_names
+from authz.core.policy import DeclaredClient, OperationRule, Policy, Rule
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
@@ -164,6 +166,70 @@ def test_what_was_not_read_is_recorded_where_it_was_refused() -> None:
     assert not is_recorded(allowed, request(method="GET"))
 
 
+URI = "file:///a/b"
+FILTER = {"resourceSubscriptions": [URI, 7, "note://x"], "taskIds": ["t-1"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "target"),
+    [
+        ("prompts/get", {"name": "letter"}, "letter"),
+        ("resources/read", {"uri": URI}, URI),
+        ("resources/subscribe", {"uri": "file:///a/../b"}, "file:///a/../b"),
+        ("resources/unsubscribe", {"uri": {"no": "text"}}, None),
+        ("completion/complete", {"ref": {"type": "ref/prompt", "name": "letter"}}, "letter"),
+        ("completion/complete", {"ref": {"type": "ref/resource", "uri": URI}}, URI),
+        ("completion/complete", {"ref": "letter"}, None),
+        ("subscriptions/listen", {"notifications": FILTER}, f"{URI}, note://x, t-1"),
+        ("subscriptions/listen", {"notifications": [URI]}, None),
+        ("subscriptions/listen", {"notifications": {"resourceSubscriptions": URI}}, None),
+        ("tasks/get", {"taskId": "t-1"}, "t-1"),
+        ("x/unknown", {"name": "of nobody knows what"}, None),
+    ],
+)
+def test_a_record_names_what_the_message_is_about(
+    method: str, params: dict[str, Any], target: str | None
+) -> None:
+    """Clients before 2026-07-28 send no Mcp-Name: allowed or refused, the message is what tells."""
+    sent = request(rpc(method, **params))
+    assert "mcp-name" not in sent.headers
+    message = mcp_read(sent.body, sent.headers, max_body=65536)
+    allowed = Allow(server(), message, principal(), (), Mode.REDIS)
+    refused = Deny(Reason.RESOURCE_NOT_ALLOWED, "", server(), message, principal())
+
+    for decision in (allowed, refused):
+        assert kept(decision, sent).get("target") == target
+
+
+def test_an_encoded_header_is_not_what_a_record_names() -> None:
+    """A name that is no ASCII comes in base64 in Mcp-Name; the record has it as it is."""
+    sent = request(rpc("prompts/get", name="brief-à"))
+    sent.headers["mcp-name"] = "=?base64?YnJpZWYtw6A=?="
+    decision = decided(principal(), sent, of=policy(server()))
+
+    assert kept(decision, sent)["target"] == "brief-à"
+
+
+def test_an_extension_names_its_thing_in_the_header_alone() -> None:
+    """Of a method that MCP does not have, the header tells which member of params is meant."""
+    sent = request(rpc("x/unknown", thing="t", name="n"))
+    sent.headers["mcp-name"] = "t"
+    message = mcp_read(sent.body, sent.headers, max_body=65536)
+
+    assert kept(Allow(server(), message, principal(), (), Mode.REDIS), sent)["target"] == "t"
+
+
+def test_many_subscriptions_are_a_bounded_record() -> None:
+    """However many URIs a message names, and however long."""
+    uris = [f"file:///{n}/" + "x" * 60 for n in range(700)]
+    sent = request(rpc("subscriptions/listen", notifications={"resourceSubscriptions": uris}))
+    message = mcp_read(sent.body, sent.headers, max_body=65536)
+    assert len(claimed_names(message)) == MAX_SUBSCRIPTIONS
+    fields = decision_fields(Allow(server(), message, principal(), (), Mode.REDIS), sent)
+
+    assert len(body(AuditEvent.DECISION, fields)) < MAX_TEXT
+
+
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.text(max_size=3000)))
 def test_a_record_is_one_bounded_line_whatever_it_holds(values: dict[str, str]) -> None:
     """No value adds a member, a line or a control character, and none makes a record too long."""
@@ -225,6 +291,23 @@ def test_the_arguments_that_a_rule_names_are_in_a_record() -> None:
     }
     assert "secret" not in text
     assert found["rule"] == "servers.files.tools.pay*, servers.files.tools.*"
+
+
+def test_the_arguments_of_a_prompt_are_in_a_record_and_those_of_its_completion_are_not() -> None:
+    """The rule of a prompt names arguments as that of a tool does; a completion has other ones."""
+    rule = OperationRule("letter", Rule(audit=(parse("/tone"),)))
+    rules = policy(replace(server(), prompts=(rule,)))
+    params = {"arguments": {"tone": "warm", "to": "secret"}}
+    sent = request(rpc("prompts/get", name="letter", **params))
+    found = kept(decided(principal(), sent, of=rules), sent)
+    assert {name: found[name] for name in found if name.startswith("argument ")} == {
+        "argument /tone": "warm"
+    }
+
+    sent = request(
+        rpc("completion/complete", ref={"type": "ref/prompt", "name": "letter"}, **params)
+    )
+    assert "warm" not in kept(decided(principal(), sent, of=rules), sent).values()
 
 
 def test_no_argument_is_in_a_record() -> None:
