@@ -8,7 +8,7 @@ document, byte for byte, and with something cut out it is the document without t
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from authz.core.detail import Detail
 from authz.core.strict_json import StrictJsonError, document_text, value_reader
@@ -29,7 +29,7 @@ class Element:
         start, end: where it stands in the text.
     """
 
-    value: object
+    value: Any  # mypyc finds no `object` for the member of a dataclass
     start: int
     end: int
 
