@@ -247,12 +247,13 @@ def _rules(decision: Decision, server: Server, cache: IdentityCache | None) -> s
 def _applied(server: Server, rules: tuple[Rule, ...]) -> tuple[Targets, str]:
     """Return the rules that applied with their places, and those of operations, else the server's.
 
-    Rules that are not of authz.yaml as they stand (those of all tools together) have no place.
+    Of a rule that applied without its limits it is the place of the whole.
     """
+    wholes = [rule if rule.whole is None else rule.whole for rule in rules]
     applied = tuple(
         each
         for each in server.targets()
-        if each.kind is None or any(each.rule is rule for rule in rules)
+        if each.kind is None or any(each.rule is rule for rule in wholes)
     )
     return applied, _paths(applied[1:] or applied)
 

@@ -449,7 +449,7 @@ def _unlimited(rule: Rule, cache: IdentityCache | None) -> Rule:
 
 
 def _without_limits(rule: Rule) -> Rule:
-    return replace(rule, limits=(), approval=None)
+    return replace(rule, limits=(), approval=None, whole=rule)
 
 
 # --- what they say -------------------------------------------------------------------------------

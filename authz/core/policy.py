@@ -53,9 +53,11 @@ class Rule:
         tokens: the kinds of tokens that are accepted.
         confirm: whether the issuer is asked about every token, signed ones too.
         approval: what a person must approve; None where nothing. Of tools alone.
-        audit: the arguments that the audit trail keeps. Of tools alone.
+        audit: the arguments that the audit trail keeps. Of tools and prompts.
         when: what the arguments of a call must be for the rule to apply; () for any. A server's own
             rule has none.
+        whole: the rule of authz.yaml that this one is a part of; None where it is one itself. Not
+            compared.
     """
 
     scopes: frozenset[str] = frozenset()
@@ -67,6 +69,7 @@ class Rule:
     approval: Approval | None = None
     audit: tuple[JsonPointer, ...] = ()
     when: tuple[Condition, ...] = ()
+    whole: "Rule | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,25 @@ def test_a_record_names_what_the_message_is_about(
         assert kept(decision, sent).get("target") == target
 
 
+@pytest.mark.parametrize(
+    ("groups", "reason"), [(frozenset(), Reason.PERSON_NOT_ALLOWED), (OPS, None)]
+)
+def test_a_rule_without_its_limits_has_its_place(
+    groups: frozenset[str], reason: Reason | None
+) -> None:
+    """A subscription meets the rule of its URI without the limits; the record names that rule."""
+    limit = replace(LIMIT, place="files:file:///a/*")
+    ours = OperationRule("file:///a/*", Rule(groups=OPS, limits=(limit,)))
+    other = OperationRule("file:///b/*", Rule(groups=OPS, limits=(limit,)))
+    rules = policy(replace(server(), resources=(other, ours)))
+    sent = request(rpc("resources/subscribe", uri="file:///a/1"))
+
+    decision = decided(principal(groups=groups), sent, of=rules)
+
+    assert (decision.reason if isinstance(decision, Deny) else None) is reason
+    assert kept(decision, sent)["rule"] == "servers.files.resources.file:///a/*"
+
+
 def test_an_encoded_header_is_not_what_a_record_names() -> None:
     """A name that is no ASCII comes in base64 in Mcp-Name; the record has it as it is."""
     sent = request(rpc("prompts/get", name="brief-à"))

@@ -59,7 +59,7 @@ servers:
       board_*: {{groups: [board]}}
     resources:
       file:///public/*: {{}}
-      note://board/*: {{groups: [board]}}
+      note://board/*: {{groups: [board], limits: [{{per: user, rate: 1000/minute}}]}}
 """
 CLIENTS: Final = ("sdk-2-legacy", "sdk-2-modern", "sdk-1", "typescript", "board-legacy", "board")
 _PATIENCE: Final = 20
