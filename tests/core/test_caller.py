@@ -1,5 +1,8 @@
 """A principal comes back from its text as it was."""
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +12,49 @@ from authz.core.principal import LoginRecord, Principal
 from tests.support.values import login_record, visitor
 
 
-@given(st.builds(Principal, login=st.none() | st.builds(LoginRecord)))
+TEXT, MOMENT = st.text(), st.integers()
+TEXTS = st.frozensets(TEXT, max_size=3)
+# Every field by name: compiled, the classes do not keep the types of their fields.
+LOGIN_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "client": TEXT,
+    "client_id": TEXT,
+    "grant": TEXT,
+    "subject": TEXT,
+    "amr": TEXTS,
+    "auth_time": MOMENT,
+    "account": TEXT,
+    "redirect_uri": TEXT,
+    "ends_at": TEXT,
+    "document_host": TEXT,
+}
+PRINCIPAL_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "issuer": TEXT,
+    "subject": st.none() | TEXT,
+    "client_id": TEXT,
+    "scopes": TEXTS,
+    "audience": st.lists(TEXT, max_size=3).map(tuple),
+    "groups": TEXTS,
+    "amr": st.none() | TEXTS,
+    "auth_time": st.none() | MOMENT,
+    "issued_at": MOMENT,
+    "expires_at": MOMENT,
+    "token_id": TEXT,
+    "key_id": TEXT,
+    "opaque": st.booleans(),
+    "confirmed_at": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    "login": st.none() | st.builds(LoginRecord, **LOGIN_FIELDS),
+    "token_client_id": TEXT,
+    "assurance_claim": st.none() | TEXT,
+}
+
+
+def test_the_strategy_has_every_field() -> None:
+    """A field that is added to a principal is looked at here, too."""
+    assert [each.name for each in fields(Principal)] == list(PRINCIPAL_FIELDS)
+    assert [each.name for each in fields(LoginRecord)] == list(LOGIN_FIELDS)
+
+
+@given(st.builds(Principal, **PRINCIPAL_FIELDS))
 def test_what_is_read_is_what_was_written(who: Principal) -> None:
     """For any principal, of the front door or not: every claim, whatever characters it has."""
     text = write_caller(who)

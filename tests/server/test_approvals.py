@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from secrets import token_hex
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -114,7 +115,7 @@ def played(
     """Run a scenario on an empty deployment."""
 
     async def run() -> None:
-        options = RedisOptions(redis.url, deployment=f"t{id(scenario)}", timeout=20)
+        options = RedisOptions(redis.url, deployment=f"t{token_hex(8)}", timeout=20)
         async with connected(options) as ledger:
             await scenario(ApprovalScene(ledger, mode))
 
