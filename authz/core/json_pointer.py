@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from authz.core.strict_json import unmistakable
+from authz.core.strict_json import folded, unmistakable
 
 MAX_LENGTH: Final = 256  # characters of a pointer
 MAX_TOKENS: Final = 16
 _STRAY_TILDE: Final = re.compile(r"~(?![01])")
 # RFC 6901, section 4; bounded, since reading digits takes quadratic time.
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
-# Parsers match names without regard to these, too (Go's `nocase`, aliases of `snake_case`).
-_JOINTS: Final = str.maketrans("", "", "_-")
 
 
 class JsonPointerError(ValueError):
@@ -91,12 +89,8 @@ def _step(found: object, token: str) -> object:
 
 def _member(members: Mapping[str, object], token: str) -> object:
     """Return a member; ALIKE where another name reads like its own to some parser."""
-    name = _folded(token)
+    name = folded(token)
     alike = not unmistakable(members.keys()) or any(
-        key != token and _folded(key) == name for key in members
+        key != token and folded(key) == name for key in members
     )
     return NotFound.ALIKE if alike else members.get(token, NotFound.ABSENT)
-
-
-def _folded(name: str) -> str:
-    return name.translate(_JOINTS).lower()

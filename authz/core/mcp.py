@@ -22,6 +22,7 @@ from authz.core.strict_json import (
     StrictJsonError,
     TooDeepError,
     TooMuchWorkError,
+    folded,
     loads,
     unmistakable,
 )
@@ -100,7 +101,8 @@ class Message:
     def arguments(self) -> Mapping[str, object] | None:
         """Return the arguments of a tools/call or prompts/get; empty where it has none.
 
-        None where they are no object, null among that: servers read it differently.
+        None where they are no object, null among that: servers read it differently. What a server
+        could take for them under another name is refused (`read`).
         """
         arguments = self.params.get("arguments", _NO_PARAMS)
         return arguments if isinstance(arguments, dict) else None
@@ -175,6 +177,14 @@ _MAX_INTEGER: Final = 2**53 - 1  # RFC 7493, section 2.2: the integers that ever
 _PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 _CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 _URL_ELICITATION_SINCE: Final = LEGACY[-1]
+# The members that are read here by their names: of the params of MCP's methods, and of `_meta`.
+_DECIDING: Final = frozenset({
+    "_meta", "arguments", "capabilities", "name", "notifications", "protocolVersion", "ref",
+    "taskId", "uri",
+}) | _GOING_ON  # fmt: skip
+_DECIDING_META: Final = frozenset({_PROTOCOL_VERSION, _CAPABILITIES})
+_FOLDED_DECIDING: Final = frozenset(map(folded, _DECIDING))
+_FOLDED_META: Final = frozenset(map(folded, _DECIDING_META))
 
 # A parameter that is not there, and both spellings of UTF-8, the only encoding of JSON.
 _JSON: Final = re.compile(
@@ -209,6 +219,8 @@ def read(
     meta = _inner(params, *_META)
     if method in _NAMED:
         _check_name(params, *_NAMED[method])
+    if params:
+        _check_alike(params, meta, method)
     version = _version(headers, kind, meta)
     _check_mirrors(headers, kind, method, params, required=version == MODERN)
     # By position: names would cost a third more, of every message.
@@ -382,6 +394,25 @@ def _inner(members: _Members, key: str, mistyped: Detail, ambiguous: Detail) -> 
     if inner and not unmistakable(inner):
         raise RefusedError(Reason.MALFORMED_JSON, ambiguous)
     return inner
+
+
+def _check_alike(params: _Members, meta: _Members, method: str) -> None:
+    """Refuse a member that a parser could take for one that decides, and that is not it.
+
+    Without the one itself beside it it is no twin: `Arguments` alone would be no arguments to us,
+    and those of the call to the server. An extension names the members of its own methods as it
+    likes (`meta`), but for the one that decides there, too.
+    """
+    if method in _KNOWN:
+        alike = not _DECIDING.issuperset(params) and any(
+            key not in _DECIDING and folded(key) in _FOLDED_DECIDING for key in params
+        )
+    else:
+        alike = any(key != "_meta" and key.lower() == "_meta" for key in params)
+    if alike:
+        raise RefusedError(Reason.MALFORMED_JSON, Detail.PARAMS_AMBIGUOUS)
+    if any(key not in _DECIDING_META and folded(key) in _FOLDED_META for key in meta):
+        raise RefusedError(Reason.MALFORMED_JSON, Detail.META_AMBIGUOUS)
 
 
 def _check_name(params: _Members, member: str, longest: int) -> None:

@@ -12,7 +12,7 @@ from authz.core.mcp import Message
 from authz.core.methods import COMPLETE, LISTEN, METHODS, PROMPTS_GET, TOOLS_CALL
 from authz.core.policy import OperationKind
 from authz.core.resource_uris import is_strict_template, is_strict_uri
-from authz.core.strict_json import unmistakable
+from authz.core.strict_json import folded, unmistakable
 
 MAX_SUBSCRIPTIONS: Final = 128
 MAX_SUBSCRIBED: Final = 16_384  # characters of all URIs of one subscriptions/listen
@@ -56,6 +56,7 @@ _REFERENCES: Final[Mapping[object, tuple[OperationKind, str]]] = {
     "ref/prompt": (OperationKind.PROMPT, "name"),
     "ref/resource": (OperationKind.RESOURCE, "uri"),
 }
+_REFERRING: Final = frozenset({"type", "name", "uri"})
 # The members of a subscriptions/listen that name single things.
 _LISTS: Final = ("resourceSubscriptions", "taskIds")
 # MCP 2026-07-28, "Subscriptions", and SEP-2663: what may be listened for.
@@ -111,6 +112,8 @@ def _texts(found: list[object]) -> tuple[str, ...]:
 
 def _reference(ref: object) -> Operation:
     if not isinstance(ref, dict) or not unmistakable(ref):
+        raise UnreadableOperationError
+    if any(key not in _REFERRING and folded(key) in _REFERRING for key in ref):
         raise UnreadableOperationError
     kind = ref.get("type")
     named = _REFERENCES.get(kind) if isinstance(kind, str) else None

@@ -38,6 +38,7 @@ _MANY_DIGITS: Final = b"0" * _MAX_NUMBER
 _TOO_MANY: Final = (_MANY_DIGITS + b"0", b"-" + _MANY_DIGITS)
 # Not written as escapes: mypyc takes no surrogate in a literal.
 _SURROGATE: Final = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]")
+_JOINTS: Final = str.maketrans("", "", "_-")
 _VISIBLE: Final = re.compile("[!-~]*")
 
 
@@ -136,6 +137,15 @@ def unmistakable(keys: Collection[str]) -> bool:
     return _VISIBLE.fullmatch("".join(keys)) is not None and (
         len({key.lower() for key in keys}) == len(keys)
     )
+
+
+def folded(key: str) -> str:
+    """Return what the keys have in common that some parser takes for this one, all in ASCII.
+
+    Parsers match names without regard to case (Go), to joints (Go's `nocase`), and by aliases
+    (`task_id` for `taskId`: models of Python that take the names of their fields, too).
+    """
+    return key.translate(_JOINTS).lower()
 
 
 def has_surrogate(text: str) -> bool:

@@ -326,6 +326,36 @@ def test_twins(key: str, twin: str) -> None:
     assert reason(_twin(key, twin), modern()) in {Reason.MALFORMED_JSON, Reason.INVALID_MESSAGE}
 
 
+@pytest.mark.attack("mcp-look-alikes")
+@pytest.mark.parametrize(
+    "alike",
+    [
+        "Arguments", "ARGUMENTS", "_arguments", "argu-ments", "arguments_", "_name", "na-me",
+        "Uri", "Ref", "taskID", "task_id", "Notifications", "_Meta", "META", "meta",
+        "input_responses", "RequestState", "protocol_version", "Capabilities",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["tools/call", "tasks/result", "tools/list", "acme/run"])
+def test_a_member_alike_to_one_that_decides_is_refused_alone(method: str, alike: str) -> None:
+    """Where it stands without the one itself, a server could read what was judged to be absent."""
+    message = rpc(method, name="pay", **{alike: {}})
+    # An extension may call its members as it likes, but for the metadata.
+    if method == "acme/run" and alike.lower() != "_meta":
+        assert taken(message).method == method
+    else:
+        assert reason(message) is Reason.MALFORMED_JSON
+
+
+@pytest.mark.attack("mcp-look-alikes")
+@pytest.mark.parametrize("method", ["tools/call", "acme/run"])
+@pytest.mark.parametrize("key", [VERSION_KEY, CAPABILITIES_KEY])
+def test_metadata_alike_to_what_decides_is_refused_alone(method: str, key: str) -> None:
+    """A message of one era is none of the other to somebody else; other metadata is free."""
+    for alike in (key.upper(), key.replace("V", "_v").replace("C", "-c"), key + "_"):
+        assert reason(rpc(method, name="pay", _meta={alike: "x"})) is Reason.MALFORMED_JSON
+    assert taken(rpc(method, name="pay", _meta={"Version": 1, "progress_token": 2})).id == 7
+
+
 @pytest.mark.parametrize("name", ["tools/call", "prompts/get"])
 def test_arguments_may_differ_by_case(name: str) -> None:
     """A tool's own arguments decide nothing here, and `x` and `X` are two of them."""

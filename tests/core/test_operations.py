@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.conditions import Condition, OneOf, Outcome, Under, Within, judge
+from authz.core.conditions import Condition, Given, OneOf, Outcome, Under, Within, judge
 from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize, read
 from authz.core.detail import Detail
 from authz.core.evaluation import Match, could_be_allowed, select
@@ -185,6 +185,8 @@ def test_a_completion_of_a_template_is_judged_by_its_text() -> None:
         {"type": "ref/prompt", "Type": "ref/resource", "name": "review_a"},
         {"type": "ref/prompt", "name": "review_" + "a" * 300},
         {"Type": "ref/prompt", "name": "review_a"},
+        {"type": "ref/prompt", "name": "review_a", "_name": "secret"},
+        {"type": "ref/prompt", "name": "review_a", "ty-pe": "ref/resource", "uri": "file:///etc"},
     ],
 )  # fmt: skip
 def test_a_completion_that_does_not_say_what_it_is_for_is_refused(ref: object) -> None:
@@ -226,10 +228,12 @@ def test_a_listener_that_could_name_resources_otherwise_is_refused(
     """Whatever another parser could take for subscriptions is read here, or refused."""
     body = rpc(LISTEN, **params)
     found = reason(body, replace(NAMED, tools=()))
-    assert found is Reason.RESOURCE_NOT_ALLOWED
+    unread = "Notifications" in params  # is refused before anybody looks for resources
+    expected = Reason.MALFORMED_JSON if unread else Reason.RESOURCE_NOT_ALLOWED
+    assert found is expected
     # So it is where the operator lets tasks be listened for by the server's rule alone.
     declared = replace(NAMED, methods=frozenset({LISTEN}))
-    assert reason(body, declared) is Reason.RESOURCE_NOT_ALLOWED
+    assert reason(body, declared) is expected
     assert MAX_SUBSCRIBED < 3 * 8000
 
 
@@ -278,6 +282,26 @@ def test_what_asks_after_a_thing_is_not_charged_as_its_use() -> None:
 def _limits(found: PendingDecision | Deny) -> tuple[Limit, ...]:
     assert isinstance(found, PendingDecision)
     return tuple(take.limit for take in found.query.takes)
+
+
+@pytest.mark.attack("arguments")
+@pytest.mark.parametrize("member", ["Arguments", "ARGUMENTS", "_arguments"])
+def test_arguments_under_another_name_are_not_absent(member: str) -> None:
+    """What a server reads as arguments neither misses a rule that asks for more nor is given."""
+    where = replace(
+        server(),
+        tools=rules(
+            ("pay", Rule()),
+            ("pay", Rule(when=(LARGE,), groups=frozenset({"treasury"}))),
+            ("drop", Rule(when=(Condition(parse("/force"), Given(False)),))),
+        ),
+    )
+    assert reason(tool("pay", amount=1000), where) is Reason.PERSON_NOT_ALLOWED
+    assert reason(tool("drop", force=True), where) is Reason.ARGUMENTS_NOT_ALLOWED
+    assert reason(tool("drop"), where) is None
+    for name, arguments in (("pay", {"amount": 1000}), ("drop", {"force": True})):
+        body = rpc("tools/call", name=name, **{member: arguments})
+        assert reason(body, where) is Reason.MALFORMED_JSON
 
 
 def test_a_machine_needs_a_rule_without_people() -> None:
