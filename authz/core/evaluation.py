@@ -264,6 +264,7 @@ def _evaluate(
     limits = tuple(limit for limit in every if limit.counts in {Counts.ALL, charged})
     if kind is Exchange.STREAM and server.streams is not None:
         limits = (*limits, server.streams)
+    approvals = (rule.approval for rule in rules if rule.approval is not None)
     asked = tuple(rule.second_factor for rule in rules if rule.second_factor is not None)
     return StaticEvaluation(
         context=context,
@@ -273,7 +274,7 @@ def _evaluate(
         confirm=any(rule.confirm for rule in rules),
         limits=limits,
         by_address=any(limit.per is Per.ADDRESS for limit in limits),
-        approval=strictest(rule.approval for rule in rules if rule.approval is not None),
+        approval=None if selection.concern is Concern.TOOLS else strictest(approvals),
     )
 
 
@@ -312,7 +313,8 @@ def _of_method(server: Server, message: Message, cache: IdentityCache | None) ->
     apart = server.tells_tools_apart
     if declared or not follows or not apart or named.match is not Match.MATCHED:
         return named
-    # Without limits and approvals: what asks after a tool's work does not begin it again.
+    # Without limits, and nobody approves it again: what asks after a tool's work begins none. But
+    # machines are refused as they are there (`_check_machine`).
     every = server.operations(OperationKind.TOOL) + server.operations(OperationKind.ANNOTATION)
     tools = [_unlimited(each.rule, cache) for each in every]
     rules = (*tools, *named.rules[1:])
@@ -443,13 +445,13 @@ def _definition(server: Server, tool: str, catalogue: Catalogue) -> PinState:
 
 
 def _unlimited(rule: Rule, cache: IdentityCache | None) -> Rule:
-    if not rule.limits and rule.approval is None:
+    if not rule.limits:
         return rule
     return _without_limits(rule) if cache is None else cache.get(_without_limits, rule)
 
 
 def _without_limits(rule: Rule) -> Rule:
-    return replace(rule, limits=(), approval=None, whole=rule)
+    return replace(rule, limits=(), whole=rule)
 
 
 # --- what they say -------------------------------------------------------------------------------

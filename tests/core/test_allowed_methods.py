@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.approval import Approval
 from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize, read
+from authz.core.limits import Limit
 from authz.core.methods import LISTEN, METHODS, NOTIFICATIONS, TOOLS_CALL
-from authz.core.policy import Policy, Rule, Server, TokenKind
+from authz.core.policy import DeclaredClient, Policy, Rule, Server, TokenKind
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.second_factor import Evidence, Method, SecondFactor
@@ -135,6 +137,32 @@ def test_listening_for_tasks_asks_for_what_every_tool_asks(params: dict[str, obj
     assert reason(rpc(LISTEN, **params), NAMED, both) is None
     assert reason(rpc(LISTEN, **params), PLAIN) is None
     assert reason(rpc(LISTEN, **params), replace(NAMED, methods=frozenset({LISTEN}))) is None
+
+
+@pytest.mark.attack("tasks-of-a-protected-tool")
+@pytest.mark.parametrize("limits", [(), (LIMIT,)])
+@pytest.mark.parametrize("method", [*CONTINUED, LISTEN])
+def test_no_machine_follows_the_work_that_a_person_approves(
+    method: str, limits: tuple[Limit, ...]
+) -> None:
+    """It is refused as its call is; a person, who has approved the call, is not asked again."""
+    where = replace(
+        server(tools={"pay": Rule(limits=limits, approval=Approval())}),
+        machines=frozenset({"backup"}),
+    )
+    body = rpc(LISTEN, notifications={"taskIds": ["t"]}) if method == LISTEN else sent(method)
+    robot = principal(subject=None, client_id="backup")
+    rules = policy(where, DeclaredClient("backup", machine=True), DeclaredClient("claude"))
+    for each in (rpc(TOOLS_CALL, name="pay"), body):
+        found = read(request(each), rules)
+        assert isinstance(found, BearerRequest)
+        refused = authorize(found, robot, rules, NOW)
+        assert isinstance(refused, Deny)
+        assert refused.reason is Reason.MACHINE_NOT_ALLOWED
+    mine = judged(body, where)
+    assert isinstance(mine, PendingDecision)
+    assert mine.query.approval is None
+    assert not mine.query.takes
 
 
 def test_asking_after_a_task_charges_no_limit_of_a_tool() -> None:
