@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from authz.core.principal import Person
+from authz.core.second_factor import StepUpNeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,15 @@ class Approval:
     """
 
     lifetime: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a lifetime that is none: ledgers could differ about it.
+
+        Raises:
+            ValueError: where it is less than a second.
+        """
+        if self.lifetime is not None and self.lifetime < 1:
+            raise ValueError("an approval holds for a second at least")
 
     @property
     def each_call(self) -> bool:
@@ -42,11 +52,16 @@ def strictest(approvals: Iterable[Approval]) -> Approval | None:
 class ApprovalKey:
     """Name the record of an approval: it helps no other person, grant, server, tool or call.
 
+    Nor does it help where more is asked for, or less: of one tool, rules may ask for different
+    things of different arguments.
+
     Attributes:
         person: who approves, and whose call it is.
         grant: the front door's grant id; for clients of `login: direct` their client id.
         server: the server's name.
         tool: the tool's name, as called.
+        approval: what was asked for.
+        need: what the log-in on the page had to prove.
         call: the digest of the exact call (`authz.core.exact_call`); None for any call of the tool.
     """
 
@@ -54,4 +69,6 @@ class ApprovalKey:
     grant: str
     server: str
     tool: str
+    approval: Approval
+    need: StepUpNeed
     call: str | None = None

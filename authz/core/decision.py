@@ -520,8 +520,9 @@ def _approval_of(
         raise RefusedError(Reason.MACHINE_NOT_ALLOWED, Detail.TOOL_ASKS_FOR_PERSON)
     exact = exact_call(call.request, QUESTIONS) if approval.each_call else None
     digest = None if exact is None else exact.digest
-    server = evaluation.context.server.name
-    return ApprovalKey(principal.person, principal.grant, server, tool, digest), exact
+    server, need = evaluation.context.server.name, merge(evaluation.asked)
+    key = ApprovalKey(principal.person, principal.grant, server, tool, approval, need, digest)
+    return key, exact
 
 
 def _approval_request(

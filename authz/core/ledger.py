@@ -114,7 +114,9 @@ class Query:
         key, approval = self.approval_key, self.approval
         if (key is None) != (approval is None):
             raise ValueError("approval_key and approval come together")
-        if key is not None and approval is not None and (key.call is None) == approval.each_call:
+        if key is None or approval is None:
+            return
+        if key.approval != approval or (key.call is None) == approval.each_call:
             raise ValueError("an approval of each call, and no other, names the call")
 
 

@@ -84,6 +84,8 @@ class ApprovalRequest:
             ticket.grant,
             ticket.server,
             ticket.tool or "",
+            self.approval,
+            ticket.need,
             None if self.call is None else self.call.digest,
         )
 

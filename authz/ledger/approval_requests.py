@@ -1,6 +1,6 @@
 """What persons are asked to approve, in Redis until they decide: sealed texts, bounded.
 
-Invariant: a person has `MOST` of them at most, and the oldest makes room; each is decided once, in
+Invariant: a grant has `MOST` of them at most, and its oldest makes room; each is decided once, in
 the step that records the approval (tests/ledger/test_approval_requests.py). The ledger's script
 reads the record, never the request.
 """
@@ -20,7 +20,7 @@ from authz.ledger.records import encode_approval, encode_step_up
 from authz.ledger.script import Script
 from authz.ledger.script_runs import run_script
 
-MOST: Final = 16  # of one person
+MOST: Final = 16  # of one grant, so that no client makes room in another's
 LIFETIME: Final = 600  # seconds since the call was last refused, as links have
 # Seconds within which an approved call has to be repeated, and for which a declined one is told so.
 APPROVED: Final = 300
@@ -81,10 +81,17 @@ class ApprovalRequests:
             sealed: what the page needs; printable ASCII.
         """
         name = approval_name(key)
-        names = self._keys.approval_request(name), self._keys.approval_requests(key.person)
+        ring = self._keys.approval_requests(key.person, key.grant)
         drawn = secrets.token_urlsafe(16)
         await run_script(
-            self._command, _KEEP, names, drawn, sealed, LIFETIME * 1000, MOST, len(name)
+            self._command,
+            _KEEP,
+            (self._keys.approval_request(name), ring),
+            drawn,
+            sealed,
+            LIFETIME * 1000,
+            MOST,
+            len(name),
         )
         return name
 

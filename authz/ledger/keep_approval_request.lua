@@ -2,11 +2,11 @@
 --
 -- A request is `<id> <place> <sealed text>`: the id is drawn when it is first asked, and stays while
 -- the client repeats the call, so that a page which is open already goes on. `place` is one of the
--- person's; the request that stood there makes room.
+-- grant's; the request that stood there makes room.
 --
--- KEYS: the request; the ring of its person, a hash with the names of requests by their place, and
+-- KEYS: the request; the ring of its grant, a hash with the names of requests by their place, and
 --       `n`, the next place.
--- ARGV: a new id; the sealed text; its lifetime in ms; how many requests a person has at most; how
+-- ARGV: a new id; the sealed text; its lifetime in ms; how many requests a grant has at most; how
 --       many characters of the first key name the request.
 
 local call, match = redis.call, string.match

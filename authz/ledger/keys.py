@@ -54,9 +54,9 @@ class RedisKeys:
         """Return the key of what a person is asked to approve, by its `approval_name`."""
         return self._tag + b"approval-request:" + name.encode("ascii")
 
-    def approval_requests(self, person: Person) -> bytes:
-        """Return the key of the ring of what a person is asked."""
-        return self._tag + b"approval-requests:" + digest(*person).encode()
+    def approval_requests(self, person: Person, grant: str) -> bytes:
+        """Return the key of the ring of what a person is asked by one grant."""
+        return self._tag + b"approval-requests:" + digest(*person, grant).encode()
 
     def session(self, session: Session) -> bytes:
         """Return the key of a session's binding."""
@@ -97,7 +97,9 @@ def approval_name(key: ApprovalKey) -> str:
 
     The call's digest stands there whole: whoever chooses two calls must not find two of one name.
     """
-    return digest(*key.person, key.grant, key.server, key.tool) + (key.call or "")
+    asked = key.approval.lifetime, int(key.need.method), key.need.max_login_age
+    numbers = ("" if each is None else str(each) for each in asked)
+    return digest(*key.person, key.grant, key.server, key.tool, *numbers) + (key.call or "")
 
 
 def token_field(token_id: str) -> bytes:

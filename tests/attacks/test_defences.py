@@ -353,6 +353,17 @@ OTHERS = (
         "if inner and not unmistakable(inner):", "if False:", _MCP,
     ),
     Defence(
+        "No member of params is overlooked that a parser takes for one", "authz/core/mcp.py",
+        "_check_alike", "    if alike:\n", "    if False:\n",
+        ("tests/core/test_mcp.py", *_OPERATIONS),
+    ),
+    Defence(
+        "No metadata is overlooked that a parser takes for the version", "authz/core/mcp.py",
+        "_check_alike",
+        "if any(key not in _DECIDING_META and folded(key) in _FOLDED_META for key in meta):",
+        "if False:", ("tests/core/test_mcp.py",),
+    ),
+    Defence(
         "A part of a body is no body", "authz/envoy/codec.py", "decode",
         'if headers.get(_PARTIAL_BODY, "false") != "false":', "if False:", _CODEC,
     ),
@@ -867,6 +878,42 @@ LOG_IN = (
         "digest = None if exact is None else exact.digest",
         'digest = None if exact is None else "0" * 64',
         ("tests/server/test_approvals.py",),
+    ),
+    Defence(
+        "An approval is of what was asked", "authz/ledger/keys.py", "approval_name",
+        "key.server, key.tool, *numbers)", "key.server, key.tool)",
+        ("tests/ledger/test_approvals.py", "tests/server/test_approvals.py"),
+    ),
+    Defence(
+        "What has to be proved is part of what is asked", "authz/core/decision.py", "_approval_of",
+        "server, need = evaluation.context.server.name, merge(evaluation.asked)",
+        "server, need = evaluation.context.server.name, merge(())",
+        ("tests/server/test_approvals.py",),
+    ),
+    Defence(
+        "An approval holds for a time", "authz/core/approval.py", "Approval",
+        "if self.lifetime is not None and self.lifetime < 1:", "if False:",
+        ("tests/core/test_approval.py",),
+    ),
+    Defence(
+        "A client makes room in its own requests alone", "authz/ledger/keys.py",
+        "approval_requests", 'b"approval-requests:" + digest(*person, grant)',
+        'b"approval-requests:" + digest(*person)', ("tests/ledger/test_approval_requests.py",),
+    ),
+    Defence(
+        "A click decides what stood beside it", "authz/login/web/approval.py", "_record",
+        "if viewing.shown != _shown(asked):", "if False:", ("tests/login/web/test_approval.py",),
+    ),
+    Defence(
+        "No machine follows what a person approves", "authz/core/evaluation.py",
+        "_without_limits", "return replace(rule, limits=(), whole=rule)",
+        "return replace(rule, limits=(), approval=None, whole=rule)",
+        ("tests/core/test_allowed_methods.py",),
+    ),
+    Defence(
+        "A completion names one thing", "authz/core/operations.py", "_reference",
+        "if any(key not in _REFERRING and folded(key) in _REFERRING for key in ref):", "if False:",
+        _OPERATIONS,
     ),
     Defence(
         "No number is approved that readers take for another", "authz/core/exact_call.py",

@@ -1,5 +1,6 @@
 """What rules together ask for: the strictest approval."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,3 +19,10 @@ def test_the_strictest_counts(asked: list[Approval]) -> None:
         assert found.each_call is any(each.each_call for each in asked)
         if found.lifetime is not None:
             assert all(found.lifetime <= each.lifetime for each in asked if each.lifetime)
+
+
+@pytest.mark.parametrize("lifetime", [0, -1])
+def test_an_approval_holds_for_a_time(lifetime: int) -> None:
+    """None of no time is made, about which two ledgers could differ."""
+    with pytest.raises(ValueError, match="a second at least"):
+        Approval(lifetime)

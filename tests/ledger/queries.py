@@ -11,7 +11,7 @@ from authz.core.approval import Approval, ApprovalKey
 from authz.core.ledger import LedgerAnswer, Mode, OverLimit, Query, Session, StepUpKey, Taken
 from authz.core.limits import Limit, Per, Take, digest
 from authz.core.principal import Client, Person
-from authz.core.second_factor import StepUpNeed
+from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import read_revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -47,12 +47,16 @@ def query(*takes: Take, need: StepUpNeed | None = None, key: StepUpKey = KEY) ->
     return Query("token-1", PERSON, CLIENT, ISSUED, key_if_needed, need, takes, GRANT, SELF_NAMED)
 
 
-APPROVAL_KEY = ApprovalKey(PERSON, GRANT, "files", "delete_file", digest("exact call"))
+NOTHING = StepUpNeed(Method.NONE, None)
+APPROVAL_KEY = ApprovalKey(
+    PERSON, GRANT, "files", "delete_file", Approval(), NOTHING, digest("exact call")
+)
 
 
 def approving(asked: Query, lifetime: int | None = None, key: ApprovalKey = APPROVAL_KEY) -> Query:
     """Return a query that needs an approval: of its call, or of the tool for some seconds."""
-    key = key if lifetime is None else replace(key, call=None)
+    if lifetime is not None:
+        key = replace(key, approval=Approval(lifetime), call=None)
     return replace(asked, approval_key=key, approval=Approval(lifetime))
 
 

@@ -147,6 +147,21 @@ def test_a_person_has_a_bounded_number(server: ValkeyServer, deployment: str) ->
     play(server, deployment, scenario)
 
 
+@pytest.mark.attack("approval-flood")
+def test_a_client_makes_room_in_its_own_requests_alone(
+    server: ValkeyServer, deployment: str
+) -> None:
+    """Whatever one grant of a person asks for, what another has asked stays."""
+
+    async def scenario(_: RedisLedger, requests: ApprovalRequests) -> None:
+        name = await requests.keep(replace(call(0), grant="honest"), "sealed")
+        for number in range(2 * MOST):
+            await requests.keep(replace(call(number), grant="hostile"), "sealed")
+        assert await requests.find(name) is not None
+
+    play(server, deployment, scenario)
+
+
 def test_room_is_made_by_place_and_not_by_name(server: ValkeyServer, deployment: str) -> None:
     """A request that was decided and asked again keeps its newer place."""
 

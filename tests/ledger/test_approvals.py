@@ -44,6 +44,8 @@ from tests.support.valkey import ValkeyServer
 
 ANY = StepUpNeed(Method.ANY, None)
 
+FOR_A_TIME = replace(APPROVAL_KEY, approval=Approval(300), call=None)
+
 
 async def approve(
     subject: Subject, asked: Query, *, age: int = 0, ttl: int = DAY, approved: bool = True
@@ -189,6 +191,32 @@ def test_an_approval_helps_nothing_else(contract: Contract, other: ApprovalKey) 
         await approve(subject, approving(query(), 300))
         for_tool = await subject.ledger.take(approving(query(), 300, other))
         assert isinstance(for_tool, Taken) is (other.call != APPROVAL_KEY.call)
+
+    contract(scenario)
+
+
+@pytest.mark.attack("approval-of-another")
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(replace(FOR_A_TIME, approval=Approval(86_400)), id="longer"),
+        pytest.param(replace(FOR_A_TIME, approval=Approval(60)), id="shorter"),
+        pytest.param(replace(FOR_A_TIME, need=StepUpNeed(Method.TOTP, None)), id="method"),
+        pytest.param(replace(FOR_A_TIME, need=StepUpNeed(Method.NONE, 300)), id="age"),
+        pytest.param(replace(FOR_A_TIME, need=StepUpNeed(Method.NONE, 0)), id="no-age-at-all"),
+    ],
+)
+def test_an_approval_of_something_else_that_was_asked_helps_nothing(
+    contract: Contract, other: ApprovalKey
+) -> None:
+    """Of one tool, a large call may ask for more than a small one: each is approved by itself."""
+
+    async def scenario(subject: Subject) -> None:
+        small = replace(query(), approval_key=FOR_A_TIME, approval=FOR_A_TIME.approval)
+        large = replace(query(), approval_key=other, approval=other.approval)
+        await approve(subject, small)
+        assert isinstance(await subject.ledger.take(small), Taken)
+        assert await subject.ledger.take(large) == ApprovalMissing()
 
     contract(scenario)
 

@@ -4,14 +4,17 @@ import asyncio
 import io
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from secrets import token_hex
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from authz.core.approval import Approval
+from authz.core.conditions import Condition, Within
+from authz.core.json_pointer import parse
 from authz.core.ledger import UnavailableError
-from authz.core.policy import DeclaredClient, Rule, StepUpFallback
+from authz.core.policy import DeclaredClient, OperationRule, Rule, StepUpFallback
 from authz.core.principal import Principal
 from authz.core.second_factor import Evidence, Method, SecondFactor
 from authz.ledger.approval_requests import ApprovalRequests
@@ -52,6 +55,17 @@ RULES = {
         second_factor=SecondFactor(Method.TOTP, 300, frozenset({Evidence.STEP_UP})),
     ),
 }
+SMALL = (Condition(parse("/amount"), Within(most=100)),)
+LARGE = (Condition(parse("/amount"), Within(above=100)),)
+TOOLS = (
+    *server(tools=RULES).tools,
+    OperationRule("pay", Rule(approval=Approval(600), when=SMALL)),
+    OperationRule(
+        "pay", Rule(approval=Approval(600), when=LARGE, second_factor=SecondFactor(Method.TOTP))
+    ),
+    OperationRule("buy", Rule(approval=Approval(600), when=SMALL)),
+    OperationRule("buy", Rule(approval=Approval(3600), when=LARGE)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +91,7 @@ class ApprovalScene:
             ApprovalLinks(self.sealer, GATEWAY, self.requests),
         )
         rules = policy(
-            server(tools=RULES, machines=frozenset({"m"})),
+            replace(server(tools=RULES, machines=frozenset({"m"})), tools=TOOLS),
             DeclaredClient("claude"),
             DeclaredClient("m", machine=True, direct=True),
             front_door=front_door(step_up=mode),
@@ -150,6 +164,23 @@ def test_a_tool_is_approved_for_a_time(redis: ValkeyServer) -> None:
         for to in ("a", "b"):
             assert (await scene.call("send_mail", to=to)).allowed
         assert reason_of(await scene.call("send_money", to="a")) == "approval_required"
+
+    played(redis, scenario)
+
+
+@pytest.mark.attack("approval-of-another")
+@pytest.mark.parametrize("tool", ["pay", "buy"])
+def test_a_small_call_approves_no_large_one(redis: ValkeyServer, tool: str) -> None:
+    """Where rules ask for more of some arguments, what was approved for others is not enough."""
+
+    async def scenario(scene: ApprovalScene) -> None:
+        scene.who = visitor(login_record(client="claude"))  # with TOTP
+        await scene.decide(await scene.call(tool, amount=50))
+        assert (await scene.call(tool, amount=100)).allowed
+        large = await scene.call(tool, amount=5000)
+        assert reason_of(large) == "approval_required"
+        await scene.decide(large)
+        assert (await scene.call(tool, amount=5000)).allowed
 
     played(redis, scenario)
 

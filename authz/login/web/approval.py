@@ -11,7 +11,7 @@ then for that grant and server alone, as on the page of step-ups.
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from authz.core.exact_call import ExactCall
 from authz.core.ledger import StepUpKey, UnavailableError
+from authz.core.limits import digest
 from authz.core.second_factor import Method, methods
 from authz.core.step_up import ApprovalRequest
 from authz.ledger.approval_requests import (
@@ -30,6 +31,7 @@ from authz.ledger.approval_requests import (
     KeptRequest,
     ProvedStepUp,
 )
+from authz.ledger.keys import approval_name
 from authz.login.protocol.values import LoginIdentity
 from authz.login.service import ports
 from authz.login.web import error_pages
@@ -68,6 +70,15 @@ _ENDED: Final = ErrorPage(
 )
 
 
+_CHANGED: Final = ErrorPage(
+    409,
+    "Something else is asked now",
+    "The application has asked again while you read, and not for the same. Nothing was decided. Go "
+    "back and load the page again: it shows what is asked now.",
+    "a request that changed while it was read",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _AskForm:
     """The request that the form of the first page is about, by its name."""
@@ -83,6 +94,7 @@ class _Viewing:
         name, request_id: of the request.
         subject, account: who.
         amr, auth_time: of the log-in; `amr` separated by blanks.
+        shown: of a form, the digest of what stood beside it.
     """
 
     name: str
@@ -91,6 +103,7 @@ class _Viewing:
     account: str
     amr: str
     auth_time: int
+    shown: str = ""
 
     @property
     def identity(self) -> LoginIdentity:
@@ -302,7 +315,8 @@ class ApprovalEndpoints:
             return self._errors.show(request, error.page)
         except UnavailableError:
             return self._errors.show(request, error_pages.AWAY)
-        token, cookie = self._cookies.form_token(request, _DECISION_FORM, viewing)
+        form = replace(viewing, shown=_shown(asked))
+        token, cookie = self._cookies.form_token(request, _DECISION_FORM, form)
         content = {
             **_described(asked),
             "account": viewing.account,
@@ -337,9 +351,12 @@ class ApprovalEndpoints:
         """Record a decision.
 
         Raises:
-            PageError: where it counts no more.
+            PageError: where it counts no more, or not for what is asked now.
             UnavailableError: where Redis did not confirm it.
         """
+        # The application may have asked again since, under the same name.
+        if viewing.shown != _shown(asked):
+            raise PageError(_CHANGED)
         now, step_up = self._clock(), None
         lifetime = DECLINED
         if approved:
@@ -407,6 +424,14 @@ def _described(asked: ApprovalRequest) -> Mapping[str, Any]:
         "at": format_time(asked.ticket.at),
         "lifetime": format_duration(asked.approval.lifetime),
     }
+
+
+def _shown(asked: ApprovalRequest) -> str:
+    """Return a digest of what a decision means: whose, for what, for how long, and what it proves.
+
+    The name of the approval holds its lifetime, the need of a log-in and the digest of the call.
+    """
+    return digest(approval_name(asked.key), asked.ticket.client, str(asked.steps_up))
 
 
 def _proved(asked: ApprovalRequest, viewing: _Viewing) -> ProvedStepUp:

@@ -348,6 +348,50 @@ def test_a_decision_counts_once(pages: ApprovalWorld) -> None:
 
 
 @pytest.mark.attack("approval-swapped")
+@pytest.mark.parametrize("decision", ["approve", "decline"])
+@pytest.mark.parametrize("lifetime", [None, 600])
+def test_what_is_asked_while_the_page_is_read_is_not_decided(
+    pages: ApprovalWorld, lifetime: int | None, decision: str
+) -> None:
+    """A request that was exchanged under its name and id waits until it has been shown."""
+    browser, request = pages.gateway.browser(), asked(lifetime=lifetime, need=TOTP)
+    page = pages.opened(browser, request)
+    other = replace(request, steps_up=True)  # which would record a step-up, too
+    pages.link(other)
+    answer = decide(pages, browser, page, decision)
+    assert answer.status_code == 409
+    assert "Something else is asked now" in words(answer)
+    assert pages.take(request) == ApprovalMissing()
+    assert not isinstance(pages.take(other), Taken)
+    again = pages.gateway.get(browser, str(page.url))
+    assert "also counts for the second factor" in words(again)
+    decide(pages, browser, again, "approve")
+    assert isinstance(pages.take(other), Taken)
+
+
+@pytest.mark.attack("approval-swapped")
+@pytest.mark.parametrize(
+    "other",
+    [
+        asked(lifetime=86_400, need=TOTP),
+        asked(lifetime=600, need=NONE),
+        asked(lifetime=600, need=StepUpNeed(Method.TOTP, 30)),
+        asked(need=TOTP),
+    ],
+)
+def test_no_request_that_asks_otherwise_takes_the_place_of_one(
+    pages: ApprovalWorld, other: ApprovalRequest
+) -> None:
+    """Of the same tool, for longer or with less of a log-in: it has a page of its own."""
+    browser, request = pages.gateway.browser(), asked(lifetime=600, need=TOTP)
+    page = pages.opened(browser, request)
+    pages.link(other)
+    assert decide(pages, browser, page, "approve").status_code == 200
+    assert pages.take(other) == ApprovalMissing()
+    assert isinstance(pages.take(request), Taken)
+
+
+@pytest.mark.attack("approval-swapped")
 def test_changed_arguments_need_a_new_approval(pages: ApprovalWorld) -> None:
     """What was shown is what passes."""
     browser, request = pages.gateway.browser(), asked()
