@@ -11,7 +11,6 @@ from authz.core.caller import CallerError, read_caller, write_caller
 from authz.core.principal import LoginRecord, Principal
 from tests.support.values import login_record, visitor
 
-
 TEXT, MOMENT = st.text(), st.integers()
 TEXTS = st.frozensets(TEXT, max_size=3)
 # Every field by name: compiled, the classes do not keep the types of their fields.
