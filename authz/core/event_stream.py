@@ -83,7 +83,9 @@ def with_data(event: bytes, data: bytes) -> bytes:
     written, done = list[bytes](), False
     for line in _lines(event):
         if line.data is None:
-            written.append(line.raw)
+            # What ended the line before is not to become a part of one end, CRLF.
+            apart = line.raw[:1] == b"\n" and bool(written) and written[-1].endswith(b"\r")
+            written.append(b"\n" + line.raw if apart else line.raw)
         elif not done:
             done = True
             before = _BOM if line.raw.startswith(_BOM) else b""

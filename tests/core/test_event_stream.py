@@ -69,6 +69,8 @@ def test_data_is_what_the_standard_says(stream: bytes, bom: bool) -> None:
 
 
 @given(stream=_STREAMS, text=st.text(alphabet='{}"ab\n ', max_size=12))
+@example(stream=b"data: {}\rdata: {}\n\n", text="")
+@example(stream=b"data: {}\r\nid: 1\rdata: {}\n\n", text="{}")
 def test_other_data_takes_the_place_of_an_events(stream: bytes, text: str) -> None:
     """The data is the new one, and lines of other fields are the same, byte for byte."""
     for event in split([stream]):
