@@ -38,6 +38,12 @@ class Settings:
     warnings: tuple[ConfigProblem, ...]
     pins: Mapping[str, PinFile] = field(default_factory=dict)
 
+    @property
+    def filters_lists(self) -> bool:
+        """Tell whether an Envoy of our rendering has lists to send for filtering."""
+        ours = self.config.service.data_plane == "envoy"
+        return ours and any(server.filtered for server in self.policy.servers.values())
+
 
 def load(
     path: Path, env: Mapping[str, str], *, secrets: bool = True, tls: bool = False

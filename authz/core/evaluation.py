@@ -86,6 +86,7 @@ _NAMING: Final = {
     COMPLETE: (OperationKind.PROMPT, OperationKind.RESOURCE),
     LISTEN: (OperationKind.RESOURCE,),
 }
+_NOTHING_SAID: Final = frozenset[Annotation]()
 # Characters of a name: with longer ones, which callers choose, too much would be cached.
 _MAX_CACHED_NAME: Final = 256
 
@@ -409,31 +410,39 @@ def _matching(
     catalogue: Catalogue,
     cache: IdentityCache | None,
 ) -> _Matching:
-    if cache is None or len(name) > _MAX_CACHED_NAME:
-        return _find_rules(server, kind, name, catalogue)
-    key = id(server), id(kind), id(catalogue), name
-    return cache.find(key, _find_rules, server, kind, name, catalogue)
-
-
-def _find_rules(server: Server, kind: OperationKind, name: str, catalogue: Catalogue) -> _Matching:
-    by_name = [each.rule for each in server.matching(kind, name)]
-    by_annotation, definition = list[Rule](), PinState.APPROVED
+    annotations, definition = _NOTHING_SAID, PinState.APPROVED
     if kind is OperationKind.TOOL:
         annotations = catalogue.annotations(name)
+        definition = _definition(server, name, catalogue)
+    if cache is None or len(name) > _MAX_CACHED_NAME:
+        return _find_rules(server, kind, name, annotations, definition)
+    # Of a catalogue nothing is held: a server that changes its words makes many.
+    key = id(server), id(kind), name, annotations, id(definition)
+    return cache.find(key, _find_rules, server, kind, name, annotations, definition)
+
+
+def _find_rules(
+    server: Server,
+    kind: OperationKind,
+    name: str,
+    annotations: frozenset[Annotation],
+    definition: PinState,
+) -> _Matching:
+    by_name, by_annotation = server.rules_for(kind, name), list[Rule]()
+    if kind is OperationKind.TOOL:
         said = {each: rule for each, rule in server.annotations.items() if each in annotations}
         # Names decide what is offered. A server's word for a tool only adds rules to it, but for
         # this: one that reads needs no name where the operator wrote a rule for what reads.
         if not by_name and Annotation.READ_ONLY in said:
             by_name.append(said.pop(Annotation.READ_ONLY))
         by_annotation = list(said.values())
-        definition = _definition(server, name, catalogue)
     rules = (*by_name, *by_annotation)
     return _Matching(rules, len(by_name), any(rule.when for rule in rules), definition)
 
 
 def is_offered(server: Server, tool: str, catalogue: Catalogue) -> bool:
     """Tell whether a tool is offered at all, by its name or as one that only reads."""
-    found = _find_rules(server, OperationKind.TOOL, tool, catalogue)
+    found = _matching(server, OperationKind.TOOL, tool, catalogue, None)
     return not server.tools or found.offers > 0
 
 

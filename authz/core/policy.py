@@ -251,11 +251,17 @@ class Server:
 
     def operations(self, kind: OperationKind) -> tuple[RuleTarget[Rule], ...]:
         """Return the rules of all operations of a kind."""
-        return tuple(target for target in self.targets() if target.kind is kind)
+        rules = {kind: [(each.pattern, each.rule) for each in self._rules(kind)]}
+        every = rule_targets(self.name, self.rule, rules)
+        return tuple([target for target in every if target.kind is kind])
 
     def matching(self, kind: OperationKind, name: str) -> tuple[RuleTarget[Rule], ...]:
         """Return every rule whose pattern matches an operation: all of them apply."""
         return tuple(target for target in self.operations(kind) if target.matches(name))
+
+    def rules_for(self, kind: OperationKind, name: str) -> list[Rule]:
+        """Return the rules of `matching`, without where authz.yaml has them."""
+        return [each.rule for each in self._rules(kind) if kind.matches(name, each.pattern)]
 
     @property
     def tells_tools_apart(self) -> bool:

@@ -96,8 +96,11 @@ def is_pattern(text: str) -> bool:
 
 def matches(uri: str, pattern: str) -> bool:
     """Tell whether a pattern matches: `*` is any run of characters, slashes too, and none."""
-    if "*" not in pattern:
+    start, wildcard, _ = pattern.partition("*")
+    if not wildcard:
         return uri == pattern
+    if not uri.startswith(start):  # of many patterns most end here
+        return False
     # Nothing but `*` is a wildcard: a `?` begins the query, a bracket an IPv6 address.
     return fnmatchcase(uri, pattern.replace("[", "[[]").replace("?", "[?]"))
 

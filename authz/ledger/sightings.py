@@ -7,9 +7,12 @@ Every definition has a field of its own, named by its digest, so that workers wh
 once write over nobody's. Nothing here needs a Redis command that the revocations do not need.
 """
 
+import asyncio
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from authz.core.catalogue import DefinitionError, Sighting, read_definition
@@ -23,6 +26,8 @@ _VERSION: Final = b"version:"
 _ASKED: Final = b"asked:"
 _MAX_WORK: Final = 500_000_000
 _NEWEST: Final = 2**53
+_MOST_FIELDS: Final = 1000  # of one command, so that Redis serves others between two
+_RECORD: Final = re.compile(rb'\{"seen":(0|[1-9][0-9]{0,15}),"definition":')
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,9 @@ class SightingIndex:
     asked: Mapping[str, int] = field(default_factory=dict)
 
 
+NONE: Final[Mapping[str, Sighting]] = MappingProxyType({})
+
+
 class SightingStore(Protocol):
     """Keep sightings; every method may raise UnavailableError."""
 
@@ -45,8 +53,13 @@ class SightingStore(Protocol):
         """Return what has changed."""
         ...
 
-    async def read(self, server: str) -> Sequence[Sighting]:
-        """Return what a server has listed."""
+    async def read(self, server: str, known: Mapping[str, Sighting] = NONE) -> Sequence[Sighting]:
+        """Return what a server has listed.
+
+        Args:
+            server: its name.
+            known: what is known already, by digest; it need not be read again.
+        """
         ...
 
     async def write(self, server: str, sightings: Iterable[Sighting]) -> None:
@@ -74,7 +87,11 @@ class MemorySightings:
         """Return what has changed."""
         return SightingIndex(dict(self._versions), dict(self._asked))
 
-    async def read(self, server: str) -> Sequence[Sighting]:
+    async def read(
+        self,
+        server: str,
+        known: Mapping[str, Sighting] = NONE,  # noqa: ARG002 - nothing is read anew here
+    ) -> Sequence[Sighting]:
         """Return what a server has listed."""
         return tuple(self._sightings.get(server, {}).values())
 
@@ -113,11 +130,11 @@ class RedisSightings:
                 asked[server] = int(value)
         return SightingIndex(versions, asked)
 
-    async def read(self, server: str) -> Sequence[Sighting]:
+    async def read(self, server: str, known: Mapping[str, Sighting] = NONE) -> Sequence[Sighting]:
         """Return what a server has listed; records that are none are left out."""
         found = await self._command("HGETALL", self._keys.catalogue(server))
-        read = (decode(digest, value) for digest, value in found.items())
-        return tuple(each for each in read if each is not None)
+        # In a thread: thousands may be new, and nobody's check waits for them.
+        return await asyncio.to_thread(_decode_all, found, known)
 
     async def write(self, server: str, sightings: Iterable[Sighting]) -> None:
         """Add what a server has listed, or that it was seen again."""
@@ -132,8 +149,9 @@ class RedisSightings:
     async def forget(self, server: str, digests: Iterable[str]) -> None:
         """Remove definitions."""
         fields = tuple(digests)
-        if fields:
-            await self._command("HDEL", self._keys.catalogue(server), *fields)
+        for start in range(0, len(fields), _MOST_FIELDS):
+            some = fields[start : start + _MOST_FIELDS]
+            await self._command("HDEL", self._keys.catalogue(server), *some)
 
     async def mark_asked(self, server: str, now: int) -> None:
         """Say that a server is being asked."""
@@ -150,8 +168,29 @@ def encode(sighting: Sighting) -> bytes:
     )
 
 
-def decode(digest: bytes, data: bytes) -> Sighting | None:
-    """Read a sighting; None for anything that `encode` does not write under this digest."""
+def _decode_all(
+    found: Mapping[bytes, bytes], known: Mapping[str, Sighting]
+) -> tuple[Sighting, ...]:
+    read = (
+        decode(digest, value, known.get(digest.decode("ascii", "replace")))
+        for digest, value in found.items()
+    )
+    return tuple([each for each in read if each is not None])
+
+
+def decode(digest: bytes, data: bytes, known: Sighting | None = None) -> Sighting | None:
+    """Read a sighting; None for anything that `encode` does not write under this digest.
+
+    Args:
+        digest: the field's name.
+        data: its value.
+        known: a sighting of that digest; a record that repeats its definition is not parsed.
+    """
+    start = None if known is None else _RECORD.match(data)
+    if known is not None and start is not None and int(start[1]) < _NEWEST:
+        again = Sighting(known.definition, int(start[1]))
+        if encode(again) == data:
+            return again
     try:
         members = loads(data, max_work=_MAX_WORK)
         if not isinstance(members, dict) or members.keys() != {"seen", "definition"}:

@@ -125,9 +125,9 @@ class AsgiTransport:
                 self._idle.set()
 
     async def _on_process(self, receive: Receive, send: Send) -> None:
-        if self._process is None:
+        processing = None if self._process is None else self._process()
+        if processing is None:
             raise FrameError(UNIMPLEMENTED)
-        processing = self._process()
         status, gone = INTERNAL, None
         try:
             await send(_START)

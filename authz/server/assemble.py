@@ -7,7 +7,7 @@ reload forgets no key, no verified token and no count that it need not forget.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import httpx
@@ -23,7 +23,7 @@ from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
-from authz.ledger.redis import RedisOptions
+from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import MemorySightings, RedisSightings, SightingStore
 from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
@@ -47,6 +47,7 @@ from authz.tokens.verifier import TokenVerifier
 # deadline, so that the answer is ours.
 _LEDGER: Final = 0.08
 _CONNECT: Final = 5.0
+_CATALOGUE: Final = 2.0  # seconds for a call about what servers list
 
 
 class Identity:
@@ -192,10 +193,12 @@ class Assembly:
             self.sources, self.counting.command
         )
         self.identity_keys = _identity_keys(settings)
+        # Of its own: what servers list may be long, and a call that is late fails all that wait.
+        self._catalogue_redis = _catalogue_redis(options)
         self.tools: ToolCatalogues = ToolCatalogues(
             config,
             settings.policy,
-            _sightings(options, self.counting.command),
+            _sightings(options, self._catalogue_redis),
             recorder,
             before=None if before is None else before.tools,
         )
@@ -253,6 +256,8 @@ class Assembly:
     async def aclose(self, keep: "Assembly | None" = None) -> None:
         """Close the parts, but for those that another assembly has taken over."""
         await self.tools.aclose()
+        if self._catalogue_redis is not None:
+            await self._catalogue_redis.aclose()
         if keep is None or keep.identity is not self.identity:
             await self.identity.aclose()
         if self.offers is not None and (keep is None or keep.offers is not self.offers):
@@ -276,11 +281,17 @@ def front_door_tokens(
     return FrontDoorTokens(door.clients, LoginRecords(command, RedisKeys(options.deployment)))
 
 
-def _sightings(options: RedisOptions | None, command: Command | None) -> SightingStore:
+def _catalogue_redis(options: RedisOptions | None) -> RedisLedger | None:
+    if options is None:
+        return None
+    return RedisLedger(replace(options, timeout=_CATALOGUE, connections=1))
+
+
+def _sightings(options: RedisOptions | None, redis: RedisLedger | None) -> SightingStore:
     """Return where the workers of a deployment share what servers list."""
-    if options is None or command is None:
+    if options is None or redis is None:
         return MemorySightings()
-    return RedisSightings(command, RedisKeys(options.deployment))
+    return RedisSightings(redis.command, RedisKeys(options.deployment))
 
 
 def _trail(

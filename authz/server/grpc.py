@@ -78,6 +78,9 @@ class GrpcTransport:
         """
         assert self._process is not None
         processing = self._process()
+        if processing is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+            return
         try:
             async for part in parts:
                 yield await processing.answer(part)

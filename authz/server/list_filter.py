@@ -8,11 +8,12 @@ reaches a client but as `ListMessage.filtered` returns it (tests/server/test_lis
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 from authz.core.answers import CALLER, LIST, REQUEST_ID, RPC_ID, SERVER_NAME
 from authz.core.caller import CallerError, read_caller
-from authz.core.catalogue import UNLISTED
+from authz.core.catalogue import UNLISTED, ToolDefinition
 from authz.core.decision import RESUMED
 from authz.core.event_stream import EventSplitter, EventTooLongError, event_data, with_data
 from authz.core.listing import (
@@ -25,7 +26,6 @@ from authz.core.listing import (
     not_shown,
     visibility,
 )
-from authz.core.policy import Server
 from authz.envoy import list_codec
 from authz.envoy.list_codec import BodyChunk, PartError, ResponseHead
 from authz.server.check import Snapshot
@@ -42,8 +42,16 @@ _LONG: Final = 32 * 1024
 _DIGITS: Final = 15  # of a Content-Length
 
 
-# Takes notice of what a server lists, before it is decided what the client sees; raises nothing.
-Observe = Callable[[Server, tuple[Definition, ...]], None]
+class Observer(Protocol):
+    """Take notice of what servers list, before it is decided what a client sees; raises nothing."""
+
+    def read(self, server: str, definitions: tuple[Definition, ...]) -> tuple[ToolDefinition, ...]:
+        """Return what matters of a list; in any thread."""
+        ...
+
+    def see(self, server: str, definitions: tuple[ToolDefinition, ...]) -> None:
+        """Take notice of what was read; on the event loop, so it is quick."""
+        ...
 
 
 class ListFilter:
@@ -53,18 +61,18 @@ class ListFilter:
         self,
         snapshot: Callable[[], Snapshot],
         recorder: Recorder,
-        observe: Observe | None = None,
+        observer: Callable[[], Observer] | None = None,
     ) -> None:
         """Take what is in force.
 
         Args:
             snapshot: returns the configuration that is in force.
             recorder: counts and logs.
-            observe: is told what servers list; None for nobody.
+            observer: returns who is told what servers list; None for nobody.
         """
         self.snapshot: Final = snapshot
         self.recorder: Final = recorder
-        self.observe: Final = observe
+        self.observer: Final = observer
         # Bytes of all responses that are not whole yet.
         self.held = 0
         # One at a time: they would only take one another's time.
@@ -175,26 +183,47 @@ class _Reader:
             ListError: as `ListMessage`.
         """
         if len(message) < _LONG:
-            found = ListMessage(message, self._lists)
-            self._observe(found)
+            found, see = self._read(message)
+            see()
             shown = self._show(found)
         else:
             async with self._of.thread:
-                found = await asyncio.to_thread(ListMessage, message, self._lists)
-                self._observe(found)
+                found, see = await asyncio.to_thread(self._read, message)
+                see()
                 shown = await asyncio.to_thread(self._show, found)
         if found.definitions:
             self._of.recorder.metrics.lists.labels(self._server.name, FILTERED).inc()
         return shown
 
-    def _observe(self, found: ListMessage) -> None:
-        if self._of.observe is not None and found.definitions:
-            self._of.observe(self._server, found.definitions)
+    def _read(self, message: bytes) -> tuple[ListMessage, Callable[[], None]]:
+        """Read a message; return what takes notice of it, too."""
+        found = ListMessage(message, self._lists)
+        if self._of.observer is None or not found.definitions:
+            return found, _ignore
+        observer = self._of.observer()
+        tools = observer.read(self._server.name, found.definitions)
+        return found, partial(self._see, found.definitions, observer, tools)
+
+    def _see(
+        self,
+        definitions: tuple[Definition, ...],
+        reader: Observer,
+        tools: tuple[ToolDefinition, ...],
+    ) -> None:
+        assert self._of.observer is not None
+        observer, server = self._of.observer(), self._server.name
+        if observer is not reader:  # a reload came between, and the new one must know
+            tools = observer.read(server, definitions)
+        observer.see(server, tools)
 
     def _show(self, found: ListMessage) -> FilteredMessage:
         snapshot, server = self._of.snapshot(), self._server
         catalogue = snapshot.catalogues.get(server.name, UNLISTED)
         return found.filtered(visibility(server, self._principal, snapshot.policy, catalogue))
+
+
+def _ignore() -> None:
+    """Take no notice."""
 
 
 class _Body(Protocol):
@@ -310,9 +339,9 @@ class _EventBody:
 
     async def _event(self, event: bytes) -> bytes:
         data = event_data(event)
-        # What is neither an object nor an array is no message: the first event of a stream that
-        # can be resumed has no data.
-        if data is None or not data.lstrip().startswith((b"{", b"[")):
+        # The first event of a stream that can be resumed has no data. Whatever has any is read:
+        # some clients drop a byte order mark or a guard against scripts before an object.
+        if data is None or not data.strip():
             return event
         try:
             filtered = await self._reader.filtered(data)

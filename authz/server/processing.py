@@ -21,4 +21,5 @@ class Processing(Protocol):
         ...
 
 
-OpenProcessing = Callable[[], Processing]
+# Returns None where nobody has responses to send: there is no such method then.
+OpenProcessing = Callable[[], Processing | None]

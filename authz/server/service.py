@@ -15,16 +15,15 @@ from typing import Final, Protocol
 from authz.config.load import Settings
 from authz.config.problems import ConfigError
 from authz.core import decision
-from authz.core.listing import Definition
-from authz.core.policy import Server
 from authz.server.assemble import Assembly
 from authz.server.check import Check
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
-from authz.server.processing import OpenProcessing
+from authz.server.processing import OpenProcessing, Processing
 from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.status import Status
+from authz.server.tool_catalogues import ToolCatalogues
 from authz.server.worker_control import ListenAddress
 from authz.telemetry.recorder import Recorder
 
@@ -135,12 +134,12 @@ class Service:
 
     async def run(self) -> None:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
-        lists = ListFilter(lambda: self.check.snapshot, self._recorder, self._observe)
+        lists = ListFilter(lambda: self.check.snapshot, self._recorder, self._tools)
         transport = self._make_transport(
             self.check,
             self._health,
             max_body=self._settings.policy.max_body,
-            process=lists.open,
+            process=self._opener(lists),
         )
         status = Status(
             self._recorder.metrics.registry,
@@ -182,8 +181,19 @@ class Service:
         # Whoever runs this may end the process now.
         self._recorder.log.flush()
 
-    def _observe(self, server: Server, definitions: tuple[Definition, ...]) -> None:
-        self._assembly.tools.observe(server, definitions)
+    def _tools(self) -> ToolCatalogues:
+        return self._assembly.tools
+
+    def _opener(self, lists: ListFilter) -> OpenProcessing:
+        """Return what opens a response, where an Envoy of our rendering has any to send.
+
+        Of the configuration in force: a reload may bring the first list to filter.
+        """
+
+        def opened() -> Processing | None:
+            return lists.open() if self._settings.filters_lists else None
+
+        return opened
 
     def stop(self) -> None:
         """Begin to drain."""

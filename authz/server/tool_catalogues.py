@@ -3,18 +3,22 @@
 Invariant: a decision finds what is known in memory and waits for nothing. What does not fit, or
 cannot be read, makes a tool stricter, never looser (tests/server/test_tool_catalogues.py).
 
-Three sources: the lists that clients are sent (`observe`), the servers themselves, which one worker
-asks now and then for those whose rules need it, and the store, where the others' findings are.
+Three sources: the lists that clients are sent (`read`, `see`), the servers themselves, which one
+worker asks now and then for those whose rules need it, and the store, where the others' findings
+are.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from typing import Final
 
 from authz.config.model import Config, ServerConfig
 from authz.core.catalogue import (
+    MAX_NAME,
     OVERLAP,
     UNLISTED,
     Catalogue,
@@ -30,13 +34,14 @@ from authz.core.catalogue import (
 from authz.core.ledger import UnavailableError
 from authz.core.listing import Definition
 from authz.core.methods import TOOLS_CALL
-from authz.core.policy import Policy, Server
+from authz.core.policy import Policy
 from authz.ledger.sightings import KEPT, SightingStore
 from authz.server.tool_lists import ToolList, ToolListError, list_tools
 from authz.telemetry.recorder import Recorder
 
 MAX_SIGHTINGS: Final = 2048  # of a server
 MAX_TEXT: Final = 2 << 20  # characters of all its definitions
+MAX_REMEMBERED: Final = 4096  # readings, of all servers
 ASK_EVERY: Final = 60.0  # seconds
 _RETRY: Final = 5.0
 _LOOK: Final = 1.0
@@ -86,6 +91,7 @@ class ToolCatalogues:
         self._known: dict[str, dict[str, Sighting]] = {}
         self._written: dict[str, dict[str, int]] = {name: {} for name in policy.servers}
         self._unsaved: dict[str, dict[str, Sighting]] = {name: {} for name in policy.servers}
+        self._readings = _Readings()
         self._blocked: dict[str, int] = {}  # until when nothing is believed of a server
         self._versions: dict[str, str] = {}
         self._asked: Mapping[str, int] = {}
@@ -103,18 +109,27 @@ class ToolCatalogues:
 
     # --- observing ------------------------------------------------------------------------------
 
-    def observe(self, server: Server, definitions: Iterable[Definition]) -> None:
-        """Take notice of a list as a server sent it, whoever asked for it; it counts at once."""
-        if server.name in self._known:
-            tools = (each for each in definitions if each.listed.call == TOOLS_CALL)
-            found = (_read(each.name, each.raw) for each in tools if each.name is not None)
-            self._see(server.name, [each for each in found if each is not None])
+    def read(self, server: str, definitions: Iterable[Definition]) -> tuple[ToolDefinition, ...]:
+        """Return the tools of a list as a server sent it, for `see`; any thread may ask.
 
-    def _see(self, server: str, definitions: list[ToolDefinition]) -> None:
+        None of a server whose rules do not look at what it says.
+        """
+        if not self._uses(server):
+            return ()
+        tools = [each for each in definitions if each.listed.call == TOOLS_CALL]
+        read = self._readings.read
+        found = [read(each.name, each.raw) for each in tools if each.name is not None]
+        return tuple([each for each in found if each is not None])
+
+    def see(self, server: str, definitions: tuple[ToolDefinition, ...]) -> None:
+        """Take notice of a list, whoever asked for it; it counts at once."""
         now = int(self._clock())
-        if self._blocked.get(server, 0) > now:
+        if server not in self._known or self._blocked.get(server, 0) > now:
             return
         known, written = self._known[server], self._written[server]
+        seen = [known.get(each.digest) for each in definitions]
+        if seen and all(each is not None and each.seen == now for each in seen):
+            return
         self._report_changes(server, definitions)
         for definition in definitions:
             sighting = known[definition.digest] = Sighting(definition, now)
@@ -127,25 +142,16 @@ class ToolCatalogues:
 
     def _bound(self, server: str, now: int) -> None:
         """Forget what is old; of a server that lists too much, everything."""
-        known = self._known[server]
-        for digest in [each for each, sighting in known.items() if sighting.seen < now - KEPT]:
-            del known[digest]
-        if _fits(known):
-            return
-        newest = dict[str, int]()
-        for sighting in known.values():
-            name = sighting.definition.name
-            newest[name] = max(sighting.seen, newest.get(name, 0))
-        for digest, sighting in tuple(known.items()):
-            if sighting.seen < newest[sighting.definition.name] - OVERLAP:
-                del known[digest]
-        if _fits(known):
-            return
-        known.clear()
-        self._unsaved[server].clear()
-        self._blocked[server] = now + OVERLAP
-        self._recorder.metrics.tool_changes.labels(server, "too_many").inc()
-        self._recorder.event("tools_too_many", server=server)
+        known, unsaved, written = self._known[server], self._unsaved[server], self._written[server]
+        if not _forget_old(known, now):
+            known.clear()
+            self._blocked[server] = now + OVERLAP
+            self._recorder.metrics.tool_changes.labels(server, "too_many").inc()
+            self._recorder.event("tools_too_many", server=server)
+        for digest in [each for each in unsaved if each not in known]:
+            del unsaved[digest]
+        for digest in [each for each in written if each not in known]:
+            del written[digest]
 
     def _rebuild(self, server: str) -> None:
         made = catalogue_of(self._known[server].values())
@@ -155,7 +161,7 @@ class ToolCatalogues:
 
     # --- telling --------------------------------------------------------------------------------
 
-    def _report_changes(self, server: str, definitions: list[ToolDefinition]) -> None:
+    def _report_changes(self, server: str, definitions: tuple[ToolDefinition, ...]) -> None:
         """Tell what is new in a list, before it is known."""
         known, before = self._known[server], self.catalogues[server]
         new = [each for each in definitions if each.digest not in known] if known else []
@@ -217,21 +223,28 @@ class ToolCatalogues:
         self._asked = index.asked
         for server in self._known:
             version = index.versions.get(server)
-            if version is not None and version != self._versions.get(server):
-                self._merge(server, await self._read(server))
+            if version is None or version == self._versions.get(server):
+                continue
+            if self._uses(server) and self._blocked.get(server, 0) <= self._clock():
+                await self._catch_up(server)
                 self._versions[server] = version
 
-    async def _read(self, server: str) -> list[Sighting]:
-        oldest = int(self._clock()) - KEPT
-        found = await self._store.read(server)
-        old = [each.definition.digest for each in found if each.seen < oldest]
-        if old:
-            await self._store.forget(server, old)
-        return [each for each in found if each.seen >= oldest]
+    async def _catch_up(self, server: str) -> None:
+        """Read what others saw, and forget in the store what is forgotten here.
 
-    def _merge(self, server: str, sightings: list[Sighting]) -> None:
+        What was seen lately stays there even where it is too much: the others have to see that.
+        """
+        known = self._known[server]
+        found = await self._store.read(server, known)
         now = int(self._clock())
-        if self._blocked.get(server, 0) > now:
+        self._merge(server, found, now)
+        old = [each for each in found if each.seen <= now - OVERLAP]
+        gone = [each.definition.digest for each in old if each.definition.digest not in known]
+        if gone:
+            await self._store.forget(server, gone)
+
+    def _merge(self, server: str, sightings: Iterable[Sighting], now: int) -> None:
+        if self._blocked.get(server, 0) > now:  # by a list that came meanwhile
             return
         known, written = self._known[server], self._written[server]
         for sighting in sightings:
@@ -242,6 +255,10 @@ class ToolCatalogues:
             written[digest] = max(seen, written.get(digest, 0))
         self._bound(server, now)
         self._rebuild(server)
+
+    def _uses(self, server: str) -> bool:
+        found = self._policy.servers.get(server)
+        return found is not None and found.uses_catalogue
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -255,7 +272,7 @@ class ToolCatalogues:
             fault = str(error)
         else:
             fault = ""
-            self._see(server, list(found.definitions))
+            self.see(server, found.definitions)
         if fault != self._faults.get(server, ""):
             self._recorder.event("tools_list", server=server, fault=fault)
         self._faults[server] = fault
@@ -272,7 +289,9 @@ class ToolCatalogues:
         """Keep all of it fresh from now on."""
         if self._tasks:
             return
-        self._tasks = [asyncio.create_task(self._keep_synchronizing(), name="tool catalogues")]
+        if any(server.uses_catalogue for server in self._policy.servers.values()):
+            share = asyncio.create_task(self._keep_synchronizing(), name="tool catalogues")
+            self._tasks.append(share)
         for name, server in self._policy.servers.items():
             if server.uses_catalogue:
                 self._tasks.append(asyncio.create_task(self._keep_asking(name), name=f"ask {name}"))
@@ -309,6 +328,35 @@ class ToolCatalogues:
             await asyncio.sleep(_RETRY)
 
 
+class _Readings:
+    """Remember what definitions were read as, by their bytes: lists come often, changes seldom."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[bytes, ToolDefinition] = {}
+        self._length = 0  # characters of the texts
+
+    def read(self, name: str, raw: bytes) -> ToolDefinition | None:
+        """Return a definition, or its stand-in; None where no tool can have the name."""
+        if len(name) > MAX_NAME:
+            return None
+        key = sha256(b"%d:%b:%b" % (len(name), name.encode(errors="replace"), raw)).digest()
+        found = self._found.get(key)
+        if found is None:
+            found = _read(name, raw)
+            if found is not None:
+                self._add(key, found)
+        return found
+
+    def _add(self, key: bytes, found: ToolDefinition) -> None:
+        with self._lock:
+            if key not in self._found:
+                self._length += len(found.text)
+            self._found[key] = found
+            while len(self._found) > MAX_REMEMBERED or self._length > 2 * MAX_TEXT:
+                self._length -= len(self._found.pop(next(iter(self._found))).text)
+
+
 def _read(name: str, raw: bytes) -> ToolDefinition | None:
     """Return a definition, or its stand-in; None where no tool can have the name."""
     with suppress(DefinitionError):
@@ -321,8 +369,31 @@ def _read(name: str, raw: bytes) -> ToolDefinition | None:
         return None
 
 
-def _fits(known: Mapping[str, Sighting]) -> bool:
+def _forget_old(known: dict[str, Sighting], now: int) -> bool:
+    """Forget what is old, the more the more there is; tell whether the rest fits."""
+    _keep(known, lambda each: each.seen >= now - KEPT)
+    if _fits(known, 2):
+        return True
+    newest = dict[str, int]()
+    for sighting in known.values():
+        name = sighting.definition.name
+        newest[name] = max(sighting.seen, newest.get(name, 0))
+    # These count no more (`catalogue_of`).
+    _keep(known, lambda each: each.seen >= newest[each.definition.name] - OVERLAP)
+    if not _fits(known):
+        # A tool that nobody has listed lately is the strictest.
+        _keep(known, lambda each: each.seen > now - OVERLAP)
+    return _fits(known)
+
+
+def _keep(known: dict[str, Sighting], wanted: Callable[[Sighting], bool]) -> None:
+    for digest in [each for each, sighting in known.items() if not wanted(sighting)]:
+        del known[digest]
+
+
+def _fits(known: Mapping[str, Sighting], part: int = 1) -> bool:
+    """Tell whether there are no more than allowed, or a part of that many."""
     return (
-        len(known) <= MAX_SIGHTINGS
-        and sum(len(each.definition.text) for each in known.values()) <= MAX_TEXT
+        len(known) <= MAX_SIGHTINGS // part
+        and sum([len(each.definition.text) for each in known.values()]) <= MAX_TEXT // part
     )

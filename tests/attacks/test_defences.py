@@ -1238,7 +1238,11 @@ TOOL_LISTS = (
     ),
     Defence(
         "Who lists too much is believed nothing", "authz/server/tool_catalogues.py", "_bound",
-        "        self._blocked[server] = now + OVERLAP\n", "", _CATALOGUES,
+        "            self._blocked[server] = now + OVERLAP\n", "", _CATALOGUES,
+    ),
+    Defence(
+        "A tool that counts fills no store", "authz/server/tool_catalogues.py", "_catch_up",
+        "            await self._store.forget(server, gone)\n", "            pass\n", _CATALOGUES,
     ),
     Defence(
         "A server's text does not act on a terminal", "authz/cli/tools.py", "_ascii",
@@ -1265,6 +1269,11 @@ LIST_FILTER = (
     Defence(
         "A compressed list does not pass", "authz/server/list_filter.py", "_body",
         "raise ListError(ListFault.ENCODING)", "return _UnchangedBody()", _LIST_FILTER,
+    ),
+    Defence(
+        "An event is read whatever it begins with", "authz/server/list_filter.py", "_event",
+        "if data is None or not data.strip():",
+        'if data is None or not data.lstrip().startswith((b"{", b"[")):', _LIST_FILTER,
     ),
     Defence(
         "The last event of a stream is filtered without its end",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -31,7 +32,9 @@ from authz.core.catalogue import (
     strictest,
 )
 from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize, read
+from authz.core.evaluation import select
 from authz.core.identity_cache import IdentityCache
+from authz.core.mcp import read as read_message
 from authz.core.policy import Rule, Server
 from authz.core.reason import Reason
 from authz.core.second_factor import Method, SecondFactor
@@ -320,6 +323,22 @@ def test_a_changed_annotation_counts_at_the_next_decision() -> None:
     for _ in range(2):
         assert not asks_totp(decided(of, reads, call("tool"), cache))
         assert asks_totp(decided(of, destroys, call("tool"), cache))
+
+
+def test_a_server_that_changes_its_words_fills_no_memory() -> None:
+    """However many catalogues decisions were made with, as much is held as for one."""
+    of, cache = (
+        replace(annotated(destructive=TOTP), pins=Pins(PinMode.ENFORCE, {})),
+        IdentityCache(),
+    )
+    message = read_message(call("tool"), {"content-type": "application/json"}, max_body=1 << 20)
+    held = list[int]()
+    for number in range(20):
+        catalogue = listed(definition(description=str(number)))
+        select(of, message, cache, catalogue)
+        held.append(len(cache))
+
+    assert held[-1] == held[0] > 0
 
 
 # --- approved definitions -----------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Prompts, resources and arguments under rules: what a message is about decides what applies."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -567,3 +568,39 @@ def test_a_step_up_is_offered_for_what_was_refused() -> None:
         assert isinstance(pending, PendingDecision)
         assert pending.offer is not None
         assert (pending.offer.tool, pending.offer.prompt, pending.offer.resource) == (None, *said)
+
+
+def test_rules_of_other_kinds_cost_nothing() -> None:
+    """However many tools are named, a subscription to many resources calls no more functions."""
+    uris = [f"db://a/{number}" for number in range(100)]
+    body = rpc(
+        "subscriptions/listen",
+        _meta={"io.modelcontextprotocol/protocolVersion": "2026-07-28"},
+        notifications={"resourceSubscriptions": uris},
+    )
+    headers = {
+        "content-type": "application/json",
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "subscriptions/listen",
+    }
+    message = read_message(body, headers, max_body=1 << 20)
+
+    def calls(tools: int) -> int:
+        named = rules(*((f"t{number}", Rule()) for number in range(tools)))
+        where = replace(server(), tools=named, resources=rules(("db://a/*", Rule())))
+        counted = 0
+
+        def count(_: object, event: str, __: object) -> None:
+            nonlocal counted
+            counted += event == "call"
+
+        sys.setprofile(count)
+        try:
+            found = select(where, message, None)
+        finally:
+            sys.setprofile(None)
+        assert found.match is Match.MATCHED
+        return counted
+
+    calls(1)  # compiles what is compiled once
+    assert calls(50) == calls(1)

@@ -32,3 +32,6 @@ def test_every_pattern_that_matches_is_found() -> None:
     """Matching takes all the patterns of the kind that fit, case and all; never the server's."""
     assert [each.rule for each in FILES.matching(OperationKind.TOOL, "read_it")] == [READ, WRITE]
     assert [each.rule for each in FILES.matching(OperationKind.TOOL, "READ_IT")] == [WRITE]
+    assert FILES.rules_for(OperationKind.TOOL, "read_it") == [READ, WRITE]
+    assert FILES.rules_for(OperationKind.TOOL, "READ_IT") == [WRITE]
+    assert FILES.rules_for(OperationKind.PROMPT, "read_it") == []

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.catalogue import Sighting, ToolDefinition, read_definition
+from authz.ledger import sightings
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import (
@@ -117,6 +118,23 @@ def test_a_sighting_is_read_as_it_was_written(text: str, seen: int) -> None:
     assert decode(digest, encode(sighting)) == sighting
     assert json.loads(encode(sighting))["definition"]["description"] == text
     assert decode(b"0" * 64, encode(sighting)) is None
+
+
+@given(st.binary(max_size=20) | st.integers(-1, 2**54).map(lambda n: str(n).encode()))
+def test_what_is_known_is_read_as_if_it_were_not(seen: bytes) -> None:
+    """A definition that is known is not parsed again, and nothing else is read for it."""
+    known = Sighting(tool(description="d"), NOW)
+    digest, text = known.definition.digest.encode(), known.definition.text.encode()
+    for data in (b'{"seen":%b,"definition":%b}' % (seen, text), encode(known) + seen, seen):
+        assert decode(digest, data, known) == decode(digest, data)
+
+
+def test_a_definition_that_is_known_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every change of a server's list is read by every worker."""
+    known = Sighting(tool(), NOW)
+    monkeypatch.setattr(sightings, "loads", None)
+    again = Sighting(known.definition, NOW + 5)
+    assert decode(known.definition.digest.encode(), encode(again), known) == again
 
 
 @pytest.mark.parametrize("seen", [b"-1", b"1.0", b"true", b'"1"', b"9007199254740992"])

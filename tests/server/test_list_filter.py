@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -10,15 +11,16 @@ from hypothesis import strategies as st
 
 from authz.core.answers import CALLER, LIST, REQUEST_ID, RPC_ID, SERVER_NAME
 from authz.core.caller import write_caller
+from authz.core.catalogue import ToolDefinition, parse_definition
 from authz.core.decision import RESUMED
 from authz.core.ledger import LedgerAnswer, Mode, Query, Taken
 from authz.core.listing import Definition, ListError, ListFault
-from authz.core.policy import Rule, Server
+from authz.core.policy import Rule
 from authz.envoy.pb import external_processor_pb2 as wire
 from authz.ledger.deadline import Deadline
 from authz.server import list_filter
 from authz.server.check import Snapshot
-from authz.server.list_filter import ListFilter
+from authz.server.list_filter import ListFilter, Observer
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -51,10 +53,20 @@ class ListWorld:
         self.metrics = Metrics()
         recorder = Recorder(self.metrics, EventLog("json", self.log))
         snapshot = Snapshot(RULES, FakeVerifier(lambda _: principal()), NoLedger(), Deadline(1.0))
-        self.observed: list[Definition] = []
-        self.filter = ListFilter(lambda: snapshot, recorder, self.observe)
+        self.observed: list[ToolDefinition] = []
+        self.filter = ListFilter(lambda: snapshot, recorder, lambda: self.observer)
+        self.observer: Observer = self
+        self.read_by = list[int]()
+        self.seen_by = list[int]()
 
-    def observe(self, server: Server, definitions: tuple[Definition, ...]) -> None:
+    def read(self, server: str, definitions: tuple[Definition, ...]) -> tuple[ToolDefinition, ...]:
+        assert server == "files"
+        self.read_by.append(threading.get_ident())
+        return tuple(parse_definition(each.raw) for each in definitions)
+
+    def see(self, server: str, definitions: tuple[ToolDefinition, ...]) -> None:
+        assert server == "files"
+        self.seen_by.append(threading.get_ident())
         self.observed += definitions
 
     def run(self, *parts: bytes) -> bytes:
@@ -138,6 +150,45 @@ def test_chunks_make_no_difference(data: st.DataObject, names: list[str], ends: 
         if media == "text/event-stream":
             assert found.startswith(b": x" + ends)
             assert found.endswith(ends.join([b"id: 2", b"data:", b"", b""]))
+
+
+@pytest.mark.attack("list-unfiltered")
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\xc2\xa0", b"/**/", b")]}',", b"\0"])
+def test_an_event_is_read_whatever_it_begins_with(world: ListWorld, before: bytes) -> None:
+    """Clients that drop what stands before an object get an error in place of the list."""
+    event = b"data: " + before + listed("read_a", "other") + b"\n\n"
+    found = world.run(head("text/event-stream"), chunk(event, ended=True))
+    assert b"other" not in found
+    assert json.loads(found.removeprefix(b"data: "))["error"]["data"]["reason"] == "list_not_shown"
+
+
+def test_an_event_without_data_passes(world: ListWorld) -> None:
+    """The first event of a stream that can be resumed has none, or blank data; so has a comment."""
+    sent = b": ping\n\nid: 1\ndata:\n\nid: 2\ndata:  \t\n\n"
+    assert world.run(head("text/event-stream"), chunk(sent, ended=True)) == sent
+
+
+def test_definitions_of_a_long_list_are_read_in_a_thread(world: ListWorld) -> None:
+    """Nobody's check waits for it; notice is taken on the event loop."""
+    world.run(head(), chunk(listed(*(f"read_{number:0200}" for number in range(200))), ended=True))
+    assert world.read_by != [threading.get_ident()]
+    assert world.seen_by == [threading.get_ident()]
+
+
+def test_who_observes_since_a_reload_is_told_of_it(world: ListWorld) -> None:
+    """A list that was read for the configuration before counts in the one after."""
+
+    class Before:
+        def read(self, *_: object) -> tuple[ToolDefinition, ...]:
+            world.observer = world
+            return ()
+
+        def see(self, *_: object) -> None:
+            raise AssertionError
+
+    world.observer = Before()
+    world.run(head(), chunk(listed("read_a"), ended=True))
+    assert [each.name for each in world.observed] == ["read_a"]
 
 
 def test_who_observes_sees_all_of_it(world: ListWorld) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from authz.envoy import codec
+from authz.envoy import codec, list_codec
 from authz.envoy.pb import health_pb2
 from tests.support.service import (
     KeyIssuer,
@@ -120,6 +120,15 @@ def test_a_token_of_the_issuer_is_allowed_over_real_grpc(shared: ServiceProcess)
     assert found.allowed, found.body
     assert found.headers["x-authz-client"] == "mcp-2fa"
     assert serving(shared)
+
+
+def test_without_lists_to_filter_nobody_sends_any(shared: ServiceProcess) -> None:
+    """Whoever reaches the listener finds no `Process` (Envoy's ext_proc) there."""
+    path = f"/{list_codec.PROCESSOR}/Process"
+    process: grpc.StreamStreamMultiCallable[bytes, bytes] = shared.channel.stream_stream(path)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(process(iter([b""]), timeout=30))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_each_decision_is_counted_and_logged(shared: ServiceProcess) -> None:

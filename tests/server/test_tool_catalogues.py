@@ -19,6 +19,7 @@ from authz.core.catalogue import (
     Pins,
     PinState,
     ToolDefinition,
+    parse_definition,
     pin_state,
     read_definition,
 )
@@ -26,6 +27,8 @@ from authz.core.ledger import UnavailableError
 from authz.core.listing import LISTS, Definition
 from authz.core.policy import Policy
 from authz.ledger.sightings import KEPT, MemorySightings, SightingIndex
+from authz.server import tool_catalogues
+from authz.server.assemble import Assembly
 from authz.server.tool_catalogues import ASK_EVERY, MAX_SIGHTINGS, ToolCatalogues
 from authz.server.tool_lists import ToolList, ToolListError
 from authz.telemetry.audit import EventLog
@@ -88,9 +91,11 @@ class Worker:
         return self.answer
 
     def see(self, *definitions: ToolDefinition, server: str = "files") -> None:
-        of = self.policy.servers[server]
         sent = [listed(each.name, each.text.encode()) for each in definitions]
-        self.catalogues.observe(of, [*sent, Definition(LISTS["prompts/list"], "tool", b"{}")])
+        self.show([*sent, Definition(LISTS["prompts/list"], "tool", b"{}")], server)
+
+    def show(self, sent: list[Definition], server: str = "files") -> None:
+        self.catalogues.see(server, self.catalogues.read(server, sent))
 
     def annotations(self, name: str = "tool", server: str = "files") -> frozenset[Annotation]:
         return self.catalogues.catalogues[server].annotations(name)
@@ -223,6 +228,145 @@ def test_many_old_definitions_push_out_no_new_ones() -> None:
     run(work)
 
 
+@pytest.mark.attack("huge-tool-list")
+def test_a_tool_that_counts_fills_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server that always says something else, as much is kept as counts, everywhere."""
+    monkeypatch.setattr(tool_catalogues, "MAX_SIGHTINGS", 40)
+
+    async def work() -> None:
+        store = MemorySightings()
+        one, other = Worker(store), Worker(store)
+        for number in range(200):
+            one.at = other.at = NOW + number * OVERLAP // 10
+            one.see(tool(description=str(number)))
+            await one.catalogues.synchronize()
+            await other.catalogues.synchronize()
+            assert len(await store.read("files")) <= 21
+        assert other.catalogues.catalogues == one.catalogues.catalogues
+        assert len(one.catalogues.catalogues["files"].tools["tool"].digests) == 11
+        for each in (one, other):
+            assert len(each.catalogues._written["files"]) <= 21
+            assert not each.catalogues._unsaved["files"]
+
+    run(work)
+
+
+@pytest.mark.attack("huge-tool-list")
+def test_what_was_too_much_is_forgotten_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First every worker learns that it was too much; once the server lists less, it is believed,
+    and what it listed is gone.
+    """
+    monkeypatch.setattr(tool_catalogues, "MAX_SIGHTINGS", 40)
+
+    async def work() -> None:
+        store = MemorySightings()
+        one, other = Worker(store), Worker(store)
+        for number in range(2):
+            for worker in (one, other):
+                some = range(number * 11, number * 11 + 11)
+                worker.see(*(tool(f"{worker is one}-{n}", annotations=READS) for n in some))
+            for worker in (one, other):
+                await worker.catalogues.synchronize()
+        await one.catalogues.synchronize()
+        late = Worker(store)
+        await late.catalogues.synchronize()
+        for worker in (one, other, late):
+            assert worker.catalogues.catalogues["files"] == UNLISTED
+            assert not worker.catalogues._written["files"]
+        assert len(await store.read("files")) > 40
+        for worker in (one, other, late):
+            worker.at += OVERLAP
+        one.see(tool(annotations=READS))
+        for _ in range(2):
+            for worker in (one, other, late):
+                await worker.catalogues.synchronize()
+        for worker in (one, other, late):
+            assert Annotation.READ_ONLY in worker.annotations()
+        assert [each.definition.name for each in await store.read("files")] == ["tool"]
+
+    run(work)
+
+
+def test_while_the_store_is_away_no_more_waits_than_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What counts no more is not written later."""
+    monkeypatch.setattr(tool_catalogues, "MAX_SIGHTINGS", 40)
+    one = Worker()
+    for number in range(200):
+        one.at = NOW + number * OVERLAP // 10
+        one.see(tool(description=str(number)))
+    assert len(one.catalogues._unsaved["files"]) <= 21
+
+
+def test_what_no_rule_looks_at_is_not_read() -> None:
+    """A server without annotations and pins costs nothing."""
+    one = Worker()
+    one.see(tool(), server="notes")
+    assert one.catalogues.sightings("notes") == {}
+    assert one.catalogues.read("notes", [listed("tool", b'{"name": "tool"}')]) == ()
+
+
+def test_a_definition_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists come often, and change seldom; what is remembered is bounded."""
+    parsed = list[bytes]()
+
+    def parse(data: bytes) -> ToolDefinition:
+        parsed.append(data)
+        return parse_definition(data)
+
+    monkeypatch.setattr(tool_catalogues, "parse_definition", parse)
+    monkeypatch.setattr(tool_catalogues, "MAX_REMEMBERED", 10)
+    one = Worker()
+    many = [tool(f"tool-{number}", description="d" * number) for number in range(10)]
+    for _ in range(3):
+        one.see(*many)
+    assert len(parsed) == 10
+    one.at += OVERLAP + 1
+    one.see(tool("tool-0", annotations=READS), *many[1:])  # its new words count at once
+    assert Annotation.READ_ONLY in one.annotations("tool-0")
+    for number in range(50):
+        one.see(tool(f"tool-{number}", description="e"))
+    assert len(one.catalogues._readings._found) == 10
+    texts = [each.text for each in one.catalogues._readings._found.values()]
+    assert one.catalogues._readings._length == sum(map(len, texts))
+    monkeypatch.setattr(tool_catalogues, "MAX_TEXT", 1)
+    one.see(tool("last"))
+    assert not one.catalogues._readings._found
+
+
+def test_a_catalogue_that_is_late_fails_no_decision() -> None:
+    """It has a connection of its own: whoever waits for one fails with the call before."""
+
+    async def work() -> None:
+        settings = read(CONFIG + "redis: {url: 'redis://127.0.0.1:1'}", "authz.yaml", {})
+        recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
+        assembly = Assembly(settings, {}, recorder)
+        with pytest.raises(UnavailableError):
+            await assembly.tools.synchronize()
+        ledger = assembly.counting._remote
+        assert ledger is not None
+        assert ledger._lost_calls == 0
+        await assembly.aclose()
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("change", "filters"),
+    [
+        ("", True),
+        ("service: {data_plane: envoy_gateway, match: by_url}\n", False),
+        ("service: {data_plane: agentgateway, match: by_url}\n", False),
+    ],
+)
+def test_lists_are_taken_from_our_own_envoy_alone(change: str, filters: bool) -> None:
+    """Of another data plane, and where nothing is filtered, nobody has any to send."""
+    assert read(CONFIG + change, "authz.yaml", {}, secrets=False).filters_lists is filters
+    off = CONFIG.replace("files:\n", "files:\n    filter_lists: false\n", 1) + change
+    assert not read(off, "authz.yaml", {}, secrets=False).filters_lists
+
+
 def test_what_is_not_seen_for_a_day_is_forgotten() -> None:
     """Here and in the store."""
 
@@ -258,7 +402,7 @@ def test_a_definition_that_cannot_be_read_has_changed(data: bytes) -> None:
         one = Worker(pins=Pins(PinMode.ENFORCE, {"tool": approved.digest}))
         one.see(approved)
         sent = [listed("tool", data), listed(None, b"5"), listed("", b"{}")]
-        one.catalogues.observe(one.policy.servers["files"], sent)
+        one.show(sent)
         assert Annotation.DESTRUCTIVE in one.annotations()
         catalogue = one.catalogues.catalogues["files"]
         pins = Pins(PinMode.ENFORCE, {"tool": approved.digest})

@@ -324,6 +324,19 @@ def _annotations(config: Config) -> Iterator[Fault]:
             )
 
 
+def _unseen_lists(config: Config) -> Iterator[Fault]:
+    """Warn where the server alone is asked what it lists, and not what clients are shown."""
+    for name, server in config.servers.items():
+        compared = server.annotations is not None or server.pins is not None
+        if compared and not server.filter_lists:
+            yield warning(
+                ("servers", name, "filter_lists"),
+                "`annotations` and `pins` then go by what the server tells authz when asked, and "
+                "a list that it shows to clients alone goes unseen",
+                "leave it out, or write true",
+            )
+
+
 def _pins(config: Config) -> Iterator[Fault]:
     files: dict[str, str] = {}
     for name, server in config.servers.items():
@@ -357,5 +370,6 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _escapes,
     _methods,
     _annotations,
+    _unseen_lists,
     _pins,
 )
