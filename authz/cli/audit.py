@@ -267,8 +267,13 @@ async def _verify(store: TrailStore, keys: TrailKeys, source: _Source) -> int:
     is written and trimmed meanwhile is whole all the same.
     """
     heads = await store.heads()
-    if source.log is not None:
-        _add_heads(heads, source.log, source.since)
+    if source.log is not None and not _add_heads(heads, source.log, source.since):
+        print(
+            f"authz: {source.log} has no event audit_head: it must be the log in JSON, one object a"
+            " line (telemetry.log: json; docker compose logs --no-log-prefix)",
+            file=sys.stderr,
+        )
+        return FAILED
     verifier = TrailVerifier(keys, heads)
     findings = _Findings()
     if source.file is None:
@@ -319,9 +324,12 @@ def _described(finding: TrailFinding) -> str:
     return f"{finding.fault.value}: chain {chain}, record {finding.number}{many}{where}"
 
 
-def _add_heads(heads: dict[str, ChainLink], log: Path, since: float) -> None:
-    """Take the later end of each chain."""
+def _add_heads(heads: dict[str, ChainLink], log: Path, since: float) -> int:
+    """Take the later end of each chain; return how many ends the log has, of any time."""
+    count = 0
     with log.open(encoding="utf-8", errors="replace") as lines:
         for said in read_heads(iter(lines)):
+            count += 1
             if said.time >= since and said.link.number > heads.get(said.chain, _NONE).number:
                 heads[said.chain] = said.link
+    return count

@@ -19,13 +19,19 @@ _CROWD: Final = 500
 _PAGES: Final = 3
 _MINUTE: Final = 60
 # What authz cannot see of the other configuration: docs/data-planes.md has the rest.
+_UNFILTERED: Final = (
+    "filters no lists: clients see all tools, and annotations and pins go by what authz itself is "
+    "told by the servers"
+)
 _LOST: Final = {
     "envoy": (),
     "envoy_gateway": (
+        _UNFILTERED,
         "must send bodies as bytes (EnvoyPatchPolicy), else every POST is refused",
         "lets everything through while authz is away where it has failOpen: true",
     ),
     "agentgateway": (
+        _UNFILTERED,
         "must send whole bodies as bytes (includeRequestBody), else every POST is refused",
         "lets everything through while authz is away where it has failureMode: allow",
         "repeats an Allow without limits and revocations where extAuthz has a cache",

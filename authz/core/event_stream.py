@@ -13,6 +13,8 @@ from typing import Final
 _BOUNDARY: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n|\Z))")
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _BOM: Final = b"\xef\xbb\xbf"
+# U+000B, U+000C, U+001C to U+001E, U+0085, U+2028, U+2029: where `str.splitlines` divides.
+_OTHER_ENDS: Final = re.compile(rb"[\x0b\x0c\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
 _BEFORE: Final = 3  # bytes of a boundary that may have come before: CR LF CR
 
 
@@ -65,6 +67,21 @@ class _Line:
     raw: bytes
     end: bytes
     data: bytes | None
+
+
+def is_ambiguous(event: bytes) -> bool:
+    """Tell whether clients that are in use could read another event, or more than one.
+
+    Some end lines at LF alone, some drop a byte order mark on no line or on the first one only, and
+    some divide text at all that Unicode calls the end of a line. In data that is legal, and what
+    follows there is a part of a JSON string.
+    """
+    if b"\r" in event.replace(b"\r\n", b""):
+        return True
+    return any(
+        line.raw.startswith(_BOM) or (line.data is None and _OTHER_ENDS.search(line.raw))
+        for line in _lines(event)
+    )
 
 
 def event_data(event: bytes) -> bytes | None:

@@ -12,7 +12,7 @@ written is refused: a reader of decimals and a reader of doubles would see diffe
 import hashlib
 import json
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from authz.core.detail import Detail
@@ -134,7 +134,11 @@ def _integer(text: str) -> int:
 
 def _fraction(text: str) -> float:
     number = float(text)
-    if len(text) > _MAX_DIGITS or Decimal(text) != Decimal(repr(number)):
+    try:
+        exact = len(text) <= _MAX_DIGITS and Decimal(text) == Decimal(repr(number))
+    except InvalidOperation:  # its exponent is beyond that of any Decimal
+        exact = False
+    if not exact:
         raise RefusedError(Reason.APPROVAL_IMPOSSIBLE, Detail.AMBIGUOUS_CALL)
     return number
 

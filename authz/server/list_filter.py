@@ -15,7 +15,13 @@ from authz.core.answers import CALLER, LIST, REQUEST_ID, RPC_ID, SERVER_NAME
 from authz.core.caller import CallerError, read_caller
 from authz.core.catalogue import UNLISTED, ToolDefinition
 from authz.core.decision import RESUMED
-from authz.core.event_stream import EventSplitter, EventTooLongError, event_data, with_data
+from authz.core.event_stream import (
+    EventSplitter,
+    EventTooLongError,
+    event_data,
+    is_ambiguous,
+    with_data,
+)
 from authz.core.listing import (
     LISTS,
     Definition,
@@ -338,19 +344,26 @@ class _EventBody:
         return b"".join([await self._event(event) for event in events])
 
     async def _event(self, event: bytes) -> bytes:
+        if is_ambiguous(event):
+            # None of its lines is left: clients differ about what they are.
+            error = ListError(ListFault.AMBIGUOUS, "an event that clients read differently")
+            return b"data: " + self._answer(error) + b"\n\n"
         data = event_data(event)
-        # The first event of a stream that can be resumed has no data. Whatever has any is read:
-        # some clients drop a byte order mark or a guard against scripts before an object.
-        if data is None or not data.strip():
+        # The first event of a stream that can be resumed has no data, and others keep it open with
+        # words. Whatever could hold an object is read, whatever stands before it: some clients drop
+        # a guard against scripts.
+        if data is None or b"{" not in data:
             return event
         try:
             filtered = await self._reader.filtered(data)
         except ListError as error:
-            wrong = error
-        else:
-            return with_data(event, filtered.body) if filtered.hidden else event
+            return with_data(event, self._answer(error))
+        return with_data(event, filtered.body) if filtered.hidden else event
+
+    def _answer(self, wrong: ListError) -> bytes:
+        """Return the error to the request; raise what is wrong where its id is not known."""
         answer = self._reader.error()
         if answer is None:
             raise wrong
         self._reader.record(wrong)
-        return with_data(event, answer)
+        return answer

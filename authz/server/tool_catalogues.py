@@ -240,6 +240,11 @@ class ToolCatalogues:
         self._merge(server, found, now)
         old = [each for each in found if each.seen <= now - OVERLAP]
         gone = [each.definition.digest for each in old if each.definition.digest not in known]
+        # Another worker may have forgotten, by what it had read, what was written here since.
+        stored = {each.definition.digest for each in found}
+        for digest, each in known.items():
+            if digest not in stored and each.seen > now - OVERLAP:
+                self._unsaved[server].setdefault(digest, each)
         if gone:
             await self._store.forget(server, gone)
 

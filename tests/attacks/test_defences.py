@@ -917,7 +917,7 @@ LOG_IN = (
     ),
     Defence(
         "No number is approved that readers take for another", "authz/core/exact_call.py",
-        "_fraction", "or Decimal(text) != Decimal(repr(number))", "",
+        "_fraction", " and Decimal(text) == Decimal(repr(number))", "",
         ("tests/core/test_exact_call.py",),
     ),
     Defence(
@@ -1272,8 +1272,12 @@ LIST_FILTER = (
     ),
     Defence(
         "An event is read whatever it begins with", "authz/server/list_filter.py", "_event",
-        "if data is None or not data.strip():",
+        'if data is None or b"{" not in data:',
         'if data is None or not data.lstrip().startswith((b"{", b"[")):', _LIST_FILTER,
+    ),
+    Defence(
+        "An event that clients read differently is an error", "authz/server/list_filter.py",
+        "_event", "if is_ambiguous(event):", "if False:", _LIST_FILTER,
     ),
     Defence(
         "The last event of a stream is filtered without its end",

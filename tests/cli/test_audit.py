@@ -195,6 +195,17 @@ def test_the_log_shows_an_end_that_was_cut_in_redis(
     assert "truncated" in audit.out
 
 
+@pytest.mark.parametrize("text", ["", 'authz-1  | {"event": "audit_head"}\n', "audit_head n=1\n"])
+def test_a_log_without_an_end_of_a_chain_proves_nothing(
+    audit: Audit, tmp_path: Path, text: str
+) -> None:
+    """An empty log, one with Docker's prefixes or one in words: the trail is not called whole."""
+    log = tmp_path / "log"
+    log.write_text(text)
+    assert audit("--verify", "--log", str(log)) == 1
+    assert "the trail is whole" not in audit.out
+
+
 def test_a_file_of_json_lines_is_queried_and_verified(audit: Audit, tmp_path: Path) -> None:
     """What was written to a file is as good as what is in Redis, to the byte."""
     assert audit("--json", "--all", "--limit", "0") == 0

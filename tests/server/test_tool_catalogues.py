@@ -287,6 +287,25 @@ def test_what_was_too_much_is_forgotten_in_the_store(monkeypatch: pytest.MonkeyP
     run(work)
 
 
+def test_what_another_worker_forgot_as_it_was_written_is_written_again() -> None:
+    """It had read the store before: what was seen lately counts for every worker all the same."""
+
+    async def work() -> None:
+        store = MemorySightings()
+        one, other = Worker(store), Worker(store)
+        seen = tool(description="changed")
+        one.see(seen)
+        await one.catalogues.synchronize()
+        await store.forget("files", [seen.digest])
+        other.see(tool("more"))
+        await other.catalogues.synchronize()
+        for _ in range(2):
+            await one.catalogues.synchronize()
+        assert seen.digest in {each.definition.digest for each in await store.read("files")}
+
+    run(work)
+
+
 def test_while_the_store_is_away_no_more_waits_than_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

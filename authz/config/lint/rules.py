@@ -253,9 +253,9 @@ def _bounds(path: Path, bounds: RangeConfig) -> Iterator[Fault]:
 
 
 def _escapes(config: Config) -> Iterator[Fault]:
-    """Find rules that ask for more with some arguments, beside one that lets all of them pass."""
+    """Find rules for some arguments, beside one that lets all of them pass."""
     for target in config.targets():
-        if not conditions_of(target) or not _demands(target.rule) or target.kind is None:
+        if not conditions_of(target) or target.kind is None:
             continue
         wide = [
             each
@@ -266,7 +266,13 @@ def _escapes(config: Config) -> Iterator[Fault]:
             and target.pattern is not None
             and target.kind.matches(target.pattern, each.pattern)
         ]
-        if wide:
+        if wide and not _demands(target.rule):
+            yield warning(
+                (*target.path, "when"),
+                f"it keeps nothing out: {field_name(wide[0].path)} lets every call pass",
+                "write when there too, or name its tools one by one",
+            )
+        elif wide:
             yield warning(
                 (*target.path, "when"),
                 f"a call without the argument is not asked for this: {field_name(wide[0].path)} "
