@@ -12,6 +12,7 @@ from authz.config.load import load
 from authz.config.model import Login
 from authz_demo.environment import Location, write_environment
 from authz_demo.front_door import KEY, ONE_FACTOR, TWO_FACTOR
+from authz_demo.front_door_scenario import require_step_up
 from authz_demo.issuer import from_json
 
 
@@ -45,8 +46,12 @@ def test_the_front_doors_key_is_ours_alone_and_the_issuer_knows_its_public_half(
 
 
 def test_the_issuer_is_told_what_authelia_config_prints(tmp_path: Path) -> None:
-    """The stand-in's clients are those of `authz authelia-config`, member by member."""
+    """The stand-in's clients are those of `authz authelia-config`, member by member, for the rules
+    that the walk has.
+    """
     environment = write_environment(Location(tmp_path / "d", issuer_port=9091), login="front_door")
+    rules = require_step_up(environment.configuration.read_text())
+    environment.configuration.write_text(rules)
     config = load(environment.configuration, {}).config
     key = public_half(environment.place.folder / KEY)
     printed = json.loads(implied(config, door_key=key).json())["identity_providers"]["oidc"]

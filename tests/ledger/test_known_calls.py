@@ -14,7 +14,7 @@ from authz.ledger.script import KnownCalls, TakeCall
 from tests.ledger.queries import APPROVAL_KEY, KEY, query, take
 
 NEED = StepUpNeed(Method.TOTP, 300)
-FOR_TOOL = replace(APPROVAL_KEY, call=None)
+FOR_TOOL = replace(APPROVAL_KEY, approval=Approval(300), call=None)
 ONE = replace(
     query(take("a"), take("b", quota=7), need=NEED), approval_key=FOR_TOOL, approval=Approval(300)
 )
@@ -31,6 +31,10 @@ OTHERS: dict[str, Any] = {
     "takes": (take("a"), take("b", quota=8)),
     "approval_key": replace(FOR_TOOL, tool="another"),
     "approval": Approval(301),
+}
+# Members that a query has only together with another.
+BESIDE: dict[str, Any] = {
+    "approval": {"approval_key": replace(FOR_TOOL, approval=Approval(301))},
 }
 
 
@@ -50,7 +54,7 @@ def test_the_same_question_is_written_once() -> None:
 def test_a_question_that_differs_in_anything_is_another(field: str) -> None:
     """Every member of a query tells it apart; a new member needs a line here."""
     known = KnownCalls(RedisKeys("test"))
-    other = replace(ONE, **{field: OTHERS[field]})
+    other = replace(ONE, **{field: OTHERS[field]}, **BESIDE.get(field, {}))
 
     assert known(ONE) is not known(other)
     assert said(known(other)) == said(TakeCall(RedisKeys("test"), other))
