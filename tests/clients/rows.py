@@ -173,11 +173,11 @@ def elicitation(visit: Visit) -> Outcome:
     return Outcome(_has(result, "hello Ada"), told(result))
 
 
-def _goes_on(visit: Visit, result: dict[str, Any], words: str) -> Outcome:
+def _goes_on(visit: Visit, result: dict[str, Any], *words: str) -> Outcome:
     """Tell whether a refusal was shown in words, and the same session still works."""
     after = visit.call("ruled", "echo", text="still here")
     alive = _has(after, "still here")
-    shown = words in told(result)
+    shown = any(each in told(result) for each in words)
     seen = told(result)
     if not alive:
         seen += f" — and then: {told(after)}"
@@ -186,7 +186,8 @@ def _goes_on(visit: Visit, result: dict[str, Any], words: str) -> Outcome:
 
 def refused(visit: Visit) -> Outcome:
     """A refused tool is told in words, and the session goes on."""
-    return _goes_on(visit, visit.call("ruled", "forbidden"), "not offered")
+    # Some look into the list first, where it is not shown, and say so themselves.
+    return _goes_on(visit, visit.call("ruled", "forbidden"), "not offered", "not found on server")
 
 
 def limited(visit: Visit) -> Outcome:
