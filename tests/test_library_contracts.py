@@ -59,6 +59,7 @@ def test_pyvoy_tells_the_configuration_of_its_envoy() -> None:
     assert manager["typed_config"]["@type"].endswith("HttpConnectionManager")
 
 
+@pytest.mark.process  # ctypes starts ldconfig where the interpreter's own library is shared
 def test_the_interpreters_library_is_found() -> None:
     """`find_libpython.candidate_paths` yields where the library may be."""
     find_libpython: Any = pytest.importorskip("find_libpython")
