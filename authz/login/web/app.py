@@ -19,6 +19,7 @@ from authz.core.ledger import UnavailableError
 from authz.core.limits import network
 from authz.login.service.rate_limits import TooManyRequestsError
 from authz.login.web import error_pages
+from authz.login.web.cookies import NotThisBrowserError
 from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
 from authz.login.web.oauth_endpoints import JSON_PATHS, json_error
 from authz.login.web.paths import is_callback
@@ -101,6 +102,8 @@ class LoginApp:
         match error:
             case PageError():
                 return error.page, {}
+            case NotThisBrowserError():
+                return error_pages.NOT_THIS_BROWSER, {}
             case TooManyRequestsError():
                 return error_pages.TOO_MANY, {"Retry-After": str(error.seconds)}
             case HTTPException(status_code=405):

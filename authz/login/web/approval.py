@@ -12,9 +12,10 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlencode
 
+from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -32,6 +33,7 @@ from authz.ledger.approval_requests import (
     ProvedStepUp,
 )
 from authz.ledger.keys import approval_name
+from authz.login.protocol.members import STRICT, MembersCodec
 from authz.login.protocol.values import LoginIdentity
 from authz.login.service import ports
 from authz.login.web import error_pages
@@ -156,10 +158,20 @@ def shown_call(call: ExactCall) -> ShownCall:
     )
 
 
-def _kind(name: str, path: str) -> LoginKind[str]:
-    return login_kind(
-        name, f"{path}/callback", lambda of: {"of": of}, lambda members: str(members["of"])
-    )
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """The name of the request, as the browser keeps it during the log-in."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    of: str
+
+
+_CONTEXT: Final = MembersCodec(_Context)
+
+
+def _kind(name: str, path: str) -> LoginKind[_Context]:
+    return login_kind(name, f"{path}/callback", _CONTEXT.write, _CONTEXT.read)
 
 
 _TWO_FACTOR: Final = _kind("approval", PATH)
@@ -231,13 +243,9 @@ class ApprovalEndpoints:
         text = request.query_params.get("ticket", "")
         try:
             name = open_name(self._sealer, text)
-            _, asked = await self._find(name)
-        except NotSealedError:
-            return self._errors.show(request, _ENDED)
-        except PageError as error:
-            return self._errors.show(request, error.page)
-        except UnavailableError:
-            return self._errors.show(request, error_pages.AWAY)
+        except NotSealedError as error:
+            raise PageError(_ENDED) from error
+        _, asked = await self._find(name)
         token, cookie = self._cookies.form_token(request, _ASK_FORM, _AskForm(name))
         content = {
             **_described(asked),
@@ -251,18 +259,11 @@ class ApprovalEndpoints:
 
     async def begin(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""
-        try:
-            form = self._cookies.check_post(request, await read_form(request), _ASK_FORM)
-            _, asked = await self._find(form.name)
-            need = asked.ticket.need
-            login = self._one_factor if need.method is Method.NONE else self._two_factor
-            return await login.begin(request, form.name, asked_age(need))
-        except NotThisBrowserError:
-            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
-        except PageError as error:
-            return self._errors.show(request, error.page)
-        except UnavailableError:
-            return self._errors.show(request, error_pages.AWAY)
+        form = self._cookies.check_post(request, await read_form(request), _ASK_FORM)
+        _, asked = await self._find(form.name)
+        need = asked.ticket.need
+        login = self._one_factor if need.method is Method.NONE else self._two_factor
+        return await login.begin(request, _Context(form.name), asked_age(need))
 
     async def two_factor_callback(self, request: Request) -> Response:
         """Take Authelia's response to a log-in with a second factor."""
@@ -272,11 +273,11 @@ class ApprovalEndpoints:
         """Take Authelia's response to a log-in of which no second factor is asked."""
         return await self._callback(request, self._one_factor)
 
-    async def _callback(self, request: Request, login: IdentityLogin[str]) -> Response:
+    async def _callback(self, request: Request, login: IdentityLogin[_Context]) -> Response:
         """Take Authelia's response, and let this browser see what its person is asked."""
         try:
             found = await login.finish(request)
-            kept, asked = await self._find(found.context)
+            kept, asked = await self._find(found.context.of)
         except PageError as error:
             return self._errors.redirect_to_error(request, error.page)
         except UnavailableError:
@@ -291,7 +292,7 @@ class ApprovalEndpoints:
         key = secrets.token_urlsafe(32)
         response = redirect(f"{self._url}/call?{urlencode({'of': key})}")
         viewing = _Viewing(
-            found.context,
+            found.context.of,
             kept.id,
             identity.subject,
             shown(identity.account),
@@ -308,13 +309,9 @@ class ApprovalEndpoints:
         key = request.query_params.get("of", "")
         try:
             viewing = self._cookies.read(request, key, _VIEWING)
-            asked = await self._viewed(viewing)
-        except NotThisBrowserError:
-            return self._errors.show(request, _ENDED)
-        except PageError as error:
-            return self._errors.show(request, error.page)
-        except UnavailableError:
-            return self._errors.show(request, error_pages.AWAY)
+        except NotThisBrowserError as error:
+            raise PageError(_ENDED) from error
+        asked = await self._viewed(viewing)
         form = replace(viewing, shown=_shown(asked))
         token, cookie = self._cookies.form_token(request, _DECISION_FORM, form)
         content = {
@@ -329,17 +326,12 @@ class ApprovalEndpoints:
     async def decide(self, request: Request) -> Response:
         """Record the decision, and say what it means."""
         form = await read_form(request)
-        try:
-            viewing = self._cookies.check_post(request, form, _DECISION_FORM)
-            asked = await self._viewed(viewing)
-            approved = _DECISIONS[form.get("decision", "")]
-            await self._record(asked, viewing, approved=approved)
-        except (NotThisBrowserError, KeyError):
-            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
-        except PageError as error:
-            return self._errors.show(request, error.page)
-        except UnavailableError:
-            return self._errors.show(request, error_pages.AWAY)
+        viewing = self._cookies.check_post(request, form, _DECISION_FORM)
+        asked = await self._viewed(viewing)
+        approved = _DECISIONS.get(form.get("decision", ""))
+        if approved is None:
+            raise PageError(error_pages.NOT_THIS_BROWSER)
+        await self._record(asked, viewing, approved=approved)
         content = {
             **_described(asked),
             "approved": approved,

@@ -172,10 +172,7 @@ class AuthorizationEndpoint:
     async def consent(self, request: Request) -> Response:
         """Take the person's decision."""
         form = await read_form(request)
-        try:
-            wanted = self._cookies.check_post(request, form, _FORM)
-        except NotThisBrowserError as error:
-            raise PageError(error_pages.NOT_THIS_BROWSER) from error
+        wanted = self._cookies.check_post(request, form, _FORM)
         # Whatever is not the one word is no consent.
         if form.get("decision") != _APPROVE:
             return await self._deny(wanted)

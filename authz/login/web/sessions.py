@@ -13,11 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
 from authz.login.protocol.members import STRICT
 from authz.login.protocol.values import ClientIdentity
-from authz.login.web import error_pages
 from authz.login.web.client_description import ClientDescription, describe_client, shown
 from authz.login.web.cookies import (
     BrowserCookies,
@@ -198,11 +196,9 @@ class SessionEndpoints:
             token, cookie = self._cookies.form_token(request, _LOG_IN_FORM, None)
             content = {"form_token": token}
             return self._pages.page("log_in.html", content, set_cookie=cookie, has_form=True)
-        try:
-            grants = await self._grants.of(Person(self._issuer, session.subject))
-        except UnavailableError:
-            return self._errors.show(request, error_pages.AWAY)
-        lately = await self._activity.lately(Person(self._issuer, session.subject))
+        person = Person(self._issuer, session.subject)
+        grants = await self._grants.of(person)
+        lately = await self._activity.lately(person)
         used = {each.grant: format_time(each.time) for each in reversed(lately)}
         newest_first = sorted(grants, key=lambda grant: grant.began, reverse=True)
         token, cookie = self._cookies.form_token(request, _SIGN_OUT_FORM, None)
@@ -219,13 +215,8 @@ class SessionEndpoints:
 
     async def log_in(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""
-        try:
-            self._cookies.check_post(request, await read_form(request), _LOG_IN_FORM)
-            return await self._login.begin(request, None)
-        except NotThisBrowserError:
-            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
-        except PageError as error:
-            return self._errors.show(request, error.page)
+        self._cookies.check_post(request, await read_form(request), _LOG_IN_FORM)
+        return await self._login.begin(request, None)
 
     async def callback(self, request: Request) -> Response:
         """Take Authelia's response."""
@@ -242,25 +233,17 @@ class SessionEndpoints:
 
     async def end(self, request: Request) -> Response:
         """End one of the person's grants."""
-        try:
-            wanted = self._cookies.check_post(request, await read_form(request), _END_FORM)
-            session = self._session(request)
-            # The form names whose it is: in the meantime another may have logged in here.
-            if session is not None and session.subject == wanted.subject:
-                person = Person(self._issuer, session.subject)
-                await self._grants.end(person, wanted.grant)
-        except NotThisBrowserError:
-            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
-        except UnavailableError:
-            return self._errors.show(request, error_pages.AWAY)
+        wanted = self._cookies.check_post(request, await read_form(request), _END_FORM)
+        session = self._session(request)
+        # The form names whose it is: in the meantime another may have logged in here.
+        if session is not None and session.subject == wanted.subject:
+            person = Person(self._issuer, session.subject)
+            await self._grants.end(person, wanted.grant)
         return redirect(self._url)
 
     async def sign_out(self, request: Request) -> Response:
         """Forget who looked, in this browser."""
-        try:
-            self._cookies.check_post(request, await read_form(request), _SIGN_OUT_FORM)
-        except NotThisBrowserError:
-            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
+        self._cookies.check_post(request, await read_form(request), _SIGN_OUT_FORM)
         response = redirect(self._url)
         self._cookies.forget(response, _SESSION_KEY, _SESSION)
         return response

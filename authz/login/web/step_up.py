@@ -263,10 +263,7 @@ class StepUpEndpoints:
     async def start(self, request: Request) -> Response:
         """Show what a step-up is for, and wait for a click."""
         text = request.query_params.get("ticket", "")
-        try:
-            ticket = self._ticket(text)
-        except PageError as error:
-            return self._errors.show(request, error.page)
+        ticket = self._ticket(text)
         token, cookie = self._cookies.form_token(request, _START_FORM, _StartForm(text))
         content = {
             "ticket": ticket,
@@ -281,14 +278,9 @@ class StepUpEndpoints:
 
     async def begin(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""
-        try:
-            form = self._cookies.check_post(request, await read_form(request), _START_FORM)
-            ticket = self._ticket(form.ticket)
-            return await self._login.begin(request, _Context(ticket), asked_age(ticket.need))
-        except NotThisBrowserError:
-            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
-        except PageError as error:
-            return self._errors.show(request, error.page)
+        form = self._cookies.check_post(request, await read_form(request), _START_FORM)
+        ticket = self._ticket(form.ticket)
+        return await self._login.begin(request, _Context(ticket), asked_age(ticket.need))
 
     async def callback(self, request: Request) -> Response:
         """Take Authelia's response, record what it proves, and send the browser on."""
@@ -318,8 +310,8 @@ class StepUpEndpoints:
         key = request.query_params.get("of", "")
         try:
             result = self._cookies.read(request, key, _RESULT)
-        except NotThisBrowserError:
-            return self._errors.show(request, _ENDED)
+        except NotThisBrowserError as error:
+            raise PageError(_ENDED) from error
         token, cookie = self._cookies.form_token(request, _END_FORM, _StepUpRef.of(result.ticket))
         content = {
             "ticket": result.ticket,
@@ -336,14 +328,8 @@ class StepUpEndpoints:
 
     async def end(self, request: Request) -> Response:
         """Forget what was recorded."""
-        try:
-            form = self._cookies.check_post(request, await read_form(request), _END_FORM)
-            key = form.key
-            await self._records.end_step_up(key)
-        except NotThisBrowserError:
-            return self._errors.show(request, error_pages.NOT_THIS_BROWSER)
-        except UnavailableError:
-            return self._errors.show(request, error_pages.AWAY)
+        key = self._cookies.check_post(request, await read_form(request), _END_FORM).key
+        await self._records.end_step_up(key)
         self._log(
             "step_up", "ended", server=key.server, grant=key.grant, subject=key.person.subject
         )

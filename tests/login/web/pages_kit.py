@@ -1,16 +1,16 @@
 """The pages beside the stand-in issuer, and browsers that reach both; all without a socket."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import unescape
+from io import StringIO
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 from starlette.routing import Route
 
 from authz.core.ledger import StepUpKey, UnavailableError
@@ -20,6 +20,7 @@ from authz.core.step_up import StepUpTicket
 from authz.ledger.approval_requests import ApprovalRequests
 from authz.login.service.ports import StepLog
 from authz.login.service.rate_limits import LoginRateLimiter
+from authz.login.web.app import LoginApp
 from authz.login.web.approval import ApprovalEndpoints
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
@@ -27,6 +28,9 @@ from authz.login.web.rendering import Pages
 from authz.login.web.sessions import OwnGrant, OwnOperation, SessionEndpoints
 from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
+from authz.telemetry.audit import EventLog
+from authz.telemetry.metrics import Metrics
+from authz.telemetry.recorder import Recorder
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.issuer import create_app
@@ -112,7 +116,7 @@ class FakeGateway:
     world: DemoWorld
     stand: UpstreamKit
     sealer: Sealer
-    app: Starlette
+    app: LoginApp
     records: FakeRecords = field(default_factory=FakeRecords)
     grants: Kept = field(default_factory=Kept)
     notes: list[str] = field(default_factory=list)
@@ -223,7 +227,7 @@ def another_nonce(transport: httpx.AsyncBaseTransport, monkeypatch: pytest.Monke
     monkeypatch.setattr(transport, "handle_async_request", altered)
 
 
-def browser_routes(
+def browser_app(
     *,
     origin: str,
     issuer: str,
@@ -235,8 +239,11 @@ def browser_routes(
     note: Callable[[str, str], None] = lambda _id, _words: None,
     requests: ApprovalRequests | None = None,
     log: StepLog = lambda *_, **__: None,
-) -> list[Route]:
-    """The step-up, the sessions and, where requests are kept, the approvals, as they are wired."""
+    others: Sequence[Route] = (),
+) -> LoginApp:
+    """The step-up, the sessions and, where requests are kept, the approvals, as they are wired;
+    beside them whatever else a test has.
+    """
     cookies, pages = BrowserCookies(sealer, origin), Pages(origin, issuer)
     errors = ErrorResponder(origin, cookies, pages, upstream.log_out_url, note)
     logins = BrowserLogins(
@@ -259,7 +266,7 @@ def browser_routes(
         **shared, sealer=sealer, records=records, log_out_url=upstream.log_out_url, clock=clock
     )
     sessions = SessionEndpoints(**shared, grants=grants, activity=grants)
-    routes = [*step_ups.routes(), *sessions.routes(), errors.route()]
+    routes = [*step_ups.routes(), *sessions.routes(), errors.route(), *others]
     if requests is not None:
         approvals = ApprovalEndpoints(
             **shared,
@@ -270,7 +277,7 @@ def browser_routes(
             log=log,
         )
         routes += approvals.routes()
-    return routes
+    return LoginApp(routes, errors, Recorder(Metrics(), EventLog("json", StringIO())))
 
 
 @contextmanager
@@ -293,7 +300,7 @@ def gateway(
         def note(request_id: str, words: str) -> None:
             notes.append(f"{request_id}: {words}")
 
-        routes = browser_routes(
+        app = browser_app(
             origin=ORIGIN,
             issuer=ISSUER,
             upstream=stand.authelia,
@@ -305,5 +312,4 @@ def gateway(
             requests=requests,
             log=log,
         )
-        app = Starlette(routes=routes)
         yield FakeGateway(world, stand, sealer, app, records, grants, notes)

@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
@@ -40,7 +41,7 @@ from authz.login.web.rendering import Pages, redirect
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.serving import serve
-from tests.login.web.pages_kit import TICKET, FakeRecords, Kept, browser_routes
+from tests.login.web.pages_kit import TICKET, FakeRecords, Kept, browser_app
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 NOW: Final = 1795380700
@@ -165,7 +166,7 @@ class Behind:
     """Put an application behind a port that is known before it is made."""
 
     def __init__(self) -> None:
-        self.app: Starlette | None = None
+        self.app: ASGIApp | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         assert self.app is not None
@@ -189,21 +190,19 @@ async def site() -> AsyncIterator[BrowserSite]:
         pages, browser = Pages(origin, issuer.url), BrowserCookies(sealer, origin)
         made = BrowserSite(origin, evil, issuer, sealer, records, pages, browser)
         made.redirect_uri = f"{evil}/client"
-        fronts[0].app = Starlette(
-            routes=[
-                *browser_routes(
-                    origin=origin,
-                    issuer=issuer.url,
-                    upstream=issuer,
-                    sealer=sealer,
-                    records=records,
-                    grants=Kept(),
-                    clock=lambda: NOW,
-                ),
+        fronts[0].app = browser_app(
+            origin=origin,
+            issuer=issuer.url,
+            upstream=issuer,
+            sealer=sealer,
+            records=records,
+            grants=Kept(),
+            clock=lambda: NOW,
+            others=[
                 Route("/consent", made.consent),
                 Route("/authz/consent", made.approve, methods=["POST"]),
                 Route("/authz/callback", made.callback),
-            ]
+            ],
         )
         fronts[1].app = Starlette(routes=[Route("/authorize", issuer.authorize)])
         fronts[2].app = Starlette(routes=[Route("/{path:path}", _other_site(made))])
