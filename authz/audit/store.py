@@ -11,7 +11,6 @@ latest records).
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Final
 
 from authz.audit.chain import ChainedRecord, TrailKeys, floor_text, is_mac, mac
@@ -21,7 +20,7 @@ from authz.core.limits import digest
 from authz.core.principal import Person
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
-from authz.ledger.script import Script, run_script
+from authz.ledger.script import load_script, run_script
 
 PAGE: Final = 256  # records that are read at once
 _LOOK: Final = 16  # records that are looked at for their age
@@ -33,13 +32,9 @@ _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MAX_CHAIN: Final = 64
 
 
-def _script(name: str) -> Script:
-    return Script(files("authz.audit").joinpath(name).read_text("ascii"))
-
-
-_APPEND: Final = _script("append.lua")
-_TRIM: Final = _script("trim.lua")
-_PERSON: Final = _script("person.lua")
+_APPEND: Final = load_script("authz.audit", "append.lua")
+_TRIM: Final = load_script("authz.audit", "trim.lua")
+_PERSON: Final = load_script("authz.audit", "person.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,20 +212,17 @@ class TrailStore:
     async def forwards(self, since: float = 0.0, after: str = "") -> AsyncIterator[TrailEntry]:
         """Yield the records from a moment (of writing) or an id on, oldest first, page by page."""
         start = f"({after}" if after else str(max(0, int(since * 1000)))
-        while True:
-            reply = await self._command("XRANGE", self._stream, start, "+", "COUNT", PAGE)
-            page = _entries(reply)
-            for entry in page:
-                yield entry
-            if len(page) < PAGE:
-                return
-            start = f"({page[-1].id}"
+        async for entry in self._pages("XRANGE", start, "+"):
+            yield entry
 
     async def backwards(self) -> AsyncIterator[TrailEntry]:
         """Yield all records, newest first, page by page."""
-        start = "+"
+        async for entry in self._pages("XREVRANGE", "+", "-"):
+            yield entry
+
+    async def _pages(self, command: str, start: str, end: str) -> AsyncIterator[TrailEntry]:
         while True:
-            reply = await self._command("XREVRANGE", self._stream, start, "-", "COUNT", PAGE)
+            reply = await self._command(command, self._stream, start, end, "COUNT", PAGE)
             page = _entries(reply)
             for entry in page:
                 yield entry

@@ -8,7 +8,6 @@ reads the record, never the request.
 import re
 import secrets
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Final
 
 from authz.core.approval import ApprovalKey
@@ -17,8 +16,7 @@ from authz.core.second_factor import Method
 from authz.ledger.keys import RedisKeys, approval_name
 from authz.ledger.login_records import Command
 from authz.ledger.records import encode_approval, encode_step_up
-from authz.ledger.script import Script
-from authz.ledger.script_runs import run_script
+from authz.ledger.script import load_script, run_script
 
 MOST: Final = 16  # of one grant, so that no client makes room in another's
 LIFETIME: Final = 600  # seconds since the call was last refused, as links have
@@ -28,12 +26,8 @@ DECLINED: Final = 120
 _REQUEST: Final = re.compile(rb"([A-Za-z0-9_-]{22}) [0-9]{1,3} ([!-~]+)")
 
 
-def _script(name: str) -> Script:
-    return Script(files("authz.ledger").joinpath(f"{name}.lua").read_text("ascii"))
-
-
-_KEEP: Final = _script("keep_approval_request")
-_DECIDE: Final = _script("decide_approval")
+_KEEP: Final = load_script("authz.ledger", "keep_approval_request.lua")
+_DECIDE: Final = load_script("authz.ledger", "decide_approval.lua")
 
 
 @dataclass(frozen=True, slots=True)

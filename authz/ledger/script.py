@@ -55,8 +55,9 @@ class Script:
         object.__setattr__(self, "sha", sha)
 
 
-def _text(name: str) -> str:
-    return files("authz.ledger").joinpath(name).read_text("ascii")
+def load_script(package: str, *path: str) -> Script:
+    """Return a script that stands in a file of a package."""
+    return Script(files(package).joinpath(*path).read_text("ascii"))
 
 
 async def run_script(
@@ -86,12 +87,13 @@ async def run_script(
 
 
 # Both run the same `take`, so a query in a batch is answered as a single one is.
-TAKE: Final = Script(f"{_text('take.lua')}\nreturn take(1, #keys, 1, #argv)\n")
-TAKE_ALL: Final = Script(f"{_text('take.lua')}\n{_text('batch.lua')}")
-READ_REVOCATIONS: Final = Script(_text("read_revocations.lua"))
-MERGE_REVOCATIONS: Final = Script(_text("merge_revocations.lua"))
-DISCARD_REVOCATIONS: Final = Script(_text("discard_revocations.lua"))
-REPLACE_REVOCATION: Final = Script(_text("replace_revocation.lua"))
+_TAKE: Final = load_script("authz.ledger", "take.lua").source
+TAKE: Final = Script(f"{_TAKE}\nreturn take(1, #keys, 1, #argv)\n")
+TAKE_ALL: Final = Script(f"{_TAKE}\n{load_script('authz.ledger', 'batch.lua').source}")
+READ_REVOCATIONS: Final = load_script("authz.ledger", "read_revocations.lua")
+MERGE_REVOCATIONS: Final = load_script("authz.ledger", "merge_revocations.lua")
+DISCARD_REVOCATIONS: Final = load_script("authz.ledger", "discard_revocations.lua")
+REPLACE_REVOCATION: Final = load_script("authz.ledger", "replace_revocation.lua")
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
 _COUNTS_OFFSET: Final = 8  # of the counts in it
 _CHARGE: Final = struct.Struct(">IIQ")

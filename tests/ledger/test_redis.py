@@ -30,8 +30,7 @@ from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.records import Revocation, ScriptNotLoadedError
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revocations import CLOCK_MARGIN, prune
-from authz.ledger.script import Script
-from authz.ledger.script_runs import run_script
+from authz.ledger.script import Script, run_script
 from authz.setup import certificates
 from tests.ledger.queries import DAY, connected, left, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey

@@ -13,7 +13,7 @@ from typing import Final
 from authz.core.ledger import UnavailableError
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
-from authz.ledger.script_runs import run_script
+from authz.ledger.script import run_script
 from authz.login.protocol.authorization_code import AuthorizationCode, UsedCode
 from authz.login.protocol.granted_audience import TokenFault
 from authz.login.protocol.issued import Issued

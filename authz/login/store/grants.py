@@ -17,7 +17,7 @@ from authz.ledger.keys import RedisKeys, grant_field
 from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command
 from authz.ledger.records import Revocation, read_revocation, revocation_fields
 from authz.ledger.revocations import RevocationNote, RevocationTarget, encode_metadata
-from authz.ledger.script_runs import run_script
+from authz.ledger.script import run_script
 from authz.login.protocol.grant import Grant, decode, encode
 from authz.login.store import scripts
 

@@ -3,17 +3,13 @@
 All keys of one call are of one deployment, so of one slot.
 """
 
-from importlib.resources import files
 from typing import Final
 
-from authz.ledger.script import Script
-from authz.ledger.script import run_script as run
-
-__all__ = ["BEGIN", "END", "RENEW", "TAKE_CODE", "UNLOCK", "run"]
+from authz.ledger.script import Script, load_script
 
 
 def _script(name: str) -> Script:
-    return Script(files("authz.login.store").joinpath("lua", f"{name}.lua").read_text("ascii"))
+    return load_script("authz.login.store", "lua", f"{name}.lua")
 
 
 TAKE_CODE: Final = _script("take_code")
