@@ -17,8 +17,9 @@ from authz.core.exchanges import Exchange
 from authz.core.identity_cache import IdentityCache
 from authz.core.limits import Limit, Per
 from authz.core.mcp import Message, MessageKind
-from authz.core.methods import COMPLETE, LISTEN, METHODS, PROMPTS_GET, Counts, counted
+from authz.core.methods import METHODS, Counts, counted
 from authz.core.operations import (
+    NAMES,
     LooseUriError,
     Operation,
     UnreadableOperationError,
@@ -76,15 +77,6 @@ _CONCERNS: Final = {
     OperationKind.TOOL: Concern.TOOL,
     OperationKind.PROMPT: Concern.PROMPT,
     OperationKind.RESOURCE: Concern.RESOURCE,
-}
-# What each method may name besides tools (`operations`).
-_NAMING: Final = {
-    PROMPTS_GET: (OperationKind.PROMPT,),
-    "resources/read": (OperationKind.RESOURCE,),
-    "resources/subscribe": (OperationKind.RESOURCE,),
-    "resources/unsubscribe": (OperationKind.RESOURCE,),
-    COMPLETE: (OperationKind.PROMPT, OperationKind.RESOURCE),
-    LISTEN: (OperationKind.RESOURCE,),
 }
 _NOTHING_SAID: Final = frozenset[Annotation]()
 # Characters of a name: with longer ones, which callers choose, too much would be cached.
@@ -324,7 +316,7 @@ def _of_method(server: Server, message: Message, cache: IdentityCache | None) ->
 
 def _of_named(server: Server, message: Message, cache: IdentityCache | None) -> Selection:
     """Select the rules of the prompts and resources that a message names."""
-    kinds = [kind for kind in _NAMING.get(message.method, ()) if server.names(kind)]
+    kinds = [kind for kind in NAMES.get(message.method, ()) if server.names(kind)]
     if not kinds:
         return _chosen(server, (), Concern.SERVER, Match.MATCHED, cache)
     try:

@@ -51,6 +51,12 @@ _NAMED: Final[Mapping[str, tuple[OperationKind, str, bool]]] = {
     "resources/subscribe": (OperationKind.RESOURCE, "uri", False),
     "resources/unsubscribe": (OperationKind.RESOURCE, "uri", False),
 }
+# What each method may name besides tools.
+NAMES: Final[Mapping[str, tuple[OperationKind, ...]]] = {
+    **{method: (kind,) for method, (kind, _, _) in _NAMED.items() if method != TOOLS_CALL},
+    COMPLETE: (OperationKind.PROMPT, OperationKind.RESOURCE),
+    LISTEN: (OperationKind.RESOURCE,),
+}
 # MCP, "Completion": what `params.ref` names, by its type.
 _REFERENCES: Final[Mapping[object, tuple[OperationKind, str]]] = {
     "ref/prompt": (OperationKind.PROMPT, "name"),

@@ -4,6 +4,7 @@ import pytest
 from mcp_types import methods as official
 
 from authz.core.methods import METHODS, NOTIFICATIONS, TOOLS_CALL, McpMethod, Role, role
+from authz.core.operations import NAMES
 
 MODERN = "2026-07-28"
 CLIENTS = {**official.CLIENT_REQUESTS, **official.CLIENT_NOTIFICATIONS}
@@ -37,6 +38,13 @@ def test_what_names_a_tool_is_judged_by_the_rules_of_tools(method: McpMethod) ->
     """A method that names a tool is tools/call, whose rules are that tool's, or continues it."""
     if method.name.startswith("tools/") and method.named is not None:
         assert method.name == TOOLS_CALL or method.continues
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_what_names_a_prompt_or_resource_is_judged_by_their_rules(method: McpMethod) -> None:
+    """A method of clients that names something by name or URI is known to what judges it."""
+    if method.by_client and method.named in {"name", "uri"}:
+        assert method.name == TOOLS_CALL or NAMES.get(method.name)
 
 
 @pytest.mark.parametrize(
