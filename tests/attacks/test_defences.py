@@ -135,7 +135,7 @@ OTHERS = (
         "if policy.places is None:", ("tests/core/test_server_of_url.py",),
     ),
     Defence(
-        "Of two hosts neither is believed", "authz/core/decision.py", "_server_of",
+        "A request with two different hosts is refused", "authz/core/decision.py", "_server_of",
         'request.headers.get("host", host) != host', "False",
         ("tests/core/test_server_of_url.py", "tests/envoy/test_data_planes.py"),
     ),
@@ -145,12 +145,13 @@ OTHERS = (
         ("tests/envoy/test_data_planes.py", "tests/envoy/live/test_envoy_gateway_live.py"),
     ),
     Defence(
-        "A part of a body is known by its size", "authz/envoy/codec.py", "decode",
+        "A partial body is detected by its size", "authz/envoy/codec.py", "decode",
         "if plane.exact_size and body and http.size != len(body):", "if False:",
         ("tests/envoy/test_data_planes.py",),
     ),
     Defence(
-        "A plane's address is not the client's word", "authz/envoy/codec.py", "_address",
+        "A client's own address header is ignored where the data plane does not set it",
+        "authz/envoy/codec.py", "_address",
         "(headers.get(_CLIENT_ADDRESS) or peer) if plane.address_header else peer",
         "headers.get(_CLIENT_ADDRESS) or peer", ("tests/envoy/test_data_planes.py",),
     ),
@@ -159,7 +160,7 @@ OTHERS = (
         "if not _trimmed(gap, floor):", "if False:", ("tests/audit/test_verify.py",),
     ),
     Defence(
-        "Nobody vouches for the bound but us", "authz/audit/store.py", "floors",
+        "Only a MAC of ours excuses removed records", "authz/audit/store.py", "floors",
         "if any(is_mac(key, floor_text(chain, link, time), tag) for key in keys.every)", "",
         ("tests/audit/test_store.py",),
     ),
@@ -271,7 +272,7 @@ OTHERS = (
         "self._accepted = self.accepted\n        if True:", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
-        "An older copy is left unsigned_rules", "authz/ledger/read_revocations.lua", "the script",
+        "An older copy is left without a mark", "authz/ledger/read_revocations.lua", "the script",
         "  if mark == ARGV[i] then\n", "  if true then\n", ("tests/ledger/test_data_loss.py",),
     ),
     Defence(
@@ -1241,7 +1242,8 @@ TOOL_LISTS = (
         "            self._blocked[server] = now + OVERLAP\n", "", _CATALOGUES,
     ),
     Defence(
-        "A tool that counts fills no store", "authz/server/tool_catalogues.py", "_catch_up",
+        "A server that keeps changing a definition fills no store",
+        "authz/server/tool_catalogues.py", "_catch_up",
         "            await self._store.forget(server, gone)\n", "            pass\n", _CATALOGUES,
     ),
     Defence(

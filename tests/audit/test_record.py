@@ -329,6 +329,7 @@ def test_the_arguments_of_a_prompt_are_in_a_record_and_those_of_its_completion_a
     assert "warm" not in kept(decided(principal(), sent, of=rules), sent).values()
 
 
+@pytest.mark.attack("nothing-secret-is-logged")
 def test_no_argument_is_in_a_record() -> None:
     """What a tool is called with stays out, however it is named."""
     sent = request(rpc("tools/call", name="read_file", arguments={"path": "/secret/plan"}))

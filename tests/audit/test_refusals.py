@@ -1,5 +1,6 @@
 """Refusals cannot push other records out of the trail."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from authz.audit.refusals import PERIOD, RefusalCounter, RefusedGroup
 ADA = RefusedGroup("files", "insufficient_scope", "ada", "claude")
 
 
+@pytest.mark.attack("audit-flood")
 def test_strangers_are_counted_and_never_told() -> None:
     """A million refusals of strangers are one record for each server and reason."""
     counter = RefusalCounter()
@@ -22,6 +24,7 @@ def test_strangers_are_counted_and_never_told() -> None:
     assert list(counter.flush()) == []
 
 
+@pytest.mark.attack("audit-flood")
 def test_a_person_is_told_thirty_times_a_minute_and_counted_then() -> None:
     """What is not told is counted, under the person's own name; the next minute tells again."""
     counter = RefusalCounter()
@@ -47,6 +50,7 @@ def test_no_refusal_is_told_twice_or_forgotten(sent: list[tuple[int, str]]) -> N
     assert told + sum(each.count for each in counter.flush()) == len(sent)
 
 
+@pytest.mark.attack("audit-flood")
 def test_as_many_people_as_one_likes_cost_bounded_memory_and_records() -> None:
     """Whoever makes up people gets a bounded number of records."""
     counter = RefusalCounter()

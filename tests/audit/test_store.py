@@ -189,6 +189,7 @@ def test_trimming_by_age_removes_what_is_older(server: ValkeyServer, deployment:
     on(server, deployment, work)
 
 
+@pytest.mark.attack("audit-altered")
 def test_a_floor_without_its_mac_excuses_nothing(server: ValkeyServer, deployment: str) -> None:
     """Whoever removes records in Redis cannot say that the bound did."""
 
@@ -210,6 +211,7 @@ def test_a_floor_without_its_mac_excuses_nothing(server: ValkeyServer, deploymen
     assert [(each.fault, each.count) for each in found] == [(TrailFault.REMOVED, 5)]
 
 
+@pytest.mark.attack("audit-altered")
 def test_what_others_write_there_is_found_and_breaks_nothing(
     server: ValkeyServer, deployment: str
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_whole_trail_has_no_finding(order: list[int]) -> None:
     assert findings(whole.entries, whole.heads) == []
 
 
+@pytest.mark.attack("audit-altered")
 @given(orders, st.data())
 def test_any_single_change_is_found(order: list[int], data: st.DataObject) -> None:
     """A byte, a record that is gone, doubled, moved, exchanged or forged, and a cut end."""
@@ -100,6 +101,7 @@ def test_any_single_change_is_found(order: list[int], data: st.DataObject) -> No
     assert findings(entries, whole.heads), change
 
 
+@pytest.mark.attack("audit-cut")
 @given(orders, st.integers(1, 24))
 def test_a_cut_end_is_found(order: list[int], cut: int) -> None:
     """Records removed at the end are missed by the heads, whatever the chain."""
@@ -128,6 +130,7 @@ def test_what_the_bound_removed_is_no_finding(order: list[int], trimmed: int) ->
         assert findings(left, whole.heads)
 
 
+@pytest.mark.attack("audit-altered")
 def test_a_floor_excuses_nothing_behind_it() -> None:
     """A record behind the last one that the bound removed was removed by somebody."""
     whole = trail([0, 0, 0, 0, 0])
@@ -138,6 +141,7 @@ def test_a_floor_excuses_nothing_behind_it() -> None:
     assert [(each.fault, each.number, each.count) for each in found] == [(TrailFault.REMOVED, 2, 1)]
 
 
+@pytest.mark.attack("audit-altered")
 def test_a_chain_that_is_gone_with_its_head_is_missed_by_another_chain() -> None:
     """Every chain names the ends of the others when it begins, and once an hour."""
     whole = trail([0, 0, 0])

@@ -139,6 +139,7 @@ def test_each_filter_chooses_what_it_says(audit: Audit, words: str, tools: list[
     assert audit.tools == tools
 
 
+@pytest.mark.attack("terminal-escapes")
 def test_what_a_caller_chose_reaches_no_terminal_unescaped(audit: Audit) -> None:
     """A tool's name moves no cursor, adds no line and turns no text."""
     assert audit("--limit", "1") == 0
@@ -149,6 +150,7 @@ def test_what_a_caller_chose_reaches_no_terminal_unescaped(audit: Audit) -> None
     assert audit.out.rstrip("\n").isprintable()
 
 
+@pytest.mark.attack("terminal-escapes")
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=60), max_size=6))
 def test_no_record_reaches_a_terminal_unescaped(given_fields: dict[str, str]) -> None:
     """Nor do the fields of a record that somebody else wrote into Redis, whatever their names."""
@@ -171,6 +173,7 @@ def test_a_whole_trail_verifies_and_a_changed_one_does_not(
     assert re.search(r"removed: chain [0-9a-f]{16}, record 2 at ", audit.out)
 
 
+@pytest.mark.attack("audit-cut")
 def test_the_log_shows_an_end_that_was_cut_in_redis(
     audit: Audit, server: ValkeyServer, chain: AuditChain, tmp_path: Path
 ) -> None:

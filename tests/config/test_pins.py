@@ -33,6 +33,7 @@ def test_what_was_approved_is_read_again(members: dict[str, object], by: str) ->
     assert parse_pins(text.encode()) == pins
 
 
+@pytest.mark.attack("tool-definition-shape")
 @pytest.mark.parametrize(
     "data",
     [

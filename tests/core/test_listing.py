@@ -60,6 +60,7 @@ _CLIENTS = (
 _PROVABLE = {Reason.SECOND_FACTOR_REQUIRED, Reason.LOGIN_TOO_OLD}
 
 
+@pytest.mark.attack("list-unfiltered")
 @given(rule=_RULES, tools=_PATTERNS, who=_PEOPLE, name=_NAMES, named=st.booleans())
 def test_visible_is_what_no_rule_refuses_to_call(
     rule: Rule, tools: dict[str, Rule], who: object, name: str, named: bool
@@ -181,6 +182,7 @@ def test_what_has_no_list_passes(body: bytes) -> None:
     assert ListMessage(body, EVERY).filtered(lambda *_: False).body == body
 
 
+@pytest.mark.attack("list-unfiltered")
 @pytest.mark.parametrize(
     ("body", "fault"),
     [

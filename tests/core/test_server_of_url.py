@@ -59,6 +59,7 @@ def test_a_servers_url_is_found(host: str, path: str, expected: str) -> None:
     assert found(sent(host, path)) == expected
 
 
+@pytest.mark.attack("host-games")
 @pytest.mark.parametrize(
     "host",
     [
@@ -86,6 +87,7 @@ def test_another_host_is_no_server(host: str) -> None:
     assert found(sent(host, "/files")) is Reason.UNKNOWN_SERVER
 
 
+@pytest.mark.attack("path-games")
 @pytest.mark.parametrize(
     "path",
     [
@@ -131,6 +133,7 @@ def test_the_url_chooses_only_where_that_is_asked_for() -> None:
     assert refused.detail == Detail.NO_SERVER_AT_URL
 
 
+@pytest.mark.attack("host-games")
 @pytest.mark.parametrize("named", ["files", "notes", "gone", "", "FILES"])
 @pytest.mark.parametrize("host", [HOST, "notes.example.com", "evil.example"])
 @pytest.mark.parametrize("places", [PLACES, None])
@@ -143,6 +146,7 @@ def test_no_host_overrides_a_route_that_names_a_server(
     assert found(sent(host, "/files", {"server": named}), rules(places)) == expected
 
 
+@pytest.mark.attack("host-games")
 def test_a_second_host_is_no_server() -> None:
     """Beside `:authority` a plane may send Host on, of which the upstream could make another."""
     assert found(sent(HOST, "/files", host=HOST)) == "files"
@@ -150,6 +154,7 @@ def test_a_second_host_is_no_server() -> None:
         assert found(sent(HOST, "/files", host=other)) is Reason.UNKNOWN_SERVER
 
 
+@pytest.mark.attack("host-games")
 def test_a_place_of_no_server_is_no_server() -> None:
     """A mapping that outlived its server refuses."""
     assert found(sent("gone.example.com", "/gone")) is Reason.UNKNOWN_SERVER

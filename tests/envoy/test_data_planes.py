@@ -70,6 +70,7 @@ def test_a_call_is_judged_by_its_tool(plane: str) -> None:
     assert reason_of(answer(asyncio.run(world(plane).check(raw)))) == Reason.TOOL_NOT_ALLOWED.label
 
 
+@pytest.mark.attack("partial-body")
 @pytest.mark.parametrize(
     ("plane", "name", "reason", "detail"),
     [
@@ -118,6 +119,7 @@ def test_a_stream_is_allowed() -> None:
         assert asked(plane, "stream")[0].allowed
 
 
+@pytest.mark.attack("forged-address")
 def test_a_clients_own_address_header_is_not_believed() -> None:
     """Envoy overwrites it; agentgateway passes it on, and is not asked for it."""
     forged = shape("envoy_gateway", "forged address")
@@ -128,6 +130,7 @@ def test_a_clients_own_address_header_is_not_believed() -> None:
     assert codec.decode(forged, ENVOY).address == "203.0.113.9"
 
 
+@pytest.mark.attack("spoofed-identity")
 @pytest.mark.parametrize("plane", list(SHAPES))
 def test_a_clients_own_identity_is_replaced(plane: str) -> None:
     """`x-authz-subject` of the client is overwritten."""
@@ -136,6 +139,7 @@ def test_a_clients_own_identity_is_replaced(plane: str) -> None:
     assert allowed.headers["x-authz-subject"] != "somebody"
 
 
+@pytest.mark.attack("partial-body")
 @pytest.mark.parametrize("size", [-1, 0, 1, 104, 106, 2**40])
 def test_a_size_that_is_not_the_bodys_is_a_part(size: int) -> None:
     """As agentgateway sends it: a part of a body is marked by its size alone."""

@@ -140,6 +140,7 @@ def test_a_token_is_asked_for_as_by_our_own_envoy(plane: GatewayPlane) -> None:
     assert b"www-authenticate: Bearer resource_metadata=" in answer
 
 
+@pytest.mark.attack("connection-upgrade")
 def test_no_connection_is_upgraded(plane: GatewayPlane) -> None:
     """Its routes let a GET become a WebSocket, after which nobody would read what is sent."""
     upgrade = (
@@ -173,6 +174,7 @@ ODD = (
 )  # fmt: skip
 
 
+@pytest.mark.attack("host-games")
 @pytest.mark.parametrize("path", [*PATHS, *ODD])
 @pytest.mark.parametrize("host", [HOST, HOST.upper(), f"{HOST}:1234", f"{HOST}.", "notes.example"])
 def test_by_url_a_server_is_what_envoy_routes_to(plane: GatewayPlane, path: str, host: str) -> None:
@@ -184,6 +186,7 @@ def test_by_url_a_server_is_what_envoy_routes_to(plane: GatewayPlane, path: str,
     assert bool(plane.arrived) == found
 
 
+@pytest.mark.attack("host-games")
 @pytest.mark.parametrize("path", ["/unnamed", "/files"])
 def test_without_by_url_no_host_chooses(plane: GatewayPlane, path: str) -> None:
     """A route without contextExtensions is refused, whatever Host and path say."""
@@ -192,6 +195,7 @@ def test_without_by_url_no_host_chooses(plane: GatewayPlane, path: str) -> None:
     assert (status == 200) == (path == "/files")
 
 
+@pytest.mark.attack("body-games")
 def test_bodies_as_text_are_refused() -> None:
     """Without the patch no message is read, and none arrives."""
     text = CONFIG.read_text().replace(", pack_as_bytes: true", "")
