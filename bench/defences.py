@@ -1,4 +1,4 @@
-"""What each defence of what is one person's costs a decision: with it against without it.
+"""CPU cost of the defences per person (sessions, streams, identity): with each against without.
 
 The check in this process, without transport: bytes in, bytes out, a log line, one limit in a real
 Redis, 64 in flight. Each case differs from its baseline in one thing, and is taken in turns with it

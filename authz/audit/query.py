@@ -1,4 +1,4 @@
-"""Which records somebody asks for, and how they are shown."""
+"""Filter audit records, and print them as text or lines of JSON."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 """Records of the audit trail: one line of JSON each, made of a decision or an event.
 
-Invariant: a record is printable ASCII, holds no token, argument or body, and is bounded in length
-whatever a caller sends (tests/audit/test_record.py).
+Invariant: a record is printable ASCII, holds no token, no body and no argument but those that
+a rule names, and is bounded in length whatever a caller sends (tests/audit/test_record.py).
 """
 
 import json

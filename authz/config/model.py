@@ -449,7 +449,7 @@ class ServiceConfig(Section):
     )
     transport: Literal["auto", "grpcio", "pyvoy"] = field(
         "What carries Check: `pyvoy` (an Envoy around the service; much cheaper per request; "
-        "the extra `pyvoy`, Linux with glibc), `grpcio` (anywhere), or `auto`: the first where "
+        "the extra `fast`, Linux with glibc), `grpcio` (anywhere), or `auto`: the first where "
         "it runs.",
         "auto",
     )

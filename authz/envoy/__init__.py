@@ -1,1 +1,1 @@
-"""Everything that speaks Envoy: the ext_authz codec and the configuration renderer."""
+"""What speaks to Envoy: codecs of ext_authz and ext_proc, and the configuration renderer."""

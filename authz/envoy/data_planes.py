@@ -1,6 +1,7 @@
 """What the CheckRequests of each data plane are like, where they differ from those of our Envoy.
 
-Recorded from the real ones in tests/fixtures/data_planes; docs/data-planes.md has what each keeps.
+From tests/fixtures/data_planes: Envoy Gateway's recorded, agentgateway's put together from its
+sources. docs/data-planes.md has what each keeps.
 """
 
 from dataclasses import dataclass

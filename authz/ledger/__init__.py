@@ -1,1 +1,1 @@
-"""What is counted and remembered across requests: revocations, step-ups and limits."""
+"""What is kept across requests: revocations, step-ups, approvals, limits, tool definitions."""

@@ -1,4 +1,4 @@
-"""The definitions that MCP servers have listed, kept for all workers of a deployment.
+"""Tool definitions that MCP servers have listed (sightings), in memory and in Redis.
 
 Invariant: a definition is read as it was written or not at all, and what one server lists is never
 another's (tests/ledger/test_sightings.py). Records are JSON, readable with redis-cli.

@@ -1,1 +1,1 @@
-"""`authz pages`: the authorization server (front door), step-ups, and a person's own log-ins."""
+"""`authz pages`: the authorization server (front door), step-ups, approvals, a person's log-ins."""

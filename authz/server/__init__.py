@@ -1,1 +1,1 @@
-"""The running service: the check, its transport, health, reload and drain."""
+"""The running service: the check, the list filter, transports, reload and drain."""

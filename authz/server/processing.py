@@ -1,4 +1,4 @@
-"""What a transport needs of a service that answers a response part by part (Envoy's ext_proc)."""
+"""Protocol of a service that answers Envoy's ext_proc part by part, as transports call it."""
 
 from collections.abc import Callable
 from typing import Protocol

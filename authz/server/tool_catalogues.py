@@ -1,4 +1,4 @@
-"""What the servers' own lists say, known to every worker: observed, shared, asked for.
+"""The catalogue of each server's tool definitions: observed, shared between workers, asked for.
 
 Invariant: a decision finds what is known in memory and waits for nothing. What does not fit, or
 cannot be read, makes a tool stricter, never looser (tests/server/test_tool_catalogues.py).
