@@ -5,13 +5,13 @@ a key that is made of the sealing key, cut to 128 bits (RFC 2104, section 5); wi
 the key is public, and a chain shows damage, not forgery.
 """
 
-import base64
 import hmac
 import secrets
 from dataclasses import dataclass
 from typing import Final
 
 from authz.audit.record import ChainLink, chained
+from authz.tokens import base64url
 
 _MAC_BYTES: Final = 16
 _PUBLIC: Final = b"authz audit 1"  # in place of a key where there is none
@@ -36,8 +36,7 @@ class TrailKeys:
 
 def mac(key: bytes, text: bytes) -> str:
     """Return the MAC of a text as 22 characters of base64url."""
-    digest = hmac.digest(key, text, "sha256")[:_MAC_BYTES]
-    return base64.urlsafe_b64encode(digest)[:-2].decode("ascii")
+    return base64url.encode(hmac.digest(key, text, "sha256")[:_MAC_BYTES])
 
 
 def is_mac(key: bytes, text: bytes, given: str) -> bool:

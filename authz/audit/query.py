@@ -135,11 +135,7 @@ def format_moment(seconds: float) -> str:
 
 def _name(text: str) -> str:
     """Escape the names of fields too: a forged record may have any."""
-    return (
-        text
-        if text.isascii() and text.isprintable()
-        else json.dumps(text).replace("\x7f", "\\u007f")
-    )
+    return text if text.isascii() and text.isprintable() else _quoted(text)
 
 
 def _word(value: str) -> str:

@@ -235,7 +235,7 @@ def _rules(decision: Decision, server: Server, cache: IdentityCache | None) -> s
     if cache is None:
         targets, paths = _applied(server, rules)
     else:
-        targets, paths = cache.find((id(server), id(rules)), _applied, server, rules)
+        targets, paths = cache.get(_applied, server, rules)
     if isinstance(decision, Deny):
         refuses = _REFUSES.get(decision.reason)
         if refuses is not None:

@@ -6,7 +6,7 @@ cannot be written changes no decision (tests/audit/test_trail.py).
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +16,7 @@ from authz.audit.refusals import RefusedGroup
 from authz.audit.store import TrailBound, TrailStore
 from authz.audit.writer import QUEUE, TrailWriter
 from authz.config.load import Settings
-from authz.core.decision import Allow, Decision
+from authz.core.decision import Allow, Decision, Deny
 from authz.core.identity_cache import IdentityCache
 from authz.core.principal import Person
 from authz.core.request import HttpRequest
@@ -127,10 +127,9 @@ class AuditTrail:
         await self._redis.aclose()
 
 
-def _group(decision: Decision) -> RefusedGroup:
-    server = "" if decision.server is None else decision.server.name
-    reason = "" if isinstance(decision, Allow) else decision.reason.label
-    principal = decision.principal
+def _group(deny: Deny) -> RefusedGroup:
+    server, reason = "" if deny.server is None else deny.server.name, deny.reason.label
+    principal = deny.principal
     if principal is None:
         return RefusedGroup(server, reason)
     return RefusedGroup(server, reason, principal.subject or "", principal.client_id)
@@ -150,11 +149,8 @@ def trail_keys(settings: Settings) -> TrailKeys:
     if secrets.front_door is None:
         return TrailKeys()
     file = None if secrets.sealing is None else secrets.sealing.get_secret_value()
-    return _keys(sealing_secrets(file, secrets.front_door.get_secret_value()))
-
-
-def _keys(secrets: Sequence[str]) -> TrailKeys:
-    return TrailKeys(tuple(Sealer(secrets, time.time).mac_key("audit")))
+    sealer = Sealer(sealing_secrets(file, secrets.front_door.get_secret_value()), time.time)
+    return TrailKeys(tuple(sealer.mac_key("audit")))
 
 
 async def record_operator(settings: Settings, options: RedisOptions, fields: Fields) -> None:

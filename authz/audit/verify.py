@@ -12,7 +12,8 @@ from typing import Final
 from authz.audit.chain import TrailKeys, is_mac
 from authz.audit.record import AuditEvent, AuditRecord, ChainLink, InvalidRecordError, read_record
 
-_MAX_GAPS: Final = 1000  # of a chain; more are one finding
+_MAX_GAPS: Final = 1000  # of a chain; what is missing beyond is told at once
+_MAX_DIGITS: Final = 15
 
 
 class TrailFault(Enum):
@@ -132,14 +133,16 @@ class TrailVerifier:
         if record.number > expected:
             if len(seen.gaps) < _MAX_GAPS:
                 seen.gaps.append(_Gap(expected, record.number - 1, record.previous, entry_id))
+            else:
+                missing = record.number - expected
+                yield TrailFinding(TrailFault.REMOVED, record.chain, expected, missing, entry_id)
         elif record.previous != previous:
             yield TrailFinding(TrailFault.BROKEN, record.chain, record.number, id=entry_id)
 
     def _read(self, record: AuditRecord) -> None:
         """Keep what a record says of others."""
         if record.event is AuditEvent.GAP:
-            lost = record.fields.get("lost", "")
-            self._lost += int(lost) if lost.isdigit() else 0
+            self._lost += _number(record.fields.get("lost", "")) or 0
         for chain, link in read_links(record.fields.get("heads", "")).items():
             self._anchors[chain] = max(link.number, self._anchors.get(chain, -1))
 
@@ -201,9 +204,16 @@ def read_links(text: str) -> dict[str, ChainLink]:
     for word in text.split():
         chain, _, rest = word.partition(":")
         number, _, mac = rest.partition(":")
-        if chain and number.isascii() and number.isdigit() and len(number) < 16 and mac:  # noqa: PLR2004
-            found[chain] = ChainLink(int(number), mac)
+        n = _number(number)
+        if chain and n is not None and mac:
+            found[chain] = ChainLink(n, mac)
     return found
+
+
+def _number(text: str) -> int | None:
+    """Return a number that `str` wrote; None for anything else, as a forged record may have it."""
+    is_one = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if is_one else None
 
 
 def verify_all(

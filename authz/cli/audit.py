@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -138,24 +138,20 @@ def run(
     if verify and wanted != AuditFilter(with_chains=every):
         raise click.UsageError("--verify looks at the whole trail: it takes no filter")
 
-    async def work(_: RedisLedger, request: LedgerRequest) -> int:
-        patient = RedisLedger(replace(request.options, timeout=_TIMEOUT))
-        store = TrailStore(patient.command, RedisKeys(request.options.deployment))
-        try:
-            if verify:
-                since = now - request.settings.config.audit.keep
-                return await _verify(store, trail_keys(request.settings), _Source(file, log, since))
-            if file is not None:
-                return await _show(_reversed(file), wanted, limit, as_json=deployment.as_json)
-            last = await _show_stored(store, wanted, limit, as_json=deployment.as_json)
-            while follow:
-                await asyncio.sleep(_POLL)
-                last = await _show_new(store, wanted, last, as_json=deployment.as_json)
-        finally:
-            await patient.aclose()
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> int:
+        store = TrailStore(ledger.command, RedisKeys(request.options.deployment))
+        if verify:
+            since = now - request.settings.config.audit.keep
+            return await _verify(store, trail_keys(request.settings), _Source(file, log, since))
+        if file is not None:
+            return await _show(_reversed(file), wanted, limit, as_json=deployment.as_json)
+        last = await _show_stored(store, wanted, limit, as_json=deployment.as_json)
+        while follow:
+            await asyncio.sleep(_POLL)
+            last = await _show_new(store, wanted, last, as_json=deployment.as_json)
         return DONE
 
-    return run_on_ledger(deployment, work)
+    return run_on_ledger(deployment, work, _TIMEOUT)
 
 
 def _moment(option: str, text: str | None, now: float) -> float | None:
@@ -186,8 +182,10 @@ def _moment(option: str, text: str | None, now: float) -> float | None:
 
 async def _show_stored(store: TrailStore, wanted: AuditFilter, limit: int, *, as_json: bool) -> str:
     """Print what is asked for, and return the id of the latest entry, for --follow."""
-    newest = [entry async for entry in _first(store.backwards(), 1)]
-    last = newest[0].id if newest else "0-0"
+    last = "0-0"
+    async for entry in store.backwards():
+        last = entry.id
+        break
     if limit == 0:
         async for entry in store.forwards(wanted.since or 0.0):
             _print(wanted, entry, as_json=as_json)
@@ -232,14 +230,6 @@ def _print(wanted: AuditFilter, entry: TrailEntry, *, as_json: bool) -> None:
     record = chosen(wanted, entry)
     if record is not None:
         print(as_json_line(entry) if as_json else as_text(record))
-
-
-async def _first(entries: AsyncIterator[TrailEntry], count: int) -> AsyncIterator[TrailEntry]:
-    async for entry in entries:
-        yield entry
-        count -= 1
-        if not count:
-            return
 
 
 async def _reversed(file: Path) -> AsyncIterator[TrailEntry]:

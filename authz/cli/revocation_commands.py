@@ -10,14 +10,15 @@ import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import click
 
+from authz.audit.query import format_moment
 from authz.audit.store import LostRecordsError
 from authz.audit.trail import record_operator
 from authz.cli.common import AUTHZ_YAML, FAILED, FILE, CommandError, F, json_option
@@ -147,9 +148,16 @@ def note_options(function: F) -> F:
 
 
 def run_on_ledger(
-    deployment: DeploymentOptions, work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]]
+    deployment: DeploymentOptions,
+    work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]],
+    timeout: float | None = None,
 ) -> T:
     """Do work on the ledger of a deployment, and return its result.
+
+    Args:
+        deployment: which.
+        work: what is done.
+        timeout: seconds for each call of Redis; None for those of a decision.
 
     Raises:
         CommandError: where it was asked wrongly, or the ledger did not do it.
@@ -160,7 +168,8 @@ def run_on_ledger(
     try:
         folder = deployment.state or default_folder(deployment.config)
         options = shared_redis(settings, os.environ, folder)
-        return asyncio.run(_connected(work, LedgerRequest(settings, options, time.time())))
+        request = LedgerRequest(settings, options, time.time())
+        return asyncio.run(_connected(work, request, timeout))
     except SetupError as error:
         raise CommandError(str(error), error.code) from None
     except ValueError as error:
@@ -201,9 +210,12 @@ def _trouble(error: UnavailableError) -> str:
 
 
 async def _connected(
-    work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]], request: LedgerRequest
+    work: Callable[[RedisLedger, LedgerRequest], Awaitable[T]],
+    request: LedgerRequest,
+    timeout: float | None,  # noqa: ASYNC109 - of each call
 ) -> T:
-    ledger = RedisLedger(request.options)
+    options = request.options
+    ledger = RedisLedger(options if timeout is None else replace(options, timeout=timeout))
     try:
         return await work(ledger, request)
     finally:
@@ -248,12 +260,7 @@ def _iso(text: str) -> int:
 
 def shown_moment(moment: int | None) -> str:
     """Return a moment for people, in UTC; nothing for none."""
-    if moment is None:
-        return ""
-    try:
-        return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return str(moment)  # in the year 30000, for one
+    return "" if moment is None else format_moment(moment)
 
 
 def shown_id(entry: RevocationEntry) -> str:

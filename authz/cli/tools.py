@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from difflib import unified_diff
 from pathlib import Path
@@ -52,7 +52,7 @@ from authz.ledger.sightings import RedisSightings
 from authz.local.redis_location import shared_redis
 from authz.local.state import SetupError
 from authz.local.up import default_folder
-from authz.server.tool_lists import ToolListError, list_tools
+from authz.server.tool_lists import ToolList, ToolListError, list_tools
 
 _MAX_BY: Final = 64
 _READABLE: Final = 0o644
@@ -68,14 +68,6 @@ The server is asked without any identity, from where this runs; where that fails
 saw last is shown. Characters outside of ASCII are shown as escapes: what looks alike may differ.
 exit status: 0 done, 1 failed or (--diff) something differs, 2 asked wrongly
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """What a server lists: the definitions, and why others are none."""
-
-    definitions: tuple[ToolDefinition, ...]
-    rejected: tuple[str, ...] = ()
 
 
 @command("tools", _EXAMPLES)
@@ -152,20 +144,17 @@ def _pins(settings: Settings, server: str, output: Path | None) -> PinFile:
     return found
 
 
-def _listed(settings: Settings, config: Path, server: str, state: Path | None) -> _Listed:
+def _listed(settings: Settings, config: Path, server: str, state: Path | None) -> ToolList:
     """Return what a server says to us, else what the workers saw last."""
     try:
         found = asyncio.run(list_tools(settings.config.servers[server]))
     except ToolListError as error:
         fault = str(error)
     else:
-        return _Listed(found.definitions, found.rejected)
+        return found
     seen = asyncio.run(_seen(config, server, state))
     if not seen:
         raise CommandError(f"{server} gives no list: {fault}, and no worker has seen any", FAILED)
-    newest: dict[str, Sighting] = {}
-    for sighting in sorted(seen, key=lambda each: each.seen):
-        newest[sighting.definition.name] = sighting
     last = max(each.seen for each in seen)
     when = datetime.fromtimestamp(last, UTC).isoformat().replace("+00:00", "Z")
     print(f"authz: {server} gives us no list: {fault}; as seen until {when}:", file=sys.stderr)
@@ -175,7 +164,7 @@ def _listed(settings: Settings, config: Path, server: str, state: Path | None) -
         each.definition for each in seen
         if each.definition.digest in lately.tools[each.definition.name].digests
     )  # fmt: skip
-    return _Listed(tuple(sorted(definitions, key=lambda each: (each.name, each.digest))))
+    return ToolList(tuple(sorted(definitions, key=lambda each: (each.name, each.digest))))
 
 
 async def _seen(config: Path, server: str, state: Path | None) -> list[Sighting]:
@@ -195,7 +184,7 @@ async def _seen(config: Path, server: str, state: Path | None) -> list[Sighting]
         await ledger.aclose()
 
 
-def _catalogue(listed: _Listed) -> Catalogue:
+def _catalogue(listed: ToolList) -> Catalogue:
     return catalogue_of([Sighting(each, 0) for each in listed.definitions])
 
 
@@ -227,7 +216,7 @@ def _states(server: Server, catalogue: Catalogue) -> Mapping[str, PinState]:
     return {name: pin_state(server.pins, catalogue, name) for name in names}
 
 
-def _to_json(server: Server, listed: _Listed, catalogue: Catalogue) -> dict[str, object]:
+def _to_json(server: Server, listed: ToolList, catalogue: Catalogue) -> dict[str, object]:
     states = _states(server, catalogue)
     tools: list[dict[str, object]] = [
         {
@@ -251,7 +240,7 @@ def _to_json(server: Server, listed: _Listed, catalogue: Catalogue) -> dict[str,
     }
 
 
-def _print_tools(server: Server, listed: _Listed, catalogue: Catalogue) -> None:
+def _print_tools(server: Server, listed: ToolList, catalogue: Catalogue) -> None:
     states = _states(server, catalogue)
     rows: list[tuple[str, ...]] = [("TOOL", "THE SERVER SAYS", "RULES", "APPROVAL")]
     for name, known in catalogue.tools.items():
@@ -279,7 +268,7 @@ def _ascii(text: str) -> str:
 # --- differences --------------------------------------------------------------------------------
 
 
-def _print_differences(pins: PinFile, listed: _Listed) -> int:
+def _print_differences(pins: PinFile, listed: ToolList) -> int:
     """Print a unified difference of each tool; fail where there is any."""
     found: dict[str, list[ToolDefinition | None]] = {}
     for definition in listed.definitions:
@@ -323,7 +312,7 @@ def _approve(
     settings: Settings,
     server: str,
     pins: PinFile,
-    listed: _Listed,
+    listed: ToolList,
     *,
     only: tuple[str, ...],
     output: Path | None,
@@ -354,7 +343,7 @@ def _approve(
     return DONE
 
 
-def _chosen(listed: _Listed, only: tuple[str, ...]) -> list[ToolDefinition]:
+def _chosen(listed: ToolList, only: tuple[str, ...]) -> list[ToolDefinition]:
     """Return what is approved: nothing that two would be taken for, and nothing unread.
 
     Raises:

@@ -210,9 +210,8 @@ class Check:
             return deny, await snapshot.offers.offer(deny)
         except UnavailableError as fault:
             self._recorder.fault(fault.dependency, fault.detail)
-            reason = FAULTS.get(fault.dependency, Reason.INTERNAL)
-            kept = Deny(reason, fault.detail, deny.server, deny.message, deny.principal)
-            return kept, None
+            late = _unavailable(deny.server, deny.principal, fault.dependency, fault.detail)
+            return replace(late, message=deny.message), None
 
     def _broken(self, error: Exception) -> tuple[Deny, bytes]:
         # The class of the exception, not its text: that may quote what a caller sent.
@@ -234,10 +233,12 @@ class Check:
                 known = principal
                 return await self._judge(call, principal, snapshot)
         except TimeoutError:
-            return _unavailable(call, known, "issuer", "the deadline has passed")
+            return _unavailable(call.server, known, "issuer", "the deadline has passed")
         except UnavailableError as fault:
             self._recorder.fault(fault.dependency, fault.detail)
-            return _unavailable(call, known, fault.dependency, fault.detail, fault.retry_after)
+            return _unavailable(
+                call.server, known, fault.dependency, fault.detail, fault.retry_after
+            )
 
     async def _principal(self, call: BearerRequest, snapshot: Snapshot) -> Principal | Deny:
         known = snapshot.verifier.cached(call.token)
@@ -364,14 +365,14 @@ def _too_many(call: BearerRequest, wait: int, principal: Principal | None = None
 
 
 def _unavailable(
-    call: BearerRequest,
+    server: Server | None,
     principal: Principal | None,
     dependency: str,
     detail: str,
     retry_after: int | None = None,
 ) -> Deny:
     reason = FAULTS.get(dependency, Reason.INTERNAL)
-    return Deny(reason, detail, call.server, principal=principal, retry_after=retry_after)
+    return Deny(reason, detail, server, principal=principal, retry_after=retry_after)
 
 
 def _signed(allow: Allow, changes: UpstreamChanges, snapshot: Snapshot) -> UpstreamChanges:

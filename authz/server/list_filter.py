@@ -8,7 +8,6 @@ reaches a client but as `ListMessage.filtered` returns it (tests/server/test_lis
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Final, Protocol
 
 from authz.core.answers import CALLER, LIST, REQUEST_ID, RPC_ID, SERVER_NAME
@@ -46,6 +45,8 @@ MAX_HELD: Final = 64 << 20
 # Bytes of a message from which on it is read in a thread, so that nobody's check waits for it.
 _LONG: Final = 32 * 1024
 _DIGITS: Final = 15  # of a Content-Length
+# Events after which the loop serves others: a chunk of 64 KiB may hold 30,000.
+_TURN: Final = 64
 
 
 class Observer(Protocol):
@@ -67,14 +68,14 @@ class ListFilter:
         self,
         snapshot: Callable[[], Snapshot],
         recorder: Recorder,
-        observer: Callable[[], Observer] | None = None,
+        observer: Callable[[], Observer],
     ) -> None:
         """Take what is in force.
 
         Args:
             snapshot: returns the configuration that is in force.
             recorder: counts and logs.
-            observer: returns who is told what servers list; None for nobody.
+            observer: returns who is told what servers list.
         """
         self.snapshot: Final = snapshot
         self.recorder: Final = recorder
@@ -165,7 +166,7 @@ class _Reader:
     ) -> None:
         self._of = of
         self._told = told
-        self.record = record
+        self._record = record
         policy, asked = of.snapshot().policy, told.get(LIST, "")
         server = policy.servers.get(told.get(SERVER_NAME, ""))
         if server is None or not (asked == RESUMED or asked in LISTS):
@@ -177,10 +178,17 @@ class _Reader:
         except CallerError:
             raise ListError(ListFault.UNKNOWN_CALLER, "no principal") from None
 
-    def error(self) -> bytes | None:
-        """Return the error to the request; None where its id is not known."""
+    def error(self, wrong: ListError) -> bytes:
+        """Record what is wrong and return the error to the request.
+
+        Raises:
+            ListError: what is wrong, not recorded, where the request's id is not known.
+        """
         rpc_id = self._told.get(RPC_ID)
-        return None if rpc_id is None else not_shown(rpc_id, self._told.get(REQUEST_ID, ""))
+        if rpc_id is None:
+            raise wrong
+        self._record(wrong)
+        return not_shown(rpc_id, self._told.get(REQUEST_ID, ""))
 
     async def filtered(self, message: bytes) -> FilteredMessage:
         """Return a message without what is not shown.
@@ -189,47 +197,37 @@ class _Reader:
             ListError: as `ListMessage`.
         """
         if len(message) < _LONG:
-            found, see = self._read(message)
-            see()
+            found, observer, tools = self._read(message)
+            self._see(found, observer, tools)
             shown = self._show(found)
         else:
             async with self._of.thread:
-                found, see = await asyncio.to_thread(self._read, message)
-                see()
+                found, observer, tools = await asyncio.to_thread(self._read, message)
+                self._see(found, observer, tools)
                 shown = await asyncio.to_thread(self._show, found)
         if found.definitions:
             self._of.recorder.metrics.lists.labels(self._server.name, FILTERED).inc()
         return shown
 
-    def _read(self, message: bytes) -> tuple[ListMessage, Callable[[], None]]:
-        """Read a message; return what takes notice of it, too."""
+    def _read(self, message: bytes) -> tuple[ListMessage, Observer, tuple[ToolDefinition, ...]]:
+        """Read a message, and its tools by the observer that is in force."""
         found = ListMessage(message, self._lists)
-        if self._of.observer is None or not found.definitions:
-            return found, _ignore
         observer = self._of.observer()
-        tools = observer.read(self._server.name, found.definitions)
-        return found, partial(self._see, found.definitions, observer, tools)
+        tools = observer.read(self._server.name, found.definitions) if found.definitions else ()
+        return found, observer, tools
 
-    def _see(
-        self,
-        definitions: tuple[Definition, ...],
-        reader: Observer,
-        tools: tuple[ToolDefinition, ...],
-    ) -> None:
-        assert self._of.observer is not None
+    def _see(self, found: ListMessage, reader: Observer, tools: tuple[ToolDefinition, ...]) -> None:
+        if not found.definitions:
+            return
         observer, server = self._of.observer(), self._server.name
         if observer is not reader:  # a reload came between, and the new one must know
-            tools = observer.read(server, definitions)
+            tools = observer.read(server, found.definitions)
         observer.see(server, tools)
 
     def _show(self, found: ListMessage) -> FilteredMessage:
         snapshot, server = self._of.snapshot(), self._server
         catalogue = snapshot.catalogues.get(server.name, UNLISTED)
         return found.filtered(visibility(server, self._principal, snapshot.policy, catalogue))
-
-
-def _ignore() -> None:
-    """Take no notice."""
 
 
 class _Body(Protocol):
@@ -298,10 +296,11 @@ class _JsonBody:
             return b""
         try:
             return await self._whole(chunk)
-        except ListError as error:
-            wrong = error
-        # The head has gone already: an error takes the place of the document.
-        return self._fail(wrong)
+        except ListError as wrong:
+            # The head has gone already: an error takes the place of the document.
+            answer = self._reader.error(wrong)
+            self._failed, self._pieces, self.held = True, [], 0
+            return answer
 
     async def _whole(self, chunk: BodyChunk) -> bytes:
         self._pieces.append(chunk.data)
@@ -312,14 +311,6 @@ class _JsonBody:
             return b""
         document, self._pieces, self.held = b"".join(self._pieces), [], 0
         return (await self._reader.filtered(document)).body if document else b""
-
-    def _fail(self, wrong: ListError) -> bytes:
-        answer = self._reader.error()
-        if answer is None:
-            raise wrong
-        self._reader.record(wrong)
-        self._failed, self._pieces, self.held = True, [], 0
-        return answer
 
 
 class _EventBody:
@@ -341,13 +332,18 @@ class _EventBody:
             raise ListError(ListFault.TOO_LARGE) from None
         if chunk.ended:
             events.append(self._splitter.rest())
-        return b"".join([await self._event(event) for event in events])
+        answers = list[bytes]()
+        for number, event in enumerate(events, 1):
+            answers.append(await self._event(event))
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+        return b"".join(answers)
 
     async def _event(self, event: bytes) -> bytes:
         if is_ambiguous(event):
             # None of its lines is left: clients differ about what they are.
             error = ListError(ListFault.AMBIGUOUS, "an event that clients read differently")
-            return b"data: " + self._answer(error) + b"\n\n"
+            return b"data: " + self._reader.error(error) + b"\n\n"
         data = event_data(event)
         # The first event of a stream that can be resumed has no data, and others keep it open with
         # words. Whatever could hold an object is read, whatever stands before it: some clients drop
@@ -357,13 +353,5 @@ class _EventBody:
         try:
             filtered = await self._reader.filtered(data)
         except ListError as error:
-            return with_data(event, self._answer(error))
+            return with_data(event, self._reader.error(error))
         return with_data(event, filtered.body) if filtered.hidden else event
-
-    def _answer(self, wrong: ListError) -> bytes:
-        """Return the error to the request; raise what is wrong where its id is not known."""
-        answer = self._reader.error()
-        if answer is None:
-            raise wrong
-        self._reader.record(wrong)
-        return answer

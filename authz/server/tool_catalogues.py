@@ -20,7 +20,6 @@ from authz.config.model import Config, ServerConfig
 from authz.core.catalogue import (
     MAX_NAME,
     OVERLAP,
-    UNLISTED,
     Catalogue,
     DefinitionError,
     PinState,
@@ -155,7 +154,7 @@ class ToolCatalogues:
 
     def _rebuild(self, server: str) -> None:
         made = catalogue_of(self._known[server].values())
-        if made != self.catalogues.get(server, UNLISTED) or server not in self.catalogues:
+        if made != self.catalogues.get(server):
             self.catalogues[server] = made
             self._report_unapproved(server)
 

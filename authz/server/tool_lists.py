@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import httpx
@@ -30,7 +30,6 @@ _SECONDS: Final = 10.0
 _SESSION: Final = "mcp-session-id"
 _OK: Final = 200
 _ASKS_WHO: Final = frozenset({401, 403})
-_NEWEST_LEGACY: Final = max(LEGACY)
 
 
 class ToolListError(Exception):
@@ -108,7 +107,7 @@ class _Asker:
             except (ToolListError, bounded.BoundedReadError):
                 if not legacy:
                     raise
-        version = await self._initialize(max(legacy, default=_NEWEST_LEGACY))
+        version = await self._initialize(max(legacy))
         try:
             return await self._pages(version)
         finally:
@@ -150,7 +149,7 @@ class _Asker:
         for _ in range(_MAX_PAGES):
             headers, body = sample.message({version}, "tools/list", cursor=cursor)
             result, _answer = await self._ask(headers, body)
-            found = _more(found, result.get("tools"))
+            found = await asyncio.to_thread(_more, found, result.get("tools"))
             following = result.get("nextCursor")
             if following is None:
                 return found
@@ -165,23 +164,28 @@ class _Asker:
         """Return the result of a request, and the response that it came with."""
         request = self._request(headers, body)
         answer = await bounded.send(self._client, request, _MAX_BYTES, frozenset({_OK}))
-        media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        found = _events(answer.body) if media == "text/event-stream" else iter([answer.body])
-        for data in found:
-            message = _message(data)
-            if message.get("id") != body["id"] or "method" in message:
-                continue  # a notification, or a question of the server's
-            result = message.get("result")
-            if isinstance(result, dict):
-                return result, answer
-            raise ToolListError("it answers with an error")
-        raise ToolListError("it answers something else")
+        # In a thread: it may be megabytes, and no check waits for them.
+        return await asyncio.to_thread(_result, answer, body["id"]), answer
 
     def _request(self, headers: Mapping[str, str], body: Mapping[str, object]) -> httpx.Request:
         content = json.dumps(body).encode("ascii")
         return self._client.build_request(
             "POST", self._url, headers={**headers, **self._session}, content=content
         )
+
+
+def _result(answer: bounded.BoundedResponse, request_id: object) -> Mapping[str, object]:
+    media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    found = _events(answer.body) if media == "text/event-stream" else iter([answer.body])
+    for data in found:
+        message = _message(data)
+        if message.get("id") != request_id or "method" in message:
+            continue  # a notification, or a question of the server's
+        result = message.get("result")
+        if isinstance(result, dict):
+            return result
+        raise ToolListError("it answers with an error")
+    raise ToolListError("it answers something else")
 
 
 def _more(found: ToolList, tools: object) -> ToolList:
@@ -196,7 +200,7 @@ def _more(found: ToolList, tools: object) -> ToolList:
             rejected.append(str(error))
         if len(definitions) + len(rejected) > MAX_TOOLS:
             raise ToolListError(f"it lists more than {MAX_TOOLS} tools")
-    return replace(found, definitions=tuple(definitions), rejected=tuple(rejected))
+    return ToolList(tuple(definitions), tuple(rejected))
 
 
 def _message(data: bytes) -> Mapping[str, object]:

@@ -1,6 +1,5 @@
 """Find the key that signed a token, and verify the signature with it."""
 
-import hashlib
 from collections.abc import Callable
 
 import jwt
@@ -8,6 +7,7 @@ import jwt
 from authz.core.detail import Detail
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
+from authz.tokens.cache import token_digest
 from authz.tokens.jose import Unverified
 from authz.tokens.jwk import VerificationKey, check_algorithms
 from authz.tokens.keys import Presented, SigningKeys
@@ -63,7 +63,7 @@ class SignatureVerifier:
             key_found()
             if self._is_signed_by(token, unverified, key):
                 return key
-        digest = hashlib.sha256(token.encode("ascii")).digest()
+        digest = token_digest(token)
         presented = Presented.of(digest, unverified.claims.get("iat"), now)
         # A caller that `before_fetch` makes wait finds the new key when it retries.
         self._keys.begin_fetch(unverified.key_id, presented)

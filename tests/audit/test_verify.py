@@ -142,6 +142,34 @@ def test_a_floor_excuses_nothing_behind_it() -> None:
 
 
 @pytest.mark.attack("audit-altered")
+def test_old_records_hide_no_removal() -> None:
+    """Records that the bound had removed are put back with gaps between; what is removed since is
+    found all the same.
+    """
+    whole = trail([0] * 2200)
+    floors = {"chain0": ChainLink(2050, whole.entries[2050][2])}
+    put_back, since = whole.entries[:2051:2], whole.entries[2051:]
+
+    assert not findings(since, whole.heads, floors)
+    found = findings([*put_back, *since[:50], *since[60:]], whole.heads, floors)
+
+    assert (TrailFault.REMOVED, 2101, 10) in [
+        (each.fault, each.number, each.count) for each in found
+    ]
+
+
+@pytest.mark.attack("audit-altered")
+@pytest.mark.parametrize("lost", ["\u00b2", "1" * 5000, "-1", ""])
+def test_a_number_that_is_none_stops_nothing(lost: str) -> None:
+    """Without a sealing key anybody who can write to Redis can forge a record."""
+    chain = AuditChain(KEYS.newest, "chain0")
+    record = chain.add(body(AuditEvent.GAP, (("lost", lost),)), 0)
+    assert chain.head is not None
+
+    assert not findings([("1-0", record.text, record.link.mac)], {"chain0": chain.head})
+
+
+@pytest.mark.attack("audit-altered")
 def test_a_chain_that_is_gone_with_its_head_is_missed_by_another_chain() -> None:
     """Every chain names the ends of the others when it begins, and once an hour."""
     whole = trail([0, 0, 0])
