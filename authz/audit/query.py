@@ -31,14 +31,14 @@ _CHAINS: Final = frozenset({AuditEvent.ANCHOR, AuditEvent.END})
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Choose records; what is empty or None chooses all.
+    """Match records; what is empty or None matches all.
 
     Attributes:
         person: the subject, or the account name in any letter case.
         client, server, tool, reason, outcome: the value of that field; `outcome` is the verdict.
         since, until: seconds since the epoch, both included.
         request_id: of one request.
-        with_chains: whether records that only serve verification are chosen too.
+        with_chains: whether records that only serve verification match, too.
     """
 
     person: str = ""
@@ -52,7 +52,7 @@ class AuditFilter:
     until: float | None = None
     with_chains: bool = False
 
-    def chooses(self, record: AuditRecord) -> bool:
+    def matches(self, record: AuditRecord) -> bool:
         """Tell whether a record is asked for."""
         if record.event in _CHAINS and not self.with_chains:
             return False
@@ -79,19 +79,19 @@ class AuditFilter:
         return bool(account) and account.casefold() == self.person.casefold()
 
 
-def chosen(wanted: AuditFilter, entry: TrailEntry) -> AuditRecord | None:
+def matching_record(wanted: AuditFilter, entry: TrailEntry) -> AuditRecord | None:
     """Return the record of an entry, where it is asked for; None also for what is no record."""
     try:
         record = read_record(entry.text)
     except InvalidRecordError:
         return None
-    return record if wanted.chooses(record) else None
+    return record if wanted.matches(record) else None
 
 
 def as_json_line(entry: TrailEntry) -> str:
     """Return an entry as one line of JSON, with the record as it is stored.
 
-    Of an entry that is not of our making question marks stand for what is not printable ASCII.
+    In entries that authz did not write, `?` replaces what is not printable ASCII.
     """
     text = _NOT_PRINTABLE.sub("?", entry.text.decode("ascii", "replace"))
     mac = _NOT_OF_MAC.sub("?", entry.mac)

@@ -247,7 +247,7 @@ def _rules(decision: Decision, server: Server, cache: IdentityCache | None) -> s
 def _applied(server: Server, rules: tuple[Rule, ...]) -> tuple[Targets, str]:
     """Return the rules that applied with their places, and those of operations, else the server's.
 
-    Of a rule that applied without its limits it is the place of the whole.
+    For a rule that applied without its limits it is the path of `Rule.whole`.
     """
     wholes = [rule if rule.whole is None else rule.whole for rule in rules]
     applied = tuple(

@@ -57,7 +57,7 @@ class RefusalCounter:
         self._counts: dict[RefusedGroup, tuple[int, float, float]] = {}
         self._period_ends = 0.0
 
-    def is_told(self, group: RefusedGroup, now: float) -> bool:
+    def gets_own_record(self, group: RefusedGroup, now: float) -> bool:
         """Tell whether a refusal is to be a record of its own; else it is counted."""
         if now >= self._period_ends:
             self._told.clear()

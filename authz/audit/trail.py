@@ -105,7 +105,7 @@ class AuditTrail:
     def _record(self) -> None:
         unread, self._unread = self._unread, []
         for decision, request, cache in unread:
-            if isinstance(decision, Allow) or self._writer.is_told(_group(decision)):
+            if isinstance(decision, Allow) or self._writer.gets_own_record(_group(decision)):
                 principal = decision.principal
                 self._writer.record(
                     AuditEvent.DECISION,

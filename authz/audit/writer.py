@@ -72,7 +72,7 @@ class TrailObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _QueuedRecord:
     body: str
     time: float
     person: Person | None
@@ -118,15 +118,15 @@ class TrailWriter:
         self._gather = gather
         self._retry = retry
         self._chain = AuditChain(keys.newest)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_QueuedRecord] = deque()
         self._refusals = RefusalCounter()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._unsaid = 0  # lost records that no gap record tells of yet
-        self._unsaid_since = 0.0
+        self._unreported = 0  # lost records that no gap record tells of yet
+        self._unreported_since = 0.0
         self._anchored_at = 0.0
-        self._told_head: ChainLink | None = None
+        self._logged_head: ChainLink | None = None
         self._told_at = 0.0
         self._trimmed_at = 0.0
         self._counted_at = clock()
@@ -145,12 +145,12 @@ class TrailWriter:
         if len(self._queue) >= self._size:
             self._lose(1, now)
             return
-        self._queue.append(_Waiting(body(event, fields), now, person))
+        self._queue.append(_QueuedRecord(body(event, fields), now, person))
         self._wake.set()
 
-    def is_told(self, group: RefusedGroup) -> bool:
+    def gets_own_record(self, group: RefusedGroup) -> bool:
         """Tell whether a refusal is to be a record of its own; else it is counted."""
-        return self._refusals.is_told(group, self._clock())
+        return self._refusals.gets_own_record(group, self._clock())
 
     def start(self) -> None:
         """Write from now on."""
@@ -174,9 +174,9 @@ class TrailWriter:
             self._lose(left, self._clock())
 
     def _lose(self, records: int, now: float) -> None:
-        if not self._unsaid:
-            self._unsaid_since = now
-        self._unsaid += records
+        if not self._unreported:
+            self._unreported_since = now
+        self._unreported += records
         self.lost += records
         self._observer.lost(records)
 
@@ -198,9 +198,9 @@ class TrailWriter:
         self._count_refusals()
         await self._anchor(self._clock())
         if self._queue or self._chain.head is not None:
-            self._queue.append(_Waiting(body(AuditEvent.END, ()), self._clock(), None))
+            self._queue.append(_QueuedRecord(body(AuditEvent.END, ()), self._clock(), None))
         await self._drain()
-        self._tell_head()
+        self._log_head()
 
     async def _write(self) -> None:
         now = self._clock()
@@ -210,7 +210,7 @@ class TrailWriter:
         await self._drain()
         if now - self._told_at >= PERIOD:
             self._told_at = now
-            self._tell_head()
+            self._log_head()
 
     def _count_refusals(self) -> None:
         self._counted_at = self._clock()
@@ -233,29 +233,29 @@ class TrailWriter:
         others = {name: link for name, link in heads.items() if name != self._chain.name}
         latest = dict(list(others.items())[-_HEADS:])
         text = write_links(latest)
-        self._queue.appendleft(_Waiting(anchor_body(text), now, None))
+        self._queue.appendleft(_QueuedRecord(anchor_body(text), now, None))
 
     async def _drain(self) -> None:
-        while self._queue or self._unsaid:
+        while self._queue or self._unreported:
             batch = self._batch()
             records = [self._chain.add(each.body, each.time) for each in batch]
             await self._send(batch, records)
 
-    def _batch(self) -> list[_Waiting]:
-        batch = list[_Waiting]()
-        if self._unsaid:
+    def _batch(self) -> list[_QueuedRecord]:
+        batch = list[_QueuedRecord]()
+        if self._unreported:
             fields = (
-                ("lost", str(self._unsaid)),
-                ("since", f"{self._unsaid_since:.3f}"),
+                ("lost", str(self._unreported)),
+                ("since", f"{self._unreported_since:.3f}"),
                 ("until", f"{self._clock():.3f}"),
             )
-            batch.append(_Waiting(body(AuditEvent.GAP, fields), self._clock(), None))
-            self._unsaid = 0
+            batch.append(_QueuedRecord(body(AuditEvent.GAP, fields), self._clock(), None))
+            self._unreported = 0
         while self._queue and len(batch) < _BATCH:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _send(self, batch: list[_Waiting], records: list[ChainedRecord]) -> None:
+    async def _send(self, batch: list[_QueuedRecord], records: list[ChainedRecord]) -> None:
         """Send a batch until it is confirmed."""
         people = [each.person for each in batch]
         self._sending = len(batch)
@@ -268,7 +268,7 @@ class TrailWriter:
                 self._report_fault(error.detail or error.dependency)
                 await asyncio.sleep(self._retry)
             except LostRecordsError as error:
-                batch, records = self._begin_again(batch, records, error.last)
+                batch, records = self._start_new_chain(batch, records, error.last)
                 people = [each.person for each in batch]
             else:
                 break
@@ -277,9 +277,9 @@ class TrailWriter:
         self._observer.written(len(records))
         await self._trim(length)
 
-    def _begin_again(
-        self, batch: list[_Waiting], records: list[ChainedRecord], last: int
-    ) -> tuple[list[_Waiting], list[ChainedRecord]]:
+    def _start_new_chain(
+        self, batch: list[_QueuedRecord], records: list[ChainedRecord], last: int
+    ) -> tuple[list[_QueuedRecord], list[ChainedRecord]]:
         """Go on in a new chain, which says where the old one ended, after Redis lost data."""
         confirmed = records[0].link.number
         missing = confirmed - 1 - last
@@ -288,9 +288,9 @@ class TrailWriter:
         self._observer.lost(missing)
         now = self._clock()
         self._chain = AuditChain(self._keys.newest)
-        self._told_head = None
+        self._logged_head = None
         fields = (("lost", str(missing)), ("detail", "Redis lost records"), ("heads", old))
-        batch = [_Waiting(body(AuditEvent.GAP, fields), now, None), *batch]
+        batch = [_QueuedRecord(body(AuditEvent.GAP, fields), now, None), *batch]
         return batch, [self._chain.add(each.body, each.time) for each in batch]
 
     async def _trim(self, length: int) -> None:
@@ -306,10 +306,10 @@ class TrailWriter:
             self.fault = detail
             self._observer.fault(detail)
 
-    def _tell_head(self) -> None:
+    def _log_head(self) -> None:
         head = self._chain.head
-        if head is not None and head != self._told_head and not self._queue:
-            self._told_head = head
+        if head is not None and head != self._logged_head and not self._queue:
+            self._logged_head = head
             self._observer.head(self._chain.name, head)
 
 

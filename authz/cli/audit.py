@@ -18,7 +18,7 @@ from authz.audit.query import (
     AuditFilter,
     as_json_line,
     as_text,
-    chosen,
+    matching_record,
     read_heads,
     read_json_line,
 )
@@ -207,7 +207,7 @@ async def _show(
     """Print the latest that are asked for, the oldest first."""
     found = list[TrailEntry]()
     async for entry in newest_first:
-        if chosen(wanted, entry) is not None:
+        if matching_record(wanted, entry) is not None:
             found.append(entry)
             if len(found) == (limit or _MOST):
                 break
@@ -227,7 +227,7 @@ async def _show_new(store: TrailStore, wanted: AuditFilter, last: str, *, as_jso
 
 
 def _print(wanted: AuditFilter, entry: TrailEntry, *, as_json: bool) -> None:
-    record = chosen(wanted, entry)
+    record = matching_record(wanted, entry)
     if record is not None:
         print(as_json_line(entry) if as_json else as_text(record))
 

@@ -1,7 +1,7 @@
 """Protobuf codec of Envoy's ext_proc messages, for responses.
 
 Invariant: `decode` returns a part of a response or raises PartError, for any bytes; no encoded
-answer is empty: Envoy takes what ends without an answer for leave to pass all on.
+answer is empty: where a stream ends without an answer, Envoy forwards all of it.
 """
 
 from collections.abc import Mapping

@@ -13,6 +13,11 @@ import httpx
 _UNCOMPRESSED: Final = "identity"
 
 
+def media_type(content_type: str) -> str:
+    """Return the media type of a body, without its parameters (RFC 9110, section 8.3.1)."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 class BoundedReadError(Exception):
     """Say in fixed words why a body does not count."""
 

@@ -25,7 +25,7 @@ from authz.server.framing import (
     take_message,
 )
 from authz.server.health import Health
-from authz.server.processing import OpenProcessing, Processing
+from authz.server.processing import ProcessorFactory, ResponseProcessor
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -64,7 +64,7 @@ class AsgiTransport:
         health: Health,
         *,
         max_body: int,
-        process: OpenProcessing | None = None,
+        process: ProcessorFactory | None = None,
     ) -> None:
         """Take what to serve; the server around it calls it for every request."""
         self._check = check
@@ -140,7 +140,7 @@ class AsgiTransport:
         except Exception:  # noqa: BLE001 - recorded where it arose
             status = INTERNAL
         processing.close()
-        # Envoy takes the status OK for leave to pass on what is left (seen on 1.39.3).
+        # On status OK Envoy forwards the rest unfiltered (seen on 1.39.3).
         await _end(send, status)
         if gone is not None:
             raise gone
@@ -209,7 +209,7 @@ async def _rest(body: bytes, receive: Receive, longest: int) -> bytes:
     return b"".join(chunks)
 
 
-async def _answer_parts(processing: Processing, receive: Receive, send: Send) -> None:
+async def _answer_parts(processing: ResponseProcessor, receive: Receive, send: Send) -> None:
     """Answer each part of a stream as it comes, until the caller ends it."""
     held, more = bytearray(), True
     while more:

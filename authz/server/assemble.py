@@ -193,7 +193,7 @@ class Assembly:
             self.sources, self.counting.command
         )
         self.identity_keys = _identity_keys(settings)
-        # Of its own: what servers list may be long, and a call that is late fails all that wait.
+        # A separate connection: lists may be long, and a late call fails every waiting caller.
         self._catalogue_redis = _catalogue_redis(options)
         self.tools: ToolCatalogues = ToolCatalogues(
             config,

@@ -6,7 +6,7 @@ import grpc.aio
 
 from authz.envoy import codec, list_codec
 from authz.server.health import Health
-from authz.server.processing import OpenProcessing
+from authz.server.processing import ProcessorFactory
 
 CheckBytes = Callable[[bytes], Awaitable[bytes]]
 _Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -32,7 +32,7 @@ class GrpcTransport:
         health: Health,
         *,
         max_body: int,
-        process: OpenProcessing | None = None,
+        process: ProcessorFactory | None = None,
     ) -> None:
         """Register the services; nothing listens yet."""
         self._check = check
@@ -74,7 +74,7 @@ class GrpcTransport:
     ) -> AsyncIterator[bytes]:
         """Answer part by part; what ends before its response is whole ends with an error.
 
-        Envoy takes the status OK for leave to pass on what is left (seen on 1.39.3).
+        On status OK Envoy forwards the rest unfiltered (seen on 1.39.3).
         """
         assert self._process is not None
         processing = self._process()

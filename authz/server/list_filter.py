@@ -33,6 +33,7 @@ from authz.core.listing import (
 )
 from authz.envoy import list_codec
 from authz.envoy.list_codec import BodyChunk, PartError, ResponseHead
+from authz.http.bounded import media_type
 from authz.server.check import Snapshot
 from authz.telemetry.metrics import UNKNOWN
 from authz.telemetry.recorder import Recorder
@@ -129,7 +130,7 @@ class ListResponse:
         if self._body is not None or self._broken:
             raise ListError(ListFault.INTERNAL, "a head out of place")
         self._told = head.told
-        reader = _Reader(self._of, head.told, self._record)
+        reader = _MessageFilter(self._of, head.told, self._record)
         self._body = _body(head, reader, self._of.snapshot().policy.max_list)
         return list_codec.encode_head(changes_body=not isinstance(self._body, _UnchangedBody))
 
@@ -158,7 +159,7 @@ class ListResponse:
         )
 
 
-class _Reader:
+class _MessageFilter:
     """Filter messages for the one who asked."""
 
     def __init__(
@@ -247,9 +248,9 @@ class _Body(Protocol):
         ...
 
 
-def _body(head: ResponseHead, reader: _Reader, longest: int) -> _Body:
+def _body(head: ResponseHead, reader: _MessageFilter, longest: int) -> _Body:
     headers = head.headers
-    media = headers.get(list_codec.TYPE, "").partition(";")[0].strip().lower()
+    media = media_type(headers.get(list_codec.TYPE, ""))
     if head.ended:
         return _UnchangedBody()
     if media not in {JSON, EVENTS}:
@@ -284,7 +285,7 @@ class _UnchangedBody:
 class _JsonBody:
     """Hold a JSON document until it is whole, and pass on what is left of it."""
 
-    def __init__(self, reader: _Reader, longest: int) -> None:
+    def __init__(self, reader: _MessageFilter, longest: int) -> None:
         self._reader = reader
         self._longest = longest
         self._pieces: list[bytes] = []
@@ -316,7 +317,7 @@ class _JsonBody:
 class _EventBody:
     """Hold each event of a stream until it is whole, and pass on what is left of its message."""
 
-    def __init__(self, reader: _Reader, longest: int) -> None:
+    def __init__(self, reader: _MessageFilter, longest: int) -> None:
         self._reader = reader
         self._splitter = EventSplitter(longest)
 

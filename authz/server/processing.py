@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class Processing(Protocol):
+class ResponseProcessor(Protocol):
     """Answer the parts of one response."""
 
     @property
@@ -22,4 +22,4 @@ class Processing(Protocol):
 
 
 # Returns None where nobody has responses to send: there is no such method then.
-OpenProcessing = Callable[[], Processing | None]
+ProcessorFactory = Callable[[], ResponseProcessor | None]

@@ -12,7 +12,7 @@ import httpx
 from authz.server.asgi import AsgiTransport, CheckBytes, Receive, Scope, Send, refuse
 from authz.server.framing import UNAVAILABLE
 from authz.server.health import Health
-from authz.server.processing import OpenProcessing
+from authz.server.processing import ProcessorFactory
 from authz.server.pyvoy import DRAIN
 from authz.server.service import Service
 from authz.server.worker_ipc import WorkerChannel
@@ -35,7 +35,7 @@ class _Transport(AsgiTransport):
         health: Health,
         *,
         max_body: int,
-        process: OpenProcessing | None,
+        process: ProcessorFactory | None,
         admin: str,
     ) -> None:
         super().__init__(check, health, max_body=max_body, process=process)
@@ -122,7 +122,7 @@ class EmbeddedApp:
         health: Health,
         *,
         max_body: int,
-        process: OpenProcessing | None = None,
+        process: ProcessorFactory | None = None,
     ) -> _Transport:
         admin = self._channel.settings.admin
         self._transport = _Transport(check, health, max_body=max_body, process=process, admin=admin)

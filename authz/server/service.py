@@ -20,7 +20,7 @@ from authz.server.check import Check
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
-from authz.server.processing import OpenProcessing, Processing
+from authz.server.processing import ProcessorFactory, ResponseProcessor
 from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.status import Status
 from authz.server.tool_catalogues import ToolCatalogues
@@ -70,7 +70,7 @@ class MakeTransport(Protocol):
         health: Health,
         *,
         max_body: int,
-        process: OpenProcessing | None = None,
+        process: ProcessorFactory | None = None,
     ) -> Transport:
         """Take what to serve; nothing listens yet."""
         ...
@@ -139,7 +139,7 @@ class Service:
             self.check,
             self._health,
             max_body=self._settings.policy.max_body,
-            process=self._opener(lists),
+            process=self._processor_factory(lists),
         )
         status = Status(
             self._recorder.metrics.registry,
@@ -184,13 +184,13 @@ class Service:
     def _tools(self) -> ToolCatalogues:
         return self._assembly.tools
 
-    def _opener(self, lists: ListFilter) -> OpenProcessing:
-        """Return what opens a response, where an Envoy of our rendering has any to send.
+    def _processor_factory(self, lists: ListFilter) -> ProcessorFactory:
+        """Return the factory of response processors; it gives None while no list is filtered.
 
         Of the configuration in force: a reload may bring the first list to filter.
         """
 
-        def opened() -> Processing | None:
+        def opened() -> ResponseProcessor | None:
             return lists.open() if self._settings.filters_lists else None
 
         return opened

@@ -90,7 +90,7 @@ class ToolCatalogues:
         self._known: dict[str, dict[str, Sighting]] = {}
         self._written: dict[str, dict[str, int]] = {name: {} for name in policy.servers}
         self._unsaved: dict[str, dict[str, Sighting]] = {name: {} for name in policy.servers}
-        self._readings = _Readings()
+        self._readings = _DefinitionCache()
         self._blocked: dict[str, int] = {}  # until when nothing is believed of a server
         self._versions: dict[str, str] = {}
         self._asked: Mapping[str, int] = {}
@@ -332,7 +332,7 @@ class ToolCatalogues:
             await asyncio.sleep(_RETRY)
 
 
-class _Readings:
+class _DefinitionCache:
     """Remember what definitions were read as, by their bytes: lists come often, changes seldom."""
 
     def __init__(self) -> None:

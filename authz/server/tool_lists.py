@@ -1,8 +1,8 @@
 """Ask an MCP server for its tools, as a client of either era of the protocol.
 
 Invariant: whatever a server answers gives a list or ToolListError, within bounds of time, pages,
-bytes and tools; no redirect is followed, nothing is unpacked, and no identity of anybody is sent: a
-server that asks who calls is not told, and says so (tests/server/test_tool_lists.py).
+bytes and tools; no redirect is followed, nothing is unpacked, and requests carry no credentials
+(tests/server/test_tool_lists.py).
 """
 
 import asyncio
@@ -67,7 +67,7 @@ async def list_tools(
     """
     try:
         async with asyncio.timeout(seconds), _client(server, transport) as client:
-            return await _Asker(client, server).tools()
+            return await _McpClient(client, server).tools()
     except TimeoutError:
         raise ToolListError("it does not answer in time") from None
     except (httpx.HTTPError, httpx.InvalidURL):
@@ -89,7 +89,7 @@ def _client(server: ServerConfig, transport: httpx.AsyncBaseTransport | None) ->
     )
 
 
-class _Asker:
+class _McpClient:
     """Speak with one server."""
 
     def __init__(self, client: httpx.AsyncClient, server: ServerConfig) -> None:
@@ -175,7 +175,7 @@ class _Asker:
 
 
 def _result(answer: bounded.BoundedResponse, request_id: object) -> Mapping[str, object]:
-    media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media = bounded.media_type(answer.headers.get("content-type", ""))
     found = _events(answer.body) if media == "text/event-stream" else iter([answer.body])
     for data in found:
         message = _message(data)

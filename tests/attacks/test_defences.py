@@ -165,7 +165,7 @@ OTHERS = (
         ("tests/audit/test_store.py",),
     ),
     Defence(
-        "Refusals push no records out", "authz/audit/refusals.py", "is_told",
+        "Refusals push no records out", "authz/audit/refusals.py", "gets_own_record",
         "if told < _EACH and", "if", ("tests/audit/test_refusals.py",),
     ),
     Defence(

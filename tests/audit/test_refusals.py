@@ -15,7 +15,7 @@ def test_strangers_are_counted_and_never_told() -> None:
     counter = RefusalCounter()
     for number in range(1000):
         for reason in ("token_missing", "token_invalid"):
-            assert not counter.is_told(RefusedGroup("files", reason), number / 100)
+            assert not counter.gets_own_record(RefusedGroup("files", reason), number / 100)
 
     assert [(each.group.reason, each.count) for each in counter.flush()] == [
         ("token_missing", 1000),
@@ -28,13 +28,13 @@ def test_strangers_are_counted_and_never_told() -> None:
 def test_a_person_is_told_thirty_times_a_minute_and_counted_then() -> None:
     """What is not told is counted, under the person's own name; the next minute tells again."""
     counter = RefusalCounter()
-    told = [counter.is_told(ADA, 1.0) for _ in range(100)]
+    told = [counter.gets_own_record(ADA, 1.0) for _ in range(100)]
 
     assert told == [True] * 30 + [False] * 70
     (count,) = counter.flush()
     assert (count.group, count.count) == (ADA, 70)
     assert dict(count.fields)["count"] == "70"
-    assert counter.is_told(ADA, 1.0 + PERIOD)
+    assert counter.gets_own_record(ADA, 1.0 + PERIOD)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc")), max_size=300))
@@ -45,7 +45,7 @@ def test_no_refusal_is_told_twice_or_forgotten(sent: list[tuple[int, str]]) -> N
         RefusedGroup("files", reason, f"p{who}" if who else "", "c" if who else "")
         for who, reason in sent
     ]
-    told = sum(counter.is_told(each, 0.0) for each in groups)
+    told = sum(counter.gets_own_record(each, 0.0) for each in groups)
 
     assert told + sum(each.count for each in counter.flush()) == len(sent)
 
@@ -55,7 +55,7 @@ def test_as_many_people_as_one_likes_cost_bounded_memory_and_records() -> None:
     """Whoever makes up people gets a bounded number of records."""
     counter = RefusalCounter()
     told = sum(
-        counter.is_told(RefusedGroup("files", "r", f"p{number}", "c"), 0.0)
+        counter.gets_own_record(RefusedGroup("files", "r", f"p{number}", "c"), 0.0)
         for number in range(20_000)
     )
     counts = list(counter.flush())

@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from authz.http.bounded import BodyTooLargeError, read_body
+from authz.http.bounded import BodyTooLargeError, media_type, read_body
 from authz.login.protocol.members import MembersCodec, digest
 from authz.tokens.sealing import NotSealedError, Sealer
 
@@ -246,8 +246,7 @@ async def read_form(request: Request) -> Mapping[str, str]:
 
     Only `application/x-www-form-urlencoded`: nothing here takes files.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
+    if media_type(request.headers.get("content-type", "")) != "application/x-www-form-urlencoded":
         return {}
     try:
         async with asyncio.timeout(PATIENCE):

@@ -57,4 +57,4 @@ async def read_body(request: Request) -> bytes:
 
 def content_type(request: Request) -> str:
     """Return the media type of a request's body."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return bounded.media_type(request.headers.get("content-type", ""))
