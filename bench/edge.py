@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from bench.transports import (
     step_up,
     token,
     trees,
+    wait,
 )
 from bench.web import WebLoad
 from tests.support import edge
@@ -44,23 +45,31 @@ from tests.support.service import running_issuer
 from tests.support.valkey import valkey
 
 IN_FLIGHT = 64
+EXT_AUTHZ = "envoy.filters.http.ext_authz"
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
 _ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 
 
 @contextmanager
-def upstream(folder: Path):
-    """Run an Envoy that answers everything with 200 and two bytes, on a socket."""
+def upstream(folder: Path, body: str = "{}") -> Iterator[Path]:
+    """Run an Envoy that answers everything with 200 and the same JSON, on a socket."""
     path = folder / "upstream"
+    typed = {"header": {"key": "content-type", "value": "application/json"}}
     route = {
         "match": {"prefix": "/"},
-        "direct_response": {"status": 200, "body": {"inline_string": "{}"}},
+        "direct_response": {"status": 200, "body": {"inline_string": body}},
+        "response_headers_to_add": [
+            typed | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"},
+        ],
     }
     manager = {
         "@type": f"{_HCM}.HttpConnectionManager",
         "stat_prefix": "upstream",
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
-        "route_config": {"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [route]}]},
+        "route_config": {
+            "virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [route]}],
+            "max_direct_response_body_size_bytes": 1 << 20,
+        },
     }
     name = "envoy.filters.network.http_connection_manager"
     listener = {
@@ -71,26 +80,25 @@ def upstream(folder: Path):
     command = [BINARY, "--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
     process = subprocess.Popen([*command, "--config-yaml", text])
     try:
-        while not path.exists():
-            time.sleep(0.02)
+        wait(lambda: path.exists() or process.poll() is not None)
         yield path
     finally:
         process.terminate()
         process.wait()
 
 
-def unchecked(text: str) -> str:
-    """Return a configuration without the filter that asks authz."""
+def without_filter(text: str, filter_name: str) -> str:
+    """Return a configuration without an HTTP filter."""
     document = YAML(typ="safe").load(text)
 
     def strip(node: object) -> None:
         if isinstance(node, dict):
-            for name in ("http_filters",):
-                if name in node:
-                    node[name] = [one for one in node[name] if "ext_authz" not in one["name"]]
+            if "http_filters" in node:
+                filters = node["http_filters"]
+                node["http_filters"] = [one for one in filters if one["name"] != filter_name]
             overrides = node.get("typed_per_filter_config")
             if isinstance(overrides, dict):
-                overrides.pop("envoy.filters.http.ext_authz", None)
+                overrides.pop(filter_name, None)
             for each in node.values():
                 strip(each)
         elif isinstance(node, list):
@@ -102,8 +110,8 @@ def unchecked(text: str) -> str:
 
 
 @contextmanager
-def envoy(config: str, check: str, upstream: Path):
-    """Run the edge, without the filter where there is no check; yields its port and process id."""
+def envoy(config: str, check: str, upstream: Path, without: str = "") -> Iterator[tuple[int, int]]:
+    """Run the edge, less one HTTP filter where it is named; yields its port and process id."""
     with tempfile.TemporaryDirectory(prefix="e") as name:
         folder = Path(name)
         where = Topology(
@@ -113,8 +121,8 @@ def envoy(config: str, check: str, upstream: Path):
             upstreams={"files": Unix(str(upstream))},
         )
         files = dict(render(edge.settings(config), where))
-        if not check:
-            files["envoy.yaml"] = unchecked(files["envoy.yaml"])
+        if without:
+            files["envoy.yaml"] = without_filter(files["envoy.yaml"], without)
         with running_envoy(files, folder, folder / "admin") as running:
             yield running.port("gateway"), running.process.pid
 
@@ -156,7 +164,8 @@ def run(rounds: int, requests: int) -> list[Found]:
                 empty = started(["bench.empty", "pyvoy"], folder, "empty")
                 cases |= {"no check": "", "empty check": stack.enter_context(empty).path}
             for case, asked in cases.items():
-                port, pid = stack.enter_context(envoy(text, asked, behind))
+                without = "" if asked else EXT_AUTHZ
+                port, pid = stack.enter_context(envoy(text, asked, behind, without))
                 loads[case] = WebLoad(("127.0.0.1", port), message, IN_FLIGHT), pid
         for load, _ in loads.values():
             undisturbed(load.run, requests // 4, IN_FLIGHT)

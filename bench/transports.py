@@ -229,8 +229,8 @@ def report(
     names = ["CPU µs", "Redis CPU µs", "wall µs", "p50 of one µs"]
 
     def table(title: str, baseline: str, *cases: str) -> list[Found]:
-        matching_record = {case: rows[case] for case in (baseline, *cases)}
-        return compare(f"transports, {title}", names, matching_record, baseline)
+        chosen = {case: rows[case] for case in (baseline, *cases)}
+        return compare(f"transports, {title}", names, chosen, baseline)
 
     cases = [f"{kind}{transport}" for kind in trees() for transport in TRANSPORTS]
     fastest = cases[-1]

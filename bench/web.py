@@ -72,5 +72,8 @@ class WebLoad:
 
 def _is_whole(data: bytes) -> bool:
     head, end, body = data.partition(b"\r\n\r\n")
-    length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+    fields = head.lower()
+    if b"transfer-encoding: chunked" in fields:
+        return body.endswith(b"\r\n0\r\n\r\n")
+    length = fields.partition(b"content-length:")[2].partition(b"\r\n")[0]
     return bool(end) and len(body) == int(length or b"0")

@@ -145,7 +145,7 @@ def _word(value: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text).replace("\x7f", "\\u007f")
+    return json.dumps(text)
 
 
 class LoggedHead(NamedTuple):

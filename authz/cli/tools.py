@@ -9,10 +9,10 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from difflib import unified_diff
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,7 @@ from authz.cli.common import (
     print_table,
     state_option,
 )
+from authz.cli.revocation_commands import shown_moment
 from authz.config.load import Settings, load
 from authz.config.pins import PinFile, approve, read_file, write_pins
 from authz.config.problems import ConfigError, WrongValueError
@@ -156,7 +157,7 @@ def _listed(settings: Settings, config: Path, server: str, state: Path | None) -
     if not seen:
         raise CommandError(f"{server} gives no list: {fault}, and no worker has seen any", FAILED)
     last = max(each.seen for each in seen)
-    when = datetime.fromtimestamp(last, UTC).isoformat().replace("+00:00", "Z")
+    when = shown_moment(last)
     print(f"authz: {server} gives us no list: {fault}; as seen until {when}:", file=sys.stderr)
     # Of a tool with several definitions lately all are shown: rules are judged by the strictest.
     lately = catalogue_of(seen)
@@ -262,7 +263,7 @@ def _print_tools(server: Server, listed: ToolList, catalogue: Catalogue) -> None
 
 def _ascii(text: str) -> str:
     """Return a text that cannot act on a terminal, nor look like another one."""
-    return json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+    return json.dumps(text)[1:-1]
 
 
 # --- differences --------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ def _lines(value: object, path: str = "") -> Iterator[str]:
         yield f"{path}:"
         yield from (f"  | {_ascii(line)}" for line in value.split("\n"))
     else:
-        yield f"{path}: {json.dumps(value)}".replace("\x7f", "\\u007f")
+        yield f"{path}: {json.dumps(value)}"
 
 
 # --- approval -----------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def _approve(
     if len(who) > _MAX_BY or not (who.isprintable() or not who):
         raise CommandError(f"--by takes up to {_MAX_BY} printable characters")
     chosen = _chosen(listed, only)
-    at = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    at = shown_moment(int(time.time()))
     before = pins if only else replace(pins, tools={})
     made = approve(before, chosen, at, who)
     text = write_pins(made)

@@ -20,6 +20,7 @@ from authz.config.model import (
     LimitConfig,
     RuleConfig,
     SecondFactorConfig,
+    approval_of,
 )
 from authz.config.server_metadata import challenge_scopes
 from authz.config.value_types import Rate
@@ -180,11 +181,7 @@ def _server(config: Config, name: str, approved: Approved) -> Server:
         streams=bounds.streams,
         meters=bounds.meters,
         annotations=MappingProxyType(
-            {
-                Annotation(target.pattern): _rule(config, target)
-                for target in operations
-                if target.kind is OperationKind.ANNOTATION
-            }
+            {Annotation(each.pattern): each.rule for each in rules[OperationKind.ANNOTATION]}
         ),
         pins=None
         if server.pins is None
@@ -219,7 +216,7 @@ def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
         limits=_limits(config, target),
         tokens=ALL_KINDS if tokens is None else frozenset(map(TokenKind, tokens)),
         confirm=rule.introspect is not None,
-        approval=_approval(rule.approve) if isinstance(rule, ArgumentRuleConfig) else None,
+        approval=_approval(approval_of(rule)),
         audit=tuple(rule.audit) if isinstance(rule, ArgumentRuleConfig) else (),
         when=tuple(map(_condition, conditions_of(target))),
     )

@@ -5,7 +5,7 @@ hold (tests/config/test_hostile.py).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from authz.config.compile import compile_policy
@@ -29,14 +29,12 @@ class Settings:
         policy: what decisions are made of.
         secrets: from files and the environment.
         warnings: what a person should look at; nothing that stops the service.
-        pins: the approved definitions, by server: of those whose file was read.
     """
 
     config: Config
     policy: Policy
     secrets: Secrets
     warnings: tuple[ConfigProblem, ...]
-    pins: Mapping[str, PinFile] = field(default_factory=dict)
 
     @property
     def filters_lists(self) -> bool:
@@ -92,7 +90,7 @@ def read(
         raise ConfigError(problems)
     approved = {name: each.digests for name, each in pins.items()}
     policy = compile_policy(validated.config, approved)
-    return Settings(validated.config, policy, values, problems, pins)
+    return Settings(validated.config, policy, values, problems)
 
 
 def _between(

@@ -802,6 +802,11 @@ class ServerConfig(Section):
 RuleConfig = ServerConfig | OperationConfig
 
 
+def approval_of(rule: RuleConfig) -> ApprovalConfig | None:
+    """Return the approval that a rule asks for; None where none is."""
+    return rule.approve if isinstance(rule, ArgumentRuleConfig) else None
+
+
 def _every(rule: OperationConfig) -> Iterator[RuleConfig]:
     """Yield a pattern's rule, and the further ones for the same pattern."""
     yield rule
@@ -886,10 +891,7 @@ class Config(Section):
     @property
     def asks_approvals(self) -> bool:
         """Tell whether a tool asks that people approve its calls."""
-        rules = (target.rule for target in self.targets())
-        return any(
-            isinstance(rule, ArgumentRuleConfig) and rule.approve is not None for rule in rules
-        )
+        return any(approval_of(target.rule) is not None for target in self.targets())
 
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""

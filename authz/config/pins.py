@@ -49,7 +49,7 @@ def write_pins(pins: PinFile) -> str:
     approved = {"at": pins.at, "by": pins.by}
     members = {"server": pins.server, "approved": approved, "tools": tools}
     # Members of definitions come sorted out of their canonical text.
-    return json.dumps(members, indent=2).replace("\x7f", "\\u007f") + "\n"
+    return json.dumps(members, indent=2) + "\n"
 
 
 def parse_pins(data: bytes) -> PinFile:

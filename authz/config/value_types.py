@@ -580,25 +580,19 @@ def _approval(value: object) -> object:
     return value
 
 
-class _OrEachCall:
-    """Add the word to the JSON Schema of the mapping."""
+@dataclass(frozen=True, slots=True)
+class _OrWords:
+    """Add words to the JSON Schema of the mapping that they stand for."""
+
+    words: tuple[str, ...]
+    example: str
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Return the alternatives."""
-        return {"anyOf": [{"enum": ["each_call"]}, handler(schema)], "examples": ["each_call"]}
+        return {"anyOf": [{"enum": list(self.words)}, handler(schema)], "examples": [self.example]}
 
 
-class _OrWord:
-    """Add the words to the JSON Schema of the mapping."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Return the alternatives."""
-        return {"anyOf": [{"enum": list(_FACTORS)}, handler(schema)], "examples": ["totp"]}
-
-
-InAWord = Annotated[V, BeforeValidator(_factor), _OrWord()]
-EachCallOr = Annotated[V, BeforeValidator(_approval), _OrEachCall()]
+InAWord = Annotated[V, BeforeValidator(_factor), _OrWords(tuple(_FACTORS), "totp")]
+EachCallOr = Annotated[V, BeforeValidator(_approval), _OrWords(("each_call",), "each_call")]

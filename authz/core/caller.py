@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from authz.core.principal import LoginRecord, Principal
-from authz.core.strict_json import StrictJsonError, loads
+from authz.core.strict_json import loads
 
 # The members that JSON has no type for.
 _SETS: Final = ("scopes", "groups", "amr")
@@ -45,5 +45,5 @@ def read_caller(text: str) -> Principal:
         for name in _SETS:
             values[name] = None if values[name] is None else frozenset(values[name])
         return Principal(**values | {"audience": tuple(values["audience"])})
-    except (StrictJsonError, UnicodeEncodeError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise CallerError("no principal") from None

@@ -112,8 +112,7 @@ def stand_in(name: str) -> ToolDefinition:
 
 def canonical(value: object) -> str:
     """Return a JSON value as its one text: sorted members, no blanks, printable ASCII."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("\x7f", "\\u007f")  # the one control character that json leaves
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _annotations(value: object) -> frozenset[Annotation]:
@@ -232,11 +231,3 @@ def pin_state(pins: Pins, catalogue: Catalogue, tool: str) -> PinState:
     if known is None:
         return PinState.NOT_LISTED
     return PinState.APPROVED if known.digests == {approved} else PinState.CHANGED
-
-
-def definition_state(pins: Pins, definition: ToolDefinition) -> PinState:
-    """Return how one definition stands to the approved one."""
-    approved = pins.digests.get(definition.name)
-    if approved is None:
-        return PinState.NOT_APPROVED
-    return PinState.APPROVED if approved == definition.digest else PinState.CHANGED

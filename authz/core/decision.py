@@ -342,7 +342,7 @@ def _judged(
         )
     query = _query_of(call, evaluation, unsatisfied, cache)
     if key is not None:
-        query = replace(query, approval_key=key, approval=evaluation.approval)
+        query = replace(query, approval_key=key)
     return PendingDecision(
         call,
         message,
@@ -700,7 +700,6 @@ def conclude(pending: PendingDecision, answer: LedgerAnswer) -> Decision:
         message=message,
         principal=principal,
         scopes=_challenge_scopes(refusal.reason, server, pending.rules),
-        second_factor=refusal.second_factor,
         rules=pending.rules,
     )
 

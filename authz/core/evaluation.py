@@ -308,10 +308,15 @@ def _of_method(server: Server, message: Message, cache: IdentityCache | None) ->
         return named
     # Without limits, and nobody approves it again: what asks after a tool's work begins none. But
     # machines are refused as they are there (`_check_machine`).
-    every = server.operations(OperationKind.TOOL) + server.operations(OperationKind.ANNOTATION)
-    tools = [_unlimited(each.rule, cache) for each in every]
+    tools = _rules_of_all_tools(server) if cache is None else cache.get(_rules_of_all_tools, server)
     rules = (*tools, *named.rules[1:])
     return _chosen(server, rules, Concern.TOOLS, Match.MATCHED, cache)
+
+
+def _rules_of_all_tools(server: Server) -> tuple[Rule, ...]:
+    """Return the rules of all tools, without their limits."""
+    every = server.rules(OperationKind.TOOL) + server.rules(OperationKind.ANNOTATION)
+    return tuple([_unlimited(each.rule, None) for each in every])
 
 
 def _of_named(server: Server, message: Message, cache: IdentityCache | None) -> Selection:
@@ -371,7 +376,7 @@ def _asked_after(server: Server, named: list[Operation], cache: IdentityCache | 
             return _chosen(server, (), _CONCERNS[each.kind], Match.NO_RULE, cache)
         wanted |= {id(rule) for rule in found}
     # In the order of the file: callers choose the order of names, and how often one is named.
-    rules = [each.rule for each in server.operations(kind) if id(each.rule) in wanted]
+    rules = [each.rule for each in server.rules(kind) if id(each.rule) in wanted]
     unlimited = tuple(_unlimited(rule, cache) for rule in rules)
     return _chosen(server, unlimited, _CONCERNS[kind], Match.MATCHED, cache)
 

@@ -85,8 +85,8 @@ class Query:
             where no step-up is needed.
         takes: the limits to charge, all or none.
         session: the session that the request names; None where it names none.
-        approval_key, approval: the record to look for, and how long it holds; None together where
-            no approval is needed.
+        approval_key: the record of an approval to look for, and what it must be; None where none
+            is needed.
     """
 
     token_id: str
@@ -100,24 +100,24 @@ class Query:
     registered_client: Client | None = None
     session: Session | None = None
     approval_key: ApprovalKey | None = None
-    approval: Approval | None = None
 
     def __post_init__(self) -> None:
         """Refuse a need without a record to look for: it could be taken for no need at all.
 
         Raises:
-            ValueError: where one of step_up_key and step_up is None and the other is not, or one
-                of approval_key and approval; or where the key is not of such an approval.
+            ValueError: where one of step_up_key and step_up is None and the other is not; where an
+                approval of each call names no call, or another one does.
         """
         if (self.step_up_key is None) != (self.step_up is None):
             raise ValueError("step_up_key and step_up come together")
-        key, approval = self.approval_key, self.approval
-        if (key is None) != (approval is None):
-            raise ValueError("approval_key and approval come together")
-        if key is None or approval is None:
-            return
-        if key.approval != approval or (key.call is None) == approval.each_call:
+        key = self.approval_key
+        if key is not None and (key.call is None) == key.approval.each_call:
             raise ValueError("an approval of each call, and no other, names the call")
+
+    @property
+    def approval(self) -> Approval | None:
+        """Return the approval that is needed; None where none is."""
+        return None if self.approval_key is None else self.approval_key.approval
 
 
 class Mode(Enum):

@@ -77,36 +77,33 @@ class Listed:
         member: the member of the result that holds it.
         name: the member of an element that names the thing.
         call: the method that uses such a thing.
-        section: the value of the `OperationKind` whose rules apply.
+        kind: whose rules apply.
     """
 
     method: str
     member: str
     name: str
     call: str
-    section: str
+    kind: OperationKind
 
 
 LISTS: Final[Mapping[str, Listed]] = MappingProxyType(
     {
         each.method: each
         for each in (
-            Listed("tools/list", "tools", "name", TOOLS_CALL, "tools"),
-            Listed("prompts/list", "prompts", "name", "prompts/get", "prompts"),
-            Listed("resources/list", "resources", "uri", "resources/read", "resources"),
+            Listed("tools/list", "tools", "name", TOOLS_CALL, OperationKind.TOOL),
+            Listed("prompts/list", "prompts", "name", "prompts/get", OperationKind.PROMPT),
+            Listed("resources/list", "resources", "uri", "resources/read", OperationKind.RESOURCE),
             # Rules are compared with the template's own text.
             Listed(
                 "resources/templates/list",
                 "resourceTemplates",
                 "uriTemplate",
                 "resources/read",
-                "resources",
+                OperationKind.RESOURCE,
             ),
         )
     }
-)
-_KINDS: Final[Mapping[str, OperationKind]] = MappingProxyType(
-    {kind.value: kind for kind in OperationKind}
 )
 
 
@@ -116,11 +113,10 @@ def lists_of(server: Server) -> frozenset[Listed]:
 
 
 def _tells_apart(server: Server, listed: Listed) -> bool:
-    if listed.call == TOOLS_CALL:
+    if listed.kind is OperationKind.TOOL:
         # Where nothing is hidden either, what the server lists has to be seen.
         return server.tells_tools_apart or server.uses_catalogue
-    kind = _KINDS.get(listed.section)
-    return kind is not None and bool(server.operations(kind))
+    return server.names(listed.kind)
 
 
 Shows = Callable[[Listed, str], bool]
@@ -145,9 +141,8 @@ def visibility(
             mcp.call_of(listed.call, name)
         except RefusedError:  # no call can have the name
             return False
-        kind = _KINDS[listed.section]
         return could_be_allowed(
-            server, principal, policy, kind, name, cache=cache, catalogue=catalogue
+            server, principal, policy, listed.kind, name, cache=cache, catalogue=catalogue
         )
 
     return shows
@@ -236,12 +231,12 @@ class ListMessage:
         """Leave out what is not shown, and what has no name; every other byte stays."""
         ranges, hidden = list[tuple[int, int]](), 0
         for listed, elements in self._found:
-            names = [_name(element.value, listed.name) for element in elements]
             kept = tuple(
                 [
                     element
-                    for element, name in zip(elements, names, strict=True)
-                    if name is not None and shows(listed, name)
+                    for element in elements
+                    if (name := _name(element.value, listed.name)) is not None
+                    and shows(listed, name)
                 ]
             )
             hidden += len(elements) - len(kept)

@@ -154,8 +154,8 @@ INTERACTIVE: Final = frozenset(_NAMED)
 _GOING_ON: Final = frozenset({"inputResponses", "requestState"})
 # MCP 2026-07-28, "Subscriptions": a listening request, and what it may listen for. The tasks
 # extension (SEP-2663) adds `taskIds`, for which whole tasks are sent, their results included.
-_LISTENING: Final = frozenset({"_meta", "notifications"})
-_CHANGES: Final = frozenset(
+LISTENING: Final = frozenset({"_meta", "notifications"})
+CHANGES: Final = frozenset(
     {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"}
 )
 # What Mcp-Name repeats.
@@ -509,7 +509,7 @@ def _follows_tasks(params: _Members) -> bool:
     notifications = params.get("notifications", {})
     if not isinstance(notifications, dict):
         return True
-    return not (_LISTENING.issuperset(params) and _CHANGES.issuperset(notifications))
+    return not (LISTENING.issuperset(params) and CHANGES.issuperset(notifications))
 
 
 # --- what the client can do ---------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core.mcp import Message
+from authz.core.mcp import CHANGES, LISTENING, Message
 from authz.core.methods import COMPLETE, LISTEN, METHODS, PROMPTS_GET, TOOLS_CALL
 from authz.core.policy import OperationKind
 from authz.core.resource_uris import is_strict_template, is_strict_uri
@@ -16,8 +16,8 @@ from authz.core.strict_json import folded, unmistakable
 
 MAX_SUBSCRIPTIONS: Final = 128
 MAX_SUBSCRIBED: Final = 16_384  # characters of all URIs of one subscriptions/listen
-_MAX_NAME: Final = 256
-_MAX_URI: Final = 8192
+_MAX_NAME: Final = METHODS[PROMPTS_GET].longest
+_MAX_URI: Final = METHODS["resources/read"].longest
 
 
 class UnreadableOperationError(Exception):
@@ -65,12 +65,8 @@ _REFERENCES: Final[Mapping[object, tuple[OperationKind, str]]] = {
 _REFERRING: Final = frozenset({"type", "name", "uri"})
 # The members of a subscriptions/listen that name single things.
 _LISTS: Final = ("resourceSubscriptions", "taskIds")
-# MCP 2026-07-28, "Subscriptions", and SEP-2663: what may be listened for.
-_LISTENED: Final = frozenset({
-    "toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions",
-    "taskIds",
-})  # fmt: skip
-_LISTENING: Final = frozenset({"_meta", "notifications"})
+# What may be listened for: MCP's own, and SEP-2663's.
+_LISTENED: Final = CHANGES | {"taskIds"}
 
 
 def operations(message: Message) -> tuple[Operation, ...]:
@@ -131,7 +127,7 @@ def _reference(ref: object) -> Operation:
 def _subscriptions(params: Mapping[str, object]) -> tuple[Operation, ...]:
     # What an extension adds may name resources, too.
     notifications = params.get("notifications", {})
-    if not _LISTENING.issuperset(params) or not isinstance(notifications, dict):
+    if not LISTENING.issuperset(params) or not isinstance(notifications, dict):
         raise UnreadableOperationError
     uris = notifications.get("resourceSubscriptions", [])
     if not _LISTENED.issuperset(notifications) or not isinstance(uris, list):

@@ -220,12 +220,12 @@ class Server:
     def targets(self) -> Iterator[RuleTarget[Rule]]:
         """Yield every rule, the server's own first."""
         kinds = {
-            kind: [(each.pattern, each.rule) for each in self._rules(kind)]
-            for kind in OperationKind
+            kind: [(each.pattern, each.rule) for each in self.rules(kind)] for kind in OperationKind
         }
         return rule_targets(self.name, self.rule, kinds)
 
-    def _rules(self, kind: OperationKind) -> tuple[OperationRule, ...]:
+    def rules(self, kind: OperationKind) -> tuple[OperationRule, ...]:
+        """Return the rules of a kind of operations, in the order of the file."""
         match kind:
             case OperationKind.TOOL:
                 return self.tools
@@ -239,7 +239,7 @@ class Server:
 
     def names(self, kind: OperationKind) -> bool:
         """Tell whether operations of a kind are named, so that others of it are refused."""
-        return bool(self._rules(kind))
+        return bool(self.rules(kind))
 
     @property
     def names_operations(self) -> bool:
@@ -251,7 +251,7 @@ class Server:
 
     def operations(self, kind: OperationKind) -> tuple[RuleTarget[Rule], ...]:
         """Return the rules of all operations of a kind."""
-        rules = {kind: [(each.pattern, each.rule) for each in self._rules(kind)]}
+        rules = {kind: [(each.pattern, each.rule) for each in self.rules(kind)]}
         every = rule_targets(self.name, self.rule, rules)
         return tuple([target for target in every if target.kind is kind])
 
@@ -261,7 +261,7 @@ class Server:
 
     def rules_for(self, kind: OperationKind, name: str) -> list[Rule]:
         """Return the rules of `matching`, without where authz.yaml has them."""
-        return [each.rule for each in self._rules(kind) if kind.matches(name, each.pattern)]
+        return [each.rule for each in self.rules(kind) if kind.matches(name, each.pattern)]
 
     @property
     def tells_tools_apart(self) -> bool:

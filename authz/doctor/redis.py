@@ -6,7 +6,7 @@ The one key that is written for that expires within a second.
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha1
@@ -101,7 +101,7 @@ async def _examined(
     if fastest > options.timeout:
         message = f"an answer takes {fastest * 1000:.0f} ms; the service waits {_ms(options)} ms"
         findings.append(problem(PART, "slow", message, "put Redis nearer to authz"))
-    lacking = await _lacking(redis, options, front_door=front_door)
+    lacking = await _lacking(redis, _commands(options, front_door=front_door))
     if lacking:
         user = options.username or "default"
         message = f"the user {user} may not {', '.join(lacking)}"
@@ -165,9 +165,10 @@ def _commands(options: RedisOptions, *, front_door: bool) -> Iterator[Command]:
         yield ("DEL", own)
 
 
-async def _lacking(redis: "Redis", options: RedisOptions, *, front_door: bool) -> list[str]:
+async def _lacking(redis: "Redis", commands: Iterable[Command]) -> list[str]:
+    """Return the commands that the user may not run."""
     lacking = []
-    for command in _commands(options, front_door=front_door):
+    for command in commands:
         try:
             await _run(redis, *command)
         except NoPermissionError:
@@ -217,14 +218,7 @@ async def _trail(
         ("EXPIRE", other, 1),
         ("HGET", keys.record_set("audit-heads"), "-"),
     )
-    lacking = []
-    for command in tried:
-        try:
-            await _run(redis, *command)
-        except NoPermissionError:
-            lacking.append(str(command[0]))
-        except ResponseError:
-            continue
+    lacking = await _lacking(redis, tried)
     try:
         length = await _run(redis, "XLEN", stream)
         oldest = await _run(redis, "XRANGE", stream, "-", "+", "COUNT", 1)

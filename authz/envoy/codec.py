@@ -151,8 +151,8 @@ def _address(
     everybody. Envoy writes the trusted address into x-envoy-external-address, and takes away what
     a client sent under that name (use_remote_address, and nobody is internal: render/listener.py).
     """
-    peer = attributes.source.address.socket_address.address
-    return (headers.get(_CLIENT_ADDRESS) or peer) if plane.address_header else peer
+    sent = headers.get(_CLIENT_ADDRESS) if plane.address_header else None
+    return sent or attributes.source.address.socket_address.address
 
 
 def _request_id(sent: str, stream: str) -> str:

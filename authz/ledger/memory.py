@@ -127,12 +127,13 @@ class MemoryLedger:
         return step_up_missing(alive, query.step_up, now, void_until)
 
     def _check_approval(self, query: Query, now: int) -> LedgerAnswer | None:
-        if query.approval is None or query.approval_key is None:
+        key = query.approval_key
+        if key is None:
             return None
-        record, expires = self._approvals.get(query.approval_key, (None, 0))
+        record, expires = self._approvals.get(key, (None, 0))
         alive = record if now < expires * 1000 else None
         void_until = step_ups_void_until(self._revocations, query)
-        return not_approved(alive, query.approval, now, void_until)
+        return not_approved(alive, key.approval, now, void_until)
 
     async def revoke(self, target: bytes, revocation: Revocation) -> None:
         """Write a revocation, as `RedisLedger.revoke` does."""

@@ -140,9 +140,9 @@ class TakeCall:
             if query.step_up.max_login_age is not None:
                 age = query.step_up.max_login_age * 1000
         approved = _NOT_ASKED
-        if query.approval is not None and query.approval_key is not None:
+        if query.approval_key is not None:
             names.append(keys.approval(query.approval_key))
-            approved = (query.approval.lifetime or 0) * 1000
+            approved = (query.approval_key.approval.lifetime or 0) * 1000
         session = query.session
         if session is not None:
             names.append(keys.session(session))

@@ -24,7 +24,6 @@ from authz.core.catalogue import (
     Sighting,
     ToolDefinition,
     catalogue_of,
-    definition_state,
     parse_definition,
     pin_state,
     read_definition,
@@ -128,11 +127,7 @@ def test_a_text_is_read_as_it_was_written(value: object) -> None:
 )
 def test_what_cannot_be_seen_is_a_difference(before: str, after: str) -> None:
     """A description that looks the same is another one where any of its characters is."""
-    approved = definition(description=before)
-    pins = Pins(PinMode.ENFORCE, {"tool": approved.digest})
-
-    assert definition_state(pins, definition(description=after)) is PinState.CHANGED
-    assert definition_state(pins, approved) is PinState.APPROVED
+    assert definition(description=before).digest != definition(description=after).digest
 
 
 @pytest.mark.attack("tool-definition-shape")

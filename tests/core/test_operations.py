@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -590,9 +591,9 @@ def test_rules_of_other_kinds_cost_nothing() -> None:
         where = replace(server(), tools=named, resources=rules(("db://a/*", Rule())))
         counted = 0
 
-        def count(_: object, event: str, __: object) -> None:
-            nonlocal counted
-            counted += event == "call"
+        def count(frame: FrameType, event: str, __: object) -> None:
+            nonlocal counted  # what a garbage collection calls is not of authz
+            counted += event == "call" and "/authz/core/" in frame.f_code.co_filename
 
         sys.setprofile(count)
         try:

@@ -364,7 +364,7 @@ def test_the_issuers_endpoints_are_open_to_those_who_use_them(
         + ("front_door: {key_file: /k.pem}\n" if door else "")
         + (f"clients: {{one: {{{client}}}}}\n" if client else "")
     )
-    found = envoy_settings(settings(text).config, Topology())
+    found = envoy_settings(settings(text), Topology())
 
     assert found.portal is not None
     assert found.portal.closed == closed

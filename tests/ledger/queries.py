@@ -57,7 +57,7 @@ def approving(asked: Query, lifetime: int | None = None, key: ApprovalKey = APPR
     """Return a query that needs an approval: of its call, or of the tool for some seconds."""
     if lifetime is not None:
         key = replace(key, approval=Approval(lifetime), call=None)
-    return replace(asked, approval_key=key, approval=Approval(lifetime))
+    return replace(asked, approval_key=key)
 
 
 def session(

@@ -212,8 +212,8 @@ def test_an_approval_of_something_else_that_was_asked_helps_nothing(
     """Of one tool, a large call may ask for more than a small one: each is approved by itself."""
 
     async def scenario(subject: Subject) -> None:
-        small = replace(query(), approval_key=FOR_A_TIME, approval=FOR_A_TIME.approval)
-        large = replace(query(), approval_key=other, approval=other.approval)
+        small = replace(query(), approval_key=FOR_A_TIME)
+        large = replace(query(), approval_key=other)
         await approve(subject, small)
         assert isinstance(await subject.ledger.take(small), Taken)
         assert await subject.ledger.take(large) == ApprovalMissing()
@@ -285,13 +285,11 @@ def test_a_need_without_its_key_is_no_query() -> None:
     """None of these could be taken for a query that needs no approval."""
     key = APPROVAL_KEY
     for wrong in (
-        {"approval": Approval()},
-        {"approval_key": key},
-        {"approval": Approval(), "approval_key": replace(key, call=None)},
-        {"approval": Approval(300), "approval_key": key},
+        replace(key, call=None),
+        replace(key, approval=Approval(300)),
     ):
         with pytest.raises(ValueError, match="approval"):
-            replace(query(), **wrong)
+            replace(query(), approval_key=wrong)
 
 
 @pytest.mark.attack("approval-raced")

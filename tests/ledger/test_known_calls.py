@@ -15,9 +15,7 @@ from tests.ledger.queries import APPROVAL_KEY, KEY, query, take
 
 NEED = StepUpNeed(Method.TOTP, 300)
 FOR_TOOL = replace(APPROVAL_KEY, approval=Approval(300), call=None)
-ONE = replace(
-    query(take("a"), take("b", quota=7), need=NEED), approval_key=FOR_TOOL, approval=Approval(300)
-)
+ONE = replace(query(take("a"), take("b", quota=7), need=NEED), approval_key=FOR_TOOL)
 OTHERS: dict[str, Any] = {
     "token_id": "another",
     "person": Person("https://auth.example.com", "bob"),

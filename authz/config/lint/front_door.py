@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config.model import ArgumentRuleConfig, ClientConfig, Config
+from authz.config.model import ClientConfig, Config, approval_of
 from authz.config.problems import Fault, Path, error, listed, quoted, warning
 from authz.config.server_metadata import challenge_scopes
 
@@ -211,7 +211,7 @@ def _approvals(config: Config) -> Iterator[Fault]:
     """Find approvals that nobody could give, and machines that a tool refuses for want of one."""
     door = config.front_door
     for target in config.targets():
-        if not isinstance(target.rule, ArgumentRuleConfig) or target.rule.approve is None:
+        if approval_of(target.rule) is None:
             continue
         path: Path = (*target.path, "approve")
         if door is None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from authz.config.compile import budget_of, conditions_of, limits_of, tests_of
-from authz.config.model import ArgumentRuleConfig, Config, RangeConfig, RuleConfig
+from authz.config.model import Config, RangeConfig, RuleConfig, approval_of
 from authz.config.problems import Fault, Path, error, field_name, quoted, warning
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.core.methods import LISTEN, METHODS
@@ -212,9 +212,7 @@ _USES: Final = {
 
 def _conditions(config: Config) -> Iterator[Fault]:
     for target in config.targets():
-        rule = target.rule
-        approves = isinstance(rule, ArgumentRuleConfig) and rule.approve is not None
-        if approves and target.kind in {OperationKind.PROMPT, OperationKind.RESOURCE}:
+        if target.kind is OperationKind.PROMPT and approval_of(target.rule) is not None:
             yield error(
                 (*target.path, "approve"),
                 "calls of tools alone are approved",
@@ -254,37 +252,37 @@ def _bounds(path: Path, bounds: RangeConfig) -> Iterator[Fault]:
 
 def _escapes(config: Config) -> Iterator[Fault]:
     """Find rules for some arguments, beside one that lets all of them pass."""
-    for target in config.targets():
-        if not conditions_of(target) or target.kind is None:
-            continue
-        wide = [
-            each
-            for each in config.targets_of(target.server)
-            if each.kind is target.kind
-            and not conditions_of(each)
-            and each.pattern is not None
-            and target.pattern is not None
-            and target.kind.matches(target.pattern, each.pattern)
-        ]
-        if wide and not _demands(target.rule):
-            yield warning(
-                (*target.path, "when"),
-                f"it keeps nothing out: {field_name(wide[0].path)} lets every call pass",
-                "write when there too, or name its tools one by one",
-            )
-        elif wide:
-            yield warning(
-                (*target.path, "when"),
-                f"a call without the argument is not asked for this: {field_name(wide[0].path)} "
-                "lets it pass",
-                "write when there too, so that every call meets one of the rules",
-            )
+    for name in config.servers:
+        targets = list(config.targets_of(name))
+        wide = [each for each in targets if each.pattern is not None and not conditions_of(each)]
+        for target in targets:
+            kind, pattern = target.kind, target.pattern
+            if kind is None or pattern is None or not conditions_of(target):
+                continue
+            for each in wide:
+                if each.kind is kind and kind.matches(pattern, str(each.pattern)):
+                    yield _escape(target, each)
+                    break
+
+
+def _escape(target: RuleTarget[RuleConfig], wide: RuleTarget[RuleConfig]) -> Fault:
+    path: Path = (*target.path, "when")
+    if not _demands(target.rule):
+        return warning(
+            path,
+            f"it keeps nothing out: {field_name(wide.path)} lets every call pass",
+            "write when there too, or name its tools one by one",
+        )
+    return warning(
+        path,
+        f"a call without the argument is not asked for this: {field_name(wide.path)} lets it pass",
+        "write when there too, so that every call meets one of the rules",
+    )
 
 
 def _demands(rule: RuleConfig) -> bool:
     asks = rule.scopes or rule.groups or rule.second_factor or rule.tokens or rule.introspect
-    approves = isinstance(rule, ArgumentRuleConfig) and rule.approve is not None
-    return bool(asks or rule.limits) or approves
+    return bool(asks or rule.limits) or approval_of(rule) is not None
 
 
 def _methods(config: Config) -> Iterator[Fault]:

@@ -25,9 +25,9 @@ def render(settings: Settings, where: Topology) -> dict[str, str]:
 
     They belong in `where.folder`: envoy.yaml names the others there.
     """
-    return bootstrap.files(envoy_settings(settings.config, where), where)
+    return bootstrap.files(envoy_settings(settings, where), where)
 
 
 def fragment(settings: Settings, where: Topology) -> str:
     """Return the filters, clusters and routes alone, for people who have an Envoy."""
-    return bootstrap.fragment(envoy_settings(settings.config, where), where)
+    return bootstrap.fragment(envoy_settings(settings, where), where)

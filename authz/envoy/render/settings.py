@@ -10,7 +10,8 @@ from typing import Final
 
 from authz.config import urls
 from authz.config.addresses import worker_addresses
-from authz.config.compile import compile_policy, metadata_url
+from authz.config.compile import metadata_url
+from authz.config.load import Settings
 from authz.config.model import Config, GatewayConfig
 from authz.config.server_metadata import document_scopes, server_metadata
 from authz.config.urls import Url
@@ -154,8 +155,9 @@ class EnvoySettings:
     filters_lists: bool = False
 
 
-def envoy_settings(config: Config, where: Topology) -> EnvoySettings:
+def envoy_settings(settings: Settings, where: Topology) -> EnvoySettings:
     """Return what is to be rendered of a configuration that `lint` has passed."""
+    config = settings.config
     return EnvoySettings(
         url=urls.split(config.gateway.url),
         gateway=config.gateway,
@@ -164,7 +166,7 @@ def envoy_settings(config: Config, where: Topology) -> EnvoySettings:
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),
-        filters_lists=any(server.filtered for server in compile_policy(config).servers.values()),
+        filters_lists=any(server.filtered for server in settings.policy.servers.values()),
     )
 
 

@@ -132,7 +132,6 @@ class ApprovalWorld:
             takes=(),
             grant=key.grant,
             approval_key=key,
-            approval=request.approval,
         )
         answer: LedgerAnswer = self.gateway.run(self.ledger.take(query))
         return answer
