@@ -22,7 +22,7 @@ _EXAMPLES = """\
 examples:
   authz check-config
   authz check-config /etc/authz/authz.yaml --json
-  authz check-config deploy/authz.yaml --no-secrets    of a folder made by `authz init`
+  authz check-config deploy --no-secrets               of a folder made by `authz init`
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from authz.cli.tasks import COMMANDS
+from authz.config.location import find_configuration
 from authz.config.problems import ConfigProblem, ProblemSeverity
 
 DONE: Final = 0
@@ -116,13 +117,13 @@ def config_argument(function: F) -> F:
         "option",
         type=FILE,
         metavar="FILE",
-        help="The configuration (default: authz.yaml); one of FILE and -c is enough.",
+        help="The file or its folder (default: authz.yaml); one of FILE and -c is enough.",
     )
     @wraps(function)
     def wrapped(*, file: Path | None, option: Path | None, **rest: Any) -> int:
         if file is not None and option is not None and file != option:
             raise click.UsageError("the configuration is given twice, as FILE and with -c")
-        status: int = function(config=file or option or AUTHZ_YAML, **rest)
+        status: int = function(config=find_configuration(file or option or AUTHZ_YAML), **rest)
         return status
 
     return cast("F", wrapped)

@@ -139,6 +139,7 @@ def _json(done: SetupResult, answers: SetupAnswers) -> dict[str, Any]:
         "password_file": None if done.password_file is None else str(done.password_file),
         "files": {name: outcome.value for name, outcome in done.outcomes.items()},
         "stale": list(done.stale),
+        "move": list(done.move),
     }
 
 
@@ -151,6 +152,10 @@ def _told(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
         implied = name in done.stale
         why = "authz.yaml implies another; --render renews it" if implied else _OTHER
         yield f"kept     {name}: {why}"
+    if done.move:
+        yield "docker-compose.yml mounts authz.yaml as a single file: containers keep the old one"
+        yield "when an editor puts a new file in its place. In this folder, once:"
+        yield from (f"  {line}" for line in done.move)
     if FileOutcome.WRITTEN not in done.outcomes.values():
         yield "Nothing was missing." if not kept else "Nothing was overwritten."
         return
@@ -179,4 +184,4 @@ def _next(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
     else:
         yield "  start your Authelia with authelia/authz.yml beside its own configuration"
         yield "  docker compose up -d, and let it into the network `auth` (docs/compose.md)"
-    yield "  authz client-config claude authz.yaml   what to paste; also vscode, cursor, inspector"
+    yield "  authz client-config claude              what to paste; also vscode, cursor, inspector"

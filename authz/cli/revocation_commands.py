@@ -23,6 +23,7 @@ from authz.audit.store import LostRecordsError
 from authz.audit.trail import record_operator
 from authz.cli.common import AUTHZ_YAML, FAILED, FILE, CommandError, F, json_option
 from authz.config.load import Settings, load
+from authz.config.location import find_configuration
 from authz.core.ledger import UnavailableError
 from authz.ledger.faults import RedisFault, fault_of
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -130,7 +131,9 @@ def deployment_options(function: F) -> F:
             else DeploymentOptions(AUTHZ_YAML, None, False)
         )
         ctx.obj = DeploymentOptions(
-            config or before.config, state or before.state, as_json or before.as_json
+            find_configuration(config or before.config),
+            state or before.state,
+            as_json or before.as_json,
         )
         if isinstance(ctx.command, click.Group) and ctx.invoked_subcommand is not None:
             return 0

@@ -4,6 +4,7 @@ Envoy's configuration and the clients of Authelia are made of the authz.yaml tha
 the answers: whoever changed it gets what the change implies.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ import jinja2
 
 from authz import __version__
 from authz.authelia import implied
+from authz.config import location
 from authz.config.key_files import new_private_key, public_half
 from authz.config.load import load
 from authz.config.schema import schema_text
@@ -25,12 +27,20 @@ from authz.setup.certificates import new_certificate_pair
 from authz.setup.folder import OWNER, FileOutcome, Folder
 
 ANSWERS: Final = "init.json"
-CONFIGURATION: Final = "authz.yaml"
+CONFIGURATION: Final = f"{location.FOLDER}/{location.NAME}"
+SCHEMA: Final = "authz.schema.json"
 _DOOR: Final = "secrets/front_door"
 # Below Envoy's mem_limit of the compose file, so that it sheds load before it is killed.
 _HEAP: Final = 1 << 30
 # Browsers of Apple refuse more than 825 days, those of public authorities 398.
 _LIFETIME: Final = timedelta(days=397)
+# What the containers of authz mount, by where the folder has authz.yaml.
+_MOUNTED: Final = {
+    CONFIGURATION: f"{location.FOLDER}:/etc/authz:ro",
+    location.NAME: f"{location.NAME}:/etc/authz/authz.yaml:ro",
+}
+_SINGLE_FILE: Final = re.compile(r"^[^#\n]*authz\.yaml:/\S*/authz\.yaml", re.MULTILINE)
+_UNMOUNT: Final = r"s#/authz\.yaml:/etc/authz/authz\.yaml#/authz:/etc/authz#"
 _TEMPLATES: Final = {
     ".env": "env",
     ".gitattributes": "gitattributes",
@@ -54,12 +64,15 @@ class SetupResult:
         outcomes: what became of each file.
         stale: files that authz.yaml no longer implies; `render` renews them.
         password_file: where the first person's password is, if we made one; else None.
+        move: commands that put authz.yaml into a folder which containers mount as a whole; empty
+            where they do.
     """
 
     folder: Path
     outcomes: Mapping[str, FileOutcome]
     stale: tuple[str, ...]
     password_file: Path | None
+    move: tuple[str, ...] = ()
 
 
 def write_folder(
@@ -81,16 +94,48 @@ def write_folder(
     folder.put(ANSWERS, answers.to_json())
     _secrets(folder, answers)
     password_file = _people(folder, answers, password) if answers.ours else None
-    values = _values(answers)
+    configuration = _configuration(root)
+    values = {**_values(answers), "mounted": _MOUNTED[configuration]}
     for name, template in _TEMPLATES.items():
-        folder.put(name, _text(template, values))
+        folder.put(configuration if name == CONFIGURATION else name, _text(template, values))
     if answers.ours:
         folder.put("authelia/configuration.yml", _text("configuration.yml", values))
         folder.folder("data/authelia", private=True)
     for name in ("redis", "prometheus", *(("tailscale",) if answers.funnel else ())):
         folder.folder(f"data/{name}", private=True)
-    stale = _derived(folder, render=render)
-    return SetupResult(root, folder.outcomes, stale, password_file)
+    stale = _derived(folder, configuration, render=render)
+    return SetupResult(root, folder.outcomes, stale, password_file, _move(root))
+
+
+def _configuration(root: Path) -> str:
+    """Return where the folder has authz.yaml: folders of earlier releases have it at the top."""
+    old = (root / location.NAME).exists() and not (root / CONFIGURATION).exists()
+    return location.NAME if old else CONFIGURATION
+
+
+def _move(root: Path) -> tuple[str, ...]:
+    """Return the commands that end the mount of a single file; none where there is no such."""
+    compose = root / "docker-compose.yml"
+    if not mounts_single_file(compose):
+        return ()
+    moved = _configuration(root) != CONFIGURATION
+    names = " ".join(name for name in (location.NAME, SCHEMA) if (root / name).exists())
+    return (
+        *((f"mkdir -p {location.FOLDER} && mv {names} {location.FOLDER}/",) if moved else ()),
+        f"sed -i '{_UNMOUNT}' docker-compose.yml",
+        "docker compose up -d",
+    )
+
+
+def mounts_single_file(compose: Path) -> bool:
+    """Tell whether a docker-compose.yml mounts authz.yaml alone; False where it cannot be read.
+
+    Of a file that is mounted alone a container keeps the old one when an editor replaces it.
+    """
+    try:
+        return _SINGLE_FILE.search(compose.read_text("utf-8")) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def compose_text(answers: SetupAnswers, here: str = ".") -> str:
@@ -146,14 +191,14 @@ def _people(folder: Folder, answers: SetupAnswers, password: str | None) -> Path
     return folder.root / first if password is None else None
 
 
-def _derived(folder: Folder, *, render: bool) -> tuple[str, ...]:
+def _derived(folder: Folder, configuration: str, *, render: bool) -> tuple[str, ...]:
     from authz.envoy.render import Topology  # noqa: PLC0415 - an extra; only this part needs it
     from authz.envoy.render import render as render_envoy  # noqa: PLC0415 - as above
 
-    settings = load(folder.root / CONFIGURATION, {}, secrets=False)
+    settings = load(folder.root / configuration, {}, secrets=False)
     where = Topology(admin="/tmp/envoy-admin.sock", memory=_HEAP)  # noqa: S108 - a container's own
     texts = {f"envoy/{name}": text for name, text in render_envoy(settings, where).items()}
-    texts["authz.schema.json"] = schema_text()
+    texts[str(Path(configuration).with_name(SCHEMA))] = schema_text()
     # In the container the key is elsewhere than here.
     door_key = public_half(folder.root / _DOOR)
     texts["authelia/authz.yml"] = implied(settings.config, door_key=door_key).yaml()
@@ -165,6 +210,7 @@ def _values(answers: SetupAnswers) -> dict[str, Any]:
     return {
         # Where the folder is from the file that names its parts.
         "here": ".",
+        "mounted": _MOUNTED[CONFIGURATION],
         "version": __version__,
         "domain": answers.domain,
         # Behind Funnel there is one name; the cookie is for it alone.

@@ -154,7 +154,7 @@ def test_an_authelia_that_is_there_is_used(
     status, out, _ = run(capsys, str(tmp_path / "deploy"), *flags)
 
     assert status == 0
-    text = (tmp_path / "deploy/authz.yaml").read_text()
+    text = (tmp_path / "deploy/authz/authz.yaml").read_text()
     assert "url: https://login.example.com\n  internal: http://sso:9091" in text
     assert "https://mcp.example.com" in text
     assert not (tmp_path / "deploy/users").exists()

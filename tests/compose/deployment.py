@@ -171,14 +171,14 @@ class ComposeDeployment:
         """Write the folder, and change in it what tests need otherwise."""
         init(self.folder, "--port", str(self.port), "--bind", "127.0.0.1")
         # A load is many calls of one person, from one address; and nobody waits 15 s for figures.
-        _edit(self.folder / "authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
-        _edit(self.folder / "authz.yaml", "rate: 120/minute", "rate: 1000000/minute")
-        _edit(self.folder / "authz.yaml", "rate: 150/15 seconds", "rate: 1000000/minute")
+        _edit(self.folder / "authz/authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
+        _edit(self.folder / "authz/authz.yaml", "rate: 120/minute", "rate: 1000000/minute")
+        _edit(self.folder / "authz/authz.yaml", "rate: 150/15 seconds", "rate: 1000000/minute")
         more = "  address_calls: 100000/second\n  streams_per_user: 4096\n"
-        _edit(self.folder / "authz.yaml", "  listen:", f"{more}  listen:")
+        _edit(self.folder / "authz/authz.yaml", "  listen:", f"{more}  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
         if find_spec("authz.server.worker_pool") is not None:
-            _edit(self.folder / "authz.yaml", "service: {", "service: {workers: 2, ")
+            _edit(self.folder / "authz/authz.yaml", "service: {", "service: {workers: 2, ")
         # Probes are closer together, and as long as before may fail: this machine may be busy.
         _edit(self.folder / "docker-compose.yml", "interval: 5s", "interval: 1s")
         _edit(self.folder / "docker-compose.yml", "retries: 12", "retries: 60")

@@ -2,6 +2,7 @@
 
 import re
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from authz.config.load import load
 from authz.config.problems import ConfigError
 from authz.setup.answers import SetupAnswers
 from authz.setup.folder import FileOutcome
-from authz.setup.write import write_folder
+from authz.setup.write import CONFIGURATION, write_folder
 from tests.setup.kit import ANSWERS, authelia_configuration, copy_written, make, snapshot
 
 pytestmark = pytest.mark.slow
@@ -55,7 +56,7 @@ def test_the_limits_that_are_written_are_the_defaults(
     """Who leaves `limits` out and who keeps what was written have the same bounds, per user too."""
     copy_written(tmp_path, answers)
 
-    servers = load(tmp_path / "authz.yaml", {}, secrets=False).config.servers
+    servers = load(tmp_path / CONFIGURATION, {}, secrets=False).config.servers
 
     assert servers
     assert all(server.limits == DEFAULT_LIMITS for server in servers.values())
@@ -82,7 +83,7 @@ def test_what_was_changed_is_kept_and_told(tmp_path: Path) -> None:
 def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
     """A changed authz.yaml is kept; Envoy's part is told to be stale, and renewed by `render`."""
     copy_written(tmp_path)
-    path = tmp_path / "authz.yaml"
+    path = tmp_path / CONFIGURATION
     path.write_text(path.read_text().replace("http://notes:8000", "http://elsewhere:8000"))
 
     assert make(tmp_path).stale == ("envoy/envoy.yaml",)
@@ -97,7 +98,7 @@ def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
 def test_a_wrong_authz_yaml_is_an_error_and_nothing_of_it_is_rendered(tmp_path: Path) -> None:
     """The mistake is told as ever; Envoy keeps what it had."""
     copy_written(tmp_path)
-    (tmp_path / "authz.yaml").write_text("issuer: {}")
+    (tmp_path / CONFIGURATION).write_text("issuer: {}")
     envoy = (tmp_path / "envoy/envoy.yaml").read_bytes()
 
     with pytest.raises(ConfigError):
@@ -184,7 +185,7 @@ def test_a_made_password_is_told_once(tmp_path: Path) -> None:
 def test_authz_yaml_is_right(tmp_path: Path, answers: SetupAnswers) -> None:
     """It loads, and says what was answered."""
     copy_written(tmp_path, answers)
-    settings = load(tmp_path / "authz.yaml", {}, secrets=False)
+    settings = load(tmp_path / CONFIGURATION, {}, secrets=False)
     config = settings.config
 
     assert config.gateway.url == answers.gateway
@@ -308,3 +309,58 @@ def test_the_file_of_the_repository_is_that_of_the_folder(tmp_path: Path) -> Non
     assert load(there.replace("./deploy/", "./")) == load(
         (tmp_path / "docker-compose.yml").read_text("utf-8")
     )
+
+
+def _old_layout(folder: Path) -> None:
+    """Make of a folder what earlier releases wrote: authz.yaml at the top, mounted alone."""
+    for name in ("authz.yaml", "authz.schema.json"):
+        (folder / "authz" / name).rename(folder / name)
+    (folder / "authz").rmdir()
+    compose = folder / "docker-compose.yml"
+    text = compose.read_text().replace("/authz:/etc/authz:", "/authz.yaml:/etc/authz/authz.yaml:")
+    compose.write_text(text)
+
+
+def test_containers_mount_the_folder_of_authz_yaml(tmp_path: Path) -> None:
+    """Of a file mounted alone a container keeps the old one when an editor replaces it. Nothing
+    else is in that folder.
+    """
+    copy_written(tmp_path)
+    services = YAML(typ="safe").load(tmp_path / "docker-compose.yml")["services"]
+
+    assert "./authz:/etc/authz:ro" in services["authz"]["volumes"]
+    assert "./authz:/etc/authz:ro" in services["authz-pages"]["volumes"]
+    assert {each.name for each in (tmp_path / "authz").iterdir()} == {
+        "authz.yaml",
+        "authz.schema.json",
+    }
+    assert make(tmp_path).move == ()
+
+
+def test_an_old_folder_stays_as_it_is_and_says_how_to_move(tmp_path: Path) -> None:
+    """Nothing is written twice or moved; the commands that are told end in the new layout."""
+    copy_written(tmp_path)
+    _old_layout(tmp_path)
+    before = snapshot(tmp_path)
+
+    done = make(tmp_path)
+
+    assert snapshot(tmp_path) == before
+    *commands, up = done.move
+    assert up == "docker compose up -d"
+    for line in commands:
+        subprocess.run(line, shell=True, cwd=tmp_path, check=True)
+    after = make(tmp_path)
+    assert after.move == ()
+    assert set(after.outcomes.values()) == {FileOutcome.UNCHANGED}
+
+
+def test_an_old_folder_without_its_compose_file_gets_one_that_fits(tmp_path: Path) -> None:
+    """The mount of a folder that is not there would leave the containers without authz.yaml."""
+    copy_written(tmp_path)
+    _old_layout(tmp_path)
+    (tmp_path / "docker-compose.yml").unlink()
+
+    make(tmp_path)
+
+    assert "./authz.yaml:/etc/authz/authz.yaml:ro" in (tmp_path / "docker-compose.yml").read_text()

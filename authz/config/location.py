@@ -1,0 +1,28 @@
+"""Where authz.yaml is: beside whoever asks, or in the folder `authz` of what `authz init` wrote.
+
+In a folder of `authz init` it lies in a folder of its own, which containers mount as a whole: of a
+file that is mounted alone a container keeps the old one when an editor puts a new file in its
+place.
+"""
+
+from pathlib import Path
+from typing import Final
+
+NAME: Final = "authz.yaml"
+FOLDER: Final = "authz"
+
+
+def find_configuration(path: Path) -> Path:
+    """Return the authz.yaml that is meant.
+
+    Args:
+        path: the file; or a folder that holds `authz.yaml` or `authz/authz.yaml`. Where
+            `DIR/authz.yaml` does not exist, `DIR/authz/authz.yaml` is meant if that does.
+    """
+    if path.is_dir():
+        path /= NAME
+    if path.name == NAME and not path.exists():
+        nested = path.parent / FOLDER / NAME
+        if nested.exists():
+            return nested
+    return path
