@@ -1,8 +1,8 @@
 """The official SDK 1.x does operations in one session; prints how each one ended, as JSON.
 
-An HTTP error ends the session; its status is the last that is printed. Run by an environment of its
-own. Arguments: URL, Host header, token, the member of a refused tool's `_meta`, and as JSON a list
-of method, name and arguments.
+A list ends with its names. An HTTP error ends the session; its status is the last that is printed.
+Run by an environment of its own. Arguments: URL, Host header, token, the member of a refused tool's
+`_meta`, and as JSON a list of method, name and arguments.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ async def do(session: ClientSession, refusal: str, method: str, name: str, argum
     argument = {"name": "tone", "value": "p"}
     try:
         match method:
+            case "tools/list":
+                return " ".join(sorted(each.name for each in (await session.list_tools()).tools))
             case "tools/call":
                 result = await session.call_tool(name, arguments)
                 return (result.meta or {}).get(refusal, {"reason": "allowed"})["reason"]

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,18 +18,21 @@ from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 
 from authz_demo.serving import Address, serve
-from tests.e2e.test_step_up_told import MCP1
 from tests.support.gateway import GATEWAY, tls
 from tests.support.list_edge import ListEdge, running_list_edge, token
+from tests.support.older_clients import (
+    Operation,
+    needs_sdk_1,
+    needs_typescript,
+    run_sdk_1,
+    run_typescript,
+)
 from tests.support.service import until
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 NAMES: Final = ("read_a", "delete_a", "burn_a", "staff_a", "other")
 SEEN: Final = ["read_a", "burn_a"]
-SDK_1: Final = Path(__file__).with_name("mcp1_lists.py")
-TYPESCRIPT: Final = Path(__file__).resolve().parents[1] / "typescript"
-NODE: Final = shutil.which("node")
 SECRET: Final = b"delete_a"
 
 
@@ -232,7 +233,7 @@ def official(edge: ListEdge, request: pytest.FixtureRequest) -> Iterator[ListEdg
 
 
 def test_official_clients_see_what_they_may_call(official: ListEdge) -> None:
-    """SDK 2.x of both eras, SDK 1.x, TypeScript; and a call of what is hidden is refused."""
+    """SDK 2.x of both eras; and a call of what is hidden is refused."""
 
     async def tools(mode: str, bearer: str) -> list[str]:
         headers = {"host": GATEWAY, "authorization": f"Bearer {bearer}"}
@@ -254,20 +255,22 @@ def test_official_clients_see_what_they_may_call(official: ListEdge) -> None:
     for mode in ("legacy", "2026-07-28"):
         assert asyncio.run(tools(mode, narrow)) == ["read_file"], mode
         assert asyncio.run(tools(mode, wide)) == ["read_file", "delete_file"], mode
-    if MCP1.exists():
-        words = [str(MCP1), str(SDK_1), f"{official.url}/sdk", GATEWAY, narrow]
-        assert printed(words) == ["read_file"]
-    if NODE is not None and (TYPESCRIPT / "node_modules").exists():
-        told = {"url": f"https://{GATEWAY}/sdk", "port": official.client.port, "token": narrow}
-        words = [NODE, str(TYPESCRIPT / "lists.mjs"), json.dumps(told)]
-        assert printed(words) == ["read_file"]
 
 
-def printed(words: list[str]) -> object:
-    env = {"PATH": os.environ["PATH"], "NODE_TLS_REJECT_UNAUTHORIZED": "0"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=env)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+LIST: Final[list[Operation]] = [("tools/list", "", {})]
+
+
+@needs_sdk_1
+def test_the_older_sdk_sees_what_it_may_call(official: ListEdge) -> None:
+    """SDK 1.x: the same list, filtered."""
+    assert run_sdk_1(f"{official.url}/sdk", GATEWAY, token(), LIST) == ["read_file"]
+
+
+@needs_typescript
+def test_the_typescript_client_sees_what_it_may_call(official: ListEdge) -> None:
+    """The TypeScript SDK: the same again."""
+    url, port = f"https://{GATEWAY}/sdk", official.client.port
+    assert run_typescript(url, port, token(), LIST) == ["read_file"]
 
 
 # --- the service fails; the last tests of this file ----------------------------------------------

@@ -4,12 +4,8 @@ and the audit trail of these very operations.
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2
@@ -20,15 +16,18 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from authz.core.answers import REFUSAL
-from tests.e2e.test_step_up_told import MCP1
 from tests.support.gateway import GATEWAY, tls
+from tests.support.older_clients import (
+    Operation,
+    needs_sdk_1,
+    needs_typescript,
+    run_sdk_1,
+    run_typescript,
+)
 from tests.support.operations_edge import OperationsEdge, running_operations_edge, token
 from tests.support.service import until
 from tests.tokens.token_factory import CLAIMS
 
-SDK_1: Final = Path(__file__).with_name("mcp1_operations.py")
-TYPESCRIPT: Final = Path(__file__).resolve().parents[1] / "typescript"
-NODE: Final = shutil.which("node")
 ALLOWED: Final = "allowed"
 CALL, GET, READ = "tools/call", "prompts/get", "resources/read"
 SUBSCRIBE, COMPLETE, LISTEN = "resources/subscribe", "completion/complete", "subscriptions/listen"
@@ -163,17 +162,14 @@ def python(edge: OperationsEdge, mode: str, bearer: str, steps: tuple[Step, ...]
     return asyncio.run(run())
 
 
-def foreign(*words: str) -> list[str]:
-    """Run a client of another environment; the challenge is the last that it is told."""
-    env = {"PATH": os.environ["PATH"], "NODE_TLS_REJECT_UNAUTHORIZED": "0"}
-    told = json.dumps([[step.method, step.name, step.arguments] for step in OF_OLDER])
-    done = subprocess.run(
-        [*words, REFUSAL, told], capture_output=True, text=True, timeout=60, check=False, env=env
-    )
-    assert done.returncode == 0, done.stderr
-    *found, last = json.loads(done.stdout)
-    assert last == "403"
-    return [*found, CHALLENGED.reason]
+def operations(*steps: Step) -> list[Operation]:
+    return [(step.method, step.name, step.arguments) for step in steps]
+
+
+def challenged(told: list[str]) -> list[str]:
+    """Name the reason of the challenge, which is the last that these clients are told."""
+    assert told[-1] == "403"
+    return [*told[:-1], CHALLENGED.reason]
 
 
 def records(edge: OperationsEdge, client: str, count: int) -> list[dict[str, Any]]:
@@ -259,25 +255,22 @@ def test_what_a_scope_and_a_group_open(edge: OperationsEdge, mode: str, client: 
     check(edge, client, told, OF_BOARD, "board-1")
 
 
-@pytest.mark.skipif(not MCP1.exists(), reason="no .venv-mcp1: `make test` makes it")
+@needs_sdk_1
 def test_the_older_sdk_and_its_trail(edge: OperationsEdge) -> None:
     """SDK 1.x: the same operations end alike, and are the same records."""
     edge.desk.ran.clear()
     url = f"https://127.0.0.1:{edge.port}/desk"
-    told = foreign(str(MCP1), str(SDK_1), url, GATEWAY, token("sdk-1"))
-    check(edge, "sdk-1", told, OF_OLDER)
+    told = run_sdk_1(url, GATEWAY, token("sdk-1"), operations(*OF_OLDER))
+    check(edge, "sdk-1", challenged(told), OF_OLDER)
 
 
-@pytest.mark.skipif(
-    NODE is None or not (TYPESCRIPT / "node_modules").exists(),
-    reason="NOT TESTED: the TypeScript client: node is missing, or `make typescript` was not run",
-)
+@needs_typescript
 def test_the_typescript_client_and_its_trail(edge: OperationsEdge) -> None:
     """SDK 1.x of TypeScript: the same again."""
     edge.desk.ran.clear()
-    url, script = f"https://{GATEWAY}/desk", str(TYPESCRIPT / "operations.mjs")
-    told = foreign(str(NODE), script, url, str(edge.port), token("typescript"))
-    check(edge, "typescript", told, OF_OLDER)
+    url = f"https://{GATEWAY}/desk"
+    told = run_typescript(url, edge.port, token("typescript"), operations(*OF_OLDER))
+    check(edge, "typescript", challenged(told), OF_OLDER)
 
 
 def test_the_trail_is_whole_and_a_missing_record_is_found(edge: OperationsEdge) -> None:

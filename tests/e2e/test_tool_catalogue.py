@@ -1,5 +1,5 @@
-"""What servers say of their tools, whole: a real Envoy, `authz up` with its Valkey, the official
-server and client of SDK 2.x in both eras.
+"""What servers say of their tools, whole: a real Envoy, `authz up` with its Valkey, an official
+server, and the official clients: SDK 2.x in both eras, SDK 1.x, TypeScript.
 """
 
 import asyncio
@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -16,7 +18,7 @@ from mcp import Client
 from authz.cli import main
 from authz.config.model import ServerConfig
 from authz.config.pins import PinFile, approve, write_pins
-from authz.core.reason import Reason
+from authz.core.answers import REFUSAL
 from authz.process.service import ServiceSpec
 from authz.server.tool_lists import list_tools
 from authz_demo.client import connect
@@ -24,8 +26,15 @@ from authz_demo.environment import Location, free_port, write_environment
 from authz_demo.reporter import Reporter
 from authz_demo.scenario import Scenario
 from authz_demo.serving import serve
-from tests.support.changing_sample import app
+from tests.support.changing_sample import CHANGED, app
 from tests.support.demo_environment import RunningEnvironment
+from tests.support.older_clients import (
+    Operation,
+    needs_sdk_1,
+    needs_typescript,
+    run_sdk_1,
+    run_typescript,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = {"notes": "2026-07-28", "files": "2025-11-25"}
@@ -120,61 +129,89 @@ async def connected(running: RunningEnvironment, server: str, token: str) -> Asy
         yield client
 
 
-async def said(client: Client, tool: str) -> str:
-    """Call a tool; return the sentence of its refusal, or nothing."""
-    result = await client.call_tool(tool, {})
-    return str(getattr(result.content[0], "text", "")) if result.is_error else ""
+def operations(tool: str) -> list[Operation]:
+    """Return what a client does with the tool that it makes change."""
+    return [
+        ("tools/list", "", {}),
+        ("tools/call", "stray", {}),
+        ("tools/call", "drop", {}),
+        ("tools/call", tool, {}),
+        ("tools/call", "turn", {"tool": tool}),
+        # The list that would show the changed text is the one that authz sees it in.
+        ("tools/list", "", {}),
+        ("tools/call", tool, {}),
+    ]
 
 
-async def names(client: Client) -> set[str]:
-    """Return the tools that a client is shown."""
-    return {each.name for each in (await client.list_tools()).tools}
+ENDED: Final = ["tool_changed", "person_not_allowed", "allowed", "allowed"]
 
 
-def is_refused(words: str, reason: Reason) -> bool:
-    return words.startswith(reason.row.sentence)
+async def run_sdk_2(
+    running: RunningEnvironment, server: str, token: str, every: list[Operation]
+) -> list[str]:
+    """Do operations with SDK 2.x, each in a session of its own; return how each ended."""
+
+    async def do(method: str, tool: str, arguments: dict[str, object]) -> str:
+        async with connected(running, server, token) as client:
+            if method == "tools/list":
+                return " ".join(sorted(each.name for each in (await client.list_tools()).tools))
+            result = await client.call_tool(tool, arguments)
+            return str((result.meta or {}).get(REFUSAL, {"reason": "allowed"})["reason"])
+
+    return [await do(*each) for each in every]
+
+
+async def log_in(running: RunningEnvironment, server: str, tool: str) -> str:
+    """Return an access token. The service may have started before the server did."""
+    async with running.network.browser() as http:
+        scenario = Scenario(running.environment, Reporter(quiet), running.network, http)
+        mode = "2026-07-28" if server == "notes" else "legacy"
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await scenario.call(server, "demo", running.environment.who.john, tool, mode)
+                    return scenario.tokens[f"demo {server}"]
+                except Exception:  # noqa: BLE001 - a step that failed, in groups of any
+                    await asyncio.sleep(1)
 
 
 @pytest.mark.attack("rug-pull")
-@pytest.mark.parametrize("server", list(SERVERS))
+@pytest.mark.parametrize(
+    ("server", "sdk", "tool"),
+    [
+        ("notes", "2", "look"),
+        ("files", "2", "look"),
+        pytest.param("files", "1", "gaze", marks=needs_sdk_1),
+        pytest.param("files", "typescript", "watch", marks=needs_typescript),
+    ],
+)
 def test_what_was_approved_is_what_may_be_called(
-    running: RunningEnvironment, server: str, capsys: pytest.CaptureFixture[str]
+    running: RunningEnvironment,
+    server: str,
+    sdk: str,
+    tool: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A fresh start needs nobody: the service asks the servers itself. A tool that nobody approved
     is refused, a destructive one meets its rule, and one that says something else after its
     approval is hidden and refused at once, before anybody was shown it. The command shows what has
     changed.
     """
+    place = running.environment.place
+    token = asyncio.run(log_in(running, server, tool))
+    every = operations(tool)
+    if sdk == "1":
+        url, host = f"https://127.0.0.1:{place.port}/{server}", urlsplit(place.gateway).netloc
+        ended = run_sdk_1(url, host, token, every)
+    elif sdk == "typescript":
+        ended = run_typescript(f"{place.gateway}/{server}", place.port, token, every)
+    else:
+        ended = asyncio.run(run_sdk_2(running, server, token, every))
 
-    async def go() -> None:
-        async with running.network.browser() as http:
-            scenario = Scenario(running.environment, Reporter(quiet), running.network, http)
-            mode = "2026-07-28" if server == "notes" else "legacy"
-            # The service may have started before the server did.
-            async with asyncio.timeout(60):
-                while True:
-                    try:
-                        who = running.environment.who.john
-                        await scenario.call(server, "demo", who, "look", mode)
-                        break
-                    except Exception:  # noqa: BLE001 - a step that failed, in groups of any
-                        await asyncio.sleep(1)
-            token = scenario.tokens[f"demo {server}"]
-        async with connected(running, server, token) as client:
-            assert await names(client) == {"look", "turn"}
-            assert is_refused(await said(client, "stray"), Reason.TOOL_CHANGED)
-            assert is_refused(await said(client, "drop"), Reason.PERSON_NOT_ALLOWED)
-            assert not await said(client, "look")
-            assert not await said(client, "turn")
-        async with connected(running, server, token) as client:
-            # The list that would show the changed text is the one that authz sees it in.
-            assert await names(client) == {"turn"}
-            refused = await said(client, "look")
-        assert is_refused(refused, Reason.TOOL_CHANGED)
-        async with connected(running, server, token) as client:
-            assert not await said(client, "turn")
-
-    asyncio.run(go())
+    before, *called, after, last = ended
+    assert (called, last) == (ENDED, "tool_changed")
+    assert {tool, "turn"} <= set(before.split()) <= {*CHANGED, "turn"}
+    assert set(after.split()) == set(before.split()) - {tool}
     config = running.environment.configuration
     assert main(["tools", server, str(config), "--diff"]) == 1
     lines = capsys.readouterr().out.splitlines()

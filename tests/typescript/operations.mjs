@@ -1,5 +1,5 @@
-// The official TypeScript client does operations, run by tests/e2e/test_operations.py; prints how
-// each one ended, as JSON.
+// The official TypeScript client does operations, run by tests/support/older_clients.py; prints how
+// each one ended, as JSON. A list ends with its names.
 //
 // Arguments: URL, port (of 127.0.0.1, where the URL's name is), token, the member of a refused
 // tool's `_meta`, and as JSON a list of method, name and arguments.
@@ -25,6 +25,7 @@ await client.connect(new StreamableHTTPClientTransport(new URL(url), { fetch, re
 const reference = (name) =>
   name.includes(":") ? { type: "ref/resource", uri: name } : { type: "ref/prompt", name };
 const operations = {
+  "tools/list": () => client.listTools(),
   "tools/call": (name, args) => client.callTool({ name, arguments: args }),
   "prompts/get": (name, args) => client.getPrompt({ name, arguments: args }),
   "resources/read": (uri) => client.readResource({ uri }),
@@ -36,7 +37,8 @@ const ended = [];
 for (const [method, name, args] of JSON.parse(told)) {
   try {
     const result = await operations[method](name, args);
-    ended.push(result._meta?.[refusal]?.reason ?? "allowed");
+    const names = result.tools?.map((tool) => tool.name).sort().join(" ");
+    ended.push(names ?? result._meta?.[refusal]?.reason ?? "allowed");
   } catch (error) {
     ended.push(error.data?.reason ?? `${error.code}`);
   }
