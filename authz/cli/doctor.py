@@ -19,9 +19,11 @@ from authz.cli.common import (
     read_token_file,
     state_option,
 )
-from authz.config.load import load
+from authz.config.load import Settings, load
+from authz.config.location import init_folder
+from authz.config.problems import ConfigError
 from authz.doctor.finding import Finding, Severity, has_problems
-from authz.doctor.run import DoctorOptions, examine
+from authz.doctor.run import DoctorOptions, examine, examine_host
 from authz.local.redis_location import as_its_service
 from authz.local.state import State
 from authz.local.up import default_folder
@@ -32,6 +34,7 @@ _EXAMPLES: Final = """\
 examples:
   authz doctor authz.yaml
   authz doctor authz.yaml --token-file -           reads a token from standard input
+  authz doctor deploy                              on the host of a folder of `authz init`
   AUTHZ_TOKEN=… authz doctor authz.yaml --json
 A token is never an argument: every user of a machine may read those.
 exit status: 0 no problems, 1 problems, 2 asked wrongly (arguments or authz.yaml)
@@ -84,7 +87,7 @@ def run(
     """Look, and print what was found."""
     tokens = [os.environ[TOKEN]] if os.environ.get(TOKEN) else []
     tokens += map(read_token_file, token_files)
-    settings = load(config, os.environ)
+    settings, is_host = _load(config)
     folder = state or default_folder(config)
     beside = State(folder.absolute()).socket("admin")
     options = DoctorOptions(
@@ -95,12 +98,30 @@ def run(
         probe_clients=not no_log_in,
         documents=None if no_documents else client_ids,
     )
-    findings = asyncio.run(examine(settings, options, as_its_service(settings, os.environ, folder)))
+    if is_host:
+        findings = examine_host(settings, options)
+    else:
+        env = as_its_service(settings, os.environ, folder)
+        findings = asyncio.run(examine(settings, options, env))
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:
         _print(findings)
     return FAILED if has_problems(findings) else DONE
+
+
+def _load(config: Path) -> tuple[Settings, bool]:
+    """Return the settings, and whether this is the host of containers that alone have the secrets.
+
+    Raises:
+        ConfigError: where authz.yaml is wrong, or a secret is missing that ought to be here.
+    """
+    try:
+        return load(config, os.environ), False
+    except ConfigError:
+        if init_folder(config.parent) is None:
+            raise
+        return load(config, os.environ, secrets=False), True
 
 
 def _print(findings: list[Finding]) -> None:

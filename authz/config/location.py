@@ -10,6 +10,7 @@ from typing import Final
 
 NAME: Final = "authz.yaml"
 FOLDER: Final = "authz"
+ANSWERS: Final = "init.json"
 
 
 def find_configuration(path: Path) -> Path:
@@ -26,3 +27,14 @@ def find_configuration(path: Path) -> Path:
         if nested.exists():
             return nested
     return path
+
+
+def init_folder(folder: Path) -> Path | None:
+    """Return the folder that `authz init` wrote; None where authz.yaml is somebody's own.
+
+    Args:
+        folder: of authz.yaml.
+    """
+    folder = folder.absolute()
+    above = [folder.parent] if folder.name == FOLDER else []
+    return next((each for each in (folder, *above) if (each / ANSWERS).is_file()), None)

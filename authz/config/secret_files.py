@@ -84,6 +84,14 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[st
         yield member, ("gateway", field), getattr(gateway, field), _private_key
 
 
+def named_files(config: Config) -> Iterator[File]:
+    """Yield every file with a secret that the configuration names, Envoy's private key too."""
+    tls = config.gateway.tls
+    found = [file for _, _, file, _ in _files(config)]
+    found += [config.redis.password_file, None if tls is None else tls.key]
+    yield from (File(file) for file in found if file is not None)
+
+
 def _shared_key(config: Config, secrets: Secrets) -> Iterator[Fault]:
     """Find a key that signs for two, in whatever file; `lint` compares the files' names."""
     others: dict[Path, bytes | None] = {

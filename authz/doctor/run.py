@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from authz.config.load import Settings
+from authz.config.secret_files import named_files
 from authz.doctor import (
     authorization_probe,
     documents,
@@ -13,6 +14,7 @@ from authz.doctor import (
     files,
     firewall,
     front_door,
+    git_secrets,
     issuer,
     redis,
     token,
@@ -43,6 +45,15 @@ class DoctorOptions:
     documents: tuple[str, ...] | None = None
 
 
+def examine_host(settings: Settings, options: DoctorOptions) -> list[Finding]:
+    """Return what can be seen where the containers' paths, names and sockets are not."""
+    findings = list(files.examine(settings, options.path, options.admin))
+    service = "authz" if settings.config.front_door is None else "authz-pages"
+    fix = f"docker compose exec {service} authz doctor /etc/authz/authz.yaml"
+    rest = note("containers", "unseen", "what only containers can reach is not looked at", fix)
+    return [*findings, *_folder(settings, options), rest]
+
+
 async def examine(
     settings: Settings,
     options: DoctorOptions,
@@ -55,7 +66,7 @@ async def examine(
         OSError: where the file with Redis' password cannot be read.
     """
     findings = list(files.examine(settings, options.path, options.admin))
-    findings += firewall.examine(options.path.parent, settings.config.gateway.trusted_hops)
+    findings += _folder(settings, options)
     found = await issuer.examine(settings.config.issuer, clock)
     findings += found.findings
     if options.probe_clients and found.metadata:
@@ -88,3 +99,9 @@ async def examine(
             audit=settings.config.audit.to != "off",
         )
     return findings + envoy.examine(settings, options.admin, named=options.admin_named)
+
+
+def _folder(settings: Settings, options: DoctorOptions) -> list[Finding]:
+    folder, config = options.path.parent, settings.config
+    findings = git_secrets.examine(folder, named_files(config))
+    return findings + firewall.examine(folder, config.gateway.trusted_hops)

@@ -26,7 +26,7 @@ from authz.setup.answers import SetupAnswers
 from authz.setup.certificates import new_certificate_pair
 from authz.setup.folder import OWNER, FileOutcome, Folder
 
-ANSWERS: Final = "init.json"
+ANSWERS: Final = location.ANSWERS
 CONFIGURATION: Final = f"{location.FOLDER}/{location.NAME}"
 SCHEMA: Final = "authz.schema.json"
 _DOOR: Final = "secrets/front_door"

@@ -598,6 +598,15 @@ OTHERS = (
         "authz/setup/templates/firewall.nft.j2", "connections", "ip saddr ct count over 512",
         "ip saddr ct count over 5120", ("tests/doctor/test_firewall.py",),
     ),
+    Defence(
+        "Git takes no secret of the folder", "authz/setup/templates/gitignore.j2", "the file",
+        "/*\n", "/secrets/\n", ("tests/setup/test_git.py",),
+    ),
+    Defence(
+        "The doctor asks git what its index holds", "authz/doctor/git_secrets.py", "findings",
+        "if blob.oid in digests or", "if",
+        ("tests/doctor/test_git_secrets.py",),
+    ),
 )  # fmt: skip
 
 _DOOR = ("tests/core/test_front_door.py", "tests/tokens/test_front_door.py")

@@ -4,12 +4,14 @@ import io
 import json
 import socket
 from pathlib import Path
+from subprocess import run
 
 import pytest
 
 from authz.cli import main
 from authz.doctor import files
 from tests.doctor.kit import diagnoses, settings
+from tests.setup.kit import copy_written
 from tests.tokens.token_factory import rsa_signer
 
 TEXT = """\
@@ -127,3 +129,21 @@ def test_what_cannot_be_seen_is_said() -> None:
     (said,) = (each for each in found if each.diagnosis == "sessions")
     assert "session.redis" in said.fix
     assert "authorization_policy" in said.fix
+
+
+def test_the_host_of_containers_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its secrets have their paths in containers: git is asked, and the rest has its command."""
+    copy_written(tmp_path)
+    run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+
+    assert main(["doctor", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "git has no secret in the clear" in out
+    assert "docker compose exec authz-pages authz doctor /etc/authz/authz.yaml" in out
+
+    run(["git", "add", "-f", "secrets"], cwd=tmp_path, check=True)
+    assert main(["doctor", str(tmp_path / "authz.yaml"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [each["diagnosis"] for each in found if each["severity"] == "problem"] == ["tracked"]
