@@ -73,6 +73,12 @@ exit status: 0 no problems, 1 problems, 2 asked wrongly (arguments or authz.yaml
     is_flag=True,
     help="Do not try whether metadata documents of known assistants can be fetched.",
 )
+@click.option("--no-servers", is_flag=True, help="Do not ask the MCP servers for their tools.")
+@click.option(
+    "--beside-envoy",
+    is_flag=True,
+    help="This machine reaches what Envoy reaches: a server that it cannot reach is a problem.",
+)
 def run(
     *,
     config: Path,
@@ -83,6 +89,8 @@ def run(
     no_log_in: bool,
     client_ids: tuple[str, ...],
     no_documents: bool,
+    no_servers: bool,
+    beside_envoy: bool,
 ) -> int:
     """Look, and print what was found."""
     tokens = [os.environ[TOKEN]] if os.environ.get(TOKEN) else []
@@ -96,6 +104,8 @@ def run(
         admin_named=envoy_admin is not None,
         tokens=tuple(tokens),
         probe_clients=not no_log_in,
+        ask_servers=not no_servers,
+        beside_envoy=beside_envoy,
         documents=None if no_documents else client_ids,
     )
     if is_host:

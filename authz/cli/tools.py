@@ -46,7 +46,7 @@ from authz.core.catalogue import (
 )
 from authz.core.evaluation import is_offered
 from authz.core.ledger import UnavailableError
-from authz.core.policy import OperationKind, Server
+from authz.core.policy import Server
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 from authz.ledger.sightings import RedisSightings
@@ -54,6 +54,14 @@ from authz.local.redis_location import shared_redis
 from authz.local.state import SetupError
 from authz.local.up import default_folder
 from authz.server.tool_lists import ToolList, ToolListError, list_tools
+from authz.server.tool_rules import (
+    UnknownArgument,
+    catalogue_of_list,
+    nearest_tools,
+    rules_of,
+    unknown_arguments,
+    unmatched_rules,
+)
 
 _MAX_BY: Final = 64
 _READABLE: Final = 0o644
@@ -113,7 +121,7 @@ def run(
         return _approve(settings, server, pins, listed, only=only, output=output, by=by)
     if diff:
         return _print_differences(pins, listed)
-    catalogue = _catalogue(listed)
+    catalogue = catalogue_of_list(listed.definitions)
     compared = None if rules.pins is None else Pins(rules.pins.mode, pins.digests)
     rules = replace(rules, pins=compared)
     if as_json:
@@ -185,26 +193,7 @@ async def _seen(config: Path, server: str, state: Path | None) -> list[Sighting]
         await ledger.aclose()
 
 
-def _catalogue(listed: ToolList) -> Catalogue:
-    return catalogue_of([Sighting(each, 0) for each in listed.definitions])
-
-
 # --- the table ----------------------------------------------------------------------------------
-
-
-def _rules_of(server: Server, tool: str, catalogue: Catalogue) -> list[str]:
-    """Return the rules that a tool meets, as authz.yaml names them."""
-    annotations = catalogue.annotations(tool)
-    named = dict.fromkeys(str(each.pattern) for each in server.matching(OperationKind.TOOL, tool))
-    return [*named, *(f"@{each.value}" for each in server.annotations if each in annotations)]
-
-
-def _unmatched(server: Server, catalogue: Catalogue) -> list[str]:
-    """Return the rules that match nothing that is listed: a typo, or a tool that is gone."""
-    met = {rule for tool in catalogue.tools for rule in _rules_of(server, tool, catalogue)}
-    every = list(dict.fromkeys(str(each.pattern) for each in server.operations(OperationKind.TOOL)))
-    every += [f"@{each.value}" for each in server.annotations]
-    return [rule for rule in every if rule not in met]
 
 
 def _states(server: Server, catalogue: Catalogue) -> Mapping[str, PinState]:
@@ -223,7 +212,7 @@ def _to_json(server: Server, listed: ToolList, catalogue: Catalogue) -> dict[str
         {
             "name": name,
             "annotations": sorted(each.value for each in known.annotations),
-            "rules": _rules_of(server, name, catalogue),
+            "rules": rules_of(server, name, catalogue),
             "offered": is_offered(server, name, catalogue),
             "approval": states[name].value if name in states else None,
             "definitions": [each.value for each in listed.definitions if each.name == name],
@@ -235,7 +224,11 @@ def _to_json(server: Server, listed: ToolList, catalogue: Catalogue) -> dict[str
         "server": server.name,
         "pins": None if server.pins is None else server.pins.mode.value,
         "tools": tools,
-        "unmatched_rules": _unmatched(server, catalogue),
+        "unmatched_rules": unmatched_rules(server, catalogue),
+        "unknown_arguments": [
+            {"rule": each.rule, "member": each.member, "pointer": each.pointer, "tool": each.tool}
+            for each in unknown_arguments(server, listed.definitions)
+        ],
         "approved_but_not_listed": gone,
         "rejected": list(listed.rejected),
     }
@@ -246,19 +239,29 @@ def _print_tools(server: Server, listed: ToolList, catalogue: Catalogue) -> None
     rows: list[tuple[str, ...]] = [("TOOL", "THE SERVER SAYS", "RULES", "APPROVAL")]
     for name, known in catalogue.tools.items():
         says = ", ".join(sorted(each.value for each in known.annotations)) or "-"
-        met = ", ".join(_rules_of(server, name, catalogue)) or "the server's alone"
+        met = ", ".join(rules_of(server, name, catalogue)) or "the server's alone"
         rules = met if is_offered(server, name, catalogue) else "not offered"
         approval = states[name].value.replace("_", " ") if name in states else "-"
         rows.append((_ascii(name), says, rules, approval))
     print_table(rows)
-    for rule in _unmatched(server, catalogue):
-        print(f"matches no tool: {rule}")
+    for rule in unmatched_rules(server, catalogue):
+        near = ", ".join(map(_ascii, nearest_tools(rule, catalogue.tools)))
+        print(f"matches no tool: {rule}" + (f" (did you mean {near}?)" if near else ""))
+    for each in unknown_arguments(server, listed.definitions):
+        print(_described_argument(each))
     for name, state in states.items():
         if state is PinState.NOT_LISTED:
             print(f"approved, but not listed: {_ascii(name)}")
     for name, count in Counter(each.name for each in listed.definitions).items():
         if count > 1:
             print(f"listed {count} times: {_ascii(name)}")
+
+
+def _described_argument(found: UnknownArgument) -> str:
+    near = ", ".join(map(_ascii, found.near))
+    meant = f" (did you mean {near}?)" if near else ""
+    what = f"{found.member}: {found.pointer} of {found.rule}"
+    return f"no argument of {_ascii(found.tool)}: {what}{meant}"
 
 
 def _ascii(text: str) -> str:
@@ -365,6 +368,11 @@ def _chosen(listed: ToolList, only: tuple[str, ...]) -> list[ToolDefinition]:
 
 def _write(file: Path, text: str) -> None:
     """Put a file in place of another one, whole."""
+    if not file.parent.exists():
+        if not file.parent.parent.is_dir():
+            raise CommandError(f"there is no folder {file.parent}: make it first", FAILED)
+        file.parent.mkdir()
+        print(f"authz: made the folder {file.parent}", file=sys.stderr)
     draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
         with draft.open("x", encoding="ascii") as stream:

@@ -25,6 +25,8 @@ PART: Final = "envoy"
 _PATIENCE: Final = 5.0
 _LARGEST: Final = 64 << 20
 _FILTER: Final = "envoy.filters.http.ext_authz"
+# Clusters of servers (authz/envoy/render/clusters.py, which needs envoy-data-plane).
+_SERVER: Final = "mcp:"
 # Routes that lead nowhere: of requests without a token (authz/envoy/render/routes.py).
 _TOKENLESS: Final = "no-token:"
 # The first release of each minor version that has the fixes of August 2026: CVE-2026-73511 and
@@ -125,6 +127,24 @@ def _ask(admin: Path, path: str) -> Any:
         if answer.status != HTTPStatus.OK or len(data) > _LARGEST:
             raise ValueError("no document")
         return json.loads(data)
+
+
+def upstream_sockets(admin: Path) -> dict[str, str]:
+    """Return the Unix sockets by which Envoy reaches servers, by their names; none it does not say.
+
+    `/clusters` of the admin interface has where each endpoint is (envoy.admin.v3.Clusters).
+    """
+    try:
+        document = _ask(admin, "/clusters?format=json")
+    except (OSError, HTTPException, ValueError, RecursionError):
+        return {}
+    found = dict[str, str]()
+    for cluster in _mappings(document):
+        name, hosts = cluster.get("name"), cluster.get("host_statuses")
+        if isinstance(name, str) and name.startswith(_SERVER) and isinstance(hosts, list):
+            paths = [each.get("path") for each in _mappings(hosts)]
+            found |= {name.removeprefix(_SERVER): path for path in paths if isinstance(path, str)}
+    return found
 
 
 def _age(document: Any) -> Iterator[Finding]:

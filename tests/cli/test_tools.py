@@ -20,7 +20,7 @@ servers:
   files:
     upstream: http://127.0.0.1:{port}/mcp
     versions: ['{version}']
-    tools: {{'delete_*': {{groups: [staff]}}, delet_file: {{}}}}
+    tools: {{'delete_*': {{groups: [staff]}}, delet_file: {{}}{rules}}}
     annotations: {{destructive: {{groups: [boss]}}, read_only: {{}}}}
     pins: {{file: {pins}}}
 """
@@ -34,11 +34,16 @@ class Served:
         self.pins = folder / "pins.json"
         self._config = folder / "authz.yaml"
         self._version = version
+        self._rules = ""
         self.tools: dict[str, tuple[str, ToolAnnotations | None]] = {
             "read_file": ("Reads a file.", ToolAnnotations(read_only_hint=True)),
             "delete_file": ("Deletes a file.", None),
             "move_file": ("Moves a file.", None),
         }
+
+    def add_rule(self, text: str) -> None:
+        """Add a rule of one tool."""
+        self._rules = f", {text}"
 
     def run(self, *arguments: str) -> int:
         """Run the command while the server runs."""
@@ -46,7 +51,9 @@ class Served:
 
         async def served() -> None:
             async with serve(self._app()) as port:
-                text = CONFIG.format(port=port, pins=self.pins, version=self._version)
+                text = CONFIG.format(
+                    port=port, pins=self.pins, version=self._version, rules=self._rules
+                )
                 self._config.write_text(text)
                 words = ["tools", "files", str(self._config), *arguments]
                 found.append(await asyncio.to_thread(main, words))
@@ -57,12 +64,14 @@ class Served:
     def _app(self) -> Any:
         server: MCPServer = MCPServer("files", log_level="CRITICAL")
         for name, (description, annotations) in self.tools.items():
-            server.add_tool(_nothing, name=name, description=description, annotations=annotations)
+            server.add_tool(
+                _takes_a_path, name=name, description=description, annotations=annotations
+            )
         return server.streamable_http_app(streamable_http_path="/mcp")
 
 
-def _nothing() -> str:
-    return ""
+def _takes_a_path(path: str = "") -> str:
+    return path
 
 
 @pytest.fixture(params=["2026-07-28", "2025-11-25"])
@@ -80,7 +89,7 @@ def test_each_tool_is_shown_with_its_rules(
         "read_file open_world, read_only @read_only not approved",
         "delete_file destructive, open_world delete_*, @destructive not approved",
         "move_file destructive, open_world not offered not approved",
-        "matches no tool: delet_file",
+        "matches no tool: delet_file (did you mean delete_file?)",
     ]
 
 
@@ -98,6 +107,32 @@ def test_the_same_as_json(files: Served, capsys: pytest.CaptureFixture[str]) -> 
     )
     assert (delete["rules"], move["offered"]) == (["delete_*", "@destructive"], False)
     assert read["definitions"][0]["description"] == "Reads a file."
+
+
+def test_conditions_on_arguments_that_no_tool_has(
+    files: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A `when` that can never hold is said: its rule just never applies."""
+    files.add_rule("read_file: {when: [{argument: /pth, present: true}]}")
+    assert files.run() == 0
+    out = capsys.readouterr().out
+    assert "no argument of read_file: when: /pth of read_file (did you mean path?)" in out
+    assert files.run("--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["unknown_arguments"]
+    assert (found["rule"], found["member"], found["tool"]) == ("read_file", "when", "read_file")
+
+
+def test_a_folder_of_pins_that_is_missing_is_made(
+    files: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder itself, and not those above it, which were probably mistyped."""
+    files.pins = files.pins.parent / "pins" / "files.json"
+    assert files.run("--pin") == 0
+    assert files.pins.is_file()
+    assert "made the folder" in capsys.readouterr().err
+    files.pins = files.pins.parent.parent / "a" / "b" / "files.json"
+    assert files.run("--pin") == 1
+    assert "there is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.attack("rug-pull")
@@ -160,7 +195,9 @@ def test_what_is_asked_wrongly(
 ) -> None:
     """Exit status 2, and what would be right."""
     config = tmp_path / "authz.yaml"
-    config.write_text(CONFIG.format(port=1, pins=tmp_path / "pins.json", version="2026-07-28"))
+    config.write_text(
+        CONFIG.format(port=1, pins=tmp_path / "pins.json", version="2026-07-28", rules="")
+    )
     assert main(["tools", *arguments, "-c", str(config)]) == 2
     assert words in capsys.readouterr().err
 
@@ -168,6 +205,8 @@ def test_what_is_asked_wrongly(
 def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 1: nobody answers, and no worker has seen a list."""
     config = tmp_path / "authz.yaml"
-    config.write_text(CONFIG.format(port=1, pins=tmp_path / "pins.json", version="2026-07-28"))
+    config.write_text(
+        CONFIG.format(port=1, pins=tmp_path / "pins.json", version="2026-07-28", rules="")
+    )
     assert main(["tools", "files", "-c", str(config)]) == 1
     assert "it cannot be reached" in capsys.readouterr().err
