@@ -1,20 +1,35 @@
-"""`authz envoy-config`: Envoy's whole configuration, or the pieces for an Envoy that is there."""
+"""`authz envoy-config`: files that Envoy watches, one static file, or pieces for another Envoy."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from authz.cli.common import DONE, FILE, CommandError, command, config_argument, print_problems
+from authz.cli.common import (
+    DONE,
+    FAILED,
+    FILE,
+    CommandError,
+    command,
+    config_argument,
+    print_problems,
+)
 from authz.config.load import load
 
 _ADMIN = "/run/authz/envoy-admin.sock"
+_STATS = "/run/authz/envoy-stats.sock"
 _EXAMPLES = """\
 examples:
-  authz envoy-config authz.yaml                        print it
-  authz envoy-config authz.yaml -o /etc/envoy          write envoy.yaml and what it names
+  authz envoy-config authz.yaml -o /etc/envoy          write files that Envoy watches
+  authz envoy-config authz.yaml -o /etc/envoy --static one file, read at Envoy's start alone
+  authz envoy-config authz.yaml                        print that one file
   authz envoy-config authz.yaml --fragment             filter, cluster and routes alone
+
+Start Envoy with: envoy -c /etc/envoy/envoy.yaml --reject-unknown-dynamic-fields
+Run it again after a change: nothing has to be restarted, and no request fails. `authz serve
+--envoy /etc/envoy` does it at each reload.
 """
 
 
@@ -22,6 +37,7 @@ examples:
 @config_argument
 @click.option("--fragment", is_flag=True, help="Filter, cluster and routes alone.")
 @click.option("-o", "--output", type=FILE, metavar="DIR", help="Write the files there.")
+@click.option("--static", is_flag=True, help="Into one file, which Envoy does not watch.")
 @click.option("--folder", metavar="DIR", help="Where Envoy will find them (default: as --output).")
 @click.option(
     "--admin",
@@ -29,8 +45,21 @@ examples:
     metavar="PATH",
     help=f"Envoy's admin socket (default: {_ADMIN}).",
 )
+@click.option(
+    "--stats",
+    default=_STATS,
+    metavar="PATH",
+    help=f"The socket at which Envoy says what it has taken (default: {_STATS}).",
+)
 def run(
-    *, config: Path, fragment: bool, output: Path | None, folder: str | None, admin: str
+    *,
+    config: Path,
+    fragment: bool,
+    output: Path | None,
+    static: bool,
+    folder: str | None,
+    admin: str,
+    stats: str,
 ) -> int:
     """Print the configuration, or write it."""
     if fragment and output is not None:
@@ -41,13 +70,16 @@ def run(
     settings = load(config, os.environ, secrets=False)
     print_problems(settings.warnings)
     if folder is None and output is not None:
-        folder = str(output)
+        folder = str(output.absolute())
     where = render.Topology(admin=admin)
     if folder:
         where = replace(where, folder=folder)
     if fragment:
         print(render.fragment(settings, where), end="")
         return DONE
+    if output is not None and not static:
+        files = render.render_watched(settings, replace(where, stats=stats))
+        return _write(output, files, Path(stats))
     files = render.render(settings, where)
     if output is None:
         print("".join(_titled(name, text) for name, text in files.items()), end="")
@@ -57,6 +89,25 @@ def run(
         path = output / name
         path.write_text(text)
         print(path)
+    return DONE
+
+
+def _write(output: Path, files: dict[str, str], stats: Path) -> int:
+    """Have a running Envoy follow, and print what changed."""
+    from authz.envoy.files import replace_files  # noqa: PLC0415 - as above
+
+    done = replace_files(output, files, stats)
+    if done.refused:
+        print(
+            f"Envoy refused {output / done.refused} and goes on as before; its log says why. All"
+            " files are what they were",
+            file=sys.stderr,
+        )
+        return FAILED
+    for name in done.changed:
+        print(output / name)
+    if done.restart:
+        print("restart Envoy: envoy.yaml changed, which it reads at its start", file=sys.stderr)
     return DONE
 
 

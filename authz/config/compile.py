@@ -4,6 +4,8 @@ Invariant: names and places of limits are unique, so that two never share a buck
 (tests/core/test_limits_buckets.py).
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -20,6 +22,7 @@ from authz.config.model import (
     LimitConfig,
     RuleConfig,
     SecondFactorConfig,
+    ServerConfig,
     approval_of,
 )
 from authz.config.server_metadata import challenge_scopes
@@ -186,8 +189,15 @@ def _server(config: Config, name: str, approved: Approved) -> Server:
         pins=None
         if server.pins is None
         else Pins(PinMode(server.pins.mode), MappingProxyType(dict(approved.get(name, {})))),
+        upstream=upstream_digest(server),
     )
     return replace(compiled, filtered=_filtered(config, compiled))
+
+
+def upstream_digest(server: ServerConfig) -> str:
+    """Return a short name of where a server's requests go: another one for another place."""
+    place = json.dumps([server.upstream, None if server.socket is None else str(server.socket)])
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 def _filtered(config: Config, server: Server) -> frozenset[str]:

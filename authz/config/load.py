@@ -4,8 +4,9 @@ Invariant: nothing else than `ConfigError` is raised for what a file, its secret
 hold (tests/config/test_hostile.py).
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.config.compile import compile_policy
@@ -29,12 +30,19 @@ class Settings:
         policy: what decisions are made of.
         secrets: from files and the environment.
         warnings: what a person should look at; nothing that stops the service.
+        text: the text of the file.
     """
 
     config: Config
     policy: Policy
     secrets: Secrets
     warnings: tuple[ConfigProblem, ...]
+    text: str = field(default="", repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Return a short name of the text: another one for another text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @property
     def filters_lists(self) -> bool:
@@ -90,7 +98,7 @@ def read(
         raise ConfigError(problems)
     approved = {name: each.digests for name, each in pins.items()}
     policy = compile_policy(validated.config, approved)
-    return Settings(validated.config, policy, values, problems)
+    return Settings(validated.config, policy, values, problems, text)
 
 
 def _between(

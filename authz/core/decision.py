@@ -227,6 +227,22 @@ def _server_of(request: HttpRequest, policy: Policy) -> Server | None:
     return None if name is None else policy.servers.get(name)
 
 
+def is_outdated(request: HttpRequest, server: Server) -> bool:
+    """Tell whether the route leads to another upstream than the server's rules are for.
+
+    A route that does not say where it leads (another data plane's, one rendered by an older
+    release) is taken at its word for the server.
+    """
+    leads_to = request.context.get("upstream")
+    return leads_to is not None and leads_to != server.upstream
+
+
+def judges_route(policy: Policy, request: HttpRequest) -> bool:
+    """Tell whether the policy has rules for the very upstream that the route leads to."""
+    server = policy.servers.get(request.context.get("server", ""))
+    return server is not None and not is_outdated(request, server)
+
+
 def denied(refused: RefusedError, server: Server | None) -> Deny:
     """Return the refusal of a request whose message was not read.
 
@@ -239,6 +255,8 @@ def denied(refused: RefusedError, server: Server | None) -> Deny:
 def _served(server: Server | None, request: HttpRequest, policy: Policy) -> Server:
     if server is None:
         raise RefusedError(Reason.UNKNOWN_SERVER, _unknown(request, policy))
+    if is_outdated(request, server):
+        raise RefusedError(Reason.ROUTE_OUTDATED)
     # GET streams and DELETE belong to sessions, which 2026-07-28 does not have.
     if request.method != "POST" and not server.accepts_legacy:
         raise RefusedError(Reason.METHOD_NOT_ALLOWED, Detail.SESSIONS_NOT_ACCEPTED)

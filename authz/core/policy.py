@@ -196,6 +196,8 @@ class Server:
         streams: how many streams one person may begin; None where they are not counted.
         meters: by what it is known how long an exchange may last; one that is not named lasts as
             long as any.
+        upstream: a digest of where its requests go, as our Envoy's route repeats it in
+            context_extensions; empty where that is not known.
     """
 
     name: str
@@ -216,6 +218,7 @@ class Server:
     filtered: frozenset[str] = frozenset()
     prompts: tuple[OperationRule, ...] = ()
     resources: tuple[OperationRule, ...] = ()
+    upstream: str = ""
 
     def targets(self) -> Iterator[RuleTarget[Rule]]:
         """Yield every rule, the server's own first."""

@@ -241,6 +241,24 @@ class Reason(Enum):
         fix="nothing, as a rule; a server that gives two callers one id has to be mended",
         fields=("servers.<server>.session_lifetime",),
     )
+    # The rules are for one upstream: those of another one must not open it, or close it to those
+    # whom they admit (decision 23).
+    ROUTE_OUTDATED = RefusalRow(
+        "route_outdated",
+        503,
+        None,
+        _OWN - 12,
+        "The address behind this server is being changed. Try again in a moment.",
+        meaning=(
+            "Envoy's route leads to another upstream than authz.yaml names for the server: one of "
+            "both has not followed a change yet, and these rules are not for that upstream."
+        ),
+        fix=(
+            "wait a moment after a reload; where it stays so, write Envoy's configuration anew "
+            "with `authz envoy-config`, and see with `authz doctor` what Envoy refused"
+        ),
+        fields=("servers.<server>.upstream",),
+    )
     # --- the token --------------------------------------------------------------------------
     TOKEN_MISSING = RefusalRow(
         "token_missing",

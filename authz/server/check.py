@@ -22,6 +22,7 @@ from authz.core.decision import (
     conclude,
     confirmed,
     denied,
+    judges_route,
     read,
 )
 from authz.core.identity_cache import IdentityCache
@@ -159,8 +160,13 @@ class Check:
         refusals: RefusalLimiter,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Build the check; `snapshot` may be replaced at any time by assignment."""
+        """Build the check; `snapshot` and `former` may be replaced at any time by assignment.
+
+        `former` is the configuration before, while Envoy may still have its routes: it judges
+        requests over a route to an upstream that only it has rules for (decision 23).
+        """
         self.snapshot = snapshot
+        self.former: Snapshot | None = None
         self._recorder = recorder
         self._refusal_limiter = refusals
         self._clock = clock
@@ -173,6 +179,7 @@ class Check:
         with self._recorder.metrics.in_flight.track_inprogress():
             try:
                 request = codec.decode(raw, snapshot.plane)
+                snapshot = self._snapshot_for(request, snapshot)
                 decision = await self._decide(request, snapshot)
                 if isinstance(decision, Allow):
                     if snapshot.offers is not None:
@@ -197,6 +204,18 @@ class Check:
         if snapshot.trail is not None:
             snapshot.trail.decision(decision, request, snapshot.cache)
         return answer
+
+    def _snapshot_for(self, request: HttpRequest, current: Snapshot) -> Snapshot:
+        """Return the configuration whose rules are for the upstream that the route leads to.
+
+        A server that the current one does not have is judged, and refused, by the current one.
+        """
+        former = self.former
+        if former is None or request.context.get("server", "") not in current.policy.servers:
+            return current
+        if judges_route(current.policy, request) or not judges_route(former.policy, request):
+            return current
+        return former
 
     async def _offered(self, deny: Deny, snapshot: Snapshot) -> tuple[Deny, StepUpPrompt | None]:
         """Return the step-up or approval that goes with a refusal.

@@ -16,6 +16,7 @@ from authz.core.decision import (
     PendingDecision,
     authorize,
     conclude,
+    judges_route,
     read,
 )
 from authz.core.ledger import Mode, OverLimit, Revoked, StepUpMissing, StepUpTooOld, Taken
@@ -121,6 +122,24 @@ def test_an_odd_request_is_refused_before_anybody_is_asked(
 ) -> None:
     """A request that no MCP client sends is refused with its own reason."""
     assert reason_of(read(sent, policy())) is expected
+
+
+@given(
+    st.sampled_from([None, "", "a", "b"]),
+    st.sampled_from(["", "a", "b"]),
+    st.sampled_from(["GET", "POST"]),
+)
+@pytest.mark.attack("route-of-another-upstream")
+def test_rules_are_for_one_upstream(told: str | None, known: str, method: str) -> None:
+    """A route that leads elsewhere than the rules are for is refused, whoever calls."""
+    context = {"server": "files"} | ({} if told is None else {"upstream": told})
+    sent = request(call("x") if method == "POST" else b"", method, context=context)
+    rules = policy(server(upstream=known))
+
+    found = read(sent, rules)
+
+    assert (reason_of(found) is Reason.ROUTE_OUTDATED) is (told is not None and told != known)
+    assert judges_route(rules, sent) is isinstance(found, BearerRequest)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])

@@ -22,7 +22,7 @@ BODY = """\
 """
 # Of the routes to a server; that of requests without a token is about no bodies.
 CHECK = f"{'':32}context_extensions:\n{'':34}server: notes\n"
-THEN = f"{'':28}envoy.filters.http.cors:\n"
+THEN = f"{'':34}upstream: "
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from authz.config.compile import upstream_digest
 from authz.config.load import Settings, load
 from authz.config.value_types import Rate, Tcp, Unix
-from authz.envoy.render import Topology, fragment, render
+from authz.envoy.files import (
+    CERTIFICATE_FILE,
+    CLUSTERS_FILE,
+    LISTENERS_FILE,
+    RENDERED_FILE,
+    ROUTES_FILE,
+)
+from authz.envoy.render import Topology, fragment, render, render_watched
 from authz.envoy.render.rate_limits import refill
 from authz.envoy.render.routes import gateway_routes
-from authz.envoy.render.settings import envoy_settings
+from authz.envoy.render.settings import envoy_settings, topology_of
 from tests.support.edge import settings
 from tests.support.envoy import validate
 
@@ -151,7 +160,7 @@ def test_without_a_front_door_nothing_leads_to_pages() -> None:
     """Neither a cluster nor a route is there for them, and registration is refused in words."""
     names = {route["name"] for route in routes(SMALLEST)}
 
-    assert set(clusters(SMALLEST)) == {"authz", "mcp:files"}
+    assert set(clusters(SMALLEST)) == {"authz", cluster_of(SMALLEST, "files")}
     assert not any(name.startswith(("pages", "server-metadata")) for name in names)
     assert "register" in names
 
@@ -182,12 +191,14 @@ def test_the_pages_are_where_settings_or_topology_say() -> None:
 
 def test_a_server_is_where_its_socket_is() -> None:
     """Envoy connects to the socket; Host, path and TLS are those of the URL."""
-    found = clusters(SOCKETS)
+    names = {name: cluster_of(SOCKETS, name) for name in ("files", "notes")}
+    every = clusters(SOCKETS)
+    found = {name: every[names[name]] for name in names}
     for name, path in (("files", "/run/files/mcp.sock"), ("notes", "/run/notes%2F.sock")):
-        assert pipes(found[f"mcp:{name}"]) == [{"path": path}]
-        assert "socket_address" not in str(found[f"mcp:{name}"])
-    assert "transport_socket" not in found["mcp:files"]
-    assert "notes.example.com" in str(found["mcp:notes"]["transport_socket"])
+        assert pipes(found[name]) == [{"path": path}]
+        assert "socket_address" not in str(found[name])
+    assert "transport_socket" not in found["files"]
+    assert "notes.example.com" in str(found["notes"]["transport_socket"])
     for route in (each for each in routes(SOCKETS) if each["name"] == "mcp:files"):
         assert route["route"]["host_rewrite_literal"] == "localhost:8000"
         assert route["route"]["prefix_rewrite"] == "/mcp"
@@ -200,6 +211,10 @@ def test_a_topology_says_it_better_than_the_settings() -> None:
 
     assert "/state/files" in text
     assert "/run/files/mcp.sock" not in text
+
+
+def cluster_of(text: str, server: str) -> str:
+    return f"mcp:{server}:{upstream_digest(configuration(text).config.servers[server])}"
 
 
 def pipes(cluster: dict[str, Any]) -> list[Any]:
@@ -232,7 +247,12 @@ def test_a_route_to_a_server_is_exact_and_names_it(text: str) -> None:
         own = [route for route in every if route["name"] == f"mcp:{name}"]
         assert [route["match"] for route in own] == [{"path": f"/{name}"}, {"path": f"/{name}/"}]
         for route in own:
-            assert checked(route) == {"context_extensions": {"server": name}}
+            told = {"server": name, "upstream": upstream_digest(servers[name])}
+            assert checked(route) == {"context_extensions": told}
+            # Another upstream is another cluster; its statistics keep their name.
+            cluster = clusters(text)[route["route"]["cluster"]]
+            assert cluster["name"] == f"mcp:{name}:{told['upstream']}"
+            assert cluster["alt_stat_name"] == f"mcp:{name}"
     assert len([r for r in every if "cluster" in r.get("route", {})]) == 4 * len(servers)
 
 
@@ -397,3 +417,72 @@ def test_a_bucket_is_never_refilled_faster_than_its_rate(quota: int, window: int
     assert tokens >= 1
     assert step >= 0.05
     assert tokens * window <= quota * step * (1 + 1e-9)
+
+
+WATCHED = replace(SOMEWHERE, stats="/somewhere/stats")
+TWO = PORTAL_BELOW.replace(
+    "8000}}", "8000}, notes: {upstream: http://notes:8000/mcp, tools: {read_*: {}}}}"
+)
+
+
+@cache
+def watched(text: str) -> Mapping[str, str]:
+    return render_watched(configuration(text), WATCHED)
+
+
+def test_watched_files_say_what_the_one_file_says() -> None:
+    """Clusters, routes and listeners are those of the static configuration, but for the filter."""
+    one = document(PORTAL_BELOW)["static_resources"]
+    found = {name: read(text)["resources"] for name, text in watched(PORTAL_BELOW).items()
+             if name in {CLUSTERS_FILE, LISTENERS_FILE, ROUTES_FILE}}  # fmt: skip
+    for resources in found.values():
+        for each in resources:
+            assert each.pop("@type").startswith("type.googleapis.com/envoy.config.")
+
+    assert found[CLUSTERS_FILE] == one["clusters"]
+    managers = [
+        [node["filter_chains"][0]["filters"][0]["typed_config"] for node in listeners]
+        for listeners in (one["listeners"], found[LISTENERS_FILE])
+    ]
+    (static, redirect), (dynamic, other) = managers
+    assert found[ROUTES_FILE] == [static.pop("route_config")]
+    assert dynamic.pop("rds")["route_config_name"] == "gateway"
+    assert redirect == other
+    names = [each["name"] for each in dynamic.pop("http_filters")]
+    assert [name for name in names if "composite" not in name] == [
+        each["name"] for each in static.pop("http_filters")
+    ]
+    assert len([name for name in names if "composite" in name]) == 1
+    assert dynamic == static
+
+
+def test_a_server_is_in_clusters_and_routes_alone() -> None:
+    """Another server changes neither listeners, which would cut streams, nor what needs a restart.
+
+    Its lists are filtered here, and those of the first are not.
+    """
+    before, after = watched(PORTAL_BELOW), watched(TWO)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {CLUSTERS_FILE, ROUTES_FILE, RENDERED_FILE}
+    assert CERTIFICATE_FILE in before
+
+
+def test_what_was_rendered_says_from_what() -> None:
+    """Whoever renders again finds where the parts are."""
+    where = replace(
+        WATCHED,
+        upstreams={"files": Unix("/state/files"), "notes": Tcp("::1", 9)},
+        issuer=Unix("/state/issuer"),
+    )
+    text = render_watched(settings(SMALLEST), where)[RENDERED_FILE]
+    assert topology_of(text) == where
+    assert topology_of(watched("")[RENDERED_FILE]) == WATCHED
+
+
+@pytest.mark.parametrize("odd", ["", "[]", "{}", "7", '{"topology": {}}', '{"topology": []}'])
+def test_what_nobody_rendered_is_refused(odd: str) -> None:
+    """Nothing is rendered for parts that are guessed."""
+    with pytest.raises(ValueError, match=r".+"):
+        topology_of(odd)
+    with pytest.raises(ValueError, match=r".+"):
+        topology_of(watched("")[RENDERED_FILE].replace("unix:/run/a", "nowhere"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, UnavailableError
-from authz.core.policy import JsonBounds, Server
+from authz.core.policy import JsonBounds, Rule, Server
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
@@ -410,3 +410,30 @@ def test_a_snapshot_has_a_cache_of_its_own() -> None:
 
     assert one.cache is not other.cache
     assert len(one.cache) == len(other.cache) == 0
+
+
+@pytest.mark.attack("route-of-another-upstream")
+def test_the_configuration_before_judges_its_own_upstream_alone() -> None:
+    """While Envoy follows, the former rules hold for the former upstream, and for nothing else."""
+
+    def decided(current: Server | None, former: Server | None, upstream: str) -> str | None:
+        world = good()
+        servers = {} if current is None else {"files": current}
+        world.check.snapshot = replace(
+            world.check.snapshot, policy=replace(policy(), servers=servers)
+        )
+        if former is not None:
+            world.check.former = replace(world.check.snapshot, policy=policy(former))
+        sent = request(context={"server": "files", "upstream": upstream})
+        found = world.ask(sent)
+        return None if found.allowed else reason_of(found)
+
+    old, new = server(upstream="old"), server(upstream="new")
+    strict = server(Rule(scopes=frozenset({"none has it"})), upstream="old")
+    outdated, unknown = Reason.ROUTE_OUTDATED.label, Reason.UNKNOWN_SERVER.label
+    assert decided(new, old, "new") is decided(new, old, "old") is None
+    assert decided(new, old, "other") == outdated
+    assert decided(new, None, "old") == outdated
+    # Another rule for the same upstream holds at once, and a removed server is gone at once.
+    assert decided(strict, old, "old") == Reason.INSUFFICIENT_SCOPE.label
+    assert decided(None, old, "old") == unknown

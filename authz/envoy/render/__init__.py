@@ -9,15 +9,16 @@ import warnings
 from pydantic.warnings import PydanticDeprecatedSince212
 
 from authz.config.load import Settings
+from authz.envoy.files import RENDERED_FILE
 
 with warnings.catch_warnings():
     # The classes of envoy-data-plane 2.2 were generated for an older pydantic and say so each
     # time they are made: nothing that an operator could mend.
     warnings.simplefilter("ignore", PydanticDeprecatedSince212)
     from authz.envoy.render import bootstrap
-    from authz.envoy.render.settings import Topology, envoy_settings
+    from authz.envoy.render.settings import Topology, envoy_settings, rendered_from
 
-__all__ = ["Topology", "fragment", "render"]
+__all__ = ["Topology", "fragment", "render", "render_watched"]
 
 
 def render(settings: Settings, where: Topology) -> dict[str, str]:
@@ -26,6 +27,15 @@ def render(settings: Settings, where: Topology) -> dict[str, str]:
     They belong in `where.folder`: envoy.yaml names the others there.
     """
     return bootstrap.files(envoy_settings(settings, where), where)
+
+
+def render_watched(settings: Settings, where: Topology) -> dict[str, str]:
+    """Return the text of every file of an Envoy that follows changes, by name.
+
+    They are to be written by `files.replace_files`, which knows in which order.
+    """
+    found = bootstrap.watched_files(envoy_settings(settings, where), where)
+    return {**found, RENDERED_FILE: rendered_from(settings.digest, where)}
 
 
 def fragment(settings: Settings, where: Topology) -> str:

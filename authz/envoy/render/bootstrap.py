@@ -3,12 +3,15 @@
 Invariant: the same settings give the same text (tests/envoy/test_render.py).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import betterproto2
 from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Admin,
     Bootstrap,
+    BootstrapDynamicResources,
     BootstrapStaticResources,
 )
 from envoy_data_plane.envoy.config.core.v3 import Address, Node, Pipe
@@ -28,14 +31,22 @@ from envoy_data_plane.envoy.extensions.resource_monitors.fixed_heap.v3 import Fi
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config.yaml_writer import comment_text, to_yaml
+from authz.envoy.files import (
+    CERTIFICATE_FILE,
+    CLUSTERS_FILE,
+    ENVOY_FILE,
+    LISTENERS_FILE,
+    ROUTES_FILE,
+    watched_text,
+)
 from authz.envoy.render.clusters import ISSUER, PASSWORDS, clusters
 from authz.envoy.render.filters import http_filters
-from authz.envoy.render.listener import CERTIFICATE_FILE, certificate, listeners
-from authz.envoy.render.messages import duration
-from authz.envoy.render.routes import gateway_host
+from authz.envoy.render.listener import certificate, listeners
+from authz.envoy.render.messages import duration, watched_file
+from authz.envoy.render.routes import gateway_host, gateway_routes
 from authz.envoy.render.settings import EnvoySettings, Topology
+from authz.envoy.render.statistics import admin_cluster, statistics_listener
 
-ENVOY_FILE: Final = "envoy.yaml"
 _HEADER: Final = """\
 Envoy's configuration, from authz.yaml by `authz envoy-config`. Do not edit: run it again.
 
@@ -44,6 +55,12 @@ name their server in context_extensions; the filters, which strip what speaks fo
 answer preflights, limit each address and ask authz; the router, which strips credentials. What
 is false in Envoy by default (failure_mode_allow, allow_partial_message) is not written, and
 stays false."""
+_WATCHING_HEADER: Final = """\
+Envoy's configuration, from authz.yaml by `authz envoy-config`. Do not edit: run it again.
+
+Listeners, clusters, routes and the certificate are in the files beside this one, which Envoy reads
+again whenever one is replaced by a rename; only what stands here needs a restart. Start Envoy with
+--reject-unknown-dynamic-fields: without it a field that it does not know is passed over."""
 _CERTIFICATE_HEADER: Final = """\
 Where Envoy finds its certificate (SDS from a file), by `authz envoy-config`. Envoy reads the
 certificate and the key again when a file in their folder is renamed into place."""
@@ -97,6 +114,43 @@ def files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
     if settings.gateway.tls is not None:
         found[CERTIFICATE_FILE] = _text(certificate(settings.gateway.tls), _CERTIFICATE_HEADER)
     return found
+
+
+def watched_files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
+    """Return the text of every file of an Envoy that follows changes.
+
+    Only what `envoy.yaml` holds needs a restart. The list filter is always there: were it to come
+    with the first server that needs it, open streams would be cut.
+    """
+    settings = replace(settings, filters_lists=True)
+    found = {ENVOY_FILE: _text(_watching(settings, where), _WATCHING_HEADER)}
+    if settings.gateway.tls is not None:
+        found[CERTIFICATE_FILE] = _text(certificate(settings.gateway.tls), _CERTIFICATE_HEADER)
+    resources: dict[str, Sequence[betterproto2.Message]] = {
+        CLUSTERS_FILE: clusters(settings, where),
+        LISTENERS_FILE: listeners(settings, where, watched=True),
+        ROUTES_FILE: [gateway_routes(settings)],
+    }
+    for name, messages in resources.items():
+        found[name] = watched_text([_plain(Any.pack(message)) for message in messages])
+    return found
+
+
+def _watching(settings: EnvoySettings, where: Topology) -> Bootstrap:
+    """Return an envoy.yaml that names the watched files."""
+    return Bootstrap(
+        node=Node(id="gateway", cluster="authz"),
+        admin=Admin(address=Address(pipe=Pipe(path=where.admin, mode=_OWNER_ONLY))),
+        static_resources=BootstrapStaticResources(
+            listeners=[statistics_listener(where.stats)] if where.stats else [],
+            clusters=[admin_cluster(where.admin)] if where.stats else [],
+        ),
+        dynamic_resources=BootstrapDynamicResources(
+            lds_config=watched_file(where.folder, LISTENERS_FILE),
+            cds_config=watched_file(where.folder, CLUSTERS_FILE),
+        ),
+        overload_manager=_overload_manager(settings, where),
+    )
 
 
 def fragment(settings: EnvoySettings, where: Topology) -> str:

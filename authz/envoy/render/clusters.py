@@ -96,7 +96,14 @@ def clusters(settings: EnvoySettings, where: Topology) -> list[Cluster]:
 
 
 def cluster_of(server: McpServer) -> str:
-    """Return the name of an MCP server's cluster."""
+    """Return the name of an MCP server's cluster: another upstream is another cluster.
+
+    So a route leads to the upstream that it names to authz, whichever file Envoy read last.
+    """
+    return f"{_stats_of(server)}:{server.digest}"
+
+
+def _stats_of(server: McpServer) -> str:
     return f"mcp:{server.name}"
 
 
@@ -151,6 +158,7 @@ def _eject_failing_workers(cluster: Cluster) -> None:
 def _mcp(server: McpServer, where: Topology) -> Cluster:
     """Return the cluster of an MCP server, whose responses are filtered as they come in."""
     cluster = _upstream(cluster_of(server), server.upstream, where)
+    cluster.alt_stat_name = _stats_of(server)
     cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE, upstream_filters())
     return cluster
 

@@ -154,14 +154,16 @@ def ext_authz(settings: EnvoySettings) -> HttpFilter:
     return http_filter(EXT_AUTHZ, config)
 
 
-def check(server: str) -> ExtAuthzPerRoute:
-    """Return a route's settings: which server it is.
+def check(server: str, upstream: str) -> ExtAuthzPerRoute:
+    """Return a route's settings: which server it is, and to which upstream it leads.
 
-    The name arrives in `attributes.context_extensions`. Bodies are waited for whatever the
+    Both arrive in `attributes.context_extensions`; authz refuses a route to another upstream than
+    its rules are for. Bodies are waited for whatever the
     method: HTTP/2 needs no length to send one with a GET, and what authz has not seen must not
     arrive at a server.
     """
-    return ExtAuthzPerRoute(check_settings=CheckSettings(context_extensions={"server": server}))
+    extensions = {"server": server, "upstream": upstream}
+    return ExtAuthzPerRoute(check_settings=CheckSettings(context_extensions=extensions))
 
 
 def check_unread(server: str) -> ExtAuthzPerRoute:

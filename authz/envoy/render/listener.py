@@ -8,12 +8,10 @@ from typing import Final
 
 from envoy_data_plane.envoy.config.core.v3 import (
     CidrRange,
-    ConfigSource,
     DataSource,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
-    PathConfigSource,
     TransportSocket,
     WatchedDirectory,
 )
@@ -26,6 +24,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManagerPathWithEscapedSlashesAction,
     HttpFilter,
     LocalReplyConfig,
+    Rds,
 )
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CommonTlsContext,
@@ -41,16 +40,16 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.model import TlsConfig
 from authz.config.value_types import Tcp
+from authz.envoy.files import CERTIFICATE_FILE, ROUTES_FILE
 from authz.envoy.render.filters import forwarded_ports, http_filters
 from authz.envoy.render.local_replies import access_log, local_replies, plain_replies
-from authz.envoy.render.messages import address, duration, http_filter
+from authz.envoy.render.messages import address, duration, http_filter, watched_file
 from authz.envoy.render.routes import gateway_routes, redirect_routes
 from authz.envoy.render.settings import EnvoySettings, Topology
 
 GATEWAY: Final = "gateway"
 REDIRECT: Final = "redirect"
 CERTIFICATE: Final = "certificate"
-CERTIFICATE_FILE: Final = "certificate.yaml"
 
 _BUFFER: Final = 32 * 1024
 # A token of 8 KiB, generous cookies of the portal, and headers; authz takes 64 KiB a request.
@@ -65,13 +64,21 @@ _VERSIONS: Final = {
 }
 
 
-def listeners(settings: EnvoySettings, where: Topology) -> list[Listener]:
-    """Return the gateway's listener and, where there is one, that of plain HTTP."""
+def listeners(settings: EnvoySettings, where: Topology, *, watched: bool = False) -> list[Listener]:
+    """Return the gateway's listener and, where there is one, that of plain HTTP.
+
+    Args:
+        settings: what is rendered.
+        where: the parts.
+        watched: whether the gateway's routes are in a file of their own. Nothing of a server is in
+            the listeners then: another filter chain would cut the streams that are open.
+    """
+    routes = _watched_routes(where.folder) if watched else gateway_routes(settings)
     portal = None if settings.portal is None else settings.portal.url
     front_door = None if settings.pages is None else settings.url
     replies = local_replies(portal, front_door)
     filters = [*forwarded_ports(settings.gateway.trusted_hops), *http_filters(settings)]
-    main = _chain(_manager(GATEWAY, settings, gateway_routes(settings), filters, replies))
+    main = _chain(_manager(GATEWAY, settings, routes, filters, replies))
     if settings.gateway.tls is not None:
         main.transport_socket = _tls(settings.gateway.tls, where.folder)
         main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)
@@ -100,6 +107,11 @@ def certificate(tls: TlsConfig) -> DiscoveryResponse:
     return DiscoveryResponse(resources=[Any.pack(secret)])
 
 
+def _watched_routes(folder: str) -> Rds:
+    source = watched_file(folder, ROUTES_FILE)
+    return Rds(config_source=source, route_config_name=GATEWAY)
+
+
 def _listener(name: str, place: Tcp, chain: FilterChain) -> Listener:
     return Listener(
         name=name,
@@ -117,7 +129,7 @@ def _chain(manager: HttpConnectionManager) -> FilterChain:
 def _manager(
     name: str,
     settings: EnvoySettings,
-    routes: RouteConfiguration,
+    routes: RouteConfiguration | Rds,
     filters: list[HttpFilter],
     replies: LocalReplyConfig,
 ) -> HttpConnectionManager:
@@ -128,7 +140,8 @@ def _manager(
     """
     return HttpConnectionManager(
         stat_prefix=name,
-        route_config=routes,
+        route_config=routes if isinstance(routes, RouteConfiguration) else None,
+        rds=routes if isinstance(routes, Rds) else None,
         http_filters=filters,
         access_log=[access_log()],
         local_reply_config=replies,
@@ -177,17 +190,13 @@ def _nobody_is_internal() -> HttpConnectionManagerInternalAddressConfig:
 
 
 def _tls(tls: TlsConfig, folder: str) -> TransportSocket:
-    source = PathConfigSource(
-        path=f"{folder}/{CERTIFICATE_FILE}", watched_directory=WatchedDirectory(path=folder)
-    )
+    source = watched_file(folder, CERTIFICATE_FILE)
     context = DownstreamTlsContext(
         common_tls_context=CommonTlsContext(
             tls_params=TlsParameters(tls_minimum_protocol_version=_VERSIONS[tls.minimum]),
             alpn_protocols=["h2", "http/1.1"],
             tls_certificate_sds_secret_configs=[
-                SdsSecretConfig(
-                    name=CERTIFICATE, sds_config=ConfigSource(path_config_source=source)
-                )
+                SdsSecretConfig(name=CERTIFICATE, sds_config=source)
             ],
         )
     )

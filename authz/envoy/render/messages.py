@@ -10,11 +10,14 @@ from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    ConfigSource,
     HeaderValue,
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
+    PathConfigSource,
     Pipe,
     SocketAddress,
+    WatchedDirectory,
 )
 from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
@@ -37,6 +40,18 @@ def address(place: Tcp | Unix, *, listen: bool = False) -> Address:
     return Address(
         socket_address=SocketAddress(address=place.host, port_value=place.port, ipv4_compat=both)
     )
+
+
+def watched_file(folder: str, name: str) -> ConfigSource:
+    """Return a file of a folder as a source that is read again when a file there is renamed.
+
+    With the folder named it holds also where files are links that lead elsewhere after a change
+    (Kubernetes): without, Envoy sees only a rename of the file itself.
+    """
+    source = PathConfigSource(
+        path=f"{folder}/{name}", watched_directory=WatchedDirectory(path=folder)
+    )
+    return ConfigSource(path_config_source=source)
 
 
 def overwrite(name: str, value: str) -> HeaderValueOption:

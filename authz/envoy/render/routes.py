@@ -272,7 +272,7 @@ def mcp_route(settings: EnvoySettings, server: McpServer, path: str) -> Route:
         request_headers_to_remove=list(_NOT_FOR_SERVERS),
         response_headers_to_remove=list(_NOT_FOR_CLIENTS),
         typed_per_filter_config={
-            EXT_AUTHZ: Any.pack(check(server.name)),
+            EXT_AUTHZ: Any.pack(check(server.name, server.digest)),
             CORS: Any.pack(cors_policy(settings.gateway.origins)),
         },
     )

@@ -3,14 +3,16 @@
 The other files of this package only spell these values in Envoy's messages.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from authz import __version__
 from authz.config import urls
-from authz.config.addresses import worker_addresses
-from authz.config.compile import metadata_url
+from authz.config.addresses import AddressError, read_address, worker_addresses
+from authz.config.compile import metadata_url, upstream_digest
 from authz.config.load import Settings
 from authz.config.model import Config, GatewayConfig
 from authz.config.server_metadata import document_scopes, server_metadata
@@ -42,6 +44,8 @@ class Topology:
         pages: where `authz pages` listens; not named: `service.pages`.
         trusted_ca: the file of certificate authorities that upstreams with https are checked by.
         memory: bytes of heap from which Envoy sheds load.
+        stats: the path of a socket at which Envoy tells its statistics and nothing else; empty for
+            none. Only watched configurations have it.
     """
 
     authz: tuple[Endpoint, ...] = ()
@@ -52,6 +56,65 @@ class Topology:
     pages: Endpoint | None = None
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
     memory: int = 1 << 30
+    stats: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the members as JSON values; `topology_of` reads them."""
+        return {
+            "authz": [str(each) for each in self.authz],
+            "admin": self.admin,
+            "folder": self.folder,
+            "upstreams": {name: str(each) for name, each in self.upstreams.items()},
+            "issuer": None if self.issuer is None else str(self.issuer),
+            "pages": None if self.pages is None else str(self.pages),
+            "trusted_ca": self.trusted_ca,
+            "memory": self.memory,
+            "stats": self.stats,
+        }
+
+
+def rendered_from(source: str, where: Topology) -> str:
+    """Return the text of `rendered.json`: what watched files were made from.
+
+    Args:
+        source: the digest of authz.yaml (`Settings.digest`).
+        where: the parts.
+    """
+    values = {"release": __version__, "source": source, "topology": where.to_json()}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def topology_of(text: str) -> Topology:
+    """Return the topology that a `rendered.json` holds.
+
+    Raises:
+        ValueError: where it is not what `rendered_from` writes.
+    """
+    try:
+        said = json.loads(text)["topology"]
+        return Topology(
+            authz=tuple(map(_endpoint, said["authz"])),
+            admin=_path(said["admin"]),
+            folder=_path(said["folder"]),
+            upstreams={name: _endpoint(each) for name, each in said["upstreams"].items()},
+            issuer=None if said["issuer"] is None else _endpoint(said["issuer"]),
+            pages=None if said["pages"] is None else _endpoint(said["pages"]),
+            trusted_ca=_path(said["trusted_ca"]),
+            memory=int(said["memory"]),
+            stats=_path(said["stats"]),
+        )
+    except (KeyError, TypeError, AttributeError, RecursionError, AddressError) as error:
+        raise ValueError("it is not what `authz envoy-config -o` wrote") from error
+
+
+def _endpoint(text: str) -> Endpoint:
+    return read_address("rendered.json", text)
+
+
+def _path(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +142,7 @@ class McpServer:
         name: as in authz.yaml; the `server` of the route's context_extensions.
         path: its path, compared as a whole; `paths` are all that lead to it.
         upstream: where its requests go.
+        digest: of where that is (config/compile.py, upstream_digest).
         document: its RFC 9728 document.
         document_path: where that is, as challenges say it.
     """
@@ -86,6 +150,7 @@ class McpServer:
     name: str
     path: str
     upstream: HttpUpstream
+    digest: str
     document: Mapping[str, object]
     document_path: str
 
@@ -177,6 +242,7 @@ def _server(config: Config, name: str, where: Topology) -> McpServer:
         name=name,
         path=urls.split(resource).path,
         upstream=_upstream(server.upstream, where.upstreams.get(name) or server.socket),
+        digest=upstream_digest(server),
         document=_document(name, resource, logs_in_at, document_scopes(config, name)),
         document_path=urls.split(metadata_url(resource)).path,
     )

@@ -1,0 +1,81 @@
+"""A socket at which Envoy tells its statistics, and whether it is ready, and nothing else.
+
+The admin socket can stop Envoy and show its configuration. Whoever writes the watched files only
+has to know what became of them.
+"""
+
+from typing import Final
+
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.core.v3 import Address, HttpProtocolOptions, Pipe
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import (
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from authz.config.value_types import Unix
+from authz.envoy.render.messages import address, duration, http_filter, method
+
+STATISTICS: Final = "statistics"
+_ADMIN: Final = "admin"
+_PATHS: Final = ("/stats", "/stats/prometheus", "/ready")
+_OWNER_ONLY: Final = 0o600
+_TIMEOUT: Final = 5
+
+
+def statistics_listener(path: str) -> Listener:
+    """Return a listener on a Unix socket that passes on GET of three paths."""
+    routes = [
+        Route(
+            name=f"{STATISTICS}:{each}",
+            match=RouteMatch(path=each, headers=[method("GET")]),
+            route=RouteAction(cluster=_ADMIN, timeout=duration(_TIMEOUT)),
+        )
+        for each in _PATHS
+    ]
+    manager = HttpConnectionManager(
+        stat_prefix=STATISTICS,
+        route_config=RouteConfiguration(
+            name=STATISTICS,
+            virtual_hosts=[VirtualHost(name=STATISTICS, domains=["*"], routes=routes)],
+        ),
+        http_filters=[http_filter("envoy.filters.http.router", Router())],
+        common_http_protocol_options=HttpProtocolOptions(idle_timeout=duration(_TIMEOUT)),
+        normalize_path=True,
+    )
+    name = "envoy.filters.network.http_connection_manager"
+    chain = FilterChain(filters=[Filter(name=name, typed_config=Any.pack(manager))])
+    return Listener(
+        name=STATISTICS,
+        address=Address(pipe=Pipe(path=path, mode=_OWNER_ONLY)),
+        filter_chains=[chain],
+        per_connection_buffer_limit_bytes=32 * 1024,
+    )
+
+
+def admin_cluster(path: str) -> Cluster:
+    """Return the cluster of Envoy's own admin socket."""
+    place = LbEndpoint(endpoint=Endpoint(address=address(Unix(path))))
+    return Cluster(
+        name=_ADMIN,
+        type=ClusterDiscoveryType.STATIC,
+        connect_timeout=duration(_TIMEOUT),
+        load_assignment=ClusterLoadAssignment(
+            cluster_name=_ADMIN, endpoints=[LocalityLbEndpoints(lb_endpoints=[place])]
+        ),
+    )
