@@ -90,6 +90,10 @@ class TrailStore:
     def _list(self, person: Person) -> bytes:
         return self._keys.record("audit-of", digest(*person))
 
+    async def knows(self, person: Person) -> bool:
+        """Tell whether the trail has records in a person's name."""
+        return bool(await self._command("EXISTS", self._list(person)))
+
     async def append(
         self,
         chain: str,

@@ -5,6 +5,7 @@ Invariant: no token is printed, and nothing of a record reaches a terminal unesc
 """
 
 import asyncio
+import json
 import os
 import shlex
 import sys
@@ -26,6 +27,8 @@ from authz.config.load import Settings, load
 from authz.config.location import find_configuration
 from authz.core.ledger import UnavailableError
 from authz.ledger.faults import RedisFault, fault_of
+from authz.ledger.keys import RedisKeys
+from authz.ledger.readers import QUIET, seconds_since_reading
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.revocations import (
     MAX_BY,
@@ -182,6 +185,22 @@ def run_on_ledger(
         raise CommandError(message, FAILED) from None
 
 
+UNREAD: Final = (
+    "no worker of the service has read the revocations in {url} within the last minute. If the"
+    " service runs, it asks another Redis or another redis.deployment, and goes on as before; if it"
+    " does not, it will read this one when it starts"
+)
+
+
+async def is_read(ledger: RedisLedger, request: LedgerRequest) -> bool:
+    """Tell whether a worker reads what is written here; True where that cannot be told."""
+    try:
+        since = await seconds_since_reading(ledger.command, RedisKeys(request.options.deployment))
+    except UnavailableError:  # its user may not SCAN
+        return True
+    return since is not None and since <= QUIET
+
+
 async def record_in_trail(
     request: LedgerRequest, action: str, what: str, note: RevocationNote, **names: str
 ) -> None:
@@ -266,6 +285,14 @@ def shown_moment(moment: int | None) -> str:
     return "" if moment is None else format_moment(moment)
 
 
+def shown_text(text: str) -> str:
+    """Return what a client, a person or an issuer chose, so that it cannot act on a terminal.
+
+    What is not ASCII is shown as escapes: what looks alike may differ.
+    """
+    return json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+
+
 def shown_id(entry: RevocationEntry) -> str:
     """Return as much of an id as tells it from others."""
     kind, colon, digest = entry.id.partition(":")
@@ -278,10 +305,10 @@ def lifting(entry: RevocationEntry) -> str:
     return f"authz revocations lift {shown_id(entry)}" + (" --restore" if kept else "")
 
 
-def shown_tokens(entry: RevocationEntry) -> str:
-    """Return which tokens an entry revokes."""
+def shown_tokens(entry: RevocationEntry, whose_tokens: str = "") -> str:
+    """Return which tokens an entry revokes; `whose_tokens` where more is known than the entry."""
     name = entry.target.name or "?"
-    whose = {
+    whose = whose_tokens or {
         "token": "one token",
         "person": f"all of the person {name}",
         "client": f"all of the client {name}",

@@ -1,11 +1,15 @@
 """`authz revocations`: what is taken back, and giving it back."""
 
 import json
-from typing import Final
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import click
 
 from authz.cli.common import DONE, LeafCommand, command_group, print_table
+from authz.cli.login_stores import login_stores
 from authz.cli.revocation_commands import (
     DeploymentOptions,
     LedgerRequest,
@@ -18,6 +22,7 @@ from authz.cli.revocation_commands import (
     shown_moment,
     shown_tokens,
 )
+from authz.ledger.keys import EVERYTHING
 from authz.ledger.redis import RedisLedger
 from authz.ledger.revocations import RevocationEntry, lift, list_revocations
 
@@ -37,7 +42,19 @@ removed.
 """
 _HEAD: Final = ("ID", "TOKENS", "KEPT UNTIL", "WHEN", "BY", "WHY")
 
-Lifted = tuple[tuple[RevocationEntry, RevocationEntry | None], ...]
+
+class _Lifted(NamedTuple):
+    """What a lift has come to.
+
+    Attributes:
+        before: what was lifted.
+        left: what is left of it; None for nothing.
+        notes: why what it refused does not pass all the same.
+    """
+
+    before: RevocationEntry
+    left: RevocationEntry | None
+    notes: tuple[str, ...]
 
 
 @command_group("revocations", _EXAMPLES, "lift")
@@ -69,26 +86,71 @@ def run_lift(
 ) -> int:
     """Lift what is named, all or nothing."""
 
-    async def work(ledger: RedisLedger, request: LedgerRequest) -> Lifted:
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> list[_Lifted]:
         note = request.note(by, reason)
         done = await lift(ledger, ids, request.moment, note, restore=restore)
         for before, _ in done:
             await record_in_trail(request, "lift", before.id, note, **names_of_entry(before))
-        return done
+        obstacles = await _Obstacles.read(ledger, request)
+        return [_Lifted(before, left, tuple(obstacles.of(before))) for before, left in done]
 
     done = run_on_ledger(deployment, work)
     if deployment.as_json:
         answer = [
-            {"lifted": before.to_json(), "left": None if left is None else left.to_json()}
-            for before, left in done
+            {
+                "lifted": each.before.to_json(),
+                "left": None if each.left is None else each.left.to_json(),
+                "still_refused": list(each.notes),
+            }
+            for each in done
         ]
         print(json.dumps(answer, indent=2))
         return DONE
-    for before, left in done:
-        print(f"lifted {shown_id(before)}: {shown_tokens(before)}")
-        if left is not None:
-            print(f"  new log-ins pass; still revoked: {shown_tokens(left)}")
+    for each in done:
+        print(f"lifted {shown_id(each.before)}: {shown_tokens(each.before)}")
+        if each.left is not None:
+            passes = "new log-ins pass; still" if not each.notes else "Still"
+            print(f"  {passes} revoked: {shown_tokens(each.left)}")
+        for words in each.notes:
+            print(f"  but {words}")
     return DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Obstacles:
+    """What else refuses that which a lift is to let pass.
+
+    Attributes:
+        entries: the revocations that stand.
+        blocks: what is blocked at the front door.
+        grants: the ids of log-ins there; None where there is no front door.
+    """
+
+    entries: Mapping[str, RevocationEntry]
+    blocks: frozenset[str]
+    grants: frozenset[str] | None
+
+    @classmethod
+    async def read(cls, ledger: RedisLedger, request: LedgerRequest) -> "_Obstacles":
+        """Read them, after the lift."""
+        entries = {each.id: each for each in await list_revocations(ledger, request.now)}
+        stores = login_stores(ledger, request)
+        if stores is None:
+            return cls(entries, frozenset(), None)
+        blocks = frozenset({each.what for each in await stores.blocks.all()})
+        grants = frozenset({grant.id async for _, grant in stores.grants.all_grants()})
+        return cls(entries, blocks, grants)
+
+    def of(self, lifted: RevocationEntry) -> Iterator[str]:
+        """Yield what still refuses the tokens of an entry that was lifted."""
+        name = lifted.target.name
+        if lifted.kind == "grant" and self.grants is not None and name not in self.grants:
+            yield "that log-in has ended and does not come back: its client logs in again"
+        if lifted.kind == "client" and name in self.blocks:
+            yield f"the client is blocked: authz clients unblock {shlex.quote(name)}"
+        everything = self.entries.get(EVERYTHING.decode())
+        if everything is not None and lifted.kind != "everything":
+            yield f"this stays revoked: {shown_tokens(everything)} ({shown_id(everything)})"
 
 
 def _row(entry: RevocationEntry) -> tuple[str, ...]:

@@ -7,11 +7,13 @@ from typing import Final, NamedTuple
 
 import click
 
-from authz.cli.common import DONE, CommandError, command, read_token_file
+from authz.cli.common import DONE, FAILED, CommandError, command, read_token_file
 from authz.cli.revocation_commands import (
+    UNREAD,
     DeploymentOptions,
     LedgerRequest,
     deployment_options,
+    is_read,
     lifting,
     names_of_entry,
     note_options,
@@ -19,9 +21,10 @@ from authz.cli.revocation_commands import (
     record_in_trail,
     run_on_ledger,
     shown_moment,
+    shown_text,
     shown_tokens,
 )
-from authz.core.principal import Client, Person
+from authz.cli.revocation_names import NamedTarget, NameResolver, describe_person
 from authz.core.request import RefusedError
 from authz.ledger import revocations
 from authz.ledger.redis import RedisLedger
@@ -30,20 +33,24 @@ from authz.ledger.revocations import (
     MAX_LIFETIME,
     MAX_NAME,
     RevocationEntry,
-    RevocationTarget,
 )
+from authz.login.protocol.people import KnownPerson
 from authz.tokens.naming import name_token
 
 _EXAMPLES: Final = """\
 examples:
   authz revoke --token-file - --reason 'pasted into a chat' < token
-  authz revoke --user 71909b80-c6b2-4490-b157-a7cf10eb4136 --reason 'laptop stolen'
+  authz revoke --user ada --reason 'laptop stolen'
+  authz revoke --user 71909b80-c6b2-4490-b157-a7cf10eb4136
   authz revoke --client claude --issued-before 2026-08-01T12:00:00Z
   authz revoke --grant 5Qx0aVbnJ2k8Yw3d --reason 'that assistant is not mine'
   authz revoke --everything --issued-before now
-A token is never an argument: every user of a machine may read those. A user is named as tokens and
-the decision log name it, by `sub`; `authelia storage user identifiers export` tells whose it is. A
-log-in at the front door is named as the log's `grant`.
+A token is never an argument: every user of a machine may read those. A user is found among the
+log-ins at the front door (`authz clients` lists them) and in the audit trail: by the user name or
+e-mail address that Authelia states, or by subject, as the decision log has it. A log-in at the
+front door is named as the log's `grant`.
+exit status: 0 revoked, 1 failed, 2 asked wrongly or several are called so, 3 nobody is called so
+(nothing was changed; --force revokes that very name all the same)
 """
 _MOMENT: Final = (
     "Take back what was issued up to then: now, seconds since the epoch, or ISO 8601 with its zone."
@@ -66,11 +73,18 @@ class _Whose(NamedTuple):
 @click.option(
     "--token-file", metavar="FILE", help="One access token, from a file; - for standard input."
 )
-@click.option("--user", metavar="SUBJECT", help="A person's, by `sub`.")
-@click.option("--client", metavar="CLIENT_ID", help="A client's, whoever uses it.")
+@click.option(
+    "--user", metavar="WHO", help="A person's: user name, e-mail address or subject (`sub`)."
+)
+@click.option(
+    "--client",
+    metavar="CLIENT",
+    help="A client's, whoever uses it: client_id, name, or id of `authz clients`.",
+)
 @click.option("--grant", metavar="ID", help="One log-in's at the front door, refreshed ones too.")
 @click.option("--everything", is_flag=True, help="Everybody's.")
 @click.option("--issued-before", metavar="MOMENT", help=_MOMENT)
+@click.option("--force", is_flag=True, help="Also where nobody is known by that name.")
 @deployment_options
 @note_options
 def run(
@@ -82,6 +96,7 @@ def run(
     grant: str | None,
     everything: bool,
     issued_before: str | None,
+    force: bool,
     by: str,
     reason: str,
 ) -> int:
@@ -92,59 +107,126 @@ def run(
             "one of --token-file, --user, --client, --grant and --everything is needed"
         )
 
-    async def work(
-        ledger: RedisLedger, request: LedgerRequest
-    ) -> tuple[RevocationEntry, list[str]]:
-        target, issued_until, until = _wanted(whose, issued_before, request)
-        note = request.note(by, reason)
-        entry = await revocations.revoke(ledger, target, issued_until, until, note)
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> _Outcome:
+        note, names = request.note(by, reason), NameResolver(ledger, request, force=force)
+        named, issued_until, until = await _wanted(names, whose, issued_before)
+        entry = await revocations.revoke(ledger, named.target, issued_until, until, note)
         await revocations.list_revocations(ledger, request.now)  # so that what expired goes
         await record_in_trail(request, "revoke", entry.id, note, **names_of_entry(entry))
-        return entry, list(_survives(entry, request))
+        return await _outcome(names, whose, named, entry)
 
-    entry, survives = run_on_ledger(deployment, work)
+    outcome = run_on_ledger(deployment, work)
+    survives = list(_survives(outcome.entry, outcome.request))
     if deployment.as_json:
-        print(json.dumps({"revoked": entry.to_json(), "survives": survives}, indent=2))
-        return DONE
-    print(f"revoked, from the next request on: {shown_tokens(entry)}")
+        print(json.dumps(_to_json(outcome, survives), indent=2))
+    else:
+        _print(outcome, survives, deployment)
+    for words in outcome.warnings:
+        print(f"authz: {words}", file=sys.stderr)
+    return DONE if outcome.is_in_force else FAILED
+
+
+class _Outcome(NamedTuple):
+    """What a revocation has come to.
+
+    Attributes:
+        named: whose tokens.
+        entry: the record as it stands.
+        is_in_force: whether Redis refuses such a token now, as a decision asks it.
+        warnings: what may make it useless all the same.
+        request: of the command.
+    """
+
+    named: NamedTarget
+    entry: RevocationEntry
+    is_in_force: bool
+    warnings: tuple[str, ...]
+    request: LedgerRequest
+
+
+async def _outcome(
+    names: NameResolver, whose: _Whose, named: NamedTarget, entry: RevocationEntry
+) -> _Outcome:
+    """Look at what a revocation has done."""
+    moment = entry.revocation.issued_until
+    issued_at = names.request.moment if moment is None else moment
+    is_in_force = await revocations.is_in_force(names.ledger, entry.target, issued_at)
+    warnings = list[str]()
+    if not is_in_force:
+        warnings.append("Redis lets such a token pass: another has changed the record meanwhile")
+    if not named.is_known:
+        warnings.append(
+            "forced: nobody is known by that name, so that nothing which is known ended"
+        )
+    if whose.user is not None and named.person is not None:
+        warnings += await _renamed(names, whose.user, named.person)
+    if not await is_read(names.ledger, names.request):
+        warnings.append(UNREAD.format(url=names.request.options.url))
+    return _Outcome(named, entry, is_in_force, tuple(warnings), names.request)
+
+
+async def _renamed(names: NameResolver, name: str, person: KnownPerson) -> Iterator[str]:
+    """Yield a warning where the name has become another's while this command ran."""
+    try:
+        now = (await names.person(name)).person
+    except CommandError:
+        now = None
+    same = now is not None and now.name == person.name
+    return iter(() if same else (f"{shown_text(name)} names somebody else by now: look again",))
+
+
+def _to_json(outcome: _Outcome, survives: list[str]) -> dict[str, object]:
+    person = outcome.named.person
+    return {
+        "revoked": outcome.entry.to_json(),
+        "person": None if person is None else person.to_json(),
+        "log_ins": outcome.named.log_ins,
+        "known": outcome.named.is_known,
+        "in_force": outcome.is_in_force,
+        "warnings": list(outcome.warnings),
+        "survives": survives,
+    }
+
+
+def _print(outcome: _Outcome, survives: list[str], deployment: DeploymentOptions) -> None:
+    entry, named = outcome.entry, outcome.named
+    whose = shown_tokens(entry, named.description and f"all of {named.description}")
+    done = "revoked, from the next request on" if outcome.is_in_force else "not revoked"
+    print(f"{done}: {whose}")
+    if named.log_ins:
+        print(f"log-ins at the front door that this refuses: {named.log_ins}")
     print(f"undo it with: {lifting(entry)}{deployment.options()}")
     for words in survives:
         print(f"- {words}")
-    return DONE
 
 
-def _wanted(
-    whose: _Whose, issued_before: str | None, request: LedgerRequest
-) -> tuple[RevocationTarget, int | None, int | None]:
+async def _wanted(
+    names: NameResolver, whose: _Whose, issued_before: str | None
+) -> tuple[NamedTarget, int | None, int | None]:
     """Return whose tokens, up to which moment, and how long the record is needed.
 
     Raises:
-        CommandError: where the arguments make no sense.
+        CommandError: where the arguments make no sense, or name nobody.
     """
+    request = names.request
     if whose.token_file is not None:
         if issued_before is not None:
             raise CommandError("--issued-before has no meaning for one token")
-        return _token(whose.token_file, request)
+        return await _token(names, whose.token_file)
     given = issued_before or ("now" if whose.everything else None)
     moment = None if given is None else read_moment(given, request.moment)
     until = None if moment is None else moment + MAX_LIFETIME
-    return _target(whose, request), moment, until
+    return await _target(names, whose), moment, until
 
 
-def _target(whose: _Whose, request: LedgerRequest) -> RevocationTarget:
-    issuer = request.settings.config.issuer.url
-    if whose.everything:
-        return revocations.everything_target()
+async def _target(names: NameResolver, whose: _Whose) -> NamedTarget:
     if whose.user is not None:
-        return revocations.person_target(Person(issuer, _name("--user", whose.user)))
+        return await names.person(_name("--user", whose.user))
+    if whose.client is not None:
+        return await names.client(_name("--client", whose.client))
     if whose.grant is not None:
-        return revocations.grant_target(issuer, _name("--grant", whose.grant))
-    client_id = _name("--client", whose.client or "")
-    known = request.settings.config.named
-    strangers = request.settings.config.strangers is not None
-    if known and client_id not in known and not strangers:
-        print("authz: authz.yaml names no such client, and refuses it anyway", file=sys.stderr)
-    return revocations.client_target(Client(issuer, client_id))
+        return await names.grant(_name("--grant", whose.grant))
+    return NamedTarget(revocations.everything_target(), "", None, 0, is_known=True)
 
 
 def _name(option: str, name: str) -> str:
@@ -154,18 +236,23 @@ def _name(option: str, name: str) -> str:
     return name
 
 
-def _token(file: str, request: LedgerRequest) -> tuple[RevocationTarget, int | None, int | None]:
+async def _token(names: NameResolver, file: str) -> tuple[NamedTarget, int | None, int | None]:
+    request, text = names.request, read_token_file(file).strip()
     try:
-        named = name_token(read_token_file(file).strip(), request.settings.config.issuer.url)
+        token = name_token(text, request.settings.config.issuer.url)
     except RefusedError as refused:
         raise CommandError(
             f"--token-file: no access token that could pass here ({refused.detail})"
         ) from None
     # What an opaque token says is known to the issuer alone: it lives no longer than any may.
-    until = request.moment + MAX_LIFETIME if named.expires_at is None else named.expires_at
+    until = request.moment + MAX_LIFETIME if token.expires_at is None else token.expires_at
     if until + CLOCK_MARGIN < request.now:
         raise CommandError("--token-file: the token has expired long ago, and is refused for that")
-    return revocations.token_target(named.token_id), None, until
+    person = await names.token(text)
+    whose = "" if person is None else f"one token of {describe_person(person)}"
+    target = revocations.token_target(token.token_id)
+    # A token that the front door has not issued is known to the issuer alone.
+    return NamedTarget(target, whose, person, 0, is_known=True), None, until
 
 
 def _survives(entry: RevocationEntry, request: LedgerRequest) -> Iterator[str]:

@@ -78,7 +78,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
     ),
     "clients": CommandEntry(Task.OPERATE, "list who has come, and block one", "authz clients"),
     "revoke": CommandEntry(
-        Task.OPERATE, "take tokens back, at once", "authz revoke --user SUBJECT"
+        Task.OPERATE, "take tokens back, at once", "authz revoke --user ada"
     ),
     "revocations": CommandEntry(
         Task.OPERATE, "list what was taken back, and lift it", "authz revocations"

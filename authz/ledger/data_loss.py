@@ -24,6 +24,7 @@ from typing import Final, NamedTuple, Protocol
 from authz.core.ledger import UnavailableError
 from authz.ledger.records import Revocation, stricter
 
+MARK_LIFETIME_MS: Final = 7 * 86_400_000
 _GENERATION: Final = re.compile(rb"([0-9]{1,15}):([a-z_]+):[0-9a-f]{32}")
 
 

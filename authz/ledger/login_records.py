@@ -30,8 +30,11 @@ class LoginRecords:
 
     async def get(self, token: str) -> LoginRecord | None:
         """Return the record of a token; None where there is none."""
-        found = await self._command("GET", self._key(token))
-        return decode(found) if isinstance(found, bytes) else None
+        return await self._get(self._key(token))
+
+    async def of_digest(self, name: str) -> LoginRecord | None:
+        """Return the record of a token, given the token's hex SHA-256; None where there is none."""
+        return await self._get(self._keys.login_record(name))
 
     async def put(self, token: str, record: LoginRecord, lifetime: int) -> None:
         """Write the record of a token, for so many seconds, at least 1."""
@@ -40,6 +43,10 @@ class LoginRecords:
     async def expire(self, token: str, within: int = REFRESHED_RECORD_TTL) -> None:
         """Let a record expire in so many seconds, if it would not before."""
         await self._command("EXPIRE", self._key(token), within, "LT")
+
+    async def _get(self, key: bytes) -> LoginRecord | None:
+        found = await self._command("GET", key)
+        return decode(found) if isinstance(found, bytes) else None
 
     def _key(self, token: str) -> bytes:
         return self._keys.login_record(sha256(token.encode()).hexdigest())

@@ -21,6 +21,7 @@ from authz.core.second_factor import Method
 from authz.ledger.commands import command, evalsha, pack
 from authz.ledger.connections import ConnectionPool, parse_redis_url
 from authz.ledger.data_loss import (
+    MARK_LIFETIME_MS,
     DataLoss,
     MergeRequest,
     ReadRequest,
@@ -58,7 +59,7 @@ from authz.ledger.script import (
 )
 
 # A reader that is away for longer only takes the data set for an older copy.
-_MARK_LIFETIME: Final = b"604800000"  # milliseconds: a week
+_MARK_LIFETIME: Final = b"%d" % MARK_LIFETIME_MS
 # Each failed attempt means that another writer succeeded.
 _REPLACE_ATTEMPTS: Final = 64
 

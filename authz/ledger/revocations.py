@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from authz.core.ledger import UnavailableError
+from authz.core.ledger import LedgerAnswer, Query, Revoked, UnavailableError
 from authz.core.principal import Client, Person
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import EVERYTHING, client_field, grant_field, person_field, token_field
@@ -215,6 +215,10 @@ class RevocationStore(Protocol):
         """Return all revocations by their target."""
         ...
 
+    async def take(self, query: Query) -> LedgerAnswer:
+        """Answer a decision (authz.core.ledger.Ledger)."""
+        ...
+
 
 class NotLiftedError(ValueError):
     """Nothing was lifted, for the reason in the message."""
@@ -251,6 +255,47 @@ async def revoke(
         return before if merged == before else replace(merged, metadata=asked.metadata)
 
     return read_entry(target.field, await store.update(target.field, merge))
+
+
+async def is_in_force(store: RevocationStore, target: RevocationTarget, issued_at: int) -> bool:
+    """Tell whether a revocation that was written refuses a token of its target.
+
+    Where the target has a name, the question is that of a decision, which charges nothing.
+
+    Args:
+        store: where revocations are kept.
+        target: whose token.
+        issued_at: of the token, seconds since the epoch.
+    """
+    query = _query(target, issued_at)
+    if query is not None:
+        return isinstance(await store.take(query), Revoked)
+    found = (await store.revocations()).get(target.field)
+    return found is not None and found.covers(issued_at)
+
+
+def _query(target: RevocationTarget, issued_at: int) -> Query | None:
+    """Return what a decision about such a token asks; None for a target without a name."""
+    kind, _, rest = target.field.partition(b":")
+    nobody = Query(
+        token_id="",
+        person=None,
+        client=Client(target.issuer, ""),
+        issued_at=issued_at,
+        step_up_key=None,
+        step_up=None,
+        takes=(),
+    )
+    if kind == b"token":
+        return replace(nobody, token_id=rest.decode("utf-8", "surrogatepass"))
+    if target.field == EVERYTHING:
+        return nobody
+    named: Mapping[bytes, Callable[[], Query]] = {
+        b"person": lambda: replace(nobody, person=Person(target.issuer, target.name)),
+        b"client": lambda: replace(nobody, client=Client(target.issuer, target.name)),
+        b"grant": lambda: replace(nobody, grant=target.name),
+    }
+    return named[kind]() if target.name and kind in named else None
 
 
 async def list_revocations(store: RevocationStore, now: float) -> tuple[RevocationEntry, ...]:

@@ -38,6 +38,7 @@ from authz.login.service.revocation import TokenRevocation
 from authz.login.store.blocklist import Blocklist
 from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
 from authz.login.store.grants import GrantStore
+from authz.login.store.people import PeopleStore
 from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
@@ -78,7 +79,7 @@ class LoginServer:
 
     Attributes:
         app: the ASGI application.
-        clients, codes, states, faults, grants, blocks, approval_requests, records, limiter,
+        clients, codes, states, faults, grants, people, blocks, approval_requests, records, limiter,
             upstream, sealer, ender, refresh, clock: its parts.
     """
 
@@ -145,6 +146,14 @@ class LoginServer:
             max_lifetime=int(issuer.max_lifetime + issuer.leeway),
             clock=self.clock,
         )
+        self.people = PeopleStore(
+            command,
+            keys,
+            issuer.url,
+            sealer=self.sealer,
+            lifetime=self.grants.kept,
+            clock=self.clock,
+        )
         self.blocks = Blocklist(command, keys)
         self.approval_requests = ApprovalRequests(command, keys)
         self.records = LoginRecords(command, keys)
@@ -166,6 +175,7 @@ class LoginServer:
             refreshes=RefreshStore(command, keys, self.sealer),
             faults=self.faults,
             grants=self.grants,
+            people=self.people,
             blocks=self.blocks,
             ender=self.ender,
             limiter=self.limiter,
@@ -221,6 +231,7 @@ class LoginServer:
             cookies=cookies,
             pages=pages,
             states=self.states,
+            people=self.people,
             limiter=self.limiter,
         )
         authorization = AuthorizationEndpoint(

@@ -90,7 +90,7 @@ def asked(server: ValkeyServer, issued_at: int, **changes: Any) -> object:
 def test_a_user_is_revoked_listed_and_lifted(typed: TypedCommands, server: ValkeyServer) -> None:
     """The list tells who, when and why; a lift lets new log-ins pass and no old token."""
     now = int(time.time())
-    assert typed("revoke", "--user", "ada", "--reason", "laptop stolen") == 0
+    assert typed("revoke", "--user", "ada", "--force", "--reason", "laptop stolen") == 0
     assert "until this is lifted" in typed.out
     assert "refresh token" in typed.out
     assert "90 s" in typed.out
@@ -120,7 +120,7 @@ def test_one_log_in_of_the_front_door_is_revoked_by_its_grant(
 ) -> None:
     """All its tokens, refreshed ones too, and those of no other log-in; lifted like a person's."""
     now = int(time.time())
-    assert typed("revoke", "--grant", "g-1", "--reason", "laptop stolen") == 0
+    assert typed("revoke", "--grant", "g-1", "--force", "--reason", "laptop stolen") == 0
     assert "all of the log-in g-1" in typed.out
     assert asked(server, now + 1000, grant="g-1") == Revoked("grant")
     assert isinstance(asked(server, now, grant="g-2"), Taken)
@@ -244,12 +244,12 @@ def test_without_a_redis_it_says_so(
     """A service that keeps revocations in its own memory cannot be written to."""
     monkeypatch.delenv("AUTHZ_REDIS_URL")
 
-    assert typed("revoke", "--user", "ada") == 2
+    assert typed("revoke", "--user", "ada", "--force") == 2
     assert "no Redis to ask" in typed.err
 
     (tmp_path / ".authz").mkdir()
     (tmp_path / ".authz" / "redis-password").write_text("p" * 43)
-    assert typed("revoke", "--user", "ada") == 1
+    assert typed("revoke", "--user", "ada", "--force") == 1
     assert "nobody answers there" in typed.err
 
 
@@ -264,7 +264,7 @@ def test_a_redis_that_refuses_is_told(
     monkeypatch.setenv("AUTHZ_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
 
     assert typed("revocations") == 0
-    assert typed("revoke", "--user", "ada") == 1
+    assert typed("revoke", "--user", "ada", "--force") == 1
     assert "its user may not do this" in typed.err
 
     (tmp_path / "password").write_text("q\n")
@@ -276,7 +276,7 @@ def test_options_may_stand_on_either_side_of_lift(
     typed: TypedCommands, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is given before the word is not undone by what is not given after it."""
-    typed("revoke", "--user", "ada", "--json")
+    typed("revoke", "--user", "ada", "--force", "--json")
     name = typed.json["revoked"]["id"]
 
     assert main(["revocations", "-c", str(config), "--json", "lift", name]) == 0
@@ -317,7 +317,7 @@ def test_what_would_stop_nobody_is_not_blocked(typed: TypedCommands) -> None:
 
 def test_what_an_operator_does_is_in_the_audit_trail(typed: TypedCommands) -> None:
     """Who, why and whose, found by the person; each command is a chain that verifies."""
-    assert typed("revoke", "--user", "ada", "--reason", "lost laptop") == 0
+    assert typed("revoke", "--user", "ada", "--force", "--reason", "lost laptop") == 0
     (listed,) = (typed("revocations", "--json"), typed.json)[1]
     assert typed("revocations", "lift", listed["id"], "--by", "eve") == 0
 

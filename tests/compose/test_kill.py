@@ -73,7 +73,7 @@ def test_what_redis_and_prometheus_keep_survives_their_death(deployment: Compose
     """A revocation and a sample that were there before are there after."""
     authz = ("/opt/authz/bin/authz",)
     config = ("--config", "/etc/authz/authz.yaml", "--json")
-    deployment.inside("authz", *authz, "revoke", "--client", "ghost", *config)
+    deployment.inside("authz", *authz, "revoke", "--client", "ghost", "--force", *config)
     deployment.until(lambda: bool(query(deployment, 'up{job="authz"}')), "a sample")
     moment = query(deployment, 'timestamp(up{job="authz"})')[0]["value"]
     _written(deployment)

@@ -15,8 +15,10 @@ from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetched, FetchError
 from authz.login.protocol.grant import encode
 from authz.login.protocol.members import digest
+from authz.login.protocol.people import find_person
 from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.known_clients import block, known_clients
+from authz.login.store.known_people import known_people
 from authz.login.store.sealed import open_refresh, seal_refresh
 from tests.login.front import FILES, LOOPBACK, NOTES, FrontDoorClient, FrontDoorStage
 from tests.login.test_attacks import say
@@ -344,5 +346,25 @@ def test_a_log_in_of_before_is_nowhere_verified_by_its_name(play: Play) -> None:
         client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=LOOPBACK, resource=NOTES)
         text = await of_before(found, client, f"https://{HOST}")
         assert (await client.refresh(text)).json()["error"] == "invalid_grant"
+
+    play(scene)
+
+
+@pytest.mark.attack("named-like-another")
+def test_whoever_logs_in_is_known_before_anything_is_issued(play: Play) -> None:
+    """By the ID token alone, whatever client and page it was for: each has a record that operators
+    find the person by, and it is there when the code is.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        built = found.built
+        client = await come(found, LOOPBACK)
+        await client.log_in()
+        (known,) = await known_people(built.people, built.grants, built.records)
+        assert (known.account, known.log_ins) == ("john", 0)
+        await client.tokens()
+        (known,) = await known_people(built.people, built.grants, built.records)
+        assert known.log_ins == 1
+        assert find_person("john", [known]) == find_person(known.subject, [known]) == known
 
     play(scene)

@@ -23,10 +23,15 @@ _FORMS: Final = (
     " authz.yaml"
 )
 _MOST: Final = 3
+_SHORTEST: Final = 4  # characters of an id: less would find a client by chance
 
 
 class UnknownClientError(ValueError):
     """Say that nobody is called so."""
+
+
+class AmbiguousClientError(ValueError):
+    """Say that several clients are called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,18 @@ def called(what: str, clients: Sequence[ClientNames], configured: Collection[str
         configured: the names of clients of authz.yaml.
 
     Raises:
-        UnknownClientError: where it begins several ids, or can be the name of nobody.
+        AmbiguousClientError: where it begins several ids.
+        UnknownClientError: where it can be the name of nobody.
     """
     if what in configured or any(what in (each.client_id, each.name) for each in clients):
         return what
-    begun = {each.client_id for each in clients if each.id.startswith(what.lower())}
+    begun = {
+        each.client_id
+        for each in clients
+        if len(what) >= _SHORTEST and each.id.startswith(what.lower())
+    }
     if len(begun) > 1:
-        raise UnknownClientError("several clients are called so; give more of the id")
+        raise AmbiguousClientError("several clients are called so; give more of the id")
     if begun:
         return begun.pop()
     # Whoever has not come yet can be blocked, too.

@@ -110,12 +110,14 @@ class LoginIdentity:
         amr: its `amr`; empty where it has none.
         auth_time: seconds since the epoch.
         account: `preferred_username` where it is there, else empty; printable.
+        email: `email` where it is there and not said to be unverified, else empty; printable.
     """
 
     subject: str
     amr: frozenset[str]
     auth_time: int
     account: str
+    email: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from authz.login.service.rate_limits import REFRESHES, STALE_REFRESHES, LoginRat
 from authz.login.store.blocklist import Blocklist
 from authz.login.store.codes import ANSWER_LIFETIME, LoginFaults, RefreshStore
 from authz.login.store.grants import GrantRenewal, GrantStore, StoredGrant
+from authz.login.store.people import PeopleStore
 from authz.login.store.sealed import open_refresh, seal_refresh, seal_upstream
 from authz.tokens.sealing import NotSealedError, Sealer
 
@@ -87,6 +88,7 @@ class TokenRefresh:
         refreshes: RefreshStore,
         faults: LoginFaults,
         grants: GrantStore,
+        people: PeopleStore,
         blocks: Blocklist,
         ender: GrantEnder,
         limiter: LoginRateLimiter,
@@ -106,6 +108,7 @@ class TokenRefresh:
         self._refreshes = refreshes
         self._faults = faults
         self._grants = grants
+        self._people = people
         self._blocks = blocks
         self._ender = ender
         self._limiter = limiter
@@ -302,6 +305,9 @@ class TokenRefresh:
             ),
             stale_lifetime=self._stale_refresh,
         )
+        # Of log-ins that an earlier release recorded, this tells who it is (`authz revoke --user`).
+        account = login.identity.account or stored.grant.account
+        await self._people.keep(replace(login.identity, account=account))
         if not await self._grants.renew(token.subject, renewal):
             # Ended while Authelia was asked.
             await self._end(successor, MEANWHILE)

@@ -66,6 +66,7 @@ class GrantStore:
 
     Attributes:
         issuer: whose people these are.
+        kept: seconds that a grant is kept from its last use.
     """
 
     def __init__(
@@ -94,12 +95,19 @@ class GrantStore:
         self._max_age = max_age
         self._max_lifetime = max_lifetime
         # Seconds from its last use: a grant may be younger than an access token of its last moment.
-        self._kept = max_age + max_lifetime
+        self.kept: Final = max_age + max_lifetime
         self._clock = clock
 
     def key(self, subject: str) -> bytes:
         """Return where a person's grants are kept."""
         return self._keys.record(_KIND, digest(*Person(self.issuer, subject)))
+
+    def person_name(self, key: bytes) -> str:
+        """Return the digest that names the person whose grants are kept at a key.
+
+        It is the digest in the field of a revocation of that person, too.
+        """
+        return key.removeprefix(self._keys.record(_KIND, "")).decode("ascii", "replace")
 
     async def begin(
         self, subject: str, grant: Grant, log_in: LoginRecord, lifetime: int, code_key: bytes
@@ -122,7 +130,7 @@ class GrantStore:
                 grant.id,
                 encode(grant),
                 MAX_GRANTS,
-                self._kept,
+                self.kept,
                 login_records.encode(log_in),
                 lifetime,
             )
@@ -200,7 +208,7 @@ class GrantStore:
             grant.id,
             before.raw,
             encode(grant),
-            self._kept,
+            self.kept,
             REFRESHED_RECORD_TTL,
             login_records.encode(renewal.record),
             renewal.lifetime,
@@ -244,7 +252,7 @@ class GrantStore:
             field,
             revocation.encode(),
             _MOST_WAITING,
-            self._kept,
+            self.kept,
         )
         held = _held(raw)
         if held is None:

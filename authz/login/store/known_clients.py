@@ -112,6 +112,21 @@ async def block(grants: GrantStore, blocks: Blocklist, one: BlocklistEntry) -> i
     return ended
 
 
+async def count_grants(grants: GrantStore, what: str) -> int:
+    """Return how many usable grants a block by a client_id or name would have ended.
+
+    Raises:
+        UnavailableError: where Redis does not answer.
+    """
+    return sum(
+        [
+            grants.is_usable(grant)
+            async for _, grant in grants.all_grants()
+            if what in _block_names(grant)
+        ]
+    )
+
+
 def _block_names(grant: Grant) -> frozenset[str]:
     names = blocked_by(grant.client, grant.ends_at, grant.document_host)
     return names | {grant.client_id}

@@ -133,6 +133,7 @@ class TokenResponseVerifier:
             amr=_methods(claims),
             auth_time=self._auth_time(claims),
             account=_account(claims),
+            email=_email(claims),
         )
 
     def _check_registered(
@@ -205,6 +206,14 @@ def _methods(claims: Claims) -> frozenset[str]:
     if len(methods) != len(value):
         raise InvalidTokenResponseError("an entry of amr is malformed")
     return frozenset(methods)
+
+
+def _email(claims: Claims) -> str:
+    """Return the address by which operators may name a person (OpenID Connect Core, 5.1)."""
+    value = claims.get("email")
+    if claims.get("email_verified", True) is not True:
+        return ""
+    return value if is_text(value) and "@" in value else ""
 
 
 def _account(claims: Claims) -> str:

@@ -52,6 +52,14 @@ class UsedStates(Protocol):
         ...
 
 
+class PeopleRecorder(Protocol):
+    """Record who has logged in (`authz.login.store.people.PeopleStore`)."""
+
+    async def keep(self, who: LoginIdentity) -> None:
+        """Record a person, or raise UnavailableError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PendingLogin(Generic[T]):
     """What the browser's cookie holds of a log-in while the person is at Authelia.
@@ -138,6 +146,7 @@ class BrowserLogins:
         cookies: BrowserCookies,
         pages: Pages,
         states: UsedStates,
+        people: PeopleRecorder,
         limiter: LoginRateLimiter,
     ) -> None:
         """Take the gateway's origin, as browsers send it, and the parts."""
@@ -146,6 +155,7 @@ class BrowserLogins:
         self._cookies = cookies
         self._pages = pages
         self._states = states
+        self._people = people
         self._limiter = limiter
 
     def check_rate(self, request: Request) -> None:
@@ -239,12 +249,14 @@ class BrowserLogins:
     ) -> UpstreamLogin:
         """Exchange the code of a response; return who logged in, by a verified ID token.
 
+        Who that is is recorded, so that operators can name the person (`authz revoke --user`).
+
         Raises:
             UpstreamError: where Authelia answers with an OAuth error, or the code or the tokens are
                 of another log-in.
-            UnavailableError: where it gives no usable answer.
+            UnavailableError: where it gives no usable answer, or Redis none.
         """
-        return await self._upstream.exchange(
+        login = await self._upstream.exchange(
             two_factor=two_factor,
             code=response.code or "",
             verifier=response.login.verifier,
@@ -252,6 +264,8 @@ class BrowserLogins:
             nonce=response.login.nonce,
             address=address_of(request),
         )
+        await self._people.keep(login.identity)
+        return login
 
     async def revoke(self, token: str, address: str, *, two_factor: bool) -> None:
         """Revoke tokens that nobody will use (RFC 7009); they end soon anyway: one try will do."""

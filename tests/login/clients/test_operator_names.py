@@ -3,7 +3,13 @@
 import pytest
 
 from authz.login.clients.identity import blocked_by
-from authz.login.clients.operator_names import ClientNames, UnknownClientError, called, spellings
+from authz.login.clients.operator_names import (
+    AmbiguousClientError,
+    ClientNames,
+    UnknownClientError,
+    called,
+    spellings,
+)
 from authz.login.clients.redirects import place_of
 
 KNOWN = [
@@ -58,10 +64,13 @@ def test_what_nobody_can_be_called(what: str, near: str | None) -> None:
 
 
 def test_several_ids() -> None:
-    """The beginning of two ids is neither."""
-    for what in ("3f", ""):
-        with pytest.raises(UnknownClientError, match="several"):
-            called(what, KNOWN, CONFIGURED)
+    """The beginning of two ids is neither; one that is short finds nobody by chance."""
+    known = [*KNOWN, ClientNames("3f9a00000000", "dyn.other", "dynamic/other.example")]
+    with pytest.raises(AmbiguousClientError):
+        called("3f9a", known, CONFIGURED)
+    for what in ("3f9", ""):
+        with pytest.raises(UnknownClientError):
+            called(what, KNOWN[:1], CONFIGURED)
 
 
 @pytest.mark.parametrize("uri", ["https://evil.example/cb", "http://127.0.0.1/", "cursor://x/y",

@@ -41,6 +41,7 @@ from authz.login.service.revocation import TokenRevocation
 from authz.login.store.blocklist import Blocklist
 from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore
 from authz.login.store.grants import GrantStore
+from authz.login.store.people import PeopleStore
 from authz.login.web.own_grants import PersonsGrants
 from authz.tokens.sealing import Sealer
 from tests.support.valkey import ValkeyServer
@@ -198,6 +199,7 @@ class Flow:
     refreshes: RefreshStore
     faults: LoginFaults
     grants: GrantStore
+    people: PeopleStore
     blocks: Blocklist
     records: LoginRecords
     limiter: LoginRateLimiter
@@ -261,6 +263,7 @@ class Flow:
             refreshes=self.refreshes,
             faults=self.faults,
             grants=self.grants,
+            people=self.people,
             blocks=self.blocks,
             ender=self.ender,
             limiter=self.limiter,
@@ -322,6 +325,10 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         command, keys, ISSUER, max_age=30 * 86_400, max_lifetime=43_210, clock=time.time
     )
 
+    people = PeopleStore(
+        command, keys, ISSUER, sealer=sealer, lifetime=grants.kept, clock=time.time
+    )
+
     def log(step: str, outcome: str, **_: object) -> None:
         told.append((step, outcome))
 
@@ -333,6 +340,7 @@ async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
         refreshes=RefreshStore(command, keys, sealer),
         faults=LoginFaults(command, keys, time.time),
         grants=grants,
+        people=people,
         blocks=Blocklist(command, keys),
         records=LoginRecords(command, keys),
         limiter=LoginRateLimiter(time.time),

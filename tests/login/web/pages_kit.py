@@ -18,6 +18,7 @@ from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
 from authz.ledger.approval_requests import ApprovalRequests
+from authz.login.protocol.values import LoginIdentity
 from authz.login.service.ports import StepLog
 from authz.login.service.rate_limits import LoginRateLimiter
 from authz.login.web.app import LoginApp
@@ -71,6 +72,16 @@ class FakeRecords:
     def _ask(self) -> None:
         if self.away:
             raise UnavailableError("redis", "away")
+
+
+@dataclass
+class People:
+    """Whose log-ins were recorded."""
+
+    kept: list[LoginIdentity] = field(default_factory=list[LoginIdentity])
+
+    async def keep(self, who: LoginIdentity) -> None:
+        self.kept.append(who)
 
 
 @dataclass
@@ -252,6 +263,7 @@ def browser_app(
         cookies=cookies,
         pages=pages,
         states=States(),
+        people=People(),
         limiter=LoginRateLimiter(clock),
     )
     shared: dict[str, Any] = {

@@ -1,0 +1,83 @@
+"""People who have logged in, in Redis: what Authelia calls each subject, sealed.
+
+Invariant: whoever has a usable grant that this release began or refreshed has a record, which is
+kept as long as any of their grants may be (tests/login/test_flow.py). Nobody has one whom Authelia
+did not log in, so strangers cannot fill the store.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Final
+
+from authz.core.limits import digest
+from authz.core.principal import Person
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command
+from authz.login.protocol.people import PERSON_RECORD, PersonRecord, person_record
+from authz.login.protocol.values import LoginIdentity
+from authz.login.store.sealed import SealedValue
+from authz.tokens.sealing import NotSealedError, Sealer
+
+_KIND: Final = "person"
+_PERSON: Final = SealedValue("person", PERSON_RECORD)
+
+
+class PeopleStore:
+    """Keep who has logged in, for one deployment."""
+
+    def __init__(
+        self,
+        command: Command,
+        keys: RedisKeys,
+        issuer: str,
+        *,
+        sealer: Sealer,
+        lifetime: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Take Redis and names, the issuer, and for how many seconds a record is kept."""
+        self._command = command
+        self._keys = keys
+        self._issuer = issuer
+        self._sealer = sealer
+        self._lifetime = lifetime
+        self._clock = clock
+
+    async def keep(self, who: LoginIdentity) -> None:
+        """Record who has logged in, by a verified ID token; call it before anything is issued.
+
+        Raises:
+            UnavailableError: where Redis did not confirm it.
+        """
+        key = self._keys.record(_KIND, digest(*Person(self._issuer, who.subject)))
+        record = person_record(who, int(self._clock()))
+        sealed = _PERSON.seal(self._sealer, record, self._lifetime)
+        await self._command("SET", key, sealed, "EX", self._lifetime)
+
+    async def all(self) -> AsyncIterator[tuple[str, PersonRecord]]:
+        """Yield each record with the digest that names its person; for commands.
+
+        Records that no sealing key opens any more are left out, and so are those that are not of
+        the person whose name they stand under.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        prefix = self._keys.record(_KIND, "")
+        cursor, seen = b"0", set[bytes]()
+        while True:
+            cursor, found = await self._command(
+                "SCAN", cursor, "MATCH", prefix + b"*", "COUNT", 500
+            )
+            new = [key for key in found if key not in seen]
+            seen.update(new)
+            values = await self._command("MGET", *new) if new else ()
+            for key, value in zip(new, values, strict=True):
+                name = key.removeprefix(prefix).decode("ascii", "replace")
+                if value is not None:
+                    with suppress(NotSealedError):
+                        record = _PERSON.open(self._sealer, value.decode("ascii", "replace"))
+                        if digest(*Person(self._issuer, record.subject)) == name:
+                            yield name, record
+            if cursor in (b"0", 0):
+                return
