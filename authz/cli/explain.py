@@ -1,10 +1,12 @@
-"""`authz explain`: why a request is allowed or refused, step by step, and what would mend it."""
+"""`authz explain`: why a request is allowed or refused, step by step, and what would fix it."""
 
 import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -22,20 +24,31 @@ from authz.cli.common import (
     read_token_file,
     state_option,
 )
+from authz.cli.explained_lines import (
+    METHODS,
+    explain_lines,
+    fix_line,
+    fixes_of,
+    print_verdict,
+    verdict_of,
+)
 from authz.config.load import load
-from authz.config.problems import quoted
 from authz.core.decision import Deny
 from authz.core.policy import Policy, Server
-from authz.core.reason import Reason, fill_in
 from authz.core.strict_json import loads
 from authz.local.redis_location import as_its_service
 from authz.local.up import default_folder
 from authz.server.explain import explain
 from authz.server.sample import http_request
-from authz.telemetry.audit import Record
-from authz.telemetry.log_reader import find_decision, read_decision
+from authz.telemetry.log_reader import (
+    MAX_LINE,
+    RequestLines,
+    bounded_lines,
+    find_request,
+    lines_of,
+    read_request_line,
+)
 
-_MAX_LINE: Final = 64 * 1024
 _MARKS: Final = {"passed": "\u2713", "refused": "\u2717", "unknown": "?"}
 _EXAMPLES: Final = """\
 examples:
@@ -44,6 +57,9 @@ examples:
   authz explain authz.yaml --tool delete_file --arguments '{"path": "/data/x"}' --token-file FILE
   tail -1 decisions.log | authz explain --line
   authz explain --request-id 38bc16a1-351e-44fb-9791-87fcf42304f0 --log decisions.log
+  docker compose logs | authz explain --request-id 38bc16a1-351e-44fb-9791-87fcf42304f0 --log -
+Lines may have what Docker, journald or Kubernetes put before them. An id is on every error page, in
+every refusal, and in the header x-request-id.
 A token is never an argument: every user of a machine may read those. Nothing is charged.
 exit status: 0 allowed, 1 refused, 2 asked wrongly
 """
@@ -63,7 +79,14 @@ exit status: 0 allowed, 1 refused, 2 asked wrongly
 @click.option("--token-file", metavar="FILE", help="The access token; - for standard input.")
 @click.option("--line", is_flag=True, help="A line of the log on standard input.")
 @click.option("--request-id", metavar="ID", help="Of a line of --log.")
-@click.option("--log", type=FILE, metavar="FILE", help="The decision log, as JSON.")
+@click.option(
+    "--log",
+    "logs",
+    type=FILE,
+    metavar="FILE",
+    multiple=True,
+    help="A log of authz or Envoy, as JSON; - for standard input; more than once for several.",
+)
 @state_option
 @json_option("All of it as one JSON object.")
 def run(
@@ -79,14 +102,14 @@ def run(
     token_file: str | None,
     line: bool,
     request_id: str | None,
-    log: Path | None,
+    logs: tuple[Path, ...],
     state: Path | None,
     as_json: bool,
 ) -> int:
     """Explain a request or a line."""
-    record = _record(line=line, request_id=request_id, log=log)
-    if record is not None:
-        return _explain_line(record, as_json=as_json)
+    found_lines = _logged(line=line, request_id=request_id, logs=logs)
+    if found_lines is not None:
+        return explain_lines(found_lines, as_json=as_json)
     if token_file is None:
         raise CommandError("name the token's file: --token-file FILE, or - for standard input")
     token = read_token_file(token_file).strip("\r\n")
@@ -109,22 +132,19 @@ def run(
         names["client"] = found.principal.client_id
     denied = found.decision if isinstance(found.decision, Deny) else None
     verdict = (
-        _verdict(None, "", names)
+        verdict_of(None, "", names)
         if denied is None
-        else _verdict(denied.reason, denied.detail, names)
+        else verdict_of(denied.reason, denied.detail, names)
     )
-    steps = [step.to_json() | _fixes(step.reason, names) for step in found.steps]
+    steps = [step.to_json() | fixes_of(step.reason, names) for step in found.steps]
     if as_json:
         print(json.dumps(verdict | {"steps": steps}, indent=2))
     else:
         _print_steps(steps)
         if any(step["outcome"] == "unknown" for step in steps):
             print("as far as can be seen from here:")
-        _print_verdict(verdict)
+        print_verdict(verdict)
     return DONE if denied is None else FAILED
-
-
-_METHODS: Final = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}
 
 
 def _method(names: Mapping[str, str], method: str | None) -> str:
@@ -135,9 +155,9 @@ def _method(names: Mapping[str, str], method: str | None) -> str:
     """
     if len(names) > 1:
         raise CommandError("name one of --tool, --prompt and --resource")
-    wanted = next((_METHODS[kind] for kind in names), None)
+    wanted = next((METHODS[kind] for kind in names), None)
     method = method or wanted or "tools/list"
-    for kind, own in _METHODS.items():
+    for kind, own in METHODS.items():
         if (own == method) != (own == wanted):
             raise CommandError(f"--{kind} and --method {own} go together")
     return method
@@ -164,21 +184,27 @@ def _arguments(text: str | None, names: Mapping[str, str]) -> Mapping[str, objec
     return members
 
 
-def _record(*, line: bool, request_id: str | None, log: Path | None) -> Record | None:
-    """Return the line of the log that is asked about; None where a token is.
+def _logged(*, line: bool, request_id: str | None, logs: Sequence[Path]) -> RequestLines | None:
+    """Return what the log says that is asked about; None where a token is.
 
     Raises:
         CommandError: where the log cannot be read, or has no such line.
     """
     try:
         if line:
-            return read_decision(sys.stdin.buffer.readline(_MAX_LINE + 1))
-        if request_id is not None and log is not None:
-            with log.open("rb") as lines:
-                return find_decision(lines, request_id)
+            found = read_request_line(sys.stdin.buffer.readline(MAX_LINE + 1))
+            return lines_of(found)
+        if request_id is not None and logs:
+            with ExitStack() as stack:
+                streams = [
+                    sys.stdin.buffer if str(log) == "-" else stack.enter_context(log.open("rb"))
+                    for log in logs
+                ]
+                lines = chain.from_iterable(map(bounded_lines, streams))
+                return find_request(lines, request_id)
     except (OSError, ValueError) as error:
         raise CommandError(describe_os_error(error)) from None
-    if request_id is not None or log is not None:
+    if request_id is not None or logs:
         raise CommandError("--request-id and --log go together")
     return None
 
@@ -192,56 +218,6 @@ def _server(policy: Policy, name: str | None) -> Server:
     return found
 
 
-def _explain_line(record: Record, *, as_json: bool) -> int:
-    """Explain the reason of a line: allowed, or a row of the table."""
-    label = record.get("reason")
-    if label == "allowed" and record.get("verdict") == "allow":
-        verdict = _verdict(None, "", {})
-    else:
-        reason = next((each for each in Reason if each.label == label), None)
-        if reason is None:
-            raise CommandError("the line has a reason that this version does not know")
-        fields = {"server": "server", "client": "client_id"} | {each: each for each in _METHODS}
-        names = {kind: str(record[name]) for kind, name in fields.items() if name in record}
-        verdict = _verdict(reason, str(record.get("detail", "")), names)
-    if as_json:
-        print(json.dumps(verdict, indent=2))
-    else:
-        _print_verdict(verdict)
-    return FAILED if verdict["verdict"] == "deny" else DONE
-
-
-def _verdict(reason: Reason | None, detail: str, names: Mapping[str, str]) -> dict[str, object]:
-    if reason is None:
-        return {"verdict": "allow", "reason": "allowed"}
-    row = reason.row
-    return {
-        "verdict": "deny",
-        "reason": reason.label,
-        "detail": detail,
-        "status": row.status,
-        "sentence": row.sentence,
-        "meaning": row.meaning,
-        **_fixes(reason, names),
-    }
-
-
-def _fixes(reason: Reason | None, names: Mapping[str, str]) -> dict[str, object]:
-    if reason is None:
-        return {}
-    # What a caller chose stands in lines of the log: quoted, it cannot pretend to be words of ours.
-    known = {
-        kind: value if value.isidentifier() else quoted(value) for kind, value in names.items()
-    }
-    fields = [fill_in(each, known) for each in reason.row.fields]
-    # Fields of a rule about something that was named.
-    kinds = [f".{kind}s.<pattern>" for kind in _METHODS if kind in names]
-    fields = [
-        each for each in fields if "<pattern>" not in each or any(kind in each for kind in kinds)
-    ]
-    return {"mend": fill_in(reason.row.fix, known), "fields": fields}
-
-
 def _print_steps(steps: list[dict[str, object]]) -> None:
     for step in steps:
         print(f"{_MARKS[str(step['outcome'])]} {step['name']!s:<20} {step['words']}".rstrip())
@@ -250,22 +226,4 @@ def _print_steps(steps: list[dict[str, object]]) -> None:
         for note in notes:
             print(f"{'':<23}{note}")
         if step["outcome"] == "refused":
-            print(f"{'':<23}{step['reason']}: {_fix(step)}")
-
-
-def _fix(told: Mapping[str, object]) -> str:
-    fields = told.get("fields")
-    where = f" (authz.yaml: {', '.join(fields)})" if isinstance(fields, list) and fields else ""
-    return f"{told['mend']}{where}"
-
-
-def _print_verdict(verdict: Mapping[str, object]) -> None:
-    if verdict["verdict"] == "allow":
-        print("allowed")
-        return
-    print(f"refused: {verdict['reason']}, HTTP {verdict['status']}")
-    print(f"  the client reads: {verdict['sentence']}")
-    print(f"  what it means:    {verdict['meaning']}")
-    if verdict["detail"]:
-        print(f"  detail:           {quoted(str(verdict['detail']))}")
-    print(f"  what mends it:    {_fix(verdict)}")
+            print(f"{'':<23}{step['reason']}: {fix_line(step)}")

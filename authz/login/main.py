@@ -26,6 +26,7 @@ from authz.server.health import Health
 from authz.server.redis_options import redis_options
 from authz.server.status import Status
 from authz.telemetry.audit import EventLog
+from authz.telemetry.library_output import capture_library_output
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
@@ -62,6 +63,7 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
 
     settings = read()
     recorder = Recorder(Metrics(), EventLog(settings.config.telemetry.log))
+    capture_library_output(recorder)
     for problem in settings.warnings:
         recorder.event("config_warning", problem=str(problem))
     options = _options(settings, env)

@@ -14,6 +14,7 @@ from authz.server.redis_options import require_redis
 from authz.server.watcher import TRANSPORT_FAULT, prepare, replace_process
 from authz.server.worker_control import WorkerSettings
 from authz.telemetry.audit import EventLog
+from authz.telemetry.library_output import capture_library_output
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
@@ -42,6 +43,7 @@ def serve(
     require_redis(settings, env, configuration)
     config = settings.config
     recorder = Recorder(Metrics(), EventLog(config.telemetry.log))
+    capture_library_output(recorder)
     for problem in settings.warnings:
         recorder.event("config_warning", problem=str(problem))
     metrics = config.telemetry.metrics

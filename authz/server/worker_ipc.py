@@ -27,6 +27,7 @@ from authz.server.worker_control import (
     WorkerSettings,
 )
 from authz.telemetry.audit import EventLog
+from authz.telemetry.library_output import capture_library_output
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
@@ -59,6 +60,7 @@ class WorkerChannel:
         settings = self.settings
         log = EventLog(self._read().config.telemetry.log)
         recorder = Recorder(self._metrics, log, settings.worker)
+        capture_library_output(recorder)
         listeners = Listeners(settings.check, settings.status)
         return Service(
             self._read, self._env, listeners, recorder, settings.grace, transport=transport

@@ -12,7 +12,9 @@ import os
 import re
 import stat
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, TextIO
@@ -197,7 +199,9 @@ class EventLog:
         self._format = text if form == "text" or (form == "auto" and terminal) else as_json
         self._clock = clock
         self._descriptor = _descriptor(self._stream)
-        self._pending: list[bytes] = []
+        # Another thread may write, too (`library_output`): what is appended is never swapped away.
+        self._pending: deque[bytes] = deque()
+        self._flushing = threading.Lock()
         self._unwritten = b""
         self.lost = 0
         # A process that ends before it serves has logged the reason.
@@ -238,22 +242,25 @@ class EventLog:
             self._print(line)
             return
         self._pending.append(line.encode("ascii"))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
         if len(self._pending) == 1:
-            try:
-                asyncio.get_running_loop().call_soon(self.flush)
-            except RuntimeError:
-                self.flush()
+            loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write the lines that wait for the end of the turn."""
-        pending, self._pending = self._pending, []
         if self._descriptor is None:
             return
-        for lines in _writes(pending):
-            try:
-                self._push(self._descriptor, b"".join(lines), len(lines))
-            except (OSError, ValueError):  # BlockingIOError is an OSError
-                self.lost += len(lines)
+        with self._flushing:
+            pending = [self._pending.popleft() for _ in range(len(self._pending))]
+            for lines in _writes(pending):
+                try:
+                    self._push(self._descriptor, b"".join(lines), len(lines))
+                except (OSError, ValueError):  # BlockingIOError is an OSError
+                    self.lost += len(lines)
 
     def _print(self, line: str) -> None:
         try:

@@ -1,49 +1,233 @@
-"""Read decisions back from the log: one line, or that of one request."""
+"""Read log lines back: as written, or with what Docker, journald or Kubernetes put around them.
 
-from collections.abc import Iterable
-from typing import Final
+Invariant: only a whole line is a record. Text inside a line is none, however it looks, so that what
+a caller chose never becomes one; what a collector put in front has one of a few known forms
+(tests/telemetry/test_log_reader.py).
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import BinaryIO, Final
 
 from authz.core.strict_json import StrictJsonError, loads
 from authz.telemetry.audit import Record
 
-_MAX_LINE: Final = 64 * 1024
+MAX_LINE: Final = 64 * 1024
+_MAX_PREFIX: Final = 512  # bytes
+_MAX_LAYERS: Final = 4  # a unit that runs `docker compose up` has two
+_MAX_STEPS: Final = 32  # of one request
+
+_TIME: Final = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)? "
+_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*m")
+# What stands before a line, by who writes it there; `source` is what it says of where the line
+# comes from.
+_PREFIXES: Final = tuple(
+    re.compile(form)
+    for form in (
+        # docker compose logs [--timestamps], docker service logs
+        rb"(?P<source>[A-Za-z0-9][\w.@-]*|\[[\w.-]+\]) *\| (?:" + _TIME + rb")?",
+        # CRI: the kubelet's files
+        _TIME + rb"(?P<source>stdout|stderr) [FP](?::[^ ]*)? ",
+        # kubectl logs --prefix [--timestamps]
+        rb"\[(?P<source>[\w./-]+)\] (?:" + _TIME + rb")?",
+        # journalctl -o short, short-iso, with-unit; syslog (RFC 3164)
+        rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? |[A-Z][a-z]{2} " + _TIME
+        + rb"(?:[A-Z]{3,5} )?|" + _TIME + rb")(?P<source>\S+ [\w@.:/\\-]+(?:\[\d+\])?): ",
+        # logcli: time, labels
+        _TIME + rb"(?P<source>\{[^{}]*\}) ",
+        # stern: pod, container
+        rb"(?P<source>[a-z0-9.-]+-[a-z0-9.-]+ [a-z0-9.-]+) ",
+        # docker logs --timestamps, kubectl logs --timestamps
+        _TIME + rb"(?P<source>)",
+    )
+)  # fmt: skip
+# The member of a collector's own JSON object that holds the line, by another member that no line
+# of ours has; and the member that says where the line comes from.
+_ENVELOPES: Final = (
+    ("stream", "log", ""),  # Docker's json-file driver
+    ("__REALTIME_TIMESTAMP", "MESSAGE", "_SYSTEMD_UNIT"),  # journalctl -o json
+    ("podName", "message", "podName"),  # stern -o json
+    ("kubernetes", "log", ""),  # Fluent Bit
+)
 
 
-def read_decision(line: bytes) -> Record:
-    """Return the fields of one line of the decision log.
+class LineKind(Enum):
+    """Tell the lines apart that are about one request."""
+
+    DECISION = "decision"
+    ACCESS = "access"
+    PAGE = "page"
+    LOG_IN = "log_in"
+    CRASH = "crash"
+    LIST_NOT_SHOWN = "list_not_shown"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedLine:
+    """One line of a log.
+
+    Attributes:
+        record: its fields.
+        source: what a collector says of where it comes from; empty where nothing does.
+        kind: None for what is about no request.
+    """
+
+    record: Record
+    source: str
+    kind: LineKind | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLines:
+    """What a log says of one request.
+
+    Attributes:
+        decision, access, page, crash, not_shown: the last line of each kind; None without one.
+        steps: of its log-in.
+    """
+
+    decision: LoggedLine | None = None
+    access: LoggedLine | None = None
+    page: LoggedLine | None = None
+    crash: LoggedLine | None = None
+    not_shown: LoggedLine | None = None
+    steps: tuple[LoggedLine, ...] = ()
+
+
+def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a stream; what is longer than any of ours is left out."""
+    whole = True
+    while piece := stream.readline(MAX_LINE):
+        ended = piece.endswith(b"\n")
+        if whole and (ended or len(piece) < MAX_LINE):
+            yield piece
+        whole = ended
+
+
+def read_line(line: bytes) -> LoggedLine:
+    """Return one line of a log, without what stands around it.
 
     Raises:
         ValueError: where it is none.
     """
-    if len(line) > _MAX_LINE:
-        raise ValueError("the line is longer than any of the decision log")
-    if not line.strip():
-        raise ValueError("there is no line on standard input: tail -1 LOG | authz explain --line")
+    if len(line) > MAX_LINE:
+        raise ValueError("the line is longer than any of the log")
+    text, sources = line.strip(), list[str]()
+    for _ in range(_MAX_LAYERS):
+        text = text.strip()
+        if text.startswith(b"{"):
+            record = _object(text)
+            envelope = _opened(record)
+            if envelope is None:
+                return LoggedLine(record, " ".join(filter(None, sources)), _kind(record))
+            text, source = envelope
+        else:
+            text, source = _without_prefix(text)
+        sources.append(source)
+    raise ValueError(_NO_LINE)
+
+
+_NO_LINE: Final = (
+    "that is not a line of JSON, alone or behind what Docker, journald or Kubernetes put before it;"
+    " set telemetry.log to json"
+)
+
+
+def _object(text: bytes) -> Record:
     try:
-        record = loads(line.strip())
+        record = loads(text)
     except StrictJsonError as error:
-        raise ValueError("that is not a line of JSON; set telemetry.log to json") from error
-    if not isinstance(record, dict) or record.get("event") != "decision":
-        raise ValueError("that is not a decision; its `event` would say so")
-    return record
+        raise ValueError(_NO_LINE) from error
+    if isinstance(record, dict):
+        return record
+    raise ValueError(_NO_LINE)
 
 
-def find_decision(lines: Iterable[bytes], request_id: str) -> Record:
-    """Return the last decision about a request.
+def _opened(record: Record) -> tuple[bytes, str] | None:
+    """Return the line within a collector's object and its source; None where it is a line."""
+    for mark, member, source in _ENVELOPES:
+        text = record.get(member)
+        if mark in record and "event" not in record and isinstance(text, str):
+            return text.encode("utf-8", "replace"), str(record.get(source, ""))
+    return None
+
+
+def _without_prefix(text: bytes) -> tuple[bytes, str]:
+    head = _COLOUR.sub(b"", text[:_MAX_PREFIX])
+    for form in _PREFIXES:
+        found = form.match(head)
+        if found is not None and found.end() > 0:
+            rest = head[found.end() :] + text[_MAX_PREFIX:]
+            return rest, found["source"].decode("utf-8", "replace")
+    raise ValueError(_NO_LINE)
+
+
+def _kind(record: Record) -> LineKind | None:
+    event = record.get("event")
+    if event is None and {"details", "flags", "status"} <= record.keys():
+        return LineKind.ACCESS
+    return next((kind for kind in LineKind if kind.value == event), None)
+
+
+def read_request_line(line: bytes) -> LoggedLine:
+    """Return one line that is about a request: a decision, of the pages, or Envoy's access log.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: where it is none.
     """
-    found = None
+    if not line.strip():
+        raise ValueError("there is no line on standard input: tail -1 LOG | authz explain --line")
+    found = read_line(line)
+    if found.kind is None:
+        raise ValueError("that is not a decision, nor another line about a request")
+    return found
+
+
+def find_request(lines: Iterable[bytes], request_id: str) -> RequestLines:
+    """Return what a log says of a request.
+
+    Raises:
+        ValueError: where there is nothing.
+    """
+    last, steps = dict[LineKind, LoggedLine](), list[LoggedLine]()
     for line in lines:
         # Cheaper than parsing: a log has many lines.
-        if request_id.encode() in line:
-            try:
-                record = read_decision(line)
-            except ValueError:
-                continue
-            if record.get("request_id") == request_id:
-                found = record
-    if found is None:
-        raise ValueError("the log has no decision about that request")
-    return found
+        if not request_id or request_id.encode() not in line:
+            continue
+        try:
+            found = read_line(line)
+        except ValueError:
+            continue
+        if found.kind is None or found.record.get("request_id") != request_id:
+            continue
+        if found.kind is LineKind.LOG_IN:
+            steps = [*steps[1 - _MAX_STEPS :], found]
+        last[found.kind] = found
+    if not last:
+        raise ValueError(
+            "the log has no line about that request. The logs of authz serve, authz pages and"
+            " Envoy each have their own: give them all (docker compose logs), or with --log once"
+            " for each file"
+        )
+    return _request_lines(last, tuple(steps))
+
+
+def lines_of(line: LoggedLine) -> RequestLines:
+    """Return what one line says, as `find_request` returns what several do."""
+    last = {} if line.kind is None else {line.kind: line}
+    return _request_lines(last, (line,) if line.kind is LineKind.LOG_IN else ())
+
+
+def _request_lines(
+    last: Mapping[LineKind, LoggedLine], steps: tuple[LoggedLine, ...]
+) -> RequestLines:
+    return RequestLines(
+        last.get(LineKind.DECISION),
+        last.get(LineKind.ACCESS),
+        last.get(LineKind.PAGE),
+        last.get(LineKind.CRASH),
+        last.get(LineKind.LIST_NOT_SHOWN),
+        steps,
+    )

@@ -5,12 +5,21 @@ Invariant: each check is recorded exactly once, after its answer was made
 """
 
 import traceback
+from typing import Final
 
 from authz.core.decision import Allow, Decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.request import HttpRequest
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
+
+_FRAMES: Final = 20  # the last ones: where it happened
+
+
+def places(error: BaseException) -> list[str]:
+    """Return where an error was raised: `file:line` of its last frames, the innermost last."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    return [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
 
 
 class Recorder:
@@ -75,15 +84,14 @@ class Recorder:
         self.metrics.dependency_errors.labels(dependency).inc()
         self.log.write({"event": "fault", "dependency": dependency, "detail": detail})
 
-    def crash(self, error: BaseException) -> None:
-        """Record a defect of ours: the places of its frames, never its message.
+    def crash(self, error: BaseException, request_id: str = "") -> None:
+        """Record a defect of ours: the places of its last frames, never its message.
 
         The message may quote what a caller sent.
         """
-        frames = traceback.extract_tb(error.__traceback__)
-        where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
         self.metrics.dependency_errors.labels("authz").inc()
-        self.log.write({"event": "crash", "error": type(error).__name__, "where": where})
+        record = {"event": "crash", "error": type(error).__name__, "where": places(error)}
+        self.log.write(record | ({"request_id": request_id} if request_id else {}))
 
     def event(self, name: str, **fields: object) -> None:
         """Log an event of the service."""

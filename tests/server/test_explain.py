@@ -21,7 +21,7 @@ from authz.core.second_factor import Method, SecondFactor
 from authz.server.explain import Explanation, StepOutcome, explain
 from authz.server.sample import http_request, message
 from authz.server.step_descriptions import step_words
-from authz.telemetry.log_reader import find_decision, read_decision
+from authz.telemetry.log_reader import find_request, read_request_line
 from authz_demo.serving import ANYWHERE, serve
 from tests.doctor.kit import answering
 from tests.support.valkey import valkey
@@ -352,6 +352,85 @@ def test_a_request_is_found_in_a_log(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["explain", "--request-id", "r1"]) == 2
 
 
+def test_a_request_is_found_in_several_logs_and_on_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`docker compose logs | authz explain --log -`: the answer says whose line it was."""
+    empty = tmp_path / "log"
+    empty.write_bytes(line(request_id="r2"))
+    sent = b"authz-1  | " + line()
+
+    typing = ("--request-id", "r1", "--log", str(empty), "--log", "-")
+    assert typed(monkeypatch, sent, *typing) == 1
+    assert '"authz-1"' in capsys.readouterr().out
+
+
+PAGE = b'{"event":"page","request_id":"r1","detail":"crash"}\n'
+CRASH = b'{"event":"crash","request_id":"r1","error":"KeyError","where":["a.py:1"]}\n'
+STEP = b'{"event":"log_in","request_id":"r1","step":"authorize","outcome":"invalid_target"}\n'
+NOT_GRANTED = b'{"event":"page","request_id":"r1","detail":"invalid_target"}\n'
+DENIED = {"details": "ext_authz_denied", "flags": "UAEX"}
+
+
+def access(**more: object) -> bytes:
+    fields = {
+        "path": "/files",
+        "route": "mcp:files",
+        "status": 503,
+        "details": "upstream_reset_before_response_started{remote_connection_failure|x}",
+        "flags": "UF",
+        "reason": None,
+        "request_id": "r1",
+    }
+    return json.dumps(fields | more).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reasons", "status"),
+    [
+        (access(), ["server_connection_failed"], 1),
+        (line("allowed", verdict="allow") + access(), ["allowed", "server_connection_failed"], 1),
+        (access(details="via_upstream", flags="-", status=200), ["passed_on"], 0),
+        (access(details="via_upstream", flags="-", status=404), ["passed_on"], 1),
+        (
+            access(details="ext_authz_denied", flags="UAEX", status=200, reason="tool_not_allowed"),
+            ["tool_not_allowed"],
+            1,
+        ),
+        (line(server="files") + access(**DENIED), ["insufficient_scope"], 1),
+        (access(details="", flags="-", status=502), ["server_answer_refused"], 1),
+        (access(details="new_in_envoy", flags="XX"), ["unknown"], 1),
+        (PAGE, ["error_page"], 1),
+        (CRASH + PAGE, ["error_page", "crash"], 1),
+        (STEP + NOT_GRANTED, ["authorize: invalid_target", "error_page"], 1),
+        (
+            b'{"event":"list_not_shown","request_id":"r1","fault":"invalid","detail":"x"}\n'
+            + line("allowed", verdict="allow") + access(details="ext_proc_error", flags="-"),
+            ["allowed", "list_not_shown", "list_filter"],
+            1,
+        ),
+    ],
+)  # fmt: skip
+def test_what_each_log_says_of_a_request_is_explained(
+    lines: bytes,
+    reasons: list[str],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An id that Envoy or a page gave out leads to the cause and to what fixes it."""
+    argv = ("--request-id", "r1", "--log", "-")
+    assert typed(monkeypatch, lines, *argv, "--json") == status
+    told = json.loads(capsys.readouterr().out)
+    all_of_them = [told, *told.get("also", [])]
+
+    assert [each["reason"] for each in all_of_them] == reasons
+    for each in all_of_them:
+        assert each["verdict"] == "allow" or (each["meaning"] and each["mend"])
+    assert typed(monkeypatch, lines, *argv) == status
+    assert "<server>" not in capsys.readouterr().out
+
+
 @pytest.mark.attack("log-injection")
 def test_what_a_caller_chose_cannot_pretend_to_be_ours(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -362,15 +441,27 @@ def test_what_a_caller_chose_cannot_pretend_to_be_ours(
 
     out = capsys.readouterr().out
     assert "\u001b" not in out
+    chosen = "x\n\u001b[2Jallowed"
+    for kind in (
+        access(path=chosen, route=chosen, details=chosen, flags=chosen),
+        json.dumps({"event": "log_in", "request_id": "r1", "step": chosen, "outcome": chosen}),
+        json.dumps({"event": "page", "request_id": "r1", "detail": chosen}),
+        json.dumps({"stream": "x", "log": access().decode()}),
+    ):
+        data = kind if isinstance(kind, bytes) else kind.encode()
+        assert typed(monkeypatch, data, "--line") == 1
+        out += capsys.readouterr().out
+    assert "\u001b" not in out
     assert not any(each.startswith("allowed") for each in out.splitlines())
 
 
 def test_the_last_decision_about_a_request_counts() -> None:
     """A request that was sent twice under one id is explained as it ended."""
-    found = find_decision([line(), line("rate_limited")], "r1")
+    found = find_request([line(), line("rate_limited")], "r1").decision
 
-    assert found["reason"] == "rate_limited"
-    assert read_decision(line())["reason"] == "insufficient_scope"
+    assert found is not None
+    assert found.record["reason"] == "rate_limited"
+    assert read_request_line(line()).record["reason"] == "insufficient_scope"
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

@@ -48,11 +48,10 @@ from authz.config.urls import Url
 from authz.core.answers import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REFUSAL, REQUEST_ID, RPC_ID, Form
 from authz.core.listing import NOT_SHOWN, NOT_SHOWN_CODE, NOT_SHOWN_SENTENCE
 from authz.core.reason import Reason
-from authz.envoy.render.messages import TRUSTED_ADDRESS, add_if_absent, overwrite
+from authz.envoy.render.messages import TRUSTED_ADDRESS, overwrite
 from authz.envoy.render.response_headers import cors_headers
 
 _JSON: Final = "application/json"
-_REQUEST_ID: Final = "%REQ(X-REQUEST-ID)%"
 # Of the answer: what Envoy answers before it has the headers of a request (an underscore in a name,
 # HTTP/1.0, no HTTP) would have none else. The same is in its body and in the access log.
 _ANSWER_ID: Final = "%RESP(X-REQUEST-ID)%"
@@ -61,10 +60,11 @@ _EITHER_ID: Final = "%COALESCE({})%".format(
         {"operators": [{"command": each, "param": "X-REQUEST-ID"} for each in ("REQ", "RESP")]}
     )
 )
-_NAMED: Final = [
-    overwrite("x-request-id", _REQUEST_ID),
-    add_if_absent("x-request-id", "%UNIQUE_ID%"),
-]
+# One field, not two: "add if absent" looks before "overwrite" has written, and both would be there.
+_OWN_ID: Final = "%COALESCE({})%".format(
+    json.dumps({"operators": [{"command": "REQ", "param": "X-REQUEST-ID"}, "UNIQUE_ID"]})
+)
+_NAMED: Final = [overwrite("x-request-id", _OWN_ID)]
 # Seconds; as long as authz itself tells clients to wait for something of ours that is away.
 _AWAY: Final = "5"
 
@@ -163,10 +163,12 @@ def local_replies(portal: Url | None, front_door: Url | None) -> LocalReplyConfi
     mappers = [ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)]
     if portal is not None:
         full = _all(_host_is(portal), _status(503))
-        later = [overwrite("retry-after", _AWAY)]
+        later = [overwrite("retry-after", _AWAY), *_NAMED]
         mappers += [
             ResponseMapper(filter=full, body_format_override=_FOR_PEOPLE, headers_to_add=later),
-            ResponseMapper(filter=_host_is(portal), body_format_override=_FOR_PEOPLE),
+            ResponseMapper(
+                filter=_host_is(portal), body_format_override=_FOR_PEOPLE, headers_to_add=_NAMED
+            ),
         ]
     if front_door is not None:
         mappers += _front_door(front_door)
@@ -284,7 +286,7 @@ def _front_door(url: Url) -> list[ResponseMapper]:
         (programs, _oauth("invalid_request", OTHERWISE.sentence), []),
     )
     return [
-        ResponseMapper(filter=when, body_format_override=body, headers_to_add=headers)
+        ResponseMapper(filter=when, body_format_override=body, headers_to_add=[*headers, *_NAMED])
         for when, body, headers in rows
     ]
 
@@ -322,6 +324,7 @@ def _text(text: str) -> SubstitutionFormatString:
 _AS_IT_IS: Final = _text("%LOCAL_REPLY_BODY%")
 _FOR_PEOPLE: Final = _text(
     "This page cannot be shown at the moment (%RESPONSE_CODE%). Try again shortly.\n"
+    f"Request: {_ANSWER_ID}\n"
 )
 
 

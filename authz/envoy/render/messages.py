@@ -62,14 +62,6 @@ def overwrite(name: str, value: str) -> HeaderValueOption:
     )
 
 
-def add_if_absent(name: str, value: str) -> HeaderValueOption:
-    """Return a header for where there is none of its name; nothing where the value is empty."""
-    return HeaderValueOption(
-        header=HeaderValue(key=name, value=value),
-        append_action=HeaderValueOptionHeaderAppendAction.ADD_IF_ABSENT,
-    )
-
-
 def forwarded(url: Url) -> list[HeaderValueOption]:
     """Return the X-Forwarded-* headers: who asks, and for which host and scheme."""
     return [

@@ -111,7 +111,7 @@ class LoginApp:
             case UnavailableError():
                 self._recorder.fault(error.dependency, error.detail)
                 return error_pages.AWAY, {}
-        self._recorder.crash(error)
+        self._recorder.crash(error, REQUEST_ID.get())
         return error_pages.BROKEN, {}
 
     async def _missing(self, scope: Scope, receive: Receive, send: Send) -> None:

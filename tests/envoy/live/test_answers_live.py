@@ -4,12 +4,15 @@ Documents are open to everybody, preflights to known origins; every refusal of E
 on an MCP path is an error that MCP clients show.
 """
 
+import json
 import uuid
 from typing import Any
 
 import pytest
 
 from authz.core.answers import REFUSAL, Form
+from authz.envoy.response_details import cause_of
+from authz.telemetry.log_reader import find_request
 from tests.support import edge
 from tests.support.gateway import GATEWAY, GOOD, MAX_BODY, ORIGIN, PORTAL, Gateway
 from tests.support.wild_client import is_json_rpc_error, preflight, read
@@ -256,6 +259,76 @@ def test_over_http2_an_underscore_ends_its_stream_and_leaves_a_line(gateway: Gat
     assert (entry["address"], entry["request_id"]) == ("127.0.0.1", None)
     assert gateway.authz.checks == []
     assert set(gateway.arrived().values()) == {0}
+
+
+HEAD = f"Host: {GATEWAY}\r\n{GOOD[0]}: {GOOD[1]}\r\n"
+TO_FILES = f"POST /files HTTP/1.1\r\n{HEAD}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "server", "cause"),
+    [
+        ("POST /nothing HTTP/1.1\r\n" + HEAD, b"", "no_route"),
+        ("POST /files HTTP/1.0\r\n" + HEAD, b"", "http_version"),
+        ("GET /authorize HTTP/1.0\r\n" + HEAD, b"", "http_version"),
+        ("POST /files HTTP/1.1\r\n", b"", "no_host"),
+        ("POST /files%2f HTTP/1.1\r\n" + HEAD, b"", "malformed_path"),
+        (TO_FILES + "x-long: " + "x" * 40_000 + "\r\n", b"", "headers_too_large"),
+        (TO_FILES + "x-many: x\r\n" * 120, b"", "headers_too_large"),
+        (
+            TO_FILES + f"Content-Length: {MAX_BODY + 1}\r\n\r\n" + "x" * (MAX_BODY + 1),
+            b"",
+            "body_too_large",
+        ),
+        (TO_FILES + "X_y: x\r\n", b"", "underscore"),
+        ("nonsense\r\n", b"", "malformed_request"),
+        ("POST /fil", b"", "headers_timeout"),
+        (
+            f"GET /files HTTP/1.1\r\n{HEAD}Connection: upgrade\r\nUpgrade: websocket\r\n",
+            b"",
+            "upgrade_refused",
+        ),
+        (f"POST /gone HTTP/1.1\r\n{HEAD}Content-Length: 0\r\n", b"", "server_connection_failed"),
+        (TO_FILES + "Content-Length: 0\r\n", b"no http at all", "server_spoke_no_http"),
+        (
+            TO_FILES + "Content-Length: 0\r\n",
+            b"HTTP/1.1 302 x\r\ncontent-length: 0\r\n\r\n",
+            "server_answer_refused",
+        ),
+    ],
+)  # fmt: skip
+def test_what_envoy_answers_by_itself_is_explained_by_its_id(
+    gateway: Gateway, sent: str, server: bytes, cause: str
+) -> None:
+    """Whatever Envoy ended a request for: the id of its answer finds a line that says why."""
+    gateway.servers["files"].raw = server
+    end = "\r\n" if sent.endswith("\n") else ""
+    with gateway.logged() as entries, gateway.send.connect() as sock:
+        answer = read(sock, (sent + end).encode(), "POST")
+    (request_id,) = answer.values("x-request-id")
+    found = find_request([json.dumps(entry).encode() for entry in entries], request_id).access
+
+    assert answer.status >= 400
+    assert found is not None
+    assert request_id.encode() in answer.body
+    if is_json_rpc_error(answer):
+        body: Any = answer.json()
+        assert body["error"]["data"]["request_id"] == request_id
+    assert cause_of(str(found.record["details"]), str(found.record["flags"])).name == cause
+
+
+def test_a_client_that_goes_away_is_told_apart(gateway: Gateway) -> None:
+    """No answer has the id, but the server was told it: it is in the server's own log."""
+    gateway.servers["files"].go_on.clear()
+    with gateway.logged() as entries:
+        with gateway.send.connect() as sock:
+            sock.sendall(f"GET /files?stream HTTP/1.1\r\n{HEAD}\r\n".encode())
+            sock.recv(64)
+        gateway.servers["files"].go_on.set()
+    (entry,) = entries
+
+    assert cause_of(str(entry["details"]), str(entry["flags"])).name == "client_gone"
+    assert entry["request_id"]
 
 
 @pytest.mark.parametrize("path", ["/files", "/nothing", "/gone"], ids=["authz", "no-route", "away"])

@@ -4,6 +4,7 @@ An address counts as the trusted proxy says it; a flood, a stream and an absent 
 end in refusals that MCP clients show.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ import pytest
 
 from authz.config.value_types import Tcp, Unix
 from authz.envoy.render import Topology, render
+from authz.envoy.response_details import cause_of
+from authz.telemetry.log_reader import find_request
 from tests.support import edge
-from tests.support.envoy import running_envoy
+from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.gateway import GATEWAY, GOOD, ORIGIN
 from tests.support.wild_client import WildAnswer, WildClient, is_json_rpc_error, read
 
@@ -41,11 +44,20 @@ servers: {files: {upstream: http://files:8000/mcp}}
 class Plain:
     """Hold the parts of this deployment, and what was answered before authz came up."""
 
+    envoy: RunningEnvoy
     authz: edge.Authz
     files: edge.EdgeUpstream
     client: WildClient
     before: WildAnswer
     reached_before: int
+
+    def cause(self, answer: WildAnswer) -> str:
+        """Return what the access log says of an answer."""
+        self.client("GET", "/explain-me")
+        lines = [json.dumps(entry).encode() for entry in self.envoy.access_log("/explain-me")]
+        found = find_request(lines, answer.header("x-request-id") or "").access
+        assert found is not None
+        return cause_of(str(found.record["details"]), str(found.record["flags"])).name
 
     def post(self, address: str, *headers: tuple[str, str]) -> WildAnswer:
         """POST with a good token, from an address as the proxy in front says it."""
@@ -73,7 +85,7 @@ def plain() -> Iterator[Plain]:
         reached = len(files.arrived)
         authz = stack.enter_context(edge.authz(f"unix:{folder}/check"))
         envoy.wait_for("cluster.authz.membership_healthy", 1)
-        yield Plain(authz, files, client, before, reached)
+        yield Plain(envoy, authz, files, client, before, reached)
 
 
 def test_without_authz_nothing_passes(plain: Plain) -> None:
@@ -82,6 +94,7 @@ def test_without_authz_nothing_passes(plain: Plain) -> None:
     assert is_json_rpc_error(plain.before)
     assert plain.before.header("access-control-allow-origin") == ORIGIN
     assert plain.reached_before == 0
+    assert plain.cause(plain.before) == "authz_unavailable"
 
 
 def test_a_dead_worker_is_not_asked(plain: Plain) -> None:
@@ -118,6 +131,7 @@ def test_a_flood_from_one_address_is_refused_before_authz(plain: Plain) -> None:
     assert answer.header("retry-after") == "20"
     assert answer.header("access-control-allow-origin") == ORIGIN
     assert len(plain.authz.checks) == asked
+    assert plain.cause(answer) == "rate_limited_at_the_edge"
     assert plain.post("203.0.113.2").status == 200
 
 
@@ -172,3 +186,4 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(plain: Plain) -> None:
 
     assert answer.status == 408
     assert is_json_rpc_error(answer)
+    assert plain.cause(answer) == "request_timeout"

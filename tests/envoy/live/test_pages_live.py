@@ -267,12 +267,15 @@ def test_servers_name_the_gateway_as_their_authorization_server(door: Gateway) -
 @pytest.mark.parametrize("path", ["/authorize?a=b", "/authz/callback?code=x", "/authz/log-ins"])
 def test_people_read_words_where_the_pages_are_away(away: Gateway, path: str) -> None:
     """A person in a browser reads a sentence, not JSON-RPC."""
-    answer = away.send("GET", path)
+    with away.logged() as entries:
+        answer = away.send("GET", path)
 
     assert answer.status == 503
     assert answer.header("content-type") == "text/plain"
     assert answer.header("retry-after") == "5"
     assert b"Try again shortly." in answer.body
+    (entry,) = entries
+    assert f"Request: {entry['request_id']}\n".encode() in answer.body
 
 
 @pytest.mark.parametrize("path", ["/token", "/revoke", "/register", "/token?x=1"])

@@ -131,6 +131,14 @@ def test_a_life(folder: Path, store: ValkeyServer) -> None:
         found.wait_for("reload_refused")
         assert found.get("/.well-known/oauth-authorization-server")[0] == 200
 
+        # What the server's library says of bytes that are no HTTP is an event, as all else.
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(str(found.socket))
+            raw.sendall(b"nonsense of t0k3n\r\n\r\n")
+            raw.recv(1024)
+        found.wait_for("library")
+        assert "t0k3n" not in json.dumps(found.lines)
+
         # A request is under way when the signal comes: its head is here, its body is not.
         late = UnixTransport(found.socket)
         late.putrequest("POST", "/token")
