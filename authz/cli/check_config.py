@@ -14,6 +14,7 @@ from authz.cli.common import (
     json_option,
     print_problems,
 )
+from authz.cli.compose_line import is_right_without_files, print_compose_line
 from authz.config.load import load
 from authz.config.notes import notes
 from authz.config.problems import ConfigError
@@ -41,12 +42,13 @@ def run(*, config: Path, no_secrets: bool, as_json: bool) -> int:
         settings = load(config, os.environ, secrets=here, tls=here)
     except ConfigError as errors:
         print_problems(errors.problems, as_json=as_json)
-        if here and not as_json and _is_right_without_files(config):
+        if here and not as_json and is_right_without_files(config):
             print(
                 "only files that it names are in the way; where they are elsewhere, as in a"
                 " container: --no-secrets",
                 file=sys.stderr,
             )
+            print_compose_line(click.get_current_context())
         return WRONG
     print_problems(settings.warnings, as_json=as_json)
     if not as_json:
@@ -55,11 +57,3 @@ def run(*, config: Path, no_secrets: bool, as_json: bool) -> int:
         for note in notes(settings.config):
             print(f"note: {note}")
     return DONE
-
-
-def _is_right_without_files(config: Path) -> bool:
-    try:
-        load(config, os.environ, secrets=False)
-    except ConfigError:
-        return False
-    return True

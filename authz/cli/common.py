@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -21,6 +22,8 @@ FILE: Final = click.Path(path_type=Path, readable=False)
 AUTHZ_YAML: Final = Path("authz.yaml")
 _MAX_TOKEN_FILE: Final = 64 * 1024
 _JSON: Final = "authz.cli.json"
+_WORDS: Final = "authz.cli.words"
+_ASKED: Final = "authz.cli.asked"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +35,14 @@ class CommandError(click.ClickException):
         """Take what to say; the status is 2, asked wrongly, where nothing else is given."""
         super().__init__(message)
         self.status = status
+
+
+class OutOfReachError(CommandError):
+    """Say that what a command asks cannot be reached from here."""
+
+    def __init__(self, message: str) -> None:
+        """Take what to say."""
+        super().__init__(message, FAILED)
 
 
 # --- declaring commands -------------------------------------------------------------------------
@@ -123,10 +134,38 @@ def config_argument(function: F) -> F:
     def wrapped(*, file: Path | None, option: Path | None, **rest: Any) -> int:
         if file is not None and option is not None and file != option:
             raise click.UsageError("the configuration is given twice, as FILE and with -c")
-        status: int = function(config=find_configuration(file or option or AUTHZ_YAML), **rest)
+        config = find_configuration(file or option or AUTHZ_YAML)
+        keep_config(config)
+        status: int = function(config=config, **rest)
         return status
 
     return cast("F", wrapped)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedCommand:
+    """Hold what was asked: the words after `authz`, which authz.yaml, and the command's context."""
+
+    words: tuple[str, ...]
+    config: Path
+    context: click.Context
+
+
+def keep_words(ctx: click.Context, words: Sequence[str]) -> None:
+    """Keep the words of the command line, for what is said where the command fails."""
+    ctx.meta[_WORDS] = tuple(words)
+
+
+def keep_config(config: Path) -> None:
+    """Keep which authz.yaml is meant, for the same."""
+    ctx = click.get_current_context()
+    ctx.meta[_ASKED] = AskedCommand(ctx.meta.get(_WORDS, ()), config, ctx)
+
+
+def asked_command(ctx: click.Context) -> AskedCommand | None:
+    """Return what was asked; None where no command came so far that reads authz.yaml."""
+    found = ctx.meta.get(_ASKED)
+    return found if isinstance(found, AskedCommand) else None
 
 
 def state_option(function: F) -> F:

@@ -111,7 +111,10 @@ def run(
     if found_lines is not None:
         return explain_lines(found_lines, as_json=as_json)
     if token_file is None:
-        raise CommandError("name the token's file: --token-file FILE, or - for standard input")
+        raise CommandError(
+            "whose request? --token-file FILE (- for standard input; `authz login` gets a token),"
+            " or a request of the log: --request-id ID --log FILE, or --line"
+        )
     token = read_token_file(token_file).strip("\r\n")
     settings = load(config, os.environ)
     chosen = _server(settings.policy, server)

@@ -20,7 +20,9 @@ from authz.cli.common import (
     WRONG,
     CommandError,
     CommandGroup,
+    OutOfReachError,
     describe_os_error,
+    keep_words,
     nearest,
     print_problems,
     wants_json,
@@ -109,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     context = click.Context(commands)
     try:
         with commands.make_context("authz", words) as context:
+            keep_words(context, words)
             status: int = commands.invoke(context)
             return status
     except click.exceptions.Exit as done:  # after --help or --version
@@ -117,11 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_usage_error(error)
         sys.exit(WRONG)
     except CommandError as error:
-        print(f"authz: {error.message}", file=sys.stderr)
-        return error.status
+        return _print_command_error(error, context)
     except ConfigError as error:
-        print_problems(error.problems, as_json=wants_json(context))
-        return WRONG
+        return _print_config_error(error, context)
     except BrokenPipeError:
         # Whoever read us has seen enough; without this Python complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -133,6 +134,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"authz: {describe_os_error(error)}", file=sys.stderr)
         return FAILED
+
+
+def _print_command_error(error: CommandError, context: click.Context) -> int:
+    print(f"authz: {error.message}", file=sys.stderr)
+    if isinstance(error, OutOfReachError):
+        _print_compose_line(context)
+    return error.status
+
+
+def _print_config_error(error: ConfigError, context: click.Context) -> int:
+    """Print what is wrong; only where else it is done, if files of containers are all that is."""
+    if wants_json(context) or not _print_compose_line(context):
+        print_problems(error.problems, as_json=wants_json(context))
+    return WRONG
+
+
+def _print_compose_line(context: click.Context) -> bool:
+    from authz.cli.compose_line import print_compose_line  # noqa: PLC0415 - `--help` is quick
+
+    return print_compose_line(context)
 
 
 def _print_usage_error(error: click.UsageError) -> None:

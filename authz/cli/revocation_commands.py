@@ -22,7 +22,15 @@ import click
 from authz.audit.query import format_moment
 from authz.audit.store import LostRecordsError
 from authz.audit.trail import record_operator
-from authz.cli.common import AUTHZ_YAML, FAILED, FILE, CommandError, F, json_option
+from authz.cli.common import (
+    AUTHZ_YAML,
+    FILE,
+    CommandError,
+    F,
+    OutOfReachError,
+    json_option,
+    keep_config,
+)
 from authz.config.load import Settings, load
 from authz.config.location import find_configuration
 from authz.core.ledger import UnavailableError
@@ -138,6 +146,7 @@ def deployment_options(function: F) -> F:
             state or before.state,
             as_json or before.as_json,
         )
+        keep_config(ctx.obj.config)
         if isinstance(ctx.command, click.Group) and ctx.invoked_subcommand is not None:
             return 0
         status: int = function(deployment=ctx.obj, **rest)
@@ -182,7 +191,7 @@ def run_on_ledger(
         raise CommandError(str(error)) from None
     except UnavailableError as error:
         message = f"Redis at {options.url} did not do it: {_trouble(error)}"
-        raise CommandError(message, FAILED) from None
+        raise OutOfReachError(message) from None
 
 
 UNREAD: Final = (

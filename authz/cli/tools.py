@@ -24,6 +24,7 @@ from authz.cli.common import (
     FAILED,
     FILE,
     CommandError,
+    OutOfReachError,
     command,
     config_argument,
     json_option,
@@ -163,7 +164,7 @@ def _listed(settings: Settings, config: Path, server: str, state: Path | None) -
         return found
     seen = asyncio.run(_seen(config, server, state))
     if not seen:
-        raise CommandError(f"{server} gives no list: {fault}, and no worker has seen any", FAILED)
+        raise OutOfReachError(f"{server} gives no list: {fault}, and no worker has seen any")
     last = max(each.seen for each in seen)
     when = shown_moment(last)
     print(f"authz: {server} gives us no list: {fault}; as seen until {when}:", file=sys.stderr)
