@@ -96,6 +96,7 @@ class ResilientLedger:
         *,
         on_error: Callable[[UnavailableError], None] = lambda _: None,
         on_lost: Callable[[DataLoss, int], None] = lambda _, __: None,
+        on_probe: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Begin as if Redis were up.
 
@@ -108,6 +109,7 @@ class ResilientLedger:
             on_error: called with every failure of Redis.
             on_lost: called once a data loss is repaired, with the number of revocations that were
                 written to Redis again.
+            on_probe: called with the seconds of each probe that Redis answered.
         """
         self._remote = remote
         self._source = source
@@ -116,6 +118,7 @@ class ResilientLedger:
         self._clock = clock
         self._on_error = on_error
         self._on_lost = on_lost
+        self._on_probe = on_probe
         self._tracker = DataSetTracker()
         # How Redis lost data, and how many revocations it lacks; None once that is repaired.
         self._lost: tuple[DataLoss, int] | None = None
@@ -332,8 +335,11 @@ class ResilientLedger:
 
     async def probe(self) -> None:
         """Try a charge: only that tells whether Redis is whole."""
+        began, faults = self._clock(), self._faults
         with suppress(UnavailableError):
             await self.take(PROBE)
+            if self._degraded_since is None and self._faults == faults:
+                self._on_probe(self._clock() - began)
 
     async def start(self) -> None:
         """Read the revocations once, then keep reading them in the background."""

@@ -390,7 +390,8 @@ class LoginServer:
     async def _keep_revoking(self) -> None:
         while True:
             try:
-                await self._outbox.revoke_all()
+                waiting = await self._outbox.revoke_all()
+                self._recorder.metrics.revocations_waiting.set(waiting)
             except UnavailableError:
                 pass  # Redis is away: the next look will do
             except Exception as error:  # noqa: BLE001 - a defect in one must not silence the rest

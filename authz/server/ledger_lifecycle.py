@@ -68,6 +68,7 @@ class LedgerLifecycle:
                 clock,
                 on_error=self._report_error,
                 on_lost=self._report_loss,
+                on_probe=recorder.metrics.redis_probe.observe,
             )
 
     @property

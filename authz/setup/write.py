@@ -143,6 +143,11 @@ def compose_text(answers: SetupAnswers, here: str = ".") -> str:
     return _text("docker-compose.yml", {**_values(answers), "here": here})
 
 
+def rules_text(answers: SetupAnswers) -> str:
+    """Return prometheus/rules.yml: the alerts of a deployment."""
+    return _text("rules.yml", _values(answers))
+
+
 def _secrets(folder: Folder, answers: SetupAnswers) -> None:
     authz = folder.secret("secrets/redis_authz", secrets.random_secret)
     authelia = None

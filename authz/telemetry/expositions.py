@@ -32,6 +32,8 @@ GAUGES: Final[Mapping[str, Rule]] = {
     "authz_limiter_mode": max,
     "authz_checks_in_flight": sum,
     "authz_log_lines_lost": sum,
+    # All see the same Redis.
+    "authz_revocations_waiting": max,
 }
 # Gauges that only grow, and persist like counters.
 _PERSISTED: Final = frozenset({"authz_log_lines_lost"})

@@ -2,18 +2,28 @@
 
 Labels are servers of the configuration, or reasons, dependencies and outcomes of closed sets; never
 a value that a caller chose.
+
+Invariant: what an alert of authz/setup/templates/rules.yml.j2 counts is there from the start, at 0:
+`increase` does not see the first count of a series that appears with it
+(tests/setup/test_rules.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from authz.core.reason import Reason
+
 UNKNOWN: Final = "-"
 ALLOWED: Final = "allowed"
 # Seconds. Dense below 5 ms, where decisions should be; 0.2 is the limit for known tokens.
 _BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5)
+
+
+# Outcomes of `end_at_issuer` (authz/login/store/revocation_outbox.py).
+_ENDS: Final = ("ok", "failed", "refused", "lost")
 
 
 class Labelled:
@@ -29,6 +39,12 @@ class Labelled:
         if found is None:
             found = self._children[values] = self._counter.labels(*values)
         return found
+
+
+def _begin(counter: Labelled, labels: Iterable[tuple[str, ...]]) -> None:
+    """Show a counter at 0 for these labels."""
+    for values in labels:
+        counter.labels(*values)
 
 
 class InFlight:
@@ -62,6 +78,12 @@ class Metrics:
             "server",
             "reason",
         )
+        self.refusals: Final = self._counter(
+            "authz_refusals_total",
+            "Refusals of all servers together, by reason.",
+            "reason",
+        )
+        _begin(self.refusals, [(each.label,) for each in Reason])
         self.duration: Final = self._histogram(
             "authz_check_duration_seconds",
             "Time from a CheckRequest's arrival to its answer.",
@@ -71,13 +93,17 @@ class Metrics:
             "Failures of what authz depends on.",
             "dependency",
         )
+        _begin(self.dependency_errors, [("issuer",), ("redis",), ("authz",)])
         self.redis_losses: Final = self._counter(
             "authz_redis_data_losses_total",
             "How often Redis came back without data that this worker had read from it.",
             "loss",
         )
-        for loss in ("emptied", "older_copy"):  # from 0, so that `increase` sees the first one
-            self.redis_losses.labels(loss)
+        _begin(self.redis_losses, [("emptied",), ("older_copy",)])
+        self.redis_probe: Final = self._histogram(
+            "authz_redis_probe_seconds",
+            "Time for one charge in Redis, tried once a second by each worker.",
+        )
         self.token_cache: Final = self._counter(
             "authz_token_cache_total",
             "Look-ups in the cache of verified tokens, by outcome (hit, miss).",
@@ -98,6 +124,7 @@ class Metrics:
             "Reloads of authz.yaml, by outcome (ok, refused).",
             "outcome",
         )
+        _begin(self.reloads, [("ok",), ("refused",)])
         self.tool_changes: Final = self._counter(
             "authz_tool_changes_total",
             "Tools that a server lists anew or otherwise than before (added, definition, "
@@ -111,13 +138,13 @@ class Metrics:
             "step",
             "outcome",
         )
+        _begin(self.logins, [("end_at_issuer", outcome) for outcome in _ENDS])
         self.audit_records: Final = self._counter(
             "authz_audit_records_total",
             "Records of the audit trail, by outcome (written, lost).",
             "outcome",
         )
-        for outcome in ("written", "lost"):  # from 0, as above
-            self.audit_records.labels(outcome)
+        _begin(self.audit_records, [("written",), ("lost",)])
         self.lists: Final = self._counter(
             "authz_lists_total",
             "Lists of MCP servers (tools, prompts, resources), by server and outcome: filtered, or "
@@ -128,6 +155,11 @@ class Metrics:
         self.worker_restarts: Final = Counter(
             "authz_worker_restarts_total",
             "Workers that ended by themselves, or hung and were killed, and were started again.",
+            registry=self.registry,
+        )
+        self.revocations_waiting: Final = Gauge(
+            "authz_revocations_waiting",
+            "Log-ins that ended here and whose end Authelia has not confirmed yet.",
             registry=self.registry,
         )
         self.key_age: Final = Gauge(

@@ -51,6 +51,7 @@ class Recorder:
         else:
             server = decision.server.name if decision.server else UNKNOWN
             reason = decision.reason.label
+            self.metrics.refusals.labels(reason).inc()
         self.metrics.decisions.labels(server, reason).inc()
         self.metrics.duration.observe(seconds)
         self.log.decision(decision, request, seconds, cache)

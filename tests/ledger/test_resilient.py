@@ -75,6 +75,7 @@ class ResilientScene:
         self.in_memory = MemoryLedger(lambda: START)
         self.seconds = 1000.0
         self.errors: list[str] = []
+        self.probes: list[float] = []
         self.options = OutageOptions(
             mode, workers, max_away=300, pause=0.25, refresh=5, tolerated=tolerated
         )
@@ -85,6 +86,7 @@ class ResilientScene:
             self.options,
             lambda: self.seconds,
             on_error=lambda error: self.errors.append(error.dependency),
+            on_probe=self.probes.append,
         )
 
     def breaks(self) -> None:
@@ -116,6 +118,25 @@ async def away(
 
 
 # --- the modes --------------------------------------------------------------------------------
+
+
+def test_only_probes_that_redis_answered_are_timed() -> None:
+    """Not one that was answered by memory, which is quick however long Redis is away."""
+
+    async def scenario() -> None:
+        scene = ResilientScene(tolerated=1)
+        await scene.ledger.probe()
+        assert scene.probes == [0.0]
+        scene.breaks()
+        for _ in range(3):  # the first is tolerated, and answered from memory
+            await scene.ledger.probe()
+            scene.seconds += 1
+        assert scene.probes == [0.0]
+        scene.heals()
+        await scene.ledger.probe()
+        assert scene.probes == [0.0, 0.0]
+
+    played(scenario)
 
 
 def test_while_redis_is_there_it_answers() -> None:

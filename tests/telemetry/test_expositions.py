@@ -39,7 +39,7 @@ def test_counters_are_summed_whatever_their_labels_hold(counted: list[tuple[str,
 
     total = render(merge([parse(text(count)), parse(text(count))]))
 
-    wanted: dict[str, float] = {}
+    wanted = dict.fromkeys(("issuer", "redis", "authz"), 0.0)
     for label, number in counted:
         wanted[label] = wanted.get(label, 0.0) + 2 * number
     found = {
@@ -70,6 +70,7 @@ def test_every_gauge_has_its_rule() -> None:
         ("authz_signing_keys_age_seconds", (3, -1), -1),
         ("authz_checks_in_flight", (3, 7), 10),
         ("authz_log_lines_lost", (3, 7), 10),
+        ("authz_revocations_waiting", (3, 7), 7),
     ],
 )
 def test_gauges(name: str, ages: tuple[int, int], expected: float) -> None:

@@ -34,6 +34,17 @@ def test_a_decision_is_counted_timed_and_written_once() -> None:
     assert len(stream.getvalue().splitlines()) == 1
 
 
+def test_every_reason_is_counted_from_zero_over_all_servers() -> None:
+    """A burst of refusals for a reason that nobody was refused for yet grows from 0."""
+    record, _ = recorder()
+    assert {value(record, "authz_refusals_total", reason=each.label) for each in Reason} == {0}
+
+    record.decision(Deny(Reason.TOKEN_MISSING, "", server()), request(), 0.003)
+    record.decision(Deny(Reason.TOKEN_MISSING), request(), 0.003)
+
+    assert value(record, "authz_refusals_total", reason="token_missing") == 2
+
+
 def test_an_unknown_server_is_one_label() -> None:
     """What a caller chose is no label: every unknown server is the same dash."""
     record, _ = recorder()

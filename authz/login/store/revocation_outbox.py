@@ -48,8 +48,8 @@ class RevocationOutbox:
         self._clock = clock
         self._failed: dict[bytes, tuple[float, float]] = {}  # when it is tried next; the pause
 
-    async def revoke_all(self) -> None:
-        """Revoke everything that waits, one after the other.
+    async def revoke_all(self) -> int:
+        """Revoke everything that waits, one after the other; return how many wait on.
 
         Raises:
             UnavailableError: where Redis does not answer.
@@ -58,6 +58,7 @@ class RevocationOutbox:
         defect: Exception | None = None
         found = await self._command("HGETALL", self._key)
         self._failed = {grant: each for grant, each in self._failed.items() if grant in found}
+        waiting = len(found)
         for grant, sealed in found.items():
             due, _ = self._failed.get(grant, (0.0, 0.0))
             if due > self._clock():
@@ -69,8 +70,10 @@ class RevocationOutbox:
                 done, defect = False, error
             if done:
                 await self._command("HDEL", self._key, grant)
+                waiting -= 1
         if defect is not None:
             raise defect
+        return waiting
 
     async def _revoke(self, grant: bytes, sealed: bytes) -> bool:
         """Revoke one; return whether it is done with."""

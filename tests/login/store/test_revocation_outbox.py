@@ -101,8 +101,8 @@ def test_whoever_ends_it_authelia_is_told(play: Play, end: End) -> None:
         assert found.upstream.calls("revocation") == []
         assert alive(found, token)
 
-        await untold(found).revoke_all()
-        await untold(found).revoke_all()
+        assert await untold(found).revoke_all() == 0
+        assert await untold(found).revoke_all() == 0
         assert not alive(found, token)
         (call,) = found.upstream.calls("revocation")
         assert IPv6Address(call.headers["x-forwarded-for"]) in IPv6Network("fd00::/8")
@@ -128,7 +128,7 @@ def test_authelia_that_is_away_changes_no_end(play: Play, end: End) -> None:
         assert grant_field(ISSUER, grant) in await found.ledger.revocations()
         sent = len(found.upstream.sent)
         for _ in range(20):
-            await teller.revoke_all()
+            assert await teller.revoke_all() == 1  # it waits on, whether or not it is tried again
             now += 1.0
         assert said(found) == [("failed", grant)]
         # It is asked less and less often: at 0, 5 and 15 seconds.
